@@ -21,17 +21,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import ray
 import torch
+from modeling_lotlip.encoder.features import prepare_images
+from modeling_lotlip.encoder.models import load_model
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
+from modeling_lotlip.data.images import SAFE_EXTENSIONS, SAFE_FORMATS, Resizing, UnreadableImageError, read_image
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.batches import describe_file, embed_images
-from modeling_lotlip.encoder.features import prepare_images
-from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.search.index import list_images
 from modeling_lotlip.table.embed import embed_background, note_model
 from modeling_lotlip.table.storage import EmbeddingTable, model_settings
+from modeling_lotlip.table.thresholds import maintain
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
@@ -57,9 +58,10 @@ class Worker:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         rows, inputs = [], []
         for path, content in zip(batch["path"], batch["bytes"]):
-            row = {"path": path, "size": len(content), **describe_file(content)}
+            row = {"path": path, "size": len(content), **describe_file(content, SAFE_FORMATS)}
             try:
-                inputs.append(prepare_images(self.processor, [read_image({"bytes": content}, resizing=self.resizing)]))
+                image = read_image({"bytes": content}, resizing=self.resizing, formats=SAFE_FORMATS)
+                inputs.append(prepare_images(self.processor, [image]))
                 rows.append(row)
             except UnreadableImageError as error:
                 rows.append(row | {"problem": str(error)})
@@ -104,7 +106,7 @@ def main() -> None:
     table = EmbeddingTable.create(args.output_dir, dim, settings, note_model(model), dtype="float16")
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells nobody that it was started
-    endings = sorted(ending.removeprefix(".") for ending in IMAGE_EXTENSIONS)
+    endings = sorted(ending.removeprefix(".") for ending in SAFE_EXTENSIONS)
     if images is None:
         files = ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
     else:
@@ -122,7 +124,7 @@ def main() -> None:
         for found in batched((make_row(found["row"], folder) for found in rows.iter_rows()), 8 * args.batch_size):
             table.delete([row["key"] for row in found])
             table.append(found)
-        table.maintain(lambda: embed_background(model, processor))
+        maintain(table, lambda: embed_background(model, processor))
     print(f"{len(table):,} images are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
 
 

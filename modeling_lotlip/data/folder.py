@@ -17,7 +17,7 @@ from pandas.errors import ParserError
 from transformers.utils import logging
 
 from ..utils.keys import join_key, to_key
-from .images import IMAGE_EXTENSIONS
+from .images import IMAGE_EXTENSIONS, SAFE_EXTENSIONS
 
 
 logger = logging.get_logger(__name__)
@@ -87,6 +87,11 @@ def is_image_file(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
+def is_indexed_file(name: str) -> bool:
+    """Whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
+    return os.path.splitext(name)[1].lower() in SAFE_EXTENSIONS
+
+
 def find_files_about_images(names: Iterable[str]) -> set[str]:
     """
     Finds the JSON files that phones and exports leave beside images, each about one of them: `IMG_1.json`,
@@ -96,9 +101,9 @@ def find_files_about_images(names: Iterable[str]) -> set[str]:
     stems = {os.path.splitext(name)[0].lower() for name in names if is_image_file(name)}
     found = set()
     for name in names:
-        folder, file = os.path.split(name.lower())
+        folder, _, file = name.lower().rpartition("/")
         parts = file.split(".")
-        beginnings = [os.path.join(folder, ".".join(parts[:end])) for end in range(1, len(parts))]
+        beginnings = [f"{folder}/{'.'.join(parts[:end])}".lstrip("/") for end in range(1, len(parts))]
         if parts[-1] == "json" and not stems.isdisjoint(beginnings):
             found.add(name)
     return found

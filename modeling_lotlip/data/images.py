@@ -8,7 +8,9 @@ import re
 import struct
 import zlib
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import BinaryIO, NamedTuple
 
 import PIL.Image
 from datasets import Dataset, Image, IterableDataset
@@ -27,12 +29,37 @@ from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 # The endings of image files
 IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
 
-# What Pillow raises at files that are no images, are cut off, or would fill the memory.
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, LookupError, OverflowError)
-IMAGE_ERRORS += (MemoryError, struct.error, zlib.error, PIL.Image.DecompressionBombError)
+# What Pillow raises at files that are no images, are cut off, or would fill the memory
+IMAGE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    PIL.Image.DecompressionBombError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
-# Of files that others send: for some of the rest Pillow starts other programs
+# The formats of uploads and of indexed folders, by their names in Pillow; HEIC is read beside them
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+# The endings of files in these formats
+SAFE_EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .bmp .tif .tiff .heic .heif .hif".split()
+)
+# Formats that are never read: Pillow starts other programs for them, or opens what is inside without a check
+UNSAFE_FORMATS = frozenset({"EPS", "IPTC", "WMF"})
+# Files that are larger are not read: an uncompressed image with as many pixels as may be decoded has about as much
+MAX_FILE_BYTES = 2**30
+# The bytes that tell the format of a file, and how many are read at a time after them
+FIRST_BYTES = 4096
+BYTES_AT_ONCE = 2**24
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
 # The orientations of EXIF that exchange width and height
@@ -48,7 +75,20 @@ def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset 
 
 
 class UnreadableImageError(ValueError):
-    """A file that is no image, is cut off, or would fill the memory."""
+    """
+    A file that is no image, is cut off, or would fill the memory.
+
+    Args:
+        message (`str`):
+            Why it cannot be read.
+        is_final (`bool`, *optional*, defaults to `True`):
+            Whether its content is the cause. If it is not, reading it again may succeed: memory was short, say, or
+            the file was not open to this user.
+    """
+
+    def __init__(self, message: str, is_final: bool = True):
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class Resizing(NamedTuple):
@@ -105,13 +145,17 @@ def read_image(
             How the image processor resizes: a large JPEG is decoded at no less than `DECODING_MARGIN` times the size
             after it, and resized here.
         formats (`tuple[str, ...]`, *optional*):
-            The formats that are read, beside HEIC. Default: all of Pillow's.
+            The formats that are read, by their names in Pillow, and HEIC. Default: all but `UNSAFE_FORMATS`.
+
+    Returns:
+        `PIL.Image.Image`: the image.
 
     Raises:
         `UnreadableImageError`: if it cannot be read.
     """
+    content = read_file(file, formats)
     try:
-        image = open_image(read_file(file), formats)
+        image = open_image(content, formats)
         if max_side is not None:
             image.draft(None, (2 * max_side, 2 * max_side))
         elif resizing is not None and isinstance(image, JpegImageFile):
@@ -121,12 +165,27 @@ def read_image(
         if max_side is not None:
             image.thumbnail((max_side, max_side))
         return image
+    except UnreadableImageError:
+        raise
     except IMAGE_ERRORS as error:
-        if isinstance(error, UnreadableImageError):
-            raise
         # without the address of the object, so that equal causes are equal
         message = re.sub(r" `?<[^<>]* at 0x[0-9a-fA-F]+>`?", "", str(error)) or type(error).__name__
-        raise UnreadableImageError(message) from error
+        raise UnreadableImageError(message, is_final=is_of_content(error)) from error
+
+
+def is_of_content(error: Exception) -> bool:
+    """Whether what Pillow raises at a file is because of its content, not of the memory or the system."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
+
+
+def name_readers() -> str:
+    """Names the versions of what reads images: another one may read a file that this one cannot read."""
+    versions = [f"Pillow {PIL.__version__}"]
+    try:
+        versions.append(f"pillow-heif {version('pillow-heif')}")
+    except PackageNotFoundError:
+        pass
+    return ", ".join(versions)
 
 
 def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -146,16 +205,23 @@ def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Im
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise UnreadableImageError('HEIC needs `pip install "lotlip[heic]"`') from error
+            raise UnreadableImageError('HEIC needs `pip install "lotlip[heic]"`', is_final=False) from error
         return HeifImageFile(file)
     try:
-        return PIL.Image.open(file, formats=formats)
+        return PIL.Image.open(file, formats=list_formats() if formats is None else formats)
     except PIL.UnidentifiedImageError as error:
         if formats is None:
             raise
         raise UnreadableImageError(f"it is none of {', '.join(formats)}") from error
     except PIL.Image.DecompressionBombError as error:
         raise UnreadableImageError(f"{str(error).partition(', could')[0]}: {TOO_LARGE}") from error
+
+
+@cache
+def list_formats() -> tuple[str, ...]:
+    """Lists the formats that Pillow reads without other programs."""
+    PIL.Image.init()
+    return tuple(name for name in PIL.Image.ID if name not in UNSAFE_FORMATS)
 
 
 def find_upright_size(image: PIL.Image.Image) -> tuple[int, int]:
@@ -217,8 +283,11 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def read_file(file: dict | None) -> bytes:
-    """Reads the bytes of an undecoded image. Raises an `UnreadableImageError` if there are none."""
+def read_file(file: dict | None, formats: tuple[str, ...] | None = None) -> bytes:
+    """
+    Reads the bytes of an undecoded image. Raises an `UnreadableImageError` if there are none, there are more than
+    `MAX_FILE_BYTES`, or the first ones are those of no file in `formats`; then the others are not read.
+    """
     if file is None:
         raise UnreadableImageError("there is no image")
     if file.get("bytes") is not None:
@@ -230,9 +299,34 @@ def read_file(file: dict | None) -> bytes:
     is_address = "://" in path and not os.path.exists(path)
     try:
         with open_file(path, "rb") if is_address else open(path, "rb") as opened:
-            return opened.read()
+            start = opened.read(FIRST_BYTES)
+            if formats is not None:
+                check_start(start, formats)
+            return read_rest(opened, start)
+    except UnreadableImageError:
+        raise
     except IMAGE_ERRORS as error:
-        raise UnreadableImageError(f"the file cannot be read: {error}") from error
+        raise UnreadableImageError(f"the file cannot be read: {error}", is_final=False) from error
+
+
+def check_start(start: bytes, formats: tuple[str, ...]) -> None:
+    """Raises an `UnreadableImageError` if a file that begins with some bytes is in none of the formats."""
+    PIL.Image.init()
+    known = [PIL.Image.OPEN[name] for name in formats if name in PIL.Image.OPEN]
+    if not HEIC.match(start) and not any(accepts(start[:16]) for _, accepts in known):
+        raise UnreadableImageError(f"it is none of {', '.join(formats)}")
+
+
+def read_rest(opened: BinaryIO, start: bytes) -> bytes:
+    """Reads an open file to its end, after its `start`. Raises an `UnreadableImageError` if it is too large."""
+    parts = [start]
+    num_bytes = len(start)
+    while part := opened.read(BYTES_AT_ONCE):
+        parts.append(part)
+        num_bytes += len(part)
+        if num_bytes > MAX_FILE_BYTES:
+            raise UnreadableImageError(f"the file has more than {MAX_FILE_BYTES} bytes: make it smaller")
+    return b"".join(parts)
 
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:

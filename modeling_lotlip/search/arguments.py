@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ..encoder.arguments import DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
+from ..table.conditions import in_folder
 from ..utils.addresses import is_loopback
 from ..utils.arguments import Arguments, argument
 from ..utils.keys import list_spellings
@@ -48,9 +49,8 @@ class Filter(NamedTuple):
         """Writes the SQL condition of an [`EmbeddingTable`]; None if all images are searched."""
         parts = []
         if self.folder is not None:
-            spellings = [name.replace("'", "''") for name in list_spellings(self.folder)]
-            in_folder = [f"starts_with(key, '{spelling}/')" for spelling in spellings]
-            parts.append(f"({' OR '.join(in_folder)})")
+            in_folders = [in_folder(name) for name in list_spellings(self.folder)]
+            parts.append(f"({' OR '.join(in_folders)})")
         if self.taken_from is not None:
             parts.append(f"taken >= timestamp '{self.taken_from} 00:00:00'")
         if self.taken_to is not None:
@@ -123,9 +123,14 @@ class IndexArguments(Arguments):
         excludes=("embeddings_dir",),
     )
 
+    @property
+    def is_search(self) -> bool:
+        """Whether something is searched."""
+        return True
+
     def __post_init__(self):
         super().__post_init__()
-        if self.embeddings_dir is None and self.photos is None:
+        if self.is_search and self.embeddings_dir is None and self.photos is None:
             raise ValueError("there is nothing to search in: name a folder of PHOTOS, or one of --embeddings_dir.")
 
 
@@ -143,6 +148,16 @@ class SearchArguments(IndexArguments):
     taken_to: str | None = argument(None, "Search images taken on this day or before.", metavar="YYYY-MM-DD")
     all_copies: bool = argument(False, "Show images that are nearly the same one by one, not as one result.")
     kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
+    forget: str | None = argument(
+        None,
+        "Search nothing, but delete the index of a folder of images, which may be gone. Your images stay.",
+        metavar="FOLDER",
+        excludes=("embeddings_dir",),
+    )
+
+    @property
+    def is_search(self) -> bool:
+        return self.forget is None
 
     def __post_init__(self):
         if self.embeddings_dir is not None and self.photos is not None:
@@ -151,6 +166,10 @@ class SearchArguments(IndexArguments):
             self.photos = None
         super().__post_init__()
         self.chosen = Filter.parse(self.folder, self.taken_from, self.taken_to)
+        if not self.is_search:
+            if self.photos is not None:
+                raise ValueError(f"--forget {self.forget} searches nothing: leave out PHOTOS and TEXT.")
+            return
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
         if not all(text.strip() for text in self.texts):

@@ -1,8 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Text files that are read, and results as JSON, CSV, Markdown and parquet."""
+"""Hashes of files, text files that are read, and results as JSON, CSV, Markdown and parquet."""
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -11,6 +12,24 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from .output_folder import atomic_write
+
+
+# Bytes of a file that are hashed at a time
+BYTES_AT_ONCE = 2**20
+
+
+def hash_bytes(content: bytes) -> str:
+    """Hashes the content of a file with BLAKE2b, 16 bytes as hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Hashes a file as [`hash_bytes`] its content, without having all of it in memory."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while part := file.read(BYTES_AT_ONCE):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def read_lines(path: Path, argument: str) -> list[str]:

@@ -86,6 +86,15 @@ def test_search(run, monkeypatch, capsys):
     assert rows["table"]["megabytes_on_disk"] > 0.03
 
 
+def test_search_with_filters(run):
+    (table,) = run("search", "--filters", "--num_vectors", 1000, "--width", 16)
+    assert table["title"] == "1,000 vectors of 16 in two folders"
+    assert len(table["rows"]) == 8
+    for row in table["rows"].values():
+        assert row["recall@10"] > 0.98
+        assert row["shown_recall"] == 1.0
+
+
 def test_serve(run):
     (table,) = run("serve", "--layers", 1, "--clients", 3, "--requests", 2, "--words", 4)
     assert table["title"] == "3 clients, 4 words" and list(table["rows"]) == ["together", "one after the other"]
