@@ -29,11 +29,11 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from filelock import FileLock, Timeout
+from modeling_lotlip.encoder.models import load_model
 
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
 from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import format_markdown, write_json, write_text

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
+from modeling_lotlip.encoder.models import load_model
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.benchmarks import BENCHMARKS, load_benchmark
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.encoder.arguments import InferenceArguments, OutputArguments
-from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.evaluation.statistics import load_tokenizer, measure_texts, summarize
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
