@@ -150,7 +150,7 @@ def load_mteb_encoder(name: str, arguments: InferenceArguments | None = None) ->
             How it is run.
 
     Raises:
-        `ValueError`: if it is no dual encoder, or compares tokens and so has no single embedding of a text or an image.
+        `ValueError`: if it is no dual encoder, or compares tokens and so has no single embedding of a text.
     """
     arguments = arguments or InferenceArguments()
     encoder = load_encoder(name, arguments)
