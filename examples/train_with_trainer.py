@@ -94,9 +94,7 @@ def hold_back(images: Dataset, batch_size: int) -> DatasetDict:
         )
     parts = images.train_test_split(test_size=0.1, seed=0)
     if len(parts["train"]) < batch_size:
-        raise ValueError(
-            f"{len(parts['train'])} images are less than a batch: lower --per_device_train_batch_size."
-        )
+        raise ValueError(f"{len(parts['train'])} images are less than a batch: lower --per_device_train_batch_size.")
     return parts
 
 

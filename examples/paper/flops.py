@@ -143,7 +143,7 @@ def measure_towers(config: LotlipConfig, lengths: list[int]) -> dict:
 
 
 def format_towers(towers: dict) -> str:
-    """Returns what `measure_towers` found as a Markdown table, in billions of operations and millions of parameters."""
+    """Returns what `measure_towers` found as a Markdown table, operations in billions, parameters in millions."""
     image = towers["image"]
     text = towers["text"]
     size = " x ".join(map(str, image["image_size"]))

@@ -80,9 +80,7 @@ class ReproductionArguments(Arguments):
     def __post_init__(self):
         super().__post_init__()
         if not self.data_root.is_dir():
-            raise ValueError(
-                f"--data_root {self.data_root} is no folder: make it, with a folder for each benchmark."
-            )
+            raise ValueError(f"--data_root {self.data_root} is no folder: make it, with a folder for each benchmark.")
 
 
 class Comparison(NamedTuple):
