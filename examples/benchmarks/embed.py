@@ -121,6 +121,7 @@ def make_original(args: EmbedArguments, encoder: DualEncoder, texts: list[str]) 
     masks = inputs["attention_mask"].to(args.device).split(args.batch_size)
 
     def embed() -> torch.Tensor:
+        """Returns embeddings of shape `(texts, dim)`."""
         return torch.cat([tower(*batch)[:, 0] for batch in zip(ids, masks)])
 
     return embed
@@ -143,6 +144,7 @@ def make_open_clip(args: EmbedArguments, texts: list[str]) -> Embed:
     batches = torch.randint(1, 49_000, (len(texts), 128), device=args.device).split(args.batch_size)
 
     def embed() -> torch.Tensor:
+        """Returns embeddings of shape `(texts, dim)`."""
         return torch.cat([tower(batch) for batch in batches])
 
     return embed

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 The questions of the paper, answered by trainings: settings, each trained and evaluated with several seeds, on drawn
 scenes or on captioned images.
