@@ -194,7 +194,8 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
     try:
         for group in groups:
             rows += [row for batch in group for row in to_rows(batch)]
-            if len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS:
+            is_due = len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS
+            if rows and is_due:  # a group may have no rows yet
                 written, rows = rows, []
                 write(written)
                 written_at = time.monotonic()
