@@ -86,7 +86,7 @@ def cache_image_features(
             numbers = shards[shard]
             features = torch.full((len(numbers), *shape), torch.nan)
             for prepared in of_shard:
-                (batch,) = prepared.batches
+                batch = prepared.images
                 if batch.entries:  # where all are unreadable the training says so, and counts them
                     features[[item.row.number - numbers[0] for item in batch.entries]] = encode(batch.inputs)
                 progress.update(len(batch.entries) + len(prepared.unreadable))
