@@ -12,6 +12,9 @@ from transformers import (
 )
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from .convert_lotlip_to_hf import find_converted
+from .hub import write_for_readers
+from .hub_lotlip import register_package_functions
 from .image_processing_lotlip import LotlipImageProcessor
 from .image_processing_pil_lotlip import LotlipImageProcessorPil
 from .modeling_lotlip import (
@@ -33,6 +36,8 @@ from .tokenization_lotlip import LotlipTokenizer
 
 
 __version__ = "0.1.0"
+
+register_package_functions(find_converted, write_for_readers)
 
 _DUAL_ENCODERS = {
     LotlipConfig: LotlipModel,

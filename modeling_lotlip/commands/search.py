@@ -14,12 +14,12 @@ are nearly the same are one result. With --embeddings the images or captions of 
 """
 
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from ..encoder.arguments import OutputArguments
 from ..search.arguments import SearchArguments, SearchModelArguments
+from ..utils.keys import join_key
 
 
 if TYPE_CHECKING:
@@ -36,19 +36,25 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     from ..search.searcher import count, open_searcher
     from ..utils.files import read_lines, write_results
     from ..utils.output_folder import FolderInUseError
-    from ..utils.terminal import printable
+    from ..utils.terminal import announce, printable
+
+    def report(num_done: int, num_total: int) -> None:
+        if num_done == 0 and num_total > 0:
+            announce(f"Embedding {count(num_total, 'image')}")
 
     texts, chosen = search.texts, search.chosen
     if search.texts_file is not None:
         texts = [*texts, *read_lines(search.texts_file, "texts_file")]
     if not texts:
         raise ValueError(f"--texts_file {search.texts_file} holds no text: write one on each line.")
+    announce("Loading the model")
     searcher = open_searcher(search, arguments)
     queries = [searcher.embed(text) for text in texts]
     table = searcher.table
     if searcher.folder is not None:
+        announce(f"Looking for new images in {searcher.folder}")
         try:
-            searcher.update(wait=len(table) == 0)
+            searcher.update(report, wait=len(table) == 0)
         except FolderInUseError as error:
             logger.warning(f"What is indexed so far is searched: {error}")
     notes, unreadable = searcher.describe(), table.unreadable
@@ -84,7 +90,7 @@ def describe(result: "Result", kind: str, source: object) -> dict:
     """A result for JSON, with the full path of each file if the table is of files."""
 
     def name(key: str) -> dict[str, str]:
-        return {"key": key, "path": os.path.join(source, key)} if isinstance(source, str) else {"key": key}
+        return {"key": key, "path": join_key(source, key)} if isinstance(source, str) else {"key": key}
 
     copies = [{**name(copy.key), "similarity": copy.similarity} for copy in result.copies]
     described = {"similarity": result.similarity, **name(result.key)}
@@ -99,7 +105,7 @@ def format_answers(answers: list[dict], folder: str | None = None) -> str:
     lines = []
 
     def name(hit: dict) -> str:
-        return hit.get("path", hit["key"]) if folder is None else os.path.join(folder, hit["key"])
+        return hit.get("path", hit["key"]) if folder is None else join_key(folder, hit["key"])
 
     for answer in answers:
         lines.append(answer["query"] + (" (truncated)" if answer["truncated"] else ""))

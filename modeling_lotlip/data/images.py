@@ -3,6 +3,7 @@
 """Images out of files: the one way to read one, and what can be wrong with it."""
 
 import io
+import os
 import re
 import struct
 import zlib
@@ -15,6 +16,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec import open as open_file
 from PIL.ExifTags import Base as ExifTag
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
@@ -22,7 +24,8 @@ from transformers.image_transforms import convert_to_rgb
 from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 
 
-IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}  # the endings of files
+# The endings of image files
+IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
 
 # What Pillow raises at files that are no images, are cut off, or would fill the memory.
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, LookupError, OverflowError)
@@ -32,13 +35,15 @@ IMAGE_ERRORS += (MemoryError, struct.error, zlib.error, PIL.Image.DecompressionB
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
+# The orientations of EXIF that exchange width and height
+TURNED = (5, 6, 7, 8)
 # What a file of HEVC images, HEIC, says of itself, in the first brands that it names
 HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
-    """The same data with image files instead of images: `read_image` decodes them."""
+    """Gives the same data with image files instead of images: `read_image` decodes them."""
     return dataset.cast_column(image_column, Image(decode=False))
 
 
@@ -47,21 +52,23 @@ class UnreadableImageError(ValueError):
 
 
 class Resizing(NamedTuple):
-    """How an image processor resizes: the shorter side in pixels after it, or width and height, and the filter."""
+    """How an image processor resizes."""
 
-    shortest_edge: int | None
-    size: tuple[int, int] | None
+    shortest_edge: int | None  # the shorter side after it, in pixels; None if the size is fixed
+    size: tuple[int, int] | None  # width and height after it, in pixels
     resample: PIL.Image.Resampling
 
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
-        """That of an image processor; None if it is another one than transformers' own to a fixed size."""
+        """Finds how an image processor resizes; None if not by transformers' own function to a fixed size."""
         resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
-        resample = getattr(image_processor, "resample", None)
-        is_known = getattr(type(image_processor), "resize", None) in resizers and isinstance(resample, int)
-        if not is_known or not image_processor.do_resize:
+        if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
             return None
-        size = {name: side for name, side in dict(image_processor.size or {}).items() if side is not None}
+        resample = getattr(image_processor, "resample", None)
+        if not isinstance(resample, int):
+            return None
+        sides = dict(image_processor.size or {})
+        size = {name: side for name, side in sides.items() if side is not None}
         if size.keys() == {"shortest_edge"}:
             return cls(size["shortest_edge"], None, PIL.Image.Resampling(resample))
         if size.keys() == {"height", "width"}:
@@ -69,22 +76,39 @@ class Resizing(NamedTuple):
         return None
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """What becomes of a width and a height, as transformers rounds it."""
+        """Computes the width and height after resizing from those before, rounded as by transformers."""
         if self.size is not None:
             return self.size
         longest_edge = int(self.shortest_edge * max(width, height) / min(width, height))
-        return (self.shortest_edge, longest_edge) if width <= height else (longest_edge, self.shortest_edge)
+        if width <= height:
+            return self.shortest_edge, longest_edge
+        return longest_edge, self.shortest_edge
 
 
 def read_image(
-    file: dict, max_side: int | None = None, resizing: Resizing | None = None, formats: tuple[str, ...] | None = None
+    file: dict,
+    max_side: int | None = None,
+    resizing: Resizing | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> PIL.Image.Image:
     """
-    An upright RGB image of 8 bits from an undecoded one, the first of several frames; what is transparent becomes
-    white. No side is longer than `max_side`. A large JPEG is decoded at a fraction of its size, at least twice
-    `max_side`, or `DECODING_MARGIN` times what `resizing` makes of it, which is done here too: two to four times as
-    fast, pixels a little different. Only Pillow's `formats` and HEIC are read. Raises an `UnreadableImageError` if it
-    cannot be read.
+    Reads an undecoded image as an upright RGB image of 8 bits, of several frames the first; what is transparent
+    becomes white. A large JPEG is decoded at a fraction of its size, which is two to four times as fast; pixels are a
+    little different.
+
+    Args:
+        file (`dict`):
+            The `bytes` of a file, or its `path`.
+        max_side (`int`, *optional*):
+            The longest side in pixels. A JPEG is decoded at no less than twice as many.
+        resizing (`Resizing`, *optional*):
+            How the image processor resizes: a large JPEG is decoded at no less than `DECODING_MARGIN` times the size
+            after it, and resized here.
+        formats (`tuple[str, ...]`, *optional*):
+            The formats that are read, beside HEIC. Default: all of Pillow's.
+
+    Raises:
+        `UnreadableImageError`: if it cannot be read.
     """
     try:
         image = open_image(read_file(file), formats)
@@ -111,7 +135,7 @@ def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:
-    """The image in a file, not decoded yet. A JPEG may have any number of pixels: see [`check_num_pixels`]."""
+    """Opens the image in a file without decoding it. A JPEG may have any size: see [`check_num_pixels`]."""
     file = io.BytesIO(content)
     if content.startswith(b"\xff\xd8\xff"):
         image = JpegImageFile(file)
@@ -134,24 +158,43 @@ def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Im
         raise UnreadableImageError(f"{str(error).partition(', could')[0]}: {TOO_LARGE}") from error
 
 
-def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
-    """Refuses to decode more pixels than Pillow would, twice `PIL.Image.MAX_IMAGE_PIXELS`, times an allowance."""
+def find_upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Finds the width and height that an image which is not decoded yet has when it is turned as its EXIF says."""
     width, height = image.size
-    limit = None if PIL.Image.MAX_IMAGE_PIXELS is None else 2 * allowance * PIL.Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
+    if isinstance(image, TiffImageFile):  # Pillow exchanges them itself, before or after decoding
+        width = image.tag_v2[ExifTag.ImageWidth]
+        height = image.tag_v2[ExifTag.ImageLength]
+    if image.getexif().get(ExifTag.Orientation) in TURNED:
+        return height, width
+    return width, height
+
+
+def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
+    """
+    Raises an `UnreadableImageError` for more pixels than Pillow would decode, twice `PIL.Image.MAX_IMAGE_PIXELS`,
+    times an allowance.
+    """
+    if PIL.Image.MAX_IMAGE_PIXELS is None:
+        return
+    width, height = image.size
+    limit = 2 * allowance * PIL.Image.MAX_IMAGE_PIXELS
+    if width * height > limit:
         raise UnreadableImageError(f"{width} x {height} pixels are more than {limit}: {TOO_LARGE}")
 
 
 def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
-    """A JPEG decoded at a fraction of its size and resized; not decoded where it is too small or thin for that."""
+    """Decodes a JPEG at a fraction of its size and resizes it; returns it as it is where it is too small or thin."""
     size = image.size
-    is_turned = image.getexif().get(ExifTag.Orientation) in (5, 6, 7, 8)
     if max(size) > MAX_ASPECT_RATIO * min(size):
         return image
-    target = resizing.target(*(size[::-1] if is_turned else size))
-    target = target[::-1] if is_turned else target
+    width, height = size
+    if image.getexif().get(ExifTag.Orientation) in TURNED:
+        target_height, target_width = resizing.target(height, width)
+    else:
+        target_width, target_height = resizing.target(width, height)
+    target = (target_width, target_height)
     # where a side is no multiple of the fraction, the last row or column of pixels is more than the image
-    _, box = image.draft(None, (DECODING_MARGIN * target[0], DECODING_MARGIN * target[1]))
+    _, box = image.draft(None, (DECODING_MARGIN * target_width, DECODING_MARGIN * target_height))
     if image.size == size:
         return image
     check_num_pixels(image)
@@ -160,38 +203,50 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
 
 def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
     """
-    The middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is resized to
-    a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
+    Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is
+    resized to a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
     """
     resizing = Resizing.of(image_processor)
     if resizing is not None and resizing.size is not None:
         return image
     longest_edge = MAX_ASPECT_RATIO * min(image.size)
-    left, top = (max(0, side - longest_edge) // 2 for side in image.size)
-    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
+    left = max(0, image.width - longest_edge) // 2
+    top = max(0, image.height - longest_edge) // 2
+    if left == 0 and top == 0:
+        return image
+    return image.crop((left, top, image.width - left, image.height - top))
 
 
 def read_file(file: dict | None) -> bytes:
-    """The bytes of an undecoded image. Raises an `UnreadableImageError` if there are none."""
-    file = file or {}
+    """Reads the bytes of an undecoded image. Raises an `UnreadableImageError` if there are none."""
+    if file is None:
+        raise UnreadableImageError("there is no image")
     if file.get("bytes") is not None:
         return file["bytes"]
-    if file.get("path") is None:
+    path = file.get("path")
+    if path is None:
         raise UnreadableImageError("there is no image")
+    # names of files such as `file:a.jpg` and `a::b.jpg` are no addresses
+    is_address = "://" in path and not os.path.exists(path)
     try:
-        with open_file(file["path"], "rb") as opened:
+        with open_file(path, "rb") if is_address else open(path, "rb") as opened:
             return opened.read()
     except IMAGE_ERRORS as error:
         raise UnreadableImageError(f"the file cannot be read: {error}") from error
 
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
-    """When an image was taken, or else its file was written, by the clock of the camera; None if there is no date."""
-    for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
+    """
+    Reads when an image was taken, or else its file was written, by the clock of the camera; None if there is no date.
+    """
+    taken = exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal)
+    written = exif.get(ExifTag.DateTime)
+    for value in (taken, written):
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        *date, second = map(int, [*re.findall(r"\d+", text, re.ASCII), 0, 0, 0, 0, 0, 0][:6])
+        numbers = [int(digits) for digits in re.findall(r"\d+", text, re.ASCII)]
+        year, month, day, hour, minute, second = [*numbers, 0, 0, 0, 0, 0, 0][:6]
         try:
-            return datetime(*date) + timedelta(seconds=second)
+            return datetime(year, month, day, hour, minute) + timedelta(seconds=second)
         except (ValueError, OverflowError):  # 0000:00:00, say
             continue
     return None

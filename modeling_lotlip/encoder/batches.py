@@ -23,7 +23,7 @@ import torch.distributed
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 
-from ..data.images import IMAGE_ERRORS, UnreadableImageError, open_image, read_date, read_file
+from ..data.images import IMAGE_ERRORS, UnreadableImageError, find_upright_size, open_image, read_date, read_file
 from ..data.loading import split_by_process
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
@@ -45,7 +45,6 @@ PREFETCHED_BATCHES = 8
 # Batches of rows that each worker has before it
 BATCHES_PER_WORKER = 2
 TOKENS_PER_BATCH = 2048
-ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
@@ -233,10 +232,8 @@ def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
     facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
     try:
         image = open_image(content)
-        exif = image.getexif()
-        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
-        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
-        facts["taken"] = read_date(exif)
+        facts["width"], facts["height"] = find_upright_size(image)
+        facts["taken"] = read_date(image.getexif())
     except IMAGE_ERRORS:
         pass
     return facts

@@ -5,7 +5,7 @@
 import logging
 import os
 from collections.abc import Callable
-from pathlib import Path, PurePath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from datasets.fingerprint import Hasher
@@ -117,7 +117,8 @@ def compare(table: EmbeddingTable, folder: Path) -> tuple[dict[str, dict], list[
     for key, signature in table.read_signatures():
         num_stored += 1
         if key not in pending:
-            closed = {str(parent) for parent in PurePath(key).parents} & (scan.closed_folders | scan.empty_folders)
+            parents = {str(parent) for parent in PurePosixPath(key).parents}
+            closed = parents & (scan.closed_folders | scan.empty_folders)
             kept |= closed
             gone += [] if closed else [key]
         elif pending[key] == signature:

@@ -83,6 +83,15 @@ def test_ranks_similarities_and_paths_of_several_texts(search, model_dir, tmp_pa
     )
 
 
+def test_each_step_that_takes_time_is_said_before_it_begins(search):
+    steps = ["lotlip search: loading PyTorch ...", "Loading the model ...", "Looking for new images in photos ..."]
+    _, _, err = search("photos", "a red boat")
+    said = [line for line in err.splitlines() if line.endswith(" ...")]
+    assert said == [*steps, "Embedding 9 images ..."]
+    _, _, err = search("photos", "a red boat")  # nothing is new
+    assert [line for line in err.splitlines() if line.endswith(" ...")] == steps
+
+
 def test_results_are_written_by_the_ending(search):
     ask = ("photos", "a red лодка", "a house", "--k", "2", "--output_file")
     status, out, _ = search(*ask, "out/found.json")

@@ -294,6 +294,7 @@ def test_folders_and_days_of_a_filter(tmp_path):
 def test_what_is_written_of_a_filter():
     for written in (("", "", ""), (None, None, None), (" ", " ", ""), (".", "", ""), ("./", "", "")):
         assert Filter.parse(*written) == ALL_IMAGES and ALL_IMAGES.condition is None
+    assert Filter.parse(" a ").folder == " a "  # a name may begin and end with blanks
     with pytest.raises(ValueError, match="`taken_from` 31.5.2024 is no date: write year, month and day, as in 2024-0"):
         Filter.parse(None, "31.5.2024")
     with pytest.raises(ValueError, match="`taken_from` 2024-06-01 is after `taken_to` 2024-05-31: exchange them."):

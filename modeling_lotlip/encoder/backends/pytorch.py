@@ -16,11 +16,12 @@ def pooled_features(outputs: torch.Tensor | object) -> torch.Tensor:
 
 class PytorchBackend(Backend):
     """
-    Computes embeddings by the model itself.
+    Computes embeddings by the model itself: LoTLIP and its subclasses by `embed_captions` and `embed_images`, as their
+    training does, other families by `get_text_features` and `get_image_features`.
 
     Args:
         model (`PreTrainedModel`):
-            A dual encoder with `get_text_features` and `get_image_features`, in evaluation mode.
+            A dual encoder in evaluation mode.
         family ([`Family`]):
             How it reads texts and images.
     """
@@ -40,9 +41,26 @@ class PytorchBackend(Backend):
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
-        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         if self.family.compares_tokens:
-            return self.model.get_text_token_embeds(**inputs)
+            return self.model.get_text_token_embeds(**to_model(inputs, self.model))
+        if not hasattr(self.model, "embed_captions"):
+            return self.text_features(inputs)
+        inputs = to_model(inputs, self.model)
+        if is_long:
+            captions = {f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}
+            return self.model.embed_captions(**captions).long[:, 0]
+        captions = {f"short_{name}": tensor for name, tensor in inputs.items()}
+        return self.model.embed_captions(**captions).short
+
+    def text_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Returns the features of texts before they are normalized, of shape `(texts, dim)`.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`):
+                What [`Preprocessing.tokenize`] makes of texts, on any device, `input_ids` of shape `(texts, length)`.
+        """
+        inputs = to_model(inputs, self.model)
         if self.family.has_walk_types:
             return self.embed_by_walk_type(inputs)
         return pooled_features(self.model.get_text_features(**inputs))
@@ -76,6 +94,8 @@ class PytorchBackend(Backend):
         inputs = to_model(inputs, self.model)
         if self.family.compares_tokens:
             return self.model.get_image_token_embeds(**inputs)
+        if hasattr(self.model, "embed_images"):
+            return self.model.embed_images(**inputs)
         return pooled_features(self.model.get_image_features(**inputs))
 
 
