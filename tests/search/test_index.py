@@ -62,7 +62,7 @@ def check_embeddings(searcher: Searcher) -> None:
     assert names_of(table) == sorted(str(path.relative_to(searcher.folder)) for path in files)
     assert len(table) == len(files) - len(table.unreadable)
     for name in set(names_of(table)) - table.unreadable.keys():
-        (expected,) = embed_images(searcher.model, searcher.encoder.processor, [Image.open(searcher.folder / name)])
+        (expected,) = embed_images(searcher.encoder, [Image.open(searcher.folder / name)])
         torch.testing.assert_close(table.embedding(name), expected, rtol=0, atol=2e-4)
 
 

@@ -12,7 +12,8 @@ import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import KINDS
-from modeling_lotlip.encoder.batches import Batch
+from modeling_lotlip.encoder.batches import Batch, sort_texts
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.table import embed as module
 from modeling_lotlip.table.embed import describe_missing
 from modeling_lotlip.table.storage import EmbeddingTable
