@@ -26,21 +26,9 @@ import numpy as np
 import ray
 import ray.data
 import torch
-from modeling_lotlip.encoder.features import prepare_images
-from modeling_lotlip.encoder.models import load_model
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-<<<<<<< HEAD
-from modeling_lotlip.data.images import SAFE_EXTENSIONS, SAFE_FORMATS, Resizing, UnreadableImageError, read_image
-from modeling_lotlip.data.rows import batched
-from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.batches import describe_file, embed_images
-from modeling_lotlip.search.index import list_images
-from modeling_lotlip.table.embed import embed_background, note_model
-from modeling_lotlip.table.storage import EmbeddingTable, model_settings
-from modeling_lotlip.table.thresholds import maintain
-=======
-from modeling_lotlip.data.images import IMAGE_EXTENSIONS
+from modeling_lotlip.data.images import SAFE_EXTENSIONS
 from modeling_lotlip.data.reader import RowInfo
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.encoder.arguments import LoadingArguments
@@ -49,7 +37,7 @@ from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.search.index import list_images
 from modeling_lotlip.table.embed import embed_background, note_model, to_rows
 from modeling_lotlip.table.storage import EmbeddingTable
->>>>>>> examples
+from modeling_lotlip.table.thresholds import maintain
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
@@ -84,27 +72,13 @@ class Worker:
 
     def __init__(self, name: str, device: str):
         self.encoder = load_encoder(name, LoadingArguments(device=device))
-        reader = TableReader(["image"], resizing=self.encoder.preprocessing.resizing)
+        reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.encoder.preprocessing.resizing)
         self.collate = RowCollator(self.encoder.preprocessing, reader)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """Returns, under `row`, rows of the table whose keys are the paths of the files."""
         rows = []
         for path, content in zip(batch["path"], batch["bytes"]):
-<<<<<<< HEAD
-            row = {"path": path, "size": len(content), **describe_file(content, SAFE_FORMATS)}
-            try:
-                image = read_image({"bytes": content}, resizing=self.resizing, formats=SAFE_FORMATS)
-                inputs.append(prepare_images(self.processor, [image]))
-                rows.append(row)
-            except UnreadableImageError as error:
-                rows.append(row | {"problem": str(error)})
-        if inputs:
-            stacked = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
-            embeds = iter(embed_images(self.model, stacked).tolist())
-            rows = [row if "problem" in row else row | {"embedding": next(embeds)} for row in rows]
-        return {"row": rows}
-=======
             info = RowInfo(None, path, about={"size": len(content)})
             rows.append((info, {"image": {"path": None, "bytes": content}}))
         found = []
@@ -114,7 +88,6 @@ class Worker:
             if "embedding" in row:
                 row["embedding"] = row["embedding"].tolist()
         return {"row": found}
->>>>>>> examples
 
 
 def open_store(photos: str) -> tuple[FileSystem, str, str]:
@@ -148,7 +121,7 @@ def read_files(filesystem: FileSystem, folder: str, images: list[str] | None) ->
     """
     if images is not None:
         return ray.data.from_items([{"path": path} for path in images]).map(read_local_file)
-    endings = sorted(ending.removeprefix(".") for ending in IMAGE_EXTENSIONS)
+    endings = sorted(ending.removeprefix(".") for ending in SAFE_EXTENSIONS)
     return ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
 
 
@@ -178,18 +151,8 @@ def main() -> None:
     table = EmbeddingTable.create(args.output_dir, encoder.dim, settings, note_model(encoder), dtype="float16")
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells nobody that it was started
-<<<<<<< HEAD
-    endings = sorted(ending.removeprefix(".") for ending in SAFE_EXTENSIONS)
-    if images is None:
-        files = ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
-    else:
-        files = ray.data.from_items([{"path": path} for path in images])
-        files = files.map(lambda row: row | {"bytes": Path(row["path"]).read_bytes()})
-    rows = files.map_batches(
-=======
     device = "cuda" if args.num_gpus > 0 else "cpu"
     rows = read_files(filesystem, folder, images).map_batches(
->>>>>>> examples
         Worker,
         fn_constructor_args=(args.model_name_or_path, device),
         batch_size=args.batch_size,
@@ -198,18 +161,11 @@ def main() -> None:
         num_gpus=args.num_gpus or None,
     )
     with table.writing():
-<<<<<<< HEAD
-        for found in batched((make_row(found["row"], folder) for found in rows.iter_rows()), 8 * args.batch_size):
-            table.delete([row["key"] for row in found])
-            table.append(found)
-        maintain(table, lambda: embed_background(model, processor))
-=======
         found = (to_table_row(row["row"], folder) for row in rows.iter_rows())
         for written in batched(found, BATCHES_PER_WRITE * args.batch_size):
             table.delete([row["key"] for row in written])
             table.append(written)
-        table.maintain(lambda: embed_background(encoder))
->>>>>>> examples
+        maintain(table, lambda: embed_background(encoder))
     print(f"{len(table):,} images are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
 
 

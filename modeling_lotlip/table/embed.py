@@ -371,19 +371,13 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
     written_at = time.monotonic()
     try:
         for group in groups:
-<<<<<<< HEAD
             for batch in group:
                 rows += to_rows(batch)
-            if len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS:
+            is_due = len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS
+            if rows and is_due:  # a group may have no rows yet
                 # an error of writing must not make the end write them once more
                 written = rows
                 rows = []
-=======
-            rows += [row for batch in group for row in to_rows(batch)]
-            is_due = len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS
-            if rows and is_due:  # a group may have no rows yet
-                written, rows = rows, []
->>>>>>> examples
                 write(written)
                 written_at = time.monotonic()
     finally:
