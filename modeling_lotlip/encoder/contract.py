@@ -1,0 +1,202 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The contract of a dual encoder: `embed_images` and `embed_captions`, all that training, evaluation and export call of
+it. LoTLIP and its subclasses have the two; other families get them here, from their `get_image_features` and
+`get_text_features`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .features import image_features, is_token_wise, text_features
+
+
+@dataclass
+class CaptionEmbeds(ModelOutput):
+    """
+    The normalized embeddings of captions by name, in float32, zero where a caption is absent.
+
+    Args:
+        short (`torch.Tensor` of shape `(batch, dim)`, *optional*): Those of short captions.
+        short_mask (`torch.BoolTensor` of shape `(batch,)`, *optional*): Whether there is a short caption.
+        long (`torch.Tensor` of shape `(batch, captions, dim)`, *optional*): Those of long captions.
+        long_mask (`torch.BoolTensor` of shape `(batch, captions)`, *optional*): Whether there are long captions.
+        corners (`torch.Tensor` of shape `(batch, captions, corners, dim)`, *optional*):
+            Those of the corner tokens of long captions, of a model that has any.
+    """
+
+    short: torch.Tensor | None = None
+    short_mask: torch.Tensor | None = None
+    long: torch.Tensor | None = None
+    long_mask: torch.Tensor | None = None
+    corners: torch.Tensor | None = None
+
+
+class Contract(Protocol):
+    """What a dual encoder can do, whatever its family."""
+
+    def embed_images(self, pixel_values: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        """Normalized embeddings (batch, dim) in float32 of what the image processor makes of images."""
+
+    def embed_captions(
+        self,
+        short_input_ids: torch.Tensor | None = None,
+        short_attention_mask: torch.Tensor | None = None,
+        long_input_ids: torch.Tensor | None = None,
+        long_attention_mask: torch.Tensor | None = None,
+    ) -> CaptionEmbeds:
+        """
+        Embeds short captions (batch, length) and long ones (batch, captions, length). One whose attention mask is all
+        zero is absent.
+        """
+
+
+def get_contract(model: PreTrainedModel) -> Contract:
+    """The two methods of a dual encoder: the model itself if it has them, otherwise an adapter."""
+    if is_token_wise(model):
+        return TokenWiseContract(model)
+    has_methods = hasattr(model, "embed_images") and hasattr(model, "embed_captions")
+    is_computed_elsewhere = getattr(model, "embedding_backend", None) is not None
+    if has_methods and not is_computed_elsewhere:
+        return model
+    return FeatureContract(model)
+
+
+class FeatureContract:
+    """The contract of a model by its features: see [`get_contract`]."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.has_corners = getattr(model.config.get_text_config(), "num_corner_tokens", 0) > 0
+
+    def embed_images(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """Embeddings of shape (batch, dim): see [`Contract`]."""
+        return normalize(image_features(self.model, inputs).float(), dim=-1)
+
+    def embed_captions(
+        self,
+        short_input_ids: torch.Tensor | None = None,
+        short_attention_mask: torch.Tensor | None = None,
+        long_input_ids: torch.Tensor | None = None,
+        long_attention_mask: torch.Tensor | None = None,
+    ) -> CaptionEmbeds:
+        """
+        Embeds captions: see [`Contract`].
+
+        Args:
+            short_input_ids (`torch.Tensor` of shape `(batch, length)`, *optional*): The short captions.
+            short_attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): Their mask.
+            long_input_ids (`torch.Tensor` of shape `(batch, captions, length)`, *optional*): The long captions.
+            long_attention_mask (`torch.Tensor` of shape `(batch, captions, length)`, *optional*): Their mask.
+
+        Returns:
+            [`CaptionEmbeds`]: of the captions that are given.
+        """
+        embeds = CaptionEmbeds()
+        if short_input_ids is not None:
+            features, mask = self._embed_texts(short_input_ids, short_attention_mask, with_corners=False)
+            embeds.short = features[:, 0]
+            embeds.short_mask = mask
+        if long_input_ids is not None:
+            batch_and_captions = long_input_ids.shape[:2]
+            attention_mask = long_attention_mask.flatten(0, 1) if long_attention_mask is not None else None
+            features, mask = self._embed_texts(long_input_ids.flatten(0, 1), attention_mask, self.has_corners)
+            features = features.unflatten(0, batch_and_captions)
+            embeds.long = features[:, :, 0]
+            embeds.long_mask = mask.unflatten(0, batch_and_captions)
+            if self.has_corners:
+                embeds.corners = features[:, :, 1:]
+        return embeds
+
+    def _embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, with_corners: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalized embeddings (texts, 1 + corners, dim), and which of the texts are there, (texts,)."""
+        tokens = {"input_ids": input_ids}
+        present = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if attention_mask is not None:
+            present = attention_mask.bool().any(dim=1)
+            # an absent text is computed as if it were there: its result is finite, and dropped below
+            tokens["attention_mask"] = attention_mask.masked_fill(~present[:, None], 1)
+        if with_corners:
+            outputs = self.model.get_text_features(**tokens, output_corner_tokens=True)
+            features = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
+        else:
+            features = text_features(self.model, tokens)[:, None]
+        embeds = normalize(features.float(), dim=-1)
+        return embeds.masked_fill(~present[:, None, None], 0), present
+
+
+class TokenWiseContract(FeatureContract):
+    """The same of a model with late interaction, whose embeddings are those of all tokens, (..., length, dim)."""
+
+    def embed_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Embeddings of shape (batch, image_length, dim)."""
+        return self.model.get_image_token_embeds(pixel_values)
+
+    def _embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, with_corners: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalized embeddings (texts, 1, length, dim), and which of the texts are there, (texts,)."""
+        embeds = self.model.get_text_token_embeds(input_ids, attention_mask)
+        present = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if attention_mask is not None:
+            present = attention_mask.bool().any(dim=1)
+        return embeds[:, None], present
+
+
+# ---- the temperature
+
+
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """
+    How a dual encoder scales its similarities: by the exponential of a parameter, or divided by it.
+
+    Args:
+        name (`str`): The name of the parameter.
+        divides (`bool`): Whether similarities are divided by it, as by the `temperature` of ALIGN and TIPSv2.
+    """
+
+    name: str
+    divides: bool
+
+    def scale(self, parameter: torch.Tensor) -> torch.Tensor:
+        """What similarities are multiplied by, of the same shape as the parameter (one element)."""
+        return 1 / parameter if self.divides else parameter.exp()
+
+    @torch.no_grad()
+    def clamp(self, model: PreTrainedModel) -> None:
+        """
+        Brings the trained parameter of a model back to where similarities are multiplied by 1 to 100, after a step of
+        the optimizer. With a `logit_bias` it has no bound: the published SigLIP models learned up to 117.
+        """
+        parameter = getattr(model, self.name)
+        if getattr(model, "logit_bias", None) is not None or not parameter.requires_grad:
+            return
+        if self.divides:
+            parameter.clamp_(0.01, 1)
+        else:
+            parameter.clamp_(0, MAX_LOGIT_SCALE)
+
+
+TEMPERATURES = (Temperature("logit_scale", divides=False), Temperature("temperature", divides=True))
+
+
+def find_temperature(model: nn.Module) -> Temperature | None:
+    """The temperature of a dual encoder; None if it has none."""
+    for temperature in TEMPERATURES:
+        if isinstance(getattr(model, temperature.name, None), nn.Parameter):
+            return temperature
+    return None
