@@ -94,6 +94,29 @@ class LotlipOutput(ModelOutput):
         return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
 
 
+@auto_docstring(custom_intro="The embeddings of captions, by name: of length 1, in float32; zero if absent.")
+@dataclass
+class LotlipCaptionEmbeddings(ModelOutput):
+    r"""
+    short (`torch.FloatTensor` of shape `(batch_size, projection_dim)`, *optional*):
+        The short caption of each image: its `[CLS]`, projected and normalized.
+    short_mask (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
+        Whether the image has a short caption.
+    long (`torch.FloatTensor` of shape `(batch_size, captions, projection_dim)`, *optional*):
+        The long captions of each image: their `[CLS]`, projected and normalized.
+    long_mask (`torch.BoolTensor` of shape `(batch_size, captions)`, *optional*):
+        Whether the image has this long caption.
+    corners (`torch.FloatTensor` of shape `(batch_size, captions, num_corner_tokens, projection_dim)`, *optional*):
+        The corner tokens of the long captions, projected and normalized; `None` if the model has none.
+    """
+
+    short: torch.FloatTensor | None = None
+    short_mask: torch.BoolTensor | None = None
+    long: torch.FloatTensor | None = None
+    long_mask: torch.BoolTensor | None = None
+    corners: torch.FloatTensor | None = None
+
+
 def insert_corners(tokens: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
     """Puts the corner tokens' values behind that of `[CLS]`: (batch, length, ...) -> (batch, length + corners, ...)"""
     return torch.cat([tokens[:, :1], corners, tokens[:, 1:]], dim=1)
@@ -608,6 +631,64 @@ def _get_vector_norm(tensor: torch.Tensor) -> torch.Tensor:
     return normed_tensor
 
 
+def stack_slots(captions: LotlipCaptionEmbeddings) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+    """
+    Puts the features of each image's captions side by side: the short caption's `[CLS]`, then `[CLS]` and the corner
+    tokens of the first long caption, and so on. Returns the features of shape `(batch, slots, dim)`, and which of them
+    are there, of shape `(batch, slots)`.
+    """
+    features = []
+    masks = []
+    if captions.short is not None:
+        features.append(captions.short[:, None])
+        masks.append(captions.short_mask[:, None])
+    if captions.long is not None:
+        long_features = captions.long[:, :, None]
+        if captions.corners is not None:
+            long_features = torch.cat([long_features, captions.corners], dim=2)
+        long_masks = captions.long_mask[:, :, None].expand(-1, -1, long_features.shape[2])
+        features.append(long_features.flatten(1, 2))
+        masks.append(long_masks.flatten(1, 2))
+    return torch.cat(features, dim=1), torch.cat(masks, dim=1)
+
+
+def normalize_present(embeds: torch.Tensor, mask: torch.BoolTensor) -> torch.FloatTensor:
+    """
+    Normalizes the embeddings of texts, of shape `(texts, dim)` or `(texts, tokens, dim)`, in float32. Those of texts
+    that are absent, by a mask of shape `(texts,)`, become zero.
+    """
+    embeds = embeds.float()
+    embeds = embeds / _get_vector_norm(embeds)
+    return embeds.masked_fill(~mask.view(-1, *[1] * (embeds.dim() - 1)), 0)
+
+
+def select_arguments(arguments: dict, prefix: str, other_prefix: str) -> dict:
+    """Selects the arguments of one of two calls: those with its prefix, which is dropped, and those with neither."""
+    selected = {}
+    for name, value in arguments.items():
+        if not name.startswith(other_prefix):
+            selected[name.removeprefix(prefix)] = value
+    return selected
+
+
+def name_captions(text_inputs: dict[str, torch.Tensor], is_long: bool) -> dict[str, torch.Tensor]:
+    """
+    Names inputs of [`LotlipModel.forward`] as [`LotlipModel.embed_captions`] does. Of inputs of shape `(batch,
+    captions, length)` the first caption is the short one; a single caption, `(batch, length)`, is what `is_long` says.
+    """
+    captions = {}
+    for name, tensor in text_inputs.items():
+        if tensor.dim() == 3:
+            captions[f"short_{name}"] = tensor[:, 0]
+            if tensor.shape[1] > 1:
+                captions[f"long_{name}"] = tensor[:, 1:]
+        elif is_long:
+            captions[f"long_{name}"] = tensor[:, None]
+        else:
+            captions[f"short_{name}"] = tensor
+    return captions
+
+
 def compute_logits(text_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
     """Scaled similarities in float32, under autocast too: (..., texts, dim), (images, dim) -> (..., texts, images)"""
     with maybe_autocast(text_embeds.device.type, enabled=False):
@@ -709,6 +790,108 @@ class LotlipModel(LotlipPreTrainedModel):
         vision_outputs.pooler_output = self.visual_projection(vision_outputs.pooler_output)
         return vision_outputs
 
+    @auto_docstring
+    def embed_images(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        tower_outputs: dict | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.FloatTensor:
+        r"""
+        tower_outputs (`dict`, *optional*):
+            Where to put the output of the image tower, as `vision_model_output`.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, projection_dim)`: the image embeddings, of length 1, in float32.
+            `forward` and training call this method: a subclass that embeds images otherwise overrides it alone.
+        """
+        vision_outputs: BaseModelOutputWithPooling = self.get_image_features(
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **kwargs
+        )
+        if tower_outputs is not None:
+            tower_outputs["vision_model_output"] = vision_outputs
+        image_embeds = vision_outputs.pooler_output.float()
+        return image_embeds / _get_vector_norm(image_embeds)
+
+    @auto_docstring
+    def embed_captions(
+        self,
+        short_input_ids: torch.LongTensor | None = None,
+        short_attention_mask: torch.Tensor | None = None,
+        long_input_ids: torch.LongTensor | None = None,
+        long_attention_mask: torch.Tensor | None = None,
+        tower_outputs: dict | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> LotlipCaptionEmbeddings:
+        r"""
+        short_input_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+            The short caption of each image, padded on the right.
+        short_attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+            1 for tokens, 0 for padding. A caption of padding alone is absent: its mask is `False`, its embedding zero.
+        long_input_ids (`torch.LongTensor` of shape `(batch_size, captions, length)`, *optional*):
+            The long captions of each image, padded to a length of their own. Their corner tokens are embedded too.
+        long_attention_mask (`torch.Tensor` of shape `(batch_size, captions, length)`, *optional*):
+            The same for the long captions.
+        tower_outputs (`dict`, *optional*):
+            Where to put the output of the text tower, as `text_model_output`: that of the short captions if there are
+            any, otherwise that of the long ones.
+        kwargs (`dict`, *optional*):
+            Arguments of the text tower; those that begin with `short_` or `long_` are for these captions alone, such
+            as `short_position_ids`.
+
+        Returns:
+            [`LotlipCaptionEmbeddings`]: the embeddings by name. `forward` and training call this method: a subclass
+            that embeds captions otherwise overrides it alone.
+        """
+        if short_input_ids is None and long_input_ids is None:
+            raise ValueError("You have to specify `short_input_ids`, `long_input_ids` or both.")
+        if short_input_ids is not None and short_input_ids.dim() != 2:
+            raise ValueError(
+                f"`short_input_ids` must be of shape (batch_size, length), got {tuple(short_input_ids.shape)}."
+            )
+        if long_input_ids is not None and long_input_ids.dim() != 3:
+            raise ValueError(
+                f"`long_input_ids` must be of shape (batch_size, captions, length), got {tuple(long_input_ids.shape)}."
+            )
+
+        embeddings = {}
+        text_outputs = None
+        if long_input_ids is not None:
+            text_inputs = {"input_ids": long_input_ids, "attention_mask": long_attention_mask}
+            text_inputs |= select_arguments(kwargs, prefix="long_", other_prefix="short_")
+            for name, value in text_inputs.items():
+                if isinstance(value, torch.Tensor) and value.dim() == 3:
+                    text_inputs[name] = value.flatten(0, 1)
+            text_outputs, mask = self._embed_texts(**text_inputs, output_corner_tokens=True)
+            embeddings["long"] = normalize_present(text_outputs.pooler_output, mask)
+            embeddings["long_mask"] = mask
+            if text_outputs.corner_pooler_output is not None:
+                embeddings["corners"] = normalize_present(text_outputs.corner_pooler_output, mask)
+            for name, value in embeddings.items():
+                embeddings[name] = value.unflatten(0, long_input_ids.shape[:2])
+        if short_input_ids is not None:
+            text_inputs = {"input_ids": short_input_ids, "attention_mask": short_attention_mask}
+            text_inputs |= select_arguments(kwargs, prefix="short_", other_prefix="long_")
+            text_outputs, mask = self._embed_texts(**text_inputs)
+            embeddings["short"] = normalize_present(text_outputs.pooler_output, mask)
+            embeddings["short_mask"] = mask
+        if tower_outputs is not None:
+            tower_outputs["text_model_output"] = text_outputs
+        return LotlipCaptionEmbeddings(**embeddings)
+
+    def _embed_texts(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None, **kwargs
+    ) -> tuple[LotlipBaseModelOutputWithPooling, torch.BoolTensor]:
+        """The projected output of the text tower, and which texts are not padding alone."""
+        if attention_mask is None:
+            mask = torch.ones(input_ids.shape[:1], dtype=torch.bool, device=input_ids.device)
+        else:
+            mask = attention_mask.bool().any(dim=-1)
+            # an absent text is computed as if it were there: its result is finite, and zeroed by the caller
+            attention_mask = attention_mask.masked_fill(~mask[:, None], 1)
+        return self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs), mask
+
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -737,74 +920,56 @@ class LotlipModel(LotlipPreTrainedModel):
         """
         if input_ids is None:
             raise ValueError("You have to specify `input_ids`.")
-        text_inputs = {
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-        }
-        text_inputs = {name: tensor for name, tensor in text_inputs.items() if tensor is not None}
+        text_inputs = {"input_ids": input_ids}
+        for name, tensor in (
+            ("attention_mask", attention_mask),
+            ("token_type_ids", token_type_ids),
+            ("position_ids", position_ids),
+        ):
+            if tensor is not None:
+                text_inputs[name] = tensor
         has_several_captions = input_ids.dim() == 3
-        for name, tensor in {"input_ids": input_ids, **text_inputs}.items():
+        for name, tensor in text_inputs.items():
             if has_several_captions and (tensor.shape != input_ids.shape or tensor.shape[1] == 0):
                 raise ValueError(
                     f"`{name}` must be of shape (batch_size, captions, length), with a caption at least and equal for "
                     f"all inputs of texts, got {tuple(tensor.shape)}."
                 )
 
-        vision_outputs: BaseModelOutputWithPooling = self.get_image_features(
-            pixel_values=pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+        tower_outputs = {}
+        image_embeds = self.embed_images(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            tower_outputs=tower_outputs,
+            **kwargs,
         )
-        image_embeds = vision_outputs.pooler_output.float()
-        image_embeds = image_embeds / _get_vector_norm(image_embeds)
-
-        present = torch.ones(input_ids.shape[:-1], dtype=torch.bool, device=input_ids.device)
-        if attention_mask is not None and attention_mask.dim() == input_ids.dim():
-            present = attention_mask.bool().any(dim=-1)
-            # an absent caption is computed as if it were there: its result is finite, and dropped below
-            text_inputs["attention_mask"] = attention_mask.masked_fill(~present[..., None], 1)
-        if has_several_captions:
-            text_inputs = {name: tensor.flatten(0, 1) for name, tensor in text_inputs.items()}
-        with_corners = input_ids.shape[1] > 1 if has_several_captions else bool(return_loss)
-        text_outputs: LotlipBaseModelOutputWithPooling = self.get_text_features(
-            input_ids.flatten(0, -2), output_corner_tokens=with_corners, **text_inputs, **kwargs
+        captions = self.embed_captions(
+            **name_captions(text_inputs, is_long=bool(return_loss)), tower_outputs=tower_outputs, **kwargs
         )
-        text_embeds = text_outputs.pooler_output[:, None]
-        if with_corners and text_outputs.corner_pooler_output is not None:
-            text_embeds = torch.cat([text_embeds, text_outputs.corner_pooler_output], dim=1)
-        text_embeds = text_embeds.float()
-        text_embeds = text_embeds / _get_vector_norm(text_embeds)
-        text_embeds = text_embeds.masked_fill(
-            ~present.flatten()[:, None, None], 0
-        )  # shape = [texts, 1 + corners, dim]
-        present = present.flatten()[:, None].expand(-1, text_embeds.shape[1])
-        if has_several_captions:
-            # the slots of an image side by side: the short [CLS], [CLS] and corners of its first long caption, ...
-            text_embeds, present = (tensor.unflatten(0, input_ids.shape[:2]) for tensor in (text_embeds, present))
-            text_embeds = torch.cat([text_embeds[:, 0, :1], text_embeds[:, 1:].flatten(1, 2)], dim=1)
-            present = torch.cat([present[:, 0, :1], present[:, 1:].flatten(1, 2)], dim=1)
+        compared_embeds = captions.short if captions.short is not None else captions.long[:, 0]
 
         # cosine similarity as logits
-        image_embeds = image_embeds.to(text_embeds.device)
-        logit_scale = self.logit_scale.float().exp().to(text_embeds.device)
-        logits_per_text = compute_logits(text_embeds[:, 0], image_embeds, logit_scale)
+        image_embeds = image_embeds.to(compared_embeds.device)
+        logit_scale = self.logit_scale.float().exp().to(compared_embeds.device)
+        logits_per_text = compute_logits(compared_embeds, image_embeds, logit_scale)
 
+        slots, slots_mask = stack_slots(captions)
         loss = None
         if return_loss:
-            if text_embeds.shape[0] != image_embeds.shape[0]:
+            if slots.shape[0] != image_embeds.shape[0]:
                 raise ValueError(
                     "`return_loss=True` needs the captions of each image: got texts for "
-                    f"{text_embeds.shape[0]} images and `pixel_values` of {image_embeds.shape[0]}."
+                    f"{slots.shape[0]} images and `pixel_values` of {image_embeds.shape[0]}."
                 )
-            loss = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, present)
-        text_embeds, image_embeds = text_embeds.to(self.dtype), image_embeds.to(self.dtype)
+            loss = image_text_contrastive_loss(image_embeds, slots, logit_scale, slots_mask)
+        text_embeds = slots if has_several_captions else compared_embeds
         return LotlipOutput(
             loss=loss,
             logits_per_image=logits_per_text.t(),
             logits_per_text=logits_per_text,
-            text_embeds=text_embeds if has_several_captions else text_embeds[:, 0],
-            image_embeds=image_embeds,
-            text_model_output=text_outputs,
-            vision_model_output=vision_outputs,
+            text_embeds=text_embeds.to(self.dtype),
+            image_embeds=image_embeds.to(self.dtype),
+            **tower_outputs,
         )
 
 

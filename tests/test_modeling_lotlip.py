@@ -12,9 +12,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.modeling_lotlip import (
+    LotlipCaptionEmbeddings,
     LotlipModel,
     LotlipTextModel,
     LotlipTextModelWithProjection,
+    LotlipVisionModel,
     image_text_contrastive_loss,
 )
 from tests.conftest import SHARED, tiny_config
@@ -392,6 +394,172 @@ IDS = torch.ones(2, 3, 5, dtype=torch.long)
 def test_wrong_inputs_are_named(inputs, match):
     with pytest.raises(ValueError, match=match):
         new_model()(**{"pixel_values": random_images(2), **inputs})
+
+
+# ---- embed_images and embed_captions, which forward and training call
+
+
+def captions_of_own_lengths(batch_size=4, num_long_captions=2):
+    """Short and long captions, each padded to its own length; one short and one long caption are absent."""
+    short = [None, *random_captions(batch_size - 1, high=6)]
+    long = random_captions(batch_size * num_long_captions, low=6, high=14, seed=1)
+    long[1] = None
+    inputs = {f"short_{name}": tensor for name, tensor in pad(short).items()}
+    for name, tensor in pad(long).items():
+        inputs[f"long_{name}"] = tensor.unflatten(0, (batch_size, num_long_captions))
+    return inputs, short, long
+
+
+def test_captions_are_embedded_by_name():
+    model = new_model()
+    inputs, short, long = captions_of_own_lengths()
+    with torch.no_grad():
+        captions = model.embed_captions(**inputs)
+        for row, caption in enumerate(short):
+            if caption is not None:
+                assert_close(captions.short[row], embed_alone(model, caption, False)[0])
+        for index, caption in enumerate(long):
+            if caption is not None:
+                expected = embed_alone(model, caption, True)
+                assert_close(captions.long[index // 2, index % 2], expected[0])
+                assert_close(captions.corners[index // 2, index % 2], expected[1:])
+    assert captions.short_mask.tolist() == [False, True, True, True]
+    assert captions.long_mask.tolist() == [[True, False], [True, True], [True, True], [True, True]]
+    assert not captions.short[0].any()
+    assert not captions.long[0, 1].any()
+    assert not captions.corners[0, 1].any()
+
+
+def test_only_what_was_given_is_embedded():
+    model = new_model()
+    inputs, _, _ = captions_of_own_lengths()
+    short_alone = model.embed_captions(inputs["short_input_ids"], inputs["short_attention_mask"])
+    assert list(short_alone) == ["short", "short_mask"]
+    long_alone = model.embed_captions(long_input_ids=inputs["long_input_ids"])
+    assert sorted(long_alone) == ["corners", "long", "long_mask"]
+    assert long_alone.long_mask.all(), "without an attention mask no caption is absent"
+    assert new_model(num_corner_tokens=0).embed_captions(**inputs).corners is None
+
+
+def test_embeddings_are_of_length_1_in_float32_whatever_the_dtype():
+    model = new_model().to(torch.bfloat16)
+    inputs, _, _ = captions_of_own_lengths()
+    with torch.no_grad():
+        captions = model.embed_captions(**inputs)
+        images = model.embed_images(random_images(3))
+    for embeds in (captions.short[1:], captions.long[1:], captions.corners[1:], images):
+        assert embeds.dtype == torch.float32
+        assert_close(embeds.norm(dim=-1), torch.ones(embeds.shape[:-1]))
+
+
+def test_positions_and_types_of_one_kind_of_caption_go_to_it_alone():
+    model = new_model()
+    inputs, _, _ = captions_of_own_lengths()
+    types = torch.ones_like(inputs["long_input_ids"])
+    with torch.no_grad():
+        plain = model.embed_captions(**inputs)
+        typed = model.embed_captions(**inputs, long_token_type_ids=types)
+        expected = model.get_text_features(
+            inputs["long_input_ids"][1], inputs["long_attention_mask"][1], token_type_ids=types[1]
+        )
+    assert_close(typed.short, plain.short, atol=0)
+    assert_close(typed.long[1], nn.functional.normalize(expected.pooler_output, dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match"),
+    [
+        ({}, "`short_input_ids`, `long_input_ids` or both"),
+        ({"short_input_ids": torch.ones(2, 3, 5)}, r"`short_input_ids` .*\(batch_size, length\), got \(2, 3, 5\)"),
+        ({"long_input_ids": torch.ones(2, 5)}, r"`long_input_ids` .*\(batch_size, captions, length\), got \(2, 5\)"),
+    ],
+)
+def test_captions_of_a_wrong_shape_are_named(inputs, match):
+    with pytest.raises(ValueError, match=match):
+        new_model().embed_captions(**inputs)
+
+
+class TwoImageTowers(LotlipModel):
+    """Adds what a second image tower sees."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.second_tower = LotlipVisionModel(config.vision_config)
+        self.post_init()
+
+    def embed_images(self, pixel_values, **kwargs):
+        first = super().embed_images(pixel_values, **kwargs)
+        second = self.second_tower(pixel_values.flip(-1)).pooler_output
+        return nn.functional.normalize(first + second, dim=-1)
+
+
+class PooledCorners(LotlipModel):
+    """A long caption is the mean of its `[CLS]` and its corner tokens."""
+
+    def embed_captions(self, *args, **kwargs):
+        captions = super().embed_captions(*args, **kwargs)
+        if captions.long is not None:
+            pooled = captions.long + captions.corners.sum(dim=2)
+            captions.long = nn.functional.normalize(pooled, dim=-1)
+            captions.corners = None
+        return captions
+
+
+class WithoutCorners(LotlipModel):
+    """Embeds by the towers themselves, with nothing of what [`LotlipModel`] does."""
+
+    def embed_images(self, pixel_values, **kwargs):
+        return nn.functional.normalize(self.vision_model(pixel_values).pooler_output, dim=-1)
+
+    def embed_captions(self, short_input_ids=None, short_attention_mask=None, **kwargs):
+        embeds = {}
+        if short_input_ids is not None:
+            outputs = self.text_model(short_input_ids, short_attention_mask)
+            embeds["short"] = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            embeds["short_mask"] = torch.ones(len(short_input_ids), dtype=torch.bool)
+        if kwargs.get("long_input_ids") is not None:
+            ids = kwargs["long_input_ids"]
+            outputs = self.text_model(ids.flatten(0, 1), kwargs["long_attention_mask"].flatten(0, 1))
+            long = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            embeds["long"] = long.unflatten(0, ids.shape[:2])
+            embeds["long_mask"] = torch.ones(ids.shape[:2], dtype=torch.bool)
+        return LotlipCaptionEmbeddings(**embeds)
+
+
+@pytest.mark.parametrize("form", ["one caption", "several captions"])
+@pytest.mark.parametrize("model_class", [TwoImageTowers, PooledCorners, WithoutCorners])
+def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, form):
+    torch.manual_seed(0)
+    model = model_class(new_config()).eval()
+    batch_size, num_captions = 4, 3
+    captions = pad(random_captions(batch_size * num_captions))
+    if form == "one caption":
+        inputs = {name: tensor[:batch_size] for name, tensor in captions.items()}
+        named = {f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}
+    else:
+        inputs = {name: tensor.unflatten(0, (batch_size, num_captions)) for name, tensor in captions.items()}
+        named = {f"short_{name}": tensor[:, 0] for name, tensor in inputs.items()}
+        named |= {f"long_{name}": tensor[:, 1:] for name, tensor in inputs.items()}
+    pixel_values = random_images(batch_size)
+    outputs = model(**inputs, pixel_values=pixel_values, return_loss=True)
+
+    images = model.embed_images(pixel_values).detach()
+    embeds = model.embed_captions(**named)
+    slots = []
+    if embeds.short is not None:
+        slots.append(embeds.short)
+    for caption in range(embeds.long.shape[1]):
+        slots.append(embeds.long[:, caption])
+        if embeds.corners is not None:
+            slots.extend(embeds.corners[:, caption].unbind(1))
+    slots = torch.stack(slots, dim=1).detach()
+    scale = model.logit_scale.detach().exp()
+    expected = plain_loss(images, slots, torch.ones(slots.shape[:2], dtype=torch.bool), scale.double())
+    assert outputs.loss.item() == pytest.approx(expected, abs=1e-5)
+    assert_close(outputs.image_embeds.detach(), images)
+    assert_close(outputs.logits_per_text.detach(), slots[:, 0] @ images.T * scale, atol=1e-4)
+    if form == "several captions":
+        assert_close(outputs.text_embeds.detach(), slots)
 
 
 # ---- compilation, towers and words
