@@ -14,30 +14,9 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
+from ..modeling_lotlip import LotlipCaptionEmbeddings
 from .features import image_features, is_token_wise, text_features
-
-
-@dataclass
-class CaptionEmbeds(ModelOutput):
-    """
-    The normalized embeddings of captions by name, in float32, zero where a caption is absent.
-
-    Args:
-        short (`torch.Tensor` of shape `(batch, dim)`, *optional*): Those of short captions.
-        short_mask (`torch.BoolTensor` of shape `(batch,)`, *optional*): Whether there is a short caption.
-        long (`torch.Tensor` of shape `(batch, captions, dim)`, *optional*): Those of long captions.
-        long_mask (`torch.BoolTensor` of shape `(batch, captions)`, *optional*): Whether there are long captions.
-        corners (`torch.Tensor` of shape `(batch, captions, corners, dim)`, *optional*):
-            Those of the corner tokens of long captions, of a model that has any.
-    """
-
-    short: torch.Tensor | None = None
-    short_mask: torch.Tensor | None = None
-    long: torch.Tensor | None = None
-    long_mask: torch.Tensor | None = None
-    corners: torch.Tensor | None = None
 
 
 class Contract(Protocol):
@@ -52,7 +31,7 @@ class Contract(Protocol):
         short_attention_mask: torch.Tensor | None = None,
         long_input_ids: torch.Tensor | None = None,
         long_attention_mask: torch.Tensor | None = None,
-    ) -> CaptionEmbeds:
+    ) -> LotlipCaptionEmbeddings:
         """
         Embeds short captions (batch, length) and long ones (batch, captions, length). One whose attention mask is all
         zero is absent.
@@ -75,7 +54,6 @@ class FeatureContract:
 
     def __init__(self, model: PreTrainedModel):
         self.model = model
-        self.has_corners = getattr(model.config.get_text_config(), "num_corner_tokens", 0) > 0
 
     def embed_images(self, **inputs: torch.Tensor) -> torch.Tensor:
         """Embeddings of shape (batch, dim): see [`Contract`]."""
@@ -87,7 +65,7 @@ class FeatureContract:
         short_attention_mask: torch.Tensor | None = None,
         long_input_ids: torch.Tensor | None = None,
         long_attention_mask: torch.Tensor | None = None,
-    ) -> CaptionEmbeds:
+    ) -> LotlipCaptionEmbeddings:
         """
         Embeds captions: see [`Contract`].
 
@@ -98,41 +76,31 @@ class FeatureContract:
             long_attention_mask (`torch.Tensor` of shape `(batch, captions, length)`, *optional*): Their mask.
 
         Returns:
-            [`CaptionEmbeds`]: of the captions that are given.
+            [`LotlipCaptionEmbeddings`]: of the captions that are given.
         """
-        embeds = CaptionEmbeds()
+        embeds = {}
         if short_input_ids is not None:
-            features, mask = self._embed_texts(short_input_ids, short_attention_mask, with_corners=False)
-            embeds.short = features[:, 0]
-            embeds.short_mask = mask
+            embeds["short"], embeds["short_mask"] = self._embed_texts(short_input_ids, short_attention_mask)
         if long_input_ids is not None:
             batch_and_captions = long_input_ids.shape[:2]
             attention_mask = long_attention_mask.flatten(0, 1) if long_attention_mask is not None else None
-            features, mask = self._embed_texts(long_input_ids.flatten(0, 1), attention_mask, self.has_corners)
-            features = features.unflatten(0, batch_and_captions)
-            embeds.long = features[:, :, 0]
-            embeds.long_mask = mask.unflatten(0, batch_and_captions)
-            if self.has_corners:
-                embeds.corners = features[:, :, 1:]
-        return embeds
+            features, mask = self._embed_texts(long_input_ids.flatten(0, 1), attention_mask)
+            embeds["long"] = features.unflatten(0, batch_and_captions)
+            embeds["long_mask"] = mask.unflatten(0, batch_and_captions)
+        return LotlipCaptionEmbeddings(**embeds)
 
     def _embed_texts(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, with_corners: bool
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized embeddings (texts, 1 + corners, dim), and which of the texts are there, (texts,)."""
+        """Normalized embeddings (texts, dim), and which of the texts are there, (texts,)."""
         tokens = {"input_ids": input_ids}
         present = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         if attention_mask is not None:
             present = attention_mask.bool().any(dim=1)
             # an absent text is computed as if it were there: its result is finite, and dropped below
             tokens["attention_mask"] = attention_mask.masked_fill(~present[:, None], 1)
-        if with_corners:
-            outputs = self.model.get_text_features(**tokens, output_corner_tokens=True)
-            features = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
-        else:
-            features = text_features(self.model, tokens)[:, None]
-        embeds = normalize(features.float(), dim=-1)
-        return embeds.masked_fill(~present[:, None, None], 0), present
+        embeds = normalize(text_features(self.model, tokens).float(), dim=-1)
+        return embeds.masked_fill(~present[:, None], 0), present
 
 
 class TokenWiseContract(FeatureContract):
@@ -143,14 +111,14 @@ class TokenWiseContract(FeatureContract):
         return self.model.get_image_token_embeds(pixel_values)
 
     def _embed_texts(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, with_corners: bool
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized embeddings (texts, 1, length, dim), and which of the texts are there, (texts,)."""
+        """Normalized embeddings (texts, length, dim), and which of the texts are there, (texts,)."""
         embeds = self.model.get_text_token_embeds(input_ids, attention_mask)
         present = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         if attention_mask is not None:
             present = attention_mask.bool().any(dim=1)
-        return embeds[:, None], present
+        return embeds, present
 
 
 # ---- the temperature

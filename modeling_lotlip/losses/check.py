@@ -116,8 +116,8 @@ def check_shape(loss: LossFunction, arguments: dict) -> None:
         expected = (len(pairs.slots), 5)
         if tuple(losses.shape) != expected:
             raise ValueError(
-                f"With the slots {', '.join(pairs.slots.names)} the loss is of shape {tuple(losses.shape)}: return one "
-                f"of shape (slots, rows), {expected}."
+                f"With the slots {', '.join(pairs.slots.names)} the loss is of shape {tuple(losses.shape)}: return "
+                f"one of shape (slots, rows), {expected}."
             )
         if not losses.isfinite().all():
             raise ValueError(f"With the slots {', '.join(pairs.slots.names)} the loss is not finite.")

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..encoder.contract import CaptionEmbeds, Contract, Temperature, find_temperature, get_contract
+from ..encoder.contract import Contract, Temperature, find_temperature, get_contract
 from ..encoder.features import is_token_wise
 from .batch import CaptionBatch
 
@@ -52,7 +52,7 @@ class ImageSide(Enum):
 class BatchEmbeds(NamedTuple):
     """
     The normalized embeddings of a batch by name, in float32: those of images (rows, dim), and the fields of
-    [`CaptionEmbeds`].
+    `LotlipCaptionEmbeddings`.
     """
 
     images: torch.Tensor
@@ -163,7 +163,7 @@ class ContrastiveModel(nn.Module):
             return self.contract.embed_images(**images)
 
         def embed_captions() -> tuple:
-            embeds: CaptionEmbeds = self.contract.embed_captions(**batch.name_captions(device))
+            embeds = self.contract.embed_captions(**batch.name_captions(device))
             return embeds.short, embeds.short_mask, embeds.long, embeds.long_mask, embeds.corners
 
         if batch.image_features is not None:

@@ -112,18 +112,14 @@ class FeatureCache:
         is_shown = self.accelerator.is_local_main_process
         with (
             fail_together(self.accelerator),
-            progress_bar(
-                total=num_images, desc="Image features", unit=" images", disable=not is_shown
-            ) as progress,
+            progress_bar(total=num_images, desc="Image features", unit=" images", disable=not is_shown) as progress,
         ):
             self.write_shards(folder, images, missing, progress.update)
         if self.accelerator.is_main_process:
             logger.info(f"Image features from {folder}: the image tower does not run in training.")
         return folder
 
-    def write_shards(
-        self, folder: Path, images: Dataset, shards: list[int], report: Callable[[int], object]
-    ) -> None:
+    def write_shards(self, folder: Path, images: Dataset, shards: list[int], report: Callable[[int], object]) -> None:
         """
         Writes the files of some shards.
 
@@ -159,7 +155,7 @@ class FeatureCache:
 
 
 def hash_image_side(trained: ContrastiveModel) -> str:
-    """A hash of the weights that make what is kept, whatever the weights of texts and of a projection behind it are."""
+    """A hash of the weights that make what is kept: not of those of texts, nor of a projection behind it."""
     names = set(trained.image_parameters)
     if trained.image_side is ImageSide.PROJECTION:
         names = {name for name in names if not name.startswith("visual_projection.")}

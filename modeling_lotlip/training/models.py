@@ -20,9 +20,14 @@ from transformers import (
     ProcessorMixin,
 )
 
-import modeling_lotlip
-
-from .. import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from .. import (
+    LotlipConfig,
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTokenizer,
+    LotlipTokenWiseModel,
+)
 from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
@@ -59,7 +64,8 @@ def build_model(
     without a tokenizer the words of the captions are the vocabulary. Raises a `ValueError` if it does not fit `args`.
     """
     if args.model_name_or_path is not None:
-        loading = LoadingArguments(device="cpu")  # trained in float32, whatever the weights are stored in
+        # trained in float32, whatever the weights are stored in
+        loading = LoadingArguments(device="cpu", trust_remote_code=args.trust_remote_code)
         model, processor = load_model(args.model_name_or_path, loading, takes_tokens=True)
         check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
     else:
@@ -81,6 +87,7 @@ def build_model(
         model.config.matryoshka_dims = sorted({*args.matryoshka_dims, num_dims}, reverse=True)
 
     model.vision_model.requires_grad_(not args.freeze_vision_model)
+    freeze(model, args.freeze)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
     if not has_long_captions and num_corners > 0:
         model.text_model.embeddings.corner_tokens.requires_grad_(False)
@@ -88,6 +95,24 @@ def build_model(
         # its older name is deprecated, and all that transformers 5.21 knows
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     return model, processor
+
+
+def freeze(model: PreTrainedModel, names: list[str]) -> None:
+    """Freezes modules and parameters by their names. Raises a `ValueError` for a name that there is not."""
+    parameters = dict(model.named_parameters())
+    modules = dict(model.named_modules())
+    for name in names:
+        if name in parameters:
+            parameters[name].requires_grad_(False)
+        elif name in modules:
+            modules[name].requires_grad_(False)
+        else:
+            scalars = [known for known in parameters if "." not in known]
+            top_level = [known for known, _ in model.named_children()]
+            raise ValueError(
+                f"`--freeze {name}` is no module or parameter of the {type(model).__name__}, which has "
+                f"{', '.join([*top_level, *scalars])}: name one of these, or one within, as `text_model.embeddings`."
+            )
 
 
 def check_vocabulary(args: TrainArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -273,12 +298,14 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     temperature that goes with it, are new. A model that has a bias keeps it, and other dual encoders are as they are.
     Raises a `ValueError` if the model compares all tokens and the objective does not, or the other way round.
     """
-    model_class = getattr(modeling_lotlip, objective.model_class)
+    model_class = objective.load_model_class()
     if is_token_wise(model) and model_class is not type(model):
         raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
-    if not isinstance(model, LotlipModel) and objective.model_class == "LotlipTokenWiseModel":
-        cause = f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot"
-        raise ValueError(f"{cause}: leave it out, or train a LoTLIP.")
+    if not isinstance(model, LotlipModel) and issubclass(model_class, LotlipTokenWiseModel):
+        raise ValueError(
+            f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot: "
+            "leave it out, or train a LoTLIP."
+        )
     if isinstance(model, model_class) or not isinstance(model, LotlipModel):
         return model
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}

@@ -87,7 +87,9 @@ class Objective:
             name, equals, value = word.partition("=")
             if not equals or name not in options:
                 known = ", ".join(options) or "none"
-                raise ValueError(f"--objective_options {word} is no NAME=VALUE of an option of the objective: {known}.")
+                raise ValueError(
+                    f"--objective_options {word} is no NAME=VALUE of an option of the objective: {known}."
+                )
             options[name] = read_value(word, value, type(options[name]))
         return options
 

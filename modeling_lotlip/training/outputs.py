@@ -4,7 +4,6 @@
 
 import json
 import logging
-import math
 import re
 import shutil
 import tempfile
@@ -13,17 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.reader import RowCounts
 from ..hub import push_folder, write_model_card
 from ..utils.files import write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete
 from .arguments import TrainArguments
+from .batch import CaptionBatch
+from .plan import Plan
 from .processes import fail_together
+from .samples import SampleCounts
 
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    counts: dict[str, RowCounts] = field(default_factory=dict)  # of all processes, by what is counted; at first none
+    counts: SampleCounts = field(default_factory=SampleCounts)  # of all processes
 
 
 # ---- the folder
@@ -69,6 +70,13 @@ def resumes_in_output_dir(args: TrainArguments) -> bool:
     """Whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere."""
     named = args.resume_from_checkpoint
     return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
+
+
+def delete_leftovers(args: TrainArguments, state: TrainingState) -> None:
+    """Deletes what an earlier run left in the output folder, or measured after the state that is resumed from."""
+    for path in find_leftovers(args):
+        delete(path)
+    drop_later_metrics(args.output_dir, state)
 
 
 def find_leftovers(args: TrainArguments) -> list[Path]:
@@ -145,8 +153,8 @@ def save_checkpoint(
             raise OSError(f"{checkpoint} cannot be written: {error}") from error
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            counts = {kind: total.state_dict() for kind, total in state.counts.items()}
-            write_json(partial / STATE_FILE, {"settings": settings, "progress": vars(state) | {"counts": counts}})
+            progress = vars(state) | {"counts": state.counts.state_dict()}
+            write_json(partial / STATE_FILE, {"settings": settings, "progress": progress})
             with atomic_write(checkpoint) as complete:
                 partial.rename(complete)
             if total_limit is not None:
@@ -161,7 +169,7 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
         if name in settings and value != settings[name]:
             cause = f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}"
             raise ValueError(f"{cause}: it would take other steps. Start it as the first run was started.")
-    counts = {kind: RowCounts(**values) for kind, values in saved["progress"]["counts"].items()}
+    counts = SampleCounts.from_state_dict(saved["progress"]["counts"])
     return TrainingState(**saved["progress"] | {"counts": counts})
 
 
@@ -196,20 +204,6 @@ def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
     write_text(output_dir / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str, float]:
-    """
-    The loss of each kind of slot, of the losses (slots,), not a number where a slot has no two pairs: of short
-    captions, and of long ones, or of `[CLS]` and each corner token of these.
-    """
-    corners, losses = [f"corner_{number}" for number in range(1, num_corner_tokens + 1)], {}
-    names = ["cls", *corners] if corners else ["long"]
-    for slot, loss in enumerate(slot_losses.tolist()):
-        if math.isfinite(loss):
-            name = names[(slot - 1) % len(names)] if slot > 0 else "short"
-            losses.setdefault(f"loss_{name}", []).append(loss)
-    return {name: sum(values) / len(values) for name, values in losses.items()}
-
-
 class Throughput:
     """The images and tokens that all processes get through in a second."""
 
@@ -217,12 +211,12 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
-        self.done, self.start = torch.zeros(2), time.perf_counter()
+        self.done = torch.zeros(2)
+        self.start = time.perf_counter()
 
-    def count(self, batch: dict[str, torch.Tensor]) -> None:
-        masks = [batch[name].flatten(1) for name in ("short_attention_mask", "attention_mask") if name in batch]
-        tokens = torch.cat(masks, dim=1).sum(dim=1)
-        self.done += torch.stack([(tokens > 0).sum(), tokens.sum()])  # images without captions take no part
+    def count(self, batch: CaptionBatch) -> None:
+        """Counts the images that have captions (others take no part), and the tokens of a batch (rows, ...)."""
+        self.done += torch.stack([batch.has_captions.sum(), batch.num_tokens])
 
     def measure(self, accelerator: Accelerator) -> dict[str, float]:
         """Rates since the last call, which every process must make."""
@@ -238,7 +232,7 @@ def name_repository(args: TrainArguments) -> str:
     return args.hub_model_id or args.output_dir.resolve().name
 
 
-def describe_training(args: TrainArguments) -> dict:
+def describe_training(args: TrainArguments, plan: Plan) -> dict:
     """What the model card says of a training: arguments of [`write_model_card`]."""
 
     def public_name(name: str) -> str:  # without the folders of this machine
@@ -255,7 +249,7 @@ def describe_training(args: TrainArguments) -> dict:
         "base_model": [name for name in sources if not Path(name).exists()] or None,
         "dataset": dataset,
         "dataset_split": args.eval_split,
-        "settings": args.in_model_card() | {"num_processes": PartialState().num_processes},
+        "settings": plan.in_model_card(args),
         "language": args.language if len(args.language) > 1 else args.language[0],
         "biases": None if args.dataset_name or sources else BIASES_OF_SCENES,
     }
@@ -272,18 +266,34 @@ def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
 
 
 def save_model(
-    args: TrainArguments, folder: Path, model: PreTrainedModel, processor: ProcessorMixin, results: dict | None = None
+    args: TrainArguments,
+    plan: Plan,
+    folder: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    results: dict | None = None,
 ) -> None:
     """
     Saves the trained model with its code, a model card and its results, in place of earlier files when all are
-    complete. Raises an `OSError` if it cannot be written.
+    complete.
+
+    Args:
+        args (`TrainArguments`): The arguments of the training.
+        plan (`Plan`): What they leave open.
+        folder (`Path`): Where to save.
+        model (`PreTrainedModel`): The model.
+        processor (`ProcessorMixin`): Its processor.
+        results (`dict`, *optional*): What was measured of it.
+
+    Raises:
+        `OSError`: if it cannot be written.
     """
     parent = folder if folder == args.output_dir else folder.parent
     try:
         with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
-            save_results(args, Path(partial), results)
+            save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
             for file in Path(partial).iterdir():
                 file.replace(folder / file.name)
@@ -291,22 +301,38 @@ def save_model(
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
 
 
-def save_last_model(args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """Saves it in the output folder. If that fails, in the folder for temporary files, and an `OSError` says so."""
+def save_last_model(args: TrainArguments, plan: Plan, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """
+    Saves it in the output folder. If that fails, in the folder for temporary files, and an `OSError` says so.
+
+    Args:
+        args (`TrainArguments`): The arguments of the training.
+        plan (`Plan`): What they leave open.
+        model (`PreTrainedModel`): The model.
+        processor (`ProcessorMixin`): Its processor.
+    """
     delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
     try:
-        save_model(args, args.output_dir, model, processor)
+        save_model(args, plan, args.output_dir, model, processor)
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
-        save_model(args, folder, model, processor)
+        save_model(args, plan, folder, model, processor)
         raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
 
 
-def save_results(args: TrainArguments, folder: Path, results: dict | None) -> None:
-    """Writes results, if there are any, beside a saved model, and its model card."""
+def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict | None) -> None:
+    """
+    Writes results, if there are any, beside a saved model, and its model card.
+
+    Args:
+        args (`TrainArguments`): The arguments of the training.
+        plan (`Plan`): What they leave open.
+        folder (`Path`): The folder of the model.
+        results (`dict`, *optional*): What was measured.
+    """
     if results is not None:
         write_json(folder / RESULTS_FILE, results)
-    write_model_card(folder, results=results, **describe_training(args))
+    write_model_card(folder, results=results, **describe_training(args, plan))
 
 
 def push_model(args: TrainArguments) -> str:

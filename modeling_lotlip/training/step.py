@@ -71,7 +71,9 @@ class ObjectiveLoss(nn.Module):
         function = objective.load_loss(has_bias)
         if function is None:
             has_or_not = "has a" if has_bias else "has no"
-            raise ValueError(f"The model {has_or_not} `logit_bias`, which its `--objective` is not for: choose another.")
+            raise ValueError(
+                f"The model {has_or_not} `logit_bias`, which its `--objective` is not for: choose another."
+            )
         self.options = options or LossOptions()
         given = objective.read_options([]) | dict(objective_options or {})
         self.terms: dict[str, tuple[float, Term]] = {}
@@ -209,8 +211,15 @@ class StepResult:
 
 def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]:
     """
-    The parameters that are trained, in groups of an optimizer: matrices decay; norms, biases and scalars do not. Corner
-    tokens, rows of a table, decay as those of words do (the original has them in the table of words).
+    The parameters that are trained, in groups of an optimizer: matrices decay; norms, biases and scalars do not.
+    Corner tokens, rows of a table, decay as those of words do: the original has them in the table of words.
+
+    Args:
+        model (`ContrastiveModel`): The model, not yet prepared by the accelerator.
+        weight_decay (`float`): The decay of matrices.
+
+    Returns:
+        `list[dict]`: the groups, as an optimizer takes them.
     """
     # apart: they are not sharded (FSDP2), and an optimizer does not mix them with what is
     unsharded = {id(parameter) for parameter in model.unsharded_parameters}
