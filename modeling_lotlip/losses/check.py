@@ -5,6 +5,7 @@
 from dataclasses import replace
 
 import torch
+from torch.autograd.gradcheck import GradcheckError
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -136,7 +137,7 @@ def check_gradients(loss: LossFunction, arguments: dict) -> None:
     inputs = [value.clone().requires_grad_() for value in inputs]
     try:
         torch.autograd.gradcheck(compute, inputs)
-    except torch.autograd.gradcheck.GradcheckError as error:
+    except GradcheckError as error:
         raise ValueError(
             f"The gradients of the loss are not those of differences in float64: {str(error).splitlines()[0]}"
         ) from error
@@ -155,7 +156,7 @@ def check_processes(loss: LossFunction, arguments: dict) -> None:
         raise ValueError(f"The losses of one of two processes cannot be computed: {error}") from error
     together = torch.cat(halves, dim=1)
     present = all_pairs.present.t()
-    if not torch.allclose(together[present], whole[present]):
+    if together.shape != whole.shape or not torch.allclose(together[present], whole[present]):
         raise ValueError("The losses of two processes are not those of all rows: compare `pairs` with `all_pairs`.")
 
 
