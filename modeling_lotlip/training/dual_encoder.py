@@ -119,10 +119,12 @@ class ContrastiveModel(nn.Module):
     def train(self, mode: bool = True) -> "ContrastiveModel":
         """A part that is frozen as a whole stays in evaluation mode: its output does not change from step to step."""
         super().train(mode)
-        for module in self.modules():
-            parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()
+        if mode:
+            for name, module in self.named_modules():
+                parameters = list(module.parameters())
+                is_frozen = not any(parameter.requires_grad for parameter in parameters)
+                if name and parameters and is_frozen:
+                    module.eval()
         return self
 
     def encode_images(self, images: dict[str, torch.Tensor]) -> torch.Tensor:

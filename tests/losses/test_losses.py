@@ -9,7 +9,16 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.functional import logsigmoid, normalize
 
-from modeling_lotlip.losses import LOSSES, BatchLoss, Pairs, Slots, check_loss, contrastive_loss, global_loss, in_blocks
+from modeling_lotlip.losses import (
+    LOSSES,
+    BatchLoss,
+    Pairs,
+    Slots,
+    check_loss,
+    contrastive_loss,
+    global_loss,
+    in_blocks,
+)
 from modeling_lotlip.losses.check import LargestTensor, draw_pairs
 from modeling_lotlip.modeling_lotlip import LotlipCaptionEmbeddings, image_text_contrastive_loss
 
@@ -115,7 +124,15 @@ def assert_same_gradients(found: list[torch.Tensor], expected: list[torch.Tensor
 
 @pytest.mark.parametrize(
     "num_rows, num_slots, weights",
-    [(7, 4, (1, 1)), (9, 3, (3, 1)), (12, 1, (1, 1)), (2, 2, (1, 1)), (20, 3, (0.5, 2)), (1, 2, (1, 1)), (5, 3, (0, 1))],
+    [
+        (7, 4, (1, 1)),
+        (9, 3, (3, 1)),
+        (12, 1, (1, 1)),
+        (2, 2, (1, 1)),
+        (20, 3, (0.5, 2)),
+        (1, 2, (1, 1)),
+        (5, 3, (0, 1)),
+    ],
 )
 @pytest.mark.parametrize("name", OF_A_ROW)
 def test_value_and_gradients_are_those_of_single_rows_in_float64(monkeypatch, name, num_rows, num_slots, weights):

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import Process
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from safetensors.torch import load_file
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import loop, step
+from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
-from modeling_lotlip.training.samples import BatchSampler
 from modeling_lotlip.utils.addresses import listen
 from tests.conftest import SERVER, assert_same_weights, torchrun, training_argv
 from tests.reliability.commands import run_quietly
@@ -157,8 +158,8 @@ def test_a_step_that_is_not_finite_is_skipped(train, monkeypatch, caplog):
 
     def loss_with_a_hole(*args, **kwargs):
         calls.append(args)
-        loss = original(*args, **kwargs)
-        return (loss[0] * float("nan"), loss[1]) if len(calls) == 3 else loss
+        found = original(*args, **kwargs)
+        return replace(found, loss=found.loss * float("nan")) if len(calls) == 3 else found
 
     original = step.global_loss
     monkeypatch.setattr(step, "global_loss", loss_with_a_hole)
@@ -244,7 +245,7 @@ def test_a_resumed_run_whose_rest_has_no_caption_files_goes_on(train, tmp_path):
     scenes = load_scenes(16, seed=3).remove_columns("long_captions")
     scenes.add_column("key", [str(number) for number in range(16)]).save_to_disk(tmp_path / "data")
     first = next(iter(BatchSampler(16, 8, seed=0, process_index=0, num_processes=1)))
-    rows = [{"key": str(number), "caption": "A boat. It is red."} for _, number, _ in first]  # of that batch alone
+    rows = [{"key": str(number), "caption": "A boat. It is red."} for _, number, _, _ in first]  # of that batch alone
     Dataset.from_list(rows).to_json(tmp_path / "side.jsonl")
     options = {"dataset_name": tmp_path / "data", "eval_split": "train", "caption_files": tmp_path / "side.jsonl"}
     options |= {"max_train_samples": None, "max_train_steps": 2, "max_eval_samples": 4, "checkpointing_steps": 1}
