@@ -135,6 +135,7 @@ class ObjectiveArguments(Arguments):
     keep_duplicate_negatives: bool = compared(False, "Contrast images whose short captions are the same, too.")
 
     def __post_init__(self):
+        self.plugin = [Path(path) for path in self.plugin]
         for path in self.plugin:  # which may bring the objective
             load_plugin(path)
         super().__post_init__()

@@ -135,8 +135,6 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_told_before_the_first_
         ({"mixed_precision": "fp16"}, "`--mixed_precision fp16` needs an accelerator"),
         ({"objective": "clip", "caption_column": ""}, "trains on short captions, and there are none"),
         ({"short_captions": "none", "num_long_captions": 0}, "trains on short captions, and there are none"),
-        ({"objective_options": ["weight=1"]}, "--objective_options weight=1 is no NAME=VALUE of an option"),
-        ({"short_loss_weight": 0.0, "long_loss_weight": 0.0}, "leave no loss: raise one of them"),
         ({"freeze": ["logit_scales"]}, "`--freeze logit_scales` is no module or parameter of the LotlipModel"),
         ({"overwrite_output_dir": None, "resume_from_checkpoint": "nope"}, "nope` is no folder of a checkpoint"),
         ({"push_to_hub": True, "hub_model_id": "no name!"}, "Repo id must"),
