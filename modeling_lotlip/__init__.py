@@ -59,7 +59,18 @@ for _config in (*_DUAL_ENCODERS, LotlipVisionConfig):
         exist_ok=True,
     )
 
+
+def __getattr__(name: str) -> type:
+    """Gives [`DualEncoder`], which imports more than the model needs, when it is asked for."""
+    if name == "DualEncoder":
+        from .encoder.dual_encoder import DualEncoder
+
+        return DualEncoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
+    "DualEncoder",
     "LotlipConfig",
     "LotlipImageProcessor",
     "LotlipImageProcessorPil",

@@ -21,7 +21,7 @@ from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
-from ..encoder.models import load_model
+from ..encoder.dual_encoder import load_encoder
 from ..utils.files import format_markdown, write_json
 from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
@@ -277,12 +277,13 @@ def measure_similarities(
         for text in texts:
             yield Item((number, key, text), "caption", mark_sub_captions(text) or text)
 
-    model, processor = load_model(similarity.dual_encoder, inference, argument="dual_encoder")
+    encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
+    encoder.check_single_embeddings()
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
-    prepared = map(RowCollator(processor, read_row, inference.max_length), rows)
+    prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size
     images, group = {}, None
-    for embedded in embed_rows(model, processor, prepared, group=lambda number: number // group_size):
+    for embedded in embed_rows(encoder, prepared, group=lambda number: number // group_size):
         warn_of_unreadable(embedded.unreadable)
         if embedded.group != group:
             group, images = embedded.group, {}

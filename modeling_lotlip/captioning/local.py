@@ -24,7 +24,7 @@ from transformers import (
 from ..data.images import UnreadableImageError
 from ..data.rows import batched
 from ..encoder.batches import prefetch
-from ..encoder.models import check_device
+from ..encoder.loading import check_device
 from .arguments import CAPTIONERS, CaptionerArguments
 from .captioner import Answer
 from .image_files import ImageFile

@@ -31,7 +31,7 @@ def run(
 
     from ..data.loading import get_columns
     from ..data.reader import RowReader
-    from ..encoder.models import load_model
+    from ..encoder.dual_encoder import load_encoder
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model
 
     if store.only == "texts":
@@ -49,18 +49,17 @@ def run(
             RowReader(get_columns(dataset), captions, image_column=None)
         except ValueError as error:
             raise ValueError(f"{error} Name one, or embed `--only images`.") from error
-    model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
+    encoder = load_encoder(model_arguments.model_name_or_path, model_arguments)
+    encoder.check_single_embeddings()
     table = embed_to_table(
-        model,
-        processor,
+        encoder,
         dataset,
         store,
         captions,
         data.image_column,
         batch_size=model_arguments.batch_size,
-        max_length=model_arguments.max_length,
         source=named,
-        notes=note_model(model, model_arguments.model_name_or_path),
+        notes=note_model(encoder),
     )
     if state.is_main_process:
         print(

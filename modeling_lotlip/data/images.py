@@ -93,7 +93,7 @@ def read_image(
         elif resizing is not None and isinstance(image, JpegImageFile):
             image = decode_reduced(image, resizing)
         check_num_pixels(image)
-        image = PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+        image = upright_rgb(image)
         if max_side is not None:
             image.thumbnail((max_side, max_side))
         return image
@@ -103,6 +103,11 @@ def read_image(
         # without the address of the object, so that equal causes are equal
         message = re.sub(r" `?<[^<>]* at 0x[0-9a-fA-F]+>`?", "", str(error)) or type(error).__name__
         raise UnreadableImageError(message) from error
+
+
+def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns an image turned upright as its EXIF says, in RGB of 8 bits; what is transparent becomes white."""
+    return PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
 
 
 def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:

@@ -4,6 +4,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..utils.arguments import DTYPES, Arguments, argument, check_output_file
 
@@ -26,6 +27,10 @@ class LoadingArguments(Arguments):
 
     _argument_group_name = "model"
 
+    # of commands that have no such arguments
+    backend: ClassVar[str | None] = None
+    truncate_dim: ClassVar[int | None] = None
+
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     dtype: str = argument("float32", "The precision of the computation.", choices=tuple(DTYPES))
     device: str | None = argument(None, "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
@@ -42,7 +47,7 @@ class InferenceArguments(LoadingArguments):
 
     dtype: str = argument(
         "float32",
-        "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16.",
+        "The precision of the computation. int8 is for a CPU, by OpenVINO.",
         choices=PRECISIONS,
     )
     backend: str | None = argument(

@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from ..modeling_lotlip import LotlipCaptionEmbeddings
-from .features import image_features, is_token_wise, text_features
+from .backends import PytorchBackend
+from .families import find_family
 
 
 class Contract(Protocol):
@@ -40,11 +41,9 @@ class Contract(Protocol):
 
 def get_contract(model: PreTrainedModel) -> Contract:
     """The two methods of a dual encoder: the model itself if it has them, otherwise an adapter."""
-    if is_token_wise(model):
+    if find_family(model.config).compares_tokens:
         return TokenWiseContract(model)
-    has_methods = hasattr(model, "embed_images") and hasattr(model, "embed_captions")
-    is_computed_elsewhere = getattr(model, "embedding_backend", None) is not None
-    if has_methods and not is_computed_elsewhere:
+    if hasattr(model, "embed_images") and hasattr(model, "embed_captions"):
         return model
     return FeatureContract(model)
 
@@ -54,10 +53,11 @@ class FeatureContract:
 
     def __init__(self, model: PreTrainedModel):
         self.model = model
+        self.backend = PytorchBackend(model, find_family(model.config))
 
     def embed_images(self, **inputs: torch.Tensor) -> torch.Tensor:
         """Embeddings of shape (batch, dim): see [`Contract`]."""
-        return normalize(image_features(self.model, inputs).float(), dim=-1)
+        return normalize(self.backend.embed_images(inputs).float(), dim=-1)
 
     def embed_captions(
         self,
@@ -99,7 +99,7 @@ class FeatureContract:
             present = attention_mask.bool().any(dim=1)
             # an absent text is computed as if it were there: its result is finite, and dropped below
             tokens["attention_mask"] = attention_mask.masked_fill(~present[:, None], 1)
-        embeds = normalize(text_features(self.model, tokens).float(), dim=-1)
+        embeds = normalize(self.backend.embed_texts(tokens).float(), dim=-1)
         return embeds.masked_fill(~present[:, None], 0), present
 
 

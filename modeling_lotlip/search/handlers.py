@@ -197,7 +197,7 @@ class Handlers:
         check_length(sentence)
         image = self.read_known(key, resizing=searcher.resizing)
         with searcher.lock:
-            image = draw_heat_map(searcher.model, searcher.processor, image, sentence, searcher.max_length)
+            image = draw_heat_map(searcher.encoder, image, sentence)
         return {"source": encode_image(image), "message": HEAT_MAP_NOTE}
 
     def start(self) -> tuple[str, int]:

@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
-from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.folder import is_image_file, scan_folder
 from ..data.images import UnreadableImageError, undecoded
 from ..data.loading import compute_fingerprint
 from ..encoder.arguments import DEFAULT_MODEL
-from ..encoder.batches import embed_texts, sign_file, tokenize
+from ..encoder.batches import sign_file
+from ..encoder.dual_encoder import DualEncoder
 from ..table.embed import load_named_data, note_model
-from ..table.storage import EmbeddingTable, model_settings
+from ..table.storage import EmbeddingTable
 from ..utils.terminal import printable
 from .arguments import SearchModelArguments
 
@@ -26,19 +26,16 @@ from .arguments import SearchModelArguments
 logger = logging.getLogger(__name__)
 
 
-def find_table(
-    folder: Path, model: PreTrainedModel, processor: ProcessorMixin, index_dir: Path | None = None
-) -> EmbeddingTable:
+def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None) -> EmbeddingTable:
     """
     The index of a folder of images and a model, which is made if there is none, among all indices in `index_dir`, by
     default `assets/lotlip/search` in the cache of the Hub.
     """
-    settings = model_settings(model, processor) | {"kinds": ["image"], "source": str(folder.resolve())}
+    settings = encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
     name = f"{folder.resolve().name[:50]}-{Hasher.hash(settings)}"  # a name has at most 255 bytes
     place = Path(HF_ASSETS_CACHE, "lotlip", "search") if index_dir is None else index_dir
-    dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
     return EmbeddingTable.create(
-        place / name, dim, settings, note_model(model), "float16", wait=True, argument="index_dir"
+        place / name, encoder.dim, settings, note_model(encoder), "float16", wait=True, argument="index_dir"
     )
 
 

@@ -5,29 +5,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import Resizing
 from ..data.reader import RowInfo
 from ..data.rows import batched
-from ..encoder.batches import (
-    Batch,
-    RowCollator,
-    TableReader,
-    collate_rows,
-    embed_batch,
-    embed_corpus,
-    embed_rows,
-    embed_texts,
-    tokenize,
-)
-from ..encoder.features import prepare_images
-from ..encoder.models import load_model
+from ..encoder.batches import EmbeddedBatch, RowCollator, TableReader, collate_rows, embed_rows
+from ..encoder.dual_encoder import DualEncoder, load_encoder
 from ..table.embed import describe_missing, embed_background, write_batches
 from ..table.storage import EmbeddingTable
 from ..utils.sub_captions import mark_query, split_sub_captions
@@ -50,25 +36,24 @@ class Result(NamedTuple):
 
 class Searcher:
     """
-    A model and a table of embeddings, which is searched as it is, or is the index of a `folder` and follows its files:
-    see [`find_table`]. Several threads may use it at once.
+    A dual encoder and a table of embeddings, which is searched as it is, or is the index of a `folder` and follows its
+    files: see [`find_table`]. Several threads may use it at once.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        processor: ProcessorMixin,
+        encoder: DualEncoder,
         table: EmbeddingTable,
         folder: Path | None = None,
-        max_length: int | None = None,
         batch_size: int = 64,
     ):
-        self.model, self.processor, self.table, self.folder = model, processor, table, folder
-        self.max_length, self.batch_size = max_length, batch_size
+        self.encoder = encoder
+        self.table = table
+        self.folder = folder
+        self.batch_size = batch_size
         source = table.settings.get("source")
         self.place = str(folder or (source if isinstance(source, str) else table.folder))
-        self.resizing = Resizing.of(processor.image_processor)
-        self.lock = Lock()  # the model computes for one thread at a time
+        self.resizing = encoder.preprocessing.resizing
         self.changes = Changes()  # of the last update
 
     def update(self, report: Callable[[int, int], object] = lambda done, total: None, wait: bool = False) -> Changes:
@@ -85,7 +70,7 @@ class Searcher:
                 for name, about in sorted(pending.items())
             )
 
-            def follow(results: Iterator[Batch]) -> Iterator[list[Batch]]:
+            def follow(results: Iterator[EmbeddedBatch]) -> Iterator[list[EmbeddedBatch]]:
                 done, progress.total = 0, len(pending)
                 report(done, len(pending))
                 for part in results:
@@ -95,9 +80,10 @@ class Searcher:
                     progress.update(num)
                     report(done, len(pending))
 
-            reader = TableReader(["image"], resizing=Resizing.of(self.processor.image_processor))
-            batches = collate_rows(RowCollator(self.processor, reader), batched(images, self.batch_size), None)
-            results = embed_rows(self.model, self.processor, batches, num_prefetched=2, lock=self.lock)
+            reader = TableReader(["image"], resizing=self.resizing)
+            collate = RowCollator(self.encoder.preprocessing, reader)
+            batches = collate_rows(collate, batched(images, self.batch_size), None)
+            results = embed_rows(self.encoder, batches, num_prefetched=2)
             with closing(results):
                 write_batches(follow(results), self.table.append)
             self.table.maintain(self.embed_background)
@@ -105,25 +91,28 @@ class Searcher:
         return changes
 
     def embed_background(self) -> torch.Tensor:
-        with self.lock:
-            return embed_background(self.model, self.processor)
+        """Returns the normalized embeddings, of shape `(texts, dim)`, of texts that fit no image."""
+        return embed_background(self.encoder)
 
     def embed(self, text: str, image: Image.Image | None = None) -> Query:
         """
         A description, an image or both as a query: the mean of both normalised embeddings, normalised. Several
         sentences are joined, as long captions in evaluation. Raises a `QueryError` if the model knows nothing of it.
         """
-        sentences, embeds, query = split_sub_captions(text, self.table.splitter), [], Query(torch.empty(0))
-        with self.lock:
-            if sentences:
-                unknown_words = find_unknown_words(self.processor, text)
-                whole = mark_query(text, self.table.splitter)
-                embeds.append(embed_texts(self.model, tokenize(self.processor, [whole], self.max_length))[0])
-                num_read = count_read_words(self.processor, whole.split(), self.max_length)
-                alone = embed_corpus(self.model, self.processor, sentences, max_length=self.max_length)
-                query = Query(embeds[0], whole.split(), num_read, unknown_words, sentences, alone, image is None)
-            if image is not None:
-                embeds.append(embed_batch(self.model, Batch([0], prepare_images(self.processor, [image])))[0])
+        preprocessing = self.encoder.preprocessing
+        sentences = split_sub_captions(text, self.table.splitter)
+        embeds = []
+        query = Query(torch.empty(0))
+        if sentences:
+            unknown_words = find_unknown_words(preprocessing, text)
+            whole = mark_query(text, self.table.splitter)
+            embeds.append(self.encoder.embed_texts(preprocessing.tokenize([whole]).inputs)[0])
+            words = whole.split()
+            alone = self.encoder.encode_text(sentences, convert_to_tensor=True)
+            num_read = count_read_words(preprocessing, words)
+            query = Query(embeds[0], words, num_read, unknown_words, sentences, alone, is_text=image is None)
+        if image is not None:
+            embeds.append(self.encoder.embed_images(preprocessing.prepare_images([image]))[0])
         if not embeds:
             raise QueryError("There is nothing to search for yet: describe an image, choose one, or both.")
         return query._replace(embedding=torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0))
@@ -178,9 +167,10 @@ def open_searcher(index: IndexArguments, arguments: SearchModelArguments) -> Sea
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name the folder of your images.")
     table = open_table(index.embeddings_dir, arguments)
-    model, processor = load_model(arguments.model_name_or_path, arguments)
+    encoder = load_encoder(arguments.model_name_or_path, arguments)
+    encoder.check_single_embeddings()
     if folder is not None:
-        table = find_table(folder, model, processor, index.index_dir)
+        table = find_table(folder, encoder, index.index_dir)
     else:
-        table.check_model(model, processor)
-    return Searcher(model, processor, table, folder, arguments.max_length, arguments.batch_size)
+        table.check_model(encoder)
+    return Searcher(encoder, table, folder, arguments.batch_size)

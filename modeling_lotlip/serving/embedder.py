@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 import torch
 from starlette.exceptions import HTTPException
-from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import IMAGE_ERRORS, SAFE_FORMATS, open_image, read_image
-from ..encoder.arguments import StoreArguments
-from ..encoder.batches import Batch, embed_batch, embed_texts, make_batches, tokenize, tokenize_and_count
-from ..encoder.features import prepare_images
+from ..encoder.batches import Batch, sort_texts
+from ..encoder.dual_encoder import DualEncoder
 from ..utils.sub_captions import mark_query
 from .arguments import ServingArguments
 
@@ -52,17 +50,15 @@ class Embedder:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        processor: ProcessorMixin,
+        encoder: DualEncoder,
         limits: ServingArguments,
         batch_size: int = 64,
-        max_length: int | None = None,
     ):
-        self.model, self.processor, self.limits = model, processor, limits
-        self.batch_size, self.max_length = batch_size, max_length
-        dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
+        self.encoder = encoder
+        self.limits = limits
+        self.batch_size = batch_size
         # that of an embedding first, and others that the model was trained for
-        self.dims = [dim, *(other for other in getattr(model.config, "matryoshka_dims", None) or () if other < dim)]
+        self.dims = [encoder.dim, *(dim for dim in encoder.matryoshka_dims if dim < encoder.dim)]
         self.queue, self.num_waiting, self.max_waiting = asyncio.Queue(), 0, max(MAX_WAITING, limits.max_batch_size)
         self.readers = ThreadPoolExecutor(max_workers=os.cpu_count())  # no more images are decoded at once
         self.tokenizer_thread = ThreadPoolExecutor(max_workers=1)  # a fast tokenizer serves one thread at a time
@@ -87,7 +83,10 @@ class Embedder:
             inputs, rows = dict(zip(images, pixels)), iter(rows)
             futures = [loop.create_future() for _ in entries]
             for place, future in enumerate(futures):
-                self.queue.put_nowait(Batch([future], inputs[place] if place in inputs else next(rows)))
+                if place in inputs:
+                    self.queue.put_nowait(Batch([future], inputs[place], "image"))
+                else:
+                    self.queue.put_nowait(Batch([future], next(rows), "text"))
             return Embedded(torch.stack(await asyncio.gather(*futures)), num_tokens, num_truncated)
         finally:
             self.num_waiting -= len(entries)
@@ -97,7 +96,7 @@ class Embedder:
         if not texts:
             return [], 0, 0
         texts = texts if splitter is None else [mark_query(text, splitter) for text in texts]
-        tokens, truncated = tokenize_and_count(self.processor, texts, self.max_length, verbose=False)
+        tokens, truncated = self.encoder.preprocessing.tokenize(texts)
         num_tokens = int(tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).sum())
         rows = [{name: tensor[row : row + 1] for name, tensor in tokens.items()} for row in range(len(texts))]
         return rows, num_tokens, sum(truncated)
@@ -114,7 +113,7 @@ class Embedder:
             if width * height > MAX_PIXELS:
                 message = f"`input[{place}]` has {width} x {height} pixels, the most are {MAX_PIXELS}."
                 raise RequestError(message, status=413)
-            return prepare_images(self.processor, [read_image({"bytes": content}, formats=SAFE_FORMATS)])
+            return self.encoder.preprocessing.prepare_images([read_image({"bytes": content}, formats=SAFE_FORMATS)])
         except IMAGE_ERRORS as error:
             message = f"`input[{place}]` is no image that can be read: {str(error).rstrip('.')}."
             raise RequestError(message) from error
@@ -135,28 +134,32 @@ class Embedder:
                 else:
                     future.set_result(embedding)
 
-    def compute(self, waiting: list[Batch]) -> list[tuple[asyncio.Future, torch.Tensor | None]]:
+    def compute(self, waiting: list[Batch[asyncio.Future]]) -> list[tuple[asyncio.Future, torch.Tensor | None]]:
         """The embedding of each entry, None where the model fails: after an error they are computed one by one."""
         try:
-            return [
-                pair for batch in self.merge(waiting) for pair in zip(batch.entries, embed_batch(self.model, batch))
-            ]
+            computed = []
+            for batch in self.merge(waiting):
+                computed += zip(batch.entries, self.encoder.embed(batch))
+            return computed
         except Exception as error:
             if len(waiting) > 1:
                 return [self.compute([batch])[0] for batch in waiting]
             logger.error("The model failed at a text or an image.", exc_info=error)
             return [(waiting[0].entries[0], None)]
 
-    def merge(self, waiting: list[Batch]) -> list[Batch]:
+    def merge(self, waiting: list[Batch[asyncio.Future]]) -> list[Batch[asyncio.Future]]:
         """Batches of one as few batches: of texts, and of the images whose inputs have the same shapes."""
         texts, images = [], defaultdict(list)
         for batch in waiting:
-            shapes = tuple((name, tensor.shape[1:]) for name, tensor in batch.inputs.items())
-            (images[shapes] if "pixel_values" in batch.inputs else texts).append(batch)
-        batches = list(make_batches(texts, self.processor, StoreArguments.tokens_per_batch))
+            if batch.modality == "text":
+                texts.append(batch)
+            else:
+                shapes = tuple((name, tensor.shape[1:]) for name, tensor in batch.inputs.items())
+                images[shapes].append(batch)
+        batches = list(sort_texts(texts, self.encoder.preprocessing))
         for group in images.values():
             inputs = {name: torch.cat([batch.inputs[name] for batch in group]) for name in group[0].inputs}
-            batches.append(Batch([batch.entries[0] for batch in group], inputs))
+            batches.append(Batch([batch.entries[0] for batch in group], inputs, "image"))
         return batches
 
 

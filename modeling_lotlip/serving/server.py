@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from ..encoder.arguments import ModelArguments
-from ..encoder.models import load_model
+from ..encoder.dual_encoder import load_encoder
 from ..table.embed import describe_missing
 from ..table.storage import EmbeddingTable
 from ..utils.addresses import is_loopback, listen
@@ -202,13 +202,15 @@ def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
     served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:
         table = None if serving.embeddings_dir is None else EmbeddingTable(serving.embeddings_dir)
-        model, processor = load_model(name, model_arguments)
+        if table is not None and model_arguments.max_length is None:
+            model_arguments.max_length = table.settings.get("max_length")
+        encoder = load_encoder(name, model_arguments)
+        encoder.check_single_embeddings()
         if table is not None:
-            table.check_model(model, processor)
-            model_arguments.max_length = model_arguments.max_length or table.settings.get("max_length")
+            table.check_model(encoder)
             for line in describe_missing(table):
                 print(line)
-        embedder = Embedder(model, processor, serving, model_arguments.batch_size, model_arguments.max_length)
+        embedder = Embedder(encoder, serving, model_arguments.batch_size)
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         print(f"{served_name} is served at http://{host}:{port}/v1. Ctrl-C ends it.", flush=True)

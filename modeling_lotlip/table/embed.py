@@ -17,28 +17,25 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SourceArguments
-from ..data.images import Resizing, undecoded
+from ..data.images import undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import find_column
 from ..encoder.arguments import KINDS, StoreArguments
 from ..encoder.batches import (
-    Batch,
+    EmbeddedBatch,
     RowCollator,
     TableReader,
     collate_rows,
-    embed_corpus,
     embed_rows,
-    embed_texts,
-    tokenize,
     warn_of_unreadable,
 )
+from ..encoder.dual_encoder import DualEncoder
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
-from .storage import EmbeddingTable, model_settings
+from .storage import EmbeddingTable
 
 
 # Rows whose captions are sorted by length together
@@ -48,14 +45,12 @@ WRITE_SIZE, WRITE_SECONDS = 512, 30
 
 
 def embed_to_table(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: DualEncoder,
     dataset: Dataset | IterableDataset,
     store: StoreArguments,
     captions: CaptionArguments | None = None,
     image_column: str = "image",
     batch_size: int = 64,
-    max_length: int | None = None,
     source: dict[str, Any] | None = None,
     notes: dict[str, Any] | None = None,
 ) -> EmbeddingTable:
@@ -73,20 +68,19 @@ def embed_to_table(
         captions,
         image_column=image_column,
         key_column=store.key_column or find_file_names(dataset),
-        resizing=Resizing.of(processor.image_processor),
+        resizing=encoder.preprocessing.resizing,
     )
     columns = {"image": image_column, "short": reader.short_column, "long": reader.long_column}
-    settings = model_settings(model, processor) | {"source": source, "key_column": reader.key_column}
+    settings = encoder.settings() | {"source": source, "key_column": reader.key_column}
     settings |= {"columns": columns, "kinds": [kind for kind in KINDS if columns[kind] is not None]}
-    settings |= {"sub_caption_splitter": reader.splitter, "max_length": max_length}
+    settings |= {"sub_caption_splitter": reader.splitter, "max_length": encoder.max_length}
     settings |= {"data": None if is_streamed else compute_fingerprint(dataset, image_column)}
     if not is_streamed and reader.key_column is not None:
         for _ in check_keys(dataset.select_columns([find_column(dataset.column_names, reader.key_column)]), reader):
             pass
     notes = (notes or {}) | {"num_rows": None if is_streamed else len(dataset)}
-    dim = embed_texts(model, tokenize(processor, ["a"])).shape[1]
     if state.is_main_process:
-        EmbeddingTable.create(store.output_dir, dim, settings, notes, store.storage_dtype)
+        EmbeddingTable.create(store.output_dir, encoder.dim, settings, notes, store.storage_dtype)
     state.wait_for_everyone()
     table = EmbeddingTable(store.output_dir)
     with table.writing() if state.is_main_process else nullcontext():
@@ -110,16 +104,14 @@ def embed_to_table(
         )
         read_texts = copy(reader)
         read_texts.image_column = None
-        collate = RowCollator(processor, reader, max_length, read_texts)
+        collate = RowCollator(encoder.preprocessing, reader, read_texts)
         prepared = collate_rows(collate, batches, store.dataloader_num_workers)
-        results = embed_rows(
-            model, processor, prepared, store.tokens_per_batch, group=lambda info: info.number // group_size
-        )
+        results = embed_rows(encoder, prepared, store.tokens_per_batch, group=lambda info: info.number // group_size)
         with closing(show_progress(results, total, disable=not state.is_local_main_process)) as results:
             write_batches((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
         state.wait_for_everyone()
         if state.is_main_process:
-            table.maintain(lambda: embed_background(model, processor))
+            table.maintain(lambda: embed_background(encoder))
     return table
 
 
@@ -162,20 +154,24 @@ def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | Iterable
     return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], **options)
 
 
-def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
-    """The normalised embeddings (num_texts, dim) of texts that fit no image, by which a table is measured."""
+def embed_background(encoder: DualEncoder) -> torch.Tensor:
+    """
+    Returns the normalized embeddings, of shape `(texts, dim)`, of texts that fit no image, by which a table is
+    measured.
+    """
     texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
-    return embed_corpus(model, processor, texts.splitlines())
+    return encoder.encode_text(texts.splitlines(), convert_to_tensor=True)
 
 
-def note_model(model: PreTrainedModel, name: str | None = None) -> dict[str, str | None]:
-    """By which a model is found again, also from another folder, and its revision on the Hub."""
-    name = name or model.config.name_or_path
-    name = os.path.abspath(name) if os.path.exists(name) else name
-    return {"model_name_or_path": name, "revision": getattr(model.config, "_commit_hash", None)}
+def note_model(encoder: DualEncoder) -> dict[str, str | None]:
+    """Returns by what a model is found again, also from another folder, and its revision on the Hub."""
+    name = encoder.name
+    if os.path.exists(name):
+        name = os.path.abspath(name)
+    return {"model_name_or_path": name, "revision": encoder.revision}
 
 
-def to_rows(batch: Batch) -> list[dict]:
+def to_rows(batch: EmbeddedBatch) -> list[dict]:
     """The rows of a table of what is embedded, and of images that cannot be read. Refuses what is not finite."""
     rows = []
     for item, embedding in zip(batch.entries, batch.embeds if batch.entries else ()):
@@ -183,12 +179,13 @@ def to_rows(batch: Batch) -> list[dict]:
             raise ValueError(f"The model's embedding of {item.row.key} holds NaN or infinity: choose a wider --dtype.")
         found = {"kind": item.kind, "position": item.index, "truncated": item.truncated, "embedding": embedding}
         rows.append({"key": item.row.key, "row": item.row.number, **item.row.about, **found})
-    for info, _, problem in batch.unreadable:
-        rows.append({"key": info.key, "row": info.number, **(info.about or {}), "problem": problem})
+    for row in batch.unreadable:
+        info = row.key
+        rows.append({"key": info.key, "row": info.number, **(info.about or {}), "problem": row.problem})
     return rows
 
 
-def write_batches(groups: Iterable[list[Batch]], write: Callable[[list[dict]], None]) -> None:
+def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[dict]], None]) -> None:
     """
     Writes what is embedded, in parts of `WRITE_SIZE` rows or `WRITE_SECONDS`. Whatever ends it, an error or Ctrl-C,
     the groups that are complete are written.
@@ -206,7 +203,7 @@ def write_batches(groups: Iterable[list[Batch]], write: Callable[[list[dict]], N
             write(rows)
 
 
-def show_progress(batches: Iterator[Batch], total: int | None, disable: bool) -> Iterator[Batch]:
+def show_progress(batches: Iterator[EmbeddedBatch], total: int | None, disable: bool) -> Iterator[EmbeddedBatch]:
     """The batches, with a bar of the rows that are done; rows that are left out are named."""
     seen = set()
     with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable or total == 0) as progress:

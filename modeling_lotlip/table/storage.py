@@ -21,10 +21,9 @@ import torch
 from lancedb.index import Bitmap, BTree, IvfRq
 from lancedb.util import value_to_sql
 from pyarrow import parquet
-from transformers import PreTrainedModel, ProcessorMixin
 
 from ..encoder.arguments import KINDS
-from ..encoder.models import hash_processor, hash_weights, name_precision
+from ..encoder.dual_encoder import DualEncoder
 from ..utils.output_folder import OutputFolder, atomic_write
 
 
@@ -102,19 +101,6 @@ def to_vectors(column: pa.Array | pa.ChunkedArray) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(values).reshape(-1, column.type.list_size), dim=-1)
 
 
-def model_settings(model: PreTrainedModel, processor: ProcessorMixin) -> dict[str, Any]:
-    """What embeddings depend on, whatever they are of. The code of a model from the Hub counts by its revision."""
-    has_code = type(model).__module__.startswith("transformers_modules")
-    return {
-        "weights": hash_weights(model),
-        "processor": hash_processor(processor),
-        "dtype": name_precision(model),
-        "backend": "torch" if getattr(model, "embedding_backend", None) is None else "openvino",
-        "truncate_dim": getattr(model, "truncate_dim", None),
-        "revision": getattr(model.config, "_commit_hash", None) if has_code else None,
-    }
-
-
 class EmbeddingTable:
     """
     Embeddings in a folder. Every question is answered from what is on disk then, written by any program. Raises a
@@ -138,8 +124,8 @@ class EmbeddingTable:
     ) -> "EmbeddingTable":
         """
         Creates the table of a folder, with `options` of [`OutputFolder`], or opens that with the same settings: see
-        [`model_settings`]; `kinds` among them are the only ones that are stored. Notes are not compared. Raises a
-        `ValueError` if the settings are others, the folder holds something else, or another run writes to it.
+        [`DualEncoder.settings`]; `kinds` among them are the only ones that are stored. Notes are not compared. Raises
+        a `ValueError` if the settings are others, the folder holds something else, or another run writes to it.
         """
         settings = settings | {"storage_dtype": dtype}
         if not is_table(folder):  # LanceDB leaves a moment in which two processes can create it
@@ -162,10 +148,10 @@ class EmbeddingTable:
             changes = ", ".join(f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed)
             raise ValueError(f"{self.folder} holds embeddings with {changes}: {remedy}.")
 
-    def check_model(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    def check_model(self, encoder: DualEncoder) -> None:
         """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""
         remedy = f"search with {self.notes.get('model_name_or_path', 'the same model')} as it was used"
-        self.check_settings(model_settings(model, processor), remedy)
+        self.check_settings(encoder.settings(), remedy)
 
     def writing(self, wait: bool = False, argument: str = "output_dir") -> OutputFolder:
         """A context in which this program alone writes, all of its processes: see [`OutputFolder`]."""

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..encoder.contract import Contract, Temperature, find_temperature, get_contract
-from ..encoder.features import is_token_wise
+from ..encoder.families import find_family
 from .batch import CaptionBatch
 
 
@@ -135,7 +135,8 @@ class ContrastiveModel(nn.Module):
         if self.image_side is not ImageSide.PROJECTION:
             return self.contract.embed_images(**images)
         outputs = self.model.vision_model(**images)
-        return outputs.last_hidden_state if is_token_wise(self.model) else outputs.pooler_output
+        compares_tokens = find_family(self.model.config).compares_tokens
+        return outputs.last_hidden_state if compares_tokens else outputs.pooler_output
 
     def embed_features(self, features: torch.Tensor) -> torch.Tensor:
         """The embeddings (rows, dim) of what [`encode_images`] gave, (rows, ...)."""

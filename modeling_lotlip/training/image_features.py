@@ -21,7 +21,7 @@ from ..data.images import undecoded
 from ..data.loading import compute_fingerprint
 from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows
-from ..encoder.features import prepare_images
+from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
 from .dual_encoder import ContrastiveModel, ImageSide
@@ -132,17 +132,19 @@ class FeatureCache:
         if not shards:
             return
         image_column = images.column_names[0]
-        collate = RowCollator(self.processor, RowReader(images.column_names, image_column=image_column))
-        shape = self.encode(prepare_images(self.processor, [PIL.Image.new("RGB", (64, 64))])).shape[1:]
+        preprocessing = Preprocessing(self.processor)
+        collate = RowCollator(preprocessing, RowReader(images.column_names, image_column=image_column))
+        shape = self.encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:]
         made = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
-        for shard, of_shard in groupby(made, key=lambda prepared: prepared[0] // SHARD_SIZE):
+        for shard, of_shard in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
             indices = list_indices(shard, len(images))
             features = torch.full((len(indices), *shape), torch.nan)
-            for _, (batch,) in of_shard:
+            for prepared in of_shard:
+                (batch,) = prepared.batches
                 if batch.entries:  # where all are unreadable the training says so, and counts them
                     rows = [item.row.number - indices[0] for item in batch.entries]
                     features[rows] = self.encode(batch.inputs)
-                report(len(batch.entries) + len(batch.unreadable))
+                report(len(batch.entries) + len(prepared.unreadable))
             with atomic_write(folder / f"{shard:06}.npy") as partial, open(partial, "wb") as file:
                 np.save(file, features.numpy())
 

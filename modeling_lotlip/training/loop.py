@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from huggingface_hub import HfApi
 from transformers import PreTrainedModel
 
+from ..encoder.dual_encoder import DualEncoder
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar
@@ -236,8 +237,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     if model is not None:
         is_frozen = training.trained.image_side is ImageSide.FROZEN
         embedded = embed_dataset(
-            model,
-            training.processor,
+            DualEncoder(model, training.processor),
             training.evaluation_data.dataset,
             training.evaluation_data.reader,
             batch_size=args.per_device_eval_batch_size,

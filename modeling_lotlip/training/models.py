@@ -32,8 +32,9 @@ from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..encoder.arguments import LoadingArguments
-from ..encoder.features import get_padding, get_text_kwargs, is_token_wise
-from ..encoder.models import count_positions, load_model
+from ..encoder.dual_encoder import load_encoder
+from ..encoder.families import count_positions, find_family, get_text_kwargs
+from ..encoder.preprocessing import Preprocessing
 from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
 from .arguments import TrainArguments
@@ -66,7 +67,8 @@ def build_model(
     if args.model_name_or_path is not None:
         # trained in float32, whatever the weights are stored in
         loading = LoadingArguments(device="cpu", trust_remote_code=args.trust_remote_code)
-        model, processor = load_model(args.model_name_or_path, loading, takes_tokens=True)
+        encoder = load_encoder(args.model_name_or_path, loading)
+        model, processor = encoder.model, encoder.processor
         check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
     else:
         model, processor = load_towers_or_new(args, dataset, reader)
@@ -230,7 +232,8 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
     Sets the most tokens of a text, by default what the tokenizer says, or as many as there are positions. Beyond these
     the position table is stretched. Raises a `ValueError` if there is no room for a text.
     """
-    tokenizer, num_positions = processor.tokenizer, count_positions(model)
+    tokenizer = processor.tokenizer
+    num_positions = count_positions(model, find_family(model.config))
     if max_length is None:
         max_length = min(tokenizer.model_max_length, num_positions or tokenizer.model_max_length)
     if max_length <= tokenizer.num_special_tokens_to_add():
@@ -238,7 +241,7 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
     if num_positions is not None and max_length > num_positions:
         stretch_positions(model, max_length)
     tokenizer.model_max_length = max_length
-    if get_padding(processor) == "max_length":
+    if Preprocessing(processor).padding == "max_length":
         # padding is read too (SigLIP): no mask
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
     if "max_length" in get_text_kwargs(processor) or "max_length" in tokenizer.init_kwargs:
@@ -252,7 +255,8 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     these and the last one ("knowledge-preserved stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378,
     section 3.2). Raises a `ValueError` if the model has no such table, or has that many positions already.
     """
-    config, num_positions = model.config.get_text_config(), count_positions(model)
+    config = model.config.get_text_config()
+    num_positions = count_positions(model, find_family(model.config))
     names = ("position_embedding", "position_embeddings")
     tables = [name for name, _ in model.text_model.named_modules() if name.split(".")[-1] in names]
     if num_positions is None or len(tables) != 1:
@@ -299,7 +303,7 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     Raises a `ValueError` if the model compares all tokens and the objective does not, or the other way round.
     """
     model_class = objective.load_model_class()
-    if is_token_wise(model) and model_class is not type(model):
+    if find_family(model.config).compares_tokens and model_class is not type(model):
         raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
     if not isinstance(model, LotlipModel) and issubclass(model_class, LotlipTokenWiseModel):
         raise ValueError(

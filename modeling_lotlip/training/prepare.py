@@ -26,8 +26,8 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import count_shared_rows, get_columns, load_split
 from ..data.reader import RowReader
-from ..encoder.features import prepare_images
-from ..encoder.models import hash_processor, hash_weights
+from ..encoder.hashes import hash_processor, hash_weights
+from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
@@ -270,7 +270,7 @@ def make_trained_model(args: TrainArguments, model: PreTrainedModel, processor: 
             f"`--objective {args.objective}` is for a model {with_or_without} a `logit_bias`: choose another one."
         )
     trained = ContrastiveModel(model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options))
-    inspect_image_side(trained, prepare_images(processor, [PIL.Image.new("RGB", (64, 64))]))
+    inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (64, 64))]))
     return trained
 
 
@@ -300,7 +300,7 @@ def make_plan(
         max_train_samples=args.max_train_samples,
         max_train_steps=max_train_steps,
         warmup_steps=warmup_steps,
-        max_length=loader.collate_fn.processor.tokenizer.model_max_length,
+        max_length=loader.collate_fn.preprocessing.max_length,
         matryoshka_dims=None if dims is None else tuple(dims),
     )
 

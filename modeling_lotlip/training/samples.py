@@ -20,8 +20,7 @@ from transformers import ProcessorMixin
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import name_row
-from ..encoder.batches import tokenize_and_count
-from ..encoder.features import prepare_images
+from ..encoder.preprocessing import Preprocessing
 from ..utils.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 from .arguments import ObjectiveArguments
 from .batch import CaptionBatch, Texts
@@ -326,7 +325,7 @@ class SampleCollator:
     """
 
     def __init__(self, processor: ProcessorMixin, are_cropped: bool = False):
-        self.processor = processor
+        self.preprocessing = Preprocessing(processor)
         self.image_options = {}
         if are_cropped:
             self.image_options["do_resize"] = False
@@ -335,9 +334,9 @@ class SampleCollator:
 
     def tokenize(self, texts: list[str]) -> Texts:
         """Captions (texts, length), their mask of ones where padding is read too, and zero for an absent caption."""
-        tokens, truncated = tokenize_and_count(self.processor, texts, None)
+        tokens, truncated = self.preprocessing.tokenize(texts)
         if any(truncated):
-            warn_of_truncation(self.processor.tokenizer.model_max_length)
+            warn_of_truncation(self.preprocessing.max_length)
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
         return Texts(tokens["input_ids"], mask * is_present[:, None])
@@ -347,7 +346,7 @@ class SampleCollator:
         images = {}
         features = None
         if samples[0].image is not None:
-            images = prepare_images(self.processor, [sample.image for sample in samples], **self.image_options)
+            images = self.preprocessing.prepare_images([sample.image for sample in samples], **self.image_options)
         else:
             features = torch.stack([sample.image_features for sample in samples])
         short = self.tokenize([sample.short_caption for sample in samples])

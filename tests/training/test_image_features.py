@@ -13,7 +13,7 @@ from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
 from modeling_lotlip.data.loading import compute_fingerprint, load_split
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.encoder.features import prepare_images
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.training import image_features
 from modeling_lotlip.training.dual_encoder import ContrastiveModel, inspect_image_side
 from modeling_lotlip.training.image_features import FeatureCache, read_features
@@ -80,7 +80,7 @@ def cache(tmp_path, make_accelerator):
 
         model.vision_model.requires_grad_(False)
         trained = ContrastiveModel(model)
-        inspect_image_side(trained, prepare_images(processor, [PIL.Image.new("RGB", (32, 32))]))
+        inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (32, 32))]))
         hook = model.vision_model.register_forward_pre_hook(record, with_kwargs=True)
         features = FeatureCache(trained, processor, accelerator, tmp_path / "features", batch_size=3)
         try:
