@@ -95,12 +95,14 @@ class PreparedRows(Generic[T]):
 
     Args:
         key (`T`): What the caller knows the first row by.
-        batches (`list[Batch[T]]`): The images and the texts.
+        images (`Batch[T]`): The images.
+        texts (`list[Batch[T]]`): The texts, long captions apart from others.
         unreadable (`list[Unreadable[T]]`): Rows whose images are left out.
     """
 
     key: T
-    batches: list[Batch[T]]
+    images: Batch[T]
+    texts: list[Batch[T]]
     unreadable: list[Unreadable[T]] = field(default_factory=list)
 
 
@@ -271,7 +273,7 @@ class RowCollator:
             # one of them cannot be preprocessed: which one is found by preprocessing each alone
             items, unreadable = self.read_rows(rows, check=self.prepare_images)
             images = self.prepare_images(items)
-        return PreparedRows(rows[0][0], [images, *self.prepare_texts(items)], unreadable)
+        return PreparedRows(rows[0][0], images, list(self.prepare_texts(items)), unreadable)
 
     def read_rows(
         self, rows: list[KeyedRow], check: Callable[[list[Item]], object] = lambda items: None
@@ -457,10 +459,9 @@ def embed_rows(
         for name, parts in groupby(prepared, key=lambda part: group(part.key)):
             windows = TextWindows(encoder.preprocessing, tokens_per_batch)
             for part in parts:
-                yield Batch([], {}, "image"), part.unreadable, name
-                for batch in part.batches:
-                    batches = [batch] if batch.modality == "image" else windows.add(batch)
-                    for made in batches:
+                yield part.images, part.unreadable, name
+                for batch in part.texts:
+                    for made in windows.add(batch):
                         yield made, [], name
             for made in windows.finish():
                 yield made, [], name

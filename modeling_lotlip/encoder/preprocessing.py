@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from ..data.images import Resizing, bound_aspect_ratio
 from .families import Family, find_family, get_text_kwargs
@@ -40,7 +41,7 @@ class Preprocessing:
     def __init__(self, processor: ProcessorMixin, family: Family | None = None, max_length: int | None = None):
         self.processor = processor
         self.family = find_family(None, processor) if family is None else family
-        self.max_length = processor.tokenizer.model_max_length if max_length is None else max_length
+        self.given_max_length = max_length
         # a fast tokenizer keeps how it truncates and pads, and so serves one thread at a time
         self.tokenizer_lock = RLock()
 
@@ -52,6 +53,13 @@ class Preprocessing:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.tokenizer_lock = RLock()
+
+    @property
+    def max_length(self) -> int:
+        """The limit of a text in tokens, special ones included."""
+        if self.given_max_length is None:
+            return self.processor.tokenizer.model_max_length
+        return self.given_max_length
 
     @property
     def padding(self) -> bool | str:
@@ -81,7 +89,8 @@ class Preprocessing:
         """
         tokenizer = self.processor.tokenizer
         texts = self.in_trained_case(texts)
-        max_length = self.max_length if max_length is None else max_length
+        if max_length is None and self.max_length < LARGE_INTEGER:
+            max_length = self.max_length
         with self.tokenizer_lock:
             encoded = tokenizer(
                 texts,

@@ -36,8 +36,11 @@ class SentenceTransformerPreprocessing(Preprocessing):
     def __init__(self, model: "SentenceTransformer"):
         self.model = model
         self.family = UNKNOWN_FAMILY
-        self.max_length = model.get_max_seq_length()
         self.tokenizer_lock = RLock()
+
+    @property
+    def max_length(self) -> int:
+        return self.model.get_max_seq_length()
 
     @property
     def resizing(self) -> None:

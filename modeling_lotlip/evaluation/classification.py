@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, IterableDataset
 from datasets.features.features import FeatureType
 
 from ..data.reader import RowReader
-from ..encoder.dual_encoder import DualEncoder
+from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..utils.files import format_markdown, read_lines
 from .retrieval import embed_dataset
 
@@ -137,7 +137,8 @@ def evaluate_zero_shot(
     embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers=num_workers)
     if not PartialState().is_main_process:
         return {}
-    class_embeds = encoder.embed_classes(class_names, templates)
+    with evaluation_mode(encoder.model):
+        class_embeds = encoder.embed_classes(class_names, templates)
     results = classify(embedded.image_embeds, embedded.labels, class_embeds, class_names)
     return results | ({"num_unreadable_images": embedded.num_unreadable} if embedded.num_unreadable else {})
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..encoder.backends import PytorchBackend
 from ..encoder.dual_encoder import DualEncoder
 from ..utils.sub_captions import join_sub_captions
 
@@ -34,7 +35,7 @@ def token_relevance(
 
     Args:
         encoder ([`DualEncoder`]):
-            A dual encoder that PyTorch computes.
+            A dual encoder. Its model computes in PyTorch, whatever its backend is.
         inputs (`dict[str, torch.Tensor]`):
             What its tokenizer returns, `input_ids` of shape `(batch_size, length)` among it.
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
@@ -46,7 +47,7 @@ def token_relevance(
         in the word embeddings the sum is the whole.
     """
     with gradients_from(input_embeddings(encoder.model, "text")) as outputs:
-        features = encoder.backend.embed_texts(inputs)
+        features = PytorchBackend(encoder.model, encoder.family).embed_texts(inputs)
         if image_embeds is None:
             score = features.float().norm(dim=-1)
         else:

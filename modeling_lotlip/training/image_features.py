@@ -140,7 +140,7 @@ class FeatureCache:
             indices = list_indices(shard, len(images))
             features = torch.full((len(indices), *shape), torch.nan)
             for prepared in of_shard:
-                (batch,) = prepared.batches
+                batch = prepared.images
                 if batch.entries:  # where all are unreadable the training says so, and counts them
                     rows = [item.row.number - indices[0] for item in batch.entries]
                     features[rows] = self.encode(batch.inputs)

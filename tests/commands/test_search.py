@@ -13,8 +13,7 @@ import lotlip
 from modeling_lotlip.commands.search import WEAK
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import InferenceArguments
-from modeling_lotlip.encoder.batches import embed_corpus
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.table.storage import EmbeddingTable, Measurements
 from modeling_lotlip.utils.terminal import printable
 from tests.helpers.commands import read_error
@@ -60,10 +59,10 @@ def without_line(out: str) -> list[str]:
 
 def rank_by_hand(model_dir: Path, folder: Path, text: str) -> list[tuple[float, str]]:
     """Similarities and paths of all images, the most similar first."""
-    model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
+    encoder = load_encoder(str(model_dir), InferenceArguments(device="cpu"))
     paths = [path for path in sorted(folder.rglob("*.png")) if path.name != "broken.png"]
-    embeds = embed_images(model, processor, [Image.open(path) for path in paths])
-    similarities = (embeds @ embed_corpus(model, processor, [text])[0]).tolist()
+    embeds = embed_images(encoder, [Image.open(path) for path in paths])
+    similarities = (embeds @ encoder.encode_text([text], convert_to_tensor=True)[0]).tolist()
     return sorted(zip(similarities, [str(path) for path in paths]), reverse=True)
 
 

@@ -159,12 +159,12 @@ def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
         open_reader(["image", "key", "url"], **{"caption_files": files} | changes)
 
 
-def test_evaluation_reads_caption_files(scenes, tmp_path, model_and_processor):
-    whole = evaluate_retrieval(*model_and_processor, scenes, CaptionArguments())
+def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):
+    whole = evaluate_retrieval(encoder, scenes, CaptionArguments())
     rows = [{"key": row["url"], "caption": row["long_captions"][0]} for row in scenes.remove_columns("image")]
     files = CaptionFileArguments([write(tmp_path / "long.parquet", rows)], key_column="url")
     rows = scenes.remove_columns("long_captions")
-    assert evaluate_retrieval(*model_and_processor, rows, CaptionArguments(), files) == whole
+    assert evaluate_retrieval(encoder, rows, CaptionArguments(), files) == whole
     assert whole["long_num_captions"] == NUM_IMAGES
 
 

@@ -21,7 +21,8 @@ from modeling_lotlip.data.images import (
     read_image,
 )
 from modeling_lotlip.data.rows import name_row
-from modeling_lotlip.encoder.features import prepare_images
+from modeling_lotlip.encoder.families import UNKNOWN_FAMILY
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
 from modeling_lotlip.training.samples import SampleCollator
@@ -105,7 +106,9 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
 
     image_processor, sizes = ImageProcessor(), [(1, 60_000), (640, 20), (30, 40)]
     images = [PIL.Image.new("RGB", size) for size in sizes]
-    prepare_images(SimpleNamespace(image_processor=image_processor), images)
+    Preprocessing(SimpleNamespace(image_processor=image_processor), UNKNOWN_FAMILY, max_length=9).prepare_images(
+        images
+    )
     assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
     for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
         collator = SampleCollator(SimpleNamespace(image_processor=image_processor))

@@ -14,7 +14,7 @@ from examples.evaluate_on_mteb import format_table, load_tasks
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.benchmarks import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_benchmarks import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
@@ -77,9 +77,9 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
         ("local/my-model", task, "default", "recall_at_1") for task in tasks
     ]
 
-    model, processor = load_model(str(own_model))
+    encoder = load_encoder(str(own_model))
     dataset = load_benchmark("urban1k", streets / "urban1k")
-    expected = evaluate_retrieval(model, processor, dataset, group_equal_captions=False)
+    expected = evaluate_retrieval(encoder, dataset, group_equal_captions=False)
     for row, direction in zip(rows, ("t2i", "i2t")):
         assert 100 * row["score"] == pytest.approx(expected[f"long_{direction}_recall@1"], abs=1e-3)
         assert f"| {row['task']} | default | recall_at_1 | {100 * row['score']:.1f} |" in table

@@ -6,13 +6,18 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from modeling_lotlip.encoder.dual_encoder import DualEncoder
 from modeling_lotlip.table.storage import EmbeddingTable, Measurements
 
 
-def embed_images(model, processor, images: list[Image.Image]) -> torch.Tensor:
-    """Normalised embeddings of images, one after another."""
-    features = [model.get_image_features(**processor.image_processor(image, return_tensors="pt")) for image in images]
-    return torch.nn.functional.normalize(torch.cat([each.pooler_output for each in features]), dim=-1).detach()
+def embed_images(encoder: DualEncoder, images: list[Image.Image]) -> torch.Tensor:
+    """Embeds images, one after another, by a plain call of the model: normalized, of shape `(images, dim)`."""
+    features = []
+    for image in images:
+        inputs = encoder.processor.image_processor(image, return_tensors="pt")
+        with torch.no_grad():
+            features.append(encoder.model.get_image_features(**inputs).pooler_output)
+    return torch.nn.functional.normalize(torch.cat(features), dim=-1)
 
 
 def make_table(

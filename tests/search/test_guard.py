@@ -64,9 +64,9 @@ def collection(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def handlers(collection, model_and_processor, tmp_path_factory) -> Handlers:
-    table = find_table(collection / "photos", *model_and_processor, tmp_path_factory.mktemp("indices"))
-    searcher = Searcher(*model_and_processor, table, collection / "photos")
+def handlers(collection, encoder, tmp_path_factory) -> Handlers:
+    table = find_table(collection / "photos", encoder, tmp_path_factory.mktemp("indices"))
+    searcher = Searcher(encoder, table, collection / "photos")
     searcher.update()
     return Handlers(searcher, open_images(table), 4)
 

@@ -12,7 +12,7 @@ import lotlip
 from modeling_lotlip.data.images import read_image
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import InferenceArguments
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.search import searcher as searcher_module
 from modeling_lotlip.search.index import find_table, open_images
 from modeling_lotlip.search.searcher import Searcher
@@ -22,10 +22,10 @@ from tests.helpers.images import save_images
 
 
 @pytest.fixture
-def searcher(folder, model_and_processor, tmp_path) -> Searcher:
+def searcher(folder, encoder, tmp_path) -> Searcher:
     """The folder with its index, still empty."""
-    table = find_table(folder, *model_and_processor, tmp_path / "indices")
-    return Searcher(*model_and_processor, table, folder, batch_size=3)
+    table = find_table(folder, encoder, tmp_path / "indices")
+    return Searcher(encoder, table, folder, batch_size=3)
 
 
 def names_of(table: EmbeddingTable) -> list[str]:
@@ -33,7 +33,7 @@ def names_of(table: EmbeddingTable) -> list[str]:
     return [name for name, _ in table.read_signatures()]
 
 
-def test_index_follows_the_files(folder, searcher, model_and_processor, tmp_path, monkeypatch):
+def test_index_follows_the_files(folder, searcher, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("modeling_lotlip.table.embed.WRITE_SIZE", 4)
     table, embedded, row_info = searcher.table, [], searcher_module.RowInfo
 
@@ -45,7 +45,7 @@ def test_index_follows_the_files(folder, searcher, model_and_processor, tmp_path
         assert sorted(names) == sorted(str(path.relative_to(folder)) for path in files)
         assert len(table) == len(names) - len(table.unreadable)
         for name in set(names) - table.unreadable.keys():
-            (expected,) = embed_images(*model_and_processor, [Image.open(folder / name)])
+            (expected,) = embed_images(encoder, [Image.open(folder / name)])
             torch.testing.assert_close(table.embedding(name), expected, rtol=0, atol=2e-4)
         return changes[:3]
 
@@ -97,7 +97,7 @@ def test_a_folder_that_has_become_empty_is_out_of_reach(folder, searcher):
 
 def test_what_is_no_image_stops_nothing(folder, searcher, monkeypatch):
     """Pipes, folders that may not be read, images that the processor cannot bear."""
-    processor, table, scandir = searcher.processor, searcher.table, os.scandir
+    processor, table, scandir = searcher.encoder.processor, searcher.table, os.scandir
     searcher.update()
     os.mkfifo(folder / "pipe.png")
     make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
@@ -150,9 +150,9 @@ def test_what_ends_an_update_keeps_what_is_embedded(searcher, error):
 
 
 def test_embeddings_that_are_not_finite_are_refused(searcher):
-    searcher.model = copy.deepcopy(searcher.model)
+    searcher.encoder = copy.deepcopy(searcher.encoder)
     with torch.no_grad():
-        for parameter in searcher.model.vision_model.parameters():
+        for parameter in searcher.encoder.model.vision_model.parameters():
             parameter.fill_(float("nan"))
     with pytest.raises(ValueError, match="embedding of 0.png holds NaN or infinity: choose a wider --dtype"):
         searcher.update()
@@ -178,23 +178,24 @@ def test_an_index_is_measured_after_an_update_and_after_many_new_images(folder, 
     assert table.has_index and table.measured().recall == 1
 
 
-def test_each_model_has_an_index(folder, searcher, model_and_processor, tmp_path):
-    model, processor = model_and_processor
+def test_each_model_has_an_index(folder, searcher, encoder, tmp_path):
+    model, processor = encoder.model, encoder.processor
     searcher.update()
-    other = find_table(folder, copy.deepcopy(model).bfloat16(), processor, tmp_path / "indices")
+    other = find_table(folder, DualEncoder(copy.deepcopy(model).bfloat16(), processor), tmp_path / "indices")
     assert other.folder != searcher.table.folder and len(other) == 0
 
     # but one and the same model has one, wherever it lies
     model.save_pretrained(tmp_path / "moved")
     processor.save_pretrained(tmp_path / "moved")
-    moved = load_model(str(tmp_path / "moved"), InferenceArguments(device="cpu"))
-    assert find_table(folder, *moved, tmp_path / "indices").folder == searcher.table.folder
-    moved[1].image_processor.image_mean = [0.1, 0.2, 0.3]
-    assert len(find_table(folder, *moved, tmp_path / "indices")) == 0
-    assert len(find_table(folder / ("é" * 127), *moved, tmp_path / "indices")) == 0  # the longest name there is
+    moved = load_encoder(str(tmp_path / "moved"), InferenceArguments(device="cpu"))
+    assert find_table(folder, moved, tmp_path / "indices").folder == searcher.table.folder
+    moved.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    moved = DualEncoder(moved.model, moved.processor)
+    assert len(find_table(folder, moved, tmp_path / "indices")) == 0
+    assert len(find_table(folder / ("é" * 127), moved, tmp_path / "indices")) == 0  # the longest name there is
 
 
-def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, model_and_processor, tmp_path):
+def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, encoder, tmp_path):
     """Also of shuffled rows; where the data has changed since it is refused."""
     photos = save_images(tmp_path / "photos", [make_scene(5, number).draw() for number in range(6)])
     rows = [{"image": str(photos / f"{number}.png"), "name": f"scene {number}"} for number in range(6)]
@@ -209,7 +210,7 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, model_and_p
     read = open_images(table)
     table.table.add(late)  # of a run that goes on
     for key in (f"scene {number}" for number in range(6)):
-        (embedding,) = embed_images(*model_and_processor, [read_image(read(key))])
+        (embedding,) = embed_images(encoder, [read_image(read(key))])
         torch.testing.assert_close(table.embedding(key), embedding, rtol=0, atol=1e-5)
     os.utime(photos / "0.png", (0, 0))
     with pytest.raises(ValueError, match="The file has changed since it was embedded"):

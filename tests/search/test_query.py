@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.encoder.batches import embed_corpus
+from modeling_lotlip.encoder.dual_encoder import DualEncoder
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.search.query import Query, QueryError, count_read_words
 from modeling_lotlip.search.searcher import Searcher
 from tests.conftest import WORDS
@@ -14,12 +15,12 @@ from tests.helpers.embeddings import embed_images, make_table
 
 
 @pytest.fixture
-def open_table(model_and_processor, tmp_path):
+def open_table(encoder, tmp_path):
     """Makes a searcher of embeddings, which are called by their numbers."""
 
     def open_searcher(embeds: torch.Tensor, max_length: int | None = None, **measured: float) -> Searcher:
         table = make_table(tmp_path, embeds, **measured)
-        return Searcher(*model_and_processor, table, max_length=max_length)
+        return Searcher(DualEncoder(encoder.model, encoder.processor, max_length=max_length), table)
 
     return open_searcher
 
@@ -34,19 +35,19 @@ def test_words_that_the_model_does_not_know_are_named(open_table):
 
 
 @pytest.mark.parametrize("max_length", [None, 12, 3])
-def test_counts_what_is_within_the_limit(model_and_processor, max_length):
-    _, processor = model_and_processor
+def test_counts_what_is_within_the_limit(encoder, max_length):
+    processor = encoder.processor
     words = random.Random(0).choices([*WORDS, "unbelievable"], k=2000)
-    num_read = count_read_words(processor, words, max_length)
+    num_read = count_read_words(Preprocessing(processor, max_length=max_length), words)
     lengths = [
         len(processor.tokenizer(" ".join(words[:number]), truncation=False, verbose=False)["input_ids"])
         for number in (num_read, num_read + 1)
     ]
     assert lengths[0] <= (max_length or processor.tokenizer.model_max_length) < lengths[1]
-    assert count_read_words(processor, words[:7], 100) == 7
+    assert count_read_words(Preprocessing(processor, max_length=100), words[:7]) == 7
 
 
-def test_query_of_text_and_image(open_table, model_and_processor):
+def test_query_of_text_and_image(open_table, encoder):
     searcher = open_table(torch.eye(4))
     image = make_scene(5, 0).draw()
     text = "A red boat.\nThe ground is sand. a house"
@@ -55,15 +56,14 @@ def test_query_of_text_and_image(open_table, model_and_processor):
     torch.testing.assert_close(both.embedding, mean)
     assert both.sentences == ["A red boat", "The ground is sand", "a house"] and not both.is_truncated
     assert of_image.sentences == [] and of_text.is_text and not of_image.is_text and not both.is_text
-    torch.testing.assert_close(of_image.embedding, embed_images(*model_and_processor, [image])[0])
+    torch.testing.assert_close(of_image.embedding, embed_images(encoder, [image])[0])
     with pytest.raises(QueryError, match="nothing to search for"):
         searcher.embed(" \n. ")
 
 
-def test_similarities_with_sentences(open_table, model_and_processor):
+def test_similarities_with_sentences(open_table, encoder):
     """Each sentence alone, also those that are beyond the limit of the whole text."""
-    model, processor = model_and_processor
-    embeds = embed_images(model, processor, [make_scene(6, number).draw() for number in range(30)])
+    embeds = embed_images(encoder, [make_scene(6, number).draw() for number in range(30)])
     searcher = open_table(embeds, max_length=12)
     parts = ["a red boat", "the ground is sand", "a house of blue", "a tree of photo"]
     query = searcher.embed(". ".join(parts))
@@ -71,7 +71,7 @@ def test_similarities_with_sentences(open_table, model_and_processor):
     results = searcher.search(query, 30)
 
     def similarities(texts: list[str]) -> torch.Tensor:
-        return embeds @ embed_corpus(model, processor, texts, max_length=12).t()
+        return embeds @ searcher.encoder.encode_text(texts, convert_to_tensor=True).t()
 
     whole, alone = similarities([". ".join(parts)])[:, 0].sort(descending=True).values, similarities(parts)
     assert [result.similarity for result in results] == pytest.approx(whole.tolist(), abs=1e-6)

@@ -16,14 +16,14 @@ from PIL import Image
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.batches import Batch, embed_batch, embed_corpus
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.batches import Batch
+from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.serving import embedder as embedder_module
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder
 from modeling_lotlip.serving.server import create_app, create_server
-from modeling_lotlip.table.storage import EmbeddingTable, model_settings
+from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.utils.addresses import listen
 from tests.helpers.embeddings import embed_images
 
@@ -45,8 +45,8 @@ class Address(str):
 @contextmanager
 def serving(folder, table=None, **limits):
     """The address of a server of a model; it ends with the block."""
-    model, processor = load_model(str(folder), LoadingArguments(device="cpu"))
-    embedder = Embedder(model, processor, ServingArguments(**limits), batch_size=8)
+    encoder = load_encoder(str(folder), LoadingArguments(device="cpu"))
+    embedder = Embedder(encoder, ServingArguments(**limits), batch_size=8)
     server = create_server(create_app(embedder, "model", table))
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -84,8 +84,8 @@ def client(address):
 )
 def test_embeddings_are_those_of_the_library(family, encoding_format, model_dir, family_folders):
     folder = model_dir if family == "lotlip" else family_folders(family)
-    model, processor = load_model(str(folder), LoadingArguments(device="cpu"))
-    texts, images = embed_corpus(model, processor, TEXTS), embed_images(model, processor, IMAGES)
+    encoder = load_encoder(str(folder), LoadingArguments(device="cpu"))
+    texts, images = encoder.encode_text(TEXTS, convert_to_tensor=True), embed_images(encoder, IMAGES)
     expected = torch.stack([texts[0], images[0], texts[1], images[1], images[2], texts[2]])
     entries = [TEXTS[0], data_url(IMAGES[0]), TEXTS[1], data_url(IMAGES[1]), data_url(IMAGES[2]), TEXTS[2]]
     with serving(folder) as address, connect(address) as client:
@@ -161,15 +161,15 @@ def test_what_is_no_request_is_told_too(method, path, content, status, address):
 
 
 def test_entries_of_several_requests_are_computed_together(model_dir, monkeypatch):
-    model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
+    encoder = load_encoder(str(model_dir), LoadingArguments(device="cpu"))
     texts = [" ".join(["red boat"] * (1 + number % 5)) for number in range(33)]
-    expected = embed_corpus(model, processor, texts).numpy()
-    sizes, gate, compute = [], threading.Event(), embedder_module.embed_batch
+    expected = encoder.encode_text(texts, convert_to_tensor=True).numpy()
+    sizes, gate = [], threading.Event()
 
-    def embed_batch(model, batch):
+    def embed_when_told(batch):
         sizes.append(len(batch.entries))
         assert gate.wait(60)
-        return compute(model, batch)
+        return DualEncoder.embed(encoder, batch)
 
     async def ask(address: str, embedder: Embedder) -> np.ndarray:
         http_client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
@@ -183,7 +183,7 @@ def test_entries_of_several_requests_are_computed_together(model_dir, monkeypatc
             return np.array([answer.data[0].embedding for answer in await asyncio.gather(*asked)])
 
     with serving(model_dir) as address:
-        monkeypatch.setattr(embedder_module, "embed_batch", embed_batch)
+        monkeypatch.setattr(address.embedder.encoder, "embed", embed_when_told)
         found = asyncio.run(ask(address, address.embedder))
     assert np.abs(found - expected).max() < 1e-6
     # at most the batch size of this server
@@ -191,24 +191,25 @@ def test_entries_of_several_requests_are_computed_together(model_dir, monkeypatc
 
 
 def test_images_of_several_numbers_of_patches_and_one_that_fails_are_computed_together(family_folders):
-    model, processor = load_model(str(family_folders("siglip2")), LoadingArguments(device="cpu"))
-    embedder = Embedder(model, processor, ServingArguments())
+    encoder = load_encoder(str(family_folders("siglip2")), LoadingArguments(device="cpu"))
+    embedder = Embedder(encoder, ServingArguments())
     inputs = [
-        dict(processor.image_processor([image], max_num_patches=number, return_tensors="pt"))
+        dict(encoder.processor.image_processor([image], max_num_patches=number, return_tensors="pt"))
         for image, number in zip(IMAGES, (16, 36, 16))
     ]
     broken = inputs[0] | {"pixel_values": inputs[0]["pixel_values"][..., :-1]}
-    waiting = [Batch([name], row) for name, row in zip("abc", inputs)] + [Batch(["broken"], broken)]
+    waiting = [Batch([name], row, "image") for name, row in zip("abc", inputs)]
+    waiting.append(Batch(["broken"], broken, "image"))
     found = dict(embedder.compute(waiting))
     assert found.pop("broken") is None and found.keys() == set("abc")
     for batch in waiting[:3]:
-        torch.testing.assert_close(found[batch.entries[0]], embed_batch(model, batch)[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(found[batch.entries[0]], encoder.embed(batch)[0], rtol=0, atol=1e-6)
 
 
 def test_search_in_a_table(model_dir, tmp_path):
-    model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
-    embeds, several = embed_images(model, processor, IMAGES), "a red boat\nthe sea is sand"
-    settings = model_settings(model, processor) | {"kinds": ["image"]}
+    encoder = load_encoder(str(model_dir), LoadingArguments(device="cpu"))
+    embeds, several = embed_images(encoder, IMAGES), "a red boat\nthe sea is sand"
+    settings = encoder.settings() | {"kinds": ["image"]}
     table = EmbeddingTable.create(tmp_path, embeds.shape[1], settings, {}, dtype="float32")
     table.append([{"key": key, "kind": "image", "embedding": row} for key, row in zip("abc", embeds)])
     with serving(model_dir, table=EmbeddingTable(tmp_path)) as address:
@@ -218,7 +219,7 @@ def test_search_in_a_table(model_dir, tmp_path):
 
         image, text = ask(input=[data_url(IMAGES[1]), several], k=2).json()["data"]
         assert image["results"][0]["key"] == "b" and image["results"][0]["similarity"] == pytest.approx(1, abs=1e-5)
-        query = Searcher(model, processor, table).embed(several).embedding  # several sentences are joined
+        query = Searcher(encoder, table).embed(several).embedding  # several sentences are joined
         expected = dict(zip("abc", (embeds @ query).tolist()))
         assert [row["key"] for row in text["results"]] == sorted(expected, key=expected.get, reverse=True)[:2]
         assert all(row["similarity"] == pytest.approx(expected[row["key"]], abs=1e-5) for row in text["results"])
@@ -237,12 +238,12 @@ def test_no_other_web_site_is_answered(address):
     assert answer.status_code == 200
 
 
-def test_a_failure_of_the_model_is_a_500_and_the_next_request_is_answered(client, monkeypatch):
-    def fail(model, batch):
+def test_a_failure_of_the_model_is_a_500_and_the_next_request_is_answered(address, client, monkeypatch):
+    def fail(batch):
         raise RuntimeError("secret")
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedder_module, "embed_batch", fail)
+        patch.setattr(address.embedder.encoder, "embed", fail)
         with pytest.raises(openai.InternalServerError) as caught:
             client.embeddings.create(model="model", input=["a boat", "a tree"])
     assert "secret" not in str(caught.value) and caught.value.type == "server_error"

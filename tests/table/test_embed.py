@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
-from transformers import BatchEncoding
 
 import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import KINDS
-from modeling_lotlip.encoder.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
+from modeling_lotlip.encoder.batches import Batch, sort_texts
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.table import embed as module
 from modeling_lotlip.table.embed import describe_missing
 from modeling_lotlip.table.storage import EmbeddingTable
@@ -262,26 +262,6 @@ def test_bad_images_are_left_out_and_named_and_their_captions_kept(
     assert_same(read(texts), [row for row in expected if row["kind"] != "image"])
 
 
-@pytest.mark.parametrize("tokens_per_batch", [1, 2048])
-def test_corpus_in_memory(model_dir, tokens_per_batch, caplog):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    generator = random.Random(1)
-    texts = [" ".join(generator.choices(WORDS, k=generator.randint(0, 60))) for _ in range(100)]
-    embeds = embed_corpus(model, processor, texts, tokens_per_batch, max_length=50)
-    tokens = [processor.tokenizer(text, truncation=True, max_length=50, return_tensors="pt") for text in texts]
-    torch.testing.assert_close(embeds, torch.cat([embed_texts(model, text) for text in tokens]), rtol=0, atol=1e-5)
-    num_truncated = sum(len(text.split()) > 48 for text in texts)
-    assert f"{num_truncated} of 100 texts were truncated" in caplog.text
-    # a tokenizer without the encodings of the tokenizers library
-    slow = BatchEncoding(processor.tokenizer(texts, truncation=True, max_length=50, padding=True, return_tensors="pt"))
-    assert slow.encodings is None
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("modeling_lotlip.encoder.batches.tokenize", lambda *_: slow)
-        assert sum(tokenize_and_count(processor, texts, 50)[1]) == num_truncated
-    with pytest.raises(ValueError, match="`texts` is empty"):
-        embed_corpus(model, processor, [])
-
-
 def test_few_padded_tokens_are_computed(model_dir):
     processor = LotlipProcessor.from_pretrained(model_dir)
     generator = random.Random(2)
@@ -290,8 +270,8 @@ def test_few_padded_tokens_are_computed(model_dir):
     padded = []
     for start in range(0, 512, 100):
         tokens = processor.tokenizer(texts[start : start + 100], padding=True, return_tensors="pt")
-        padded.append(Batch(list(range(start, min(512, start + 100))), dict(tokens)))
-    batches = list(make_batches(padded, processor, tokens_per_batch=2048))
+        padded.append(Batch(list(range(start, min(512, start + 100))), dict(tokens), "text"))
+    batches = list(sort_texts(padded, Preprocessing(processor), tokens_per_batch=2048))
     assert sorted(entry for batch in batches for entry in batch.entries) == list(range(512))
     assert sum(batch.inputs["attention_mask"].sum() for batch in batches) == sum(lengths)
     computed = [batch.inputs["input_ids"].numel() for batch in batches]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from modeling_lotlip.encoder.models import count_positions
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from transformers import AutoModel
 
-from modeling_lotlip.encoder.batches import embed_corpus
-from modeling_lotlip.encoder.models import count_positions, load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import stretch_positions
@@ -102,7 +102,7 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
     assert_same_weights(train("resumed", **options, resume_from_checkpoint=whole / "checkpoint-3"), whole)
 
     def embed(folder: Path) -> torch.Tensor:
-        return embed_corpus(*load_model(str(folder)), flatten(LONG)[0])
+        return load_encoder(str(folder)).encode_text(flatten(LONG)[0], convert_to_tensor=True)
 
     embeds = embed(whole)
     before, after = (load_file(folder / "model.safetensors") for folder in (family_folders(family), whole))

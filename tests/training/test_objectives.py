@@ -11,8 +11,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.batches import embed_corpus
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.outputs import read_metrics
@@ -69,11 +68,9 @@ def test_filip_is_evaluated_token_by_token(train):
     assert json.loads((folder / "eval_results.json").read_text())["long_num_captions"] == 12
     assert "compare all tokens" in (folder / "README.md").read_text()
     loading = LoadingArguments(dtype="bfloat16", device="cpu")
+    encoder = load_encoder(str(folder), loading)
     with pytest.raises(ValueError, match="no single embedding"):
-        load_model(folder, loading)
-    model, processor = load_model(folder, loading, takes_tokens=True)
-    with pytest.raises(ValueError, match="no single embedding"):
-        embed_corpus(model, processor, ["a boat"])
+        encoder.encode_text(["a boat"], convert_to_tensor=True)
 
 
 def test_long_clip_stretches_positions(train):

@@ -5,6 +5,7 @@
 import torch
 from transformers import PreTrainedModel
 
+from ...modeling_lotlip import LotlipModel
 from ..families import Family, text_lengths
 from .backend import Backend
 
@@ -41,6 +42,8 @@ class PytorchBackend(Backend):
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        if embeds_captions_in_its_own_way(self.model):
+            return embed_captions(self.model, inputs, is_long)
         if self.family.compares_tokens:
             return self.model.get_text_token_embeds(**inputs)
         if self.family.has_walk_types:
@@ -76,7 +79,25 @@ class PytorchBackend(Backend):
         inputs = to_model(inputs, self.model)
         if self.family.compares_tokens:
             return self.model.get_image_token_embeds(**inputs)
+        if hasattr(self.model, "embed_images"):
+            return self.model.embed_images(**inputs)
         return pooled_features(self.model.get_image_features(**inputs))
+
+
+def embeds_captions_in_its_own_way(model: PreTrainedModel) -> bool:
+    """
+    Whether a subclass of LoTLIP, or any other model, has an `embed_captions` of its own. That of LoTLIP gives what
+    `get_text_features` gives without the corner tokens, which nothing here reads.
+    """
+    method = getattr(type(model), "embed_captions", None)
+    return method is not None and method is not LotlipModel.embed_captions
+
+
+def embed_captions(model: PreTrainedModel, inputs: dict[str, torch.Tensor], is_long: bool) -> torch.Tensor:
+    """Returns the embeddings, of shape `(texts, dim)`, of short or of long captions, `(texts, length)` each."""
+    if not is_long:
+        return model.embed_captions(**{f"short_{name}": tensor for name, tensor in inputs.items()}).short
+    return model.embed_captions(**{f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}).long[:, 0]
 
 
 def to_model(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
