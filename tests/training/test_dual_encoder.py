@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from modeling_lotlip.encoder.models import count_positions
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from transformers import AutoModel
 
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.encoder.families import count_positions, find_family
 from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import stretch_positions
@@ -147,7 +147,7 @@ def test_stretched_positions_keep_the_first_and_the_last(tmp_path, family):
     model.eval()
     (name,) = [name for name in model.text_model.state_dict() if "embeddings.position_embedding" in name]
     old = model.text_model.state_dict()[name].clone()
-    num_more = 248 - count_positions(model)
+    num_more = 248 - count_positions(model, find_family(model.config))
     ids = torch.randint(5, 15, (3, 16))
     before = model.get_text_features(ids).pooler_output
     stretch_positions(model, 248)
