@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 The questions of the paper, answered by trainings: settings, each trained and evaluated with several seeds, on drawn
 scenes or on captioned images.
@@ -33,7 +37,7 @@ from filelock import FileLock, Timeout
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
 from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import format_markdown, write_json, write_text
@@ -236,11 +240,12 @@ def evaluate_cell(cell: Cell, dataset: Dataset) -> dict[str, list[float]]:
     For each query of a kind of captions and a direction, such as `long_t2i`, the chance that its match is found first
     (`long_t2i`, 0 to 1), and the reciprocal of its rank (`long_t2i_mrr`).
     """
-    model, processor = load_model(str(cell.folder), takes_tokens=True)
-    embedded = embed_dataset(model, processor, dataset, RowReader(dataset.column_names, CaptionArguments()))
+    encoder = load_encoder(str(cell.folder))
+    reader = RowReader(dataset.column_names, CaptionArguments())
+    embedded = embed_dataset(encoder, dataset, reader)
     queries = {}
     for kind, captions in embedded.captions.items():
-        ranks = rank_captions(embedded.image_embeds, captions, device=model.device)
+        ranks = rank_captions(embedded.image_embeds, captions, device=encoder.device)
         for direction, of_direction in zip(("i2t", "t2i"), (ranks.image_to_text, ranks.text_to_image)):
             queries[f"{kind}_{direction}"] = of_direction.hits(1).tolist()
             queries[f"{kind}_{direction}_mrr"] = (1 / of_direction.expected_rank()).tolist()

@@ -10,11 +10,14 @@ import pytest
 from datasets import Dataset
 
 from examples import evaluate_on_mteb
-from examples.evaluate_on_mteb import format_table, load_tasks
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from examples.evaluate_on_mteb import format_scores, load_tasks
+from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.benchmarks import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
+<<<<<<< HEAD
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+=======
+>>>>>>> examples
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_benchmarks import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
@@ -77,7 +80,11 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
         ("local/my-model", task, "default", "recall_at_1") for task in tasks
     ]
 
+<<<<<<< HEAD
     encoder = load_encoder(str(own_model))
+=======
+    encoder = DualEncoder.from_pretrained(own_model, device="cpu")
+>>>>>>> examples
     dataset = load_benchmark("urban1k", streets / "urban1k")
     expected = evaluate_retrieval(encoder, dataset, group_equal_captions=False)
     for row, direction in zip(rows, ("t2i", "i2t")):
@@ -177,4 +184,4 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
     }
     assert "| de |" not in table
     rows = [row for row in rows if row["model"] != "local/other" or row["task"] != tasks[0]]
-    assert f"| {tasks[0]} | en | ndcg_at_10 | {100 * scores[tasks[0], 'en']:.1f} |  |" in format_table(rows)
+    assert f"| {tasks[0]} | en | ndcg_at_10 | {100 * scores[tasks[0], 'en']:.1f} |  |" in format_scores(rows)

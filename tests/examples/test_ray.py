@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from examples.embed_on_ray import make_row, open_store
+from examples.embed_on_ray import open_store, to_table_row
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.table.storage import EmbeddingTable, is_table
 from tests.conftest import ROOT, python_environment
@@ -74,8 +74,8 @@ def test_a_url_is_read_as_a_folder(tmp_path):
     assert path == str(tmp_path) and source == f"file://{tmp_path}"
     with filesystem.open_input_stream(f"{path}/more/1.png") as file:
         assert file.read() == b"content"
-    row = {"path": f"{path}/more/1.png", "size": 7, "problem": "cut off"}
-    assert make_row(row, path) == {"key": "more/1.png", "size": 7, "problem": "cut off"}
+    row = {"key": f"{path}/more/1.png", "size": 7, "problem": "cut off", "embedding": None}
+    assert to_table_row(row, path) == {"key": "more/1.png", "size": 7, "problem": "cut off"}
     for wrong in (f"file://{tmp_path}/none", f"file://{tmp_path}/more/1.png", "nothing://bucket"):
         with pytest.raises(ValueError):
             open_store(wrong)
