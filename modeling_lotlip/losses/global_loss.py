@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A loss of the rows of all processes, as a mean over slots, with what every loss can have, and what it is made of."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import NamedTuple
@@ -150,6 +151,8 @@ def global_loss(
     short_groups: torch.Tensor | None = None,
     num_hard_negatives: int = 0,
     matryoshka_dims: Sequence[int] = (),
+    short_weight: float = 1.0,
+    long_weight: float = 1.0,
     **arguments: torch.Tensor | float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
@@ -171,16 +174,20 @@ def global_loss(
         matryoshka_dims (`Sequence[int]`, *optional*):
             The loss is the mean of that of whole embeddings and of those of their first numbers, normalised, for each
             of these numbers of them (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
+        short_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the first slot, that of short captions, in the mean.
+        long_weight (`float`, *optional*, defaults to 1.0):
+            Weight of each of the other slots. The original has a weight for either part too.
         arguments (`torch.Tensor` of one element, or `float`):
             Further arguments of the loss: scalars such as `logit_scale` (no logarithm), and options.
 
     Returns:
-        `(torch.Tensor, torch.Tensor)`, the same on every process: the mean over the slots that have at least two
-        pairs, 0 if none has; and the loss of each slot, of shape `(slots,)`, without gradient, NaN where it has no two
-        pairs.
+        `(torch.Tensor, torch.Tensor)`, the same on every process: the weighted mean over the slots that have at least
+        two pairs, 0 if none has; and the loss of each slot, of shape `(slots,)`, without gradient, NaN where it has no
+        two pairs.
 
     Raises:
-        `ValueError`: if embeddings have fewer dimensions.
+        `ValueError`: if embeddings have fewer dimensions, or the weights of slots are not finite, negative or all 0.
 
     Example:
 
@@ -195,6 +202,7 @@ def global_loss(
     (tensor(0.1017), tensor([0.1017, 0.1017, 0.1017]))
     ```"""
     check_dims(matryoshka_dims, image_embeds.shape[-1])
+    check_slot_weights(short_weight, long_weight)
     with torch.autocast(image_embeds.device.type, enabled=False):
         pairs = _make_pairs(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
         all_pairs = map_pairs(gather_rows, pairs._replace(hard_negatives=None))
@@ -208,7 +216,11 @@ def global_loss(
             parts.append((losses * weights).masked_fill(weights == 0, 0).sum(dim=1))
         slot_losses = gather_rows(torch.stack(parts).mean(dim=0)[None]).sum(dim=0)
         is_counted = counts > 1  # the slots with at least two pairs
-        loss = slot_losses.masked_fill(~is_counted, 0).sum() / is_counted.sum().clamp(min=1)
+        slot_weights = torch.full_like(slot_losses, long_weight)
+        slot_weights[0] = short_weight
+        slot_weights = slot_weights * is_counted
+        weighted = (slot_weights * slot_losses).masked_fill(slot_weights == 0, 0)
+        loss = weighted.sum() / slot_weights.sum().clamp(min=torch.finfo(slot_weights.dtype).tiny)
         return loss, slot_losses.detach().masked_fill(~is_counted, torch.nan)
 
 
@@ -244,3 +256,12 @@ def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_d
     for dim in dims:
         if not 1 <= dim <= num_dims:
             raise ValueError(f"`{argument}` must be from 1 to {num_dims}, the dimensions of an embedding, got {dim}.")
+
+
+def check_slot_weights(short_weight: float, long_weight: float) -> None:
+    """Raises a `ValueError` for weights of slots that are not finite, negative, or both 0."""
+    for name, weight in (("short_weight", short_weight), ("long_weight", long_weight)):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"`{name}` must be a number from 0 up, got {weight}.")
+    if short_weight == long_weight == 0:
+        raise ValueError("`short_weight` and `long_weight` are both 0, which leaves no loss: raise one of them.")
