@@ -220,3 +220,33 @@ def test_memory_does_not_grow_with_the_square_of_the_batch(monkeypatch, name):
         loss, _ = compute(name, *train(*embeds), scalars, short_groups=groups)
         loss.backward()
     assert mode.numel <= max(40_000, embeds[1].numel())
+
+
+@pytest.mark.parametrize(("short_weight", "long_weight"), [(3.0, 1.0), (0.0, 2.0), (0.5, 0.0)])
+def test_the_loss_is_a_mean_of_slots_by_weight(short_weight, long_weight):
+    embeds, scalars, _ = make_inputs("contrastive", 6, 3, seed=0)
+    weights = {"short_weight": short_weight, "long_weight": long_weight}
+    loss, slots = global_loss(contrastive_loss, *embeds, **scalars, **weights)
+    expected = (short_weight * slots[0] + long_weight * (slots[1] + slots[2])) / (short_weight + 2 * long_weight)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_slot_without_pairs_has_no_weight():
+    (images, texts), scalars, _ = make_inputs("contrastive", 6, 3, seed=0)
+    texts[:, 1] = 0
+    loss, slots = global_loss(contrastive_loss, images, texts, **scalars, short_weight=2.0)
+    torch.testing.assert_close(loss, (2 * slots[0] + slots[2]) / 3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"short_weight": -1.0}, "`short_weight` must be a number from 0 up, got -1.0"),
+        ({"long_weight": float("nan")}, "`long_weight` must be a number from 0 up, got nan"),
+        ({"short_weight": 0.0, "long_weight": 0.0}, "are both 0"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(weights, message):
+    (images, texts), scalars, _ = make_inputs("contrastive", 6, 3, seed=0)
+    with pytest.raises(ValueError, match=message):
+        global_loss(contrastive_loss, images, texts, **scalars, **weights)
