@@ -51,7 +51,7 @@ SMALL_TOWER = {
 # The words of a new tokenizer, and their characters
 MAX_VOCAB_SIZE = 8192
 
-# A new text tower is called collapsed above this mean cosine between different captions. Small ones of width 128 start at
+# A new text tower is called collapsed above this mean cosine of different captions. Small ones of width 128 start at
 # 1.000 with an `initializer_range` of 0.02, at 0.998 with 0.05, and at 0.92 to 0.98 with 0.1, with which they learn.
 COLLAPSED_COSINE = 0.995
 NUM_COMPARED_CAPTIONS = 64
