@@ -14,10 +14,6 @@ from examples.evaluate_on_mteb import format_scores, load_tasks
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.benchmarks import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
-<<<<<<< HEAD
-from modeling_lotlip.encoder.dual_encoder import load_encoder
-=======
->>>>>>> examples
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_benchmarks import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
@@ -80,11 +76,7 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
         ("local/my-model", task, "default", "recall_at_1") for task in tasks
     ]
 
-<<<<<<< HEAD
-    encoder = load_encoder(str(own_model))
-=======
     encoder = DualEncoder.from_pretrained(own_model, device="cpu")
->>>>>>> examples
     dataset = load_benchmark("urban1k", streets / "urban1k")
     expected = evaluate_retrieval(encoder, dataset, group_equal_captions=False)
     for row, direction in zip(rows, ("t2i", "i2t")):

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, BitImageProcessor, Dinov2Config, Dinov2Model, ViTImageProcessor
 
-from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
@@ -169,3 +169,39 @@ def test_corners_are_those_of_a_configuration(build, tmp_path):
 def test_the_mask_of_corners_is_an_argument(build):
     model, _ = build(no_corner_attention_mask=True)
     assert model.config.text_config.corner_attention_mask is False
+
+
+# ---- random weights
+
+
+def save_small_config(folder, initializer_range: float) -> str:
+    tower = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+    text = {**tower, "projection_dim": 128, "initializer_range": initializer_range}
+    LotlipConfig(text_config=text, vision_config={**tower, "image_size": 64}, projection_dim=128).save_pretrained(
+        folder
+    )
+    return str(folder)
+
+
+def test_a_text_tower_that_starts_collapsed_is_named(build, tmp_path, caplog):
+    build(config_name=save_small_config(tmp_path, 0.02))
+    assert "The text tower starts collapsed: different captions have a mean cosine of 1.0000" in caplog.text
+    assert "which is 0.02" in caplog.text
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_a_text_tower_that_tells_captions_apart_is_not(build, tmp_path, caplog, has_config):
+    torch.manual_seed(0)
+    if has_config:
+        build(config_name=save_small_config(tmp_path, 0.1))
+    else:
+        build()
+    assert "collapsed" not in caplog.text
+
+
+def test_a_configuration_keeps_what_it_says(build, tmp_path):
+    folder = save_small_config(tmp_path, 0.03)
+    model, _ = build(config_name=folder)
+    assert model.config.text_config.initializer_range == 0.03
+    assert model.config.text_config.hidden_dropout_prob == 0.1
+    assert model.config.vision_config.image_size == 64
