@@ -213,6 +213,33 @@ def inspect_image_side(trained: ContrastiveModel, images: dict[str, torch.Tensor
         trained.image_side = ImageSide.TRAINED
 
 
+def freeze_unused(trained: ContrastiveModel, batch: CaptionBatch) -> list[str]:
+    """
+    Freezes the parameters that no embedding of a batch (rows, ...) depends on, for which data parallelism would wait:
+    a pooler that is not read, corner tokens that a subclass leaves out. Returns their names.
+    """
+    scalars = {id(parameter) for parameter in trained.scalar_parameters.values()}
+    named = {}
+    for name, parameter in trained.model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in scalars:
+            named[name] = parameter
+    is_training = trained.training
+    trained.eval()
+    try:
+        embeds = trained(batch)
+    finally:
+        trained.train(is_training)
+    floats = [values for values in embeds if values is not None and values.is_floating_point()]
+    total = sum(values.sum() for values in floats)
+    if not named or not total.requires_grad:
+        return []
+    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    unused = [name for name, gradient in zip(named, gradients) if gradient is None]
+    for name in unused:
+        named[name].requires_grad_(False)
+    return unused
+
+
 def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> torch.Tensor:
     """The embeddings (rows, dim) of images (rows, ...), without dropout."""
     is_training = trained.training

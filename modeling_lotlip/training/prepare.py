@@ -32,14 +32,14 @@ from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
 from .arguments import TrainArguments
-from .dual_encoder import ContrastiveModel, inspect_image_side
+from .dual_encoder import ContrastiveModel, freeze_unused, inspect_image_side
 from .image_features import FeatureCache
 from .models import build_model, find_image_size
 from .objectives import OBJECTIVES
 from .order import BatchSampler, StreamBatchSampler
 from .plan import Plan, count_steps
 from .processes import fail_together
-from .samples import CaptionedImages, SampleCollator, SampleCounts
+from .samples import CaptionedImages, Sample, SampleCollator, SampleCounts
 from .step import LossOptions, ObjectiveLoss, StepOptions, parameter_groups
 
 
@@ -254,8 +254,21 @@ def make_crop(args: TrainArguments, processor: ProcessorMixin) -> RandomResizedC
 # ---- model and optimizer
 
 
-def make_trained_model(args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin) -> ContrastiveModel:
-    """A dual encoder with the loss of its objective. Raises a `ValueError` if they do not fit together."""
+def make_trained_model(
+    args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin, has_long_captions: bool
+) -> ContrastiveModel:
+    """
+    A dual encoder with the loss of its objective, ready to be trained.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        model (`PreTrainedModel`): The dual encoder.
+        processor (`ProcessorMixin`): Its processor.
+        has_long_captions (`bool`): Whether long captions are trained on.
+
+    Raises:
+        `ValueError`: if objective and model do not fit together.
+    """
     options = LossOptions(
         args.short_loss_weight,
         args.long_loss_weight,
@@ -271,6 +284,11 @@ def make_trained_model(args: TrainArguments, model: PreTrainedModel, processor: 
         )
     trained = ContrastiveModel(model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options))
     inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (64, 64))]))
+    sample = Sample("a", ["a"] if has_long_captions else [], image=PIL.Image.new("RGB", (64, 64)))
+    batch, _ = SampleCollator(processor)([sample])
+    unused = freeze_unused(trained, batch)
+    if unused:
+        logger.info(f"Not trained, since no embedding depends on it: {', '.join(unused)}.")
     return trained
 
 
@@ -365,7 +383,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     """
     data, evaluation_data = load_data(args, accelerator)
     model, processor = build_model(args, data.dataset, data.reader)
-    trained = make_trained_model(args, model, processor)
+    has_long_captions = data.reader.has_long_captions and args.num_long_captions > 0
+    trained = make_trained_model(args, model, processor, has_long_captions)
     loader = make_loader(args, data, processor, accelerator)
     plan = make_plan(args, accelerator, data, loader, trained)
     optimizer, schedule = make_optimizer(args, plan, trained)

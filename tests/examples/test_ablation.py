@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -15,6 +16,7 @@ from examples.draw_scenes import draw_scenes
 from examples.paper import ablation
 from examples.paper.ablation import Group, compare, make_cell, summarize
 from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.utils.arguments import parse
 from tests.conftest import ROOT, training_argv
 
@@ -124,6 +126,66 @@ def test_other_arguments_are_refused(run, stand_in, monkeypatch, capsys):
     for arguments in (["--seed", 3], ["--behaviour=well"], ["--resume_from_checkpoint", "latest"]):
         assert run(*arguments)[1] == 2
         assert f"{str(arguments[0]).split('=')[0]}: this script sets it" in capsys.readouterr().err
+
+
+PLUGIN = """
+from modeling_lotlip.losses import contrastive_loss
+from modeling_lotlip.training.objectives import OBJECTIVES, Objective
+
+
+def scaled(pairs, all_pairs, logit_scale, factor):
+    return factor * contrastive_loss(pairs, all_pairs, logit_scale)
+
+
+OBJECTIVES["scaled"] = Objective("a factor", scaled, options={"factor": 2.0}, num_corner_tokens=2, num_long_captions=1)
+"""
+
+
+@pytest.fixture
+def write_plugin(monkeypatch, tmp_path):
+    """A function that writes a plugin; what it registers is gone afterwards."""
+    monkeypatch.setattr(ablation, "GROUPS", dict(ablation.GROUPS))
+    known = dict(OBJECTIVES)
+
+    def write(name: str, source: str) -> Path:
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        return path
+
+    yield write
+    for name in set(OBJECTIVES) - set(known):
+        del OBJECTIVES[name]
+
+
+def test_an_objective_of_a_plugin_is_compared_with_lotlip(run, stand_in, write_plugin, tmp_path):
+    path = write_plugin("plugin_of_an_objective", PLUGIN)
+    groups, status = run("--plugin", path, "--seeds", 0)
+    assert status == 0
+    settings = groups["plugin_of_an_objective"]["settings"]
+    assert {name: row["options"] for name, row in settings.items()} == {
+        "LoTLIP": {"num_corner_tokens": 2},
+        "scaled": {"objective": "scaled"},
+    }
+    log = (tmp_path / "out" / "cells" / "objective=scaled,seed=0" / "train.log").read_text()
+    assert f"--plugin {path}" in log
+    path.write_text(PLUGIN.replace("2.0", "3.0"))
+    with pytest.raises(ValueError, match="were trained with another source of `--plugin"):
+        run("--plugin", path, "--seeds", 0)
+
+
+def test_groups_may_come_from_a_plugin(run, stand_in, write_plugin):
+    groups = {"lengths": {"question": "Lengths", "settings": {"8": {"max_length": 8}}, "gains": []}}
+    path = write_plugin("plugin_of_groups", f"GROUPS = {groups!r}")
+    found, status = run("--plugin", path, "--seeds", 0)
+    assert status == 0
+    assert list(found) == ["lengths"]
+    assert found["lengths"]["settings"]["8"]["options"] == {"max_length": 8}
+
+
+def test_a_plugin_without_anything_to_compare_is_refused(run, stand_in, write_plugin):
+    path = write_plugin("plugin_of_nothing", "")
+    with pytest.raises(ValueError, match="registers no objective and has no `GROUPS`: add one of them"):
+        run("--plugin", path)
 
 
 def test_tables_by_hand(monkeypatch, tmp_path, capsys):
