@@ -38,7 +38,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.batch import CaptionBatch, Texts
-from modeling_lotlip.training.dual_encoder import ContrastiveModel, clamp_logit_scale
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_small_model
 
 
@@ -336,7 +336,7 @@ def main() -> None:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            clamp_logit_scale(accelerator.unwrap_model(model).model)  # as in the paper
+            accelerator.unwrap_model(model).clamp_temperature()  # as in the paper
             step += 1
             progress.update()
             progress.set_postfix(loss=f"{loss.item():.3f}", lr=f"{scheduler.get_last_lr()[0]:.1e}", refresh=False)

@@ -41,6 +41,9 @@ class TrainDataArguments(Arguments):
 
     data_weights: list[float] | None = compared(None, "How often to draw from each of --data_files.")
     eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
+    row_reader: str | None = compared(
+        None, "A function of a --plugin that makes columns of captions from a row of another form.", requires="plugin"
+    )
     shuffle_buffer_size: int = compared(10_000, "Rows of a stream to draw from.", least=1, requires="streaming")
     max_bad_fraction: float = argument(
         0.01, "Samples that cannot be used are skipped; the run ends if more than this share are.", least=0, most=1

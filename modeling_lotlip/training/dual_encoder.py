@@ -116,6 +116,10 @@ class ContrastiveModel(nn.Module):
         of_loss = [] if self.loss is None else list(self.loss.parameters())
         return [*self.scalar_parameters.values(), *of_loss]
 
+    def clamp_temperature(self) -> None:
+        """Brings the temperature back into its bounds, after a step: see [`Temperature.clamp`]."""
+        self.temperature.clamp(self.model)
+
     def train(self, mode: bool = True) -> "ContrastiveModel":
         """A part that is frozen as a whole stays in evaluation mode: its output does not change from step to step."""
         super().train(mode)

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import count_shared_rows, get_columns, load_split
 from ..data.reader import RowReader
+from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_processor, hash_weights
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import OutputFolder
@@ -156,6 +157,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
         seed=args.seed,
         key_column=args.image_key_column,
     )
+    dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
@@ -190,6 +192,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     """The data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
     source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
     dataset = load_split(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
+    dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     if args.metric_for_best_model is not None:
         length = args.metric_for_best_model.split("_")[0]

@@ -15,7 +15,7 @@ from torch import nn
 from ..losses.global_loss import BatchLoss, Term, check_weights, global_loss, share_parameter
 from ..losses.pairs import concatenate
 from .batch import CaptionBatch, count_image_tokens, make_as_many, select_groups, sort_batch, split_by_length
-from .dual_encoder import BatchEmbeds, ContrastiveModel, clamp_logit_scale
+from .dual_encoder import BatchEmbeds, ContrastiveModel
 from .objectives import Objective
 from .processes import gather_max
 
@@ -274,7 +274,7 @@ def train_step(
         is_taken = math.isfinite(losses.loss.item()) and math.isfinite(norm)
         if is_taken:
             optimizer.step()
-            clamp_logit_scale(trained.model)
+            trained.clamp_temperature()
             is_taken = not accelerator.optimizer_step_was_skipped
         elif accelerator.scaler is not None:
             accelerator.scaler.update()  # lowers the scale: clipping has looked for infinite gradients

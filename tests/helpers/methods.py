@@ -1,4 +1,4 @@
-"""Methods of users: subclasses of LoTLIP that embed in their own way, as a file that `--plugin` names would have them."""
+"""Methods of users: subclasses of LoTLIP that embed in their own way, in a file that `--plugin` names."""
 
 import torch
 from torch.nn.functional import normalize

@@ -63,9 +63,7 @@ def test_what_is_trained_of_a_subclass_is_what_is_evaluated(train, objective):
     assert has_own_long == (objective == "pooled_corners")
 
     first, last = (load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (1, 4))
-    unchanged = {name for name in first if torch.equal(first[name], last[name])}
-    expected = {"model.text_model.embeddings.corner_tokens"} if objective == "no_corners" else set()
-    assert unchanged - {"model.text_model.embeddings.position_ids"} == expected
+    assert not {name for name in first if torch.equal(first[name], last[name])}, "all is trained"
 
 
 def test_an_objective_of_a_plugin_resumes_bit_by_bit_and_its_source_is_compared(train, tmp_path):
