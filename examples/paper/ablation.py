@@ -43,7 +43,7 @@ from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
-from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.objectives import BUILT_IN_OBJECTIVES, OBJECTIVES
 from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import format_markdown, write_json, write_text
 from modeling_lotlip.utils.plugins import find_plugins, hash_plugin, load_plugin
@@ -164,7 +164,9 @@ METRICS = {
 }
 
 TRAINING = [sys.executable, "-m", "lotlip", "train"]
-QUERIES_FILE, LOG_FILE, NUM_LOG_LINES = "queries.json", "train.log", 15
+QUERIES_FILE = "queries.json"
+LOG_FILE = "train.log"
+NUM_LOG_LINES = 15
 POLL_SECONDS = 0.1
 
 
@@ -213,8 +215,12 @@ def make_cell(output_dir: Path, options: Options, seed: int) -> Cell:
 
 def list_cells(output_dir: Path, groups: list[str], seeds: list[int]) -> list[Cell]:
     """All cells of some groups, each once; those of the first seed first, so that early tables are complete."""
-    settings = [options for name in groups for options in GROUPS[name].settings.values()]
-    return list(dict.fromkeys(make_cell(output_dir, options, seed) for seed in seeds for options in settings))
+    cells = {}
+    for seed in seeds:
+        for name in groups:
+            for options in GROUPS[name].settings.values():
+                cells[make_cell(output_dir, options, seed)] = None
+    return list(cells)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -285,7 +291,8 @@ def run_cells(cells: list[Cell], train_args: list[str], data_dir: str | None) ->
         `tuple[list[str], int]`: the names of cells that failed, and the number of the signal, 0 if there was none.
     """
     source = SourceArguments(dataset_name=None if data_dir is None else "imagefolder", data_dir=data_dir)
-    dataset, failed = load_split(source, "test"), []
+    dataset = load_split(source, "test")
+    failed = []
     with StopSignal("The cell that is trained ends with a checkpoint.") as stop:
         for number, cell in enumerate(cells, start=1):
             if read_queries(cell) is not None or stop.number:
@@ -348,9 +355,13 @@ def summarize(runs: dict[int, dict[str, list[float]]]) -> dict[str, dict]:
 
 def compare(one: dict[int, dict], other: dict[int, dict]) -> dict[str, dict]:
     """The gain of one setting over another, over the seeds that both have, with the interval of [`bootstrap`]."""
-    seeds, found = sorted(set(one) & set(other)), {}
-    for metric in one[seeds[0]] if seeds else ():
-        ours, theirs = (torch.tensor([runs[seed][metric] for seed in seeds]).float() for runs in (one, other))
+    seeds = sorted(set(one) & set(other))
+    found = {}
+    if not seeds:
+        return found
+    for metric in one[seeds[0]]:
+        ours = torch.tensor([one[seed][metric] for seed in seeds]).float()
+        theirs = torch.tensor([other[seed][metric] for seed in seeds]).float()
         of_query = 100 * (ours - theirs).mean(dim=0)
         found[metric] = {"gain": of_query.mean().item(), "interval": bootstrap(of_query)}
     return found
@@ -386,17 +397,17 @@ def collect(output_dir: Path, groups: list[str], seeds: list[int]) -> dict[str, 
 def format_tables(name: str, table: dict) -> Iterator[str]:
     """The title of a group and its two Markdown tables, in %."""
     yield f"## {GROUPS[name].question}"
-    rows = [
-        [setting, *(format_mean(row["results"].get(metric)) for metric in METRICS), str(len(row["seeds"]))]
-        for setting, row in table["settings"].items()
-    ]
+    rows = []
+    for setting, row in table["settings"].items():
+        means = [format_mean(row["results"].get(metric)) for metric in METRICS]
+        rows.append([setting, *means, str(len(row["seeds"]))])
     yield format_markdown(["setting", *METRICS.values(), "seeds"], rows)
     shown = ("long_t2i", "short_t2i", "long_t2i_mrr", "short_t2i_mrr")
-    rows = [
-        [f"{row['setting']} over {row['over']}", *(format_gain(row.get(metric)) for metric in shown)]
-        for row in table["gains"]
-        if len(row) > 2
-    ]
+    rows = []
+    for row in table["gains"]:
+        if len(row) > 2:
+            gains = [format_gain(row.get(metric)) for metric in shown]
+            rows.append([f"{row['setting']} over {row['over']}", *gains])
     titles = ["gain (95 %)", "long T2I R@1", "short T2I R@1", "long T2I MRR", "short T2I MRR"]
     if rows:
         yield format_markdown(titles, rows)
@@ -418,7 +429,10 @@ def format_gain(result: dict | None) -> str:
 def write_tables(args: argparse.Namespace, train_args: list[str]) -> None:
     """Writes and prints the tables of what is done."""
     tables = collect(args.output_dir, args.groups, args.seeds)
-    page = "\n\n".join(part for name, table in tables.items() for part in format_tables(name, table))
+    parts = []
+    for name, table in tables.items():
+        parts += format_tables(name, table)
+    page = "\n\n".join(parts)
     print(f"\n{page}", flush=True)
     write_text(args.output_dir / "results.md", page + "\n")
     write_json(args.output_dir / "results.json", {"train_args": train_args, "groups": tables})
@@ -432,12 +446,11 @@ def add_groups(path: Path) -> list[str]:
     Adds the groups of a plugin, and gives their names: its `GROUPS`, or, where it has none, one by the name of the
     file, with each objective that it registers against LoTLIP.
     """
-    known = set(OBJECTIVES)
     plugin = load_plugin(path)
     if hasattr(plugin, "GROUPS"):
         groups = {name: Group(**fields) for name, fields in plugin.GROUPS.items()}
     else:
-        new = [name for name in OBJECTIVES if name not in known]
+        new = [name for name in OBJECTIVES if name not in BUILT_IN_OBJECTIVES]
         if not new:
             raise ValueError(f"--plugin {path} registers no objective and has no `GROUPS`: add one of them.")
         settings = {"LoTLIP": LOTLIP} | {name: {"objective": name} for name in new}

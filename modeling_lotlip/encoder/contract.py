@@ -34,8 +34,13 @@ class Contract(Protocol):
         long_attention_mask: torch.Tensor | None = None,
     ) -> LotlipCaptionEmbeddings:
         """
-        Embeds short captions (batch, length) and long ones (batch, captions, length). One whose attention mask is all
-        zero is absent.
+        Embeds captions. One whose attention mask is all zero is absent.
+
+        Args:
+            short_input_ids (`torch.Tensor` of shape `(batch, length)`, *optional*): The short captions.
+            short_attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): Their mask.
+            long_input_ids (`torch.Tensor` of shape `(batch, captions, length)`, *optional*): The long captions.
+            long_attention_mask (`torch.Tensor` of shape `(batch, captions, length)`, *optional*): Their mask.
         """
 
 

@@ -26,7 +26,8 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         outputs = function(*args, **(kwargs or {}))
-        for output in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
+        several = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        for output in several:
             if isinstance(output, torch.Tensor):
                 self.numel = max(self.numel, output.numel())
         return outputs
@@ -52,6 +53,7 @@ def draw_pairs(
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> torch.Tensor:
+        """Unit vectors of shape (*shape, dim)."""
         return normalize(torch.randn(*shape, DIM, generator=generator, dtype=torch.float64), dim=-1)
 
     long_mask = torch.rand(num_rows, num_long, generator=generator) >= absent
@@ -130,6 +132,7 @@ def check_gradients(loss: LossFunction, arguments: dict) -> None:
     names = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
 
     def compute(images: torch.Tensor, texts: torch.Tensor, *scalars: torch.Tensor) -> torch.Tensor:
+        """Losses of shape (slots, rows)."""
         changed = replace(pairs, images=images, texts=texts)
         return loss(changed, changed, **{**arguments, **dict(zip(names, scalars))})
 

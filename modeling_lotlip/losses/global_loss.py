@@ -52,12 +52,14 @@ class BatchLoss:
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
+        """Of shape (processes * rows, ...)."""
         gathered = rows.new_empty(dist.get_world_size(), *rows.shape)
         dist.all_gather(list(gathered), rows.contiguous())
         return gathered.flatten(0, 1)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        """Of shape (rows, ...): the sum over processes."""
         parts = [part.contiguous() for part in gradient.chunk(dist.get_world_size())]
         gradients = torch.empty_like(parts[0])
         dist.reduce_scatter(gradients, parts)

@@ -276,6 +276,7 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
 
     @wraps(loss_function)
     def compute_in_blocks(pairs: Pairs, all_pairs: Pairs, *arguments, **options) -> torch.Tensor:
+        """Losses of shape (slots, rows)."""
         tokens_per_image = pairs.images.shape[1:-1].numel()
         tokens_per_text = pairs.texts.shape[2:-1].numel()
         similarities_per_row = all_pairs.texts.shape[:2].numel() * tokens_per_image * tokens_per_text

@@ -23,8 +23,9 @@ from .objectives import OBJECTIVES
 compared = partial(argument, compared_on_resume=True)
 
 # The results of an evaluation, by any of which the best model is kept
-RECALLS = [f"{way}_{name}" for way in ("i2t", "t2i") for name in ("recall@1", "recall@5", "recall@10", "median_rank")]
-METRICS = [f"{kind}_{name}" for kind in ("short", "long") for name in (*RECALLS, "mean_recall")]
+MEASURES = ("recall@1", "recall@5", "recall@10", "median_rank")
+RECALLS = [f"i2t_{name}" for name in MEASURES] + [f"t2i_{name}" for name in MEASURES] + ["mean_recall"]
+METRICS = [f"short_{name}" for name in RECALLS] + [f"long_{name}" for name in RECALLS]
 
 # What a whole model, or its configuration, brings with it
 OF_NEW_TOWERS = ("text_model_name_or_path", "vision_model_name_or_path", "image_size")
@@ -248,27 +249,48 @@ class TrainArguments(
         super().__post_init__()
         if self.caption_files is None:
             refuse_given(self, ("key_column",), "has no effect without --caption_files: leave it out.")
+        self.choose_defaults()
+        self.check_image_side()
+        self.check_data()
+
+    def choose_defaults(self) -> None:
+        """Sets what depends on the objective and on what the model starts from."""
         num_corner_tokens = OBJECTIVES[self.objective].num_corner_tokens
         is_new = self.model_name_or_path is None and (self.config_name is None or num_corner_tokens == 0)
         if self.num_corner_tokens is None and is_new:
             self.num_corner_tokens = num_corner_tokens
         if self.learning_rate is None:
-            self.learning_rate = 1e-5 if self.model_name_or_path else 1e-4 if self.text_model_name_or_path else 1e-3
+            self.learning_rate = 1e-3
+            if self.model_name_or_path:
+                self.learning_rate = 1e-5
+            elif self.text_model_name_or_path:
+                self.learning_rate = 1e-4
         if self.freeze_vision_model is None:
             self.freeze_vision_model = bool(self.model_name_or_path or self.vision_model_name_or_path)
         if self.min_crop_scale is None:
-            self.min_crop_scale = 1.0 if self.dataset_name is None or self.freeze_vision_model else 0.9
+            sees_whole_images = self.dataset_name is None or self.freeze_vision_model
+            self.min_crop_scale = 1.0 if sees_whole_images else 0.9
+
+    def check_image_side(self) -> None:
+        """Raises a `ValueError` for arguments that do not fit a frozen, or a trained, image tower."""
         if self.freeze_vision_model and self.min_crop_scale < 1:
-            cause = f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees whole images."
-            raise ValueError(f"{cause} Give --no_freeze_vision_model.")
+            raise ValueError(
+                f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees whole images. "
+                "Give --no_freeze_vision_model."
+            )
         if self.cache_image_features and not self.freeze_vision_model:
             raise ValueError("--cache_image_features is for a frozen image tower: add --freeze_vision_model.")
+
+    def check_data(self) -> None:
+        """Raises a `ValueError` for a stream without an end, or weights that do not fit the files."""
         if self.streaming and self.max_train_steps is None:
             raise ValueError("--streaming needs --max_train_steps: a stream does not know its length.")
         num_sources = len(self.data_files or [])
         if self.data_weights is not None and (len(self.data_weights) != num_sources or min(self.data_weights) <= 0):
-            cause = f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files"
-            raise ValueError(f"{cause} (a value may be a pattern), got {self.data_weights}.")
+            raise ValueError(
+                f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files (a "
+                f"value may be a pattern), got {self.data_weights}."
+            )
 
     @property
     def all_objective_options(self) -> dict[str, object]:

@@ -46,7 +46,7 @@ class Texts:
     def lengths(self) -> torch.Tensor:
         """The tokens of each caption, 0 if it is absent, of shape (rows,) or (rows, captions)."""
         positions = torch.arange(1, self.input_ids.shape[-1] + 1, device=self.input_ids.device)
-        return (positions * (self.attention_mask != 0)).amax(dim=-1)
+        return positions.where(self.attention_mask != 0, 0).amax(dim=-1)
 
     def to(self, device: torch.device) -> Texts:
         """The captions on a device."""
@@ -92,7 +92,9 @@ class CaptionBatch:
     @property
     def texts(self) -> list[Texts]:
         """The captions that there are, short and long."""
-        return [self.short] if self.long is None else [self.short, self.long]
+        if self.long is None:
+            return [self.short]
+        return [self.short, self.long]
 
     @property
     def has_captions(self) -> torch.Tensor:
@@ -106,7 +108,7 @@ class CaptionBatch:
         return torch.stack([texts.attention_mask.sum() for texts in self.texts]).sum()
 
     def name_captions(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """The captions on a device as arguments of `embed_captions`."""
+        """The captions on a device as arguments of `embed_captions`, of shapes (rows, length) and more."""
         short = self.short.to(device)
         named = {"short_input_ids": short.input_ids, "short_attention_mask": short.attention_mask}
         if self.long is not None:

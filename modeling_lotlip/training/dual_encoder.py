@@ -26,6 +26,13 @@ class ClampLogitScaleCallback(TrainerCallback):
     """[`clamp_logit_scale`] in the `Trainer` of transformers, as in the paper's training."""
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
+        """
+        Clamps the temperature after a step.
+
+        Args:
+            args (`TrainingArguments`), state (`TrainerState`), control (`TrainerControl`): What every callback gets.
+            model (`PreTrainedModel`): The model.
+        """
         clamp_logit_scale(model)
 
 
@@ -101,7 +108,7 @@ class ContrastiveModel(nn.Module):
 
     @property
     def scalars(self) -> dict[str, torch.Tensor]:
-        """What losses take, of one element: `logit_scale` (no logarithm), and `logit_bias` if there is one."""
+        """What losses take, each a scalar tensor: `logit_scale` (no logarithm), and `logit_bias` if there is one."""
         scalars = {"logit_scale": self.temperature.scale(getattr(self.model, self.temperature.name))}
         if getattr(self.model, "logit_bias", None) is not None:
             scalars["logit_bias"] = self.model.logit_bias
@@ -166,6 +173,7 @@ class ContrastiveModel(nn.Module):
         device = self.model.device
 
         def embed_images() -> torch.Tensor:
+            """Of shape (rows, dim)."""
             images = {name: values.to(device, non_blocking=True) for name, values in batch.images.items()}
             return self.contract.embed_images(**images)
 

@@ -76,7 +76,9 @@ def run(args: TrainArguments) -> None:
 
 def train(training: Training) -> int:
     """The steps, with checkpoints and evaluations, to the last one or a signal, whose number is returned, else 0."""
-    args, accelerator, state = training.args, training.accelerator, training.state
+    args = training.args
+    accelerator = training.accelerator
+    state = training.state
     last_step = training.plan.max_train_steps
     is_epoch_over = False
     training.model.train()
@@ -120,7 +122,9 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
     The batches of what is left of an epoch, whose samples are counted. For each of them the processes agree, in one
     question, on the number of its groups, on whether one of them has failed, and whether one was told to stop.
     """
-    args, state, loader = training.args, training.state, training.loader
+    args = training.args
+    state = training.state
+    loader = training.loader
     sampler = loader.batch_sampler
     sampler.epoch = state.epoch
     sampler.first_batch = state.batch
@@ -149,7 +153,8 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
 
 def take_step(training: Training, item: NextBatch) -> StepResult:
     """Trains on a batch at the learning rate of the step. Raises a `ValueError` after ten that were not finite."""
-    state, optimizer = training.state, training.optimizer
+    state = training.state
+    optimizer = training.optimizer
     for group in optimizer.param_groups:
         group["lr"] = training.schedule(state.step)
     result = train_step(training.model, item.batch, optimizer, training.accelerator, training.step_options, item.sizes)
@@ -173,7 +178,8 @@ def take_step(training: Training, item: NextBatch) -> StepResult:
 
 def is_checkpoint_due(training: Training, is_epoch_over: bool) -> bool:
     """Whether the step that was taken ends with a checkpoint."""
-    state, every = training.state, training.args.checkpointing_steps
+    state = training.state
+    every = training.args.checkpointing_steps
     if every is None:
         return False
     if every == "epoch":  # the last epoch ends with the last step
@@ -198,7 +204,8 @@ def sum_counts(training: Training) -> SampleCounts:
 
 def measure(training: Training, result: StepResult) -> str:
     """Logs what is measured of a step; gives what the progress bar shows."""
-    accelerator, state = training.accelerator, training.state
+    accelerator = training.accelerator
+    state = training.state
     rows = sum_counts(training).rows
     if rows.num_rows >= NUM_AWAITED:
         rows.check_matched()
@@ -232,7 +239,9 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     main one all if it has the model alone (FSDP2); it has the results, and keeps the model if they are the best so
     far, the others get none.
     """
-    args, accelerator, state = training.args, training.accelerator, training.state
+    args = training.args
+    accelerator = training.accelerator
+    state = training.state
     results = {}
     if model is not None:
         is_frozen = training.trained.image_side is ImageSide.FROZEN
@@ -253,7 +262,8 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
         if accelerator.is_main_process:
             print(f"Step {state.step}:\n{format_table(results)}", flush=True)
             outputs.log(results, state.step, args.output_dir, accelerator)
-            folder, metric = args.output_dir / outputs.BEST_FOLDER, args.metric_for_best_model
+            folder = args.output_dir / outputs.BEST_FOLDER
+            metric = args.metric_for_best_model
             if metric is not None and outputs.is_best(results, metric, folder):
                 numbered = {"num_steps": state.step, **results}
                 outputs.save_model(args, training.plan, folder, model, training.processor, numbered)
@@ -269,7 +279,9 @@ def save(training: Training) -> None:
 
 def finish(training: Training) -> None:
     """Saves and evaluates the trained model, and says what was wrong with the data."""
-    args, plan, accelerator = training.args, training.plan, training.accelerator
+    args = training.args
+    plan = training.plan
+    accelerator = training.accelerator
     counts = sum_counts(training)
     for name, total in vars(counts).items():
         if total.left_out or total.num_unmatched:

@@ -157,3 +157,6 @@ OBJECTIVES: dict[str, Objective] = {
         num_long_captions=1,
     ),
 }
+
+# Those of the package, to which a plugin adds
+BUILT_IN_OBJECTIVES = tuple(OBJECTIVES)

@@ -29,10 +29,14 @@ from .samples import SampleCounts
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE, RESULTS_FILE, METRICS_FILE = "training_state.json", "eval_results.json", "metrics.jsonl"
+STATE_FILE = "training_state.json"
+RESULTS_FILE = "eval_results.json"
+METRICS_FILE = "metrics.jsonl"
 
 # The folders of the best model and of the trackers' files, and in the latter that of these runs
-BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
+BEST_FOLDER = "best"
+LOGGING_FOLDER = "logs"
+RUN_NAME = "lotlip"
 # The files of a run by their names; its folders are known by a file in them, since others use their names too
 WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
 
@@ -59,11 +63,15 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
     """Raises a `ValueError` if the disk has no room for the model twice, and two checkpoints with AdamW's moments."""
     total = sum(tensor.nbytes for tensor in model.state_dict().values())
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
+    needed = 2 * total
+    if args.checkpointing_steps is not None:
+        needed += 2 * (total + 2 * trained)
     free = shutil.disk_usage(next(path for path in (args.output_dir / "x").absolute().parents if path.exists())).free
     if needed > free:
-        cause = f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need"
-        raise ValueError(f"{cause} {needed / 1e9:.3g} GB: make room, or name a folder on another disk.")
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
+            f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
+        )
 
 
 def resumes_in_output_dir(args: TrainArguments) -> bool:
@@ -93,15 +101,19 @@ def check_output_dir(args: TrainArguments) -> None:
     """Raises a `ValueError` for a folder that holds an earlier run, or what the run reads and would replace."""
     leftovers = find_leftovers(args)
     if leftovers and not args.overwrite_output_dir:
-        cause = f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it"
-        raise ValueError(f"{cause} (`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another.")
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
+            "(`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another."
+        )
     changed = {path.resolve() for path in leftovers}
     for name, value in vars(args).items():
         if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
             path = Path(value).resolve()
             if path == args.output_dir.resolve() or {path, *path.parents} & changed:
-                cause = f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`"
-                raise ValueError(f"{cause}: name another folder.")
+                raise ValueError(
+                    f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
+                    "another folder."
+                )
 
 
 # ---- checkpoints
@@ -122,11 +134,14 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
     if args.resume_from_checkpoint == "latest":
         if not checkpoints:
             logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
-        return checkpoints[-1] if checkpoints else None
+            return None
+        return checkpoints[-1]
     checkpoint = Path(args.resume_from_checkpoint)
     if not (checkpoint / STATE_FILE).exists():
-        cause = f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint"
-        raise ValueError(f"{cause}: name `OUTPUT_DIR/checkpoint-N`, or `latest`.")
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
+            "or `latest`."
+        )
     if resumes_in_output_dir(args) and checkpoint.resolve() != checkpoints[-1].resolve():
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
@@ -142,6 +157,13 @@ def save_checkpoint(
     Saves the state of a run in `checkpoint-STEP`, unless it is there already. The folder gets its name when its files
     are complete, then older ones than `total_limit` are deleted (accelerate's own limit deletes them before, and what
     is registered there is unpickled). All processes call this.
+
+    Args:
+        accelerator (`Accelerator`): The processes.
+        output_dir (`Path`): The folder of the run.
+        state (`TrainingState`): Where it is.
+        settings (`dict`): What a resumed run must have in common with it.
+        total_limit (`int`, *optional*): The checkpoints that are kept.
     """
     checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
     if checkpoint.exists():
@@ -167,8 +189,10 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
-            cause = f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}"
-            raise ValueError(f"{cause}: it would take other steps. Start it as the first run was started.")
+            raise ValueError(
+                f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
+                "steps. Start it as the first run was started."
+            )
     counts = SampleCounts.from_state_dict(saved["progress"]["counts"])
     return TrainingState(**saved["progress"] | {"counts": counts})
 
@@ -184,7 +208,15 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
 
 
 def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Accelerator) -> None:
-    """Writes measurements as a line of `metrics.jsonl` in the output folder, and sends them to the trackers."""
+    """
+    Writes measurements as a line of `metrics.jsonl` in the output folder, and sends them to the trackers.
+
+    Args:
+        values (`dict[str, float]`): The measurements by name.
+        step (`int`): The step that they are of.
+        output_dir (`Path`): The folder.
+        accelerator (`Accelerator`): The processes, of which the main one writes.
+    """
     if accelerator.is_main_process:
         with open(output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
@@ -193,15 +225,20 @@ def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Acce
 
 def read_metrics(path: Path) -> list[dict]:
     """The rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
     """Drops what an earlier run measured after the state from which this run resumes."""
     rows = read_metrics(output_dir / METRICS_FILE)
-    rows = [row for row in rows if row["step"] <= (state.step if "loss" in row else state.evaluated_step)]
-    write_text(output_dir / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+    kept = []
+    for row in rows:
+        last_step = state.step if "loss" in row else state.evaluated_step
+        if row["step"] <= last_step:
+            kept.append(json.dumps(row) + "\n")
+    write_text(output_dir / METRICS_FILE, "".join(kept))
 
 
 class Throughput:
@@ -232,11 +269,13 @@ def name_repository(args: TrainArguments) -> str:
     return args.hub_model_id or args.output_dir.resolve().name
 
 
+def public_name(name: str) -> str:
+    """A name for a model card, without the folders of this machine."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
 def describe_training(args: TrainArguments, plan: Plan) -> dict:
     """What the model card says of a training: arguments of [`write_model_card`]."""
-
-    def public_name(name: str) -> str:  # without the folders of this machine
-        return Path(name).resolve().name if Path(name).exists() else name
 
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
@@ -257,12 +296,16 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
     """Whether a result is better than that of the model in a folder, or there is none, or one on other data."""
-    path, sign = folder / RESULTS_FILE, -1 if metric.endswith("median_rank") else 1
-    best = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path = folder / RESULTS_FILE
+    if not path.exists():
+        return True
+    best = json.loads(path.read_text(encoding="utf-8"))
     sizes = [f"{metric.split('_')[0]}_num_{what}" for what in ("images", "captions")]
     if metric not in best or any(best.get(size) != results.get(size) for size in sizes):
         return True
-    return sign * results[metric] > sign * best[metric]
+    if metric.endswith("median_rank"):
+        return results[metric] < best[metric]
+    return results[metric] > best[metric]
 
 
 def save_model(
@@ -337,5 +380,7 @@ def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict |
 
 def push_model(args: TrainArguments) -> str:
     """Uploads the best model, if one is kept, else the last; gives the address."""
-    folder = args.output_dir / BEST_FOLDER if args.metric_for_best_model is not None else args.output_dir
+    folder = args.output_dir
+    if args.metric_for_best_model is not None:
+        folder = folder / BEST_FOLDER
     return push_folder(folder, name_repository(args))

@@ -168,24 +168,26 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
 def check_captions(args: TrainArguments, reader: RowReader) -> None:
     """Raises a `ValueError` if there are no captions to train on, or an argument of long ones has no effect."""
     has_short = args.short_captions == "any" or (args.short_captions == "given" and reader.short_column is not None)
-    if not has_short and (args.objective == "long_clip" or args.num_long_captions == 0):
+    needs_short = args.objective == "long_clip" or args.num_long_captions == 0
+    if needs_short and not has_short:
         raise ValueError(
             f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`, "
             "or draw them from the long ones with `--short_captions any`."
         )
-    has_long = reader.has_long_captions and args.num_long_captions > 0
-    draws_from_long = has_long or (reader.has_long_captions and args.short_captions == "any")
     default = OBJECTIVES[args.objective].num_long_captions
-    without_effect = {
-        "num_long_captions": not reader.has_long_captions and args.num_long_captions not in (0, default),
-        "num_sub_captions": args.num_sub_captions is not None and not draws_from_long,
-    }
-    for name, has_no_effect in without_effect.items():
-        if has_no_effect:
-            raise ValueError(
-                f"`--{name} {getattr(args, name)}` is of long captions, and there are none: name "
-                "`--long_captions_column`, and raise `--num_long_captions`."
-            )
+    if not reader.has_long_captions and args.num_long_captions not in (0, default):
+        refuse_without_long_captions("num_long_captions", args.num_long_captions)
+    draws_from_long = args.num_long_captions > 0 or args.short_captions == "any"
+    if args.num_sub_captions is not None and not (reader.has_long_captions and draws_from_long):
+        refuse_without_long_captions("num_sub_captions", args.num_sub_captions)
+
+
+def refuse_without_long_captions(name: str, value: int) -> None:
+    """Raises a `ValueError` for an argument of long captions where there are none."""
+    raise ValueError(
+        f"`--{name} {value}` is of long captions, and there are none: name `--long_captions_column`, and raise "
+        "`--num_long_captions`."
+    )
 
 
 def load_evaluation_data(args: TrainArguments) -> Data:
@@ -219,7 +221,18 @@ def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data)
 
 
 def make_loader(args: TrainArguments, data: Data, processor: ProcessorMixin, accelerator: Accelerator) -> DataLoader:
-    """Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn."""
+    """
+    Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        data (`Data`): The training data.
+        processor (`ProcessorMixin`): The processor.
+        accelerator (`Accelerator`): The processes.
+
+    Returns:
+        `DataLoader`: of batches with the outcomes of their rows.
+    """
     crop = make_crop(args, processor)
     batch_size = args.per_device_train_batch_size
     if args.streaming:
@@ -358,7 +371,15 @@ def find_state(plan: Plan, checkpoint: Path | None, settings: dict[str, object])
 
 
 def describe(args: TrainArguments, plan: Plan, trained: ContrastiveModel, processor: ProcessorMixin) -> str:
-    """What a run says of itself at its start."""
+    """
+    What a run says of itself at its start.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        plan (`Plan`): What they leave open.
+        trained (`ContrastiveModel`): The model.
+        processor (`ProcessorMixin`): Its processor.
+    """
     num_parameters = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     image_size = find_image_size(processor.image_processor)
     size = "several sizes" if image_size is None else "{} x {} pixels".format(*image_size)

@@ -291,7 +291,7 @@ class CaptionedImages(Dataset):
         return Outcome(name, Cause.NO_CAPTION, message=f"{name} has no caption")
 
     def read_image_or_features(self, key: SampleKey, name: str) -> tuple[PIL.Image.Image | None, torch.Tensor | None]:
-        """The image of a row, cropped, or what is known of it. Raises a `ValueError` if neither can be read."""
+        """The image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
         if self.features_dir is None:
             return self.draw_crop(self.load_image(key, name), key), None
         features = read_features(self.features_dir, key.index)
