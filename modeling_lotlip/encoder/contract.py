@@ -129,7 +129,10 @@ class TokenWiseContract(FeatureContract):
 # ---- the temperature
 
 
+# What similarities are multiplied by at most: that of CLIP and LoTLIP, and far more than the 160 and 197 of the
+# published ALIGN and TIPSv2, whose temperature is no logarithm
 MAX_LOGIT_SCALE = math.log(100)
+MIN_TEMPERATURE = 0.001
 
 
 @dataclass(frozen=True)
@@ -152,14 +155,15 @@ class Temperature:
     @torch.no_grad()
     def clamp(self, model: PreTrainedModel) -> None:
         """
-        Brings the trained parameter of a model back to where similarities are multiplied by 1 to 100, after a step of
-        the optimizer. With a `logit_bias` it has no bound: the published SigLIP models learned up to 117.
+        Brings the trained parameter of a model back to where similarities are multiplied by 1 to 100 (1,000 where it
+        divides), after a step of the optimizer. With a `logit_bias` it has no bound: the published SigLIP models
+        learned up to 117.
         """
         parameter = getattr(model, self.name)
         if getattr(model, "logit_bias", None) is not None or not parameter.requires_grad:
             return
         if self.divides:
-            parameter.clamp_(0.01, 1)
+            parameter.clamp_(MIN_TEMPERATURE, 1)
         else:
             parameter.clamp_(0, MAX_LOGIT_SCALE)
 

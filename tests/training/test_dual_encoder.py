@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.encoder.families import count_positions, find_family
@@ -21,8 +21,17 @@ from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.step import ObjectiveLoss, StepOptions, train_step
 from tests.conftest import assert_same_weights, run_together, training_argv
-from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
+from tests.helpers.dual_encoders import FAMILIES, LONG, TOWER, VISION, flatten, new_model
 from tests.training.conftest import get_gradients
+
+
+def build_model(family: str) -> PreTrainedModel:
+    if family != "tipsv2":
+        return FAMILIES[family].build()[0]
+    text = {**TOWER, "vocab_size": 64}
+    vision = {**VISION, "mlp_ratio": 2}
+    del vision["intermediate_size"]
+    return new_model("tipsv2", text_config=text, vision_config=vision)
 
 
 def make_batch(family: str) -> CaptionBatch:
@@ -39,10 +48,10 @@ def make_batch(family: str) -> CaptionBatch:
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
-@pytest.mark.parametrize("family", ["clip", "metaclip2", "siglip", "siglip2", "vit_bert", "align"])
+@pytest.mark.parametrize("family", ["clip", "metaclip2", "siglip", "siglip2", "vit_bert", "align", "tipsv2"])
 def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(accelerator, family, is_frozen):
     torch.manual_seed(0)
-    model = FAMILIES[family].build()[0].eval()
+    model = build_model(family).eval()
     batch = make_batch(family)
     trained = ContrastiveModel(model)
     trained.loss = ObjectiveLoss(OBJECTIVES["lotlip"], has_bias="logit_bias" in trained.scalars)
