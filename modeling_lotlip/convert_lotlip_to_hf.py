@@ -475,7 +475,7 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
 def main():
     import tyro
 
-    from .arguments import exit_on_error
+    from .utils.arguments import exit_on_error
 
     with exit_on_error("convert_lotlip_to_hf"):
         for words in tyro.cli(convert, prog="python -m modeling_lotlip.convert_lotlip_to_hf", use_underscores=True):

@@ -87,23 +87,28 @@ def test_the_grid(monkeypatch, tmp_path):
         command = ablation.build_command(cell, ["--config_name", "a"])
         monkeypatch.setattr(sys, "argv", command[3:])
         (args,) = parse((TrainArguments,))
-        assert args.output_dir == cell.folder and args.config_name == "a"
-    assert args.seed in (0, 1) and args.overwrite_output_dir
+        assert args.output_dir == cell.folder
+        assert args.config_name == "a"
+    assert args.seed in (0, 1)
+    assert args.overwrite_output_dir
 
 
 def test_cells_that_fail(run, stand_in, monkeypatch, tmp_path, capsys):
     set_behaviours(monkeypatch, "fail", "well")
     groups, status = run("--seeds", 0, 4)
     told = capsys.readouterr().out
-    assert "behaviour=fail,seed=4 ended with status 1" in told and "    a reason\n" in told
-    assert "    30% of it\n" in told and "10%" not in told, "of a progress bar its last state"
+    assert "behaviour=fail,seed=4 ended with status 1" in told
+    assert "    a reason\n" in told
+    assert "    30% of it\n" in told
+    assert "10%" not in told, "of a progress bar its last state"
     assert status.startswith("2 of 4 cells failed")
     rows = groups["stand_in"]["settings"]
     assert [rows[name]["seeds"] for name in ("fail", "well")] == [[], [0, 4]]
     assert rows["well"]["results"]["long_t2i"] == {"mean": 75.0, "deviation": pytest.approx(1250**0.5)}
 
     groups, status = run("--seeds", 4, 0, 7)
-    assert status.startswith("3 of 6") and groups["stand_in"]["settings"]["well"]["seeds"] == [4, 0, 7]
+    assert status.startswith("3 of 6")
+    assert groups["stand_in"]["settings"]["well"]["seeds"] == [4, 0, 7]
     logs = [tmp_path / "out" / "cells" / f"behaviour={name},seed=0" / "train.log" for name in ("well", "fail")]
     starts = [path.read_text().count("stand_in.py ") for path in logs]
     assert starts == [1, 2], "what is done is not done again"
@@ -114,7 +119,8 @@ def test_a_cell_that_another_process_runs_is_left_to_it(run, stand_in, monkeypat
     (tmp_path / "out" / "cells").mkdir(parents=True)
     with FileLock(tmp_path / "out" / "cells" / "behaviour=well,seed=0.lock"):
         groups, status = run("--seeds", 0, 1)
-    assert groups["stand_in"]["settings"]["well"]["seeds"] == [1] and status == 0
+    assert groups["stand_in"]["settings"]["well"]["seeds"] == [1]
+    assert status == 0
     assert "is being run by another process" in capsys.readouterr().out
 
 
@@ -201,7 +207,8 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
     ablation.write_tables(args, train_args=[])
     page = (tmp_path / "out" / "results.md").read_text()
     assert page in capsys.readouterr().out
-    assert "| short |  | 50.0 ± 50.0 |  |  | 3 |" in page and "| long |  | 100.0 ± 0.0 |  |  | 2 |" in page
+    assert "| short |  | 50.0 ± 50.0 |  |  | 3 |" in page
+    assert "| long |  | 100.0 ± 0.0 |  |  | 2 |" in page
     # the gains of the two texts, over the seeds that both have, are 100 and 50
     assert "| long over short | +75.0 (+50.0 to +100.0) |  | +75.0 (+50.0 to +100.0) |  |" in page
 
@@ -211,7 +218,9 @@ def test_gains_are_paired():
     other = {0: {"long_t2i": [float(text % 2) for text in range(400)]}}
     one = {0: {"long_t2i": [1.0, *other[0]["long_t2i"][1:]]}, 1: {"long_t2i": [0.0] * 400}}
     gain = compare(one, other)["long_t2i"]
-    assert gain["gain"] == pytest.approx(0.25) and -1e-6 <= gain["interval"][0] and gain["interval"][1] < 1.01
+    assert gain["gain"] == pytest.approx(0.25)
+    assert -1e-6 <= gain["interval"][0]
+    assert gain["interval"][1] < 1.01
     assert compare({3: one[1]}, other) == {}
     assert summarize({3: one[1]})["long_t2i"] == {"mean": 0.0, "deviation": None}
 
@@ -228,12 +237,14 @@ def test_a_stopped_grid_goes_on(run, stand_in, monkeypatch, tmp_path, capsys):
 
     threading.Thread(target=interrupt, daemon=True).start()
     groups, status = run("--seeds", 0)
-    assert status == 130 and "The same command resumes" in capsys.readouterr().out
+    assert status == 130
+    assert "The same command resumes" in capsys.readouterr().out
     assert (cell / "checkpoint-1").exists()
     assert [row["seeds"] for row in groups["stand_in"]["settings"].values()] == [[], []]
 
     groups, status = run("--seeds", 0)
-    assert status == 0 and "--resume_from_checkpoint latest" in (cell / "train.log").read_text()
+    assert status == 0
+    assert "--resume_from_checkpoint latest" in (cell / "train.log").read_text()
     assert [row["seeds"] for row in groups["stand_in"]["settings"].values()] == [[0], [0]]
 
 

@@ -55,10 +55,12 @@ OF_USERS = {
 def build_data():
     """Scenes of which some lack a short or a long caption, and two share the short one."""
     dataset = load_scenes(NUM_SAMPLES, seed=5)
-    captions, long_captions = list(dataset["caption"]), list(dataset["long_captions"])
+    captions = list(dataset["caption"])
+    long_captions = list(dataset["long_captions"])
     captions[1], captions[2], captions[7] = None, captions[3], captions[8]
     captions[5] = "a photo of a very long and very red boat"
-    long_captions[4], long_captions[9] = [], None
+    long_captions[4] = []
+    long_captions[9] = None
     long_captions[6] = long_captions[6] + long_captions[5]
     return (
         dataset.remove_columns(["caption", "long_captions"])

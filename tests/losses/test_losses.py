@@ -24,7 +24,8 @@ from modeling_lotlip.modeling_lotlip import LotlipCaptionEmbeddings, image_text_
 
 
 PAIRS_MODULE = sys.modules["modeling_lotlip.losses.pairs"]
-DIM, NUM_COMPONENTS = 8, 3
+DIM = 8
+NUM_COMPONENTS = 3
 OPTIONS = {"primary_component": {"num_components": NUM_COMPONENTS}}
 
 
@@ -65,7 +66,8 @@ def by_single_rows(name, images, texts, groups, logit_scale, logit_bias=0.0, wei
     present = (texts.detach() != 0).flatten(2).any(dim=2)
     losses = {}
     for slot in range(texts.shape[1]):
-        rows, slot_images = present[:, slot].nonzero()[:, 0].tolist(), images
+        rows = present[:, slot].nonzero()[:, 0].tolist()
+        slot_images = images
         if len(rows) < 2:
             continue
         if name == "primary_component" and slot == 0:
@@ -238,7 +240,8 @@ def test_several_processes_share_a_loss_out(tmp_path, number):
     for name in OF_A_ROW:
         loss, slot_losses, images, texts, *of_scalars = compute_share(name, None, number)
         for rank, result in enumerate(results):
-            found, rows = result[name], slice(3 * rank, 3 * rank + 3)
+            found = result[name]
+            rows = slice(3 * rank, 3 * rank + 3)
             torch.testing.assert_close(found[:2], [loss, slot_losses], equal_nan=True)
             torch.testing.assert_close(found[4:], of_scalars, rtol=1e-4, atol=1e-6)
             # data parallelism averages over the processes

@@ -14,7 +14,8 @@ from modeling_lotlip.training.models import build_tokenizer
 from tests.conftest import forget_accelerator
 
 
-NUM_SHARDS, ROWS_PER_SHARD = 4, 11
+NUM_SHARDS = 4
+ROWS_PER_SHARD = 11
 
 
 @pytest.fixture

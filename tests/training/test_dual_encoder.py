@@ -91,7 +91,8 @@ with torch.inference_mode():
     torch.save(model.eval().get_text_features(**inputs).pooler_output, output)
 assert "modeling_lotlip" not in sys.modules
 """
-    texts, output = flatten(LONG)[0], folder / "embeds.pt"
+    texts = flatten(LONG)[0]
+    output = folder / "embeds.pt"
     command = [sys.executable, "-I", "-c", script, str(folder), json.dumps(padding), str(output)]
     done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -116,14 +117,18 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
     embeds = embed(whole)
     before, after = (load_file(folder / "model.safetensors") for folder in (family_folders(family), whole))
     table = "text_model.embeddings.position_embedding.weight"
-    assert len(after[table]) == 100 and (after[table][:20] != before[table][:20]).any(), "the first are trained too"
+    assert len(after[table]) == 100
+    assert (after[table][:20] != before[table][:20]).any(), "the first are trained too"
     frozen = [name for name in before if name.startswith("vision_model.")]
-    assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
+    assert frozen
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
     assert (embeds - embed(family_folders(family))).abs().max() > 0.1
 
     torch.testing.assert_close(plain_text_embeds(whole, padding), embeds, rtol=0, atol=1e-5)
     card = (whole / "README.md").read_text()
-    assert "from transformers import AutoModel" in card and "modeling_lotlip" not in card and "(`*.py`)" not in card
+    assert "from transformers import AutoModel" in card
+    assert "modeling_lotlip" not in card
+    assert "(`*.py`)" not in card
     measured = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     assert {name for row in measured for name in row if name.startswith("loss_")} == {"loss_short", "loss_long"}
     argv = training_argv(tmp_path, "two", **options | {"per_device_train_batch_size": 3})

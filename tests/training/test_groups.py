@@ -194,7 +194,8 @@ def test_chunks_have_the_gradients_of_the_whole_batch(image_side, checkpointing,
     if checkpointing:
         model.model.activation_checkpointing_enable()
     sizes = size_groups(model, batch, tokens_per_group=70)
-    calls, images = [], []
+    calls = []
+    images = []
     model.model.text_model.register_forward_pre_hook(lambda *_: calls.append(1))
     model.model.vision_model.register_forward_pre_hook(lambda *_: images.append(1))
     found = backward(model, embed_batch(model, batch, sizes, recompute=True))

@@ -67,7 +67,8 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
 @pytest.fixture
 def cache(tmp_path, make_accelerator):
     """A function that gives the features of ten scenes, and the batch sizes of the calls of the tower for it."""
-    accelerator, scenes = make_accelerator(), load_scenes(10, seed=5)
+    accelerator = make_accelerator()
+    scenes = load_scenes(10, seed=5)
 
     def compute(model: LotlipModel, processor, num_calls: int | None = None, dataset: Dataset = scenes):
         sizes = []
@@ -109,7 +110,8 @@ def test_a_stopped_pass_goes_on(cache, loaded, tmp_path, monkeypatch):
 
 def test_a_changed_tower_preprocessing_or_data_set_is_noticed(cache, loaded):
     model, processor = loaded
-    assert cache(model, processor)[1] and not cache(model, processor)[1]
+    assert cache(model, processor)[1]
+    assert not cache(model, processor)[1]
     assert cache(model, processor, dataset=load_scenes(9, seed=5))[1]
     processor.image_processor.image_mean = [0.4, 0.5, 0.6]
     assert cache(model, processor)[1]
@@ -122,7 +124,8 @@ def test_the_first_rows_of_a_data_set_keep_their_name():
     """The drawn scenes are made anew in every run: their fingerprint must not change with it."""
     args = DatasetArguments()
     fingerprints = {compute_fingerprint(load_split(args, "train", 30), "image") for _ in range(2)}
-    assert len(fingerprints) == 1 and compute_fingerprint(load_split(args, "train", 31), "image") not in fingerprints
+    assert len(fingerprints) == 1
+    assert compute_fingerprint(load_split(args, "train", 31), "image") not in fingerprints
 
 
 def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp_path, caplog):
@@ -142,9 +145,11 @@ def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp
 
     folders = []
     plain = count_skipped("plain")
-    assert len(plain) == 2 and plain.total() == 4, "6 steps of 3 an epoch"
+    assert len(plain) == 2
+    assert plain.total() == 4, "6 steps of 3 an epoch"
     counted = re.findall(r"Of the rows of this training, .*", caplog.text)
     cache = {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
     assert count_skipped("cached", **cache) == plain
-    assert len(counted) == 1 and re.findall(r"Of the rows of this training, .*", caplog.text) == counted
+    assert len(counted) == 1
+    assert re.findall(r"Of the rows of this training, .*", caplog.text) == counted
     assert_same_weights(folders[1], folders[0], atol=1e-4)

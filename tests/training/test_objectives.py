@@ -37,7 +37,8 @@ def test_siglip_trained_further_keeps_temperature_and_bias(train, tmp_path):
     options = {"max_train_samples": 8, "max_eval_samples": 4, "per_device_train_batch_size": 4, "max_train_steps": 1}
     options["warmup_steps"] = 1  # whose first step changes nothing
     first = AutoModel.from_pretrained(train("first", objective="siglip", **options))
-    assert first.logit_scale.exp().item() == pytest.approx(10) and first.logit_bias.item() == -10
+    assert first.logit_scale.exp().item() == pytest.approx(10)
+    assert first.logit_bias.item() == -10
     with torch.no_grad():
         first.logit_scale.fill_(4.75)  # 115.6
         first.logit_bias.fill_(-12.5)
@@ -45,7 +46,8 @@ def test_siglip_trained_further_keeps_temperature_and_bias(train, tmp_path):
 
     options |= {"config_name": None, "model_name_or_path": tmp_path / "first"}
     again = AutoModel.from_pretrained(train("again", objective="siglip", **options))
-    assert again.logit_scale.item() == 4.75 and again.logit_bias.item() == -12.5
+    assert again.logit_scale.item() == 4.75
+    assert again.logit_bias.item() == -12.5
     assert "logits_per_image.sigmoid()" in (tmp_path / "again" / "README.md").read_text()
 
 

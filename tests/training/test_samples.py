@@ -48,10 +48,12 @@ def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches,
         orders.append(numbers(epoch_batches))
     flat = [[number for batch in order for number in batch] for order in orders]
     assert all(sorted(order) == list(range(44)) for order in flat)
-    assert flat[0] != flat[1] and flat[0] != sorted(flat[0])
+    assert flat[0] != flat[1]
+    assert flat[0] != sorted(flat[0])
     other = StreamBatchSampler(stream(shards, seed=1), 8, batches.accelerator)
     assert numbers(list(other)) != orders[0], "another seed, another order"
-    batches.epoch, batches.first_batch = 0, 3
+    batches.epoch = 0
+    batches.first_batch = 3
     assert numbers(list(batches)) == orders[0][3:], "going on is going through the rest, in the same order"
 
 
@@ -68,7 +70,8 @@ def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_share_a_stream_without_overlap_or_loss(shards, num_processes):
     """By shards where their number divides, else by rows; the last batches are padded. Here threads are processes."""
-    barrier, told = Barrier(num_processes, timeout=60), [None] * num_processes
+    barrier = Barrier(num_processes, timeout=60)
+    told = [None] * num_processes
 
     def gather(process: int, own: torch.Tensor) -> torch.Tensor:
         told[process] = own
@@ -94,7 +97,8 @@ def test_processes_share_a_stream_without_overlap_or_loss(shards, num_processes)
 def bad_rows() -> Dataset:
     """Rows of which the first is good and every other is bad in a way of its own."""
     good = load_scenes(1, seed=8)[0]
-    png, bomb = io.BytesIO(), io.BytesIO()
+    png = io.BytesIO()
+    bomb = io.BytesIO()
     good["image"].save(png, "png")
     PIL.Image.new("1", (20_000, 20_000)).save(bomb, "png")
     images = [png.getvalue(), b"no image", png.getvalue()[:200], b"", bomb.getvalue(), None, png.getvalue()]
@@ -154,7 +158,8 @@ def test_counts_are_kept_in_a_checkpoint_and_add_up():
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
-    no_short, no_long = {"caption": None}, {"long_captions": []}
+    no_short = {"caption": None}
+    no_long = {"long_captions": []}
     changes = {4: {"image": NO_IMAGE}, 9: no_short | no_long, 11: no_short, 12: no_long}
     replace_values(load_scenes(30, seed=9), changes).save_to_disk(tmp_path / "data")
     options = {"dataset_name": tmp_path / "data", "train_split": "train", "eval_split": "train[10:20]"}
@@ -184,7 +189,8 @@ def test_a_crop_is_all_that_the_tower_sees(tokenizer):
     samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments(), 0, crop)
     batch, _ = SampleCollator(processor, are_cropped=True)([samples[epoch, 0, epoch == 9] for epoch in range(10)])
     seen = batch.images["pixel_values"].amax(dim=(1, 2, 3)) - batch.images["pixel_values"].amin(dim=(1, 2, 3))
-    assert batch.images["pixel_values"].shape == (10, 3, 32, 32) and seen[9] == 0
+    assert batch.images["pixel_values"].shape == (10, 3, 32, 32)
+    assert seen[9] == 0
     assert seen[:9].min() > 0.9  # the root of 0.9, less half a pixel at either side
 
 

@@ -42,7 +42,8 @@ def make_step(make_accelerator):
         optimizer = torch.optim.SGD if scaler is None else partial(torch.optim.AdamW, fused=True)
         model, optimizer = accelerator.prepare(model, optimizer(model.parameters(), lr=1.0))
         if scaler is not None:  # float16, which accelerate has on accelerators only
-            accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
+            accelerator.native_amp = True
+            accelerator.state._mixed_precision = "fp16"
         options = StepOptions(max_grad_norm=max_grad_norm)
         return model, lambda: train_step(model, batch, optimizer, accelerator, options)
 
@@ -58,7 +59,9 @@ def test_gradients_are_clipped(make_step, max_grad_norm, expected):
     model, step = make_step(max_grad_norm=max_grad_norm)
     before = get_weights(model)
     result = step()
-    assert result.is_update and result.is_taken and result.gradient_norm > 0.1
+    assert result.is_update
+    assert result.is_taken
+    assert result.gradient_norm > 0.1
     moved = (get_weights(model) - before).norm().item()
     assert moved == pytest.approx(result.gradient_norm if expected is None else expected, rel=1e-2)
 
@@ -85,8 +88,11 @@ def test_the_step_is_taken_after_the_last_batch_of_an_accumulation(make_step):
     model, step = make_step(accumulation=2)
     before = get_weights(model)
     first = step()
-    assert not first.is_update and not first.is_taken and torch.equal(get_weights(model), before)
-    assert step().is_taken and not torch.equal(get_weights(model), before)
+    assert not first.is_update
+    assert not first.is_taken
+    assert torch.equal(get_weights(model), before)
+    assert step().is_taken
+    assert not torch.equal(get_weights(model), before)
 
 
 def test_a_step_that_is_not_finite_is_not_taken(make_step):
@@ -95,7 +101,8 @@ def test_a_step_that_is_not_finite_is_not_taken(make_step):
         model.model.text_projection.weight[0, 0] = math.inf
     before = get_weights(model)
     result = step()
-    assert result.is_update and not result.is_taken
+    assert result.is_update
+    assert not result.is_taken
     assert torch.equal(get_weights(model), before)
     assert all(parameter.grad is None for parameter in model.parameters()), "no gradient is left for the next one"
 
@@ -110,5 +117,8 @@ def test_a_fused_step_that_is_not_finite_under_a_scaler_is_counted_as_skipped(ma
     before = get_weights(model)
     for number in (1, 2):
         result = step()
-        assert result.is_update and not result.is_taken and not math.isfinite(result.gradient_norm)
-        assert scaler.get_scale() == 1024 / 2**number and torch.equal(get_weights(model), before)
+        assert result.is_update
+        assert not result.is_taken
+        assert not math.isfinite(result.gradient_norm)
+        assert scaler.get_scale() == 1024 / 2**number
+        assert torch.equal(get_weights(model), before)

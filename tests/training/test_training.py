@@ -43,11 +43,13 @@ WAYS = {
 @pytest.mark.parametrize("num_processes", WAYS)
 def test_several_processes_equal_one(make_accelerator, tmp_path, num_processes):
     """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
-    steps, ways = tmp_path / "steps", WAYS[num_processes]
+    steps = tmp_path / "steps"
+    ways = WAYS[num_processes]
     run_together(tmp_path / "log", num_processes, [str(steps), "4", *ways], distributed_step.main)
     loaded = [torch.load(f"{steps}.{process}") for process in range(num_processes)]
     accelerator = make_accelerator()
-    assert accelerator.num_processes == 1 and all(run["num_processes"] == num_processes for run in loaded)
+    assert accelerator.num_processes == 1
+    assert all(run["num_processes"] == num_processes for run in loaded)
     for way in ways:
         alone = distributed_step.compute_steps(re.sub("groups|chunks", "whole", way), 4, accelerator)
         assert_same_steps(alone, [run["steps"][way] for run in loaded], way)
@@ -56,7 +58,8 @@ def test_several_processes_equal_one(make_accelerator, tmp_path, num_processes):
 def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) -> None:
     assert [len(step["keys"]) for step in alone] == 3 * [4, 4, 3]
     assert several[-1][2]["keys"][-1][2], "the last batch does not divide: one row must be padding"
-    seen, most_groups = [], 0
+    seen = []
+    most_groups = 0
     for one, *others in zip(alone, *several):
         real = [key for other in others for key in other["keys"] if not key[2]]
         assert sorted(real) == sorted(one["keys"])
@@ -83,7 +86,8 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     def find_models():
         return [item for item in gc.get_objects() if isinstance(item, ContrastiveModel)]
 
-    num_models, earlier = [], find_models()  # of other tests
+    num_models = []
+    earlier = find_models()  # of other tests
     monkeypatch.setattr(Accelerator, "end_training", count_models)
     tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
     options = {"model_name_or_path": train("start", max_train_steps=1, max_eval_samples=2), "config_name": None}
@@ -101,8 +105,10 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (alone, tmp_path / "two")]
     assert results[0].keys() == results[1].keys()
     assert results[0]["long_num_images"] == results[1]["long_num_images"] == 25
-    assert "short_t2i_recall@1" in results[0] and "long_i2t_recall@10" in results[0]
-    assert len(set(results[0].values())) > 5 and results[1] == pytest.approx(results[0], abs=1e-3)
+    assert "short_t2i_recall@1" in results[0]
+    assert "long_i2t_recall@10" in results[0]
+    assert len(set(results[0].values())) > 5
+    assert results[1] == pytest.approx(results[0], abs=1e-3)
 
 
 STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train", "checkpointing_steps": 1}
@@ -141,7 +147,8 @@ def test_resume_refuses_another_run(train):
 
     # a refused one changes nothing
     names = sorted(path.name for path in folder.iterdir())
-    assert "checkpoint-5" in names and "checkpoint-9.0.partial" not in names
+    assert "checkpoint-5" in names
+    assert "checkpoint-9.0.partial" not in names
     for wrong, message in (
         ({"learning_rate": 1e-5}, "learning_rate = "),
         ({"max_train_steps": 3}, "checkpoint-5` is at step 5, but this run has only 3 steps"),
@@ -158,7 +165,8 @@ def test_resume_refuses_another_run(train):
 def test_the_order_is_of_the_epoch_and_the_seed():
     first, epoch, seed = (BatchSampler(10, 2, seed, 0, 2, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0)))
     orders = [[key[1] for keys in batches for key in keys] for batches in (first, epoch, seed)]
-    assert orders[0] != orders[1] and orders[0] != orders[2]
+    assert orders[0] != orders[1]
+    assert orders[0] != orders[2]
 
 
 def sample_dataset(seed: int = 0, **options) -> CaptionedImages:
@@ -177,8 +185,10 @@ def test_draws_of_captions():
     assert samples[0, 1, False].short_caption == "d"
     # enumeration goes, but a number in a sentence stays; "2) A boat" is a sub-caption with its number
     assert samples[0, 1, False].long_captions == ["First things. 2) A boat. The sea. Last", ""]
-    assert samples[0, 2, False].long_captions == ["", ""] and samples[0, 2, False].short_caption == ""
-    assert samples[0, 0, True].long_captions == ["", ""] and samples[0, 0, True].short_caption == ""
+    assert samples[0, 2, False].long_captions == ["", ""]
+    assert samples[0, 2, False].short_caption == ""
+    assert samples[0, 0, True].long_captions == ["", ""]
+    assert samples[0, 0, True].short_caption == ""
     assert {tuple(samples[epoch, 0, False].long_captions) for epoch in range(50)} == {
         ("First things. 2) A boat. The sea. Last", "Other"),
         ("Other", "First things. 2) A boat. The sea. Last"),
@@ -206,12 +216,15 @@ def test_draws_and_crops_depend_on_sample_epoch_and_seed():
         drawn = [samples[epoch, index, False] for epoch, index in keys]
         return [sample.short_caption for sample in drawn], [sample.image.tobytes() for sample in drawn]
 
-    indices, epochs = [(0, index) for index in range(12)], [(epoch, 0) for epoch in range(12)]
+    indices = [(0, index) for index in range(12)]
+    epochs = [(epoch, 0) for epoch in range(12)]
     for keys in (indices, epochs):
         captions, images = draw(keys)
-        assert len(set(captions)) > 3 and len(set(images)) == 12
+        assert len(set(captions)) > 3
+        assert len(set(images)) == 12
         other_captions, other_images = draw(keys, seed=1)
-        assert other_captions != captions and not set(other_images) & set(images)
+        assert other_captions != captions
+        assert not set(other_images) & set(images)
 
 
 def test_no_weight_decay_on_norms_biases_and_temperature():
@@ -231,7 +244,9 @@ def test_a_frozen_tower_stays_in_evaluation_mode(is_frozen):
     model = LotlipModel(tiny_config())
     model.vision_model.requires_grad_(not is_frozen)
     trained = ContrastiveModel(model).train()
-    assert trained.training and model.text_model.training and model.vision_model.training != is_frozen
+    assert trained.training
+    assert model.text_model.training
+    assert model.vision_model.training != is_frozen
 
 
 @pytest.mark.parametrize("projection_dim", [None, 16])
@@ -252,7 +267,8 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
     hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
     options = {"dataset_name": tmp_path / "data", "train_split": "train[6:]", "eval_split": "train[:6]"}
     options |= {"freeze_vision_model": True, "per_device_train_batch_size": 6, "max_train_samples": None}
-    results, calls = [], []
+    results = []
+    calls = []
     for eval_steps in (1, 100):
         folder = train(f"every_{eval_steps}", **options, eval_steps=eval_steps, max_train_steps=3)
         results.append(json.loads((folder / "eval_results.json").read_text()))
@@ -260,7 +276,8 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
         seen.clear()
     hook.remove()
     assert calls == ([1, 1] if projection_dim is None else [3, 1])
-    assert results[0] == results[1] and results[0]["num_unreadable_images"] == 1
+    assert results[0] == results[1]
+    assert results[0]["num_unreadable_images"] == 1
     assert results[0]["short_num_images"] == 5
 
 
@@ -268,7 +285,8 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
 @pytest.mark.parametrize("where", ["data", "arguments"])
 def test_trains_on_one_kind_of_captions(train, tmp_path, lacks, where):
     """Where the other is left out by an argument, both are evaluated."""
-    dataset, kind = load_scenes(20, seed=3), "short" if lacks == "caption" else "long"
+    dataset = load_scenes(20, seed=3)
+    kind = "short" if lacks == "caption" else "long"
     dataset = dataset.remove_columns(lacks) if where == "data" else dataset
     dataset.save_to_disk(tmp_path / "data")
     options = {"short_captions": "none"} if lacks == "caption" else {"num_long_captions": 0}
