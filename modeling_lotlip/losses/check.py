@@ -56,20 +56,20 @@ def draw_pairs(
         """Unit vectors of shape (*shape, dim)."""
         return normalize(torch.randn(*shape, DIM, generator=generator, dtype=torch.float64), dim=-1)
 
-    long_mask = torch.rand(num_rows, num_long, generator=generator) >= absent
-    short_mask = torch.rand(num_rows, generator=generator) >= absent
-    long = draw(num_rows, num_long).masked_fill(~long_mask[..., None], 0)
-    corners = draw(num_rows, num_long, num_corners).masked_fill(~long_mask[..., None, None], 0)
-    short = draw(num_rows).masked_fill(~short_mask[:, None], 0)
-    return Pairs.from_embeds(
-        draw(num_rows),
-        short=short if has_short else None,
-        short_mask=short_mask,
-        long=long if num_long > 0 else None,
-        corners=corners if num_long > 0 and num_corners > 0 else None,
-        long_mask=long_mask,
-        groups=torch.randint(0, max(1, num_rows - 1), (num_rows,), generator=generator) if has_short else None,
-    )
+    captions = {}
+    if has_short:
+        mask = torch.rand(num_rows, generator=generator) >= absent
+        captions["short_mask"] = mask
+        captions["short"] = draw(num_rows).masked_fill(~mask[:, None], 0)
+        captions["groups"] = torch.randint(0, max(1, num_rows - 1), (num_rows,), generator=generator)
+    if num_long > 0:
+        mask = torch.rand(num_rows, num_long, generator=generator) >= absent
+        captions["long_mask"] = mask
+        captions["long"] = draw(num_rows, num_long).masked_fill(~mask[..., None], 0)
+        if num_corners > 0:
+            corners = draw(num_rows, num_long, num_corners)
+            captions["corners"] = corners.masked_fill(~mask[..., None, None], 0)
+    return Pairs.from_embeds(draw(num_rows), **captions)
 
 
 def check_loss(loss: LossFunction, **arguments: torch.Tensor | float) -> None:

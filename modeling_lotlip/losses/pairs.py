@@ -160,12 +160,16 @@ class Pairs:
     @property
     def short(self) -> torch.Tensor | None:
         """The short captions, of shape (rows, dim)."""
-        return self.texts[:, 0] if self.slots.has_short else None
+        if not self.slots.has_short:
+            return None
+        return self.texts[:, 0]
 
     @property
     def short_mask(self) -> torch.Tensor | None:
         """Whether there is a short caption, of shape (rows,)."""
-        return self.present[:, 0] if self.slots.has_short else None
+        if not self.slots.has_short:
+            return None
+        return self.present[:, 0]
 
     @property
     def _by_long_caption(self) -> torch.Tensor:
@@ -176,19 +180,24 @@ class Pairs:
     @property
     def long(self) -> torch.Tensor | None:
         """The `[CLS]` of the long captions, of shape (rows, captions, dim)."""
-        return self._by_long_caption[:, :, 0] if self.slots.num_long > 0 else None
+        if self.slots.num_long == 0:
+            return None
+        return self._by_long_caption[:, :, 0]
 
     @property
     def long_mask(self) -> torch.Tensor | None:
         """Whether there are long captions, of shape (rows, captions)."""
+        if self.slots.num_long == 0:
+            return None
         step = 1 + self.slots.num_corners
-        return self.present[:, self.slots.num_short :: step] if self.slots.num_long > 0 else None
+        return self.present[:, self.slots.num_short :: step]
 
     @property
     def corners(self) -> torch.Tensor | None:
         """The corner tokens of the long captions, of shape (rows, captions, corners, dim)."""
-        has_corners = self.slots.num_long > 0 and self.slots.num_corners > 0
-        return self._by_long_caption[:, :, 1:] if has_corners else None
+        if self.slots.num_long == 0 or self.slots.num_corners == 0:
+            return None
+        return self._by_long_caption[:, :, 1:]
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Pairs:
         """Pairs with each tensor, of shape (rows, ...), changed."""

@@ -260,16 +260,20 @@ class TrainArguments(
         if self.num_corner_tokens is None and is_new:
             self.num_corner_tokens = num_corner_tokens
         if self.learning_rate is None:
-            self.learning_rate = 1e-3
-            if self.model_name_or_path:
-                self.learning_rate = 1e-5
-            elif self.text_model_name_or_path:
-                self.learning_rate = 1e-4
+            self.learning_rate = self.choose_learning_rate()
         if self.freeze_vision_model is None:
             self.freeze_vision_model = bool(self.model_name_or_path or self.vision_model_name_or_path)
         if self.min_crop_scale is None:
             sees_whole_images = self.dataset_name is None or self.freeze_vision_model
             self.min_crop_scale = 1.0 if sees_whole_images else 0.9
+
+    def choose_learning_rate(self) -> float:
+        """A rate that fits what the model starts from."""
+        if self.model_name_or_path:
+            return 1e-5
+        if self.text_model_name_or_path:
+            return 1e-4
+        return 1e-3
 
     def check_image_side(self) -> None:
         """Raises a `ValueError` for arguments that do not fit a frozen, or a trained, image tower."""

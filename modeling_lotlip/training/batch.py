@@ -185,12 +185,11 @@ def select_groups(batch: CaptionBatch, sizes: list[int]) -> list[CaptionBatch]:
     """A batch in groups of rows, each padded to its own longest captions."""
     groups = []
     for start, stop in zip(accumulate([0, *sizes]), accumulate(sizes)):
-        features = batch.image_features
-        group = CaptionBatch(
-            images={name: values[start:stop] for name, values in batch.images.items()},
-            short=batch.short.select_rows(start, stop),
-            long=batch.long.select_rows(start, stop) if batch.long is not None else None,
-            image_features=features[start:stop] if features is not None else None,
-        )
+        images = {name: values[start:stop] for name, values in batch.images.items()}
+        group = CaptionBatch(images, batch.short.select_rows(start, stop))
+        if batch.long is not None:
+            group = replace(group, long=batch.long.select_rows(start, stop))
+        if batch.image_features is not None:
+            group = replace(group, image_features=batch.image_features[start:stop])
         groups.append(group)
     return groups

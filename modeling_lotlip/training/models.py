@@ -104,14 +104,14 @@ def build_model(
 def check_corners(args: TrainArguments, model: PreTrainedModel) -> None:
     """Raises a `ValueError` if arguments ask for corner tokens that a model does not have."""
     num_corners = count_corners(model)
-    wrong = None
+    given = None
     if args.num_corner_tokens not in (None, num_corners):
-        wrong = f"--num_corner_tokens {args.num_corner_tokens}"
+        given = f"--num_corner_tokens {args.num_corner_tokens}"
     elif args.no_corner_attention_mask and num_corners == 0:
-        wrong = "--no_corner_attention_mask"
-    if wrong is not None:
+        given = "--no_corner_attention_mask"
+    if given is not None:
         raise ValueError(
-            f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{wrong}`, or start a new LoTLIP "
+            f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{given}`, or start a new LoTLIP "
             "from towers."
         )
 

@@ -22,7 +22,7 @@ class Plan:
         max_train_steps (`int`): The steps of the optimizer.
         warmup_steps (`int`): Those of a rising learning rate.
         max_length (`int`): The tokens of a text, corners not counted.
-        matryoshka_dims (`tuple[int, ...]`, *optional*): The dimensions that are embeddings too.
+        matryoshka_dims (`list[int]`, *optional*): The dimensions that are embeddings too.
     """
 
     mixed_precision: str
@@ -33,7 +33,7 @@ class Plan:
     max_train_steps: int
     warmup_steps: int
     max_length: int
-    matryoshka_dims: tuple[int, ...] | None
+    matryoshka_dims: list[int] | None
 
     def compared_on_resume(self, args: TrainArguments) -> dict[str, object]:
         """What a resumed run must have in common with the first one, to take the same steps."""
@@ -42,7 +42,7 @@ class Plan:
         settings["num_processes"] = self.num_processes
         settings["global_batch_size"] = self.global_batch_size
         settings["max_length"] = self.max_length
-        settings["matryoshka_dims"] = self.matryoshka_dims and list(self.matryoshka_dims)
+        settings["matryoshka_dims"] = self.matryoshka_dims
         if self.num_samples is None:
             settings["max_train_samples"] = self.max_train_samples
         else:

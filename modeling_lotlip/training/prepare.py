@@ -109,11 +109,14 @@ def start_processes(args: TrainArguments) -> Accelerator:
             f"`--report_to {args.report_to}` is not installed, but {installed}. Install a tracker: "
             "`pip install tensorboard`."
         )
+    trackers = None
+    if args.with_tracking:
+        trackers = args.report_to
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else accelerate starts no process group
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
-        log_with=args.report_to if args.with_tracking else None,
+        log_with=trackers,
         project_config=ProjectConfiguration(str(args.output_dir), str(args.output_dir / outputs.LOGGING_FOLDER)),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
     )
@@ -294,10 +297,11 @@ def make_trained_model(
     has_bias = getattr(model, "logit_bias", None) is not None
     objective = OBJECTIVES[args.objective]
     if objective.load_loss(has_bias) is None:
-        with_or_without = "without" if has_bias else "with"
-        raise ValueError(
-            f"`--objective {args.objective}` is for a model {with_or_without} a `logit_bias`: choose another one."
-        )
+        if has_bias:
+            raise ValueError(
+                f"`--objective {args.objective}` is for a model without a `logit_bias`: choose another one."
+            )
+        raise ValueError(f"`--objective {args.objective}` is for a model with a `logit_bias`: choose another one.")
     trained = ContrastiveModel(model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options))
     inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (64, 64))]))
     sample = Sample("a", ["a"] if has_long_captions else [], image=PIL.Image.new("RGB", (64, 64)))
@@ -324,18 +328,22 @@ def make_plan(
     Returns:
         [`Plan`]
     """
-    max_train_steps, warmup_steps = count_steps(args, None if args.streaming else len(loader.batch_sampler))
-    dims = getattr(trained.model.config, "matryoshka_dims", None)
+    num_samples = None
+    batches_per_epoch = None
+    if not args.streaming:
+        num_samples = len(data.dataset)
+        batches_per_epoch = len(loader.batch_sampler)
+    max_train_steps, warmup_steps = count_steps(args, batches_per_epoch)
     return Plan(
         mixed_precision=accelerator.mixed_precision,
         num_processes=accelerator.num_processes,
         global_batch_size=args.per_device_train_batch_size * accelerator.num_processes,
-        num_samples=None if args.streaming else len(data.dataset),
+        num_samples=num_samples,
         max_train_samples=args.max_train_samples,
         max_train_steps=max_train_steps,
         warmup_steps=warmup_steps,
         max_length=loader.collate_fn.preprocessing.max_length,
-        matryoshka_dims=None if dims is None else tuple(dims),
+        matryoshka_dims=getattr(trained.model.config, "matryoshka_dims", None),
     )
 
 
@@ -382,7 +390,10 @@ def describe(args: TrainArguments, plan: Plan, trained: ContrastiveModel, proces
     """
     num_parameters = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     image_size = find_image_size(processor.image_processor)
-    size = "several sizes" if image_size is None else "{} x {} pixels".format(*image_size)
+    size = "several sizes"
+    if image_size is not None:
+        height, width = image_size
+        size = f"{height} x {width} pixels"
     images = "A stream of" if args.streaming else plan.num_samples
     tower = "frozen" if args.freeze_vision_model else "trained"
     return (

@@ -71,7 +71,9 @@ class Outcome:
         """The cause in words, by which rows are counted."""
         if self.cause is None:
             return None
-        return f"{self.cause.value} ({self.error})" if self.error is not None else self.cause.value
+        if self.error is None:
+            return self.cause.value
+        return f"{self.cause.value} ({self.error})"
 
 
 @dataclass
@@ -98,8 +100,10 @@ class SampleCounts:
             (self.short_captions, outcome.has_short_caption),
             (self.long_captions, outcome.has_long_caption),
         ):
-            if has_caption is not None:
-                counts.count(outcome.name, None if has_caption else Cause.NO_CAPTION.value)
+            if has_caption is True:
+                counts.count(outcome.name)
+            elif has_caption is False:
+                counts.count(outcome.name, Cause.NO_CAPTION.value)
 
     def __add__(self, other: "SampleCounts") -> "SampleCounts":
         return SampleCounts(
@@ -182,7 +186,9 @@ class CaptionDrawing:
         self.drawing = drawing
         self.seed = seed
         self.has_short_captions = drawing.short_captions != "none" and reader.short_column is not None
-        self.num_long_captions = drawing.num_long_captions if reader.has_long_captions else 0
+        self.num_long_captions = 0
+        if reader.has_long_captions:
+            self.num_long_captions = drawing.num_long_captions
 
     def draw_sub_captions(self, text: str, generator: random.Random) -> str:
         """Some consecutive sub-captions of a long caption, or all of them, without the numbers of a list."""
@@ -207,7 +213,9 @@ class CaptionDrawing:
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
-        short_caption = generator.choice(short_captions) if short_captions else ""
+        short_caption = ""
+        if short_captions:
+            short_caption = generator.choice(short_captions)
         return DrawnCaptions(short_caption, long_captions, unmatched_key)
 
 
@@ -249,7 +257,9 @@ class CaptionedImages(Dataset):
 
     def load_image(self, key: SampleKey, name: str) -> PIL.Image.Image:
         """An image, not cropped. Raises an `UnreadableImageError` if it cannot be read, or is not there."""
-        row = self.images[key.index] if key.row is None else key.row
+        row = key.row
+        if row is None:
+            row = self.images[key.index]
         try:
             return read_image(row.get(self.reader.image_column))
         except UnreadableImageError as error:
@@ -270,7 +280,10 @@ class CaptionedImages(Dataset):
             return self.make_empty(key, None)
         name = name_row(key.row or {}, key.index)
         try:
-            captions = self.captions.draw(self.rows[key.index] if key.row is None else key.row, key.index, key.epoch)
+            row = key.row
+            if row is None:
+                row = self.rows[key.index]
+            captions = self.captions.draw(row, key.index, key.epoch)
             if not captions:
                 return self.make_empty(key, self.describe_missing(name, captions))
             image, features = self.read_image_or_features(key, name)
@@ -306,7 +319,10 @@ class CaptionedImages(Dataset):
         if self.features_dir is not None:
             features = torch.ones_like(read_features(self.features_dir, key.index))
             return Sample("", no_captions, image_features=features, outcome=outcome)
-        size = (64, 64) if self.crop is None else self.crop.size[::-1]
+        size = (64, 64)
+        if self.crop is not None:
+            height, width = self.crop.size
+            size = (width, height)
         return Sample("", no_captions, image=PIL.Image.new("RGB", size), outcome=outcome)
 
 

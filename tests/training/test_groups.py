@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -228,6 +229,34 @@ def test_activations_of_one_chunk_are_kept():
     held = hold(model, batch, recompute=True)
     assert held < 0.2 * hold(model, batch, recompute=False)
     assert held < batch.images["pixel_values"].nbytes
+
+
+class HostPixels(torch.Tensor):
+    """Pixels in the memory of the host, whose copies on a device are noted."""
+
+    copies: list[weakref.ref] = []
+
+    def to(self, *args, **kwargs) -> torch.Tensor:
+        copied = self.as_subclass(torch.Tensor).clone()
+        self.copies.append(weakref.ref(copied))
+        return copied
+
+
+@pytest.mark.parametrize("image_side", [ImageSide.TRAINED, ImageSide.FROZEN])
+def test_pixels_are_on_the_device_for_one_group_at_a_time(monkeypatch, image_side):
+    """Twice if the image tower is trained: none is left there between the two passes."""
+    monkeypatch.setattr(HostPixels, "copies", [])
+    model, batch = build(0.0)
+    model.model.vision_model.requires_grad_(image_side is ImageSide.TRAINED)
+    model.image_side = image_side
+    batch = replace(batch, images={"pixel_values": batch.images["pixel_values"].as_subclass(HostPixels)})
+    sizes = size_groups(model, batch, tokens_per_group=70)
+    embeds = embed_batch(model, batch, sizes, recompute=True)
+    assert len(HostPixels.copies) == len(sizes)
+    assert not [copy for copy in HostPixels.copies if copy() is not None]
+    backward(model, embeds)
+    num_passes = 2 if image_side is ImageSide.TRAINED else 1
+    assert len(HostPixels.copies) == num_passes * len(sizes)
 
 
 def test_dropout_draws_the_same_in_both_passes():
