@@ -144,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> int:
     """Parses a command line and runs the command. Returns the exit status."""
+    if any(argument.partition("=")[0] == "--plugin" for argument in argv):
+        import_package()  # a plugin, which the parser asks for what it registers, imports it
     with package_not_initialized():
         from modeling_lotlip.commands import COMMANDS
 

@@ -28,7 +28,7 @@ import ray.data
 import torch
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from modeling_lotlip.data.images import SAFE_EXTENSIONS
+from modeling_lotlip.data.images import SAFE_EXTENSIONS, SAFE_FORMATS
 from modeling_lotlip.data.reader import RowInfo
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.encoder.arguments import LoadingArguments

@@ -16,7 +16,7 @@ tokens at a time (`--grad_cache_tokens`). Peak memory is that of the whole proce
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -33,12 +33,12 @@ from scaffold import (
 )
 
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
-from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.step import make_loss, parameter_groups, train_step
+from modeling_lotlip.training.batch import CaptionBatch, Texts
+from modeling_lotlip.training.dual_encoder import ContrastiveModel, ImageSide
+from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.step import ObjectiveLoss, StepOptions, parameter_groups, train_step
 from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
-
-Batch = dict[str, torch.Tensor]
 
 # Deciles of the tokens of short and long captions: all alike, or as in a collection with 46 tokens on average
 LENGTHS = {
@@ -89,35 +89,29 @@ def sample_captions(deciles: list[int], num_captions: int) -> tuple[torch.Tensor
     return input_ids, mask
 
 
-def sample_batch(args: StepArguments) -> Batch:
+def sample_batch(args: StepArguments) -> CaptionBatch:
     """Returns pixel values, and a short and a long caption of each image, of the lengths that are asked for."""
     pixel_values = torch.randn(args.images, 3, 224, 224)
     deciles = LENGTHS[args.lengths]
-    short_input_ids, short_mask = sample_captions(deciles["short"], args.images)
-    input_ids, mask = sample_captions(deciles["long"], args.images)
-    batch = {
-        "pixel_values": pixel_values,
-        "short_input_ids": short_input_ids,
-        "short_attention_mask": short_mask,
-        # of shape (images, 1, length): one long caption
-        "input_ids": input_ids[:, None],
-        "attention_mask": mask[:, None],
-    }
-    return {name: values.to(args.device) for name, values in batch.items()}
+    short = Texts(*sample_captions(deciles["short"], args.images)).to(args.device)
+    long = Texts(*sample_captions(deciles["long"], args.images)).to(args.device)
+    # of shape (images, 1, length): one long caption
+    long = Texts(long.input_ids[:, None], long.attention_mask[:, None])
+    return CaptionBatch({"pixel_values": pixel_values.to(args.device)}, short, long)
 
 
-def build_original_step(args: StepArguments) -> Callable[[Batch], None]:
+def build_original_step(args: StepArguments) -> Callable[[CaptionBatch], None]:
     """Returns a step with all captions padded to the context length in one batch, and with the image tower."""
     text_tower, image_tower = build_original(args.layers, args.device)
     text_tower.train()
     optimizer = torch.optim.AdamW(text_tower.parameters(), lr=1e-5)
 
-    def step(batch: Batch) -> None:
+    def step(batch: CaptionBatch) -> None:
         with torch.no_grad():
-            image_embeds = torch.nn.functional.normalize(image_tower(batch["pixel_values"]), dim=-1)
-        padding = (0, batch["input_ids"].shape[-1] - batch["short_input_ids"].shape[-1])
-        short_input_ids = torch.nn.functional.pad(batch["short_input_ids"], padding)
-        input_ids = torch.cat([short_input_ids, batch["input_ids"][:, 0]])
+            image_embeds = torch.nn.functional.normalize(image_tower(batch.images["pixel_values"]), dim=-1)
+        padding = (0, batch.long.input_ids.shape[-1] - batch.short.input_ids.shape[-1])
+        short_input_ids = torch.nn.functional.pad(batch.short.input_ids, padding)
+        input_ids = torch.cat([short_input_ids, batch.long.input_ids[:, 0]])
         text_features = text_tower(input_ids, (input_ids > 0).long())
         text_embeds = torch.nn.functional.normalize(text_features, dim=-1)
         short_embeds, long_embeds = text_embeds.chunk(2)
@@ -132,19 +126,19 @@ def build_original_step(args: StepArguments) -> Callable[[Batch], None]:
 
 def build_our_step(args: StepArguments, precision: str) -> Callable[..., None]:
     """Returns the step of `lotlip train`."""
-    model = ContrastiveModel(build_lotlip(args.layers, args.device))
+    model = ContrastiveModel(build_lotlip(args.layers, args.device), ObjectiveLoss(OBJECTIVES["lotlip"]))
     model.model.vision_model.requires_grad_(False)
+    model.image_side = ImageSide.FROZEN
     model.train()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=True)
     # a precision that accelerate is given is that of the whole process: here each variant has one
     accelerator = Accelerator(cpu=args.device == "cpu")
     device_type = args.device.split(":")[0]
     dtype = getattr(torch, precision)
-    loss = make_loss("lotlip")
 
-    def step(batch: Batch, tokens_per_chunk: int | None = None) -> None:
+    def step(batch: CaptionBatch, tokens_per_chunk: int | None = None) -> None:
         with torch.autocast(device_type, dtype, enabled=precision != "float32"):
-            train_step(model, batch, optimizer, loss, accelerator, tokens_per_chunk=tokens_per_chunk)
+            train_step(model, batch, optimizer, accelerator, StepOptions(tokens_per_chunk))
 
     return step
 
@@ -152,8 +146,8 @@ def build_our_step(args: StepArguments, precision: str) -> Callable[..., None]:
 def build_variants(args: StepArguments) -> dict[str, Callable[[], None]]:
     """Returns a step of each variant by its name."""
     batch = sample_batch(args)
-    cached = {name: values for name, values in batch.items() if name != "pixel_values"}
-    cached["vision_output"] = torch.randn(args.images, 768, device=args.device)
+    features = torch.randn(args.images, 768, device=args.device)
+    cached = replace(batch, images={}, image_features=features)
     steps = {}
     variants = {}
     for name in args.variants:

@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from .plugins import find_plugins, load_plugin
+
 
 # The names of precisions that other libraries use, and PyTorch's for each
 DTYPES = {name: name for name in ("float32", "float16", "bfloat16")}
@@ -328,6 +330,10 @@ def parse(
     ```"""
     args = sys.argv[1:] if args is None else args
     prog = prog or Path(sys.argv[0]).name
+    if any(field.name == "plugin" for cls in arguments for field in fields(cls)):
+        with exit_on_error(prog):
+            for path in find_plugins(args):
+                load_plugin(path)  # what it registers is a choice of other arguments
     parsed = tyro.cli(
         to_tyro(arguments),
         prog=prog,
