@@ -206,8 +206,16 @@ class LotlipTokenWiseModel(LotlipModel):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
         """
-        Embeds each token of texts of shape `(texts, length)`. Returns embeddings of shape `(texts, length, dim)`,
-        normalized in float32, zero at padding.
+        Embeds each token of texts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(texts, length)`):
+                The texts, padded on the right.
+            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
+                1 for tokens, 0 for padding.
+
+        Returns:
+            `torch.Tensor` of shape `(texts, length, dim)`: normalized in float32, zero at padding.
         """
         # of the text tower, which is not called without a mask
         self.text_model.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
@@ -222,8 +230,14 @@ class LotlipTokenWiseModel(LotlipModel):
 
     def get_image_token_embeds(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         """
-        Embeds `[CLS]` and each patch of images of shape `(images, num_channels, height, width)`. Returns embeddings of
-        shape `(images, image_length, dim)`, normalized in float32.
+        Embeds `[CLS]` and each patch of images.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(images, num_channels, height, width)`):
+                The images, as the image processor makes them.
+
+        Returns:
+            `torch.Tensor` of shape `(images, image_length, dim)`: normalized in float32.
         """
         last_hidden_state = self.vision_model(pixel_values, **kwargs).last_hidden_state
         return normalize(self.visual_projection(last_hidden_state).float(), dim=-1)

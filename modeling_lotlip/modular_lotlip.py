@@ -197,7 +197,15 @@ class LotlipImageProcessor(CLIPImageProcessor):
         raise AttributeError("The library's default is enough")
 
     def center_crop(self, image: "torch.Tensor", size: SizeDict, **kwargs) -> "torch.Tensor":
-        """Crops images of shape `(..., height, width)` to their center, and pads those that are smaller."""
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`torch.Tensor` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
         rows, columns = get_crop_box(*image.shape[-2:], size)
         return TorchvisionBackend.center_crop(self, image[..., rows, columns], size, **kwargs)
 
@@ -211,7 +219,15 @@ class LotlipImageProcessorPil(CLIPImageProcessorPil):
         raise AttributeError("The library's default is enough")
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
-        """Crops images of shape `(..., height, width)` to their center, and pads those that are smaller."""
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`np.ndarray` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
         rows, columns = get_crop_box(*image.shape[-2:], size)
         return PilBackend.center_crop(self, image[..., rows, columns], size, **kwargs)
 
