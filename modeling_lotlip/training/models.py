@@ -44,9 +44,12 @@ SMALL_TOWER = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "intermediate_size": 512,
+    "intermediate_size": 256,
     "initializer_range": 0.1,
 }
+# In pixels. A thing of a scene lies in one to four patches of this side; of 8 pixels there are so many that two layers
+# learn late what they are parts of.
+SMALL_PATCH_SIZE = 16
 
 # The words of a new tokenizer, and their characters
 MAX_VOCAB_SIZE = 8192
@@ -138,7 +141,7 @@ def load_towers_or_new(
         if text_name is None:
             text |= SMALL_TOWER | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
             text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        vision = SMALL_TOWER | {"patch_size": 8} if vision_name is None else {}
+        vision = SMALL_TOWER | {"patch_size": SMALL_PATCH_SIZE} if vision_name is None else {}
         image_size = args.image_size or (64 if vision_name is None else find_used_size(vision_name))
         if image_size is not None:
             vision["image_size"] = image_size
