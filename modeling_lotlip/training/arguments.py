@@ -136,6 +136,13 @@ class ObjectiveArguments(Arguments):
         "https://arxiv.org/abs/2205.13147). Default: those of the model that is trained further.",
         least=1,
     )
+    distill_weight: float = compared(
+        0.0,
+        "Keep images and short captions near where the model that is trained further has them: the weight of the "
+        "squared error of their embeddings in the loss.",
+        least=0,
+        requires="model_name_or_path",
+    )
     keep_duplicate_negatives: bool = compared(False, "Contrast images whose short captions are the same, too.")
 
     def __post_init__(self):
@@ -154,6 +161,8 @@ class ObjectiveArguments(Arguments):
             self.short_captions = objective.short_captions
         if self.num_long_captions is None:
             self.num_long_captions = objective.num_long_captions
+        if self.distill_weight > 0 and self.short_captions == "none":
+            raise ValueError("--distill_weight is for short captions, too: leave out --short_captions none.")
         if self.keep_duplicate_negatives and self.short_captions == "none":
             raise ValueError("--keep_duplicate_negatives has no effect with --short_captions none: leave it out.")
 

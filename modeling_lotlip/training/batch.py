@@ -79,12 +79,15 @@ class CaptionBatch:
         long (`Texts`, *optional*): Its long captions, `(rows, captions, length)`.
         image_features (`torch.Tensor` of shape `(rows, ...)`, *optional*):
             What the frozen part of the image side gave of them before: see `image_features.py`.
+        start_short (`Texts`, *optional*):
+            The short captions, truncated for the model that the training starts from: see `distillation.py`.
     """
 
     images: dict[str, torch.Tensor]
     short: Texts
     long: Texts | None = None
     image_features: torch.Tensor | None = None
+    start_short: Texts | None = None
 
     def __len__(self) -> int:
         return len(self.short)

@@ -39,6 +39,7 @@ from ..encoder.preprocessing import Preprocessing
 from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
 from .arguments import TrainArguments
+from .distillation import StartModel
 from .dual_encoder import check_dual_encoder
 from .objectives import OBJECTIVES, Objective
 
@@ -73,6 +74,14 @@ def build_model(
     The dual encoder to train, what is not trained frozen, and its processor, whose tokenizer has the limit of texts;
     without a tokenizer the words of the captions are the vocabulary. Raises a `ValueError` if it does not fit `args`.
     """
+    model, processor, _ = build_model_and_start(args, dataset, reader)
+    return model, processor
+
+
+def build_model_and_start(
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
+) -> tuple[PreTrainedModel, ProcessorMixin, StartModel | None]:
+    """The same as [`build_model`], and a copy of the model before it is changed, if it is to be a teacher."""
     if args.model_name_or_path is not None:
         # trained in float32, whatever the weights are stored in
         loading = LoadingArguments(device="cpu", trust_remote_code=args.trust_remote_code)
@@ -86,6 +95,9 @@ def build_model(
     check_corners(args, model)
     if args.no_corner_attention_mask:
         model.config.text_config.corner_attention_mask = False
+    start = None
+    if args.distill_weight > 0:
+        start = StartModel.copy(model, find_limit(model, processor))
     model = convert_model(model, OBJECTIVES[args.objective])
     limit_texts(model, processor, args.max_length)
     if args.matryoshka_dims is not None:
@@ -101,7 +113,7 @@ def build_model(
     if args.gradient_checkpointing:
         # its older name is deprecated, and all that transformers 5.21 knows
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-    return model, processor
+    return model, processor, start
 
 
 def check_corners(args: TrainArguments, model: PreTrainedModel) -> None:
@@ -346,7 +358,7 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
     tokenizer = processor.tokenizer
     num_positions = count_positions(model, find_family(model.config))
     if max_length is None:
-        max_length = min(tokenizer.model_max_length, num_positions or tokenizer.model_max_length)
+        max_length = find_limit(model, processor)
     if max_length <= tokenizer.num_special_tokens_to_add():
         raise ValueError(f"`--max_length {max_length}` leaves no room for a text with its special tokens: raise it.")
     if num_positions is not None and max_length > num_positions:
@@ -357,6 +369,15 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
     if "max_length" in get_text_kwargs(processor) or "max_length" in tokenizer.init_kwargs:
         tokenizer.init_kwargs["max_length"] = max_length  # goes before what the class of the processor says
+
+
+def find_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
+    """The tokens of a text by the tokenizer, or as many as there are positions."""
+    limit = processor.tokenizer.model_max_length
+    num_positions = count_positions(model, find_family(model.config))
+    if num_positions is None:
+        return limit
+    return min(limit, num_positions)
 
 
 def stretch_positions(model: PreTrainedModel, max_length: int) -> None:

@@ -33,9 +33,10 @@ from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
 from .arguments import TrainArguments
+from .distillation import Teacher
 from .dual_encoder import ContrastiveModel, freeze_unused, inspect_image_side
 from .image_features import FeatureCache
-from .models import build_model, find_image_size
+from .models import build_model_and_start, find_image_size
 from .objectives import OBJECTIVES
 from .order import BatchSampler, StreamBatchSampler
 from .plan import Plan, count_steps
@@ -72,6 +73,7 @@ class Training:
         optimizer (`torch.optim.Optimizer`): The optimizer.
         schedule (`Callable`): The learning rate of each step.
         state (`TrainingState`): Where it is.
+        teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
     """
 
     args: TrainArguments
@@ -85,6 +87,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
     state: outputs.TrainingState
+    teacher: Teacher | None = None
     # what became of the rows that this process has read since the start
     counts: SampleCounts = field(default_factory=SampleCounts)
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
@@ -98,7 +101,8 @@ class Training:
     @property
     def step_options(self) -> StepOptions:
         """How steps are taken."""
-        return StepOptions(self.args.grad_cache_tokens, self.args.max_grad_norm)
+        args = self.args
+        return StepOptions(args.grad_cache_tokens, args.max_grad_norm, self.teacher, args.distill_weight)
 
 
 def start_processes(args: TrainArguments) -> Accelerator:
@@ -417,15 +421,20 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         [`Training`]: ready for its next step.
     """
     data, evaluation_data = load_data(args, accelerator)
-    model, processor = build_model(args, data.dataset, data.reader)
+    model, processor, start = build_model_and_start(args, data.dataset, data.reader)
     has_long_captions = data.reader.has_long_captions and args.num_long_captions > 0
     trained = make_trained_model(args, model, processor, has_long_captions)
     loader = make_loader(args, data, processor, accelerator)
+    teacher = None
+    if start is not None:
+        teacher = Teacher(start, trained, accelerator)
+        loader.collate_fn.start_length = start.max_length
     plan = make_plan(args, accelerator, data, loader, trained)
     optimizer, schedule = make_optimizer(args, plan, trained)
     outputs.check_room(args, model)
     settings = plan.compared_on_resume(args)
     settings["processor"] = hash_processor(processor)
+    settings["start_model"] = start is not None and hash_weights(start.model)
     settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
     state = find_state(plan, checkpoint, settings)
     features = FeatureCache(
@@ -466,6 +475,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         optimizer=optimizer,
         schedule=schedule,
         state=state,
+        teacher=teacher,
     )
 
 

@@ -340,18 +340,25 @@ class SampleCollator:
     each padded to its longest.
     """
 
-    def __init__(self, processor: ProcessorMixin, are_cropped: bool = False):
+    def __init__(self, processor: ProcessorMixin, are_cropped: bool = False, start_length: int | None = None):
+        """
+        Args:
+            processor (`ProcessorMixin`): The processor.
+            are_cropped (`bool`, *optional*, defaults to `False`): Whether images are crops of their final size.
+            start_length (`int`, *optional*): The tokens of a text that the start model reads, if it is a teacher.
+        """
         self.preprocessing = Preprocessing(processor)
+        self.start_length = start_length
         self.image_options = {}
         if are_cropped:
             self.image_options["do_resize"] = False
             if hasattr(processor.image_processor, "do_center_crop"):
                 self.image_options["do_center_crop"] = False
 
-    def tokenize(self, texts: list[str]) -> Texts:
+    def tokenize(self, texts: list[str], max_length: int | None = None) -> Texts:
         """Captions (texts, length), their mask of ones where padding is read too, and zero for an absent caption."""
-        tokens, truncated = self.preprocessing.tokenize(texts)
-        if any(truncated):
+        tokens, truncated = self.preprocessing.tokenize(texts, max_length)
+        if any(truncated) and max_length is None:
             warn_of_truncation(self.preprocessing.max_length)
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
@@ -365,7 +372,11 @@ class SampleCollator:
             images = self.preprocessing.prepare_images([sample.image for sample in samples], **self.image_options)
         else:
             features = torch.stack([sample.image_features for sample in samples])
-        short = self.tokenize([sample.short_caption for sample in samples])
+        short_captions = [sample.short_caption for sample in samples]
+        short = self.tokenize(short_captions)
+        start_short = None
+        if self.start_length is not None:
+            start_short = self.tokenize(short_captions, self.start_length)
         long = None
         long_captions = []
         for sample in samples:
@@ -375,7 +386,7 @@ class SampleCollator:
             sizes = (len(samples), -1)
             long = Texts(texts.input_ids.unflatten(0, sizes), texts.attention_mask.unflatten(0, sizes))
         outcomes = [sample.outcome for sample in samples if sample.outcome is not None]
-        return CaptionBatch(images, short, long, features), outcomes
+        return CaptionBatch(images, short, long, features, start_short), outcomes
 
 
 @cache

@@ -15,6 +15,7 @@ from torch import nn
 from ..losses.global_loss import BatchLoss, Term, check_weights, global_loss, share_parameter
 from ..losses.pairs import concatenate
 from .batch import CaptionBatch, count_image_tokens, make_as_many, select_groups, sort_batch, split_by_length
+from .distillation import Teacher
 from .dual_encoder import BatchEmbeds, ContrastiveModel
 from .objectives import Objective
 from .processes import gather_max
@@ -92,7 +93,11 @@ class ObjectiveLoss(nn.Module):
         return torch.func.functional_call(self.module, parameters, arguments, scalars)
 
     def forward(
-        self, embeds: BatchEmbeds, short_groups: torch.Tensor | None = None, **scalars: torch.Tensor
+        self,
+        embeds: BatchEmbeds,
+        short_groups: torch.Tensor | None = None,
+        terms: Mapping[str, tuple[float, Term]] | None = None,
+        **scalars: torch.Tensor,
     ) -> BatchLoss:
         """
         The loss of the embeddings of this process, `(rows, ...)`, and those of all others.
@@ -100,6 +105,7 @@ class ObjectiveLoss(nn.Module):
         Args:
             embeds (`BatchEmbeds`): The embeddings by name.
             short_groups (`torch.LongTensor` of shape `(rows,)`, *optional*): Equal where short captions are.
+            terms (`dict`, *optional*): Terms beside those of the objective: see [`global_loss`].
             scalars (`torch.Tensor` of one element): `logit_scale` (no logarithm), and `logit_bias` if there is one.
 
         Returns:
@@ -113,7 +119,7 @@ class ObjectiveLoss(nn.Module):
             short_weight=self.options.short_weight,
             long_weight=self.options.long_weight,
             matryoshka_dims=self.options.matryoshka_dims,
-            terms=self.terms,
+            terms={**self.terms, **(terms or {})},
             **scalars,
         )
 
@@ -185,10 +191,14 @@ class StepOptions:
         tokens_per_chunk (`int`, *optional*):
             That many tokens of captions and images are embedded at a time, and again in the backward pass.
         max_grad_norm (`float`, *optional*, defaults to 1.0): The norm that gradients are clipped to; 0: none.
+        teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
+        distill_weight (`float`, *optional*, defaults to 0.0): The weight of the error against it.
     """
 
     tokens_per_chunk: int | None = None
     max_grad_norm: float = 1.0
+    teacher: Teacher | None = None
+    distill_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -266,7 +276,10 @@ def train_step(
     with accelerator.accumulate(model):
         embeds = embed_batch(model, batch, sizes, recompute=options.tokens_per_chunk is not None)
         groups = batch.group_short_captions().to(accelerator.device)
-        losses = trained.loss(embeds, groups, **trained.scalars)
+        terms = {}
+        if options.teacher is not None:
+            terms["distill"] = (options.distill_weight, options.teacher.make_term(batch, sizes))
+        losses = trained.loss(embeds, groups, terms, **trained.scalars)
         accelerator.backward(losses.loss)
         if not accelerator.sync_gradients:
             return StepResult(losses)
