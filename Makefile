@@ -61,8 +61,8 @@ versions: $(VENV)/.installed
 	$(BIN)/python -m pytest -m versions tests/test_versions.py
 	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
 		$(addprefix tests/test_,$(addsuffix .py, configuration_lotlip modeling_lotlip tokenization_lotlip \
-		image_processing_lotlip processing_lotlip pipeline)) $(addprefix tests/encoder/test_dual_encoders.py::test_, \
-		limits[align] same_numbers_as_by_hand[align])
+		image_processing_lotlip processing_lotlip pipeline)) $(addprefix tests/encoder/test_dual_encoder.py::test_, \
+		embeddings_are_those_of_a_plain_call[align] max_length_is_bound_by_the_positions_of_the_model[align])
 
 # lays the model out as transformers' own tree has it, checks it by the library's rules of structure, and runs its tests
 # and those that every model has in a copy of the installed transformers; the latter are in its sources only

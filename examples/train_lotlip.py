@@ -31,11 +31,13 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin, get_scheduler
 
+from modeling_lotlip import DualEncoder
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.losses import contrastive_loss, global_loss
+from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_small_model
 
@@ -195,22 +197,24 @@ class CaptionedImages(torch.utils.data.Dataset):
             "group": torch.tensor(int.from_bytes(digest[:7], "big")),
         }
 
-    def collate(self, samples: list[dict]) -> dict[str, torch.Tensor]:
+    def collate(self, samples: list[dict]) -> dict[str, dict[str, torch.Tensor] | torch.Tensor]:
         """
-        Returns the inputs of `ContrastiveModel`: pixels `(rows, channels, height, width)`, ids and masks of the short
-        captions `(rows, length)` and of the long ones `(rows, 1, length)`; and `short_groups` of shape `(rows,)`.
+        Returns `images`, such as pixels of shape `(rows, channels, height, width)`; ids and masks of the `short`
+        captions, `(rows, length)`, and of the `long` ones, `(rows, 1, length)`; and `short_groups` of shape `(rows,)`,
+        equal for equal short captions.
         """
-        batch = {}
-        for name in samples[0]["image"]:
-            batch[name] = torch.stack([sample["image"][name] for sample in samples])
+        names = samples[0]["image"]
+        images = {name: torch.stack([sample["image"][name] for sample in samples]) for name in names}
         padding = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0}
+        short = {}
+        long = {}
         for name, value in padding.items():
-            short = [sample["short"][name] for sample in samples]
-            batch[f"short_{name}"] = pad_sequence(short, batch_first=True, padding_value=value)
-            long = [sample["long"][name] for sample in samples]
-            batch[name] = pad_sequence(long, batch_first=True, padding_value=value)[:, None]
-        batch["short_groups"] = torch.stack([sample["short"]["group"] for sample in samples])
-        return batch
+            tokens = [sample["short"][name] for sample in samples]
+            short[name] = pad_sequence(tokens, batch_first=True, padding_value=value)
+            tokens = [sample["long"][name] for sample in samples]
+            long[name] = pad_sequence(tokens, batch_first=True, padding_value=value)[:, None]  # one of each image
+        groups = torch.stack([sample["short"]["group"] for sample in samples])
+        return {"images": images, "short": short, "long": long, "short_groups": groups}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -338,8 +342,7 @@ def evaluate(
         `dict[str, float]`: recalls in %, and more; empty on all processes but the main one.
     """
     return evaluate_retrieval(
-        model,
-        processor,
+        DualEncoder(model, processor),
         rows,
         CaptionArguments(args.caption_column, args.long_captions_column),
         image_column=args.image_column,
@@ -357,7 +360,7 @@ def save(output_dir: Path, model: PreTrainedModel, processor: ProcessorMixin, re
 
 def compute_loss(
     model: torch.nn.Module,
-    batch: dict[str, torch.Tensor],
+    batch: dict[str, dict | torch.Tensor],
     args: argparse.Namespace,
     accelerator: Accelerator,
 ) -> torch.Tensor:
@@ -366,25 +369,24 @@ def compute_loss(
 
     Args:
         model (`torch.nn.Module`): A prepared `ContrastiveModel`.
-        batch (`dict[str, torch.Tensor]`): What `collate` makes of the rows of this process.
+        batch (`dict[str, dict | torch.Tensor]`): What `collate` makes of the rows of this process.
         args (`argparse.Namespace`): Have the weights of short and long captions.
         accelerator (`Accelerator`): Has prepared the model.
 
     Returns:
         `torch.Tensor` of shape `()`: the mean over slots (short captions, long ones, each corner token) by weight.
     """
-    short_groups = batch.pop("short_groups")
-    image_embeds, text_embeds = model(**batch)
-    loss, _ = global_loss(
+    embeds = model(CaptionBatch(batch["images"], Texts(**batch["short"]), Texts(**batch["long"])))
+    losses = global_loss(
         contrastive_loss,
-        image_embeds,
-        text_embeds,
-        short_groups=short_groups,  # images with the same short caption are no negatives there
+        embeds.images,
+        embeds,  # of captions: `short`, `long` and `corners`
+        short_groups=batch["short_groups"],  # images with the same short caption are no negatives there
         short_weight=args.short_loss_weight,
         long_weight=args.long_loss_weight,
-        logit_scale=accelerator.unwrap_model(model).scalars["logit_scale"].exp(),
+        logit_scale=accelerator.unwrap_model(model).scalars["logit_scale"],
     )
-    return loss
+    return losses.loss
 
 
 def main() -> None:
@@ -426,8 +428,7 @@ def main() -> None:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            # as in the paper: the temperature stays at 1/100 or more
-            accelerator.unwrap_model(model).scalars["logit_scale"].data.clamp_(0, math.log(100))
+            accelerator.unwrap_model(model).clamp_temperature()  # as in the paper: it stays at 1/100 or more
             step += 1
             progress.update()
             progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)

@@ -29,7 +29,7 @@ from modeling_lotlip import (
     LotlipTokenWiseModel,
 )
 from modeling_lotlip.encoder.arguments import InferenceArguments
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.utils.addresses import listen
@@ -112,9 +112,9 @@ def model_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model_and_processor(model_dir):
+def encoder(model_dir) -> DualEncoder:
     """That model as commands load it, which tests leave as it is."""
-    return load_model(str(model_dir), InferenceArguments(device="cpu"))
+    return load_encoder(str(model_dir), InferenceArguments(device="cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,24 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.utils import logging
 
 from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.modeling_lotlip import (
+    LotlipCaptionEmbeddings,
     LotlipModel,
     LotlipTextModel,
     LotlipTextModelWithProjection,
+    LotlipVisionModel,
     image_text_contrastive_loss,
 )
 from tests.conftest import SHARED, tiny_config
 
 
-WIDTH, VOCAB_SIZE, IMAGE_SIZE = 32, 64, 32  # of `tiny_config`
+# Of `tiny_config`
+WIDTH = 32
+VOCAB_SIZE = 64
+IMAGE_SIZE = 32
 
 
 # Fresh models. At an initializer range of 0.02 all texts of such small models embed nearly alike.
@@ -126,7 +132,8 @@ def seen_by_gradient(model, length, padding=0):
     embeds = torch.randn(1, length + padding, WIDTH, generator=torch.Generator().manual_seed(1), requires_grad=True)
     attention_mask = torch.tensor([[1] * length + [0] * padding])
     outputs = model(inputs_embeds=embeds, attention_mask=attention_mask, output_corner_tokens=True)
-    states, inputs = outputs.last_hidden_state, [embeds]
+    states = outputs.last_hidden_state
+    inputs = [embeds]
     if outputs.corner_hidden_states is not None:
         states = torch.cat([states[:, :1], outputs.corner_hidden_states, states[:, 1:]], dim=1)
         inputs.append(model.embeddings.corner_tokens)
@@ -143,7 +150,8 @@ def seen_by_gradient(model, length, padding=0):
 @pytest.mark.parametrize("is_masked", [True, False])
 @pytest.mark.parametrize("num_corner_tokens", [0, 1, 3])
 def test_who_sees_whom(num_corner_tokens, is_masked):
-    length, padding = 4, 2
+    length = 4
+    padding = 2
     for attn_implementation in ("eager", "sdpa"):
         model = new_text_model(num_corner_tokens, num_hidden_layers=1, corner_attention_mask=is_masked)
         model.set_attn_implementation(attn_implementation)
@@ -195,7 +203,8 @@ def test_backends_that_cannot_hide_corner_tokens_refuse():
 
 def test_positions_leave_room_for_the_corner_tokens():
     """With positions given and no corners computed, any number of corners is a BERT."""
-    plain, model = new_text_model(0), new_text_model(3)
+    plain = new_text_model(0)
+    model = new_text_model(3)
     model.load_state_dict(plain.state_dict(), strict=False)
     captions = pad(random_captions(4))
     positions = torch.arange(captions["input_ids"].shape[1])[None]
@@ -216,7 +225,8 @@ def test_half_precision(tmp_path, dtype):
     half = LotlipModel.from_pretrained(tmp_path, dtype=dtype)
     inputs = {**pad(random_captions(6)), "pixel_values": random_images(6), "return_loss": True}
     with torch.no_grad():
-        expected, outputs = model(**inputs), half(**inputs)
+        expected = model(**inputs)
+        outputs = half(**inputs)
     assert outputs.text_embeds.dtype == outputs.image_embeds.dtype == dtype
     for name in ("text_embeds", "image_embeds"):
         assert nn.functional.cosine_similarity(outputs[name].float(), expected[name]).min() > 0.999
@@ -226,11 +236,13 @@ def test_half_precision(tmp_path, dtype):
 
 def test_the_loss_under_autocast_is_that_of_float32():
     """Of the towers' bfloat16 outputs; the gradients of bfloat16 logits are off by some hundredths."""
-    model, captions = new_model(vision_projection_dim=WIDTH), 5
-    inputs = {**pad(random_captions(captions)), "pixel_values": random_images(captions), "return_loss": True}
+    model = new_model(vision_projection_dim=WIDTH)
+    batch_size = 5
+    inputs = {**pad(random_captions(batch_size)), "pixel_values": random_images(batch_size), "return_loss": True}
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(**inputs)
-        text, image = outputs.text_model_output, outputs.vision_model_output.pooler_output
+        text = outputs.text_model_output
+        image = outputs.vision_model_output.pooler_output
     assert text.pooler_output.dtype == image.dtype == torch.bfloat16
     leaves = [x.detach().float().requires_grad_() for x in (text.pooler_output, text.corner_pooler_output, image)]
     texts = nn.functional.normalize(torch.cat([leaves[0][:, None], leaves[1]], dim=1), dim=-1)
@@ -266,13 +278,16 @@ def plain_loss(image_embeds, text_embeds, present, scale):
         for row in rows:
             total += 0.5 * (logits[row, rows].logsumexp(0) + logits[rows, row].logsumexp(0)) - logits[row, row]
         losses.append(total / len(rows))
-    return float(sum(losses) / len(losses)) if losses else 0.0
+    if not losses:
+        return 0.0
+    return float(sum(losses) / len(losses))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_is_the_plain_one(seed):
     generator = torch.Generator().manual_seed(seed)
-    batch_size, slots = 6, 4
+    batch_size = 6
+    slots = 4
     image_embeds = nn.functional.normalize(torch.randn(batch_size, 8, generator=generator), dim=-1)
     text_embeds = nn.functional.normalize(torch.randn(batch_size, slots, 8, generator=generator), dim=-1)
     present = torch.rand(batch_size, slots, generator=generator) > 0.4
@@ -285,7 +300,8 @@ def test_loss_is_the_plain_one(seed):
     assert loss.item() == pytest.approx(expected, abs=1e-5)
     loss.backward()
     assert image_embeds.grad.isfinite().all()
-    assert not text_embeds.grad[~present].any() and text_embeds.grad[:, :2][present[:, :2]].any()
+    assert not text_embeds.grad[~present].any()
+    assert text_embeds.grad[:, :2][present[:, :2]].any()
 
 
 def embed_alone(model, caption, output_corner_tokens):
@@ -313,17 +329,24 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
             long[image][2] = None
 
     absent = torch.zeros(num_corner_tokens + 1, WIDTH)
-    expected, present = [], []
+    expected = []
+    present = []
     with torch.no_grad():
         for image in range(batch_size):
-            slots = [absent[:1] if short[image] is None else embed_alone(model, short[image], False)]
+            slots = [absent[:1]]
+            if short[image] is not None:
+                slots = [embed_alone(model, short[image], False)]
             there = [short[image] is not None]
             for caption in long[image]:
-                slots.append(absent if caption is None else embed_alone(model, caption, True))
+                if caption is None:
+                    slots.append(absent)
+                else:
+                    slots.append(embed_alone(model, caption, True))
                 there.extend([caption is not None] * (num_corner_tokens + 1))
             expected.append(torch.cat(slots))
             present.append(there)
-    expected, present = torch.stack(expected), torch.tensor(present)
+    expected = torch.stack(expected)
+    present = torch.tensor(present)
 
     pixel_values = random_images(batch_size)
     inputs = pad([caption for image in range(batch_size) for caption in [short[image], *long[image]]])
@@ -341,17 +364,19 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
 
 @pytest.mark.parametrize("num_corner_tokens", [0, 2])
 def test_one_caption_per_image(num_corner_tokens):
-    model, captions = new_model(num_corner_tokens, vision_projection_dim=WIDTH), random_captions(4)
+    model = new_model(num_corner_tokens, vision_projection_dim=WIDTH)
+    captions = random_captions(4)
     captions[1] = None
     inputs = {**pad(captions), "pixel_values": random_images(4)}
     outputs = model(**inputs, return_loss=True)
     with torch.no_grad():
-        slots = torch.stack(
-            [
-                torch.zeros(num_corner_tokens + 1, WIDTH) if caption is None else embed_alone(model, caption, True)
-                for caption in captions
-            ]
-        )
+        slots = []
+        for caption in captions:
+            if caption is None:
+                slots.append(torch.zeros(num_corner_tokens + 1, WIDTH))
+            else:
+                slots.append(embed_alone(model, caption, True))
+        slots = torch.stack(slots)
         assert_close(model(**inputs).logits_per_text, outputs.logits_per_text)
         assert model(**inputs).loss is None
     assert_close(outputs.text_embeds.detach(), slots[:, 0])
@@ -365,7 +390,8 @@ def test_one_caption_per_image(num_corner_tokens):
 
 def test_no_contrast_is_no_loss():
     """A batch in which no slot has two pairs has the loss 0 and gradients without NaN."""
-    model, captions = new_model(), random_captions(3)
+    model = new_model()
+    captions = random_captions(3)
     outputs = model(**pad([captions[0], None, None]), pixel_values=random_images(3), return_loss=True)
     outputs.loss.backward()
     assert outputs.loss.item() == 0
@@ -394,14 +420,206 @@ def test_wrong_inputs_are_named(inputs, match):
         new_model()(**{"pixel_values": random_images(2), **inputs})
 
 
+@pytest.mark.parametrize("output_corner_tokens", [True, False])
+@pytest.mark.parametrize("shape", [(2, 1, 5, 5), (2, 5, 5)])
+def test_masks_of_other_shapes_than_that_of_padding_are_refused(shape, output_corner_tokens):
+    mask = torch.ones(shape)
+    with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):
+        new_model().get_text_features(IDS[:, 0], mask, output_corner_tokens=output_corner_tokens)
+    with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):
+        new_model()(IDS[:, 0], random_images(2), mask)
+
+
+def test_padding_without_a_mask_is_a_warning(caplog):
+    """The library's own: such texts have other embeddings."""
+    model = new_model()
+    captions = pad([torch.ones(4, dtype=torch.long), torch.ones(2, dtype=torch.long)])
+    logging.get_logger("transformers").warning_once.cache_clear()
+    with torch.no_grad():
+        model.get_text_features(**captions)
+        model.get_text_features(captions["input_ids"][:1])
+        assert not caplog.records
+        model.get_text_features(captions["input_ids"])
+    assert "passing in an `attention_mask`" in caplog.text
+
+
+# ---- embed_images and embed_captions, which forward and training call
+
+
+def captions_of_own_lengths(batch_size=4, num_long_captions=2):
+    """Short and long captions, each padded to its own length; one short and one long caption are absent."""
+    short = [None, *random_captions(batch_size - 1, high=6)]
+    long = random_captions(batch_size * num_long_captions, low=6, high=14, seed=1)
+    long[1] = None
+    inputs = {f"short_{name}": tensor for name, tensor in pad(short).items()}
+    for name, tensor in pad(long).items():
+        inputs[f"long_{name}"] = tensor.unflatten(0, (batch_size, num_long_captions))
+    return inputs, short, long
+
+
+def test_captions_are_embedded_by_name():
+    model = new_model()
+    inputs, short, long = captions_of_own_lengths()
+    with torch.no_grad():
+        captions = model.embed_captions(**inputs)
+        for row, caption in enumerate(short):
+            if caption is not None:
+                assert_close(captions.short[row], embed_alone(model, caption, False)[0])
+        for index, caption in enumerate(long):
+            if caption is not None:
+                expected = embed_alone(model, caption, True)
+                assert_close(captions.long[index // 2, index % 2], expected[0])
+                assert_close(captions.corners[index // 2, index % 2], expected[1:])
+    assert captions.short_mask.tolist() == [False, True, True, True]
+    assert captions.long_mask.tolist() == [[True, False], [True, True], [True, True], [True, True]]
+    assert not captions.short[0].any()
+    assert not captions.long[0, 1].any()
+    assert not captions.corners[0, 1].any()
+
+
+def test_only_what_was_given_is_embedded():
+    model = new_model()
+    inputs, _, _ = captions_of_own_lengths()
+    short_alone = model.embed_captions(inputs["short_input_ids"], inputs["short_attention_mask"])
+    assert list(short_alone) == ["short", "short_mask"]
+    long_alone = model.embed_captions(long_input_ids=inputs["long_input_ids"])
+    assert sorted(long_alone) == ["corners", "long", "long_mask"]
+    assert long_alone.long_mask.all(), "without an attention mask no caption is absent"
+    assert new_model(num_corner_tokens=0).embed_captions(**inputs).corners is None
+
+
+def test_embeddings_are_of_length_1_in_float32_whatever_the_dtype():
+    model = new_model().to(torch.bfloat16)
+    inputs, _, _ = captions_of_own_lengths()
+    with torch.no_grad():
+        captions = model.embed_captions(**inputs)
+        images = model.embed_images(random_images(3))
+    for embeds in (captions.short[1:], captions.long[1:], captions.corners[1:], images):
+        assert embeds.dtype == torch.float32
+        assert_close(embeds.norm(dim=-1), torch.ones(embeds.shape[:-1]))
+
+
+def test_positions_and_types_of_one_kind_of_caption_go_to_it_alone():
+    model = new_model()
+    inputs, _, _ = captions_of_own_lengths()
+    types = torch.ones_like(inputs["long_input_ids"])
+    with torch.no_grad():
+        plain = model.embed_captions(**inputs)
+        typed = model.embed_captions(**inputs, long_token_type_ids=types)
+        expected = model.get_text_features(
+            inputs["long_input_ids"][1], inputs["long_attention_mask"][1], token_type_ids=types[1]
+        )
+    assert_close(typed.short, plain.short, atol=0)
+    assert_close(typed.long[1], nn.functional.normalize(expected.pooler_output, dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match"),
+    [
+        ({}, "`short_input_ids`, `long_input_ids` or both"),
+        ({"short_input_ids": torch.ones(2, 3, 5)}, r"`short_input_ids` .*\(batch_size, length\), got \(2, 3, 5\)"),
+        ({"long_input_ids": torch.ones(2, 5)}, r"`long_input_ids` .*\(batch_size, captions, length\), got \(2, 5\)"),
+    ],
+)
+def test_captions_of_a_wrong_shape_are_named(inputs, match):
+    with pytest.raises(ValueError, match=match):
+        new_model().embed_captions(**inputs)
+
+
+class TwoImageTowers(LotlipModel):
+    """Adds what a second image tower sees."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.second_tower = LotlipVisionModel(config.vision_config)
+        self.post_init()
+
+    def embed_images(self, pixel_values, **kwargs):
+        first = super().embed_images(pixel_values, **kwargs)
+        second = self.second_tower(pixel_values.flip(-1)).pooler_output
+        return nn.functional.normalize(first + second, dim=-1)
+
+
+class PooledCorners(LotlipModel):
+    """A long caption is the mean of its `[CLS]` and its corner tokens."""
+
+    def embed_captions(self, *args, **kwargs):
+        captions = super().embed_captions(*args, **kwargs)
+        if captions.long is not None:
+            pooled = captions.long + captions.corners.sum(dim=2)
+            captions.long = nn.functional.normalize(pooled, dim=-1)
+            captions.corners = None
+        return captions
+
+
+class WithoutCorners(LotlipModel):
+    """Embeds by the towers themselves, with nothing of what [`LotlipModel`] does."""
+
+    def embed_images(self, pixel_values, **kwargs):
+        return nn.functional.normalize(self.vision_model(pixel_values).pooler_output, dim=-1)
+
+    def embed_captions(self, short_input_ids=None, short_attention_mask=None, **kwargs):
+        embeds = {}
+        if short_input_ids is not None:
+            outputs = self.text_model(short_input_ids, short_attention_mask)
+            embeds["short"] = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            embeds["short_mask"] = torch.ones(len(short_input_ids), dtype=torch.bool)
+        if kwargs.get("long_input_ids") is not None:
+            ids = kwargs["long_input_ids"]
+            outputs = self.text_model(ids.flatten(0, 1), kwargs["long_attention_mask"].flatten(0, 1))
+            long = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            embeds["long"] = long.unflatten(0, ids.shape[:2])
+            embeds["long_mask"] = torch.ones(ids.shape[:2], dtype=torch.bool)
+        return LotlipCaptionEmbeddings(**embeds)
+
+
+@pytest.mark.parametrize("form", ["one caption", "several captions"])
+@pytest.mark.parametrize("model_class", [TwoImageTowers, PooledCorners, WithoutCorners])
+def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, form):
+    torch.manual_seed(0)
+    model = model_class(new_config()).eval()
+    batch_size = 4
+    num_captions = 3
+    captions = pad(random_captions(batch_size * num_captions))
+    if form == "one caption":
+        inputs = {name: tensor[:batch_size] for name, tensor in captions.items()}
+        named = {f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}
+    else:
+        inputs = {name: tensor.unflatten(0, (batch_size, num_captions)) for name, tensor in captions.items()}
+        named = {f"short_{name}": tensor[:, 0] for name, tensor in inputs.items()}
+        named |= {f"long_{name}": tensor[:, 1:] for name, tensor in inputs.items()}
+    pixel_values = random_images(batch_size)
+    outputs = model(**inputs, pixel_values=pixel_values, return_loss=True)
+
+    images = model.embed_images(pixel_values).detach()
+    embeds = model.embed_captions(**named)
+    slots = []
+    if embeds.short is not None:
+        slots.append(embeds.short)
+    for caption in range(embeds.long.shape[1]):
+        slots.append(embeds.long[:, caption])
+        if embeds.corners is not None:
+            slots.extend(embeds.corners[:, caption].unbind(1))
+    slots = torch.stack(slots, dim=1).detach()
+    scale = model.logit_scale.detach().exp()
+    expected = plain_loss(images, slots, torch.ones(slots.shape[:2], dtype=torch.bool), scale.double())
+    assert outputs.loss.item() == pytest.approx(expected, abs=1e-5)
+    assert_close(outputs.image_embeds.detach(), images)
+    assert_close(outputs.logits_per_text.detach(), slots[:, 0] @ images.T * scale, atol=1e-4)
+    if form == "several captions":
+        assert_close(outputs.text_embeds.detach(), slots)
+
+
 # ---- compilation, towers and words
 
 
 @pytest.mark.parametrize("form", ["one caption", "several captions"])
 def test_compiled_training_step(form):
     """The whole step in one graph, gradients included."""
-    inputs = pad(random_captions(4 if form == "one caption" else 12))
-    if form == "several captions":
+    if form == "one caption":
+        inputs = pad(random_captions(4))
+    else:
+        inputs = pad(random_captions(12))
         inputs = {name: x.unflatten(0, (4, -1)) for name, x in inputs.items()}
     inputs["pixel_values"] = random_images(4)
     model = new_model(vision_projection_dim=WIDTH).train()
@@ -416,7 +634,8 @@ def test_compiled_training_step(form):
 
 
 def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
-    model, captions = new_model(), pad(random_captions(3))
+    model = new_model()
+    captions = pad(random_captions(3))
     tower = LotlipTextModelWithProjection(model.config.text_config).eval()
     tower.load_state_dict({name: x for name, x in model.state_dict().items() if name.startswith("text_")})
     with torch.no_grad():

@@ -33,7 +33,7 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split
-    from ..encoder.models import describe_model, load_model
+    from ..encoder.dual_encoder import load_encoder
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
@@ -47,21 +47,24 @@ def run(
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
     rows = []
     for model_name in dict.fromkeys(models.model_name_or_path):
-        model, processor = load_model(model_name, models)
+        encoder = load_encoder(model_name, models)
+        encoder.check_single_embeddings()
         results = evaluate_zero_shot(
-            model,
-            processor,
+            encoder,
             dataset,
             class_names,
             classes.templates,
             data.image_column,
             classes.label_column,
             batch_size=models.batch_size,
-            max_length=models.max_length,
             num_workers=data.dataloader_num_workers,
         )
-        settings = describe_model(model_name, model, processor, models.max_length)
-        rows.append({"dataset": data.dataset_name or "scenes"} | settings | {"templates": classes.templates} | results)
+        rows.append(
+            {"dataset": data.dataset_name or "scenes"}
+            | encoder.describe()
+            | {"templates": classes.templates}
+            | results
+        )
 
     if state.is_main_process:
         table = format_classification(*rows)

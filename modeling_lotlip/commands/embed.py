@@ -31,8 +31,9 @@ def run(
 
     from ..data.loading import get_columns
     from ..data.reader import RowReader
-    from ..encoder.models import load_model
+    from ..encoder.dual_encoder import load_encoder
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model
+    from ..table.export import export_embeddings
 
     if store.only == "texts":
         refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")
@@ -49,18 +50,17 @@ def run(
             RowReader(get_columns(dataset), captions, image_column=None)
         except ValueError as error:
             raise ValueError(f"{error} Name one, or embed `--only images`.") from error
-    model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
+    encoder = load_encoder(model_arguments.model_name_or_path, model_arguments)
+    encoder.check_single_embeddings()
     table = embed_to_table(
-        model,
-        processor,
+        encoder,
         dataset,
         store,
         captions,
         data.image_column,
         batch_size=model_arguments.batch_size,
-        max_length=model_arguments.max_length,
         source=named,
-        notes=note_model(model, model_arguments.model_name_or_path),
+        notes=note_model(encoder),
     )
     if state.is_main_process:
         print(
@@ -68,4 +68,4 @@ def run(
             "{unreadable} images could not be read.".format(store.output_dir, **table.counts)
         )
         if store.output_file is not None:
-            print(f"{store.output_file} holds {table.export(store.output_file):,} embeddings.")
+            print(f"{store.output_file} holds {export_embeddings(table, store.output_file):,} embeddings.")

@@ -41,7 +41,7 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import load_split
-    from ..encoder.models import describe_model, load_model
+    from ..encoder.dual_encoder import load_encoder
     from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_table, load_benchmarks
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
@@ -57,13 +57,12 @@ def run(
 
     rows = []
     for model_name in dict.fromkeys(models.model_name_or_path):
-        model, processor = load_model(model_name, models, takes_tokens=True)
-        settings = describe_model(model_name, model, processor, models.max_length)
+        encoder = load_encoder(model_name, models)
+        settings = encoder.describe()
         settings["sub_caption_splitter"] = captions.sub_caption_splitter
         for name, dataset in datasets.items():
             results = evaluate_retrieval(
-                model,
-                processor,
+                encoder,
                 dataset,
                 captions,
                 caption_files,
@@ -73,7 +72,6 @@ def run(
                 # published numbers count one image for a text
                 group_equal_captions=retrieval.benchmark is None,
                 batch_size=models.batch_size,
-                max_length=models.max_length,
                 num_workers=data.dataloader_num_workers,
             )
             rows.append(describe_source(name, retrieval) | settings | results)

@@ -54,7 +54,7 @@ def run(
 
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
-    from ..encoder.models import load_model
+    from ..encoder.dual_encoder import load_encoder
     from ..evaluation.retrieval import embed_dataset
     from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity
     from ..utils.files import write_results
@@ -67,13 +67,12 @@ def run(
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     results = []
     for name in dict.fromkeys(models.model_name_or_path):
-        model, processor = load_model(name, models)
-        if models.max_length is not None:
-            processor.tokenizer.model_max_length = models.max_length
+        encoder = load_encoder(name, models)
+        encoder.check_single_embeddings()
         options = {"batch_size": models.batch_size, "num_workers": dataset.dataloader_num_workers}
-        embedded = embed_dataset(model, processor, data, reader, **options)
+        embedded = embed_dataset(encoder, data, reader, **options)
         options = {"seed": sensitivity.seed, "splitter": captions.sub_caption_splitter}
-        measured = measure_sensitivity(model, processor, embedded, sensitivity.num_tokens, **options)
+        measured = measure_sensitivity(encoder, embedded, sensitivity.num_tokens, **options)
         results.append({"model": name, **measured})
     tables = format_tables(results)
     print_tables(tables)

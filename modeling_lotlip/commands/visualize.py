@@ -47,7 +47,7 @@ def run(
     captions: CaptionArguments,
     caption_files: CaptionFileArguments,
 ) -> None:
-    from ..encoder.models import load_model
+    from ..encoder.dual_encoder import load_encoder
     from ..evaluation.explanation import explain, render_page
     from ..utils.sub_captions import split_sub_captions
 
@@ -61,9 +61,9 @@ def run(
 
     explanations = []
     for name in dict.fromkeys(models.model_name_or_path):
-        model, processor = load_model(name, loading)
-        options = {"max_length": loading.max_length, "splitter": captions.sub_caption_splitter}
-        explanations.append(explain(name, model, processor, text, image, **options))
+        encoder = load_encoder(name, loading)
+        encoder.check_single_embeddings()
+        explanations.append(explain(encoder, text, image, splitter=captions.sub_caption_splitter))
     page = render_page(explanations)
     (visualize.output_dir / "visualize.html").write_text(page, encoding="utf-8")
     print(f"The page is {visualize.output_dir / 'visualize.html'}.")

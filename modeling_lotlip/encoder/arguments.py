@@ -4,8 +4,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..utils.arguments import DTYPES, Arguments, argument, check_output_file
+from ..utils.plugins import load_plugin
 
 
 # How a number of a stored embedding can be stored
@@ -26,12 +28,19 @@ class LoadingArguments(Arguments):
 
     _argument_group_name = "model"
 
+    # of commands that have no such arguments
+    backend: ClassVar[str | None] = None
+    truncate_dim: ClassVar[int | None] = None
+
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    plugin: list[Path] = argument([], "Python files of your own that register models.", metavar="FILE")
     dtype: str = argument("float32", "The precision of the computation.", choices=tuple(DTYPES))
     device: str | None = argument(None, "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
     max_length: int | None = argument(None, "Truncate texts at this many tokens. Default: the model's limit.", least=3)
 
     def __post_init__(self):
+        for path in self.plugin:
+            load_plugin(path)
         super().__post_init__()
         self.dtype = DTYPES.get(self.dtype, self.dtype)
 
@@ -42,7 +51,7 @@ class InferenceArguments(LoadingArguments):
 
     dtype: str = argument(
         "float32",
-        "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16.",
+        "The precision of the computation. int8 is for a CPU, by OpenVINO.",
         choices=PRECISIONS,
     )
     backend: str | None = argument(

@@ -1,37 +1,50 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""From rows to embeddings: [`RowCollator`] and [`collate_rows`] read batches of rows, [`embed_rows`] embeds them."""
+"""
+From rows to embeddings: a [`RowCollator`] prepares rows, [`collate_rows`] does so in several processes, and
+[`embed_rows`] embeds what they have prepared.
+"""
 
-import hashlib
 import logging
 import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, groupby, islice
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch.distributed
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+from PIL import Image
 
-from ..data.images import IMAGE_ERRORS, UnreadableImageError, open_image, read_date, read_file
+from ..data.arguments import CaptionArguments
+from ..data.images import (
+    IMAGE_ERRORS,
+    UnreadableImageError,
+    find_upright_size,
+    open_image,
+    read_date,
+    read_file,
+    read_image,
+)
 from ..data.loading import split_by_process
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
+from ..utils.files import hash_bytes
 from ..utils.signals import leave_signals_to_the_main_process
 from ..utils.terminal import printable
-from .features import get_padding, image_features, in_trained_case, is_token_wise, prepare_images, text_features
 from .lengths import group_by_length
-from .models import check_single_embeddings
+from .preprocessing import Preprocessing
 
+
+if TYPE_CHECKING:
+    from .dual_encoder import DualEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -39,135 +52,200 @@ logger = logging.getLogger(__name__)
 BATCHES_PER_WINDOW = 64
 # Batches that are made ahead of the model
 PREFETCHED_BATCHES = 8
-TEXTS_PER_CHUNK = 256
-ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
+# Batches of rows that each worker has before it
+BATCHES_PER_WORKER = 2
+TOKENS_PER_BATCH = 2048
+# What a table can store: a time, and a side of an image in pixels
+MAX_NANOSECONDS = 2**63 - 1
+MAX_SIDE = 2**31 - 1
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
-# A row by its key, and the key and the batches of rows: images, which may be none, and texts if there are any
+# What a caller knows an image, a text or a row by: a row of a data set, a position in a list, a future
+T = TypeVar("T")
+
+# A row and what it is known by
 KeyedRow = tuple[Any, Any]
-PreparedRows = tuple[Any, list["Batch"]]
 
 
-def tokenize(
-    processor: ProcessorMixin, texts: list[str], max_length: int | None = None, verbose: bool = True
-) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True)
+class Unreadable(Generic[T]):
     """
-    Tokenizes texts as the model was trained on them, truncated at `max_length` tokens or the tokenizer's
-    `model_max_length`; `verbose`: LoTLIP's tokenizer says so.
+    A row whose image cannot be read, and is left out.
+
+    Args:
+        key (`T`): What the caller knows the row by.
+        name (`str`): How messages call it.
+        problem (`str`): What is wrong with its image.
+        is_final (`bool`): Whether the content of its file is the cause: see `UnreadableImageError`.
     """
-    return processor.tokenizer(
-        in_trained_case(processor, texts),
-        padding=get_padding(processor),
-        truncation=True,
-        max_length=max_length,
-        verbose=verbose,
-        return_tensors="pt",
-    )
+
+    key: T
+    name: str
+    problem: str
+    is_final: bool = True
 
 
-def normalize(features: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
-    """Features (..., dim) as embeddings: normalised, and before that cut to `truncate_dim` if the model has one."""
-    features = features[..., : getattr(model, "truncate_dim", None)].float()
-    return torch.nn.functional.normalize(features, dim=-1).cpu()
+@dataclass
+class Batch(Generic[T]):
+    """
+    Images or texts that the model computes at once.
+
+    Args:
+        entries (`list[T]`): What the caller knows each of them by.
+        inputs (`dict[str, torch.Tensor]`): The inputs of the model, of shapes `(entries, ...)`.
+        modality (`str`): `"image"`, `"long"` for long captions, any other word for other texts.
+    """
+
+    entries: list[T]
+    inputs: dict[str, torch.Tensor]
+    modality: str
 
 
-@torch.inference_mode()
-def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Normalised embeddings (texts, dim) in float32; of all tokens, zero at padding, if the model compares these."""
-    tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
-    if is_token_wise(model):
-        return model.get_text_token_embeds(**tokens).cpu()
-    return normalize(text_features(model, tokens), model)
+@dataclass
+class PreparedRows(Generic[T]):
+    """
+    Rows as the inputs of the model: images, which may be none, and texts, padded together.
+
+    Args:
+        key (`T`): What the caller knows the first row by.
+        images (`Batch[T]`): The images.
+        texts (`list[Batch[T]]`): The texts, long captions apart from others.
+        unreadable (`list[Unreadable[T]]`): Rows whose images are left out.
+    """
+
+    key: T
+    images: Batch[T]
+    texts: list[Batch[T]]
+    unreadable: list[Unreadable[T]] = field(default_factory=list)
 
 
-@torch.inference_mode()
-def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Normalised embeddings (images, dim) in float32 from what [`prepare_images`] returns: see [`embed_texts`]."""
-    dtypes = {name: model.dtype if tensor.is_floating_point() else None for name, tensor in inputs.items()}
-    inputs = {name: tensor.to(model.device, dtypes[name]) for name, tensor in inputs.items()}
-    if is_token_wise(model):
-        return model.get_image_token_embeds(**inputs).cpu()
-    return normalize(image_features(model, inputs), model)
+@dataclass
+class EmbeddedBatch(Generic[T]):
+    """
+    Images or texts with their embeddings.
+
+    Args:
+        entries (`list[T]`): What the caller knows each of them by.
+        embeds (`torch.Tensor`, *optional*): Normalized embeddings of shape `(entries, dim)` in float32, on the CPU;
+            `None` without entries.
+        unreadable (`list[Unreadable[T]]`): Rows whose images are left out.
+        group (`Any`): The group of rows that all of it belongs to: see [`embed_rows`].
+    """
+
+    entries: list[T]
+    embeds: torch.Tensor | None
+    unreadable: list[Unreadable[T]]
+    group: Any = None
 
 
-class Unreadable(NamedTuple):
-    """A row that is left out."""
+def sorted_batches(
+    window: list[tuple[T, dict[str, torch.Tensor]]],
+    preprocessing: Preprocessing,
+    tokens_per_batch: int,
+    modality: str = "text",
+) -> Iterator[Batch[T]]:
+    """
+    Yields batches of texts of like length, the longest first.
 
-    key: Any  # what the caller knows it by
-    name: str  # how messages call it
-    problem: str  # what is wrong with its image
-
-
-class Batch(NamedTuple):
-    """What the model computes at once."""
-
-    entries: list  # what the caller knows each image or text by
-    inputs: dict[str, torch.Tensor]  # of the model
-    unreadable: Sequence[Unreadable] = ()  # rows that are left out
-    embeds: torch.Tensor | None = None  # (entries, dim), normalised, in float32, once they are computed
-    group: Any = None  # of rows, that all of it belongs to: see `embed_rows`
-
-
-def tokenize_and_count(
-    processor: ProcessorMixin, texts: list[str], max_length: int | None, verbose: bool = True
-) -> tuple[dict[str, torch.Tensor], list[bool]]:
-    """Tokens of texts, padded, and which texts were truncated."""
-    tokens = tokenize(processor, texts, max_length, verbose)
-    if tokens.encodings is not None:
-        return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
-    whole = processor.tokenizer(in_trained_case(processor, texts), truncation=False, verbose=False)["input_ids"]
-    return dict(tokens), [len(ids) > tokens["input_ids"].shape[1] for ids in whole]
+    Args:
+        window (`list[tuple[T, dict[str, torch.Tensor]]]`):
+            What each text is known by, and its inputs of shape `(length,)` without padding.
+        preprocessing ([`Preprocessing`]):
+            Pads them.
+        tokens_per_batch (`int`):
+            The max number of tokens of a batch, padding included.
+        modality (`str`, *optional*, defaults to `"text"`):
+            That of all texts: see [`Batch`].
+    """
+    lengths = [len(inputs["input_ids"]) for _, inputs in window]
+    # as few batches as there can be
+    for indices in group_by_length(lengths, tokens_per_batch, tokens_per_batch):
+        entries = [window[index][0] for index in indices]
+        inputs = preprocessing.pad([window[index][1] for index in indices])
+        yield Batch(entries, inputs, modality)
 
 
-def sorted_batches(window: list[tuple], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
-    """Batches of texts, given as pairs of entry and unpadded tokens: the longest first, of like length together."""
-    lengths = [len(tokens["input_ids"]) for _, tokens in window]
-    for places in group_by_length(lengths, tokens_per_batch, tokens_per_batch):  # as few batches as there can be
-        entries, tokens = zip(*(window[place] for place in places))
-        inputs = pad_without_fast_tokenizer_warning(processor.tokenizer, list(tokens), return_tensors="pt")
-        yield Batch(list(entries), dict(inputs))
+class TextWindows(Generic[T]):
+    """
+    Gathers texts, long captions apart from others, and gives them back in batches of like length.
+
+    Args:
+        preprocessing ([`Preprocessing`]): Pads them.
+        tokens_per_batch (`int`): The max number of tokens of a batch, padding included.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, tokens_per_batch: int):
+        self.preprocessing = preprocessing
+        self.tokens_per_batch = tokens_per_batch
+        self.windows: dict[str, list[tuple[T, dict[str, torch.Tensor]]]] = {}
+
+    def add(self, batch: Batch[T]) -> Iterator[Batch[T]]:
+        """Adds padded texts, and yields the batches of a window that is full by now."""
+        name = "long" if batch.modality == "long" else "text"
+        window = self.windows.setdefault(name, [])
+        window += zip(batch.entries, self.preprocessing.unpad(batch.inputs), strict=True)
+        num_tokens = sum(len(inputs["input_ids"]) for _, inputs in window)
+        if num_tokens >= BATCHES_PER_WINDOW * self.tokens_per_batch:
+            yield from sorted_batches(self.windows.pop(name), self.preprocessing, self.tokens_per_batch, name)
+
+    def finish(self) -> Iterator[Batch[T]]:
+        """Yields the batches of all texts that are left."""
+        for name, window in self.windows.items():
+            yield from sorted_batches(window, self.preprocessing, self.tokens_per_batch, name)
+        self.windows = {}
 
 
-def make_batches(batches: Iterable[Batch], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
-    """Batches of images as they come, and of padded texts anew, sorted by length inside a window."""
-    window = []
+def sort_texts(
+    batches: Iterable[Batch[T]], preprocessing: Preprocessing, tokens_per_batch: int = TOKENS_PER_BATCH
+) -> Iterator[Batch[T]]:
+    """Yields batches of padded texts anew, in batches of like length with at most `tokens_per_batch` tokens."""
+    windows = TextWindows(preprocessing, tokens_per_batch)
     for batch in batches:
-        if "input_ids" not in batch.inputs:
-            yield batch
-            continue
-        mask = torch.ones_like(batch.inputs["input_ids"])
-        if get_padding(processor) != "max_length":  # else padding is part of the text
-            mask = batch.inputs.get("attention_mask", mask)
-        mask = mask.bool()
-        for text, entry in enumerate(batch.entries):
-            window.append((entry, {name: values[text, mask[text]] for name, values in batch.inputs.items()}))
-        if sum(len(tokens["input_ids"]) for _, tokens in window) >= BATCHES_PER_WINDOW * tokens_per_batch:
-            yield from sorted_batches(window, processor, tokens_per_batch)
-            window = []
-    yield from sorted_batches(window, processor, tokens_per_batch)
+        yield from windows.add(batch)
+    yield from windows.finish()
 
 
-def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
-    """The items of an iterator, which a thread fetches up to `depth` ahead."""
+def prefetch(items: Iterator[T], depth: int = PREFETCHED_BATCHES) -> Iterator[T]:
+    """Yields the items of an iterator, which a thread fetches up to `depth` ahead."""
     done = object()
     with ThreadPoolExecutor(max_workers=1) as executor:
         pending = deque(executor.submit(next, items, done) for _ in range(depth))
         try:
-            while (item := pending.popleft().result()) is not done:
+            while True:
+                item = pending.popleft().result()
+                if item is done:
+                    return
                 pending.append(executor.submit(next, items, done))
                 yield item
         finally:  # a caller that stops early waits for one item, not for all that are ahead
             executor.shutdown(cancel_futures=True)
 
 
-def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The normalised embeddings of a batch in float32: see [`embed_images`] and [`embed_texts`]."""
-    return (embed_images if "pixel_values" in batch.inputs else embed_texts)(model, batch.inputs)
-
-
 class TableReader(RowReader):
-    """Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says."""
+    """
+    Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says of the image.
+
+    Args:
+        columns (`Iterable[str]`):
+            The columns of the data set.
+        captions (`CaptionArguments`, *optional*):
+            Which columns have captions. None are read by default.
+        formats (`tuple[str, ...]`, *optional*):
+            The formats of images that are read: see [`read_image`].
+        options:
+            Further arguments of [`RowReader`].
+    """
+
+    def __init__(
+        self,
+        columns: Iterable[str],
+        captions: CaptionArguments | None = None,
+        formats: tuple[str, ...] | None = None,
+        **options: Any,
+    ):
+        super().__init__(columns, captions, **options)
+        self.formats = formats
 
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
         about = dict(info.about or {})
@@ -175,26 +253,42 @@ class TableReader(RowReader):
             image = row[self.image_column] or {}
             if image.get("bytes") is None and os.path.isfile(image.get("path") or ""):
                 about = sign_file(os.stat(image["path"])) | about
-            image = {"bytes": read_file(image), "path": None}
-            row, about = {**row, self.image_column: image}, about | describe_file(image["bytes"])
+            content = read_file(image, self.formats)
+            row = {**row, self.image_column: {"bytes": content, "path": None}}
+            about |= describe_file(content, self.formats)
         for item in super().__call__(info.number, row):
             yield item._replace(row=info._replace(about=about))
 
+    def read_image(self, row: dict) -> Image.Image:
+        """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
+        return read_image(row.get(self.image_column), resizing=self.resizing, formats=self.formats)
+
 
 def sign_file(status: os.stat_result) -> dict[str, int]:
-    """By which a table knows that a file is the same."""
-    return {"size": status.st_size, "modified": status.st_mtime_ns}
+    """
+    Describes a file without reading it: its `size`, when it was `modified`, and when its entry was `changed`, which
+    renaming it does too. A table that has the same of a file takes it for unchanged. Times are nanoseconds since 1970,
+    as far as a table can store them: from 1678 to 2261.
+    """
+    return {
+        "size": status.st_size,
+        "modified": min(max(status.st_mtime_ns, -MAX_NANOSECONDS), MAX_NANOSECONDS),
+        "changed": min(max(status.st_ctime_ns, -MAX_NANOSECONDS), MAX_NANOSECONDS),
+    }
 
 
-def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
-    """What a table stores of an image's file: its `hash`; `width`, `height` and when it was `taken` if it says so."""
-    facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
+def describe_file(content: bytes, formats: tuple[str, ...] | None = None) -> dict[str, str | int | datetime | None]:
+    """
+    Describes the file of an image, as far as it says so: its `hash`, `width` and `height` of the upright image, and
+    when it was `taken`. Formats that are not read have the hash alone: see [`read_image`].
+    """
+    facts = {"hash": hash_bytes(content)}
     try:
-        image = open_image(content)
-        exif = image.getexif()
-        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
-        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
-        facts["taken"] = read_date(exif)
+        image = open_image(content, formats)
+        width, height = find_upright_size(image)
+        if max(width, height) <= MAX_SIDE:
+            facts |= {"width": width, "height": height}
+        facts["taken"] = read_date(image.getexif())
     except IMAGE_ERRORS:
         pass
     return facts
@@ -202,54 +296,83 @@ def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
 
 class RowCollator:
     """
-    Reads, preprocesses and tokenizes what is in rows. `read_row` gives the items of a key and a row, or raises an
-    `UnreadableImageError`; then only the texts that `read_texts` finds are kept.
+    Reads, preprocesses and tokenizes what is in rows.
+
+    Args:
+        preprocessing ([`Preprocessing`]):
+            Makes the inputs of the model.
+        read_row (`Callable`):
+            Gives the items of a row by what it is known by and the row, or raises an `UnreadableImageError`.
+        read_texts (`Callable`, *optional*):
+            Gives the texts of a row whose image cannot be read. Default: none of them is kept.
     """
 
     def __init__(
         self,
-        processor: ProcessorMixin,
+        preprocessing: Preprocessing,
         read_row: Callable[[Any, Any], Iterable[Item]],
-        max_length: int | None = None,
         read_texts: Callable[[Any, Any], Iterable[Item]] | None = None,
     ):
-        self.processor, self.read_row, self.max_length, self.read_texts = processor, read_row, max_length, read_texts
+        self.preprocessing = preprocessing
+        self.read_row = read_row
+        self.read_texts = read_texts
 
-    def __call__(self, rows: list[KeyedRow], one_by_one: bool = False) -> PreparedRows:
-        items, unreadable = [], []
+    def __call__(self, rows: list[KeyedRow]) -> PreparedRows:
+        items, unreadable = self.read_rows(rows)
+        try:
+            images = self.prepare_images(items)
+        except UnreadableImageError:
+            # one of them cannot be preprocessed: which one is found by preprocessing each alone
+            items, unreadable = self.read_rows(rows, check=self.prepare_images)
+            images = self.prepare_images(items)
+        return PreparedRows(rows[0][0], images, list(self.prepare_texts(items)), unreadable)
+
+    def read_rows(
+        self, rows: list[KeyedRow], check: Callable[[list[Item]], object] = lambda items: None
+    ) -> tuple[list[Item], list[Unreadable]]:
+        """Returns the items of rows, and the rows that cannot be read or do not pass a check of their items."""
+        items: list[Item] = []
+        unreadable: list[Unreadable] = []
         for key, row in rows:
             try:
                 read = list(self.read_row(key, row))
-                if one_by_one:
-                    self.prepare_images(read)
+                check(read)
             except UnreadableImageError as error:
-                unreadable.append(Unreadable(key, name_item(key, row), str(error)))
-                read = list(self.read_texts(key, row)) if self.read_texts else []
+                unreadable.append(Unreadable(key, name_item(key, row), str(error), error.is_final))
+                read = [] if self.read_texts is None else list(self.read_texts(key, row))
             items += read
-        try:
-            batches = [self.prepare_images(items)._replace(unreadable=unreadable)]
-        except UnreadableImageError:
-            if one_by_one:
-                raise
-            return self(rows, one_by_one=True)  # finds which image it is
-        if texts := [item for item in items if item.kind != "image"]:
-            tokens, truncated = tokenize_and_count(self.processor, [text.content for text in texts], self.max_length)
-            entries = [text._replace(truncated=is_truncated) for text, is_truncated in zip(texts, truncated)]
-            batches.append(Batch(entries, tokens))
-        return rows[0][0], batches
+        return items, unreadable
 
-    def prepare_images(self, items: list[Item]) -> Batch:
+    def prepare_images(self, items: list[Item]) -> Batch[Item]:
+        """Returns the images among items. Raises an `UnreadableImageError` if one cannot be preprocessed."""
         images = [item for item in items if item.kind == "image"]
-        try:
-            inputs = prepare_images(self.processor, [image.content for image in images]) if images else {}
-        except PREPROCESSING_ERRORS as error:
-            raise UnreadableImageError(str(error)) from error
-        return Batch([image._replace(content=None) for image in images], inputs)
+        inputs = {}
+        if images:
+            try:
+                inputs = self.preprocessing.prepare_images([image.content for image in images])
+            except PREPROCESSING_ERRORS as error:
+                # errors of torch that say so of the memory are a RuntimeError
+                raise UnreadableImageError(str(error), is_final=isinstance(error, ValueError)) from error
+        return Batch([image._replace(content=None) for image in images], inputs, "image")
+
+    def prepare_texts(self, items: list[Item]) -> Iterator[Batch[Item]]:
+        """Yields the texts among items, long captions apart from others."""
+        texts = [item for item in items if item.kind != "image"]
+        for modality, part in (
+            ("text", [item for item in texts if item.kind != "long"]),
+            ("long", [item for item in texts if item.kind == "long"]),
+        ):
+            if part:
+                inputs, truncated = self.preprocessing.tokenize([item.content for item in part])
+                entries = [item._replace(truncated=is_cut) for item, is_cut in zip(part, truncated)]
+                yield Batch(entries, inputs, modality)
 
 
 def name_item(key: Any, row: Any) -> str:
-    """How messages call a row: see `name_row`; where it is none of a data set its key is the name."""
-    return name_row(row, getattr(key, "number", key)) if isinstance(row, dict) else str(getattr(key, "key", key))
+    """Returns how messages call a row: see `name_row`; where it is none of a data set its key is the name."""
+    if isinstance(row, dict):
+        return name_row(row, getattr(key, "number", key))
+    return str(getattr(key, "key", key))
 
 
 def batch_rows(
@@ -280,70 +403,79 @@ def count_workers() -> int:
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-class Collated:
-    """What a data loader asks for rows: batches, or the error that they cause."""
-
-    def __init__(self, collate: RowCollator):
-        self.collate = collate
-
-    def __getitem__(self, rows: list[KeyedRow]) -> PreparedRows | Exception:
-        try:
-            return self.collate(rows)
-        except (LookupError, OSError, RuntimeError, ValueError) as error:  # the loader would make a traceback of it
-            return error
-
-
 def collate_rows(
     collate: RowCollator, batches: Iterable[list[KeyedRow]], num_workers: int | None = 0
 ) -> Iterator[PreparedRows]:
     """
-    What a collator makes of batches of rows, in their order, some batches ahead, in `num_workers` processes (None: see
-    [`count_workers`]); a single batch in this one. Raises a `RuntimeError` if a process ends.
+    Yields what a collator makes of batches of rows, in their order. Errors of the collator are raised as they are.
+
+    Args:
+        collate ([`RowCollator`]):
+            Prepares a batch of rows.
+        batches (`Iterable[list[KeyedRow]]`):
+            The rows, which are read in this process.
+        num_workers (`int`, *optional*, defaults to 0):
+            The number of processes that prepare them, some batches ahead; `None`: see [`count_workers`]. A single
+            batch is prepared in this process.
+
+    Raises:
+        `RuntimeError`: if a process ends.
     """
-    num_workers, batches = count_workers() if num_workers is None else num_workers, iter(batches)
+    if num_workers is None:
+        num_workers = count_workers()
+    batches = iter(batches)
     first = list(islice(batches, 2))
     batches = chain(first, batches)
     if num_workers == 0 or len(first) < 2:
         yield from map(collate, batches)
         return
-    # no forks: this process has threads, and a fork may hang on what they hold
-    has_server = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if has_server else "spawn")
-    if has_server:
-        context.set_forkserver_preload([__name__])  # once for all, and without LanceDB, which takes a second
-    loader = DataLoader(
-        Collated(collate),
-        batch_size=None,
-        sampler=batches,  # rows are what it takes for indices
-        num_workers=num_workers,
-        collate_fn=as_it_is,
-        multiprocessing_context=context,
-        worker_init_fn=set_up_worker,
-        generator=torch.Generator(),  # or it draws from that of all
+    executor = ProcessPoolExecutor(
+        num_workers, mp_context=start_method(), initializer=set_up_worker, initargs=(collate,)
     )
     try:
-        for made in loader:
-            if isinstance(made, Exception):
-                raise made
-            yield made
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
+        pending = deque(
+            executor.submit(collate_in_worker, batch) for batch in islice(batches, BATCHES_PER_WORKER * num_workers)
+        )
+        while pending:
+            prepared = pending.popleft().result()
+            for batch in islice(batches, 1):
+                pending.append(executor.submit(collate_in_worker, batch))
+            yield prepared
+    except BrokenProcessPool as error:
         raise RuntimeError(
-            f"A process that decodes images has ended: is an image damaged, or too large for the memory? ({error})"
+            "A process that decodes images has ended: is an image damaged, or too large for the memory?"
         ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
-def as_it_is(made: PreparedRows | Exception) -> PreparedRows | Exception:
-    return made
+def start_method() -> multiprocessing.context.BaseContext:
+    """Returns how workers are started. They are not forked: this process has threads, and a fork may hang on them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # once for all, and without LanceDB, which takes a second
+    return context
 
 
-def set_up_worker(worker: int) -> None:
-    """What a worker does first. It gives way to the model, which waits for it only when it has to."""
-    leave_signals_to_the_main_process(worker)
+# In a worker: what prepares its rows, sent once when it starts
+_collate_in_this_worker: RowCollator | None = None
+
+
+def set_up_worker(collate: RowCollator) -> None:
+    """Does what a worker does first. It gives way to the model, which waits for it only when it has to."""
+    global _collate_in_this_worker
+    _collate_in_this_worker = collate
+    torch.set_num_threads(1)
+    leave_signals_to_the_main_process(0)
     Thread(target=end_with_the_main_process, daemon=True).start()
     if hasattr(os, "nice"):  # Windows has none
         os.nice(10)
+
+
+def collate_in_worker(rows: list[KeyedRow]) -> PreparedRows:
+    """Prepares a batch of rows by what [`set_up_worker`] was given."""
+    return _collate_in_this_worker(rows)
 
 
 def end_with_the_main_process() -> None:
@@ -353,61 +485,47 @@ def end_with_the_main_process() -> None:
 
 
 def embed_rows(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: "DualEncoder",
     prepared: Iterable[PreparedRows],
-    tokens_per_batch: int = 2048,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
     group: Callable[[Any], Any] = lambda key: None,
     num_prefetched: int = PREFETCHED_BATCHES,
-    lock: AbstractContextManager | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[EmbeddedBatch]:
     """
-    Embeds what a [`RowCollator`] returns, while a thread prepares the next `num_prefetched` batches: images as they
-    come, texts in batches of like length with at most `tokens_per_batch` tokens. `lock` is entered while the model
-    computes. Texts are sorted within a `group` of rows, which a key tells: when the next one begins, this one is
-    complete. Each group has a batch, which may be empty. Default: all rows are one group.
+    Embeds prepared rows, while a thread makes the next batches: images as they come, texts in batches of like length.
+
+    Args:
+        encoder ([`DualEncoder`]):
+            Embeds them.
+        prepared (`Iterable[PreparedRows]`):
+            What a [`RowCollator`] returns.
+        tokens_per_batch (`int`, *optional*, defaults to 2048):
+            The max number of tokens in a batch of texts.
+        group (`Callable`, *optional*):
+            Tells the group of rows by the key of the first of them. Texts are sorted within a group: when the next
+            one begins, this one is complete. Each group has a batch, which may be empty. Default: one group.
+        num_prefetched (`int`, *optional*, defaults to 8):
+            The number of batches that are made ahead.
     """
-    groups = groupby(prepared, key=lambda part: group(part[0]))
-    batches = (
-        batch._replace(group=key)
-        for key, parts in groups
-        for batch in make_batches((batch for _, made in parts for batch in made), processor, tokens_per_batch)
-    )
-    for batch in prefetch(batches, depth=num_prefetched):
-        with lock or nullcontext():
-            embeds = embed_batch(model, batch) if batch.entries else None
-        yield batch._replace(inputs={}, embeds=embeds)
+
+    def make_batches() -> Iterator[tuple[Batch, list[Unreadable], Any]]:
+        for name, parts in groupby(prepared, key=lambda part: group(part.key)):
+            windows = TextWindows(encoder.preprocessing, tokens_per_batch)
+            for part in parts:
+                yield part.images, part.unreadable, name
+                for batch in part.texts:
+                    for made in windows.add(batch):
+                        yield made, [], name
+            for made in windows.finish():
+                yield made, [], name
+
+    for batch, unreadable, name in prefetch(make_batches(), depth=num_prefetched):
+        embeds = encoder.embed(batch) if batch.entries else None
+        yield EmbeddedBatch(batch.entries, embeds, unreadable, name)
 
 
-def warn_of_unreadable(unreadable: Iterable[Unreadable]) -> None:
+def warn_of_unreadable(unreadable: Sequence[Unreadable]) -> None:
     """Logs a warning for each row that was left out."""
-    for _, name, problem in unreadable:
-        logger.warning(printable(f"The image of {name} cannot be read and is left out: {problem.rstrip('.')}."))
-
-
-def embed_corpus(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    texts: list[str],
-    tokens_per_batch: int = 2048,
-    max_length: int | None = None,
-) -> torch.Tensor:
-    """
-    Normalised embeddings (num_texts, dim) of texts in float32, in their order, computed in batches of like length. A
-    text is truncated at `max_length` tokens or the tokenizer's `model_max_length`. Raises a `ValueError` if there are
-    no texts, or the model compares tokens.
-    """
-    if not texts:
-        raise ValueError("`texts` is empty: give at least one text.")
-    check_single_embeddings(model)
-    parts = batched(enumerate(texts), TEXTS_PER_CHUNK)
-    collate = RowCollator(processor, lambda place, text: [Item(place, "text", text)], max_length)
-    embeds, num_truncated = None, 0
-    for batch in embed_rows(model, processor, map(collate, parts), tokens_per_batch):
-        if batch.entries:
-            embeds = batch.embeds.new_empty(len(texts), batch.embeds.shape[1]) if embeds is None else embeds
-            embeds[[item.row for item in batch.entries]] = batch.embeds
-            num_truncated += sum(item.truncated for item in batch.entries)
-    if num_truncated > 0:
-        logger.warning(f"{num_truncated} of {len(texts)} texts were truncated.")
-    return embeds
+    for row in unreadable:
+        problem = row.problem.rstrip(".")
+        logger.warning(printable(f"The image of {row.name} cannot be read and is left out: {problem}."))

@@ -19,7 +19,7 @@ from .. import (
 from ..hub_lotlip import find_pretrained
 from ..utils.files import format_markdown, write_json
 from ..utils.output_folder import OutputFolder, atomic_write
-from .models import check_single_embeddings
+from .dual_encoder import check_single_embeddings
 
 
 try:

@@ -13,13 +13,11 @@ import torch
 from accelerate import PartialState
 from datasets import ClassLabel, Dataset, IterableDataset
 from datasets.features.features import FeatureType
-from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.reader import RowReader
-from ..encoder.batches import embed_texts, tokenize
-from ..encoder.models import evaluation_mode
+from ..encoder.dual_encoder import DualEncoder, evaluation_mode
+from ..metrics import check_finite
 from ..utils.files import format_markdown, read_lines
-from .arguments import check_templates
 from .retrieval import embed_dataset
 
 
@@ -71,29 +69,6 @@ def find_class(label: int | str, class_names: list[str]) -> int:
     raise ValueError(f"The label {label!r} is none of the {len(class_names)} classes: {class_names[:10]}...")
 
 
-def embed_classes(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    class_names: list[str],
-    templates: list[str],
-    batch_size: int,
-    max_length: int | None = None,
-) -> torch.Tensor:
-    """
-    Class embeddings (classes, dim): the mean of the normalised embeddings of a name in each template, normalised again
-    (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4).
-    """
-    check_templates(templates)
-    prompts = [template.replace("{}", name) for name in class_names for template in templates]
-    with evaluation_mode(model):
-        embeds = [
-            embed_texts(model, tokenize(processor, prompts[start : start + batch_size], max_length))
-            for start in range(0, len(prompts), batch_size)
-        ]
-    embeds = torch.cat(embeds).unflatten(0, (len(class_names), len(templates))).mean(dim=1)
-    return torch.nn.functional.normalize(embeds, dim=-1)
-
-
 def classify(
     image_embeds: torch.Tensor, labels: list[int | str], class_embeds: torch.Tensor, class_names: list[str]
 ) -> dict:
@@ -104,7 +79,12 @@ def classify(
     Returns:
         `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in %, and `most_confused`, the
         pairs of classes that are confused most.
+
+    Raises:
+        `ValueError`: if an embedding holds NaN or infinity, or a label is none of the classes.
     """
+    check_finite(image_embeds, "image_embeds")
+    check_finite(class_embeds, "class_embeds")
     labels = torch.tensor([find_class(label, class_names) for label in labels])
     k = min(5, len(class_names))
     predictions = torch.cat([(embeds @ class_embeds.t()).topk(k).indices for embeds in image_embeds.split(4096)])
@@ -123,15 +103,13 @@ def classify(
 
 
 def evaluate_zero_shot(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: DualEncoder,
     dataset: Dataset | IterableDataset,
     class_names: list[str],
     templates: list[str],
     image_column: str = "image",
     label_column: str = "label",
     batch_size: int = 64,
-    max_length: int | None = None,
     num_workers: int = 0,
 ) -> dict:
     """
@@ -139,8 +117,8 @@ def evaluate_zero_shot(
     others get empty ones.
 
     Args:
-        model (`PreTrainedModel`), processor (`ProcessorMixin`):
-            A dual encoder with `get_text_features` and `get_image_features`, and its processor.
+        encoder ([`DualEncoder`]):
+            Embeds the images and the names of the classes.
         dataset (`Dataset` or `IterableDataset`):
             The images and labels, in the columns `image_column` and `label_column`.
         class_names (`list[str]`):
@@ -148,9 +126,7 @@ def evaluate_zero_shot(
         templates (`list[str]`):
             Prompts with `{}` for the class name.
         batch_size (`int`, *optional*, defaults to 64):
-            Images or prompts in a batch, for each process.
-        max_length (`int`, *optional*):
-            Truncate prompts at this many tokens. Default: the tokenizer's limit.
+            Images in a batch, for each process.
         num_workers (`int`, *optional*, defaults to 0):
             Processes that decode images.
 
@@ -164,10 +140,11 @@ def evaluate_zero_shot(
     if isinstance(dataset, Dataset):  # before the work
         for label in dataset.unique(label_column):
             find_class(label, class_names)
-    embedded = embed_dataset(model, processor, dataset, reader, batch_size, num_workers=num_workers)
+    embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers=num_workers)
     if not PartialState().is_main_process:
         return {}
-    class_embeds = embed_classes(model, processor, class_names, templates, batch_size, max_length)
+    with evaluation_mode(encoder.model):
+        class_embeds = encoder.embed_classes(class_names, templates)
     results = classify(embedded.image_embeds, embedded.labels, class_embeds, class_names)
     return results | ({"num_unreadable_images": embedded.num_unreadable} if embedded.num_unreadable else {})
 

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
 
-from ..encoder.batches import embed_corpus, embed_images, tokenize
-from ..encoder.features import in_trained_case, prepare_images
+from ..encoder.dual_encoder import DualEncoder
+from ..encoder.preprocessing import Preprocessing
 from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .relevance import denormalize, heat_map, patch_relevance, sub_caption_directions, token_relevance
 
@@ -55,17 +54,14 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    name: str,
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: DualEncoder,
     text: str,
     image: Image.Image | None = None,
-    max_length: int | None = None,
     splitter: str = "paper",
 ) -> Explanation:
     """
-    Explains what a dual encoder, called `name`, does with a text of at least one sub-caption, and with an image if
-    there is one, by the methods of `evaluation/relevance.py`.
+    Explains what a dual encoder does with a text of at least one sub-caption, and with an image if there is one, by
+    the methods of `evaluation/relevance.py`.
 
     Raises:
         `ValueError`: if the text is empty, or the towers of the model cannot be explained.
@@ -74,15 +70,17 @@ def explain(
     if not sub_captions:
         raise ValueError("`--text` is empty: there is nothing to look at.")
     whole = join_sub_captions(sub_captions)
-    inputs = tokenize(processor, [whole], max_length)
+    inputs = encoder.preprocessing.tokenize([whole]).inputs
     input_ids = inputs["input_ids"][0].tolist()
-    image_inputs = prepare_images(processor, [image]) if image is not None else None
-    image_embeds = embed_images(model, image_inputs) if image is not None else None
+    image_inputs, image_embeds = None, None
+    if image is not None:
+        image_inputs = encoder.preprocessing.prepare_images([image])
+        image_embeds = encoder.embed_images(image_inputs)
     explanation = Explanation(
-        name=name,
-        tokens=processor.tokenizer.convert_ids_to_tokens(input_ids),
-        numbers=number_tokens(processor, input_ids, sub_captions),
-        over_text=token_relevance(model, inputs, image_embeds)[0].tolist(),
+        name=encoder.name,
+        tokens=encoder.processor.tokenizer.convert_ids_to_tokens(input_ids),
+        numbers=number_tokens(encoder.preprocessing, input_ids, sub_captions),
+        over_text=token_relevance(encoder, inputs, image_embeds)[0].tolist(),
         sub_captions=sub_captions,
     )
     if image is None:
@@ -90,28 +88,27 @@ def explain(
     read = sub_captions[: explanation.num_read]
     text_embeds = torch.cat(
         [
-            embed_corpus(model, processor, [whole], max_length=max_length),
-            sub_caption_directions(model, processor, read, max_length),
+            encoder.encode_text([whole], convert_to_tensor=True),
+            sub_caption_directions(encoder, read),
         ]
     )
     return explanation._replace(
-        image=denormalize(processor, image_inputs["pixel_values"][0]),
+        image=denormalize(encoder.processor, image_inputs["pixel_values"][0]),
         similarities=(text_embeds @ image_embeds[0]).tolist(),
-        over_image=patch_relevance(model, image_inputs["pixel_values"], text_embeds[None])[0],
+        over_image=patch_relevance(encoder.model, image_inputs["pixel_values"], text_embeds[None])[0],
     )
 
 
-def number_tokens(processor: ProcessorMixin, input_ids: list[int], sub_captions: list[str]) -> list[int | None]:
+def number_tokens(preprocessing: Preprocessing, input_ids: list[int], sub_captions: list[str]) -> list[int | None]:
     """
     The sub-caption of each token of a text, perhaps truncated, by the numbers of tokens of the text's beginnings; None
     for special tokens around the text. The full stop, or `[SEP]`, between two belongs to the first one.
     """
     beginnings = [join_sub_captions(sub_captions[:end]) for end in range(1, len(sub_captions) + 1)]
     beginnings = [f"{beginning}." for beginning in beginnings[:-1]] + beginnings[-1:]
-    tokens = processor.tokenizer(
-        in_trained_case(processor, beginnings), add_special_tokens=False, truncation=False, verbose=False
-    )["input_ids"]
-    ends, text = [len(ids) for ids in tokens], tokens[-1]
+    tokens = preprocessing.tokenize_whole(beginnings, add_special_tokens=False)
+    ends = [len(ids) for ids in tokens]
+    text = tokens[-1]
     start = input_ids.index(text[0])
     numbers: list[int | None] = [None] * len(input_ids)
     for place, (token, expected) in enumerate(zip(input_ids[start:], text)):

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..encoder.batches import embed_corpus
-from ..encoder.features import text_features
+from ..encoder.backends import PytorchBackend
+from ..encoder.dual_encoder import DualEncoder
+from ..metrics import check_finite
 from ..utils.sub_captions import join_sub_captions
 
 
@@ -26,7 +27,7 @@ HEAT_MAP_SIZE = 224
 
 
 def token_relevance(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], image_embeds: torch.Tensor | None = None
+    encoder: DualEncoder, inputs: dict[str, torch.Tensor], image_embeds: torch.Tensor | None = None
 ) -> torch.Tensor:
     """
     Gradient times input (Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713) over the tokens: how much each word
@@ -34,10 +35,10 @@ def token_relevance(
     embedding.
 
     Args:
-        model (`PreTrainedModel`):
-            A dual encoder.
+        encoder ([`DualEncoder`]):
+            A dual encoder. Its model computes in PyTorch, whatever its backend is.
         inputs (`dict[str, torch.Tensor]`):
-            What its tokenizer returns, `input_ids` (batch_size, length) among it.
+            What its tokenizer returns, `input_ids` of shape `(batch_size, length)` among it.
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
             The normalised image embeddings to whose similarity with the texts tokens contribute. Without them it is
             the length of the text embedding before it is normalised.
@@ -46,9 +47,8 @@ def token_relevance(
         `torch.Tensor` of shape `(batch_size, length)`: negative where a token takes away. For a model that is linear
         in the word embeddings the sum is the whole.
     """
-    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    with gradients_from(input_embeddings(model, "text")) as outputs:
-        features = text_features(model, inputs)
+    with gradients_from(input_embeddings(encoder.model, "text")) as outputs:
+        features = PytorchBackend(encoder.model, encoder.family).text_features(inputs)
         if image_embeds is None:
             score = features.float().norm(dim=-1)
         else:
@@ -92,6 +92,8 @@ def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     Products of normalised features (batch, dim) with embeddings of the other tower (batch, number, dim), the cosine
     where these are normalised: (batch, number)
     """
+    check_finite(features, "features")
+    check_finite(embeds, "embeds")
     features = nn.functional.normalize(features.float(), dim=-1)
     embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
     return (embeds @ features[..., None]).squeeze(-1)
@@ -160,9 +162,7 @@ def patch_relevance(model: PreTrainedModel, pixel_values: torch.Tensor, text_emb
     return relevance.cpu().unflatten(-1, (rows, columns))
 
 
-def sub_caption_directions(
-    model: PreTrainedModel, processor: ProcessorMixin, sub_captions: list[str], max_length: int | None = None
-) -> torch.Tensor:
+def sub_caption_directions(encoder: DualEncoder, sub_captions: list[str]) -> torch.Tensor:
     """
     What each sub-caption adds to a text: the embedding of the whole, less that of the text without it.
 
@@ -175,10 +175,10 @@ def sub_caption_directions(
         embedding itself where there is one only.
     """
     if len(sub_captions) == 1:
-        return embed_corpus(model, processor, sub_captions, max_length=max_length)
+        return encoder.encode_text(sub_captions, convert_to_tensor=True)
     places = range(len(sub_captions))
     texts = [sub_captions, *(sub_captions[:place] + sub_captions[place + 1 :] for place in places)]
-    embeds = embed_corpus(model, processor, [join_sub_captions(text) for text in texts], max_length=max_length)
+    embeds = encoder.encode_text([join_sub_captions(text) for text in texts], convert_to_tensor=True)
     return embeds[0] - embeds[1:]
 
 

@@ -15,7 +15,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, CaptionFileArguments
 from ..data.benchmarks import load_benchmark
@@ -31,8 +30,8 @@ from ..encoder.batches import (
     gather_to_main,
     warn_of_unreadable,
 )
-from ..encoder.models import evaluation_mode
-from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
+from ..encoder.dual_encoder import DualEncoder, evaluation_mode
+from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
 from ..utils.files import format_markdown
 from ..utils.terminal import progress_bar
@@ -67,12 +66,10 @@ class EmbeddedDataset:
 
 
 def embed_dataset(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: DualEncoder,
     dataset: Dataset | IterableDataset,
     reader: RowReader,
     batch_size: int = 64,
-    max_length: int | None = None,
     num_workers: int = 0,
     is_alone: bool = False,
     known_images: dict | None = None,
@@ -82,16 +79,14 @@ def embed_dataset(
     others an empty one.
 
     Args:
-        model (`PreTrainedModel`), processor (`ProcessorMixin`):
-            A dual encoder with `get_text_features` and `get_image_features`, and its processor.
+        encoder ([`DualEncoder`]):
+            Embeds them.
         dataset (`Dataset` or `IterableDataset`):
             The images and captions.
         reader (`RowReader`):
             Reads its rows, with labels if they are wanted.
         batch_size (`int`, *optional*, defaults to 64):
             Images in a batch, for each process.
-        max_length (`int`, *optional*):
-            Truncate texts at this many tokens. Default: the tokenizer's limit.
         num_workers (`int`, *optional*, defaults to 0):
             Processes that decode and tokenize.
         is_alone (`bool`, *optional*, defaults to `False`):
@@ -113,9 +108,9 @@ def embed_dataset(
     is_shown = state.is_main_process and not known_images
     progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not is_shown)
     rows = batch_rows(dataset, batch_size, *share)
-    prepared = collate_rows(RowCollator(processor, reader, max_length), rows, num_workers)
-    with evaluation_mode(model), progress:
-        for batch in embed_rows(model, processor, prepared, TOKENS_PER_TEXT * batch_size, num_prefetched=2):
+    prepared = collate_rows(RowCollator(encoder.preprocessing, reader), rows, num_workers)
+    with evaluation_mode(encoder.model), progress:
+        for batch in embed_rows(encoder, prepared, TOKENS_PER_TEXT * batch_size, num_prefetched=2):
             warn_of_unreadable(batch.unreadable)
             num_unreadable += len(batch.unreadable)
             items += batch.entries
@@ -184,8 +179,7 @@ def stack(rows: list[torch.Tensor]) -> torch.Tensor:
 
 
 def evaluate_retrieval(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: DualEncoder,
     dataset: Dataset | IterableDataset,
     captions: CaptionArguments | None = None,
     caption_files: CaptionFileArguments | None = None,
@@ -193,7 +187,6 @@ def evaluate_retrieval(
     distinct_short_captions: bool = False,
     group_equal_captions: bool = True,
     batch_size: int = 64,
-    max_length: int | None = None,
     num_workers: int = 0,
 ) -> dict[str, float]:
     """
@@ -204,10 +197,10 @@ def evaluate_retrieval(
     state = PartialState()
     with state.main_process_first():  # which reads new caption files
         reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
-    embedded = embed_dataset(model, processor, dataset, reader, batch_size, max_length, num_workers)
+    embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers)
     if not state.is_main_process:
         return {}
-    return measure_retrieval(embedded, distinct_short_captions, group_equal_captions, model.device)
+    return measure_retrieval(embedded, distinct_short_captions, group_equal_captions, encoder.device)
 
 
 def measure_retrieval(
@@ -298,6 +291,8 @@ def rank_by_tokens(
     # imports evaluate: only where it is used
     from ..metrics.image_text_retrieval.image_text_retrieval import list_matches, ranks_of_blocks
 
+    check_finite(image_embeds, "image_embeds")
+    check_finite(text_embeds, "text_embeds")
     matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
     everything = slice(0, len(text_embeds)), slice(0, len(image_embeds))
     ranks = []

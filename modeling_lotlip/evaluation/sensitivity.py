@@ -10,11 +10,9 @@ import random
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
 
-from ..encoder.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
-from ..encoder.features import get_padding, in_trained_case
-from ..metrics import retrieval_metrics
+from ..encoder.dual_encoder import TEXTS_PER_CHUNK, DualEncoder
+from ..metrics import check_finite, retrieval_metrics
 from ..utils.files import format_markdown
 from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
@@ -57,19 +55,15 @@ def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper
     )
 
 
-def embed_first_tokens(
-    model: PreTrainedModel, processor: ProcessorMixin, texts: list[str], num_tokens: int
-) -> torch.Tensor:
-    """Normalised embeddings (texts, dim) of the first `num_tokens` tokens of texts, special ones included."""
-    if get_padding(processor) != "max_length":
-        return embed_corpus(model, processor, texts, max_length=num_tokens)
-    # such a model knows texts of its full length only: what is cut off becomes padding
+def embed_first_tokens(encoder: DualEncoder, texts: list[str], num_tokens: int) -> torch.Tensor:
+    """
+    Returns the normalized embeddings, of shape `(texts, dim)`, of the first `num_tokens` tokens of texts, special ones
+    included.
+    """
     embeds = []
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
-        part = in_trained_case(processor, texts[start : start + TEXTS_PER_CHUNK])
-        tokens = processor.tokenizer(part, truncation=True, max_length=num_tokens)
-        limit = processor.tokenizer.model_max_length
-        embeds.append(embed_texts(model, processor.tokenizer.pad(tokens, "max_length", limit, return_tensors="pt")))
+        tokens = encoder.preprocessing.tokenize_first_tokens(texts[start : start + TEXTS_PER_CHUNK], num_tokens)
+        embeds.append(encoder.embed_texts(tokens))
     return torch.cat(embeds)
 
 
@@ -79,19 +73,16 @@ def compute_recalls(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> di
     return {name: results[name] for name in ("i2t_recall@1", "t2i_recall@1")}
 
 
-def measure_lengths(
-    model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts, num_tokens: list[int]
-) -> list[dict]:
+def measure_lengths(encoder: DualEncoder, texts: LongTexts, num_tokens: list[int]) -> list[dict]:
     """Recall with the first tokens of each text, for the numbers of tokens up to the limit of the model and at it."""
-    limit = processor.tokenizer.model_max_length
     rows = []
-    for number in sorted({min(number, limit) for number in num_tokens}):
-        embeds = embed_first_tokens(model, processor, texts.texts, number)
+    for number in sorted({min(number, encoder.max_length) for number in num_tokens}):
+        embeds = embed_first_tokens(encoder, texts.texts, number)
         rows.append({"num_tokens": number, **compute_recalls(texts.image_embeds, embeds)})
     return rows
 
 
-def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts, seed: int) -> list[dict]:
+def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[dict]:
     """
     What each change does to the texts that it can be done to.
 
@@ -101,7 +92,8 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
         texts, and how often, in %, their image is nearer to the text as it was (`prefers_original`; equals count
         half).
     """
-    before = embed_corpus(model, processor, texts.texts)
+    before = encoder.encode_text(texts.texts, convert_to_tensor=True)
+    check_finite(before, "text_embeds")
     rows = []
     for name, change in list_changes(texts.sub_captions).items():
         generator = random.Random(f"{name} {seed}")
@@ -111,7 +103,9 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
             logger.warning(f"{name}: possible in {len(places)} of {len(changed)} texts, not measured.")
             continue
         images, own = texts.image_embeds[places], before[places]
-        after = embed_corpus(model, processor, [join_sub_captions(changed[place]) for place in places])
+        changed_texts = [join_sub_captions(changed[place]) for place in places]
+        after = encoder.encode_text(changed_texts, convert_to_tensor=True)
+        check_finite(after, "text_embeds")
         lost = (images * own).sum(dim=-1) - (images * after).sum(dim=-1)
         is_equal = lost.abs() < 1e-6
         rows.append(
@@ -128,8 +122,7 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
 
 
 def measure_sensitivity(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: DualEncoder,
     embedded: EmbeddedDataset,
     num_tokens: list[int],
     seed: int = 0,
@@ -137,8 +130,8 @@ def measure_sensitivity(
 ) -> dict:
     """
     What of long texts a dual encoder uses, from a data set that it embedded: every image counts with its first long
-    caption. `num_tokens` are the numbers of tokens to keep, up to the tokenizer's `model_max_length`; `seed` draws
-    sentences and colours.
+    caption. `num_tokens` are the numbers of tokens to keep, up to the limit of the model; `seed` draws sentences and
+    colors.
 
     Returns:
         `dict`: `max_length`, `num_texts`, of which `num_truncated` are longer than it, `changes`
@@ -146,11 +139,11 @@ def measure_sensitivity(
     """
     texts = select_first_long_captions(embedded, splitter)
     return {
-        "max_length": processor.tokenizer.model_max_length,
+        "max_length": encoder.max_length,
         "num_texts": len(texts.sub_captions),
-        "num_truncated": sum(tokenize_and_count(processor, texts.texts, None)[1]),
-        "changes": measure_changes(model, processor, texts, seed),
-        "lengths": measure_lengths(model, processor, texts, num_tokens),
+        "num_truncated": sum(encoder.preprocessing.tokenize(texts.texts).truncated),
+        "changes": measure_changes(encoder, texts, seed),
+        "lengths": measure_lengths(encoder, texts, num_tokens),
     }
 
 

@@ -154,22 +154,3 @@ def list_changes(texts: list[list[str]]) -> dict[str, Change]:
         "one statement negated": negate,
         **list_details(sorted(words & set(COLOURS)), sentences),
     }
-
-
-def perturb(sub_captions: list[str], sentences: Sequence[str], generator: random.Random) -> list[str] | None:
-    """
-    A text with one detail changed by a rule, drawn of those that fit: see [`list_details`]. None if none fits.
-
-    ```python
-    >>> import random
-    >>> from modeling_lotlip.evaluation.text_changes import perturb
-
-    >>> perturb(["A boat", "It lies on the left"], [], random.Random(0))
-    ['A boat', 'It lies on the right']
-    ```"""
-    changes = list(list_details(sentences=sentences).values())
-    for change in generator.sample(changes, len(changes)):
-        changed = change(sub_captions, generator)
-        if changed is not None:
-            return changed
-    return None

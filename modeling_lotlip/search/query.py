@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
 
-from ..encoder.batches import embed_corpus
-from ..encoder.features import in_trained_case, prepare_images
+from ..encoder.dual_encoder import DualEncoder
+from ..encoder.preprocessing import Preprocessing
 
 
 class QueryError(ValueError):
@@ -35,12 +34,11 @@ class Query(NamedTuple):
         return self.num_read < len(self.words)
 
 
-def find_unknown_words(processor: ProcessorMixin, text: str) -> list[str]:
+def find_unknown_words(preprocessing: Preprocessing, text: str) -> list[str]:
     """The different words of which a model knows no part. Raises a `QueryError` if it knows none of them."""
-    tokenizer, unknown = processor.tokenizer, {processor.tokenizer.unk_token_id}
+    unknown = {preprocessing.processor.tokenizer.unk_token_id}
     words = list(dict.fromkeys(re.findall(r"\w+", text)))
-    texts = in_trained_case(processor, [text, *words])
-    ids, *word_ids = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    ids, *word_ids = preprocessing.tokenize_whole([text, *words], add_special_tokens=False)
     unknown_words = [word for word, tokens in zip(words, word_ids) if set(tokens) == unknown]
     # a text without words, of signs or emoji, may be all unknown too
     if set(ids) == unknown or (words and unknown_words == words):
@@ -48,24 +46,21 @@ def find_unknown_words(processor: ProcessorMixin, text: str) -> list[str]:
     return unknown_words
 
 
-def count_read_words(processor: ProcessorMixin, words: list[str], max_length: int | None = None) -> int:
-    """How many words of a text are read within a limit in tokens, by default the tokenizer's."""
-    limit = processor.tokenizer.model_max_length if max_length is None else max_length
+def count_read_words(preprocessing: Preprocessing, words: list[str]) -> int:
+    """Returns how many words of a text are read within the limit of the model."""
 
     def is_beyond(num_words: int) -> bool:
-        text = in_trained_case(processor, [" ".join(words[:num_words])])
-        return len(processor.tokenizer(text, truncation=False, verbose=False)["input_ids"][0]) > limit
+        (ids,) = preprocessing.tokenize_whole([" ".join(words[:num_words])])
+        return len(ids) > preprocessing.max_length
 
     return bisect_left(range(1, len(words) + 1), True, key=is_beyond)
 
 
-def draw_heat_map(
-    model: PreTrainedModel, processor: ProcessorMixin, image: Image.Image, sentence: str, max_length: int | None = None
-) -> Image.Image:
+def draw_heat_map(encoder: DualEncoder, image: Image.Image, sentence: str) -> Image.Image:
     """Where in an image a sentence is found: the part that the model sees, under the relevance of its patches."""
     from ..evaluation.relevance import denormalize, heat_map, patch_relevance  # imports Matplotlib
 
-    inputs = prepare_images(processor, [image])
-    text_embeds = embed_corpus(model, processor, [sentence], max_length=max_length)
-    relevance = patch_relevance(model, inputs["pixel_values"], text_embeds[None])[0, 0]
-    return heat_map(denormalize(processor, inputs["pixel_values"][0]), relevance)
+    inputs = encoder.preprocessing.prepare_images([image])
+    text_embeds = encoder.encode_text([sentence], convert_to_tensor=True)
+    relevance = patch_relevance(encoder.model, inputs["pixel_values"], text_embeds[None])[0, 0]
+    return heat_map(denormalize(encoder.processor, inputs["pixel_values"][0]), relevance)

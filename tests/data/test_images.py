@@ -16,12 +16,15 @@ from modeling_lotlip.data.images import (
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
+    find_upright_size,
+    open_image,
     read_date,
     read_file,
     read_image,
 )
 from modeling_lotlip.data.rows import name_row
-from modeling_lotlip.encoder.features import prepare_images
+from modeling_lotlip.encoder.families import UNKNOWN_FAMILY
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
 from modeling_lotlip.training.samples import SampleCollator
@@ -105,7 +108,9 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
 
     image_processor, sizes = ImageProcessor(), [(1, 60_000), (640, 20), (30, 40)]
     images = [PIL.Image.new("RGB", size) for size in sizes]
-    prepare_images(SimpleNamespace(image_processor=image_processor), images)
+    Preprocessing(SimpleNamespace(image_processor=image_processor), UNKNOWN_FAMILY, max_length=9).prepare_images(
+        images
+    )
     assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
     for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
         collator = SampleCollator(SimpleNamespace(image_processor=image_processor))
@@ -215,3 +220,10 @@ def test_dates(written, expected):
     exif[0x0132] = "1999:01:01 00:00:00"
     assert read_date(exif) == expected
     assert read_date(PIL.Image.Exif()) is None
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_an_image_is_that_of_the_upright_one(kind, orientation):
+    file = encode(PIL.Image.new("RGB", (40, 20)), kind, exif=photographs.turned(orientation))
+    assert find_upright_size(open_image(file["bytes"])) == read_image(file).size

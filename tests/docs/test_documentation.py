@@ -10,6 +10,7 @@ import runpy
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from examples.draw_scenes import draw_scenes
 from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL
+from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import ROOT, forget_accelerator
 from tests.helpers.captioners import save_captioner
 from tests.helpers.dual_encoders import save_family
@@ -79,7 +81,10 @@ def run_command(monkeypatch, command: str) -> None:
     if ("--checkpoint_path" in arguments or arguments[:1] == ["convert"]) and "--to_original" not in arguments:
         arguments += ["--tokenizer_path", "local/bert"]
     is_ablation = name.endswith("ablation.py")
-    arguments += SMALL_ABLATION.split() if is_ablation else []
+    if is_ablation and "--plugin" in arguments:
+        arguments += f"{SMALL_CELL} --seeds 0".split()
+    elif is_ablation:
+        arguments += SMALL_ABLATION.split()
     forget_accelerator()
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -151,16 +156,34 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 
 
+@pytest.fixture
+def files() -> Iterator[list[str]]:
+    """The modules of a page's files, which are forgotten after it, with what they register."""
+    names = []
+    objectives = dict(OBJECTIVES)
+    yield names
+    for name in names:
+        sys.modules.pop(name, None)
+    for name in set(OBJECTIVES) - set(objectives):
+        del OBJECTIVES[name]
+
+
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.pages] if page.startswith("docs/") else []) for page in PAGES]
 )
-def test_page(page, workspace, monkeypatch):
+def test_page(page, workspace, files, monkeypatch):
     monkeypatch.chdir(workspace)
+    monkeypatch.syspath_prepend(workspace)
     shutil.rmtree("LoTLIP-ViT-B-16", ignore_errors=True)
     namespace = {"__name__": page}
     for language, block in blocks(page):
         if language == "python":
-            exec(compile(block, page, "exec"), namespace)
+            named = re.match(r"# (\w+)\.py\n", block)
+            if named:  # a file of the user
+                Path(f"{named[1]}.py").write_text(block)
+                files.append(named[1])
+            else:
+                exec(compile(block, page, "exec"), namespace)
             continue
         for command in block.replace("\\\n", " ").strip().splitlines():
             if command.startswith("make "):

@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.encoder import models
+from modeling_lotlip.encoder import loading
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL, LoadingArguments
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 
 
 @pytest.mark.parametrize("has_processor", [False, True])
@@ -20,11 +20,12 @@ def test_adapters_of_a_released_model(model_dir, tmp_path, monkeypatch, has_proc
     if has_processor:
         processor.tokenizer.model_max_length = 9
         processor.save_pretrained(tmp_path / "adapter")
-    find_pretrained = models.find_pretrained
+    find_pretrained = loading.find_pretrained
     found = lambda name, **options: model_dir if name == DEFAULT_MODEL else find_pretrained(name, **options)  # noqa: E731
-    monkeypatch.setattr(models, "find_pretrained", found)
+    monkeypatch.setattr(loading, "find_pretrained", found)
 
-    model, loaded = load_model(str(tmp_path / "adapter"), LoadingArguments(device="cpu"))
+    encoder = load_encoder(str(tmp_path / "adapter"), LoadingArguments(device="cpu"))
+    model, loaded = encoder.model, encoder.processor
     inputs = processor(text=["a red boat"], return_tensors="pt")
     with torch.no_grad():
         expected, features = (each.eval().get_text_features(**inputs).pooler_output for each in (tuned, model))

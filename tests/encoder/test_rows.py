@@ -3,20 +3,20 @@
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
-from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.batches import Item, RowCollator, batch_rows, collate_rows, count_workers, embed_rows
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from tests.conftest import WORDS
 
 
@@ -38,9 +38,9 @@ def read_row(number: int, row: dict):
     yield Item(number, "text", row["text"], index=1)
 
 
-def test_an_image_that_cannot_be_preprocessed_is_left_out(model_and_processor):
+def test_an_image_that_cannot_be_preprocessed_is_left_out(encoder):
     """One pixel high and very wide it is scaled to a width that no memory holds."""
-    model, processor = model_and_processor
+    image_processor = encoder.processor.image_processor
     images = {"good": PILImage.new("RGB", (40, 50)), "thin": PILImage.new("RGB", (100_000, 1)), "torn": None}
 
     def read_image(name: str, _: None) -> list[Item]:
@@ -51,25 +51,26 @@ def test_an_image_that_cannot_be_preprocessed_is_left_out(model_and_processor):
     def preprocess(images, return_tensors):
         if any(image.height == 1 for image in images):
             raise ValueError("too thin")
-        return processor.image_processor(images, return_tensors=return_tensors)
+        return image_processor(images, return_tensors=return_tensors)
 
-    collator = RowCollator(type("Processor", (), {"image_processor": staticmethod(preprocess)}), read_image)
-    lock = threading.Lock()
-    (embedded,) = embed_rows(model, processor, [collator([(name, None) for name in images])], lock=lock)
-    assert [item.row for item in embedded.entries] == ["good"] and embedded.embeds.shape == (1, 32)
-    assert embedded.unreadable == [("thin", "thin", "too thin"), ("torn", "torn", "it is torn")]
-    assert not lock.locked()
+    processor = SimpleNamespace(image_processor=preprocess, tokenizer=encoder.processor.tokenizer)
+    collator = RowCollator(Preprocessing(processor), read_image)
+    results = list(embed_rows(encoder, [collator([(name, None) for name in images])]))
+    embedded = [result for result in results if result.entries]
+    assert [item.row for result in embedded for item in result.entries] == ["good"]
+    assert embedded[0].embeds.shape == (1, 32)
+    unreadable = [(row.key, row.problem) for result in results for row in result.unreadable]
+    assert unreadable == [("thin", "too thin"), ("torn", "it is torn")]
 
 
-def test_a_group_is_complete_when_the_next_one_begins(model_and_processor, rows):
-    model, processor = model_and_processor
-    collator = RowCollator(processor, read_row)
+def test_a_group_is_complete_when_the_next_one_begins(encoder, rows):
+    collator = RowCollator(encoder.preprocessing, read_row)
     # rows 2 and 3 are a group of their own, of which nothing is left
     prepared = [
         collator([(number, rows[number]) for number in numbers]) for numbers in ([0, 1], [2, 3], [4], [5, 6, 7])
     ]
     groups = {number: group for group, numbers in enumerate(([0, 1], [2, 3], [4, 5, 6, 7])) for number in numbers}
-    results = list(embed_rows(model, processor, prepared, group=groups.__getitem__))
+    results = list(embed_rows(encoder, prepared, group=groups.__getitem__))
     assert [result.group for result in results] == sorted(result.group for result in results)
     for group, expected in enumerate(([0, 1], [], [4, 5, 6])):
         own = [result for result in results if result.group == group]
@@ -104,17 +105,23 @@ def cut(names: list[str]) -> list[list]:
     return [rows[start : start + 3] for start in range(0, len(rows), 3)]
 
 
-def test_batches_of_other_processes_are_those_of_one_in_their_order(model_and_processor):
+def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
     batches = cut(["torn" if number in (4, 12) else f"image {number}" for number in range(20)])
-    collate, state = RowCollator(model_and_processor[1], read_grey), torch.get_rng_state()
+    collate = RowCollator(encoder.preprocessing, read_grey)
+    state = torch.get_rng_state()
     made = list(collate_rows(collate, batches, num_workers=2))
-    assert torch.equal(torch.get_rng_state(), state) and len(made) == 7
-    for (first, parts), (expected_first, others) in zip(made, map(collate, batches)):
-        assert first == expected_first and len(parts) == len(others) == 2
-        for batch, other in zip(parts, others):
-            assert batch.entries == other.entries and list(batch.unreadable) == list(other.unreadable)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(made) == 7
+    for prepared, expected in zip(made, map(collate, batches)):
+        assert prepared.key == expected.key
+        assert prepared.unreadable == expected.unreadable
+        assert len(prepared.texts) == 1
+        batches = [prepared.images, *prepared.texts]
+        for batch, other in zip(batches, [expected.images, *expected.texts], strict=True):
+            assert batch.entries == other.entries
             assert batch.inputs.keys() == other.inputs.keys()
-            assert all(torch.equal(batch.inputs[name], other.inputs[name]) for name in other.inputs)
+            for name, tensor in other.inputs.items():
+                assert torch.equal(batch.inputs[name], tensor)
 
 
 @pytest.mark.parametrize(
@@ -124,25 +131,26 @@ def test_batches_of_other_processes_are_those_of_one_in_their_order(model_and_pr
         ("bomb", RuntimeError, "^A process that decodes images has ended: is an image damaged, or too large for"),
     ],
 )
-def test_errors_of_a_worker_come_through(model_and_processor, name, error, message):
+def test_errors_of_a_worker_come_through(encoder, name, error, message):
     with pytest.raises(error, match=message):
-        list(collate_rows(RowCollator(model_and_processor[1], read_grey), cut(["image"] * 3 + [name]), 1))
+        list(collate_rows(RowCollator(encoder.preprocessing, read_grey), cut(["image"] * 3 + [name]), 1))
 
 
-def read_pid(*_: object) -> list[Item]:
-    return [Item(os.getpid(), "text", "a")]
+def read_text(*_: object) -> list[Item]:
+    return [Item(0, "text", "a")]
 
 
-def send_pids_of_workers(processor: LotlipProcessor, connection: Connection) -> None:
-    made = collate_rows(RowCollator(processor, read_pid), [[("a", None)]] * 20, 2)
-    connection.send({next(made)[1][1].entries[0].row for _ in range(9)})
+def send_pids_of_workers(preprocessing: Preprocessing, connection: Connection) -> None:
+    made = collate_rows(RowCollator(preprocessing, read_text), [[("a", None)]] * 20, 2)
+    next(made)
+    connection.send({worker.pid for worker in multiprocessing.active_children()})
     time.sleep(600)
 
 
-def test_workers_end_with_the_program(model_and_processor):
+def test_workers_end_with_the_program(encoder):
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    program = context.Process(target=send_pids_of_workers, args=(model_and_processor[1], theirs))
+    program = context.Process(target=send_pids_of_workers, args=(encoder.preprocessing, theirs))
     program.start()
     pids = ours.recv()
     assert len(pids) == 2 and all(map(is_running, pids))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset
 
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.evaluation.classification import classify, evaluate_zero_shot, find_class, read_class_names
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.images import NO_IMAGE, replace_values
@@ -71,6 +71,15 @@ def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_
         find_class(-1, ["no", "yes"])
 
 
+@pytest.mark.parametrize("name", ["image_embeds", "class_embeds"])
+@pytest.mark.parametrize(("value", "message"), [(torch.nan, "holds NaN"), (torch.inf, "holds infinity")])
+def test_embeddings_that_are_not_finite_are_no_classes(name, value, message):
+    embeds = {"image_embeds": torch.eye(2), "class_embeds": torch.eye(2)}
+    embeds[name][1, 0] = value
+    with pytest.raises(ValueError, match=rf"`{name}\[1\]` {message}"):
+        classify(labels=[0, 1], class_names=["no", "yes"], **embeds)
+
+
 def test_names_of_classes(tmp_path, caplog):
     (tmp_path / "names.txt").write_text("\ufeffmissile\ncrane\nmissile\n")
     names = read_class_names(ClassLabel(3), class_names_file=tmp_path / "names.txt")
@@ -79,21 +88,22 @@ def test_names_of_classes(tmp_path, caplog):
 
 
 def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):
-    model, processor = LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
+    encoder = DualEncoder.from_pretrained(model_dir, device="cpu")
+    encoder.model.train()
     dataset = Dataset.load_from_disk(evaluation_dir)
     names, templates = ["red", "a car", "the sea", "sand"], ["a photo of {}"]
     damaged = replace_values(dataset, {1: {"image": NO_IMAGE}})
-    results = evaluate_zero_shot(model.train(), processor, damaged, names, templates, batch_size=3)
-    assert results.pop("num_unreadable_images") == 1 and "torn.png" in caplog.text and model.training
+    results = evaluate_zero_shot(encoder, damaged, names, templates, batch_size=3)
+    assert results.pop("num_unreadable_images") == 1 and "torn.png" in caplog.text and encoder.model.training
     others = dataset.select([index for index in range(10) if index != 1])
-    expected = evaluate_zero_shot(model.eval(), processor, others, names, templates, batch_size=3)
+    expected = evaluate_zero_shot(encoder, others, names, templates, batch_size=3)
     assert results == expected and results["num_images"] == 9
     pairs = {(pair["class"], pair["taken_for"]) for pair in results["most_confused"]}
     assert len(pairs) > 2, "so few mistakes tell no labels apart"
     with pytest.raises(ValueError, match="No image of the evaluation data can be read"):
-        evaluate_zero_shot(model, processor, damaged.select([1]), names, templates)
+        evaluate_zero_shot(encoder, damaged.select([1]), names, templates)
     with pytest.raises(ValueError, match="label 3 is none of the 3 classes"):
-        evaluate_zero_shot(model, processor, dataset, names[:3], templates)
+        evaluate_zero_shot(encoder, dataset, names[:3], templates)
 
 
 def test_accuracies_and_confused_pairs():

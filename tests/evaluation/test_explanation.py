@@ -13,8 +13,9 @@ from transformers import BertTokenizer, CLIPTokenizer
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.batches import embed_corpus, tokenize
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
+from modeling_lotlip.encoder.families import UNKNOWN_FAMILY
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.evaluation.explanation import Explanation, encode_png, explain, number_tokens, render_page
 from modeling_lotlip.evaluation.relevance import (
     denormalize,
@@ -46,15 +47,18 @@ def test_token_relevance_is_complete_and_right(loaded):
     linear = LinearEncoder()
     input_ids = torch.tensor([[1, 2, 3, 3], [4, 5, 6, 7]])
     length = linear.get_text_features(input_ids).pooler_output.norm(dim=-1)
-    relevance = token_relevance(linear, {"input_ids": input_ids})
+    encoder = SimpleNamespace(model=linear, family=UNKNOWN_FAMILY)
+    relevance = token_relevance(encoder, {"input_ids": input_ids})
     assert torch.allclose(relevance.sum(dim=-1), length) and relevance[0, 2] == relevance[0, 3]
     assert linear.words.weight.grad is None
 
     # against a small step along a word embedding
     model, processor = loaded
     model.double().set_attn_implementation("sdpa")  # "eager" rounds the attention to float32
-    inputs, image = tokenize(processor, [TEXT]), nn.functional.normalize(torch.randn(1, 32, dtype=torch.float64))
-    relevance = token_relevance(model, inputs, image)
+    encoder = DualEncoder(model, processor)
+    inputs = encoder.preprocessing.tokenize([TEXT]).inputs
+    image = nn.functional.normalize(torch.randn(1, 32, dtype=torch.float64))
+    relevance = token_relevance(encoder, inputs, image)
     embeds = model.text_model.get_input_embeddings()(inputs["input_ids"])
 
     def similarity(scale):
@@ -81,13 +85,15 @@ def test_grad_cam_is_that_of_the_equations(loaded):
 
 
 def test_what_a_sub_caption_adds(loaded):
-    model, processor = loaded
+    encoder = DualEncoder(*loaded)
     parts = TEXT.split(". ")
-    directions = sub_caption_directions(model, processor, parts)
-    whole, without = embed_corpus(model, processor, [TEXT, join_sub_captions([parts[0], parts[2]])])
+    directions = sub_caption_directions(encoder, parts)
+    whole, without = encoder.encode_text([TEXT, join_sub_captions([parts[0], parts[2]])], convert_to_tensor=True)
     assert torch.allclose(directions[1], whole - without, atol=1e-6)
-    assert (sub_caption_directions(model, processor, parts, max_length=6)[2].abs() < 1e-6).all(), "beyond the limit"
-    assert sub_caption_directions(model, processor, parts[:1]).shape == (1, 32)
+    shorter = DualEncoder(*loaded, max_length=6)
+    beyond_the_limit = sub_caption_directions(shorter, parts)[2]
+    assert (beyond_the_limit.abs() < 1e-6).all()
+    assert sub_caption_directions(encoder, parts[:1]).shape == (1, 32)
 
 
 def test_what_the_model_sees(loaded):
@@ -115,9 +121,9 @@ def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_fo
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_texts_of_other_dual_encoders(family, family_folders):
-    parts = load_model(str(family_folders(family)), LoadingArguments(device="cpu"))
+    encoder = load_encoder(str(family_folders(family)), LoadingArguments(device="cpu"))
     image = make_scene(seed=1, index=0).draw()
-    explanation = explain("other", *parts, "a red boat. the ground is sand", image)
+    explanation = explain(encoder, "a red boat. the ground is sand", image)
     assert len(explanation.over_text) == len(explanation.tokens)
     assert {number for number in explanation.numbers if number is not None} == {0, 1}
     assert explanation.over_image.shape[0] == 3
@@ -139,10 +145,11 @@ def build_tokenizer(name: str):
 @pytest.mark.parametrize("splitter", ["paper", "sentences"])
 def test_tokens_belong_to_the_sub_captions_that_they_are_in(name, splitter):
     tokenizer = build_tokenizer(name)
-    processor = SimpleNamespace(tokenizer=tokenizer)
+    preprocessing = Preprocessing(SimpleNamespace(tokenizer=tokenizer))
     sub_captions = split_sub_captions(SENTENCES, splitter)
-    (input_ids,) = tokenize(processor, [join_sub_captions(sub_captions)])["input_ids"].tolist()
-    numbers = number_tokens(processor, input_ids, sub_captions)
+    text = join_sub_captions(sub_captions)
+    (input_ids,) = preprocessing.tokenize([text]).inputs["input_ids"].tolist()
+    numbers = number_tokens(preprocessing, input_ids, sub_captions)
     assert numbers[0] is numbers[-1] is None and None not in numbers[1:-1]
     for number, sub_caption in enumerate(sub_captions):
         tokens = tokenizer.decode([token for token, of_token in zip(input_ids, numbers) if of_token == number])
@@ -151,8 +158,8 @@ def test_tokens_belong_to_the_sub_captions_that_they_are_in(name, splitter):
 
     # truncated inside the second one: the others are not read, whatever full stops there are
     limit = numbers.index(1) + 2
-    (input_ids,) = tokenize(processor, [join_sub_captions(sub_captions)], limit)["input_ids"].tolist()
-    numbers = number_tokens(processor, input_ids, sub_captions)
+    (input_ids,) = preprocessing.tokenize([text], limit).inputs["input_ids"].tolist()
+    numbers = number_tokens(preprocessing, input_ids, sub_captions)
     assert numbers == [None, *[0] * (limit - 3), 1, None]
     assert Explanation("", [], numbers, [], sub_captions).num_read == 2
 

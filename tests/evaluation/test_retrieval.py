@@ -9,24 +9,30 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.models import load_model
-from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
+from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.evaluation.retrieval import (
+    embed_dataset,
+    evaluate_retrieval,
+    format_table,
+    join_shares,
+    rank_by_tokens,
+)
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
 from tests.conftest import tiny_config
 from tests.helpers.images import NO_IMAGE, replace_values
 
 
-def test_distinct_short_captions_and_images_without_captions(model_and_processor, caplog):
+def test_distinct_short_captions_and_images_without_captions(encoder, caplog):
     dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", ["a red boat", "a red boat", "a car", "", None, "a car"])
     dataset = dataset.add_column("long_captions", ["a red. a boat", None, None, "blue. ", "a. ..", "sea"])
-    results = evaluate_retrieval(*model_and_processor, dataset, batch_size=4, distinct_short_captions=True)
+    results = evaluate_retrieval(encoder, dataset, batch_size=4, distinct_short_captions=True)
     assert (results["short_num_images"], results["long_num_images"]) == (2, 4)
     assert "2 of 6 images have no long caption" in caplog.text
-    results = evaluate_retrieval(*model_and_processor, dataset, batch_size=4)
+    results = evaluate_retrieval(encoder, dataset, batch_size=4)
     assert (results["short_num_images"], results["short_num_captions"]) == (4, 2)
     assert "always found" not in caplog.text
-    evaluate_retrieval(*model_and_processor, dataset.select([0]), batch_size=4)
+    evaluate_retrieval(encoder, dataset.select([0]), batch_size=4)
     assert "One image with long captions is always found: evaluate more than one." in caplog.text
 
 
@@ -34,7 +40,7 @@ def test_distinct_short_captions_and_images_without_captions(model_and_processor
 def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, token_wise_dir):
     """Equal captions are one text, which is found with any of its images; a benchmark's are each a text of its own."""
     folder = token_wise_dir if compares_tokens else model_dir
-    model, processor = load_model(str(folder), LoadingArguments(device="cpu"), takes_tokens=True)
+    encoder = load_encoder(str(folder), LoadingArguments(device="cpu"))
     captions = [
         ["a red boat", "sea"],
         ["a car"],
@@ -45,7 +51,7 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, t
     ]
     dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"]).add_column("caption", captions)
     reader = RowReader(dataset.column_names, CaptionArguments())
-    embedded = embed_dataset(model, processor, dataset, reader)
+    embedded = embed_dataset(encoder, dataset, reader)
     images, texts = embedded.image_embeds, embedded.captions["short"].embeds
     if images.dim() == 3:
         i2t, t2i = late_interaction(images, texts).t(), late_interaction(texts, images)
@@ -60,7 +66,7 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, t
     assert shared.sum(dim=1).tolist() == [3, 1, 2, 2]
     recalls = []
     for grouped, rows, is_match in ((True, first, shared), (False, list(range(len(owners))), separate)):
-        results = evaluate_retrieval(model, processor, dataset, group_equal_captions=grouped, batch_size=4)
+        results = evaluate_retrieval(encoder, dataset, group_equal_captions=grouped, batch_size=4)
         assert results["short_num_captions"] == len(rows)
         for direction, table, matches in (("t2i", t2i[rows], is_match), ("i2t", i2t[rows].t(), is_match.t())):
             best = torch.where(matches, table, -torch.inf).amax(dim=1, keepdim=True)
@@ -98,10 +104,10 @@ def test_embeddings_with_and_without_an_image_projection(image_projection, dtype
     model, processor = LotlipModel(config).eval(), LotlipProcessor.from_pretrained(model_dir)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    loaded, processor = load_model(str(tmp_path), LoadingArguments(dtype=dtype, device="cpu"))
+    encoder = load_encoder(str(tmp_path), LoadingArguments(dtype=dtype, device="cpu"))
     dataset = Dataset.load_from_disk(evaluation_dir)
     reader = RowReader(dataset.column_names, CaptionArguments())
-    embedded = embed_dataset(loaded, processor, dataset, reader, batch_size=4)
+    embedded = embed_dataset(encoder, dataset, reader, batch_size=4)
     texts = embedded.captions["short"]
     with torch.no_grad():
         images = processor.image_processor(list(dataset["image"]), return_tensors="pt")
@@ -118,11 +124,11 @@ def test_embeddings_with_and_without_an_image_projection(image_projection, dtype
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_what_goes_in_is_used_or_counted(streaming, model_and_processor, evaluation_dir, caplog):
+def test_what_goes_in_is_used_or_counted(streaming, encoder, evaluation_dir, caplog):
     """Rows are images of a gallery, unreadable, or said to be without such a caption."""
     rows = replace_values(Dataset.load_from_disk(evaluation_dir), {4: {"image": NO_IMAGE}, 7: {"caption": []}})
     damaged = rows.to_iterable_dataset() if streaming else rows
-    results = evaluate_retrieval(*model_and_processor, damaged, batch_size=3, group_equal_captions=False)
+    results = evaluate_retrieval(encoder, damaged, batch_size=3, group_equal_captions=False)
     assert results["num_unreadable_images"] == 1
     readable = rows.select([row for row in range(10) if row != 4])
     for kind, column in (("short", "caption"), ("long", "long_captions")):
@@ -132,22 +138,32 @@ def test_what_goes_in_is_used_or_counted(streaming, model_and_processor, evaluat
         assert results[f"{kind}_num_captions"] == sum(len(row[column]) for row in readable)
 
 
+@pytest.mark.parametrize("name", ["image_embeds", "text_embeds"])
+def test_tokens_that_are_not_finite_are_not_ranked(name):
+    embeds = {"image_embeds": torch.ones(2, 3, 4), "text_embeds": torch.ones(2, 3, 4)}
+    embeds[name][1, 2, 0] = torch.nan
+    with pytest.raises(ValueError, match=rf"`{name}\[1\]` holds NaN"):
+        rank_by_tokens(text_to_image=[0, 1], **embeds)
+
+
 def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir, evaluation_dir):
     """Each text as by the model alone, without the padding of its batch, and long captions as they are in training."""
-    model, processor = load_model(str(token_wise_dir), LoadingArguments(device="cpu"), takes_tokens=True)
+    encoder = load_encoder(str(token_wise_dir), LoadingArguments(device="cpu"))
     dataset = Dataset.load_from_disk(evaluation_dir)
     reader = RowReader(dataset.column_names, CaptionArguments())
-    embedded = embed_dataset(model, processor, dataset, reader, batch_size=4)
-    pixels = processor.image_processor(list(dataset["image"]), return_tensors="pt")
+    embedded = embed_dataset(encoder, dataset, reader, batch_size=4)
+    pixels = encoder.processor.image_processor(list(dataset["image"]), return_tensors="pt")
     with torch.no_grad():
-        torch.testing.assert_close(embedded.image_embeds, model.get_image_token_embeds(**pixels), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            embedded.image_embeds, encoder.model.get_image_token_embeds(**pixels), rtol=0, atol=1e-5
+        )
     assert len(embedded.captions["long"].texts) > 5
     for kind, captions in embedded.captions.items():
         for text, embeds in zip(captions.texts, captions.embeds):
             assert kind == "short" or "\n" not in text and not text.endswith(".")
-            tokens = processor.tokenizer([text], return_tensors="pt")
+            tokens = encoder.processor.tokenizer([text], return_tensors="pt")
             with torch.no_grad():
-                (expected,) = model.get_text_token_embeds(**tokens)
+                (expected,) = encoder.model.get_text_token_embeds(**tokens)
             torch.testing.assert_close(embeds[: len(expected)], expected, rtol=0, atol=1e-5)
             assert not embeds[len(expected) :].any()
 

@@ -9,9 +9,7 @@ from torch import nn
 
 from modeling_lotlip.data.scenes import COLOURS
 from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.batches import embed_corpus
-from modeling_lotlip.encoder.features import get_padding
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
 from modeling_lotlip.evaluation.sensitivity import (
     LongTexts,
@@ -37,7 +35,7 @@ def test_a_model_without_positions_is_blind_to_the_order(loaded):
     colours = ("red", "green", "blue", "yellow")
     parts = [["a red boat", "the ground is sand", f"a {colour} house"] for colour in colours]
     texts = LongTexts(parts, nn.functional.normalize(torch.randn(4, 32), dim=-1))
-    rows = {row["change"]: row for row in measure_changes(model, processor, texts, seed=0)}
+    rows = {row["change"]: row for row in measure_changes(DualEncoder(model, processor), texts, seed=0)}
     permuted, dropped = rows["sentences permuted"], rows["first sentence dropped"]
     assert (
         permuted["similarity"] == pytest.approx(1)
@@ -48,22 +46,22 @@ def test_a_model_without_positions_is_blind_to_the_order(loaded):
 
 
 def test_tokens_beyond_the_number_kept_do_not_count(loaded):
-    model, processor = loaded
+    encoder = DualEncoder(*loaded)
     texts = ["a red boat the ground is sand", "a red boat the ground is sea"]
-    kept = embed_first_tokens(model, processor, texts, 8)
+    kept = embed_first_tokens(encoder, texts, 8)
     assert torch.allclose(kept[0], kept[1], atol=1e-6)
-    whole = embed_first_tokens(model, processor, texts, 9)
+    whole = embed_first_tokens(encoder, texts, 9)
     assert not torch.allclose(whole[0], whole[1], atol=1e-6)
-    assert get_padding(processor) != "max_length"
+    assert encoder.preprocessing.padding != "max_length"
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_texts_of_other_dual_encoders(family, family_folders):
-    model, processor = load_model(str(family_folders(family)), LoadingArguments(device="cpu"))
+    encoder = load_encoder(str(family_folders(family)), LoadingArguments(device="cpu"))
     texts = ["a red boat. the ground is sand", "a red boat. a tree"]
-    whole = embed_first_tokens(model, processor, texts, processor.tokenizer.model_max_length)
-    assert torch.allclose(whole, embed_corpus(model, processor, texts), atol=1e-5)
-    cut = embed_first_tokens(model, processor, texts, 4)
+    whole = embed_first_tokens(encoder, texts, encoder.max_length)
+    assert torch.allclose(whole, encoder.encode_text(texts, convert_to_tensor=True), atol=1e-5)
+    cut = embed_first_tokens(encoder, texts, 4)
     assert torch.allclose(cut[0], cut[1], atol=1e-5) and not torch.allclose(cut[0], whole[0], atol=1e-4)
 
 

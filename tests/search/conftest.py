@@ -21,12 +21,12 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def open_folder(folder, model_and_processor, tmp_path):
+def open_folder(folder, encoder, tmp_path):
     """Makes what is behind a page of the folder, with an index that all of them share."""
 
     def open_handlers(k: int = 4) -> Handlers:
-        table = find_table(folder, *model_and_processor, tmp_path / "indices")
-        searcher = Searcher(*model_and_processor, table, folder, batch_size=3)
+        table = find_table(folder, encoder, tmp_path / "indices")
+        searcher = Searcher(encoder, table, folder, batch_size=3)
         return Handlers(searcher, open_images(table), k)
 
     return open_handlers

@@ -8,8 +8,7 @@ from torch.nn.functional import normalize
 
 from modeling_lotlip import LotlipConfig, LotlipModel
 from modeling_lotlip.encoder.arguments import InferenceArguments
-from modeling_lotlip.encoder.batches import embed_texts, tokenize
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 
 
 def test_a_trained_model_knows_its_dims(train, tmp_path, caplog):
@@ -25,21 +24,21 @@ def test_a_trained_model_knows_its_dims(train, tmp_path, caplog):
     further = train("further", **options, model_name_or_path=folder, config_name=None)
     assert json.loads((further / "config.json").read_text())["matryoshka_dims"] == [dim, 8, 4]
 
-    model, processor = load_model(str(folder), InferenceArguments(device="cpu", backend="torch"))
-    tokens = tokenize(processor, ["a red boat", "a house"])
-    expected = normalize(embed_texts(model, tokens)[:, :8], dim=-1)
+    encoder = load_encoder(str(folder), InferenceArguments(device="cpu", backend="torch"))
+    texts = ["a red boat", "a house"]
+    expected = normalize(encoder.encode_text(texts, convert_to_tensor=True)[:, :8], dim=-1)
     caplog.clear()
-    model, _ = load_model(str(folder), InferenceArguments(device="cpu", backend="torch", truncate_dim=8))
-    torch.testing.assert_close(embed_texts(model, tokens), expected)
+    shorter = load_encoder(str(folder), InferenceArguments(device="cpu", backend="torch", truncate_dim=8))
+    torch.testing.assert_close(shorter.encode_text(texts, convert_to_tensor=True), expected)
     assert "was not trained" not in caplog.text
-    load_model(str(folder), InferenceArguments(device="cpu", truncate_dim=9))
-    assert "was not trained for embeddings of 9 numbers (`--truncate_dim`)" in caplog.text
+    load_encoder(str(folder), InferenceArguments(device="cpu", truncate_dim=9))
+    assert "was not trained for embeddings of 9 dimensions (`--truncate_dim`)" in caplog.text
     assert f"It was for {dim}, 8, 4." in caplog.text
-    with pytest.raises(ValueError, match=f"`--truncate_dim {dim + 1}` is more than the {dim} numbers"):
-        load_model(str(folder), InferenceArguments(device="cpu", truncate_dim=dim + 1))
+    with pytest.raises(ValueError, match=f"`--truncate_dim {dim + 1}` is more than the {dim} dimensions"):
+        load_encoder(str(folder), InferenceArguments(device="cpu", truncate_dim=dim + 1))
 
 
 def test_a_model_that_compares_tokens_has_no_shorter_embeddings(token_wise_dir):
     inference = InferenceArguments(device="cpu", backend="torch", truncate_dim=8)
-    with pytest.raises(ValueError, match="--truncate_dim 8` is not for `--model_name_or_path .*token_wise.*, which"):
-        load_model(str(token_wise_dir), inference, takes_tokens=True)
+    with pytest.raises(ValueError, match="--truncate_dim 8` is not for `.*token_wise.*`, which"):
+        load_encoder(str(token_wise_dir), inference)

@@ -27,7 +27,8 @@ SMALL = "--max_train_steps 2 --per_device_train_batch_size 4 --max_eval_samples 
 def write_scenes(path: Path, first: int) -> list[dict]:
     """Scenes as img2dataset packs them; the row of each in the file of captions."""
     path.parent.mkdir()
-    rows, members = [], {}
+    rows = []
+    members = {}
     for number, scene in enumerate(load_scenes(10, seed=first), start=first):
         url = f"https://x.org/{number}.jpg?size=1,2"
         about = json.dumps({"url": url, "key": f"{number:09}", "status": "success"}).encode()
@@ -59,6 +60,8 @@ def test_published_captions_train(command, tmp_path, monkeypatch, capfd):
     assert lotlip.main([*words[1:], *SMALL.split()]) == 0
     results = json.loads(Path("outputs", name, "eval_results.json").read_text())
     # three long captions of each, of which equal ones are one text
-    assert results["long_num_images"] == results["short_num_images"] == 4 and results["long_num_captions"] == 4
+    assert results["long_num_images"] == results["short_num_images"] == 4
+    assert results["long_num_captions"] == 4
     measured = Path("outputs", name, "metrics.jsonl").read_text()
-    assert '"loss_corner_2"' in measured and "have no captions in `--caption_files`" not in capfd.readouterr().err
+    assert '"loss_corner_2"' in measured
+    assert "have no captions in `--caption_files`" not in capfd.readouterr().err

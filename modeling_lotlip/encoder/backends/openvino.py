@@ -1,0 +1,281 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Embeddings on a CPU by OpenVINO: both towers, each converted once, and compared with PyTorch whenever it is loaded.
+"""
+
+import copy
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import cache, cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import transformers
+from datasets.fingerprint import Hasher
+from huggingface_hub.constants import HF_ASSETS_CACHE
+from huggingface_hub.utils import WeakFileLock
+from torch import nn
+from transformers import PreTrainedModel
+
+from ... import __version__
+from ...utils.output_folder import atomic_write
+from ..families import Family
+from ..hashes import hash_weights
+from .backend import Backend
+from .pytorch import PytorchBackend
+
+
+logger = logging.getLogger(__name__)
+
+# The min cosine of an embedding to PyTorch's of a tower that is right, by the precision
+MIN_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99, "int8": 0.9}
+# Activations are quantized in groups of this many, each with a scale of its own
+INT8_GROUP_SIZE = 64
+# Some messages of OpenVINO go on for pages
+MAX_MESSAGE_LENGTH = 500
+
+
+# It reports its import to Intel, by a fork of this process, but for a CI job
+with patch.dict(os.environ, CI="true"):
+    import openvino
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+
+@cache
+def get_core() -> openvino.Core:
+    """
+    Returns OpenVINO's runtime, the same until the process ends.
+
+    The first one gives signal handlers a stack, and takes it away when it goes: the next signal, such as that of a
+    child process that has ended, would end this process.
+    """
+    return openvino.Core()
+
+
+def compress_to_int8(tower: openvino.Model) -> openvino.Model:
+    """
+    Returns a tower whose weights are stored in 8 bits, with a scale for each channel. Activations are quantized while
+    it runs, by the option `DYNAMIC_QUANTIZATION_GROUP_SIZE`, so that no data is needed to calibrate it.
+    """
+    with patch.dict(os.environ, CI="true"):
+        import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets the handlers of others, too
+    with redirect_stdout(sys.stderr):
+        return nncf.compress_weights(tower, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+
+class Tower(nn.Module):
+    """
+    A tower as a module of tensors, in the order of their names, which is what OpenVINO traces.
+
+    Args:
+        backend ([`PytorchBackend`]): Computes the embeddings.
+        modality (`str`): `"text"` or `"image"`.
+        names (`list[str]`): The names of the inputs, sorted.
+    """
+
+    def __init__(self, backend: PytorchBackend, modality: str, names: list[str]):
+        super().__init__()
+        self.model = backend.model
+        self.backend = backend
+        self.modality = modality
+        self.names = names
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """Returns embeddings of shape `(rows, dim)`."""
+        return embed(self.backend, self.modality, dict(zip(self.names, tensors)))
+
+
+def embed(backend: PytorchBackend, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Returns embeddings of shape `(rows, dim)` of texts or images, as `modality` says."""
+    if modality == "text":
+        return backend.embed_texts(inputs)
+    return backend.embed_images(inputs)
+
+
+def sample_inputs(inputs: dict[str, torch.Tensor], num_rows: int) -> dict[str, torch.Tensor]:
+    """
+    Returns `num_rows` rows of inputs of any shapes `(batch, ...)`, of which the first is padded from its middle on if
+    there is an attention mask.
+    """
+    rows = {name: tensor[torch.arange(num_rows) % len(tensor)] for name, tensor in inputs.items()}
+    if "attention_mask" in rows:
+        rows["attention_mask"][0, (rows["attention_mask"].shape[1] + 1) // 2 :] = 0
+    return rows
+
+
+def sort_inputs(inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Returns inputs of any shapes in the order of their names, floating-point ones in float32."""
+    tensors = [inputs[name] for name in sorted(inputs)]
+    return [tensor.float() if tensor.is_floating_point() else tensor for tensor in tensors]
+
+
+def run(compiled: openvino.CompiledModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Returns the embeddings, of shape `(rows, dim)`, that a compiled tower computes."""
+    arrays = [np.ascontiguousarray(tensor.cpu().numpy()) for tensor in sort_inputs(inputs)]
+    return torch.from_numpy(compiled(arrays)[0])
+
+
+class OpenvinoBackend(Backend):
+    """
+    Computes both towers of a dual encoder by OpenVINO, on the CPU, in float32, bfloat16 or int8 (weights in 8 bits,
+    activations quantized while it runs). On a processor without instructions for bfloat16, that is computed in
+    float32.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder on the CPU, in evaluation mode.
+        family ([`Family`]):
+            How it reads texts and images.
+        dtype (`str`):
+            `"float32"`, `"bfloat16"` or `"int8"`.
+
+    Raises:
+        `ValueError`: if the model is on another device, or cannot be computed so.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: PreTrainedModel, family: Family, dtype: str):
+        if model.device.type != "cpu":
+            raise ValueError(f"`--backend openvino` computes on the CPU, and the model is on {model.device}.")
+        if family.compares_tokens or family.has_walk_types:
+            raise ValueError(f"OpenVINO cannot compute this {type(model).__name__}: use `--backend torch`.")
+        self.model = model
+        self.dtype = dtype
+        self.device = model.device
+        self.reference = PytorchBackend(model, family)
+        self.towers: dict[str, openvino.CompiledModel] = {}
+        self.cache_dir = Path(HF_ASSETS_CACHE, "lotlip", "openvino")
+        self.lock = Lock()  # one request at a time: it uses all cores
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process gets: it compiles the towers again, from the cache."""
+        state = self.__dict__.copy()
+        state["towers"] = {}
+        del state["lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.lock = Lock()
+
+    def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
+        return self.compute("text", inputs)
+
+    def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.compute("image", inputs)
+
+    def compute(self, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns embeddings, of shape `(rows, dim)`, by the tower of a modality, which is loaded if it is not yet."""
+        with self.lock:
+            if modality not in self.towers:
+                self.towers[modality] = self.load(modality, inputs)
+            return run(self.towers[modality], inputs)
+
+    def load(self, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
+        """Returns a compiled tower, from the cache or converted now, after it was compared with PyTorch."""
+        try:
+            compiled = self.compile(modality, inputs)
+            self.check(compiled, modality, inputs)
+        except (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure) as error:
+            message = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f"OpenVINO cannot compute the {modality} tower of this {type(self.model).__name__}: "
+                f"{message[:MAX_MESSAGE_LENGTH].rstrip('.')}. Use `--backend torch`."
+            ) from error
+        return compiled
+
+    def compile(self, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
+        """Returns the tower of a modality, compiled from the cache, where it is converted to once."""
+        # any number of rows and, of texts, any length
+        shapes = []
+        for name in sorted(inputs):
+            tensor = inputs[name]
+            sizes = list(tensor.shape[1:]) if tensor.dim() > 2 else [-1]
+            shapes.append([-1, *sizes])
+        folder = self.cache_dir / Hasher.hash((self.key, modality, sorted(inputs), shapes))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(folder.with_suffix(".lock")):
+            if not folder.exists():
+                logger.warning(f"Converting the {modality} tower for OpenVINO, once, to `{folder}`.")
+                tower = self.convert(modality, inputs, shapes)
+                if self.dtype == "int8":
+                    tower = compress_to_int8(tower)
+                with atomic_write(folder) as partial:
+                    partial.mkdir()
+                    openvino.save_model(tower, partial / "tower.xml", compress_to_fp16=False)
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self.dtype == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP_SIZE if self.dtype == "int8" else 0,
+        }
+        return get_core().compile_model(folder / "tower.xml", "CPU", options)
+
+    def check(self, compiled: openvino.CompiledModel, modality: str, inputs: dict[str, torch.Tensor]) -> None:
+        """Raises a `RuntimeError` if an embedding of a compiled tower is not PyTorch's, for two sizes of inputs."""
+        for batch in (sample_inputs(inputs, 3), inputs):
+            with torch.inference_mode():
+                expected = embed(self.reference, modality, batch).double()
+            cosine = torch.cosine_similarity(run(compiled, batch).double(), expected, dim=-1).min().item()
+            if not cosine >= MIN_COSINES[self.dtype]:
+                raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
+
+    def convert(self, modality: str, inputs: dict[str, torch.Tensor], shapes: list[list[int]]) -> openvino.Model:
+        """
+        Returns a tower as a model of OpenVINO in float32, whose inputs of any shapes, in the order of their names, may
+        have other sizes where `shapes` have -1.
+        """
+        if modality == "image" and (set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4):
+            raise RuntimeError("its image processor makes another number of patches of each image")
+        example = sample_inputs(inputs, 2)
+        if modality == "text":  # of another length, so that the check would see a length that was fixed
+            example = {name: tensor[:, : max(2, tensor.shape[1] // 2)] for name, tensor in example.items()}
+        model = self.model
+        if model.dtype != torch.float32:  # without the rounding of bfloat16 in what is computed
+            model = copy.deepcopy(model).float()
+        tower = Tower(PytorchBackend(model, self.reference.family), modality, sorted(example)).eval()
+        # `openvino.convert_model` does the same, reports it to Intel, and changes the logging of all
+        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        with without_warnings(), torch.no_grad():
+            decoder = TorchScriptPythonDecoder(tower, example_input=tuple(sort_inputs(example)))
+            converted = frontend.convert(frontend.load(decoder))
+        converted.reshape({index: openvino.PartialShape(shape) for index, shape in enumerate(shapes)})
+        return converted
+
+    @cached_property
+    def key(self) -> str:
+        """The model that a converted tower is of, and what it stores its weights in."""
+        config = self.model.config.to_dict()
+        config = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
+        versions = (__version__, transformers.__version__, openvino.__version__)
+        weights_dtype = "int8" if self.dtype == "int8" else "float32"
+        return Hasher.hash(
+            (type(self.model).__name__, repr(config), hash_weights(self.model), versions, weights_dtype)
+        )
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Inside, the attributes of a model that its tracer asks for do not warn."""
+    library = logging.getLogger("transformers")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.setLevel(level)

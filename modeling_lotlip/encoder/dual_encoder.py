@@ -1,0 +1,630 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""A model and its processor as one object, which embeds images and texts: see [`DualEncoder`]."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+from ..data.images import Resizing, UnreadableImageError, read_image, upright_rgb
+from ..data.reader import Item
+from ..data.rows import batched
+from ..utils.terminal import progress_bar
+from .arguments import InferenceArguments, LoadingArguments
+from .backends import Backend, PytorchBackend
+from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
+from .families import count_positions, find_family, find_text_limit, text_lengths
+from .hashes import hash_processor, hash_weights
+from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
+from .preprocessing import Preprocessing
+
+
+logger = logging.getLogger(__name__)
+
+IMAGES_PER_BATCH = 32
+TEXTS_PER_CHUNK = 256
+# Two batches are decoded while one is computed
+DECODING_THREADS = 2
+DEFAULT_TEMPLATES = ("a photo of a {}",)
+
+ImageLike = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
+
+
+class DualEncoder:
+    """
+    Embeds images and texts into one space, by any dual encoder: LoTLIP, CLIP, SigLIP, ALIGN and others, those whose
+    code comes with them, and multimodal models of the sentence-transformers library. Several threads may use one, and
+    it can be pickled.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder with `get_text_features` and `get_image_features`. It is put into evaluation mode.
+        processor (`ProcessorMixin`):
+            Its processor.
+        backend ([`Backend`], *optional*):
+            What computes the embeddings. Default: PyTorch, by the model itself.
+        max_length (`int`, *optional*):
+            Truncate texts at this many tokens, special ones included. Default: the limit of the model.
+        truncate_dim (`int`, *optional*):
+            Keep the first numbers of an embedding, of a model that was trained for it (Kusupati et al., 2022,
+            https://arxiv.org/abs/2205.13147).
+        name (`str`, *optional*):
+            What messages and tables call the model. Default: what it was loaded from.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import DualEncoder
+
+    >>> encoder = DualEncoder.from_pretrained("weiwu-ww/LoTLIP-ViT-B-16-100M")
+    >>> texts = encoder.encode_text(["A red boat lies at a pier. The sea is calm.", "A street at night."])
+    >>> images = encoder.encode_image(["boat.jpg"])
+    >>> print(images @ texts.T)
+    ```"""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        backend: Backend | None = None,
+        max_length: int | None = None,
+        truncate_dim: int | None = None,
+        name: str | None = None,
+    ):
+        self.model = model.eval()
+        self.processor = processor
+        self.family = find_family(model.config, processor)
+        self.name = model.config.name_or_path if name is None else str(name)
+        self.backend = PytorchBackend(model, self.family) if backend is None else backend
+        processor.tokenizer.model_max_length = find_text_limit(model, processor, self.family)
+        if max_length is not None:
+            self.check_max_length(max_length)
+        self.preprocessing = Preprocessing(processor, self.family, max_length)
+        self.lock = RLock()  # one computation at a time: it uses all cores
+        self.truncate_dim = None
+        if truncate_dim is not None:
+            self.check_truncate_dim(truncate_dim)
+            self.truncate_dim = truncate_dim
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike,
+        backend: str = "torch",
+        dtype: str = "float32",
+        device: str | None = None,
+        max_length: int | None = None,
+        truncate_dim: int | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> "DualEncoder":
+        """
+        Loads a dual encoder, ready to embed.
+
+        Args:
+            name (`str` or `PathLike`):
+                A Hub id or a folder.
+            backend (`str`, *optional*, defaults to `"torch"`):
+                `"torch"`, or `"openvino"`, which is faster on a CPU.
+            dtype (`str`, *optional*, defaults to `"float32"`):
+                The precision: `"float32"`, `"float16"`, `"bfloat16"` or `"int8"`.
+            device (`str`, *optional*):
+                Such as `"cpu"` or `"cuda:0"`. Default: an accelerator if there is one.
+            max_length, truncate_dim (`int`, *optional*):
+                See [`DualEncoder`].
+            revision (`str`, *optional*):
+                A branch, tag or commit on the Hub.
+            trust_remote_code (`bool`, *optional*, defaults to `False`):
+                Whether to run the code that comes with the model.
+
+        Raises:
+            `ValueError`: if the name is of no dual encoder, or it cannot be run so.
+            `ImportError`: if the backend is not installed.
+        """
+        arguments = InferenceArguments(
+            dtype=dtype,
+            backend=backend,
+            device=device,
+            max_length=max_length,
+            truncate_dim=truncate_dim,
+            trust_remote_code=trust_remote_code,
+        )
+        encoder = load_encoder(str(name), arguments, revision=revision)
+        encoder.check_single_embeddings()
+        return encoder
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.lock = RLock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where embeddings are computed."""
+        return self.backend.device
+
+    @property
+    def dtype(self) -> str:
+        """What embeddings are computed in, as `--dtype` names it."""
+        return self.backend.dtype
+
+    @property
+    def max_length(self) -> int:
+        """The max number of tokens of a text that is read, special ones included."""
+        return self.preprocessing.max_length
+
+    @cached_property
+    def dim(self) -> int:
+        """The number of dimensions of an embedding, after it was cut to `truncate_dim`."""
+        return self.measure_dim()
+
+    def measure_dim(self) -> int:
+        """Returns the number of dimensions of the embedding of a text."""
+        return self.embed_texts(self.preprocessing.tokenize(["a"]).inputs).shape[-1]
+
+    @property
+    def matryoshka_dims(self) -> tuple[int, ...]:
+        """The numbers of dimensions that embeddings can be cut to, as the model was trained."""
+        return tuple(getattr(self.model.config, "matryoshka_dims", None) or ())
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the model on the Hub, `None` of a folder."""
+        return getattr(self.model.config, "_commit_hash", None)
+
+    def settings(self) -> dict[str, Any]:
+        """
+        Returns what embeddings depend on, whatever they are of, by which a table knows that they are of this encoder.
+        The code of a model from the Hub counts by its revision.
+        """
+        has_code = type(self.model).__module__.startswith("transformers_modules")
+        return {
+            **self.hashes,
+            "dtype": self.dtype,
+            "backend": self.backend.name,
+            "truncate_dim": self.truncate_dim,
+            "revision": self.revision if has_code else None,
+        }
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the weights and of the processor."""
+        return {"weights": hash_weights(self.model), "processor": hash_processor(self.processor)}
+
+    def describe(self) -> dict[str, str | int | None]:
+        """Returns what results of this encoder depend on, for tables of people."""
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "model_type": self.model.config.model_type,
+            "dtype": self.dtype,
+            "truncate_dim": self.truncate_dim,
+            "max_length": self.max_length,
+        }
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Returns the normalized embeddings, of shape `(entries, dim)`, of a batch, in float32 on the CPU."""
+        if batch.modality == "image":
+            return self.embed_images(batch.inputs)
+        return self.embed_texts(batch.inputs, is_long=batch.modality == "long")
+
+    @torch.inference_mode()
+    def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
+        """
+        Returns normalized embeddings of tokenized texts in float32 on the CPU.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`):
+                What [`Preprocessing.tokenize`] gives, `input_ids` of shape `(texts, length)`.
+            is_long (`bool`, *optional*, defaults to `False`):
+                Whether they are long captions, which some models embed in another way.
+
+        Returns:
+            `torch.Tensor` of shape `(texts, dim)`; of shape `(texts, length, dim)`, zero at padding, if the model
+            compares tokens.
+        """
+        with self.lock:
+            return self.normalize(self.backend.embed_texts(inputs, is_long))
+
+    @torch.inference_mode()
+    def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Returns normalized embeddings of preprocessed images in float32 on the CPU.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`):
+                What [`Preprocessing.prepare_images`] gives, such as `pixel_values` of shape
+                `(images, channels, height, width)`.
+
+        Returns:
+            `torch.Tensor` of shape `(images, dim)`; of shape `(images, length, dim)` if the model compares tokens.
+        """
+        with self.lock:
+            return self.normalize(self.backend.embed_images(inputs))
+
+    def normalize(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns features of shape `(..., dim)` cut to `truncate_dim`, then normalized, in float32 on the CPU."""
+        features = features.float()
+        if self.family.compares_tokens:
+            return features.cpu()  # the model has normalized them, and padding is zero
+        return torch.nn.functional.normalize(features[..., : self.truncate_dim], dim=-1).cpu()
+
+    def encode_text(
+        self,
+        texts: str | Iterable[str],
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+        convert_to_tensor: bool = False,
+    ) -> np.ndarray | torch.Tensor:
+        """
+        Embeds one or many texts. A text is read as it is given; a longer one than the limit is truncated, with one
+        warning that counts them.
+
+        Args:
+            texts (`str` or `Iterable[str]`):
+                One text or many.
+            batch_size (`int`, *optional*):
+                The max number of texts of full length in a batch. Default: as many as have 2,048 tokens.
+            show_progress_bar (`bool`, *optional*, defaults to `False`):
+                Whether to show a progress bar on standard error.
+            convert_to_tensor (`bool`, *optional*, defaults to `False`):
+                Whether to return a tensor instead of an array.
+
+        Returns:
+            `np.ndarray` or `torch.Tensor` of shape `(dim,)` for one text, `(texts, dim)` for many: float32, of
+            length 1.
+
+        Raises:
+            `ValueError`: if one is no text, or the model compares tokens.
+        """
+        self.check_single_embeddings()
+        is_single = isinstance(texts, str)
+        texts = [texts] if is_single else list(texts)
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"`texts[{index}]` must be a string, got {text!r}: write it as text.")
+        tokens_per_batch = TOKENS_PER_BATCH if batch_size is None else batch_size * self.max_length
+        embeds = torch.empty(len(texts), self.dim)
+        num_truncated = 0
+        with progress_bar(
+            total=len(texts), desc="Texts", unit=" texts", disable=not show_progress_bar, leave=False
+        ) as progress:
+            for batch in embed_rows(self, self.prepare_texts(texts), tokens_per_batch):
+                if batch.entries:
+                    embeds[[item.row for item in batch.entries]] = batch.embeds
+                    num_truncated += sum(item.truncated for item in batch.entries)
+                    progress.update(len(batch.entries))
+        if num_truncated > 0:
+            logger.warning(
+                f"{num_truncated} of {len(texts)} texts were truncated: they have more than {self.max_length} tokens."
+            )
+        return give(embeds, is_single, convert_to_tensor)
+
+    def prepare_texts(self, texts: Sequence[str]) -> Iterator[PreparedRows]:
+        """Yields texts as inputs, known by their positions."""
+        collate = RowCollator(self.preprocessing, lambda index, text: [Item(index, "text", text)])
+        return map(collate, batched(enumerate(texts), TEXTS_PER_CHUNK))
+
+    def encode_image(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+        convert_to_tensor: bool = False,
+        errors: str = "raise",
+    ) -> np.ndarray | torch.Tensor | tuple[np.ndarray | torch.Tensor, dict[int, str]]:
+        """
+        Embeds one or many images.
+
+        Args:
+            images (path, `bytes`, `Image` of Pillow, `np.ndarray`, or an iterable of these):
+                One image or many: paths of files, the content of files, images, or arrays of shape
+                `(height, width)`, `(height, width, channels)` of 8 bits, or `(images, height, width, channels)`.
+                They are turned upright as their EXIF says; what is transparent becomes white.
+            batch_size (`int`, *optional*):
+                Images in a batch. Default: 32.
+            show_progress_bar (`bool`, *optional*, defaults to `False`):
+                Whether to show a progress bar on standard error.
+            convert_to_tensor (`bool`, *optional*, defaults to `False`):
+                Whether to return a tensor instead of an array.
+            errors (`str`, *optional*, defaults to `"raise"`):
+                `"raise"`: an image that cannot be read is an error. `"return"`: the message of each such image comes
+                beside the embeddings, by its position, and its embedding is NaN.
+
+        Returns:
+            `np.ndarray` or `torch.Tensor` of shape `(dim,)` for one image, `(images, dim)` for many: float32, of
+            length 1. With `errors="return"` a tuple of that and a `dict[int, str]`.
+
+        Raises:
+            `ValueError`: if an image cannot be read, or the model compares tokens.
+        """
+        self.check_single_embeddings()
+        if errors not in ("raise", "return"):
+            raise ValueError(f"`errors` must be 'raise' or 'return', got {errors!r}.")
+        is_single = is_single_image(images)
+        images = [images] if is_single else list(images)
+        embeds = torch.full((len(images), self.dim), torch.nan)
+        problems: dict[int, str] = {}
+        prepared = self.prepare_image_batches(images, IMAGES_PER_BATCH if batch_size is None else batch_size)
+        with progress_bar(
+            total=len(images), desc="Images", unit=" images", disable=not show_progress_bar, leave=False
+        ) as progress:
+            for batch in embed_rows(self, prepared):
+                for row in batch.unreadable:
+                    if errors == "raise":
+                        name = name_image(row.key, images[row.key])
+                        raise UnreadableImageError(f"{name} cannot be read as an image: {row.problem}")
+                    problems[row.key] = row.problem
+                if batch.entries:
+                    embeds[[item.row for item in batch.entries]] = batch.embeds
+                progress.update(len(batch.entries) + len(batch.unreadable))
+        given = give(embeds, is_single, convert_to_tensor)
+        if errors == "return":
+            return given, problems
+        return given
+
+    def prepare_image_batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[PreparedRows]:
+        """Yields images as inputs, known by their positions, which threads decode ahead."""
+        resizing = self.preprocessing.resizing
+
+        def read(index: int, image: ImageLike) -> list[Item]:
+            return [Item(index, "image", open_any_image(image, resizing))]
+
+        collate = RowCollator(self.preprocessing, read)
+        with ThreadPoolExecutor(DECODING_THREADS) as executor:
+            pending = []
+            for rows in batched(enumerate(images), batch_size):
+                pending.append(executor.submit(collate, rows))
+                if len(pending) > DECODING_THREADS:
+                    yield pending.pop(0).result()
+            for future in pending:
+                yield future.result()
+
+    def classify(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        labels: Sequence[str],
+        templates: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """
+        Classifies images by texts, without training (Radford et al., 2021, https://arxiv.org/abs/2103.00020).
+
+        Args:
+            images (path, `bytes`, `Image` of Pillow, `np.ndarray`, or an iterable of these):
+                See [`DualEncoder.encode_image`].
+            labels (`Sequence[str]`):
+                The names of the classes.
+            templates (`Sequence[str]`, *optional*):
+                Prompts with `{}` for the name, whose embeddings are averaged. Default: `"a photo of a {}"`.
+
+        Returns:
+            `np.ndarray` of shape `(labels,)` for one image, `(images, labels)` for many: probabilities in float32.
+            They sum to 1 for an image, but those of a model that was trained with a sigmoid (SigLIP) are independent.
+
+        Raises:
+            `ValueError`: if a template has no `{}`, there are no labels, or an image cannot be read.
+        """
+        is_single = is_single_image(images)
+        image_embeds = self.encode_image([images] if is_single else images, convert_to_tensor=True)
+        class_embeds = self.embed_classes(labels, templates)
+        logits = self.scale_similarities(image_embeds @ class_embeds.T)
+        probabilities = logits.sigmoid() if self.is_sigmoid else logits.softmax(dim=-1)
+        return give(probabilities, is_single, convert_to_tensor=False)
+
+    def embed_classes(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> torch.Tensor:
+        """
+        Returns class embeddings of shape `(labels, dim)`: the mean of the normalized embeddings of a name in each
+        template, normalized again (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4).
+
+        Args:
+            labels (`Sequence[str]`): The names of the classes.
+            templates (`Sequence[str]`, *optional*): See [`DualEncoder.classify`].
+        """
+        if isinstance(labels, str) or len(labels) == 0:
+            raise ValueError(f"`labels` must be a list of names, got {labels!r}: give at least one.")
+        templates = DEFAULT_TEMPLATES if templates is None else templates
+        for template in templates:
+            if "{}" not in template:
+                raise ValueError(f"`templates` has {template!r}, without {{}}: write that where the name goes.")
+        prompts = []
+        for label in labels:
+            prompts += [template.replace("{}", label) for template in templates]
+        embeds = self.encode_text(prompts, convert_to_tensor=True)
+        embeds = embeds.unflatten(0, (len(labels), len(templates))).mean(dim=1)
+        return torch.nn.functional.normalize(embeds, dim=-1)
+
+    @property
+    def is_sigmoid(self) -> bool:
+        """Whether the model was trained with a sigmoid for every pair, and has a bias."""
+        return getattr(self.model, "logit_bias", None) is not None
+
+    def scale_similarities(self, similarities: torch.Tensor) -> torch.Tensor:
+        """Returns cosine similarities of any shape as the logits that the model was trained on."""
+        if getattr(self.model, "temperature", None) is not None:  # ALIGN, TIPSv2
+            return similarities / self.model.temperature.detach().float().cpu()
+        scale = getattr(self.model, "logit_scale", None)
+        logits = similarities if scale is None else similarities * scale.detach().float().cpu().exp()
+        if self.is_sigmoid:
+            logits = logits + self.model.logit_bias.detach().float().cpu()
+        return logits
+
+    def check_single_embeddings(self) -> None:
+        """Raises a `ValueError` if the model compares tokens and has no single embeddings."""
+        check_single_embeddings(self.model.config)
+
+    def check_max_length(self, max_length: int) -> None:
+        """Raises a `ValueError` if the text tower has not so many positions, or reads texts of other lengths only."""
+        num_positions = count_positions(self.model, self.family)
+        if num_positions is not None and max_length > num_positions:
+            raise ValueError(
+                f"`--max_length {max_length}` is beyond the {num_positions} tokens that the text tower of "
+                f"`{self.name}` has positions for: give fewer."
+            )
+        lengths = text_lengths(self.model.config, self.family)
+        if lengths and max_length not in lengths:
+            raise ValueError(
+                f"`--max_length {max_length}` does not fit `{self.name}`. Give {' or '.join(map(str, lengths))}."
+            )
+
+    def check_truncate_dim(self, dim: int) -> None:
+        """Warns of embeddings cut to a length that the model was not trained for, and refuses a longer one."""
+        if self.family.compares_tokens:
+            raise ValueError(
+                f"`--truncate_dim {dim}` is not for `{self.name}`, which compares all tokens: leave it out."
+            )
+        whole_dim = self.measure_dim()
+        if dim > whole_dim:
+            raise ValueError(
+                f"`--truncate_dim {dim}` is more than the {whole_dim} dimensions of an embedding of `{self.name}`."
+            )
+        if dim == whole_dim or dim in self.matryoshka_dims:
+            return
+        if self.matryoshka_dims:
+            logger.warning(
+                f"`{self.name}` was not trained for embeddings of {dim} dimensions (`--truncate_dim`): they may find "
+                f"much less. It was for {', '.join(map(str, self.matryoshka_dims))}."
+            )
+        else:
+            logger.warning(
+                f"`{self.name}` was not trained for embeddings of {dim} dimensions (`--truncate_dim`): they may find "
+                "much less. Train one with `--matryoshka_dims`."
+            )
+
+
+def load_encoder(
+    name: str,
+    arguments: LoadingArguments | None = None,
+    argument: str = "model_name_or_path",
+    revision: str | None = None,
+) -> DualEncoder:
+    """
+    Loads the dual encoder that an argument of a command names. It may compare tokens: see
+    [`DualEncoder.check_single_embeddings`].
+
+    Args:
+        name (`str`):
+            A Hub id or a folder.
+        arguments ([`LoadingArguments`], *optional*):
+            How it is loaded. Default: float32 by PyTorch, on the device of accelerate's `PartialState`.
+        argument (`str`, *optional*, defaults to `"model_name_or_path"`):
+            The argument that named it, for messages.
+        revision (`str`, *optional*):
+            A branch, tag or commit on the Hub.
+
+    Raises:
+        `ValueError`: if it is no dual encoder, or cannot be run so.
+        `ImportError`: if the backend is not installed.
+    """
+    arguments = arguments or LoadingArguments()
+    check_device(arguments.device)
+    backend = arguments.backend or "torch"
+    check_backend_is_installed(backend, arguments.dtype)
+    device = arguments.device or PartialState().device
+    dtype = torch.float32 if arguments.dtype == "int8" else getattr(torch, arguments.dtype)
+    try:
+        if is_sentence_transformer(name, revision, arguments.trust_remote_code):
+            from .sentence_transformer import load_sentence_transformer
+
+            return load_sentence_transformer(name, arguments, revision)
+        model, processor = load_model(name, dtype, revision, arguments.trust_remote_code)
+    except LOADING_ERRORS as error:
+        raise ValueError(f"`--{argument} {name}` cannot be used: {error}") from error
+    model = model.to(device).eval()
+    made_backend = None
+    if backend == "openvino":
+        from .backends.openvino import OpenvinoBackend
+
+        made_backend = OpenvinoBackend(model, find_family(model.config, processor), arguments.dtype)
+    return DualEncoder(model, processor, made_backend, arguments.max_length, arguments.truncate_dim, name)
+
+
+def check_backend_is_installed(backend: str, dtype: str) -> None:
+    """Raises an `ImportError` that names the extra, if what a backend or a precision needs is not installed."""
+    if backend == "openvino" and find_spec("openvino") is None:
+        raise ImportError('This needs openvino: `pip install "lotlip[openvino]"` brings it.')
+    if dtype == "int8" and find_spec("nncf") is None:
+        raise ImportError('This needs nncf: `pip install "lotlip[int8]"` brings it.')
+
+
+def check_single_embeddings(config: PreTrainedConfig) -> None:
+    """Raises a `ValueError` if a model, by its configuration, compares tokens and has no single embeddings."""
+    if find_family(config).compares_tokens:
+        raise ValueError(
+            "The model compares all tokens of texts and images, and has no single embedding of either: use one that "
+            "was trained with another `--objective`."
+        )
+
+
+def is_single_image(images: object) -> bool:
+    """Returns whether this is one image, and no iterable of them."""
+    if isinstance(images, np.ndarray):
+        return images.ndim < 4
+    return isinstance(images, (str, os.PathLike, bytes, PIL.Image.Image))
+
+
+def open_any_image(image: ImageLike, resizing: Resizing | None = None) -> PIL.Image.Image:
+    """
+    Returns an upright RGB image of 8 bits from a path, the content of a file, an image or an array.
+
+    Raises:
+        `UnreadableImageError`: if it is none of these, or cannot be read.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        if not Path(image).is_file():
+            raise UnreadableImageError("there is no such file")
+        return read_image({"path": None, "bytes": Path(image).read_bytes()}, resizing=resizing)
+    if isinstance(image, bytes):
+        return read_image({"path": None, "bytes": image}, resizing=resizing)
+    if isinstance(image, np.ndarray):
+        try:
+            image = PIL.Image.fromarray(image)
+        except (TypeError, ValueError) as error:
+            raise UnreadableImageError(
+                f"an array of shape {image.shape} and type {image.dtype} is no image of 8 bits: give "
+                "(height, width, channels) in uint8"
+            ) from error
+    if not isinstance(image, PIL.Image.Image):
+        raise UnreadableImageError(f"a {type(image).__name__} is none: give a path, bytes, an image or an array")
+    return upright_rgb(image)
+
+
+def name_image(index: int, image: ImageLike) -> str:
+    """Returns how messages call an image."""
+    if isinstance(image, (str, os.PathLike)):
+        return f"`images[{index}]`, {os.fspath(image)},"
+    return f"`images[{index}]`"
+
+
+def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.ndarray | torch.Tensor:
+    """Returns rows, of shape `(rows, dim)`, as callers get them: the only one alone, as an array or a tensor."""
+    if is_single:
+        embeds = embeds[0]
+    return embeds if convert_to_tensor else embeds.numpy()
+
+
+@contextmanager
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, a model computes without dropout; afterwards it trains again if it did before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

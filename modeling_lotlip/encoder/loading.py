@@ -1,0 +1,197 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Loads the model and the processor of a dual encoder, also of one whose code or adapters come with it."""
+
+import json
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download, load_torch_model, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.utils import CONFIG_NAME, find_adapter_config_file
+
+from ..hub_lotlip import find_pretrained
+
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+# By which a model of the sentence-transformers library is known
+SENTENCE_TRANSFORMERS_MODULES = "modules.json"
+LOADING_ERRORS = (OSError, ValueError, SafetensorError)
+
+
+def load_model(
+    name: str | PathLike,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """
+    Loads a dual encoder of transformers and its processor.
+
+    Args:
+        name (`str` or `PathLike`):
+            A Hub id or a folder, also in the original's layout (`model.pt`), or of adapters of PEFT.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+            The precision of its weights.
+        revision (`str`, *optional*):
+            A branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether to run the code that comes with the model.
+
+    Raises:
+        `ValueError`: if it is no dual encoder, or cannot be loaded.
+        `ImportError`: if adapters are named and PEFT is not installed.
+    """
+    options = {} if revision is None else {"revision": revision}
+    path = find_pretrained(name, **options)
+    if path != name:
+        options = {}  # it was converted from that revision
+    if find_adapter_config_file(path, **options) is not None:
+        model, processor = load_with_adapters(path, dtype, options)
+    elif trust_remote_code:
+        model, processor = load_with_code(path, dtype, options)
+    else:
+        model = AutoModel.from_pretrained(path, dtype=dtype, **options)
+        processor = None
+    if not is_dual_encoder(type(model)):
+        raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
+    if processor is None:
+        processor = AutoProcessor.from_pretrained(path, **options)
+    return model, processor
+
+
+def is_dual_encoder(model_class: type) -> bool:
+    """Returns whether a class of models embeds both texts and images."""
+    return hasattr(model_class, "get_text_features") and hasattr(model_class, "get_image_features")
+
+
+def load_with_adapters(
+    path: str | PathLike, dtype: torch.dtype, options: dict[str, str]
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Loads a model with adapters of PEFT merged into its weights; the processor beside them, or else the model's."""
+    if find_spec("peft") is None:
+        raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
+    from peft import PeftConfig, PeftModel
+
+    base = find_pretrained(PeftConfig.from_pretrained(path, **options).base_model_name_or_path)
+    base_model = AutoModel.from_pretrained(base, dtype=dtype)
+    model = PeftModel.from_pretrained(base_model, path, **options).merge_and_unload()
+    model.requires_grad_()  # PEFT has frozen it, and it may be trained further
+    try:
+        return model, AutoProcessor.from_pretrained(path, **options)
+    except (OSError, ValueError):
+        return model, AutoProcessor.from_pretrained(base)
+
+
+class PairProcessor(ProcessorMixin):
+    """A tokenizer and an image processor of a model that comes without a processor of both."""
+
+    def __init__(self, image_processor=None, tokenizer=None):
+        super().__init__(image_processor, tokenizer)
+
+
+def load_with_code(
+    name: str | PathLike, dtype: torch.dtype, options: dict[str, str]
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Loads a model and its processor by the code that comes with them (FG-CLIP 2, jina-clip-v2)."""
+    options = {**options, "trust_remote_code": True}
+    config = AutoConfig.from_pretrained(name, **options)
+    # FG-CLIP offers itself as a causal language model only
+    auto_map = getattr(config, "auto_map", None) or {}
+    is_causal_only = "AutoModelForCausalLM" in auto_map and "AutoModel" not in auto_map
+    auto_class = AutoModelForCausalLM if is_causal_only else AutoModel
+    has_code = type(config).__module__.startswith("transformers_modules.")
+    folder = Path(name)
+    if has_code and not folder.is_dir():
+        folder = Path(snapshot_download(name, revision=options.get("revision"), allow_patterns=WEIGHTS))
+    if has_code and any(list(folder.glob(pattern)) for pattern in WEIGHTS):
+        # Not by `from_pretrained`: code from before transformers 5 draws weights anew after they were loaded, and its
+        # tensors that are no parameters stay empty
+        model = auto_class.from_config(config, dtype=dtype, **options)
+        missing = load_torch_model(model, folder).missing_keys
+        if missing:
+            raise ValueError(
+                f"the weights lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first."
+            )
+    else:
+        model = auto_class.from_pretrained(name, dtype=dtype, **options)
+    processor = AutoProcessor.from_pretrained(name, **options)
+    if not isinstance(processor, ProcessorMixin):
+        image_processor = AutoImageProcessor.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        processor = PairProcessor(image_processor, tokenizer)
+    return model, processor
+
+
+def is_sentence_transformer(
+    name: str | PathLike, revision: str | None = None, trust_remote_code: bool = False
+) -> bool:
+    """
+    Returns whether a name is of a model that the sentence-transformers library alone can load: it has the library's
+    list of modules, and transformers knows it as no dual encoder.
+
+    Args:
+        name (`str` or `PathLike`):
+            A Hub id or a folder.
+        revision (`str`, *optional*):
+            A branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model may be run, and so loads it instead.
+    """
+    if find_pretrained(name) != name:
+        return False  # it is a LoTLIP in the original's layout
+    config_file = find_file(name, CONFIG_NAME, revision)
+    config = {} if config_file is None else json.loads(config_file.read_text(encoding="utf-8"))
+    model_type = config.get("model_type")
+    if model_type in CONFIG_MAPPING and is_dual_encoder_config(CONFIG_MAPPING[model_type]):
+        return False
+    if trust_remote_code and "auto_map" in config:
+        return False
+    return find_file(name, SENTENCE_TRANSFORMERS_MODULES, revision) is not None
+
+
+def is_dual_encoder_config(config_class: type) -> bool:
+    """Returns whether a class of configurations is of a model that embeds both texts and images."""
+    if config_class not in MODEL_MAPPING:
+        return False
+    model_class = MODEL_MAPPING[config_class]
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
+    return is_dual_encoder(model_class)
+
+
+def find_file(name: str | PathLike, filename: str, revision: str | None = None) -> Path | None:
+    """Returns a file of a folder or a repository on the Hub, `None` if it is not there or cannot be reached."""
+    if Path(name).is_dir():
+        file = Path(name, filename)
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(str(name), filename, revision=revision))
+    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, OSError):
+        return None  # what is wrong with the name is said where the model is loaded
+
+
+def check_device(device: str | None) -> None:
+    """Raises a `ValueError` if PyTorch has no device of that name."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # the former where PyTorch was built without it
+        message = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"`--device {device}` cannot be used: {message}. Leave it out for what there is, or name `cpu`."
+        ) from error

@@ -1,0 +1,171 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""How texts and images become the inputs of a dual encoder, as its family was trained on them."""
+
+from collections.abc import Iterator, Sequence
+from threading import RLock
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
+from transformers import ProcessorMixin
+from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+from transformers.tokenization_utils_base import LARGE_INTEGER
+
+from ..data.images import Resizing, bound_aspect_ratio
+from .families import Family, find_family, get_text_kwargs
+
+
+class TokenizedTexts(NamedTuple):
+    """Texts as the inputs of a text tower."""
+
+    inputs: dict[str, torch.Tensor]  # padded, `input_ids` of shape (texts, length)
+    truncated: list[bool]  # of each text, whether it is longer than the limit
+
+
+class Preprocessing:
+    """
+    Makes the inputs of a dual encoder from texts and images. It holds no weights: processes that read data get a copy
+    of it. Several threads may use it.
+
+    Args:
+        processor (`ProcessorMixin`):
+            The tokenizer and the image processor of the model.
+        family ([`Family`], *optional*):
+            How the model reads texts and images. Default: the one that the processor tells.
+        max_length (`int`, *optional*):
+            The limit of a text in tokens, special ones included. Default: the tokenizer's `model_max_length`.
+    """
+
+    def __init__(self, processor: ProcessorMixin, family: Family | None = None, max_length: int | None = None):
+        self.processor = processor
+        self.family = find_family(None, processor) if family is None else family
+        self.given_max_length = max_length
+        # a fast tokenizer keeps how it truncates and pads, and so serves one thread at a time
+        self.tokenizer_lock = RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["tokenizer_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.tokenizer_lock = RLock()
+
+    @property
+    def max_length(self) -> int:
+        """The limit of a text in tokens, special ones included."""
+        if self.given_max_length is None:
+            return self.processor.tokenizer.model_max_length
+        return self.given_max_length
+
+    @property
+    def padding(self) -> bool | str:
+        """The `padding` that the model was trained with: to the full length (SigLIP), or to the longest text."""
+        return self.family.padding or get_text_kwargs(self.processor).get("padding", True)
+
+    @property
+    def resizing(self) -> Resizing | None:
+        """How the image processor resizes: see [`read_image`], which decodes large JPEGs at a fraction."""
+        return Resizing.of(self.processor.image_processor)
+
+    def in_trained_case(self, texts: Sequence[str]) -> list[str]:
+        """Returns texts in lower case where the model knows no other, else as they are."""
+        if self.family.is_lower_case:
+            return [text.lower() for text in texts]
+        return list(texts)
+
+    def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
+        """
+        Tokenizes texts as the model was trained on them.
+
+        Args:
+            texts (`Sequence[str]`):
+                The texts.
+            max_length (`int`, *optional*):
+                Truncate texts at this many tokens. Default: the limit of this object.
+        """
+        tokenizer = self.processor.tokenizer
+        texts = self.in_trained_case(texts)
+        if max_length is None and self.max_length < LARGE_INTEGER:
+            max_length = self.max_length
+        with self.tokenizer_lock:
+            encoded = tokenizer(
+                texts,
+                padding=self.padding,
+                truncation=True,
+                max_length=max_length,
+                verbose=False,  # what is truncated is counted, and said by the caller
+                return_tensors="pt",
+            )
+            if encoded.encodings is not None:
+                truncated = [bool(encoding.overflowing) for encoding in encoded.encodings]
+            else:
+                whole = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+                truncated = [len(ids) > encoded["input_ids"].shape[1] for ids in whole]
+        return TokenizedTexts(dict(encoded), truncated)
+
+    def tokenize_first_tokens(self, texts: Sequence[str], num_tokens: int) -> dict[str, torch.Tensor]:
+        """
+        Returns the inputs, `input_ids` of shape `(texts, length)`, of the first `num_tokens` tokens of texts, special
+        ones included. Where the model knows texts of its full length only, what is cut off becomes padding.
+        """
+        if self.padding != "max_length":
+            return self.tokenize(texts, num_tokens).inputs
+        tokenizer = self.processor.tokenizer
+        with self.tokenizer_lock:
+            tokens = tokenizer(
+                self.in_trained_case(texts), padding=False, truncation=True, max_length=num_tokens, verbose=False
+            )
+            return dict(tokenizer.pad(tokens, "max_length", self.max_length, return_tensors="pt"))
+
+    def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
+        """Returns the token ids of whole texts, neither truncated nor padded."""
+        with self.tokenizer_lock:
+            return self.processor.tokenizer(
+                self.in_trained_case(texts), add_special_tokens=add_special_tokens, truncation=False, verbose=False
+            )["input_ids"]
+
+    def unpad(self, inputs: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+        """
+        Yields the inputs of each text without its padding, which [`pad`] adds again.
+
+        Where the model was trained on texts padded to the full length, padding is part of a text and stays.
+        """
+        mask = torch.ones_like(inputs["input_ids"])
+        if self.padding != "max_length":
+            mask = inputs.get("attention_mask", mask)
+        mask = mask.bool()
+        for row in range(len(mask)):
+            yield {name: values[row, mask[row]] for name, values in inputs.items()}
+
+    def pad(self, texts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Returns texts that [`unpad`] has made, padded to the longest of them."""
+        with self.tokenizer_lock:
+            return dict(pad_without_fast_tokenizer_warning(self.processor.tokenizer, list(texts), return_tensors="pt"))
+
+    def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
+        """
+        Returns the inputs of an image tower.
+
+        Args:
+            images (`Sequence[Image.Image]`):
+                Upright RGB images, of which [`bound_aspect_ratio`] may leave the middle.
+            options (`Any`):
+                Options of the image processor, such as `do_resize=False`.
+        """
+        image_processor = self.processor.image_processor
+        images = [bound_aspect_ratio(image, image_processor) for image in images]
+        budgets = self.family.patch_budgets
+        if not budgets:
+            return dict(image_processor(images, return_tensors="pt", **options))
+        # each image with as many patches as its own size calls for, whatever images are beside it
+        inputs = []
+        for image in images:
+            num_patches = (image.width // 16) * (image.height // 16)
+            budget = next((budget for budget in budgets if num_patches <= budget), budgets[-1])
+            inputs.append(image_processor([image], max_num_patches=budget, return_tensors="pt"))
+        names = inputs[0].keys()
+        return {name: pad_sequence([part[name][0] for part in inputs], batch_first=True) for name in names}

@@ -1,0 +1,294 @@
+"""A dual encoder of every family: the same numbers as a plain call of transformers, in every form of input."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+from modeling_lotlip import DualEncoder
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.encoder.hashes import hash_processor
+from tests.conftest import WORDS, build_lotlip
+from tests.helpers.commands import run_command
+from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, flatten
+
+
+TEXTS = [*flatten(SHORT)[0], *flatten(LONG)[0]]
+
+
+def load(folder, max_length=None) -> DualEncoder:
+    return DualEncoder.from_pretrained(folder, device="cpu", max_length=max_length)
+
+
+def call_plainly(folder, family, texts, images):
+    """The output of the model by transformers alone."""
+    model = AutoModel.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor(text=texts, images=images, return_tensors="pt", max_length=family.limit, **family.text_kwargs)
+    with torch.no_grad():
+        return model(**inputs)
+
+
+def normalized(embeds: torch.Tensor) -> np.ndarray:
+    return torch.nn.functional.normalize(embeds, dim=-1).numpy()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_embeddings_are_those_of_a_plain_call(name, family_folders):
+    family, folder = FAMILIES[name], family_folders(name)
+    outputs = call_plainly(folder, family, TEXTS, IMAGES)
+    encoder = load(folder)
+
+    texts = encoder.encode_text(TEXTS)
+    images = encoder.encode_image(IMAGES)
+
+    np.testing.assert_allclose(texts, normalized(outputs.text_embeds), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(images, normalized(outputs.image_embeds), rtol=0, atol=2e-5)
+    # the model tells these images and texts apart, or all of this would say little
+    for embeds in (images, texts[: len(flatten(SHORT)[0])]):
+        similarities = embeds @ embeds.T
+        np.fill_diagonal(similarities, 0)
+        assert similarities.max() < 1 - 1e-4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_embedding_does_not_depend_on_what_is_beside_it(name, family_folders):
+    encoder = load(family_folders(name))
+    alone = [encoder.encode_text(text) for text in TEXTS]
+    np.testing.assert_allclose(encoder.encode_text(TEXTS, batch_size=1), alone, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), alone, rtol=0, atol=2e-5)
+    alone = [encoder.encode_image(image) for image in IMAGES]
+    np.testing.assert_allclose(encoder.encode_image(IMAGES, batch_size=2), alone, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_evaluation_gives_the_recalls_of_a_plain_call(name, family_folders, noise_dir, tmp_path):
+    family, folder = FAMILIES[name], family_folders(name)
+    arguments = ("--model_name_or_path", folder, "--dataset_name", noise_dir, "--batch_size", 4)
+    results = run_command("evaluate", tmp_path / "results.json", *arguments)
+    assert results["max_length"] == family.limit
+
+    tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
+    for kind, captions in (("short", SHORT), ("long", LONG)):
+        texts, owners = flatten(captions)
+        outputs = call_plainly(folder, family, texts, IMAGES)
+        for metric, value in brute_force(outputs.logits_per_text.numpy(), owners).items():
+            assert results[f"{kind}_{metric}"] == pytest.approx(value), (kind, metric)
+        lengths = [len(tokenizer(text, truncation=False)["input_ids"]) for text in texts]
+        assert results[f"{kind}_truncated"] == pytest.approx(np.mean(np.array(lengths) > family.limit))
+    assert 0 < results["long_truncated"] < 1
+    assert results["short_truncated"] < 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_longer_text_is_truncated_at_the_limit_of_the_model(name, family_folders):
+    family, folder = FAMILIES[name], family_folders(name)
+    whole = AutoProcessor.from_pretrained(folder).tokenizer(LONG[-1][0], truncation=False)["input_ids"]
+    assert len(whole) > family.limit
+
+    inputs, truncated = load(folder).preprocessing.tokenize([*LONG[-1], "a red boat"])
+
+    assert truncated == [True, False]
+    # the last token is the one that ends a text
+    assert inputs["input_ids"][0].tolist() == [*whole[: family.limit - 1], whole[-1]]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_max_length_is_bound_by_the_positions_of_the_model(name, family_folders):
+    family, folder = FAMILIES[name], family_folders(name)
+    text = " ".join(WORDS * 40)
+
+    inputs, truncated = load(folder, max_length=9).preprocessing.tokenize(["a red boat", text])
+    assert inputs["input_ids"].shape == (2, 9)
+    assert truncated == [False, True]
+
+    encoder = load(folder, max_length=family.num_positions)
+    assert encoder.preprocessing.tokenize([text]).inputs["input_ids"].shape == (1, family.num_positions)
+    assert np.isfinite(encoder.encode_text(text)).all()
+
+    beyond = family.num_positions + 1
+    with pytest.raises(ValueError, match=rf"--max_length {beyond}. is beyond the {family.num_positions} tokens"):
+        load(folder, max_length=beyond)
+
+
+def test_truncated_texts_are_said_once_with_their_number(family_folders, caplog):
+    encoder = load(family_folders("lotlip"), max_length=9)
+    texts = [" ".join(WORDS[:length]) for length in (2, 7, 8, 9)]
+    encoder.encode_text(texts * 200)
+    messages = [record.message for record in caplog.records if "truncated" in record.message]
+    assert messages == ["400 of 800 texts were truncated: they have more than 9 tokens."]
+
+
+@pytest.mark.parametrize("name", ["lotlip", "clip"])
+def test_a_processor_is_the_same_one_offline_and_after_a_call(name, family_folders, monkeypatch):
+    """Else an index would not be found again."""
+    hashes = set()
+    for is_offline in (False, True):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+        encoder = load(family_folders(name))
+        hashes.add(hash_processor(encoder.processor))
+        encoder.preprocessing.tokenize(["a red boat"], 7)
+        hashes.add(hash_processor(encoder.processor))
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith("siglip")])
+def test_siglip_reads_lower_case(name, family_folders):
+    encoder = load(family_folders(name))
+    shouted = encoder.encode_text([text.upper() for text in SHORT[3]])
+    np.testing.assert_array_equal(shouted, encoder.encode_text(SHORT[3]))
+
+
+def test_text_tower_with_fewer_positions_than_its_tokenizer(tmp_path):
+    for part in build_lotlip(max_position_embeddings=32):
+        part.save_pretrained(tmp_path)
+    inputs, truncated = load(tmp_path).preprocessing.tokenize(LONG[-1])
+    assert inputs["input_ids"].shape == (1, 30)
+    assert truncated == [True]
+
+
+def test_no_dual_encoder(tmp_path, family_folders):
+    AutoModel.from_pretrained(family_folders("vit_bert")).text_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="it is a BertModel, no dual encoder"):
+        load(tmp_path)
+
+
+def test_a_model_that_compares_tokens_is_refused(token_wise_dir):
+    with pytest.raises(ValueError, match="has no single embedding of either"):
+        load(token_wise_dir)
+    # evaluation loads it, and ranks by its tokens
+    encoder = load_encoder(str(token_wise_dir), LoadingArguments(device="cpu"))
+    with pytest.raises(ValueError, match="has no single embedding of either"):
+        encoder.encode_text("a red boat")
+
+
+class TestFormsOfInput:
+    def test_one_text_and_many(self, encoder):
+        many = encoder.encode_text(("a red boat", "a house"))
+        assert many.shape == (2, encoder.dim)
+        assert many.dtype == np.float32
+        assert encoder.encode_text("a house").shape == (encoder.dim,)
+        assert encoder.encode_text([]).shape == (0, encoder.dim)
+
+    def test_tensors(self, encoder):
+        embeds = encoder.encode_text(["a red boat"], convert_to_tensor=True)
+        assert isinstance(embeds, torch.Tensor)
+        np.testing.assert_array_equal(embeds, encoder.encode_text(["a red boat"]))
+
+    def test_what_is_no_text_is_named(self, encoder):
+        with pytest.raises(ValueError, match=r"`texts\[1\]` must be a string, got nan"):
+            encoder.encode_text(["a red boat", float("nan")])
+
+    def test_paths_bytes_images_and_arrays_are_the_same_image(self, encoder, tmp_path):
+        path = tmp_path / "image.png"
+        IMAGES[0].save(path)
+        expected = encoder.encode_image(IMAGES[0])
+        array = np.array(IMAGES[0])
+        for form in (path, str(path), path.read_bytes(), array):
+            np.testing.assert_array_equal(encoder.encode_image(form), expected)
+        np.testing.assert_array_equal(encoder.encode_image([path, array]), [expected, expected])
+        np.testing.assert_array_equal(encoder.encode_image(np.stack([array, array])), [expected, expected])
+
+    def test_images_are_turned_upright(self, encoder, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        IMAGES[0].save(tmp_path / "turned.png", exif=exif)
+        upright = IMAGES[0].transpose(Image.Transpose.ROTATE_270)
+        turned = encoder.encode_image(tmp_path / "turned.png")
+        np.testing.assert_allclose(turned, encoder.encode_image(upright), rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "broken, problem",
+        [
+            ("nowhere.png", "there is no such file"),
+            (b"no image", "cannot identify image file"),
+            (np.zeros((4, 4, 3)), "is no image of 8 bits"),
+            (7, "a int is none"),
+        ],
+    )
+    def test_an_image_that_cannot_be_read_is_named(self, encoder, broken, problem):
+        with pytest.raises(ValueError, match=rf"`images\[1\]`.* cannot be read as an image: .*{problem}"):
+            encoder.encode_image([IMAGES[0], broken])
+
+        embeds, problems = encoder.encode_image([IMAGES[0], broken, IMAGES[1]], errors="return")
+
+        assert list(problems) == [1]
+        assert problem in problems[1]
+        assert np.isnan(embeds[1]).all()
+        np.testing.assert_allclose(embeds[[0, 2]], encoder.encode_image(IMAGES[:2]), rtol=0, atol=1e-6)
+
+    def test_unknown_way_of_errors(self, encoder):
+        with pytest.raises(ValueError, match="`errors` must be 'raise' or 'return', got 'ignore'"):
+            encoder.encode_image(IMAGES, errors="ignore")
+
+
+@pytest.mark.parametrize("name", ["lotlip", "clip", "siglip", "align"])
+def test_classes_have_the_probabilities_of_a_plain_call(name, family_folders):
+    """By a softmax, or the sigmoid for a model that was trained so; ALIGN's temperature divides."""
+    family, folder = FAMILIES[name], family_folders(name)
+    labels = ["red boat", "house", "green tree"]
+    logits = call_plainly(folder, family, [f"a photo of a {label}" for label in labels], IMAGES).logits_per_image
+    expected = logits.sigmoid() if name == "siglip" else logits.softmax(dim=-1)
+
+    probabilities = load(folder).classify(IMAGES, labels)
+
+    np.testing.assert_allclose(probabilities, expected.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_class_embeddings_are_means_over_templates(encoder):
+    (embedding,) = encoder.embed_classes(["boat"], ["a {}", "the {} is red"]).numpy()
+    mean = encoder.encode_text(["a boat", "the boat is red"]).mean(axis=0)
+    np.testing.assert_allclose(embedding, mean / np.linalg.norm(mean), rtol=0, atol=1e-6)
+
+
+def test_classes_without_a_place_for_the_name(encoder):
+    with pytest.raises(ValueError, match="`templates` has 'a photo', without {}"):
+        encoder.classify(IMAGES, ["boat"], ["a photo"])
+    with pytest.raises(ValueError, match="`labels` must be a list of names, got 'boat'"):
+        encoder.classify(IMAGES, "boat")
+
+
+def test_threads_may_share_one(encoder):
+    texts = [" ".join(WORDS[: 1 + number % 12]) for number in range(64)]
+    expected = [encoder.encode_text(text) for text in texts]
+    with ThreadPoolExecutor(8) as executor:
+        found = list(executor.map(encoder.encode_text, texts))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_it_pickles(encoder):
+    copied = pickle.loads(pickle.dumps(encoder))
+    np.testing.assert_allclose(copied.encode_text("a red boat"), encoder.encode_text("a red boat"), rtol=0, atol=1e-6)
+    assert copied.settings() == encoder.settings()
+
+
+def test_truncated_embeddings_are_normalized_again(encoder):
+    shorter = DualEncoder(encoder.model, encoder.processor, truncate_dim=8)
+    assert shorter.dim == 8
+    expected = encoder.encode_text("a red boat")[:8]
+    np.testing.assert_allclose(
+        shorter.encode_text("a red boat"), expected / np.linalg.norm(expected), rtol=0, atol=1e-6
+    )
+
+
+def test_nothing_is_set_on_the_model(family_folders):
+    model = AutoModel.from_pretrained(family_folders("clip"))
+    before = set(vars(model))
+    processor = AutoProcessor.from_pretrained(family_folders("clip"))
+    encoder = DualEncoder(model, processor, max_length=9, truncate_dim=8)
+    encoder.encode_text("a red boat")
+    assert set(vars(model)) == before
+
+
+def test_settings_tell_encoders_apart(family_folders):
+    folder = family_folders("lotlip")
+    settings = load(folder).settings()
+    assert load(folder).settings() == settings
+    assert DualEncoder.from_pretrained(folder, device="cpu", dtype="bfloat16").settings() != settings
+    assert DualEncoder.from_pretrained(folder, device="cpu", truncate_dim=8).settings() != settings
+    assert load(family_folders("lit")).settings() != settings
