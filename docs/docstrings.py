@@ -32,6 +32,8 @@ ENTRY = re.compile(r"(\*{0,2}\w+(?:, \w+)*)(?: \((.*?)\))?:(?: (.+))?")
 # Entries at the head of a docstring of `auto_docstring`, and each of them
 ENTRIES = re.compile(r"(?:\w+ \(.*\):\n(?: {4}.*\n|\n(?= {4}))+)+")
 DESCRIBED = re.compile(r"^(\w+) \(.*\):\n(?: {4}.*\n|\n(?= {4}))+", re.MULTILINE)
+# A section of arguments at the head of a docstring of `auto_docstring`, which takes them with and without a title
+OWN_ARGS = re.compile(r"\AArgs:\n((?: {4}.*\n|\n(?= {4}))+)")
 SECTION = re.compile(r"^(Args|Parameters|Attributes|Returns|Yields|Raises):\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
 TITLES = {"Args": "Arguments", "Parameters": "Arguments", "Attributes": "Fields"}
 REFERENCE = re.compile(r"\[`~?([\w.]+)`\](?![(\[])")
@@ -77,6 +79,8 @@ def complete(obj: griffe.Object, intro: str, text: str) -> str:
     if obj.is_class:
         members = {**obj.inherited_members, **obj.members}.values()
         arguments |= {item.name: (item.annotation, item.value) for item in members if item.is_attribute}
+    if text.startswith("Args:\n"):
+        text = OWN_ARGS.sub(lambda section: textwrap.dedent(section[1]), text)
     entries = ENTRIES.match(text)
     described = {entry[1]: entry[0] for entry in DESCRIBED.finditer(entries[0] if entries else "")}
     described = "".join(described.get(name) or describe(name, *argument) for name, argument in arguments.items())

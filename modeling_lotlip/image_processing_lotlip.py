@@ -15,9 +15,11 @@ from .hub_lotlip import TorchvisionBackend
 
 
 def get_crop_box(height: int, width: int, size: SizeDict) -> tuple[slice, slice]:
-    """The box of a center crop whose offset is rounded half to even, as in the original implementation."""
-    crop_height, crop_width = min(size.height, height), min(size.width, width)
-    top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+    """Computes the box of a center crop. Its offset is rounded half to even, as in the original implementation."""
+    crop_height = min(size.height, height)
+    crop_width = min(size.width, width)
+    top = round((height - crop_height) / 2)
+    left = round((width - crop_width) / 2)
     return slice(top, top + crop_height), slice(left, left + crop_width)
 
 
@@ -36,7 +38,17 @@ class LotlipImageProcessor(TorchvisionBackend):
     do_convert_rgb = True
 
     def center_crop(self, image: "torch.Tensor", size: SizeDict, **kwargs) -> "torch.Tensor":
-        return super().center_crop(image[(..., *get_crop_box(*image.shape[-2:], size))], size, **kwargs)
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`torch.Tensor` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
+        rows, columns = get_crop_box(*image.shape[-2:], size)
+        return super().center_crop(image[..., rows, columns], size, **kwargs)
 
 
 __all__ = ["LotlipImageProcessor"]

@@ -16,9 +16,11 @@ from .hub_lotlip import PilBackend
 
 
 def get_crop_box(height: int, width: int, size: SizeDict) -> tuple[slice, slice]:
-    """The box of a center crop whose offset is rounded half to even, as in the original implementation."""
-    crop_height, crop_width = min(size.height, height), min(size.width, width)
-    top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+    """Computes the box of a center crop. Its offset is rounded half to even, as in the original implementation."""
+    crop_height = min(size.height, height)
+    crop_width = min(size.width, width)
+    top = round((height - crop_height) / 2)
+    left = round((width - crop_width) / 2)
     return slice(top, top + crop_height), slice(left, left + crop_width)
 
 
@@ -37,7 +39,17 @@ class LotlipImageProcessorPil(PilBackend):
     do_convert_rgb = True
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
-        return super().center_crop(image[(..., *get_crop_box(*image.shape[-2:], size))], size, **kwargs)
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`np.ndarray` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
+        rows, columns = get_crop_box(*image.shape[-2:], size)
+        return super().center_crop(image[..., rows, columns], size, **kwargs)
 
 
 __all__ = ["LotlipImageProcessorPil"]

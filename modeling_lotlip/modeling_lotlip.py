@@ -20,12 +20,28 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
+from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, torch_int
 from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
 from .hub_lotlip import PreTrainedModel
+
+
+class CleanedEncoding(BatchEncoding):
+    """The encoding of texts that were cleaned: which characters of the texts as given its tokens are is lost."""
+
+    def char_to_token(self, *args, **kwargs):
+        raise ValueError(
+            "Characters cannot be matched with tokens, because the tokenizer cleaned a text "
+            "(ftfy, HTML entities). Tokenize `tokenizer.clean_text(text)`, of which "
+            "characters and tokens are known."
+        )
+
+    token_to_chars = char_to_token
+    char_to_word = char_to_token
+    word_to_chars = char_to_token
 
 
 @auto_docstring(custom_intro="Output of the text tower: that of a pooled encoder, and the corner tokens if asked for.")
@@ -47,7 +63,7 @@ class LotlipBaseModelOutputWithPooling(BaseModelOutputWithPooling):
 class LotlipTextModelOutput(ModelOutput):
     r"""
     text_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
-        The text embeddings: the projected pooler output of `[CLS]`, not normalised.
+        The text embeddings: the projected pooler output of `[CLS]`, not normalized.
     corner_embeds (`torch.Tensor` of shape `(batch_size, num_corner_tokens, projection_dim)`, *optional*):
         The projected pooler output of the corner tokens, where they were computed.
     """
@@ -118,12 +134,15 @@ class LotlipCaptionEmbeddings(ModelOutput):
 
 
 def insert_corners(tokens: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
-    """Puts the corner tokens' values behind that of `[CLS]`: (batch, length, ...) -> (batch, length + corners, ...)"""
+    """
+    Inserts the values of the corner tokens, of shape `(batch, corners, ...)`, after that of `[CLS]`, the first of the
+    tokens, of shape `(batch, length, ...)`.
+    """
     return torch.cat([tokens[:, :1], corners, tokens[:, 1:]], dim=1)
 
 
 class LotlipTextEmbeddings(nn.Module):
-    """Words, positions and token types as in BERT, and the corner tokens behind `[CLS]`."""
+    """Words, positions and token types as in BERT, and the corner tokens after `[CLS]`."""
 
     def __init__(self, config: LotlipTextConfig):
         super().__init__()
@@ -150,6 +169,24 @@ class LotlipTextEmbeddings(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
         with_corner_tokens: bool = False,
     ) -> torch.Tensor:
+        """
+        Embeds the tokens of texts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                The words; or `inputs_embeds`.
+            token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Their types, 0 by default.
+            position_ids (`torch.LongTensor` of shape `(batch, length)` or `(1, length)`, *optional*):
+                Their positions. By default those of the text begin after those of the corner tokens.
+            inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
+                Embeddings of the words.
+            with_corner_tokens (`bool`, *optional*, defaults to `False`):
+                Whether to insert the corner tokens after `[CLS]`.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, length, hidden_size)`, or `(batch, length + corners, hidden_size)`.
+        """
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
         batch_size, seq_length, _ = inputs_embeds.shape
@@ -158,8 +195,9 @@ class LotlipTextEmbeddings(nn.Module):
         if position_ids is None:
             if seq_length > max_seq_length:
                 raise ValueError(
-                    f"The texts have {seq_length} tokens, but the position table ends at {max_seq_length}: "
-                    f"`max_position_embeddings` less `num_corner_tokens` ({num_corner_tokens}). Truncate them."
+                    f"The texts have {seq_length} tokens, but the position table ends at "
+                    f"{max_seq_length}: `max_position_embeddings` less `num_corner_tokens` "
+                    f"({num_corner_tokens}). Truncate them."
                 )
             position_ids = self.position_ids[:, :seq_length]
             # the positions between [CLS] and the text belong to the corner tokens, computed or not
@@ -168,7 +206,8 @@ class LotlipTextEmbeddings(nn.Module):
             token_type_ids = torch.zeros_like(position_ids)
         if with_corner_tokens:
             corner_tokens = self.corner_tokens.to(inputs_embeds.dtype).expand(batch_size, -1, -1)
-            corner_position_ids = self.position_ids[:, 1 : num_corner_tokens + 1].expand(position_ids.shape[0], -1)
+            corner_position_ids = self.position_ids[:, 1 : num_corner_tokens + 1]
+            corner_position_ids = corner_position_ids.expand(position_ids.shape[0], -1)
             corner_type_ids = token_type_ids.new_zeros(token_type_ids.shape[0], num_corner_tokens)
             inputs_embeds = insert_corners(inputs_embeds, corner_tokens)
             position_ids = insert_corners(position_ids, corner_position_ids)
@@ -412,6 +451,7 @@ class LotlipTextLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
+        """Applies attention and MLP to hidden states of shape `(batch, length, hidden_size)`."""
         residual = hidden_states
         hidden_states, _ = self.self_attn(hidden_states, attention_mask, **kwargs)
         hidden_states = self.layer_norm1(residual + self.dropout(hidden_states))
@@ -439,6 +479,7 @@ class LotlipVisionLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
+        """Applies attention and MLP to hidden states of shape `(batch, length, hidden_size)`."""
         residual = hidden_states
         hidden_states = self.layer_norm1(hidden_states)
         hidden_states, _ = self.self_attn(hidden_states, attention_mask, **kwargs)
@@ -450,7 +491,7 @@ class LotlipVisionLayer(GradientCheckpointingLayer):
 
 
 class LotlipTextPooler(nn.Module):
-    """BERT's pooler, for any number of tokens: (..., hidden_size) -> (..., hidden_size)"""
+    """BERT's pooler, for any number of tokens."""
 
     def __init__(self, config: LotlipTextConfig):
         super().__init__()
@@ -458,6 +499,7 @@ class LotlipTextPooler(nn.Module):
         self.activation = nn.Tanh()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Pools hidden states of shape `(..., hidden_size)`, each for itself."""
         return self.activation(self.dense(hidden_states))
 
 
@@ -491,17 +533,20 @@ class LotlipPreTrainedModel(PreTrainedModel):
 
 
 def corner_mask_function(num_corner_tokens: int) -> Callable:
-    """A corner token is seen by itself alone, and sees itself and the text, not `[CLS]` (Wu et al., 2024, 3.3)."""
+    """
+    Makes the mask function of transformers in which a corner token is seen by itself alone, and sees itself and the
+    text, not `[CLS]` (Wu et al., 2024, https://arxiv.org/abs/2410.05249, section 3.3).
+    """
 
-    def mask_function(batch_idx: int, head_idx: int, q_idx: int, kv_idx: int) -> bool:
+    def _mask_function(batch_idx: int, head_idx: int, q_idx: int, kv_idx: int) -> bool:
         query_is_corner = (q_idx >= 1) & (q_idx <= num_corner_tokens)
         key_is_corner = (kv_idx >= 1) & (kv_idx <= num_corner_tokens)
         return (q_idx == kv_idx) | (~key_is_corner & ~(query_is_corner & (kv_idx == 0)))
 
-    return mask_function
+    return _mask_function
 
 
-@auto_docstring(custom_intro="The text tower of LoTLIP, not projected: a BERT with corner tokens behind `[CLS]`.")
+@auto_docstring(custom_intro="The text tower of LoTLIP, not projected: a BERT with corner tokens after `[CLS]`.")
 class LotlipTextModel(LotlipPreTrainedModel):
     config: LotlipTextConfig
     base_model_prefix = "text_model"
@@ -533,47 +578,73 @@ class LotlipTextModel(LotlipPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipBaseModelOutputWithPooling:
         r"""
-        output_corner_tokens (`bool`, *optional*, defaults to `False`):
-            Whether to compute the corner tokens too. Under the attention mask nothing else reads them: the other
-            outputs are the same with and without. `hidden_states` and `attentions` then hold them at 1 to
-            `num_corner_tokens`. Without the mask (`config.corner_attention_mask=False`) they are always computed.
+        Args:
+            attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+                1 for tokens, 0 for padding.
+            output_corner_tokens (`bool`, *optional*, defaults to `False`):
+                Whether to compute the corner tokens too. Under the attention mask nothing else reads them: the other
+                outputs are the same with and without. `hidden_states` and `attentions` then hold them at 1 to
+                `num_corner_tokens`. Without the mask (`config.corner_attention_mask=False`) they are always computed.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
+        if attention_mask is not None and attention_mask.dim() != 2:
+            raise ValueError(
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
+                f"padding, got {tuple(attention_mask.shape)}."
+            )
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         num_corner_tokens = self.config.num_corner_tokens
-        is_masked = self.config.corner_attention_mask
-        with_corner_tokens = num_corner_tokens > 0 and (output_corner_tokens or not is_masked)
-        hides_corners = with_corner_tokens and is_masked
+        with_corner_tokens = output_corner_tokens or not self.config.corner_attention_mask
+        with_corner_tokens = with_corner_tokens and num_corner_tokens > 0
 
         hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, with_corner_tokens)
-        if with_corner_tokens and attention_mask is not None:
-            corner_mask = attention_mask.new_ones(attention_mask.shape[0], num_corner_tokens)
-            attention_mask = insert_corners(attention_mask, corner_mask)
-        attention_mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            attention_mask=attention_mask,
-            and_mask_function=corner_mask_function(num_corner_tokens) if hides_corners else None,
-        )
-        # flash attention and unknown backends take a padding mask at most: the corner mask would be dropped in silence
-        if hides_corners and (attention_mask is None or len(attention_mask.shape) == 2):
-            raise ValueError(
-                f"`attn_implementation={self.config._attn_implementation!r}` cannot hide the corner tokens from the "
-                "text. Call `model.set_attn_implementation('sdpa')` (or 'eager', 'flex_attention') to compute them."
-            )
-
+        attention_mask = self._create_attention_mask(hidden_states, attention_mask, with_corner_tokens)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
         pooler_output = self.pooler(hidden_states[:, 0])
         if not with_corner_tokens:
-            return LotlipBaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooler_output)
+            return LotlipBaseModelOutputWithPooling(
+                last_hidden_state=hidden_states,
+                pooler_output=pooler_output,
+            )
+        cls_hidden_state = hidden_states[:, :1]
         corner_hidden_states = hidden_states[:, 1 : num_corner_tokens + 1]
+        text_hidden_states = hidden_states[:, num_corner_tokens + 1 :]
         return LotlipBaseModelOutputWithPooling(
-            last_hidden_state=torch.cat([hidden_states[:, :1], hidden_states[:, num_corner_tokens + 1 :]], dim=1),
+            last_hidden_state=torch.cat([cls_hidden_state, text_hidden_states], dim=1),
             pooler_output=pooler_output,
             corner_hidden_states=corner_hidden_states,
             corner_pooler_output=self.pooler(corner_hidden_states),
         )
+
+    def _create_attention_mask(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, with_corner_tokens: bool
+    ):
+        """The mask of all layers, made of that of padding; it hides the corner tokens if the configuration says so."""
+        num_corner_tokens = self.config.num_corner_tokens
+        if with_corner_tokens and attention_mask is not None:
+            corner_mask = attention_mask.new_ones(attention_mask.shape[0], num_corner_tokens)
+            attention_mask = insert_corners(attention_mask, corner_mask)
+        hides_corners = with_corner_tokens and self.config.corner_attention_mask
+        mask_function = None
+        if hides_corners:
+            mask_function = corner_mask_function(num_corner_tokens)
+        attention_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            and_mask_function=mask_function,
+        )
+        # flash attention and unknown backends take a padding mask at most: the corner mask would be dropped in silence
+        if hides_corners and (attention_mask is None or len(attention_mask.shape) == 2):
+            raise ValueError(
+                f"`attn_implementation={self.config._attn_implementation!r}` cannot hide the "
+                "corner tokens from the text. Call `model.set_attn_implementation('sdpa')` (or "
+                "'eager', 'flex_attention') to compute them."
+            )
+        return attention_mask
 
 
 @auto_docstring(custom_intro="The image tower of LoTLIP, not projected: a ViT, pooled at the final `[CLS]` state.")
@@ -610,6 +681,10 @@ class LotlipVisionModel(LotlipPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+            The images, as the image processor makes them.
+        """
         if pixel_values is None:
             raise ValueError("You have to specify `pixel_values`.")
         pixel_values = pixel_values.to(self.embeddings.patch_embeddings.projection.weight.dtype)
@@ -671,26 +746,51 @@ def select_arguments(arguments: dict, prefix: str, other_prefix: str) -> dict:
     return selected
 
 
-def name_captions(text_inputs: dict[str, torch.Tensor], is_long: bool) -> dict[str, torch.Tensor]:
+def flatten_captions(text_inputs: dict) -> dict:
+    """Flattens those inputs that are tensors of shape `(batch, captions, length)` to `(batch * captions, length)`."""
+    flattened = dict(text_inputs)
+    for name, value in text_inputs.items():
+        if isinstance(value, torch.Tensor) and value.dim() == 3:
+            flattened[name] = value.flatten(0, 1)
+    return flattened
+
+
+def name_caption_inputs(text_inputs: dict[str, torch.Tensor | None], is_long: bool) -> dict[str, torch.Tensor]:
     """
-    Names inputs of [`LotlipModel.forward`] as [`LotlipModel.embed_captions`] does. Of inputs of shape `(batch,
-    captions, length)` the first caption is the short one; a single caption, `(batch, length)`, is what `is_long` says.
+    Names the inputs of texts of [`LotlipModel.forward`] for
+    [`LotlipModel.embed_captions`]. Of inputs of shape `(batch, captions, length)` the first caption of each
+    image is the short one, the others are long ones. A single caption, of shape `(batch, length)`, is a long one if
+    `is_long`, otherwise a short one.
     """
+    input_ids = text_inputs["input_ids"]
+    if input_ids is None:
+        raise ValueError("You have to specify `input_ids`.")
     captions = {}
     for name, tensor in text_inputs.items():
-        if tensor.dim() == 3:
-            captions[f"short_{name}"] = tensor[:, 0]
-            if tensor.shape[1] > 1:
-                captions[f"long_{name}"] = tensor[:, 1:]
-        elif is_long:
-            captions[f"long_{name}"] = tensor[:, None]
-        else:
-            captions[f"short_{name}"] = tensor
+        if tensor is None:
+            continue
+        if input_ids.dim() != 3:
+            if is_long:
+                captions[f"long_{name}"] = tensor[:, None]
+            else:
+                captions[f"short_{name}"] = tensor
+            continue
+        if tensor.shape != input_ids.shape or tensor.shape[1] == 0:
+            raise ValueError(
+                f"`{name}` must be of shape (batch_size, captions, length), with a caption at "
+                f"least and equal for all inputs of texts, got {tuple(tensor.shape)}."
+            )
+        captions[f"short_{name}"] = tensor[:, 0]
+        if tensor.shape[1] > 1:
+            captions[f"long_{name}"] = tensor[:, 1:]
     return captions
 
 
 def compute_logits(text_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
-    """Scaled similarities in float32, under autocast too: (..., texts, dim), (images, dim) -> (..., texts, images)"""
+    """
+    Computes scaled similarities of texts, of shape `(..., texts, dim)`, with images, of shape `(images, dim)`, in
+    float32, under autocast too. Returns them with shape `(..., texts, images)`.
+    """
     with maybe_autocast(text_embeds.device.type, enabled=False):
         return torch.matmul(text_embeds.float(), image_embeds.float().t()) * logit_scale.float()
 
@@ -702,13 +802,22 @@ def image_text_contrastive_loss(
     present: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    The loss of LoTLIP (Wu et al., 2024, https://arxiv.org/abs/2410.05249, section 3): every image is contrasted with
-    each of its texts' features by symmetric InfoNCE. A slot is one feature per image (the short caption's `[CLS]`, a
-    long caption's `[CLS]` or one of its corner tokens); other slots are no negatives.
+    Computes the loss of LoTLIP (Wu et al., 2024, https://arxiv.org/abs/2410.05249, section 3): every image is
+    contrasted with each of its texts' features by symmetric InfoNCE. A slot is one feature per image (the short
+    caption's `[CLS]`, a long caption's `[CLS]` or one of its corner tokens); other slots are no negatives.
 
-    Takes normalised features of images (batch_size, dim) and of texts (batch_size, slots, dim), the inverse
-    temperature, and where an image lacks the caption of a slot (batch_size, slots; False: it is neither positive nor
-    negative there). Returns the mean over the slots that have at least two pairs, in float32; 0 if none has.
+    Args:
+        image_embeds (`torch.Tensor` of shape `(batch_size, dim)`):
+            Normalized features of the images.
+        text_embeds (`torch.Tensor` of shape `(batch_size, slots, dim)`):
+            Normalized features of their texts.
+        logit_scale (`torch.Tensor`):
+            The inverse temperature, a scalar.
+        present (`torch.Tensor` of shape `(batch_size, slots)`, *optional*):
+            `False` where an image lacks the caption of a slot: it is neither positive nor negative there.
+
+    Returns:
+        `torch.Tensor`: the mean over the slots that have at least two pairs, in float32; 0 if none has.
     """
     if present is None:
         present = torch.ones(text_embeds.shape[:2], dtype=torch.bool, device=text_embeds.device)
@@ -734,7 +843,8 @@ class LotlipModel(LotlipPreTrainedModel):
 
     def __init__(self, config: LotlipConfig):
         super().__init__(config)
-        text_config, vision_config = config.text_config, config.vision_config
+        text_config = config.text_config
+        vision_config = config.vision_config
         self.text_model = LotlipTextModel._from_config(text_config)
         self.vision_model = LotlipVisionModel._from_config(vision_config)
         self.text_projection = nn.Linear(text_config.hidden_size, config.projection_dim, bias=False)
@@ -765,6 +875,8 @@ class LotlipModel(LotlipPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+            The texts, padded on the right.
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
             Whether to return the projected corner tokens too, as `corner_pooler_output`.
         """
@@ -784,6 +896,10 @@ class LotlipModel(LotlipPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+            The images, as the image processor makes them.
+        """
         vision_outputs: BaseModelOutputWithPooling = self.vision_model(
             pixel_values=pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **kwargs
         )
@@ -825,20 +941,22 @@ class LotlipModel(LotlipPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipCaptionEmbeddings:
         r"""
-        short_input_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
-            The short caption of each image, padded on the right.
-        short_attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
-            1 for tokens, 0 for padding. A caption of padding alone is absent: its mask is `False`, its embedding zero.
-        long_input_ids (`torch.LongTensor` of shape `(batch_size, captions, length)`, *optional*):
-            The long captions of each image, padded to a length of their own. Their corner tokens are embedded too.
-        long_attention_mask (`torch.Tensor` of shape `(batch_size, captions, length)`, *optional*):
-            The same for the long captions.
-        tower_outputs (`dict`, *optional*):
-            Where to put the output of the text tower, as `text_model_output`: that of the short captions if there are
-            any, otherwise that of the long ones.
-        kwargs (`dict`, *optional*):
-            Arguments of the text tower; those that begin with `short_` or `long_` are for these captions alone, such
-            as `short_position_ids`.
+        Args:
+            short_input_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                The short caption of each image, padded on the right.
+            short_attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+                1 for tokens, 0 for padding. A caption of padding alone is absent: its mask is `False`, its embedding
+                zero.
+            long_input_ids (`torch.LongTensor` of shape `(batch_size, captions, length)`, *optional*):
+                The long captions of each image, padded to a length of their own. Their corner tokens are embedded too.
+            long_attention_mask (`torch.Tensor` of shape `(batch_size, captions, length)`, *optional*):
+                The same for the long captions.
+            tower_outputs (`dict`, *optional*):
+                Where to put the output of the text tower, as `text_model_output`: that of the short captions if there
+                are any, otherwise that of the long ones.
+            kwargs (`dict`, *optional*):
+                Arguments of the text tower; those that begin with `short_` or `long_` are for these captions alone,
+                such as `short_position_ids`.
 
         Returns:
             [`LotlipCaptionEmbeddings`]: the embeddings by name. `forward` and training call this method: a subclass
@@ -846,31 +964,31 @@ class LotlipModel(LotlipPreTrainedModel):
         """
         if short_input_ids is None and long_input_ids is None:
             raise ValueError("You have to specify `short_input_ids`, `long_input_ids` or both.")
-        if short_input_ids is not None and short_input_ids.dim() != 2:
-            raise ValueError(
-                f"`short_input_ids` must be of shape (batch_size, length), got {tuple(short_input_ids.shape)}."
-            )
-        if long_input_ids is not None and long_input_ids.dim() != 3:
-            raise ValueError(
-                f"`long_input_ids` must be of shape (batch_size, captions, length), got {tuple(long_input_ids.shape)}."
-            )
 
         embeddings = {}
         text_outputs = None
         if long_input_ids is not None:
+            if long_input_ids.dim() != 3:
+                raise ValueError(
+                    "`long_input_ids` must be of shape (batch_size, captions, length), got "
+                    f"{tuple(long_input_ids.shape)}."
+                )
             text_inputs = {"input_ids": long_input_ids, "attention_mask": long_attention_mask}
             text_inputs |= select_arguments(kwargs, prefix="long_", other_prefix="short_")
-            for name, value in text_inputs.items():
-                if isinstance(value, torch.Tensor) and value.dim() == 3:
-                    text_inputs[name] = value.flatten(0, 1)
+            text_inputs = flatten_captions(text_inputs)
             text_outputs, mask = self._embed_texts(**text_inputs, output_corner_tokens=True)
             embeddings["long"] = normalize_present(text_outputs.pooler_output, mask)
             embeddings["long_mask"] = mask
             if text_outputs.corner_pooler_output is not None:
                 embeddings["corners"] = normalize_present(text_outputs.corner_pooler_output, mask)
+            batch_and_captions = long_input_ids.shape[:2]
             for name, value in embeddings.items():
-                embeddings[name] = value.unflatten(0, long_input_ids.shape[:2])
+                embeddings[name] = value.unflatten(0, batch_and_captions)
         if short_input_ids is not None:
+            if short_input_ids.dim() != 2:
+                raise ValueError(
+                    f"`short_input_ids` must be of shape (batch_size, length), got {tuple(short_input_ids.shape)}."
+                )
             text_inputs = {"input_ids": short_input_ids, "attention_mask": short_attention_mask}
             text_inputs |= select_arguments(kwargs, prefix="short_", other_prefix="long_")
             text_outputs, mask = self._embed_texts(**text_inputs)
@@ -886,6 +1004,12 @@ class LotlipModel(LotlipPreTrainedModel):
         """The projected output of the text tower, and which texts are not padding alone."""
         if attention_mask is None:
             mask = torch.ones(input_ids.shape[:1], dtype=torch.bool, device=input_ids.device)
+        elif attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
+                f"padding: of texts of shape {tuple(input_ids.shape)}, got "
+                f"{tuple(attention_mask.shape)}."
+            )
         else:
             mask = attention_mask.bool().any(dim=-1)
             # an absent text is computed as if it were there: its result is finite, and zeroed by the caller
@@ -906,35 +1030,30 @@ class LotlipModel(LotlipPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipOutput:
         r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, length)` or `(batch_size, captions, length)`):
-            The texts: one for each image, or the short caption of each image first and its long captions after it;
-            `attention_mask`, `token_type_ids` and `position_ids` have the same shape. Then `text_embeds` has a slot
-            for `[CLS]` of the short caption, and for `[CLS]` and the corner tokens of each long one. A caption whose
-            attention mask is all zero is absent, its embeddings are zero.
-        position_ids (`torch.LongTensor` of the shape of `input_ids`, *optional*):
-            Positions of the tokens, final: without them those of the text begin at `num_corner_tokens + 1`.
-        return_loss (`bool`, *optional*):
-            Whether to return the contrastive loss. A single caption counts as a long one: `[CLS]` and every corner
-            token are contrasted with the image. With short captions alone (`captions` is 1) the corner tokens get no
-            gradient: tell DistributedDataParallel with `find_unused_parameters=True`.
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)` or `(batch_size, captions, length)`):
+                The texts: one for each image, or the short caption of each image first and its long captions after it;
+                `attention_mask`, `token_type_ids` and `position_ids` have the same shape. Then `text_embeds` has a
+                slot for `[CLS]` of the short caption, and for `[CLS]` and the corner tokens of each long one, and
+                `text_model_output` is of the short captions. A caption whose attention mask is all zero is absent, its
+                embeddings are zero.
+            position_ids (`torch.LongTensor` of the shape of `input_ids`, *optional*):
+                Positions of the tokens, final: without them those of the text begin at `num_corner_tokens + 1`.
+            return_loss (`bool`, *optional*):
+                Whether to return the contrastive loss. A single caption counts as a long one: `[CLS]` and every corner
+                token are contrasted with the image. With short captions alone (`captions` is 1) the corner tokens get
+                no gradient: tell DistributedDataParallel with `find_unused_parameters=True`.
         """
-        if input_ids is None:
-            raise ValueError("You have to specify `input_ids`.")
-        text_inputs = {"input_ids": input_ids}
-        for name, tensor in (
-            ("attention_mask", attention_mask),
-            ("token_type_ids", token_type_ids),
-            ("position_ids", position_ids),
-        ):
-            if tensor is not None:
-                text_inputs[name] = tensor
+        caption_inputs = name_caption_inputs(
+            {
+                "input_ids": input_ids,
+                "attention_mask": attention_mask,
+                "token_type_ids": token_type_ids,
+                "position_ids": position_ids,
+            },
+            is_long=bool(return_loss),
+        )
         has_several_captions = input_ids.dim() == 3
-        for name, tensor in text_inputs.items():
-            if has_several_captions and (tensor.shape != input_ids.shape or tensor.shape[1] == 0):
-                raise ValueError(
-                    f"`{name}` must be of shape (batch_size, captions, length), with a caption at least and equal for "
-                    f"all inputs of texts, got {tuple(tensor.shape)}."
-                )
 
         tower_outputs = {}
         image_embeds = self.embed_images(
@@ -943,10 +1062,11 @@ class LotlipModel(LotlipPreTrainedModel):
             tower_outputs=tower_outputs,
             **kwargs,
         )
-        captions = self.embed_captions(
-            **name_captions(text_inputs, is_long=bool(return_loss)), tower_outputs=tower_outputs, **kwargs
-        )
-        compared_embeds = captions.short if captions.short is not None else captions.long[:, 0]
+        captions = self.embed_captions(**caption_inputs, tower_outputs=tower_outputs, **kwargs)
+        if captions.short is not None:
+            compared_embeds = captions.short
+        else:
+            compared_embeds = captions.long[:, 0]
 
         # cosine similarity as logits
         image_embeds = image_embeds.to(compared_embeds.device)
@@ -962,7 +1082,9 @@ class LotlipModel(LotlipPreTrainedModel):
                     f"{slots.shape[0]} images and `pixel_values` of {image_embeds.shape[0]}."
                 )
             loss = image_text_contrastive_loss(image_embeds, slots, logit_scale, slots_mask)
-        text_embeds = slots if has_several_captions else compared_embeds
+        text_embeds = compared_embeds
+        if has_several_captions:
+            text_embeds = slots
         return LotlipOutput(
             loss=loss,
             logits_per_image=logits_per_text.t(),
@@ -1005,6 +1127,8 @@ class LotlipTextModelWithProjection(LotlipPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipTextModelOutput:
         r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+            The texts, padded on the right.
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
             Whether to return the projected corner tokens too, as `corner_embeds`.
         """
@@ -1012,12 +1136,14 @@ class LotlipTextModelWithProjection(LotlipPreTrainedModel):
             input_ids, attention_mask, output_corner_tokens=output_corner_tokens, return_dict=True, **kwargs
         )
         corner_embeds = text_outputs.corner_pooler_output
+        if corner_embeds is not None:
+            corner_embeds = self.text_projection(corner_embeds)
         return LotlipTextModelOutput(
             text_embeds=self.text_projection(text_outputs.pooler_output),
             last_hidden_state=text_outputs.last_hidden_state,
             hidden_states=text_outputs.hidden_states,
             attentions=text_outputs.attentions,
-            corner_embeds=self.text_projection(corner_embeds) if corner_embeds is not None else None,
+            corner_embeds=corner_embeds,
         )
 
 
@@ -1072,7 +1198,7 @@ class LotlipVisionModelWithProjection(LotlipPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipVisionModelOutput:
-        r"""The embeddings are not normalised."""
+        r"""The embeddings are not normalized."""
 
         vision_outputs: BaseModelOutputWithPooling = self.vision_model(
             pixel_values=pixel_values,

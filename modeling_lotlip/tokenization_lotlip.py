@@ -22,7 +22,7 @@ VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.jso
 # Stands for the separator while BERT's normalizer, which would lowercase it, is at work: a rare punctuation mark that
 # the normalizer leaves alone. One in the text is exchanged for its neighbour; both are unknown to BERT.
 SEPARATOR_MARK = "\u2cf9"
-SEPARATOR_MARK_NEIGHBOUR = "\u2cfa"
+SEPARATOR_MARK_NEIGHBOR = "\u2cfa"
 
 
 class LotlipTokenizer(TokenizersBackend):
@@ -33,6 +33,20 @@ class LotlipTokenizer(TokenizersBackend):
     The arguments are those of [`BertTokenizer`]. The corner tokens belong to the model: `model_max_length` (126, the
     context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them.
     """
+
+    class CleanedEncoding(BatchEncoding):
+        """The encoding of texts that were cleaned: which characters of the texts as given its tokens are is lost."""
+
+        def char_to_token(self, *args, **kwargs):
+            raise ValueError(
+                "Characters cannot be matched with tokens, because the tokenizer cleaned a text "
+                "(ftfy, HTML entities). Tokenize `tokenizer.clean_text(text)`, of which "
+                "characters and tokens are known."
+            )
+
+        token_to_chars = char_to_token
+        char_to_word = char_to_token
+        word_to_chars = char_to_token
 
     vocab_files_names = VOCAB_FILES_NAMES
     model_input_names = ["input_ids", "attention_mask"]
@@ -72,10 +86,14 @@ class LotlipTokenizer(TokenizersBackend):
             **kwargs,
         )
         bert_normalizer = normalizers.BertNormalizer(True, tokenize_chinese_chars, strip_accents, do_lower_case)
-        marks = [(SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOUR), (self.sep_token, SEPARATOR_MARK), (". ", SEPARATOR_MARK)]
         self._tokenizer.normalizer = normalizers.Sequence(
-            [*(normalizers.Replace(*mark) for mark in marks), bert_normalizer]
-            + [normalizers.Replace(SEPARATOR_MARK, self.sep_token)]
+            [
+                normalizers.Replace(SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOR),
+                normalizers.Replace(self.sep_token, SEPARATOR_MARK),
+                normalizers.Replace(". ", SEPARATOR_MARK),
+                bert_normalizer,
+                normalizers.Replace(SEPARATOR_MARK, self.sep_token),
+            ]
         )
         self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         self._tokenizer.decoder = decoders.WordPiece(prefix="##")
@@ -88,24 +106,45 @@ class LotlipTokenizer(TokenizersBackend):
         )
 
     def clean_text(self, text: str) -> str:
-        """Cleans what is not printable ASCII, which ftfy and HTML unescaping leave as it is."""
+        """Cleans with ftfy and HTML unescaping. A text that these leave as it is is returned as it is."""
+        # printable ASCII without entities, which is most of all texts
         if text.isascii() and text.replace("\n", "").isprintable() and "&" not in text:
             return text
 
         import ftfy  # not at the top: plain ASCII does without it
 
-        text = ftfy.fix_text(text.replace(". ", self.sep_token))
-        text = html.unescape(html.unescape(text))
+        separated = text.replace(". ", self.sep_token)
+        cleaned = html.unescape(html.unescape(ftfy.fix_text(separated)))
+        # the normalizer puts the separators in, and knows which characters of the text its tokens are; but it drops a
+        # form feed, which separates words here
+        if cleaned == separated and "\f" not in text:
+            return text
         # joined by line breaks, so that a full stop that only now stands before whitespace makes no separator
-        return "\n".join(text.split())
+        return "\n".join(cleaned.split())
 
     def _clean(self, text: TextInput | PreTokenizedInput | list | None) -> str | list | tuple | None:
         if isinstance(text, str):
             return self.clean_text(text)
-        return type(text)(self._clean(item) for item in text) if isinstance(text, (list, tuple)) else text
+        if isinstance(text, (list, tuple)):
+            return type(text)(self._clean(item) for item in text)
+        return text
 
-    def _encode_plus(self, text, text_pair=None, **kwargs) -> BatchEncoding:
-        return super()._encode_plus(self._clean(text), text_pair=self._clean(text_pair), **kwargs)
+    def _encode_plus(self, text, text_pair=None, return_offsets_mapping=False, **kwargs) -> BatchEncoding:
+        cleaned_text = self._clean(text)
+        cleaned_pair = self._clean(text_pair)
+        is_as_given = cleaned_text == text and cleaned_pair == text_pair
+        if return_offsets_mapping and not is_as_given:
+            raise ValueError(
+                "`return_offsets_mapping=True` needs texts that the tokenizer need not clean "
+                "(ftfy, HTML entities): tokenize `tokenizer.clean_text(text)`, of which the "
+                "offsets are known."
+            )
+        encoding = super()._encode_plus(
+            cleaned_text, text_pair=cleaned_pair, return_offsets_mapping=return_offsets_mapping, **kwargs
+        )
+        if is_as_given:
+            return encoding
+        return self.CleanedEncoding(encoding.data, encoding.encodings, n_sequences=encoding.n_sequences)
 
 
 __all__ = ["LotlipTokenizer"]

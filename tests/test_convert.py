@@ -113,9 +113,11 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert back[name].dtype == tensor.dtype and back[name].shape == tensor.shape
+        assert back[name].dtype == tensor.dtype
+        assert back[name].shape == tensor.shape
         assert bits(back[name]) == bits(tensor), name
-    assert LotlipModel.from_pretrained(tmp_path / "folder").config.text_config.num_corner_tokens == num_corner_tokens
+    config = LotlipModel.from_pretrained(tmp_path / "folder").config
+    assert config.text_config.num_corner_tokens == num_corner_tokens
 
 
 @needs_reference
@@ -137,6 +139,60 @@ def test_released_architectures(patch_size, with_config):
     assert ours["text_model.embeddings.corner_tokens"].shape == (2, 768)
     back = to_theirs(ours, "lotlip")
     assert {name: list(tensor.shape) for name, tensor in back.items()} == shapes
+
+
+def heads_of_a_released_checkpoint(vision_cfg: dict, width: int = 768) -> int:
+    """The heads that the conversion gives to an image tower of this width."""
+    trunk = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=16, embed_dim=width, depth=1, num_heads=1, num_classes=0, mlp_ratio=1
+    )
+    _, bert = original_towers()
+    checkpoint = original_checkpoint(trunk, bert)
+    config = config_from_checkpoint(checkpoint, {"vision_cfg": vision_cfg}, len(WORDS))
+    return config.vision_config.num_attention_heads
+
+
+def test_heads_are_those_of_the_configuration(caplog):
+    assert heads_of_a_released_checkpoint({"heads": 8}) == 8
+    assert "visual" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("timm_model_name", "width", "num_heads"),
+    [
+        ("vit_huge_patch14_224", 1280, 16),
+        ("vit_giant_patch14_224", 1408, 16),
+        ("vit_base_patch16_224.augreg_in21k", 768, 12),
+    ],
+)
+def test_heads_are_those_of_the_vit_of_timm(caplog, timm_model_name, width, num_heads):
+    assert heads_of_a_released_checkpoint({"timm_model_name": timm_model_name}, width) == num_heads
+    assert "visual" not in caplog.text
+
+
+@pytest.mark.parametrize("vision_cfg", [{}, {"timm_model_name": "of_nobody"}, {"timm_model_name": "resnet50"}])
+def test_heads_that_nothing_gives_are_guessed_with_a_warning(caplog, vision_cfg):
+    assert heads_of_a_released_checkpoint(vision_cfg) == 12
+    assert "`visual.trunk.blocks.`: 12 are assumed" in caplog.text
+    assert "`text.transformer.encoder.layer.`: 2 are assumed" in caplog.text
+
+
+def test_heads_are_guessed_with_a_warning_without_timm(caplog, monkeypatch):
+    monkeypatch.setattr(convert, "is_timm_available", lambda: False)
+    assert heads_of_a_released_checkpoint({"timm_model_name": "vit_huge_patch14_224"}, width=1280) == 20
+    assert "`visual.trunk.blocks.`: 20 are assumed" in caplog.text
+
+
+def test_a_width_of_no_whole_number_of_heads_is_refused():
+    with pytest.raises(
+        ValueError, match="`visual.trunk.blocks.`, and its width 32 is no multiple of 64.*--config_path"
+    ):
+        heads_of_a_released_checkpoint({}, width=32)
+
+
+def test_a_vit_of_timm_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="'vit_huge_patch14_224', which has width 1280, but .* has 768"):
+        heads_of_a_released_checkpoint({"timm_model_name": "vit_huge_patch14_224"})
 
 
 def refusal(checkpoint) -> str:
@@ -173,7 +229,8 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint
     torch.save(checkpoint | {"logit_scale": RunsCode(marker)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="was refused"):
         convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
-    assert not marker.exists() and not (tmp_path / "folder").exists()
+    assert not marker.exists()
+    assert not (tmp_path / "folder").exists()
 
     torch.load(tmp_path / "model.pt", weights_only=False)
     assert marker.exists(), "the file is harmless, and the test shows nothing"
@@ -184,7 +241,8 @@ def test_what_is_damaged_or_wrong_is_refused(tmp_path, checkpoint):
     torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "changed.pt")
     content = bytearray((tmp_path / "changed.pt").read_bytes())
     content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1
-    for name, part in (("changed", content), ("empty", b""), ("begun", content[:10]), ("half", content[:2000])):
+    files = {"changed": content, "empty": b"", "begun": content[:10], "half": content[:2000]}
+    for name, part in files.items():
         (tmp_path / f"{name}.pt").write_bytes(part)
     checkpoint["text.proj.weight"][3, 5] = float("nan")
     contents = {"nan": checkpoint, "none": {"epoch": 1}, "list": {"state_dict": [1]}, "tensor": torch.ones(())}
@@ -206,11 +264,10 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
         "model_cfg": {"embed_dim": 64, "vision_cfg": vision_cfg, "text_cfg": text_cfg},
         "preprocess_cfg": {**CLIP_STATISTICS, "interpolation": "bicubic"},
     }
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    config_file = tmp_path / "settings.json"
+    config_file.write_text(json.dumps(settings))
     torch.save(checkpoint, tmp_path / "model.pt")
-    convert_checkpoint(
-        tmp_path / "model.pt", tmp_path / "folder", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
-    )
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", config_file, tokenizer_path)
 
     config = LotlipModel.from_pretrained(tmp_path / "folder").config
     assert (config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps) == (4, 1e-5)
@@ -238,21 +295,19 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
     ],
 )
 def test_unsupported_settings_are_refused(tmp_path, checkpoint, tokenizer_path, part, name, value):
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({part: {name: value}}))
+    config_file = tmp_path / "open_clip_config.json"
+    config_file.write_text(json.dumps({part: {name: value}}))
     torch.save(checkpoint, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=name):
-        convert_checkpoint(
-            tmp_path / "model.pt", tmp_path / "out", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
-        )
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "out", config_file, tokenizer_path)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_tokenizer_brings_its_words_only(tmp_path, checkpoint):
     folder = make_tokenizer_folder(tmp_path / "bert")
     # what tokenizers of sentence embeddings come with
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "max_length": 9, "stride": 0})
-    )
+    fields = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "max_length": 9, "stride": 0}
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
     torch.save(checkpoint, tmp_path / "model.pt")
     convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
     processor = AutoProcessor.from_pretrained(tmp_path / "folder")
@@ -265,7 +320,8 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
     (other / "vocab.txt").write_text("\n".join([*WORDS, *(f"x{i}" for i in range(9))]))
     empty = tmp_path / "empty"
     empty.mkdir()
-    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "neither a `tokenizer.json` nor a `vocab.txt`")):
+    refusals = {other: f"{len(WORDS) + 2} rows", empty: "neither a `tokenizer.json` nor a `vocab.txt`"}
+    for folder, words in refusals.items():
         with pytest.raises(ValueError, match=words) as error:
             convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
         assert "--tokenizer_path" in str(error.value)
@@ -298,7 +354,8 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["convert", *arguments])
         main()
 
-    model, folder = tmp_path / "model.pt", tmp_path / "folder"
+    model = tmp_path / "model.pt"
+    folder = tmp_path / "folder"
     torch.save(checkpoint, model)
     folder.mkdir()
     options = {"checkpoint_path": model, "tokenizer_path": tokenizer_path}
@@ -306,11 +363,14 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
     run(checkpoint_path=folder, to_original=tmp_path / "2.pt")
     for number in (1, 2):
         back = torch.load(tmp_path / f"{number}.pt")
-        assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
+        assert back.keys() == checkpoint.keys()
+        assert all(torch.equal(back[name], checkpoint[name]) for name in back)
 
     card = ModelCard.load(folder / "README.md")
-    assert card.data.license == "cc-by-4.0" and 'from_pretrained("folder"' in card.text
-    assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]
+    assert card.data.license == "cc-by-4.0"
+    assert 'from_pretrained("folder"' in card.text
+    assert str(tmp_path) not in card.text
+    assert "{" not in card.text.split("## Citation")[0]
 
     LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)).save_pretrained(tmp_path / "biased")
     before = {file: file.read_bytes() for file in folder.iterdir()}
@@ -331,7 +391,8 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
     """What no tensor tells, such as heads, epsilons and dropout, is in the configuration beside the file."""
     torch.manual_seed(0)
     config = tiny_config(num_attention_heads=4, layer_norm_eps=1e-5)
-    config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps = 8, 1e-3
+    config.vision_config.num_attention_heads = 8
+    config.vision_config.layer_norm_eps = 1e-3
     tokenizer = LotlipTokenizer.from_pretrained(tokenizer_path, model_max_length=62)
     config.text_config.vocab_size = len(tokenizer)
     model = LotlipModel(config)
@@ -359,19 +420,21 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
     ],
 )
 def test_what_the_original_cannot_express_is_refused(tmp_path, part, field, value, complaint):
-    config, images = tiny_config(), LotlipImageProcessor(size=32, crop_size=32)
+    config = tiny_config()
+    images = LotlipImageProcessor(size=32, crop_size=32)
     setattr(images if part == "processor" else getattr(config, part), field, value)
     LotlipModel(config).save_pretrained(tmp_path / "saved")
     LotlipProcessor(images, LotlipTokenizer()).save_pretrained(tmp_path / "saved")
     with pytest.raises(ValueError, match=complaint):
         write_original(tmp_path / "saved", tmp_path / "model.pt")
-    assert not (tmp_path / "model.pt").exists() and not (tmp_path / "open_clip_config.json").exists()
+    assert not (tmp_path / "model.pt").exists()
+    assert not (tmp_path / "open_clip_config.json").exists()
 
 
 def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
     num_rows = len(checkpoint[convert.WORD_TABLE])
     assert config_from_checkpoint(checkpoint, {}, num_rows - 16).text_config.num_corner_tokens == 16
-    with pytest.raises(ValueError, match=r"not given \(at most 16\).*--tokenizer_path"):
+    with pytest.raises(ValueError, match="0 to 16 corner tokens.*--tokenizer_path"):
         config_from_checkpoint(checkpoint, {}, num_rows - 17)
     settings = {"text_cfg": {"num_corner_token": 17}}
     assert config_from_checkpoint(checkpoint, settings, num_rows - 17).text_config.num_corner_tokens == 17

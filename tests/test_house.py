@@ -88,6 +88,23 @@ def test_rooms_do_not_import_in_a_circle():
     assert set(order) == set(graph)
 
 
+# `ImageMixin.to_dict` imports both backends for one purpose: transformers saves the code of what a file imports
+SAVED_TOGETHER = {"image_processing_lotlip", "image_processing_pil_lotlip"}
+
+
+def test_files_of_the_model_do_not_import_in_a_circle():
+    """The package's own `__init__` brings the parts together that do not know of each other."""
+    files = [path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    names = {path.stem for path in files}
+    graph = {}
+    for path in files:
+        parts = [module.split(".") for module in imported(path)]
+        graph[path.stem] = {part[1] for part in parts if part[0] == "modeling_lotlip" and part[1] in names}
+    graph["hub_lotlip"] -= SAVED_TOGETHER
+    # raises a CycleError that names the files
+    assert set(TopologicalSorter(graph).static_order()) == names
+
+
 EXAMPLES = sorted(path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.py"))
 
 

@@ -82,7 +82,8 @@ def test_bert_and_vit_in_one_call(bert, vit, texts):
     model = load_towers(vit[1], bert[1], text_config={"num_corner_tokens": 0})
     assert not model.training
     with torch.no_grad():
-        expected, outputs = bert[0](**texts), model.text_model(**texts)
+        expected = bert[0](**texts)
+        outputs = model.text_model(**texts)
         assert_close(outputs.last_hidden_state, expected.last_hidden_state)
         assert_close(outputs.pooler_output, expected.pooler_output)
         for height, width in ((32, 32), (24, 48)):
@@ -91,7 +92,8 @@ def test_bert_and_vit_in_one_call(bert, vit, texts):
             outputs = model.get_image_features(images(height, width), **options)
             assert_close(outputs.last_hidden_state, expected)
             assert_close(outputs.pooler_output, expected[:, 0])
-    assert model.config.projection_dim == 64 and model.config.vision_config.projection_dim is None
+    assert model.config.projection_dim == 64
+    assert model.config.vision_config.projection_dim is None
 
 
 def test_dinov2(dinov2):
@@ -188,4 +190,5 @@ def test_one_tower_may_be_new(bert, vit):
     model = load_towers(vit[1], text_config=small | {"vocab_size": 50})
     assert model.text_projection.weight.shape == (64, 32)
     model = load_towers(text_model_name_or_path=bert[1], vision_config=small)
-    assert model.text_projection.weight.shape == (32, 64) and model.config.projection_dim == 32
+    assert model.text_projection.weight.shape == (32, 64)
+    assert model.config.projection_dim == 32

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.utils import logging
 
 from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.modeling_lotlip import (
@@ -22,7 +23,10 @@ from modeling_lotlip.modeling_lotlip import (
 from tests.conftest import SHARED, tiny_config
 
 
-WIDTH, VOCAB_SIZE, IMAGE_SIZE = 32, 64, 32  # of `tiny_config`
+# Of `tiny_config`
+WIDTH = 32
+VOCAB_SIZE = 64
+IMAGE_SIZE = 32
 
 
 # Fresh models. At an initializer range of 0.02 all texts of such small models embed nearly alike.
@@ -128,7 +132,8 @@ def seen_by_gradient(model, length, padding=0):
     embeds = torch.randn(1, length + padding, WIDTH, generator=torch.Generator().manual_seed(1), requires_grad=True)
     attention_mask = torch.tensor([[1] * length + [0] * padding])
     outputs = model(inputs_embeds=embeds, attention_mask=attention_mask, output_corner_tokens=True)
-    states, inputs = outputs.last_hidden_state, [embeds]
+    states = outputs.last_hidden_state
+    inputs = [embeds]
     if outputs.corner_hidden_states is not None:
         states = torch.cat([states[:, :1], outputs.corner_hidden_states, states[:, 1:]], dim=1)
         inputs.append(model.embeddings.corner_tokens)
@@ -145,7 +150,8 @@ def seen_by_gradient(model, length, padding=0):
 @pytest.mark.parametrize("is_masked", [True, False])
 @pytest.mark.parametrize("num_corner_tokens", [0, 1, 3])
 def test_who_sees_whom(num_corner_tokens, is_masked):
-    length, padding = 4, 2
+    length = 4
+    padding = 2
     for attn_implementation in ("eager", "sdpa"):
         model = new_text_model(num_corner_tokens, num_hidden_layers=1, corner_attention_mask=is_masked)
         model.set_attn_implementation(attn_implementation)
@@ -197,7 +203,8 @@ def test_backends_that_cannot_hide_corner_tokens_refuse():
 
 def test_positions_leave_room_for_the_corner_tokens():
     """With positions given and no corners computed, any number of corners is a BERT."""
-    plain, model = new_text_model(0), new_text_model(3)
+    plain = new_text_model(0)
+    model = new_text_model(3)
     model.load_state_dict(plain.state_dict(), strict=False)
     captions = pad(random_captions(4))
     positions = torch.arange(captions["input_ids"].shape[1])[None]
@@ -218,7 +225,8 @@ def test_half_precision(tmp_path, dtype):
     half = LotlipModel.from_pretrained(tmp_path, dtype=dtype)
     inputs = {**pad(random_captions(6)), "pixel_values": random_images(6), "return_loss": True}
     with torch.no_grad():
-        expected, outputs = model(**inputs), half(**inputs)
+        expected = model(**inputs)
+        outputs = half(**inputs)
     assert outputs.text_embeds.dtype == outputs.image_embeds.dtype == dtype
     for name in ("text_embeds", "image_embeds"):
         assert nn.functional.cosine_similarity(outputs[name].float(), expected[name]).min() > 0.999
@@ -228,11 +236,13 @@ def test_half_precision(tmp_path, dtype):
 
 def test_the_loss_under_autocast_is_that_of_float32():
     """Of the towers' bfloat16 outputs; the gradients of bfloat16 logits are off by some hundredths."""
-    model, captions = new_model(vision_projection_dim=WIDTH), 5
-    inputs = {**pad(random_captions(captions)), "pixel_values": random_images(captions), "return_loss": True}
+    model = new_model(vision_projection_dim=WIDTH)
+    batch_size = 5
+    inputs = {**pad(random_captions(batch_size)), "pixel_values": random_images(batch_size), "return_loss": True}
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(**inputs)
-        text, image = outputs.text_model_output, outputs.vision_model_output.pooler_output
+        text = outputs.text_model_output
+        image = outputs.vision_model_output.pooler_output
     assert text.pooler_output.dtype == image.dtype == torch.bfloat16
     leaves = [x.detach().float().requires_grad_() for x in (text.pooler_output, text.corner_pooler_output, image)]
     texts = nn.functional.normalize(torch.cat([leaves[0][:, None], leaves[1]], dim=1), dim=-1)
@@ -268,13 +278,16 @@ def plain_loss(image_embeds, text_embeds, present, scale):
         for row in rows:
             total += 0.5 * (logits[row, rows].logsumexp(0) + logits[rows, row].logsumexp(0)) - logits[row, row]
         losses.append(total / len(rows))
-    return float(sum(losses) / len(losses)) if losses else 0.0
+    if not losses:
+        return 0.0
+    return float(sum(losses) / len(losses))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_is_the_plain_one(seed):
     generator = torch.Generator().manual_seed(seed)
-    batch_size, slots = 6, 4
+    batch_size = 6
+    slots = 4
     image_embeds = nn.functional.normalize(torch.randn(batch_size, 8, generator=generator), dim=-1)
     text_embeds = nn.functional.normalize(torch.randn(batch_size, slots, 8, generator=generator), dim=-1)
     present = torch.rand(batch_size, slots, generator=generator) > 0.4
@@ -287,7 +300,8 @@ def test_loss_is_the_plain_one(seed):
     assert loss.item() == pytest.approx(expected, abs=1e-5)
     loss.backward()
     assert image_embeds.grad.isfinite().all()
-    assert not text_embeds.grad[~present].any() and text_embeds.grad[:, :2][present[:, :2]].any()
+    assert not text_embeds.grad[~present].any()
+    assert text_embeds.grad[:, :2][present[:, :2]].any()
 
 
 def embed_alone(model, caption, output_corner_tokens):
@@ -315,17 +329,24 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
             long[image][2] = None
 
     absent = torch.zeros(num_corner_tokens + 1, WIDTH)
-    expected, present = [], []
+    expected = []
+    present = []
     with torch.no_grad():
         for image in range(batch_size):
-            slots = [absent[:1] if short[image] is None else embed_alone(model, short[image], False)]
+            slots = [absent[:1]]
+            if short[image] is not None:
+                slots = [embed_alone(model, short[image], False)]
             there = [short[image] is not None]
             for caption in long[image]:
-                slots.append(absent if caption is None else embed_alone(model, caption, True))
+                if caption is None:
+                    slots.append(absent)
+                else:
+                    slots.append(embed_alone(model, caption, True))
                 there.extend([caption is not None] * (num_corner_tokens + 1))
             expected.append(torch.cat(slots))
             present.append(there)
-    expected, present = torch.stack(expected), torch.tensor(present)
+    expected = torch.stack(expected)
+    present = torch.tensor(present)
 
     pixel_values = random_images(batch_size)
     inputs = pad([caption for image in range(batch_size) for caption in [short[image], *long[image]]])
@@ -343,17 +364,19 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
 
 @pytest.mark.parametrize("num_corner_tokens", [0, 2])
 def test_one_caption_per_image(num_corner_tokens):
-    model, captions = new_model(num_corner_tokens, vision_projection_dim=WIDTH), random_captions(4)
+    model = new_model(num_corner_tokens, vision_projection_dim=WIDTH)
+    captions = random_captions(4)
     captions[1] = None
     inputs = {**pad(captions), "pixel_values": random_images(4)}
     outputs = model(**inputs, return_loss=True)
     with torch.no_grad():
-        slots = torch.stack(
-            [
-                torch.zeros(num_corner_tokens + 1, WIDTH) if caption is None else embed_alone(model, caption, True)
-                for caption in captions
-            ]
-        )
+        slots = []
+        for caption in captions:
+            if caption is None:
+                slots.append(torch.zeros(num_corner_tokens + 1, WIDTH))
+            else:
+                slots.append(embed_alone(model, caption, True))
+        slots = torch.stack(slots)
         assert_close(model(**inputs).logits_per_text, outputs.logits_per_text)
         assert model(**inputs).loss is None
     assert_close(outputs.text_embeds.detach(), slots[:, 0])
@@ -367,7 +390,8 @@ def test_one_caption_per_image(num_corner_tokens):
 
 def test_no_contrast_is_no_loss():
     """A batch in which no slot has two pairs has the loss 0 and gradients without NaN."""
-    model, captions = new_model(), random_captions(3)
+    model = new_model()
+    captions = random_captions(3)
     outputs = model(**pad([captions[0], None, None]), pixel_values=random_images(3), return_loss=True)
     outputs.loss.backward()
     assert outputs.loss.item() == 0
@@ -394,6 +418,29 @@ IDS = torch.ones(2, 3, 5, dtype=torch.long)
 def test_wrong_inputs_are_named(inputs, match):
     with pytest.raises(ValueError, match=match):
         new_model()(**{"pixel_values": random_images(2), **inputs})
+
+
+@pytest.mark.parametrize("output_corner_tokens", [True, False])
+@pytest.mark.parametrize("shape", [(2, 1, 5, 5), (2, 5, 5)])
+def test_masks_of_other_shapes_than_that_of_padding_are_refused(shape, output_corner_tokens):
+    mask = torch.ones(shape)
+    with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):
+        new_model().get_text_features(IDS[:, 0], mask, output_corner_tokens=output_corner_tokens)
+    with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):
+        new_model()(IDS[:, 0], random_images(2), mask)
+
+
+def test_padding_without_a_mask_is_a_warning(caplog):
+    """The library's own: such texts have other embeddings."""
+    model = new_model()
+    captions = pad([torch.ones(4, dtype=torch.long), torch.ones(2, dtype=torch.long)])
+    logging.get_logger("transformers").warning_once.cache_clear()
+    with torch.no_grad():
+        model.get_text_features(**captions)
+        model.get_text_features(captions["input_ids"][:1])
+        assert not caplog.records
+        model.get_text_features(captions["input_ids"])
+    assert "passing in an `attention_mask`" in caplog.text
 
 
 # ---- embed_images and embed_captions, which forward and training call
@@ -531,7 +578,8 @@ class WithoutCorners(LotlipModel):
 def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, form):
     torch.manual_seed(0)
     model = model_class(new_config()).eval()
-    batch_size, num_captions = 4, 3
+    batch_size = 4
+    num_captions = 3
     captions = pad(random_captions(batch_size * num_captions))
     if form == "one caption":
         inputs = {name: tensor[:batch_size] for name, tensor in captions.items()}
@@ -568,8 +616,10 @@ def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, f
 @pytest.mark.parametrize("form", ["one caption", "several captions"])
 def test_compiled_training_step(form):
     """The whole step in one graph, gradients included."""
-    inputs = pad(random_captions(4 if form == "one caption" else 12))
-    if form == "several captions":
+    if form == "one caption":
+        inputs = pad(random_captions(4))
+    else:
+        inputs = pad(random_captions(12))
         inputs = {name: x.unflatten(0, (4, -1)) for name, x in inputs.items()}
     inputs["pixel_values"] = random_images(4)
     model = new_model(vision_projection_dim=WIDTH).train()
@@ -584,7 +634,8 @@ def test_compiled_training_step(form):
 
 
 def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
-    model, captions = new_model(), pad(random_captions(3))
+    model = new_model()
+    captions = pad(random_captions(3))
     tower = LotlipTextModelWithProjection(model.config.text_config).eval()
     tower.load_state_dict({name: x for name, x in model.state_dict().items() if name.startswith("text_")})
     with torch.no_grad():

@@ -5,9 +5,13 @@ import importlib.util
 import json
 import pickle
 import re
+import unicodedata
 from pathlib import Path
 
+import datasets
 import ftfy
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +19,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, BertTokenizer
 
-from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 
 
 REFERENCE = Path(__file__).resolve().parent / "reference" / "tokenization.json"
@@ -29,7 +33,7 @@ LONG_TEXT = "one two three. " * 60
 ODD_PARTS = [". ", ".\n", ". \n", ".\t", "...", ".", "[SEP]", "[sep]", "[Sep]", "[CLS]", "[MASK]", "[cls]", "[", "]"]
 ODD_PARTS += ["&amp;", "&amp;amp;", "&#46;&#32;", "&#x2e; ", "&#91;SEP]", "&lt;", "<b>", "</s>", "\u2cf9", "\u2cfa"]
 ODD_PARTS += "“ ’ Ã© é e\u0301 [s\u0301ep] [S\u0301EP] 日本 한국 😀 שלום ﬁ İ \u212a".split(" ")
-ODD_PARTS += "\x00|\x1c|\x1b[31m|\x85|\xa0|\u2028|\u200b|\ufffd|\ud800|\r\n|\t| |A".split("|")
+ODD_PARTS += "\x00|\x0c|\x1c|\x1b[31m|\x85|\xa0|\u2028|\u200b|\ufffd|\ud800|\r\n|\t| |A".split("|")
 
 
 def vocab_file() -> str:
@@ -91,7 +95,8 @@ def test_ids_are_those_of_the_recipe_on_random_texts(do_lower_case):
 
 
 def test_all_entry_points_clean(tokenizer):
-    text, ids = "a “red” car. Fast", [101, 1037, 1000, 2417, 1000, 2482, 102, 3435, 102]
+    text = "a “red” car. Fast"
+    ids = [101, 1037, 1000, 2417, 1000, 2482, 102, 3435, 102]
     assert tokenizer(text)["input_ids"] == ids
     assert tokenizer.encode(text) == ids
     assert tokenizer([text, "b"])["input_ids"][0] == ids
@@ -131,7 +136,9 @@ def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
     elif folder == "saved by BertTokenizer":
         bert.save_pretrained(tmp_path)
     else:
-        source = bert if folder == "BERT's json" else LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
+        source = bert
+        if folder == "LoTLIP's json":
+            source = LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
         source.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
 
     tokenizer = LotlipTokenizer.from_pretrained(tmp_path, **kwargs)
@@ -154,7 +161,8 @@ def test_padding_on_the_left_is_a_warning(tokenizer, caplog):
     assert not caplog.records
     padded = tokenizer(["a", "a red boat"], padding=True, padding_side="left")
     assert padded["input_ids"][0][0] == tokenizer.pad_token_id
-    assert "padded on the left" in caplog.text and "padding_side='right'" in caplog.text
+    assert "padded on the left" in caplog.text
+    assert "padding_side='right'" in caplog.text
 
 
 class TestTruncation:
@@ -200,12 +208,80 @@ class TestTruncation:
         assert not caplog.records
 
 
+def without_accents(text: str) -> str:
+    """The text as BERT's normalizer makes it."""
+    parts = unicodedata.normalize("NFD", text.lower())
+    return "".join(part for part in parts if unicodedata.category(part) != "Mn")
+
+
+@pytest.mark.parametrize(
+    "text", ["Cafe. A red boat.", "Café. A red boat.", "Ein Boot – am Ufer. Größe: 3 m", "日本. A"]
+)
+def test_offsets_are_those_of_the_text_as_given(tokenizer, text):
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    for index, (start, end) in enumerate(encoding["offset_mapping"]):
+        token_id = encoding["input_ids"][index]
+        if token_id not in tokenizer.all_special_ids:
+            word = tokenizer.convert_ids_to_tokens(token_id).removeprefix("##")
+            assert without_accents(text[start:end]) == word
+            assert encoding.char_to_token(start) == index
+            assert encoding.token_to_chars(index) == (start, end)
+
+
+@pytest.mark.parametrize("text", ["A “red” boat", "A boat &amp; a pier", ["plain", "A “red” boat"]])
+def test_offsets_of_a_text_that_is_cleaned_are_refused(tokenizer, text):
+    with pytest.raises(ValueError, match="`return_offsets_mapping=True` needs texts .* `tokenizer.clean_text"):
+        tokenizer(text, return_offsets_mapping=True)
+    encoding = tokenizer(text)
+    with pytest.raises(ValueError, match="Characters cannot be matched with tokens"):
+        encoding.char_to_token(0)
+    with pytest.raises(ValueError, match="Characters cannot be matched with tokens"):
+        encoding.token_to_chars(1)
+    with pytest.raises(ValueError, match="Characters cannot be matched with tokens"):
+        encoding.char_to_word(0)
+    with pytest.raises(ValueError, match="Characters cannot be matched with tokens"):
+        encoding.word_to_chars(0)
+    assert encoding.tokens()[0] == "[CLS]", "tokens and words are known all the same"
+
+
+def test_a_cleaned_text_has_offsets(tokenizer):
+    """As the error of a text that is not clean promises."""
+    text = tokenizer.clean_text("A “red” boat. Ã© &amp; a pier")
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    assert encoding["input_ids"] == tokenizer("A “red” boat. Ã© &amp; a pier")["input_ids"]
+    start, end = encoding["offset_mapping"][3]
+    assert text[start:end] == "red"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array(["a red boat", "a car"]),
+        pd.Series(["a red boat", "a car"], index=[7, 8]),
+        datasets.Dataset.from_dict({"text": ["a red boat", "a car"]})["text"],
+    ],
+    ids=lambda column: type(column).__name__,
+)
+def test_columns_are_lists_of_texts(tokenizer, column):
+    expected = tokenizer(["a red boat", "a car"])
+    processor = LotlipProcessor(LotlipImageProcessor(), tokenizer)
+    assert tokenizer(column) == expected
+    assert processor(text=column, padding=False)["input_ids"] == expected["input_ids"]
+
+
+def test_an_empty_column_is_no_text(tokenizer):
+    processor = LotlipProcessor(LotlipImageProcessor(), tokenizer)
+    with pytest.raises(ValueError, match="`text` is empty"):
+        processor(text=np.array([], dtype=str))
+
+
 @pytest.mark.parametrize(
     "text, named",
     [
         (["a", None], "`text[1]` is None"),
         (["a", "b", float("nan")], "`text[2]` is nan"),
         (3, "`text` is 3"),
+        (np.array([1, 2]), "`text[0]` is 1"),
         (b"a", "`text` is b'a'"),
         ([["a", 3]], "`text[0][1]` is 3"),
     ],

@@ -62,9 +62,8 @@ IMPORTS = (
     (r"^from transformers\.", "from ..."),
 )
 
-# The base classes that the package's files take from `hub_lotlip.py`
-HUB_BASES = {"PilBackend", "PreTrainedConfig", "PreTrainedModel", "ProcessorMixin", "TokenizersBackend"}
-HUB_BASES |= {"TorchvisionBackend"}
+# The line at the head of the modular file with the base classes that the package's files take from `hub_lotlip.py`
+HUB_BASES = re.compile(r"^    (PreTrainedConfig, .+)$", re.MULTILINE)
 
 SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
 # Which has the library's licence and lazy import
@@ -108,7 +107,8 @@ def register(text: str, registry: str, entry: str) -> str:
     found = re.search(rf"{opening}(.*?)^    \]", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise ValueError(f"transformers {transformers.__version__} has no list `{registry}` where it used to be.")
-    line, entries = f"        {entry},\n", found[1]
+    line = f"        {entry},\n"
+    entries = found[1]
     if line in entries:
         return text
     key = ast.literal_eval(re.search(r'"[^"]+"', entry)[0])
@@ -129,21 +129,38 @@ def convert(modular: str) -> dict[str, str]:
     return {"modular_lotlip.py": modular} | {f"{part}_lotlip.py": converted[part] for part in sorted(converted)}
 
 
+def import_of_the_package(node: ast.ImportFrom, hub_bases: set[str]) -> str:
+    """Writes an import of the library's tree as an absolute one, but that `hub_bases` come from `hub_lotlip.py`."""
+    module = ["transformers"]
+    if node.level == 2:
+        module.append("models")
+    if node.module:
+        module.append(node.module)
+    kept = [ast.unparse(alias) for alias in node.names if alias.name not in hub_bases]
+    swapped = [alias.name for alias in node.names if alias.name in hub_bases]
+    lines = []
+    if kept:
+        lines.append(f"from {'.'.join(module)} import {', '.join(kept)}")
+    if swapped:
+        lines.append(f"from .hub_lotlip import {', '.join(swapped)}")
+    return "\n".join(lines)
+
+
 def make_package_files() -> dict[Path, str]:
     """What the library would generate, but that imports are absolute and base classes come from `hub_lotlip.py`."""
+    modular = MODULAR.read_text(encoding="utf-8")
+    hub_bases = set(HUB_BASES.search(modular)[1].split(", "))
     texts = {}
-    for name, text in convert(MODULAR.read_text(encoding="utf-8")).items():
+    for name, text in convert(modular).items():
+        if name.startswith("modular"):
+            continue
         lines = text.replace("src/transformers/models/lotlip/", "modeling_lotlip/").splitlines()
         for node in ast.parse(text).body:
             if isinstance(node, ast.ImportFrom) and node.level > 1:
-                module = ".".join(["transformers", *["models"] * (node.level == 2), *filter(None, [node.module])])
-                kept = [ast.unparse(alias) for alias in node.names if alias.name not in HUB_BASES]
-                bases = [alias.name for alias in node.names if alias.name in HUB_BASES]
-                line = f"from {module} import {', '.join(kept)}\n" * bool(kept)
-                line += f"from .hub_lotlip import {', '.join(bases)}" * bool(bases)
-                lines[node.lineno - 1 : node.end_lineno] = [line] + [""] * (node.end_lineno - node.lineno)
-        if not name.startswith("modular"):
-            texts[Path(name)] = "\n".join(lines) + "\n"
+                # the same number of lines, so that the other imports stay where the tree says
+                lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+                lines[node.lineno - 1] = import_of_the_package(node, hub_bases)
+        texts[Path(name)] = "\n".join(lines) + "\n"
     return format_files(texts)
 
 
@@ -196,7 +213,9 @@ def lay_out(output_dir: str | Path) -> list[Path]:
             texts[SOURCE / file] = register(texts[SOURCE / file], registry, entry)
     file, next_line, line = PUBLIC
     text = (output_dir / SOURCE / file).read_text(encoding="utf-8")
-    texts[SOURCE / file] = text if line in text else text.replace(next_line, line + next_line)
+    if line not in text:
+        text = text.replace(next_line, line + next_line)
+    texts[SOURCE / file] = text
     for file, text in texts.items():
         write_text(output_dir / file, text)
     return list(texts)
@@ -240,9 +259,10 @@ def main():
     parser.add_argument("--output_dir", type=Path, help="A checkout of transformers, or an empty folder.")
     parser.add_argument("--test", type=Path, help="Run the tests: the folder `tests` of transformers' sources.")
     args = parser.parse_args()
-    for file, text in make_package_files().items() if args.package else ():
-        write_text(PACKAGE / file, text)
-        print(f"Wrote {PACKAGE / file}")
+    if args.package:
+        for file, text in make_package_files().items():
+            write_text(PACKAGE / file, text)
+            print(f"Wrote {PACKAGE / file}")
     if args.output_dir is None:
         return
     folder = args.output_dir.resolve()

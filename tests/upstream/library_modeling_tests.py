@@ -24,8 +24,14 @@ if is_torch_available():
 
 
 class LotlipVisionModelTester:
-    batch_size, num_channels, image_size, patch_size = 4, 3, 30, 6
-    hidden_size, num_hidden_layers, num_attention_heads, intermediate_size = 32, 2, 4, 37
+    batch_size = 4
+    num_channels = 3
+    image_size = 30
+    patch_size = 6
+    hidden_size = 32
+    num_hidden_layers = 2
+    num_attention_heads = 4
+    intermediate_size = 37
     seq_length = (image_size // patch_size) ** 2 + 1
     is_training = False
 
@@ -86,8 +92,13 @@ class LotlipVisionModelTest(ModelTesterMixin, unittest.TestCase):
 
 
 class LotlipTextModelTester:
-    batch_size, seq_length, vocab_size = 4, 7, 99
-    hidden_size, num_hidden_layers, num_attention_heads, intermediate_size = 32, 2, 4, 37
+    batch_size = 4
+    seq_length = 7
+    vocab_size = 99
+    hidden_size = 32
+    num_hidden_layers = 2
+    num_attention_heads = 4
+    intermediate_size = 37
     num_corner_tokens = 2
     is_training = False
 
