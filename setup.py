@@ -91,7 +91,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.10",
-        "datasets>=4.0",
+        "datasets>=4.8",  # JSON of any types in shards
         "evaluate>=0.4.5",
         "ftfy",
         "huggingface_hub",

@@ -68,7 +68,7 @@ def format_table(results: dict, name: str, variants: list[str]) -> str:
 
 def format_recalls(results: dict) -> str:
     """A row for each model and way of training: recalls in %, the mean over seeds and the least and the greatest."""
-    names = [name for name in results["recalls"][0] if name not in ("model", "trained")]
+    names = [name for name in results["recalls"][0] if name not in ("model", "trained", "curves")]
     titles = [
         re.sub("_(i2t|t2i)_", lambda match: f" {match[1].upper()} ", name).replace("recall", "R") for name in names
     ]

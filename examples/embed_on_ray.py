@@ -28,7 +28,7 @@ import ray.data
 import torch
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from modeling_lotlip.data.images import IMAGE_EXTENSIONS
+from modeling_lotlip.data.images import SAFE_EXTENSIONS, SAFE_FORMATS
 from modeling_lotlip.data.reader import RowInfo
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.encoder.arguments import LoadingArguments
@@ -37,6 +37,7 @@ from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.search.index import list_images
 from modeling_lotlip.table.embed import embed_background, note_model, to_rows
 from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.table.thresholds import maintain
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
@@ -71,7 +72,7 @@ class Worker:
 
     def __init__(self, name: str, device: str):
         self.encoder = load_encoder(name, LoadingArguments(device=device))
-        reader = TableReader(["image"], resizing=self.encoder.preprocessing.resizing)
+        reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.encoder.preprocessing.resizing)
         self.collate = RowCollator(self.encoder.preprocessing, reader)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
@@ -120,7 +121,7 @@ def read_files(filesystem: FileSystem, folder: str, images: list[str] | None) ->
     """
     if images is not None:
         return ray.data.from_items([{"path": path} for path in images]).map(read_local_file)
-    endings = sorted(ending.removeprefix(".") for ending in IMAGE_EXTENSIONS)
+    endings = sorted(ending.removeprefix(".") for ending in SAFE_EXTENSIONS)
     return ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
 
 
@@ -164,7 +165,7 @@ def main() -> None:
         for written in batched(found, BATCHES_PER_WRITE * args.batch_size):
             table.delete([row["key"] for row in written])
             table.append(written)
-        table.maintain(lambda: embed_background(encoder))
+        maintain(table, lambda: embed_background(encoder))
     print(f"{len(table):,} images are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
 
 

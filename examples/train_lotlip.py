@@ -47,46 +47,55 @@ from modeling_lotlip.training.models import build_small_model
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     add = parser.add_argument
     add("--output_dir", type=Path, required=True, help="where model, results and checkpoints go")
-    add("--overwrite_output_dir", action="store_true", help="replace the model and the checkpoints there")
-    add("--dataset_name", help="a data set that `datasets` loads, or a builder such as imagefolder; default: scenes")
+    add("--overwrite_output_dir", action="store_true", help="replace what an earlier run left there")
+    add("--dataset_name", help="a data set or a builder such as imagefolder; default: drawn scenes")
     add("--data_dir", help="the folder of a builder")
     add("--image_column", default="image")
     add("--caption_column", default="caption", help="short captions, a string or a list")
     add("--long_captions_column", default="long_captions", help="long captions, a string or a list")
     add("--max_train_samples", type=int)
     add("--max_eval_samples", type=int)
-    add("--model_name_or_path", help="a LoTLIP or CLIP to train further; default: a small one from scratch")
+    add("--model_name_or_path", help="a LoTLIP or CLIP; default: a small one from scratch")
     add("--per_device_train_batch_size", type=int, default=64)
     add("--per_device_eval_batch_size", type=int, default=64)
-    add("--short_loss_weight", type=float, default=1.0, help="weight of the slot of short captions in the loss")
-    add("--long_loss_weight", type=float, default=1.0, help="weight of each slot of long captions, [CLS] and corners")
-    add("--learning_rate", type=float, help="default: 1e-5 for a model that is trained further, else 2e-3")
+    add("--short_loss_weight", type=float, help="of the slot of short captions; default: 1, for scenes 2")
+    add("--long_loss_weight", type=float, default=1.0, help="of each slot of long captions")
+    add("--learning_rate", type=float, help="default: 1e-5 for a named model, else 2e-3")
     add("--weight_decay", type=float, default=0.1)
     add("--max_grad_norm", type=float, default=1.0)
-    add("--num_train_epochs", type=int, default=10)
+    add("--num_train_epochs", type=int, default=15)
     add("--max_train_steps", type=int, help="instead of a number of epochs")
-    add("--warmup_steps", type=float, default=0.1, help="a number, or below 1 a fraction of all steps")
-    add("--decay_steps", type=float, default=0.3, help="the last steps, in which the learning rate falls; as above")
+    add("--warmup_steps", type=float, default=0.05, help="a number, or below 1 a fraction of all steps")
+    add("--decay_steps", type=float, default=0.3, help="of the end, as above; the rate falls")
     add("--mixed_precision", choices=("no", "fp16", "bf16"))
     add("--eval_steps", type=int, default=500)
     add("--checkpointing_steps", type=int, help="save the state every N steps")
-    add("--resume_from_checkpoint", help="a folder checkpoint-N, or `latest`; give the other arguments again")
+    add("--resume_from_checkpoint", help="a folder checkpoint-N, or `latest`")
     add("--dataloader_num_workers", type=int, default=0)
     add("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.learning_rate is None:
         args.learning_rate = 1e-5 if args.model_name_or_path else 2e-3
+    if args.short_loss_weight is None:
+        # The paper's mean over slots is 1. On scenes the long captions' three slots then fill the image tower first.
+        args.short_loss_weight = 2.0 if args.dataset_name is None else 1.0
     if args.overwrite_output_dir and args.resume_from_checkpoint:
         parser.error("--overwrite_output_dir excludes --resume_from_checkpoint: leave out one of them")
     if args.resume_from_checkpoint == "latest":
-        checkpoints = sorted(args.output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        checkpoints = sorted(args.output_dir.glob("checkpoint-*"), key=read_step)
         args.resume_from_checkpoint = checkpoints[-1] if checkpoints else None
     elif args.output_dir.exists() and not (args.overwrite_output_dir or args.resume_from_checkpoint):
-        parser.error(f"--output_dir {args.output_dir} is there already: add --overwrite_output_dir, or resume")
+        parser.error(f"--output_dir {args.output_dir} is there: add --overwrite_output_dir, or resume")
     return args
+
+
+def read_step(checkpoint: Path) -> int:
+    """Returns the step of a folder checkpoint-N."""
+    return int(checkpoint.name.split("-")[1])
 
 
 def prepare_output_dir(args: argparse.Namespace, accelerator: Accelerator) -> None:
@@ -117,7 +126,9 @@ def load_data(args: argparse.Namespace) -> tuple[datasets.Dataset, datasets.Data
         test = splits["test" if "test" in splits else "validation"]
     train = train.cast_column(args.image_column, datasets.Image(decode=False))
     test = test.cast_column(args.image_column, datasets.Image(decode=False))
-    return train.take(args.max_train_samples or len(train)), test.take(args.max_eval_samples or len(test))
+    train = train.take(args.max_train_samples or len(train))
+    test = test.take(args.max_eval_samples or len(test))
+    return train, test
 
 
 class CaptionedImages(torch.utils.data.Dataset):
@@ -125,11 +136,16 @@ class CaptionedImages(torch.utils.data.Dataset):
     Pixels of an image, and tokens of a short and of a long caption of it, which are sampled by seed, epoch and row.
 
     A row is read, and its captions are tokenized, whenever it is asked for. With `keep_in_memory` that happens once:
-    the 8,192 scenes take 0.4 GB, and a fifth of the time of a step is saved.
+    the 8,192 scenes take 0.4 GB, and a step is a fifth shorter.
     """
 
     def __init__(
-        self, rows: datasets.Dataset, reader: RowReader, processor: ProcessorMixin, seed: int, keep_in_memory: bool
+        self,
+        rows: datasets.Dataset,
+        reader: RowReader,
+        processor: ProcessorMixin,
+        seed: int,
+        keep_in_memory: bool,
     ):
         self.rows = rows
         self.reader = reader
@@ -182,7 +198,11 @@ class CaptionedImages(torch.utils.data.Dataset):
         }
 
     def collate(self, samples: list[dict]) -> dict[str, dict[str, torch.Tensor] | torch.Tensor]:
-        """Returns images, short and long captions, and `short_groups`, equal for equal short captions."""
+        """
+        Returns `images`, such as pixels of shape `(rows, channels, height, width)`; ids and masks of the `short`
+        captions, `(rows, length)`, and of the `long` ones, `(rows, 1, length)`; and `short_groups` of shape `(rows,)`,
+        equal for equal short captions.
+        """
         names = samples[0]["image"]
         images = {name: torch.stack([sample["image"][name] for sample in samples]) for name in names}
         padding = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0}
@@ -204,7 +224,7 @@ class CaptionedImages(torch.utils.data.Dataset):
 def load_model(
     args: argparse.Namespace, rows: datasets.Dataset, reader: RowReader
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Loads the model to train further, or makes a small one with the words of the captions, and its processor."""
+    """Loads the model to train further, or makes a small one that knows the words of the captions."""
     if args.model_name_or_path is None:
         return build_small_model(rows, reader)
     model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32)
@@ -212,28 +232,45 @@ def load_model(
     others = ("logit_bias", "get_text_token_embeds")  # the sigmoid loss, and late interaction
     if not hasattr(model, "logit_scale") or any(hasattr(model, name) for name in others):
         raise SystemExit(
-            f"--model_name_or_path {args.model_name_or_path} is a {type(model).__name__}, and this script takes a "
-            "LoTLIP or CLIP that is trained by softmax: `lotlip train` takes others"
+            f"--model_name_or_path {args.model_name_or_path} is a {type(model).__name__}, and this script "
+            "takes a LoTLIP or CLIP that is trained by softmax: `lotlip train` takes others"
         )
     return model, processor
+
+
+def make_loader(samples: CaptionedImages, args: argparse.Namespace, accelerator: Accelerator) -> DataLoader:
+    """Makes the batches of an epoch in random order, the last one left out if it is not full."""
+    batch_size = args.per_device_train_batch_size
+    if len(samples) < batch_size * accelerator.num_processes:
+        raise SystemExit(f"{len(samples)} images are less than a batch: lower --per_device_train_batch_size")
+    return DataLoader(
+        samples,
+        batch_size,
+        shuffle=True,
+        collate_fn=samples.collate,
+        num_workers=args.dataloader_num_workers,
+        drop_last=True,
+    )
 
 
 def make_optimizer(model: torch.nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
     """Makes AdamW: matrices decay; biases, norms and the temperature do not."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
+    others = [parameter for parameter in parameters if parameter.dim() < 2]
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.dim() >= 2], "weight_decay": args.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.dim() < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": args.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), eps=1e-6)
 
 
 def make_scheduler(
     optimizer: torch.optim.Optimizer, num_steps: int, args: argparse.Namespace
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """
-    Makes a learning rate that rises, stays and falls. Short and long captions each learn in a jump, late, and one of
-    them waits for the other: a rate that begins to fall at once, as by a cosine, can be too low when the second jumps.
+    Makes a learning rate that rises, stays and falls. Short and long captions compete for the image tower, and one of
+    them learns first: a rate that begins to fall at once, as by a cosine, is low before the other one has learned.
     """
     num_warmup_steps = count_steps(args.warmup_steps, num_steps)
     num_decay_steps = min(count_steps(args.decay_steps, num_steps), num_steps - num_warmup_steps)
@@ -257,29 +294,94 @@ def count_steps(steps: float, num_steps: int) -> int:
 # Training
 
 
-def resume(args: argparse.Namespace, accelerator: Accelerator, scheduler, num_steps: int) -> int:
-    """Loads the state of the checkpoint that is resumed, if any, and returns the steps that are done."""
+def resume(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    scheduler: torch.optim.lr_scheduler.LambdaLR,
+    num_steps: int,
+) -> int:
+    """
+    Loads the state of a checkpoint, if one is resumed.
+
+    Args:
+        args (`argparse.Namespace`): Name the checkpoint.
+        accelerator (`Accelerator`): Has prepared what is loaded.
+        scheduler (`LambdaLR`): Knows the learning rate of the checkpoint after that.
+        num_steps (`int`): The steps of the whole training.
+
+    Returns:
+        `int`: the steps that are done.
+    """
     if args.resume_from_checkpoint is None:
         return 0
-    accelerator.load_state(args.resume_from_checkpoint)
-    step = int(Path(args.resume_from_checkpoint).name.split("-")[1])
+    step = read_step(Path(args.resume_from_checkpoint))
     if step >= num_steps:
-        raise SystemExit(f"{args.resume_from_checkpoint} is at step {step}, and {num_steps} were asked for")
+        raise SystemExit(f"{args.resume_from_checkpoint} is at step {step} of {num_steps}: ask for more")
+    accelerator.load_state(args.resume_from_checkpoint)
     if scheduler.base_lrs[0] != args.learning_rate:
         raise SystemExit(f"--learning_rate was {scheduler.base_lrs[0]} in the checkpoint: give the same")
     return step
 
 
+def evaluate(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: datasets.Dataset,
+    args: argparse.Namespace,
+) -> dict[str, float]:
+    """
+    Measures retrieval in both directions, of short and of long captions.
+
+    Args:
+        model (`PreTrainedModel`): The trained model, not wrapped.
+        processor (`ProcessorMixin`): Its processor.
+        rows (`datasets.Dataset`): Captioned images that it has not seen.
+        args (`argparse.Namespace`): Name their columns.
+
+    Returns:
+        `dict[str, float]`: recalls in %, and more; empty on all processes but the main one.
+    """
+    return evaluate_retrieval(
+        DualEncoder(model, processor),
+        rows,
+        CaptionArguments(args.caption_column, args.long_captions_column),
+        image_column=args.image_column,
+        batch_size=args.per_device_eval_batch_size,
+        distinct_short_captions=args.dataset_name is None,  # several scenes have the same
+    )
+
+
+def save(output_dir: Path, model: PreTrainedModel, processor: ProcessorMixin, results: dict[str, float]) -> None:
+    """Saves the model and its processor, as the Auto classes load them, and the results of the last evaluation."""
+    model.save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
+    (output_dir / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
 def compute_loss(
-    model: torch.nn.Module, batch: dict[str, dict | torch.Tensor], args: argparse.Namespace, accelerator: Accelerator
+    model: torch.nn.Module,
+    batch: dict[str, dict | torch.Tensor],
+    args: argparse.Namespace,
+    accelerator: Accelerator,
 ) -> torch.Tensor:
-    """Returns the contrastive loss of the batches of all processes, a scalar: a weighted mean over slots."""
+    """
+    Computes the contrastive loss of the batches of all processes.
+
+    Args:
+        model (`torch.nn.Module`): A prepared `ContrastiveModel`.
+        batch (`dict[str, dict | torch.Tensor]`): What `collate` makes of the rows of this process.
+        args (`argparse.Namespace`): Have the weights of short and long captions.
+        accelerator (`Accelerator`): Has prepared the model.
+
+    Returns:
+        `torch.Tensor` of shape `()`: the mean over slots (short captions, long ones, each corner token) by weight.
+    """
     embeds = model(CaptionBatch(batch["images"], Texts(**batch["short"]), Texts(**batch["long"])))
     losses = global_loss(
         contrastive_loss,
         embeds.images,
         embeds,  # of captions: `short`, `long` and `corners`
-        short_groups=batch["short_groups"],
+        short_groups=batch["short_groups"],  # images with the same short caption are no negatives there
         short_weight=args.short_loss_weight,
         long_weight=args.long_loss_weight,
         logit_scale=accelerator.unwrap_model(model).scalars["logit_scale"],
@@ -302,17 +404,9 @@ def main() -> None:
     captions = CaptionArguments(args.caption_column, args.long_captions_column)
     reader = RowReader(train_rows.column_names, captions, image_column=args.image_column)
     model, processor = load_model(args, train_rows, reader)
-    samples = CaptionedImages(train_rows, reader, processor, args.seed, keep_in_memory=args.dataset_name is None)
-    if len(samples) < args.per_device_train_batch_size * accelerator.num_processes:
-        raise SystemExit(f"{len(samples)} images are less than a batch: lower --per_device_train_batch_size")
-    loader = DataLoader(
-        samples,
-        args.per_device_train_batch_size,
-        shuffle=True,
-        collate_fn=samples.collate,
-        num_workers=args.dataloader_num_workers,
-        drop_last=True,
-    )
+    samples = CaptionedImages(train_rows, reader, processor, args.seed, args.dataset_name is None)
+    loader = make_loader(samples, args, accelerator)
+
     model = ContrastiveModel(model)
     optimizer = make_optimizer(model, args)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
@@ -326,42 +420,31 @@ def main() -> None:
     for epoch in range(step // len(loader), math.ceil(num_steps / len(loader))):
         samples.epoch = epoch
         loader.set_epoch(epoch)
-        batches = loader
-        if step > epoch * len(loader):  # resumed within the epoch
-            batches = accelerator.skip_first_batches(loader, step - epoch * len(loader))
-        for batch in batches:
+        num_done = step - epoch * len(loader)  # not 0 where a checkpoint within the epoch is resumed
+        for batch in accelerator.skip_first_batches(loader, num_done) if num_done > 0 else loader:
             loss = compute_loss(model, batch, args, accelerator)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            accelerator.unwrap_model(model).clamp_temperature()  # as in the paper
+            accelerator.unwrap_model(model).clamp_temperature()  # as in the paper: it stays at 1/100 or more
             step += 1
             progress.update()
-            progress.set_postfix(loss=f"{loss.item():.3f}", lr=f"{scheduler.get_last_lr()[0]:.1e}", refresh=False)
+            progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if args.checkpointing_steps is not None and step % args.checkpointing_steps == 0:
                 accelerator.save_state(str(args.output_dir / f"checkpoint-{step}"))
             if step % args.eval_steps == 0 or step == num_steps:
                 trained = accelerator.unwrap_model(model).model
-                results = evaluate_retrieval(
-                    DualEncoder(trained, processor),
-                    eval_rows,
-                    captions,
-                    image_column=args.image_column,
-                    batch_size=args.per_device_eval_batch_size,
-                    distinct_short_captions=args.dataset_name is None,  # several scenes have the same
-                )
-                model.train()
-                shown = [name for name in results if name.endswith(("recall@1", "truncated"))]  # of texts too long
+                results = evaluate(trained, processor, eval_rows, args)
+                shown = [name for name in results if name.endswith(("recall@1", "truncated"))]
                 accelerator.print(f"step {step}: { {name: round(results[name], 2) for name in shown} }")
+                model.train()
             if step == num_steps:
                 break
 
     if accelerator.is_main_process:
-        trained.save_pretrained(args.output_dir)
-        processor.save_pretrained(args.output_dir)
-        (args.output_dir / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n")
+        save(args.output_dir, trained, processor, results)
     model, optimizer, loader = accelerator.free_memory(model, optimizer, loader)  # or the end may hang
     accelerator.end_training()
 

@@ -89,8 +89,13 @@ def count_text_flops(model: LotlipModel, length: int, output_corner_tokens: bool
     limit = text_config.max_position_embeddings - text_config.num_corner_tokens
     if not 1 <= length <= limit:
         raise ValueError(f"`length` is {length}, but the text tower takes captions of 1 to {limit} tokens.")
-    input_ids = torch.zeros(1, length, dtype=torch.long, device="meta")
-    return count_flops(lambda: model.get_text_features(input_ids, output_corner_tokens=output_corner_tokens))[0]
+    # by its embeddings, whose look-up has no operations: the model looks into token ids for padding, and on the meta
+    # device they have no values
+    inputs_embeds = torch.zeros(1, length, text_config.hidden_size, device="meta")
+    flops, _ = count_flops(
+        lambda: model.get_text_features(inputs_embeds=inputs_embeds, output_corner_tokens=output_corner_tokens)
+    )
+    return flops
 
 
 def count_parameters(*modules: torch.nn.Module) -> int:

@@ -33,6 +33,7 @@ def run(
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model
+    from ..table.export import export_embeddings
 
     if store.only == "texts":
         refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")
@@ -67,4 +68,4 @@ def run(
             "{unreadable} images could not be read.".format(store.output_dir, **table.counts)
         )
         if store.output_file is not None:
-            print(f"{store.output_file} holds {table.export(store.output_file):,} embeddings.")
+            print(f"{store.output_file} holds {export_embeddings(table, store.output_file):,} embeddings.")

@@ -18,5 +18,7 @@ ARGUMENTS = (ServingArguments, ModelArguments)
 
 def run(serving: ServingArguments, model: ModelArguments) -> None:
     from ..serving.server import serve
+    from ..utils.terminal import announce
 
+    announce("Loading the model")
     serve(serving, model)

@@ -7,7 +7,8 @@ share of texts that are too long for a model.
     lotlip statistics --dataset_name my_photos --eval_split train
     lotlip statistics --benchmark iiw --data_dir iiw --text_only --output_file iiw.json
 
-Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased.
+Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased. How
+many texts a model truncates, by `[CLS]`, `[SEP]` and the corner tokens some more, has columns of its own.
 """
 
 from dataclasses import dataclass

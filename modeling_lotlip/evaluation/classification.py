@@ -16,6 +16,7 @@ from datasets.features.features import FeatureType
 
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
+from ..metrics import check_finite
 from ..utils.files import format_markdown, read_lines
 from .retrieval import embed_dataset
 
@@ -78,7 +79,12 @@ def classify(
     Returns:
         `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in %, and `most_confused`, the
         pairs of classes that are confused most.
+
+    Raises:
+        `ValueError`: if an embedding holds NaN or infinity, or a label is none of the classes.
     """
+    check_finite(image_embeds, "image_embeds")
+    check_finite(class_embeds, "class_embeds")
     labels = torch.tensor([find_class(label, class_names) for label in labels])
     k = min(5, len(class_names))
     predictions = torch.cat([(embeds @ class_embeds.t()).topk(k).indices for embeds in image_embeds.split(4096)])

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..encoder.backends import PytorchBackend
 from ..encoder.dual_encoder import DualEncoder
+from ..metrics import check_finite
 from ..utils.sub_captions import join_sub_captions
 
 
@@ -47,7 +48,7 @@ def token_relevance(
         in the word embeddings the sum is the whole.
     """
     with gradients_from(input_embeddings(encoder.model, "text")) as outputs:
-        features = PytorchBackend(encoder.model, encoder.family).embed_texts(inputs)
+        features = PytorchBackend(encoder.model, encoder.family).text_features(inputs)
         if image_embeds is None:
             score = features.float().norm(dim=-1)
         else:
@@ -91,6 +92,8 @@ def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     Products of normalised features (batch, dim) with embeddings of the other tower (batch, number, dim), the cosine
     where these are normalised: (batch, number)
     """
+    check_finite(features, "features")
+    check_finite(embeds, "embeds")
     features = nn.functional.normalize(features.float(), dim=-1)
     embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
     return (embeds @ features[..., None]).squeeze(-1)

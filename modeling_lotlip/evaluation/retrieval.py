@@ -31,7 +31,7 @@ from ..encoder.batches import (
     warn_of_unreadable,
 )
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
-from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
+from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
 from ..utils.files import format_markdown
 from ..utils.terminal import progress_bar
@@ -291,6 +291,8 @@ def rank_by_tokens(
     # imports evaluate: only where it is used
     from ..metrics.image_text_retrieval.image_text_retrieval import list_matches, ranks_of_blocks
 
+    check_finite(image_embeds, "image_embeds")
+    check_finite(text_embeds, "text_embeds")
     matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
     everything = slice(0, len(text_embeds)), slice(0, len(image_embeds))
     ranks = []

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..encoder.dual_encoder import TEXTS_PER_CHUNK, DualEncoder
-from ..metrics import retrieval_metrics
+from ..metrics import check_finite, retrieval_metrics
 from ..utils.files import format_markdown
 from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
@@ -93,6 +93,7 @@ def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[d
         half).
     """
     before = encoder.encode_text(texts.texts, convert_to_tensor=True)
+    check_finite(before, "text_embeds")
     rows = []
     for name, change in list_changes(texts.sub_captions).items():
         generator = random.Random(f"{name} {seed}")
@@ -104,6 +105,7 @@ def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[d
         images, own = texts.image_embeds[places], before[places]
         changed_texts = [join_sub_captions(changed[place]) for place in places]
         after = encoder.encode_text(changed_texts, convert_to_tensor=True)
+        check_finite(after, "text_embeds")
         lost = (images * own).sum(dim=-1) - (images * after).sum(dim=-1)
         is_equal = lost.abs() < 1e-6
         rows.append(

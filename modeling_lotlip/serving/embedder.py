@@ -27,6 +27,20 @@ ADDRESS = re.compile(r"(https?|ftp|file):/\S+", re.IGNORECASE)
 MAX_CHARACTERS = 100_000  # of a text that are tokenized; models read a few thousand at most
 MAX_PIXELS = 50_000_000  # of an image
 MAX_WAITING = 1024  # texts and images of all requests at a time
+# Base64, also with the other alphabet, and longer than a word. An image in it begins like one of these files.
+BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+IMAGE_START = re.compile(
+    rb"""
+    \xff\xd8\xff                          # JPEG
+    | \x89PNG
+    | GIF8[79]a
+    | RIFF.{4}WEBP
+    | II\*\0 | MM\0\*                     # TIFF
+    | BM.{4}\0{4}                         # BMP
+    | .{4}ftyp(?:avi|hei|hev|mif)        # AVIF and HEIC
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 class RequestError(HTTPException):
@@ -70,24 +84,29 @@ class Embedder:
         cannot be read, or too many are waiting.
         """
         if self.num_waiting + len(entries) > self.max_waiting:
-            message = f"The server is busy: it has {self.num_waiting} texts and images. Try again."
-            raise RequestError(message, None, 503)
+            raise RequestError(
+                f"The server is busy: it has {self.num_waiting} texts and images. Try again.", None, 503
+            )
         self.num_waiting += len(entries)
         try:
             loop = asyncio.get_running_loop()
-            images = {place: entry.strip() for place, entry in enumerate(entries) if is_image(entry, place)}
-            texts = [entry[:MAX_CHARACTERS] for place, entry in enumerate(entries) if place not in images]
-            reading = [loop.run_in_executor(self.readers, self.read_image, *image) for image in images.items()]
+            images = {index: entry.strip() for index, entry in enumerate(entries) if is_image(entry, index)}
+            texts = [entry[:MAX_CHARACTERS] for index, entry in enumerate(entries) if index not in images]
+            opening = [loop.run_in_executor(self.readers, open_data_url, *image) for image in images.items()]
+            contents = self.check_pixels(await asyncio.gather(*opening))
+            reading = [loop.run_in_executor(self.readers, self.read_image, *image) for image in zip(images, contents)]
             tokenizing = loop.run_in_executor(self.tokenizer_thread, self.read_texts, texts, splitter)
             *pixels, (rows, num_tokens, num_truncated) = await asyncio.gather(*reading, tokenizing)
-            inputs, rows = dict(zip(images, pixels)), iter(rows)
+            inputs = dict(zip(images, pixels))
+            rows = iter(rows)
             futures = [loop.create_future() for _ in entries]
-            for place, future in enumerate(futures):
-                if place in inputs:
-                    self.queue.put_nowait(Batch([future], inputs[place], "image"))
+            for index, future in enumerate(futures):
+                if index in inputs:
+                    self.queue.put_nowait(Batch([future], inputs[index], "image"))
                 else:
                     self.queue.put_nowait(Batch([future], next(rows), "text"))
-            return Embedded(torch.stack(await asyncio.gather(*futures)), num_tokens, num_truncated)
+            embeds = check_embeds(await asyncio.gather(*futures))
+            return Embedded(embeds, num_tokens, num_truncated)
         finally:
             self.num_waiting -= len(entries)
 
@@ -101,22 +120,24 @@ class Embedder:
         rows = [{name: tensor[row : row + 1] for name, tensor in tokens.items()} for row in range(len(texts))]
         return rows, num_tokens, sum(truncated)
 
-    def read_image(self, place: int, entry: str) -> dict[str, torch.Tensor]:
-        """The inputs of the model for the image of a data URL. Raises a `RequestError` if none can be read."""
-        header, _, data = entry.partition(",")
-        if not header.lower().endswith(";base64"):
-            message = "begins with `data:`, so it must be an image: `data:image/jpeg;base64,...`."
-            raise RequestError(f"`input[{place}]` {message}")
+    def check_pixels(self, images: list[tuple[bytes, int]]) -> list[bytes]:
+        """Returns the files of images, each with its pixels. Raises a `RequestError` if they are too many in sum."""
+        num_pixels = sum(num for _, num in images)
+        if num_pixels > self.limits.max_pixels:
+            raise RequestError(
+                f"The images of the request have {num_pixels} pixels, the most are {self.limits.max_pixels}: send "
+                "fewer in a request, or smaller ones.",
+                status=413,
+            )
+        return [content for content, _ in images]
+
+    def read_image(self, index: int, content: bytes) -> dict[str, torch.Tensor]:
+        """The inputs of the model for an image, of shape `(1, ...)`. Raises a `RequestError` if it cannot be read."""
         try:
-            content = base64.b64decode(data, validate=True)
-            width, height = open_image(content, SAFE_FORMATS).size
-            if width * height > MAX_PIXELS:
-                message = f"`input[{place}]` has {width} x {height} pixels, the most are {MAX_PIXELS}."
-                raise RequestError(message, status=413)
-            return self.encoder.preprocessing.prepare_images([read_image({"bytes": content}, formats=SAFE_FORMATS)])
+            image = read_image({"bytes": content}, formats=SAFE_FORMATS)
+            return self.encoder.preprocessing.prepare_images([image])
         except IMAGE_ERRORS as error:
-            message = f"`input[{place}]` is no image that can be read: {str(error).rstrip('.')}."
-            raise RequestError(message) from error
+            raise RequestError(f"`input[{index}]` is no image that can be read: {str(error).rstrip('.')}.") from error
 
     async def run(self) -> None:
         """Computes what is waiting, until it is cancelled."""
@@ -126,12 +147,7 @@ class Embedder:
             while not self.queue.empty() and len(waiting) < self.batch_size:
                 waiting.append(self.queue.get_nowait())
             for future, embedding in await loop.run_in_executor(self.model_thread, self.compute, waiting):
-                if future.done():  # an entry beside it has failed
-                    continue
-                if embedding is None:
-                    error = RequestError("The model failed: the log of the server says why.", None, 500)
-                    future.set_exception(error)
-                else:
+                if not future.done():  # the client has not gone
                     future.set_result(embedding)
 
     def compute(self, waiting: list[Batch[asyncio.Future]]) -> list[tuple[asyncio.Future, torch.Tensor | None]]:
@@ -163,10 +179,63 @@ class Embedder:
         return batches
 
 
-def is_image(entry: str, place: int) -> bool:
-    """Whether an entry is an image, and not a text. Raises a `RequestError` if it is empty or an address."""
+def is_image(entry: str, index: int) -> bool:
+    """
+    Whether an entry is an image, and not a text. Raises a `RequestError` if it is empty, an address, or an image in
+    another form than a data URL.
+    """
     if ADDRESS.fullmatch(entry.strip()):
-        raise RequestError(f"`input[{place}]` is an address, and this server fetches none: send a data URL.")
+        raise RequestError(f"`input[{index}]` is an address, and this server fetches none: send a data URL.")
     if not entry.strip():
-        raise RequestError(f"`input[{place}]` is empty: send a text or an image.")
-    return entry.lstrip()[:5].lower() == "data:"
+        raise RequestError(f"`input[{index}]` is empty: send a text or an image.")
+    if entry.lstrip()[:5].lower() == "data:":
+        return True
+    # what stands before the comma of a data URL, say `image/png;base64,`
+    data = "".join(entry.split()).rpartition(";base64,")[2]
+    standard = data.replace("-", "+").replace("_", "/")  # base64 for URLs has two other letters
+    if BASE64.fullmatch(data) and IMAGE_START.match(base64.b64decode(standard[:32])):
+        raise RequestError(
+            f"`input[{index}]` is an image without the beginning of a data URL: send `data:image/jpeg;base64,...`."
+        )
+    return False
+
+
+def open_data_url(index: int, entry: str) -> tuple[bytes, int]:
+    """
+    Reads the file in a data URL, and how many pixels the image in it has, which is not decoded.
+
+    Raises:
+        `RequestError`: if there is no image, or it has too many pixels.
+    """
+    header, _, data = entry.partition(",")
+    if not header.lower().endswith(";base64"):
+        raise RequestError(
+            f"`input[{index}]` begins with `data:`, so it must be an image: `data:image/jpeg;base64,...`."
+        )
+    try:
+        content = base64.b64decode(data, validate=True)
+        width, height = open_image(content, SAFE_FORMATS).size
+    except IMAGE_ERRORS as error:
+        raise RequestError(f"`input[{index}]` is no image that can be read: {str(error).rstrip('.')}.") from error
+    if width * height > MAX_PIXELS:
+        raise RequestError(f"`input[{index}]` has {width} x {height} pixels, the most are {MAX_PIXELS}.", status=413)
+    return content, width * height
+
+
+def check_embeds(embeds: list[torch.Tensor | None]) -> torch.Tensor:
+    """
+    Stacks the embeddings of entries, each of shape `(dim,)`, to shape `(entries, dim)`.
+
+    Raises:
+        `RequestError`: if the model failed at one (None), or it is not finite; names the first.
+    """
+    for index, embedding in enumerate(embeds):
+        if embedding is None:
+            raise RequestError(f"The model failed at `input[{index}]`: the log of the server says why.", status=500)
+        if not embedding.isfinite().all():
+            raise RequestError(
+                f"The model has no finite embedding of `input[{index}]`: send another one, or start the server with "
+                "`--dtype float32`.",
+                status=500,
+            )
+    return torch.stack(embeds)

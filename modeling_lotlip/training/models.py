@@ -51,9 +51,12 @@ SMALL_TOWER = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "intermediate_size": 512,
+    "intermediate_size": 256,
     "initializer_range": 0.1,
 }
+# In pixels. A thing of a scene lies in one to four patches of this side; of 8 pixels there are so many that two layers
+# learn late what they are parts of.
+SMALL_PATCH_SIZE = 16
 
 # The words of a new tokenizer, and their characters
 MAX_VOCAB_SIZE = 8192
@@ -198,7 +201,7 @@ def load_towers_or_new(
         vision = {}
         image_size = args.image_size
         if vision_name is None:
-            vision = SMALL_TOWER | {"patch_size": 8}
+            vision = SMALL_TOWER | {"patch_size": SMALL_PATCH_SIZE}
             image_size = image_size or 64
         elif image_size is None:
             image_size = find_used_size(vision_name)

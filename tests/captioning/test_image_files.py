@@ -64,13 +64,15 @@ def test_every_key_falls_to_one_process_whatever_the_run():
         for process_index in range(num_processes):
             state = SimpleNamespace(num_processes=num_processes, process_index=process_index)
             shares.append([key for key in keys if is_in_share(state, key)])
-        assert sorted(sum(shares, [])) == sorted(keys) and min(map(len, shares)) > 20
+        assert sorted(sum(shares, [])) == sorted(keys)
+        assert min(map(len, shares)) > 20
 
 
 def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = "llava", **options) -> list[ImageFile]:
     """The images of a data set that have no record in a folder."""
     state = SimpleNamespace(num_processes=1, process_index=0)
-    source, key_column = SourceArguments(dataset_name=str(folder)), options.pop("key_column", None)
+    source = SourceArguments(dataset_name=str(folder))
+    key_column = options.pop("key_column", None)
     with open_database(folder) as connection:
         return [*read_files(dataset, source, key_column, captioner, state, connection, Counter(), **options)]
 
@@ -91,10 +93,13 @@ def test_of_images_that_are_done_the_file_is_not_read(tmp_path, key_column):
         os.unlink(path)
 
     (file,) = read_all(tmp_path, dataset, key_column=key_column)
-    assert file.key == keys[3] and file.content and file.url == rows["url"][3]
+    assert file.key == keys[3]
+    assert file.content
+    assert file.url == rows["url"][3]
     assert [file.key for file in read_all(tmp_path, dataset, key_column=key_column, retry_failed=True)] == keys[2:]
     others = read_all(tmp_path, dataset, "blip", key_column=key_column)
-    assert [file.key for file in others] == keys and ["No such file" in (file.error or "") for file in others[:3]]
+    assert [file.key for file in others] == keys
+    assert all("No such file" in file.error for file in others[:3])
 
 
 def test_keys_of_rows_without_a_name_and_with_one_that_is_no_unicode(tmp_path):

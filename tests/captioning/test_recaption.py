@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from modeling_lotlip.captioning import recaption
 from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_database, summarize
+from modeling_lotlip.captioning.rules import RULES
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -25,11 +26,13 @@ def test_draws_of_prompts_depend_on_seed_captioner_and_image_alone():
     prompts = [f"prompt {number}" for number in range(1000)]
     draws = [(0, "a.jpg", "llava"), (0, "a.jpg", "llava"), (1, "a.jpg", "llava"), (0, "b.jpg", "llava")]
     draws += [(0, "a.jpg", "x")]
-    first, same, *others = (recaption.draw_prompt(prompts, *draw) for draw in draws)
-    assert first == same and len({first, *others}) == 4
+    first, same, *others = (recaption.sample_prompt(prompts, *draw) for draw in draws)
+    assert first == same
+    assert len({first, *others}) == 4
     prompts = recaption.read_prompts()
-    drawn = {recaption.draw_prompt(prompts, 0, f"{number}.jpg", "llava") for number in range(100)}
-    assert len(drawn) == 8 and drawn == set(prompts)
+    sampled = {recaption.sample_prompt(prompts, 0, f"{number}.jpg", "llava") for number in range(100)}
+    assert len(prompts) == 8
+    assert sampled == set(prompts)
 
 
 def test_files_of_prompts(tmp_path):
@@ -50,23 +53,30 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
         (folder / name).write_bytes(content)
     rows = {row["key"]: row for row in caption("out", llava, **of_folder(folder))}
     assert rows.keys() == contents.keys()
-    assert rows["a.png"]["caption"] and not rows["a.png"]["error"]
+    assert rows["a.png"]["caption"]
+    assert not rows["a.png"]["error"]
     for name in ("no image.jpg", "cut.png", "empty.png"):
-        assert rows[name]["caption"] is None and rows[name]["error"].startswith("the image cannot be read: ")
-        assert rows[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest() and rows[name]["num_tokens"] == 0
+        assert rows[name]["caption"] is None
+        assert rows[name]["error"].startswith("the image cannot be read: ")
+        assert rows[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest()
+        assert rows[name]["num_tokens"] == 0
     assert "2 captions, 0 of them rejected by rules, 3 failures" in capsys.readouterr().out
 
     gone = Dataset.from_dict({"image": [str(folder / "a.png"), str(tmp_path / "gone.png"), None]})
     gone.save_to_disk(tmp_path / "gone")
     errors = {row["key"]: row["error"] for row in caption("gone_out", llava, dataset_name=str(tmp_path / "gone"))}
-    assert errors.pop(str(folder / "a.png")) is None and errors.pop("row 2") == "there is no image"
-    assert errors.keys() == {str(tmp_path / "gone.png")} and "No such file" in errors.popitem()[1]
+    assert errors.keys() == {str(folder / "a.png"), str(tmp_path / "gone.png"), "row 2"}
+    assert errors[str(folder / "a.png")] is None
+    assert errors["row 2"] == "there is no image"
+    assert "No such file" in errors[str(tmp_path / "gone.png")]
 
     (folder / "cut.png").write_bytes((photos / "2.png").read_bytes())
     assert caption("out", llava, **of_folder(folder)) == list(rows.values()), "nothing is done twice"
     again = {row["key"]: row for row in caption("out", llava, **of_folder(folder), retry_failed=True)}
     assert len(read_records(tmp_path / "out")) == len(contents)
-    assert again["cut.png"]["caption"] and again["empty.png"]["error"] and again["a.png"] == rows["a.png"]
+    assert again["cut.png"]["caption"]
+    assert again["empty.png"]["error"]
+    assert again["a.png"] == rows["a.png"]
 
 
 def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, tmp_path, monkeypatch):
@@ -95,7 +105,8 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
     rejected = {row["key"]: row["caption"] for row in rows if row["rejected_by"]}
     assert rejected == {names[1]: answers[names[1]]}
     others = {row["caption"] for row in rows if row["rejected_by"] is None}
-    assert others == {"A red boat on the sand. The sea is calm."} and len(rows) == len(names)
+    assert others == {"A red boat on the sand. The sea is calm."}
+    assert len(rows) == len(names)
     changed = len(names) - 1
     lines = capsys.readouterr().out.splitlines()
     for rule in ("announcement", "cut_off"):
@@ -112,22 +123,43 @@ def test_two_processes_caption_each_image_once(llava, tmp_path):
 
 def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, tmp_path):
     answers = [
-        ("stop", f"{BOAT} Behind it", f"{BOAT} Behind it", None),
+        ("stop", f"{BOAT} Behind it lies a net", f"{BOAT} Behind it lies a net", None),
         ("length", f"{BOAT} Behind it", BOAT, None),
         ("length", BOAT, BOAT, None),
         ("length", "- A red boat lies on the beach\n- The sea is ca", "- A red boat lies on the beach", None),
         ("length", "A red boat that lies on", "A red boat that lies on", "cut_off"),
         ("content_filter", BOAT, None, None),
     ]
-    faults, expected = {}, {}
+    faults = {}
+    expected = {}
     for (name, digest), (reason, answer, text, rejected_by) in zip(sorted(hash_photos(photos).items()), answers):
         choice = {"message": {"content": answer}, "finish_reason": reason}
         faults[digest] = [(200, {"choices": [choice]})]
         expected[name] = (text, rejected_by, text is None)
+    others = [rule for rule in RULES if rule != "cut_off"]
     with serve(faults) as server:
-        rows = caption("out", "model", endpoint=server.url, **of_folder(photos))
+        rows = caption("out", "model", endpoint=server.url, **of_folder(photos), without_rules=others)
     assert {row["key"]: (row["caption"], row["rejected_by"], bool(row["error"])) for row in rows} == expected
-    assert "content_filter" in next(row["error"] for row in rows if row["error"])
+    (error,) = [row["error"] for row in rows if row["error"]]
+    assert "content_filter" in error
+    before_rules = {row["caption_before_rules"] for row in rows} - {None}
+    assert before_rules == {answers[1][1], answers[3][1]}
+
+
+@pytest.mark.parametrize("answer", ["", "   ", "\x00", "\ud83d boat", "\n\n", "{}", "x" * 100_000, '"', "<think>"])
+def test_an_odd_answer_leaves_the_others_as_they_are(caption, photos, answer):
+    """Whether it is recorded as a failure, rejected or kept."""
+    digests = hash_photos(photos)
+    odd = min(digests)
+    choice = {"message": {"content": answer}, "finish_reason": "stop"}
+    with serve({digests[odd]: [(200, {"choices": [choice]})]}) as server:
+        rows = caption(
+            "out", "model", endpoint=server.url, **of_folder(photos), without_rules=[], prompt=["a red boat"]
+        )
+    captions = {row["key"]: row["caption"] for row in rows}
+    assert captions.keys() == digests.keys()
+    del captions[odd]
+    assert captions == {key: f"{digests[key]} of a red boat" for key in captions}
 
 
 def test_a_run_that_fails_on_every_image_is_an_error(caption, photos, tmp_path):
@@ -136,11 +168,12 @@ def test_a_run_that_fails_on_every_image_is_an_error(caption, photos, tmp_path):
     with serve(faults) as server:
         with pytest.raises(ValueError, match="`--captioner model` failed on each of the 6 images of this run"):
             caption("out", "model", endpoint=server.url, **options)
-        assert len(read_records(tmp_path / "out")) == 6 and read_stored(tmp_path / "out")["run"]
-        caption("out", "model", endpoint=server.url, **options), "nothing is left to do"
-        assert all(
-            row["caption"] for row in caption("out", "model", endpoint=server.url, **options, retry_failed=True)
-        )
+        assert len(read_records(tmp_path / "out")) == 6
+        assert read_stored(tmp_path / "out")["run"]
+        # nothing is left to do
+        caption("out", "model", endpoint=server.url, **options)
+        rows = caption("out", "model", endpoint=server.url, **options, retry_failed=True)
+    assert all(row["caption"] for row in rows)
     assert read_stored(tmp_path / "out")["run"] is None
 
 

@@ -148,7 +148,7 @@ def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"caption_files": ["long.txt"]}, "must all be of one of the kinds"),
+        ({"caption_files": ["long.txt"]}, "must all end in one of"),
         ({"file_key_column": "address", "key_column": "url"}, "no column 'address' but"),
     ],
 )
@@ -157,6 +157,17 @@ def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
     files = [write(tmp_path / "long.jsonl", [{"key": "a", "caption": "b"}] * 2)]
     with pytest.raises(ValueError, match=message):
         open_reader(["image", "key", "url"], **{"caption_files": files} | changes)
+
+
+@pytest.mark.parametrize("bad", [5, {"text": "a"}, ["a", 3]], ids=["number", "dictionary", "list with a number"])
+def test_a_bad_caption_leaves_the_others_as_they_are(tmp_path, caplog, bad):
+    rows = [{"key": "a", "caption": "A boat."}, {"key": "bad", "caption": bad}, {"key": "b", "caption": "A car."}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    captions = CaptionFileArguments(caption_files=[str(tmp_path / "long.jsonl")])
+    reader = RowReader(["key"], CaptionArguments(), captions, image_column=None)
+    found = [[item.content for item in reader(index, row)] for index, row in enumerate(rows)]
+    assert found == [["A boat"], [], ["A car"]]
+    assert "The captions of row 1 are left out: The column 'caption' must hold strings" in caplog.text
 
 
 def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):

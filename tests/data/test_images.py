@@ -16,6 +16,8 @@ from modeling_lotlip.data.images import (
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
+    find_upright_size,
+    open_image,
     read_date,
     read_file,
     read_image,
@@ -218,3 +220,10 @@ def test_dates(written, expected):
     exif[0x0132] = "1999:01:01 00:00:00"
     assert read_date(exif) == expected
     assert read_date(PIL.Image.Exif()) is None
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_an_image_is_that_of_the_upright_one(kind, orientation):
+    file = encode(PIL.Image.new("RGB", (40, 20)), kind, exif=photographs.turned(orientation))
+    assert find_upright_size(open_image(file["bytes"])) == read_image(file).size

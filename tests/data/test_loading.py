@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Image
+from pyarrow import parquet
 
-from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
+from modeling_lotlip.data.images import UnreadableImageError, undecoded
 from modeling_lotlip.data.loading import compute_fingerprint, count_shared_rows, load_split, split_by_process
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_key
 from modeling_lotlip.data.scenes import make_scene
 
@@ -289,10 +292,82 @@ def test_shards_that_were_cut_off(tmp_path, streaming):
         shards[1].write_bytes(part)
         with pytest.raises(ValueError, match="The shard .*1.tar was cut off: write it anew"):
             load_split(SourceArguments("webdataset", **options), "train")
-    write_shard(tmp_path / "0.tar", members("a", about=b"{"))
-    shards[1].write_bytes(content)
-    with pytest.raises(ValueError, match="--data_files .*tar` cannot be read: Expecting property name"):
-        load_split(SourceArguments("webdataset", **options), "train")
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[137, 80, 78, 71]], pa.list_(pa.uint8())),
+        pa.array([[137, 80, 78, 71]], pa.list_(pa.uint8(), 4)),
+        pa.array([{"bytes": [137, 80], "path": "a.png"}]),
+        pa.array([3]),
+        pa.array([1.5]),
+    ],
+    ids=["list", "list of a fixed size", "list in a struct", "integer", "float"],
+)
+def test_columns_of_numbers_are_no_images(tmp_path, values, streaming):
+    """Lists of bytes, which hold an image file, `datasets` would read as one row of pixels."""
+    parquet.write_table(pa.table({"image": values}), tmp_path / "rows.parquet")
+    source = SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming)
+    with pytest.raises(ValueError, match="`--image_column image` holds .*, which is no image: write the path"):
+        load_split(source, "train")
+
+
+@both_ways
+@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary()])
+def test_columns_of_bytes_are_images(tmp_path, type_, streaming):
+    write_images(tmp_path, ["a.png"])
+    values = pa.array([(tmp_path / "a.png").read_bytes()], type_)
+    parquet.write_table(pa.table({"image": values}), tmp_path / "rows.parquet")
+    (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
+    assert row["image"].size == (4, 3)
+
+
+@both_ways
+def test_lists_of_rows_of_pixels_are_images(tmp_path, streaming):
+    parquet.write_table(pa.table({"image": [[[[1, 2, 3], [4, 5, 6]]]]}), tmp_path / "rows.parquet")
+    (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
+    assert row["image"].size == (2, 1)
+
+
+BAD_ROWS = {
+    "a caption that is a number": {"image": "0.png", "caption": 5},
+    "a caption that is a dictionary": {"image": "0.png", "caption": {"text": "A boat."}},
+    "no caption": {"image": "0.png"},
+    "no image": {"image": None, "caption": "A boat."},
+    "an image that is not there": {"image": "none.png", "caption": "A boat."},
+    "an image that is none": {"image": "torn.png", "caption": "A boat."},
+}
+
+
+@both_ways
+@pytest.mark.parametrize("position", [0, 3])
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_a_bad_row_leaves_the_others_as_they_are(tmp_path, caplog, bad, position, streaming):
+    good = [{"image": f"{index}.png", "caption": f"Boat {index}."} for index in range(3)]
+    write_images(tmp_path, [row["image"] for row in good])
+    (tmp_path / "torn.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
+    rows = [*good[:position], BAD_ROWS[bad], *good[position:]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceArguments(str(tmp_path / "rows.jsonl"), streaming=streaming)
+    loaded = undecoded(load_split(source, "train"), "image")
+    reader = RowReader(["image", "caption"], CaptionArguments())
+    captions = {}
+    unreadable = []
+    for index, row in enumerate(loaded):
+        try:
+            items = list(reader(index, row))
+        except UnreadableImageError:
+            unreadable.append(index)
+        else:
+            captions[index] = [item.content for item in items[1:]]
+    is_image = "caption" in bad
+    assert unreadable == ([] if is_image else [position])
+    assert captions.pop(position, []) == []
+    assert list(captions.values()) == [[row["caption"]] for row in good]
+    is_named = f"The captions of row {position} are left out" in caplog.text
+    assert is_named == ("caption that is" in bad)
 
 
 @both_ways

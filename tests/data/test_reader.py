@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
 from modeling_lotlip.data.images import UnreadableImageError
-from modeling_lotlip.data.reader import RowCounts, RowInfo, RowReader
+from modeling_lotlip.data.reader import MAX_BAD_ROWS, RowCounts, RowInfo, RowReader
 
 
 COLUMNS = ["image", "caption", "long_captions", "label", "json"]
@@ -103,3 +103,11 @@ def test_what_goes_in_is_used_or_counted(rows):
             counts.check_matched()
     else:
         counts.check_matched()
+
+
+def test_many_rows_whose_captions_are_no_texts_are_an_error():
+    reader = RowReader(["caption"], CaptionArguments(), image_column=None)
+    for number in range(MAX_BAD_ROWS):
+        assert read(reader, number, {"caption": 5}) == []
+    with pytest.raises(ValueError, match="The column 'caption' must hold strings or lists of strings, got 5"):
+        read(reader, MAX_BAD_ROWS, {"caption": 5})

@@ -71,6 +71,15 @@ def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_
         find_class(-1, ["no", "yes"])
 
 
+@pytest.mark.parametrize("name", ["image_embeds", "class_embeds"])
+@pytest.mark.parametrize(("value", "message"), [(torch.nan, "holds NaN"), (torch.inf, "holds infinity")])
+def test_embeddings_that_are_not_finite_are_no_classes(name, value, message):
+    embeds = {"image_embeds": torch.eye(2), "class_embeds": torch.eye(2)}
+    embeds[name][1, 0] = value
+    with pytest.raises(ValueError, match=rf"`{name}\[1\]` {message}"):
+        classify(labels=[0, 1], class_names=["no", "yes"], **embeds)
+
+
 def test_names_of_classes(tmp_path, caplog):
     (tmp_path / "names.txt").write_text("\ufeffmissile\ncrane\nmissile\n")
     names = read_class_names(ClassLabel(3), class_names_file=tmp_path / "names.txt")

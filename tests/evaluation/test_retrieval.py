@@ -10,7 +10,13 @@ from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
-from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
+from modeling_lotlip.evaluation.retrieval import (
+    embed_dataset,
+    evaluate_retrieval,
+    format_table,
+    join_shares,
+    rank_by_tokens,
+)
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
 from tests.conftest import tiny_config
 from tests.helpers.images import NO_IMAGE, replace_values
@@ -130,6 +136,14 @@ def test_what_goes_in_is_used_or_counted(streaming, encoder, evaluation_dir, cap
         assert results[f"{kind}_num_images"] + missing + 1 == len(rows)
         assert f"{missing} of 9 images have no {kind} caption" in caplog.text
         assert results[f"{kind}_num_captions"] == sum(len(row[column]) for row in readable)
+
+
+@pytest.mark.parametrize("name", ["image_embeds", "text_embeds"])
+def test_tokens_that_are_not_finite_are_not_ranked(name):
+    embeds = {"image_embeds": torch.ones(2, 3, 4), "text_embeds": torch.ones(2, 3, 4)}
+    embeds[name][1, 2, 0] = torch.nan
+    with pytest.raises(ValueError, match=rf"`{name}\[1\]` holds NaN"):
+        rank_by_tokens(text_to_image=[0, 1], **embeds)
 
 
 def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir, evaluation_dir):

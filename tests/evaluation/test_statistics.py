@@ -12,6 +12,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.evaluation import statistics
 from modeling_lotlip.evaluation.statistics import TextLengths, count_tokens, load_tokenizer, measure_texts, summarize
+from modeling_lotlip.utils.sub_captions import mark_sub_captions
 
 
 def test_batches_change_nothing(monkeypatch, vocab_dir):
@@ -49,6 +50,27 @@ def test_a_limit_is_not_beyond_itself():
     assert (results["sub_captions_per_text"], results["tokens_per_text"]) == (3, 167)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["boat " * 124, "boat " * 125, "a boat. " * 41, "a boat. " * 42, "boat " * 128],
+    ids=["fits", "one too many", "sub-captions fit", "sub-captions do not", "of the paper's limit"],
+)
+def test_what_the_model_truncates_is_counted(vocab_dir, text):
+    """`[CLS]`, `[SEP]` and two corner tokens leave 124 of 128 positions, and a `[SEP]` is behind each sub-caption."""
+    rows = Dataset.from_dict({"long_captions": [text]})
+    reader = RowReader(rows.column_names, CaptionArguments())
+    measured = measure_texts(rows, reader, load_tokenizer(str(vocab_dir)))
+    tokenizer = LotlipTokenizer(vocab=BertTokenizer.from_pretrained(vocab_dir).get_vocab())
+    (ids,) = tokenizer([mark_sub_captions(text)], truncation=False)["input_ids"]
+    expected = float(len(ids) > tokenizer.model_max_length)
+    assert summarize(measured["long"])["fraction_truncated"]["128"] == expected
+
+
+def test_clip_has_no_corner_tokens():
+    lengths = TextLengths(3, [1] * 3, [75] * 3, read_tokens=[77, 78, 127], num_corner_tokens=2)
+    assert summarize(lengths)["fraction_truncated"] == {"77": 2 / 3, "128": 1 / 3, "192": 0, "256": 0}
+
+
 @pytest.fixture
 def run(tmp_path, capsys):
     """Runs the command; returns the content of its JSON file."""
@@ -83,10 +105,10 @@ def test_by_hand(run, tmp_path, vocab_dir, capsys):
     table = capsys.readouterr().out.splitlines()
     assert table[0] == (
         "| data | captions | images | texts | sub-captions per text | tokens per text | > 77 tokens | > 128 tokens | "
-        "> 192 tokens | > 256 tokens |"
+        "> 192 tokens | > 256 tokens | truncated at 77 | truncated at 128 | truncated at 192 | truncated at 256 |"
     )
     mean = sum(num_tokens) / 3
-    assert table[2] == f"| iiw | long | 3 | 3 | 2.00 | {mean:.2f} | 33.3 % | 33.3 % | 33.3 % | 33.3 % |"
+    assert table[2] == f"| iiw | long | 3 | 3 | 2.00 | {mean:.2f} |" + " 33.3 % |" * 8
     assert run(*arguments, "--text_only", "--max_eval_samples", 1)["tokens_per_text"] == num_tokens[0]
 
 

@@ -37,9 +37,8 @@ def test_configurations_are_read_as_they_are_meant(config):
     if config.stem == "fsdp2":
         assert environment["FSDP_VERSION"] == "2"
         layers = environment["FSDP_TRANSFORMER_CLS_TO_WRAP"].split(",")
-        assert all(hasattr(modeling, layer) for layer in layers) and set(layers) <= {
-            *modeling.LotlipPreTrainedModel._no_split_modules
-        }
+        assert all(hasattr(modeling, layer) for layer in layers)
+        assert set(layers) <= {*modeling.LotlipPreTrainedModel._no_split_modules}
 
 
 def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
@@ -56,17 +55,21 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
         run_together(tmp_path / f"log_{name}", 2, argv, fsdp2_training.main, **environment)
         told, other = (json.loads((tmp_path / f"told.{rank}").read_text()) for rank in range(2))
         # at each of the evaluations and at the end
-        assert set(told["whole_models"]) == {1} and set(other["whole_models"]) == {0}
+        assert set(told["whole_models"]) == {1}
+        assert set(other["whole_models"]) == {0}
         assert len(told["whole_models"]) == len(other["whole_models"]) > 0
         return told
 
     told = train_sharded("sharded", checkpointing_steps=2)
-    assert told["num_processes"] == 2 and told["whole"] == ["model.logit_scale"] and told["num_sharded"] > 50
+    assert told["num_processes"] == 2
+    assert told["whole"] == ["model.logit_scale"]
+    assert told["num_sharded"] > 50
     sharded = tmp_path / "sharded"
     losses = [
         [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row] for folder in (sharded, whole)
     ]
-    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (sharded, whole)]
     assert results[0].keys() == results[1].keys()
     assert all(results[0][name] == results[1][name] for name in results[1] if "num_" in name), "all are evaluated"

@@ -8,12 +8,14 @@ import sys
 import datasets
 import pytest
 from datasets import Dataset
+from torch.utils.data import DataLoader
 
 from examples import evaluate_on_mteb
-from examples.evaluate_on_mteb import format_scores, load_tasks
+from examples.evaluate_on_mteb import format_scores, load_mteb_encoder, load_tasks
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.benchmarks import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_benchmarks import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
@@ -86,7 +88,8 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
 
     # what is there is not computed again, and names no folder of this machine
     results = list((streets.parent / "results").rglob("Urban1k*Retrieval.json"))
-    assert len(results) == 2 and not any(str(streets) in file.read_text() for file in results)
+    assert len(results) == 2
+    assert not any(str(streets) in file.read_text() for file in results)
     changed = json.loads(results[0].read_text())
     changed["scores"]["test"][0]["main_score"] = 0.125
     results[0].write_text(json.dumps(changed))
@@ -96,7 +99,8 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
 @pytest.mark.parametrize("difference", ["weights", "image_mean"])
 def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets, run, tmp_path, difference):
     folders = [tmp_path / name / "best" for name in "ab"]
-    model, processor = LotlipModel.from_pretrained(own_model), LotlipProcessor.from_pretrained(own_model)
+    model = LotlipModel.from_pretrained(own_model)
+    processor = LotlipProcessor.from_pretrained(own_model)
     for folder in folders:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -112,8 +116,24 @@ def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets
     kept["scores"]["test"][0]["main_score"] = 0.125  # of 12 texts, so none can have it
     file.write_text(json.dumps(kept))
     table, rows = run(*options, models=folders)
-    assert [row["model"] for row in rows] == list(map(str, folders)) and str(folders[1]) in table
+    assert [row["model"] for row in rows] == list(map(str, folders))
+    assert str(folders[1]) in table
     assert rows[0]["score"] == 0.125 != rows[1]["score"]
+
+
+@pytest.mark.parametrize("changed", [{"dtype": "bfloat16"}, {"max_length": 8}, {"truncate_dim": 16}], ids=str)
+def test_a_model_that_is_run_otherwise_has_its_own_results(own_model, changed):
+    as_it_is = load_mteb_encoder(str(own_model), InferenceArguments(device="cpu"))
+    otherwise = load_mteb_encoder(str(own_model), InferenceArguments(device="cpu", **changed))
+    assert as_it_is.mteb_model_meta.revision != otherwise.mteb_model_meta.revision
+
+
+def test_a_text_with_its_image_is_refused(own_model, scenes):
+    rows = Dataset.from_dict({"text": list(scenes["caption"]), "image": list(scenes["image"])})
+    encoder = load_mteb_encoder(str(own_model), InferenceArguments(device="cpu"))
+    task = TASKS["Urban1kT2IRetrieval"]()
+    with pytest.raises(ValueError, match="Urban1kT2IRetrieval has rows of .*'image', 'text'"):
+        encoder.encode(DataLoader(rows), task_metadata=task.metadata, hf_split="test", hf_subset="default")
 
 
 @pytest.mark.usefixtures("three_images")
@@ -134,7 +154,8 @@ def test_every_benchmark_has_two_tasks(tmp_path):
         assert data["relevant_docs"] == {
             query: {text: 1} for query, text in zip(data["queries"]["id"], data["corpus"]["id"], strict=True)
         }
-        assert len(texts) == 3 and images[0]["image"].size == (4, 3)
+        assert len(texts) == 3
+        assert images[0]["image"].size == (4, 3)
     dci = tasks[0].dataset["default"]["test"]
     assert dci["queries"]["text"] == ["A a. It is big", "It is big", "A c"]  # as in the paper
 
@@ -155,7 +176,8 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
     (repository / "default").mkdir(parents=True)
     columns = {"image_id": [f"{number:016x}" for number in range(NUM_SCENES)], "image": list(scenes["image"])}
     columns["image_locale"] = ["en"] * NUM_SCENES
-    names, files = ("captions", "captions_tokenized", "captions_tokenized_lowercase"), []
+    names = ("captions", "captions_tokenized", "captions_tokenized_lowercase")
+    files = []
     for language, end in (("de", ""), ("en", " sand")):
         captions = dict.fromkeys(names, [[text + end] for text in TEXTS])
         files.append({"split": language, "path": f"default/{language}.parquet"})

@@ -33,4 +33,5 @@ def test_notebook(path, model_dir, tmp_path, monkeypatch):
     pictures = [output for output in shown if "image/png" in output.get("data", {})]
     assert len(pictures) >= {"quickstart": 4, "fine_tune": 0, "long_texts": 2}[path.stem]
     if path.stem == "fine_tune":
-        assert (tmp_path / "tuned" / "model.safetensors").exists() and (tmp_path / "comparison.json").exists()
+        assert (tmp_path / "tuned" / "model.safetensors").exists()
+        assert (tmp_path / "comparison.json").exists()

@@ -47,12 +47,14 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
                 time.sleep(0.02)
             workers = find_workers(run)
             os.kill(workers[0].pid, signal.SIGKILL)
-            assert len(workers) == 2 and 0 < len(index) < NUM_PICTURES
+            assert len(workers) == 2
+            assert 0 < len(index) < NUM_PICTURES
             assert run.wait(120) == 0, (tmp_path / "output.txt").read_text()
         finally:
             run.kill()
     names = [name for name, _ in index.read_signatures()]
-    assert len(names) == len(set(names)) == NUM_PICTURES + 1 and len(index) == NUM_PICTURES
+    assert len(names) == len(set(names)) == NUM_PICTURES + 1
+    assert len(index) == NUM_PICTURES
     assert index.unreadable.keys() == {"broken.png"}
 
     texts = ["a red boat", "a house. the ground is sand."]
@@ -64,14 +66,17 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     (table,) = map(EmbeddingTable, (tmp_path / "own").iterdir())
     columns = ["key", "size", "hash", "width", "height", "taken"]
     rows = [{row["key"]: row for part in each.read(columns) for row in part.to_pylist()} for each in (index, table)]
-    assert rows[0] == rows[1] and index.settings["source"] == str(photos) and index.measured() == table.measured()
+    assert rows[0] == rows[1]
+    assert index.settings["source"] == str(photos)
+    assert index.measured() == table.measured()
 
 
 def test_a_url_is_read_as_a_folder(tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "1.png").write_bytes(b"content")
     filesystem, path, source = open_store(f"file://{tmp_path}/")
-    assert path == str(tmp_path) and source == f"file://{tmp_path}"
+    assert path == str(tmp_path)
+    assert source == f"file://{tmp_path}"
     with filesystem.open_input_stream(f"{path}/more/1.png") as file:
         assert file.read() == b"content"
     row = {"key": f"{path}/more/1.png", "size": 7, "problem": "cut off", "embedding": None}

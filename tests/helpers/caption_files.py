@@ -13,11 +13,9 @@ def make_rows() -> list[dict]:
     """Two captioners on 12 images: a caption of six images, two of the same file, a failure, a mark, a refusal."""
     rows = []
     for image in range(12):
-        texts = {
-            "blip": "A picture of some things." if image < 6 else f"Picture number {image} of a boat.",
-            "llava": BOAT,
-        }
-        texts["llava"] = f"The image shows boat {image}. {BOAT}"
+        texts = {"blip": f"Picture number {image} of a boat.", "llava": f"The image shows boat {image}. {BOAT}"}
+        if image < 6:
+            texts["blip"] = "A picture of some things."
         for captioner, caption in texts.items():
             digest = hashlib.sha256(str(max(image, 1)).encode()).hexdigest()  # 0 and 1 are the same file
             row = {"key": f"{image:04}", "url": None, "sha256": digest, "caption": caption, "captioner": captioner}

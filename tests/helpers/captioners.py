@@ -221,11 +221,12 @@ def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForCondi
 
 def make_arguments(types: tuple[type, ...], **options: object) -> list:
     """An object of each dataclass of arguments, with those options that it has a field for."""
-    objects = [
-        of_type(**{field.name: options[field.name] for field in fields(of_type) if field.name in options})
-        for of_type in types
-    ]
-    unknown = options.keys() - {field.name for made in objects for field in fields(made)}
+    objects = []
+    unknown = set(options)
+    for arguments in types:
+        names = {field.name for field in fields(arguments)}
+        objects.append(arguments(**{name: value for name, value in options.items() if name in names}))
+        unknown -= names
     assert not unknown, unknown
     return objects
 
@@ -235,7 +236,10 @@ def list_shards(folder: Path) -> list[Path]:
 
 
 def read_records(folder: Path) -> list[dict]:
-    return [row for path in list_shards(folder) for row in parquet.read_table(path).to_pylist()]
+    rows = []
+    for path in list_shards(folder):
+        rows += parquet.read_table(path).to_pylist()
+    return rows
 
 
 def of_folder(folder: Path) -> dict:

@@ -20,7 +20,7 @@ from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import SERVER, WORDS, run_together
 from tests.data.test_loading import write_images
 from tests.helpers.commands import read_error, to_argv
-from tests.helpers.images import NO_IMAGE, replace_values
+from tests.helpers.images import NO_IMAGE, refuse_to_open, replace_values, save_images
 from tests.reliability.commands import run_quietly
 
 
@@ -121,8 +121,10 @@ def test_embeddings_equal_those_one_by_one(embed, expected, options, capsys):
     rows = read(folder)
     assert_same(rows, expected)
     num_truncated = sum(row["truncated"] for row in expected)
-    assert 0 < num_truncated < len(expected) and f"{num_truncated} captions were truncated" in capsys.readouterr().out
-    assert not list(folder.glob("*.partial")) and EmbeddingTable(folder).notes["num_rows"] == NUM_ROWS
+    assert 0 < num_truncated < len(expected)
+    assert f"{num_truncated} captions were truncated" in capsys.readouterr().out
+    assert not list(folder.glob("*.partial"))
+    assert EmbeddingTable(folder).notes["num_rows"] == NUM_ROWS
     with EmbeddingTable(folder).writing():  # a later run with nothing to do, which Ctrl-C may end
         assert describe_missing(EmbeddingTable(folder)) == []
 
@@ -184,7 +186,10 @@ def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
 
 
 def run_and_kill(argv: list[str]) -> None:
-    module.GROUP_SIZE, module.WRITE_SIZE, written = 4, 1, []
+    module.GROUP_SIZE = 4
+    module.WRITE_SIZE = 1
+    written = []
+    append = EmbeddingTable.append
 
     def append_and_kill(self, rows):
         append(self, rows)
@@ -192,7 +197,7 @@ def run_and_kill(argv: list[str]) -> None:
         if len(written) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    append, EmbeddingTable.append = EmbeddingTable.append, append_and_kill
+    EmbeddingTable.append = append_and_kill
     lotlip.main(argv)
 
 
@@ -209,7 +214,8 @@ def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
     embed("killed", "--max_length", 30)
     rows = read(tmp_path / "killed")
     assert_same(rows, expected)
-    assert rows[: len(survivors)] == survivors and describe_missing(EmbeddingTable(tmp_path / "killed")) == []
+    assert rows[: len(survivors)] == survivors
+    assert describe_missing(EmbeddingTable(tmp_path / "killed")) == []
 
 
 def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
@@ -227,7 +233,7 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     embed("out", "--only", "images", "--model_name_or_path", other)
     processor.tokenizer.model_max_length -= 1
     processor.save_pretrained(other)
-    assert "with processor = " in refuse("out", "--only", "images", "--model_name_or_path", other)
+    assert "max_length = 126, this run has 125" in refuse("out", "--only", "images", "--model_name_or_path", other)
     processor.tokenizer.model_max_length += 1
     processor.save_pretrained(other)
     with torch.no_grad():
@@ -248,18 +254,38 @@ def test_bad_images_are_left_out_and_named_and_their_captions_kept(
     options = ("--max_length", 30, "--dataset_name", tmp_path / "damaged")
     folder = embed("out", *options)
     assert_same(read(folder), [row for row in expected if row["kind"] != "image" or row["row"] not in bad])
-    assert "The image of row 2" in caplog.text and "The image of torn.png" in caplog.text
+    assert "The image of row 2" in caplog.text
+    assert "The image of torn.png" in caplog.text
     said = capsys.readouterr()
-    assert "6 images could not be read" in said.out and "Embedding" in said.err
+    assert "6 images could not be read" in said.out
+    assert "Embedding" in said.err
     # a run that has nothing left to do counts them too
     before = sorted(path.name for path in folder.rglob("data/*.lance"))
     embed("out", *options)
     said = capsys.readouterr()
-    assert "6 images could not be read" in said.out and "Embedding" not in said.err
+    assert "6 images could not be read" in said.out
+    assert "Embedding" not in said.err
     assert before == sorted(path.name for path in folder.rglob("data/*.lance"))
     # texts alone need no images
     texts = embed("texts", *options, "--only", "texts")
     assert_same(read(texts), [row for row in expected if row["kind"] != "image"])
+
+
+def test_an_image_that_could_not_be_opened_is_tried_again(embed, tmp_path):
+    """By the same command, with its captions, which were kept meanwhile."""
+    photos = save_images(tmp_path / "photos", load_scenes(3, seed=4)["image"])
+    rows = [{"image": str(photos / f"{number}.png"), "caption": f"a boat {number}"} for number in range(3)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ("--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        refuse_to_open(monkeypatch, "1.png")
+        folder = embed("out", *options)
+    kept = [("0", "image"), ("0", "short"), ("1", "short"), ("2", "image"), ("2", "short")]
+    assert [(row["key"], row["kind"]) for row in read(folder)] == kept
+    assert "Permission denied" in EmbeddingTable(folder).unreadable["1"]
+    embed("out", *options)
+    assert EmbeddingTable(folder).unreadable == {}
+    assert_same(read(folder), read(embed("whole", *options)))
 
 
 def test_few_padded_tokens_are_computed(model_dir):

@@ -1,6 +1,8 @@
 """Files that are written completely or not at all, and folders that one run writes and a later one continues."""
 
+import fcntl
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -37,6 +39,38 @@ def test_what_is_not_written_to_its_end_changes_nothing(tmp_path, kind):
         write(partial, "half")
         raise OSError("full")
     assert read() == "second" and list_names(tmp_path) == ["it"]
+
+
+def test_files_are_on_the_disk_before_they_get_their_name_also_by_the_rules_of_windows(tmp_path, monkeypatch):
+    """Windows writes only a file back that is open for writing."""
+    modes = []
+
+    def note_mode(number: int) -> None:
+        modes.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE)
+        assert not (tmp_path / "it").exists()
+
+    monkeypatch.setattr(os, "fsync", note_mode)
+    with atomic_write(tmp_path / "it") as partial:
+        partial.mkdir()
+        (partial / "text").write_text("a")
+        (partial / "more").write_text("b")
+    assert modes == [os.O_RDWR, os.O_RDWR]
+
+
+def test_a_new_folder_is_deleted_after_an_error_also_by_the_rules_of_windows(tmp_path, monkeypatch):
+    """Windows deletes no file that is open, as that of the lock is."""
+    folder = OutputFolder(tmp_path / "new")
+    delete_folder = shutil.rmtree
+
+    def refuse_while_locked(path: Path) -> None:
+        if folder.lock.is_locked:
+            raise PermissionError("it is used by another process")
+        delete_folder(path)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse_while_locked)
+    with pytest.raises(ValueError, match="no such model"), folder:
+        raise ValueError("no such model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_do_not_write_at_once(tmp_path, caplog):

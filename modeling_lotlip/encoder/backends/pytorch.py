@@ -5,7 +5,6 @@
 import torch
 from transformers import PreTrainedModel
 
-from ...modeling_lotlip import LotlipModel
 from ..families import Family, text_lengths
 from .backend import Backend
 
@@ -17,11 +16,12 @@ def pooled_features(outputs: torch.Tensor | object) -> torch.Tensor:
 
 class PytorchBackend(Backend):
     """
-    Computes embeddings by the model itself.
+    Computes embeddings by the model itself: LoTLIP and its subclasses by `embed_captions` and `embed_images`, as their
+    training does, other families by `get_text_features` and `get_image_features`.
 
     Args:
         model (`PreTrainedModel`):
-            A dual encoder with `get_text_features` and `get_image_features`, in evaluation mode.
+            A dual encoder in evaluation mode.
         family ([`Family`]):
             How it reads texts and images.
     """
@@ -41,11 +41,26 @@ class PytorchBackend(Backend):
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
-        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        if embeds_captions_in_its_own_way(self.model):
-            return embed_captions(self.model, inputs, is_long)
         if self.family.compares_tokens:
-            return self.model.get_text_token_embeds(**inputs)
+            return self.model.get_text_token_embeds(**to_model(inputs, self.model))
+        if not hasattr(self.model, "embed_captions"):
+            return self.text_features(inputs)
+        inputs = to_model(inputs, self.model)
+        if is_long:
+            captions = {f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}
+            return self.model.embed_captions(**captions).long[:, 0]
+        captions = {f"short_{name}": tensor for name, tensor in inputs.items()}
+        return self.model.embed_captions(**captions).short
+
+    def text_features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Returns the features of texts before they are normalized, of shape `(texts, dim)`.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`):
+                What [`Preprocessing.tokenize`] makes of texts, on any device, `input_ids` of shape `(texts, length)`.
+        """
+        inputs = to_model(inputs, self.model)
         if self.family.has_walk_types:
             return self.embed_by_walk_type(inputs)
         return pooled_features(self.model.get_text_features(**inputs))
@@ -82,22 +97,6 @@ class PytorchBackend(Backend):
         if hasattr(self.model, "embed_images"):
             return self.model.embed_images(**inputs)
         return pooled_features(self.model.get_image_features(**inputs))
-
-
-def embeds_captions_in_its_own_way(model: PreTrainedModel) -> bool:
-    """
-    Whether a subclass of LoTLIP, or any other model, has an `embed_captions` of its own. That of LoTLIP gives what
-    `get_text_features` gives without the corner tokens, which nothing here reads.
-    """
-    method = getattr(type(model), "embed_captions", None)
-    return method is not None and method is not LotlipModel.embed_captions
-
-
-def embed_captions(model: PreTrainedModel, inputs: dict[str, torch.Tensor], is_long: bool) -> torch.Tensor:
-    """Returns the embeddings, of shape `(texts, dim)`, of short or of long captions, `(texts, length)` each."""
-    if not is_long:
-        return model.embed_captions(**{f"short_{name}": tensor for name, tensor in inputs.items()}).short
-    return model.embed_captions(**{f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}).long[:, 0]
 
 
 def to_model(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
