@@ -39,7 +39,7 @@ from .image_features import FeatureCache
 from .models import build_model_and_start, find_image_size
 from .objectives import OBJECTIVES
 from .order import BatchSampler, StreamBatchSampler
-from .plan import Plan, count_steps
+from .plan import Plan, count_part, count_steps
 from .processes import fail_together
 from .samples import CaptionedImages, Sample, SampleCollator, SampleCounts
 from .step import LossOptions, ObjectiveLoss, StepOptions, parameter_groups
@@ -353,6 +353,7 @@ def make_plan(
         max_train_samples=args.max_train_samples,
         max_train_steps=max_train_steps,
         warmup_steps=warmup_steps,
+        decay_steps=min(count_part(args.decay_steps, max_train_steps), max_train_steps - warmup_steps),
         max_length=loader.collate_fn.preprocessing.max_length,
         matryoshka_dims=getattr(trained.model.config, "matryoshka_dims", None),
     )
@@ -369,7 +370,16 @@ def make_optimizer(
         eps=args.adam_epsilon,
         fused=True,
     )
-    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, plan.warmup_steps, plan.max_train_steps)
+    options = None
+    if args.lr_scheduler_type == "warmup_stable_decay":
+        options = {"num_decay_steps": plan.decay_steps}
+    scheduler = get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        plan.warmup_steps,
+        plan.max_train_steps,
+        scheduler_specific_kwargs=options,
+    )
     return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
 
 
