@@ -42,7 +42,7 @@ def run(
 
     from ..data.loading import load_split
     from ..encoder.dual_encoder import load_encoder
-    from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_table, load_benchmarks
+    from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_recalls, load_benchmarks
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
 
@@ -77,7 +77,7 @@ def run(
             rows.append(describe_source(name, retrieval) | settings | results)
 
     if state.is_main_process:
-        table = format_table(*rows) if retrieval.benchmark is None else format_benchmarks(rows)
+        table = format_benchmarks(rows) if retrieval.benchmark is not None else format_recalls(*rows)
         print_tables(table)
         if output.output_file is not None:
             is_single = len(rows) == 1 and retrieval.benchmark is None

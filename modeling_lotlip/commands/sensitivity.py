@@ -56,7 +56,7 @@ def run(
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
     from ..evaluation.retrieval import embed_dataset
-    from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity
+    from ..evaluation.sensitivity import flatten_results, format_sensitivity, measure_sensitivity
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
 
@@ -74,7 +74,7 @@ def run(
         options = {"seed": sensitivity.seed, "splitter": captions.sub_caption_splitter}
         measured = measure_sensitivity(encoder, embedded, sensitivity.num_tokens, **options)
         results.append({"model": name, **measured})
-    tables = format_tables(results)
+    tables = format_sensitivity(results)
     print_tables(tables)
     if output.output_file is not None:
         settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}

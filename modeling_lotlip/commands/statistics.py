@@ -53,7 +53,7 @@ def run(
     from ..data.images import undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
-    from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, summarize
+    from ..evaluation.statistics import format_statistics, load_tokenizer, measure_texts, summarize_lengths
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
 
@@ -75,8 +75,8 @@ def run(
         dataset = undecoded(dataset, source.image_column)
     reader = RowReader(columns, captions, caption_files, source.image_column)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
-    measured = {kind: summarize(of_kind) for kind, of_kind in lengths.items()}
-    table = format_table(name, measured)
+    measured = {kind: summarize_lengths(of_kind) for kind, of_kind in lengths.items()}
+    table = format_statistics(name, measured)
     print_tables(table)
     if output.output_file is not None:
         # the data table's row at the top: of long captions where there are any

@@ -132,7 +132,7 @@ def measure_texts(
     return lengths
 
 
-def summarize(lengths: TextLengths) -> dict:
+def summarize_lengths(lengths: TextLengths) -> dict:
     """
     The row of the data table.
 
@@ -159,7 +159,7 @@ def summarize(lengths: TextLengths) -> dict:
     }
 
 
-def format_table(name: str, statistics: dict[str, dict]) -> str:
+def format_statistics(name: str, statistics: dict[str, dict]) -> str:
     """The statistics of each kind of caption as a Markdown table, fractions in %."""
     titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
     titles += [f"> {limit} tokens" for limit in LIMITS]

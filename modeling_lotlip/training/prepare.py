@@ -29,6 +29,7 @@ from ..data.reader import RowReader
 from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_processor, hash_weights
 from ..encoder.preprocessing import Preprocessing
+from ..evaluation.retrieval import ImageEmbeddingCache
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
@@ -91,7 +92,8 @@ class Training:
     # what became of the rows that this process has read since the start
     counts: SampleCounts = field(default_factory=SampleCounts)
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
-    known_images: dict = field(default_factory=dict)  # what a frozen image side gave for them: see `embed_dataset`
+    # what a frozen image side gave for the evaluation data
+    image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
 
     @property
     def trained(self) -> ContrastiveModel:
