@@ -44,8 +44,7 @@ class SourceArguments(Arguments):
         name = self.dataset_name or ""
         builder = BUILDERS.get(os.path.splitext(name)[1].lower())
         if builder is not None and os.path.isfile(name):
-            effect = f"has no effect on the file {name}: leave it out."
-            refuse_given(self, ("data_dir", "data_files"), effect)
+            refuse_given(self, ("data_dir", "data_files"), f"on the file {name}")
             self.dataset_name = builder
             self.data_files = [name]
         super().__post_init__()

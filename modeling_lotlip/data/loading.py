@@ -242,7 +242,8 @@ def load_scene_split(source: SourceArguments, split: str, max_samples: int | Non
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
-        "has no effect on the drawn scenes: leave it out, or name what reads it with --dataset_name.",
+        "on the drawn scenes",
+        remedy="leave it out, or name what reads it with --dataset_name",
     )
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
     num_scenes = NUM_SCENES[split]
@@ -259,7 +260,7 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
-        f"has no effect on {name}, which was saved with `save_to_disk`: leave it out.",
+        f"on {name}, which was saved with `save_to_disk`",
     )
     rows = load_from_disk(source.dataset_name)
     if isinstance(rows, DatasetDict):

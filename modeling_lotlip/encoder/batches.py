@@ -39,7 +39,7 @@ from ..data.rows import batched, name_row
 from ..utils.files import hash_bytes
 from ..utils.signals import leave_signals_to_the_main_process
 from ..utils.terminal import printable
-from .lengths import group_by_length
+from .lengths import partition_by_length
 from .preprocessing import Preprocessing
 
 
@@ -160,7 +160,7 @@ def sorted_batches(
     """
     lengths = [len(inputs["input_ids"]) for _, inputs in window]
     # as few batches as there can be
-    for indices in group_by_length(lengths, tokens_per_batch, tokens_per_batch):
+    for indices in partition_by_length(lengths, tokens_per_batch, tokens_per_batch):
         entries = [window[index][0] for index in indices]
         inputs = preprocessing.pad([window[index][1] for index in indices])
         yield Batch(entries, inputs, modality)

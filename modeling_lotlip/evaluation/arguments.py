@@ -61,6 +61,8 @@ def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_w
     """
     if data.data_dir is None or data.dataset_name is not None:
         raise ValueError("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
-    why = "has no effect on a --benchmark, which is read as it is published: leave it out."
-    refuse_given(data, ("dataset_config_name", "data_files", "streaming", "image_column"), why)
-    refuse_given(split, ("eval_split", *(("max_eval_samples",) if is_whole else ())), why)
+    case = "on a --benchmark, which is read as it is published"
+    refuse_given(data, ("dataset_config_name", "data_files", "streaming", "image_column"), case)
+    refuse_given(split, ("eval_split",), case)
+    if is_whole:
+        refuse_given(split, ("max_eval_samples",), case)

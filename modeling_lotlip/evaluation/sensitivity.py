@@ -245,8 +245,9 @@ def format_sensitivity(results: list[dict]) -> str:
         format_markdown(["model", "tokens", "T2I R@1", "I2T R@1"], lengths),
     ]
     for result in results:
-        if result["num_truncated"] > 0:
+        num_truncated = result["num_truncated"]
+        if num_truncated > 0:
             parts.append(
-                f"Longer than the limit of {result['model']}: {result['num_truncated']} of {result['num_texts']} texts."
+                f"Longer than the limit of {result['model']}: {num_truncated} of {result['num_texts']} texts."
             )
     return "\n\n".join(parts)

@@ -205,7 +205,7 @@ class OptimizationArguments(Arguments):
         super().__post_init__()
         self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
         if self.lr_scheduler_type == "constant":
-            refuse_given(self, ("warmup_steps",), "has no effect with --lr_scheduler_type constant: leave it out.")
+            refuse_given(self, ("warmup_steps",), "with --lr_scheduler_type constant")
 
 
 @dataclass(kw_only=True)
@@ -257,7 +257,7 @@ class TrainArguments(
     def __post_init__(self):
         super().__post_init__()
         if self.caption_files is None:
-            refuse_given(self, ("key_column",), "has no effect without --caption_files: leave it out.")
+            refuse_given(self, ("key_column",), "without --caption_files")
         self.choose_defaults()
         self.check_image_side()
         self.check_data()
