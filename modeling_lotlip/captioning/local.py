@@ -45,7 +45,7 @@ class Job(NamedTuple):
     error: str | None = None
 
 
-def load_model(
+def load_captioning_model(
     name: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
@@ -141,7 +141,8 @@ class LocalCaptioner:
                 f"{name} has 7 billion parameters, and there is no GPU: an image takes minutes, and memory of 28 GB. "
                 "Name a smaller model, or a server with --endpoint."
             )
-        model, self.processor = load_model(name, revision, getattr(torch, dtype), self.arguments.trust_remote_code)
+        trust_remote_code = self.arguments.trust_remote_code
+        model, self.processor = load_captioning_model(name, revision, getattr(torch, dtype), trust_remote_code)
         self.model = model.to(device).eval()
         self.revision = getattr(model.config, "_commit_hash", None) or revision
         self.generate_options = list_generate_options(self.arguments)

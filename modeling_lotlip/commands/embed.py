@@ -25,6 +25,16 @@ def run(
     captions: CaptionArguments,
     store: StoreArguments,
 ) -> None:
+    """
+    Embeds a data set into a table, and says what the table holds.
+
+    Args:
+        model_arguments ([`ModelArguments`]): The dual encoder, and how it runs.
+        data ([`SourceArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        store ([`StoreArguments`]): What is stored, and where.
+    """
     from datetime import timedelta
 
     from accelerate import PartialState

@@ -38,6 +38,18 @@ def run(
     retrieval: RetrievalArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Evaluates retrieval of each model on each data set, and prints and writes a table.
+
+    Args:
+        models ([`ModelsArguments`]): The dual encoders, and how they run.
+        data ([`DatasetArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+        retrieval ([`RetrievalArguments`]): What is retrieved.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from accelerate import PartialState
 
     from ..data.loading import load_split
@@ -74,7 +86,7 @@ def run(
                 batch_size=models.batch_size,
                 num_workers=data.dataloader_num_workers,
             )
-            rows.append(describe_source(name, retrieval) | settings | results)
+            rows.append(name_evaluated_data(name, retrieval) | settings | results)
 
     if state.is_main_process:
         table = format_benchmarks(rows) if retrieval.benchmark is not None else format_recalls(*rows)
@@ -85,8 +97,8 @@ def run(
     state.wait_for_everyone()
 
 
-def describe_source(name: str, retrieval: RetrievalArguments) -> dict:
-    """Of what data a result is."""
+def name_evaluated_data(name: str, retrieval: RetrievalArguments) -> dict:
+    """Returns the data that a result is of, as rows of results name it."""
     from ..data.benchmarks import get_benchmark
 
     if retrieval.benchmark is None:

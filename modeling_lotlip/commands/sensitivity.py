@@ -50,6 +50,18 @@ def run(
     caption_files: CaptionFileArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Measures what each model uses of long texts, and prints and writes tables.
+
+    Args:
+        sensitivity ([`SensitivityArguments`]): What is measured.
+        models ([`ModelsArguments`]): The dual encoders, and how they run.
+        dataset ([`DatasetArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split

@@ -49,6 +49,17 @@ def run(
     caption_files: CaptionFileArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Counts the texts of a data set, and prints and writes a table.
+
+    Args:
+        statistics ([`StatisticsArguments`]): What is counted.
+        source ([`SourceArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from ..data.benchmarks import get_benchmark, load_benchmark
     from ..data.images import undecoded
     from ..data.loading import get_columns, load_split

@@ -286,7 +286,7 @@ def load_built_split(
     files = list_files(builder, split)
     warn_of_unfinished(map(Path, files))
     if is_plain_image_folder(builder):
-        return split, with_file_names(list_images(builder, split, source.streaming), source, files)
+        return split, with_file_names(read_image_folder(builder, split, source.streaming), source, files)
     try:
         builder = check_files(builder, files, key_column)
         rows = build(builder, split, source.streaming)
@@ -477,7 +477,7 @@ def is_plain_image_folder(builder: DatasetBuilder) -> bool:
     return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
 
 
-def list_images(builder: ImageFolder, split: str, streaming: bool) -> Rows:
+def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows:
     """
     Makes rows of the images of a plain folder: `datasets` reads `a::b.jpg` and `$HOME.jpg` as addresses and variables.
     As there, folders are labels if there are several and all are equally deep.

@@ -218,7 +218,7 @@ def check_other_graphs(folder: Path, dtypes: list[str]) -> None:
 
 
 def write_image_processor(processor: LotlipProcessor, folder: Path) -> None:
-    """Writes the image processor by the name of CLIP's, which takes the same steps, and which transformers.js knows."""
+    """Writes the image processor by the name of CLIP's: it takes the same steps, and transformers.js knows it."""
     settings = json.loads(processor.image_processor.to_json_string())
     settings["image_processor_type"] = "CLIPImageProcessor"
     settings.pop("auto_map", None)

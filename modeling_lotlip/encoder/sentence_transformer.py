@@ -73,7 +73,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
             return dict(self.model.tokenizer.pad(list(texts), return_tensors="pt"))
 
     def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
-        """Returns the inputs of upright RGB images, of the shapes that the model wants; `options` have no effect."""
+        """Returns the inputs of upright RGB images, of any shape `(images, ...)`; `options` have no effect."""
         return only_tensors(self.model.preprocess(list(images)))
 
 

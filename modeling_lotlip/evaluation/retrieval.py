@@ -200,8 +200,8 @@ def embed_dataset(
     if not any(have_images):
         raise ValueError("No image of the evaluation data can be read.")
     if is_alone:
-        return join_parts([embedded])
-    return join_parts(gather_to_main(embedded))
+        return join_embedded_parts([embedded])
+    return join_embedded_parts(gather_to_main(embedded))
 
 
 def embed_part(
@@ -280,7 +280,7 @@ class EmbeddedItem(NamedTuple):
         return *self.row_key, self.item.index
 
 
-def join_parts(parts: list[EmbeddedPart]) -> EmbeddedDataset:
+def join_embedded_parts(parts: list[EmbeddedPart]) -> EmbeddedDataset:
     """Joins what several processes embedded, in the order of the processes and of their rows."""
     found = defaultdict(list)
     for process, part in enumerate(parts):

@@ -134,7 +134,7 @@ def measure_texts(
 
 def summarize_lengths(lengths: TextLengths) -> dict:
     """
-    The row of the data table.
+    Summarizes lengths in a row of the data table.
 
     Returns:
         `dict`: `num_images`, `num_texts`, `sub_captions_per_text`, `tokens_per_text`, `max_tokens`, under
@@ -142,8 +142,10 @@ def summarize_lengths(lengths: TextLengths) -> dict:
         and under `fraction_truncated` the fraction that a model of so many positions truncates.
     """
     num_texts = len(lengths.tokens)
+    beyond = {}
     truncated = {}
     for limit in LIMITS:
+        beyond[str(limit)] = sum(tokens > limit for tokens in lengths.tokens) / num_texts
         max_tokens = limit
         if limit != CLIP_LIMIT:
             max_tokens -= lengths.num_corner_tokens
@@ -154,7 +156,7 @@ def summarize_lengths(lengths: TextLengths) -> dict:
         "sub_captions_per_text": sum(lengths.sub_captions) / num_texts,
         "tokens_per_text": sum(lengths.tokens) / num_texts,
         "max_tokens": max(lengths.tokens),
-        "share_beyond": {str(limit): sum(tokens > limit for tokens in lengths.tokens) / num_texts for limit in LIMITS},
+        "share_beyond": beyond,
         "fraction_truncated": truncated,
     }
 

@@ -99,7 +99,7 @@ def train(training: Training) -> int:
                     continue
                 bar.update()
                 if state.step % args.logging_steps == 0 or state.step == last_step:
-                    bar.set_postfix_str(measure(training, result), refresh=False)
+                    bar.set_postfix_str(describe_step(training, result), refresh=False)
                 if is_checkpoint_due(training, is_epoch_over):
                     save(training)
                     is_epoch_over = False
@@ -202,7 +202,7 @@ def sum_counts(training: Training) -> SampleCounts:
     return sum(gather_object([training.counts]), start=training.state.counts)
 
 
-def measure(training: Training, result: StepResult) -> str:
+def describe_step(training: Training, result: StepResult) -> str:
     """Logs what is measured of a step; gives what the progress bar shows."""
     accelerator = training.accelerator
     state = training.state

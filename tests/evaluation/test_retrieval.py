@@ -15,7 +15,7 @@ from modeling_lotlip.evaluation.retrieval import (
     embed_dataset,
     evaluate_retrieval,
     format_recalls,
-    join_parts,
+    join_embedded_parts,
     rank_by_tokens,
 )
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
@@ -89,7 +89,7 @@ def test_parts_of_processes_are_joined_in_order():
 
     first = part((1, "image", 0, 1.0), (0, "short", 1, 0.5), (0, "image", 0, 0.0), (0, "short", 0, 0.25))
     last = part((0, "long", 0, 2.5), (0, "image", 0, 2.0), num_unreadable=1)
-    joined = join_parts([first, part(num_unreadable=2), last])
+    joined = join_embedded_parts([first, part(num_unreadable=2), last])
     assert joined.image_embeds.tolist() == [[0.0], [1.0], [2.0]] and joined.num_unreadable == 3
     assert joined.labels == ["label 0", "label 1", "label 0"]
     assert joined.captions["short"].texts == ["0.25", "0.5"] and joined.captions["short"].images.tolist() == [0, 0]
