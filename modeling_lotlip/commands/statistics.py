@@ -23,11 +23,23 @@ from ..utils.arguments import Arguments, argument
 class StatisticsArguments(Arguments):
     """What is measured, and how tokens are counted."""
 
-    benchmark: str | None = argument(None, "A benchmark of the paper by name, such as `iiw`, in --data_dir.")
-    text_only: bool = argument(False, "The images of a benchmark need not be there.", requires="benchmark")
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
+    benchmark: str | None = argument(
+        None,
+        "A benchmark of the paper by name, such as `iiw`, in --data_dir.",
+    )
+    text_only: bool = argument(
+        False,
+        "The images of a benchmark need not be there.",
+        requires="benchmark",
+    )
+    allow_partial: bool = argument(
+        False,
+        "Accept a benchmark with missing files.",
+        requires="benchmark",
+    )
     tokenizer_path: str = argument(
-        "google-bert/bert-base-uncased", "A Hub id or a folder of a tokenizer; the paper counts with BERT uncased."
+        "google-bert/bert-base-uncased",
+        "A Hub id or a folder of a tokenizer; the paper counts with BERT uncased.",
     )
 
 

@@ -16,9 +16,14 @@ class RetrievalArguments(Arguments):
     _argument_group_name = "retrieval"
 
     benchmark: list[str] | None = argument(
-        None, "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each."
+        None,
+        "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each.",
     )
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
+    allow_partial: bool = argument(
+        False,
+        "Accept a benchmark with missing files.",
+        requires="benchmark",
+    )
 
 
 @dataclass
