@@ -132,7 +132,11 @@ def to_theirs(ours: dict[str, torch.Tensor], model_type: str) -> dict[str, torch
     return theirs
 
 
-def from_theirs(config: PreTrainedConfig, theirs: dict[str, torch.Tensor], model_type: str) -> PreTrainedModel:
+def from_theirs(
+    config: PreTrainedConfig,
+    theirs: dict[str, torch.Tensor],
+    model_type: str,
+) -> PreTrainedModel:
     """
     Makes a model of our architecture with their tensors, to be saved. Raises a `ValueError` that lists which are
     missing, which are too many and which have another shape.
@@ -471,7 +475,11 @@ def count_corner_tokens(num_rows: int, vocab_size: int, num_corner_tokens: int |
     return num_rows - vocab_size
 
 
-def config_from_checkpoint(checkpoint: dict[str, torch.Tensor], settings: dict, vocab_size: int) -> LotlipConfig:
+def config_from_checkpoint(
+    checkpoint: dict[str, torch.Tensor],
+    settings: dict,
+    vocab_size: int,
+) -> LotlipConfig:
     """
     Reads the configuration of a checkpoint of the original from the shapes of its tensors.
 
@@ -604,7 +612,11 @@ def convert_checkpoint(
     return config_path
 
 
-def check_image_processor(folder: Path, config: LotlipConfig, image_processor: LotlipImageProcessor) -> None:
+def check_image_processor(
+    folder: Path,
+    config: LotlipConfig,
+    image_processor: LotlipImageProcessor,
+) -> None:
     """Raises a `ValueError` if images are prepared otherwise than the original does."""
     expected = json.loads(make_released_image_processor(config).to_json_string())
     found = json.loads(image_processor.to_json_string())

@@ -167,7 +167,11 @@ class EndpointCaptioner:
         self.num_failures_in_a_row = 0
         self.announced_until = -math.inf  # the end of the last wait that was announced, in monotonic seconds
 
-    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
+    def answer(
+        self,
+        files: Iterator[ImageFile],
+        is_stopped: Callable[[], bool],
+    ) -> Iterator[tuple[ImageFile, Answer]]:
         """
         Captions images, each with its prompt, `concurrency` at a time, in the order of the answers. When `is_stopped`
         the requests that have no answer are given up.

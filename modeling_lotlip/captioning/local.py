@@ -129,7 +129,12 @@ class LocalCaptioner:
         `ValueError`: if there is no such model, or it has no chat template.
     """
 
-    def __init__(self, name: str, revision: str | None = None, arguments: CaptionerArguments | None = None):
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        arguments: CaptionerArguments | None = None,
+    ):
         self.arguments = arguments or CaptionerArguments()
         check_device(self.arguments.device)
         device = torch.device(self.arguments.device or PartialState().device)
@@ -155,7 +160,11 @@ class LocalCaptioner:
             tokenizer.pad_token = tokenizer.eos_token
         self.end_ids = list_end_ids(model, tokenizer)
 
-    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
+    def answer(
+        self,
+        files: Iterator[ImageFile],
+        is_stopped: Callable[[], bool],
+    ) -> Iterator[tuple[ImageFile, Answer]]:
         """Captions images, each with its prompt, until `is_stopped`: what a batch has begun is finished."""
         for job in prefetch(self.make_jobs(files), depth=PREFETCHED_BATCHES):
             if job.inputs is None:

@@ -124,7 +124,11 @@ class RecaptionJob:
     num_images: int | None
 
 
-def count_images(dataset: Dataset | IterableDataset, split: TrainSplitArguments, state: PartialState) -> int | None:
+def count_images(
+    dataset: Dataset | IterableDataset,
+    split: TrainSplitArguments,
+    state: PartialState,
+) -> int | None:
     """Counts the images that fall to a process, about; a stream without a maximum has no known count."""
     num_images = split.max_train_samples
     if isinstance(dataset, Dataset):

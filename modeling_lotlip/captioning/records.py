@@ -198,7 +198,12 @@ def summarize(connection: sqlite3.Connection) -> list[str]:
     return lines
 
 
-def describe_captioner(captioner: str, num_captions: int, num_rejected: dict[str, int], num_failed: Counter) -> str:
+def describe_captioner(
+    captioner: str,
+    num_captions: int,
+    num_rejected: dict[str, int],
+    num_failed: Counter,
+) -> str:
     """
     Describes what a captioner has done.
 

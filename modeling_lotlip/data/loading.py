@@ -237,7 +237,11 @@ def resolve_split(split: str, splits: list[str], name: str) -> str:
     return splits[0]
 
 
-def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> tuple[str, Dataset]:
+def load_scene_split(
+    source: SourceArguments,
+    split: str,
+    max_samples: int | None,
+) -> tuple[str, Dataset]:
     """Loads a split of the embedded data set. Returns its name, too."""
     refuse_given(
         source,
@@ -313,7 +317,11 @@ def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
     return builder.as_dataset(split)
 
 
-def make_builder(source: SourceArguments, split: str, key_column: str | None = None) -> tuple[DatasetBuilder, str]:
+def make_builder(
+    source: SourceArguments,
+    split: str,
+    key_column: str | None = None,
+) -> tuple[DatasetBuilder, str]:
     """Finds what reads a data set of the Hub or files, and the name of the split that it has."""
     folder = find_local_folder(source)
     image_files = None
@@ -364,7 +372,11 @@ def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
             resolve_pattern(pattern, os.path.abspath(folder))
 
 
-def load_builder(source: SourceArguments, image_files: DataFilesDict | None, key_column: str | None) -> DatasetBuilder:
+def load_builder(
+    source: SourceArguments,
+    image_files: DataFilesDict | None,
+    key_column: str | None,
+) -> DatasetBuilder:
     """Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name."""
     if image_files:
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)

@@ -45,7 +45,11 @@ SUFFIXES = {"float32": "", "float16": "_fp16", "q8": "_quantized"}
 MIN_COSINE = 1 - 1e-5
 
 
-def make_tower_inputs(model: LotlipPreTrainedModel, num_rows: int, length: int) -> dict[str, torch.Tensor]:
+def make_tower_inputs(
+    model: LotlipPreTrainedModel,
+    num_rows: int,
+    length: int,
+) -> dict[str, torch.Tensor]:
     """
     Makes random inputs of a tower: `pixel_values` of shape `(num_rows, channels, height, width)`, or `input_ids` and
     `attention_mask` of shape `(num_rows, length)`, of texts from 2 tokens (the first one) to `length`, padded.
@@ -115,7 +119,13 @@ def compare_with_model(model: LotlipPreTrainedModel, path: Path, length: int) ->
     return max(differences), min(cosines)
 
 
-def save_graph(path: Path, model: LotlipPreTrainedModel, program: onnx_ir.Model, dtype: str, length: int) -> list[str]:
+def save_graph(
+    path: Path,
+    model: LotlipPreTrainedModel,
+    program: onnx_ir.Model,
+    dtype: str,
+    length: int,
+) -> list[str]:
     """
     Writes a graph in one dtype and compares it with the model.
 

@@ -46,7 +46,12 @@ class Preprocessing:
             The limit of a text in tokens, special ones included. Default: the tokenizer's `model_max_length`.
     """
 
-    def __init__(self, processor: ProcessorMixin, family: Family | None = None, max_length: int | None = None):
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        family: Family | None = None,
+        max_length: int | None = None,
+    ):
         self.processor = processor
         self.family = find_family(None, processor) if family is None else family
         self.given_max_length = max_length

@@ -56,7 +56,11 @@ def check_templates(templates: list[str]) -> None:
             raise ValueError(f"--templates {template!r} has no {{}} for the class name: write it where the name goes.")
 
 
-def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_whole: bool = True) -> None:
+def check_benchmark(
+    data: SourceArguments,
+    split: EvaluationSplitArguments,
+    is_whole: bool = True,
+) -> None:
     """
     Refuses arguments of data sets with `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where
     it `is_whole`.

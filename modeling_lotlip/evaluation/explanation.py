@@ -117,7 +117,11 @@ def explain(
     )
 
 
-def number_tokens(preprocessing: Preprocessing, input_ids: list[int], sub_captions: list[str]) -> list[int | None]:
+def number_tokens(
+    preprocessing: Preprocessing,
+    input_ids: list[int],
+    sub_captions: list[str],
+) -> list[int | None]:
     """
     Finds the index of the sub-caption of each token of a text, perhaps truncated; None for special tokens around the
     text. The full stop, or `[SEP]`, between two sub-captions belongs to the first one.

@@ -126,7 +126,11 @@ def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int,
     return pixel_values.shape[2] // patch_size[0], pixel_values.shape[3] // patch_size[1]
 
 
-def patch_relevance(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+def patch_relevance(
+    model: PreTrainedModel,
+    pixel_values: torch.Tensor,
+    text_embeds: torch.Tensor,
+) -> torch.Tensor:
     """
     Computes how relevant each patch of images is for their similarity with texts: Grad-CAM (Selvaraju et al., 2017,
     https://arxiv.org/abs/1610.02391) on the tokens that go into the last layer, activations weighted with the mean of

@@ -478,7 +478,9 @@ def token_similarities(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tenso
 
 
 def rank_by_tokens(
-    image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: Sequence[int] | Sequence[list[int]]
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    text_to_image: Sequence[int] | Sequence[list[int]],
 ) -> tuple[RetrievalRanks, RetrievalRanks]:
     """
     Ranks as [`retrieval_ranks`] does, by late interaction of tokens: texts are ranked for an image by the similarity
@@ -579,7 +581,11 @@ def group_captions(captions: EmbeddedCaptions, grouping: str) -> list[CaptionGro
     return list(groups.values())
 
 
-def load_benchmarks(names: list[str], data_dir: str | Path, allow_partial: bool = False) -> dict[str, Dataset]:
+def load_benchmarks(
+    names: list[str],
+    data_dir: str | Path,
+    allow_partial: bool = False,
+) -> dict[str, Dataset]:
     """
     Loads benchmarks by name, as [`load_benchmark`] does. With several, each is in a folder of its name in `data_dir`.
     """

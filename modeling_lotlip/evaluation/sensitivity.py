@@ -125,7 +125,11 @@ def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[d
     return rows
 
 
-def compare_embeddings(images: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> dict[str, float]:
+def compare_embeddings(
+    images: torch.Tensor,
+    before: torch.Tensor,
+    after: torch.Tensor,
+) -> dict[str, float]:
     """
     Compares texts before and after a change, with the images that they describe.
 

@@ -124,7 +124,11 @@ def list_others(families: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     return others
 
 
-def exchange_sentence(sub_captions: list[str], generator: random.Random, sentences: Sequence[str]) -> list[str] | None:
+def exchange_sentence(
+    sub_captions: list[str],
+    generator: random.Random,
+    sentences: Sequence[str],
+) -> list[str] | None:
     """Exchanges one sentence for one of `sentences` that the text does not have."""
     others = [sentence for sentence in sentences if sentence not in sub_captions]
     if not others or not sub_captions:

@@ -96,7 +96,11 @@ def describe_problem(error: ValidationError) -> RequestError:
     )
 
 
-async def embed(request: Request, form: type[Question], splitter: str | None = None) -> tuple[Question, Embedded]:
+async def embed(
+    request: Request,
+    form: type[Question],
+    splitter: str | None = None,
+) -> tuple[Question, Embedded]:
     """Reads a request and embeds its entries; with a `splitter` its texts are queries: see [`mark_query`]."""
     name = request.app.state.name
     embedder = request.app.state.embedder
@@ -175,7 +179,12 @@ async def report_health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-def make_error(status: int, message: str, param: str | None = None, headers: dict | None = None) -> JSONResponse:
+def make_error(
+    status: int,
+    message: str,
+    param: str | None = None,
+    headers: dict | None = None,
+) -> JSONResponse:
     """
     Makes an error in OpenAI's form.
 

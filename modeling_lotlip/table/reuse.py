@@ -108,7 +108,11 @@ def read_known_files(table: EmbeddingTable, is_own: bool) -> Iterator[tuple[str,
         logger.warning(printable(str(error)))
 
 
-def copy_rows(table: EmbeddingTable, sources: dict[str, Source], signatures: dict[str, dict[str, int]]) -> set[str]:
+def copy_rows(
+    table: EmbeddingTable,
+    sources: dict[str, Source],
+    signatures: dict[str, dict[str, int]],
+) -> set[str]:
     """
     Copies rows into a table of images, in place of the rows with the same keys.
 
@@ -142,7 +146,10 @@ def unique(tables: Iterable[EmbeddingTable]) -> list[EmbeddingTable]:
 
 
 def copy_part(
-    table: EmbeddingTable, source_table: EmbeddingTable, copied: dict[str, str], signatures: dict[str, dict[str, int]]
+    table: EmbeddingTable,
+    source_table: EmbeddingTable,
+    copied: dict[str, str],
+    signatures: dict[str, dict[str, int]],
 ) -> set[str]:
     """
     Copies rows from one table: see [`copy_rows`].

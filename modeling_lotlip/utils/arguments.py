@@ -164,7 +164,12 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
         raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder.")
 
 
-def refuse_given(arguments: Arguments, names: Iterable[str], case: str, remedy: str = "leave it out") -> None:
+def refuse_given(
+    arguments: Arguments,
+    names: Iterable[str],
+    case: str,
+    remedy: str = "leave it out",
+) -> None:
     """
     Refuses arguments that have no effect in a case: see also `requires` of [`argument`].
 

@@ -96,7 +96,11 @@ class Tower(nn.Module):
         return embed_modality(self.backend, self.modality, dict(zip(self.names, tensors)))
 
 
-def embed_modality(backend: PytorchBackend, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def embed_modality(
+    backend: PytorchBackend,
+    modality: str,
+    inputs: dict[str, torch.Tensor],
+) -> torch.Tensor:
     """Returns embeddings of shape `(rows, dim)` of texts or images, as `modality` says."""
     if modality == "text":
         return backend.embed_texts(inputs)
@@ -232,7 +236,12 @@ class OpenvinoBackend(Backend):
         }
         return get_core().compile_model(folder / "tower.xml", "CPU", options)
 
-    def check(self, compiled: openvino.CompiledModel, modality: str, inputs: dict[str, torch.Tensor]) -> None:
+    def check(
+        self,
+        compiled: openvino.CompiledModel,
+        modality: str,
+        inputs: dict[str, torch.Tensor],
+    ) -> None:
         """
         Raises a `RuntimeError` if an embedding of a compiled tower is not PyTorch's, for inputs, each of any shape
         `(rows, ...)`, and for three rows of them.
@@ -244,7 +253,12 @@ class OpenvinoBackend(Backend):
             if not cosine >= MIN_COSINES[self.dtype]:
                 raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
 
-    def convert(self, modality: str, inputs: dict[str, torch.Tensor], shapes: list[list[int]]) -> openvino.Model:
+    def convert(
+        self,
+        modality: str,
+        inputs: dict[str, torch.Tensor],
+        shapes: list[list[int]],
+    ) -> openvino.Model:
         """
         Returns a tower as a model of OpenVINO in float32, whose inputs, each of any shape `(rows, ...)`, in the order
         of their names, may have other sizes where `shapes` have -1.
