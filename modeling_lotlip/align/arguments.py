@@ -74,7 +74,7 @@ class HeadArguments(Arguments):
         "Which texts of an image are trained on; sub: the sentences of long captions.",
         choices=("short", "long", "sub"),
     )
-    projection_dim: int = argument(512, "Dimensions of an embedding.", least=1, excludes=("keep",))
+    projection_dim: int = argument(256, "Dimensions of an embedding.", least=1, excludes=("keep",))
     num_train_epochs: int | None = argument(
         None, "Passes over the images. Default: chosen on images held out of --train_split.", least=1
     )
@@ -87,7 +87,7 @@ class HeadArguments(Arguments):
     def __post_init__(self):
         super().__post_init__()
         if self.head == "linear":
-            refuse_given(self, ("dropout",), "has no effect with --head linear: leave it out.")
+            refuse_given(self, ("dropout",), "with --head linear")
 
 
 @dataclass(kw_only=True)
