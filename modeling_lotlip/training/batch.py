@@ -140,7 +140,10 @@ def count_image_tokens(config: PreTrainedConfig, batch: CaptionBatch) -> int:
 
 
 def split_by_length(
-    sorted_batch: CaptionBatch, device: torch.device, tokens_per_group: int | None, tokens_per_image: int
+    sorted_batch: CaptionBatch,
+    device: torch.device,
+    tokens_per_group: int | None,
+    tokens_per_image: int,
 ) -> list[int]:
     """
     The rows of each group of a batch whose captions are sorted by length, from the longest.
