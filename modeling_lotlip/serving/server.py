@@ -14,6 +14,7 @@ from ..encoder.arguments import ModelArguments
 from ..encoder.dual_encoder import load_encoder
 from ..table.embed import describe_missing
 from ..table.storage import EmbeddingTable
+from ..table.vector_index import search
 from ..utils.addresses import is_loopback, listen
 from .arguments import ServingArguments
 
@@ -161,7 +162,7 @@ async def answer_search(request: Request) -> Response:
         )
     data = []
     for index, embedding in enumerate(embedded.embeds):
-        found = await asyncio.to_thread(table.search, embedding, asked.k, asked.kind)
+        found = await asyncio.to_thread(search, table, embedding, asked.k, asked.kind)
         rows = zip(found.keys, found.positions, found.similarities.tolist())
         results = [{"key": key, "position": position, "similarity": similarity} for key, position, similarity in rows]
         data.append({"object": "results", "index": index, "results": results})
