@@ -24,7 +24,7 @@ from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
     convert_checkpoint,
     from_theirs,
-    load_checkpoint,
+    load_original_checkpoint,
     main,
     to_theirs,
     write_original,
@@ -254,7 +254,7 @@ def test_what_is_damaged_or_wrong_is_refused(tmp_path, checkpoint):
         *((f"{each}.pt", "or no state dict") for each in ("none", "list", "tensor")),
     ):
         with pytest.raises(ValueError, match=message):
-            load_checkpoint(tmp_path / file)
+            load_original_checkpoint(tmp_path / file)
 
 
 def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path):

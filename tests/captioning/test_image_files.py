@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset, Features, Image, IterableDataset, Value
 
-from modeling_lotlip.captioning.image_files import ImageFile, is_in_share, read_files
+from modeling_lotlip.captioning.image_files import ImageFile, is_in_share, read_image_files
 from modeling_lotlip.captioning.records import SCHEMA, Records, open_database
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
@@ -74,7 +74,7 @@ def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = 
     source = SourceArguments(dataset_name=str(folder))
     key_column = options.pop("key_column", None)
     with open_database(folder) as connection:
-        return [*read_files(dataset, source, key_column, captioner, state, connection, Counter(), **options)]
+        return [*read_image_files(dataset, source, key_column, captioner, state, connection, Counter(), **options)]
 
 
 @pytest.mark.parametrize("key_column", [None, "url"])

@@ -130,7 +130,7 @@ def test_a_large_captioner_without_a_gpu_is_warned_of_before_it_is_loaded(monkey
     def load_model(*_):
         raise ValueError("loaded")
 
-    monkeypatch.setattr("modeling_lotlip.captioning.local.load_model", load_model)
+    monkeypatch.setattr("modeling_lotlip.captioning.local.load_captioning_model", load_model)
     monkeypatch.setattr("modeling_lotlip.captioning.local.check_device", lambda device: None)
     with pytest.raises(ValueError, match="loaded"):
         LocalCaptioner(CAPTIONERS["llava"], None, CaptionerArguments(device=device))

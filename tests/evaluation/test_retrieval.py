@@ -11,10 +11,11 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import (
+    EmbeddedPart,
     embed_dataset,
     evaluate_retrieval,
-    format_table,
-    join_shares,
+    format_recalls,
+    join_embedded_parts,
     rank_by_tokens,
 )
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
@@ -79,16 +80,16 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, t
     assert recalls[:2] != recalls[2:] and max(recalls) > 0
 
 
-def test_shares_of_processes_are_joined_in_order():
+def test_parts_of_processes_are_joined_in_order():
     """Of streams each process numbers its rows from 0; the second one can read nothing."""
 
-    def share(*rows: tuple[int, str, int, float], num_unreadable: int = 0) -> tuple:
+    def part(*rows: tuple[int, str, int, float], num_unreadable: int = 0) -> EmbeddedPart:
         items = [Item(RowInfo(row, row, f"label {row}"), kind, f"{value}", index) for row, kind, index, value in rows]
-        return items, [torch.tensor([[value]]) for *_, value in rows], num_unreadable
+        return EmbeddedPart(items, [torch.tensor([[value]]) for *_, value in rows], num_unreadable)
 
-    first = share((1, "image", 0, 1.0), (0, "short", 1, 0.5), (0, "image", 0, 0.0), (0, "short", 0, 0.25))
-    last = share((0, "long", 0, 2.5), (0, "image", 0, 2.0), num_unreadable=1)
-    joined = join_shares([first, share(num_unreadable=2), last])
+    first = part((1, "image", 0, 1.0), (0, "short", 1, 0.5), (0, "image", 0, 0.0), (0, "short", 0, 0.25))
+    last = part((0, "long", 0, 2.5), (0, "image", 0, 2.0), num_unreadable=1)
+    joined = join_embedded_parts([first, part(num_unreadable=2), last])
     assert joined.image_embeds.tolist() == [[0.0], [1.0], [2.0]] and joined.num_unreadable == 3
     assert joined.labels == ["label 0", "label 1", "label 0"]
     assert joined.captions["short"].texts == ["0.25", "0.5"] and joined.captions["short"].images.tolist() == [0, 0]
@@ -171,6 +172,6 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir,
 def test_the_table_of_models_says_how_many_captions_were_truncated():
     recalls = {f"long_{way}_recall@{k}": 50.0 for way in ("i2t", "t2i") for k in (1, 5, 10)}
     row = recalls | {"long_num_images": 4, "long_num_captions": 8, "long_truncated": 0.25}
-    assert "| long | 4 | 8 (25 % truncated) | 50.0 |" in format_table(row)
-    several = format_table(row | {"model": "a"}, row | {"model": "b", "long_truncated": 0.0})
+    assert "| long | 4 | 8 (25 % truncated) | 50.0 |" in format_recalls(row)
+    several = format_recalls(row | {"model": "a"}, row | {"model": "b", "long_truncated": 0.0})
     assert "| a | long | 4 | 8 (25 % truncated) | 50.0 |" in several and "| b | long | 4 | 8 | 50.0 |" in several

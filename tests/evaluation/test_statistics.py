@@ -11,7 +11,13 @@ from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.evaluation import statistics
-from modeling_lotlip.evaluation.statistics import TextLengths, count_tokens, load_tokenizer, measure_texts, summarize
+from modeling_lotlip.evaluation.statistics import (
+    TextLengths,
+    count_tokens,
+    load_tokenizer,
+    measure_texts,
+    summarize_lengths,
+)
 from modeling_lotlip.utils.sub_captions import mark_sub_captions
 
 
@@ -44,7 +50,7 @@ def test_lotlip_tokenizer_counts_as_bert_does(tmp_path, vocab_dir):
 
 
 def test_a_limit_is_not_beyond_itself():
-    results = summarize(TextLengths(num_images=3, sub_captions=[1, 2, 3, 6], tokens=[77, 78, 256, 257]))
+    results = summarize_lengths(TextLengths(num_images=3, sub_captions=[1, 2, 3, 6], tokens=[77, 78, 256, 257]))
     assert results["share_beyond"] == {"77": 0.75, "128": 0.5, "192": 0.5, "256": 0.25}
     assert (results["num_images"], results["num_texts"], results["max_tokens"]) == (3, 4, 257)
     assert (results["sub_captions_per_text"], results["tokens_per_text"]) == (3, 167)
@@ -63,12 +69,12 @@ def test_what_the_model_truncates_is_counted(vocab_dir, text):
     tokenizer = LotlipTokenizer(vocab=BertTokenizer.from_pretrained(vocab_dir).get_vocab())
     (ids,) = tokenizer([mark_sub_captions(text)], truncation=False)["input_ids"]
     expected = float(len(ids) > tokenizer.model_max_length)
-    assert summarize(measured["long"])["fraction_truncated"]["128"] == expected
+    assert summarize_lengths(measured["long"])["fraction_truncated"]["128"] == expected
 
 
 def test_clip_has_no_corner_tokens():
     lengths = TextLengths(3, [1] * 3, [75] * 3, read_tokens=[77, 78, 127], num_corner_tokens=2)
-    assert summarize(lengths)["fraction_truncated"] == {"77": 2 / 3, "128": 1 / 3, "192": 0, "256": 0}
+    assert summarize_lengths(lengths)["fraction_truncated"] == {"77": 2 / 3, "128": 1 / 3, "192": 0, "256": 0}
 
 
 @pytest.fixture
