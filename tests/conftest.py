@@ -214,7 +214,8 @@ def train(monkeypatch, tmp_path):
 
 def assert_same_weights(folder: Path, expected: Path, atol: float = 0) -> None:
     """Whether the models in two folders are the same, without a tolerance bit by bit."""
-    weights, expected = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
+    weights = load_file(folder / "model.safetensors")
+    expected = load_file(expected / "model.safetensors")
     assert weights.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=atol)

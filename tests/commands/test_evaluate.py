@@ -55,13 +55,15 @@ def test_benchmarks_of_several_models_in_one_table(family_folders, benchmarks, t
     ]
     for row in rows:
         kind = "long" if row["benchmark"] == "urban1k" else "short"
-        assert row["revision"] is None and row["dtype"] == "float32"
+        assert row["revision"] is None
+        assert row["dtype"] == "float32"
         assert row[f"{kind}_num_images"] == 9
         assert row[f"{kind}_num_captions"] == (9 if kind == "long" else 45)
         assert row["model_type"] == ("clip" if row["model"] == str(models[0]) else "lotlip")
         assert row["max_length"] == (77 if row["model"] == str(models[0]) else 126)
         # each alone gives the same
-        name, model = row["benchmark"], row["model"]
+        name = row["benchmark"]
+        model = row["model"]
         alone = ("--model_name_or_path", model, "--benchmark", name, "--data_dir", benchmarks / name)
         assert run_command("evaluate", tmp_path / "alone.json", *alone, "--allow_partial")["rows"] == [row]
 

@@ -70,7 +70,8 @@ def test_rows_are_packed_as_they_are(photos, capsys):
     assert len(tarfile.open(shards / "00000.tar").getnames()) == 12
     assert list(rows) == ["0.jpg", "3.png", "4.jpg", "5.jpg"]
     for name, row in rows.items():
-        content, number = (photos / name).read_bytes(), int(name[0])
+        content = (photos / name).read_bytes()
+        number = int(name[0])
         captions = {"caption": [f"Number {number}."] if number != 4 else [""]}
         captions["long_captions"] = [f"A. {number}.", "B."] if number != 5 else [""]
         about = {"key": name, "url": f"x.org/{number}", "sha256": hashlib.sha256(content).hexdigest()}
@@ -104,7 +105,8 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
     rows = pack(photos, *arguments)
     assert list(rows) == digests  # no other column has captions, and the hash is the key
     for digest, row in rows.items():
-        assert row["long_captions.json"] == [f"Beside {digest[:4]}."] and "caption.json" not in row
+        assert row["long_captions.json"] == [f"Beside {digest[:4]}."]
+        assert "caption.json" not in row
         assert "caption" not in row["json"]
 
 

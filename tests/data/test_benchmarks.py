@@ -140,7 +140,8 @@ def test_missing_images(tmp_path, caplog):
     (tmp_path / expected[1][0]).unlink()
     with pytest.raises(FileNotFoundError) as error:
         load_benchmark("urban1k", tmp_path)
-    assert "1 of the 3 images" in str(error.value) and f"such as {expected[1][0]!r}" in str(error.value)
+    assert "1 of the 3 images" in str(error.value)
+    assert f"such as {expected[1][0]!r}" in str(error.value)
     assert get_benchmark("urban1k").source in str(error.value)
     assert len(load_benchmark("urban1k", tmp_path, text_only=True)) == 3
     partial = load_benchmark("urban1k", tmp_path, allow_partial=True)
@@ -162,7 +163,8 @@ def test_images_of_iiw_that_are_published_as_those_of_training(tmp_path):
     (folder / "aar_test_3.jpg").unlink()
     dataset = load_benchmark("iiw", tmp_path)
     assert dataset["file_name"] == ["dci/sa_1.jpg", "docci/test_2.jpg", "docci_aar/aar_train_3.jpg"]
-    assert dataset["long_captions"] == [text for _, text in expected] and dataset[2]["image"].getpixel((0, 0))[2] > 200
+    assert dataset["long_captions"] == [text for _, text in expected]
+    assert dataset[2]["image"].getpixel((0, 0))[2] > 200
 
 
 def test_size(tmp_path, monkeypatch):
@@ -177,7 +179,8 @@ def test_missing_annotations(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises((FileNotFoundError, ValueError)) as error:
             load_benchmark("dci", folder, allow_partial=True)
-        assert str(folder) in str(error.value) and get_benchmark("dci").source in str(error.value)
+        assert str(folder) in str(error.value)
+        assert get_benchmark("dci").source in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,8 @@ def test_missing_annotations(tmp_path):
 )
 def test_damaged_annotations(name, file, old, new, message, tmp_path):
     MAKERS[name](tmp_path)
-    content, new = (tmp_path / file).read_bytes(), new if isinstance(new, bytes) else new.encode()
+    content = (tmp_path / file).read_bytes()
+    new = new if isinstance(new, bytes) else new.encode()
     assert old.encode() in content
     (tmp_path / file).write_bytes(content.replace(old.encode(), new))
     with pytest.raises(ValueError, match=f"{file}.*{message}" if message not in file else message):

@@ -61,7 +61,8 @@ def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key
     options = {"file_caption_columns": ["llava", "blip"], "key_column": "url" if key == "url" else "image"}
     files = [write(tmp_path / f"long{suffix}", rows)]
     reader = open_reader(["image", "caption", "url"], caption_files=files, **options)
-    assert reader.has_long_captions and reader.long_column is None
+    assert reader.has_long_captions
+    assert reader.long_column is None
     for row, name in zip(undecoded(scenes, "image").remove_columns("long_captions"), keys):
         assert sorted(reader.long_captions(row)) == sorted(expected[name])
         assert reader.match_long_captions(row)[1] == (name if name in keys[-4:] else None)
@@ -73,9 +74,12 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
         return CaptionFiles([str(tmp_path / name)], "key", ["caption"])
 
     captions = read("long.csv", b'key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
-    assert captions["000000012"] == ["A boat. Red."] and captions["12"] == ["Other"]
+    assert captions["000000012"] == ["A boat. Red."]
+    assert captions["12"] == ["Other"]
     captions = read("long.jsonl", b'{"key": null, "caption": "of none"}\n{"key": "None", "caption": "of it"}\n')
-    assert captions["None"] == ["of it"] and captions["zzz"] == [] and len(captions.hashes) == 1
+    assert captions["None"] == ["of it"]
+    assert captions["zzz"] == []
+    assert len(captions.hashes) == 1
     captions = read("long.jsonl.gz", gzip.compress(b'{"key": 12, "caption": "of a number"}\n'))
     assert captions["12"] == ["of a number"]
     for name, content, message in (
@@ -190,7 +194,8 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
         captions = reader.caption_files
         assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
     told = [record.message for record in caplog.records if "are left out" in record.message]
-    assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--caption_files")
+    assert len(told) == 1
+    assert told[0].startswith("3 of 7 rows of `--caption_files")
     nothing = write(tmp_path / "none.parquet", [row | {"rejected_by": "too_short"} for row in rows])
     with pytest.raises(ValueError, match="^7 of 7 rows .*: 7 that rules reject .*There is nothing to read"):
         open_reader(["url"], caption_files=[nothing], key_column="url")

@@ -41,10 +41,12 @@ def test_several_captions_are_drawn_and_absent_ones_masked(model_dir, caplog):
     rows = make_rows(caption=[["a", "b", None], [], ["c"]], long_captions=[None, " ", "..."])
     reader = RowReader(rows.column_names, CaptionArguments())
     kept = with_captions(rows, reader)
-    assert len(kept) == 2 and "1 of 3 images have no caption and are left out" in caplog.text
+    assert len(kept) == 2
+    assert "1 of 3 images have no caption and are left out" in caplog.text
     assert {draw_captions(reader, kept[0]) for _ in range(40)} == {("a", ""), ("b", "")}
     mask = CaptionCollator(LotlipProcessor.from_pretrained(model_dir), reader)(list(kept))["attention_mask"]
-    assert mask[:, 0].any(dim=-1).all() and not mask[:, 1].any()
+    assert mask[:, 0].any(dim=-1).all()
+    assert not mask[:, 1].any()
     with pytest.raises(ValueError, match="2 of 2 images have no caption: name the columns with `--caption_column`"):
         with_captions(rows.select([1, 1]), reader)
     with pytest.raises(ValueError, match="`--streaming` is for `lotlip train`"):

@@ -76,7 +76,8 @@ def test_the_only_split_is_taken_and_told_once(tmp_path, caplog, streaming):
     for _ in range(2):
         assert read_numbers(source, "test") == list(range(5))
     told = [record.message for record in caplog.records if "no split" in record.message]
-    assert len(told) == 1 and f"--data_files {tmp_path}/a.json` has no split 'test': its only one, 'train'" in told[0]
+    assert len(told) == 1
+    assert f"--data_files {tmp_path}/a.json` has no split 'test': its only one, 'train'" in told[0]
     if not streaming:
         assert read_numbers(source, "validation[1:3]") == [1, 2]
 
@@ -84,7 +85,8 @@ def test_the_only_split_is_taken_and_told_once(tmp_path, caplog, streaming):
 def test_of_several_splits_one_must_be_named(tmp_path):
     write_images(tmp_path, ["train/a.png", "test/b.png", "test/c.png"])
     source = SourceArguments("imagefolder", data_dir=str(tmp_path))
-    assert len(load_split(source, "train")) == 1 and len(load_split(source, "test")) == 2
+    assert len(load_split(source, "train")) == 1
+    assert len(load_split(source, "test")) == 2
     assert len(load_split(source, "train+test")) == len(load_split(source, "all")) == 3
     message = f"`--dataset_name imagefolder --data_dir {tmp_path}` has no split 'val' but 'train', 'test': name one"
     for split in ("val", "val[:1]"):
@@ -110,7 +112,8 @@ def test_words_in_names_are_no_splits(tmp_path, caplog, is_builder, streaming):
     for split in ("train", "test") if streaming else ("train", "test", "train[:6]"):
         rows = load_split(source, split).cast_column("image", Image(decode=False))
         assert sorted(str(Path(row["image"]["path"]).relative_to(folder)) for row in rows) == sorted(PHOTOS)
-    assert "All images of" in caplog.text and "is outside of test" in caplog.text
+    assert "All images of" in caplog.text
+    assert "is outside of test" in caplog.text
 
 
 @both_ways
@@ -196,8 +199,11 @@ def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
     before = sorted(path.name for path in (tmp_path / "saved").iterdir())
     for source in (saved, built):
         first, last, whole = (read_numbers(source, split) for split in ("train[:75%]", "train[75%:]", "train"))
-        assert first + last == whole and sorted(whole) == list(range(40)) and whole != sorted(whole)
-        assert len(last) == 10 and read_numbers(source, "train", 5) == whole[:5]
+        assert first + last == whole
+        assert sorted(whole) == list(range(40))
+        assert whole != sorted(whole)
+        assert len(last) == 10
+        assert read_numbers(source, "train", 5) == whole[:5]
         assert read_numbers(replace(source, split_seed=4), "train") != whole
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before, "nothing is written there"
     assert read_numbers(built, "train[:10%]+train[90%:]") == whole[:4] + whole[-4:]
@@ -237,12 +243,14 @@ def test_what_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(("name", "builder"), [("a.csv", "csv"), ("a.jsonl", "json"), ("A.PARQUET", "parquet")])
 def test_a_file_by_its_name_is_that_of_its_builder(tmp_path, name, builder, streaming):
     write_images(tmp_path, ["photos/a.png"])
-    rows, path = Dataset.from_dict({"image": ["photos/a.png"], "caption": ["a boat"]}), str(tmp_path / name)
+    rows = Dataset.from_dict({"image": ["photos/a.png"], "caption": ["a boat"]})
+    path = str(tmp_path / name)
     getattr(rows, f"to_{builder}")(path)
     source = SourceArguments(path, streaming=streaming)
     assert source == SourceArguments(builder, data_files=[path], streaming=streaming)
     (row,) = load_split(source, "test")
-    assert row["caption"] == "a boat" and row["image"].size == (4, 3)
+    assert row["caption"] == "a boat"
+    assert row["image"].size == (4, 3)
     with pytest.raises(ValueError, match="--data_files has no effect on the file"):
         SourceArguments(path, data_files=["other.csv"])
 
@@ -259,7 +267,8 @@ def test_keys_of_csv_files_are_text(tmp_path, caplog, streaming):
     (tmp_path / "folder" / "metadata.csv").write_text("file_name,key,number,word\na.png,007,1,\nb.png,7,2,NA\n")
     rows = load_split(open_folder(tmp_path / "folder", True, streaming=streaming), "train", key_column="key")
     assert [(row["key"], row["number"], row["image"].size) for row in rows] == [("007", 1, (4, 3)), ("7", 2, (4, 3))]
-    assert "1 cells of" in caplog.text and "metadata.csv, as 'NA', are read as missing: write metadata" in caplog.text
+    assert "1 cells of" in caplog.text
+    assert "metadata.csv, as 'NA', are read as missing: write metadata" in caplog.text
 
 
 @both_ways

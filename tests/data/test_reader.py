@@ -33,9 +33,11 @@ def test_what_a_row_holds():
     row = {"image": png(), "caption": [" ", "a boat", None, "a ship"], "long_captions": "Red.Blue.", "label": 2}
     reader = RowReader(COLUMNS, CaptionArguments(), label_column="label", key_column="json.id")
     image, *texts = reader(5, row | {"json": {"id": "x"}})
-    assert image.kind == "image" and (image.content.mode, image.content.size) == ("RGB", (3, 2))
+    assert image.kind == "image"
+    assert (image.content.mode, image.content.size) == ("RGB", (3, 2))
     assert image.content.getpixel((0, 0)) == (255, 255, 255)  # what is transparent is white
-    assert image.row == RowInfo(5, "x", 2) and all(text.row == image.row for text in texts)
+    assert image.row == RowInfo(5, "x", 2)
+    assert all(text.row == image.row for text in texts)
     assert [text[1:4] for text in texts] == [("short", "a boat", 1), ("short", "a ship", 3), ("long", "Red. Blue", 0)]
     assert reader.columns == COLUMNS[1:3] + ["image", "label", "json"]
     # in a worker too
@@ -55,7 +57,8 @@ def test_keys():
     def key(column):
         return next(RowReader(columns, key_column=column)(3, row)).row.key
 
-    assert key(None) == 3 and key("id") == "7"
+    assert key(None) == 3
+    assert key("id") == "7"
     assert key("image") == hashlib.sha256(row["image"]["bytes"]).hexdigest()
     with pytest.raises(ValueError, match="`--key_column nothing` must hold integers or strings; row 3 has None"):
         key("nothing")
@@ -80,10 +83,12 @@ def test_captions_of_caption_files_follow(tmp_path):
 def test_what_goes_in_is_used_or_counted(rows):
     reader = RowReader(COLUMNS, CaptionArguments())
     files = {"good": png(), "no image": None, "torn": {"bytes": png()["bytes"][:40], "path": None}}
-    parts, used = [RowCounts(), RowCounts()], 0
+    parts = [RowCounts(), RowCounts()]
+    used = 0
     for number, (kind, has_caption, is_unmatched) in enumerate(rows):
         row = {"image": files[kind], "caption": "a boat" if has_caption else " ", "long_captions": None}
-        reason, unmatched = None, "key" if is_unmatched else None
+        reason = None
+        unmatched = "key" if is_unmatched else None
         try:
             if len(list(reader(number, row))) == 1:
                 reason = "it has no caption"
@@ -92,7 +97,8 @@ def test_what_goes_in_is_used_or_counted(rows):
         used += reason is None
         parts[number % 2].count(f"row {number}", reason, unmatched)
     counts = parts[0] + parts[1]
-    assert counts.num_used == used and counts.num_used + sum(counts.left_out.values()) == counts.num_rows == len(rows)
+    assert counts.num_used == used
+    assert counts.num_used + sum(counts.left_out.values()) == counts.num_rows == len(rows)
     assert counts.num_unmatched == sum(row[2] for row in rows)
     assert counts.left_out.get("its image cannot be read", 0) == sum(row[0] != "good" for row in rows)
     assert RowCounts(**counts.state_dict()) + RowCounts() == counts

@@ -87,12 +87,15 @@ def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolera
 def test_the_table_and_what_transformers_js_reads_beside_the_graphs(exported, model_dir):
     rows = [line.strip("| ").split(" | ") for line in (exported / "table.md").read_text().splitlines()[2:]]
     names = [f"{tower}_model{suffix}.onnx" for tower in ("text", "vision") for suffix in ("", "_fp16", "_quantized")]
-    assert [row[0] for row in rows] == names and rows[0][3] == rows[3][3] == "1.000000"
+    assert [row[0] for row in rows] == names
+    assert rows[0][3] == rows[3][3] == "1.000000"
     preprocessing = json.loads((exported / "preprocessor_config.json").read_text())
     expected = json.loads(LotlipProcessor.from_pretrained(model_dir).image_processor.to_json_string())
-    assert preprocessing["image_processor_type"] == "CLIPImageProcessor" and "auto_map" not in preprocessing
+    assert preprocessing["image_processor_type"] == "CLIPImageProcessor"
+    assert "auto_map" not in preprocessing
     assert all(preprocessing[name] == expected[name] for name in ("size", "crop_size", "image_mean", "image_std"))
-    assert (exported / "tokenizer.json").exists() and (exported / "config.json").exists()
+    assert (exported / "tokenizer.json").exists()
+    assert (exported / "config.json").exists()
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
@@ -192,4 +195,6 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
         ([exported, "--image", tmp_path / "broken.png"], "broken.png cannot be read as an image"),
     ):
         done = node(*arguments)
-        assert done.returncode == 2 and message in done.stderr and not done.stdout
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert not done.stdout

@@ -73,7 +73,8 @@ def jina(tmp_path_factory):
 def by_hand_fgclip2(folder, model, texts, images):
     """As its model card has it: lower case, 64 tokens or 196, and patches by the size of the image."""
     tokenizer, image_processor = (part.from_pretrained(folder) for part in (GemmaTokenizer, Siglip2ImageProcessor))
-    text_embeds, image_embeds = [], []
+    text_embeds = []
+    image_embeds = []
     for text in texts:
         is_short = len(tokenizer(text.lower())["input_ids"]) <= 64
         length, walk_type = (64, "short") if is_short else (196, "long")

@@ -153,7 +153,8 @@ def test_workers_end_with_the_program(encoder):
     program = context.Process(target=send_pids_of_workers, args=(encoder.preprocessing, theirs))
     program.start()
     pids = ours.recv()
-    assert len(pids) == 2 and all(map(is_running, pids))
+    assert len(pids) == 2
+    assert all(map(is_running, pids))
     program.kill()
     program.join()
     deadline = time.monotonic() + 60

@@ -35,7 +35,8 @@ class LinearEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.words, self.device = nn.Embedding(9, 6), torch.device("cpu")
+        self.words = nn.Embedding(9, 6)
+        self.device = torch.device("cpu")
         self.text_model = SimpleNamespace(get_input_embeddings=lambda: self.words)
 
     def get_text_features(self, input_ids):
@@ -49,7 +50,8 @@ def test_token_relevance_is_complete_and_right(loaded):
     length = linear.get_text_features(input_ids).pooler_output.norm(dim=-1)
     encoder = SimpleNamespace(model=linear, family=UNKNOWN_FAMILY)
     relevance = token_relevance(encoder, {"input_ids": input_ids})
-    assert torch.allclose(relevance.sum(dim=-1), length) and relevance[0, 2] == relevance[0, 3]
+    assert torch.allclose(relevance.sum(dim=-1), length)
+    assert relevance[0, 2] == relevance[0, 3]
     assert linear.words.weight.grad is None
 
     # against a small step along a word embedding
@@ -73,14 +75,16 @@ def test_token_relevance_is_complete_and_right(loaded):
 def test_grad_cam_is_that_of_the_equations(loaded):
     """Weights: the mean gradient over the patches; the map: their sum with the activations, where it is positive."""
     model, _ = loaded
-    images, texts = torch.randn(2, 3, 32, 32), torch.randn(2, 2, 32)
+    images = torch.randn(2, 3, 32, 32)
+    texts = torch.randn(2, 2, 32)
     outputs = model.get_image_features(images[1:].clone().requires_grad_(), output_hidden_states=True)
     states = outputs.hidden_states[-2]
     for text, found in zip(texts[1], patch_relevance(model, images, texts)[1]):
         similarity = nn.functional.normalize(outputs.pooler_output, dim=-1)[0] @ text
         (gradient,) = torch.autograd.grad(similarity, states, retain_graph=True)
         expected = (states[0, 1:] @ gradient[0, 1:].mean(dim=0)).clamp(min=0).reshape(found.shape)
-        assert torch.allclose(found, expected, atol=1e-6) and (found > 0).any()
+        assert torch.allclose(found, expected, atol=1e-6)
+        assert (found > 0).any()
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -112,9 +116,12 @@ def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_fo
         return [drawn.getpixel((x, y)) for y in (56, 168) for x in (56, 168)]
 
     for_text, against, half, nothing = middles(heat_map(picture, relevance))
-    assert against == nothing and len(set(nothing)) == 1, "grey, where nothing speaks for it"
+    assert against == nothing, "grey, where nothing speaks for it"
+    assert len(set(nothing)) == 1, "grey, where nothing speaks for it"
     redness = [colour[0] - colour[2] for colour in (for_text, half, nothing)]
-    assert redness[0] > 0 and redness[1] > 0 and for_text != half
+    assert redness[0] > 0
+    assert redness[1] > 0
+    assert for_text != half
     # twice the scale: the largest one looks like the half of before
     assert middles(heat_map(picture, relevance, largest=2.0))[0] == pytest.approx(half, abs=12)
 
@@ -150,7 +157,8 @@ def test_tokens_belong_to_the_sub_captions_that_they_are_in(name, splitter):
     text = join_sub_captions(sub_captions)
     (input_ids,) = preprocessing.tokenize([text]).inputs["input_ids"].tolist()
     numbers = number_tokens(preprocessing, input_ids, sub_captions)
-    assert numbers[0] is numbers[-1] is None and None not in numbers[1:-1]
+    assert numbers[0] is numbers[-1] is None
+    assert None not in numbers[1:-1]
     for number, sub_caption in enumerate(sub_captions):
         tokens = tokenizer.decode([token for token, of_token in zip(input_ids, numbers) if of_token == number])
         letters = [re.sub(r"[^a-z0-9]", "", text.replace("[SEP]", "").lower()) for text in (tokens, sub_caption)]
@@ -181,7 +189,8 @@ def build_explanation(name: str, mark: str) -> Explanation:
 def test_a_page_escapes_every_text_and_needs_no_other_file():
     mark = """<b class="x" title='y'>&amp;"""
     page = render_page([build_explanation(f"{mark}model", mark)])
-    assert "<b " not in page and "&amp;&lt;" not in page
+    assert "<b " not in page
+    assert "&amp;&lt;" not in page
     # nothing is escaped twice either
     escaped = "&lt;b class=&#34;x&#34; title=&#39;y&#39;&gt;&amp;amp;"
     # name, a token, an unread sub-caption and two maps
@@ -194,10 +203,13 @@ def test_a_page_has_the_numbers():
     lines = re.findall(r'<div class="line">(.*)</div>', page)
     shown = [re.sub(r"<[^>]+>", "", line.replace("</span><span>", "|")) for line in lines]
     assert [line.split("|")[-1] for line in shown] == ["0.0 %", "25.0 %", "25.0 %", "0.0 %"]
-    assert " reddish boat" in shown[1] and "sky (beyond the limit)" in shown[3]
-    assert "sub-captions: 1." in page and "[UNK]: a word" in page
+    assert " reddish boat" in shown[1]
+    assert "sky (beyond the limit)" in shown[3]
+    assert "sub-captions: 1." in page
+    assert "[UNK]: a word" in page
     assert re.findall(r'<span class="note">([-+.\d]+)</span></figcaption>', page) == ["0.50", "+0.25", "+0.00"]
-    assert 'title="-0.25"' in page and "rgb(33 102 191 / 0.42)" in page  # half of the largest, in blue
+    assert 'title="-0.25"' in page
+    assert "rgb(33 102 191 / 0.42)" in page  # half of the largest, in blue
 
 
 def test_tokens_are_shaded_by_their_share_of_the_largest():

@@ -52,9 +52,11 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, t
     dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"]).add_column("caption", captions)
     reader = RowReader(dataset.column_names, CaptionArguments())
     embedded = embed_dataset(encoder, dataset, reader)
-    images, texts = embedded.image_embeds, embedded.captions["short"].embeds
+    images = embedded.image_embeds
+    texts = embedded.captions["short"].embeds
     if images.dim() == 3:
-        i2t, t2i = late_interaction(images, texts).t(), late_interaction(texts, images)
+        i2t = late_interaction(images, texts).t()
+        t2i = late_interaction(texts, images)
     else:
         t2i = i2t = texts @ images.t()
 
@@ -71,12 +73,14 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, t
         for direction, table, matches in (("t2i", t2i[rows], is_match), ("i2t", i2t[rows].t(), is_match.t())):
             best = torch.where(matches, table, -torch.inf).amax(dim=1, keepdim=True)
             # of equals, such as the copies of a text, any may come first
-            better, equal = table > best + 1e-6, (table - best).abs() < 1e-6
+            better = table > best + 1e-6
+            equal = (table - best).abs() < 1e-6
             hits = (better.sum(dim=1) == 0) * (matches & equal).sum(dim=1) / equal.sum(dim=1)
             recalls.append(results[f"short_{direction}_recall@1"])
             assert recalls[-1] == pytest.approx(100 * hits.mean().item(), abs=1e-4)
         assert results.get("short_num_shared_captions") == (3 if grouped else None)
-    assert recalls[:2] != recalls[2:] and max(recalls) > 0
+    assert recalls[:2] != recalls[2:]
+    assert max(recalls) > 0
 
 
 def test_shares_of_processes_are_joined_in_order():
@@ -89,10 +93,13 @@ def test_shares_of_processes_are_joined_in_order():
     first = share((1, "image", 0, 1.0), (0, "short", 1, 0.5), (0, "image", 0, 0.0), (0, "short", 0, 0.25))
     last = share((0, "long", 0, 2.5), (0, "image", 0, 2.0), num_unreadable=1)
     joined = join_shares([first, share(num_unreadable=2), last])
-    assert joined.image_embeds.tolist() == [[0.0], [1.0], [2.0]] and joined.num_unreadable == 3
+    assert joined.image_embeds.tolist() == [[0.0], [1.0], [2.0]]
+    assert joined.num_unreadable == 3
     assert joined.labels == ["label 0", "label 1", "label 0"]
-    assert joined.captions["short"].texts == ["0.25", "0.5"] and joined.captions["short"].images.tolist() == [0, 0]
-    assert joined.captions["long"].images.tolist() == [2] and joined.captions["long"].embeds.tolist() == [[2.5]]
+    assert joined.captions["short"].texts == ["0.25", "0.5"]
+    assert joined.captions["short"].images.tolist() == [0, 0]
+    assert joined.captions["long"].images.tolist() == [2]
+    assert joined.captions["long"].embeds.tolist() == [[2.5]]
 
 
 @pytest.mark.parametrize("image_projection, dtype", [(None, "float32"), (24, "float32"), (24, "bfloat16")])
@@ -101,7 +108,8 @@ def test_embeddings_with_and_without_an_image_projection(image_projection, dtype
     config.vision_config.projection_dim = image_projection
     config.projection_dim = config.text_config.projection_dim = image_projection or 32
     torch.manual_seed(0)
-    model, processor = LotlipModel(config).eval(), LotlipProcessor.from_pretrained(model_dir)
+    model = LotlipModel(config).eval()
+    processor = LotlipProcessor.from_pretrained(model_dir)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     encoder = load_encoder(str(tmp_path), LoadingArguments(dtype=dtype, device="cpu"))
@@ -120,7 +128,8 @@ def test_embeddings_with_and_without_an_image_projection(image_projection, dtype
         ]
     for outputs, embeds in expected:
         cosines = torch.nn.functional.cosine_similarity(outputs.pooler_output, embeds)
-        assert embeds.shape[1] == config.projection_dim and cosines.min() > (0.99999 if dtype == "float32" else 0.99)
+        assert embeds.shape[1] == config.projection_dim
+        assert cosines.min() > (0.99999 if dtype == "float32" else 0.99)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -173,4 +182,5 @@ def test_the_table_of_models_says_how_many_captions_were_truncated():
     row = recalls | {"long_num_images": 4, "long_num_captions": 8, "long_truncated": 0.25}
     assert "| long | 4 | 8 (25 % truncated) | 50.0 |" in format_table(row)
     several = format_table(row | {"model": "a"}, row | {"model": "b", "long_truncated": 0.0})
-    assert "| a | long | 4 | 8 (25 % truncated) | 50.0 |" in several and "| b | long | 4 | 8 | 50.0 |" in several
+    assert "| a | long | 4 | 8 (25 % truncated) | 50.0 |" in several
+    assert "| b | long | 4 | 8 | 50.0 |" in several

@@ -23,8 +23,10 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
         monkeypatch.setattr(statistics, "ROWS_PER_BATCH", size)
         measured.append(measure_texts(rows, reader, load_tokenizer(str(vocab_dir))))
     assert measured[0] == measured[1] == measured[2]
-    assert measured[0].keys() == {"long"} and measured[0]["long"].num_images == 7
-    assert measured[0]["long"].tokens[:4] == [3, 1, 6, 1] and measured[0]["long"].sub_captions[:4] == [1, 1, 2, 1]
+    assert measured[0].keys() == {"long"}
+    assert measured[0]["long"].num_images == 7
+    assert measured[0]["long"].tokens[:4] == [3, 1, 6, 1]
+    assert measured[0]["long"].sub_captions[:4] == [1, 1, 2, 1]
 
 
 def test_nothing_to_measure(vocab_dir):

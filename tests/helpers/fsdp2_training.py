@@ -34,12 +34,15 @@ def main(argv: list[str]) -> None:
     output_file, *argv = argv
     (args,) = parse((TrainArguments,), argv)
     use_fsdp2()
-    told, gather, whole_models = {}, loop.gather_model, []
+    told = {}
+    gather = loop.gather_model
+    whole_models = []
 
     def gather_and_count(model, accelerator):
         sharded = {name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)}
         told["whole"] = sorted({name for name, _ in model.named_parameters()} - sharded)
-        told["num_sharded"], told["num_processes"] = len(sharded), accelerator.num_processes
+        told["num_sharded"] = len(sharded)
+        told["num_processes"] = accelerator.num_processes
         model = gather(model, accelerator)
         gc.collect()
         models = [known for known in gc.get_objects() if isinstance(known, LotlipModel)]

@@ -82,7 +82,8 @@ class HubHandler(BaseHTTPRequestHandler):
     # Reading
 
     def list_files(self, repo_id: str, folder: str | None):
-        repo, folder = self.server.root / repo_id, (folder or "").strip("/")
+        repo = self.server.root / repo_id
+        folder = (folder or "").strip("/")
         if not repo.is_dir():
             return self.refuse("RepoNotFound")
         entries = [
@@ -162,8 +163,12 @@ def hub_server(root: Path, token: str = "hf_test"):
     `unknown_routes` (those of them that it does not know), `model_cards` (those it was asked to validate).
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
-    server.root, server.token, server.url = Path(root), token, f"http://127.0.0.1:{server.server_port}"
-    server.requests, server.unknown_routes, server.model_cards = [], [], []
+    server.root = Path(root)
+    server.token = token
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.requests = []
+    server.unknown_routes = []
+    server.model_cards = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

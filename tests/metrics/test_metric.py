@@ -38,7 +38,9 @@ def unit(vectors):
 
 def enumerate_orders(similarities, own, ks):
     """Exact hit rates and expected rank of the first match over all orders that sort by similarity."""
-    hits, ranks, orders = Counter(), 0, 0
+    hits = Counter()
+    ranks = 0
+    orders = 0
     for order in itertools.permutations(range(len(similarities))):
         if any(similarities[a] < similarities[b] for a, b in itertools.pairwise(order)):
             continue
@@ -85,7 +87,8 @@ def test_every_order_of_equals_counts_the_same(seed, several_images):
 
 def test_many_blocks_against_the_full_matrix():
     rng = np.random.default_rng(0)
-    num_images, num_texts = 4200, 4401
+    num_images = 4200
+    num_texts = 4401
     text_to_image = captions_of(rng, num_images, num_texts)
     images = rng.standard_normal((num_images, 15)).astype(np.float32)
     texts = images[text_to_image] + rng.standard_normal((num_texts, 15)).astype(np.float32)
@@ -100,8 +103,10 @@ def test_many_blocks_against_the_full_matrix():
         # Exact counts on either side of the tolerance's own rounding.
         for count, sign in ((ranks.better, 1), (ranks.better + ranks.equal, -1)):
             low, high = ((similarities > scores + sign * 1e-6 + edge).sum(axis) for edge in (4e-7, -4e-7))
-            assert (low <= count.numpy()).all() and (count.numpy() <= high).all()
-    assert t2i.equal[text_to_image == 3].min() >= 2 and t2i.equal[text_to_image == 4100].min() >= 2
+            assert (low <= count.numpy()).all()
+            assert (count.numpy() <= high).all()
+    assert t2i.equal[text_to_image == 3].min() >= 2
+    assert t2i.equal[text_to_image == 4100].min() >= 2
 
 
 @pytest.mark.parametrize("width", (64, 184, 513, 768))
@@ -113,12 +118,15 @@ def test_blocks_do_not_split_equals(width, kind):
     for num_rows in (513, 2049):
         same = vectors[:1].expand(num_rows, -1) * torch.rand(num_rows, 1, generator=generator).add(0.1)
         for ranks in retrieval_ranks(same, same):
-            assert ranks.better.eq(0).all() and ranks.equal.eq(num_rows).all() and ranks.own.eq(1).all()
+            assert ranks.better.eq(0).all()
+            assert ranks.equal.eq(num_rows).all()
+            assert ranks.own.eq(1).all()
 
         if kind != "constant":
             group = torch.arange(num_rows) % 2
             for ranks in retrieval_ranks(vectors[group], vectors[group]):
-                assert ranks.better.eq(0).all() and ranks.equal.equal(torch.bincount(group)[group])
+                assert ranks.better.eq(0).all()
+                assert ranks.equal.equal(torch.bincount(group)[group])
 
 
 @pytest.mark.parametrize(("gap", "equal"), ((4e-7, True), (2e-6, False)))
@@ -274,7 +282,8 @@ def test_loads_from_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
     loaded = evaluate.load(IMAGE_TEXT_RETRIEVAL, cache_dir=str(tmp_path))
     assert loaded.name == "image_text_retrieval"
-    assert "text_to_image" in loaded.inputs_description and "text_to_image" in loaded.compute.__doc__
+    assert "text_to_image" in loaded.inputs_description
+    assert "text_to_image" in loaded.compute.__doc__
     results = loaded.compute(image_embeds=GOOD, text_embeds=GOOD)
     assert list(results) == [
         *(f"{direction}_recall@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10)),
@@ -286,4 +295,5 @@ def test_loads_from_its_folder(tmp_path, monkeypatch):
 
 def test_the_example_of_the_card_runs():
     example = doctest.DocTestParser().get_doctest((FOLDER / "README.md").read_text(), {}, "card", None, 0)
-    assert doctest.DocTestRunner().run(example).failed == 0 and len(example.examples) > 3
+    assert doctest.DocTestRunner().run(example).failed == 0
+    assert len(example.examples) > 3

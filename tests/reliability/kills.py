@@ -46,7 +46,8 @@ class Training:
     name = "training"
 
     def __init__(self, folder: Path, num_steps: int):
-        self.folder, self.num_steps = folder, num_steps
+        self.folder = folder
+        self.num_steps = num_steps
 
     def command(self, output: Path) -> list[str]:
         options = {"max_train_steps": self.num_steps, "checkpointing_steps": 1, "eval_steps": 100}
@@ -70,7 +71,8 @@ class Captioning:
     name = "captioning"
 
     def __init__(self, photos: Path, url: str):
-        self.photos, self.url = photos, url
+        self.photos = photos
+        self.url = url
 
     def command(self, output: Path) -> list[str]:
         options = {"captioner": "model", "endpoint": self.url, "output_dir": output, "concurrency": 8}
@@ -85,7 +87,8 @@ class Captioning:
 
     def check(self, output: Path, undisturbed: Path) -> None:
         rows = self.list_finished(output)
-        assert rows == self.list_finished(undisturbed) and len(rows) == len(list(self.photos.iterdir()))
+        assert rows == self.list_finished(undisturbed)
+        assert len(rows) == len(list(self.photos.iterdir()))
         assert rows == sorted((row["key"], row["caption"]) for row in read_records(output))
         assert not list(output.rglob("*.partial"))
 
@@ -96,7 +99,8 @@ class Indexing:
     name = "indexing"
 
     def __init__(self, photos: Path, model: Path):
-        self.photos, self.model = photos, model
+        self.photos = photos
+        self.model = model
 
     def command(self, output: Path) -> list[str]:
         options = {"index_dir": output, "model": self.model, "device": "cpu"}
@@ -113,8 +117,10 @@ class Indexing:
         return [(row["key"], row["kind"], row["position"], row["hash"], row["problem"]) for row in self.read(output)]
 
     def check(self, output: Path, undisturbed: Path) -> None:
-        rows, expected = self.read(output), self.read(undisturbed)
-        assert self.list_finished(output) == self.list_finished(undisturbed) and rows
+        rows = self.read(output)
+        expected = self.read(undisturbed)
+        assert self.list_finished(output) == self.list_finished(undisturbed)
+        assert rows
         embeds, others = (torch.tensor([row.pop("embedding") for row in each]) for each in (rows, expected))
         torch.testing.assert_close(embeds, others, rtol=0, atol=1e-3)  # batches are cut elsewhere; float16
         assert rows == expected
@@ -169,9 +175,13 @@ class Run:
     """One job after the other, and their folders."""
 
     def __init__(self, job: Training | Captioning | Indexing, folder: Path, seed: int, has_workers: bool = True):
-        self.job, self.folder, self.has_workers = job, folder, has_workers
+        self.job = job
+        self.folder = folder
+        self.has_workers = has_workers
         self.random = random.Random(f"{seed} {job.name}")
-        self.num_rounds, self.kills, self.seconds = 0, Counter(), 0.0
+        self.num_rounds = 0
+        self.kills = Counter()
+        self.seconds = 0.0
 
     def start(self, output: Path) -> multiprocessing.Process:
         log = self.folder / f"{output.name}.log"
@@ -241,7 +251,8 @@ class Run:
 @contextmanager
 def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) -> Iterator[list]:
     """The jobs on drawn scenes, with the server that writes the captions."""
-    photos, many = folder / "photos", folder / "many_photos"
+    photos = folder / "photos"
+    many = folder / "many_photos"
     photos.mkdir()
     many.mkdir()
     save_small_model(folder / "model")

@@ -394,7 +394,8 @@ def test_an_index_is_measured_after_an_update_and_after_many_new_images(folder, 
 
 
 def test_each_model_has_an_index(folder, searcher, encoder, tmp_path):
-    model, processor = encoder.model, encoder.processor
+    model = encoder.model
+    processor = encoder.processor
     searcher.update()
     other = find_table(folder, DualEncoder(copy.deepcopy(model).bfloat16(), processor), tmp_path / "indices")
     assert other.folder != searcher.table.folder

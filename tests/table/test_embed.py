@@ -92,7 +92,8 @@ def assert_same(rows: list[dict], expected: list[dict], atol: float = 1e-5) -> N
 @pytest.fixture(scope="module")
 def expected(model_dir, data_dir) -> list[dict]:
     """The embeddings one by one, in the order of the data."""
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    model = LotlipModel.from_pretrained(model_dir).eval()
+    processor = LotlipProcessor.from_pretrained(model_dir)
     rows = []
 
     def add(number: int, kind: str, index: int, features: torch.Tensor, truncated: bool) -> None:
@@ -227,7 +228,8 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
 
     # the same model in another folder, then other settings, weights and rows behind the same names
     other = tmp_path / "other"
-    model, processor = LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
+    model = LotlipModel.from_pretrained(model_dir)
+    processor = LotlipProcessor.from_pretrained(model_dir)
     processor.save_pretrained(other)
     model.save_pretrained(other)
     embed("out", "--only", "images", "--model_name_or_path", other)
