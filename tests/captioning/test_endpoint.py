@@ -118,10 +118,10 @@ def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):
     image.save(folder / "plain.jpg")
     image.convert("RGBA").save(folder / "clear.png")
     sizes = {}
-    for max_image_size in (None, 40):
-        options = {} if max_image_size is None else {"max_image_size": max_image_size}
+    for max_image_size, options in ((None, {}), (40, {"max_image_size": 40})):
+        options |= of_folder(folder)
         with serve({}) as server:
-            caption(f"out{max_image_size}", "model", endpoint=server.url, **of_folder(folder), **options)
+            caption(f"out{max_image_size}", "model", endpoint=server.url, **options)
         sizes[max_image_size] = sorted(server.sizes)
         assert {kind for _, kind, *_ in server.requests} == {"data:image/jpeg"}
         sent = {digest for digest, *_ in server.requests}
@@ -185,8 +185,8 @@ def test_a_failure_that_lasts_is_sent_as_often_as_allowed_after_growing_waits(wa
         answer = ask(server, file, max_retries=6)
     assert "503" in answer.error
     assert len(server.requests) == 7
-    expected = [0.5, 1, 2, 4, 8, 8]
-    assert all(0.75 * seconds <= waited <= seconds for waited, seconds in zip(waits, expected, strict=True))
+    for waited, seconds in zip(waits, [0.5, 1, 2, 4, 8, 8], strict=True):
+        assert 0.75 * seconds <= waited <= seconds
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,22 @@ from tests.helpers.captioners import read_records
 from tests.helpers.images import save_images
 
 
+NAMES = [f"{index}.png" for index in range(4)]
+URLS = [f"https://example.org/{index}" for index in range(4)]
+
+
 def test_keys_and_addresses(caption, llava, tmp_path, capsys):
-    scenes = load_scenes(4, seed=22).add_column("url", [f"https://example.org/{index}" for index in range(4)])
+    scenes = load_scenes(4, seed=22).add_column("url", URLS)
     digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
     (tmp_path / "shards").mkdir()
-    rows = undecoded(scenes, "image")
+    members = [{}, {}]
+    for index, row in enumerate(undecoded(scenes, "image")):
+        members[index % 2][f"{index:09}.json"] = json.dumps({"url": row["url"]}).encode()
+        members[index % 2][f"{index:09}.png"] = row["image"]["bytes"]
     for half in (0, 1):
-        members = {f"{index:09}.png": rows[index]["image"]["bytes"] for index in range(half, 4, 2)}
-        urls = {f"{index:09}.json": json.dumps({"url": rows[index]["url"]}).encode() for index in range(half, 4, 2)}
-        write_shard(tmp_path / "shards" / f"{half}.tar", dict(sorted((members | urls).items())))
-    shards = {"dataset_name": "webdataset", "data_files": [str(tmp_path / "shards" / "*.tar")], "image_column": "png"}
+        write_shard(tmp_path / "shards" / f"{half}.tar", members[half])
+    pattern = str(tmp_path / "shards" / "*.tar")
+    shards = {"dataset_name": "webdataset", "data_files": [pattern], "image_column": "png"}
     rows = caption("shards", llava, **shards, streaming=True)
     assert sorted(row["key"] for row in rows) == [f"{index:09}" for index in range(4)]
     assert {row["url"]: row["sha256"] for row in rows} == dict(zip(scenes["url"], digests))
@@ -74,10 +80,6 @@ def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = 
     with open_database(folder) as connection:
         files = read_files(dataset, source, key_column, captioner, state, connection, Counter(), **options)
         return list(files)
-
-
-NAMES = [f"{index}.png" for index in range(4)]
-URLS = [f"https://example.org/{index}" for index in range(4)]
 
 
 @pytest.mark.parametrize("key_column, keys", [(None, NAMES), ("url", URLS)])
