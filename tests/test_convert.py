@@ -29,15 +29,14 @@ from modeling_lotlip.convert_lotlip_to_hf import (
     to_theirs,
     write_original,
 )
-from tests.conftest import SHARED, tiny_config
+from tests.conftest import SHARED, SPECIAL_TOKENS, tiny_config
 from tests.helpers.commands import to_argv
 
 
 REFERENCE = SHARED / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference data")
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS += "abcdefghijklmnopqrstuvwxyz."
+WORDS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz."]
 WORDS += [f"##{letter}" for letter in "abcdefgh"]
 # what open_clip writes of any model, and the original ignores for timm towers
 CLIP_STATISTICS = {

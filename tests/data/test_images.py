@@ -111,16 +111,18 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     image_processor = ImageProcessor()
     sizes = [(1, 60_000), (640, 20), (30, 40)]
     images = [PIL.Image.new("RGB", size) for size in sizes]
-    Preprocessing(SimpleNamespace(image_processor=image_processor), UNKNOWN_FAMILY, max_length=9).prepare_images(
-        images
-    )
-    assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
-    for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
-        collator = SampleCollator(SimpleNamespace(image_processor=image_processor))
+    processor = SimpleNamespace(image_processor=image_processor)
+    Preprocessing(processor, UNKNOWN_FAMILY, max_length=9).prepare_images(images)
+    bounded = [(1, 32), (640, 20), (30, 40)]
+    assert image_processor.sizes == bounded
+    # in training too, where an image tower is trained and where it is cached
+    for image, size in zip(images, bounded):
+        collator = SampleCollator(processor)
         collator.tokenize = lambda texts: (None, None)
         collator([{"image": image, "short_caption": "", "long_captions": [], "name": ""}])
-        assert image_processor.sizes == [[(1, 32), (640, 20), (30, 40)][number]]
-    middle = bound_aspect_ratio(PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True), None)
+        assert image_processor.sizes == [size]
+    wide = PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True)
+    middle = bound_aspect_ratio(wide, None)
     assert middle.size == (128, 4)
     assert middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
     assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]
@@ -143,7 +145,8 @@ def test_a_reduced_jpeg_has_nearly_the_pixels_of_a_whole_one(size, options, squa
     whole = read_image(file)
     reduced = read_image(file, resizing=Resizing.of(processor))
     assert min(reduced.size) == (64 if max(size) > 400 else 250)
-    pixels, expected = (processor(image, return_tensors="pt")["pixel_values"] for image in (reduced, whole))
+    pixels = processor(reduced, return_tensors="pt")["pixel_values"]
+    expected = processor(whole, return_tensors="pt")["pixel_values"]
     assert (pixels - expected).abs().max() < 0.04
     assert (pixels - expected).abs().mean() < 0.006
 
@@ -163,8 +166,10 @@ def test_resizing_of_image_processors():
     for cls in (LotlipImageProcessor, LotlipImageProcessorPil):
         resizing = Resizing.of(cls())
         assert resizing == Resizing(224, None, PIL.Image.Resampling.BICUBIC)
+        without_crop = cls(do_center_crop=False)
         for size in ((640, 480), (481, 1000), (300, 300), (4031, 3021)):
-            pixels = cls(do_center_crop=False)(PIL.Image.new("RGB", size), return_tensors="pt")["pixel_values"]
+            image = PIL.Image.new("RGB", size)
+            pixels = without_crop(image, return_tensors="pt")["pixel_values"]
             assert resizing.target(*size) == pixels.shape[:1:-1]
         assert Resizing.of(cls(do_resize=False)) is None
         assert Resizing.of(cls(size={"shortest_edge": 200, "longest_edge": 300})) is None

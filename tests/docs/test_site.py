@@ -56,11 +56,11 @@ def test_errors_of_the_page_of_help_are_those_of_the_code():
     # strings that go on in the next line are one
     sources = re.sub(r'"\s*\n\s*f?"', "", "".join(path.read_text(encoding="utf-8") for path in files))
     sources = re.sub(r"\{[^{}]*\}", "...", sources)
-    texts = [
-        text
-        for line in section.splitlines()
-        for text in re.findall(r"`([^`]+)`", line.split("|")[1:2][0] if "|" in line else "")
-    ]
+    texts = []
+    for line in section.splitlines():
+        if "|" in line:
+            first_cell = line.split("|")[1]
+            texts += re.findall(r"`([^`]+)`", first_cell)
     assert len(texts) >= 3
     for text in texts:
         for part in filter(None, map(str.strip, text.replace("(...)", "...").split("..."))):

@@ -177,7 +177,9 @@ def test_a_table_is_searched_with_the_backend_that_made_it(family_folders, tmp_p
     arguments = SearchModelArguments()
     open_table(tmp_path / "table", arguments)
     assert arguments.backend == "openvino"
-    assert open_table(None, arguments := SearchModelArguments()) is None
+    arguments = SearchModelArguments()
+    table = open_table(None, arguments)
+    assert table is None
     assert arguments.backend == "torch"
 
 

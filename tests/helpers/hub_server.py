@@ -86,11 +86,11 @@ class HubHandler(BaseHTTPRequestHandler):
         folder = (folder or "").strip("/")
         if not repo.is_dir():
             return self.refuse("RepoNotFound")
-        entries = [
-            {"type": "file", "path": name, "size": file.stat().st_size, "oid": hashlib.sha1(name.encode()).hexdigest()}
-            for name, file in repo_files(repo).items()
-            if name.startswith(f"{folder}/") or not folder
-        ]
+        entries = []
+        for name, file in repo_files(repo).items():
+            if not folder or name.startswith(f"{folder}/"):
+                oid = hashlib.sha1(name.encode()).hexdigest()
+                entries.append({"type": "file", "path": name, "size": file.stat().st_size, "oid": oid})
         if folder and not entries:
             return self.refuse("EntryNotFound")
         self.reply_json(entries)
@@ -100,7 +100,8 @@ class HubHandler(BaseHTTPRequestHandler):
         if not repo.is_dir():
             return self.refuse("RepoNotFound")
         siblings = [{"rfilename": name} for name in repo_files(repo)]
-        self.reply_json({"id": repo_id, "sha": commit_hash(repo), "private": False, "siblings": siblings, "tags": []})
+        facts = {"id": repo_id, "sha": commit_hash(repo), "private": False, "tags": []}
+        self.reply_json({**facts, "siblings": siblings})
 
     def send_file(self, repo_id: str, revision: str, name: str):
         repo = self.server.root / repo_id

@@ -18,13 +18,14 @@ def captioned(tmp_path) -> tuple[EmbeddingTable, torch.Tensor]:
     """A hundred images with two captions each, written in another order, and their embeddings."""
     embeds = draw_unit_vectors(torch.manual_seed(0), 300, 16)
     table = EmbeddingTable.create(tmp_path / "table", 16, {"kinds": list(KINDS)})
-    rows = [
-        {"key": f"key {number // 3:02}", "row": number // 3, "kind": KINDS[number % 3], "embedding": embedding}
-        for number, embedding in enumerate(embeds)
-    ]
+    rows = []
+    for number, embedding in enumerate(embeds):
+        row = {"key": f"key {number // 3:02}", "row": number // 3}
+        rows.append({**row, "kind": KINDS[number % 3], "embedding": embedding})
     order = torch.randperm(300).tolist()
+    unreadable = {"key": "bad's", "row": 100, "problem": "cut off"}
     table.append([rows[index] for index in order[:100]])
-    table.append([rows[index] for index in order[100:]] + [{"key": "bad's", "row": 100, "problem": "cut off"}])
+    table.append([*(rows[index] for index in order[100:]), unreadable])
     return table, embeds
 
 
