@@ -62,12 +62,12 @@ def parse_args() -> argparse.Namespace:
     add("--model_name_or_path", help="a LoTLIP or CLIP; default: a small one from scratch")
     add("--per_device_train_batch_size", type=int, default=64)
     add("--per_device_eval_batch_size", type=int, default=64)
-    add("--short_loss_weight", type=float, help="of the slot of short captions; default: 1, for scenes 2")
+    add("--short_loss_weight", type=float, help="of the slot of short captions; default: 1, for scenes 1.5")
     add("--long_loss_weight", type=float, default=1.0, help="of each slot of long captions")
     add("--learning_rate", type=float, help="default: 1e-5 for a named model, else 2e-3")
     add("--weight_decay", type=float, default=0.1)
     add("--max_grad_norm", type=float, default=1.0)
-    add("--num_train_epochs", type=int, default=15)
+    add("--num_train_epochs", type=int, default=16)
     add("--max_train_steps", type=int, help="instead of a number of epochs")
     add("--warmup_steps", type=float, default=0.05, help="a number, or below 1 a fraction of all steps")
     add("--decay_steps", type=float, default=0.3, help="of the end, as above; the rate falls")
@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
         args.learning_rate = 1e-5 if args.model_name_or_path else 2e-3
     if args.short_loss_weight is None:
         # The paper's mean over slots is 1. On scenes the long captions' three slots then fill the image tower first.
-        args.short_loss_weight = 2.0 if args.dataset_name is None else 1.0
+        args.short_loss_weight = 1.5 if args.dataset_name is None else 1.0
     if args.overwrite_output_dir and args.resume_from_checkpoint:
         parser.error("--overwrite_output_dir excludes --resume_from_checkpoint: leave out one of them")
     if args.resume_from_checkpoint == "latest":
@@ -323,6 +323,13 @@ def resume(
     return step
 
 
+def skip_batches(loader: DataLoader, num_done: int, accelerator: Accelerator) -> DataLoader:
+    """Returns the batches of an epoch without the first ones, which a resumed run has done."""
+    if num_done <= 0:
+        return loader
+    return accelerator.skip_first_batches(loader, num_done)
+
+
 def evaluate(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -351,8 +358,21 @@ def evaluate(
     )
 
 
-def save(output_dir: Path, model: PreTrainedModel, processor: ProcessorMixin, results: dict[str, float]) -> None:
-    """Saves the model and its processor, as the Auto classes load them, and the results of the last evaluation."""
+def save(
+    output_dir: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    results: dict[str, float],
+) -> None:
+    """
+    Saves what is left of a training.
+
+    Args:
+        output_dir (`Path`): Where it goes.
+        model (`PreTrainedModel`): The trained model, which loads in the Auto classes.
+        processor (`ProcessorMixin`): Its processor.
+        results (`dict[str, float]`): Those of the last evaluation.
+    """
     model.save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
     (output_dir / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -421,7 +441,7 @@ def main() -> None:
         samples.epoch = epoch
         loader.set_epoch(epoch)
         num_done = step - epoch * len(loader)  # not 0 where a checkpoint within the epoch is resumed
-        for batch in accelerator.skip_first_batches(loader, num_done) if num_done > 0 else loader:
+        for batch in skip_batches(loader, num_done, accelerator):
             loss = compute_loss(model, batch, args, accelerator)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)

@@ -150,11 +150,7 @@ class ObjectiveArguments(Arguments):
         for path in self.plugin:  # which may bring the objective
             load_plugin(path)
         super().__post_init__()
-        for name in ("short_loss_weight", "long_loss_weight"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"--{name} must be a number from 0 on, got {getattr(self, name)}.")
-        if self.short_loss_weight == 0 and self.long_loss_weight == 0:
-            raise ValueError("--short_loss_weight 0 and --long_loss_weight 0 leave no loss: raise one of them.")
+        self.check_weights()
         objective = OBJECTIVES[self.objective]
         objective.read_options(self.objective_options)  # says at once what is wrong
         if self.short_captions is None:
@@ -165,6 +161,14 @@ class ObjectiveArguments(Arguments):
             raise ValueError("--distill_weight is for short captions, too: leave out --short_captions none.")
         if self.keep_duplicate_negatives and self.short_captions == "none":
             raise ValueError("--keep_duplicate_negatives has no effect with --short_captions none: leave it out.")
+
+    def check_weights(self) -> None:
+        """Raises a `ValueError` for weights of slots that are no numbers, or leave no loss."""
+        for name in ("short_loss_weight", "long_loss_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"--{name} must be a number from 0 on, got {getattr(self, name)}.")
+        if self.short_loss_weight == 0 and self.long_loss_weight == 0:
+            raise ValueError("--short_loss_weight 0 and --long_loss_weight 0 leave no loss: raise one of them.")
 
 
 @dataclass
@@ -187,8 +191,21 @@ class OptimizationArguments(Arguments):
     )
     lr_scheduler_type: str = compared(
         "cosine",
-        "How the learning rate falls after the warm-up.",
-        choices=("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
+        "How the learning rate falls after the warm-up. warmup_stable_decay: it stays, then falls.",
+        choices=(
+            "linear",
+            "cosine",
+            "cosine_with_restarts",
+            "polynomial",
+            "constant",
+            "constant_with_warmup",
+            "warmup_stable_decay",
+        ),
+    )
+    decay_steps: float = compared(
+        0.3,
+        "With warmup_stable_decay: the last steps, in which the rate falls; below 1, their fraction of all.",
+        least=0,
     )
     warmup_steps: float = compared(0.1, "Steps of a rising learning rate; below 1, their share of all.", least=0)
     num_train_epochs: int = argument(10, "Passes over the training data.", least=1, excludes=("max_train_steps",))
@@ -206,6 +223,10 @@ class OptimizationArguments(Arguments):
         self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
         if self.lr_scheduler_type == "constant":
             refuse_given(self, ("warmup_steps",), "has no effect with --lr_scheduler_type constant: leave it out.")
+        if self.lr_scheduler_type != "warmup_stable_decay":
+            refuse_given(
+                self, ("decay_steps",), "has no effect without --lr_scheduler_type warmup_stable_decay: leave it out."
+            )
 
 
 @dataclass(kw_only=True)

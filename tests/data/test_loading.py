@@ -16,7 +16,13 @@ from pyarrow import parquet
 
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.images import UnreadableImageError, undecoded
-from modeling_lotlip.data.loading import compute_fingerprint, count_shared_rows, load_split, split_by_process
+from modeling_lotlip.data.loading import (
+    compute_fingerprint,
+    count_shared_rows,
+    load_slices,
+    load_split,
+    split_by_process,
+)
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_key
 from modeling_lotlip.data.scenes import make_scene
@@ -241,9 +247,9 @@ def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
         assert read_numbers(replace(source, split_seed=4), "train") != whole
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before, "nothing is written there"
     assert read_numbers(built, "train[:10%]+train[90%:]") == whole[:4] + whole[-4:]
-    rows = load_split(built, "train[:80%]+train[36:]", with_images=False)
+    _, rows = load_slices(built, "train[:80%]+train[36:]", with_images=False)
     for split, max_rows, num_shared in (("train[70%:]", None, 8), ("test[80%:]", None, 4), ("train[:50%]", 3, 3)):
-        others = load_split(built, split, max_rows, with_images=False)
+        _, others = load_slices(built, split, max_rows, with_images=False)
         assert count_shared_rows(rows, others) == num_shared, split
     with pytest.raises(ValueError, match=r"'train\[40:\]' is empty: there are 40 rows"):
         read_numbers(built, "train[40:]")
