@@ -31,32 +31,35 @@ def make_image_file() -> ImageFile:
     return ImageFile(digest, None, digest, content, None, "Describe")
 
 
+# What a server answers for some images, one answer after the other, and which of these end in a failure
+FAULTS = {
+    "0.png": [(500, {"error": "it hurts"}), (503, b"busy")],
+    "1.png": [(429, {"error": "too fast"}, "2")],
+    "2.png": ["stall"],
+    "3.png": ["hang up"],
+    "4.png": [(200, b"<html>Welcome</html>")],
+    "5.png": [(200, {"choices": []})],
+    "6.png": [(400, {"error": {"message": "this picture is too large"}})],
+    "7.png": [(200, {"choices": [{"message": {"content": None}}]})],
+    "8.png": [(200, b"{")],
+    # for 2 seconds, a byte every 0.04
+    "9.png": [(200, {"choices": [{"message": {"content": "x"}}]}, None, 0.04)],
+}
+LASTING = {
+    "4.png": "no chat completion",
+    "5.png": "no chat completion",
+    "6.png": "this picture is too large",
+    "7.png": "has no text",
+    "8.png": "the server failed",
+    "broken.png": "the image cannot be read",
+}
+
+
 def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     folder = save_images(tmp_path / "mine", load_scenes(10, seed=23)["image"])
     digests = hash_photos(folder)
     (folder / "broken.png").write_bytes(b"nothing")
-    faults = {
-        "0.png": [(500, {"error": "it hurts"}), (503, b"busy")],
-        "1.png": [(429, {"error": "too fast"}, "2")],
-        "2.png": ["stall"],
-        "3.png": ["hang up"],
-        "4.png": [(200, b"<html>Welcome</html>")],
-        "5.png": [(200, {"choices": []})],
-        "6.png": [(400, {"error": {"message": "this picture is too large"}})],
-        "7.png": [(200, {"choices": [{"message": {"content": None}}]})],
-        "8.png": [(200, b"{")],
-        # for 2 seconds, a byte every 0.04
-        "9.png": [(200, {"choices": [{"message": {"content": "x"}}]}, None, 0.04)],
-    }
-    lasting = {
-        "4.png": "no chat completion",
-        "5.png": "no chat completion",
-        "6.png": "this picture is too large",
-        "7.png": "has no text",
-        "8.png": "the server failed",
-        "broken.png": "the image cannot be read",
-    }
     options = {
         **of_folder(folder),
         "prompt": ["Describe"],
@@ -64,14 +67,14 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
         "timeout": 1,
         "max_retries": 3,
     }
-    with serve({digests[name]: answers for name, answers in faults.items()}) as server:
+    with serve({digests[name]: list(answers) for name, answers in FAULTS.items()}) as server:
         records = caption("out", "their-model", endpoint=server.url, **options)
     rows = {row["key"]: row for row in records}
     assert server.most_at_work == 3
-    assert {name for name, row in rows.items() if row["error"]} == lasting.keys()
+    assert {name for name, row in rows.items() if row["error"]} == LASTING.keys()
     for name, row in rows.items():
-        if name in lasting:
-            assert lasting[name] in row["error"]
+        if name in LASTING:
+            assert LASTING[name] in row["error"]
             assert row["caption"] is None
         else:  # the very file was sent
             assert row["caption"] == f"{digests[name]} of Describe"
@@ -89,7 +92,7 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
         records = caption("out", "their-model", endpoint=server.url, **options, retry_failed=True)
     rows = {row["key"]: row for row in records}
     sent = {digest for digest, *_ in server.requests}
-    assert sent == {digests[name] for name in lasting.keys() - {"broken.png"}}
+    assert sent == {digests[name] for name in LASTING.keys() - {"broken.png"}}
     assert len(rows) == 11
     assert [name for name, row in rows.items() if row["error"]] == ["broken.png"]
 
