@@ -286,15 +286,18 @@ def test_a_command_takes_the_released_checkpoint_where_none_is_named(hub, conver
 
 def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert lotlip.main(["convert", WITH_CONFIG]) == 0
+    status = lotlip.main(["convert", WITH_CONFIG])
+    assert status == 0
     printed = capsys.readouterr().out
     assert re.fullmatch(r"Wrote with-config \(settings of \S+/open_clip_config.json\)\n", printed)
     # a file takes the configuration beside it, and says so
     checkpoint = repositories / WITH_CONFIG / "model.pt"
-    assert lotlip.main(["convert", str(checkpoint), "mine"]) == 0
+    status = lotlip.main(["convert", str(checkpoint), "mine"])
+    assert status == 0
     settings = checkpoint.with_name("open_clip_config.json")
     assert capsys.readouterr().out == f"Wrote mine (settings of {settings})\n"
-    assert lotlip.main(["convert", str(checkpoint)]) == 0  # by default the folder is named as the file
+    status = lotlip.main(["convert", str(checkpoint)])  # by default the folder is named as the file
+    assert status == 0
     for folder in ("with-config", "mine", "model"):
         for file in Path(folder).iterdir():
             if file.name != "README.md":
@@ -302,7 +305,8 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
                 assert file.read_bytes() == expected.read_bytes(), file
     assert AutoModel.from_pretrained("mine").config.text_config.num_attention_heads == 4
     assert len(AutoProcessor.from_pretrained("mine").tokenizer) == 30522
-    assert lotlip.main(["convert", "mine", "--to_original", "back.pt"]) == 0
+    status = lotlip.main(["convert", "mine", "--to_original", "back.pt"])
+    assert status == 0
     assert_equal(torch.load("back.pt"), torch.load(repositories / WITH_CONFIG / "model.pt"))
 
     assert "is not an empty folder" in read_error(capsys, "convert", WITH_CONFIG)

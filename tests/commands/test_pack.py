@@ -154,14 +154,17 @@ def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, 
     shards = photos.parent / "shards"
     shutil.rmtree(shards)
     monkeypatch.setattr("modeling_lotlip.data.shards.write_tar", stop)
-    assert lotlip.main([*command_line(photos), "--shard_size", "2"]) == 130
+    status = lotlip.main([*command_line(photos), "--shard_size", "2"])
+    assert status == 130
     assert [path.name for path in shards.glob("*.tar*")] == ["00000.tar"]
     source = SourceArguments("webdataset", data_files=[str(shards / "*.tar")], image_column="jpg")
     load_split(source, "train")
     assert f"{shards} is not complete" in caplog.text
     monkeypatch.undo()
     with pytest.raises(KeyboardInterrupt), OutputFolder(shards, content="shards"):
-        assert lotlip.main(command_line(photos)) == 2, "two at once"
+        status = lotlip.main(command_line(photos))
+        assert status == 2, "two at once"
         (shards / "99999.tar").touch()
         raise KeyboardInterrupt
-    assert pack(photos, "--shard_size", 1) == expected
+    anew = pack(photos, "--shard_size", 1)
+    assert anew == expected

@@ -22,7 +22,8 @@ def run(monkeypatch, capsys):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
     def run(*argv: object) -> str:
-        assert lotlip.main(list(map(str, argv))) == 0
+        status = lotlip.main(list(map(str, argv)))
+        assert status == 0
         return capsys.readouterr().out
 
     return run
@@ -44,7 +45,8 @@ def test_filter_prints_what_became_of_the_captions(run, tmp_path):
     assert "| announcement | 0 | 0 | 0 | 9 |" in lines
     assert "| duplicate | 6 | 0 | 0 | 0 |" in lines
     assert "| of_the_past | 0 | 0 | 1 | 0 |" in lines
-    assert run(*argv, "--min_words", 100).endswith("No caption is kept: there is nothing to train on.\n")
+    printed = run(*argv, "--min_words", 100)
+    assert printed.endswith("No caption is kept: there is nothing to train on.\n")
 
 
 def test_filter_tells_captions_that_were_not_compared(run, tmp_path, model_dir):
@@ -54,9 +56,11 @@ def test_filter_tells_captions_that_were_not_compared(run, tmp_path, model_dir):
     argv = ["filter", "--captions", tmp_path / "captions.parquet", "--output_dir", tmp_path / "out"]
     argv += ["--dual_encoder", model_dir, "--dataset_name", tmp_path / "scenes", "--without_rules", "all"]
     told = "7 captions were not compared with an image, and are kept; `--reject_unmeasured` rejects them."
-    assert run(*argv).splitlines()[-1] == told
+    printed = run(*argv)
+    assert printed.splitlines()[-1] == told
     argv += ["--min_image_text_similarity", -1, "--reject_unmeasured"]
-    assert run(*argv).splitlines()[-1] == "7 captions were not compared with an image, and are rejected."
+    last_line = run(*argv).splitlines()[-1]
+    assert last_line == "7 captions were not compared with an image, and are rejected."
 
 
 def test_sensitivity_writes_and_prints_tables(model_dir, tmp_path, run):

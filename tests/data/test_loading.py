@@ -422,7 +422,8 @@ def test_a_bad_row_leaves_the_others_as_they_are(tmp_path, caplog, bad, position
         assert unreadable == []
     else:
         assert unreadable == [position]
-    assert captions.pop(position, []) == []
+    of_bad_row = captions.pop(position, [])
+    assert of_bad_row == []
     assert list(captions.values()) == [[row["caption"]] for row in good]
     is_named = f"The captions of row {position} are left out" in caplog.text
     assert is_named == ("caption that is" in bad)

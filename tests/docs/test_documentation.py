@@ -100,7 +100,8 @@ def run_command(monkeypatch, command: str) -> None:
     monkeypatch.setitem(CAPTIONERS, "llava", "local/llava")
     if name == "lotlip":
         monkeypatch.setenv("LOTLIP_DEBUG", "1")
-        assert lotlip.main(arguments) == 0
+        status = lotlip.main(arguments)
+        assert status == 0
     elif is_ablation:
         run_small_ablation(monkeypatch)
     elif name.endswith(".py"):

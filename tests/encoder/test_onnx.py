@@ -37,7 +37,8 @@ def exported(model_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     argv = to_argv("export", model=model_dir, output_dir=folder)
     with redirect_stdout(io.StringIO()) as output:
-        assert lotlip.main([*argv, "--dtype", "fp32", "float32", "fp16", "q8"]) == 0
+        status = lotlip.main([*argv, "--dtype", "fp32", "float32", "fp16", "q8"])
+        assert status == 0
     (folder / "table.md").write_text(output.getvalue())
     return folder
 

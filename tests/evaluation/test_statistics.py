@@ -86,7 +86,8 @@ def run(tmp_path, capsys):
 
     def run(*arguments) -> dict:
         output = tmp_path / "out" / "statistics.json"
-        assert lotlip.main(["statistics", *map(str, arguments), "--output_file", str(output)]) == 0
+        status = lotlip.main(["statistics", *map(str, arguments), "--output_file", str(output)])
+        assert status == 0
         return json.loads(output.read_text())
 
     return run

@@ -52,7 +52,8 @@ def embed(model_dir, data_dir, tmp_path):
     """Runs the command in this process, and returns its output folder."""
 
     def run(name: str, *options: object) -> Path:
-        assert lotlip.main(arguments(model_dir, data_dir, tmp_path / name, *options)) == 0
+        status = lotlip.main(arguments(model_dir, data_dir, tmp_path / name, *options))
+        assert status == 0
         return tmp_path / name
 
     return run

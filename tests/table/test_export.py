@@ -42,7 +42,8 @@ def read_npz(path: Path) -> dict[str, list]:
 def test_export_is_in_the_order_of_the_data(captioned, tmp_path, monkeypatch, name, read):
     table, embeds = captioned
     monkeypatch.chdir(tmp_path)
-    assert export_embeddings(table, Path(name)) == 300
+    num_exported = export_embeddings(table, Path(name))
+    assert num_exported == 300
     values = read(tmp_path / name)
     assert values["key"] == [f"key {number // 3:02}" for number in range(300)]
     assert values["kind"] == [*KINDS] * 100
