@@ -450,7 +450,7 @@ def measure_similarities(
     dataset, names = undecoded(dataset, source.image_column), get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is no column of the data set, which has {names}: name the one whose values "
+            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose values "
             "stand in `--file_key_column` of `--captions`."
         )
     column, counts = columns.caption_column, Counter()
