@@ -72,7 +72,7 @@ def main() -> None:
     """Writes README, pages and citation anew."""
     address = read_address()
     version = read_version()
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         page.write_text(fill(page.read_text(encoding="utf-8"), address, version), encoding="utf-8")
     citation = ROOT / "CITATION.cff"
     citation.write_text(fill_citation(citation.read_text(encoding="utf-8"), address), encoding="utf-8")

@@ -173,7 +173,7 @@ def fill(text: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         before = page.read_text(encoding="utf-8")
         after = fill(before, ROOT / "docs" / "measured")
         if after != before:

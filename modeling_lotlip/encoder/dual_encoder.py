@@ -123,8 +123,10 @@ class DualEncoder:
                 The precision: `"float32"`, `"float16"`, `"bfloat16"` or `"int8"`.
             device (`str`, *optional*):
                 Such as `"cpu"` or `"cuda:0"`. Default: an accelerator if there is one.
-            max_length, truncate_dim (`int`, *optional*):
-                See [`DualEncoder`].
+            max_length (`int`, *optional*):
+                Truncate texts at this many tokens, special ones included. Default: the limit of the model.
+            truncate_dim (`int`, *optional*):
+                Keep the first numbers of an embedding, of a model that was trained for it.
             revision (`str`, *optional*):
                 A branch, tag or commit on the Hub.
             trust_remote_code (`bool`, *optional*, defaults to `False`):
