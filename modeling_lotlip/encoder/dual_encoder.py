@@ -234,7 +234,7 @@ class DualEncoder:
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.tokenize`] gives, `input_ids` of shape `(texts, length)`.
+                What `Preprocessing.tokenize` gives, `input_ids` of shape `(texts, length)`.
             is_long (`bool`, *optional*, defaults to `False`):
                 Whether they are long captions, which some models embed in another way.
 
@@ -252,7 +252,7 @@ class DualEncoder:
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.prepare_images`] gives, such as `pixel_values` of shape
+                What `Preprocessing.prepare_images` gives, such as `pixel_values` of shape
                 `(images, channels, height, width)`.
 
         Returns:
