@@ -62,12 +62,12 @@ def parse_args() -> argparse.Namespace:
     add("--model_name_or_path", help="a LoTLIP or CLIP; default: a small one from scratch")
     add("--per_device_train_batch_size", type=int, default=64)
     add("--per_device_eval_batch_size", type=int, default=64)
-    add("--short_loss_weight", type=float, help="of the slot of short captions; default: 1, for scenes 2")
+    add("--short_loss_weight", type=float, help="of the slot of short captions; default: 1, for scenes 1.5")
     add("--long_loss_weight", type=float, default=1.0, help="of each slot of long captions")
     add("--learning_rate", type=float, help="default: 1e-5 for a named model, else 2e-3")
     add("--weight_decay", type=float, default=0.1)
     add("--max_grad_norm", type=float, default=1.0)
-    add("--num_train_epochs", type=int, default=15)
+    add("--num_train_epochs", type=int, default=16)
     add("--max_train_steps", type=int, help="instead of a number of epochs")
     add("--warmup_steps", type=float, default=0.05, help="a number, or below 1 a fraction of all steps")
     add("--decay_steps", type=float, default=0.3, help="of the end, as above; the rate falls")
@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
         args.learning_rate = 1e-5 if args.model_name_or_path else 2e-3
     if args.short_loss_weight is None:
         # The paper's mean over slots is 1. On scenes the long captions' three slots then fill the image tower first.
-        args.short_loss_weight = 2.0 if args.dataset_name is None else 1.0
+        args.short_loss_weight = 1.5 if args.dataset_name is None else 1.0
     if args.overwrite_output_dir and args.resume_from_checkpoint:
         parser.error("--overwrite_output_dir excludes --resume_from_checkpoint: leave out one of them")
     if args.resume_from_checkpoint == "latest":

@@ -16,7 +16,8 @@ from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.samples import BatchSampler, CaptionedImages
+from modeling_lotlip.training.order import BatchSampler
+from modeling_lotlip.training.samples import CaptionedImages
 
 
 def at_least(num_examples: int) -> settings:

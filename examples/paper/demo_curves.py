@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import write_json
 
 
@@ -53,7 +54,11 @@ def train(folder: Path, seed: int, args: argparse.Namespace) -> dict:
     command = [sys.executable, str(EXAMPLE), "--output_dir", str(folder), "--overwrite_output_dir"]
     command += ["--seed", str(seed), "--eval_steps", str(args.eval_steps), *args.example_arguments]
     time_before = os.times()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise ValueError(
+            f"The run with --seed {seed} ended with exit status {done.returncode}: see its message above."
+        )
     time_after = os.times()
     curve = []
     for step, results in EVALUATION.findall(done.stdout):
@@ -115,4 +120,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error("demo_curves.py"):
+        main()

@@ -26,6 +26,7 @@ from ..utils.terminal import progress_bar
 from .arguments import InferenceArguments, LoadingArguments
 from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
+from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
 from .hashes import hash_processor, hash_weights
 from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
@@ -453,18 +454,27 @@ class DualEncoder:
         return torch.nn.functional.normalize(embeds, dim=-1)
 
     @property
+    def scored_model(self) -> torch.nn.Module:
+        """The module whose `logit_scale`, `logit_bias` or `temperature` were trained with the embeddings."""
+        return self.model
+
+    @property
     def is_sigmoid(self) -> bool:
         """Whether the model was trained with a sigmoid for every pair, and has a bias."""
-        return getattr(self.model, "logit_bias", None) is not None
+        return getattr(self.scored_model, "logit_bias", None) is not None
 
     def scale_similarities(self, similarities: torch.Tensor) -> torch.Tensor:
-        """Returns cosine similarities of any shape as the logits that the model was trained on."""
-        if getattr(self.model, "temperature", None) is not None:  # ALIGN, TIPSv2
-            return similarities / self.model.temperature.detach().float().cpu()
-        scale = getattr(self.model, "logit_scale", None)
-        logits = similarities if scale is None else similarities * scale.detach().float().cpu().exp()
+        """
+        Returns cosine similarities of any shape as the logits that the model was trained on; as they are, if it has
+        neither a scale nor a temperature.
+        """
+        temperature = find_temperature(self.scored_model)
+        logits = similarities
+        if temperature is not None:
+            parameter = getattr(self.scored_model, temperature.name)
+            logits = similarities * temperature.scale(parameter.detach().float().cpu())
         if self.is_sigmoid:
-            logits = logits + self.model.logit_bias.detach().float().cpu()
+            logits = logits + self.scored_model.logit_bias.detach().float().cpu()
         return logits
 
     def check_single_embeddings(self) -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multimodal models of the sentence-transformers library as [`DualEncoder`]s: its CLIP modules, Qwen3-VL-Embedding."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from .arguments import LoadingArguments
 from .backends import Backend
 from .dual_encoder import DualEncoder
 from .families import UNKNOWN_FAMILY
-from .hashes import hash_weights
+from .hashes import hash_processor, hash_weights
 from .preprocessing import Preprocessing, TokenizedTexts
 
 
@@ -154,9 +155,17 @@ class SentenceTransformerEncoder(DualEncoder):
     def revision(self) -> str | None:
         return None
 
+    @property
+    def scored_model(self) -> torch.nn.Module:
+        return getattr(self.model[0], "model", self.model)
+
     @cached_property
     def hashes(self) -> dict[str, str]:
-        return {"weights": hash_weights(self.model), "processor": repr(self.model)}
+        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
+        processor = getattr(self.model[0], "processor", None)
+        if processor is None:
+            return {"weights": hash_weights(self.model), "processor": modules}
+        return {"weights": hash_weights(self.model), "processor": f"{hash_processor(processor)} {modules}"}
 
     def describe(self) -> dict[str, str | int | None]:
         return {

@@ -150,11 +150,7 @@ class ObjectiveArguments(Arguments):
         for path in self.plugin:  # which may bring the objective
             load_plugin(path)
         super().__post_init__()
-        for name in ("short_loss_weight", "long_loss_weight"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"--{name} must be a number from 0 on, got {getattr(self, name)}.")
-        if self.short_loss_weight == 0 and self.long_loss_weight == 0:
-            raise ValueError("--short_loss_weight 0 and --long_loss_weight 0 leave no loss: raise one of them.")
+        self.check_weights()
         objective = OBJECTIVES[self.objective]
         objective.read_options(self.objective_options)  # says at once what is wrong
         if self.short_captions is None:
@@ -165,6 +161,14 @@ class ObjectiveArguments(Arguments):
             raise ValueError("--distill_weight is for short captions, too: leave out --short_captions none.")
         if self.keep_duplicate_negatives and self.short_captions == "none":
             raise ValueError("--keep_duplicate_negatives has no effect with --short_captions none: leave it out.")
+
+    def check_weights(self) -> None:
+        """Raises a `ValueError` for weights of slots that are no numbers, or leave no loss."""
+        for name in ("short_loss_weight", "long_loss_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"--{name} must be a number from 0 on, got {getattr(self, name)}.")
+        if self.short_loss_weight == 0 and self.long_loss_weight == 0:
+            raise ValueError("--short_loss_weight 0 and --long_loss_weight 0 leave no loss: raise one of them.")
 
 
 @dataclass

@@ -21,15 +21,13 @@ def load_plugin(path: str | Path) -> ModuleType:
         raise ValueError(f"--plugin {path} is no Python file: name a file that ends in .py.")
     if not name.isidentifier():
         raise ValueError(f"--plugin {path} cannot be imported: rename it, to letters, digits and underscores.")
-    loaded = sys.modules.get(name)
-    if loaded is not None and Path(getattr(loaded, "__file__", None) or "").absolute() == path:
-        return loaded
-    if loaded is not None or importlib.util.find_spec(name) is not None:
-        raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
+    importlib.invalidate_caches()
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)
-    importlib.invalidate_caches()
+    found = importlib.util.find_spec(name)  # the module that has the name, loaded or not
+    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
+        raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
     try:
         return importlib.import_module(name)
     except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:

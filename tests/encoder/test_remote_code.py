@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
+from transformers import (
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPProcessor,
+    CLIPTokenizer,
+    GemmaTokenizer,
+    Siglip2ImageProcessor,
+)
 
 import lotlip
 from modeling_lotlip.encoder.arguments import LoadingArguments
@@ -16,16 +23,21 @@ from modeling_lotlip.encoder.dual_encoder import load_encoder
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import (
+    CROP,
     IMAGES,
     LONG,
     SHORT,
+    VISION,
     brute_force,
     flatten,
     siglip2_tokenizer,
+    text_tower,
+    trained,
     xlm_roberta_tokenizer,
 )
 from tests.helpers.remote_code.modeling_clip import JinaCLIPConfig, JinaCLIPModel
 from tests.helpers.remote_code.modeling_fgclip2 import Fgclip2Config, Fgclip2Model
+from tests.helpers.remote_code.modeling_longclip import LongCLIPConfig, LongCLIPModel
 
 
 CODE = Path(remote_code.__file__).parent
@@ -69,6 +81,26 @@ def jina(tmp_path_factory):
     return folder, save(folder, JinaCLIPModel(config), "modeling_clip", auto_map)
 
 
+@pytest.fixture(scope="module")
+def longclip(tmp_path_factory):
+    """A table of 248 positions, and a tokenizer that says 77."""
+    folder = tmp_path_factory.mktemp("longclip")
+    tokenizer = trained(CLIPTokenizer(), model_max_length=77)
+    CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer).save_pretrained(folder)
+    text = text_tower(tokenizer, max_position_embeddings=248)
+    config = LongCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)
+    auto_map = {"AutoConfig": "LongCLIPConfig", "AutoModel": "LongCLIPModel"}
+    return folder, save(folder, LongCLIPModel(config), "modeling_longclip", auto_map)
+
+
+@torch.no_grad()
+def by_hand_longclip(folder, model, texts, images):
+    processor = CLIPProcessor.from_pretrained(folder)
+    options = {"padding": True, "truncation": True, "max_length": 248, "return_tensors": "pt"}
+    outputs = model(**processor(text=texts, images=images, **options))
+    return outputs.text_embeds, outputs.image_embeds
+
+
 @torch.no_grad()
 def by_hand_fgclip2(folder, model, texts, images):
     """As its model card has it: lower case, 64 tokens or 196, and patches by the size of the image."""
@@ -97,7 +129,10 @@ def by_hand_jina(folder, model, texts, images):
     return model.get_text_features(tokens["input_ids"]), model.get_image_features(pixels)
 
 
-@pytest.mark.parametrize("name, limit, by_hand", [("fgclip2", 196, by_hand_fgclip2), ("jina", 100, by_hand_jina)])
+@pytest.mark.parametrize(
+    "name, limit, by_hand",
+    [("fgclip2", 196, by_hand_fgclip2), ("jina", 100, by_hand_jina), ("longclip", 248, by_hand_longclip)],
+)
 def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_dir, tmp_path):
     folder, model = request.getfixturevalue(name)
     arguments = ("--model_name_or_path", folder, "--trust_remote_code", "--dataset_name", noise_dir)

@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training.dual_encoder import MAX_LOGIT_SCALE
+from modeling_lotlip.encoder.contract import MAX_LOGIT_SCALE
 
 
 @pytest.fixture

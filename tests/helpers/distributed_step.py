@@ -57,7 +57,9 @@ def build_data():
     dataset = load_scenes(NUM_SAMPLES, seed=5)
     captions = list(dataset["caption"])
     long_captions = list(dataset["long_captions"])
-    captions[1], captions[2], captions[7] = None, captions[3], captions[8]
+    captions[1] = None
+    captions[2] = captions[3]
+    captions[7] = captions[8]
     captions[5] = "a photo of a very long and very red boat"
     long_captions[4] = []
     long_captions[9] = None

@@ -154,14 +154,25 @@ def build_vit_bert():
     return model, VisionTextDualEncoderProcessor(ViTImageProcessor(size=SIZE), tokenizer)
 
 
+def build_tipsv2():
+    from transformers import Tipsv2ImageProcessor, Tipsv2Processor, Tipsv2Tokenizer  # not in the oldest transformers
+
+    tokenizer = trained(Tipsv2Tokenizer())
+    text = {**TOWER, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    model = new_model("tipsv2", text_config=text, vision_config=vision)
+    return model, Tipsv2Processor(Tipsv2ImageProcessor(size={"height": 28, "width": 28}), tokenizer)
+
+
 @dataclasses.dataclass
 class Family:
-    """How a family is built, and called by its documentation."""
+    """How a family is built, and called by its documentation; whether a text of it ends in a special token."""
 
     build: callable
     limit: int
     num_positions: int
     text_kwargs: dict = dataclasses.field(default_factory=lambda: {"padding": True, "truncation": True})
+    has_end_token: bool = True
 
 
 PADDED = {"padding": "max_length", "truncation": True}
@@ -182,6 +193,7 @@ FAMILIES = {
         partial(build_siglip2, model_input_names=["input_ids", "attention_mask"]), 64, 64, PADDED
     ),
     "align": Family(build_align, 64, 512, PADDED),
+    "tipsv2": Family(build_tipsv2, 64, 64, PADDED, has_end_token=False),
     "chinese_clip": Family(build_chinese_clip, 52, 512),
     "altclip": Family(build_altclip, 40, 40),
     "vit_bert": Family(build_vit_bert, 40, 40),

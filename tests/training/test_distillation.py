@@ -50,16 +50,19 @@ def test_the_teacher_embeds_what_the_start_model_does(make_accelerator, image_si
         torch.testing.assert_close(embeds["images"], images)
 
 
-@pytest.mark.parametrize("family, is_frozen", [("clip", False), ("siglip2", True)])
-def test_short_captions_stay_where_the_start_model_has_them(
-    train, family_folders, noise_dir, tmp_path, family, is_frozen
-):
-    """Also where the model reads longer texts than the start model; resumed bit by bit."""
+@pytest.mark.parametrize("family", ["clip", "siglip2"])
+def test_short_captions_stay_where_the_start_model_has_them(train, family_folders, noise_dir, family):
+    """
+    Also where the model reads longer texts than the start model; resumed bit by bit. SigLIP 2, whose image tower is
+    frozen here, pads short captions further than before: they do not start where they were.
+    """
+    is_frozen = family == "siglip2"
     start = family_folders(family)
     options = {"config_name": None, "model_name_or_path": start, "max_length": 90, "learning_rate": 1e-3}
     options |= {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train", "max_train_steps": 6}
     options |= {"per_device_train_batch_size": 9, "logging_steps": 1, "checkpointing_steps": 3}
-    options |= {"freeze_vision_model": True} if is_frozen else {"no_freeze_vision_model": True, "min_crop_scale": 1}
+    options["freeze_vision_model" if is_frozen else "no_freeze_vision_model"] = True
+    options["min_crop_scale"] = 1
     texts = flatten(SHORT)[0]
     before = load_encoder(str(start)).encode_text(texts, convert_to_tensor=True)
     moved = {}
@@ -69,8 +72,9 @@ def test_short_captions_stay_where_the_start_model_has_them(
         moved[weight] = (after - before).square().sum(dim=-1).mean().item()
     assert moved[100.0] < 0.3 * moved[0.0]
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    assert rows[0]["loss_distill"] == pytest.approx(0, abs=1e-5), "it starts there"
-    assert rows[0]["loss"] == pytest.approx((rows[0]["loss_short"] + rows[0]["loss_long"]) / 2, rel=1e-2)
+    assert (rows[0]["loss_distill"] < 1e-5) == (family == "clip")
+    of_captions = (rows[0]["loss_short"] + rows[0]["loss_long"]) / 2
+    assert rows[0]["loss"] == pytest.approx(of_captions + 100 * rows[0]["loss_distill"], rel=1e-3)
     again = train("again", **options, distill_weight=100.0, resume_from_checkpoint=folder / "checkpoint-3")
     assert_same_weights(again, folder)
 

@@ -139,8 +139,8 @@ def test_too_many_bad_samples_end_the_run(num_good, num_bad, num_samples, is_ref
     if not is_refused:
         counts.check(0.1, num_samples)
         return
-    message = f"More samples are bad than `--max_bad_fraction 0.1` allows.* {num_bad}, unreadable image .*'row 3'"
-    with pytest.raises(ValueError, match=message):
+    expected = f"More samples are bad than `--max_bad_fraction 0.1` allows.* {num_bad}, unreadable image .*'row 3'"
+    with pytest.raises(ValueError, match=expected):
         counts.check(0.1, num_samples)
 
 

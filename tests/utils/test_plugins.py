@@ -32,6 +32,13 @@ def test_a_plugin_is_imported_once_by_its_name(write):
     assert sys.modules["plugin_a"].number == first.number
 
 
+def test_a_plugin_in_a_folder_that_is_imported_from_is_itself(write, monkeypatch):
+    path = write("plugin_e", "value = 1")
+    monkeypatch.syspath_prepend(path.parent)
+    monkeypatch.chdir(path.parent)
+    assert load_plugin("plugin_e.py").value == 1
+
+
 @pytest.mark.parametrize(
     "name, source, message",
     [

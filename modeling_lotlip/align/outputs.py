@@ -1,0 +1,171 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What `lotlip align` writes: the model whole, with its code, its card and its results."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors import SafetensorError
+from transformers import ProcessorMixin
+from transformers.utils import CONFIG_NAME
+
+from ..hub import SENTENCE_TRANSFORMERS_FILES
+from ..modeling_aligned_lotlip import LotlipAlignedModel
+from ..utils.files import write_json, write_text
+from .arguments import AlignArguments
+from .features import Features
+from .heads import TrainedHeads
+from .towers import ImageTower, TextTower
+
+
+RESULTS_FILE = "eval_results.json"
+TEMPLATE = Path(__file__).parent / "model_card.md"
+UNKNOWN_LICENSE = "not known"
+
+
+def check_output_dir(args: AlignArguments) -> None:
+    """Raises a `ValueError` for a folder that holds a model already, or one that the run reads."""
+    holds_model = (args.output_dir / CONFIG_NAME).exists()
+    for name in ("text_model_name_or_path", "vision_model_name_or_path", "dataset_name", "data_dir"):
+        value = getattr(args, name)
+        if value is not None and Path(value).resolve() == args.output_dir.resolve():
+            raise ValueError(f"`--output_dir {args.output_dir}` is what `--{name}` reads: name another folder.")
+    if holds_model and not args.overwrite_output_dir:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds a model: name another folder, or add `--overwrite_output_dir`."
+        )
+
+
+def public_name(name: str) -> str:
+    """Returns a Hub id as it is, and of a folder its name, without the folders of this machine."""
+    if Path(name).exists():
+        return Path(name).resolve().name
+    return name
+
+
+def describe_run(args: AlignArguments, features: Features, trained: TrainedHeads) -> dict[str, object]:
+    """Returns the settings of a run and what it counted, for the card."""
+    settings = {
+        "head": args.head,
+        "keep": args.keep,
+        "captions": " ".join(args.captions),
+        "text_pooling": args.text_pooling,
+        "image_pooling": args.image_pooling,
+        "max_length": args.max_length,
+        "train_split": args.train_split,
+        "num_train_epochs": trained.num_epochs,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "learning_rate": args.learning_rate,
+        "weight_decay": args.weight_decay,
+        "seed": args.seed,
+        "images": len(features.images),
+    }
+    settings |= features.counts
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def write_card(
+    folder: Path,
+    args: AlignArguments,
+    towers: tuple[TextTower, ImageTower],
+    settings: dict[str, object],
+    results: dict[str, float],
+) -> None:
+    """
+    Writes the model card of a folder.
+
+    Args:
+        folder (`Path`): The folder of the model.
+        args ([`AlignArguments`]): What was asked for.
+        towers (`tuple[TextTower, ImageTower]`): The two towers.
+        settings (`dict[str, object]`): What [`describe_run`] gives.
+        results (`dict[str, float]`): The results on `eval_split`.
+    """
+    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
+    if args.dataset_name == "imagefolder" and args.data_dir is not None:
+        dataset = public_name(args.data_dir)
+    measured = [
+        EvalResult(
+            task_type="image-text-retrieval",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split=args.eval_split,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in results.items()
+        if "num_" not in name
+    ]
+    title = args.output_dir.resolve().name
+    rows = []
+    for role, tower in zip(("texts", "images"), towers):
+        rows.append((role, public_name(tower.name), tower.license or UNKNOWN_LICENSE))
+    card = ModelCard.from_template(
+        ModelCardData(
+            license="other",
+            library_name="transformers",
+            base_model=[tower.name for tower in towers if not Path(tower.name).exists()] or None,
+            pipeline_tag="zero-shot-image-classification",
+            tags=["lotlip", "image-text-retrieval", "long-text", "sentence-transformers"],
+            model_name=title,
+            eval_results=measured or None,
+        ),
+        template_str=TEMPLATE.read_text(encoding="utf-8"),
+        title=title,
+        towers=rows,
+        dataset=dataset,
+        dataset_split=args.eval_split,
+        settings=settings,
+        results=results,
+        keep=args.keep,
+        max_length=towers[0].tokenizer.model_max_length,
+    )
+    write_text(folder / "README.md", card.content)
+
+
+def save_aligned(
+    args: AlignArguments,
+    model: LotlipAlignedModel,
+    processor: ProcessorMixin,
+    towers: tuple[TextTower, ImageTower],
+    settings: dict[str, object],
+    results: dict[str, float],
+) -> None:
+    """
+    Saves a model with all that belongs to it, in place of an earlier one when all files are complete.
+
+    Args:
+        args ([`AlignArguments`]): What was asked for.
+        model ([`LotlipAlignedModel`]): The model.
+        processor (`ProcessorMixin`): Its processor.
+        towers (`tuple[TextTower, ImageTower]`): What it was made from.
+        settings (`dict[str, object]`): What [`describe_run`] gives.
+        results (`dict[str, float]`): The results on `eval_split`.
+
+    Raises:
+        `OSError`: if it cannot be written.
+    """
+    folder = args.output_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(suffix=".0.partial", dir=folder) as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+            write_json(Path(partial, RESULTS_FILE), results)
+            write_card(Path(partial), args, towers, settings, results)
+            write_sentence_transformers_files(Path(partial))
+            for file in Path(partial).iterdir():
+                file.replace(folder / file.name)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"The model cannot be saved in {folder}: {error}") from error
+
+
+def write_sentence_transformers_files(folder: Path) -> None:
+    """Writes what the sentence-transformers library reads of a dual encoder."""
+    for name, content in SENTENCE_TRANSFORMERS_FILES.items():
+        content = json.loads(json.dumps(content))
+        if "processing_kwargs" in content:  # a tokenizer of others truncates when it is asked to
+            content["processing_kwargs"] = {"text": {"truncation": True}}
+        write_text(folder / name, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,169 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Joins two towers, from the data to the saved model: see [`align_towers`]."""
+
+import logging
+import time
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+
+from ..data.loading import count_shared_rows, get_columns, load_split
+from ..data.reader import RowReader
+from ..encoder.dual_encoder import DualEncoder
+from ..encoder.loading import check_device
+from ..evaluation.retrieval import evaluate_retrieval
+from ..modeling_aligned_lotlip import LotlipAlignedModel
+from .arguments import AlignArguments
+from .features import Features, compute_features, find_features_dir
+from .heads import HeadSettings, TrainedHeads, train_heads
+from .outputs import check_output_dir, describe_run, save_aligned
+from .towers import ImageTower, TextTower, join_towers, load_image_tower, load_text_tower, make_processor
+
+
+logger = logging.getLogger(__name__)
+
+# Fewer images than these teach heads little
+FEW_ROWS = 50
+
+
+def align_towers(args: AlignArguments) -> dict[str, float]:
+    """
+    Joins two towers by heads, and saves the model in `args.output_dir`.
+
+    Args:
+        args ([`AlignArguments`]): What `lotlip align` takes.
+
+    Returns:
+        `dict[str, float]`: the results on `eval_split`: see [`evaluate_retrieval`].
+
+    Raises:
+        `ValueError`: if a tower or the data cannot be used.
+    """
+    check_device(args.device)
+    check_output_dir(args)
+    device = torch.device(args.device) if args.device is not None else PartialState().device
+    dataset, evaluation_data = load_data(args)
+    text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
+    image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
+    args.text_pooling = text_tower.pooling
+    args.image_pooling = image_tower.pooling
+    args.max_length = text_tower.tokenizer.model_max_length
+    reader = RowReader(get_columns(dataset), args, image_column=args.image_column)
+    features = compute_features(
+        text_tower,
+        image_tower,
+        dataset,
+        reader,
+        args.features_dir or find_features_dir(),
+        batch_size=args.batch_size,
+        num_workers=args.dataloader_num_workers,
+    )
+    warn_of_counts(features, args.max_length)
+    start = time.perf_counter()
+    trained = train_heads(features, make_settings(args), device)
+    logger.info(f"The heads were trained in {time.perf_counter() - start:.1f} s.")
+    model = join(text_tower, image_tower, features, trained, args)
+    encoder = DualEncoder(
+        model.to(device), make_processor(text_tower, image_tower), max_length=args.max_length, name=args.output_dir
+    )
+    results = evaluate_retrieval(
+        encoder,
+        evaluation_data,
+        args,
+        image_column=args.image_column,
+        distinct_short_captions=args.dataset_name is None,  # a drawn scene has the short caption of others
+        batch_size=args.batch_size,
+        num_workers=args.dataloader_num_workers,
+    )
+    settings = describe_run(args, features, trained)
+    save_aligned(args, model.cpu(), encoder.processor, (text_tower, image_tower), settings, results)
+    return results
+
+
+def load_data(args: AlignArguments) -> tuple[Dataset, Dataset]:
+    """Returns the rows to train on and to evaluate, with a warning if some are both."""
+    dataset = load_split(args, args.train_split, args.max_train_samples)
+    evaluation_data = load_split(args, args.eval_split, args.max_eval_samples)
+    num_shared = count_shared_rows(dataset, evaluation_data)
+    if num_shared > 0:
+        logger.warning(
+            f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
+            '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
+        )
+    return dataset, evaluation_data
+
+
+def warn_of_counts(features: Features, max_length: int) -> None:
+    """Logs what of the training data was left out or cut off, and whether it is little."""
+    counts = features.counts
+    num_images = len(features.images)
+    logger.info(f"{num_images} of {counts['rows']} rows are used.")
+    if counts["unreadable_images"] > 0:
+        logger.warning(f"{counts['unreadable_images']} of {counts['rows']} images cannot be read and are left out.")
+    if counts["images_without_caption"] > 0:
+        logger.warning(f"{counts['images_without_caption']} images have no caption and are left out.")
+    if counts["truncated_captions"] > 0:
+        logger.warning(
+            f"{counts['truncated_captions']} of {counts['captions']} captions are longer than the {max_length} tokens "
+            "that the text model reads, and are cut off."
+        )
+    if num_images < FEW_ROWS:
+        logger.warning(
+            f"{num_images} images are few: heads that saw fewer than {FEW_ROWS} find little beyond these. Caption "
+            "more, some hundreds if you can."
+        )
+
+
+def make_settings(args: AlignArguments) -> HeadSettings:
+    """Returns how heads are trained, of the arguments."""
+    return HeadSettings(
+        head=args.head,
+        keep=args.keep,
+        captions=tuple(args.captions),
+        projection_dim=args.projection_dim,
+        dropout=args.dropout,
+        batch_size=args.per_device_train_batch_size,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        num_epochs=args.num_train_epochs,
+        seed=args.seed,
+    )
+
+
+def join(
+    text_tower: TextTower,
+    image_tower: ImageTower,
+    features: Features,
+    trained: TrainedHeads,
+    args: AlignArguments,
+) -> LotlipAlignedModel:
+    """
+    Returns the model of two towers with heads that are trained.
+
+    Args:
+        text_tower ([`TextTower`]): The text tower.
+        image_tower ([`ImageTower`]): The image tower.
+        features ([`Features`]): What the heads were trained on.
+        trained ([`TrainedHeads`]): The heads.
+        args ([`AlignArguments`]): How they were made.
+    """
+    text_dim = features.texts.shape[1]
+    image_dim = features.images.shape[1]
+    projection_dims = {None: args.projection_dim, "text": text_dim, "image": image_dim}
+    model = join_towers(
+        text_tower,
+        image_tower,
+        text_dim,
+        image_dim,
+        text_head="none" if args.keep == "text" else args.head,
+        image_head="none" if args.keep == "image" else args.head,
+        head_dropout=args.dropout,
+        projection_dim=projection_dims[args.keep],
+    )
+    model.text_head.load_state_dict(trained.heads.text_head.state_dict())
+    model.image_head.load_state_dict(trained.heads.image_head.state_dict())
+    with torch.no_grad():
+        model.logit_scale.copy_(trained.heads.logit_scale)
+    return model

@@ -1,0 +1,414 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Loads a text tower and an image tower, each of whatever library, for [`join_towers`]."""
+
+import copy
+import logging
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from PIL import Image
+from torch import nn
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    BaseImageProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    VisionTextDualEncoderProcessor,
+)
+
+from ..encoder.loading import LOADING_ERRORS, SENTENCE_TRANSFORMERS_MODULES, find_file, is_dual_encoder
+from ..hub_lotlip import find_pretrained
+from ..modeling_aligned_lotlip import (
+    LotlipAlignedConfig,
+    LotlipAlignedModel,
+    pool_image,
+    pool_text,
+)
+
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+# The poolings of the sentence-transformers library, by their names there
+SENTENCE_POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu"}
+# The parameters by whose names image towers are known to have a [CLS]
+CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token")
+
+
+@dataclass
+class TextTower:
+    """
+    A frozen text tower.
+
+    Args:
+        name (`str`): What messages and the model card call it.
+        model (`PreTrainedModel`): Its encoder.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, with the limit of a text.
+        pooling (`str`): How its states become one vector.
+        layers (`list[dict]`): What comes after the pooling: see `text_layers` of [`LotlipAlignedConfig`].
+        weights (`nn.Sequential`): These layers.
+        license (`str`, *optional*): The Hub's identifier of its license, where its card says so.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pooling: str
+    layers: list[dict] = field(default_factory=list)
+    weights: nn.Sequential = field(default_factory=nn.Sequential)
+    license: str | None = None
+
+    @torch.inference_mode()
+    def compute(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the features, `(texts, dim)` in float32 on the CPU, of tokenized texts."""
+        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        pooled = pool_text(self.model(**inputs), inputs["attention_mask"], self.pooling)
+        return self.weights(pooled).float().cpu()
+
+
+@dataclass
+class ImageTower:
+    """
+    A frozen image tower.
+
+    Args:
+        name (`str`): What messages and the model card call it.
+        model (`PreTrainedModel`): Its encoder.
+        image_processor (`BaseImageProcessor`): What makes its inputs.
+        pooling (`str`): How its states become one vector.
+        num_prefix_tokens (`int`): The number of tokens before the patches.
+        layers (`list[dict]`): What comes after the pooling: the projection of a dual encoder.
+        weights (`nn.Sequential`): These layers.
+        license (`str`, *optional*): The Hub's identifier of its license, where its card says so.
+    """
+
+    name: str
+    model: PreTrainedModel
+    image_processor: BaseImageProcessor
+    pooling: str
+    num_prefix_tokens: int
+    layers: list[dict] = field(default_factory=list)
+    weights: nn.Sequential = field(default_factory=nn.Sequential)
+    license: str | None = None
+
+    @torch.inference_mode()
+    def compute(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the features, `(images, dim)` in float32 on the CPU, of preprocessed images."""
+        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        pooled = pool_image(self.model(**inputs), self.num_prefix_tokens, self.pooling)
+        return self.weights(pooled).float().cpu()
+
+
+def load_text_tower(
+    name: str, pooling: str | None = None, max_length: int | None = None, device: str | torch.device = "cpu"
+) -> TextTower:
+    """
+    Loads a text tower: a model of the sentence-transformers library, or a text encoder of transformers, also that of a
+    dual encoder.
+
+    Args:
+        name (`str`):
+            A Hub id or a folder.
+        pooling (`str`, *optional*):
+            One of `TEXT_POOLINGS`. Default: that of the sentence-transformers library, or of the dual encoder.
+        max_length (`int`, *optional*):
+            Truncate texts at this many tokens. Default: the limit of the model.
+        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
+            Where it computes.
+
+    Raises:
+        `ValueError`: if it cannot be loaded, or needs what a [`LotlipAlignedModel`] does not have.
+        `ImportError`: if the sentence-transformers library is needed and not installed.
+    """
+    try:
+        if find_file(name, SENTENCE_TRANSFORMERS_MODULES) is not None:
+            tower = load_sentence_tower(name)
+        else:
+            tower = load_plain_text_tower(name, pooling)
+    except LOADING_ERRORS as error:
+        raise ValueError(f"`--text_model_name_or_path {name}` cannot be used: {error}") from error
+    if pooling is not None:
+        tower.pooling = pooling
+    limit_texts(tower, max_length)
+    tower.license = find_license(name)
+    tower.model = tower.model.to(device).eval().requires_grad_(False)
+    tower.weights = tower.weights.to(device).eval().requires_grad_(False)
+    return tower
+
+
+def load_sentence_tower(name: str) -> TextTower:
+    """Loads the text tower of a model of the sentence-transformers library: see [`load_text_tower`]."""
+    if find_spec("sentence_transformers") is None:
+        raise ImportError(
+            f'{name} is a model of sentence-transformers, which is not installed: `pip install "lotlip[align]"`.'
+        )
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(name), device="cpu", model_kwargs={"dtype": "float32"})
+    check_modules(model)
+    if model.default_prompt_name is not None:
+        logger.warning(
+            f"The prompt {model.prompts[model.default_prompt_name]!r} that {name} puts before texts is left out: "
+            "write it into the texts."
+        )
+    pooling = None
+    layers = []
+    weights = nn.Sequential()
+    for module in list(model)[1:]:
+        module_name = type(module).__name__
+        if module_name == "Pooling":
+            pooling = SENTENCE_POOLINGS[module.pooling_mode]
+        elif module_name == "Dense":
+            layers.append(
+                {
+                    "in_features": module.in_features,
+                    "out_features": module.out_features,
+                    "bias": module.bias,
+                    "activation": ACTIVATIONS[type(module.activation_function).__name__],
+                }
+            )
+            weights.append(module.linear)
+            weights.append(module.activation_function)
+    encoder = model[0].model
+    return TextTower(str(name), encoder, model[0].tokenizer, pooling, layers, weights)
+
+
+def check_modules(model: "SentenceTransformer") -> None:
+    """
+    Raises a `ValueError` that names the module of the sentence-transformers library that has no counterpart here.
+    Normalize may come last: embeddings are compared by their cosine.
+    """
+    names = [type(module).__name__ for module in model]
+    is_known = names[:2] == ["Transformer", "Pooling"]
+    rest = names[2:]
+    if rest and rest[-1] == "Normalize":
+        rest = rest[:-1]
+    if not is_known or any(name != "Dense" for name in rest):
+        raise ValueError(
+            f"it has the modules {', '.join(names)}, but only Transformer, Pooling, Dense and Normalize, in this "
+            "order, can be saved. Name another model."
+        )
+    if model[1].pooling_mode not in SENTENCE_POOLINGS:
+        raise ValueError(
+            f"its pooling is {model[1].pooling_mode}, but only {', '.join(SENTENCE_POOLINGS)} can be saved. Name "
+            "another model."
+        )
+    for module in list(model)[2:]:
+        if type(module).__name__ == "Dense" and module.use_residual:
+            raise ValueError("it has a Dense with a residual, which cannot be saved. Name another model.")
+        if type(module).__name__ == "Dense" and type(module.activation_function).__name__ not in ACTIVATIONS:
+            raise ValueError(
+                f"it has a Dense with {type(module.activation_function).__name__}, but only {', '.join(ACTIVATIONS)} "
+                "can be saved. Name another model."
+            )
+
+
+def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
+    """Loads a text encoder of transformers, also that of a dual encoder: see [`load_text_tower`]."""
+    path = find_pretrained(name)
+    model = AutoModel.from_pretrained(path, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if is_dual_encoder(type(model)):
+        check_parts(model, "text_model")
+        projection = getattr(model, "text_projection", None)
+        return TextTower(str(name), model.text_model, tokenizer, "pooler", *copy_projection(projection))
+    if pooling is None:
+        raise ValueError(
+            "it does not say how its states become one vector: give --text_pooling mean, cls or last, as it was "
+            "trained."
+        )
+    return TextTower(str(name), model, tokenizer, pooling)
+
+
+def limit_texts(tower: TextTower, max_length: int | None) -> None:
+    """
+    Sets the limit of a tokenizer: `max_length`, or no more than there are positions for. Raises a `ValueError` for
+    more.
+    """
+    num_positions = getattr(tower.model.config, "max_position_embeddings", None)
+    for name, module in tower.model.named_modules():
+        # RoBERTa's positions begin behind the one of padding
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            num_positions -= module.padding_idx + 1
+    if max_length is None:
+        max_length = tower.tokenizer.model_max_length
+        if num_positions is not None:
+            max_length = min(max_length, num_positions)
+    elif num_positions is not None and max_length > num_positions:
+        raise ValueError(
+            f"`--max_length {max_length}` is beyond the {num_positions} tokens that {tower.name} has positions for: "
+            "give fewer."
+        )
+    tower.tokenizer.model_max_length = max_length
+
+
+def load_image_tower(name: str, pooling: str | None = None, device: str | torch.device = "cpu") -> ImageTower:
+    """
+    Loads an image tower of transformers or timm, or that of a dual encoder.
+
+    Args:
+        name (`str`):
+            A Hub id or a folder.
+        pooling (`str`, *optional*):
+            One of `IMAGE_POOLINGS`. Default: `"cls_mean"`; without a `[CLS]` `"mean"`; of a dual encoder and of a
+            convolutional network `"pooler"`.
+        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
+            Where it computes.
+
+    Raises:
+        `ValueError`: if it cannot be loaded.
+    """
+    try:
+        tower = load_any_image_tower(name, pooling)
+    except LOADING_ERRORS as error:
+        raise ValueError(f"`--vision_model_name_or_path {name}` cannot be used: {error}") from error
+    tower.license = find_license(name)
+    tower.model = tower.model.to(device).eval().requires_grad_(False)
+    tower.weights = tower.weights.to(device).eval().requires_grad_(False)
+    return tower
+
+
+def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
+    """Loads an image tower, on the CPU: see [`load_image_tower`]."""
+    path = find_pretrained(name)
+    model = AutoModel.from_pretrained(path, dtype=torch.float32)
+    image_processor = AutoImageProcessor.from_pretrained(path)
+    projection = None
+    if is_dual_encoder(type(model)):
+        check_parts(model, "vision_model")
+        projection = getattr(model, "visual_projection", None)
+        model = model.vision_model
+        pooling = pooling or "pooler"
+    num_prefix_tokens = count_prefix_tokens(model)
+    if pooling is None:
+        outputs = model(**image_processor([Image.new("RGB", (64, 64))], return_tensors="pt"))
+        pooling = choose_image_pooling(outputs, num_prefix_tokens)
+    layers, weights = copy_projection(projection if pooling == "pooler" else None)
+    return ImageTower(str(name), model, image_processor, pooling, num_prefix_tokens, layers, weights)
+
+
+def choose_image_pooling(outputs: object, num_prefix_tokens: int) -> str:
+    """Returns the pooling of an image tower that is best where none is asked for, by what the tower returns."""
+    if outputs.last_hidden_state.dim() == 4:
+        return "pooler"
+    if num_prefix_tokens == 0:
+        return "mean"
+    return "cls_mean"
+
+
+def count_prefix_tokens(model: PreTrainedModel) -> int:
+    """Returns the number of tokens before those of the patches: a `[CLS]` and registers."""
+    names = [name.rpartition(".")[2] for name, _ in model.named_parameters()]
+    if not any(name in CLS_PARAMETERS for name in names):
+        return 0
+    return 1 + (getattr(model.config, "num_register_tokens", None) or 0)
+
+
+def check_parts(model: PreTrainedModel, part: str) -> None:
+    """Raises a `ValueError` if a dual encoder has no tower of that name that can be taken out of it."""
+    tower = getattr(model, part, None)
+    if not isinstance(tower, PreTrainedModel):
+        raise ValueError(f"it is a {type(model).__name__}, whose `{part}` cannot be taken out. Name another model.")
+
+
+def copy_projection(projection: nn.Module | None) -> tuple[list[dict], nn.Sequential]:
+    """Returns the projection of a dual encoder as layers: see `image_layers` of [`LotlipAlignedConfig`]."""
+    if not isinstance(projection, nn.Linear):
+        return [], nn.Sequential()
+    layer = {
+        "in_features": projection.in_features,
+        "out_features": projection.out_features,
+        "bias": projection.bias is not None,
+        "activation": "linear",
+    }
+    return [layer], nn.Sequential(projection, nn.Identity())
+
+
+def find_license(name: str) -> str | None:
+    """Returns the license that the card of a model names, by the Hub's identifier; `None` if it names none."""
+    file = find_file(name, "README.md")
+    if file is None:
+        return None
+    try:
+        return ModelCard.load(file).data.get("license")
+    except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError):
+        return None
+
+
+def make_processor(text_tower: TextTower, image_tower: ImageTower) -> VisionTextDualEncoderProcessor:
+    """Returns the tokenizer and the image processor of two towers as one processor."""
+    return VisionTextDualEncoderProcessor(image_tower.image_processor, text_tower.tokenizer)
+
+
+def join_towers(
+    text_tower: TextTower,
+    image_tower: ImageTower,
+    text_feature_dim: int,
+    image_feature_dim: int,
+    **heads: str | int | float,
+) -> LotlipAlignedModel:
+    """
+    Returns a model of two towers, with heads that are not trained yet.
+
+    Args:
+        text_tower ([`TextTower`]):
+            The text tower, whose weights are copied.
+        image_tower ([`ImageTower`]):
+            The image tower, whose weights are copied.
+        text_feature_dim (`int`):
+            The number of dimensions of a feature of a text.
+        image_feature_dim (`int`):
+            The number of dimensions of a feature of an image.
+        heads (`str`, `int` or `float`):
+            Fields of [`LotlipAlignedConfig`], such as `text_head`.
+
+    Raises:
+        `ValueError`: if a tower cannot be made from its configuration.
+    """
+    config = LotlipAlignedConfig(
+        text_config=name_without_folder(text_tower.model.config),
+        vision_config=name_without_folder(image_tower.model.config),
+        text_pooling=text_tower.pooling,
+        image_pooling=image_tower.pooling,
+        num_image_prefix_tokens=image_tower.num_prefix_tokens,
+        text_layers=text_tower.layers or None,
+        image_layers=image_tower.layers or None,
+        text_feature_dim=text_feature_dim,
+        image_feature_dim=image_feature_dim,
+        **heads,
+    )
+    model = LotlipAlignedModel(config)
+    for part, tower in (("text_model", text_tower), ("vision_model", image_tower)):
+        try:
+            getattr(model, part).load_state_dict(tower.model.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{tower.name} is a {type(tower.model).__name__}, which its configuration alone does not make: name "
+                "another model."
+            ) from error
+    model.text_layers.load_state_dict(text_tower.weights.state_dict())
+    model.image_layers.load_state_dict(image_tower.weights.state_dict())
+    return model.eval()
+
+
+def name_without_folder(config: object) -> object:
+    """Returns a configuration that names no folder of this machine."""
+    config = copy.deepcopy(config)
+    name = getattr(config, "_name_or_path", "")
+    if name and Path(name).exists():
+        config._name_or_path = Path(name).resolve().name
+    return config
+
+
+__all__ = ["ImageTower", "TextTower", "join_towers", "load_image_tower", "load_text_tower", "make_processor"]

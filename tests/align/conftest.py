@@ -1,0 +1,48 @@
+"""Small random towers, a data set of captioned scenes, and what the one makes of the other."""
+
+import pytest
+import torch
+from transformers import ViTImageProcessor
+
+from modeling_lotlip.align.features import compute_features
+from modeling_lotlip.align.towers import load_image_tower, load_text_tower
+from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.reader import RowReader
+from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.towers import WORDS, save_bert, save_vit
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    words = [*WORDS, "the", "green", "blue", "yellow", "is", "."]
+    return save_bert(tmp_path_factory.mktemp("text"), words, len(words))
+
+
+@pytest.fixture(scope="session")
+def vision_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    size = {"height": 32, "width": 32}
+    return save_vit(tmp_path_factory.mktemp("vision"), ViTImageProcessor(size=size))
+
+
+@pytest.fixture
+def text_tower(text_folder):
+    return load_text_tower(text_folder, pooling="mean", max_length=128)
+
+
+@pytest.fixture
+def image_tower(vision_folder):
+    return load_image_tower(vision_folder)
+
+
+@pytest.fixture
+def compute(text_tower, image_tower, tmp_path):
+    """Computes the features of a data set, by default of 12 scenes, kept in a folder of the test."""
+
+    def compute(dataset=None):
+        dataset = load_scenes(12) if dataset is None else dataset
+        reader = RowReader(dataset.column_names, CaptionArguments())
+        return compute_features(text_tower, image_tower, dataset, reader, tmp_path / "features", batch_size=4)
+
+    return compute

@@ -1,0 +1,99 @@
+"""Features are computed once, of what can be read, and found again."""
+
+import pytest
+import torch
+
+from modeling_lotlip.align import features as features_module
+from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.images import NO_IMAGE, replace_values
+
+
+@pytest.fixture
+def computed_images(image_tower, monkeypatch):
+    """The numbers of images that the tower was called with."""
+    numbers = []
+    compute = image_tower.compute
+
+    def count(inputs):
+        numbers.append(len(inputs["pixel_values"]))
+        return compute(inputs)
+
+    monkeypatch.setattr(image_tower, "compute", count)
+    return numbers
+
+
+def test_features_are_those_of_the_towers_alone(compute, text_tower, image_tower):
+    dataset = load_scenes(12)
+    features = compute(dataset)
+    inputs = image_tower.image_processor([dataset[3]["image"]], return_tensors="pt")
+    torch.testing.assert_close(features.images[3], image_tower.compute(inputs)[0], atol=1e-5, rtol=1e-5)
+    (text,) = features.captions[(features.captions[:, 0] == 3) & (features.captions[:, 2] == 0)][:, 1].tolist()
+    inputs = text_tower.tokenizer([dataset[3]["caption"]], return_tensors="pt")
+    torch.testing.assert_close(features.texts[text], text_tower.compute(dict(inputs))[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_second_run_computes_nothing(compute, computed_images):
+    first = compute()
+    assert sum(computed_images) == 12
+    second = compute()
+    assert sum(computed_images) == 12
+    torch.testing.assert_close(first.images, second.images, rtol=0, atol=0)
+
+
+def test_a_stopped_run_goes_on(compute, image_tower, computed_images, monkeypatch):
+    monkeypatch.setattr(features_module, "SHARD_SIZE", 4)
+    count = image_tower.compute
+
+    def stop(inputs):
+        if len(computed_images) == 2:
+            raise KeyboardInterrupt
+        return count(inputs)
+
+    monkeypatch.setattr(image_tower, "compute", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compute()
+    monkeypatch.setattr(image_tower, "compute", count)
+    compute()
+    assert sum(computed_images) == 12
+
+
+def test_an_unreadable_image_is_left_out_with_its_captions_and_counted(compute):
+    whole = compute()
+    torn = compute(replace_values(load_scenes(12), {5: {"image": NO_IMAGE}}))
+    assert torn.counts["unreadable_images"] == 1
+    assert len(torn.images) == 11
+    torch.testing.assert_close(torn.images[5], whole.images[6])
+    assert set(torn.captions[:, 0].tolist()) == set(range(11))
+
+
+def test_an_image_without_caption_is_left_out_and_counted(compute):
+    features = compute(replace_values(load_scenes(12), {5: {"caption": "", "long_captions": []}}))
+    assert features.counts["images_without_caption"] == 1
+    assert len(features.images) == 11
+
+
+def test_captions_beyond_the_limit_are_counted(compute):
+    long = "a red boat " * 60
+    features = compute(replace_values(load_scenes(12), {5: {"caption": long}, 6: {"caption": long}}))
+    assert features.counts["truncated_captions"] == 2
+
+
+def test_sub_captions_are_texts_of_their_image(compute):
+    dataset = load_scenes(12)
+    features = compute(dataset)
+    num_sentences = dataset[0]["long_captions"][0].count(".")
+    of_first = features.captions[features.captions[:, 0] == 0]
+    assert (of_first[:, 2] == features_module.MODALITIES.index("sub")).sum() == num_sentences
+
+
+def test_nothing_readable_is_an_error(compute):
+    with pytest.raises(ValueError, match="No image of the training data can be read"):
+        compute(replace_values(load_scenes(2), dict.fromkeys(range(2), {"image": NO_IMAGE})))
+
+
+def test_an_image_file_that_changes_is_another_image(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(b"before")
+    before = features_module.identify_image({"path": str(path), "bytes": None})
+    path.write_bytes(b"afterwards")
+    assert features_module.identify_image({"path": str(path), "bytes": None}) != before

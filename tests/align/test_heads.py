@@ -1,0 +1,116 @@
+"""Heads learn what two sides have in common, and no more than was asked for."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from modeling_lotlip.align.features import Features
+from modeling_lotlip.align.heads import (
+    CaptionSampler,
+    HeadSettings,
+    contrast,
+    has_stopped_rising,
+    measure_rank,
+    train_heads,
+)
+
+
+FAST = HeadSettings(projection_dim=16, hidden_dim=32, captions=("short", "long"), num_epochs=20, learning_rate=1e-2)
+
+
+def make_features(num_images=80, first=0):
+    """Images and two captions of each that share eight hidden dimensions, the rest being noise."""
+    generator = torch.Generator().manual_seed(0)
+    to_image = torch.randn(8, 12, generator=generator)
+    to_text = torch.randn(8, 10, generator=generator)
+    hidden = torch.randn(200, 8, generator=generator)[first : first + num_images]
+    texts = torch.cat([hidden @ to_text, hidden @ to_text + 0.1])
+    captions = []
+    for image in range(num_images):
+        captions += [[image, image, 0], [image, num_images + image, 1]]
+    return Features(5 + 3 * hidden @ to_image, texts, torch.tensor(captions))
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("keep", [None, "text", "image"])
+def test_heads_find_images_that_they_have_not_seen(head, keep):
+    settings = dataclasses.replace(FAST, head=head, keep=keep, num_epochs=100)
+    trained = train_heads(make_features(120), settings)
+    unseen = make_features(40, first=120)
+    assert measure_rank(trained.heads, unseen, ("short", "long")) > 0.5
+
+
+@pytest.mark.parametrize("keep", ["text", "image"])
+def test_the_side_that_is_kept_stays_bit_for_bit(keep):
+    features = make_features()
+    trained = train_heads(features, dataclasses.replace(FAST, keep=keep))
+    side = features.texts if keep == "text" else features.images
+    head = trained.heads.text_head if keep == "text" else trained.heads.image_head
+    assert torch.equal(head(side), side)
+
+
+def test_a_seed_gives_the_same_heads_and_another_one_others():
+    features = make_features()
+    first, again, other = (train_heads(features, dataclasses.replace(FAST, seed=seed)).heads for seed in (1, 1, 2))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
+    assert not torch.equal(first.image_head[-1].weight, other.image_head[-1].weight)
+
+
+def test_random_numbers_of_others_stay_as_they_are():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    train_heads(make_features(), FAST)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_number_of_epochs_is_that_of_the_best_rank_of_images_held_out():
+    trained = train_heads(make_features(30), dataclasses.replace(FAST, num_epochs=None))
+    best = trained.held_out[trained.num_epochs - 1]
+    assert best == max(trained.held_out)
+    assert len(trained.losses) == trained.num_epochs
+
+
+def test_equal_captions_are_no_negatives():
+    embeds = torch.eye(3)
+    texts = torch.tensor([7, 7, 8])
+    two_pairs = contrast(embeds[1:], embeds[1:], texts[1:], torch.tensor(2.0))
+    # the first and the second row are compared with the third alone, this with both of them
+    own = torch.tensor(2.0).exp()
+    expected = (2 * (own / (own + 1)).log() + (own / (own + 2)).log()) / -3
+    torch.testing.assert_close(contrast(embeds, embeds, texts, torch.tensor(2.0)), expected)
+    torch.testing.assert_close(two_pairs, -(own / (own + 1)).log())
+
+
+def test_every_caption_of_an_image_is_sampled_and_none_of_another():
+    captions = torch.tensor([[0, 0, 0], [0, 1, 0], [1, 2, 1], [2, 3, 0]])
+    features = Features(torch.zeros(3, 1), torch.zeros(4, 1), captions)
+    sampler = CaptionSampler(features, "short")
+    generator = torch.Generator().manual_seed(0)
+    found = set()
+    for _ in range(30):
+        has_caption, texts = sampler.sample(torch.tensor([2, 1, 0]), generator)
+        assert has_caption.tolist() == [True, False, True]
+        assert texts[0] == 3
+        found.add(texts[1].item())
+    assert found == {0, 1}
+
+
+def test_missing_captions_are_an_error():
+    with pytest.raises(ValueError, match="no captions of sub"):
+        train_heads(make_features(), dataclasses.replace(FAST, captions=("sub",)))
+
+
+def test_ranks_of_equal_similarities_are_means():
+    """Of a text that is as near to all of four images, its own is at the middle of ranks 1 to 4."""
+    heads = SimpleNamespace(eval=lambda: None, embed=lambda side, features: features)
+    captions = torch.tensor([[image, 0, 0] for image in range(4)])
+    features = Features(torch.ones(4, 1), torch.ones(1, 1), captions)
+    assert measure_rank(heads, features, ("short",)) == pytest.approx(1 / 2.5)
+
+
+def test_a_search_for_epochs_goes_on_while_the_best_is_late():
+    assert not has_stopped_rising([0.1] * 20 + [0.2] + [0.1] * 20)
+    assert has_stopped_rising([0.1] * 9 + [0.2] + [0.1] * 25)

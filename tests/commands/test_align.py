@@ -1,0 +1,64 @@
+"""`lotlip align` from a data set to a folder that other commands read."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+import lotlip
+from modeling_lotlip import DualEncoder
+from tests.align.conftest import text_folder, vision_folder  # noqa: F401, fixtures
+from tests.helpers.commands import read_error
+
+
+@pytest.fixture
+def arguments(text_folder, vision_folder, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    options = {
+        "output_dir": tmp_path / "aligned",
+        "text_model": text_folder,
+        "vision_model": vision_folder,
+        "text_pooling": "mean",
+        "max_train_samples": 20,
+        "max_eval_samples": 10,
+        "num_train_epochs": 2,
+        "features_dir": tmp_path / "features",
+    }
+    return [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+
+
+def test_the_model_is_evaluated_and_saved_with_its_card(arguments, tmp_path, capsys):
+    assert lotlip.main(["align", *arguments]) == 0
+    folder = tmp_path / "aligned"
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["long_num_images"] == 10
+    assert DualEncoder.from_pretrained(folder).dim == 512
+    card = ModelCard.load(folder / "README.md")
+    assert "| `num_train_epochs` | 2 |" in card.text
+    assert str(tmp_path) not in card.content
+    assert "| long | 10 | 10" in capsys.readouterr().out
+
+
+def test_few_rows_are_warned_of(arguments, caplog):
+    assert lotlip.main(["align", *arguments]) == 0
+    assert "20 images are few" in caplog.text
+
+
+def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
+    assert lotlip.main(["align", *arguments]) == 0
+    assert "holds a model: name another folder" in read_error(capsys, "align", *arguments)
+    assert lotlip.main(["align", *arguments, "--overwrite_output_dir", "--keep", "text"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["--vision_model", "nowhere"], "`--vision_model_name_or_path nowhere` cannot be used"),
+        (["--keep", "text", "--projection_dim", "8"], "--projection_dim excludes --keep"),
+        (["--head", "linear", "--dropout", "0.1"], "--dropout has no effect with --head linear"),
+        (["--streaming"], "--streaming is not for `lotlip align`"),
+        (["--image_column", "photo"], "photo"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_them(arguments, capsys, others, message):
+    assert message in read_error(capsys, "align", *arguments, *others)
