@@ -450,8 +450,8 @@ def measure_similarities(
     dataset, names = undecoded(dataset, source.image_column), get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose values "
-            "stand in `--file_key_column` of `--captions`."
+            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
+            "values stand in `--file_key_column` of `--captions`."
         )
     column, counts = columns.caption_column, Counter()
     captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
