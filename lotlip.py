@@ -3,8 +3,14 @@
 """
 The command `lotlip` or `python -m lotlip`: parses its arguments, then runs `modeling_lotlip/commands/COMMAND.py`.
 
-It is a module beside the package because importing the package imports torch, which takes seconds: `--help` and the
-report of a wrong argument need not wait for it. The arguments are parsed before the package's own `__init__` runs.
+How it starts fast. `import modeling_lotlip` registers every class with the Auto classes, as it promises, so it
+imports torch and transformers, which takes seconds. `--help`, a completion and the report of a wrong argument need
+neither: what they need, `modeling_lotlip/commands/` and the `arguments.py` of each room, imports nothing heavy. But
+Python runs the `__init__` of a package before any module in it. So this module stands beside the package, and while
+it parses, an empty module stands for the package (see [`package_not_initialized`]): it knows where the modules are,
+and has not run `__init__`. It is taken away before the command runs, which then imports the package as everybody
+does. The other way, a second package for the command line, would part the arguments of each room from the code that
+they are of.
 """
 
 import atexit
@@ -128,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
     # no results are lost for a letter that a console of Windows, or a file in its encoding, cannot show
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = run(argv)

@@ -35,6 +35,7 @@ extras["int8"] = [*extras["openvino"], "nncf>=3.4"]
 extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
+extras["align"] = extras["sentence-transformers"]  # text encoders for `lotlip align`
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
 extras["peft"] = ["peft"]
 extras["ray"] = ["ray[data]>=2.50"]  # examples/embed_on_ray.py
@@ -93,6 +94,7 @@ setup(
     entry_points={"console_scripts": ["lotlip = lotlip:main"]},
     package_data={
         "modeling_lotlip": [
+            "align/*.md",
             "metrics/*/README.md",
             "captioning/*.txt",
             "table/*.txt",

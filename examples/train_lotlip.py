@@ -323,6 +323,13 @@ def resume(
     return step
 
 
+def skip_batches(loader: DataLoader, num_done: int, accelerator: Accelerator) -> DataLoader:
+    """Returns the batches of an epoch without the first ones, which a resumed run has done."""
+    if num_done <= 0:
+        return loader
+    return accelerator.skip_first_batches(loader, num_done)
+
+
 def evaluate(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -351,8 +358,21 @@ def evaluate(
     )
 
 
-def save(output_dir: Path, model: PreTrainedModel, processor: ProcessorMixin, results: dict[str, float]) -> None:
-    """Saves the model and its processor, as the Auto classes load them, and the results of the last evaluation."""
+def save(
+    output_dir: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    results: dict[str, float],
+) -> None:
+    """
+    Saves what is left of a training.
+
+    Args:
+        output_dir (`Path`): Where it goes.
+        model (`PreTrainedModel`): The trained model, which loads in the Auto classes.
+        processor (`ProcessorMixin`): Its processor.
+        results (`dict[str, float]`): Those of the last evaluation.
+    """
     model.save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
     (output_dir / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -421,7 +441,7 @@ def main() -> None:
         samples.epoch = epoch
         loader.set_epoch(epoch)
         num_done = step - epoch * len(loader)  # not 0 where a checkpoint within the epoch is resumed
-        for batch in accelerator.skip_first_batches(loader, num_done) if num_done > 0 else loader:
+        for batch in skip_batches(loader, num_done, accelerator):
             loss = compute_loss(model, batch, args, accelerator)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)

@@ -53,11 +53,11 @@ class LotlipAlignedConfig(PreTrainedConfig):
             `"none"`, `"linear"`, or `"mlp"`: layer normalization, a linear layer, GELU, dropout, a linear layer.
         image_head (`str`, *optional*, defaults to `"mlp"`):
             The same for images.
-        head_hidden_dim (`int`, *optional*, defaults to 1024):
+        head_hidden_dim (`int`, *optional*, defaults to 512):
             The number of hidden dimensions of an `"mlp"`.
         head_dropout (`float`, *optional*, defaults to 0.3):
             Its dropout.
-        projection_dim (`int`, *optional*, defaults to 512):
+        projection_dim (`int`, *optional*, defaults to 256):
             The number of dimensions of an embedding.
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
             The initial value of `logit_scale`.
@@ -88,9 +88,9 @@ class LotlipAlignedConfig(PreTrainedConfig):
     image_feature_dim: int = 1536
     text_head: str = "mlp"
     image_head: str = "mlp"
-    head_hidden_dim: int = 1024
+    head_hidden_dim: int = 512
     head_dropout: float | int = 0.3
-    projection_dim: int = 512
+    projection_dim: int = 256
     logit_scale_init_value: float | int = 2.6592
 
 

@@ -74,7 +74,7 @@ class HeadArguments(Arguments):
         "Which texts of an image are trained on; sub: the sentences of long captions.",
         choices=("short", "long", "sub"),
     )
-    projection_dim: int = argument(512, "Dimensions of an embedding.", least=1, excludes=("keep",))
+    projection_dim: int = argument(256, "Dimensions of an embedding.", least=1, excludes=("keep",))
     num_train_epochs: int | None = argument(
         None, "Passes over the images. Default: chosen on images held out of --train_split.", least=1
     )

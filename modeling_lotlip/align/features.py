@@ -285,6 +285,3 @@ def identify_image(file: dict | None) -> str:
         return hashlib.blake2b(read_file(file), digest_size=16).hexdigest()
     except UnreadableImageError as error:
         return f"unreadable: {error}"
-
-
-__all__ = ["Features", "compute_features", "find_features_dir"]

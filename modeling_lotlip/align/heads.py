@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # A training that chooses its number of epochs takes no more than these, or than these steps if that is more
 MAX_EPOCHS = 30
-MAX_STEPS = 300
+MAX_STEPS = 100
 # Below this number of images the epochs are chosen on several parts of them in turn, since one part says little
 FEW_IMAGES = 2000
 NUM_FOLDS = 3
@@ -38,8 +38,8 @@ class HeadSettings:
         head (`str`, *optional*, defaults to `"mlp"`): `"linear"` or `"mlp"`.
         keep (`str`, *optional*): `"text"` or `"image"`: the side that has no head, and keeps its embeddings.
         captions (`tuple[str, ...]`, *optional*): Which texts of an image are trained on, of `MODALITIES`.
-        projection_dim (`int`, *optional*, defaults to 512): The dimensions of an embedding where no side is kept.
-        hidden_dim (`int`, *optional*, defaults to 1024): The hidden dimensions of an `"mlp"`.
+        projection_dim (`int`, *optional*, defaults to 256): The dimensions of an embedding where no side is kept.
+        hidden_dim (`int`, *optional*, defaults to 512): The hidden dimensions of an `"mlp"`.
         dropout (`float`, *optional*, defaults to 0.3): The dropout of an `"mlp"`.
         batch_size (`int`, *optional*, defaults to 1024): The images in a step.
         learning_rate (`float`, *optional*, defaults to 1e-3): That of AdamW.
@@ -51,8 +51,8 @@ class HeadSettings:
     head: str = "mlp"
     keep: str | None = None
     captions: tuple[str, ...] = MODALITIES
-    projection_dim: int = 512
-    hidden_dim: int = 1024
+    projection_dim: int = 256
+    hidden_dim: int = 512
     dropout: float = 0.3
     batch_size: int = 1024
     learning_rate: float = 1e-3
@@ -331,6 +331,3 @@ def measure_rank(
         num_equal = (similarities == own).sum(dim=1) - 1
         means.append((1 / (1 + num_better + num_equal / 2)).mean().item())
     return sum(means) / max(1, len(means))
-
-
-__all__ = ["HeadSettings", "Heads", "TrainedHeads", "measure_rank", "train_heads"]

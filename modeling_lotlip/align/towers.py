@@ -409,6 +409,3 @@ def name_without_folder(config: object) -> object:
     if name and Path(name).exists():
         config._name_or_path = Path(name).resolve().name
     return config
-
-
-__all__ = ["ImageTower", "TextTower", "join_towers", "load_image_tower", "load_text_tower", "make_processor"]

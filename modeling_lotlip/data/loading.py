@@ -62,6 +62,14 @@ INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 NUM_SCENES = {"train": 8192, "test": 256}
 
 
+class Slice(NamedTuple):
+    """The rows of a split from one index up to another."""
+
+    split: str
+    start: int
+    stop: int
+
+
 # Splits
 
 
@@ -104,11 +112,47 @@ def load_split(
     """
     if weights is not None:
         rows = interleave_files(source, split, with_images, weights, seed, key_column)
-    else:
-        parts = []
-        for part in split.split("+"):
-            parts.append(load_part(source, part, max_samples, with_images, key_column))
-        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        return finish_split(rows, source, split, max_samples, with_images)
+    rows, _ = load_slices(source, split, max_samples, with_images, key_column)
+    return rows
+
+
+def load_slices(
+    source: SourceArguments,
+    split: str,
+    max_samples: int | None = None,
+    with_images: bool = True,
+    key_column: str | None = None,
+) -> tuple[Rows, list[Slice]]:
+    """
+    Loads the same as [`load_split`], and says which slices it is made of: see [`count_shared_rows`].
+
+    Args:
+        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
+            Those of [`load_split`].
+        max_samples (`int`, *optional*):
+            Use the first rows only.
+    """
+    parts = []
+    slices = []
+    for part in split.split("+"):
+        rows, of_part = load_part(source, part, max_samples, with_images, key_column)
+        parts.append(rows)
+        slices.append(of_part)
+    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    return finish_split(rows, source, split, max_samples, with_images), slices
+
+
+def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: int | None, with_images: bool) -> Rows:
+    """
+    Casts the images of the rows of a split, and takes the first ones.
+
+    Args:
+        rows (`Dataset` or `IterableDataset`):
+            The rows.
+        source (`SourceArguments`), split (`str`), max_samples (`int`, *optional*), with_images (`bool`):
+            Those of [`load_split`].
+    """
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
     if with_images:
@@ -154,9 +198,9 @@ def load_part(
     max_samples: int | None,
     with_images: bool,
     key_column: str | None,
-) -> Rows:
+) -> tuple[Rows, Slice]:
     """
-    Loads a split, or a slice of one. The description of the rows says which: see [`count_shared_rows`].
+    Loads a split, or a slice of one, and says which.
 
     Args:
         source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
@@ -183,8 +227,7 @@ def load_part(
         rows = rows.select(range(start, stop))
     if max_samples is not None:
         stop = min(stop, start + max_samples)
-    rows.info.description = f"{name} {start} {stop}"
-    return rows
+    return rows, Slice(name, start, stop)
 
 
 def resolve_slice(split: str, spec: str, rows: Rows) -> tuple[int, int]:
@@ -200,28 +243,11 @@ def resolve_slice(split: str, spec: str, rows: Rows) -> tuple[int, int]:
     return start, stop
 
 
-class Slice(NamedTuple):
-    """The rows of a split from one index up to another."""
-
-    split: str
-    start: int
-    stop: int
-
-
-def list_slices(dataset: Rows) -> list[Slice]:
-    """Lists the slices that rows are made of, from what [`load_part`] has written into their description."""
-    slices = []
-    for line in dataset.info.description.split("\n\n"):
-        name, start, stop = line.split()
-        slices.append(Slice(name, int(start), int(stop)))
-    return slices
-
-
-def count_shared_rows(dataset: Rows, other: Rows) -> int:
-    """Counts the rows that two splits or slices of one data set have in common, `sys.maxsize` for equal streams."""
+def count_shared_rows(slices: list[Slice], others: list[Slice]) -> int:
+    """Counts the rows that slices of one data set have in common, `sys.maxsize` for equal streams."""
     num_shared = 0
-    for one in list_slices(dataset):
-        for two in list_slices(other):
+    for one in slices:
+        for two in others:
             if one.split == two.split:
                 num_shared += max(0, min(one.stop, two.stop) - max(one.start, two.start))
     return num_shared

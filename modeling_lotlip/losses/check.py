@@ -72,7 +72,7 @@ def draw_pairs(
     return Pairs.from_embeds(draw(num_rows), **captions)
 
 
-def check_loss(loss: LossFunction, **arguments: torch.Tensor | float) -> None:
+def check_loss(loss: LossFunction, *, has_constants: bool = False, **arguments: torch.Tensor | float) -> None:
     """
     Checks that a loss is what [`global_loss`] takes: its shape with one to many slots, its gradients in float64
     against differences, that each process can compute the losses of its own rows, that absent texts count nowhere and
@@ -82,6 +82,9 @@ def check_loss(loss: LossFunction, **arguments: torch.Tensor | float) -> None:
         loss (`Callable`):
             A function of [`Pairs`] of some rows, and of all rows, and scalars. It returns losses of shape `(slots,
             rows)`; where a text is absent they are of no use.
+        has_constants (`bool`, *optional*, defaults to `False`):
+            Whether the loss holds something constant that depends on embeddings (`detach`): its gradients are then not
+            those of differences, and only have to be finite.
         arguments (`torch.Tensor` of one element, or `float`):
             Further arguments beside `logit_scale`, which every loss takes: a `logit_bias`, options.
 
@@ -105,7 +108,7 @@ def check_loss(loss: LossFunction, **arguments: torch.Tensor | float) -> None:
         if isinstance(value, torch.Tensor):
             arguments[name] = value.double()
     check_shape(loss, arguments)
-    check_gradients(loss, arguments)
+    check_gradients(loss, arguments, has_constants)
     check_processes(loss, arguments)
     check_absent_texts(loss, arguments)
     check_memory(loss, arguments)
@@ -126,8 +129,8 @@ def check_shape(loss: LossFunction, arguments: dict) -> None:
             raise ValueError(f"With the slots {', '.join(pairs.slots.names)} the loss is not finite.")
 
 
-def check_gradients(loss: LossFunction, arguments: dict) -> None:
-    """Raises a `ValueError` if the gradients of a loss are not those of differences of its values."""
+def check_gradients(loss: LossFunction, arguments: dict, has_constants: bool = False) -> None:
+    """Raises a `ValueError` if gradients of a loss are not finite, or not those of differences of its values."""
     pairs = draw_pairs(3)
     names = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
 
@@ -138,6 +141,12 @@ def check_gradients(loss: LossFunction, arguments: dict) -> None:
 
     inputs = [pairs.images, pairs.texts, *(arguments[name] for name in names)]
     inputs = [value.clone().requires_grad_() for value in inputs]
+    gradients = torch.autograd.grad(compute(*inputs).sum(), inputs, allow_unused=True)
+    for gradient in gradients:
+        if gradient is not None and not gradient.isfinite().all():
+            raise ValueError("The gradients of the loss are not finite.")
+    if has_constants:
+        return
     try:
         torch.autograd.gradcheck(compute, inputs)
     except GradcheckError as error:

@@ -191,8 +191,21 @@ class OptimizationArguments(Arguments):
     )
     lr_scheduler_type: str = compared(
         "cosine",
-        "How the learning rate falls after the warm-up.",
-        choices=("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
+        "How the learning rate falls after the warm-up. warmup_stable_decay: it stays, then falls.",
+        choices=(
+            "linear",
+            "cosine",
+            "cosine_with_restarts",
+            "polynomial",
+            "constant",
+            "constant_with_warmup",
+            "warmup_stable_decay",
+        ),
+    )
+    decay_steps: float = compared(
+        0.3,
+        "With warmup_stable_decay: the last steps, in which the rate falls; below 1, their fraction of all.",
+        least=0,
     )
     warmup_steps: float = compared(0.1, "Steps of a rising learning rate; below 1, their share of all.", least=0)
     num_train_epochs: int = argument(10, "Passes over the training data.", least=1, excludes=("max_train_steps",))
@@ -210,6 +223,10 @@ class OptimizationArguments(Arguments):
         self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
         if self.lr_scheduler_type == "constant":
             refuse_given(self, ("warmup_steps",), "has no effect with --lr_scheduler_type constant: leave it out.")
+        if self.lr_scheduler_type != "warmup_stable_decay":
+            refuse_given(
+                self, ("decay_steps",), "has no effect without --lr_scheduler_type warmup_stable_decay: leave it out."
+            )
 
 
 @dataclass(kw_only=True)

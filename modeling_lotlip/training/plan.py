@@ -21,6 +21,7 @@ class Plan:
         max_train_samples (`int`, *optional*): The images of a stream that are asked for.
         max_train_steps (`int`): The steps of the optimizer.
         warmup_steps (`int`): Those of a rising learning rate.
+        decay_steps (`int`): The last ones, of a falling rate, with `warmup_stable_decay`.
         max_length (`int`): The tokens of a text, corners not counted.
         matryoshka_dims (`list[int]`, *optional*): The dimensions that are embeddings too.
     """
@@ -32,6 +33,7 @@ class Plan:
     max_train_samples: int | None
     max_train_steps: int
     warmup_steps: int
+    decay_steps: int
     max_length: int
     matryoshka_dims: list[int] | None
 
@@ -64,18 +66,20 @@ class Plan:
         return {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
 
 
+def count_part(steps: float, max_train_steps: int) -> int:
+    """A number of steps, or below 1 a fraction of all of them."""
+    if steps < 1:
+        return math.ceil(steps * max_train_steps)
+    return math.ceil(steps)
+
+
 def count_steps(args: TrainArguments, batches_per_epoch: int | None) -> tuple[int, int]:
-    """
-    The steps of a run, and those of a rising learning rate: a number, or below 1 a fraction of all steps. Raises a
-    `ValueError` if the latter are more.
-    """
+    """The steps of a run, and those of a rising learning rate. Raises a `ValueError` if the latter are more."""
     max_train_steps = args.max_train_steps
     if max_train_steps is None:
         num_batches = batches_per_epoch * args.num_train_epochs
         max_train_steps = max(1, num_batches // args.gradient_accumulation_steps)
-    warmup_steps = math.ceil(args.warmup_steps)
-    if args.warmup_steps < 1:
-        warmup_steps = math.ceil(args.warmup_steps * max_train_steps)
+    warmup_steps = count_part(args.warmup_steps, max_train_steps)
     if warmup_steps > max_train_steps:
         raise ValueError(
             f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {max_train_steps} steps: give fewer "

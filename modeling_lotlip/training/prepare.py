@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import count_shared_rows, get_columns, load_split
+from ..data.loading import Slice, count_shared_rows, get_columns, load_slices, load_split
 from ..data.reader import RowReader
 from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_processor, hash_weights
@@ -39,7 +39,7 @@ from .image_features import FeatureCache
 from .models import build_model_and_start, find_image_size
 from .objectives import OBJECTIVES
 from .order import BatchSampler, StreamBatchSampler
-from .plan import Plan, count_steps
+from .plan import Plan, count_part, count_steps
 from .processes import fail_together
 from .samples import CaptionedImages, Sample, SampleCollator, SampleCounts
 from .step import LossOptions, ObjectiveLoss, StepOptions, parameter_groups
@@ -54,6 +54,7 @@ class Data:
 
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
+    slices: list[Slice] = field(default_factory=list)  # of the data set; none of a mix of files
 
 
 @dataclass
@@ -156,20 +157,26 @@ def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Dat
 def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     """The training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images."""
     source = replace(args, data_weights=None)
-    dataset = load_split(
-        source,
-        args.train_split,
-        args.max_train_samples,
-        weights=args.data_weights,
-        seed=args.seed,
-        key_column=args.image_key_column,
-    )
+    slices = []
+    if args.data_weights is None:
+        dataset, slices = load_slices(
+            source, args.train_split, args.max_train_samples, key_column=args.image_key_column
+        )
+    else:
+        dataset = load_split(
+            source,
+            args.train_split,
+            args.max_train_samples,
+            weights=args.data_weights,
+            seed=args.seed,
+            key_column=args.image_key_column,
+        )
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
-    return Data(dataset, reader)
+    return Data(dataset, reader, slices)
 
 
 def check_captions(args: TrainArguments, reader: RowReader) -> None:
@@ -200,7 +207,7 @@ def refuse_without_long_captions(name: str, value: int) -> None:
 def load_evaluation_data(args: TrainArguments) -> Data:
     """The data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
     source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
-    dataset = load_split(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
+    dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     if args.metric_for_best_model is not None:
@@ -211,14 +218,14 @@ def load_evaluation_data(args: TrainArguments) -> Data:
                 f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has "
                 f"no {length} captions."
             )
-    return Data(dataset, reader)
+    return Data(dataset, reader, slices)
 
 
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
     """Says how many rows are trained and evaluated on, where that is known."""
     if args.eval_data_files not in (None, args.data_files) or args.data_weights is not None:
         return
-    num_shared = count_shared_rows(data.dataset, evaluation_data.dataset)
+    num_shared = count_shared_rows(data.slices, evaluation_data.slices)
     if num_shared:
         number = "All" if args.streaming else num_shared
         logger.warning(
@@ -346,6 +353,7 @@ def make_plan(
         max_train_samples=args.max_train_samples,
         max_train_steps=max_train_steps,
         warmup_steps=warmup_steps,
+        decay_steps=min(count_part(args.decay_steps, max_train_steps), max_train_steps - warmup_steps),
         max_length=loader.collate_fn.preprocessing.max_length,
         matryoshka_dims=getattr(trained.model.config, "matryoshka_dims", None),
     )
@@ -362,7 +370,16 @@ def make_optimizer(
         eps=args.adam_epsilon,
         fused=True,
     )
-    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, plan.warmup_steps, plan.max_train_steps)
+    options = None
+    if args.lr_scheduler_type == "warmup_stable_decay":
+        options = {"num_decay_steps": plan.decay_steps}
+    scheduler = get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        plan.warmup_steps,
+        plan.max_train_steps,
+        scheduler_specific_kwargs=options,
+    )
     return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
 
 

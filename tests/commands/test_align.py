@@ -32,7 +32,7 @@ def test_the_model_is_evaluated_and_saved_with_its_card(arguments, tmp_path, cap
     folder = tmp_path / "aligned"
     results = json.loads((folder / "eval_results.json").read_text())
     assert results["long_num_images"] == 10
-    assert DualEncoder.from_pretrained(folder).dim == 512
+    assert DualEncoder.from_pretrained(folder).dim == 256
     card = ModelCard.load(folder / "README.md")
     assert "| `num_train_epochs` | 2 |" in card.text
     assert str(tmp_path) not in card.content

@@ -370,6 +370,16 @@ def test_the_check_says_what_is_wrong_with_a_loss(loss, message):
         check_loss(loss)
 
 
+def test_a_loss_may_hold_something_constant():
+    def of_constants(pairs, all_pairs, logit_scale):
+        weights = (pairs.images @ all_pairs.images.mean(dim=0)).detach().exp()
+        return weights * contrastive_loss(pairs, all_pairs, logit_scale)
+
+    check_loss(of_constants, has_constants=True)
+    with pytest.raises(ValueError, match="not those of differences"):
+        check_loss(of_constants)
+
+
 def test_pairs_to_try_a_loss_on_have_what_was_asked_for():
     pairs = draw_pairs(50, num_long=2, num_corners=1, absent=0.5)
     assert pairs.slots == Slots(num_long=2, num_corners=1)

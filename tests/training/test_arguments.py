@@ -31,13 +31,8 @@ def test_a_checkpoint_has_what_a_resumed_run_must_have_in_common(train):
 
 def make(tmp_path, **options) -> tuple[torch.optim.AdamW, list[float]]:
     """The optimizer of a training of ten steps, and their rates."""
-    args = TrainArguments(
-        output_dir=tmp_path,
-        lr_scheduler_type="constant_with_warmup",
-        learning_rate=0.01,
-        max_train_steps=10,
-        **options,
-    )
+    defaults = {"lr_scheduler_type": "constant_with_warmup", "learning_rate": 0.01, "max_train_steps": 10}
+    args = TrainArguments(output_dir=tmp_path, **defaults | options)
     max_train_steps, warmup_steps = count_steps(args, None)
     plan = Plan(
         mixed_precision="no",
@@ -47,6 +42,7 @@ def make(tmp_path, **options) -> tuple[torch.optim.AdamW, list[float]]:
         max_train_samples=None,
         max_train_steps=max_train_steps,
         warmup_steps=warmup_steps,
+        decay_steps=4,
         max_length=126,
         matryoshka_dims=None,
     )
@@ -76,6 +72,15 @@ def test_sources_are_drawn_by_their_weights(tmp_path):
 def test_a_warm_up_is_a_share_of_the_run(tmp_path, warmup_steps, num_steps):
     rates = make(tmp_path, **warmup_steps)[1]
     assert rates == pytest.approx([min(1, step / num_steps) * 0.01 for step in range(1, 11)])
+
+
+def test_a_rate_may_stay_and_then_fall(tmp_path):
+    rates = make(tmp_path, lr_scheduler_type="warmup_stable_decay", warmup_steps=2)[1]
+    assert rates[:6] == pytest.approx([0.005] + 5 * [0.01])
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    assert rates[9] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="--decay_steps has no effect without --lr_scheduler_type warmup_stable_d"):
+        TrainArguments(output_dir=tmp_path, decay_steps=2.0)
 
 
 def test_a_warm_up_is_no_longer_than_the_run(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss, stack_slots
 from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.objectives import OBJECTIVES
@@ -122,3 +123,52 @@ def test_a_fused_step_that_is_not_finite_under_a_scaler_is_counted_as_skipped(ma
         assert not math.isfinite(result.gradient_norm)
         assert scaler.get_scale() == 1024 / 2**number
         assert torch.equal(get_weights(model), before)
+
+
+def draw_batch(seed: int) -> CaptionBatch:
+    """A batch in which a short and a long caption are absent."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = [torch.ones(5, 6, dtype=torch.long), torch.ones(5, 2, 9, dtype=torch.long)]
+    masks[0][3] = 0
+    masks[1][1, 0] = 0
+    short, long = (Texts(torch.randint(5, 64, mask.shape, generator=generator), mask) for mask in masks)
+    return CaptionBatch({"pixel_values": torch.randn(5, 3, 32, 32, generator=generator)}, short, long)
+
+
+def compute_by_hand(model: LotlipModel, batches: list[CaptionBatch], dtype: torch.dtype) -> torch.Tensor:
+    """The gradient, of all parameters side by side, of the mean loss of batches, by the model's own plain loss."""
+    for batch in batches:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            images = model.embed_images(batch.images["pixel_values"])
+            captions = model.embed_captions(
+                short_input_ids=batch.short.input_ids,
+                short_attention_mask=batch.short.attention_mask,
+                long_input_ids=batch.long.input_ids,
+                long_attention_mask=batch.long.attention_mask,
+            )
+        slots, present = stack_slots(captions)
+        loss = image_text_contrastive_loss(images, slots, model.logit_scale.exp(), present)
+        (loss / len(batches)).backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    model.zero_grad()
+    return gradient
+
+
+@pytest.mark.parametrize("tokens_per_chunk", [None, 60])
+@pytest.mark.parametrize("mixed_precision, dtype", [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_step_is_the_plain_computation(make_accelerator, mixed_precision, dtype, tokens_per_chunk):
+    """Of two batches of an accumulation, some captions absent; at a rate of 1 weights move by the gradient."""
+    accelerator = make_accelerator(gradient_accumulation_steps=2, mixed_precision=mixed_precision)
+    torch.manual_seed(0)
+    model = LotlipModel(tiny_config(dropout=0.0, initializer_range=0.1)).eval()
+    batches = [draw_batch(1), draw_batch(2)]
+    expected = compute_by_hand(model, batches, dtype)
+    trained = ContrastiveModel(model, ObjectiveLoss(OBJECTIVES["lotlip"])).eval()
+    wrapped, optimizer = accelerator.prepare(trained, torch.optim.SGD(trained.parameters(), lr=1.0))
+    before = get_weights(model)
+    options = StepOptions(tokens_per_chunk, max_grad_norm=0)
+    for batch in batches:
+        result = train_step(wrapped, batch, optimizer, accelerator, options)
+    assert result.is_taken
+    error = (before - get_weights(model) - expected).norm() / expected.norm()
+    assert error < (1e-4 if dtype == torch.float32 else 0.03)

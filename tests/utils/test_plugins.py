@@ -1,9 +1,12 @@
 """Files of users that commands import."""
 
+import dataclasses
+import importlib
 import sys
 
 import pytest
 
+from modeling_lotlip.commands import COMMANDS
 from modeling_lotlip.utils.plugins import find_plugins, hash_plugin, load_plugin
 
 
@@ -79,3 +82,14 @@ def test_a_changed_source_has_another_hash(write):
 )
 def test_plugins_are_found_on_a_command_line(args, expected):
     assert find_plugins(args) == expected
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_embeds_takes_plugins(name):
+    """`export` writes graphs of LoTLIP's own towers, and refuses the classes of others."""
+    command = importlib.import_module(f"modeling_lotlip.commands.{name}")
+    names = set()
+    for arguments in command.ARGUMENTS:
+        names |= {field.name for field in dataclasses.fields(arguments)}
+    if "model_name_or_path" in names and name != "export":
+        assert "plugin" in names
