@@ -73,7 +73,7 @@ def test_keys():
     with pytest.raises(ValueError, match="`--key_column day` must hold integers or strings"):  # of JSON lines
         key("day")
     for name in ("key", "label"):
-        with pytest.raises(ValueError, match=f"`--{name}_column other` is no column of the data set, which has"):
+        with pytest.raises(ValueError, match=f"`--{name}_column other` is not a column of the dataset, which has"):
             RowReader(columns, **{f"{name}_column": "other"})
 
 

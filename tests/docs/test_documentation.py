@@ -211,8 +211,13 @@ class Understood(Exception):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_that_are_not_run_are_understood(page, monkeypatch):
+def test_commands_that_are_not_run_are_understood(page, tmp_path, monkeypatch):
     """Commands for a cluster, for the Hub, for data that no test has: their arguments are those of the scripts."""
+    monkeypatch.chdir(tmp_path)
+    for _, block in blocks(page):
+        named = re.match(r"# (\w+)\.py\n", block)
+        if named:  # a plugin, which a command names
+            Path(f"{named[1]}.py").write_text(block)
 
     def parse_only(parse):
         def wrapper(*args, **options):
