@@ -134,21 +134,10 @@ class CaptionSampler:
         self.counts = torch.bincount(captions[:, 0], minlength=len(features.images))
         self.starts = self.counts.cumsum(dim=0) - self.counts
 
-    def sample(
-        self,
-        images: torch.Tensor,
-        generator: torch.Generator,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Samples a caption of each image.
-
-        Args:
-            images (`torch.Tensor` of shape `(images,)`): The indices of the images.
-            generator (`torch.Generator`): Samples.
-
-        Returns:
-            `tuple[torch.Tensor, torch.Tensor]`: which images have such a caption, a mask of shape `(images,)`, and the
-            index of the text of one caption of each of these, of shape `(images_with_caption,)`.
+        Returns which of some images, of shape `(images,)`, have such a caption, as a mask of that shape, and the text
+        of one caption of each of these.
         """
         has_caption = self.counts[images] > 0
         images = images[has_caption]
@@ -178,11 +167,7 @@ def contrast(
     return 0.5 * cross_entropy(logits, targets) + 0.5 * cross_entropy(logits.t(), targets)
 
 
-def train_heads(
-    features: Features,
-    settings: HeadSettings,
-    device: str | torch.device = "cpu",
-) -> TrainedHeads:
+def train_heads(features: Features, settings: HeadSettings, device: str | torch.device = "cpu") -> TrainedHeads:
     """
     Trains heads on features; where the number of epochs is not given, it is chosen first, on images that are held out
     of a training of its own, and the heads that are returned are trained on all images.
@@ -224,11 +209,7 @@ def check_features(features: Features, settings: HeadSettings) -> None:
         )
 
 
-def measure_epochs(
-    features: Features,
-    settings: HeadSettings,
-    device: str | torch.device,
-) -> list[float]:
+def measure_epochs(features: Features, settings: HeadSettings, device: str | torch.device) -> list[float]:
     """Returns the mean reciprocal rank of images that are held out after each epoch, the mean over some trainings."""
     num_images = len(features.images)
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(settings.seed))
@@ -264,12 +245,12 @@ def run_epochs(
     features: Features, settings: HeadSettings, num_epochs: int, device: str | torch.device
 ) -> Iterator[tuple[Heads, float]]:
     """
-    Trains heads. Yields them, the same object in training, and the mean loss after each epoch.
+    Yields the heads, the same object in training, and the mean loss after each epoch.
 
     Args:
-        features ([`Features`]): The images and captions.
-        settings ([`HeadSettings`]): How they are trained.
-        num_epochs (`int`): How often each image is seen.
+        features ([`Features`]): What they are trained on.
+        settings ([`HeadSettings`]): How they are made and trained.
+        num_epochs (`int`): The passes over the images.
         device (`str` or `torch.device`): Where they are trained.
     """
     torch.manual_seed(settings.seed)
