@@ -52,7 +52,9 @@ def run(
     dataset = load_split(data, split.eval_split, split.max_eval_samples)
     columns = get_columns(dataset)
     if classes.label_column not in columns:
-        raise ValueError(f"`--label_column {classes.label_column}` is no column of the data set, which has {columns}.")
+        raise ValueError(
+            f"`--label_column {classes.label_column}` is not a column of the dataset, which has {columns}."
+        )
     labels = dataset.features[classes.label_column] if dataset.features else None
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
     rows = []

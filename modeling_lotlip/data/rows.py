@@ -70,9 +70,9 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
             continue
         if re.search(r"[;\t|]", "".join(columns)):
             raise ValueError(
-                f"`--{argument} {name}` is no column of the data set, which has {columns}: separate cells by commas."
+                f"`--{argument} {name}` is not a column of the dataset, which has {columns}: separate cells by commas."
             )
-        raise ValueError(f"`--{argument} {name}` is no column of the data set, which has {columns}: name one.")
+        raise ValueError(f"`--{argument} {name}` is not a column of the dataset, which has {columns}: name one.")
 
 
 def read_key(row: dict, column: str) -> str | None:

@@ -124,8 +124,10 @@ class DualEncoder:
                 The precision: `"float32"`, `"float16"`, `"bfloat16"` or `"int8"`.
             device (`str`, *optional*):
                 Such as `"cpu"` or `"cuda:0"`. Default: an accelerator if there is one.
-            max_length, truncate_dim (`int`, *optional*):
-                See [`DualEncoder`].
+            max_length (`int`, *optional*):
+                Truncate texts at this many tokens, special ones included. Default: the limit of the model.
+            truncate_dim (`int`, *optional*):
+                Keep the first numbers of an embedding, of a model that was trained for it.
             revision (`str`, *optional*):
                 A branch, tag or commit on the Hub.
             trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -233,7 +235,7 @@ class DualEncoder:
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.tokenize`] gives, `input_ids` of shape `(texts, length)`.
+                What `Preprocessing.tokenize` gives, `input_ids` of shape `(texts, length)`.
             is_long (`bool`, *optional*, defaults to `False`):
                 Whether they are long captions, which some models embed in another way.
 
@@ -251,7 +253,7 @@ class DualEncoder:
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.prepare_images`] gives, such as `pixel_values` of shape
+                What `Preprocessing.prepare_images` gives, such as `pixel_values` of shape
                 `(images, channels, height, width)`.
 
         Returns:

@@ -1,4 +1,4 @@
-"""The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged."""
+"""The recipes of docs/training.md, where they could go wrong: adapters saved and merged."""
 
 import importlib
 import sys

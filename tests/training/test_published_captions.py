@@ -1,4 +1,4 @@
-"""The commands of the page "Train on the published captions", run on miniatures of the published layouts."""
+"""The commands for the published captions, of the page "Data", run on miniatures of the published layouts."""
 
 import csv
 import json
@@ -17,10 +17,11 @@ from tests.helpers.photographs import encode
 from tests.helpers.towers import WORDS, save_bert, save_vit
 
 
-PAGE = (ROOT / "docs" / "published_captions.md").read_text(encoding="utf-8").replace("\\\n", " ")
-COMMANDS = [line for line in PAGE.splitlines() if line.startswith("lotlip train")]
+PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
+SECTION = PAGE.partition("## The published captions")[2]
+COMMANDS = [line for line in SECTION.splitlines() if line.startswith("lotlip train")]
 # as DreamLIP publishes them
-(HEADER,) = (line.split(",") for line in PAGE.splitlines() if line.startswith("Image Path,"))
+(HEADER,) = (line.split(",") for line in SECTION.splitlines() if line.startswith("Image Path,"))
 SMALL = "--max_train_steps 2 --per_device_train_batch_size 4 --max_eval_samples 4 --warmup_steps 0 --logging_steps 1"
 
 
