@@ -275,7 +275,8 @@ def test_folders(cache, words, repositories, converted, tmp_path):
 def test_a_command_takes_the_released_checkpoint_where_none_is_named(hub, converted, tmp_path, capsys):
     images = [Image.new("RGB", (40, 30), name) for name in ("red", "green", "blue")]
     photos = save_images(tmp_path / "photos", images)
-    arguments = ("search", tmp_path / "found.json", photos, "a red boat")
+    # not the index of the user, who may have indexed the same images
+    arguments = ("search", tmp_path / "found.json", photos, "a red boat", "--index_dir", tmp_path / "indices")
     by_default = run_command(*arguments)
     by_folder = run_command(*arguments, "--model", converted / DEFAULT_MODEL)
     # both models are the same: the second search finds the index of the first

@@ -27,7 +27,7 @@ from modeling_lotlip.encoder.families import UNKNOWN_FAMILY
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
-from modeling_lotlip.training.samples import SampleCollator
+from modeling_lotlip.training.samples import Sample, SampleCollator
 from tests.helpers import photographs
 
 
@@ -119,7 +119,7 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     for image, size in zip(images, bounded):
         collator = SampleCollator(processor)
         collator.tokenize = lambda texts: (None, None)
-        collator([{"image": image, "short_caption": "", "long_captions": [], "name": ""}])
+        collator([Sample(short_caption="", long_captions=[], image=image)])
         assert image_processor.sizes == [size]
     wide = PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True)
     middle = bound_aspect_ratio(wide, None)
