@@ -132,7 +132,11 @@ def to_theirs(ours: dict[str, torch.Tensor], model_type: str) -> dict[str, torch
     return theirs
 
 
-def from_theirs(config: PreTrainedConfig, theirs: dict[str, torch.Tensor], model_type: str) -> PreTrainedModel:
+def from_theirs(
+    config: PreTrainedConfig,
+    theirs: dict[str, torch.Tensor],
+    model_type: str,
+) -> PreTrainedModel:
     """
     Makes a model of our architecture with their tensors, to be saved. Raises a `ValueError` that lists which are
     missing, which are too many and which have another shape.
@@ -378,7 +382,7 @@ def load_towers(
 # Checkpoints of the original
 
 
-def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
+def load_original_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
     """Loads the tensors of a file of `torch.save`, of any shape, at the top or under `state_dict`; runs no code."""
     try:
         # torch does not look at the checksums in its archives
@@ -471,7 +475,11 @@ def count_corner_tokens(num_rows: int, vocab_size: int, num_corner_tokens: int |
     return num_rows - vocab_size
 
 
-def config_from_checkpoint(checkpoint: dict[str, torch.Tensor], settings: dict, vocab_size: int) -> LotlipConfig:
+def config_from_checkpoint(
+    checkpoint: dict[str, torch.Tensor],
+    settings: dict,
+    vocab_size: int,
+) -> LotlipConfig:
     """
     Reads the configuration of a checkpoint of the original from the shapes of its tensors.
 
@@ -548,7 +556,7 @@ def load_words(tokenizer_path: str, **hub_options) -> LotlipTokenizer:
     )
 
 
-def make_image_processor(config: LotlipConfig) -> LotlipImageProcessor:
+def make_released_image_processor(config: LotlipConfig) -> LotlipImageProcessor:
     """Makes the image processor of the original for images of a configuration's size."""
     size = config.vision_config.image_size
     return LotlipImageProcessor(size=size, crop_size=size)
@@ -587,7 +595,7 @@ def convert_checkpoint(
         if beside.is_file():
             config_path = beside
     settings = load_settings(config_path)
-    checkpoint = load_checkpoint(checkpoint_path)
+    checkpoint = load_original_checkpoint(checkpoint_path)
     tokenizer = load_words(tokenizer_path, **hub_options)
     config = config_from_checkpoint(checkpoint, settings, vocab_size=len(tokenizer))
     model = from_theirs(config, checkpoint, "lotlip")
@@ -598,15 +606,19 @@ def convert_checkpoint(
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output_dir) as folder:
         model.save_pretrained(folder)
-        LotlipProcessor(make_image_processor(config), tokenizer).save_pretrained(folder)
+        LotlipProcessor(make_released_image_processor(config), tokenizer).save_pretrained(folder)
         write_model_card(folder, output_dir.name, **OF_THE_ORIGINAL)
         check_is_empty(output_dir)  # another run may have been faster
     return config_path
 
 
-def check_image_processor(folder: Path, config: LotlipConfig, image_processor: LotlipImageProcessor) -> None:
+def check_image_processor(
+    folder: Path,
+    config: LotlipConfig,
+    image_processor: LotlipImageProcessor,
+) -> None:
     """Raises a `ValueError` if images are prepared otherwise than the original does."""
-    expected = json.loads(make_image_processor(config).to_json_string())
+    expected = json.loads(make_released_image_processor(config).to_json_string())
     found = json.loads(image_processor.to_json_string())
     others = []
     for name in sorted((expected | found).keys() - {"auto_map", "image_processor_type"}):

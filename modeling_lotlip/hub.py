@@ -175,7 +175,11 @@ def check_results(results: dict[str, float] | None, dataset: str | None) -> None
             raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
 
 
-def list_eval_results(results: dict[str, float], dataset: str | None, dataset_split: str) -> list[EvalResult]:
+def list_eval_results(
+    results: dict[str, float],
+    dataset: str | None,
+    dataset_split: str,
+) -> list[EvalResult]:
     """Lists metrics in the form of a model index, for the Hub; counts are left out."""
     eval_results = []
     for name, value in results.items():

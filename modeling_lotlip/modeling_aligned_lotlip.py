@@ -217,7 +217,7 @@ def pool_image(outputs: object, num_prefix_tokens: int, pooling: str) -> torch.T
 
 
 def get_pooler_output(outputs: object) -> torch.Tensor:
-    """Returns the pooled output of a tower. Raises a `ValueError` if it has none."""
+    """Returns the pooled output of a tower, of shape `(batch, dim)`. Raises a `ValueError` if it has none."""
     pooler_output = getattr(outputs, "pooler_output", None)
     if pooler_output is None:
         raise ValueError("The tower has no pooler: take another pooling than `pooler`.")

@@ -67,7 +67,17 @@ def pad(captions, length=None, filler=0):
 
 
 def random_images(batch_size, seed=0):
-    return torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+
+
+def normalize(embeds):
+    return nn.functional.normalize(embeds, dim=-1)
+
+
+def float64_scale(model):
+    """The scale of the logits of a model."""
+    return model.logit_scale.detach().double().exp()
 
 
 def assert_close(actual, expected, atol=1e-5):
@@ -106,8 +116,8 @@ def test_image_tower_logits_and_gradients_equal_the_reference():
     batch = load_file(tiny / "loss.safetensors")
     input_ids = without_corner_positions(batch["input_ids"])
     model(input_ids, batch["pixel_values"], (input_ids != 0).long(), return_loss=True).loss.backward()
-    gradients = to_theirs({name: parameter.grad for name, parameter in model.named_parameters()}, "lotlip")
-    norms = {name: gradient.norm().item() for name, gradient in gradients.items()}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    norms = {name: gradient.norm().item() for name, gradient in to_theirs(gradients, "lotlip").items()}
     expected = json.loads((tiny / "loss.json").read_text())["grad_norm_of_parameter"]
     assert norms == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
@@ -129,7 +139,8 @@ def visible(length, num_corner_tokens, is_masked, padding=0):
 
 def seen_by_gradient(model, length, padding=0):
     """Which token's input moves which token's output, in a model of one layer."""
-    embeds = torch.randn(1, length + padding, WIDTH, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    generator = torch.Generator().manual_seed(1)
+    embeds = torch.randn(1, length + padding, WIDTH, generator=generator, requires_grad=True)
     attention_mask = torch.tensor([[1] * length + [0] * padding])
     outputs = model(inputs_embeds=embeds, attention_mask=attention_mask, output_corner_tokens=True)
     states = outputs.last_hidden_state
@@ -139,10 +150,11 @@ def seen_by_gradient(model, length, padding=0):
         inputs.append(model.embeddings.corner_tokens)
     rows = []
     for query in range(states.shape[1]):
-        # the first unit: the sum over a layer norm's output is a constant
-        gradients = torch.autograd.grad(states[0, query, 0], inputs, retain_graph=True, allow_unused=True)
-        moved = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients)]
-        moved = [(g.reshape(-1, WIDTH).abs().amax(dim=-1) > 0) for g in moved]
+        first_unit = states[0, query, 0]  # the sum over a layer norm's output is a constant
+        gradients = torch.autograd.grad(
+            first_unit, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        moved = [(gradient.reshape(-1, WIDTH).abs().amax(dim=-1) > 0) for gradient in gradients]
         rows.append(torch.cat([moved[0][:1], *moved[1:], moved[0][1:]]))
     return torch.stack(rows)
 
@@ -210,12 +222,13 @@ def test_positions_leave_room_for_the_corner_tokens():
     positions = torch.arange(captions["input_ids"].shape[1])[None]
     shifted = torch.where(positions > 0, positions + 3, positions)
     with torch.no_grad():
-        assert_close(model(**captions, position_ids=positions).pooler_output, plain(**captions).pooler_output)
-        assert_close(model(**captions).pooler_output, plain(**captions, position_ids=shifted).pooler_output)
-        assert_close(
-            model(**captions, position_ids=shifted, output_corner_tokens=True).corner_pooler_output,
-            model(**captions, output_corner_tokens=True).corner_pooler_output,
-        )
+        found = model(**captions, position_ids=positions)
+        assert_close(found.pooler_output, plain(**captions).pooler_output)
+        expected = plain(**captions, position_ids=shifted)
+        assert_close(model(**captions).pooler_output, expected.pooler_output)
+        found = model(**captions, position_ids=shifted, output_corner_tokens=True)
+        expected = model(**captions, output_corner_tokens=True)
+        assert_close(found.corner_pooler_output, expected.corner_pooler_output)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -238,15 +251,16 @@ def test_the_loss_under_autocast_is_that_of_float32():
     """Of the towers' bfloat16 outputs; the gradients of bfloat16 logits are off by some hundredths."""
     model = new_model(vision_projection_dim=WIDTH)
     batch_size = 5
-    inputs = {**pad(random_captions(batch_size)), "pixel_values": random_images(batch_size), "return_loss": True}
+    captions = pad(random_captions(batch_size))
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = model(**inputs)
+        outputs = model(**captions, pixel_values=random_images(batch_size), return_loss=True)
         text = outputs.text_model_output
         image = outputs.vision_model_output.pooler_output
     assert text.pooler_output.dtype == image.dtype == torch.bfloat16
-    leaves = [x.detach().float().requires_grad_() for x in (text.pooler_output, text.corner_pooler_output, image)]
-    texts = nn.functional.normalize(torch.cat([leaves[0][:, None], leaves[1]], dim=1), dim=-1)
-    images = nn.functional.normalize(leaves[2], dim=-1)
+    embeds = [text.pooler_output, text.corner_pooler_output, image]
+    leaves = [tensor.detach().float().requires_grad_() for tensor in embeds]
+    texts = normalize(torch.cat([leaves[0][:, None], leaves[1]], dim=1))
+    images = normalize(leaves[2])
     loss = image_text_contrastive_loss(images, texts, model.logit_scale.exp())
 
     assert outputs.text_embeds.dtype == outputs.logits_per_image.dtype == torch.float32
@@ -255,11 +269,10 @@ def test_the_loss_under_autocast_is_that_of_float32():
     assert_close(outputs.logits_per_text, logits, atol=1e-5)
     assert outputs.loss.item() == pytest.approx(loss.item(), rel=1e-6)
     expected = torch.autograd.grad(loss, leaves + [model.logit_scale])
-    found = torch.autograd.grad(
-        outputs.loss, [text.pooler_output, text.corner_pooler_output, image, model.logit_scale]
-    )
+    found = torch.autograd.grad(outputs.loss, embeds + [model.logit_scale])
     for gradient, expected_gradient in zip(found[:3], expected[:3]):
-        assert torch.equal(gradient, expected_gradient.bfloat16()), "what reaches a bfloat16 tensor is rounded once"
+        # what reaches a bfloat16 tensor is rounded once
+        assert torch.equal(gradient, expected_gradient.bfloat16())
     assert_close(found[3], expected[3], atol=1e-6)
 
 
@@ -276,7 +289,9 @@ def plain_loss(image_embeds, text_embeds, present, scale):
         logits = scale * text_embeds[:, slot].double() @ image_embeds.double().T
         total = 0.0
         for row in rows:
-            total += 0.5 * (logits[row, rows].logsumexp(0) + logits[rows, row].logsumexp(0)) - logits[row, row]
+            of_text = logits[row, rows].logsumexp(0) - logits[row, row]
+            of_image = logits[rows, row].logsumexp(0) - logits[row, row]
+            total += 0.5 * (of_text + of_image)
         losses.append(total / len(rows))
     if not losses:
         return 0.0
@@ -288,8 +303,8 @@ def test_loss_is_the_plain_one(seed):
     generator = torch.Generator().manual_seed(seed)
     batch_size = 6
     slots = 4
-    image_embeds = nn.functional.normalize(torch.randn(batch_size, 8, generator=generator), dim=-1)
-    text_embeds = nn.functional.normalize(torch.randn(batch_size, slots, 8, generator=generator), dim=-1)
+    image_embeds = normalize(torch.randn(batch_size, 8, generator=generator))
+    text_embeds = normalize(torch.randn(batch_size, slots, 8, generator=generator))
     present = torch.rand(batch_size, slots, generator=generator) > 0.4
     present[:, 2] = torch.arange(batch_size) == 3  # one pair is no contrast
     image_embeds.requires_grad_()
@@ -349,8 +364,10 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
     present = torch.tensor(present)
 
     pixel_values = random_images(batch_size)
-    inputs = pad([caption for image in range(batch_size) for caption in [short[image], *long[image]]])
-    inputs = {name: x.unflatten(0, (batch_size, -1)) for name, x in inputs.items()}
+    captions = []
+    for image in range(batch_size):
+        captions += [short[image], *long[image]]
+    inputs = {name: x.unflatten(0, (batch_size, -1)) for name, x in pad(captions).items()}
     with torch.no_grad():
         outputs = model(**inputs, pixel_values=pixel_values, return_loss=True)
     assert_close(outputs.text_embeds, expected)
@@ -510,7 +527,7 @@ def test_positions_and_types_of_one_kind_of_caption_go_to_it_alone():
             inputs["long_input_ids"][1], inputs["long_attention_mask"][1], token_type_ids=types[1]
         )
     assert_close(typed.short, plain.short, atol=0)
-    assert_close(typed.long[1], nn.functional.normalize(expected.pooler_output, dim=-1))
+    assert_close(typed.long[1], normalize(expected.pooler_output))
 
 
 @pytest.mark.parametrize(
@@ -537,7 +554,7 @@ class TwoImageTowers(LotlipModel):
     def embed_images(self, pixel_values, **kwargs):
         first = super().embed_images(pixel_values, **kwargs)
         second = self.second_tower(pixel_values.flip(-1)).pooler_output
-        return nn.functional.normalize(first + second, dim=-1)
+        return normalize(first + second)
 
 
 class PooledCorners(LotlipModel):
@@ -547,7 +564,7 @@ class PooledCorners(LotlipModel):
         captions = super().embed_captions(*args, **kwargs)
         if captions.long is not None:
             pooled = captions.long + captions.corners.sum(dim=2)
-            captions.long = nn.functional.normalize(pooled, dim=-1)
+            captions.long = normalize(pooled)
             captions.corners = None
         return captions
 
@@ -556,18 +573,18 @@ class WithoutCorners(LotlipModel):
     """Embeds by the towers themselves, with nothing of what [`LotlipModel`] does."""
 
     def embed_images(self, pixel_values, **kwargs):
-        return nn.functional.normalize(self.vision_model(pixel_values).pooler_output, dim=-1)
+        return normalize(self.vision_model(pixel_values).pooler_output)
 
     def embed_captions(self, short_input_ids=None, short_attention_mask=None, **kwargs):
         embeds = {}
         if short_input_ids is not None:
             outputs = self.text_model(short_input_ids, short_attention_mask)
-            embeds["short"] = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            embeds["short"] = normalize(self.text_projection(outputs.pooler_output))
             embeds["short_mask"] = torch.ones(len(short_input_ids), dtype=torch.bool)
         if kwargs.get("long_input_ids") is not None:
             ids = kwargs["long_input_ids"]
             outputs = self.text_model(ids.flatten(0, 1), kwargs["long_attention_mask"].flatten(0, 1))
-            long = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            long = normalize(self.text_projection(outputs.pooler_output))
             embeds["long"] = long.unflatten(0, ids.shape[:2])
             embeds["long_mask"] = torch.ones(ids.shape[:2], dtype=torch.bool)
         return LotlipCaptionEmbeddings(**embeds)
@@ -585,7 +602,8 @@ def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, f
         inputs = {name: tensor[:batch_size] for name, tensor in captions.items()}
         named = {f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}
     else:
-        inputs = {name: tensor.unflatten(0, (batch_size, num_captions)) for name, tensor in captions.items()}
+        shape = (batch_size, num_captions)
+        inputs = {name: tensor.unflatten(0, shape) for name, tensor in captions.items()}
         named = {f"short_{name}": tensor[:, 0] for name, tensor in inputs.items()}
         named |= {f"long_{name}": tensor[:, 1:] for name, tensor in inputs.items()}
     pixel_values = random_images(batch_size)
@@ -637,7 +655,8 @@ def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
     model = new_model()
     captions = pad(random_captions(3))
     tower = LotlipTextModelWithProjection(model.config.text_config).eval()
-    tower.load_state_dict({name: x for name, x in model.state_dict().items() if name.startswith("text_")})
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("text_")}
+    tower.load_state_dict(weights)
     with torch.no_grad():
         outputs = tower(**captions, output_corner_tokens=True)
         expected = model.get_text_features(**captions, output_corner_tokens=True)
@@ -654,7 +673,8 @@ def test_resize_token_embeddings(tmp_path):
         model.save_pretrained(tmp_path)
         loaded = LotlipModel.from_pretrained(tmp_path)
         for grown in (model, loaded):
-            assert grown.config.text_config.vocab_size == grown.text_model.config.vocab_size == VOCAB_SIZE + 5
+            assert grown.config.text_config.vocab_size == VOCAB_SIZE + 5
+            assert grown.text_model.config.vocab_size == VOCAB_SIZE + 5
             outputs = grown.get_text_features(**captions, output_corner_tokens=True)
             assert_close(outputs.pooler_output, expected.pooler_output)
             assert_close(outputs.corner_pooler_output, expected.corner_pooler_output)

@@ -108,7 +108,8 @@ def hub(server, repositories, cache, monkeypatch):
     server.root = repositories
     server.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(convert_lotlip_to_hf, "convert_checkpoint", count_calls(server, convert_checkpoint))
+    counted = count_calls(server, convert_checkpoint)
+    monkeypatch.setattr(convert_lotlip_to_hf, "convert_checkpoint", counted)
     return server
 
 
@@ -168,7 +169,8 @@ def assert_loads_as(name: str, folder: Path, **options):
     processor = LotlipProcessor.from_pretrained(name, **options)
     expected = LotlipProcessor.from_pretrained(folder)
     image = Image.linear_gradient("L")
-    assert_equal(processor(image, text, return_tensors="pt"), expected(image, text, return_tensors="pt"))
+    inputs = processor(image, text, return_tensors="pt")
+    assert_equal(inputs, expected(image, text, return_tensors="pt"))
 
 
 @pytest.mark.parametrize("name", [DEFAULT_MODEL, WITH_CONFIG])
@@ -193,8 +195,8 @@ def test_a_repository_is_converted_once_and_found_offline(hub, cache, converted,
 def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_path, monkeypatch):
     folder = converted / DEFAULT_MODEL
     other = tmp_path / "other"
-    commit = commit_hash(repositories / DEFAULT_MODEL)
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL, revision=commit, cache_dir=other, dtype="bfloat16")
+    options = {"revision": commit_hash(repositories / DEFAULT_MODEL), "dtype": "bfloat16"}
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, **options, cache_dir=other)
     assert model.dtype == torch.bfloat16
     assert not cache.exists()
     assert hub.calls == 1
@@ -215,7 +217,11 @@ def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_pat
     assert f"GET /{DEFAULT_MODEL}/resolve/main/model.pt" in hub.requests
 
     asked = []
-    monkeypatch.setattr(convert_lotlip_to_hf, "cached_file", lambda *_, token, **__: asked.append(token))
+
+    def note_token(*_, token, **__):
+        asked.append(token)
+
+    monkeypatch.setattr(convert_lotlip_to_hf, "cached_file", note_token)
     find_pretrained("org/private", token="hf_mine")
     assert set(asked) == {"hf_mine"}
 
@@ -235,12 +241,13 @@ def test_another_commit_is_another_conversion(hub, repositories, monkeypatch, tm
 
 def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, repositories, converted, tmp_path):
     hub.root = tmp_path
-    shutil.copytree(converted / DEFAULT_MODEL, tmp_path / "org" / "model")
+    folder = converted / DEFAULT_MODEL
+    shutil.copytree(folder, tmp_path / "org" / "model")
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", tmp_path / "org" / "model")
     model = LotlipModel.from_pretrained("org/model")
-    assert_equal(model.state_dict(), LotlipModel.from_pretrained(converted / DEFAULT_MODEL).state_dict())
+    assert_equal(model.state_dict(), LotlipModel.from_pretrained(folder).state_dict())
     assert not any("model.pt" in request for request in hub.requests)
-    assert find_pretrained(str(converted / DEFAULT_MODEL)) == str(converted / DEFAULT_MODEL)
+    assert find_pretrained(str(folder)) == str(folder)
     assert hub.calls == 0
 
 
@@ -279,20 +286,27 @@ def test_a_command_takes_the_released_checkpoint_where_none_is_named(hub, conver
 
 def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert lotlip.main(["convert", WITH_CONFIG]) == 0
-    assert re.fullmatch(r"Wrote with-config \(settings of \S+/open_clip_config.json\)\n", capsys.readouterr().out)
+    status = lotlip.main(["convert", WITH_CONFIG])
+    assert status == 0
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"Wrote with-config \(settings of \S+/open_clip_config.json\)\n", printed)
     # a file takes the configuration beside it, and says so
     checkpoint = repositories / WITH_CONFIG / "model.pt"
-    assert lotlip.main(["convert", str(checkpoint), "mine"]) == 0
+    status = lotlip.main(["convert", str(checkpoint), "mine"])
+    assert status == 0
     settings = checkpoint.with_name("open_clip_config.json")
     assert capsys.readouterr().out == f"Wrote mine (settings of {settings})\n"
-    assert lotlip.main(["convert", str(checkpoint)]) == 0  # by default the folder is named as the file
+    status = lotlip.main(["convert", str(checkpoint)])  # by default the folder is named as the file
+    assert status == 0
     for folder in ("with-config", "mine", "model"):
-        files = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.name != "README.md"}
-        assert files == {name: (converted / WITH_CONFIG / name).read_bytes() for name in files}
+        for file in Path(folder).iterdir():
+            if file.name != "README.md":
+                expected = converted / WITH_CONFIG / file.name
+                assert file.read_bytes() == expected.read_bytes(), file
     assert AutoModel.from_pretrained("mine").config.text_config.num_attention_heads == 4
     assert len(AutoProcessor.from_pretrained("mine").tokenizer) == 30522
-    assert lotlip.main(["convert", "mine", "--to_original", "back.pt"]) == 0
+    status = lotlip.main(["convert", "mine", "--to_original", "back.pt"])
+    assert status == 0
     assert_equal(torch.load("back.pt"), torch.load(repositories / WITH_CONFIG / "model.pt"))
 
     assert "is not an empty folder" in read_error(capsys, "convert", WITH_CONFIG)
@@ -319,10 +333,14 @@ def test_no_vocabulary(cache, repositories):
 
 
 def test_two_processes_at_once(hub, cache, repositories):
-    code = f"from modeling_lotlip.hub_lotlip import find_pretrained\nprint(find_pretrained({DEFAULT_MODEL!r}))"
-    environment = python_environment(HF_HUB_CACHE=cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE=0)
-    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    processes = [subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) for _ in range(2)]
+    code = f"from modeling_lotlip import hub_lotlip\nprint(hub_lotlip.find_pretrained({DEFAULT_MODEL!r}))"
+    options = {
+        "env": python_environment(HF_HUB_CACHE=cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE=0),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(2)]
     outputs = [process.communicate() for process in processes]
     folders = {output.strip() for output, _ in outputs}
     assert len(folders) == 1, outputs

@@ -34,7 +34,7 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.encoder.arguments import InferenceArguments, OutputArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
-from modeling_lotlip.evaluation.statistics import load_tokenizer, measure_texts, summarize
+from modeling_lotlip.evaluation.statistics import load_tokenizer, measure_texts, summarize_lengths
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.utils.files import format_markdown, write_results
 
@@ -155,7 +155,7 @@ def measure_lengths(name: str, args: ReproductionArguments) -> tuple[dict[str, f
     )
     reader = RowReader(dataset.column_names, CaptionArguments())
     ((_, lengths),) = measure_texts(dataset, reader, load_tokenizer(args.tokenizer_path)).items()
-    row = summarize(lengths)
+    row = summarize_lengths(lengths)
     is_partial = row["num_texts"] < BENCHMARKS[name].num_texts
     return {column: row[column] for column in TEXT_COLUMNS}, is_partial
 

@@ -104,7 +104,7 @@ def compute_features(
     """
     preprocessing = Preprocessing(make_processor(text_tower, image_tower))
     images = compute_image_features(image_tower, dataset, reader, preprocessing, folder, batch_size, num_workers)
-    captions = list_captions(dataset, reader)
+    captions = list_texts(dataset, reader)
     texts = list(dict.fromkeys(text for _, text, _ in captions))
     text_features, truncated = compute_text_features(text_tower, texts, preprocessing, folder)
 
@@ -133,7 +133,7 @@ def compute_features(
     return Features(images, text_features, torch.tensor(rows), counts).select(kept)
 
 
-def list_captions(dataset: Dataset, reader: RowReader) -> list[tuple[int, str, str]]:
+def list_texts(dataset: Dataset, reader: RowReader) -> list[tuple[int, str, str]]:
     """Returns the row, the text and the modality of all captions, and of the sub-captions of long ones."""
     captions = []
     for number, row in enumerate(dataset.select_columns(reader.text_columns)):
@@ -178,6 +178,7 @@ def compute_image_features(
     collate = RowCollator(preprocessing, RowReader([column], image_column=column))
 
     def compute(numbers: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yields the features, of shape `(images, dim)`, of the images of some rows that can be read."""
         batches = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
         keyed = ([(number, rows[number]) for number in batch] for batch in batches)
         for prepared in prefetch(collate_rows(collate, keyed, num_workers), depth=2):
@@ -206,6 +207,7 @@ def compute_text_features(
     settings += [preprocessing.max_length, hash_processor(tower.tokenizer)]
 
     def compute(numbers: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yields the features, of shape `(texts, dim)`, of some texts, in batches of like length."""
         parts = [numbers[start : start + 256] for start in range(0, len(numbers), 256)]
         batches = (
             Batch(list(part), preprocessing.tokenize([texts[number] for number in part]).inputs, "text")
@@ -264,7 +266,15 @@ def read_or_compute(
 
 
 def write_shard(file: Path, numbers: range, compute: Callable, progress: object) -> None:
-    """Computes the features of some positions and writes them to a file, not a number where there are none."""
+    """
+    Computes the features of some positions and writes them to a file, not a number where there are none.
+
+    Args:
+        file (`Path`): Where they go, of shape `(numbers, dim)`.
+        numbers (`range`): The positions.
+        compute (`Callable`): Yields some of the positions, and their features of shape `(positions, dim)`.
+        progress (`object`): The progress bar.
+    """
     features = torch.full((len(numbers), 0), torch.nan)
     for computed, rows in compute(numbers):
         if features.shape[1] == 0:

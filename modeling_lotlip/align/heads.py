@@ -134,8 +134,22 @@ class CaptionSampler:
         self.counts = torch.bincount(captions[:, 0], minlength=len(features.images))
         self.starts = self.counts.cumsum(dim=0) - self.counts
 
-    def sample(self, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns which of the images have such a caption, as a mask, and the text of one caption of each of these."""
+    def sample(
+        self,
+        images: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Samples a caption of each image.
+
+        Args:
+            images (`torch.Tensor` of shape `(images,)`): The indices of the images.
+            generator (`torch.Generator`): Samples.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: which images have such a caption, a mask of shape `(images,)`, and the
+            index of the text of one caption of each of these, of shape `(images_with_caption,)`.
+        """
         has_caption = self.counts[images] > 0
         images = images[has_caption]
         fractions = torch.rand(len(images), generator=generator)
@@ -164,7 +178,11 @@ def contrast(
     return 0.5 * cross_entropy(logits, targets) + 0.5 * cross_entropy(logits.t(), targets)
 
 
-def train_heads(features: Features, settings: HeadSettings, device: str | torch.device = "cpu") -> TrainedHeads:
+def train_heads(
+    features: Features,
+    settings: HeadSettings,
+    device: str | torch.device = "cpu",
+) -> TrainedHeads:
     """
     Trains heads on features; where the number of epochs is not given, it is chosen first, on images that are held out
     of a training of its own, and the heads that are returned are trained on all images.
@@ -206,7 +224,11 @@ def check_features(features: Features, settings: HeadSettings) -> None:
         )
 
 
-def measure_epochs(features: Features, settings: HeadSettings, device: str | torch.device) -> list[float]:
+def measure_epochs(
+    features: Features,
+    settings: HeadSettings,
+    device: str | torch.device,
+) -> list[float]:
     """Returns the mean reciprocal rank of images that are held out after each epoch, the mean over some trainings."""
     num_images = len(features.images)
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(settings.seed))
@@ -241,7 +263,15 @@ def has_stopped_rising(measured: list[float]) -> bool:
 def run_epochs(
     features: Features, settings: HeadSettings, num_epochs: int, device: str | torch.device
 ) -> Iterator[tuple[Heads, float]]:
-    """Yields the heads, the same object in training, and the mean loss after each epoch."""
+    """
+    Trains heads. Yields them, the same object in training, and the mean loss after each epoch.
+
+    Args:
+        features ([`Features`]): The images and captions.
+        settings ([`HeadSettings`]): How they are trained.
+        num_epochs (`int`): How often each image is seen.
+        device (`str` or `torch.device`): Where they are trained.
+    """
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     heads = Heads(features, settings).to(device)

@@ -18,7 +18,7 @@ from ..modeling_aligned_lotlip import LotlipAlignedModel
 from .arguments import AlignArguments
 from .features import Features, compute_features, find_features_dir
 from .heads import HeadSettings, TrainedHeads, train_heads
-from .outputs import check_output_dir, describe_run, save_aligned
+from .outputs import check_model_dir, describe_alignment, save_aligned
 from .towers import ImageTower, TextTower, join_towers, load_image_tower, load_text_tower, make_processor
 
 
@@ -42,9 +42,9 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         `ValueError`: if a tower or the data cannot be used.
     """
     check_device(args.device)
-    check_output_dir(args)
+    check_model_dir(args)
     device = torch.device(args.device) if args.device is not None else PartialState().device
-    dataset, evaluation_data = load_data(args)
+    dataset, evaluation_data = load_splits(args)
     text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
     args.text_pooling = text_tower.pooling
@@ -77,12 +77,12 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
-    settings = describe_run(args, features, trained)
+    settings = describe_alignment(args, features, trained)
     save_aligned(args, model.cpu(), encoder.processor, (text_tower, image_tower), settings, results)
     return results
 
 
-def load_data(args: AlignArguments) -> tuple[Dataset, Dataset]:
+def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset]:
     """Returns the rows to train on and to evaluate, with a warning if some are both."""
     dataset = load_split(args, args.train_split, args.max_train_samples)
     evaluation_data = load_split(args, args.eval_split, args.max_eval_samples)

@@ -167,7 +167,11 @@ class EndpointCaptioner:
         self.num_failures_in_a_row = 0
         self.announced_until = -math.inf  # the end of the last wait that was announced, in monotonic seconds
 
-    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
+    def answer(
+        self,
+        files: Iterator[ImageFile],
+        is_stopped: Callable[[], bool],
+    ) -> Iterator[tuple[ImageFile, Answer]]:
         """
         Captions images, each with its prompt, `concurrency` at a time, in the order of the answers. When `is_stopped`
         the requests that have no answer are given up.
@@ -222,9 +226,9 @@ class EndpointCaptioner:
                     "usually ends in /v1; the name is that of the model at the server; its key is read from "
                     f"{API_KEY_VARIABLE}."
                 ) from error
-            answer = Answer(None, error=describe_failure(error))
+            answer = Answer(None, error=describe_failed_request(error))
         except (OpenAIError, UnreadableAnswerError) as error:
-            answer = Answer(None, error=describe_failure(error))
+            answer = Answer(None, error=describe_failed_request(error))
         self.count_failure(answer)
         return file, answer
 
@@ -289,7 +293,7 @@ class EndpointCaptioner:
             )
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failed_request(error: Exception) -> str:
     """Describes in one line why there is no answer, with the cause that the client hides."""
     text = f"the server failed: {error}"
     if isinstance(error, OpenAIError) and error.__cause__ is not None:

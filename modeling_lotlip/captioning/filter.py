@@ -439,28 +439,47 @@ def measure_similarities(
     inference: InferenceArguments,
 ) -> Iterator[tuple[tuple[str, str], float]]:
     """
-    Of every caption in files whose image is in a data set: the image's key with the caption, and their cosine
-    similarity by `similarity.dual_encoder`.
+    Measures the cosine similarity of every caption in files with its image, if that is in a data set.
+
+    Args:
+        files (`list[Path]`):
+            The files of captions.
+        columns ([`FilterArguments`]):
+            Their columns of captions and keys.
+        similarity ([`SimilarityArguments`]):
+            The dual encoder, and the column of keys of the data set.
+        source ([`SourceArguments`]), split ([`TrainSplitArguments`]):
+            The data set of the images, and what of it is read.
+        inference ([`InferenceArguments`]):
+            How the dual encoder runs.
+
+    Yields:
+        `tuple[tuple[str, str], float]`: the image's key with the caption, and their similarity.
 
     Raises:
         `ValueError`: if there is no such column of keys, or no image has a caption.
     """
     key_column = similarity.key_column or columns.file_key_column
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=key_column)
-    dataset, names = undecoded(dataset, source.image_column), get_columns(dataset)
+    dataset = undecoded(dataset, source.image_column)
+    names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
             f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
             "values stand in `--file_key_column` of `--captions`."
         )
-    column, counts = columns.caption_column, Counter()
+    column = columns.caption_column
+    counts = Counter()
     captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
 
     def read_row(number: int, row: dict) -> Iterator[Item]:
         counts["rows"] += 1
         key = read_key(row, key_column)
-        rows = [] if key is None else captions.find_rows(key)
-        texts = dict.fromkeys(text for found in rows for text in read_captions(found, column))
+        texts = []
+        if key is not None:
+            for found in captions.find_rows(key):
+                texts += read_captions(found, column)
+        texts = list(dict.fromkeys(texts))
         if texts:  # else the image is not read
             yield Item((number, key, None), "image", read_image(row[source.image_column]))
         for text in texts:
@@ -471,18 +490,22 @@ def measure_similarities(
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
     prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size
-    images, group = {}, None
+    images = {}
+    group = None
     for embedded in embed_rows(encoder, prepared, group=lambda number: number // group_size):
         warn_of_unreadable(embedded.unreadable)
         if embedded.group != group:
-            group, images = embedded.group, {}
-        for item, embed in zip(embedded.entries, [] if embedded.embeds is None else embedded.embeds):
+            group = embedded.group
+            images = {}
+        if embedded.embeds is None:  # no row of the batch has a caption
+            continue
+        for item, embedding in zip(embedded.entries, embedded.embeds):
             number, key, text = item.row
             if item.kind == "image":
-                images[number] = embed
+                images[number] = embedding
             else:
                 counts["captions"] += 1
-                yield (key, text), float(images[number] @ embed)
+                yield (key, text), float(images[number] @ embedding)
     if not counts["captions"]:
         raise ValueError(
             f"None of {counts['rows']} images has a caption in `--captions`: name the right `--key_column` and "

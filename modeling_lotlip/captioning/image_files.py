@@ -67,7 +67,7 @@ def is_in_share(state: PartialState, key: str) -> bool:
     return zlib.crc32(key.encode()) % state.num_processes == state.process_index
 
 
-def read_files(
+def read_image_files(
     dataset: Dataset | IterableDataset,
     source: SourceArguments,
     key_column: str | None,
@@ -112,7 +112,7 @@ def read_files(
         key = find_key(row, source, key_column)
         image = None
         if key is None:
-            image = read_row(row, source, f"row {index}", key)
+            image = read_row_image(row, source, f"row {index}", key)
             key = image.key
             if key_column not in (None, source.image_column) and is_in_share(state, key):
                 counts[f"images have no `--key_column {key_column}`, and their SHA-256 as key"] += 1
@@ -121,7 +121,7 @@ def read_files(
             continue
         is_new = connection.execute("INSERT INTO seen VALUES (?, NULL) ON CONFLICT DO NOTHING", (key,)).rowcount == 1
         if not is_new:
-            image = image or read_row(row, source, f"row {index}", key)
+            image = image or read_row_image(row, source, f"row {index}", key)
             if find_sha256(connection, key) != image.sha256:
                 raise ValueError(
                     f"Two different images have the key {key!r}, the second in row {index}: it would not be known "
@@ -130,7 +130,7 @@ def read_files(
                 )
             counts["rows repeat an image, which is captioned once"] += 1
         elif connection.execute(has_record, (key, captioner)).fetchone() is None:
-            image = image or read_row(row, source, f"row {index}", key)
+            image = image or read_row_image(row, source, f"row {index}", key)
             connection.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (image.sha256, key))
             yield image
 
@@ -142,7 +142,7 @@ def find_sha256(connection: sqlite3.Connection, key: str) -> str | None:
     return max(hashes, default=None)
 
 
-def read_row(row: dict, source: SourceArguments, name: str, key: str | None) -> ImageFile:
+def read_row_image(row: dict, source: SourceArguments, name: str, key: str | None) -> ImageFile:
     """
     Reads the image of a row.
 

@@ -45,7 +45,7 @@ class Job(NamedTuple):
     error: str | None = None
 
 
-def load_model(
+def load_captioning_model(
     name: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
@@ -129,7 +129,12 @@ class LocalCaptioner:
         `ValueError`: if there is no such model, or it has no chat template.
     """
 
-    def __init__(self, name: str, revision: str | None = None, arguments: CaptionerArguments | None = None):
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        arguments: CaptionerArguments | None = None,
+    ):
         self.arguments = arguments or CaptionerArguments()
         check_device(self.arguments.device)
         device = torch.device(self.arguments.device or PartialState().device)
@@ -141,7 +146,8 @@ class LocalCaptioner:
                 f"{name} has 7 billion parameters, and there is no GPU: an image takes minutes, and memory of 28 GB. "
                 "Name a smaller model, or a server with --endpoint."
             )
-        model, self.processor = load_model(name, revision, getattr(torch, dtype), self.arguments.trust_remote_code)
+        trust_remote_code = self.arguments.trust_remote_code
+        model, self.processor = load_captioning_model(name, revision, getattr(torch, dtype), trust_remote_code)
         self.model = model.to(device).eval()
         self.revision = getattr(model.config, "_commit_hash", None) or revision
         self.generate_options = list_generate_options(self.arguments)
@@ -154,7 +160,11 @@ class LocalCaptioner:
             tokenizer.pad_token = tokenizer.eos_token
         self.end_ids = list_end_ids(model, tokenizer)
 
-    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
+    def answer(
+        self,
+        files: Iterator[ImageFile],
+        is_stopped: Callable[[], bool],
+    ) -> Iterator[tuple[ImageFile, Answer]]:
         """Captions images, each with its prompt, until `is_stopped`: what a batch has begun is finished."""
         for job in prefetch(self.make_jobs(files), depth=PREFETCHED_BATCHES):
             if job.inputs is None:

@@ -57,7 +57,11 @@ def mask_quotations(text: str) -> str:
     return OPEN_QUOTATION.sub(lambda quotation: quotation.group()[0] + FILLER * (len(quotation.group()) - 1), masked)
 
 
-def replace_outside_quotations(pattern: re.Pattern, text: str, replace: Callable[[re.Match], tuple[int, int]]) -> str:
+def replace_outside_quotations(
+    pattern: re.Pattern,
+    text: str,
+    replace: Callable[[re.Match], tuple[int, int]],
+) -> str:
     """
     Replaces what a pattern finds outside quotations by a part of it.
 

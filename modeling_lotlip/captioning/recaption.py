@@ -25,7 +25,7 @@ from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, load_captioner
-from .image_files import ImageFile, read_files
+from .image_files import ImageFile, read_image_files
 from .records import Records, open_database, replace_surrogates, summarize
 from .rules import apply_rules
 
@@ -124,7 +124,11 @@ class RecaptionJob:
     num_images: int | None
 
 
-def count_images(dataset: Dataset | IterableDataset, split: TrainSplitArguments, state: PartialState) -> int | None:
+def count_images(
+    dataset: Dataset | IterableDataset,
+    split: TrainSplitArguments,
+    state: PartialState,
+) -> int | None:
     """Counts the images that fall to a process, about; a stream without a maximum has no known count."""
     num_images = split.max_train_samples
     if isinstance(dataset, Dataset):
@@ -136,7 +140,7 @@ def count_images(dataset: Dataset | IterableDataset, split: TrainSplitArguments,
 
 def caption_by(
     name: str, job: RecaptionJob, state: PartialState, is_stopped: Callable[[], bool], counts: Counter
-) -> "Outcome":
+) -> "CaptionerOutcome":
     """
     Captions the images that have no record by a captioner, and records what it answers.
 
@@ -153,7 +157,7 @@ def caption_by(
             Is given what there is to say of rows and captions, with their numbers.
 
     Returns:
-        `Outcome`: how many images there were, and on how many the captioner failed.
+        `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
     """
     arguments = job.arguments
     captioner = load_captioner(name, job.captioning)
@@ -169,7 +173,7 @@ def caption_by(
     ):
         (num_done,) = reading.execute("SELECT count(*) FROM records WHERE captioner = ?", (name,)).fetchone()
         bar.update(num_done // state.num_processes)
-        files = read_files(
+        files = read_image_files(
             job.dataset, job.source, arguments.key_column, name, state, reading, counts, arguments.retry_failed
         )
         files = (
@@ -213,7 +217,7 @@ def sample_prompt(prompts: list[str], seed: int, key: str, captioner: str) -> st
     return random.Random(f"{seed} {captioner} {key}").choice(prompts)
 
 
-class Outcome(NamedTuple):
+class CaptionerOutcome(NamedTuple):
     """Holds how many images a captioner was asked about in a process, on how many it failed, and the last error."""
 
     captioner: str
@@ -222,7 +226,7 @@ class Outcome(NamedTuple):
     error: str | None
 
 
-def refuse_failures(outcomes: list[Outcome]) -> None:
+def refuse_failures(outcomes: list[CaptionerOutcome]) -> None:
     """Raises a `ValueError` if a captioner failed on every image in all processes."""
     num_images = sum(outcome.num_images for outcome in outcomes)
     if num_images and num_images == sum(outcome.num_failed for outcome in outcomes):
@@ -250,7 +254,7 @@ def record_answers(
     records: Records,
     bar: tqdm,
     counts: Counter,
-) -> Outcome:
+) -> CaptionerOutcome:
     """
     Applies the rules to answers as they come, and records them, whatever ends it.
 
@@ -269,7 +273,7 @@ def record_answers(
             Is given the counts of captions that each rule changed.
 
     Returns:
-        `Outcome`: how many images there were, and on how many the captioner failed.
+        `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
     """
     num_images = 0
     num_failed = 0
@@ -287,7 +291,7 @@ def record_answers(
             bar.update()
     finally:
         records.write()
-    return Outcome(about["captioner"], num_images, num_failed, last_error)
+    return CaptionerOutcome(about["captioner"], num_images, num_failed, last_error)
 
 
 def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:

@@ -186,10 +186,24 @@ def summarize(connection: sqlite3.Connection) -> list[str]:
             num_captions[captioner] += count
         if rule:
             num_rejected[captioner][rule] = count
-    return [describe(name, num_captions[name], num_rejected[name], num_failed[name]) for name in num_captions]
+    lines = []
+    for captioner in num_captions:
+        line = describe_captioner(
+            captioner,
+            num_captions[captioner],
+            num_rejected[captioner],
+            num_failed[captioner],
+        )
+        lines.append(line)
+    return lines
 
 
-def describe(captioner: str, num_captions: int, num_rejected: dict[str, int], num_failed: Counter) -> str:
+def describe_captioner(
+    captioner: str,
+    num_captions: int,
+    num_rejected: dict[str, int],
+    num_failed: Counter,
+) -> str:
     """
     Describes what a captioner has done.
 

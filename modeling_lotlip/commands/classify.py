@@ -30,6 +30,16 @@ def run(
     classes: ClassificationArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Classifies the images of a data set with each model, and prints and writes the accuracies.
+
+    Args:
+        models ([`ModelsArguments`]): The dual encoders, and how they run.
+        data ([`DatasetArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        classes ([`ClassificationArguments`]): The classes.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split

@@ -25,6 +25,16 @@ def run(
     captions: CaptionArguments,
     store: StoreArguments,
 ) -> None:
+    """
+    Embeds a data set into a table, and says what the table holds.
+
+    Args:
+        model_arguments ([`ModelArguments`]): The dual encoder, and how it runs.
+        data ([`SourceArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        store ([`StoreArguments`]): What is stored, and where.
+    """
     from datetime import timedelta
 
     from accelerate import PartialState
@@ -36,11 +46,11 @@ def run(
     from ..table.export import export_embeddings
 
     if store.only == "texts":
-        refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")
+        refuse_given(data, ("image_column",), "with --only texts")
     if store.only == "images":
-        why = "has no effect with --only images: leave it out."
-        refuse_given(captions, ("caption_column", "long_captions_column", "sub_caption_splitter"), why)
-        refuse_given(model_arguments, ("max_length",), why)
+        of_captions = ("caption_column", "long_captions_column", "sub_caption_splitter")
+        refuse_given(captions, of_captions, "with --only images")
+        refuse_given(model_arguments, ("max_length",), "with --only images")
     # a process that is ready early waits for the last one
     state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
     named = name_data(data, split.eval_split, split.max_eval_samples)

@@ -50,8 +50,11 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     answers = find_answers(searcher, search, texts)
     print(format_answers(answers, search.photos))
     if output.output_file is not None:
-        rows = [{"query": answer["query"], **result} for answer in answers for result in answer["results"]]
-        write_results(output.output_file, describe_run(searcher, search, answers), format_answers(answers), rows)
+        rows = []
+        for answer in answers:
+            rows += [{"query": answer["query"], **result} for result in answer["results"]]
+        results = describe_search(searcher, search, answers)
+        write_results(output.output_file, results, format_answers(answers), rows)
 
 
 def read_texts(search: SearchArguments) -> list[str]:
@@ -91,9 +94,17 @@ def find_answers(searcher: "Searcher", search: SearchArguments, texts: list[str]
     answers = []
     for text, query in zip(texts, queries):
         found = searcher.search(query, search.k, search.chosen, kind=search.kind, all_copies=search.all_copies)
-        results = [{"rank": rank, **describe(hit, search.kind, source)} for rank, hit in enumerate(found, start=1)]
-        answer = {"query": text, "truncated": query.is_truncated, "unknown_words": query.unknown_words}
-        answers.append({**answer, "results": results})
+        results = []
+        for rank, hit in enumerate(found, start=1):
+            results.append({"rank": rank, **describe_result(hit, search.kind, source)})
+        answers.append(
+            {
+                "query": text,
+                "truncated": query.is_truncated,
+                "unknown_words": query.unknown_words,
+                "results": results,
+            }
+        )
     say_if_all_are_shown(search, num_searched, num_shown=len(answers[0]["results"]))
     return answers
 
@@ -128,7 +139,7 @@ def say_if_all_are_shown(search: SearchArguments, num_searched: int, num_shown: 
     print(f"--k {search.k} is more than there are: {shown}.", file=sys.stderr)
 
 
-def describe_run(searcher: "Searcher", search: SearchArguments, answers: list[dict]) -> dict:
+def describe_search(searcher: "Searcher", search: SearchArguments, answers: list[dict]) -> dict:
     """Collects what was asked and found, for JSON; the recall is that of what was asked."""
     from ..table.vector_index import plan_search
 
@@ -142,7 +153,7 @@ def describe_run(searcher: "Searcher", search: SearchArguments, answers: list[di
     }
 
 
-def describe(result: "Result", kind: str, source: object) -> dict:
+def describe_result(result: "Result", kind: str, source: object) -> dict:
     """Describes a result for JSON, with the full path of each file if the table is of files."""
 
     def name(key: str) -> dict[str, str]:

@@ -38,14 +38,17 @@ class SourceArguments(Arguments):
         excludes=("streaming",),
         compared_on_resume=True,
     )
-    image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
+    image_column: str = argument(
+        "image",
+        "The column of the images (or their paths).",
+        compared_on_resume=True,
+    )
 
     def __post_init__(self):
         name = self.dataset_name or ""
         builder = BUILDERS.get(os.path.splitext(name)[1].lower())
         if builder is not None and os.path.isfile(name):
-            effect = f"has no effect on the file {name}: leave it out."
-            refuse_given(self, ("data_dir", "data_files"), effect)
+            refuse_given(self, ("data_dir", "data_files"), f"on the file {name}")
             self.dataset_name = builder
             self.data_files = [name]
         super().__post_init__()
@@ -106,10 +109,16 @@ class CaptionFileArguments(Arguments):
         None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
     )
     file_key_column: str = argument(
-        "key", "The column of keys in --caption_files.", requires="caption_files", compared_on_resume=True
+        "key",
+        "The column of keys in --caption_files.",
+        requires="caption_files",
+        compared_on_resume=True,
     )
     file_caption_columns: list[str] = argument(
-        ["caption"], "The columns of captions in --caption_files.", requires="caption_files", compared_on_resume=True
+        ["caption"],
+        "The columns of captions in --caption_files.",
+        requires="caption_files",
+        compared_on_resume=True,
     )
     key_column: str | None = argument(
         None,

@@ -71,7 +71,7 @@ def load_benchmark(
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise FileNotFoundError(f"`--data_dir {data_dir}` is no folder. It is read from {benchmark.source}.")
-    rows = list(read_files(data_dir, benchmark.files))
+    rows = list(read_benchmark_files(data_dir, benchmark.files))
     num_texts = count_texts(rows)
     size = (len(rows), num_texts)
     if size != (benchmark.num_images, benchmark.num_texts) and not (rows and allow_partial):
@@ -132,7 +132,7 @@ def select_with_images(rows: list[Row], name: str, data_dir: Path, allow_partial
     return kept
 
 
-def read_files(data_dir: Path, files: dict[str, Callable[[str, Path], Iterable]]) -> Iterator:
+def read_benchmark_files(data_dir: Path, files: dict[str, Callable[[str, Path], Iterable]]) -> Iterator:
     """Reads the rows of files, but for hidden ones, as of macOS. Raises a `ValueError` that names a damaged file."""
     for pattern, parse in files.items():
         for path in sorted(data_dir.glob(pattern)):
@@ -154,7 +154,7 @@ def get_text(row: dict, name: str) -> str:
 @cache
 def list_dci(folder: Path) -> set[str]:
     """Lists the names of the annotation files of all splits."""
-    return set(read_files(folder, {"splits.json": parse_dci_splits}))
+    return set(read_benchmark_files(folder, {"splits.json": parse_dci_splits}))
 
 
 def parse_dci_splits(text: str, path: Path) -> Iterator[str]:

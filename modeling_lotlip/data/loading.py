@@ -263,12 +263,17 @@ def resolve_split(split: str, splits: list[str], name: str) -> str:
     return splits[0]
 
 
-def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> tuple[str, Dataset]:
+def load_scene_split(
+    source: SourceArguments,
+    split: str,
+    max_samples: int | None,
+) -> tuple[str, Dataset]:
     """Loads a split of the embedded data set. Returns its name, too."""
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
-        "has no effect on the drawn scenes: leave it out, or name what reads it with --dataset_name.",
+        "on the drawn scenes",
+        remedy="leave it out, or name what reads it with --dataset_name",
     )
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
     num_scenes = NUM_SCENES[split]
@@ -285,7 +290,7 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
-        f"has no effect on {name}, which was saved with `save_to_disk`: leave it out.",
+        f"on {name}, which was saved with `save_to_disk`",
     )
     rows = load_from_disk(source.dataset_name)
     if isinstance(rows, DatasetDict):
@@ -311,7 +316,7 @@ def load_built_split(
     files = list_files(builder, split)
     warn_of_unfinished(map(Path, files))
     if is_plain_image_folder(builder):
-        return split, with_file_names(list_images(builder, split, source.streaming), source, files)
+        return split, with_file_names(read_image_folder(builder, split, source.streaming), source, files)
     try:
         builder = check_files(builder, files, key_column)
         rows = build(builder, split, source.streaming)
@@ -338,7 +343,11 @@ def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
     return builder.as_dataset(split)
 
 
-def make_builder(source: SourceArguments, split: str, key_column: str | None = None) -> tuple[DatasetBuilder, str]:
+def make_builder(
+    source: SourceArguments,
+    split: str,
+    key_column: str | None = None,
+) -> tuple[DatasetBuilder, str]:
     """Finds what reads a data set of the Hub or files, and the name of the split that it has."""
     folder = find_local_folder(source)
     image_files = None
@@ -389,7 +398,11 @@ def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
             resolve_pattern(pattern, os.path.abspath(folder))
 
 
-def load_builder(source: SourceArguments, image_files: DataFilesDict | None, key_column: str | None) -> DatasetBuilder:
+def load_builder(
+    source: SourceArguments,
+    image_files: DataFilesDict | None,
+    key_column: str | None,
+) -> DatasetBuilder:
     """Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name."""
     if image_files:
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
@@ -502,7 +515,7 @@ def is_plain_image_folder(builder: DatasetBuilder) -> bool:
     return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
 
 
-def list_images(builder: ImageFolder, split: str, streaming: bool) -> Rows:
+def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows:
     """
     Makes rows of the images of a plain folder: `datasets` reads `a::b.jpg` and `$HOME.jpg` as addresses and variables.
     As there, folders are labels if there are several and all are equally deep.

@@ -114,7 +114,12 @@ class RowReader:
         other_columns = [image_column, label_column, key_column]
         self.columns = find_columns(columns, [*text_columns, *other_columns])
 
-    def find_caption_columns(self, captions: CaptionArguments, columns: list[str], is_one_needed: bool) -> None:
+    def find_caption_columns(
+        self,
+        captions: CaptionArguments,
+        columns: list[str],
+        is_one_needed: bool,
+    ) -> None:
         """Notes the columns of captions that are there. Raises a `ValueError` if a named one, or both, are not."""
         if find_column(columns, captions.caption_column) is not None:
             self.short_column = captions.caption_column

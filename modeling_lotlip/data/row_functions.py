@@ -13,7 +13,11 @@ from datasets.fingerprint import Hasher
 ROW_READERS: dict[str, Callable[[dict], dict]] = {}
 
 
-def read_rows(rows: Dataset | IterableDataset, name: str | None, image_column: str) -> Dataset | IterableDataset:
+def read_rows(
+    rows: Dataset | IterableDataset,
+    name: str | None,
+    image_column: str,
+) -> Dataset | IterableDataset:
     """
     Adds the columns that a function makes of each row; those of the same names are replaced.
 

@@ -23,7 +23,12 @@ FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 QUALITY = 95  # of images that are written anew
 
 
-def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -> tuple[dict[str, bytes], bool]:
+def pack_row(
+    row: dict,
+    reader: RowReader,
+    key: str | None,
+    image_format: str,
+) -> tuple[dict[str, bytes], bool]:
     """
     Makes the members of a shard's sample. All samples have the same members, by which `datasets` knows their types.
 

@@ -39,7 +39,7 @@ from ..data.rows import batched, name_row
 from ..utils.files import hash_bytes
 from ..utils.signals import leave_signals_to_the_main_process
 from ..utils.terminal import printable
-from .lengths import group_by_length
+from .lengths import partition_by_length
 from .preprocessing import Preprocessing
 
 
@@ -160,7 +160,7 @@ def sorted_batches(
     """
     lengths = [len(inputs["input_ids"]) for _, inputs in window]
     # as few batches as there can be
-    for indices in group_by_length(lengths, tokens_per_batch, tokens_per_batch):
+    for indices in partition_by_length(lengths, tokens_per_batch, tokens_per_batch):
         entries = [window[index][0] for index in indices]
         inputs = preprocessing.pad([window[index][1] for index in indices])
         yield Batch(entries, inputs, modality)
@@ -376,19 +376,31 @@ def name_item(key: Any, row: Any) -> str:
 
 
 def batch_rows(
-    dataset: Dataset | IterableDataset, batch_size: int, process_index: int = 0, num_processes: int = 1
+    dataset: Dataset | IterableDataset,
+    batch_size: int,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> Iterator[list[tuple[int, dict]]]:
-    """The share of a process of numbered rows, in lists of `batch_size`. Of a stream each share begins at 0."""
+    """
+    Batches the rows of a process, with their indices. Of a stream, the rows of each process are counted from 0 on.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): The rows of all processes.
+        batch_size (`int`): How many rows are in a batch; the last one may have fewer.
+        process_index (`int`, *optional*, defaults to 0): The process.
+        num_processes (`int`, *optional*, defaults to 1): The count of processes.
+    """
     if isinstance(dataset, Dataset):
-        bounds = (len(dataset) * process // num_processes for process in (process_index, process_index + 1))
-        rows = ((number, dataset[number]) for number in range(*bounds))
+        start = len(dataset) * process_index // num_processes
+        stop = len(dataset) * (process_index + 1) // num_processes
+        rows = ((index, dataset[index]) for index in range(start, stop))
     else:
         rows = enumerate(split_by_process(dataset, process_index, num_processes))
     return batched(rows, batch_size)
 
 
 def gather_to_main(share: Any) -> list[Any]:
-    """What each process has, in their order, for the main one alone: the others get an empty list."""
+    """Gathers what each process has, in their order, for the main one alone: the others get an empty list."""
     state = PartialState()
     if state.num_processes == 1:
         return [share]

@@ -383,7 +383,11 @@ class DualEncoder:
             return given, problems
         return given
 
-    def prepare_image_batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[PreparedRows]:
+    def prepare_image_batches(
+        self,
+        images: Sequence[ImageLike],
+        batch_size: int,
+    ) -> Iterator[PreparedRows]:
         """Yields images as inputs, known by their positions, which threads decode ahead."""
         resizing = self.preprocessing.resizing
 
@@ -431,7 +435,11 @@ class DualEncoder:
         probabilities = logits.sigmoid() if self.is_sigmoid else logits.softmax(dim=-1)
         return give(probabilities, is_single, convert_to_tensor=False)
 
-    def embed_classes(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> torch.Tensor:
+    def embed_classes(
+        self,
+        labels: Sequence[str],
+        templates: Sequence[str] | None = None,
+    ) -> torch.Tensor:
         """
         Returns class embeddings of shape `(labels, dim)`: the mean of the normalized embeddings of a name in each
         template, normalized again (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4).

@@ -63,20 +63,23 @@ class SentenceTransformerPreprocessing(Preprocessing):
             )["input_ids"]
 
     def unpad(self, inputs: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields the inputs of each text, of shape `(own_length,)`, of inputs of shape `(texts, length)`."""
         mask = inputs["attention_mask"].bool()
         for row in range(len(mask)):
             yield {name: values[row, mask[row]] for name, values in inputs.items()}
 
     def pad(self, texts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Returns inputs of shape `(texts, length)`, of the inputs of each text, of shape `(own_length,)`."""
         with self.tokenizer_lock:
             return dict(self.model.tokenizer.pad(list(texts), return_tensors="pt"))
 
     def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
+        """Returns the inputs of upright RGB images, of any shape `(images, ...)`; `options` have no effect."""
         return only_tensors(self.model.preprocess(list(images)))
 
 
 def only_tensors(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Returns the inputs, of any shapes, that are tensors: the library adds words, such as the modality."""
+    """Returns the inputs that are tensors, of any shape `(rows, ...)`: the library adds words, as the modality."""
     return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
 
 
@@ -103,9 +106,11 @@ class SentenceTransformerBackend(Backend):
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
+        """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
         return self.compute("text", inputs)
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""
         return self.compute("image", inputs)
 
     def compute(self, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

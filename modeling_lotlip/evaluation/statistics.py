@@ -132,9 +132,9 @@ def measure_texts(
     return lengths
 
 
-def summarize(lengths: TextLengths) -> dict:
+def summarize_lengths(lengths: TextLengths) -> dict:
     """
-    The row of the data table.
+    Summarizes lengths in a row of the data table.
 
     Returns:
         `dict`: `num_images`, `num_texts`, `sub_captions_per_text`, `tokens_per_text`, `max_tokens`, under
@@ -142,8 +142,10 @@ def summarize(lengths: TextLengths) -> dict:
         and under `fraction_truncated` the fraction that a model of so many positions truncates.
     """
     num_texts = len(lengths.tokens)
+    beyond = {}
     truncated = {}
     for limit in LIMITS:
+        beyond[str(limit)] = sum(tokens > limit for tokens in lengths.tokens) / num_texts
         max_tokens = limit
         if limit != CLIP_LIMIT:
             max_tokens -= lengths.num_corner_tokens
@@ -154,12 +156,12 @@ def summarize(lengths: TextLengths) -> dict:
         "sub_captions_per_text": sum(lengths.sub_captions) / num_texts,
         "tokens_per_text": sum(lengths.tokens) / num_texts,
         "max_tokens": max(lengths.tokens),
-        "share_beyond": {str(limit): sum(tokens > limit for tokens in lengths.tokens) / num_texts for limit in LIMITS},
+        "share_beyond": beyond,
         "fraction_truncated": truncated,
     }
 
 
-def format_table(name: str, statistics: dict[str, dict]) -> str:
+def format_statistics(name: str, statistics: dict[str, dict]) -> str:
     """The statistics of each kind of caption as a Markdown table, fractions in %."""
     titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
     titles += [f"> {limit} tokens" for limit in LIMITS]

@@ -34,7 +34,12 @@ class LargestTensor(TorchDispatchMode):
 
 
 def draw_pairs(
-    num_rows: int, num_long: int = 1, num_corners: int = 2, has_short: bool = True, absent: float = 0.0, seed: int = 0
+    num_rows: int,
+    num_long: int = 1,
+    num_corners: int = 2,
+    has_short: bool = True,
+    absent: float = 0.0,
+    seed: int = 0,
 ) -> Pairs:
     """
     Random pairs in float64 to try a loss on, some with equal short captions.

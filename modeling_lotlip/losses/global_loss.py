@@ -176,7 +176,11 @@ def global_loss(
         return BatchLoss(loss, slot_losses.detach().masked_fill(~has_pairs, torch.nan), pairs.slots, values)
 
 
-def make_pairs(images: torch.Tensor, captions: object, short_groups: torch.Tensor | None = None) -> Pairs:
+def make_pairs(
+    images: torch.Tensor,
+    captions: object,
+    short_groups: torch.Tensor | None = None,
+) -> Pairs:
     """
     The rows of this process as [`Pairs`] in float32, with their indices among those of all processes: `images` of
     shape (rows, dim), `captions` with the fields of `LotlipCaptionEmbeddings`.

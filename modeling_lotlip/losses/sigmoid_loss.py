@@ -9,7 +9,12 @@ from .pairs import Pairs, image_logits, in_blocks
 
 
 @in_blocks
-def sigmoid_loss(pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
+def sigmoid_loss(
+    pairs: Pairs,
+    all_pairs: Pairs,
+    logit_scale: torch.Tensor,
+    logit_bias: torch.Tensor,
+) -> torch.Tensor:
     """
     Of every image and every text by itself: do they belong together (Zhai et al., 2023,
     https://arxiv.org/abs/2303.15343, equation 1)? The loss of a row is the sum over all texts of its image.

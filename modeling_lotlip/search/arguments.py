@@ -97,9 +97,16 @@ class SearchModelArguments(ModelArguments):
         metavar="MODEL",
     )
     dtype: str | None = argument(
-        None, "The precision of the computation. Default: that of --embeddings_dir; else float32.", choices=PRECISIONS
+        None,
+        "The precision of the computation. Default: that of --embeddings_dir; else float32.",
+        choices=PRECISIONS,
     )
-    batch_size: int = argument(64, "Images in a batch, for each process.", least=1, excludes=("embeddings_dir",))
+    batch_size: int = argument(
+        64,
+        "Images in a batch, for each process.",
+        least=1,
+        excludes=("embeddings_dir",),
+    )
 
 
 @dataclass
@@ -139,14 +146,29 @@ class SearchArguments(IndexArguments):
     """What is searched for."""
 
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
-    texts_file: Path | None = argument(None, "A file with further descriptions, one on each line.", metavar="FILE")
+    texts_file: Path | None = argument(
+        None,
+        "A file with further descriptions, one on each line.",
+        metavar="FILE",
+    )
     k: int = argument(5, "How many results to print for each description.", least=1, most=10**9)
     folder: str | None = argument(
         None, "Search the images in this folder of the collection, and in all folders in it."
     )
-    taken_from: str | None = argument(None, "Search images taken on this day or later.", metavar="YYYY-MM-DD")
-    taken_to: str | None = argument(None, "Search images taken on this day or before.", metavar="YYYY-MM-DD")
-    all_copies: bool = argument(False, "Show images that are nearly the same one by one, not as one result.")
+    taken_from: str | None = argument(
+        None,
+        "Search images taken on this day or later.",
+        metavar="YYYY-MM-DD",
+    )
+    taken_to: str | None = argument(
+        None,
+        "Search images taken on this day or before.",
+        metavar="YYYY-MM-DD",
+    )
+    all_copies: bool = argument(
+        False,
+        "Show images that are nearly the same one by one, not as one result.",
+    )
     kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
     forget: str | None = argument(
         None,
@@ -182,14 +204,19 @@ class PageArguments(IndexArguments):
 
     k: int = argument(12, "How many images to show.", least=1, most=10**9)
     port: int = argument(7860, "The port to listen at.", least=1, most=65535)
-    host: str = argument("127.0.0.1", "The address to listen at. `0.0.0.0`: all who reach this machine see the page.")
+    host: str = argument(
+        "127.0.0.1",
+        "The address to listen at. `0.0.0.0`: all who reach this machine see the page.",
+    )
     no_browser: bool = argument(False, "Do not open the page in a browser.")
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")
     auth_file: Path | None = argument(
         None, "A file with a line USER:PASSWORD for each user, which only you can read.", metavar="FILE"
     )
     without_password: bool = argument(
-        False, "No password: anyone can search the page, with --share or --host.", excludes=("auth_file",)
+        False,
+        "No password: anyone can search the page, with --share or --host.",
+        excludes=("auth_file",),
     )
 
     @property

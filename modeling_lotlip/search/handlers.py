@@ -180,7 +180,12 @@ class Handlers:
         except (OSError, UnreadableImageError):
             return None
 
-    def read_known(self, key: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
+    def read_known(
+        self,
+        key: str,
+        max_side: int | None = None,
+        resizing: Resizing | None = None,
+    ) -> Image.Image:
         """Reads an image of the collection. Raises a `QueryError` if there is none of the key."""
         if self.searcher.table.embedding(key) is None:
             raise QueryError(NOT_THERE)
@@ -210,7 +215,12 @@ class Handlers:
             ) from error
 
     def search(
-        self, text: str | None, image_path: str | None, folder: str | None, taken_from: str, taken_to: str
+        self,
+        text: str | None,
+        image_path: str | None,
+        folder: str | None,
+        taken_from: str,
+        taken_to: str,
     ) -> tuple[str, Asked]:
         """
         Searches for a description, an image or both.

@@ -282,7 +282,11 @@ def sign_images(scan: FolderScan) -> tuple[dict[str, dict[str, int]], Counter]:
     return files, others
 
 
-def describe_left_out(others: Counter, closed_folders: Iterable[str], emptied: Iterable[str]) -> list[str]:
+def describe_left_out(
+    others: Counter,
+    closed_folders: Iterable[str],
+    emptied: Iterable[str],
+) -> list[str]:
     """Describes what of a folder is not in its index, or out of reach."""
     lines = []
     if others:

@@ -136,7 +136,13 @@ def add_inputs() -> Inputs:
     return Inputs(text, image, folder, taken_from, taken_to)
 
 
-def connect_search(handlers: Handlers, inputs: Inputs, button: gr.Button, results: gr.HTML, shown: gr.State) -> None:
+def connect_search(
+    handlers: Handlers,
+    inputs: Inputs,
+    button: gr.Button,
+    results: gr.HTML,
+    shown: gr.State,
+) -> None:
     """
     Connects a search, and what is clicked among its results, with the handlers.
 
@@ -170,7 +176,12 @@ def connect_search(handlers: Handlers, inputs: Inputs, button: gr.Button, result
     results.submit(more, shown, [results, shown], api_visibility="private", **SEVERAL)
 
 
-def connect_status(handlers: Handlers, page: gr.Blocks, rescan_button: gr.Button, outputs: list) -> None:
+def connect_status(
+    handlers: Handlers,
+    page: gr.Blocks,
+    rescan_button: gr.Button,
+    outputs: list,
+) -> None:
     """
     Connects the update of the index with the handlers.
 
@@ -203,7 +214,10 @@ def connect_status(handlers: Handlers, page: gr.Blocks, rescan_button: gr.Button
 
 
 def launch(
-    page: gr.Blocks, arguments: PageArguments, uploads: Path, logins: list[tuple[str, str]] | None = None
+    page: gr.Blocks,
+    arguments: PageArguments,
+    uploads: Path,
+    logins: list[tuple[str, str]] | None = None,
 ) -> str:
     """
     Serves a page in a thread.
@@ -243,7 +257,11 @@ def launch(
     return page.local_url
 
 
-def serve(handlers: Handlers, arguments: PageArguments, logins: list[tuple[str, str]] | None = None) -> None:
+def serve(
+    handlers: Handlers,
+    arguments: PageArguments,
+    logins: list[tuple[str, str]] | None = None,
+) -> None:
     """Serves the page of a collection until Ctrl-C or SIGTERM, to everyone or to users with passwords."""
     # the folder is deleted at the end, with what was uploaded
     uploads_folder = TemporaryDirectory(prefix="lotlip-uploads-", ignore_cleanup_errors=True)

@@ -195,7 +195,12 @@ class Searcher:
         return Query(embedding, whole.split(), num_read, unknown_words, sentences, alone, is_alone)
 
     def search(
-        self, query: Query, k: int = 5, chosen: Filter = ALL_IMAGES, kind: str = "image", all_copies: bool = False
+        self,
+        query: Query,
+        k: int = 5,
+        chosen: Filter = ALL_IMAGES,
+        kind: str = "image",
+        all_copies: bool = False,
     ) -> list[Result]:
         """
         Finds what is most similar to a query.

@@ -14,7 +14,10 @@ class ServingArguments(Arguments):
 
     _argument_group_name = "server"
 
-    host: str = argument("127.0.0.1", "The address to listen at. `0.0.0.0`: all who reach this machine are served.")
+    host: str = argument(
+        "127.0.0.1",
+        "The address to listen at. `0.0.0.0`: all who reach this machine are served.",
+    )
     port: int = argument(8000, "The port to listen at. 0: any that is free.", least=0, most=65535)
     max_batch_size: int = argument(256, "The most texts and images in a request.", least=1)
     max_bytes: int = argument(32 * 2**20, "The most bytes of a request.", least=1)

@@ -14,6 +14,7 @@ from ..encoder.arguments import ModelArguments
 from ..encoder.dual_encoder import load_encoder
 from ..table.embed import describe_missing
 from ..table.storage import EmbeddingTable
+from ..table.vector_index import search
 from ..utils.addresses import is_loopback, listen
 from .arguments import ServingArguments
 
@@ -96,7 +97,11 @@ def describe_problem(error: ValidationError) -> RequestError:
     )
 
 
-async def embed(request: Request, form: type[Question], splitter: str | None = None) -> tuple[Question, Embedded]:
+async def embed(
+    request: Request,
+    form: type[Question],
+    splitter: str | None = None,
+) -> tuple[Question, Embedded]:
     """Reads a request and embeds its entries; with a `splitter` its texts are queries: see [`mark_query`]."""
     name = request.app.state.name
     embedder = request.app.state.embedder
@@ -145,7 +150,7 @@ async def create_embeddings(request: Request) -> Response:
     return list_data(data, asked, embedded)
 
 
-async def search(request: Request) -> Response:
+async def answer_search(request: Request) -> Response:
     """Answers `/v1/search`: the nearest keys of the table to each text or image, with their cosine similarities."""
     table = request.app.state.table
     if table is None:
@@ -157,7 +162,7 @@ async def search(request: Request) -> Response:
         )
     data = []
     for index, embedding in enumerate(embedded.embeds):
-        found = await asyncio.to_thread(table.search, embedding, asked.k, asked.kind)
+        found = await asyncio.to_thread(search, table, embedding, asked.k, asked.kind)
         rows = zip(found.keys, found.positions, found.similarities.tolist())
         results = [{"key": key, "position": position, "similarity": similarity} for key, position, similarity in rows]
         data.append({"object": "results", "index": index, "results": results})
@@ -175,7 +180,12 @@ async def report_health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-def refuse(status: int, message: str, param: str | None = None, headers: dict | None = None) -> JSONResponse:
+def make_error(
+    status: int,
+    message: str,
+    param: str | None = None,
+    headers: dict | None = None,
+) -> JSONResponse:
     """
     Makes an error in OpenAI's form.
 
@@ -198,7 +208,7 @@ async def report(request: Request, error: Exception) -> JSONResponse:
     """Makes the answer after an error. One that is not the client's mistake has details only in the server's log."""
     status = getattr(error, "status_code", 500)
     message = getattr(error, "detail", "The server failed.")
-    return refuse(status, message, getattr(error, "param", None), getattr(error, "headers", None))
+    return make_error(status, message, getattr(error, "param", None), getattr(error, "headers", None))
 
 
 def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = None) -> Starlette:
@@ -212,12 +222,12 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),
-        Route("/v1/search", search, methods=["POST"]),
+        Route("/v1/search", answer_search, methods=["POST"]),
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/health", report_health, methods=["GET"]),
     ]
     handlers = dict.fromkeys((HTTPException, ClientDisconnect, Exception), report)
-    middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host), refuse)]
+    middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host), make_error)]
     app = Starlette(
         routes=routes,
         middleware=middleware,
@@ -241,7 +251,7 @@ def create_server(app: Starlette) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
+def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) -> None:
     """Serves a dual encoder until Ctrl-C. Raises a `ValueError` if port, model or embeddings cannot be used."""
     name = model_arguments.model_name_or_path
     served_name = serving.served_model_name or name

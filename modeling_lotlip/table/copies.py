@@ -69,7 +69,11 @@ def search_groups(
 
 
 def search_copies(
-    table: EmbeddingTable, embedding: torch.Tensor, threshold: float, kind: str = "image", where: str | None = None
+    table: EmbeddingTable,
+    embedding: torch.Tensor,
+    threshold: float,
+    kind: str = "image",
+    where: str | None = None,
 ) -> Found:
     """
     Finds everything that is as similar to an embedding as a threshold.

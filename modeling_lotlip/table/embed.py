@@ -199,7 +199,12 @@ class DueRows:
     count: int | None
 
 
-def find_due_rows(dataset: Dataset | IterableDataset, reader: TableReader, group_size: int, done: set[int]) -> DueRows:
+def find_due_rows(
+    dataset: Dataset | IterableDataset,
+    reader: TableReader,
+    group_size: int,
+    done: set[int],
+) -> DueRows:
     """
     Finds the rows that this process has to embed.
 
@@ -385,7 +390,11 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
             write(rows)
 
 
-def show_progress(batches: Iterator[EmbeddedBatch], total: int | None, disable: bool) -> Iterator[EmbeddedBatch]:
+def show_progress(
+    batches: Iterator[EmbeddedBatch],
+    total: int | None,
+    disable: bool,
+) -> Iterator[EmbeddedBatch]:
     """Yields the batches, with a bar of the rows that are done. Rows that are left out are named."""
     seen = set()
     disable = disable or total == 0

@@ -74,7 +74,7 @@ def find_sources(
     by_hash = {}
     own_hashes = {}
     for table in tables:
-        for key, size, content_hash in read_files(table, is_own=table is tables[0]):
+        for key, size, content_hash in read_known_files(table, is_own=table is tables[0]):
             if size in wanted:
                 known_sizes.add(size)
                 by_hash.setdefault(content_hash, Source(table, key))
@@ -94,7 +94,7 @@ def find_sources(
     return sources
 
 
-def read_files(table: EmbeddingTable, is_own: bool) -> Iterator[tuple[str, int, str]]:
+def read_known_files(table: EmbeddingTable, is_own: bool) -> Iterator[tuple[str, int, str]]:
     """
     Reads keys, sizes and hashes of the files in a table. If it is damaged and not the one that is updated, it ends
     there, with a warning.
@@ -108,7 +108,11 @@ def read_files(table: EmbeddingTable, is_own: bool) -> Iterator[tuple[str, int, 
         logger.warning(printable(str(error)))
 
 
-def copy_rows(table: EmbeddingTable, sources: dict[str, Source], signatures: dict[str, dict[str, int]]) -> set[str]:
+def copy_rows(
+    table: EmbeddingTable,
+    sources: dict[str, Source],
+    signatures: dict[str, dict[str, int]],
+) -> set[str]:
     """
     Copies rows into a table of images, in place of the rows with the same keys.
 
@@ -142,7 +146,10 @@ def unique(tables: Iterable[EmbeddingTable]) -> list[EmbeddingTable]:
 
 
 def copy_part(
-    table: EmbeddingTable, source_table: EmbeddingTable, copied: dict[str, str], signatures: dict[str, dict[str, int]]
+    table: EmbeddingTable,
+    source_table: EmbeddingTable,
+    copied: dict[str, str],
+    signatures: dict[str, dict[str, int]],
 ) -> set[str]:
     """
     Copies rows from one table: see [`copy_rows`].

@@ -97,7 +97,11 @@ class EmbeddingTable:
             with self.as_os_error():
                 self.table.add_columns([pa.field(name, COLUMNS[name]) for name in names])
 
-    def check_settings(self, settings: dict, remedy: str = "use the same settings, or name another folder") -> None:
+    def check_settings(
+        self,
+        settings: dict,
+        remedy: str = "use the same settings, or name another folder",
+    ) -> None:
         """Raises a `ValueError` with both values if settings are not those of the table."""
         stored = flatten(self.settings)
         settings = flatten(json.loads(json.dumps(settings)))
@@ -197,7 +201,11 @@ class EmbeddingTable:
             rows.update(batch["row"].unique().to_pylist())
         return rows
 
-    def read(self, columns: list[str], where: str | None = "problem IS NULL") -> Iterator[pa.RecordBatch]:
+    def read(
+        self,
+        columns: list[str],
+        where: str | None = "problem IS NULL",
+    ) -> Iterator[pa.RecordBatch]:
         """Reads columns of the rows for which a condition holds, in parts and in the order they were written."""
         with self.as_os_error():
             yield from self.table.search().where(where or "true").select(columns).to_batches(NUM_AT_ONCE)

@@ -97,7 +97,11 @@ class Neighbors:
     num_rows: int
 
 
-def plan_search(table: EmbeddingTable, kind: str = "image", where: str | None = None) -> ApproximateSearch:
+def plan_search(
+    table: EmbeddingTable,
+    kind: str = "image",
+    where: str | None = None,
+) -> ApproximateSearch:
     """
     Says how a search will be done, under a filter or without one, and which recall was measured of that: exactly, as
     long as nothing is measured, and where a filter leaves fewer than `NUM_EXACT`.
@@ -123,7 +127,13 @@ def describe_recall(table: EmbeddingTable, kind: str = "image", where: str | Non
     )
 
 
-def search(table: EmbeddingTable, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> Found:
+def search(
+    table: EmbeddingTable,
+    query: torch.Tensor,
+    k: int,
+    kind: str = "image",
+    where: str | None = None,
+) -> Found:
     """
     Finds the embeddings that are most similar to a query.
 
@@ -159,7 +169,14 @@ def search(table: EmbeddingTable, query: torch.Tensor, k: int, kind: str = "imag
     return found.take(sorted(range(len(found.keys)), key=rank)[:k])
 
 
-def ask(table: EmbeddingTable, query: torch.Tensor, k: int, kind: str, where: str | None, plan: ApproximateSearch):
+def ask(
+    table: EmbeddingTable,
+    query: torch.Tensor,
+    k: int,
+    kind: str,
+    where: str | None,
+    plan: ApproximateSearch,
+):
     """
     Makes the query of LanceDB, for more than `k` results: equal ones are sorted by their keys afterwards, and rounding
     may exchange others. Embeddings that are null are never found.
@@ -313,7 +330,11 @@ def choose_search(
     return ApproximateSearch(num_cells, num_candidates, recall)
 
 
-def choose_filtered_search(table: EmbeddingTable, queries: Queries, kind: str = "image") -> ApproximateSearch:
+def choose_filtered_search(
+    table: EmbeddingTable,
+    queries: Queries,
+    kind: str = "image",
+) -> ApproximateSearch:
     """
     Chooses how to search under filters: with the fewest candidates that find enough in each of the folders with many
     images, and in all images, as in a filter by days. Exactly, if no number of candidates does.

@@ -43,11 +43,21 @@ class TrainDataArguments(Arguments):
     data_weights: list[float] | None = compared(None, "How often to draw from each of --data_files.")
     eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
     row_reader: str | None = compared(
-        None, "A function of a --plugin that makes columns of captions from a row of another form.", requires="plugin"
+        None,
+        "A function of a --plugin that makes columns of captions from a row of another form.",
+        requires="plugin",
     )
-    shuffle_buffer_size: int = compared(10_000, "Rows of a stream to draw from.", least=1, requires="streaming")
+    shuffle_buffer_size: int = compared(
+        10_000,
+        "Rows of a stream to draw from.",
+        least=1,
+        requires="streaming",
+    )
     max_bad_fraction: float = argument(
-        0.01, "Samples that cannot be used are skipped; the run ends if more than this share are.", least=0, most=1
+        0.01,
+        "Samples that cannot be used are skipped; the run ends if more than this share are.",
+        least=0,
+        most=1,
     )
 
 
@@ -66,27 +76,44 @@ class TowerArguments(Arguments):
     text_model_name_or_path: str | None = argument(
         None, "A BERT to start the text tower from, with its tokenizer.", excludes=("tokenizer_name",)
     )
-    vision_model_name_or_path: str | None = argument(None, "A ViT, also timm's, or DINOv2 to start from.")
+    vision_model_name_or_path: str | None = argument(
+        None,
+        "A ViT, also timm's, or DINOv2 to start from.",
+    )
     config_name: str | None = argument(
         None, "The configuration of a model from scratch, a Hub id or a folder.", excludes=OF_NEW_TOWERS
     )
     tokenizer_name: str | None = argument(
-        None, "A BERT tokenizer for a text tower from scratch. Default: one with the words of the captions."
+        None,
+        "A BERT tokenizer for a text tower from scratch. Default: one with the words of the captions.",
     )
     num_corner_tokens: int | None = compared(
-        None, "Corner tokens. Default: those of the model or configuration; else 2 for LoTLIP, else 0.", least=0
+        None,
+        "Corner tokens. Default: those of the model or configuration; else 2 for LoTLIP, else 0.",
+        least=0,
     )
     no_corner_attention_mask: bool = compared(False, "Let all tokens see the corner tokens.")
     freeze_vision_model: bool | None = compared(None, "Default: frozen if its weights were loaded.")
-    freeze: list[str] = compared([], "Modules or parameters of the model that are not trained, as logit_scale.")
+    freeze: list[str] = compared(
+        [],
+        "Modules or parameters of the model that are not trained, as logit_scale.",
+    )
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     cache_image_features: bool = argument(
-        False, "Run a frozen image tower once, and keep its output for later runs.", excludes=("streaming",)
+        False,
+        "Run a frozen image tower once, and keep its output for later runs.",
+        excludes=("streaming",),
     )
     image_features_dir: Path | None = argument(
-        None, "Its folder, shared by all machines. Default: in the Hub's cache.", requires="cache_image_features"
+        None,
+        "Its folder, shared by all machines. Default: in the Hub's cache.",
+        requires="cache_image_features",
     )
-    image_size: int | None = argument(None, "Pixels of a side. Default: the image tower's; 64 from scratch.", least=1)
+    image_size: int | None = argument(
+        None,
+        "Pixels of a side. Default: the image tower's; 64 from scratch.",
+        least=1,
+    )
     max_length: int | None = compared(
         None,
         "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
@@ -107,11 +134,21 @@ class ObjectiveArguments(Arguments):
         "; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()) + ".",
         choices=OBJECTIVES,  # as it is when a command line is parsed
     )
-    objective_options: list[str] = argument([], "Options of the objective: NAME=VALUE ...", metavar="NAME=VALUE")
-    plugin: list[Path] = argument(
-        [], "Python files that register objectives, losses, models or readers of rows of your own.", metavar="FILE"
+    objective_options: list[str] = argument(
+        [],
+        "Options of the objective: NAME=VALUE ...",
+        metavar="NAME=VALUE",
     )
-    short_loss_weight: float = compared(1.0, "weight of the slot of short captions in the loss", least=0)
+    plugin: list[Path] = argument(
+        [],
+        "Python files that register objectives, losses, models or readers of rows of your own.",
+        metavar="FILE",
+    )
+    short_loss_weight: float = compared(
+        1.0,
+        "weight of the slot of short captions in the loss",
+        least=0,
+    )
     long_loss_weight: float = compared(
         1.0, "weight of each slot of long captions ([CLS] and each corner token)", least=0
     )
@@ -121,8 +158,16 @@ class ObjectiveArguments(Arguments):
         "ones, as in LaCLIP; none: train on long captions alone. Default: that of the objective, else given.",
         choices=("given", "any", "none"),
     )
-    num_long_captions: int | None = compared(None, "Drawn for an image. Default: the objective's.", least=0)
-    num_sub_captions: int | None = compared(None, "Consecutive sub-captions drawn of each. Default: all.", least=1)
+    num_long_captions: int | None = compared(
+        None,
+        "Drawn for an image. Default: the objective's.",
+        least=0,
+    )
+    num_sub_captions: int | None = compared(
+        None,
+        "Consecutive sub-captions drawn of each. Default: all.",
+        least=1,
+    )
     min_crop_scale: float | None = compared(
         None,
         "Smallest part of an image that is cut out, at random. Default: 0.9, and 1 (all of it) for drawn scenes and "
@@ -143,7 +188,10 @@ class ObjectiveArguments(Arguments):
         least=0,
         requires="model_name_or_path",
     )
-    keep_duplicate_negatives: bool = compared(False, "Contrast images whose short captions are the same, too.")
+    keep_duplicate_negatives: bool = compared(
+        False,
+        "Contrast images whose short captions are the same, too.",
+    )
 
     def __post_init__(self):
         self.plugin = [Path(path) for path in self.plugin]
@@ -179,7 +227,11 @@ class OptimizationArguments(Arguments):
 
     seed: int = compared(0, "The random seed of weights, data order, crops and captions.", least=0)
     per_device_train_batch_size: int = argument(64, "Images in a step, for each process.", least=1)
-    gradient_accumulation_steps: int = compared(1, "Batches in a step, each contrasted by itself.", least=1)
+    gradient_accumulation_steps: int = compared(
+        1,
+        "Batches in a step, each contrasted by itself.",
+        least=1,
+    )
     grad_cache_tokens: int | None = argument(
         None,
         "Encode N tokens at a time, and once more in the backward pass: the accelerator holds the pixels and the "
@@ -187,7 +239,9 @@ class OptimizationArguments(Arguments):
         least=1,
     )
     learning_rate: float | None = compared(
-        None, "The highest rate. Default: 1e-5 for a model, 1e-4 for a text tower trained further, else 1e-3.", least=0
+        None,
+        "The highest rate. Default: 1e-5 for a model, 1e-4 for a text tower trained further, else 1e-3.",
+        least=0,
     )
     lr_scheduler_type: str = compared(
         "cosine",
@@ -207,49 +261,91 @@ class OptimizationArguments(Arguments):
         "With warmup_stable_decay: the last steps, in which the rate falls; below 1, their fraction of all.",
         least=0,
     )
-    warmup_steps: float = compared(0.1, "Steps of a rising learning rate; below 1, their share of all.", least=0)
-    num_train_epochs: int = argument(10, "Passes over the training data.", least=1, excludes=("max_train_steps",))
-    max_train_steps: int | None = argument(None, "Optimizer steps, instead of a number of epochs.", least=1)
+    warmup_steps: float = compared(
+        0.1,
+        "Steps of a rising learning rate; below 1, their share of all.",
+        least=0,
+    )
+    num_train_epochs: int = argument(
+        10,
+        "Passes over the training data.",
+        least=1,
+        excludes=("max_train_steps",),
+    )
+    max_train_steps: int | None = argument(
+        None,
+        "Optimizer steps, instead of a number of epochs.",
+        least=1,
+    )
     weight_decay: float = compared(0.1, "Of matrices only.", least=0)
     adam_beta1: float = compared(0.9, "AdamW's decay of the mean.", least=0, most=1)
     adam_beta2: float = compared(0.98, "AdamW's decay of the variance.", least=0, most=1)
     adam_epsilon: float = compared(1e-6, "AdamW's least divisor.", least=0)
     max_grad_norm: float = compared(1.0, "Clip gradients to this norm; 0: do not.", least=0)
-    mixed_precision: str | None = compared(None, "Default: as accelerate is configured.", choices=tuple(DTYPES))
-    ddp_timeout: int = argument(1800, "Seconds after which a process gives up waiting for another.", least=1)
+    mixed_precision: str | None = compared(
+        None,
+        "Default: as accelerate is configured.",
+        choices=tuple(DTYPES),
+    )
+    ddp_timeout: int = argument(
+        1800,
+        "Seconds after which a process gives up waiting for another.",
+        least=1,
+    )
 
     def __post_init__(self):
         super().__post_init__()
         self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
         if self.lr_scheduler_type == "constant":
-            refuse_given(self, ("warmup_steps",), "has no effect with --lr_scheduler_type constant: leave it out.")
+            refuse_given(self, ("warmup_steps",), "with --lr_scheduler_type constant")
         if self.lr_scheduler_type != "warmup_stable_decay":
-            refuse_given(
-                self, ("decay_steps",), "has no effect without --lr_scheduler_type warmup_stable_decay: leave it out."
-            )
+            refuse_given(self, ("decay_steps",), "without --lr_scheduler_type warmup_stable_decay")
 
 
 @dataclass(kw_only=True)
-class OutputArguments(Arguments):
+class TrainOutputArguments(Arguments):
     """The output folder, what is measured and kept in it, and the upload of the model."""
 
     _argument_group_name = "output"
 
     output_dir: Path = argument(help="Where model, checkpoints and results go.")
-    overwrite_output_dir: bool = argument(False, "Replace an earlier run there.", excludes=("resume_from_checkpoint",))
+    overwrite_output_dir: bool = argument(
+        False,
+        "Replace an earlier run there.",
+        excludes=("resume_from_checkpoint",),
+    )
     checkpointing_steps: str | None = argument(None, "Save the state every N steps, or every `epoch`.")
-    checkpoints_total_limit: int | None = argument(None, "Keep the last N.", least=1, requires="checkpointing_steps")
-    resume_from_checkpoint: str | None = argument(None, "A checkpoint, or `latest`: the last of the output folder.")
+    checkpoints_total_limit: int | None = argument(
+        None,
+        "Keep the last N.",
+        least=1,
+        requires="checkpointing_steps",
+    )
+    resume_from_checkpoint: str | None = argument(
+        None,
+        "A checkpoint, or `latest`: the last of the output folder.",
+    )
     per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
     eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
     metric_for_best_model: str | None = argument(
-        None, "Keep the model with the best METRIC in `OUTPUT_DIR/best`.", choices=METRICS, metavar="METRIC"
+        None,
+        "Keep the model with the best METRIC in `OUTPUT_DIR/best`.",
+        choices=METRICS,
+        metavar="METRIC",
     )
     logging_steps: int = argument(10, "Log loss and speed every N steps.", least=1)
     with_tracking: bool = argument(False, "Send measurements and results to trackers.")
-    report_to: str = argument("all", "`tensorboard`, ..., or `all` that are installed.", requires="with_tracking")
+    report_to: str = argument(
+        "all",
+        "`tensorboard`, ..., or `all` that are installed.",
+        requires="with_tracking",
+    )
     push_to_hub: bool = argument(False, "Upload the model at the end, the best one if one is kept.")
-    hub_model_id: str | None = argument(None, "Default: the name of the output folder.", requires="push_to_hub")
+    hub_model_id: str | None = argument(
+        None,
+        "Default: the name of the output folder.",
+        requires="push_to_hub",
+    )
     language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
 
     def __post_init__(self):
@@ -271,14 +367,14 @@ class TrainArguments(
     TrainSplitArguments,
     EvaluationSplitArguments,
     DatasetArguments,
-    OutputArguments,
+    TrainOutputArguments,
 ):
     """All arguments of a training. Whatever a command line can say, `TrainArguments(output_dir=..., ...)` can say."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.caption_files is None:
-            refuse_given(self, ("key_column",), "has no effect without --caption_files: leave it out.")
+            refuse_given(self, ("key_column",), "without --caption_files")
         self.choose_defaults()
         self.check_image_side()
         self.check_data()

@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from transformers import PreTrainedConfig
 
-from ..encoder.lengths import group_by_length
+from ..encoder.lengths import partition_by_length
 
 
 # What a further forward and backward pass costs beside its tokens, in tokens of BERT-base: on a CPU the sum of its
@@ -140,7 +140,10 @@ def count_image_tokens(config: PreTrainedConfig, batch: CaptionBatch) -> int:
 
 
 def split_by_length(
-    sorted_batch: CaptionBatch, device: torch.device, tokens_per_group: int | None, tokens_per_image: int
+    sorted_batch: CaptionBatch,
+    device: torch.device,
+    tokens_per_group: int | None,
+    tokens_per_image: int,
 ) -> list[int]:
     """
     The rows of each group of a batch whose captions are sorted by length, from the longest.
@@ -159,7 +162,7 @@ def split_by_length(
         lengths = texts.lengths.view(len(texts), -1)
         work += lengths.shape[1] * lengths[:, 0].cpu()  # the first of a row is the longest
     tokens_per_call = TOKENS_PER_CALL["cpu" if device.type == "cpu" else "accelerator"]
-    return [len(rows) for rows in group_by_length(work.tolist(), tokens_per_call, tokens_per_group)]
+    return [len(rows) for rows in partition_by_length(work.tolist(), tokens_per_call, tokens_per_group)]
 
 
 def make_as_many(sizes: list[int], number: int) -> list[int]:

@@ -38,7 +38,10 @@ class StartModel:
 
 
 def distill(
-    pairs: Pairs, all_pairs: Pairs, images: torch.Tensor | None = None, short: torch.Tensor | None = None
+    pairs: Pairs,
+    all_pairs: Pairs,
+    images: torch.Tensor | None = None,
+    short: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     The squared error of embeddings against those of a teacher, a term of a loss: see [`global_loss`].

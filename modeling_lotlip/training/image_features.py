@@ -119,7 +119,13 @@ class FeatureCache:
             logger.info(f"Image features from {folder}: the image tower does not run in training.")
         return folder
 
-    def write_shards(self, folder: Path, images: Dataset, shards: list[int], report: Callable[[int], object]) -> None:
+    def write_shards(
+        self,
+        folder: Path,
+        images: Dataset,
+        shards: list[int],
+        report: Callable[[int], object],
+    ) -> None:
         """
         Writes the files of some shards.
 

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from transformers import PreTrainedModel
 
 from ..encoder.dual_encoder import DualEncoder
-from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
+from ..evaluation.retrieval import embed_dataset, format_recalls, measure_retrieval
 from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar
 from . import outputs
@@ -99,7 +99,7 @@ def train(training: Training) -> int:
                     continue
                 bar.update()
                 if state.step % args.logging_steps == 0 or state.step == last_step:
-                    bar.set_postfix_str(measure(training, result), refresh=False)
+                    bar.set_postfix_str(describe_step(training, result), refresh=False)
                 if is_checkpoint_due(training, is_epoch_over):
                     save(training)
                     is_epoch_over = False
@@ -202,7 +202,7 @@ def sum_counts(training: Training) -> SampleCounts:
     return sum(gather_object([training.counts]), start=training.state.counts)
 
 
-def measure(training: Training, result: StepResult) -> str:
+def describe_step(training: Training, result: StepResult) -> str:
     """Logs what is measured of a step; gives what the progress bar shows."""
     accelerator = training.accelerator
     state = training.state
@@ -252,7 +252,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,
             is_alone=accelerator.is_fsdp2,
-            known_images=training.known_images if is_frozen else None,
+            image_cache=training.image_cache if is_frozen else None,
         )
         if accelerator.is_main_process:  # a drawn scene has the short caption of others
             are_distinct = args.dataset_name is None
@@ -260,7 +260,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            print(f"Step {state.step}:\n{format_table(results)}", flush=True)
+            print(f"Step {state.step}:\n{format_recalls(results)}", flush=True)
             outputs.log(results, state.step, args.output_dir, accelerator)
             folder = args.output_dir / outputs.BEST_FOLDER
             metric = args.metric_for_best_model

@@ -149,7 +149,11 @@ def freeze(model: PreTrainedModel, names: list[str]) -> None:
             )
 
 
-def check_vocabulary(args: TrainArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_vocabulary(
+    args: TrainArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     """Tells a tokenizer of another model by the size of its vocabulary; a table of words may be padded."""
     num_words = len(tokenizer)
     num_rows = model.config.get_text_config().vocab_size

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import push_folder, write_model_card
-from ..utils.files import write_json, write_text
+from ..utils.files import public_name, write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -151,7 +151,11 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
 
 
 def save_checkpoint(
-    accelerator: Accelerator, output_dir: Path, state: TrainingState, settings: dict, total_limit: int | None = None
+    accelerator: Accelerator,
+    output_dir: Path,
+    state: TrainingState,
+    settings: dict,
+    total_limit: int | None = None,
 ) -> None:
     """
     Saves the state of a run in `checkpoint-STEP`, unless it is there already. The folder gets its name when its files
@@ -269,11 +273,6 @@ def name_repository(args: TrainArguments) -> str:
     return args.hub_model_id or args.output_dir.resolve().name
 
 
-def public_name(name: str) -> str:
-    """A name for a model card, without the folders of this machine."""
-    return Path(name).resolve().name if Path(name).exists() else name
-
-
 def describe_training(args: TrainArguments, plan: Plan) -> dict:
     """What the model card says of a training: arguments of [`write_model_card`]."""
 
@@ -344,7 +343,12 @@ def save_model(
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
 
 
-def save_last_model(args: TrainArguments, plan: Plan, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+def save_last_model(
+    args: TrainArguments,
+    plan: Plan,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+) -> None:
     """
     Saves it in the output folder. If that fails, in the folder for temporary files, and an `OSError` says so.
 

@@ -29,6 +29,7 @@ from ..data.reader import RowReader
 from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_processor, hash_weights
 from ..encoder.preprocessing import Preprocessing
+from ..evaluation.retrieval import ImageEmbeddingCache
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
@@ -92,7 +93,8 @@ class Training:
     # what became of the rows that this process has read since the start
     counts: SampleCounts = field(default_factory=SampleCounts)
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
-    known_images: dict = field(default_factory=dict)  # what a frozen image side gave for them: see `embed_dataset`
+    # what a frozen image side gave for the evaluation data
+    image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
 
     @property
     def trained(self) -> ContrastiveModel:
@@ -234,7 +236,12 @@ def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data)
         )
 
 
-def make_loader(args: TrainArguments, data: Data, processor: ProcessorMixin, accelerator: Accelerator) -> DataLoader:
+def make_loader(
+    args: TrainArguments,
+    data: Data,
+    processor: ProcessorMixin,
+    accelerator: Accelerator,
+) -> DataLoader:
     """
     Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn.
 
@@ -324,7 +331,11 @@ def make_trained_model(
 
 
 def make_plan(
-    args: TrainArguments, accelerator: Accelerator, data: Data, loader: DataLoader, trained: ContrastiveModel
+    args: TrainArguments,
+    accelerator: Accelerator,
+    data: Data,
+    loader: DataLoader,
+    trained: ContrastiveModel,
 ) -> Plan:
     """
     Resolves what arguments leave open.
@@ -386,7 +397,11 @@ def make_optimizer(
 # ---- where a run begins
 
 
-def find_state(plan: Plan, checkpoint: Path | None, settings: dict[str, object]) -> outputs.TrainingState:
+def find_state(
+    plan: Plan,
+    checkpoint: Path | None,
+    settings: dict[str, object],
+) -> outputs.TrainingState:
     """Where the run begins. Raises a `ValueError` if the checkpoint is of another run, or behind this one's end."""
     if checkpoint is None:
         return outputs.TrainingState()
@@ -399,7 +414,12 @@ def find_state(plan: Plan, checkpoint: Path | None, settings: dict[str, object])
     return state
 
 
-def describe(args: TrainArguments, plan: Plan, trained: ContrastiveModel, processor: ProcessorMixin) -> str:
+def describe(
+    args: TrainArguments,
+    plan: Plan,
+    trained: ContrastiveModel,
+    processor: ProcessorMixin,
+) -> str:
     """
     What a run says of itself at its start.
 
@@ -424,7 +444,12 @@ def describe(args: TrainArguments, plan: Plan, trained: ContrastiveModel, proces
     )
 
 
-def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | None, stack: ExitStack) -> Training:
+def prepare(
+    args: TrainArguments,
+    accelerator: Accelerator,
+    checkpoint: Path | None,
+    stack: ExitStack,
+) -> Training:
     """
     Gets everything ready, and takes over the output folder until the stack is closed; until then nothing is changed.
 

@@ -303,7 +303,11 @@ class CaptionedImages(Dataset):
             return Outcome(name, Cause.NO_FILE_CAPTION, unmatched_key=captions.unmatched_key)
         return Outcome(name, Cause.NO_CAPTION, message=f"{name} has no caption")
 
-    def read_image_or_features(self, key: SampleKey, name: str) -> tuple[PIL.Image.Image | None, torch.Tensor | None]:
+    def read_image_or_features(
+        self,
+        key: SampleKey,
+        name: str,
+    ) -> tuple[PIL.Image.Image | None, torch.Tensor | None]:
         """The image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
         if self.features_dir is None:
             return self.draw_crop(self.load_image(key, name), key), None
@@ -340,7 +344,12 @@ class SampleCollator:
     each padded to its longest.
     """
 
-    def __init__(self, processor: ProcessorMixin, are_cropped: bool = False, start_length: int | None = None):
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        are_cropped: bool = False,
+        start_length: int | None = None,
+    ):
         """
         Args:
             processor (`ProcessorMixin`): The processor.

@@ -124,14 +124,23 @@ class ObjectiveLoss(nn.Module):
         )
 
 
-def size_groups(trained: ContrastiveModel, batch: CaptionBatch, tokens_per_group: int | None = None) -> list[int]:
+def size_groups(
+    trained: ContrastiveModel,
+    batch: CaptionBatch,
+    tokens_per_group: int | None = None,
+) -> list[int]:
     """The rows of each group that a batch (rows, ...) is embedded in: see [`embed_batch`]."""
     sorted_batch, _, _ = sort_batch(batch)
     tokens_per_image = count_image_tokens(trained.model.config.vision_config, batch)
     return split_by_length(sorted_batch, trained.model.device, tokens_per_group, tokens_per_image)
 
 
-def embed_batch(model: nn.Module, batch: CaptionBatch, sizes: list[int], recompute: bool = False) -> BatchEmbeds:
+def embed_batch(
+    model: nn.Module,
+    batch: CaptionBatch,
+    sizes: list[int],
+    recompute: bool = False,
+) -> BatchEmbeds:
     """
     The embeddings of a batch, from a call for each group of it. The embedding of a caption does not depend on the
     image or the captions beside it: so the captions of each modality are sorted by length, and each group is padded to

@@ -164,14 +164,27 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
         raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder.")
 
 
-def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:
+def refuse_given(
+    arguments: Arguments,
+    names: Iterable[str],
+    case: str,
+    remedy: str = "leave it out",
+) -> None:
     """
-    Raises a `ValueError` if an argument of these names was given, which ends with `why` it has no effect: see also
-    `requires` of [`argument`].
+    Refuses arguments that have no effect in a case: see also `requires` of [`argument`].
+
+    Args:
+        arguments ([`Arguments`]): Those of a command.
+        names (`Iterable[str]`): Which of them have no effect.
+        case (`str`): The case, in words that follow "has no effect", such as "with --only texts".
+        remedy (`str`, *optional*, defaults to `"leave it out"`): What to do.
+
+    Raises:
+        `ValueError`: if one of them was given.
     """
     for field in fields(arguments):
         if field.name in names and getattr(arguments, field.name) != get_default(field):
-            raise ValueError(f"--{field.name} {why}")
+            raise ValueError(f"--{field.name} has no effect {case}: {remedy}.")
 
 
 def list_groups(arguments: Iterable[type]) -> dict[str, list[dataclasses.Field]]:

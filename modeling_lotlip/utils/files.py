@@ -76,6 +76,13 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     write_text(path, text.getvalue())
 
 
+def public_name(name: str) -> str:
+    """Returns a Hub id as it is, and of a folder its name, without the folders of this machine."""
+    if Path(name).exists():
+        return Path(name).resolve().name
+    return name
+
+
 def format_markdown(titles: list[str], rows: list[list[str]]) -> str:
     """Formats a Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]

@@ -151,22 +151,27 @@ def test_a_caption_that_somebody_has_rewritten_is_not_undone(run, tmp_path):
     assert read_captions(tmp_path / "again" / "edited.parquet") == [(f"A poodle. {BOAT}", None, None)]
 
 
+def read_column(file: Path, name: str) -> list:
+    return parquet.read_table(file).column(name).to_pylist()
+
+
 def test_a_mark_of_the_similarity_stays_where_none_is_measured(run, tmp_path):
     mark = "image_text_similarity"
     write_captions(tmp_path / "rows.parquet", [{"caption": BOAT, "rejected_by": mark, mark: 0.1}])
     report = run(tmp_path / "rows.parquet", "out")
     assert report["captions"]["left_marked"] == {mark: 1}
     assert report["captions"]["rejected"] == {}
-    assert parquet.read_table(tmp_path / "out" / "rows.parquet").column("rejected_by").to_pylist() == [mark]
-    assert run(tmp_path / "rows.parquet", "back", without_rules=["all"])["captions"]["num_kept"] == 1
+    assert read_column(tmp_path / "out" / "rows.parquet", "rejected_by") == [mark]
+    report = run(tmp_path / "rows.parquet", "back", without_rules=["all"])
+    assert report["captions"]["num_kept"] == 1
 
 
 def test_the_similarity_of_a_text_that_changes_is_forgotten(run, tmp_path):
     texts = [f"The image shows a dog. {BOAT}", BOAT]
-    write_captions(tmp_path / "rows.parquet", [{"caption": text, "image_text_similarity": 0.5} for text in texts])
+    rows = [{"caption": text, "image_text_similarity": 0.5} for text in texts]
+    write_captions(tmp_path / "rows.parquet", rows)
     run(tmp_path / "rows.parquet", "out")
-    table = parquet.read_table(tmp_path / "out" / "rows.parquet")
-    assert table.column("image_text_similarity").to_pylist() == [None, 0.5]
+    assert read_column(tmp_path / "out" / "rows.parquet", "image_text_similarity") == [None, 0.5]
 
 
 def test_examples_are_chosen_among_all_and_the_same_in_every_run():
@@ -184,7 +189,11 @@ def test_examples_are_chosen_among_all_and_the_same_in_every_run():
 
 @pytest.mark.parametrize(
     "text, whole, expected",
-    [("A boat.", "The image shows a boat.", True), ("A ship.", "The image shows a boat.", False), ("", "A", True)],
+    [
+        ("A boat.", "The image shows a boat.", True),
+        ("A ship.", "The image shows a boat.", False),
+        ("", "A", True),
+    ],
 )
 def test_what_is_left_of_a_text(text, whole, expected):
     assert is_part(text, whole) == expected
@@ -197,17 +206,19 @@ def test_other_files(run, tmp_path):
     parquet.write_table(table, tmp_path / "other.parquet")
     report = run(tmp_path / "other.parquet", "out", caption_column="text", min_words=2)
     assert report["captions"]["num_kept"] == 1
-    assert parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist() == [
-        {"id": 1, "text": f"A dog. {BOAT}", "box": [1, 2], "text_before_rules": text, "rejected_by": None},
-        {"id": 2, "text": "Dog.", "box": [], "text_before_rules": None, "rejected_by": "too_short"},
-    ]
+    first, second = parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist()
+    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "rejected_by": None}
+    assert first == {"id": 1, "box": [1, 2], **mended}
+    marked = {"text": "Dog.", "text_before_rules": None, "rejected_by": "too_short"}
+    assert second == {"id": 2, "box": [], **marked}
     with pytest.raises(ValueError, match="`--caption_column caption` is no column .* has .*'text'"):
         run(tmp_path / "other.parquet", "out")
 
 
 @pytest.mark.parametrize("bad", ["", " ", "\x00", "\n\n", "{}", "x" * 100_000, '"', "<think>", "- ", None])
 def test_a_bad_caption_leaves_the_others_as_they_are(run, tmp_path, bad):
-    write_captions(tmp_path / "rows.parquet", [{"caption": BOAT}, {"caption": bad}, {"caption": f"Look. {BOAT}"}])
+    captions = [BOAT, bad, f"Look. {BOAT}"]
+    write_captions(tmp_path / "rows.parquet", [{"caption": caption} for caption in captions])
     report = run(tmp_path / "rows.parquet", "out")
     first, second, third = read_captions(tmp_path / "out" / "rows.parquet")
     assert first == (BOAT, None, None)
@@ -223,15 +234,15 @@ def test_of_several_files_the_damaged_one_is_named_and_nothing_is_written(captio
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("images, is_marked", [("abc", False), ("abcab", False), ("abcd", True)])
-def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, is_marked):
+@pytest.mark.parametrize("images, mark", [("abc", None), ("abcab", None), ("abcd", "duplicate")])
+def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, mark):
     """By one captioner: that another says the same is no fault."""
     rows = [{"captioner": "llava", "sha256": image, "caption": BOAT} for image in images]
     rows += [{"captioner": "blip", "sha256": "e", "caption": BOAT}]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     run(tmp_path / "rows.parquet", "out")
-    marks = parquet.read_table(tmp_path / "out" / "rows.parquet").column("rejected_by").to_pylist()
-    assert marks == ["duplicate" if is_marked else None] * len(images) + [None]
+    marks = read_column(tmp_path / "out" / "rows.parquet", "rejected_by")
+    assert marks == [mark] * len(images) + [None]
 
 
 def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
@@ -271,17 +282,22 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
     scenes = load_scenes(8, seed=5)
     files = [row["image"]["bytes"] for row in undecoded(scenes, "image")]
     digests = [hashlib.sha256(file).hexdigest() for file in files]
-    texts = {"llava": "a photo of a {} boat. the ground is sand.", "blip": "the tree is {} and {}. a house."}
-    colors = ["red", "green", "blue", "yellow", "sea", "sand", "house", "tree"]
-    rows = [
-        {"key": None, "sha256": digest, "captioner": captioner, "caption": text.format(color, color)}
-        for captioner, text in texts.items()
-        for digest, color in zip([*digests[:7], "f" * 64], colors)
-    ]
+    words = ["red", "green", "blue", "yellow", "sea", "sand", "house", "tree"]
+    rows = []
+    for digest, word in zip([*digests[:7], "f" * 64], words):
+        row = {"key": None, "sha256": digest}
+        llava = f"a photo of a {word} boat. the ground is sand."
+        rows.append({**row, "captioner": "llava", "caption": llava})
+        rows.append({**row, "captioner": "blip", "caption": f"the tree is {word} and {word}. a house."})
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "captions.parquet")
     scenes.save_to_disk(tmp_path / "scenes")
-    images = {"dataset_name": str(tmp_path / "scenes"), "key_column": "image", "file_key_column": "sha256"}
-    options = {"dual_encoder": str(model_dir), **images, "batch_size": 3}
+    options = {
+        "dual_encoder": str(model_dir),
+        "dataset_name": str(tmp_path / "scenes"),
+        "key_column": "image",
+        "file_key_column": "sha256",
+        "batch_size": 3,
+    }
 
     model = AutoModel.from_pretrained(model_dir).eval()
     processor = AutoProcessor.from_pretrained(model_dir)
@@ -302,15 +318,19 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
 
     rule = "image_text_similarity"
     report = run(tmp_path / "captions.parquet", "out", **options, min_image_text_similarity=threshold)
-    for place, row in read_rows("out").items():
-        assert row[rule] == pytest.approx(expected.get(place), abs=1e-5)
-        assert row["rejected_by"] == (rule if place in expected and expected[place] < threshold else None)
+    for key, row in read_rows("out").items():
+        assert row[rule] == pytest.approx(expected.get(key), abs=1e-5)
+        if key in expected and expected[key] < threshold:
+            assert row["rejected_by"] == rule
+        else:
+            assert row["rejected_by"] is None
     # of the image that is not in the data set nothing is measured
     assert {name: of["num_unmeasured"] for name, of in report.items()} == {"blip": 1, "llava": 1}
     # images outside the part that was read are unmeasured, too
     limits = {"max_train_samples": 3, "min_image_text_similarity": -1, "reject_unmeasured": True}
     few = run(tmp_path / "captions.parquet", "few", **options, **limits)
-    assert {place[1] for place, row in read_rows("few").items() if row["rejected_by"] is None} == set(digests[:3])
+    kept = [row["sha256"] for row in read_rows("few").values() if row["rejected_by"] is None]
+    assert set(kept) == set(digests[:3])
     assert few["llava"]["num_unmeasured"] == few["llava"]["rejected"][rule] == 5
     assert few["llava"]["num_kept"] == 3
     with pytest.raises(ValueError, match=f"`--dual_encoder {tmp_path}` cannot be used"):
@@ -321,9 +341,8 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
 
 def test_what_is_not_a_number_is_unmeasured():
     options = {"dual_encoder": "model", "min_image_text_similarity": 0.3}
-    captions = CaptionFilter(
-        FilterArguments(["captions.parquet"], Path("out")), RuleArguments(), SimilarityArguments(**options)
-    )
+    arguments = FilterArguments(["captions.parquet"], Path("out"))
+    captions = CaptionFilter(arguments, RuleArguments(), SimilarityArguments(**options))
     captions.similarities = {("1", BOAT): float("nan"), ("2", BOAT): 0.5, ("3", BOAT): 0.25}
     rows = [{"key": key, "caption": BOAT, "rejected_by": None} for key in (1, 2, 3, 4)]
     captions.compare(rows)

@@ -18,9 +18,11 @@ from tests.helpers.captioners import FAMILIES, hash_photos, of_folder, save_capt
 from tests.helpers.images import save_images
 
 
-PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red house on the sand by the sea"]
-
-
+PROMPTS = [
+    "Describe what you see here",
+    "Describe in long",
+    "what is in the red house on the sand by the sea",
+]
 FORMS = {
     "llava": "USER: <image> {} ASSISTANT:",
     "qwen2_vl": "USER: <|vision_start|><|image_pad|><|vision_end|>{} ASSISTANT:",
@@ -33,7 +35,8 @@ FORMS = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_path, monkeypatch, family):
     """One image at a time, without padding, against batches of prompts of different lengths."""
-    monkeypatch.chdir(tmp_path)  # prompts are drawn by the name of the captioner: it must be the same every time
+    # prompts are sampled by the name of the captioner: it must be the same every time
+    monkeypatch.chdir(tmp_path)
     name = save_captioner(family, Path(f"small_{family}"), seed=5)
     rows = caption("out", f"{name}@v1", **of_folder(photos), prompt=PROMPTS, batch_size=4, seed=1)
     model = AutoModelForImageTextToText.from_pretrained(name).eval()
@@ -43,7 +46,8 @@ def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_pat
     assert len({row["prompt"] for row in rows}) > 1
     for row in rows:
         image = Image.open(photos / row["key"]).convert("RGB")
-        inputs = processor(images=[image], text=[FORMS[family].format(row["prompt"])], return_tensors="pt")
+        text = FORMS[family].format(row["prompt"])
+        inputs = processor(images=[image], text=[text], return_tensors="pt")
         tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0]
         if family != "instructblip_t5":
             tokens = tokens[inputs["input_ids"].shape[1] :]
@@ -66,7 +70,8 @@ def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp
     images[2] = images[2].resize((300, 1))
     folder = save_images(tmp_path / "mine", images)
     rows = {row["key"]: row for row in caption("out", name, **of_folder(folder))}
-    assert "the processor refuses it: absolute aspect ratio" in rows.pop("2.png")["error"]
+    refused = rows.pop("2.png")
+    assert "the processor refuses it: absolute aspect ratio" in refused["error"]
     assert len(rows) == 3
     assert not any(row["error"] for row in rows.values())
 
@@ -74,7 +79,8 @@ def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp
 @pytest.mark.parametrize("family, end_with_text, end_with_padding", [("llava", -1, 0), ("instructblip_t5", 0, -1)])
 def test_prompts_end_where_the_answer_begins(family, end_with_text, end_with_padding, tmp_path):
     """An encoder counts its positions from the first token on, and the answer of a decoder follows its prompt."""
-    captioner = LocalCaptioner(save_captioner(family, tmp_path / family), None, CaptionerArguments(device="cpu"))
+    name = save_captioner(family, tmp_path / family)
+    captioner = LocalCaptioner(name, None, CaptionerArguments(device="cpu"))
     image = load_scenes(1, seed=27)[0]["image"]
     mask = captioner.make_inputs(["red", "Describe in long"], [image, image])["attention_mask"]
     assert mask[1].all()
@@ -86,13 +92,23 @@ def test_prompts_end_where_the_answer_begins(family, end_with_text, end_with_pad
 def test_options_of_generate():
     plain = {"max_new_tokens": 512, "num_beams": 1, "do_sample": False}
     assert list_generate_options(CaptionerArguments()) == plain
-    options = {"max_new_tokens": 9, "num_beams": 3, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.5}
+    options = {
+        "max_new_tokens": 9,
+        "num_beams": 3,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "repetition_penalty": 1.5,
+    }
     assert list_generate_options(CaptionerArguments(**options)) == {**options, "do_sample": True}
 
 
 def test_names_folders_and_revisions(monkeypatch, tmp_path):
     loaded = []
-    monkeypatch.setattr(LocalCaptioner, "__init__", lambda self, *arguments: loaded.append(arguments[:2]))
+
+    def load(self, name, revision, arguments):
+        loaded.append((name, revision))
+
+    monkeypatch.setattr(LocalCaptioner, "__init__", load)
     (tmp_path / "a@b").mkdir()
     for name in ("llava", "sharegpt4v@main", "them/model@v1", str(tmp_path / "a@b")):
         load_captioner(name, CaptionerArguments(device="cpu"))
@@ -130,7 +146,7 @@ def test_a_large_captioner_without_a_gpu_is_warned_of_before_it_is_loaded(monkey
     def load_model(*_):
         raise ValueError("loaded")
 
-    monkeypatch.setattr("modeling_lotlip.captioning.local.load_model", load_model)
+    monkeypatch.setattr("modeling_lotlip.captioning.local.load_captioning_model", load_model)
     monkeypatch.setattr("modeling_lotlip.captioning.local.check_device", lambda device: None)
     with pytest.raises(ValueError, match="loaded"):
         LocalCaptioner(CAPTIONERS["llava"], None, CaptionerArguments(device=device))
@@ -143,15 +159,16 @@ def read_config(folder: Path) -> dict:
 
 @pytest.mark.parametrize("has_vision_weights", [True, False])
 def test_the_released_layout_of_sharegpt4v_is_a_llava(caption, photos, tmp_path, has_vision_weights):
-    expected = save_original_llava(tmp_path / "share", has_vision_weights).eval()
-    model, processor = load_original_llava(str(tmp_path / "share"), read_config(tmp_path / "share"))
+    folder = tmp_path / "share"
+    expected = save_original_llava(folder, has_vision_weights).eval()
+    model, processor = load_original_llava(str(folder), read_config(folder))
     image = Image.open(photos / "4.png").convert("RGB")
     square = Image.new("RGB", (image.width, image.width), (122, 116, 104))
     square.paste(image, (0, (image.width - image.height) // 2))
-    pixels = LlavaImageProcessor.from_pretrained(tmp_path / "share" / "tower")(images=square, return_tensors="pt")
+    pixels = LlavaImageProcessor.from_pretrained(folder / "tower")(images=square, return_tensors="pt")
     text = "USER: <image>\nDescribe what you see here ASSISTANT:"
     inputs = processor(images=image, text=text, return_tensors="pt")
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "share" / "tokenizer.model"))
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     assert processor.tokenizer(PROMPTS[0])["input_ids"] == [1, *pieces.encode(PROMPTS[0])]
     torch.testing.assert_close(inputs["pixel_values"], pixels["pixel_values"])
     assert (inputs["input_ids"] == 120).sum() == 4
@@ -161,9 +178,10 @@ def test_the_released_layout_of_sharegpt4v_is_a_llava(caption, photos, tmp_path,
     torch.testing.assert_close(logits[..., :120], expected_logits[..., :120])
 
     options = {"prompt": ["Describe what you see here"], **of_folder(photos)}
-    (row,) = [row for row in caption("out", str(tmp_path / "share"), **options) if row["key"] == "4.png"]
+    (row,) = [row for row in caption("out", str(folder), **options) if row["key"] == "4.png"]
     tokens = expected.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=[120])[0]
-    answer = processor.tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    new_tokens = tokens[inputs["input_ids"].shape[1] :]
+    answer = processor.tokenizer.decode(new_tokens, skip_special_tokens=True)
     assert row["caption"] == answer.strip()
     assert answer.strip()
 

@@ -77,7 +77,8 @@ def test_a_shell_completes_commands_and_options(tmp_path):
 
 
 def test_an_unknown_command_names_the_others(capsys):
-    assert lotlip.main(["sarch"]) == 2
+    status = lotlip.main(["sarch"])
+    assert status == 2
     error = capsys.readouterr().err
     assert error.startswith("lotlip: error: 'sarch' is no command. The commands are search, ")
     assert error.count("\n") == 1

@@ -109,11 +109,13 @@ def test_a_mistake_is_one_line_that_names_it(line, told, workspace, capsys):
     except SystemExit as exit:  # of the parser
         status = exit.code
     output = capsys.readouterr()
-    assert status == 2 and output.out == ""
+    assert status == 2
+    assert output.out == ""
     error = output.err.splitlines()[-1]
     if f"lotlip {name} --help" in output.err:  # the parser's box
         error = " ".join(output.err.split())
     else:
         assert error.startswith(f"lotlip {name}: error: ")
     assert told in error, error
-    assert "Traceback" not in output.err and sorted(workspace.rglob("*")) == before
+    assert "Traceback" not in output.err
+    assert sorted(workspace.rglob("*")) == before

@@ -125,7 +125,8 @@ def test_options_may_stand_between_texts_and_more_texts_in_a_file(search):
 
 
 def test_what_another_program_has_indexed_is_searched_meanwhile(search, caplog):
-    assert search("photos", "a boat")[0] == 0
+    status, _, _ = search("photos", "a boat")
+    assert status == 0
     make_scene(5, 20).draw().save("photos/new.png")
     with EmbeddingTable(next(Path("indices").iterdir())).writing():
         status, out, err = search("photos", "a boat", "--k", "2")
@@ -148,7 +149,8 @@ def test_folders_and_days(search):
     status, out, err = search("photos", "a red boat", *days)
     assert [line.split()[2] for line in without_line(out)[1:]] == ["photos/more/taken.jpg"]
     (index,) = Path("indices").iterdir()
-    assert without_line(search("--embeddings", str(index), "a red boat", *days)[1])[1].endswith("more/taken.jpg")
+    _, out, _ = search("--embeddings", str(index), "a red boat", *days)
+    assert without_line(out)[1].endswith("more/taken.jpg")
 
 
 def test_copies_are_one_result_that_can_be_unfolded(search):
@@ -190,7 +192,8 @@ def test_the_recall_that_is_shown_is_that_of_the_filter(search, monkeypatch):
 
 
 def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, caplog):
-    assert search("photos", "a boat")[0] == 0
+    status, _, _ = search("photos", "a boat")
+    assert status == 0
     (old,) = Path("indices").iterdir()
     Path("photos").rename("moved")
     status, _, err = search("moved", "a boat")
@@ -204,7 +207,8 @@ def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, 
     assert out == f"Deleted the index {old}.\n"
     assert not old.exists()
     caplog.clear()
-    assert search("moved", "a boat")[0] == 0
+    status, _, _ = search("moved", "a boat")
+    assert status == 0
     assert "is not there" not in caplog.text
 
 
@@ -226,7 +230,8 @@ def embeddings(model_dir, tmp_path_factory) -> Path:
     """Twelve scenes, embedded."""
     folder = tmp_path_factory.mktemp("embedded") / "embeddings"
     options = ["--model", model_dir, "--max_eval_samples", 12, "--output_dir", folder, "--device", "cpu"]
-    assert lotlip.main(["embed", *map(str, options)]) == 0
+    status = lotlip.main(["embed", *map(str, options)])
+    assert status == 0
     return folder
 
 
@@ -248,7 +253,8 @@ def test_embeddings_of_a_data_set_are_searched(search, embeddings):
     assert "--k 500 is more than there are: all 12 captions are shown." in err
     assert all(hit["position"] == 0 for hit in results)
     assert "   caption 0" in out
-    assert search(*capture, "a house", "--k", str(2**63))[0] == 2
+    status, _, _ = search(*capture, "a house", "--k", str(2**63))
+    assert status == 2
 
 
 def test_embeddings_are_searched_with_the_model_that_made_them(search, embeddings, model_dir, tmp_path, monkeypatch):
@@ -256,7 +262,8 @@ def test_embeddings_are_searched_with_the_model_that_made_them(search, embedding
     expected = search("--embeddings", str(embeddings), "a house")[1]
     shutil.copytree(model_dir, "model")
     options = ["--dtype", "bf16", "--truncate_dim", "16", "--max_eval_samples", "12", "--device", "cpu"]
-    assert lotlip.main(["embed", "--model", "model", "--output_dir", "embedded", *options]) == 0
+    status = lotlip.main(["embed", "--model", "model", "--output_dir", "embedded", *options])
+    assert status == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     status, out, _ = search("--embeddings", "../embedded", "a house", model=None)

@@ -30,15 +30,19 @@ def write_images(folder) -> dict[str, int]:
 
 
 def read_widths(folder, source: SourceArguments) -> dict[str, int]:
-    rows = undecoded(load_split(source, "train"), "image")
-    return {row["image"]["path"].removeprefix(f"{folder}/"): read_image(row["image"]).width for row in rows}
+    widths = {}
+    for row in undecoded(load_split(source, "train"), "image"):
+        name = row["image"]["path"].removeprefix(f"{folder}/")
+        widths[name] = read_image(row["image"]).width
+    return widths
 
 
 @both_ways
 @pytest.mark.parametrize("top", ["photos", "with::colons", "file:x", "$HOME"])
 def test_names_of_files_are_no_addresses(tmp_path, top, streaming):
-    widths = write_images(tmp_path / top)
-    assert read_widths(tmp_path / top, SourceArguments(str(tmp_path / top), streaming=streaming)) == widths
+    folder = tmp_path / top
+    widths = write_images(folder)
+    assert read_widths(folder, SourceArguments(str(folder), streaming=streaming)) == widths
 
 
 @both_ways
@@ -52,8 +56,9 @@ def test_names_in_metadata_are_no_addresses(tmp_path, streaming):
 @both_ways
 def test_names_in_json_lines_are_no_addresses(tmp_path, streaming):
     widths = write_images(tmp_path)
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"image": name}) for name in widths))
-    assert read_widths(tmp_path, SourceArguments(str(tmp_path / "rows.jsonl"), streaming=streaming)) == widths
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"image": name}) for name in widths))
+    assert read_widths(tmp_path, SourceArguments(str(file), streaming=streaming)) == widths
 
 
 BAD_LINES = {
@@ -72,7 +77,8 @@ def test_a_bad_line_of_metadata_leaves_the_others_as_they_are(tmp_path, bad, pos
         PIL.Image.new("RGB", (4, 3)).save(tmp_path / line["file_name"])
     lines = [*good[:position], BAD_LINES[bad], *good[position:]]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    rows = list(undecoded(load_split(SourceArguments(str(tmp_path), streaming=streaming), "train"), "image"))
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    rows = list(undecoded(load_split(source, "train"), "image"))
     del rows[position]
     found = [(row["image"]["path"], row["caption"]) for row in rows]
     assert found == [(str(tmp_path / line["file_name"]), line["caption"]) for line in good]

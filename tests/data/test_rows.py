@@ -33,10 +33,14 @@ def test_keys(tmp_path):
     assert [find_column(columns, name) for name in ("url", "json.url", "a.b", "b", "a.c")] == [
         "url", "json", "a.b", None, None,
     ]  # fmt: skip
-    assert read_key({"id": 12}, "id") == "12" and read_key({"id": None}, "id") is None and read_key({}, "id") is None
+    assert read_key({"id": 12}, "id") == "12"
+    assert read_key({"id": None}, "id") is None
+    assert read_key({}, "id") is None
     row = {"json": {"url": "x.org", "more": {"id": 3}}, "a.b": "flat"}
-    assert read_key(row, "json.url") == "x.org" and read_key(row, "json.more.id") == "3"
-    assert read_key(row, "json.nothing.id") is None and read_key(row, "a.b") == "flat"
+    assert read_key(row, "json.url") == "x.org"
+    assert read_key(row, "json.more.id") == "3"
+    assert read_key(row, "json.nothing.id") is None
+    assert read_key(row, "a.b") == "flat"
     (tmp_path / "a.png").write_bytes(b"content")
     expected = hashlib.sha256(b"content").hexdigest()
     assert read_key({"image": {"bytes": b"content", "path": "other.png"}}, "image") == expected

@@ -36,16 +36,23 @@ GENERATED = {
     for path in (ROOT / "modeling_lotlip").glob("*_lotlip.py")
     if "automatically generated" in path.read_text(encoding="utf-8")[:1500]
 }
-MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for folder in ("modeling_lotlip", "examples/paper")
-    for path in (ROOT / folder).rglob("*.py")
-) + ["examples.train_lotlip", "lotlip"]
+
+
+def list_modules(folder: str) -> list[str]:
+    """The names of all modules in a folder of the repository."""
+    names = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        names.append(name.removesuffix(".__init__"))
+    return names
+
+
+MODULES = [*list_modules("modeling_lotlip"), *list_modules("examples/paper"), "examples.train_lotlip", "lotlip"]
 
 # A documented training command, made small
 SMALL_CELL = (
-    "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 --warmup_steps 1 "
-    "--dataloader_num_workers 0"
+    "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 "
+    "--warmup_steps 1 --dataloader_num_workers 0"
 )
 # A documented grid of trainings
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
@@ -69,7 +76,8 @@ def run_command(monkeypatch, command: str) -> None:
         arguments += SMALL_MEASUREMENTS.get(arguments[0], "").split()
     if arguments[:1] == ["train"]:
         if "--num_train_epochs" in arguments:
-            del arguments[(place := arguments.index("--num_train_epochs")) : place + 2]
+            position = arguments.index("--num_train_epochs")
+            del arguments[position : position + 2]
         arguments += SMALL_CELL.split()
         if "--resume_from_checkpoint" not in arguments:
             arguments += ["--overwrite_output_dir"]
@@ -78,7 +86,8 @@ def run_command(monkeypatch, command: str) -> None:
     arguments += SMALL_MEASUREMENTS.get(Path(name).name, "").split()
     if "/benchmarks/" in name and not name.endswith("install_size.py"):
         arguments += SMALL_BENCHMARK.split()
-    if ("--checkpoint_path" in arguments or arguments[:1] == ["convert"]) and "--to_original" not in arguments:
+    converts = "--checkpoint_path" in arguments or arguments[:1] == ["convert"]
+    if converts and "--to_original" not in arguments:
         arguments += ["--tokenizer_path", "local/bert"]
     is_ablation = name.endswith("ablation.py")
     if is_ablation and "--plugin" in arguments:
@@ -91,7 +100,8 @@ def run_command(monkeypatch, command: str) -> None:
     monkeypatch.setitem(CAPTIONERS, "llava", "local/llava")
     if name == "lotlip":
         monkeypatch.setenv("LOTLIP_DEBUG", "1")
-        assert lotlip.main(arguments) == 0
+        status = lotlip.main(arguments)
+        assert status == 0
     elif is_ablation:
         run_small_ablation(monkeypatch)
     elif name.endswith(".py"):
@@ -103,10 +113,13 @@ def run_command(monkeypatch, command: str) -> None:
 def without_launcher(words: list[str]) -> list[str]:
     """The words of a command from the script, the module or `lotlip` on."""
     if words[:2] == ["accelerate", "launch"]:
-        launched = launch_command_parser().parse_args(["0" if word.startswith("$") else word for word in words[2:]])
+        argv = [re.sub(r"^\$.*", "0", word) for word in words[2:]]  # variables of a cluster
+        launched = launch_command_parser().parse_args(argv)
         return [launched.training_script, *launched.training_script_args]
+    if words[:2] == ["python", "-m"]:
+        return words[2:]
     if words[0] == "python":
-        return words[2:] if words[1] == "-m" else words[1:]
+        return words[1:]
     return words
 
 
@@ -115,8 +128,9 @@ def run_small_ablation(monkeypatch) -> None:
     ablation = importlib.import_module("examples.paper.ablation")
     captions = ablation.GROUPS["captions"]
     two = dict(list(captions.settings.items())[:2])
+    small = dataclasses.replace(captions, settings=two, gains=[])
     with monkeypatch.context() as context:
-        context.setitem(ablation.GROUPS, "captions", dataclasses.replace(captions, settings=two, gains=[]))
+        context.setitem(ablation.GROUPS, "captions", small)
         context.setenv("PYTHONPATH", str(ROOT))  # of its processes
         ablation.main()
 
@@ -131,7 +145,8 @@ def workspace(tmp_path_factory) -> Path:
         draw_scenes(folder / "my_photos" / split, 8, seed=9)
     (folder / "class_names.txt").write_text("\n".join(load_scenes(1).features["label"].names))
 
-    save_bert(folder / "local" / "bert", [*WORDS, *(f"[unused{index}]" for index in range(30512))], 30522)
+    unused = [f"[unused{index}]" for index in range(30512)]
+    save_bert(folder / "local" / "bert", [*WORDS, *unused], 30522)
     save_vit(folder / "local" / "vit", ViTImageProcessor(resample=3))
     save_captioner("llava", folder / "local" / "llava")
     save_family("clip", folder / "openai" / "clip-vit-base-patch16")  # instead of that on the Hub
@@ -143,10 +158,8 @@ def workspace(tmp_path_factory) -> Path:
         Path(DEFAULT_MODEL).symlink_to(folder / "outputs" / "demo")
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
         run_command(monkeypatch, f"lotlip train --output_dir outputs/original {towers}")
-        run_command(
-            monkeypatch,
-            "python -m modeling_lotlip.convert_lotlip_to_hf --checkpoint_path outputs/original --to_original model.pt",
-        )
+        arguments = "--checkpoint_path outputs/original --to_original model.pt"
+        run_command(monkeypatch, f"python -m modeling_lotlip.convert_lotlip_to_hf {arguments}")
     return folder
 
 
@@ -169,7 +182,7 @@ def files() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.pages] if page.startswith("docs/") else []) for page in PAGES]
+    "page", ["README.md", *(pytest.param(page, marks=pytest.mark.pages) for page in PAGES if page != "README.md")]
 )
 def test_page(page, workspace, files, monkeypatch):
     monkeypatch.chdir(workspace)
@@ -265,7 +278,14 @@ def test_what_is_public_is_documented_with_an_example(name):
 
 
 def test_every_example_is_listed():
-    listed = set(re.findall(r"^\| `([a-z_]+\.py|[a-z_]+/)`", (ROOT / "examples/README.md").read_text(), re.MULTILINE))
-    paths = [path for path in (ROOT / "examples").iterdir() if path.suffix == ".py" or path.is_dir()]
-    names = {f"{path.name}{'/' * path.is_dir()}" for path in paths if not path.name.startswith("_")}
+    page = (ROOT / "examples/README.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z_]+\.py|[a-z_]+/)`", page, re.MULTILINE))
+    names = set()
+    for path in (ROOT / "examples").iterdir():
+        if path.name.startswith("_"):
+            continue
+        if path.is_dir():
+            names.add(f"{path.name}/")
+        elif path.suffix == ".py":
+            names.add(path.name)
     assert listed | {"node/"} == names

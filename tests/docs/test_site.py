@@ -57,11 +57,11 @@ def test_errors_of_the_page_of_help_are_those_of_the_code():
     # strings that go on in the next line are one
     sources = re.sub(r'"\s*\n\s*f?"', "", "".join(path.read_text(encoding="utf-8") for path in files))
     sources = re.sub(r"\{[^{}]*\}", "...", sources)
-    texts = [
-        text
-        for line in section.splitlines()
-        for text in re.findall(r"`([^`]+)`", line.split("|")[1:2][0] if "|" in line else "")
-    ]
+    texts = []
+    for line in section.splitlines():
+        if "|" in line:
+            first_cell = line.split("|")[1]
+            texts += re.findall(r"`([^`]+)`", first_cell)
     assert len(texts) >= 3
     for text in texts:
         for part in filter(None, map(str.strip, text.replace("(...)", "...").split("..."))):
@@ -75,8 +75,10 @@ def test_the_page_of_commands_has_every_command_and_argument():
     page = hook.on_page_markdown((ROOT / "docs/commands.md").read_text(encoding="utf-8"))
     assert re.findall(r"^## lotlip (\w+)$", page, re.MULTILINE) == list(COMMANDS)
     sections = dict(zip(COMMANDS, re.split(r"^## lotlip ", page, flags=re.MULTILINE)[1:]))
-    assert "| `--split_seed` | Shuffle the rows" in sections["evaluate"] and "`PHOTOS`" in sections["search"]
-    assert "(default: 64)" in sections["embed"] and "| `--k` |" not in sections["embed"]
+    assert "| `--split_seed` | Shuffle the rows" in sections["evaluate"]
+    assert "`PHOTOS`" in sections["search"]
+    assert "(default: 64)" in sections["embed"]
+    assert "| `--k` |" not in sections["embed"]
 
 
 fill = runpy.run_path(str(ROOT / "docs/measured.py"))["fill"]
@@ -107,7 +109,8 @@ def test_plots_are_those_of_the_tables(name, tmp_path):
     style = re.search(r"<style>svg .*?</style>", content, re.DOTALL)[0]
     drawn = content.replace(style, "")
     fixed = set(re.findall(r"#[0-9a-fA-F]{6}\b", drawn)) - {"#1f77b4"}  # of lines, which have nothing to fill
-    assert "prefers-color-scheme: dark" in style and not fixed
+    assert "prefers-color-scheme: dark" in style
+    assert not fixed
     assert all(f"--{colour}:" in style for colour in re.findall(r"var\(--(\w+)\)", drawn))
     # a text without a colour of its own would be black in dark mode, too
     assert all("var(--ink)" in text for text in re.findall(r"<text [^>]*>", drawn))

@@ -40,7 +40,8 @@ def normalized(embeds: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_embeddings_are_those_of_a_plain_call(name, family_folders):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     outputs = call_plainly(folder, family, TEXTS, IMAGES)
     encoder = load(folder)
 
@@ -68,7 +69,8 @@ def test_an_embedding_does_not_depend_on_what_is_beside_it(name, family_folders)
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_evaluation_gives_the_recalls_of_a_plain_call(name, family_folders, noise_dir, tmp_path):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     arguments = ("--model_name_or_path", folder, "--dataset_name", noise_dir, "--batch_size", 4)
     results = run_command("evaluate", tmp_path / "results.json", *arguments)
     assert results["max_length"] == family.limit
@@ -87,7 +89,8 @@ def test_evaluation_gives_the_recalls_of_a_plain_call(name, family_folders, nois
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_longer_text_is_truncated_at_the_limit_of_the_model(name, family_folders):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     whole = AutoProcessor.from_pretrained(folder).tokenizer(LONG[-1][0], truncation=False)["input_ids"]
     assert len(whole) > family.limit
 
@@ -102,7 +105,8 @@ def test_a_longer_text_is_truncated_at_the_limit_of_the_model(name, family_folde
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_max_length_is_bound_by_the_positions_of_the_model(name, family_folders):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     text = " ".join(WORDS * 40)
 
     inputs, truncated = load(folder, max_length=9).preprocessing.tokenize(["a red boat", text])
@@ -232,7 +236,8 @@ class TestFormsOfInput:
 @pytest.mark.parametrize("name", ["lotlip", "clip", "siglip", "align", "tipsv2"])
 def test_classes_have_the_probabilities_of_a_plain_call(name, family_folders):
     """By a softmax, or the sigmoid for a model that was trained so; the temperature of ALIGN and TIPSv2 divides."""
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     labels = ["red boat", "house", "green tree"]
     logits = call_plainly(folder, family, [f"a photo of a {label}" for label in labels], IMAGES).logits_per_image
     expected = logits.sigmoid() if name == "siglip" else logits.softmax(dim=-1)

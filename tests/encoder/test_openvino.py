@@ -103,7 +103,9 @@ def test_nothing_is_reported_to_anybody(family_folders, cache):
     command = [sys.executable, "-c", SCRIPT, family_folders("lotlip"), cache.parents[1]]
     process = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in process.stderr.splitlines() if line and "Loading weights" not in line]
-    assert process.stdout == "False\n" and len(lines) == 1 and lines[0].startswith("Converting the text tower")
+    assert process.stdout == "False\n"
+    assert len(lines) == 1
+    assert lines[0].startswith("Converting the text tower")
 
 
 class SignalStack(ctypes.Structure):
@@ -174,7 +176,10 @@ def test_a_table_is_searched_with_the_backend_that_made_it(family_folders, tmp_p
         table.check_model(load(family_folders("lotlip")))
     arguments = SearchModelArguments()
     open_table(tmp_path / "table", arguments)
-    assert arguments.backend == "openvino" and open_table(None, arguments := SearchModelArguments()) is None
+    assert arguments.backend == "openvino"
+    arguments = SearchModelArguments()
+    table = open_table(None, arguments)
+    assert table is None
     assert arguments.backend == "torch"
 
 

@@ -46,9 +46,10 @@ def penalize_corners(pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
     return cosines.square().mean(dim=1)
 
 
+LOTLIP = OBJECTIVES["lotlip"]
 OF_USERS = {
-    "prototypes": replace(OBJECTIVES["lotlip"], loss=PrototypeLoss, loss_with_bias=None, options={"pull": 0.5}),
-    "penalty": replace(OBJECTIVES["lotlip"], terms={"penalty": penalize_corners}, options={"penalty_weight": 0.3}),
+    "prototypes": replace(LOTLIP, loss=PrototypeLoss, loss_with_bias=None, options={"pull": 0.5}),
+    "penalty": replace(LOTLIP, terms={"penalty": penalize_corners}, options={"penalty_weight": 0.3}),
 }
 
 
@@ -74,14 +75,18 @@ def build_data():
 def build_model(name: str, is_trained: bool, num_words: int, dims: list[int]) -> ContrastiveModel:
     """A small model with the loss of an objective."""
     torch.manual_seed(0)
-    text_config = {"vocab_size": num_words, "num_corner_tokens": 0 if name == "filip" else 2}
-    config = tiny_config(dropout=0.0, initializer_range=0.1, **text_config)
+    num_corner_tokens = 2
+    if name == "filip":
+        num_corner_tokens = 0
+    config = tiny_config(dropout=0.0, initializer_range=0.1, vocab_size=num_words, num_corner_tokens=num_corner_tokens)
     config.vision_config.image_size = 64
     config.vision_config.initializer_range = 0.1
     objective = OF_USERS.get(name) or OBJECTIVES[name]
     model = convert_model(LotlipModel(config), objective).train()
     model.vision_model.requires_grad_(is_trained)
-    given = {"num_components": 1} if name == "long_clip" else {}  # fewer than images of a batch
+    given = {}
+    if name == "long_clip":
+        given["num_components"] = 1  # fewer than images of a batch
     options = LossOptions(short_weight=2.0, matryoshka_dims=dims)
     return ContrastiveModel(model, ObjectiveLoss(objective, name == "siglip", options, given))
 
@@ -92,12 +97,13 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     reader = RowReader(dataset.column_names, CaptionArguments())
     tokenizer = build_tokenizer(dataset, reader)
     trained = build_model(name, vision == "trained", len(tokenizer), list(map(int, dims)))
-    image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    image_processor = LotlipImageProcessor(size=64, crop_size=64)
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer))
     num_processes = accelerator.num_processes
     batch_size = global_batch_size // num_processes
     batches = BatchSampler(len(dataset), batch_size, 0, accelerator.process_index, num_processes)
-    samples = CaptionedImages(dataset, reader, ObjectiveArguments(num_long_captions=2, num_sub_captions=4))
+    arguments = ObjectiveArguments(num_long_captions=2, num_sub_captions=4)
+    samples = CaptionedImages(dataset, reader, arguments)
     if how == "chunks":
         trained.model.activation_checkpointing_enable()
     prepared = accelerator.prepare(trained)
@@ -114,9 +120,14 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
             embeds = embed_batch(prepared, batch, sizes, recompute=how == "chunks")
             losses = trained.loss(embeds, batch.group_short_captions(), **trained.scalars)
             accelerator.backward(losses.loss)
-            step = {"keys": [tuple(key) for key in keys], "loss": losses.loss.detach(), "num_groups": len(sizes)}
+            step = {
+                "keys": [tuple(key) for key in keys],
+                "loss": losses.loss.detach(),
+                "num_groups": len(sizes),
+            }
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
-                step["gradients"] = {name: gradient.clone() for name, gradient in get_gradients(trained).items()}
+                gradients = get_gradients(trained)
+                step["gradients"] = {name: gradient.clone() for name, gradient in gradients.items()}
             else:
                 descend(trained)
             prepared.zero_grad()

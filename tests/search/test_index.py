@@ -72,7 +72,8 @@ def test_an_index_has_what_can_be_read_and_names_the_rest(folder, searcher, embe
     (folder / "cut.jpg").write_bytes((folder / "more" / "3.jpg").read_bytes()[:400])
     (folder / "film.mov").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"")
-    assert searcher.update() == Changes(new=12, left_out=["Other files, left out: 1 hidden, 1 .mov."])
+    changes = searcher.update()
+    assert changes == Changes(new=12, left_out=["Other files, left out: 1 hidden, 1 .mov."])
     assert set(searcher.table.unreadable) == {"broken.png", "cut.jpg"}
     check_embeddings(searcher)
     embedded.clear()
@@ -90,7 +91,8 @@ def test_an_index_follows_the_files(folder, searcher, embedded):
     make_scene(5, 78).draw().save(folder / "broken.png")
     make_scene(5, 79).draw().save(folder / "new.png")
     (folder / "2.png").write_bytes(b"no image")
-    assert searcher.update() == Changes(new=1, changed=3, deleted=1)
+    changes = searcher.update()
+    assert changes == Changes(new=1, changed=3, deleted=1)
     assert embedded == ["1.png", "2.png", "broken.png", "new.png"]
     assert set(searcher.table.unreadable) == {"2.png"}
     check_embeddings(searcher)
@@ -108,7 +110,8 @@ def test_a_folder_that_is_gone_or_has_become_empty_is_kept(folder, searcher, emb
         searcher.update()
     folder.rmdir()
     os.rename(tmp_path / "moved", folder)
-    assert searcher.update() == Changes()
+    changes = searcher.update()
+    assert changes == Changes()
     assert embedded == []
 
 
@@ -117,7 +120,8 @@ def test_renamed_images_keep_their_embeddings(folder, searcher, embedded):
     embedded.clear()
     os.rename(folder / "0.png", folder / "renamed.png")
     os.rename(folder / "more", folder / "other")
-    assert searcher.update() == Changes(moved=2)
+    changes = searcher.update()
+    assert changes == Changes(moved=2)
     assert embedded == []
     check_embeddings(searcher)
 
@@ -126,7 +130,8 @@ def test_a_copy_of_an_image_has_its_embedding(folder, searcher, embedded):
     searcher.update()
     embedded.clear()
     shutil.copy(folder / "0.png", folder / "copy.png")
-    assert searcher.update() == Changes(moved=1)
+    changes = searcher.update()
+    assert changes == Changes(moved=1)
     assert embedded == []
     check_embeddings(searcher)
 
@@ -153,7 +158,8 @@ def test_a_file_whose_times_alone_are_others_is_not_embedded_again(folder, searc
     embedded.clear()
     os.utime(folder / "0.png", (5, 5))
     (folder / "1.png").chmod(0o600)
-    assert searcher.update() == Changes()
+    changes = searcher.update()
+    assert changes == Changes()
     assert embedded == []
     hashed = []
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -168,7 +174,8 @@ def test_a_moved_folder_finds_its_embeddings_again(folder, searcher, embedded, e
     os.rename(folder, tmp_path / "moved")
     table = find_table(tmp_path / "moved", encoder, tmp_path / "indices")
     moved = Searcher(encoder, table, tmp_path / "moved", batch_size=3)
-    assert moved.update() == Changes(moved=10)
+    changes = moved.update()
+    assert changes == Changes(moved=10)
     assert embedded == []
     check_embeddings(moved)
 
@@ -203,11 +210,14 @@ def test_a_file_that_could_not_be_opened_is_tried_again(folder, searcher, embedd
     """Though nothing of it has changed: neither size nor times."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         refuse_to_open(monkeypatch, "0.png")
-        assert searcher.update().new == 10
+        changes = searcher.update()
+        assert changes.new == 10
         assert "Permission denied" in searcher.table.unreadable["0.png"]
-        assert searcher.update() == Changes()
+        changes = searcher.update()
+        assert changes == Changes()
     embedded.clear()
-    assert searcher.update() == Changes(changed=1)
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
     assert embedded == ["0.png"]
     check_embeddings(searcher)
 
@@ -219,7 +229,8 @@ def test_heic_is_read_once_what_reads_it_is_installed(folder, searcher):
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         searcher.update()
         assert "pip install" in searcher.table.unreadable["photo.heic"]
-    assert searcher.update() == Changes(changed=1)
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
     assert searcher.table.unreadable == {}
 
 
@@ -258,7 +269,8 @@ def test_one_file_never_stops_the_others(folder, searcher, monkeypatch):
     assert "it is none of JPEG" in unreadable["film.jpg"]
     assert "more than 100000 bytes: make it smaller" in unreadable["large.png"]
     assert len(searcher.table) == 10
-    assert searcher.update() == Changes(left_out=changes.left_out)
+    again = searcher.update()
+    assert again == Changes(left_out=changes.left_out)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -281,12 +293,15 @@ def test_whatever_is_in_a_file_the_others_are_embedded(folder, searcher, seed):
 def test_a_folder_that_has_become_empty_is_out_of_reach(folder, searcher):
     """As that of a disk that is not mounted; one in which nothing was indexed is not named."""
     (folder / "nothing").mkdir()
-    assert searcher.update() == Changes(new=10)
+    changes = searcher.update()
+    assert changes == Changes(new=10)
     (folder / "more" / "3.jpg").unlink()
-    assert searcher.update() == Changes(left_out=["Empty folders, whose indexed images are kept: more."])
+    changes = searcher.update()
+    assert changes == Changes(left_out=["Empty folders, whose indexed images are kept: more."])
     assert "more/3.jpg" in names_of(searcher.table)
     (folder / "more").rmdir()
-    assert searcher.update() == Changes(deleted=1)
+    changes = searcher.update()
+    assert changes == Changes(deleted=1)
     assert "more/3.jpg" not in names_of(searcher.table)
 
 
@@ -303,7 +318,8 @@ def test_a_pipe_and_a_closed_folder_stop_nothing(folder, searcher, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", closed)
     left_out = ["Other files, left out: 1 that is a pipe or device.", "Folders that may not be read: more."]
-    assert searcher.update() == Changes(new=1, left_out=left_out)
+    changes = searcher.update()
+    assert changes == Changes(new=1, left_out=left_out)
     assert {"more/3.jpg", "zlast.png"} < set(names_of(searcher.table))
 
 
@@ -322,7 +338,8 @@ def test_an_image_that_the_processor_has_no_memory_for_is_tried_again(folder, se
         searcher.update()
     assert searcher.table.unreadable == {"thin.png": "can't allocate memory"}
     assert len(searcher.table) == 10
-    assert searcher.update() == Changes(changed=1)
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
     assert searcher.table.unreadable == {}
 
 
@@ -335,7 +352,8 @@ def test_an_image_that_was_written_later_is_embedded_again(folder, searcher, emb
     embedded.clear()
     path.write_bytes((folder / "1.png").read_bytes()[: size + more].ljust(size + more, b"\0"))
     assert path.stat().st_size == size + more
-    assert searcher.update() == Changes(changed=1)
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
     assert embedded == ["0.png"]
 
 
@@ -352,7 +370,8 @@ def test_what_ends_an_update_keeps_what_is_embedded(searcher, error):
         searcher.update(stop_after_six)
     assert len(searcher.table) == 6
     assert reports[-3:] == [(0, 10), (3, 10), (6, 10)]
-    assert searcher.update().new == 4
+    changes = searcher.update()
+    assert changes.new == 4
     assert len(names_of(searcher.table)) == 10
     assert len(searcher.table) == 10
 
@@ -394,7 +413,8 @@ def test_an_index_is_measured_after_an_update_and_after_many_new_images(folder, 
 
 
 def test_each_model_has_an_index(folder, searcher, encoder, tmp_path):
-    model, processor = encoder.model, encoder.processor
+    model = encoder.model
+    processor = encoder.processor
     searcher.update()
     other = find_table(folder, DualEncoder(copy.deepcopy(model).bfloat16(), processor), tmp_path / "indices")
     assert other.folder != searcher.table.folder
@@ -419,7 +439,8 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, encoder, tm
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     options = ["--dataset_name", "json", "--data_files", str(tmp_path / "rows.jsonl"), "--eval_split", "train"]
     options += ["--model", str(model_dir), "--device", "cpu", "--output_dir", str(tmp_path / "out")]
-    assert lotlip.main(["embed", *options, "--split_seed", "3", "--key_column", "name", "--only", "images"]) == 0
+    status = lotlip.main(["embed", *options, "--split_seed", "3", "--key_column", "name", "--only", "images"])
+    assert status == 0
     table = EmbeddingTable(tmp_path / "out")
     late = table.table.search().where("row = 2").to_arrow()
     table.table.delete("row = 2")

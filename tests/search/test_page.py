@@ -128,12 +128,11 @@ def serious_problems(page) -> list[str]:
 
     page.wait_for_function(IS_OPAQUE)
     violations = Axe().run(page).response["violations"]
-    return [
-        f"{found['id']}: {node['html']}"
-        for found in violations
-        if found["impact"] in ("serious", "critical")
-        for node in found["nodes"]
-    ]
+    problems = []
+    for found in violations:
+        if found["impact"] in ("serious", "critical"):
+            problems += [f"{found['id']}: {node['html']}" for node in found["nodes"]]
+    return problems
 
 
 def test_search_by_description_by_image_and_by_both(address, open_page, photos):

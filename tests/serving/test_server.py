@@ -323,7 +323,8 @@ def test_images_of_several_numbers_of_patches_and_one_that_fails_are_computed_to
     waiting = [Batch([name], row, "image") for name, row in zip("abc", inputs)]
     waiting.append(Batch(["broken"], broken, "image"))
     found = dict(embedder.compute(waiting))
-    assert found.pop("broken") is None
+    of_broken = found.pop("broken")
+    assert of_broken is None
     assert found.keys() == set("abc")
     for batch in waiting[:3]:
         torch.testing.assert_close(found[batch.entries[0]], encoder.embed(batch)[0], rtol=0, atol=1e-6)

@@ -25,8 +25,10 @@ def test_all_copies_of_a_result_are_counted(copied, k):
     query = draw_unit_vectors(torch.manual_seed(1), 32)
     results = search_groups(table, query, k)
     expected = (images @ query).topk(k).indices.tolist()
-    assert [{int(key) % 20 for key in group.keys} for group in results] == [{number} for number in expected]
-    assert [len(set(group.keys)) for group in results] == [75] * k
+    assert len(results) == k
+    for group, image in zip(results, expected):
+        assert {int(key) % 20 for key in group.keys} == {image}
+        assert len(set(group.keys)) == 75
     assert results[0].keys[0] == search(table, query, 1).keys[0]
 
 

@@ -18,13 +18,14 @@ def captioned(tmp_path) -> tuple[EmbeddingTable, torch.Tensor]:
     """A hundred images with two captions each, written in another order, and their embeddings."""
     embeds = draw_unit_vectors(torch.manual_seed(0), 300, 16)
     table = EmbeddingTable.create(tmp_path / "table", 16, {"kinds": list(KINDS)})
-    rows = [
-        {"key": f"key {number // 3:02}", "row": number // 3, "kind": KINDS[number % 3], "embedding": embedding}
-        for number, embedding in enumerate(embeds)
-    ]
+    rows = []
+    for number, embedding in enumerate(embeds):
+        row = {"key": f"key {number // 3:02}", "row": number // 3}
+        rows.append({**row, "kind": KINDS[number % 3], "embedding": embedding})
     order = torch.randperm(300).tolist()
+    unreadable = {"key": "bad's", "row": 100, "problem": "cut off"}
     table.append([rows[index] for index in order[:100]])
-    table.append([rows[index] for index in order[100:]] + [{"key": "bad's", "row": 100, "problem": "cut off"}])
+    table.append([*(rows[index] for index in order[100:]), unreadable])
     return table, embeds
 
 
@@ -41,7 +42,8 @@ def read_npz(path: Path) -> dict[str, list]:
 def test_export_is_in_the_order_of_the_data(captioned, tmp_path, monkeypatch, name, read):
     table, embeds = captioned
     monkeypatch.chdir(tmp_path)
-    assert export_embeddings(table, Path(name)) == 300
+    num_exported = export_embeddings(table, Path(name))
+    assert num_exported == 300
     values = read(tmp_path / name)
     assert values["key"] == [f"key {number // 3:02}" for number in range(300)]
     assert values["kind"] == [*KINDS] * 100

@@ -67,7 +67,8 @@ def test_problems_that_may_have_gone_are_to_be_tried_again(unreadable):
 
 
 def test_rows_to_try_again_are_deleted_with_their_captions(unreadable):
-    assert unreadable.delete_rows_to_try_again() == 2
+    num_deleted = unreadable.delete_rows_to_try_again()
+    assert num_deleted == 2
     assert unreadable.rows_done() == {2, 3}
 
 

@@ -43,11 +43,13 @@ def test_thresholds_by_hand(measured):
     best = (texts @ embeds.t()).amax(dim=1)
     sixth = torch.quantile(best, 1 / 6)
     median = best.sort().values[29:31].mean()
-    assert result.score_threshold == pytest.approx((median + module.SPREADS * (median - sixth)).item(), abs=1e-5)
+    expected = median + module.SPREADS * (median - sixth)
+    assert result.score_threshold == pytest.approx(expected.item(), abs=1e-5)
     sample = to_vectors(sample_rows(table, "image", module.NUM_SAMPLED)["embedding"])
     nearest_others = (sample @ embeds.t()).topk(2, dim=1).values[:, 1]
     distance = torch.quantile(1 - nearest_others, module.COPY_QUANTILE)
-    assert result.copy_threshold == pytest.approx((1 - module.COPY_DISTANCE * distance).item(), abs=1e-5)
+    expected = 1 - module.COPY_DISTANCE * distance
+    assert result.copy_threshold == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_a_sample_has_different_rows_of_the_table(measured):
@@ -64,9 +66,14 @@ def test_the_score_threshold_bears_a_third_of_texts_that_fit_an_image(measured):
     assert abs(measure(table, "image", fitting).score_threshold - threshold) < 0.4 * (1 - threshold)
 
 
+def add_images(table: EmbeddingTable, name: str, embeds: torch.Tensor) -> None:
+    """Adds images, whose keys are the name and a number."""
+    table.append([{"key": f"{name} {row}", "embedding": embedding} for row, embedding in enumerate(embeds)])
+
+
 def test_many_new_or_missing_images_are_measured_again(measured):
     table, embeds, _ = measured
-    table.append([{"key": f"more {row}", "embedding": embedding} for row, embedding in enumerate(embeds[:300])])
+    add_images(table, "more", embeds[:300])
     assert list_due_kinds(table) == ["image"]
     table.delete([f"more {row}" for row in range(200)])
     assert list_due_kinds(table) == []
@@ -76,14 +83,16 @@ def test_as_many_other_images_are_measured_again(measured):
     """The count is that of before, and nothing that was measured is left."""
     table, embeds, _ = measured
     table.delete([f"{row:05}" for row in range(1000)])
-    table.append([{"key": f"other {row}", "embedding": embedding} for row, embedding in enumerate(embeds[:1000])])
+    add_images(table, "other", embeds[:1000])
     assert table.count() == read_measurements(table).num_rows
     assert list_due_kinds(table) == ["image"]
 
 
 def test_other_images_under_the_same_names_are_measured_again(tmp_path):
     table = EmbeddingTable.create(tmp_path, 4, {"kinds": ["image"]})
-    rows = [{"key": f"{row}.jpg", "hash": f"old {row}", "embedding": torch.eye(4)[row]} for row in range(4)]
+    rows = []
+    for index, embedding in enumerate(torch.eye(4)):
+        rows.append({"key": f"{index}.jpg", "hash": f"old {index}", "embedding": embedding})
     table.append(rows)
     measure(table, "image", torch.eye(4))
     table.delete([row["key"] for row in rows])

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.encoder.lengths import group_by_length
+from modeling_lotlip.encoder.lengths import partition_by_length
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training import batch as batch_module
 from modeling_lotlip.training.batch import (
@@ -149,11 +149,11 @@ def test_groups_are_those_of_the_least_work(seed):
             parts[-1].append(length)
         if most is None or all(len(part) == 1 or len(part) * part[0] <= most for part in parts):
             work.append(sum(len(part) * part[0] + tokens_per_call for part in parts))
-    found = group_by_length(lengths, tokens_per_call, most)
+    found = partition_by_length(lengths, tokens_per_call, most)
     assert sorted(itertools.chain(*found)) == list(range(num_texts))
     assert sum(len(group) * lengths[group[0]] + tokens_per_call for group in found) == min(work)
     assert all(lengths[group[0]] == max(lengths[place] for place in group) for group in found)
-    assert group_by_length([], tokens_per_call, most) == []
+    assert partition_by_length([], tokens_per_call, most) == []
 
 
 # ---- embedded once more in the backward pass: the gradient cache

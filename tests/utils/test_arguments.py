@@ -66,7 +66,9 @@ def test_what_would_be_ignored_is_refused(line, error, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_line(line)
     message = capsys.readouterr().err
-    assert ended.value.code == 2 and message.startswith(f"train: error: {error}") and message.count("\n") == 1
+    assert ended.value.code == 2
+    assert message.startswith(f"train: error: {error}")
+    assert message.count("\n") == 1
 
 
 def test_combinations_hold_in_python_too():

@@ -111,7 +111,12 @@ class ImageTextRetrieval(evaluate.Metric):
         info.format = "numpy"
         return info
 
-    def add_batch(self, *, predictions: Embeddings | None = None, references: Embeddings | None = None) -> None:
+    def add_batch(
+        self,
+        *,
+        predictions: Embeddings | None = None,
+        references: Embeddings | None = None,
+    ) -> None:
         """
         Adds pairs: row i of `predictions` is the vector of the image that the text of row i of `references` describes.
 
@@ -372,7 +377,11 @@ def _count(block: torch.Tensor, scores: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.stack((better, not_worse - better))
 
 
-def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
+def list_matches(
+    text_to_image: Embeddings | None,
+    num_texts: int,
+    num_images: int | None = None,
+) -> torch.Tensor:
     """
     Lists the captions and images that belong together, and checks them.
 
