@@ -11,7 +11,7 @@ Embeddings of the images and captions of a data set, in a table; a run that was 
 """
 
 from ..data.arguments import CaptionArguments, EvaluationSplitArguments, SourceArguments
-from ..encoder.arguments import ModelArguments, StoreArguments
+from ..encoder.arguments import KINDS, ModelArguments, StoreArguments
 from ..utils.arguments import refuse_given
 
 
@@ -73,6 +73,8 @@ def run(
         notes=note_model(encoder),
     )
     if state.is_main_process:
+        if table.notes.get("num_rows") and not any(table.counts[kind] for kind in KINDS):
+            raise ValueError("Nothing could be embedded of any row: the warnings say why.")
         print(
             "{} holds {image} images, {short} short and {long} long captions; {truncated} captions were truncated, "
             "{unreadable} images could not be read.".format(store.output_dir, **table.counts)

@@ -131,9 +131,14 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     root = os.path.abspath(folder)
     files = {}
     for split, split_names in divide_into_splits(folder, names).items():
-        times = [(str(scan.files[name].st_mtime_ns),) for name in split_names]
-        files[split] = DataFilesList([join_key(root, name) for name in split_names], times)
+        signatures = [sign(scan.files[name]) for name in split_names]
+        files[split] = DataFilesList([join_key(root, name) for name in split_names], signatures)
     return DataFilesDict(files)
+
+
+def sign(status: os.stat_result) -> tuple[str, str, str]:
+    """Writes by what `datasets` knows a file: its size, and the times of its content and its entry."""
+    return str(status.st_size), str(status.st_mtime_ns), str(status.st_ctime_ns)
 
 
 def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) -> None:

@@ -259,6 +259,8 @@ def resolve_split(split: str, splits: list[str], name: str) -> str:
         return split
     if len(splits) > 1:
         raise ValueError(f"{name} has no split {split!r} but {', '.join(map(repr, splits))}: name one of these.")
+    if split.partition("[")[0] not in ("train", "validation", "test"):  # which are asked for by default
+        raise ValueError(f"{name} has no split {split!r} but {splits[0]!r}: name this one.")
     logger.warning_once(f"{name} has no split {split!r}: its only one, {splits[0]!r}, is taken.")
     return splits[0]
 
@@ -707,7 +709,7 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
             for path in paths.to_pylist():
                 if os.path.exists(path):
                     status = os.stat(path)
-                    hasher.update((path, status.st_size, status.st_mtime_ns))
+                    hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return hasher.hexdigest()
 
 

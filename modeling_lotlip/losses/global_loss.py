@@ -48,6 +48,24 @@ class BatchLoss:
             means[f"loss_{name}"] = value.item()
         return means
 
+    def detach(self) -> "BatchLoss":
+        """The same numbers, without what their gradients are made of."""
+        terms = {name: value.detach() for name, value in self.terms.items()}
+        return BatchLoss(self.loss.detach(), self.slot_losses.detach(), self.slots, terms)
+
+
+def average_losses(losses: Sequence[BatchLoss]) -> dict[str, float]:
+    """
+    Averages the losses of the batches of a step: `loss`, and those of [`BatchLoss.by_name`]. A slot counts in the
+    batches where it has pairs.
+    """
+    values: dict[str, list[float]] = {}
+    for batch_loss in losses:
+        values.setdefault("loss", []).append(batch_loss.loss.item())
+        for name, value in batch_loss.by_name().items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(parts) / len(parts) for name, parts in values.items()}
+
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod

@@ -3,6 +3,7 @@
 """A dual encoder and a collection of images, as the command and the page search it."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -106,7 +107,12 @@ class Searcher:
             sources = self.find_embeddings(found, report)
             written = copy_rows(self.table, sources, found.signatures)
             pending = {key: about for key, about in found.signatures.items() if key not in written}
-            self.table.delete([*found.gone, *(pending.keys() - found.new.keys())])
+            moved_away = {
+                source.key
+                for source in sources.values()
+                if source.table is self.table and not os.path.lexists(self.folder / source.key)
+            }
+            self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])
             self.embed_files(pending, report)
             maintain(self.table, self.embed_background)
         moved = written & found.new.keys()

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..encoder.dual_encoder import DualEncoder
 from ..evaluation.retrieval import embed_dataset, format_recalls, measure_retrieval
+from ..losses.global_loss import average_losses
 from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar
 from . import outputs
@@ -159,8 +160,11 @@ def take_step(training: Training, item: NextBatch) -> StepResult:
         group["lr"] = training.schedule(state.step)
     result = train_step(training.model, item.batch, optimizer, training.accelerator, training.step_options, item.sizes)
     state.batch += 1
+    training.step_losses.append(result.loss.detach())
     if not result.is_update:
         return result
+    result = replace(result, losses=average_losses(training.step_losses))
+    training.step_losses = []
     if result.is_taken:
         state.skipped_in_a_row = 0
     else:
@@ -210,14 +214,14 @@ def describe_step(training: Training, result: StepResult) -> str:
     if rows.num_rows >= NUM_AWAITED:
         rows.check_matched()
     measured = {
-        "loss": result.loss.loss.item(),
+        "loss": result.losses["loss"],
         "learning_rate": training.schedule(state.step),
         "logit_scale": training.trained.scalars["logit_scale"].log().item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),
         "skipped_steps": state.skipped_steps,
         "bad_samples": sum(rows.left_out.values()),
-        **result.loss.by_name(),
+        **result.losses,
     }
     outputs.log(measured, state.step, training.args.output_dir, accelerator)
     return "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)

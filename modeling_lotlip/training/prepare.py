@@ -30,6 +30,7 @@ from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_processor, hash_weights
 from ..encoder.preprocessing import Preprocessing
 from ..evaluation.retrieval import ImageEmbeddingCache
+from ..losses.global_loss import BatchLoss
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
@@ -93,6 +94,8 @@ class Training:
     # what became of the rows that this process has read since the start
     counts: SampleCounts = field(default_factory=SampleCounts)
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
+    # those of the batches of a step that is not complete
+    step_losses: list[BatchLoss] = field(default_factory=list)
     # what a frozen image side gave for the evaluation data
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
 

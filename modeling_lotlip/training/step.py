@@ -5,7 +5,7 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -217,6 +217,7 @@ class StepResult:
 
     Args:
         loss (`BatchLoss`): Its losses.
+        losses (`dict[str, float]`): By name those of the step, the means over the batches of an accumulation.
         is_update (`bool`): Whether the step of the optimizer was due: after the last batch of an accumulation.
         is_taken (`bool`): Whether the weights were changed: not if loss or gradients are not finite.
         gradient_norm (`float`, *optional*): That of the gradients before they were clipped.
@@ -226,6 +227,7 @@ class StepResult:
     is_update: bool = False
     is_taken: bool = False
     gradient_norm: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -221,3 +222,11 @@ def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):
     with pytest.raises(ImportError, match=r"needs nncf: `pip install \"lotlip\[int8\]\"`"):
         load(family_folders("lotlip"), dtype="int8")
     assert load(family_folders("lotlip")).backend.name == "torch"
+
+
+def test_a_text_without_a_token_is_that_of_pytorch(family_folders):
+    """OpenVINO's attention over nothing is not a number."""
+    plain = load(family_folders("tipsv2"), backend="torch")
+    encoder = load(family_folders("tipsv2"), backend="openvino")
+    for texts in (["", "a red boat"], [" "]):
+        np.testing.assert_allclose(encoder.encode_text(texts), plain.encode_text(texts), rtol=0, atol=1e-5)

@@ -20,6 +20,7 @@ from modeling_lotlip.losses import (
     in_blocks,
 )
 from modeling_lotlip.losses.check import LargestTensor, draw_pairs
+from modeling_lotlip.losses.global_loss import average_losses
 from modeling_lotlip.modeling_lotlip import LotlipCaptionEmbeddings, image_text_contrastive_loss
 
 
@@ -385,3 +386,11 @@ def test_pairs_to_try_a_loss_on_have_what_was_asked_for():
     assert pairs.slots == Slots(num_long=2, num_corners=1)
     assert 0 < pairs.present.float().mean() < 1
     assert not pairs.texts[~pairs.present].any()
+
+
+def test_losses_of_a_step_are_means_over_its_batches():
+    """A slot without pairs in a batch counts in the others alone."""
+    slots = Slots(num_long=1)
+    first = BatchLoss(torch.tensor(1.0), torch.tensor([1.0, 3.0]), slots)
+    second = BatchLoss(torch.tensor(2.0), torch.tensor([2.0, torch.nan]), slots)
+    assert average_losses([first, second]) == {"loss": 1.5, "loss_short": 1.5, "loss_long": 3.0}

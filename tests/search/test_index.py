@@ -457,3 +457,16 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, encoder, tm
     (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))  # a line that has moved
     with pytest.raises(ValueError, match="The data have changed since .*: name another folder, or delete it"):
         open_images(table)
+
+
+def test_images_that_were_moved_out_of_a_folder_are_there_once(searcher, folder):
+    """The empty folder that they leave is not one whose images are out of reach."""
+    searcher.update()
+    count = len(searcher.table)
+    (folder / "sorted").mkdir()
+    for path in (folder / "more").iterdir():
+        path.rename(folder / "sorted" / path.name)
+    searcher.update()
+    names = names_of(searcher.table)
+    assert len(searcher.table) == count
+    assert not any(name.startswith("more/") for name in names)

@@ -176,7 +176,13 @@ class OpenvinoBackend(Backend):
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
-        return self.compute("text", inputs)
+        embeds = self.compute("text", inputs)
+        # a text without any token, which TIPSv2's tokenizer makes of a blank one, is NaN in OpenVINO's attention
+        mask = inputs.get("attention_mask")
+        if mask is not None and not mask.any(dim=1).all():
+            rows = ~mask.bool().any(dim=1)
+            embeds[rows] = self.reference.embed_texts({name: tensor[rows] for name, tensor in inputs.items()}).float()
+        return embeds
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""
