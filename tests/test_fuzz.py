@@ -16,7 +16,7 @@ from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.order import BatchSampler
+from modeling_lotlip.training.order import BatchSampler, SampleKey
 from modeling_lotlip.training.samples import CaptionedImages
 
 
@@ -145,18 +145,17 @@ def test_a_damaged_image_file_is_a_bad_sample_at_worst(samples, file):
     row = {"__key__": "shard/7", "image": {"bytes": file, "path": None}, "caption": "a boat"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged files
-        sample = samples[0, 7, False, row]
-        name, cause, _, detail = sample["found"]["rows"]
-        if cause is not None:
-            assert name == "shard/7"
-            assert name in detail or "column" in detail
-            assert sample["short_caption"] == ""
-            assert sample["image"].size == (64, 64)
+        sample = samples[SampleKey(epoch=0, index=7, row=row)]
+        if sample.outcome.cause is not None:
+            assert sample.outcome.name == "shard/7"
+            assert "shard/7" in sample.outcome.message or "column" in sample.outcome.message
+            assert sample.short_caption == ""
+            assert sample.image.size == (64, 64)
             return
-        assert sample["short_caption"] or any(sample["long_captions"])
-        assert sample["image"].mode == "RGB"
-        assert min(sample["image"].size) > 0
-        process(PROCESSORS[1], sample["image"])
+        assert sample.short_caption == "a boat"
+        assert sample.image.mode == "RGB"
+        assert min(sample.image.size) > 0
+        process(PROCESSORS[1], sample.image)
 
 
 @MANY
@@ -177,9 +176,11 @@ def test_global_batches_have_every_sample_once(num_samples, batch_size, num_proc
     for parts in zip(*batches):
         assert len({len(part) for part in parts}) == 1
         assert 1 <= len(parts[0]) <= batch_size
-    assert sorted(index for _, index, is_padding in keys if not is_padding) == list(range(num_samples))
-    assert {key[0] for key in keys} <= {epoch}
-    assert all(0 <= key[1] < num_samples for key in keys)
-    assert sum(key[2] for key in keys) < num_processes
+    padding = [key for key in keys if key.is_padding]
+    indices = [key.index for key in keys if not key.is_padding]
+    assert sorted(indices) == list(range(num_samples))
+    assert {key.epoch for key in keys} <= {epoch}
+    assert all(0 <= key.index < num_samples for key in keys)
+    assert len(padding) < num_processes
     shares[0].first_batch = 1
     assert list(shares[0]) == batches[0][1:]

@@ -59,6 +59,10 @@ MISTAKES = [
     ("convert file.txt out --config_path no_model/config.json", "config.json` has no `text_cfg` and no `vision_cfg`"),
     ("convert nowhere.pt out", "There is no file `nowhere.pt`"),
     ("convert model out", "give `--to_original`"),
+    (
+        "align --output_dir out --text_model a --vision_model b --keep text --projection_dim 64",
+        "--projection_dim excludes --keep",
+    ),
     ("convert empty out", "`empty` has no `model.pt`"),
     ("push empty me/model", "`empty` has no `config.json`"),
     ("sensitivity --model model --num_tokens 1", "--num_tokens must be at least 3, got 1"),
