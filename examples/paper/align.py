@@ -69,7 +69,15 @@ def change_features(features: Features, pooling: str, pairs: int | None, seed: i
 
 
 def measure_recall(heads: torch.nn.Module, features: Features, modality: int, k: int) -> float:
-    """Returns how many captions of a modality, in %, find their image among the first `k`."""
+    """
+    Returns how many captions of a modality, in %, find their image among the first `k`.
+
+    Args:
+        heads (`torch.nn.Module`): The trained heads.
+        features (`Features`): The images and captions.
+        modality (`int`): The index of the modality.
+        k (`int`): How many images are looked at.
+    """
     rows = features.captions[features.captions[:, 2] == modality]
     with torch.inference_mode():
         similarities = heads.embed("text", features.texts[rows[:, 1]]) @ heads.embed("image", features.images).t()
