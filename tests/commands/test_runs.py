@@ -40,8 +40,8 @@ def test_filter_prints_what_became_of_the_captions(run, tmp_path):
     argv = ["filter", "--captions", tmp_path / "captions.parquet", "--output_dir", tmp_path / "out"]
     lines = run(*argv).splitlines()
     assert (tmp_path / "out" / "captions.parquet").exists()
-    assert "| blip | 12 | 0 | 0 | 6 |" in lines
-    assert "| llava | 12 | 1 | 0 | 9 |" in lines
+    assert "| blip | 12 | 0 | 0 | 6 | 0 |" in lines
+    assert "| llava | 12 | 1 | 0 | 9 | 1 |" in lines
     assert "| announcement | 0 | 0 | 0 | 9 |" in lines
     assert "| duplicate | 6 | 0 | 0 | 0 |" in lines
     assert "| of_the_past | 0 | 0 | 1 | 0 |" in lines
