@@ -20,7 +20,7 @@ from modeling_lotlip.training.models import stretch_positions
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.step import ObjectiveLoss, StepOptions, train_step
-from tests.conftest import assert_same_weights, run_together, training_argv
+from tests.conftest import TINY_TOWER, assert_same_weights, run_together, training_argv
 from tests.helpers.dual_encoders import FAMILIES, LONG, VISION, flatten, new_model
 from tests.training.conftest import get_gradients
 
