@@ -55,7 +55,7 @@ OF_THE_ORIGINAL = {
 }
 
 
-def write_model_card(
+def write_model_card(  # noqa: PLR0913, the fields of a card
     save_directory: str | Path,
     repo_id: str,
     provenance: str = UNKNOWN_PROVENANCE,

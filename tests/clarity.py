@@ -146,9 +146,9 @@ def list_rules(node: ast.AST, docstrings: set[int]) -> Iterator[str]:
         yield WALRUS
     if isinstance(node, ast.Starred) and isinstance(node.value, ast.IfExp):
         yield TRICK
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        if is_truth_value(node.left) or is_truth_value(node.right):
-            yield TRICK
+    is_product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+    if is_product and (is_truth_value(node.left) or is_truth_value(node.right)):
+        yield TRICK
     if isinstance(node, ast.Assert) and isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And):
         yield COMPOUND_ASSERT
     if isinstance(node, FUNCTIONS):

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.clarity import FOLDERS as MEASURED_FOLDERS
+from tests.clarity import find_excesses
+
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "modeling_lotlip"
@@ -137,3 +140,9 @@ def test_examples_end_in_one_line_after_a_mistake(path):
         return
     text = (ROOT / "examples" / path).read_text(encoding="utf-8")
     assert "__main__" not in text or f'with exit_on_error("{path.name}"):' in text
+
+
+@pytest.mark.parametrize("folder", MEASURED_FOLDERS)
+def test_code_is_written_openly(folder):
+    """`python -m tests.clarity "RULE"` lists the places of a rule that has more of them than its goal."""
+    assert find_excesses(folder) == {}

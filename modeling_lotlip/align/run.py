@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..data.loading import count_shared_rows, get_columns, load_split
+from ..data.loading import count_shared_rows, get_columns, load_slices
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder
 from ..encoder.loading import check_device
@@ -84,9 +84,9 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
 
 def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset]:
     """Returns the rows to train on and to evaluate, with a warning if some are both."""
-    dataset = load_split(args, args.train_split, args.max_train_samples)
-    evaluation_data = load_split(args, args.eval_split, args.max_eval_samples)
-    num_shared = count_shared_rows(dataset, evaluation_data)
+    dataset, slices = load_slices(args, args.train_split, args.max_train_samples)
+    evaluation_data, evaluation_slices = load_slices(args, args.eval_split, args.max_eval_samples)
+    num_shared = count_shared_rows(slices, evaluation_slices)
     if num_shared > 0:
         logger.warning(
             f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "

@@ -430,6 +430,15 @@ def format_report(report: dict) -> str:
     return f"{captions}\n\n{format_markdown(titles, rows)}"
 
 
+def find_captions(captions: CaptionFiles, key: str | None, column: str) -> list[str]:
+    """Finds the captions of an image in files, each once; none if it has no key."""
+    texts = []
+    if key is not None:
+        for row in captions.find_rows(key):
+            texts += read_captions(row, column)
+    return list(dict.fromkeys(texts))
+
+
 def measure_similarities(
     files: list[Path],
     columns: FilterArguments,
@@ -475,11 +484,7 @@ def measure_similarities(
     def read_row(number: int, row: dict) -> Iterator[Item]:
         counts["rows"] += 1
         key = read_key(row, key_column)
-        texts = []
-        if key is not None:
-            for found in captions.find_rows(key):
-                texts += read_captions(found, column)
-        texts = list(dict.fromkeys(texts))
+        texts = find_captions(captions, key, column)
         if texts:  # else the image is not read
             yield Item((number, key, None), "image", read_image(row[source.image_column]))
         for text in texts:

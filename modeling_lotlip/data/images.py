@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import zlib
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -181,10 +182,8 @@ def is_of_content(error: Exception) -> bool:
 def name_readers() -> str:
     """Names the versions of what reads images: another one may read a file that this one cannot read."""
     versions = [f"Pillow {PIL.__version__}"]
-    try:
+    with suppress(PackageNotFoundError):
         versions.append(f"pillow-heif {version('pillow-heif')}")
-    except PackageNotFoundError:
-        pass
     return ", ".join(versions)
 
 

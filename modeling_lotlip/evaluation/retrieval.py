@@ -324,7 +324,7 @@ def stack(rows: list[torch.Tensor]) -> torch.Tensor:
     return pad_sequence(rows, batch_first=True)
 
 
-def evaluate_retrieval(
+def evaluate_retrieval(  # noqa: PLR0913, the options of the command
     encoder: DualEncoder,
     dataset: Dataset | IterableDataset,
     captions: CaptionArguments | None = None,

@@ -151,9 +151,9 @@ def read_unchanged(table: EmbeddingTable, key: str, image: dict) -> dict:
     """
     path = image.get("path") or ""
     stored = dict(table.read_signatures(one_of("key", [key]))).get(key)
-    if stored and os.path.exists(path) and stored != sign_file(os.stat(path)):
-        if table.read_hash(key) != hash_file(path):
-            raise UnreadableImageError("The file has changed since it was embedded.")
+    has_other_signature = stored and os.path.exists(path) and stored != sign_file(os.stat(path))
+    if has_other_signature and table.read_hash(key) != hash_file(path):
+        raise UnreadableImageError("The file has changed since it was embedded.")
     return image
 
 

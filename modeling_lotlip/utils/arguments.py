@@ -29,7 +29,7 @@ DTYPES = {name: name for name in ("float32", "float16", "bfloat16")}
 DTYPES |= {"fp32": "float32", "no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
-def argument(
+def argument(  # noqa: PLR0913, what a declaration may say
     default: Any = MISSING,
     help: str = "",
     *,

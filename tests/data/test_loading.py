@@ -324,9 +324,8 @@ def test_the_image_column(tmp_path, streaming):
     source = SourceArguments(str(tmp_path / "rows.json"), streaming=streaming, image_column="picture")
     assert next(iter(load_split(source, "train")))["picture"].size == (4, 3)  # a path becomes an image
     assert list(load_split(source, "train", with_images=False)) == [rows]
-    with pytest.raises(
-        ValueError, match=r"`--image_column image` is not a column of the dataset, which has \['picture', 'caption'\]"
-    ):
+    expected = r"`--image_column image` is not a column of the dataset, which has \['picture', 'caption'\]"
+    with pytest.raises(ValueError, match=expected):
         load_split(replace(source, image_column="image"), "train")
 
 

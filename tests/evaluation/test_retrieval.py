@@ -12,6 +12,7 @@ from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import (
     EmbeddedPart,
+    ImageEmbeddingCache,
     embed_dataset,
     evaluate_retrieval,
     format_recalls,
@@ -175,6 +176,21 @@ def test_what_goes_in_is_used_or_counted(streaming, encoder, evaluation_dir, cap
         assert results[f"{kind}_num_images"] + missing + 1 == len(rows)
         assert f"{missing} of 9 images have no {kind} caption" in caplog.text
         assert results[f"{kind}_num_captions"] == sum(len(row[column]) for row in readable)
+
+
+def test_images_in_the_cache_are_not_read_again(encoder, evaluation_dir):
+    rows = replace_values(Dataset.load_from_disk(evaluation_dir), {4: {"image": NO_IMAGE}})
+    reader = RowReader(rows.column_names, CaptionArguments())
+    cache = ImageEmbeddingCache()
+    first = embed_dataset(encoder, rows, reader, batch_size=4, image_cache=cache)
+    without_images = replace_values(rows, {row: {"image": NO_IMAGE} for row in range(len(rows))})
+    later = embed_dataset(encoder, without_images, reader, batch_size=4, image_cache=cache)
+    assert later.num_unreadable == 1
+    assert torch.equal(later.image_embeds, first.image_embeds)
+    for kind, captions in first.captions.items():
+        assert later.captions[kind].texts == captions.texts
+        assert torch.equal(later.captions[kind].images, captions.images)
+        torch.testing.assert_close(later.captions[kind].embeds, captions.embeds, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["image_embeds", "text_embeds"])

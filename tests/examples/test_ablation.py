@@ -219,7 +219,7 @@ def test_gains_are_paired():
     one = {0: {"long_t2i": [1.0, *other[0]["long_t2i"][1:]]}, 1: {"long_t2i": [0.0] * 400}}
     gain = compare(one, other)["long_t2i"]
     assert gain["gain"] == pytest.approx(0.25)
-    assert -1e-6 <= gain["interval"][0]
+    assert gain["interval"][0] >= -1e-6
     assert gain["interval"][1] < 1.01
     assert compare({3: one[1]}, other) == {}
     assert summarize({3: one[1]})["long_t2i"] == {"mean": 0.0, "deviation": None}

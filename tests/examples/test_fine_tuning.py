@@ -84,6 +84,9 @@ def test_the_script_with_sentence_transformers(run_example, model_dir, capsys):
 def test_a_column_that_is_not_there_is_one_line(run_example, tmp_path, name):
     load_scenes(4).remove_columns("long_captions").save_to_disk(tmp_path / "short")
     named = ["--long_captions_column", "texts"]
-    for options, cause in ((named, "texts` is no column of"), ([], "4 images with captions are too few to evaluate")):
+    for options, cause in (
+        (named, "texts` is not a column of"),
+        ([], "4 images with captions are too few to evaluate"),
+    ):
         with pytest.raises(ValueError, match=cause):
             run_example(name, "--dataset_name", tmp_path / "short", *options)

@@ -200,9 +200,8 @@ def test_a_folder_without_an_index_cannot_be_forgotten(folder, searcher, tmp_pat
 
 def test_an_index_that_is_written_is_not_forgotten(folder, searcher, tmp_path):
     searcher.update()
-    with searcher.table.writing():
-        with pytest.raises(FolderInUseError):
-            forget_folder(str(folder), tmp_path / "indices")
+    with searcher.table.writing(), pytest.raises(FolderInUseError):
+        forget_folder(str(folder), tmp_path / "indices")
     assert len(searcher.table) == 10
 
 

@@ -20,15 +20,15 @@ from modeling_lotlip.training.models import stretch_positions
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.step import ObjectiveLoss, StepOptions, train_step
-from tests.conftest import assert_same_weights, run_together, training_argv
-from tests.helpers.dual_encoders import FAMILIES, LONG, TOWER, VISION, flatten, new_model
+from tests.conftest import TINY_TOWER, assert_same_weights, run_together, training_argv
+from tests.helpers.dual_encoders import FAMILIES, LONG, VISION, flatten, new_model
 from tests.training.conftest import get_gradients
 
 
 def build_model(family: str) -> PreTrainedModel:
     if family != "tipsv2":
         return FAMILIES[family].build()[0]
-    text = {**TOWER, "vocab_size": 64}
+    text = {**TINY_TOWER, "vocab_size": 64}
     vision = {**VISION, "mlp_ratio": 2}
     del vision["intermediate_size"]
     return new_model("tipsv2", text_config=text, vision_config=vision)

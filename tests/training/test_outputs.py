@@ -125,7 +125,7 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_told_before_the_first_
     "wrong, message",
     [
         ({"image_column": "picture"}, "--image_column picture"),
-        ({"long_captions_column": "y"}, "`--long_captions_column y` is no column"),
+        ({"long_captions_column": "y"}, "`--long_captions_column y` is not a column"),
         ({"long_captions_column": "", "metric_for_best_model": "long_mean_recall"}, "be measured.* no long"),
         ({"long_captions_column": "", "num_long_captions": 2}, "`--num_long_captions 2` is of long captions"),
         ({"num_long_captions": 0, "num_sub_captions": 1}, "`--num_sub_captions 1` is of long captions"),
