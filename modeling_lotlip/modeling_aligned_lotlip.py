@@ -8,6 +8,7 @@ This file needs transformers alone: it goes to the Hub with the model.
 import os
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -16,12 +17,14 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import SAFE_WEIGHTS_NAME, can_return_tuple
+from transformers.utils.hub import cached_file
 
 
 TEXT_POOLINGS = ("mean", "cls", "last", "pooler")
 IMAGE_POOLINGS = ("cls", "mean", "cls_mean", "pooler")
 HEADS = ("none", "linear", "mlp")
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
 
 class LotlipAlignedConfig(PreTrainedConfig):
@@ -61,6 +64,9 @@ class LotlipAlignedConfig(PreTrainedConfig):
             The number of dimensions of an embedding.
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
             The initial value of `logit_scale`.
+        towers (`dict[str, dict]`, *optional*):
+            Where the weights of `text_model` and `vision_model` are, each a `name` and a `revision`: they are not
+            saved with the model. Default: they are.
 
     Example:
 
@@ -92,6 +98,7 @@ class LotlipAlignedConfig(PreTrainedConfig):
     head_dropout: float | int = 0.3
     projection_dim: int = 256
     logit_scale_init_value: float | int = 2.6592
+    towers: dict[str, dict] | None = None
 
 
 class Standardization(nn.Module):
@@ -358,7 +365,31 @@ class LotlipAlignedModel(PreTrainedModel):
         """As in transformers; and the code, so that it loads with `trust_remote_code=True` without the package."""
         code = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
         self.config.auto_map = {"AutoModel": code, "AutoModelForZeroShotImageClassification": code}
+        if self.config.towers is not None:
+            state_dict = kwargs.pop("state_dict", None) or self.state_dict()
+            prefixes = tuple(f"{part}." for part in self.config.towers)
+            kwargs["state_dict"] = {name: state_dict[name] for name in state_dict if not name.startswith(prefixes)}
         super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
+        """As in transformers; towers that were not saved with the model are loaded from where they are."""
+        name = pretrained_model_name_or_path
+        options = {option: kwargs[option] for option in HUB_OPTIONS if option in kwargs}
+        if config is None:
+            config = LotlipAlignedConfig.from_pretrained(name, **options)
+        if config.towers is None or name is None:
+            return super().from_pretrained(name, *args, config=config, **kwargs)
+        state_dict = load_file(cached_file(name, SAFE_WEIGHTS_NAME, **options))
+        for part, tower in config.towers.items():
+            loaded = AutoModel.from_pretrained(tower["name"], revision=tower["revision"], dtype=torch.float32)
+            for key, tensor in loaded.state_dict().items():
+                state_dict[f"{part}.{key}"] = tensor
+        model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+        part = model[0] if isinstance(model, tuple) else model
+        part.name_or_path = str(name)
+        part.config.name_or_path = str(name)
+        return model
 
 
 LotlipAlignedConfig.register_for_auto_class()

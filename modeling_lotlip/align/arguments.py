@@ -101,6 +101,12 @@ class AlignedOutputArguments(Arguments):
 
     output_dir: Path = argument(help="The folder of the model, its card and its results.")
     overwrite_output_dir: bool = argument(False, "Replace a model there.")
+    towers: str = argument(
+        "whole",
+        "whole: save both towers with the model. reference: save their names alone, in a folder of a few MB; they "
+        "must stay where they are.",
+        choices=("whole", "reference"),
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Images or texts in a file
 SHARD_SIZE = 256
+TEXTS_PER_CHUNK = 256
 # What texts of an image are, in the order of their codes
 MODALITIES = ("short", "long", "sub")
 
@@ -173,14 +174,18 @@ def compute_image_features(
     column = reader.image_column
     rows = undecoded(dataset.select_columns(column), column)
     image_processor = tower.image_processor
-    settings = [hash_weights(tower.model), hash_weights(tower.weights), tower.pooling, tower.num_prefix_tokens]
+    settings = [hash_weights(tower.model), hash_weights(tower.weights)]
+    settings += [tower.pooling, tower.num_prefix_tokens]
     settings += [type(image_processor).__name__, image_processor.to_dict()]
     collate = RowCollator(preprocessing, RowReader([column], image_column=column))
 
+    def read_batches(numbers: Sequence[int]) -> Iterator[list[tuple[int, dict]]]:
+        for start in range(0, len(numbers), batch_size):
+            yield [(number, rows[number]) for number in numbers[start : start + batch_size]]
+
     def compute(numbers: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        batches = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
-        keyed = ([(number, rows[number]) for number in batch] for batch in batches)
-        for prepared in prefetch(collate_rows(collate, keyed, num_workers), depth=2):
+        """Yields positions and the features of their images, of shape `(positions, dim)`."""
+        for prepared in prefetch(collate_rows(collate, read_batches(numbers), num_workers), depth=2):
             warn_of_unreadable(prepared.unreadable)
             entries = prepared.images.entries
             if entries:
@@ -205,13 +210,15 @@ def compute_text_features(
     settings = [hash_weights(tower.model), hash_weights(tower.weights), tower.pooling]
     settings += [preprocessing.max_length, hash_processor(tower.tokenizer)]
 
+    def tokenize(numbers: Sequence[int]) -> Iterator[Batch[int]]:
+        for start in range(0, len(numbers), TEXTS_PER_CHUNK):
+            chunk = list(numbers[start : start + TEXTS_PER_CHUNK])
+            inputs = preprocessing.tokenize([texts[number] for number in chunk]).inputs
+            yield Batch(chunk, inputs, "text")
+
     def compute(numbers: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        parts = [numbers[start : start + 256] for start in range(0, len(numbers), 256)]
-        batches = (
-            Batch(list(part), preprocessing.tokenize([texts[number] for number in part]).inputs, "text")
-            for part in parts
-        )
-        for batch in sort_texts(batches, preprocessing):
+        """Yields positions and the features of their texts, of shape `(positions, dim)`."""
+        for batch in sort_texts(tokenize(numbers), preprocessing):
             yield batch.entries, tower.compute(batch.inputs)
 
     features = read_or_compute(texts, settings, compute, folder / "texts", "Text features", " texts")
@@ -259,8 +266,11 @@ def read_or_compute(
             parts.append(torch.from_numpy(np.load(file)))
     num_dims = max(part.shape[1] for part in parts)
     # a file of no readable image at all does not know how many dimensions there are
-    parts = [part if part.shape[1] == num_dims else part.new_full((len(part), num_dims), torch.nan) for part in parts]
-    return torch.cat(parts)
+    features = torch.full((len(names), num_dims), torch.nan)
+    for number, part in enumerate(parts):
+        start = number * SHARD_SIZE
+        features[start : start + len(part), : part.shape[1]] = part
+    return features
 
 
 def write_shard(file: Path, numbers: range, compute: Callable, progress: object) -> None:

@@ -81,8 +81,9 @@ class Heads(nn.Module):
             out_dim = image_dim
         text_kind = "none" if settings.keep == "text" else settings.head
         image_kind = "none" if settings.keep == "image" else settings.head
-        self.text_head = make_head(text_kind, text_dim, settings.hidden_dim, out_dim, settings.dropout)
-        self.image_head = make_head(image_kind, image_dim, settings.hidden_dim, out_dim, settings.dropout)
+        sizes = {"hidden_dim": settings.hidden_dim, "out_dim": out_dim, "dropout": settings.dropout}
+        self.text_head = make_head(text_kind, text_dim, **sizes)
+        self.image_head = make_head(image_kind, image_dim, **sizes)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         standardize(self.text_head, features.texts[features.captions[:, 1].unique()])
         standardize(self.image_head, features.images)
@@ -181,7 +182,7 @@ def train_heads(features: Features, settings: HeadSettings, device: str | torch.
         `ValueError`: if there are fewer than two images, or no captions to train on.
     """
     check_features(features, settings)
-    # dropout knows no generator of its own: the global one is as it was afterwards
+    # dropout has no generator of its own, and the global one stays as it was
     with torch.random.fork_rng():
         held_out = []
         num_epochs = settings.num_epochs
@@ -232,7 +233,8 @@ def measure_epochs(features: Features, settings: HeadSettings, device: str | tor
                 break
         measured.append(of_fold)
     num_epochs = min(len(of_fold) for of_fold in measured)
-    return [sum(of_fold[epoch] for of_fold in measured) / len(folds) for epoch in range(num_epochs)]
+    table = torch.tensor([of_fold[:num_epochs] for of_fold in measured], dtype=torch.float64)
+    return table.mean(dim=0).tolist()
 
 
 def has_stopped_rising(measured: list[float]) -> bool:
@@ -258,10 +260,9 @@ def run_epochs(
     heads = Heads(features, settings).to(device)
     matrices = [parameter for parameter in heads.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in heads.parameters() if parameter.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=settings.learning_rate,
-    )
+    decayed = {"params": matrices, "weight_decay": settings.weight_decay}
+    plain = {"params": others, "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([decayed, plain], lr=settings.learning_rate)
     samplers = [CaptionSampler(features, modality) for modality in settings.captions]
     for _ in range(num_epochs):
         heads.train()

@@ -31,7 +31,7 @@ def check_model_dir(args: AlignArguments) -> None:
     for name in ("text_model_name_or_path", "vision_model_name_or_path", "dataset_name", "data_dir"):
         value = getattr(args, name)
         if value is not None and Path(value).resolve() == args.output_dir.resolve():
-            raise ValueError(f"`--output_dir {args.output_dir}` is what `--{name}` reads: name another folder.")
+            raise ValueError(f"`--output_dir {args.output_dir}` is what `--{name}` reads: name another.")
     if holds_model and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds a model: name another folder, or add `--overwrite_output_dir`."

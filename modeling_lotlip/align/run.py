@@ -18,8 +18,21 @@ from ..modeling_aligned_lotlip import LotlipAlignedModel
 from .arguments import AlignArguments
 from .features import Features, compute_features, find_features_dir
 from .heads import HeadSettings, TrainedHeads, train_heads
+<<<<<<< HEAD
 from .outputs import check_model_dir, describe_alignment, save_aligned
 from .towers import ImageTower, TextTower, join_towers, load_image_tower, load_text_tower, make_processor
+=======
+from .outputs import check_output_dir, describe_run, save_aligned
+from .towers import (
+    ImageTower,
+    TextTower,
+    join_towers,
+    load_image_tower,
+    load_text_tower,
+    make_processor,
+    refer_to,
+)
+>>>>>>> align
 
 
 logger = logging.getLogger(__name__)
@@ -42,11 +55,20 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         `ValueError`: if a tower or the data cannot be used.
     """
     check_device(args.device)
+<<<<<<< HEAD
     check_model_dir(args)
     device = torch.device(args.device) if args.device is not None else PartialState().device
     dataset, evaluation_data = load_splits(args)
+=======
+    check_output_dir(args)
+    state = PartialState(cpu=args.device == "cpu")
+    device = state.device if args.device is None else torch.device(args.device)
+    dataset, evaluation_data = load_data(args)
+>>>>>>> align
     text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
+    if args.towers == "reference":
+        refer_to(text_tower, image_tower)  # says now if that cannot be
     args.text_pooling = text_tower.pooling
     args.image_pooling = image_tower.pooling
     args.max_length = text_tower.tokenizer.model_max_length
@@ -65,19 +87,25 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
     trained = train_heads(features, make_settings(args), device)
     logger.info(f"The heads were trained in {time.perf_counter() - start:.1f} s.")
     model = join(text_tower, image_tower, features, trained, args)
-    encoder = DualEncoder(
-        model.to(device), make_processor(text_tower, image_tower), max_length=args.max_length, name=args.output_dir
-    )
+    processor = make_processor(text_tower, image_tower)
+    encoder = DualEncoder(model.to(device), processor, max_length=args.max_length, name=args.output_dir)
     results = evaluate_retrieval(
         encoder,
         evaluation_data,
         args,
         image_column=args.image_column,
-        distinct_short_captions=args.dataset_name is None,  # a drawn scene has the short caption of others
+        # a drawn scene has the short caption of others
+        distinct_short_captions=args.dataset_name is None,
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
+<<<<<<< HEAD
     settings = describe_alignment(args, features, trained)
+=======
+    if args.towers == "reference":
+        model.config.towers = refer_to(text_tower, image_tower)
+    settings = describe_run(args, features, trained)
+>>>>>>> align
     save_aligned(args, model.cpu(), encoder.processor, (text_tower, image_tower), settings, results)
     return results
 
@@ -101,7 +129,7 @@ def warn_of_counts(features: Features, max_length: int) -> None:
     num_images = len(features.images)
     logger.info(f"{num_images} of {counts['rows']} rows are used.")
     if counts["unreadable_images"] > 0:
-        logger.warning(f"{counts['unreadable_images']} of {counts['rows']} images cannot be read and are left out.")
+        logger.warning(f"{counts['unreadable_images']} of {counts['rows']} images cannot be read, and are left out.")
     if counts["images_without_caption"] > 0:
         logger.warning(f"{counts['images_without_caption']} images have no caption and are left out.")
     if counts["truncated_captions"] > 0:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from PIL import Image
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoTokenizer,
@@ -208,13 +209,19 @@ def check_modules(model: "SentenceTransformer") -> None:
             "another model."
         )
     for module in list(model)[2:]:
-        if type(module).__name__ == "Dense" and module.use_residual:
-            raise ValueError("it has a Dense with a residual, which cannot be saved. Name another model.")
-        if type(module).__name__ == "Dense" and type(module.activation_function).__name__ not in ACTIVATIONS:
-            raise ValueError(
-                f"it has a Dense with {type(module.activation_function).__name__}, but only {', '.join(ACTIVATIONS)} "
-                "can be saved. Name another model."
-            )
+        if type(module).__name__ == "Dense":
+            check_dense(module)
+
+
+def check_dense(module: nn.Module) -> None:
+    """Raises a `ValueError` if a Dense of the sentence-transformers library has what cannot be saved."""
+    activation = type(module.activation_function).__name__
+    if module.use_residual:
+        raise ValueError("it has a Dense with a residual, which cannot be saved. Name another model.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"it has a Dense with {activation}, but only {', '.join(ACTIVATIONS)} can be saved. Name another model."
+        )
 
 
 def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
@@ -407,6 +414,25 @@ def join_towers(
     model.text_layers.load_state_dict(text_tower.weights.state_dict())
     model.image_layers.load_state_dict(image_tower.weights.state_dict())
     return model.eval()
+
+
+def refer_to(text_tower: TextTower, image_tower: ImageTower) -> dict[str, dict]:
+    """
+    Returns where the weights of two towers are: see `towers` of [`LotlipAlignedConfig`].
+
+    Raises:
+        `ValueError`: if `AutoModel` does not load a tower by its name, such as one that is a part of a dual encoder.
+    """
+    towers = {}
+    for part, tower in (("text_model", text_tower), ("vision_model", image_tower)):
+        config = AutoConfig.from_pretrained(tower.name)
+        if config.model_type != tower.model.config.model_type:
+            raise ValueError(
+                f"`--towers reference` cannot refer to {tower.name}, of which the tower is a part only: save it whole."
+            )
+        name = str(Path(tower.name).resolve()) if Path(tower.name).exists() else tower.name
+        towers[part] = {"name": name, "revision": getattr(config, "_commit_hash", None)}
+    return towers
 
 
 def name_without_folder(config: object) -> object:

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip import DualEncoder, LotlipAlignedModel
-from modeling_lotlip.align.towers import join_towers, make_processor
+from modeling_lotlip.align.towers import join_towers, make_processor, refer_to
 from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
 
 
@@ -65,6 +66,17 @@ def test_its_code_loads_it_without_the_package(folder):
         expected = model.get_text_features(torch.tensor([[2, 5, 8, 9, 3]])).pooler_output[0, :3]
     assert output[0] == "False"
     np.testing.assert_allclose([float(value) for value in output[1:]], expected.numpy(), atol=1e-6)
+
+
+def test_towers_by_reference_are_loaded_from_where_they_are(text_tower, image_tower, tmp_path):
+    model = join_towers(text_tower, image_tower, 64, 128)
+    model.config.towers = refer_to(text_tower, image_tower)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert not [name for name in saved if name.startswith(("text_model.", "vision_model."))]
+    state = AutoModel.from_pretrained(tmp_path).state_dict()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
 
 
 def test_logits_are_scaled_cosines_of_its_features(folder):

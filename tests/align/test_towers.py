@@ -14,6 +14,7 @@ from modeling_lotlip.align.towers import (
     load_image_tower,
     load_text_tower,
     make_processor,
+    refer_to,
 )
 from tests.helpers.dual_encoders import save_family
 
@@ -75,6 +76,12 @@ def test_towers_of_a_dual_encoder_keep_its_space(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     np.testing.assert_allclose(encoder.encode_image(image), clip.encode_image(image), atol=1e-6)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), clip.encode_text(TEXTS), atol=1e-6)
+
+
+def test_a_part_of_a_dual_encoder_is_no_tower_to_refer_to(text_tower, tmp_path):
+    save_family("clip", tmp_path)
+    with pytest.raises(ValueError, match="`--towers reference` cannot refer to"):
+        refer_to(text_tower, load_image_tower(str(tmp_path)))
 
 
 def test_registers_are_no_patches():

@@ -36,6 +36,11 @@ MISTAKES = [
     ("embed --output_dir out --only texts --image_column a", "--image_column has no effect with --only texts"),
     ("statistics --max_eval_samples 2 --tokenizer_path empty", "`--tokenizer_path empty` cannot be used"),
     ("statistics --text_only", "--text_only has no effect without --benchmark"),
+    ("align --output_dir out --vision_model model", "--text_model"),
+    (
+        "align --output_dir out --text_model nowhere --vision_model model",
+        "--text_model_name_or_path nowhere` cannot be",
+    ),
     ("train", "--output_dir"),
     ("train --output_dir out --model_name_or_path nowhere", "nowhere"),
     ("train --output_dir out --resume_from_checkpoint nowhere", "is no folder of a checkpoint"),
