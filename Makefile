@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo app modular test browser-test versions upstream docs docs-serve quality style clean
+.PHONY: demo app wheel modular test browser-test versions upstream docs docs-serve quality style clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ app: $(VENV)/.installed-app outputs/demo/model.safetensors outputs/scenes
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# the package as one file, dist/lotlip-VERSION-py3-none-any.whl, which `pip install` takes on any machine
+wheel:
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # after each change of modeling_lotlip/modular_lotlip.py: the model's files that are made of it
 modular: $(VENV)/.installed

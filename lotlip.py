@@ -3,14 +3,22 @@
 """
 The command `lotlip` or `python -m lotlip`: parses its arguments, then runs `modeling_lotlip/commands/COMMAND.py`.
 
-It is a module beside the package because importing the package imports torch, which takes seconds: `--help` and the
-report of a wrong argument need not wait for it. The arguments are parsed before the package's own `__init__` runs.
+How it starts fast. `import modeling_lotlip` registers every class with the Auto classes, as it promises, so it
+imports torch and transformers, which takes seconds. `--help`, a completion and the report of a wrong argument need
+neither: what they need, `modeling_lotlip/commands/` and the `arguments.py` of each room, imports nothing heavy. But
+Python runs the `__init__` of a package before any module in it. So this module stands beside the package, and while
+it parses, an empty module stands for the package (see [`package_not_initialized`]): it knows where the modules are,
+and has not run `__init__`. It is taken away before the command runs, which then imports the package as everybody
+does. The other way, a second package for the command line, would part the arguments of each room from the code that
+they are of.
 """
 
 import atexit
+import errno
 import gc
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -60,7 +68,7 @@ def leave_garbage() -> None:
 
 
 def describe(commands: dict[str, str]) -> str:
-    """What `lotlip --help` prints."""
+    """Formats what `lotlip --help` prints."""
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {help}" for name, help in commands.items()]
     return "\n".join(
@@ -77,12 +85,12 @@ def describe(commands: dict[str, str]) -> str:
     )
 
 
-def print_completion(shell: str) -> int:
+def print_completion(shell: str = "bash") -> int:
     """
-    Prints a script by which a shell completes commands and their options. The exit status.
+    Prints a script by which a shell completes commands and their options. Returns the exit status.
 
     Args:
-        shell (`str`):
+        shell (`str`, *optional*, defaults to `"bash"`):
             `"bash"`, `"zsh"`, `"fish"` or `"tcsh"`.
     """
     from typing import Annotated, Union
@@ -123,18 +131,27 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         `int`: the exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        argv = sys.argv[1:]
+    # no results are lost for a letter that a console of Windows, or a file in its encoding, cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = run(argv)
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+    except OSError as error:
+        # who reads the output, such as `head`, has seen enough: on Windows an invalid argument
+        if error.errno not in (errno.EPIPE, errno.EINVAL):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
 
 
 def run(argv: list[str]) -> int:
-    """Parses a command line and runs the command. The exit status."""
+    """Parses a command line and runs the command. Returns the exit status."""
+    if any(argument.partition("=")[0] == "--plugin" for argument in argv):
+        import_package()  # a plugin, which the parser asks for what it registers, imports it
     with package_not_initialized():
         from modeling_lotlip.commands import COMMANDS
 
@@ -143,7 +160,7 @@ def run(argv: list[str]) -> int:
             return 0
         name, *args = argv
         if name == "--print-completion":
-            return print_completion(args[0] if args else "bash")
+            return print_completion(*args[:1])
         if name not in COMMANDS:
             print(f"lotlip: error: {name!r} is no command. The commands are {', '.join(COMMANDS)}.", file=sys.stderr)
             return 2
@@ -152,8 +169,9 @@ def run(argv: list[str]) -> int:
         command = importlib.import_module(f"modeling_lotlip.commands.{name}")
         arguments = parse(command.ARGUMENTS, args, prog=f"lotlip {name}", description=command.__doc__)
 
-    if sys.stderr.isatty():
-        print(f"lotlip {name}: loading PyTorch ...", file=sys.stderr)
+    # in a file or a pipe too, where silence looks like a program that hangs; of several processes one says it
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"lotlip {name}: loading PyTorch ...", file=sys.stderr, flush=True)
     try:
         with exit_on_error(f"lotlip {name}"):
             import_package()

@@ -17,6 +17,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 
+# The address of the repository, as https://github.com/NAME/lotlip: set once, at the release (docs/release.md). README,
+# pages, citation and metadata take it from here, by `python docs/address.py`.
+REPOSITORY = ""
+
 root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init__.py").read_text())[1]
 
@@ -68,12 +72,22 @@ extras["test"] = [
 ]
 extras["dev"] = extras["test"]
 
+readme = (root / "README.md").read_text(encoding="utf-8")
+project_urls = {}
+if REPOSITORY:
+    # where the README is shown without the repository, its links lead there
+    readme = readme.replace("](docs/images/", f"]({REPOSITORY}/raw/main/docs/images/")
+    readme = readme.replace("](docs/", f"]({REPOSITORY}/blob/main/docs/")
+    project_urls = {"Source": REPOSITORY, "Issues": f"{REPOSITORY}/issues"}
+
 setup(
     name="lotlip",
     version=version,
-    description="LoTLIP, the long-text image-text model, for Hugging Face transformers",
-    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    description="Search, train and serve CLIP-like models that read a whole paragraph; LoTLIP for transformers",
+    long_description=readme,
     long_description_content_type="text/markdown",
+    url=REPOSITORY or None,
+    project_urls=project_urls,
     license="Apache-2.0",
     packages=find_packages(include=["modeling_lotlip", "modeling_lotlip.*"]),
     py_modules=["lotlip"],  # the command, which parses before the package is imported
@@ -93,7 +107,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.10",
-        "datasets>=4.0",
+        "datasets>=4.8",  # JSON of any types in shards
         "evaluate>=0.4.5",
         "ftfy",
         "huggingface_hub",

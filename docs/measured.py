@@ -4,7 +4,7 @@
 Writes measurements into the pages: between `<!-- measured: NAME VARIANT ... -->` and `<!-- /measured -->` stands the
 table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline, or
 without variants all that was measured of each; that of `other_models.py` has the recalls of each model. The block
-`published` has the table of `examples/paper/published.json`.
+`published` has the table of `examples/paper/published.json`, and `cost` what collections of several sizes cost.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -68,7 +68,7 @@ def format_table(results: dict, name: str, variants: list[str]) -> str:
 
 def format_recalls(results: dict) -> str:
     """A row for each model and way of training: recalls in %, the mean over seeds and the least and the greatest."""
-    names = [name for name in results["recalls"][0] if name not in ("model", "trained")]
+    names = [name for name in results["recalls"][0] if name not in ("model", "trained", "curves")]
     titles = [
         re.sub("_(i2t|t2i)_", lambda match: f" {match[1].upper()} ", name).replace("recall", "R") for name in names
     ]
@@ -99,6 +99,60 @@ def format_published() -> str:
     return "\n".join([*lines, "", ""])
 
 
+# Rows of the table of costs; an H100 at 40 % of its peak embeds as many images as docs/scaling.md counts, and a core
+# decodes as many JPEGs of 500 x 375 pixels as it measured
+COLLECTIONS = (30_000, 1_000_000, 5_000_000, 100_000_000)
+IMAGES_OF_A_GPU = 11_262
+IMAGES_OF_A_CORE = 181
+CORES_OF_A_GPU = 16
+
+
+def format_hours(hours: float) -> str:
+    """A time in the unit in which it is read."""
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} seconds"
+    if hours < 1:
+        return f"{hours * 60:.0f} minutes"
+    return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
+
+
+def format_megabytes(megabytes: float) -> str:
+    """A size in MB, or from a thousand on in GB."""
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+
+
+def format_costs(folder: Path) -> str:
+    """What collections of several sizes cost, computed from the measurements of images and of search."""
+    images = json.loads((folder / "images.json").read_text(encoding="utf-8"))["tables"][0]["rows"]
+    images_of_two_cores = float(images["from files, 2 workers"]["images a second"])
+    tables = json.loads((folder / "search.json").read_text(encoding="utf-8"))["tables"]
+    small, medium, large = (table["rows"]["table"] for table in tables)  # 10,000, 100,000 and a million vectors
+    memory_of_a_row = (large["megabytes_of_memory"] - medium["megabytes_of_memory"]) / 900_000
+    lines = [
+        "| images | two cores embed | one GPU embeds | index is built | disk | memory | a search |",
+        f"|{' --- |' * 7}",
+    ]
+    for count in COLLECTIONS:
+        has_index = count > 50_000
+        on_cores = format_hours(count / images_of_two_cores / 3600)
+        on_gpu = format_hours(count / min(IMAGES_OF_A_GPU, CORES_OF_A_GPU * IMAGES_OF_A_CORE) / 3600)
+        if has_index:
+            built = format_hours(count / 1_000_000 * large["seconds_to_build"] / 3600)
+            disk = format_megabytes(count / 1_000_000 * large["megabytes_on_disk"])
+            memory = format_megabytes(large["megabytes_of_memory"] + (count - 1_000_000) * memory_of_a_row)
+            milliseconds = count / 1_000_000 * large["median_milliseconds"]
+        else:
+            built = "not needed"
+            disk = format_megabytes(count / 10_000 * small["megabytes_on_disk"])
+            memory = format_megabytes(small["megabytes_of_memory"])
+            milliseconds = small["median_milliseconds"]
+        name = f"{count:,}"
+        lines.append(
+            f"| {name} | {on_cores} | {on_gpu} | {built} | {disk} | {memory} | {milliseconds:,.0f} ms |",
+        )
+    return "\n".join([*lines, "", ""])
+
+
 def fill(text: str, folder: Path) -> str:
     """A page with the tables of its blocks; a block whose measurement is not there stays as it is."""
 
@@ -106,6 +160,8 @@ def fill(text: str, folder: Path) -> str:
         name, *variants = shlex.split(match[2])
         if name == "published":
             return match[1] + format_published() + match[3]
+        if name == "cost":
+            return match[1] + format_costs(folder) + match[3]
         file = folder / f"{name}.json"
         if not file.is_file():
             return match[0]
@@ -117,7 +173,7 @@ def fill(text: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         before = page.read_text(encoding="utf-8")
         after = fill(before, ROOT / "docs" / "measured")
         if after != before:

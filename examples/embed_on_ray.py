@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip[ray]"]
+# ///
 """
 Embeds the images of a folder, or of an object store, on several processes or machines with Ray, into a table that
 `lotlip search` reads.
@@ -20,26 +24,36 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import ray
+import ray.data
 import torch
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
+from modeling_lotlip.data.images import SAFE_EXTENSIONS, SAFE_FORMATS
+from modeling_lotlip.data.reader import RowInfo
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.batches import describe_file, embed_images
-from modeling_lotlip.encoder.features import prepare_images
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.batches import RowCollator, TableReader, embed_rows
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.search.index import list_images
-from modeling_lotlip.table.embed import embed_background, note_model
-from modeling_lotlip.table.storage import EmbeddingTable, model_settings
+from modeling_lotlip.table.embed import embed_background, note_model, to_rows
+from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.table.thresholds import maintain
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
+
+
+# A worker computes beside the processes that read
+CPUS_OF_WORKER = 0.5
+# Batches that are written to the table at once
+BATCHES_PER_WRITE = 8
 
 
 @dataclass
 class RayArguments(Arguments):
     """What is embedded, by how many workers."""
 
-    photos: str = argument(help="The folder of images, with all folders in it, or its URL: s3://, gs://, file://.")
+    photos: str = argument(
+        help="The folder of images, with all folders in it, or its URL: s3://, gs://, file://.",
+    )
     output_dir: Path = argument(help="The folder of the table.")
     model_name_or_path: str = argument(help="A dual encoder.", aliases=("--model",))
     num_workers: int = argument(2, "Processes that each have the model.", least=1)
@@ -48,81 +62,110 @@ class RayArguments(Arguments):
 
 
 class Worker:
-    """Embeds batches of files, in a process of its own."""
+    """
+    Embeds batches of files, in a process of its own.
 
-    def __init__(self, name: str, num_gpus: float):
-        self.model, self.processor = load_model(name, LoadingArguments(device="cuda" if num_gpus > 0 else "cpu"))
-        self.resizing = Resizing.of(self.processor.image_processor)
+    Args:
+        name (`str`): The model.
+        device (`str`): Where it computes.
+    """
+
+    def __init__(self, name: str, device: str):
+        self.encoder = load_encoder(name, LoadingArguments(device=device))
+        reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.encoder.preprocessing.resizing)
+        self.collate = RowCollator(self.encoder.preprocessing, reader)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
-        rows, inputs = [], []
+        """Returns, under `row`, rows of the table whose keys are the paths of the files."""
+        rows = []
         for path, content in zip(batch["path"], batch["bytes"]):
-            row = {"path": path, "size": len(content), **describe_file(content)}
-            try:
-                inputs.append(prepare_images(self.processor, [read_image({"bytes": content}, resizing=self.resizing)]))
-                rows.append(row)
-            except UnreadableImageError as error:
-                rows.append(row | {"problem": str(error)})
-        if inputs:
-            stacked = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
-            embeds = iter(embed_images(self.model, stacked).tolist())
-            rows = [row if "problem" in row else row | {"embedding": next(embeds)} for row in rows]
-        return {"row": rows}
+            info = RowInfo(None, path, about={"size": len(content)})
+            rows.append((info, {"image": {"path": None, "bytes": content}}))
+        found = []
+        for embedded in embed_rows(self.encoder, [self.collate(rows)]):
+            found += to_rows(embedded)
+        for row in found:
+            if "embedding" in row:
+                row["embedding"] = row["embedding"].tolist()
+        return {"row": found}
 
 
 def open_store(photos: str) -> tuple[FileSystem, str, str]:
-    """The file system of a folder or URL, the path in it, and how the index calls the place."""
-    if "://" not in photos:
-        path = source = str(Path(photos).resolve())
-        filesystem = LocalFileSystem()
-    else:
+    """
+    Returns the file system of a folder or URL, the path in it, and how the index calls it.
+
+    Raises:
+        `ValueError`: if there is no such folder, or no such kind of URL.
+    """
+    if "://" in photos:
         source = photos.rstrip("/")
         filesystem, path = FileSystem.from_uri(source)
+    else:
+        source = str(Path(photos).resolve())
+        filesystem = LocalFileSystem()
+        path = source
     if filesystem.get_file_info(path).type != FileType.Directory:
         raise ValueError("there is no such folder")
     return filesystem, path, source
 
 
-def make_row(found: dict, folder: str) -> dict:
-    """The row of the table of a file."""
-    found["key"] = str(PurePosixPath(found.pop("path")).relative_to(folder))
-    return found | ({"embedding": torch.tensor(found["embedding"])} if found.get("embedding") else {})
+def read_local_file(row: dict) -> dict:
+    """Returns a row with the content of the file that its `path` names."""
+    return row | {"bytes": Path(row["path"]).read_bytes()}
+
+
+def read_files(filesystem: FileSystem, folder: str, images: list[str] | None) -> ray.data.Dataset:
+    """
+    Returns the `images` of a local folder, or all those in a store, each with its `path` and its content, `bytes`,
+    which processes of Ray read.
+    """
+    if images is not None:
+        return ray.data.from_items([{"path": path} for path in images]).map(read_local_file)
+    endings = sorted(ending.removeprefix(".") for ending in SAFE_EXTENSIONS)
+    return ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
+
+
+def to_table_row(found: dict, folder: str) -> dict:
+    """Returns the row of the table that a worker has found, known by the path in the folder."""
+    row = found | {"key": str(PurePosixPath(found["key"]).relative_to(folder))}
+    # Ray gives all rows the same columns
+    if row.get("embedding") is None:
+        row.pop("embedding", None)
+    else:
+        row["embedding"] = torch.tensor(row["embedding"])
+    return row
 
 
 def main() -> None:
     (args,) = parse((RayArguments,), description=__doc__)
+    images = None
     try:
         filesystem, folder, source = open_store(args.photos)
-        is_local = isinstance(filesystem, LocalFileSystem)
-        images = list_images(folder) if is_local else None  # Ray's own list follows links
+        if isinstance(filesystem, LocalFileSystem):
+            images = list_images(folder)  # Ray's own list follows links
     except (OSError, ValueError) as error:
-        raise SystemExit(f"--photos {args.photos} cannot be read: {error}. Name the folder of your images.") from error
-    model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
-    settings = model_settings(model, processor) | {"kinds": ["image"], "source": source}
-    size = processor.image_processor.crop_size or processor.image_processor.size
-    dim = embed_images(model, {"pixel_values": torch.zeros(1, 3, size["height"], size["width"])}).shape[-1]
-    table = EmbeddingTable.create(args.output_dir, dim, settings, note_model(model), dtype="float16")
+        raise ValueError(f"--photos {args.photos} cannot be read: {error}. Name the folder of your images.") from error
+    encoder = load_encoder(args.model_name_or_path, LoadingArguments(device="cpu"))
+    encoder.check_single_embeddings()
+    settings = encoder.settings() | {"kinds": ["image"], "source": source}
+    table = EmbeddingTable.create(args.output_dir, encoder.dim, settings, note_model(encoder), dtype="float16")
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells nobody that it was started
-    endings = sorted(ending.removeprefix(".") for ending in IMAGE_EXTENSIONS)
-    if images is None:
-        files = ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
-    else:
-        files = ray.data.from_items([{"path": path} for path in images])
-        files = files.map(lambda row: row | {"bytes": Path(row["path"]).read_bytes()})
-    rows = files.map_batches(
+    device = "cuda" if args.num_gpus > 0 else "cpu"
+    rows = read_files(filesystem, folder, images).map_batches(
         Worker,
-        fn_constructor_args=(args.model_name_or_path, args.num_gpus),
+        fn_constructor_args=(args.model_name_or_path, device),
         batch_size=args.batch_size,
         compute=ray.data.ActorPoolStrategy(size=args.num_workers),
-        num_cpus=0.5,  # beside the processes that read
+        num_cpus=CPUS_OF_WORKER,
         num_gpus=args.num_gpus or None,
     )
     with table.writing():
-        for found in batched((make_row(found["row"], folder) for found in rows.iter_rows()), 8 * args.batch_size):
-            table.delete([row["key"] for row in found])
-            table.append(found)
-        table.maintain(lambda: embed_background(model, processor))
+        found = (to_table_row(row["row"], folder) for row in rows.iter_rows())
+        for written in batched(found, BATCHES_PER_WRITE * args.batch_size):
+            table.delete([row["key"] for row in written])
+            table.append(written)
+        maintain(table, lambda: embed_background(encoder))
     print(f"{len(table):,} images are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
 
 

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip[mteb]"]
+# ///
 """
 Image-text tasks of MTEB, the benchmark of embeddings, for one or several models: one table.
 
@@ -17,20 +21,26 @@ kept in `--output_dir`; those of the same model that are there are not computed 
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import mteb
-from mteb.models import SentenceTransformerEncoderWrapper
+import torch
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.results import ModelResult
-from sentence_transformers import SentenceTransformer
-from transformers import AutoConfig
+from mteb.types import PromptType
+from torch.utils.data import DataLoader
 
-import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
-from modeling_lotlip.encoder.arguments import OutputArguments
-from modeling_lotlip.encoder.models import check_single_embeddings, hash_weights
+from modeling_lotlip import DualEncoder
+from modeling_lotlip.data.rows import batched
+from modeling_lotlip.encoder.arguments import InferenceArguments, ModelsArguments, OutputArguments
+from modeling_lotlip.encoder.dual_encoder import IMAGES_PER_BATCH, load_encoder
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
-from modeling_lotlip.hub_lotlip import find_pretrained
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.utils.files import format_markdown, write_results
 
@@ -52,64 +62,140 @@ SUITES = {
 
 @dataclass
 class MtebArguments(Arguments):
-    model_name_or_path: list[str] = argument(help="Models, Hub ids or folders.", aliases=("--model",))
+    """What is evaluated, and where the results are kept."""
+
     tasks: list[str] = argument(help=f"Names of MTEB's tasks, or of suites: {', '.join(SUITES)}.")
     output_dir: Path = argument(help="Where MTEB keeps the results.")
     data_root: Path | None = argument(
-        None, "A folder with one for each benchmark (such as `dci`) and with copies of data sets of the Hub."
+        None,
+        "A folder with one for each benchmark (such as `dci`) and with copies of data sets of the Hub.",
     )
-    languages: list[str] | None = argument(None, "Of multilingual tasks only these, such as `deu eng`. Default: all.")
-    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
-    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
-    batch_size: int = argument(64, "Images or texts in a batch.", least=1)
+    languages: list[str] | None = argument(
+        None,
+        "Of multilingual tasks only these, such as `deu eng`. Default: all.",
+    )
 
 
-def load_mteb_model(
-    model_name_or_path: str, device: str | None = None, trust_remote_code: bool = False
-) -> SentenceTransformerEncoderWrapper:
+class MtebEncoder(AbsEncoder):
     """
-    Loads a model for `mteb.evaluate`.
+    A dual encoder as MTEB calls one.
 
     Args:
-        model_name_or_path (`str`):
-            A LoTLIP model or another one that sentence-transformers loads, a Hub id or a folder.
-        device (`str`, *optional*):
-            Such as `cpu` or `cuda:0`; by default an accelerator if there is one.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Whether to run the code that comes with a model.
+        encoder ([`DualEncoder`]): Embeds texts and images.
+        meta (`ModelMeta`): What MTEB notes of the model.
+    """
 
-    Returns:
-        `SentenceTransformerEncoderWrapper`: the model. Its name in the results is the Hub id, or `local/FOLDER`; its
-        revision that on the Hub, or a hash of its weights and configurations.
+    def __init__(self, encoder: DualEncoder, meta: ModelMeta):
+        self.encoder = encoder
+        self.mteb_model_meta = meta
+
+    def encode(
+        self,
+        inputs: DataLoader,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """
+        Embeds texts or images. The model has no prompts: task, split and `prompt_type` change nothing.
+
+        Args:
+            inputs (`DataLoader`):
+                Batches with a list under `text` or `image`.
+            task_metadata (`TaskMetadata`), hf_split (`str`), hf_subset (`str`):
+                What is evaluated.
+            prompt_type (`PromptType`, *optional*):
+                Whether these are queries or documents.
+            kwargs (`Any`):
+                MTEB's `encode_kwargs`, of which the `batch_size` of images is used.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, dim)`: normalized, in float32.
+
+        Raises:
+            `ValueError`: if a row has both, which a dual encoder does not embed as one.
+        """
+        names = {"text", "image"} & set(inputs.dataset.features)
+        if names == {"image"}:
+            # MTEB's own batches of images may have one each
+            images = chain.from_iterable(batch["image"] for batch in inputs)
+            embeds = []
+            for batch in batched(images, kwargs.get("batch_size", IMAGES_PER_BATCH)):
+                embeds.append(self.encoder.encode_image(batch, len(batch), convert_to_tensor=True))
+            return torch.cat(embeds)
+        if names == {"text"}:
+            texts = []
+            for batch in inputs:
+                texts += batch["text"]
+            return self.encoder.encode_text(texts, convert_to_tensor=True)
+        raise ValueError(
+            f"--tasks {task_metadata.name} has rows of {sorted(inputs.dataset.features)}, and a dual encoder embeds a "
+            "text or an image alone: leave it out."
+        )
+
+
+def load_mteb_encoder(name: str, arguments: InferenceArguments | None = None) -> MtebEncoder:
+    """
+    Loads a model for `mteb.evaluate`. Its name in the results is the Hub id, or `local/FOLDER`. Its revision is that
+    on the Hub, or a hash of all that embeddings depend on: of a model in a folder, since another one may have been in
+    a folder of this name, and of one that is not run in float32 at its own limits.
+
+    Args:
+        name (`str`):
+            A dual encoder, a Hub id or a folder.
+        arguments ([`InferenceArguments`], *optional*):
+            How it is run.
 
     Raises:
-        `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
+        `ValueError`: if it is no dual encoder, or compares tokens and so has no single embedding of a text.
     """
-    source = str(find_pretrained(model_name_or_path))
-    check_single_embeddings(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
-    model = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
-    wrapper = SentenceTransformerEncoderWrapper(model)
-    changes = {"name": name_for_mteb(model_name_or_path), "modalities": model.modalities}
-    if wrapper.mteb_model_meta.revision in (None, "no_revision_available") or Path(model_name_or_path).exists():
-        # another model may have been in a folder of this name
-        changes["revision"] = hash_model(model, Path(source))
-    wrapper.mteb_model_meta = wrapper.mteb_model_meta.model_copy(update=changes)
-    return wrapper
+    arguments = arguments or InferenceArguments()
+    encoder = load_encoder(name, arguments)
+    encoder.check_single_embeddings()
+    is_as_published = (
+        arguments.dtype == "float32"
+        and arguments.backend in (None, "torch")
+        and arguments.max_length is None
+        and arguments.truncate_dim is None
+    )
+    revision = encoder.revision
+    if revision is None or not is_as_published:
+        revision = hash_settings(encoder)
+    meta = ModelMeta.create_empty(
+        {
+            "name": name_for_mteb(name),
+            "revision": revision,
+            "embed_dim": encoder.dim,
+            "max_tokens": encoder.max_length,
+            "modalities": ["image", "text"],
+            "similarity_fn_name": ScoringFunction.COSINE,
+        }
+    )
+    return MtebEncoder(encoder, meta)
 
 
-def hash_model(model: SentenceTransformer, folder: Path) -> str:
-    """A hash of a model's weights and of the files beside them: configurations, vocabulary, code."""
-    hashes = [hash_weights(model)]
-    for path in sorted([*folder.glob("*"), *folder.glob("*/config.json")]):
-        if path.suffix in (".json", ".jinja", ".model", ".py", ".txt"):
-            hashes += [str(path.relative_to(folder)), path.read_bytes().hex()]
-    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:32]
+def hash_settings(encoder: DualEncoder) -> str:
+    """Returns a hash of what embeddings of an encoder depend on: weights, processor, precision, limits."""
+    settings = encoder.settings() | {"max_length": encoder.max_length}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def name_for_mteb(model_name_or_path: str) -> str:
-    """A Hub id, or `local/FOLDER`."""
-    path = Path(model_name_or_path)
-    return f"local/{path.resolve().name}" if path.exists() else model_name_or_path
+def name_for_mteb(name: str) -> str:
+    """Returns a Hub id as it is, of a folder `local/FOLDER`."""
+    if Path(name).exists():
+        return f"local/{Path(name).resolve().name}"
+    return name
+
+
+def expand_suites(names: list[str]) -> list[str]:
+    """Returns names of tasks or of suites as those of tasks, each once."""
+    tasks = []
+    for name in names:
+        tasks += SUITES.get(name, [name])
+    return list(dict.fromkeys(tasks))
 
 
 def load_tasks(
@@ -131,39 +217,49 @@ def load_tasks(
         `FileNotFoundError`: if the folder of a benchmark is not there.
     """
     tasks = []
-    for name in dict.fromkeys(name for suite in names for name in SUITES.get(suite, [suite])):
+    for name in expand_suites(names):
         if name in TASKS:
             task = TASKS[name](find_benchmark(data_root, TASKS[name].benchmark))
         else:
             task = find_task(name)
-            path = data_root and data_root / task.metadata.dataset["path"]
-            if path and path.is_dir():
-                dataset = task.metadata.dataset | {"path": str(path)}
-                task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+            if data_root is not None:
+                use_copy(task, data_root)
         if task.metadata.is_multilingual and languages is not None:
             task.filter_languages(languages)
         tasks.append(task)
     return tasks
 
 
+def use_copy(task: mteb.AbsTask, data_root: Path) -> None:
+    """Makes a task read the copy of its data set in a folder, if there is one."""
+    path = data_root / task.metadata.dataset["path"]
+    if path.is_dir():
+        dataset = task.metadata.dataset | {"path": str(path)}
+        task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+
+
 def find_benchmark(data_root: Path | None, name: str) -> Path:
     """
-    The folder of a benchmark.
+    Returns the folder of a benchmark.
 
     Raises:
         `FileNotFoundError`: if it is not there.
     """
-    if data_root is None or not (data_root / name).is_dir():
-        where = "is not given" if data_root is None else f"{data_root} has no folder {name!r}"
+    if data_root is None:
         raise FileNotFoundError(
-            f"--data_root {where}: get the files of {name!r}, or name only tasks in --tasks whose files you have."
+            f"--data_root is not given: get the files of {name!r}, or name only tasks in --tasks whose files you have."
+        )
+    if not (data_root / name).is_dir():
+        raise FileNotFoundError(
+            f"--data_root {data_root} has no folder {name!r}: get the files of {name!r}, or name only tasks in "
+            "--tasks whose files you have."
         )
     return data_root / name
 
 
 def find_task(name: str) -> mteb.AbsTask:
     """
-    A task of MTEB.
+    Returns a task of MTEB.
 
     Raises:
         `ValueError`: if there is none.
@@ -176,56 +272,62 @@ def find_task(name: str) -> mteb.AbsTask:
 
 def list_scores(tasks: list[mteb.AbsTask], results: ModelResult, model_name: str) -> list[dict]:
     """
-    The main score of a model, called `model_name`, on each task and language, from 0 to 1. Kept results may have other
-    languages than those of the tasks, which are left out.
+    Returns the main score of a model, called `model_name`, on each task and language, from 0 to 1. Kept results may
+    have other languages than those of the tasks, which are left out.
     """
     by_name = {task.metadata.name: task for task in tasks}
-    return [
-        {
-            "model": model_name,
-            "task": result.task_name,
-            "language": scores["hf_subset"],
-            "metric": by_name[result.task_name].metadata.main_score,
-            "score": scores["main_score"],
-        }
-        for result in results
-        for of_split in result.scores.values()
-        for scores in of_split
-        if scores["hf_subset"] in by_name[result.task_name].hf_subsets
-    ]
+    rows = []
+    for result in results:
+        task = by_name[result.task_name]
+        for scores_of_split in result.scores.values():
+            for scores in scores_of_split:
+                if scores["hf_subset"] not in task.hf_subsets:
+                    continue
+                rows.append(
+                    {
+                        "model": model_name,
+                        "task": result.task_name,
+                        "language": scores["hf_subset"],
+                        "metric": task.metadata.main_score,
+                        "score": scores["main_score"],
+                    }
+                )
+    return rows
 
 
-def format_table(rows: list[dict]) -> str:
+def format_scores(rows: list[dict]) -> str:
     """
-    A Markdown table with a line for each task and language and a column for each model, in %; empty where a
+    Returns a Markdown table with a line for each task and language and a column for each model, in %; empty where a
     model has no result.
     """
     models = list(dict.fromkeys(row["model"] for row in rows))
-    lines: dict[tuple, dict[str, str]] = {}
+    scores_by_line: dict[tuple, dict[str, str]] = {}
     for row in rows:
-        score = f"{100 * row['score']:.1f}"
-        lines.setdefault((row["task"], row["language"], row["metric"]), {})[row["model"]] = score
-    cells = [[*line, *(scores.get(model, "") for model in models)] for line, scores in lines.items()]
+        line = (row["task"], row["language"], row["metric"])
+        scores_by_line.setdefault(line, {})[row["model"]] = f"{100 * row['score']:.1f}"
+    cells = []
+    for line, scores in scores_by_line.items():
+        cells.append([*line, *(scores.get(model, "") for model in models)])
     return format_markdown(["task", "language", "metric", *models], cells)
 
 
 def main() -> None:
-    args, output = parse((MtebArguments, OutputArguments), description=__doc__)
+    models, args, output = parse((ModelsArguments, MtebArguments, OutputArguments), description=__doc__)
     tasks = load_tasks(args.tasks, args.data_root, args.languages)
     rows = []
-    paths = list(dict.fromkeys(args.model_name_or_path))
+    paths = list(dict.fromkeys(models.model_name_or_path))
     names = [name_for_mteb(path) for path in paths]
     if len(set(names)) < len(names):  # several folders of one name
         names = paths
     for path, name in zip(paths, names):
         results = mteb.evaluate(
-            load_mteb_model(path, args.device, args.trust_remote_code),
+            load_mteb_encoder(path, models),
             tasks,
-            encode_kwargs={"batch_size": args.batch_size},
+            encode_kwargs={"batch_size": models.batch_size},
             cache=mteb.ResultCache(args.output_dir),
         )
         rows += list_scores(tasks, results, name)
-    table = format_table(rows)
+    table = format_scores(rows)
     print(table)
     if output.output_file is not None:
         write_results(output.output_file, {"rows": rows}, table, rows)

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip[sentence-transformers]"]
+# ///
 """
 Training and evaluation with sentence-transformers, of which a LoTLIP folder is a model.
 
@@ -32,10 +36,21 @@ from modeling_lotlip.hub_lotlip import find_pretrained
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
+# A single image is always found, and a tenth is held back
+MIN_IMAGES = 11
+
+
 @dataclass
 class SentenceTransformersArguments(Arguments):
-    model_name_or_path: str = argument(help="A LoTLIP model: a Hub id or a folder.", aliases=("--model",))
-    output_dir: Path = argument(help="Where the model goes, into a folder `model`, and the checkpoints.")
+    """What is trained, and how."""
+
+    model_name_or_path: str = argument(
+        help="A LoTLIP model: a Hub id or a folder.",
+        aliases=("--model",),
+    )
+    output_dir: Path = argument(
+        help="Where the model goes, into a folder `model`, and the checkpoints.",
+    )
     learning_rate: float = argument(1e-5, "The highest one, after the warm-up.")
     per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=2)
     num_train_epochs: float = argument(1.0, "Passes over the data.")
@@ -45,16 +60,20 @@ class SentenceTransformersArguments(Arguments):
 
 
 def make_pairs(rows: Dataset, reader: RowReader) -> Dataset:
-    """The images, each with one caption: a short one, or a long one where it has no other."""
+    """Returns the images, each with one caption: a short one, or a long one where it has no other."""
     rows = with_captions(rows, reader)
-    drawn = [draw_captions(reader, row) for row in rows.select_columns(reader.text_columns)]
-    images = rows.select_columns(reader.image_column).rename_columns({reader.image_column: "image"})
+    captions = []
+    for row in rows.select_columns(reader.text_columns):
+        short_caption, long_caption = draw_captions(reader, row)
+        captions.append(short_caption or long_caption)
+    images = rows.select_columns(reader.image_column)
+    images = images.rename_columns({reader.image_column: "image"})
     # the loss takes the columns in this order
-    return images.add_column("caption", [short or long for short, long in drawn]).cast_column("image", Image())
+    return images.add_column("caption", captions).cast_column("image", Image())
 
 
 def build_evaluator(pairs: Dataset) -> InformationRetrievalEvaluator:
-    """Captions look for their images."""
+    """Returns the evaluator in which captions look for their images."""
     ids = [str(index) for index in range(len(pairs))]
     return InformationRetrievalEvaluator(
         queries=dict(zip(ids, pairs["caption"])),
@@ -66,15 +85,20 @@ def build_evaluator(pairs: Dataset) -> InformationRetrievalEvaluator:
 
 def main() -> None:
     args, data, split, captions = parse(
-        (SentenceTransformersArguments, SourceArguments, TrainSplitArguments, CaptionArguments), description=__doc__
+        (SentenceTransformersArguments, SourceArguments, TrainSplitArguments, CaptionArguments),
+        description=__doc__,
     )
     rows = load_split(data, split.train_split, split.max_train_samples)
-    pairs = make_pairs(rows, RowReader(rows.column_names, captions, image_column=data.image_column))
-    if len(pairs) < 11:  # a single image is always found
-        raise ValueError(f"{len(pairs)} images with captions are too few to evaluate on a tenth: give 11 or more.")
+    reader = RowReader(rows.column_names, captions, image_column=data.image_column)
+    pairs = make_pairs(rows, reader)
+    if len(pairs) < MIN_IMAGES:
+        raise ValueError(
+            f"{len(pairs)} images with captions are too few to evaluate on a tenth: give {MIN_IMAGES} or more."
+        )
     pairs = pairs.train_test_split(test_size=0.1, seed=0)
 
-    model = SentenceTransformer(str(find_pretrained(args.model_name_or_path)), device="cpu" if args.use_cpu else None)
+    device = "cpu" if args.use_cpu else None
+    model = SentenceTransformer(str(find_pretrained(args.model_name_or_path)), device=device)
     evaluator = build_evaluator(pairs["test"])
     arguments = SentenceTransformerTrainingArguments(
         args.output_dir,
@@ -93,7 +117,8 @@ def main() -> None:
         evaluator=evaluator,
     )
     trainer.train()
-    print(f"recall@10: {evaluator(model)['text-to-image_cosine_recall@10']:.3f} of {len(pairs['test'])} images")
+    recall = evaluator(model)["text-to-image_cosine_recall@10"]
+    print(f"recall@10: {recall:.3f} of {len(pairs['test'])} images")
     model.save_pretrained(str(args.output_dir / "model"))
 
 

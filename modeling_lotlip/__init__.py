@@ -13,6 +13,8 @@ from transformers import (
 )
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from .hub import write_for_readers
+from .hub_lotlip import register_package_functions
 from .image_processing_lotlip import LotlipImageProcessor
 from .image_processing_pil_lotlip import LotlipImageProcessorPil
 from .modeling_aligned_lotlip import LotlipAlignedConfig, LotlipAlignedModel
@@ -35,6 +37,16 @@ from .tokenization_lotlip import LotlipTokenizer
 
 
 __version__ = "0.1.0"
+
+
+def _find_converted(name_or_path, **options):
+    # not at the top: the file also runs as a program, `python -m modeling_lotlip.convert_lotlip_to_hf`
+    from .convert_lotlip_to_hf import find_converted
+
+    return find_converted(name_or_path, **options)
+
+
+register_package_functions(_find_converted, write_for_readers)
 
 _DUAL_ENCODERS = {
     LotlipConfig: LotlipModel,

@@ -53,8 +53,9 @@ class LotlipTextConfig(PreTrainedConfig):
         super().validate_architecture()
         if not 0 <= self.num_corner_tokens < self.max_position_embeddings:
             raise ValueError(
-                f"`num_corner_tokens` ({self.num_corner_tokens}) must be at least 0 and smaller than "
-                f"`max_position_embeddings` ({self.max_position_embeddings}): every corner token takes a position."
+                f"`num_corner_tokens` ({self.num_corner_tokens}) must be at least 0 and smaller "
+                f"than `max_position_embeddings` ({self.max_position_embeddings}): every corner "
+                "token takes a position."
             )
 
 
@@ -111,8 +112,9 @@ class LotlipConfig(PreTrainedConfig):
         if not self.text_config.projection_dim == self.projection_dim == vision_dim:
             raise ValueError(
                 "Texts and images are compared in one space, but `text_config.projection_dim` is "
-                f"{self.text_config.projection_dim}, `projection_dim` is {self.projection_dim}, and the width of the "
-                f"image embeddings {vision_dim} (`vision_config.projection_dim`, or without it the `hidden_size`)."
+                f"{self.text_config.projection_dim}, `projection_dim` is {self.projection_dim}, "
+                f"and the width of the image embeddings {vision_dim} "
+                "(`vision_config.projection_dim`, or without it the `hidden_size`)."
             )
 
 

@@ -37,13 +37,26 @@ from .utils.output_folder import atomic_write, delete
 logger = logging.get_logger(__name__)
 
 DEFAULT_TOKENIZER = "google-bert/bert-base-uncased"
-CHECKPOINT_NAME, OPEN_CLIP_CONFIG_NAME = "model.pt", "open_clip_config.json"
-MAX_CORNER_TOKENS = 16  # of rows of the word table beyond the words of the tokenizer, unless the settings tell them
+DEFAULT_CONTEXT_LENGTH = 128
+CHECKPOINT_NAME = "model.pt"
+OPEN_CLIP_CONFIG_NAME = "open_clip_config.json"
+# Of rows of the word table beyond the words of the tokenizer, unless the settings give the number
+MAX_CORNER_TOKENS = 16
 # Fields that no tensor tells; the last three matter in training alone
 PASSED_ON = ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 # Which one depends on where the file is damaged, or on what else it holds
-DAMAGED_FILE_ERRORS = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-DAMAGED_FILE_ERRORS += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
+DAMAGED_FILE_ERRORS = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 FORMAT = 5  # one more when a conversion gives other files than before, which lie in the Hub's cache
 
 # Parts of our names and those of the towers of these types, None where they are equal. Tensors of ours that have one
@@ -81,36 +94,57 @@ SYNONYMS = {"timm_proj": ["none", "linear", "", None], "act": ["gelu", "gelu (ex
 
 
 def rename(name: str, model_type: str) -> str:
-    """The name that one of our tensors has in a tower of another type, or in the original (`"lotlip"`)."""
-    if model_type == "lotlip":
-        model_type = "timm_wrapper" if name.startswith("vis") else "bert"
+    """Renames one of our tensors to what it is called in a tower of another type, or in the original (`"lotlip"`)."""
+    if model_type == "lotlip" and name.startswith("vis"):
+        model_type = "timm_wrapper"
+    elif model_type == "lotlip":
+        model_type = "bert"
     column = 1 + TYPES.index(model_type)
     for row in NAMES:
         name = name.replace(row[0], row[column] or row[0])
     return name
 
 
+def row_of(name: str) -> int:
+    """The index of the first row of `NAMES` that one of our names has a part of; -1 if there is none."""
+    for index, row in enumerate(NAMES):
+        if row[0] in name:
+            return index
+    return -1
+
+
 def group_names(ours: dict[str, torch.Tensor], model_type: str) -> dict[str, list[str]]:
-    """The names of their tensors, and of ours that are the rows of each."""
+    """Groups the names of our tensors, of any shape, by the names of the tensors of theirs whose rows they are."""
     groups = {}
-    for name in sorted(ours, key=lambda name: next((i for i, row in enumerate(NAMES) if row[0] in name), -1)):
+    for name in sorted(ours, key=row_of):
         groups.setdefault(rename(name, model_type), []).append(name)
     return groups
 
 
 def to_theirs(ours: dict[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:
-    """Our tensors by their names."""
-    return {
-        name: ours[group[0]] if len(group) == 1 else torch.cat([ours[each] for each in group])
-        for name, group in group_names(ours, model_type).items()
-    }
+    """Renames our tensors to theirs. Those that are one tensor there become so, of shape `(rows of all, ...)`."""
+    theirs = {}
+    for name, group in group_names(ours, model_type).items():
+        if len(group) == 1:
+            theirs[name] = ours[group[0]]
+        else:
+            theirs[name] = torch.cat([ours[part] for part in group])
+    return theirs
 
 
-def from_theirs(config: PreTrainedConfig, theirs: dict[str, torch.Tensor], model_type: str) -> PreTrainedModel:
-    """A model with their tensors, to be saved. Raises a `ValueError` that lists what does not fit."""
+def from_theirs(
+    config: PreTrainedConfig,
+    theirs: dict[str, torch.Tensor],
+    model_type: str,
+) -> PreTrainedModel:
+    """
+    Makes a model of our architecture with their tensors, to be saved. Raises a `ValueError` that lists which are
+    missing, which are too many and which have another shape.
+    """
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    ours, given = model.state_dict(), {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    ours = model.state_dict()
+    given = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in to_theirs(ours, model_type).items()}
     faults = [
         f"{name} {given.get(name, 'none')} instead of {expected.get(name, 'none')}"
@@ -120,8 +154,11 @@ def from_theirs(config: PreTrainedConfig, theirs: dict[str, torch.Tensor], model
     if faults:
         raise ValueError(f"The tensors are not those of a {type(model).__name__}: {'; '.join(faults)}.")
     for name, group in group_names(ours, model_type).items():
-        rows = theirs[name].split([len(ours[each]) for each in group]) if len(group) > 1 else [theirs[name]]
-        ours |= dict(zip(group, rows))
+        if len(group) == 1:  # a scalar has no rows to split
+            ours[group[0]] = theirs[name]
+            continue
+        num_rows = [len(ours[part]) for part in group]
+        ours |= dict(zip(group, theirs[name].split(num_rows)))
     model.load_state_dict(ours, assign=True)
     return model.eval()
 
@@ -147,8 +184,9 @@ def ask_timm_for_heads(model_name: str, hidden_size: int) -> int | None:
         return None
     if model.embed_dim != hidden_size:
         raise ValueError(
-            f"`vision_cfg.timm_model_name` is {model_name!r}, which has width {model.embed_dim}, but the checkpoint's "
-            f"image tower has {hidden_size}: give the `{OPEN_CLIP_CONFIG_NAME}` of this checkpoint."
+            f"`vision_cfg.timm_model_name` is {model_name!r}, which has width {model.embed_dim}, "
+            f"but the checkpoint's image tower has {hidden_size}: give the "
+            f"`{OPEN_CLIP_CONFIG_NAME}` of this checkpoint."
         )
     return model.blocks[0].attn.num_heads
 
@@ -157,46 +195,94 @@ def guess_heads(layers: str, hidden_size: int) -> int:
     """Guesses the attention heads of a tower by its width, as no tensor shows them: each has a width of 64."""
     if hidden_size % 64 != 0:
         raise ValueError(
-            f"No configuration gives the number of attention heads of `{layers}`, and its width {hidden_size} is no "
-            f"multiple of 64: give an `{OPEN_CLIP_CONFIG_NAME}` with `vision_cfg.heads` and "
-            "`text_cfg.num_attention_heads` (`--config_path`)."
+            f"No configuration gives the number of attention heads of `{layers}`, and its width "
+            f"{hidden_size} is no multiple of 64: give an `{OPEN_CLIP_CONFIG_NAME}` with "
+            "`vision_cfg.heads` and `text_cfg.num_attention_heads` (`--config_path`)."
         )
     num_heads = hidden_size // 64
     logger.warning(
-        f"No configuration gives the number of attention heads of `{layers}`: {num_heads} are assumed, each of width "
-        f"64. If it is another, give an `{OPEN_CLIP_CONFIG_NAME}` with `vision_cfg.heads` and "
-        "`text_cfg.num_attention_heads` (`--config_path`)."
+        f"No configuration gives the number of attention heads of `{layers}`: {num_heads} are "
+        f"assumed, each of width 64. If it is another, give an `{OPEN_CLIP_CONFIG_NAME}` with "
+        "`vision_cfg.heads` and `text_cfg.num_attention_heads` (`--config_path`)."
     )
     return num_heads
 
 
 def read_tower(state_dict: dict[str, torch.Tensor], layers: str, mlp: str, settings: dict) -> dict:
-    """What is read off the shapes of either tower, with names that begin with `layers`, or off the settings."""
+    """
+    Reads the fields of either tower's configuration from the shapes of its tensors, or from settings.
+
+    Args:
+        state_dict (`dict[str, torch.Tensor]`):
+            The tensors.
+        layers (`str`):
+            What the names of those of layers begin with.
+        mlp (`str`):
+            The name of the first linear layer of a layer's MLP.
+        settings (`dict`):
+            What no shape shows: the number of attention heads, and `PASSED_ON`.
+    """
     intermediate_size, hidden_size = state_dict[f"{layers}0.{mlp}.weight"].shape
-    indices = {name.removeprefix(layers).split(".")[0] for name in state_dict if name.startswith(layers)}
+    in_layers = [name.removeprefix(layers) for name in state_dict if name.startswith(layers)]
+    indices = {name.split(".")[0] for name in in_layers}
     num_heads = settings.get("heads", settings.get("num_attention_heads"))
     if num_heads is None and "timm_model_name" in settings:
         num_heads = ask_timm_for_heads(settings["timm_model_name"], hidden_size)
     if num_heads is None:
         num_heads = guess_heads(layers, hidden_size)
-    return {
+    fields = {
         "hidden_size": hidden_size,
         "num_hidden_layers": len(indices),
         "num_attention_heads": num_heads,
         "intermediate_size": intermediate_size,
-    } | {name: value for name, value in settings.items() if name in PASSED_ON}
+    }
+    for name in PASSED_ON:
+        if name in settings:
+            fields[name] = settings[name]
+    return fields
 
 
 def read_timm(state_dict: dict[str, torch.Tensor], prefix: str, settings: dict) -> dict:
-    """The same of a ViT of timm, whose names begin with `prefix`, and the sizes of images and patches."""
-    positions, patches = (state_dict[f"{prefix}{name}"].shape for name in ("pos_embed", "patch_embed.proj.weight"))
-    grid_size = math.isqrt(positions[1] - 1)
+    """
+    Reads the fields of a configuration from a ViT of timm, whose names begin with `prefix`: from its positions, of
+    shape `(1, 1 + patches, width)`, its patch embedding and the shapes of its layers.
+    """
+    num_positions = state_dict[f"{prefix}pos_embed"].shape[1]
+    _, num_channels, patch_size, _ = state_dict[f"{prefix}patch_embed.proj.weight"].shape
     fields = read_tower(state_dict, f"{prefix}blocks.", "mlp.fc1", settings)
-    return fields | {"image_size": grid_size * patches[2], "patch_size": patches[2], "num_channels": patches[1]}
+    fields["image_size"] = math.isqrt(num_positions - 1) * patch_size
+    fields["patch_size"] = patch_size
+    fields["num_channels"] = num_channels
+    return fields
+
+
+def fold_layer_scales(state_dict: dict[str, torch.Tensor]) -> None:
+    """Multiplies layer scales, of shape `(width,)`, into the linear layers before them, and takes them out."""
+    for scale, linear in LAYER_SCALES.items():
+        layers = [name.removesuffix(scale) for name in state_dict if name.endswith(scale)]
+        for layer in layers:
+            factor = state_dict.pop(f"{layer}{scale}")
+            weight = f"{layer}{linear}.weight"
+            bias = f"{layer}{linear}.bias"
+            state_dict[weight] = state_dict[weight] * factor[:, None]
+            state_dict[bias] = state_dict[bias] * factor
+
+
+def read_timm_model(name_or_path: str, model: nn.Module) -> dict:
+    """Reads the fields of a configuration from a model of timm. Raises a `ValueError` if it is no plain ViT."""
+    is_plain_vit = type(model).__name__ == "VisionTransformer"
+    if is_plain_vit:
+        points = torch.linspace(-3, 3, 7)
+        is_plain_vit = torch.allclose(model.blocks[0].mlp.act(points), nn.functional.gelu(points))
+    if not is_plain_vit:
+        raise ValueError(f"`{name_or_path}` is no VisionTransformer of timm with the exact GELU.")
+    block = model.blocks[0]
+    settings = {"heads": block.attn.num_heads, "layer_norm_eps": block.norm1.eps}
+    return read_timm(model.state_dict(), "", settings)
 
 
 def load_tower(name_or_path: str, types: tuple[str, ...]) -> PreTrainedModel:
-    """A tower from one of these types, without corner tokens."""
+    """Loads a tower of one of these types, without corner tokens."""
     theirs = AutoConfig.from_pretrained(name_or_path)
     model_type = theirs.model_type
     if model_type not in types or getattr(theirs, "use_swiglu_ffn", False):
@@ -204,29 +290,24 @@ def load_tower(name_or_path: str, types: tuple[str, ...]) -> PreTrainedModel:
             f"`{name_or_path}` is of type {model_type!r}: the tower takes {' or '.join(types)}, no SwiGLU."
         )
     model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-    model = model.timm_model if model_type == "timm_wrapper" else model
-    state_dict = model.state_dict()
-    for scale, linear in LAYER_SCALES.items():
-        for name in [name.removesuffix(scale) for name in state_dict if name.endswith(scale)]:
-            factor = state_dict.pop(f"{name}{scale}")
-            state_dict[f"{name}{linear}.weight"] = state_dict[f"{name}{linear}.weight"] * factor[:, None]
-            state_dict[f"{name}{linear}.bias"] = state_dict[f"{name}{linear}.bias"] * factor
     if model_type == "timm_wrapper":
-        points, is_vit = torch.linspace(-3, 3, 7), type(model).__name__ == "VisionTransformer"
-        if not is_vit or not torch.allclose(model.blocks[0].mlp.act(points), nn.functional.gelu(points)):
-            raise ValueError(f"`{name_or_path}` is no VisionTransformer of timm with the exact GELU.")
-        block = model.blocks[0]
-        fields = read_timm(state_dict, "", {"heads": block.attn.num_heads, "layer_norm_eps": block.norm1.eps})
+        model = model.timm_model
+        fields = read_timm_model(name_or_path, model)
     else:
         names = LotlipTextConfig.__annotations__ | LotlipVisionConfig.__annotations__
         fields = {name: value for name, value in theirs.to_dict().items() if name in names}
+    state_dict = model.state_dict()
+    fold_layer_scales(state_dict)
     if model_type == "bert":
         return from_theirs(LotlipTextConfig(**fields, num_corner_tokens=0), state_dict, model_type)
     if model_type == "dinov2":
         fields["intermediate_size"] = int(theirs.hidden_size * theirs.mlp_ratio)
     # a pooler and a mask token serve other tasks
-    state_dict = {n: x for n, x in state_dict.items() if not n.startswith(("pooler.", "embeddings.mask_token"))}
-    return from_theirs(LotlipVisionConfig(**fields), state_dict, model_type)
+    needed = {}
+    for name, tensor in state_dict.items():
+        if not name.startswith(("pooler.", "embeddings.mask_token")):
+            needed[name] = tensor
+    return from_theirs(LotlipVisionConfig(**fields), needed, model_type)
 
 
 def load_towers(
@@ -236,9 +317,10 @@ def load_towers(
     text_config: dict | None = None,
 ) -> LotlipModel:
     """
-    A model whose towers come from pretrained ones, as in the paper, in evaluation mode; corner tokens and projections
-    are new. Layer scales (Touvron et al., 2021, https://arxiv.org/abs/2103.17239, equation 4) are multiplied into the
-    linear layers before them. Give the image tower the pixels of its image processor, with its mean and std.
+    Makes a model whose towers come from pretrained ones, as in the paper, in evaluation mode; corner tokens and
+    projections are new. Layer scales (Touvron et al., 2021, https://arxiv.org/abs/2103.17239, equation 4) are
+    multiplied into the linear layers before them. Give the image tower the pixels of its image processor, with its
+    mean and std.
 
     Args:
         vision_model_name_or_path (`str`, *optional*):
@@ -260,40 +342,62 @@ def load_towers(
 
     >>> load_towers("google/vit-base-patch16-224", "google-bert/bert-base-uncased")  # doctest: +SKIP
     ```"""
-    vision = load_tower(vision_model_name_or_path, TYPES[1:]) if vision_model_name_or_path else None
-    text = load_tower(text_model_name_or_path, TYPES[:1]) if text_model_name_or_path else None
-    vision_config = LotlipVisionConfig(**(vision.config.to_dict() if vision else {}) | (vision_config or {}))
+    vision_fields = {}
+    if vision_model_name_or_path:
+        vision = load_tower(vision_model_name_or_path, TYPES[1:])
+        vision_fields = vision.config.to_dict()
+    text_fields = {}
+    if text_model_name_or_path:
+        text = load_tower(text_model_name_or_path, TYPES[:1])
+        text_fields = text.config.to_dict()
+
+    vision_config = LotlipVisionConfig(**vision_fields | (vision_config or {}))
     projection_dim = vision_config.projection_dim or vision_config.hidden_size
-    new = {"num_corner_tokens": LotlipTextConfig.num_corner_tokens, "projection_dim": projection_dim}
-    text_config = LotlipTextConfig(**(text.config.to_dict() if text else {}) | new | (text_config or {}))
-    config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=projection_dim)
+    text_fields["num_corner_tokens"] = LotlipTextConfig.num_corner_tokens
+    text_fields["projection_dim"] = projection_dim
+    text_config = LotlipTextConfig(**text_fields | (text_config or {}))
+    config = LotlipConfig(
+        text_config=text_config,
+        vision_config=vision_config,
+        projection_dim=projection_dim,
+    )
     model = LotlipModel(config).eval()
-    if vision:
+
+    if vision_model_name_or_path:
         ours = model.vision_model.embeddings
-        positions = vision.embeddings.interpolate_pos_encoding(ours.position_embeddings, *ours.image_size)
-        model.vision_model.load_state_dict(vision.state_dict() | {"embeddings.position_embeddings": positions})
-    if text:
-        corners = {name: x for name, x in model.text_model.state_dict().items() if "corner_tokens" in name}
-        model.text_model.load_state_dict(text.state_dict() | corners)
+        state_dict = vision.state_dict()
+        state_dict["embeddings.position_embeddings"] = vision.embeddings.interpolate_pos_encoding(
+            ours.position_embeddings, *ours.image_size
+        )
+        model.vision_model.load_state_dict(state_dict)
+    if text_model_name_or_path:
+        state_dict = text.state_dict()
+        for name, tensor in model.text_model.state_dict().items():
+            if "corner_tokens" in name:
+                state_dict[name] = tensor
+        model.text_model.load_state_dict(state_dict)
     return model
 
 
 # Checkpoints of the original
 
 
-def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of `torch.save`, at the top or under `state_dict`, loaded without running code."""
+def load_original_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
+    """Loads the tensors of a file of `torch.save`, of any shape, at the top or under `state_dict`; runs no code."""
     try:
         # torch does not look at the checksums in its archives
-        if zipfile.is_zipfile(checkpoint_path) and zipfile.ZipFile(checkpoint_path).testzip() is not None:
-            raise zipfile.BadZipFile("wrong checksum")
+        if zipfile.is_zipfile(checkpoint_path):
+            with zipfile.ZipFile(checkpoint_path) as archive:
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile("wrong checksum")
         checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         checkpoint = checkpoint.get("state_dict", checkpoint)
         state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
         broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
     except DAMAGED_FILE_ERRORS as error:
-        message = f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code was run."
-        raise ValueError(message) from error
+        raise ValueError(
+            f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code was run."
+        ) from error
     if broken:
         raise ValueError(f"`{broken[0]}` in `{checkpoint_path}` has values that are NaN or infinite.")
     state_dict.pop("text.transformer.embeddings.position_ids", None)  # a buffer that counts
@@ -301,63 +405,116 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def open_clip_config_of(config: LotlipConfig) -> dict:
-    """The settings with which the original computes what our model does."""
-    text, vision = config.text_config, config.vision_config
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
-    names += ("max_position_embeddings", "type_vocab_size", *PASSED_ON)
+    """Writes the settings with which the original computes what our model does."""
+    text = config.text_config
+    vision = config.vision_config
+    vision_cfg = {
+        "width": vision.hidden_size,
+        "layers": vision.num_hidden_layers,
+        "heads": vision.num_attention_heads,
+        "mlp_ratio": vision.intermediate_size / vision.hidden_size,
+        "patch_size": vision.patch_size,
+        "image_size": vision.image_size,
+        "timm_pool": "token",
+        "timm_proj": "none",
+        "timm_proj_bias": False,
+        "act": vision.hidden_act,
+    }
+    if vision.projection_dim is not None:
+        vision_cfg["timm_proj"] = "linear"
+    text_cfg = {
+        "hidden_size": text.hidden_size,
+        "num_hidden_layers": text.num_hidden_layers,
+        "num_attention_heads": text.num_attention_heads,
+        "intermediate_size": text.intermediate_size,
+        "hidden_act": text.hidden_act,
+        "max_position_embeddings": text.max_position_embeddings,
+        "type_vocab_size": text.type_vocab_size,
+        "num_corner_token": text.num_corner_tokens,
+        "hf_pooler_type": "cls_pooler",
+        "hf_proj_type": "linear",
+    }
+    for name in PASSED_ON:
+        vision_cfg[name] = getattr(vision, name)
+        text_cfg[name] = getattr(text, name)
     return {
         "embed_dim": config.projection_dim,
-        "vision_cfg": {
-            "width": vision.hidden_size,
-            "layers": vision.num_hidden_layers,
-            "heads": vision.num_attention_heads,
-            "mlp_ratio": vision.intermediate_size / vision.hidden_size,
-            **{name: getattr(vision, name) for name in ("patch_size", "image_size", *PASSED_ON)},
-            "timm_pool": "token",
-            "timm_proj": "none" if vision.projection_dim is None else "linear",
-            "timm_proj_bias": False,
-            "act": vision.hidden_act,
-        },
-        "text_cfg": {
-            **{name: getattr(text, name) for name in names},
-            "num_corner_token": text.num_corner_tokens,
-            "hf_pooler_type": "cls_pooler",
-            "hf_proj_type": "linear",
-        },
+        "vision_cfg": vision_cfg,
+        "text_cfg": text_cfg,
         # to a timm tower the original feeds pixels of mean and std 0.5, whatever stands here
         "preprocess_cfg": {"interpolation": "bicubic", "resize_mode": "shortest"},
     }
 
 
-def config_from_checkpoint(checkpoint: dict[str, torch.Tensor], settings: dict, vocab_size: int) -> LotlipConfig:
-    """The configuration: from the shapes, and from the settings what these do not tell. `vocab_size` counts words."""
-    text_cfg, bert = settings.get("text_cfg", {}), "text.transformer."
+def check_settings(config: LotlipConfig, settings: dict) -> None:
+    """Raises a `ValueError` for a setting of the original with which it would compute something else."""
+    ours = open_clip_config_of(config)
+    for part in ("vision_cfg", "text_cfg", "preprocess_cfg"):
+        given = settings.get(part, {})
+        for name, value in ours[part].items():
+            if name in given and given[name] not in SYNONYMS.get(name, [value]):
+                raise ValueError(
+                    f"`{part}.{name}` is {given[name]!r}, but the original's LoTLIP needs {value!r} there."
+                )
+
+
+def count_corner_tokens(num_rows: int, vocab_size: int, num_corner_tokens: int | None) -> int:
+    """Counts the rows of the word table after the words; a `ValueError` if the settings give another number."""
+    if num_corner_tokens is not None and num_rows != vocab_size + num_corner_tokens:
+        raise ValueError(
+            f"`{WORD_TABLE}` has {num_rows} rows, but the tokenizer has {vocab_size} words and "
+            f"`num_corner_token` is {num_corner_tokens}: give the checkpoint's own "
+            "`--tokenizer_path`."
+        )
+    if not 0 <= num_rows - vocab_size <= MAX_CORNER_TOKENS and num_corner_tokens is None:
+        raise ValueError(
+            f"`{WORD_TABLE}` has {num_rows} rows, but the tokenizer has {vocab_size} words, and "
+            f"after the words there may be 0 to {MAX_CORNER_TOKENS} corner tokens: give the "
+            "checkpoint's own `--tokenizer_path`."
+        )
+    return num_rows - vocab_size
+
+
+def config_from_checkpoint(
+    checkpoint: dict[str, torch.Tensor],
+    settings: dict,
+    vocab_size: int,
+) -> LotlipConfig:
+    """
+    Reads the configuration of a checkpoint of the original from the shapes of its tensors.
+
+    Args:
+        checkpoint (`dict[str, torch.Tensor]`):
+            The tensors; the word table is of shape `(words + corner tokens, width)`.
+        settings (`dict`):
+            The content of an `open_clip_config.json`, for what no shape shows; empty if there is none.
+        vocab_size (`int`):
+            The number of words, without corner tokens.
+
+    Raises:
+        `ValueError`: if a tensor is missing, or a setting is none of the original's LoTLIP.
+    """
+    text_cfg = settings.get("text_cfg", {})
+    embeddings = "text.transformer.embeddings."
     try:
         vision = read_timm(checkpoint, "visual.trunk.", settings.get("vision_cfg", {}))
-        text = read_tower(checkpoint, f"{bert}encoder.layer.", "intermediate.dense", text_cfg)
-        for name, table in (("max_position_embeddings", "position"), ("type_vocab_size", "token_type")):
-            text[name] = len(checkpoint[f"{bert}embeddings.{table}_embeddings.weight"])
+        text = read_tower(checkpoint, "text.transformer.encoder.layer.", "intermediate.dense", text_cfg)
+        text["max_position_embeddings"] = len(checkpoint[f"{embeddings}position_embeddings.weight"])
+        text["type_vocab_size"] = len(checkpoint[f"{embeddings}token_type_embeddings.weight"])
         num_rows = len(checkpoint[WORD_TABLE])
     except KeyError as error:
         raise ValueError(f"The checkpoint lacks the tensor {error}: it is not of the original LoTLIP.") from error
 
-    num_corner_tokens = text_cfg.get("num_corner_token", min(num_rows - vocab_size, MAX_CORNER_TOKENS))
-    if num_corner_tokens < 0 or num_rows != vocab_size + num_corner_tokens:
-        raise ValueError(
-            f"`{WORD_TABLE}` has {num_rows} rows, but the tokenizer has {vocab_size} words, and "
-            f"`num_corner_token` is {text_cfg.get('num_corner_token', f'not given (at most {MAX_CORNER_TOKENS})')}. "
-            "The rows must be the words and the corner tokens: give the checkpoint's own `--tokenizer_path`."
-        )
     dim = vision["hidden_size"]
     if "visual.head.proj.weight" in checkpoint:
-        dim = vision["projection_dim"] = len(checkpoint["visual.head.proj.weight"])
-    text |= {"vocab_size": vocab_size, "num_corner_tokens": num_corner_tokens, "projection_dim": dim}
+        dim = len(checkpoint["visual.head.proj.weight"])
+        vision["projection_dim"] = dim
+    text["vocab_size"] = vocab_size
+    given_corner_tokens = text_cfg.get("num_corner_token")
+    text["num_corner_tokens"] = count_corner_tokens(num_rows, vocab_size, given_corner_tokens)
+    text["projection_dim"] = dim
     config = LotlipConfig(text_config=text, vision_config=vision, projection_dim=dim)
-    for part in ("vision_cfg", "text_cfg", "preprocess_cfg"):
-        for name, ours in open_clip_config_of(config)[part].items():
-            given = settings.get(part, {}).get(name, ours)
-            if given not in SYNONYMS.get(name, [ours]):
-                raise ValueError(f"`{part}.{name}` is {given!r}, but the original's LoTLIP needs {ours!r} there.")
+    check_settings(config, settings)
     return config
 
 
@@ -367,6 +524,44 @@ def check_is_empty(folder: Path) -> None:
         raise FileExistsError(f"`{folder}` is not an empty folder: name another folder or an empty one.")
 
 
+def load_settings(config_path: str | Path | None) -> dict:
+    """Loads the content of an `open_clip_config.json`; nothing where none is given."""
+    if config_path is None:
+        return {}
+    settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
+    settings |= settings.get("model_cfg", {})  # where open_clip puts them on the Hub
+    if not settings.keys() & {"text_cfg", "vision_cfg", "preprocess_cfg"}:
+        raise ValueError(
+            f"`--config_path {config_path}` has no `text_cfg` and no `vision_cfg`: name an "
+            f"`{OPEN_CLIP_CONFIG_NAME}`, or leave it out."
+        )
+    return settings
+
+
+def load_words(tokenizer_path: str, **hub_options) -> LotlipTokenizer:
+    """Makes a tokenizer of the words and the normalization of a BERT's, and of nothing else of it."""
+    try:
+        bert = LotlipTokenizer.from_pretrained(tokenizer_path, **hub_options)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No words in `{tokenizer_path}`. Name a BERT's folder by `lotlip convert --tokenizer_path`: {error}"
+        ) from error
+    special_tokens = {name: str(token) for name, token in bert.special_tokens_map.items()}
+    return LotlipTokenizer(
+        vocab=bert.get_vocab(),
+        do_lower_case=bert.do_lower_case,
+        tokenize_chinese_chars=bert.tokenize_chinese_chars,
+        strip_accents=bert.strip_accents,
+        **special_tokens,
+    )
+
+
+def make_released_image_processor(config: LotlipConfig) -> LotlipImageProcessor:
+    """Makes the image processor of the original for images of a configuration's size."""
+    size = config.vision_config.image_size
+    return LotlipImageProcessor(size=size, crop_size=size)
+
+
 def convert_checkpoint(
     checkpoint_path: str | Path,
     output_dir: str | Path,
@@ -374,69 +569,102 @@ def convert_checkpoint(
     tokenizer_path: str = DEFAULT_TOKENIZER,
     **hub_options,
 ) -> Path | None:
-    """Converts a checkpoint to a folder, with the settings of a file, or of the one beside it. Returns the file."""
-    output_dir, beside = Path(output_dir).absolute(), Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
+    """
+    Converts a checkpoint of the original to a folder, which is there as a whole or not at all.
+
+    Args:
+        checkpoint_path (`str` or `Path`):
+            The file.
+        output_dir (`str` or `Path`):
+            The folder: a new or an empty one.
+        config_path (`str` or `Path`, *optional*):
+            A file with the original's settings; by default the `open_clip_config.json` beside the checkpoint, if any.
+        tokenizer_path (`str`, *optional*):
+            A folder or a repository with the words.
+        hub_options (`dict`, *optional*):
+            Options of `from_pretrained` for that repository.
+
+    Returns:
+        `Path`, *optional*: the file with settings that was read.
+    """
+    output_dir = Path(output_dir).absolute()
     check_is_empty(output_dir)
-    config_path = config_path or (beside if beside.is_file() else None)
-    settings = json.loads(Path(config_path).read_text(encoding="utf-8")) if config_path is not None else {}
-    settings |= settings.get("model_cfg", {})  # where open_clip puts them on the Hub
-    if config_path is not None and not settings.keys() & {"text_cfg", "vision_cfg", "preprocess_cfg"}:
-        cause = f"`--config_path {config_path}` has no `text_cfg` and no `vision_cfg`"
-        raise ValueError(f"{cause}: name an `{OPEN_CLIP_CONFIG_NAME}`, or leave it out.")
-    checkpoint = load_checkpoint(checkpoint_path)
-    try:
-        bert = LotlipTokenizer.from_pretrained(tokenizer_path, **hub_options)
-    except (OSError, ValueError) as error:
-        message = f"No words in `{tokenizer_path}`. Name a BERT's folder by `lotlip convert --tokenizer_path`: {error}"
-        raise ValueError(message) from error
-    # its words and normalization only
-    fields = {name: getattr(bert, name) for name in ("do_lower_case", "tokenize_chinese_chars", "strip_accents")}
-    fields |= {name: str(token) for name, token in bert.special_tokens_map.items()}
-    tokenizer = LotlipTokenizer(vocab=bert.get_vocab(), **fields)
+    if not config_path:
+        beside = Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
+        config_path = None
+        if beside.is_file():
+            config_path = beside
+    settings = load_settings(config_path)
+    checkpoint = load_original_checkpoint(checkpoint_path)
+    tokenizer = load_words(tokenizer_path, **hub_options)
     config = config_from_checkpoint(checkpoint, settings, vocab_size=len(tokenizer))
     model = from_theirs(config, checkpoint, "lotlip")
-    text_config, context_length = config.text_config, settings.get("text_cfg", {}).get("context_length", 128)
-    context_length = min(context_length, text_config.max_position_embeddings)
-    tokenizer.model_max_length = context_length - text_config.num_corner_tokens
+    context_length = settings.get("text_cfg", {}).get("context_length", DEFAULT_CONTEXT_LENGTH)
+    context_length = min(context_length, config.text_config.max_position_embeddings)
+    tokenizer.model_max_length = context_length - config.text_config.num_corner_tokens
 
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output_dir) as folder:
         model.save_pretrained(folder)
-        size = config.vision_config.image_size
-        LotlipProcessor(LotlipImageProcessor(size=size, crop_size=size), tokenizer).save_pretrained(folder)
+        LotlipProcessor(make_released_image_processor(config), tokenizer).save_pretrained(folder)
         write_model_card(folder, output_dir.name, **OF_THE_ORIGINAL)
         check_is_empty(output_dir)  # another run may have been faster
     return config_path
 
 
-def write_original(folder: str | Path, to_original: str | Path):
-    """Writes the weights of a folder as the original does, and the settings with which they are read back."""
-    folder, to_original = Path(folder), Path(to_original).absolute()
+def check_image_processor(
+    folder: Path,
+    config: LotlipConfig,
+    image_processor: LotlipImageProcessor,
+) -> None:
+    """Raises a `ValueError` if images are prepared otherwise than the original does."""
+    expected = json.loads(make_released_image_processor(config).to_json_string())
+    found = json.loads(image_processor.to_json_string())
+    others = []
+    for name in sorted((expected | found).keys() - {"auto_map", "image_processor_type"}):
+        if found.get(name) != expected.get(name):
+            others.append(f"`{name}` = {found.get(name)!r}")
+    if others:
+        raise ValueError(f"The original cannot express the model in `{folder}`: {'; '.join(others)}.")
+
+
+def write_original(folder: str | Path, to_original: str | Path) -> None:
+    """
+    Writes the weights of a folder as the original does, and the settings with which they are read back. Raises a
+    `ValueError` for a model that the original cannot express, and a `FileExistsError` rather than writing over a file.
+    """
+    folder = Path(folder)
+    to_original = Path(to_original).absolute()
     if to_original.exists() or to_original.suffix == ".safetensors":
         raise FileExistsError(f"`{to_original}` exists already, or is no name for a `.pt` file: give another name.")
-    files, config = find_model_files(folder), AutoConfig.from_pretrained(folder)
-    context_length, complaint = 128, f"The original cannot express the model in `{folder}`: "
-    mask = getattr(config.get_text_config(), "corner_attention_mask", None)
-    if config.model_type != LotlipConfig.model_type or not mask:
-        raise ValueError(f"{complaint}`model_type` = {config.model_type!r}, `corner_attention_mask` = {mask}.")
-    shards = [load_file(folder / file) for file in files if file.endswith(".safetensors")]
-    original = to_theirs({name: tensor for shard in shards for name, tensor in shard.items()}, "lotlip")
+    files = find_model_files(folder)
+    config = AutoConfig.from_pretrained(folder)
+    has_mask = getattr(config.get_text_config(), "corner_attention_mask", None)
+    if config.model_type != LotlipConfig.model_type or not has_mask:
+        raise ValueError(
+            f"The original cannot express the model in `{folder}`: `model_type` = "
+            f"{config.model_type!r}, `corner_attention_mask` = {has_mask}."
+        )
+    ours = {}
+    for file in files:
+        if file.endswith(".safetensors"):
+            ours |= load_file(folder / file)
+    original = to_theirs(ours, "lotlip")
     settings = open_clip_config_of(config)
-    from_theirs(config_from_checkpoint(original, settings, config.text_config.vocab_size), original, "lotlip")
+    # the way back, which raises an error if it is none
+    config_of_the_original = config_from_checkpoint(original, settings, config.text_config.vocab_size)
+    from_theirs(config_of_the_original, original, "lotlip")
 
+    context_length = DEFAULT_CONTEXT_LENGTH
     if "processor_config.json" in files:
         processor = LotlipProcessor.from_pretrained(folder)
         context_length = processor.tokenizer.model_max_length + config.text_config.num_corner_tokens
-        size = config.vision_config.image_size
-        both = (LotlipImageProcessor(size=size, crop_size=size), processor.image_processor)
-        expected, found = (json.loads(each.to_json_string()) for each in both)
-        names = sorted((expected | found).keys() - {"auto_map", "image_processor_type"})
-        others = [f"`{name}` = {found.get(name)!r}" for name in names if found.get(name) != expected.get(name)]
-        if others:
-            raise ValueError(f"{complaint}{'; '.join(others)}.")
-    settings["text_cfg"]["context_length"] = min(context_length, config.text_config.max_position_embeddings)
+        check_image_processor(folder, config, processor.image_processor)
+    context_length = min(context_length, config.text_config.max_position_embeddings)
+    settings["text_cfg"]["context_length"] = context_length
     settings["text_cfg"]["hf_model_name"] = DEFAULT_TOKENIZER
-    content, config_file = json.dumps(settings, indent=2) + "\n", to_original.with_name(OPEN_CLIP_CONFIG_NAME)
+    content = json.dumps(settings, indent=2) + "\n"
+    config_file = to_original.with_name(OPEN_CLIP_CONFIG_NAME)
     if config_file.exists() and config_file.read_text(encoding="utf-8") != content:
         raise FileExistsError(f"`{config_file}` is there, of another model: name a file in another folder.")
     to_original.parent.mkdir(parents=True, exist_ok=True)
@@ -453,20 +681,44 @@ def convert(
     to_original: str | Path | None = None,
 ) -> list[str]:
     """
-    Converts a checkpoint (a file, or a repository or a folder in the original's layout) to a folder, by default named
-    as it is; a folder to a file of the original; or one after the other. Returns what was written, in words.
+    Converts a checkpoint of the original to a folder, a folder to a file of the original, or one after the other.
+
+    Args:
+        checkpoint_path (`str` or `Path`):
+            A file, or a repository or a folder in the original's layout; for `to_original` alone a saved model.
+        output_dir (`str` or `Path`, *optional*):
+            The folder to write, by default of the checkpoint's name.
+        config_path (`str` or `Path`, *optional*):
+            A file with the original's settings, by default the `open_clip_config.json` beside the checkpoint.
+        tokenizer_path (`str`, *optional*):
+            A folder or a repository with the words.
+        to_original (`str` or `Path`, *optional*):
+            The file of the original to write.
+
+    Returns:
+        `list[str]`: what was written, in words.
     """
-    path, written = Path(checkpoint_path), []
+    path = Path(checkpoint_path)
+    written = []
     if path.suffix == ".pt" and not path.is_file():
         raise FileNotFoundError(f"There is no file `{path}`.")
     if to_original is None or output_dir is not None:
-        checkpoint = path if path.is_file() else find_original(checkpoint_path)
+        checkpoint = path
+        name = path.stem
+        if not path.is_file():
+            checkpoint = find_original(checkpoint_path)
+            name = path.resolve().name
         if checkpoint is None:
-            message = f"`{path}` has no `{CHECKPOINT_NAME}`, or a `{CONFIG_NAME}` too: for the way back give"
-            raise ValueError(f"{message} `--to_original` alone.")
-        output_dir = output_dir or (path.stem if path.is_file() else path.resolve().name)
+            raise ValueError(
+                f"`{path}` has no `{CHECKPOINT_NAME}`, or a `{CONFIG_NAME}` too: for the way back give "
+                "`--to_original` alone."
+            )
+        output_dir = output_dir or name
         settings = convert_checkpoint(checkpoint, output_dir, config_path, tokenizer_path)
-        written.append(f"{output_dir} (settings of {settings})" if settings else str(output_dir))
+        if settings is None:
+            written.append(str(output_dir))
+        else:
+            written.append(f"{output_dir} (settings of {settings})")
     if to_original is not None:
         write_original(output_dir or path, to_original)
         written.append(str(to_original))
@@ -477,7 +729,7 @@ def convert(
 
 
 def find_original(name_or_path: str | os.PathLike, **options) -> Path | None:
-    """The checkpoint of a repository or a folder in the original's layout; None if it is no such one."""
+    """Finds the checkpoint of a repository or a folder in the original's layout; `None` if it is no such one."""
     find = partial(cached_file, name_or_path, _raise_exceptions_for_missing_entries=False)
     without_asking = options | {"local_files_only": True, "force_download": False}
     if find(CONFIG_NAME, **without_asking) or find(CONFIG_NAME, **options):
@@ -490,29 +742,35 @@ def find_original(name_or_path: str | os.PathLike, **options) -> Path | None:
 
 def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike | None = None, **options):
     """What [`modeling_lotlip.hub_lotlip.find_pretrained`] says."""
-    if Path(name_or_path, "random_states_0.pkl").is_file() and not Path(name_or_path, CONFIG_NAME).is_file():
-        parent = Path(name_or_path).parent
-        cause = f"`{name_or_path}` is a checkpoint, for `--resume_from_checkpoint`"
-        raise ValueError(f"{cause}: name the model, which is in `{parent}` once the training has ended.")
+    folder = Path(name_or_path)
+    if (folder / "random_states_0.pkl").is_file() and not (folder / CONFIG_NAME).is_file():
+        raise ValueError(
+            f"`{name_or_path}` is a checkpoint, for `--resume_from_checkpoint`: name the model, "
+            f"which is in `{folder.parent}` once the training has ended."
+        )
     checkpoint = find_original(name_or_path, cache_dir=cache_dir, **options)
     if checkpoint is None:
         return name_or_path
     # a file by this name may become another one, and the Hub's cache links to files by their content
-    files = [file.resolve() for file in (checkpoint, checkpoint.with_name(OPEN_CLIP_CONFIG_NAME)) if file.is_file()]
-    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    name, key = Path(name_or_path).resolve().name, sha256(repr((FORMAT, stamps)).encode()).hexdigest()
+    stamps = []
+    for file in (checkpoint, checkpoint.with_name(OPEN_CLIP_CONFIG_NAME)):
+        if file.is_file():
+            status = file.resolve().stat()
+            stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
+    key = sha256(repr((FORMAT, stamps)).encode()).hexdigest()
     # the layout of the Hub's cache, whose tools look for `snapshots`
-    repository = Path(cache_dir or constants.HF_HUB_CACHE, f"models--converted--{name}")
-    folder = repository / "snapshots" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    cache = Path(cache_dir or constants.HF_HUB_CACHE)
+    repository = cache / f"models--converted--{folder.resolve().name}"
+    converted = repository / "snapshots" / key
+    converted.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(repository / ".lock"):
-        for left in folder.parent.glob("*.partial"):  # of a process that was killed
+        for left in converted.parent.glob("*.partial"):  # of a process that was killed
             delete(left)
-        if not folder.is_dir():
-            logger.warning(f"`{name_or_path}` is in the original's layout: converting it, once, to `{folder}`.")
-            hub_options = {key: options[key] for key in ("local_files_only", "token") if key in options}
-            convert_checkpoint(checkpoint, folder, cache_dir=cache_dir, **hub_options)
-    return str(folder)
+        if not converted.is_dir():
+            logger.warning(f"`{name_or_path}` is in the original's layout: converting it, once, to `{converted}`.")
+            hub_options = {name: options[name] for name in ("local_files_only", "token") if name in options}
+            convert_checkpoint(checkpoint, converted, cache_dir=cache_dir, **hub_options)
+    return str(converted)
 
 
 def main():
@@ -521,7 +779,8 @@ def main():
     from .utils.arguments import exit_on_error
 
     with exit_on_error("convert_lotlip_to_hf"):
-        for words in tyro.cli(convert, prog="python -m modeling_lotlip.convert_lotlip_to_hf", use_underscores=True):
+        written = tyro.cli(convert, prog="python -m modeling_lotlip.convert_lotlip_to_hf", use_underscores=True)
+        for words in written:
             print(f"Wrote {words}")
 
 

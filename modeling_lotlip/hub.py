@@ -28,12 +28,23 @@ SENTENCE_TRANSFORMERS_FILES = {
     },
 }
 
+LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
+OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
+
 # What belongs to a saved model, beside its weights and its code
-MODEL_FILES = ("README.md", CONFIG_NAME, "processor_config.json", "preprocessor_config.json", "tokenizer.json")
-MODEL_FILES += (TOKENIZER_CONFIG_FILE, "eval_results.json", *SENTENCE_TRANSFORMERS_FILES)
+MODEL_FILES = (
+    "README.md",
+    CONFIG_NAME,
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    TOKENIZER_CONFIG_FILE,
+    "eval_results.json",
+    *SENTENCE_TRANSFORMERS_FILES,
+)
 
 UNKNOWN_PROVENANCE = "Unknown: this card was written when the model was saved. Please add the source here."
-UNKNOWN_LICENSE = "The licence of the weights is not known: it depends on the data and models they were made from."
+UNKNOWN_LICENSE = "The license of the weights is not known: it depends on the data and models they were made from."
 # What a card says of a converted checkpoint of the original
 OF_THE_ORIGINAL = {
     "provenance": "Converted bit by bit from a checkpoint of the [original code](https://github.com/wuw2019/LoTLIP).",
@@ -44,7 +55,7 @@ OF_THE_ORIGINAL = {
 }
 
 
-def write_model_card(
+def write_model_card(  # noqa: PLR0913, the fields of a card
     save_directory: str | Path,
     repo_id: str,
     provenance: str = UNKNOWN_PROVENANCE,
@@ -69,7 +80,7 @@ def write_model_card(
         provenance (`str`, *optional*):
             Where the weights came from, in Markdown; by default that nobody has said so.
         license (`str`, *optional*, defaults to `"other"`):
-            The Hub's identifier of the weights' licence.
+            The Hub's identifier of the weights' license.
         license_note (`str`, *optional*):
             A sentence that says the same to humans.
         base_model (`str` or `list[str]`, *optional*):
@@ -102,54 +113,41 @@ def write_model_card(
     >>> write_model_card("lotlip-tiny", "org/lotlip-tiny", provenance="Random weights.")
     ```"""
     save_directory = Path(save_directory)
-    if results is not None and dataset is None:
-        raise ValueError("`results` without `dataset`: name the data set that they were measured on.")
-    for name, value in (results or {}).items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
-    config = json.loads((save_directory / CONFIG_NAME).read_text(encoding="utf-8"))
-    tokenizer_file = save_directory / TOKENIZER_CONFIG_FILE
-    tokenizer_config = json.loads(tokenizer_file.read_text(encoding="utf-8")) if tokenizer_file.exists() else {}
+    check_results(results, dataset)
+    config = read_json(save_directory / CONFIG_NAME)
+    model_type = config["model_type"]
+    is_lotlip = model_type.startswith("lotlip")
     title = repo_id.split("/")[-1]
-    eval_results = [
-        EvalResult(
-            task_type="zero-shot-image-classification" if name.startswith("zero_shot_") else "image-text-retrieval",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_split=dataset_split,
-            metric_type=name,
-            metric_value=value,
-        )
-        for name, value in (results or {}).items()
-        if "num_" not in name
-    ]
-    image_size = config["vision_config"].get("image_size", 0)  # SigLIP 2 has none
-    is_lotlip = config["model_type"].startswith("lotlip")
-    own_tags = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
+    data = ModelCardData(
+        license=license,
+        library_name="transformers",
+        language=language,
+        base_model=base_model,
+        pipeline_tag="zero-shot-image-classification",
+        tags=OTHER_TAGS,
+    )
+    if is_lotlip:
+        data.tags = LOTLIP_TAGS
+    eval_results = list_eval_results(results or {}, dataset, dataset_split)
+    if eval_results:
+        data.model_name = title
+        data.eval_results = eval_results
+    template = Path(__file__).parent / "templates" / "model_card.md"
     card = ModelCard.from_template(
-        ModelCardData(
-            license=license,
-            library_name="transformers",
-            language=language,
-            base_model=base_model,
-            pipeline_tag="zero-shot-image-classification",
-            tags=own_tags if is_lotlip else ["vision", "image-text-retrieval", "long-text"],
-            model_name=title if eval_results else None,
-            eval_results=eval_results or None,
-        ),
-        template_str=(Path(__file__).parent / "templates" / "model_card.md").read_text(encoding="utf-8"),
+        data,
+        template_str=template.read_text(encoding="utf-8"),
         title=title,
         repo_id=repo_id,
         provenance=provenance,
         license_note=license_note,
         is_lotlip=is_lotlip,
-        is_siglip=config["model_type"].startswith("siglip"),
+        is_siglip=model_type.startswith("siglip"),
         architecture=config["architectures"][0],
         num_corner_tokens=config["text_config"].get("num_corner_tokens"),
-        image_size=" x ".join(map(str, [image_size] * 2 if isinstance(image_size, int) else image_size)),
-        max_length=tokenizer_config.get("model_max_length"),
-        model_type=config["model_type"],
-        language=", ".join([language] if isinstance(language, str) else language or []),
+        image_size=describe_image_size(config["vision_config"]),
+        max_length=read_json(save_directory / TOKENIZER_CONFIG_FILE).get("model_max_length"),
+        model_type=model_type,
+        language=describe_languages(language),
         biases=biases,
         settings=settings,
         results=results,
@@ -159,13 +157,73 @@ def write_model_card(
     card.save(save_directory / "README.md")
 
 
+def read_json(file: Path) -> dict:
+    """Reads a file of JSON; one that is not there is empty."""
+    if not file.exists():
+        return {}
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def check_results(results: dict[str, float] | None, dataset: str | None) -> None:
+    """Raises a `ValueError` if a result is no number, or nothing says what the results were measured on."""
+    if results is None:
+        return
+    if dataset is None:
+        raise ValueError("`results` without `dataset`: name the data set that they were measured on.")
+    for name, value in results.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
+
+
+def list_eval_results(
+    results: dict[str, float],
+    dataset: str | None,
+    dataset_split: str,
+) -> list[EvalResult]:
+    """Lists metrics in the form of a model index, for the Hub; counts are left out."""
+    eval_results = []
+    for name, value in results.items():
+        if "num_" in name:
+            continue
+        task_type = "image-text-retrieval"
+        if name.startswith("zero_shot_"):
+            task_type = "zero-shot-image-classification"
+        eval_results.append(
+            EvalResult(
+                task_type=task_type,
+                dataset_type=dataset,
+                dataset_name=dataset,
+                dataset_split=dataset_split,
+                metric_type=name,
+                metric_value=value,
+            )
+        )
+    return eval_results
+
+
+def describe_image_size(vision_config: dict) -> str:
+    """Writes the size of the images of a configuration, such as `224 x 224`."""
+    image_size = vision_config.get("image_size", 0)  # SigLIP 2 has none
+    if isinstance(image_size, int):
+        image_size = [image_size, image_size]
+    return " x ".join(str(edge) for edge in image_size)
+
+
+def describe_languages(language: str | list[str] | None) -> str:
+    """Writes the languages of the captions in a row, or nothing."""
+    if language is None:
+        return ""
+    if isinstance(language, str):
+        return language
+    return ", ".join(language)
+
+
 def write_for_readers(folder: Path, repo_id: str) -> None:
     """
     Writes what sentence-transformers reads of a dual encoder with one embedding of a text, unless it is there; and a
     model card where there is none, or one of which nobody has filled in a field.
     """
-    config_file = folder / CONFIG_NAME
-    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.exists() else {}
+    config = read_json(folder / CONFIG_NAME)
     if "text_config" not in config:  # a tower, or a processor that is uploaded first
         return
     if config["model_type"] in ("lotlip", "lotlip_siglip"):
@@ -183,7 +241,7 @@ def write_for_readers(folder: Path, repo_id: str) -> None:
 
 def find_model_files(folder: str | Path) -> list[str]:
     """
-    The names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
+    Finds the names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
     checkpoints of a training, no logs and nothing in a subfolder.
 
     Args:
@@ -209,7 +267,8 @@ def find_model_files(folder: str | Path) -> list[str]:
     names = {*MODEL_FILES, SAFE_WEIGHTS_NAME}
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     if not (folder / SAFE_WEIGHTS_NAME).is_file() and index.is_file():
-        names |= {SAFE_WEIGHTS_INDEX_NAME, *json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        names.add(SAFE_WEIGHTS_INDEX_NAME)
+        names.update(read_json(index)["weight_map"].values())
     names |= {file.name for file in folder.glob("*_lotlip.py")}
     return sorted(name for name in names if (folder / name).is_file())
 
@@ -240,7 +299,8 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
 
     >>> push_folder("lotlip-tiny", "org/lotlip-tiny")  # doctest: +SKIP
     ```"""
-    allow_patterns = find_model_files(folder) if allow_patterns is None else allow_patterns
+    if allow_patterns is None:
+        allow_patterns = find_model_files(folder)
     api = HfApi()
     try:
         repo_url = api.create_repo(repo_id, exist_ok=True)
@@ -253,8 +313,8 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
             raise ValueError(
-                f"`{folder}` was not uploaded to `{repo_id}`: the Hub asks who you are. Log in with `hf auth login`, "
-                "then repeat the upload with `lotlip push`."
+                f"`{folder}` was not uploaded to `{repo_id}`: the Hub asks who you are. Log in "
+                "with `hf auth login`, then repeat the upload with `lotlip push`."
             ) from error
         raise
     return str(repo_url)

@@ -1,6 +1,11 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What the package promises beyond transformers: base classes of the generated files of the model."""
+"""
+What the package promises beyond transformers: base classes of the generated files of the model.
+
+This file goes to the Hub with those files, where the rest of the package is not. What needs the rest (checkpoints in
+the original's layout, model cards) is registered by the package's `__init__.py`, and is left out where nobody does.
+"""
 
 import json
 import math
@@ -8,9 +13,8 @@ import os
 import reprlib
 import struct
 import zlib
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -25,7 +29,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ImageInput, SizeDict, is_pil_image, is_valid_image
 from transformers.processing_utils import ProcessingKwargs
 from transformers.tokenization_utils_base import LARGE_INTEGER, BatchEncoding, TruncationStrategy
-from transformers.utils import is_torch_tensor, logging
+from transformers.utils import PaddingStrategy, is_torch_tensor, logging
 
 
 logger = logging.get_logger(__name__)
@@ -38,20 +42,49 @@ OF_ONE_CALL = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_o
 
 # Beyond this ratio of its sides an image is cut to its middle before it is resized: the center crop sees no more of it
 MAX_ASPECT_RATIO = 32
-DAMAGED_IMAGE_ERRORS = (EOFError, OSError, RuntimeError, SyntaxError, ValueError, TypeError, OverflowError)
-DAMAGED_IMAGE_ERRORS += (struct.error, zlib.error, PIL.Image.DecompressionBombError)
+DAMAGED_IMAGE_ERRORS = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+)
+
+
+@dataclass
+class PackageFunctions:
+    """Functions of the package that the code on the Hub comes without: `None` there."""
+
+    find_converted: Callable | None = None
+    write_for_readers: Callable | None = None
+
+
+package_functions = PackageFunctions()
+
+
+def register_package_functions(find_converted: Callable, write_for_readers: Callable) -> None:
+    """
+    Registers what the package does beyond the code on the Hub: finds the folder that a checkpoint in the original's
+    layout was converted to, and writes model cards.
+    """
+    package_functions.find_converted = find_converted
+    package_functions.write_for_readers = write_for_readers
 
 
 def find_pretrained(name_or_path: str | os.PathLike | None, **hub_options) -> str | os.PathLike | None:
     """
-    What the Auto classes load in place of a name: of a repository or a folder in the original's layout (`model.pt`,
-    with or without `open_clip_config.json`) the folder in the Hub's cache that it was converted to, once; any other
-    name is returned as it is. `hub_options` are those of `from_pretrained` (`HUB_OPTIONS`).
+    Finds what the Auto classes load in place of a name: of a repository or a folder in the original's layout
+    (`model.pt`, with or without `open_clip_config.json`) the folder in the Hub's cache that it was converted to, once;
+    any other name is returned as it is. `hub_options` are those of `from_pretrained` (`HUB_OPTIONS`).
     """
-    module = f"{__package__}.convert_lotlip_to_hf"  # by name: the files of a model on the Hub come without it
-    if name_or_path is None or find_spec(module) is None:
+    if name_or_path is None or package_functions.find_converted is None:
         return name_or_path
-    return import_module(module).find_converted(name_or_path, **hub_options)
+    return package_functions.find_converted(name_or_path, **hub_options)
 
 
 class LoadingMixin:
@@ -61,14 +94,18 @@ class LoadingMixin:
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As in transformers; the repository or folder may also be in the original's layout (`find_pretrained`)."""
         name = pretrained_model_name_or_path
-        path = find_pretrained(name, **{option: kwargs[option] for option in HUB_OPTIONS if option in kwargs})
+        hub_options = {option: kwargs[option] for option in HUB_OPTIONS if option in kwargs}
+        path = find_pretrained(name, **hub_options)
         loaded = super().from_pretrained(path, *args, **kwargs)
-        if path != name:
-            # what was asked for, not the place in the cache: adapters and the like are saved with it
-            part = loaded[0] if isinstance(loaded, tuple) else loaded
-            for named in (part, getattr(part, "config", None)):
-                if getattr(named, "name_or_path", None) == path:
-                    named.name_or_path = str(name)
+        if path == name:
+            return loaded
+        part = loaded
+        if isinstance(loaded, tuple):  # with information on how it was loaded
+            part = loaded[0]
+        # what was asked for, not the folder in the cache: adapters and the like are saved with it
+        for named in (part, getattr(part, "config", None)):
+            if getattr(named, "name_or_path", None) == path:
+                named.name_or_path = str(name)
         return loaded
 
 
@@ -87,33 +124,39 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs):
         """As in transformers; and the code for `trust_remote_code=True`, and a model card, unless there is one."""
-        is_dual_encoder = bool(self.config.sub_configs)
+        auto_classes = ["AutoModel"]
+        towers = []
+        if self.config.sub_configs:  # a dual encoder
+            auto_classes.append("AutoModelForZeroShotImageClassification")
+            towers = [self.text_model, self.vision_model]
+        # a class remembers one Auto class only, and a configuration the code that it was loaded with
         if type(self).__module__ != "__main__":
-            # a class remembers one Auto class only, and a configuration the code that it was loaded with
-            auto_classes = ("AutoModel", "AutoModelForZeroShotImageClassification")[: 1 + is_dual_encoder]
             self.config.auto_map = dict.fromkeys(auto_classes, name_code(self))
-        towers = (self.text_model, self.vision_model) if is_dual_encoder else ()
-        for tower in (tower for tower in towers if type(tower).__module__ != "__main__"):
-            tower.config.auto_map = {"AutoConfig": name_code(tower.config), "AutoModel": name_code(tower)}
+        for tower in towers:
+            if type(tower).__module__ != "__main__":
+                tower.config.auto_map = {
+                    "AutoConfig": name_code(tower.config),
+                    "AutoModel": name_code(tower),
+                }
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
-            write_for_readers(self, save_directory, Path(save_directory).resolve().name)
+            write_beside_model(save_directory, Path(save_directory).resolve().name)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):
         """Uploads a model card that says something instead of transformers' empty one."""
-        write_for_readers(self, working_dir, repo_id)
+        write_beside_model(working_dir, repo_id)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 def name_code(part: object) -> str:
-    """The name of a class in `auto_map`."""
+    """Makes the name of a class in `auto_map`."""
     return f"{type(part).__module__.split('.')[-1]}.{type(part).__name__}"
 
 
-def write_for_readers(model: PreTrainedModel, folder: str | os.PathLike, repo_id: str):
-    """What the package writes beside a model; the code on the Hub comes without it."""
-    if find_spec(f"{__package__}.hub") is not None:
-        import_module(f"{__package__}.hub").write_for_readers(Path(folder), repo_id)
+def write_beside_model(folder: str | os.PathLike, repo_id: str) -> None:
+    """Writes what the package puts beside a model; the code on the Hub writes nothing."""
+    if package_functions.write_for_readers is not None:
+        package_functions.write_for_readers(Path(folder), repo_id)
 
 
 def as_list(texts: object) -> object:
@@ -136,7 +179,9 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
         # a backend remembers the truncation and padding of the last call, which were not meant for later ones
         chosen = {name: kwargs[name] for name in OF_ONE_CALL if kwargs.get(name) is not None}
         super().__init__(*args, model_max_length=model_max_length, **kwargs)
-        self.init_kwargs = {name: x for name, x in self.init_kwargs.items() if name not in OF_ONE_CALL} | chosen
+        for name in OF_ONE_CALL:
+            self.init_kwargs.pop(name, None)
+        self.init_kwargs |= chosen
 
     def __call__(self, text=None, *args, **kwargs) -> BatchEncoding:
         """As in transformers; `text` may also be a column: of NumPy, pandas or `datasets`."""
@@ -148,14 +193,16 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
         file = kwargs.get("tokenizer_file")
         if all(kwargs.get(name) is None for name in ("vocab", "vocab_file", "tokenizer_file")):
             raise ValueError(
-                f"There is neither a `tokenizer.json` nor a `vocab.txt` in `{kwargs.get('name_or_path')}`: give the "
-                "folder or the Hub name of a LoTLIP or BERT tokenizer."
+                "There is neither a `tokenizer.json` nor a `vocab.txt` in "
+                f"`{kwargs.get('name_or_path')}`: give the folder or the Hub name of a LoTLIP or "
+                "BERT tokenizer."
             )
         if file is not None and os.path.isfile(file):
             content = json.loads(Path(file).read_text(encoding="utf-8"))
-            kind = content["model"].get("type", "WordPiece")  # files of old versions do not name the model
-            if kind != "WordPiece":
-                raise ValueError(f"`{file}` holds a {kind} tokenizer, but LoTLIP needs BERT's WordPiece.")
+            # files of old versions do not name the model
+            model_type = content["model"].get("type", "WordPiece")
+            if model_type != "WordPiece":
+                raise ValueError(f"`{file}` holds a {model_type} tokenizer, but LoTLIP needs BERT's WordPiece.")
             normalizer = content.get("normalizer") or {}
             for step in normalizer.get("normalizers", [normalizer]):
                 if step.get("type") == "BertNormalizer":
@@ -172,7 +219,9 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     def _from_pretrained(cls, resolved_vocab_files: dict[str, str], *args, **kwargs):
         """Takes a limit from a folder of a LoTLIP tokenizer only: a BERT's 512 says nothing of LoTLIP's context."""
         config_file = resolved_vocab_files.get("tokenizer_config_file")
-        config = Path(config_file).read_text(encoding="utf-8") if config_file is not None else ""
+        config = ""
+        if config_file is not None:
+            config = Path(config_file).read_text(encoding="utf-8")
         if f'"tokenizer_class": "{cls.__name__}"' not in config:
             kwargs.setdefault("model_max_length", DEFAULT_MODEL_MAX_LENGTH)
             kwargs.setdefault("max_length", None)
@@ -187,38 +236,53 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     def _get_padding_truncation_strategies(self, padding=False, truncation=None, max_length=None, **kwargs) -> tuple:
         """Hands a `truncation` that the caller did not choose on to `_encode_plus`, as the strategy `None`."""
         if max_length is None:
-            kwargs["pad_to_multiple_of"] = None  # only a limit of the caller's has to be a multiple: 126 is none of 8
+            # only a limit of the caller's has to be a multiple: 126 is none of 8
+            kwargs["pad_to_multiple_of"] = None
         padding_strategy, strategy, max_length, kwargs = super()._get_padding_truncation_strategies(
             padding=padding, truncation=truncation or False, max_length=max_length, **kwargs
         )
-        return padding_strategy, None if truncation is None else strategy, max_length, kwargs
+        if truncation is None:
+            strategy = None
+        return padding_strategy, strategy, max_length, kwargs
 
     def _encode_plus(self, text, text_pair=None, add_special_tokens=True, **kwargs) -> BatchEncoding:
         """Truncates by default; all methods that tokenize pass through here."""
-        for name, texts in (("text", text), ("text_pair", [] if text_pair is None else text_pair)):
-            self._check_texts(texts, name)
-        padding, side = kwargs.get("padding_strategy", "do_not_pad"), kwargs.get("padding_side") or self.padding_side
-        if side == "left" and padding != "do_not_pad":
-            logger.warning_once(
-                "Texts padded on the left have other embeddings: pad on the right (`padding_side='right'`)."
-            )
+        self._check_texts(text, "text")
+        if text_pair is not None:
+            self._check_texts(text_pair, "text_pair")
+        self._warn_of_padding_on_the_left(**kwargs)
+        # the strategy `None` is that of a caller who chose none; a caller may also leave it out
         by_default = kwargs.get("truncation_strategy") is None and "truncation_strategy" in kwargs
         if by_default:
             if kwargs.get("max_length") is None and add_special_tokens:
                 kwargs["max_length"] = self.model_max_length
-            has_limit = kwargs.get("max_length") is not None
-            kwargs["truncation_strategy"] = TruncationStrategy("longest_first" if has_limit else "do_not_truncate")
+            kwargs["truncation_strategy"] = TruncationStrategy.DO_NOT_TRUNCATE
+            if kwargs.get("max_length") is not None:
+                kwargs["truncation_strategy"] = TruncationStrategy.LONGEST_FIRST
         encoding = super()._encode_plus(text, text_pair=text_pair, add_special_tokens=add_special_tokens, **kwargs)
         if by_default and kwargs.get("verbose", True) and not kwargs.get("return_overflowing_tokens", False):
-            num_truncated = sum(bool(each.overflowing) for each in encoding.encodings)
-            if num_truncated and not self.deprecation_warnings.get("truncated-by-default", False):
-                self.deprecation_warnings["truncated-by-default"] = True
-                logger.warning(
-                    f"{num_truncated} of {len(encoding.encodings)} texts are longer than {kwargs.get('max_length')} "
-                    "tokens and were truncated: raise `max_length` (`--max_length` in commands), or pass "
-                    "`truncation=True` to truncate without this warning, which comes once."
-                )
+            self._warn_of_truncation(encoding, kwargs.get("max_length"))
         return encoding
+
+    def _warn_of_padding_on_the_left(self, padding_strategy=PaddingStrategy.DO_NOT_PAD, padding_side=None, **kwargs):
+        """Warns, once, where texts are padded on the left."""
+        side = padding_side or self.padding_side
+        if side == "left" and padding_strategy != PaddingStrategy.DO_NOT_PAD:
+            logger.warning_once(
+                "Texts padded on the left have other embeddings: pad on the right (`padding_side='right'`)."
+            )
+
+    def _warn_of_truncation(self, encoding: BatchEncoding, max_length: int | None):
+        """Warns, once for each tokenizer, of how many texts were truncated."""
+        num_truncated = sum(bool(part.overflowing) for part in encoding.encodings)
+        if num_truncated == 0 or self.deprecation_warnings.get("truncated-by-default", False):
+            return
+        self.deprecation_warnings["truncated-by-default"] = True
+        logger.warning(
+            f"{num_truncated} of {len(encoding.encodings)} texts are longer than {max_length} "
+            "tokens and were truncated: raise `max_length` (`--max_length` in commands), or pass "
+            "`truncation=True` to truncate without this warning, which comes once."
+        )
 
     def _check_texts(self, texts: object, name: str):
         if isinstance(texts, (list, tuple)):
@@ -235,7 +299,8 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
         image = PIL.ImageOps.exif_transpose(image)
     except DAMAGED_IMAGE_ERRORS as error:
         raise ValueError(f"The image `{image}` is damaged or cut off: {error}.") from error
-    if image.mode in ("La", "RGBa"):  # multiplied by their transparency, which only Pillow knows to undo
+    # multiplied by their transparency, which only Pillow knows to undo
+    if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if image.mode == "F":
         raise ValueError("An image of floating point pixels (mode `F`) has no known range. Scale it to 8 bits before.")
@@ -248,10 +313,11 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) -> "np.ndarray | torch.Tensor":
-    """Scales 1-bit and 16-bit arrays, rounds and clips floats unless they are not to be rescaled; to 8 bits."""
-    pixels = image.float() if is_torch_tensor(image) and image.is_floating_point() else image
-    pixels = np.asarray(pixels.cpu() if is_torch_tensor(pixels) else pixels)
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # torch knows no other
+    """
+    Converts an image, of shape `(height, width)` or `(channels, height, width)`, to 8 bits: 1-bit and 16-bit pixels
+    are scaled; floats are rounded and clipped, unless they are not to be rescaled.
+    """
+    pixels = as_numpy(image)
     if pixels.dtype == np.uint8:
         return image
     if pixels.dtype.kind == "b":
@@ -260,19 +326,35 @@ def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) 
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype.kind not in "iuf" or not np.isfinite(pixels).all():
         raise ValueError(f"An image of type `{image.dtype}` must hold finite real numbers.")
-    if pixels.dtype.kind != "f" and pixels.size and not 0 <= pixels.min() <= pixels.max() <= 255:
+    if pixels.dtype.kind == "f":
+        if not do_rescale:
+            return pixels.astype(np.float32)
+        return round_to_8_bit(pixels, image.dtype)
+    if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 255:
         raise ValueError(
-            f"An image of type `{image.dtype}` must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. "
-            "Give 16-bit pixels as `uint16`."
+            f"An image of type `{image.dtype}` must have values from 0 to 255, got {pixels.min()} "
+            f"to {pixels.max()}. Give 16-bit pixels as `uint16`."
         )
-    if pixels.dtype.kind != "f":
-        return pixels.astype(np.uint8)
-    if not do_rescale:
-        return pixels.astype(np.float32)
+    return pixels.astype(np.uint8)
+
+
+def as_numpy(image: "np.ndarray | torch.Tensor") -> np.ndarray:
+    """Converts an image of any shape, as an array or a tensor, to an array in the byte order of this machine."""
+    if is_torch_tensor(image):
+        if image.is_floating_point():
+            image = image.float()  # NumPy has no bfloat16
+        image = image.cpu()
+    pixels = np.asarray(image)
+    return pixels.astype(pixels.dtype.newbyteorder("="))  # torch knows no other
+
+
+def round_to_8_bit(pixels: np.ndarray, dtype: object) -> np.ndarray:
+    """Rounds pixels in 0..255, of any shape, to 8 bits; those that are in 0..1, to judge by them, are warned of."""
     if 0 < pixels.max(initial=0) <= 1:
         logger.warning_once(
-            f"An image of type `{image.dtype}` has values up to {pixels.max():.3g}: with `do_rescale=True` 255 is "
-            "white, so that it is nearly black. Pass `do_rescale=False` for images in 0..1."
+            f"An image of type `{dtype}` has values up to {pixels.max():.3g}: with "
+            "`do_rescale=True` 255 is white, so that it is nearly black. Pass `do_rescale=False` "
+            "for images in 0..1."
         )
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
@@ -288,7 +370,8 @@ class ImageMixin(LoadingMixin):
         if isinstance(image, (str, os.PathLike)):
             image = os.fspath(image)
             if image.startswith(("http://", "https://")):
-                image = BytesIO(httpx.get(image, follow_redirects=True, timeout=60).raise_for_status().content)
+                response = httpx.get(image, follow_redirects=True, timeout=60)
+                image = BytesIO(response.raise_for_status().content)
             elif not os.path.isfile(image):
                 return super().fetch_images(image)
             return PIL.Image.open(image)  # as it is: neither transparency nor depth is lost
@@ -298,8 +381,12 @@ class ImageMixin(LoadingMixin):
 
     def process_image(self, image: ImageInput, *args, do_rescale: bool | None = None, **kwargs):
         """Turns upright and scales to 8 bits, before anything is converted."""
-        do_rescale = self.do_rescale if do_rescale is None else do_rescale
-        image = to_upright_8_bit(image) if is_pil_image(image) else array_to_8_bit(image, do_rescale)
+        if do_rescale is None:
+            do_rescale = self.do_rescale
+        if is_pil_image(image):
+            image = to_upright_8_bit(image)
+        else:
+            image = array_to_8_bit(image, do_rescale)
         return super().process_image(image, *args, **kwargs)
 
     def resize(self, image, size: SizeDict, **kwargs):
@@ -307,8 +394,10 @@ class ImageMixin(LoadingMixin):
         height, width = image.shape[-2:]
         if self.do_center_crop and size.shortest_edge and not size.longest_edge:
             crop = max(value or 0 for value in dict(self.crop_size).values())
-            longest = min(height, width) * max(MAX_ASPECT_RATIO, 2 * math.ceil(crop / size.shortest_edge))
-            top, left = max(height - longest, 0) // 2, max(width - longest, 0) // 2
+            max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(crop / size.shortest_edge))
+            longest = min(height, width) * max_ratio
+            top = max(height - longest, 0) // 2
+            left = max(width - longest, 0) // 2
             image = image[..., top : height - top, left : width - left]
         resized = super().resize(image, size, **kwargs)
         if str(image.dtype).endswith("uint8"):
@@ -324,7 +413,9 @@ class ImageMixin(LoadingMixin):
 
         if type(self) in (LotlipImageProcessor, LotlipImageProcessorPil):
             backends = {"torchvision": LotlipImageProcessor, "pil": LotlipImageProcessorPil}
-            names = {name: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for name, cls in backends.items()}
+            names = {}
+            for name, backend in backends.items():
+                names[name] = f"{backend.__module__.split('.')[-1]}.{backend.__name__}"
             output["auto_map"] = {"AutoImageProcessor": names}  # a processor names itself
         return output
 

@@ -38,7 +38,15 @@ class LotlipImageProcessor(TorchvisionBackend):
     do_convert_rgb = True
 
     def center_crop(self, image: "torch.Tensor", size: SizeDict, **kwargs) -> "torch.Tensor":
-        """Crops images of shape `(..., height, width)` to their center, and pads those that are smaller."""
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`torch.Tensor` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
         rows, columns = get_crop_box(*image.shape[-2:], size)
         return super().center_crop(image[..., rows, columns], size, **kwargs)
 

@@ -39,7 +39,15 @@ class LotlipImageProcessorPil(PilBackend):
     do_convert_rgb = True
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
-        """Crops images of shape `(..., height, width)` to their center, and pads those that are smaller."""
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`np.ndarray` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
         rows, columns = get_crop_box(*image.shape[-2:], size)
         return super().center_crop(image[..., rows, columns], size, **kwargs)
 

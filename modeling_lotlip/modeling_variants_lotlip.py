@@ -78,13 +78,32 @@ class LotlipSigmoidModel(LotlipModel):
     def _init_weights(self, module):
         """Initialize the weights"""
         super()._init_weights(module)
-        if isinstance(module, LotlipSigmoidModel) and hasattr(module, "logit_bias"):  # not yet in the first pass
+        # not there yet in the first pass
+        if isinstance(module, LotlipSigmoidModel) and hasattr(module, "logit_bias"):
             init.constant_(module.logit_bias, self.config.logit_bias_init_value)
 
     @can_return_tuple
     def forward(
-        self, input_ids=None, pixel_values=None, attention_mask=None, return_loss=None, **kwargs
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        **kwargs,
     ) -> LotlipOutput:
+        """
+        Embeds texts and images and compares them: as [`LotlipModel.forward`], and adds the bias to the logits.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+                The texts, padded on the right.
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                The images, as the image processor makes them.
+            attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+                1 for tokens, 0 for padding.
+            return_loss (`bool`, *optional*):
+                Refused if it is true.
+        """
         _refuse_loss(return_loss, "sigmoid_loss")
         outputs = super().forward(input_ids, pixel_values, attention_mask, **kwargs)
         outputs.logits_per_text = outputs.logits_per_text + self.logit_bias.to(outputs.logits_per_text)
@@ -111,19 +130,29 @@ class LotlipTokenWiseConfig(LotlipConfig):
 
 def late_interaction(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """
-    Similarities (..., queries, keys), in float32, of queries (..., queries, length, dim) to keys (..., keys, length,
-    dim): the mean over a query's tokens of the dot product with the key's token that is most similar (Yao et al.,
-    2021, https://arxiv.org/abs/2111.07783, equations 4 and 5). A token of zeros is none.
+    Compares sequences of tokens: the mean over a query's tokens of the dot product with the key's token that is most
+    similar (Yao et al., 2021, https://arxiv.org/abs/2111.07783, equations 4 and 5). A token of zeros is padding.
+
+    Args:
+        queries (`torch.Tensor` of shape `(..., queries, query_length, dim)`):
+            Normalized embeddings of tokens.
+        keys (`torch.Tensor` of shape `(..., keys, key_length, dim)`):
+            Normalized embeddings of tokens.
+
+    Returns:
+        `torch.Tensor` of shape `(..., queries, keys)`: the similarities, in float32.
     """
-    of_queries, of_keys = ((tokens != 0).any(dim=-1) for tokens in (queries, keys))
+    is_query_token = (queries != 0).any(dim=-1)
+    is_key_token = (keys != 0).any(dim=-1)
     with maybe_autocast(queries.device.type, enabled=False):
         products = torch.matmul(queries.float().flatten(-3, -2), keys.float().flatten(-3, -2).mT)
     products = products.unflatten(-1, keys.shape[-3:-1])
-    if not of_keys.all():
-        products = products.masked_fill(~of_keys[..., None, :, :], torch.finfo(products.dtype).min)
-    of_tokens = products.amax(dim=-1).unflatten(-2, queries.shape[-3:-1])  # (..., queries, length, keys)
-    of_tokens = of_tokens.masked_fill(~of_queries[..., None], 0)
-    return of_tokens.sum(dim=-2) / of_queries.sum(dim=-1, keepdim=True).clamp(min=1)
+    if not is_key_token.all():
+        products = products.masked_fill(~is_key_token[..., None, :, :], torch.finfo(products.dtype).min)
+    # of each token of a query, for each key: shape (..., queries, query_length, keys)
+    similarities = products.amax(dim=-1).unflatten(-2, queries.shape[-3:-1])
+    similarities = similarities.masked_fill(~is_query_token[..., None], 0)
+    return similarities.sum(dim=-2) / is_query_token.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 class LotlipTokenWiseModel(LotlipModel):
@@ -162,19 +191,37 @@ class LotlipTokenWiseModel(LotlipModel):
         num_corner_tokens = config.text_config.num_corner_tokens
         if num_corner_tokens > 0:
             raise ValueError(
-                f"The model has {num_corner_tokens} corner tokens, but a model that compares all tokens of a text has "
-                "no use for them: make it without (`--num_corner_tokens 0`)."
+                f"The model has {num_corner_tokens} corner tokens, but a model that compares all "
+                "tokens of a text has no use for them: make it without (`--num_corner_tokens 0`)."
             )
 
     def get_text_features(self, *args, **kwargs):
         raise ValueError("A token-wise model has no single embedding: call `get_{text,image}_token_embeds`.")
 
     get_image_features = get_text_features
+    embed_images = get_text_features
+    embed_captions = get_text_features
 
     def get_text_token_embeds(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
-        present = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
+        """
+        Embeds each token of texts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(texts, length)`):
+                The texts, padded on the right.
+            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
+                1 for tokens, 0 for padding.
+
+        Returns:
+            `torch.Tensor` of shape `(texts, length, dim)`: normalized in float32, zero at padding.
+        """
+        # of the text tower, which is not called without a mask
+        self.text_model.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        present = attention_mask.bool()
         # an absent text is computed as if it were there: its result is finite, and dropped below
         attention_mask = present.long().masked_fill(~present.any(dim=1, keepdim=True), 1)
         hidden_states = self.text_model(input_ids, attention_mask, **kwargs).last_hidden_state
@@ -182,13 +229,41 @@ class LotlipTokenWiseModel(LotlipModel):
         return normalize(embeds.float(), dim=-1).masked_fill(~present[..., None], 0)
 
     def get_image_token_embeds(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """
+        Embeds `[CLS]` and each patch of images.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(images, num_channels, height, width)`):
+                The images, as the image processor makes them.
+
+        Returns:
+            `torch.Tensor` of shape `(images, image_length, dim)`: normalized in float32.
+        """
         last_hidden_state = self.vision_model(pixel_values, **kwargs).last_hidden_state
         return normalize(self.visual_projection(last_hidden_state).float(), dim=-1)
 
     @can_return_tuple
     def forward(
-        self, input_ids=None, pixel_values=None, attention_mask=None, return_loss=None, **kwargs
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        **kwargs,
     ) -> LotlipOutput:
+        """
+        Embeds the tokens of texts and images, and compares them.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(texts, length)`):
+                The texts, padded on the right.
+            pixel_values (`torch.Tensor` of shape `(images, num_channels, height, width)`):
+                The images, as the image processor makes them.
+            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
+                1 for tokens, 0 for padding.
+            return_loss (`bool`, *optional*):
+                Refused if it is true.
+        """
         _refuse_loss(return_loss, "contrastive_loss")
         image_embeds = self.get_image_token_embeds(pixel_values)
         text_embeds = self.get_text_token_embeds(input_ids, attention_mask, **kwargs).to(image_embeds.device)
@@ -204,8 +279,8 @@ class LotlipTokenWiseModel(LotlipModel):
 def _refuse_loss(return_loss: bool | None, name: str) -> None:
     if return_loss:
         raise ValueError(
-            f"`return_loss=True` is for `LotlipModel`: the loss of this model is `modeling_lotlip.losses.{name}`, "
-            "which `lotlip train` takes."
+            "`return_loss=True` is for `LotlipModel`: the loss of this model is "
+            f"`modeling_lotlip.losses.{name}`, which `lotlip train` takes."
         )
 
 

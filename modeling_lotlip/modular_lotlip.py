@@ -71,8 +71,9 @@ class LotlipTokenizer(TokenizersBackend):
 
         def char_to_token(self, *args, **kwargs):
             raise ValueError(
-                "Characters cannot be matched with tokens, because the tokenizer cleaned a text (ftfy, HTML "
-                "entities). Tokenize `tokenizer.clean_text(text)`, of which characters and tokens are known."
+                "Characters cannot be matched with tokens, because the tokenizer cleaned a text "
+                "(ftfy, HTML entities). Tokenize `tokenizer.clean_text(text)`, of which "
+                "characters and tokens are known."
             )
 
         token_to_chars = char_to_token
@@ -146,8 +147,9 @@ class LotlipTokenizer(TokenizersBackend):
 
         separated = text.replace(". ", self.sep_token)
         cleaned = html.unescape(html.unescape(ftfy.fix_text(separated)))
-        if cleaned == separated and "\f" not in text:  # BERT's normalizer drops a form feed: it separates words here
-            # the normalizer puts the separators in, and knows which characters of the text its tokens are
+        # the normalizer puts the separators in, and knows which characters of the text its tokens are; but it drops a
+        # form feed, which separates words here
+        if cleaned == separated and "\f" not in text:
             return text
         # joined by line breaks, so that a full stop that only now stands before whitespace makes no separator
         return "\n".join(cleaned.split())
@@ -165,8 +167,9 @@ class LotlipTokenizer(TokenizersBackend):
         is_as_given = cleaned_text == text and cleaned_pair == text_pair
         if return_offsets_mapping and not is_as_given:
             raise ValueError(
-                "`return_offsets_mapping=True` needs texts that the tokenizer need not clean (ftfy, HTML entities): "
-                "tokenize `tokenizer.clean_text(text)`, of which the offsets are known."
+                "`return_offsets_mapping=True` needs texts that the tokenizer need not clean "
+                "(ftfy, HTML entities): tokenize `tokenizer.clean_text(text)`, of which the "
+                "offsets are known."
             )
         encoding = super()._encode_plus(
             cleaned_text, text_pair=cleaned_pair, return_offsets_mapping=return_offsets_mapping, **kwargs
@@ -194,7 +197,15 @@ class LotlipImageProcessor(CLIPImageProcessor):
         raise AttributeError("The library's default is enough")
 
     def center_crop(self, image: "torch.Tensor", size: SizeDict, **kwargs) -> "torch.Tensor":
-        """Crops images of shape `(..., height, width)` to their center, and pads those that are smaller."""
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`torch.Tensor` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
         rows, columns = get_crop_box(*image.shape[-2:], size)
         return TorchvisionBackend.center_crop(self, image[..., rows, columns], size, **kwargs)
 
@@ -208,7 +219,15 @@ class LotlipImageProcessorPil(CLIPImageProcessorPil):
         raise AttributeError("The library's default is enough")
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
-        """Crops images of shape `(..., height, width)` to their center, and pads those that are smaller."""
+        """
+        Crops images to their center, and pads those that are smaller.
+
+        Args:
+            image (`np.ndarray` of shape `(..., height, width)`):
+                The images.
+            size (`SizeDict`):
+                The height and the width of the crop.
+        """
         rows, columns = get_crop_box(*image.shape[-2:], size)
         return PilBackend.center_crop(self, image[..., rows, columns], size, **kwargs)
 
@@ -250,8 +269,9 @@ class LotlipTextConfig(BertConfig):
         PreTrainedConfig.validate_architecture(self)
         if not 0 <= self.num_corner_tokens < self.max_position_embeddings:
             raise ValueError(
-                f"`num_corner_tokens` ({self.num_corner_tokens}) must be at least 0 and smaller than "
-                f"`max_position_embeddings` ({self.max_position_embeddings}): every corner token takes a position."
+                f"`num_corner_tokens` ({self.num_corner_tokens}) must be at least 0 and smaller "
+                f"than `max_position_embeddings` ({self.max_position_embeddings}): every corner "
+                "token takes a position."
             )
 
 
@@ -303,8 +323,9 @@ class LotlipConfig(PreTrainedConfig):
         if not self.text_config.projection_dim == self.projection_dim == vision_dim:
             raise ValueError(
                 "Texts and images are compared in one space, but `text_config.projection_dim` is "
-                f"{self.text_config.projection_dim}, `projection_dim` is {self.projection_dim}, and the width of the "
-                f"image embeddings {vision_dim} (`vision_config.projection_dim`, or without it the `hidden_size`)."
+                f"{self.text_config.projection_dim}, `projection_dim` is {self.projection_dim}, "
+                f"and the width of the image embeddings {vision_dim} "
+                "(`vision_config.projection_dim`, or without it the `hidden_size`)."
             )
 
 
@@ -433,8 +454,8 @@ def name_caption_inputs(text_inputs: dict[str, torch.Tensor | None], is_long: bo
             continue
         if tensor.shape != input_ids.shape or tensor.shape[1] == 0:
             raise ValueError(
-                f"`{name}` must be of shape (batch_size, captions, length), with a caption at least and equal for "
-                f"all inputs of texts, got {tuple(tensor.shape)}."
+                f"`{name}` must be of shape (batch_size, captions, length), with a caption at "
+                f"least and equal for all inputs of texts, got {tuple(tensor.shape)}."
             )
         captions[f"short_{name}"] = tensor[:, 0]
         if tensor.shape[1] > 1:
@@ -541,7 +562,24 @@ class LotlipTextEmbeddings(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
         with_corner_tokens: bool = False,
     ) -> torch.Tensor:
-        """Embeds tokens of shape `(batch, length)`: `(batch, length + corners, hidden_size)` with corner tokens."""
+        """
+        Embeds the tokens of texts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                The words; or `inputs_embeds`.
+            token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Their types, 0 by default.
+            position_ids (`torch.LongTensor` of shape `(batch, length)` or `(1, length)`, *optional*):
+                Their positions. By default those of the text begin after those of the corner tokens.
+            inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
+                Embeddings of the words.
+            with_corner_tokens (`bool`, *optional*, defaults to `False`):
+                Whether to insert the corner tokens after `[CLS]`.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, length, hidden_size)`, or `(batch, length + corners, hidden_size)`.
+        """
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
         batch_size, seq_length, _ = inputs_embeds.shape
@@ -550,8 +588,9 @@ class LotlipTextEmbeddings(nn.Module):
         if position_ids is None:
             if seq_length > max_seq_length:
                 raise ValueError(
-                    f"The texts have {seq_length} tokens, but the position table ends at {max_seq_length}: "
-                    f"`max_position_embeddings` less `num_corner_tokens` ({num_corner_tokens}). Truncate them."
+                    f"The texts have {seq_length} tokens, but the position table ends at "
+                    f"{max_seq_length}: `max_position_embeddings` less `num_corner_tokens` "
+                    f"({num_corner_tokens}). Truncate them."
                 )
             position_ids = self.position_ids[:, :seq_length]
             # the positions between [CLS] and the text belong to the corner tokens, computed or not
@@ -560,7 +599,8 @@ class LotlipTextEmbeddings(nn.Module):
             token_type_ids = torch.zeros_like(position_ids)
         if with_corner_tokens:
             corner_tokens = self.corner_tokens.to(inputs_embeds.dtype).expand(batch_size, -1, -1)
-            corner_position_ids = self.position_ids[:, 1 : num_corner_tokens + 1].expand(position_ids.shape[0], -1)
+            corner_position_ids = self.position_ids[:, 1 : num_corner_tokens + 1]
+            corner_position_ids = corner_position_ids.expand(position_ids.shape[0], -1)
             corner_type_ids = token_type_ids.new_zeros(token_type_ids.shape[0], num_corner_tokens)
             inputs_embeds = insert_corners(inputs_embeds, corner_tokens)
             position_ids = insert_corners(position_ids, corner_position_ids)
@@ -711,8 +751,8 @@ class LotlipTextModel(LotlipPreTrainedModel):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         if attention_mask is not None and attention_mask.dim() != 2:
             raise ValueError(
-                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for padding, got "
-                f"{tuple(attention_mask.shape)}."
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
+                f"padding, got {tuple(attention_mask.shape)}."
             )
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
@@ -726,10 +766,15 @@ class LotlipTextModel(LotlipPreTrainedModel):
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
         pooler_output = self.pooler(hidden_states[:, 0])
         if not with_corner_tokens:
-            return LotlipBaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooler_output)
+            return LotlipBaseModelOutputWithPooling(
+                last_hidden_state=hidden_states,
+                pooler_output=pooler_output,
+            )
+        cls_hidden_state = hidden_states[:, :1]
         corner_hidden_states = hidden_states[:, 1 : num_corner_tokens + 1]
+        text_hidden_states = hidden_states[:, num_corner_tokens + 1 :]
         return LotlipBaseModelOutputWithPooling(
-            last_hidden_state=torch.cat([hidden_states[:, :1], hidden_states[:, num_corner_tokens + 1 :]], dim=1),
+            last_hidden_state=torch.cat([cls_hidden_state, text_hidden_states], dim=1),
             pooler_output=pooler_output,
             corner_hidden_states=corner_hidden_states,
             corner_pooler_output=self.pooler(corner_hidden_states),
@@ -756,8 +801,9 @@ class LotlipTextModel(LotlipPreTrainedModel):
         # flash attention and unknown backends take a padding mask at most: the corner mask would be dropped in silence
         if hides_corners and (attention_mask is None or len(attention_mask.shape) == 2):
             raise ValueError(
-                f"`attn_implementation={self.config._attn_implementation!r}` cannot hide the corner tokens from the "
-                "text. Call `model.set_attn_implementation('sdpa')` (or 'eager', 'flex_attention') to compute them."
+                f"`attn_implementation={self.config._attn_implementation!r}` cannot hide the "
+                "corner tokens from the text. Call `model.set_attn_implementation('sdpa')` (or "
+                "'eager', 'flex_attention') to compute them."
             )
         return attention_mask
 
@@ -957,7 +1003,8 @@ class LotlipModel(LotlipPreTrainedModel):
             if text_outputs.corner_pooler_output is not None:
                 embeddings["corners"] = normalize_present(text_outputs.corner_pooler_output, mask)
             batch_and_captions = long_input_ids.shape[:2]
-            embeddings = {name: value.unflatten(0, batch_and_captions) for name, value in embeddings.items()}
+            for name, value in embeddings.items():
+                embeddings[name] = value.unflatten(0, batch_and_captions)
         if short_input_ids is not None:
             if short_input_ids.dim() != 2:
                 raise ValueError(
@@ -980,8 +1027,9 @@ class LotlipModel(LotlipPreTrainedModel):
             mask = torch.ones(input_ids.shape[:1], dtype=torch.bool, device=input_ids.device)
         elif attention_mask.shape != input_ids.shape:
             raise ValueError(
-                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for padding: of texts of "
-                f"shape {tuple(input_ids.shape)}, got {tuple(attention_mask.shape)}."
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
+                f"padding: of texts of shape {tuple(input_ids.shape)}, got "
+                f"{tuple(attention_mask.shape)}."
             )
         else:
             mask = attention_mask.bool().any(dim=-1)

@@ -39,8 +39,9 @@ class LotlipTokenizer(TokenizersBackend):
 
         def char_to_token(self, *args, **kwargs):
             raise ValueError(
-                "Characters cannot be matched with tokens, because the tokenizer cleaned a text (ftfy, HTML "
-                "entities). Tokenize `tokenizer.clean_text(text)`, of which characters and tokens are known."
+                "Characters cannot be matched with tokens, because the tokenizer cleaned a text "
+                "(ftfy, HTML entities). Tokenize `tokenizer.clean_text(text)`, of which "
+                "characters and tokens are known."
             )
 
         token_to_chars = char_to_token
@@ -114,8 +115,9 @@ class LotlipTokenizer(TokenizersBackend):
 
         separated = text.replace(". ", self.sep_token)
         cleaned = html.unescape(html.unescape(ftfy.fix_text(separated)))
-        if cleaned == separated and "\f" not in text:  # BERT's normalizer drops a form feed: it separates words here
-            # the normalizer puts the separators in, and knows which characters of the text its tokens are
+        # the normalizer puts the separators in, and knows which characters of the text its tokens are; but it drops a
+        # form feed, which separates words here
+        if cleaned == separated and "\f" not in text:
             return text
         # joined by line breaks, so that a full stop that only now stands before whitespace makes no separator
         return "\n".join(cleaned.split())
@@ -133,8 +135,9 @@ class LotlipTokenizer(TokenizersBackend):
         is_as_given = cleaned_text == text and cleaned_pair == text_pair
         if return_offsets_mapping and not is_as_given:
             raise ValueError(
-                "`return_offsets_mapping=True` needs texts that the tokenizer need not clean (ftfy, HTML entities): "
-                "tokenize `tokenizer.clean_text(text)`, of which the offsets are known."
+                "`return_offsets_mapping=True` needs texts that the tokenizer need not clean "
+                "(ftfy, HTML entities): tokenize `tokenizer.clean_text(text)`, of which the "
+                "offsets are known."
             )
         encoding = super()._encode_plus(
             cleaned_text, text_pair=cleaned_pair, return_offsets_mapping=return_offsets_mapping, **kwargs

@@ -37,6 +37,13 @@ from modeling_lotlip.utils.arguments import parse
 
 
 WORDS = "a photo of red green blue yellow boat car house tree the ground is sand sea".split()
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TINY_TOWER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -60,7 +67,8 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_finish():
-    gc.freeze()  # each training collects garbage, which need not be looked for among all that was imported
+    # each training collects garbage, which need not be looked for among all that was imported
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +77,8 @@ def logging_stays_as_it_is():
 
     def describe():
         root = logging.getLogger()
-        silent = [name for name, logger in root.manager.loggerDict.items() if getattr(logger, "disabled", False)]
+        loggers = root.manager.loggerDict
+        silent = [name for name, logger in loggers.items() if getattr(logger, "disabled", False)]
         levels = [root.manager.disable, root.level, *(handler.level for handler in root.handlers)]
         return {"levels": levels, "filters": root.filters[:], "silent": silent}
 
@@ -86,15 +95,14 @@ def no_workers_unless_asked_for(monkeypatch):
 
 def build_lotlip(**text_fields: int) -> tuple[LotlipModel, LotlipProcessor]:
     """A small random model, and the processor that knows its words."""
-    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    tower["initializer_range"] = 0.2
-    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    tower = {**TINY_TOWER, "initializer_range": 0.2}
+    vocab = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *WORDS])}
     config = LotlipConfig(
         text_config={**tower, "vocab_size": len(vocab), "projection_dim": 32, **text_fields},
         vision_config={**tower, "image_size": 32, "patch_size": 8},
         projection_dim=32,
     )
-    image_processor = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    image_processor = LotlipImageProcessor(size=32, crop_size=32)
     return LotlipModel(config), LotlipProcessor(image_processor, LotlipTokenizer(vocab=vocab))
 
 
@@ -135,8 +143,7 @@ def loaded(model_dir):
 
 
 def tiny_config(config_class: type[LotlipConfig] = LotlipConfig, dropout: float = 0.1, **text_fields) -> LotlipConfig:
-    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    tower["hidden_dropout_prob"] = dropout
+    tower = {**TINY_TOWER, "hidden_dropout_prob": dropout}
     text = {"vocab_size": 64, "projection_dim": 32, "attention_probs_dropout_prob": dropout}
     return config_class(
         text_config={**tower, **text, **text_fields},
@@ -148,9 +155,10 @@ def tiny_config(config_class: type[LotlipConfig] = LotlipConfig, dropout: float 
 def as_token_wise(config: LotlipConfig) -> LotlipTokenWiseConfig:
     """The configuration of a model with late interaction, and so without corner tokens, otherwise as the given one."""
     fields = config.to_dict()
-    text_config = fields["text_config"] | {"num_corner_tokens": 0}
     return LotlipTokenWiseConfig(
-        text_config=text_config, vision_config=fields["vision_config"], projection_dim=config.projection_dim
+        text_config=fields["text_config"] | {"num_corner_tokens": 0},
+        vision_config=fields["vision_config"],
+        projection_dim=config.projection_dim,
     )
 
 
@@ -171,8 +179,11 @@ def training_argv(folder: Path, name: str, **options) -> list[str]:
     options = {option: value for option, value in (defaults | options).items() if value is not None}
     argv = ["-m", "lotlip", "train", "--output_dir", str(folder / name)]
     for option, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        argv += [f"--{option}"] if value is True else [f"--{option}", *map(str, values)]
+        argv.append(f"--{option}")
+        if isinstance(value, list):
+            argv += map(str, value)
+        elif value is not True:
+            argv.append(str(value))
     return argv
 
 
@@ -181,7 +192,8 @@ def python_environment(**variables: object) -> dict[str, str]:
     of_the_hub = ("HF_HUB_", "HF_TOKEN", "HF_ENDPOINT", "TRANSFORMERS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(of_the_hub)}
     variables = {"OMP_NUM_THREADS": 1, "PYTHONPATH": ROOT, "HF_HUB_OFFLINE": 1} | variables
-    variables |= {"HF_HUB_DISABLE_XET": 1, "HF_HUB_DISABLE_TELEMETRY": 1}  # the server of the tests speaks git-lfs
+    variables["HF_HUB_DISABLE_TELEMETRY"] = 1
+    variables["HF_HUB_DISABLE_XET"] = 1  # the server of the tests speaks git-lfs
     return kept | {name: str(value) for name, value in variables.items()}
 
 
@@ -212,17 +224,19 @@ def train(monkeypatch, tmp_path):
     torch.set_num_threads(1)
 
 
-def assert_same_weights(folder: Path, expected: Path, atol: float = 0) -> None:
+def assert_same_weights(folder: Path, expected_folder: Path, atol: float = 0) -> None:
     """Whether the models in two folders are the same, without a tolerance bit by bit."""
-    weights, expected = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
+    weights = load_file(folder / "model.safetensors")
+    expected = load_file(expected_folder / "model.safetensors")
     assert weights.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=atol)
 
 
 def torchrun(num_processes: int, *command: str, **extra: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command]
-    return subprocess.run(command, env=training_environment() | extra, capture_output=True, text=True, timeout=300)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
+    environment = training_environment() | extra
+    return subprocess.run([*launcher, *command], env=environment, capture_output=True, text=True, timeout=300)
 
 
 def run_together(log: Path, num_processes: int, argv: list[str], program: Callable = lotlip.main, **variables) -> str:
@@ -232,10 +246,12 @@ def run_together(log: Path, num_processes: int, argv: list[str], program: Callab
     with listen("127.0.0.1", 0) as free:
         variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     variables |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
-    ranks = [variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
-    processes = [SERVER.Process(target=run_quietly, args=(log, argv, True, program), kwargs=rank) for rank in ranks]
-    for process in processes:
+    processes = []
+    for rank in range(num_processes):
+        own = variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        process = SERVER.Process(target=run_quietly, args=(log, argv, True, program), kwargs=own)
         process.start()
+        processes.append(process)
     for process in processes:
         process.join(300)
         process.kill()
@@ -271,6 +287,6 @@ def noise_dir(tmp_path_factory):
 def vocab_dir(tmp_path) -> Path:
     folder = tmp_path / "bert"
     folder.mkdir()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", '"', "'", "##s", *WORDS]
+    words = [*SPECIAL_TOKENS, ".", '"', "'", "##s", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     return folder

@@ -20,9 +20,11 @@ def test_defaults_are_those_of_bert_and_vit():
         assert names - equal == changed
         assert {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"} <= names
     config = LotlipConfig()
-    assert config.text_config.num_corner_tokens == 2 and config.text_config.corner_attention_mask is True
+    assert config.text_config.num_corner_tokens == 2
+    assert config.text_config.corner_attention_mask is True
     assert config.text_config.vocab_size == 30522
-    assert config.vision_config.layer_norm_eps == 1e-6 and config.vision_config.projection_dim is None
+    assert config.vision_config.layer_norm_eps == 1e-6
+    assert config.vision_config.projection_dim is None
     assert (config.projection_dim, config.logit_scale_init_value) == (768, 2.6592)
 
 

@@ -24,20 +24,25 @@ from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
     convert_checkpoint,
     from_theirs,
-    load_checkpoint,
+    load_original_checkpoint,
     main,
     to_theirs,
     write_original,
 )
-from tests.conftest import SHARED, tiny_config
+from tests.conftest import SHARED, SPECIAL_TOKENS, tiny_config
+from tests.helpers.commands import to_argv
 
 
 REFERENCE = SHARED / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference data")
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.", *(f"##{c}" for c in "abcdefgh")]
+WORDS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz."]
+WORDS += [f"##{letter}" for letter in "abcdefgh"]
 # what open_clip writes of any model, and the original ignores for timm towers
-CLIP_STATISTICS = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+CLIP_STATISTICS = {
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+}
 WORD_TABLE = "text.transformer.embeddings.word_embeddings.weight"
 
 
@@ -100,12 +105,14 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
         expected[name] = tensor.to(draw.choice(dtypes))
     expected["text.proj.weight"][0, 1] = -0.0
     if num_corner_tokens == 4:  # with a projection of images
-        expected |= {"visual.head.proj.weight": torch.randn(48, 64), "text.proj.weight": torch.randn(48, 128)}
+        expected["visual.head.proj.weight"] = torch.randn(48, 64)
+        expected["text.proj.weight"] = torch.randn(48, 128)
 
     saved = expected
     if num_corner_tokens > 0:
-        position_ids = {"text.transformer.embeddings.position_ids": torch.arange(150)[None]}
-        saved = {"epoch": 3, "state_dict": {f"module.{name}": t for name, t in (expected | position_ids).items()}}
+        weights = {f"module.{name}": tensor for name, tensor in expected.items()}
+        weights["module.text.transformer.embeddings.position_ids"] = torch.arange(150)[None]
+        saved = {"epoch": 3, "state_dict": weights}
     torch.save(saved, tmp_path / "model.pt")
     convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
     write_original(tmp_path / "folder", tmp_path / "back.pt")
@@ -113,9 +120,11 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert back[name].dtype == tensor.dtype and back[name].shape == tensor.shape
+        assert back[name].dtype == tensor.dtype
+        assert back[name].shape == tensor.shape
         assert bits(back[name]) == bits(tensor), name
-    assert LotlipModel.from_pretrained(tmp_path / "folder").config.text_config.num_corner_tokens == num_corner_tokens
+    config = LotlipModel.from_pretrained(tmp_path / "folder").config
+    assert config.text_config.num_corner_tokens == num_corner_tokens
 
 
 @needs_reference
@@ -125,7 +134,8 @@ def test_released_architectures(patch_size, with_config):
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     settings = {}
     if with_config:
-        vision_cfg = {"timm_model_name": f"vit_base_patch{patch_size}_224.augreg_in21k", "timm_proj": "none"}
+        trunk = f"vit_base_patch{patch_size}_224.augreg_in21k"
+        vision_cfg = {"timm_model_name": trunk, "timm_proj": "none"}
         text_cfg = {"context_length": 128, "hf_model_name": "bert-base-uncased", "num_corner_token": 2}
         settings = {"embed_dim": 768, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
     config = config_from_checkpoint(checkpoint, settings, vocab_size=30522)
@@ -227,7 +237,8 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint
     torch.save(checkpoint | {"logit_scale": RunsCode(marker)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="was refused"):
         convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
-    assert not marker.exists() and not (tmp_path / "folder").exists()
+    assert not marker.exists()
+    assert not (tmp_path / "folder").exists()
 
     torch.load(tmp_path / "model.pt", weights_only=False)
     assert marker.exists(), "the file is harmless, and the test shows nothing"
@@ -238,33 +249,46 @@ def test_what_is_damaged_or_wrong_is_refused(tmp_path, checkpoint):
     torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "changed.pt")
     content = bytearray((tmp_path / "changed.pt").read_bytes())
     content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1
-    for name, part in (("changed", content), ("empty", b""), ("begun", content[:10]), ("half", content[:2000])):
+    files = {"changed": content, "empty": b"", "begun": content[:10], "half": content[:2000]}
+    for name, part in files.items():
         (tmp_path / f"{name}.pt").write_bytes(part)
     checkpoint["text.proj.weight"][3, 5] = float("nan")
-    contents = {"nan": checkpoint, "none": {"epoch": 1}, "list": {"state_dict": [1]}, "tensor": torch.ones(())}
-    for each, content in contents.items():
-        torch.save(content, tmp_path / f"{each}.pt")
-    for file, message in (
-        *((f"{each}.pt", "was refused") for each in ("changed", "empty", "begun", "half")),
-        ("nan.pt", "`text.proj.weight` in .* NaN"),
-        *((f"{each}.pt", "or no state dict") for each in ("none", "list", "tensor")),
-    ):
-        with pytest.raises(ValueError, match=message):
-            load_checkpoint(tmp_path / file)
+    others = {"none": {"epoch": 1}, "list": {"state_dict": [1]}, "tensor": torch.ones(())}
+    for name, content in {"nan": checkpoint, **others}.items():
+        torch.save(content, tmp_path / f"{name}.pt")
+    for name in files:
+        with pytest.raises(ValueError, match="was refused"):
+            load_original_checkpoint(tmp_path / f"{name}.pt")
+    with pytest.raises(ValueError, match="`text.proj.weight` in .* NaN"):
+        load_original_checkpoint(tmp_path / "nan.pt")
+    for name in others:
+        with pytest.raises(ValueError, match="or no state dict"):
+            load_original_checkpoint(tmp_path / f"{name}.pt")
 
 
 def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path):
-    vision_cfg = {"heads": 4, "width": 64, "layers": 2, "mlp_ratio": 4, "layer_norm_eps": 1e-5, "patch_dropout": 0.25}
-    text_cfg = {"context_length": 77, "num_corner_token": 2, "num_attention_heads": 8, "layer_norm_eps": 1e-7}
+    vision_cfg = {
+        "heads": 4,
+        "width": 64,
+        "layers": 2,
+        "mlp_ratio": 4,
+        "layer_norm_eps": 1e-5,
+        "patch_dropout": 0.25,
+    }
+    text_cfg = {
+        "context_length": 77,
+        "num_corner_token": 2,
+        "num_attention_heads": 8,
+        "layer_norm_eps": 1e-7,
+    }
     settings = {
         "model_cfg": {"embed_dim": 64, "vision_cfg": vision_cfg, "text_cfg": text_cfg},
         "preprocess_cfg": {**CLIP_STATISTICS, "interpolation": "bicubic"},
     }
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    config_file = tmp_path / "settings.json"
+    config_file.write_text(json.dumps(settings))
     torch.save(checkpoint, tmp_path / "model.pt")
-    convert_checkpoint(
-        tmp_path / "model.pt", tmp_path / "folder", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
-    )
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", config_file, tokenizer_path)
 
     config = LotlipModel.from_pretrained(tmp_path / "folder").config
     assert (config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps) == (4, 1e-5)
@@ -273,7 +297,8 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
     assert processor.tokenizer.model_max_length == 77 - 2
     white = processor(images=Image.new("RGB", (90, 60), "white"), return_tensors="pt")["pixel_values"]
     assert white.shape == (1, 3, 32, 32)
-    assert (white - 1).abs().max() < 1e-6, "the original feeds white as 1 to a timm tower, whatever the file says"
+    # the original feeds white as 1 to a timm tower, whatever the file says
+    assert (white - 1).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -292,21 +317,19 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
     ],
 )
 def test_unsupported_settings_are_refused(tmp_path, checkpoint, tokenizer_path, part, name, value):
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({part: {name: value}}))
+    config_file = tmp_path / "open_clip_config.json"
+    config_file.write_text(json.dumps({part: {name: value}}))
     torch.save(checkpoint, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=name):
-        convert_checkpoint(
-            tmp_path / "model.pt", tmp_path / "out", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
-        )
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "out", config_file, tokenizer_path)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_tokenizer_brings_its_words_only(tmp_path, checkpoint):
     folder = make_tokenizer_folder(tmp_path / "bert")
     # what tokenizers of sentence embeddings come with
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "max_length": 9, "stride": 0})
-    )
+    fields = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "max_length": 9, "stride": 0}
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
     torch.save(checkpoint, tmp_path / "model.pt")
     convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
     processor = AutoProcessor.from_pretrained(tmp_path / "folder")
@@ -319,7 +342,8 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
     (other / "vocab.txt").write_text("\n".join([*WORDS, *(f"x{i}" for i in range(9))]))
     empty = tmp_path / "empty"
     empty.mkdir()
-    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "neither a `tokenizer.json` nor a `vocab.txt`")):
+    refusals = {other: f"{len(WORDS) + 2} rows", empty: "neither a `tokenizer.json` nor a `vocab.txt`"}
+    for folder, words in refusals.items():
         with pytest.raises(ValueError, match=words) as error:
             convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
         assert "--tokenizer_path" in str(error.value)
@@ -337,22 +361,25 @@ def test_a_failed_or_slower_conversion_leaves_nothing(tmp_path, checkpoint, toke
         output_dir.mkdir()
         (output_dir / "config.json").write_text("of the faster one")
 
-    for write_card, message in ((disk_full, "No space left"), (another_is_faster, "not an empty folder")):
+    for write_card, message, expected in (
+        (disk_full, "No space left", []),
+        (another_is_faster, "not an empty folder", ["folder", "config.json"]),
+    ):
         monkeypatch.setattr(convert, "write_model_card", write_card)
         with pytest.raises(OSError, match=message):
             convert_checkpoint(tmp_path / "model.pt", output_dir, tokenizer_path=tokenizer_path)
         left = [path.name for path in (tmp_path / "out").rglob("*")]
-        assert left == ([] if write_card is disk_full else ["folder", "config.json"])
+        assert left == expected
     assert (output_dir / "config.json").read_text() == "of the faster one"
 
 
 def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
     def run(**options) -> None:
-        arguments = [str(each) for name, value in options.items() for each in (f"--{name}", value)]
-        monkeypatch.setattr("sys.argv", ["convert", *arguments])
+        monkeypatch.setattr("sys.argv", to_argv("convert", **options))
         main()
 
-    model, folder = tmp_path / "model.pt", tmp_path / "folder"
+    model = tmp_path / "model.pt"
+    folder = tmp_path / "folder"
     torch.save(checkpoint, model)
     folder.mkdir()
     options = {"checkpoint_path": model, "tokenizer_path": tokenizer_path}
@@ -360,11 +387,14 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
     run(checkpoint_path=folder, to_original=tmp_path / "2.pt")
     for number in (1, 2):
         back = torch.load(tmp_path / f"{number}.pt")
-        assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
+        assert back.keys() == checkpoint.keys()
+        assert all(torch.equal(back[name], checkpoint[name]) for name in back)
 
     card = ModelCard.load(folder / "README.md")
-    assert card.data.license == "cc-by-4.0" and 'from_pretrained("folder"' in card.text
-    assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]
+    assert card.data.license == "cc-by-4.0"
+    assert 'from_pretrained("folder"' in card.text
+    assert str(tmp_path) not in card.text
+    assert "{" not in card.text.split("## Citation")[0]
 
     LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)).save_pretrained(tmp_path / "biased")
     before = {file: file.read_bytes() for file in folder.iterdir()}
@@ -385,20 +415,27 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
     """What no tensor tells, such as heads, epsilons and dropout, is in the configuration beside the file."""
     torch.manual_seed(0)
     config = tiny_config(num_attention_heads=4, layer_norm_eps=1e-5)
-    config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps = 8, 1e-3
+    config.vision_config.num_attention_heads = 8
+    config.vision_config.layer_norm_eps = 1e-3
     tokenizer = LotlipTokenizer.from_pretrained(tokenizer_path, model_max_length=62)
     config.text_config.vocab_size = len(tokenizer)
     model = LotlipModel(config)
     model.save_pretrained(tmp_path / "saved")
-    LotlipProcessor(LotlipImageProcessor(size=32, crop_size=32), tokenizer).save_pretrained(tmp_path / "saved")
-    write_original(tmp_path / "saved", tmp_path / "original" / "model.pt")
-    convert_checkpoint(tmp_path / "original" / "model.pt", tmp_path / "back", tokenizer_path=tokenizer_path)
+    image_processor = LotlipImageProcessor(size=32, crop_size=32)
+    LotlipProcessor(image_processor, tokenizer).save_pretrained(tmp_path / "saved")
+    original = tmp_path / "original" / "model.pt"
+    write_original(tmp_path / "saved", original)
+    convert_checkpoint(original, tmp_path / "back", tokenizer_path=tokenizer_path)
 
     back = LotlipModel.from_pretrained(tmp_path / "back")
     for name in ("text_config", "vision_config"):
-        fields = [getattr(each.config, name).to_dict() for each in (model, back)]
-        assert all(fields[0][key] == fields[1][key] for key in fields[0] if key not in ("auto_map", "dtype"))
-    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in back.state_dict().items())
+        expected = getattr(model.config, name).to_dict()
+        found = getattr(back.config, name).to_dict()
+        for key in expected.keys() - {"auto_map", "dtype"}:
+            assert found[key] == expected[key], (name, key)
+    weights = model.state_dict()
+    for name, tensor in back.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
     assert LotlipProcessor.from_pretrained(tmp_path / "back").tokenizer.model_max_length == 62
 
 
@@ -413,19 +450,27 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
     ],
 )
 def test_what_the_original_cannot_express_is_refused(tmp_path, part, field, value, complaint):
-    config, images = tiny_config(), LotlipImageProcessor(size=32, crop_size=32)
-    setattr(images if part == "processor" else getattr(config, part), field, value)
+    config = tiny_config()
+    image_processor = LotlipImageProcessor(size=32, crop_size=32)
+    parts = {
+        "text_config": config.text_config,
+        "vision_config": config.vision_config,
+        "processor": image_processor,
+    }
+    setattr(parts[part], field, value)
     LotlipModel(config).save_pretrained(tmp_path / "saved")
-    LotlipProcessor(images, LotlipTokenizer()).save_pretrained(tmp_path / "saved")
+    LotlipProcessor(image_processor, LotlipTokenizer()).save_pretrained(tmp_path / "saved")
     with pytest.raises(ValueError, match=complaint):
         write_original(tmp_path / "saved", tmp_path / "model.pt")
-    assert not (tmp_path / "model.pt").exists() and not (tmp_path / "open_clip_config.json").exists()
+    assert not (tmp_path / "model.pt").exists()
+    assert not (tmp_path / "open_clip_config.json").exists()
 
 
 def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
     num_rows = len(checkpoint[convert.WORD_TABLE])
     assert config_from_checkpoint(checkpoint, {}, num_rows - 16).text_config.num_corner_tokens == 16
-    with pytest.raises(ValueError, match=r"not given \(at most 16\).*--tokenizer_path"):
+    with pytest.raises(ValueError, match="0 to 16 corner tokens.*--tokenizer_path"):
         config_from_checkpoint(checkpoint, {}, num_rows - 17)
     settings = {"text_cfg": {"num_corner_token": 17}}
-    assert config_from_checkpoint(checkpoint, settings, num_rows - 17).text_config.num_corner_tokens == 17
+    config = config_from_checkpoint(checkpoint, settings, num_rows - 17)
+    assert config.text_config.num_corner_tokens == 17

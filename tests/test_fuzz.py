@@ -16,7 +16,8 @@ from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.samples import BatchSampler, CaptionedImages
+from modeling_lotlip.training.order import BatchSampler, SampleKey
+from modeling_lotlip.training.samples import CaptionedImages
 
 
 def at_least(num_examples: int) -> settings:
@@ -51,7 +52,8 @@ def process(processor, images) -> torch.Tensor:
     """The pixel values, after a look at what holds for all of them."""
     pixel_values = processor(images, return_tensors="pt")["pixel_values"]
     num_images = len(images) if isinstance(images, list) else 1
-    assert pixel_values.shape == (num_images, 3, 32, 32) and pixel_values.dtype == torch.float32
+    assert pixel_values.shape == (num_images, 3, 32, 32)
+    assert pixel_values.dtype == torch.float32
     assert pixel_values.abs().max() <= 1 + 1e-5  # false of NaN too
     return pixel_values
 
@@ -65,7 +67,8 @@ def process_or_refuse(image, is_refused: bool) -> None:
     pil, torchvision = (process(processor, image) for processor in PROCESSORS)
     # torchvision's weights are coarser, which shows in noise of black and white pixels
     difference = (pil - torchvision).abs()
-    assert difference.mean() <= 0.04 and difference.max() <= 0.4
+    assert difference.mean() <= 0.04
+    assert difference.max() <= 0.4
 
 
 @MANY
@@ -109,7 +112,8 @@ def image_files() -> list[bytes]:
     """A picture in many formats, upside down by its EXIF where there is such a thing."""
     image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8))
     exif = PIL.Image.Exif()
-    exif[0x0112], exif[0x010E] = 3, "a picture"
+    exif[0x0112] = 3
+    exif[0x010E] = "a picture"
     kinds = [("png", {"exif": exif}), ("jpeg", {"exif": exif}), ("webp", {"exif": exif}), ("gif", {}), ("bmp", {})]
     kinds += [("tiff", {"compression": compression}) for compression in (None, "tiff_lzw", "jpeg")]
     kinds += [(kind, {}) for kind in ("ppm", "ico", "dds", "avif", "blp", "qoi", "jpeg2000")]
@@ -141,30 +145,42 @@ def test_a_damaged_image_file_is_a_bad_sample_at_worst(samples, file):
     row = {"__key__": "shard/7", "image": {"bytes": file, "path": None}, "caption": "a boat"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged files
-        sample = samples[0, 7, False, row]
-        name, cause, _, detail = sample["found"]["rows"]
-        if cause is not None:
-            assert name == "shard/7" and (name in detail or "column" in detail)
-            assert sample["short_caption"] == "" and sample["image"].size == (64, 64)
+        sample = samples[SampleKey(epoch=0, index=7, row=row)]
+        if sample.outcome.cause is not None:
+            assert sample.outcome.name == "shard/7"
+            assert "shard/7" in sample.outcome.message or "column" in sample.outcome.message
+            assert sample.short_caption == ""
+            assert sample.image.size == (64, 64)
             return
-        assert sample["short_caption"] or any(sample["long_captions"])
-        assert sample["image"].mode == "RGB" and min(sample["image"].size) > 0
-        process(PROCESSORS[1], sample["image"])
+        assert sample.short_caption == "a boat"
+        assert sample.image.mode == "RGB"
+        assert min(sample.image.size) > 0
+        process(PROCESSORS[1], sample.image)
 
 
 @MANY
 @given(st.integers(0, 60), st.integers(1, 8), st.integers(1, 6), st.integers(0, 3))
 def test_global_batches_have_every_sample_once(num_samples, batch_size, num_processes, epoch):
-    shares = [BatchSampler(num_samples, batch_size, 0, process, num_processes) for process in range(num_processes)]
-    for share in shares:
+    shares = []
+    batches = []
+    keys = []
+    for process in range(num_processes):
+        share = BatchSampler(num_samples, batch_size, 0, process, num_processes)
         share.epoch = epoch
-    batches = [list(share) for share in shares]
-    assert all(len(own) == len(share) for own, share in zip(batches, shares))
+        own = list(share)
+        assert len(own) == len(share)
+        for part in own:
+            keys += part
+        shares.append(share)
+        batches.append(own)
     for parts in zip(*batches):
-        assert len({len(part) for part in parts}) == 1 and 1 <= len(parts[0]) <= batch_size
-    keys = [key for own in batches for part in own for key in part]
-    assert sorted(index for _, index, is_padding in keys if not is_padding) == list(range(num_samples))
-    assert all(key[0] == epoch and 0 <= key[1] < num_samples for key in keys)
-    assert sum(key[2] for key in keys) < num_processes
+        assert len({len(part) for part in parts}) == 1
+        assert 1 <= len(parts[0]) <= batch_size
+    padding = [key for key in keys if key.is_padding]
+    indices = [key.index for key in keys if not key.is_padding]
+    assert sorted(indices) == list(range(num_samples))
+    assert {key.epoch for key in keys} <= {epoch}
+    assert all(0 <= key.index < num_samples for key in keys)
+    assert len(padding) < num_processes
     shares[0].first_batch = 1
     assert list(shares[0]) == batches[0][1:]

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.clarity import FOLDERS as MEASURED_FOLDERS
+from tests.clarity import find_excesses
+
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "modeling_lotlip"
@@ -23,16 +26,25 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            names |= {f"{module}.{alias.name}" for alias in node.names}
+            parts = []
+            if node.level > 0:
+                parts += package[: len(package) - node.level + 1]
+            if node.module is not None:
+                parts.append(node.module)
+            names |= {".".join([*parts, alias.name]) for alias in node.names}
     return names
 
 
 def room_of(path: Path) -> str:
     """The folder of the package that a file is in."""
-    folder = path.relative_to(PACKAGE).parts[0]
-    return folder if folder in FOLDERS else MODEL
+    return name_room(path.relative_to(PACKAGE).parts[0])
+
+
+def name_room(name: str) -> str:
+    """The room of a folder of the package, or of a file beside the folders."""
+    if name in FOLDERS:
+        return name
+    return MODEL
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -41,8 +53,7 @@ def rooms_imported(path: Path) -> set[str]:
     for module in imported(path):
         package, _, name = module.partition(".")
         if package == "modeling_lotlip":
-            folder = name.split(".")[0]
-            rooms.add(folder if folder in FOLDERS else MODEL)
+            rooms.add(name_room(name.split(".")[0]))
     return rooms
 
 
@@ -88,6 +99,27 @@ def test_rooms_do_not_import_in_a_circle():
     assert set(order) == set(graph)
 
 
+# `ImageMixin.to_dict` imports both backends for one purpose: transformers saves the code of what a file imports
+SAVED_TOGETHER = {"image_processing_lotlip", "image_processing_pil_lotlip"}
+
+
+def any_of(module: str, names: set[str]) -> bool:
+    """Whether a module, or something in it, is among absolute names."""
+    return any(name == module or name.startswith(f"{module}.") for name in names)
+
+
+def test_files_of_the_model_do_not_import_in_a_circle():
+    """The package's own `__init__` brings the parts together that do not know of each other."""
+    files = [path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    names = {path.stem for path in files}
+    graph = {}
+    for path in files:
+        graph[path.stem] = {name for name in names if any_of(f"modeling_lotlip.{name}", imported(path))}
+    graph["hub_lotlip"] -= SAVED_TOGETHER
+    # raises a CycleError that names the files
+    assert set(TopologicalSorter(graph).static_order()) == names
+
+
 EXAMPLES = sorted(path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.py"))
 
 
@@ -98,7 +130,7 @@ def test_examples_import_the_installed_package_alone(path):
         siblings.remove("scaffold")
     names = {name.partition(".")[0] for name in imported(ROOT / "examples" / path)}
     assert not names & siblings
-    assert not any(name.startswith("modeling_lotlip.commands") for name in imported(ROOT / "examples" / path))
+    assert not any_of("modeling_lotlip.commands", imported(ROOT / "examples" / path))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=str)
@@ -108,3 +140,9 @@ def test_examples_end_in_one_line_after_a_mistake(path):
         return
     text = (ROOT / "examples" / path).read_text(encoding="utf-8")
     assert "__main__" not in text or f'with exit_on_error("{path.name}"):' in text
+
+
+@pytest.mark.parametrize("folder", MEASURED_FOLDERS)
+def test_code_is_written_openly(folder):
+    """`python -m tests.clarity "RULE"` lists the places of a rule that has more of them than its goal."""
+    assert find_excesses(folder) == {}

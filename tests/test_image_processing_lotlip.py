@@ -219,7 +219,8 @@ def test_floats_from_0_to_1_under_rescaling_are_a_warning(processor, caplog):
     expected = processor((image * 255).round().astype(np.uint8), return_tensors="pt")["pixel_values"]
     assert not caplog.records
     dark = processor(image, return_tensors="pt")["pixel_values"]
-    assert dark.max() < -0.98 and "do_rescale=False" in caplog.text
+    assert dark.max() < -0.98
+    assert "do_rescale=False" in caplog.text
     assert (processor(image, do_rescale=False, return_tensors="pt")["pixel_values"] - expected).abs().max() < 0.2
 
 
@@ -233,5 +234,6 @@ def test_both_backends_clip_floats_alike():
         results.append(processor(image, return_tensors="pt")["pixel_values"])
         assert torch.equal(results[-1], processor(whole, return_tensors="pt")["pixel_values"])
         unit = processor(whole / np.float32(255), do_rescale=False, return_tensors="pt")["pixel_values"]
-        assert unit.min() >= -1 and unit.max() <= 1
+        assert unit.min() >= -1
+        assert unit.max() <= 1
     assert (results[0] - results[1]).abs().max() <= 4 / 127

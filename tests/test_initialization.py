@@ -21,10 +21,12 @@ from transformers import (
 )
 
 from modeling_lotlip.convert_lotlip_to_hf import load_towers
+from tests.conftest import TINY_TOWER
 from tests.test_modeling_lotlip import assert_close
 
 
-NEW_TEXT = {"text_config": {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "vocab_size": 50}}
+SMALL_TEXT = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "vocab_size": 50}
+NEW_TEXT = {"text_config": SMALL_TEXT}
 TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
 
 
@@ -82,7 +84,8 @@ def test_bert_and_vit_in_one_call(bert, vit, texts):
     model = load_towers(vit[1], bert[1], text_config={"num_corner_tokens": 0})
     assert not model.training
     with torch.no_grad():
-        expected, outputs = bert[0](**texts), model.text_model(**texts)
+        expected = bert[0](**texts)
+        outputs = model.text_model(**texts)
         assert_close(outputs.last_hidden_state, expected.last_hidden_state)
         assert_close(outputs.pooler_output, expected.pooler_output)
         for height, width in ((32, 32), (24, 48)):
@@ -91,7 +94,8 @@ def test_bert_and_vit_in_one_call(bert, vit, texts):
             outputs = model.get_image_features(images(height, width), **options)
             assert_close(outputs.last_hidden_state, expected)
             assert_close(outputs.pooler_output, expected[:, 0])
-    assert model.config.projection_dim == 64 and model.config.vision_config.projection_dim is None
+    assert model.config.projection_dim == 64
+    assert model.config.vision_config.projection_dim is None
 
 
 def test_dinov2(dinov2):
@@ -112,10 +116,14 @@ def test_dinov2(dinov2):
 def save_timm(path, architecture="vit_tiny_patch16_224", pretrained_cfg=None, **model_args):
     """A folder as timm pushes it to the Hub, or, without `pretrained_cfg`, as transformers saves it."""
     if architecture == "vit_tiny_patch16_224":
-        model_args = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4, **model_args}
+        small = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4}
+        model_args = small | model_args
     model = randomized(timm.create_model(architecture, num_classes=3, **model_args))
     config = {"architecture": architecture, "num_classes": 3, "label_names": list("abc")}
-    config |= {"pretrained_cfg": pretrained_cfg} if pretrained_cfg else {"model_type": "timm_wrapper"}
+    if pretrained_cfg:
+        config["pretrained_cfg"] = pretrained_cfg
+    else:
+        config["model_type"] = "timm_wrapper"
     path.mkdir(exist_ok=True)
     save_file(model.state_dict(), path / "model.safetensors", metadata={"format": "pt"})
     (path / "config.json").write_text(json.dumps({**config, "model_args": model_args}))
@@ -141,7 +149,8 @@ def dinov2_with_swiglu(path):
 
 def dinov2_with_registers(path):
     fields = {name: TOWER[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
-    return save(path, Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**fields, image_size=28, patch_size=7)))
+    config = Dinov2WithRegistersConfig(**fields, image_size=28, patch_size=7)
+    return save(path, Dinov2WithRegistersModel(config))
 
 
 def timm_with(**model_args) -> Callable:
@@ -184,8 +193,9 @@ def test_overrides(bert, vit):
 
 
 def test_one_tower_may_be_new(bert, vit):
-    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    small = {**TINY_TOWER, "num_hidden_layers": 1}
     model = load_towers(vit[1], text_config=small | {"vocab_size": 50})
     assert model.text_projection.weight.shape == (64, 32)
     model = load_towers(text_model_name_or_path=bert[1], vision_config=small)
-    assert model.text_projection.weight.shape == (32, 64) and model.config.projection_dim == 32
+    assert model.text_projection.weight.shape == (32, 64)
+    assert model.config.projection_dim == 32

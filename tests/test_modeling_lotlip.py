@@ -23,7 +23,10 @@ from modeling_lotlip.modeling_lotlip import (
 from tests.conftest import SHARED, tiny_config
 
 
-WIDTH, VOCAB_SIZE, IMAGE_SIZE = 32, 64, 32  # of `tiny_config`
+# Of `tiny_config`
+WIDTH = 32
+VOCAB_SIZE = 64
+IMAGE_SIZE = 32
 
 
 # Fresh models. At an initializer range of 0.02 all texts of such small models embed nearly alike.
@@ -64,7 +67,17 @@ def pad(captions, length=None, filler=0):
 
 
 def random_images(batch_size, seed=0):
-    return torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+
+
+def normalize(embeds):
+    return nn.functional.normalize(embeds, dim=-1)
+
+
+def float64_scale(model):
+    """The scale of the logits of a model."""
+    return model.logit_scale.detach().double().exp()
 
 
 def assert_close(actual, expected, atol=1e-5):
@@ -103,8 +116,8 @@ def test_image_tower_logits_and_gradients_equal_the_reference():
     batch = load_file(tiny / "loss.safetensors")
     input_ids = without_corner_positions(batch["input_ids"])
     model(input_ids, batch["pixel_values"], (input_ids != 0).long(), return_loss=True).loss.backward()
-    gradients = to_theirs({name: parameter.grad for name, parameter in model.named_parameters()}, "lotlip")
-    norms = {name: gradient.norm().item() for name, gradient in gradients.items()}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    norms = {name: gradient.norm().item() for name, gradient in to_theirs(gradients, "lotlip").items()}
     expected = json.loads((tiny / "loss.json").read_text())["grad_norm_of_parameter"]
     assert norms == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
@@ -126,19 +139,22 @@ def visible(length, num_corner_tokens, is_masked, padding=0):
 
 def seen_by_gradient(model, length, padding=0):
     """Which token's input moves which token's output, in a model of one layer."""
-    embeds = torch.randn(1, length + padding, WIDTH, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    generator = torch.Generator().manual_seed(1)
+    embeds = torch.randn(1, length + padding, WIDTH, generator=generator, requires_grad=True)
     attention_mask = torch.tensor([[1] * length + [0] * padding])
     outputs = model(inputs_embeds=embeds, attention_mask=attention_mask, output_corner_tokens=True)
-    states, inputs = outputs.last_hidden_state, [embeds]
+    states = outputs.last_hidden_state
+    inputs = [embeds]
     if outputs.corner_hidden_states is not None:
         states = torch.cat([states[:, :1], outputs.corner_hidden_states, states[:, 1:]], dim=1)
         inputs.append(model.embeddings.corner_tokens)
     rows = []
     for query in range(states.shape[1]):
-        # the first unit: the sum over a layer norm's output is a constant
-        gradients = torch.autograd.grad(states[0, query, 0], inputs, retain_graph=True, allow_unused=True)
-        moved = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients)]
-        moved = [(g.reshape(-1, WIDTH).abs().amax(dim=-1) > 0) for g in moved]
+        first_unit = states[0, query, 0]  # the sum over a layer norm's output is a constant
+        gradients = torch.autograd.grad(
+            first_unit, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        moved = [(gradient.reshape(-1, WIDTH).abs().amax(dim=-1) > 0) for gradient in gradients]
         rows.append(torch.cat([moved[0][:1], *moved[1:], moved[0][1:]]))
     return torch.stack(rows)
 
@@ -146,7 +162,8 @@ def seen_by_gradient(model, length, padding=0):
 @pytest.mark.parametrize("is_masked", [True, False])
 @pytest.mark.parametrize("num_corner_tokens", [0, 1, 3])
 def test_who_sees_whom(num_corner_tokens, is_masked):
-    length, padding = 4, 2
+    length = 4
+    padding = 2
     for attn_implementation in ("eager", "sdpa"):
         model = new_text_model(num_corner_tokens, num_hidden_layers=1, corner_attention_mask=is_masked)
         model.set_attn_implementation(attn_implementation)
@@ -198,18 +215,20 @@ def test_backends_that_cannot_hide_corner_tokens_refuse():
 
 def test_positions_leave_room_for_the_corner_tokens():
     """With positions given and no corners computed, any number of corners is a BERT."""
-    plain, model = new_text_model(0), new_text_model(3)
+    plain = new_text_model(0)
+    model = new_text_model(3)
     model.load_state_dict(plain.state_dict(), strict=False)
     captions = pad(random_captions(4))
     positions = torch.arange(captions["input_ids"].shape[1])[None]
     shifted = torch.where(positions > 0, positions + 3, positions)
     with torch.no_grad():
-        assert_close(model(**captions, position_ids=positions).pooler_output, plain(**captions).pooler_output)
-        assert_close(model(**captions).pooler_output, plain(**captions, position_ids=shifted).pooler_output)
-        assert_close(
-            model(**captions, position_ids=shifted, output_corner_tokens=True).corner_pooler_output,
-            model(**captions, output_corner_tokens=True).corner_pooler_output,
-        )
+        found = model(**captions, position_ids=positions)
+        assert_close(found.pooler_output, plain(**captions).pooler_output)
+        expected = plain(**captions, position_ids=shifted)
+        assert_close(model(**captions).pooler_output, expected.pooler_output)
+        found = model(**captions, position_ids=shifted, output_corner_tokens=True)
+        expected = model(**captions, output_corner_tokens=True)
+        assert_close(found.corner_pooler_output, expected.corner_pooler_output)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -219,7 +238,8 @@ def test_half_precision(tmp_path, dtype):
     half = LotlipModel.from_pretrained(tmp_path, dtype=dtype)
     inputs = {**pad(random_captions(6)), "pixel_values": random_images(6), "return_loss": True}
     with torch.no_grad():
-        expected, outputs = model(**inputs), half(**inputs)
+        expected = model(**inputs)
+        outputs = half(**inputs)
     assert outputs.text_embeds.dtype == outputs.image_embeds.dtype == dtype
     for name in ("text_embeds", "image_embeds"):
         assert nn.functional.cosine_similarity(outputs[name].float(), expected[name]).min() > 0.999
@@ -229,15 +249,18 @@ def test_half_precision(tmp_path, dtype):
 
 def test_the_loss_under_autocast_is_that_of_float32():
     """Of the towers' bfloat16 outputs; the gradients of bfloat16 logits are off by some hundredths."""
-    model, captions = new_model(vision_projection_dim=WIDTH), 5
-    inputs = {**pad(random_captions(captions)), "pixel_values": random_images(captions), "return_loss": True}
+    model = new_model(vision_projection_dim=WIDTH)
+    batch_size = 5
+    captions = pad(random_captions(batch_size))
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = model(**inputs)
-        text, image = outputs.text_model_output, outputs.vision_model_output.pooler_output
+        outputs = model(**captions, pixel_values=random_images(batch_size), return_loss=True)
+        text = outputs.text_model_output
+        image = outputs.vision_model_output.pooler_output
     assert text.pooler_output.dtype == image.dtype == torch.bfloat16
-    leaves = [x.detach().float().requires_grad_() for x in (text.pooler_output, text.corner_pooler_output, image)]
-    texts = nn.functional.normalize(torch.cat([leaves[0][:, None], leaves[1]], dim=1), dim=-1)
-    images = nn.functional.normalize(leaves[2], dim=-1)
+    embeds = [text.pooler_output, text.corner_pooler_output, image]
+    leaves = [tensor.detach().float().requires_grad_() for tensor in embeds]
+    texts = normalize(torch.cat([leaves[0][:, None], leaves[1]], dim=1))
+    images = normalize(leaves[2])
     loss = image_text_contrastive_loss(images, texts, model.logit_scale.exp())
 
     assert outputs.text_embeds.dtype == outputs.logits_per_image.dtype == torch.float32
@@ -246,11 +269,10 @@ def test_the_loss_under_autocast_is_that_of_float32():
     assert_close(outputs.logits_per_text, logits, atol=1e-5)
     assert outputs.loss.item() == pytest.approx(loss.item(), rel=1e-6)
     expected = torch.autograd.grad(loss, leaves + [model.logit_scale])
-    found = torch.autograd.grad(
-        outputs.loss, [text.pooler_output, text.corner_pooler_output, image, model.logit_scale]
-    )
+    found = torch.autograd.grad(outputs.loss, embeds + [model.logit_scale])
     for gradient, expected_gradient in zip(found[:3], expected[:3]):
-        assert torch.equal(gradient, expected_gradient.bfloat16()), "what reaches a bfloat16 tensor is rounded once"
+        # what reaches a bfloat16 tensor is rounded once
+        assert torch.equal(gradient, expected_gradient.bfloat16())
     assert_close(found[3], expected[3], atol=1e-6)
 
 
@@ -267,17 +289,22 @@ def plain_loss(image_embeds, text_embeds, present, scale):
         logits = scale * text_embeds[:, slot].double() @ image_embeds.double().T
         total = 0.0
         for row in rows:
-            total += 0.5 * (logits[row, rows].logsumexp(0) + logits[rows, row].logsumexp(0)) - logits[row, row]
+            of_text = logits[row, rows].logsumexp(0) - logits[row, row]
+            of_image = logits[rows, row].logsumexp(0) - logits[row, row]
+            total += 0.5 * (of_text + of_image)
         losses.append(total / len(rows))
-    return float(sum(losses) / len(losses)) if losses else 0.0
+    if not losses:
+        return 0.0
+    return float(sum(losses) / len(losses))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_is_the_plain_one(seed):
     generator = torch.Generator().manual_seed(seed)
-    batch_size, slots = 6, 4
-    image_embeds = nn.functional.normalize(torch.randn(batch_size, 8, generator=generator), dim=-1)
-    text_embeds = nn.functional.normalize(torch.randn(batch_size, slots, 8, generator=generator), dim=-1)
+    batch_size = 6
+    slots = 4
+    image_embeds = normalize(torch.randn(batch_size, 8, generator=generator))
+    text_embeds = normalize(torch.randn(batch_size, slots, 8, generator=generator))
     present = torch.rand(batch_size, slots, generator=generator) > 0.4
     present[:, 2] = torch.arange(batch_size) == 3  # one pair is no contrast
     image_embeds.requires_grad_()
@@ -288,7 +315,8 @@ def test_loss_is_the_plain_one(seed):
     assert loss.item() == pytest.approx(expected, abs=1e-5)
     loss.backward()
     assert image_embeds.grad.isfinite().all()
-    assert not text_embeds.grad[~present].any() and text_embeds.grad[:, :2][present[:, :2]].any()
+    assert not text_embeds.grad[~present].any()
+    assert text_embeds.grad[:, :2][present[:, :2]].any()
 
 
 def embed_alone(model, caption, output_corner_tokens):
@@ -316,21 +344,30 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
             long[image][2] = None
 
     absent = torch.zeros(num_corner_tokens + 1, WIDTH)
-    expected, present = [], []
+    expected = []
+    present = []
     with torch.no_grad():
         for image in range(batch_size):
-            slots = [absent[:1] if short[image] is None else embed_alone(model, short[image], False)]
+            slots = [absent[:1]]
+            if short[image] is not None:
+                slots = [embed_alone(model, short[image], False)]
             there = [short[image] is not None]
             for caption in long[image]:
-                slots.append(absent if caption is None else embed_alone(model, caption, True))
+                if caption is None:
+                    slots.append(absent)
+                else:
+                    slots.append(embed_alone(model, caption, True))
                 there.extend([caption is not None] * (num_corner_tokens + 1))
             expected.append(torch.cat(slots))
             present.append(there)
-    expected, present = torch.stack(expected), torch.tensor(present)
+    expected = torch.stack(expected)
+    present = torch.tensor(present)
 
     pixel_values = random_images(batch_size)
-    inputs = pad([caption for image in range(batch_size) for caption in [short[image], *long[image]]])
-    inputs = {name: x.unflatten(0, (batch_size, -1)) for name, x in inputs.items()}
+    captions = []
+    for image in range(batch_size):
+        captions += [short[image], *long[image]]
+    inputs = {name: x.unflatten(0, (batch_size, -1)) for name, x in pad(captions).items()}
     with torch.no_grad():
         outputs = model(**inputs, pixel_values=pixel_values, return_loss=True)
     assert_close(outputs.text_embeds, expected)
@@ -344,17 +381,19 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
 
 @pytest.mark.parametrize("num_corner_tokens", [0, 2])
 def test_one_caption_per_image(num_corner_tokens):
-    model, captions = new_model(num_corner_tokens, vision_projection_dim=WIDTH), random_captions(4)
+    model = new_model(num_corner_tokens, vision_projection_dim=WIDTH)
+    captions = random_captions(4)
     captions[1] = None
     inputs = {**pad(captions), "pixel_values": random_images(4)}
     outputs = model(**inputs, return_loss=True)
     with torch.no_grad():
-        slots = torch.stack(
-            [
-                torch.zeros(num_corner_tokens + 1, WIDTH) if caption is None else embed_alone(model, caption, True)
-                for caption in captions
-            ]
-        )
+        slots = []
+        for caption in captions:
+            if caption is None:
+                slots.append(torch.zeros(num_corner_tokens + 1, WIDTH))
+            else:
+                slots.append(embed_alone(model, caption, True))
+        slots = torch.stack(slots)
         assert_close(model(**inputs).logits_per_text, outputs.logits_per_text)
         assert model(**inputs).loss is None
     assert_close(outputs.text_embeds.detach(), slots[:, 0])
@@ -368,7 +407,8 @@ def test_one_caption_per_image(num_corner_tokens):
 
 def test_no_contrast_is_no_loss():
     """A batch in which no slot has two pairs has the loss 0 and gradients without NaN."""
-    model, captions = new_model(), random_captions(3)
+    model = new_model()
+    captions = random_captions(3)
     outputs = model(**pad([captions[0], None, None]), pixel_values=random_images(3), return_loss=True)
     outputs.loss.backward()
     assert outputs.loss.item() == 0
@@ -409,7 +449,8 @@ def test_masks_of_other_shapes_than_that_of_padding_are_refused(shape, output_co
 
 def test_padding_without_a_mask_is_a_warning(caplog):
     """The library's own: such texts have other embeddings."""
-    model, captions = new_model(), pad([torch.ones(4, dtype=torch.long), torch.ones(2, dtype=torch.long)])
+    model = new_model()
+    captions = pad([torch.ones(4, dtype=torch.long), torch.ones(2, dtype=torch.long)])
     logging.get_logger("transformers").warning_once.cache_clear()
     with torch.no_grad():
         model.get_text_features(**captions)
@@ -486,7 +527,7 @@ def test_positions_and_types_of_one_kind_of_caption_go_to_it_alone():
             inputs["long_input_ids"][1], inputs["long_attention_mask"][1], token_type_ids=types[1]
         )
     assert_close(typed.short, plain.short, atol=0)
-    assert_close(typed.long[1], nn.functional.normalize(expected.pooler_output, dim=-1))
+    assert_close(typed.long[1], normalize(expected.pooler_output))
 
 
 @pytest.mark.parametrize(
@@ -513,7 +554,7 @@ class TwoImageTowers(LotlipModel):
     def embed_images(self, pixel_values, **kwargs):
         first = super().embed_images(pixel_values, **kwargs)
         second = self.second_tower(pixel_values.flip(-1)).pooler_output
-        return nn.functional.normalize(first + second, dim=-1)
+        return normalize(first + second)
 
 
 class PooledCorners(LotlipModel):
@@ -523,7 +564,7 @@ class PooledCorners(LotlipModel):
         captions = super().embed_captions(*args, **kwargs)
         if captions.long is not None:
             pooled = captions.long + captions.corners.sum(dim=2)
-            captions.long = nn.functional.normalize(pooled, dim=-1)
+            captions.long = normalize(pooled)
             captions.corners = None
         return captions
 
@@ -532,18 +573,18 @@ class WithoutCorners(LotlipModel):
     """Embeds by the towers themselves, with nothing of what [`LotlipModel`] does."""
 
     def embed_images(self, pixel_values, **kwargs):
-        return nn.functional.normalize(self.vision_model(pixel_values).pooler_output, dim=-1)
+        return normalize(self.vision_model(pixel_values).pooler_output)
 
     def embed_captions(self, short_input_ids=None, short_attention_mask=None, **kwargs):
         embeds = {}
         if short_input_ids is not None:
             outputs = self.text_model(short_input_ids, short_attention_mask)
-            embeds["short"] = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            embeds["short"] = normalize(self.text_projection(outputs.pooler_output))
             embeds["short_mask"] = torch.ones(len(short_input_ids), dtype=torch.bool)
         if kwargs.get("long_input_ids") is not None:
             ids = kwargs["long_input_ids"]
             outputs = self.text_model(ids.flatten(0, 1), kwargs["long_attention_mask"].flatten(0, 1))
-            long = nn.functional.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+            long = normalize(self.text_projection(outputs.pooler_output))
             embeds["long"] = long.unflatten(0, ids.shape[:2])
             embeds["long_mask"] = torch.ones(ids.shape[:2], dtype=torch.bool)
         return LotlipCaptionEmbeddings(**embeds)
@@ -554,13 +595,15 @@ class WithoutCorners(LotlipModel):
 def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, form):
     torch.manual_seed(0)
     model = model_class(new_config()).eval()
-    batch_size, num_captions = 4, 3
+    batch_size = 4
+    num_captions = 3
     captions = pad(random_captions(batch_size * num_captions))
     if form == "one caption":
         inputs = {name: tensor[:batch_size] for name, tensor in captions.items()}
         named = {f"long_{name}": tensor[:, None] for name, tensor in inputs.items()}
     else:
-        inputs = {name: tensor.unflatten(0, (batch_size, num_captions)) for name, tensor in captions.items()}
+        shape = (batch_size, num_captions)
+        inputs = {name: tensor.unflatten(0, shape) for name, tensor in captions.items()}
         named = {f"short_{name}": tensor[:, 0] for name, tensor in inputs.items()}
         named |= {f"long_{name}": tensor[:, 1:] for name, tensor in inputs.items()}
     pixel_values = random_images(batch_size)
@@ -591,8 +634,10 @@ def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, f
 @pytest.mark.parametrize("form", ["one caption", "several captions"])
 def test_compiled_training_step(form):
     """The whole step in one graph, gradients included."""
-    inputs = pad(random_captions(4 if form == "one caption" else 12))
-    if form == "several captions":
+    if form == "one caption":
+        inputs = pad(random_captions(4))
+    else:
+        inputs = pad(random_captions(12))
         inputs = {name: x.unflatten(0, (4, -1)) for name, x in inputs.items()}
     inputs["pixel_values"] = random_images(4)
     model = new_model(vision_projection_dim=WIDTH).train()
@@ -607,9 +652,11 @@ def test_compiled_training_step(form):
 
 
 def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
-    model, captions = new_model(), pad(random_captions(3))
+    model = new_model()
+    captions = pad(random_captions(3))
     tower = LotlipTextModelWithProjection(model.config.text_config).eval()
-    tower.load_state_dict({name: x for name, x in model.state_dict().items() if name.startswith("text_")})
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("text_")}
+    tower.load_state_dict(weights)
     with torch.no_grad():
         outputs = tower(**captions, output_corner_tokens=True)
         expected = model.get_text_features(**captions, output_corner_tokens=True)
@@ -626,7 +673,8 @@ def test_resize_token_embeddings(tmp_path):
         model.save_pretrained(tmp_path)
         loaded = LotlipModel.from_pretrained(tmp_path)
         for grown in (model, loaded):
-            assert grown.config.text_config.vocab_size == grown.text_model.config.vocab_size == VOCAB_SIZE + 5
+            assert grown.config.text_config.vocab_size == VOCAB_SIZE + 5
+            assert grown.text_model.config.vocab_size == VOCAB_SIZE + 5
             outputs = grown.get_text_features(**captions, output_corner_tokens=True)
             assert_close(outputs.pooler_output, expected.pooler_output)
             assert_close(outputs.corner_pooler_output, expected.corner_pooler_output)

@@ -30,8 +30,10 @@ def model() -> LotlipTokenWiseModel:
 def test_logits_are_mean_similarities_of_each_token_with_the_most_similar(model):
     pixel_values = torch.randn(2, 3, 32, 32)
     outputs = model(input_ids=TEXTS, attention_mask=MASK, pixel_values=pixel_values)
-    assert outputs.logits_per_image.shape == (2, 3) and outputs.logits_per_text.shape == (3, 2)
-    assert outputs.text_embeds.shape == (3, 4, 32) and outputs.image_embeds.shape == (2, 5, 32)
+    assert outputs.logits_per_image.shape == (2, 3)
+    assert outputs.logits_per_text.shape == (3, 2)
+    assert outputs.text_embeds.shape == (3, 4, 32)
+    assert outputs.image_embeds.shape == (2, 5, 32)
     for row, image in enumerate(pixel_values):
         states = model.vision_model(image[None]).last_hidden_state[0]
         image_tokens = normalize(model.visual_projection(states), dim=-1)
@@ -57,16 +59,19 @@ def test_logits_under_autocast_are_those_of_float32(model):
 def test_a_bias_is_added_to_the_logits(tmp_path):
     torch.manual_seed(0)
     model = LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)).eval()
-    assert model.logit_scale.exp().item() == pytest.approx(10) and model.logit_bias.item() == -10
+    assert model.logit_scale.exp().item() == pytest.approx(10)
+    assert model.logit_bias.item() == -10
     model.logit_bias.fill_(-3.0)
     inputs = {"input_ids": TEXTS, "attention_mask": MASK, "pixel_values": torch.randn(2, 3, 32, 32)}
-    plain, biased = LotlipModel.forward(model, **inputs), model(**inputs)
+    plain = LotlipModel.forward(model, **inputs)
+    biased = model(**inputs)
     for name in ("logits_per_image", "logits_per_text"):
         torch.testing.assert_close(biased[name], plain[name] - 3)
     model.save_pretrained(tmp_path)
     for auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
         loaded = auto_class.from_pretrained(tmp_path)
-        assert type(loaded) is LotlipSigmoidModel and torch.equal(loaded(**inputs)[0], biased[0])
+        assert type(loaded) is LotlipSigmoidModel
+        assert torch.equal(loaded(**inputs)[0], biased[0])
 
 
 @pytest.mark.parametrize("config_class", [LotlipSigmoidConfig, LotlipTokenWiseConfig])
@@ -80,11 +85,13 @@ def test_an_absent_text_is_zero(model):
     mask = MASK.clone()
     mask[1] = 0
     embeds = model.get_text_token_embeds(TEXTS, mask)
-    assert embeds.isfinite().all() and not embeds[1].any() and embeds[0].any()
+    assert embeds.isfinite().all()
+    assert not embeds[1].any()
+    assert embeds[0].any()
 
 
 def test_it_has_no_single_embedding_and_no_corners(model):
-    for call in (model.get_text_features, model.get_image_features):
+    for call in (model.get_text_features, model.get_image_features, model.embed_images, model.embed_captions):
         with pytest.raises(ValueError, match="no single embedding"):
             call(TEXTS)
     config = tiny_config(LotlipTokenWiseConfig, num_corner_tokens=2)

@@ -75,9 +75,9 @@ def converted(repositories, tmp_path_factory):
     root = tmp_path_factory.mktemp("converted")
     for name in (DEFAULT_MODEL, WITH_CONFIG):
         config = repositories / name / "open_clip_config.json"
-        convert_checkpoint(
-            repositories / name / "model.pt", root / name, config if config.exists() else None, str(VOCAB_DIR)
-        )
+        if not config.exists():
+            config = None
+        convert_checkpoint(repositories / name / "model.pt", root / name, config, str(VOCAB_DIR))
     return root
 
 
@@ -108,7 +108,8 @@ def hub(server, repositories, cache, monkeypatch):
     server.root = repositories
     server.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(convert_lotlip_to_hf, "convert_checkpoint", count_calls(server, convert_checkpoint))
+    counted = count_calls(server, convert_checkpoint)
+    monkeypatch.setattr(convert_lotlip_to_hf, "convert_checkpoint", counted)
     return server
 
 
@@ -147,60 +148,80 @@ def assert_loads_as(name: str, folder: Path, **options):
         LotlipVisionModelWithProjection,
     ):
         model = cls.from_pretrained(name, **options)
-        assert type(model) is cls and not model.training
+        assert type(model) is cls
+        assert not model.training
         assert_equal(model.state_dict(), cls.from_pretrained(folder).state_dict())
         assert model.name_or_path == model.config.name_or_path == name
     for cls in (LotlipConfig, LotlipTextConfig, LotlipVisionConfig):
-        config, expected = cls.from_pretrained(name, **options).to_dict(), cls.from_pretrained(folder).to_dict()
+        config = cls.from_pretrained(name, **options).to_dict()
+        expected = cls.from_pretrained(folder).to_dict()
         assert config == expected
     for cls in (LotlipImageProcessor, LotlipImageProcessorPil):
-        image_processor, expected = cls.from_pretrained(name, **options), cls.from_pretrained(folder)
-        assert image_processor.to_dict() == expected.to_dict() and image_processor.image_mean == (0.5,) * 3
+        image_processor = cls.from_pretrained(name, **options)
+        expected = cls.from_pretrained(folder)
+        assert image_processor.to_dict() == expected.to_dict()
+        assert image_processor.image_mean == (0.5,) * 3
     text = "A red boat. The sea is calm."
-    tokenizer, expected = LotlipTokenizer.from_pretrained(name, **options), LotlipTokenizer.from_pretrained(folder)
-    assert tokenizer(text)["input_ids"] == expected(text)["input_ids"] and len(tokenizer) == 30522
-    processor, expected = LotlipProcessor.from_pretrained(name, **options), LotlipProcessor.from_pretrained(folder)
+    tokenizer = LotlipTokenizer.from_pretrained(name, **options)
+    expected = LotlipTokenizer.from_pretrained(folder)
+    assert tokenizer(text)["input_ids"] == expected(text)["input_ids"]
+    assert len(tokenizer) == 30522
+    processor = LotlipProcessor.from_pretrained(name, **options)
+    expected = LotlipProcessor.from_pretrained(folder)
     image = Image.linear_gradient("L")
-    assert_equal(processor(image, text, return_tensors="pt"), expected(image, text, return_tensors="pt"))
+    inputs = processor(image, text, return_tensors="pt")
+    assert_equal(inputs, expected(image, text, return_tensors="pt"))
 
 
 @pytest.mark.parametrize("name", [DEFAULT_MODEL, WITH_CONFIG])
 def test_a_repository_is_converted_once_and_found_offline(hub, cache, converted, monkeypatch, name):
     assert_loads_as(name, converted / name)
     downloads = [request for request in hub.requests if request == f"GET /{name}/resolve/main/model.pt"]
-    assert hub.calls == len(downloads) == 1 and hub.unknown_routes == []
+    assert hub.calls == len(downloads) == 1
+    assert hub.unknown_routes == []
     info = scan_cache_dir(cache)
     repositories = {name, BERT, f"converted/{name.split('/')[-1]}"}
-    assert info.warnings == [] and {repo.repo_id for repo in info.repos} == repositories
+    assert info.warnings == []
+    assert {repo.repo_id for repo in info.repos} == repositories
 
     hub.requests.clear()
     assert_loads_as(name, converted / name, local_files_only=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert_loads_as(name, converted / name)
-    assert hub.calls == 1 and hub.requests == []
+    assert hub.calls == 1
+    assert hub.requests == []
 
 
 def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_path, monkeypatch):
     folder = converted / DEFAULT_MODEL
-    commit = commit_hash(repositories / DEFAULT_MODEL)
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL, revision=commit, cache_dir=tmp_path / "other", dtype="bfloat16")
-    assert model.dtype == torch.bfloat16 and not cache.exists() and hub.calls == 1
-    model, info = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other", output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"] and hub.calls == 1
+    other = tmp_path / "other"
+    options = {"revision": commit_hash(repositories / DEFAULT_MODEL), "dtype": "bfloat16"}
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, **options, cache_dir=other)
+    assert model.dtype == torch.bfloat16
+    assert not cache.exists()
+    assert hub.calls == 1
+    model, info = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=other, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert hub.calls == 1
     config = LotlipConfig.from_pretrained(folder)
     config.text_config.hidden_dropout_prob = 0.5
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL, config=config, device_map="cpu", cache_dir=tmp_path / "other")
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, config=config, device_map="cpu", cache_dir=other)
     assert model.text_model.embeddings.dropout.p == 0.5
     with pytest.raises(OSError, match="is not a valid git identifier"):
         LotlipModel.from_pretrained(DEFAULT_MODEL, revision="none")
 
     hub.requests.clear()
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other", force_download=True)
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=other, force_download=True)
     assert_equal(model.state_dict(), LotlipModel.from_pretrained(folder).state_dict())
     assert f"GET /{DEFAULT_MODEL}/resolve/main/model.pt" in hub.requests
 
     asked = []
-    monkeypatch.setattr(convert_lotlip_to_hf, "cached_file", lambda *_, token, **__: asked.append(token))
+
+    def note_token(*_, token, **__):
+        asked.append(token)
+
+    monkeypatch.setattr(convert_lotlip_to_hf, "cached_file", note_token)
     find_pretrained("org/private", token="hf_mine")
     assert set(asked) == {"hf_mine"}
 
@@ -208,21 +229,26 @@ def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_pat
 def test_another_commit_is_another_conversion(hub, repositories, monkeypatch, tmp_path):
     hub.root = tmp_path / "repositories"
     shutil.copytree(repositories, hub.root)
-    first, commit = find_pretrained(DEFAULT_MODEL), commit_hash(hub.root / DEFAULT_MODEL)
+    first = find_pretrained(DEFAULT_MODEL)
+    commit = commit_hash(hub.root / DEFAULT_MODEL)
     shutil.copy(repositories / WITH_CONFIG / "model.pt", hub.root / DEFAULT_MODEL)
     second = find_pretrained(DEFAULT_MODEL)
-    assert first != second and hub.calls == 2
-    assert find_pretrained(DEFAULT_MODEL, revision=commit) == first and hub.calls == 2
+    assert first != second
+    assert hub.calls == 2
+    assert find_pretrained(DEFAULT_MODEL, revision=commit) == first
+    assert hub.calls == 2
 
 
 def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, repositories, converted, tmp_path):
     hub.root = tmp_path
-    shutil.copytree(converted / DEFAULT_MODEL, tmp_path / "org" / "model")
+    folder = converted / DEFAULT_MODEL
+    shutil.copytree(folder, tmp_path / "org" / "model")
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", tmp_path / "org" / "model")
     model = LotlipModel.from_pretrained("org/model")
-    assert_equal(model.state_dict(), LotlipModel.from_pretrained(converted / DEFAULT_MODEL).state_dict())
+    assert_equal(model.state_dict(), LotlipModel.from_pretrained(folder).state_dict())
     assert not any("model.pt" in request for request in hub.requests)
-    assert find_pretrained(str(converted / DEFAULT_MODEL)) == str(converted / DEFAULT_MODEL) and hub.calls == 0
+    assert find_pretrained(str(folder)) == str(folder)
+    assert hub.calls == 0
 
 
 def test_folders(cache, words, repositories, converted, tmp_path):
@@ -236,7 +262,8 @@ def test_folders(cache, words, repositories, converted, tmp_path):
     killed.mkdir()
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", folder)  # as large
     after = find_pretrained(folder)
-    assert after != before and not killed.exists()
+    assert after != before
+    assert not killed.exists()
     (folder / "open_clip_config.json").unlink()
     assert find_pretrained(folder) not in (before, after)
     assert {file.name for file in folder.iterdir()} == {"model.pt"}
@@ -246,30 +273,41 @@ def test_folders(cache, words, repositories, converted, tmp_path):
 
 
 def test_a_command_takes_the_released_checkpoint_where_none_is_named(hub, converted, tmp_path, capsys):
-    photos = save_images(tmp_path / "photos", [Image.new("RGB", (40, 30), name) for name in ("red", "green", "blue")])
-    arguments = ("search", tmp_path / "found.json", photos, "a red boat")
-    by_default, by_folder = run_command(*arguments), run_command(*arguments, "--model", converted / DEFAULT_MODEL)
+    images = [Image.new("RGB", (40, 30), name) for name in ("red", "green", "blue")]
+    photos = save_images(tmp_path / "photos", images)
+    # not the index of the user, who may have indexed the same images
+    arguments = ("search", tmp_path / "found.json", photos, "a red boat", "--index_dir", tmp_path / "indices")
+    by_default = run_command(*arguments)
+    by_folder = run_command(*arguments, "--model", converted / DEFAULT_MODEL)
     # both models are the same: the second search finds the index of the first
-    assert by_default == by_folder and capsys.readouterr().err.count("Updated: 3 new.") == 1
+    assert by_default == by_folder
+    assert capsys.readouterr().err.count("Updated: 3 new.") == 1
     assert hub.calls == 1
 
 
 def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert lotlip.main(["convert", WITH_CONFIG]) == 0
-    assert re.fullmatch(r"Wrote with-config \(settings of \S+/open_clip_config.json\)\n", capsys.readouterr().out)
+    status = lotlip.main(["convert", WITH_CONFIG])
+    assert status == 0
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"Wrote with-config \(settings of \S+/open_clip_config.json\)\n", printed)
     # a file takes the configuration beside it, and says so
     checkpoint = repositories / WITH_CONFIG / "model.pt"
-    assert lotlip.main(["convert", str(checkpoint), "mine"]) == 0
+    status = lotlip.main(["convert", str(checkpoint), "mine"])
+    assert status == 0
     settings = checkpoint.with_name("open_clip_config.json")
     assert capsys.readouterr().out == f"Wrote mine (settings of {settings})\n"
-    assert lotlip.main(["convert", str(checkpoint)]) == 0  # by default the folder is named as the file
+    status = lotlip.main(["convert", str(checkpoint)])  # by default the folder is named as the file
+    assert status == 0
     for folder in ("with-config", "mine", "model"):
-        files = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.name != "README.md"}
-        assert files == {name: (converted / WITH_CONFIG / name).read_bytes() for name in files}
+        for file in Path(folder).iterdir():
+            if file.name != "README.md":
+                expected = converted / WITH_CONFIG / file.name
+                assert file.read_bytes() == expected.read_bytes(), file
     assert AutoModel.from_pretrained("mine").config.text_config.num_attention_heads == 4
     assert len(AutoProcessor.from_pretrained("mine").tokenizer) == 30522
-    assert lotlip.main(["convert", "mine", "--to_original", "back.pt"]) == 0
+    status = lotlip.main(["convert", "mine", "--to_original", "back.pt"])
+    assert status == 0
     assert_equal(torch.load("back.pt"), torch.load(repositories / WITH_CONFIG / "model.pt"))
 
     assert "is not an empty folder" in read_error(capsys, "convert", WITH_CONFIG)
@@ -283,8 +321,10 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
 def test_nothing_is_known_offline(cache, capsys, tmp_path):
     with pytest.raises(OSError, match="couldn't connect"):
         LotlipModel.from_pretrained(DEFAULT_MODEL)
-    error = read_error(capsys, "search", save_images(tmp_path / "photos", [Image.new("RGB", (40, 30))]), "a boat")
-    assert DEFAULT_MODEL in error and "connect" in error
+    photos = save_images(tmp_path / "photos", [Image.new("RGB", (40, 30))])
+    error = read_error(capsys, "search", photos, "a boat")
+    assert DEFAULT_MODEL in error
+    assert "connect" in error
 
 
 def test_no_vocabulary(cache, repositories):
@@ -294,17 +334,22 @@ def test_no_vocabulary(cache, repositories):
 
 
 def test_two_processes_at_once(hub, cache, repositories):
-    code = f"from modeling_lotlip.hub_lotlip import find_pretrained\nprint(find_pretrained({DEFAULT_MODEL!r}))"
-    environment = python_environment(HF_HUB_CACHE=cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE=0)
-    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    processes = [subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) for _ in range(2)]
+    code = f"from modeling_lotlip import hub_lotlip\nprint(hub_lotlip.find_pretrained({DEFAULT_MODEL!r}))"
+    options = {
+        "env": python_environment(HF_HUB_CACHE=cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE=0),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(2)]
     outputs = [process.communicate() for process in processes]
     folders = {output.strip() for output, _ in outputs}
-    assert len(folders) == 1 and Path(*folders, "config.json").is_file(), outputs
+    assert len(folders) == 1, outputs
+    assert Path(*folders, "config.json").is_file(), outputs
     assert "".join(errors for _, errors in outputs).count("converting it, once") == 1
 
 
 def test_code_on_the_hub_does_not_need_the_converter(monkeypatch):
-    """There the files of the model are alone, in a package of another name."""
-    monkeypatch.setitem(hub_lotlip.__dict__, "__package__", "transformers")
+    """There the files of the model are alone, and nobody registers what the package does beyond them."""
+    monkeypatch.setattr(hub_lotlip, "package_functions", hub_lotlip.PackageFunctions())
     assert hub_lotlip.find_pretrained("org/model") == "org/model"

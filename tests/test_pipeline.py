@@ -30,7 +30,8 @@ def test_zero_shot_pipeline_of_one_image_and_of_batches(model_dir, no_warnings):
     many = classifier(images, candidate_labels=labels, batch_size=2)
     by_template = classifier(images[1:], candidate_labels=labels, hypothesis_template="the {} of sand")
 
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    model = LotlipModel.from_pretrained(model_dir).eval()
+    processor = LotlipProcessor.from_pretrained(model_dir)
     for template, predictions in (("This is a photo of {}.", many), ("the {} of sand", by_template)):
         texts = [template.format(label) for label in labels]
         inputs = processor(text=texts, images=images[-len(predictions) :], return_tensors="pt")

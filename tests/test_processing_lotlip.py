@@ -15,9 +15,10 @@ from modeling_lotlip import (
     LotlipVisionConfig,
     LotlipVisionModel,
 )
+from tests.conftest import SPECIAL_TOKENS, TINY_TOWER
 
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "car", "street"]
+WORDS = [*SPECIAL_TOKENS, "a", "red", "car", "street"]
 
 
 @pytest.fixture
@@ -33,12 +34,15 @@ def test_is_its_parts(processor):
     inputs = processor(images=images, text=texts, return_tensors="pt")
 
     assert set(inputs) == {"input_ids", "attention_mask", "pixel_values"}
-    assert torch.equal(inputs["pixel_values"], processor.image_processor(images, return_tensors="pt")["pixel_values"])
+    pixels = processor.image_processor(images, return_tensors="pt")
+    assert torch.equal(inputs["pixel_values"], pixels["pixel_values"])
     assert inputs["input_ids"].tolist() == [[2, 5, 6, 7, 3, 5, 8, 3], [2, 5, 7, 3, 0, 0, 0, 0]]
     assert inputs["attention_mask"].sum(1).tolist() == [8, 4]
     assert processor(text=texts, padding=False)["input_ids"][1] == [2, 5, 7, 3]
-    assert processor(text="a car", padding="max_length", return_tensors="pt")["input_ids"].shape == (1, 126)
-    assert processor.batch_decode(inputs["input_ids"], skip_special_tokens=True) == ["a red car a street", "a car"]
+    padded = processor(text="a car", padding="max_length", return_tensors="pt")
+    assert padded["input_ids"].shape == (1, 126)
+    decoded = processor.batch_decode(inputs["input_ids"], skip_special_tokens=True)
+    assert decoded == ["a red car a street", "a car"]
 
 
 def test_no_texts_are_an_error(processor):
@@ -87,7 +91,6 @@ def test_the_length_and_padding_that_a_tokenizer_is_made_with_hold(processor, tm
 
 
 def test_an_image_tower_saved_with_its_image_processor_is_found(tmp_path):
-    tower = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
-    LotlipVisionModel(LotlipVisionConfig(**tower)).save_pretrained(tmp_path)
+    LotlipVisionModel(LotlipVisionConfig(**TINY_TOWER)).save_pretrained(tmp_path)
     LotlipImageProcessor().save_pretrained(tmp_path)
     assert type(AutoProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor

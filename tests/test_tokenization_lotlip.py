@@ -95,7 +95,8 @@ def test_ids_are_those_of_the_recipe_on_random_texts(do_lower_case):
 
 
 def test_all_entry_points_clean(tokenizer):
-    text, ids = "a “red” car. Fast", [101, 1037, 1000, 2417, 1000, 2482, 102, 3435, 102]
+    text = "a “red” car. Fast"
+    ids = [101, 1037, 1000, 2417, 1000, 2482, 102, 3435, 102]
     assert tokenizer(text)["input_ids"] == ids
     assert tokenizer.encode(text) == ids
     assert tokenizer([text, "b"])["input_ids"][0] == ids
@@ -135,7 +136,9 @@ def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
     elif folder == "saved by BertTokenizer":
         bert.save_pretrained(tmp_path)
     else:
-        source = bert if folder == "BERT's json" else LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
+        source = bert
+        if folder == "LoTLIP's json":
+            source = LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
         source.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
 
     tokenizer = LotlipTokenizer.from_pretrained(tmp_path, **kwargs)
@@ -158,7 +161,8 @@ def test_padding_on_the_left_is_a_warning(tokenizer, caplog):
     assert not caplog.records
     padded = tokenizer(["a", "a red boat"], padding=True, padding_side="left")
     assert padded["input_ids"][0][0] == tokenizer.pad_token_id
-    assert "padded on the left" in caplog.text and "padding_side='right'" in caplog.text
+    assert "padded on the left" in caplog.text
+    assert "padding_side='right'" in caplog.text
 
 
 class TestTruncation:

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip[sentence-transformers]"]
+# ///
 """
 What is worth measuring on a GPU: embedding by precision and by attention, a training step, ranks.
 
@@ -44,19 +48,26 @@ class GpuArguments(Arguments):
             raise ValueError(
                 f"--device {self.device}: PyTorch sees no GPU. `--device cpu --layers 1 --size 4` is a try."
             )
-        if unknown := set(self.only) - set(list_benchmarks(self)):
-            raise ValueError(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(list_benchmarks(self))}.")
+        benchmarks = list_benchmarks(self)
+        for name in self.only:
+            if name not in benchmarks:
+                raise ValueError(f"--only {name} is none of {', '.join(benchmarks)}: give some of these.")
 
 
 def list_benchmarks(args: GpuArguments) -> dict[str, list]:
-    """The arguments of each benchmark, script first, by its name."""
+    """Returns the arguments of each benchmark, script first, by its name."""
     towers = ["--layers", args.layers]
-    half = ["bfloat16", *(["float16"] if args.device.startswith("cuda") else [])]
-    flash = ["flash_attention_2"] if importlib.util.find_spec("flash_attn") else []
+    precisions = ["float32", "bfloat16"]
+    if args.device.startswith("cuda"):
+        precisions.append("float16")
+    attentions = ["sdpa", "eager"]
+    if importlib.util.find_spec("flash_attn") is not None:
+        attentions.append("flash_attention_2")
     embed = ["embed.py", *towers, "--size", args.size, "--workloads", "short", "long", "images"]
+    both = ["--variants", "float32", "bfloat16"]
     return {
-        "precisions": [*embed, "--variants", "original", "float32", *half],
-        "attention": [*embed, "--variants", "float32", "bfloat16", "--attn_implementation", "sdpa", "eager", *flash],
+        "precisions": [*embed, "--variants", "original", *precisions],
+        "attention": [*embed, *both, "--attn_implementation", *attentions],
         "step": ["train_step.py", *towers, "--images", args.size],
         "ranks": ["rank.py", "--images", args.rows, "--no_full_matrix"],
     }

@@ -1,7 +1,11 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
-Ranks of images and texts in both directions, against the matrix product alone and against sorting the full matrix.
+Ranks of images and texts in both directions, compared with the matrix product alone and with sorting the full matrix.
 
     python examples/benchmarks/rank.py --images 10000 --texts 10000
 """
@@ -32,14 +36,22 @@ class RankArguments(BenchmarkArguments):
             raise ValueError(f"--texts must be a multiple of --images ({self.images}), got {self.texts}.")
 
 
+def sample_embeddings(num_rows: int, args: RankArguments) -> torch.Tensor:
+    """Returns random normalized embeddings of shape `(num_rows, dim)`."""
+    return torch.nn.functional.normalize(torch.randn(num_rows, args.width, device=args.device), dim=-1)
+
+
 def multiply_in_blocks(images: torch.Tensor, texts: torch.Tensor) -> None:
-    """The products that the ranks are counted in, and nothing else."""
+    """Computes the products that ranks are counted in, of embeddings of shapes `(images, dim)` and `(texts, dim)`."""
     for _ in similarity_blocks(texts, images):
         pass
 
 
 def sort_full_matrix(images: torch.Tensor, texts: torch.Tensor) -> None:
-    """open_clip's way: the whole matrix, sorted in both directions, and the place of the own pair looked up."""
+    """
+    Computes ranks in open_clip's way: the whole matrix of embeddings of shape `(pairs, dim)` each, sorted in both
+    directions, and the position of the own pair looked up.
+    """
     similarity = images @ texts.t()
     own = torch.arange(len(images), device=images.device)[:, None]
     for matrix in (similarity, similarity.t()):
@@ -50,8 +62,8 @@ def main() -> None:
     (args,) = parse((RankArguments,), description=__doc__)
     set_up(args)
 
-    images = torch.nn.functional.normalize(torch.randn(args.images, args.width, device=args.device), dim=-1)
-    texts = torch.nn.functional.normalize(torch.randn(args.texts, args.width, device=args.device), dim=-1)
+    images = sample_embeddings(args.images, args)
+    texts = sample_embeddings(args.texts, args)
     text_to_image = torch.arange(args.texts) // (args.texts // args.images)
 
     before = peak_memory(args.device)

@@ -3,7 +3,7 @@
 """
 What the benchmarks share: arguments, timing in turns, one table, and the model as the original code computes it.
 
-`torch.utils.benchmark` measures one statement after the other, so that a machine whose speed drifts favours one of
+`torch.utils.benchmark` measures one statement after the other, so that a machine whose speed drifts favors one of
 them. Here variants take turns, and ratios are those of turns.
 """
 
@@ -23,7 +23,13 @@ import transformers
 from torch import nn
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip import (
+    LotlipConfig,
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTokenizer,
+)
 from modeling_lotlip.utils.arguments import Arguments, argument, check_output_file
 from modeling_lotlip.utils.files import write_json
 
@@ -44,7 +50,9 @@ class BenchmarkArguments(Arguments):
         super().__post_init__()
         check_output_file(self.output_file)
         if self.device is None:
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.device = "cpu"
+            if torch.cuda.is_available():
+                self.device = "cuda"
 
 
 @dataclass
@@ -58,14 +66,21 @@ class TowerBenchmarkArguments(BenchmarkArguments):
 
 
 def set_up(args: BenchmarkArguments) -> None:
-    """Threads and seed, the same for all benchmarks."""
+    """Sets threads and seed, the same way for all benchmarks."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
 
+def synchronize(device: str) -> None:
+    """Waits until a device has computed what it was asked for."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
 def measure(variants: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
     """
-    Seconds of each variant, measured in turns (A B C A B C ...), so that a machine whose speed drifts is fair to all.
+    Measures the seconds of each variant in turns (A B C A B C ...), so that a machine whose speed drifts is fair to
+    all.
 
     Args:
         variants (`dict[str, Callable]`):
@@ -75,22 +90,30 @@ def measure(variants: dict[str, Callable[[], object]], repeats: int, device: str
         device (`str`):
             The device that they compute on.
     """
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     seconds = {name: [] for name in variants}
     for repeat in range(repeats + 1):
         for name, run in variants.items():
-            synchronize()
+            synchronize(device)
             start = time.perf_counter()
             run()
-            synchronize()
+            synchronize(device)
             if repeat > 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 def matrix_product_ceiling(device: str, dtype: torch.dtype, size: int = 4096, repeats: int = 3) -> float:
-    """Floating-point operations per second of a large square matrix product, the most that this machine gives."""
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    """
+    Measures the floating-point operations per second of a large square matrix product, the most that a machine gives.
+
+    Args:
+        device (`str`): Where it is computed.
+        dtype (`torch.dtype`): What it is computed in.
+        size (`int`, *optional*, defaults to 4096): The number of rows.
+        repeats (`int`, *optional*, defaults to 3): Counted runs.
+    """
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
     seconds = measure({"product": lambda: left @ right}, repeats, device)["product"]
     return 2 * size**3 / statistics.median(seconds)
 
@@ -118,25 +141,39 @@ def report(
             Further columns: the cells of the variants by title. A variant without a cell has an empty one.
 
     Returns:
-        `dict`: the median, least and largest seconds of each variant, and the `ratio` of its speed to the baseline's:
+        `dict`: the median, min and max seconds of each variant, and the `ratio` of its speed to the baseline's:
         the median over the turns, in which the two were measured one after the other.
     """
     columns = columns or {}
     titles = ["variant", "median", "min", "max", "times the baseline's speed", *columns]
-    print(f"\n{title} ({args.device}, {args.threads} threads)\n\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
+    print(f"\n{title} ({args.device}, {args.threads} threads)\n")
+    print(f"| {' | '.join(titles)} |")
+    print(f"|{' --- |' * len(titles)}")
     rows = {}
     for name, times in seconds.items():
-        row = {"median": statistics.median(times), "min": min(times), "max": max(times)}
-        row["ratio"] = statistics.median(other / time for other, time in zip(seconds[baseline], times))
-        cells = [name, *(f"{row[key]:.3f} s" for key in ("median", "min", "max")), f"{row['ratio']:.2f}"]
+        ratios = [other / time for other, time in zip(seconds[baseline], times)]
+        row = {
+            "median": statistics.median(times),
+            "min": min(times),
+            "max": max(times),
+            "ratio": statistics.median(ratios),
+        }
         further = {key: cell.get(name, "") for key, cell in columns.items()}
-        print(f"| {' | '.join([*cells, *further.values()])} |", flush=True)
+        cells = [
+            name,
+            f"{row['median']:.3f} s",
+            f"{row['min']:.3f} s",
+            f"{row['max']:.3f} s",
+            f"{row['ratio']:.2f}",
+            *further.values(),
+        ]
+        print(f"| {' | '.join(cells)} |", flush=True)
         rows[name] = row | further
     return {"title": title, "baseline": baseline, "rows": rows}
 
 
 def processor_name() -> str:
-    """The processor as Linux calls it, or as Python does elsewhere."""
+    """Returns the processor as Linux calls it, or as Python does elsewhere."""
     if Path("/proc/cpuinfo").exists():
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -145,16 +182,19 @@ def processor_name() -> str:
 
 
 def peak_memory(device: str) -> int:
-    """The most memory that this process has had so far on a device, in bytes."""
+    """Returns the max memory that this process has had so far on a device, in bytes."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
-    if Path("/proc/self/status").exists():  # `ru_maxrss` counts what the process was before it ran this program
-        return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    status = Path("/proc/self/status")
+    if status.exists():
+        # `ru_maxrss` counts what the process was before it ran this program
+        kilobytes = status.read_text().partition("VmHWM:")[2].split()[0]
+        return 1024 * int(kilobytes)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def find_commit() -> str | None:
-    """The commit of the checkout that this file lies in."""
+    """Returns the commit of the checkout that this file lies in."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
@@ -163,10 +203,13 @@ def write_results(tables: list[dict], args: BenchmarkArguments) -> None:
     """Writes tables, settings and the machine to `--output_file`."""
     if args.output_file is None:
         return
+    device = "cpu"
+    if args.device.startswith("cuda"):
+        device = torch.cuda.get_device_name()
     machine = {
         "processor": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu",
+        "device": device,
         "threads": args.threads,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -184,7 +227,13 @@ class OriginalTextTower(nn.Module):
     attention mask spelled out for each text.
     """
 
-    def __init__(self, config: BertConfig, num_corner_tokens: int, projection_dim: int, context_length: int = 128):
+    def __init__(
+        self,
+        config: BertConfig,
+        num_corner_tokens: int,
+        projection_dim: int,
+        context_length: int = 128,
+    ):
         super().__init__()
         self.vocab_size = config.vocab_size
         self.num_corner_tokens = num_corner_tokens
@@ -195,13 +244,21 @@ class OriginalTextTower(nn.Module):
         self.projection = nn.Linear(config.hidden_size, projection_dim, bias=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Ids and mask (texts, length), without corners, to features (texts, 1 + corners, dim)."""
-        num_texts, num_corners = len(input_ids), self.num_corner_tokens
-        corner_ids = torch.arange(self.vocab_size, self.vocab_size + num_corners, device=input_ids.device)
-        input_ids = torch.cat([input_ids[:, :1], corner_ids.expand(num_texts, -1), input_ids[:, 1:]], dim=1)
-        attention_mask = torch.cat([attention_mask.new_ones(num_texts, num_corners), attention_mask], dim=1)
+        """
+        Returns features of shape `(texts, 1 + corner tokens, dim)` of ids and mask of shape `(texts, length)`, without
+        corner tokens.
+        """
+        num_texts = len(input_ids)
+        num_corners = self.num_corner_tokens
+        end = self.vocab_size + num_corners
+        corner_ids = torch.arange(self.vocab_size, end, device=input_ids.device)
+        corner_ids = corner_ids.expand(num_texts, -1)
+        input_ids = torch.cat([input_ids[:, :1], corner_ids, input_ids[:, 1:]], dim=1)
+        corner_mask = attention_mask.new_ones(num_texts, num_corners)
+        attention_mask = torch.cat([corner_mask, attention_mask], dim=1)
         padding = (0, self.context_length - input_ids.shape[1])
-        input_ids, attention_mask = nn.functional.pad(input_ids, padding), nn.functional.pad(attention_mask, padding)
+        input_ids = nn.functional.pad(input_ids, padding)
+        attention_mask = nn.functional.pad(attention_mask, padding)
 
         visible = attention_mask[:, None, :].bool().expand(-1, self.context_length, -1).clone()
         visible[:, :, 1 : num_corners + 1] = False
@@ -212,7 +269,8 @@ class OriginalTextTower(nn.Module):
         mask = torch.zeros(visible.shape, dtype=dtype, device=input_ids.device)
         mask = mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]
 
-        hidden_states = self.bert(input_ids, attention_mask=mask).last_hidden_state[:, : num_corners + 1]
+        hidden_states = self.bert(input_ids, attention_mask=mask).last_hidden_state
+        hidden_states = hidden_states[:, : num_corners + 1]
         pooled = self.bert.pooler.activation(self.bert.pooler.dense(hidden_states))
         return self.projection(pooled)
 
@@ -226,25 +284,28 @@ class OriginalImageTower(nn.Module):
         self.vit = ViTModel(config, add_pooling_layer=False)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Images (images, 3, height, width) to features (images, width)."""
+        """Returns features of shape `(images, dim)` of images of shape `(images, 3, height, width)`."""
         return self.vit(pixel_values).last_hidden_state[:, 0]
 
 
 def build_original(layers: int, device: str) -> tuple[OriginalTextTower, OriginalImageTower]:
-    """Both towers at the size of the released ViT-B/16, with random weights and `layers` layers."""
-    text_tower = OriginalTextTower(BertConfig(num_hidden_layers=layers), num_corner_tokens=2, projection_dim=768)
-    image_tower = OriginalImageTower(ViTConfig(num_hidden_layers=layers, layer_norm_eps=1e-6))
+    """Returns both towers at the size of the released ViT-B/16, with random weights and `layers` layers."""
+    text_config = BertConfig(num_hidden_layers=layers)
+    image_config = ViTConfig(num_hidden_layers=layers, layer_norm_eps=1e-6)
+    text_tower = OriginalTextTower(text_config, num_corner_tokens=2, projection_dim=768)
+    image_tower = OriginalImageTower(image_config)
     return text_tower.to(device).eval(), image_tower.to(device).eval()
 
 
 def build_lotlip(layers: int, device: str, dtype: torch.dtype = torch.float32) -> LotlipModel:
-    """The same model as this package computes it."""
+    """Returns the same model as this package computes it."""
     fields = {"num_hidden_layers": layers}
     return LotlipModel(LotlipConfig(text_config=fields, vision_config=fields)).to(device, dtype).eval()
 
 
 def build_processor(vocab_size: int) -> tuple[list[str], LotlipProcessor]:
-    """Words that are one token each, and a processor whose vocabulary has them and the special tokens."""
+    """Returns words that are one token each, and a processor whose vocabulary has them and the special tokens."""
     words = [f"word{index}" for index in range(vocab_size - len(SPECIAL_TOKENS))]
-    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(SPECIAL_TOKENS + words)})
+    vocab = {word: index for index, word in enumerate(SPECIAL_TOKENS + words)}
+    tokenizer = LotlipTokenizer(vocab=vocab)
     return words, LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)

@@ -7,12 +7,17 @@ HNSW32 of faiss, each in a process of its own (on Linux).
     python examples/benchmarks/search.py
     python examples/benchmarks/search.py --num_vectors 1000000 --methods table exact
     python examples/benchmarks/search.py --device cuda --methods exact
+    python examples/benchmarks/search.py --filters --num_vectors 240000
 
 The vectors have the modality gap of dual encoders: cosines of .45 between two images, .33 between a text and its
 image, .23 between a text and another image. To open is what a program does once before it can search: the table is
 opened, the vectors of the exact search are read, faiss builds its graph. Queries come one by one, then all at once.
 Exact search runs on the CPU, and on `--device` too if that is another. Memory is what the process takes more at most
 than after its imports, pages of files among it; on a GPU its own memory.
+
+With --filters the table alone is measured, of two folders that have as many images and themes of their own: cosines of
+.7 between images of one cluster, .5 of one theme, .4 of two. Queries are texts and images of each folder, under the
+filter of the second one and without a filter.
 """
 
 import importlib.util
@@ -22,7 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +35,24 @@ import torch
 from scaffold import BenchmarkArguments, peak_memory, set_up, write_results
 
 from modeling_lotlip.encoder.arguments import STORAGE_DTYPES
+from modeling_lotlip.table.conditions import in_folder
+from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.table.thresholds import maintain
+from modeling_lotlip.table.vector_index import plan_search
+from modeling_lotlip.table.vector_index import search as search_table
 from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 METHODS = ("table", "exact", "faiss")
 CHUNK = 20_000
-NUM_QUERIES, K = 200, 10
+NUM_QUERIES = 200
+K = 10
+# The folders of the measurement with filters, and the clusters of images in each
+FOLDERS = ("boats", "houses")
+CLUSTERS = 60
+# Texts by which the parameters of the index are chosen
+NUM_BACKGROUND = 64
 
 
 @dataclass
@@ -47,34 +63,116 @@ class SearchArguments(BenchmarkArguments):
     width: int = argument(768, "Their dimension.", least=8)
     storage_dtype: str = argument("float16", "How the table stores a number.", choices=STORAGE_DTYPES)
     methods: list[str] = argument(list(METHODS), "What is measured.", choices=METHODS)
+    filters: bool = argument(False, "Measure the table with filters, in place of the methods.")
 
 
-def draw(num: int, width: int, seed: int, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised vectors of images, around the last of the centres and each around another one, and of their texts."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise() -> torch.Tensor:
-        return torch.nn.functional.normalize(torch.randn(num, width, generator=generator), dim=-1)
-
-    near = centres[torch.randint(len(centres) - 1, (num,), generator=generator)]
-    own = torch.nn.functional.normalize(near + noise(), dim=-1)
-    images, texts = 0.45**0.5 * centres[-1] + 0.55**0.5 * own, 0.343 * centres[-1] + 0.135 * own + 0.93 * noise()
-    return torch.nn.functional.normalize(images, dim=-1), torch.nn.functional.normalize(texts, dim=-1)
+def normalize(vectors: torch.Tensor) -> torch.Tensor:
+    """Normalizes vectors of shape `(..., dim)`."""
+    return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-def write(folder: Path, num: int, args: "SearchArguments", has_table: bool) -> tuple[torch.Tensor, float, float]:
+def draw_directions(count: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """Draws normalized vectors of shape `(count, width)` at random."""
+    return normalize(torch.randn(count, width, generator=generator))
+
+
+def draw(num: int, width: int, seed: int, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Writes the vectors as a file of float32 and, if asked to, as a table. The queries, and how long the table took to
-    write and to index.
+    Draws images, and a text for each.
+
+    Args:
+        num (`int`):
+            How many.
+        width (`int`):
+            Their dimension.
+        seed (`int`):
+            The seed.
+        centers (`torch.Tensor` of shape `(centers, width)`):
+            All images are around the last one, and each around another one.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: both of shape `(num, width)`, normalized.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    near = centers[torch.randint(len(centers) - 1, (num,), generator=generator)]
+    own = normalize(near + draw_directions(num, width, generator))
+    images = 0.45**0.5 * centers[-1] + 0.55**0.5 * own
+    texts = 0.343 * centers[-1] + 0.135 * own + 0.93 * draw_directions(num, width, generator)
+    return normalize(images), normalize(texts)
+
+
+@dataclass
+class Theme:
+    """
+    What the images of a folder have in common.
+
+    Args:
+        gap (`torch.Tensor` of shape `(dim,)`):
+            What all images have in common, normalized.
+        direction (`torch.Tensor` of shape `(dim,)`):
+            What those of the folder have in common, normalized.
+        centers (`torch.Tensor` of shape `(CLUSTERS, dim)`):
+            What those of a cluster have in common, normalized.
+    """
+
+    gap: torch.Tensor
+    direction: torch.Tensor
+    centers: torch.Tensor
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws images, and a text for each, both of shape `(count, dim)` and normalized."""
+        width = len(self.gap)
+        near = self.centers[torch.randint(len(self.centers), (count,), generator=generator)]
+        noise = draw_directions(count, width, generator)
+        own = normalize(0.2**0.5 * self.direction + 0.4**0.5 * near + 0.4**0.5 * noise)
+        images = 0.4**0.5 * self.gap + 0.6**0.5 * own
+        texts = 0.3 * self.gap + 0.3 * own + 0.9 * draw_directions(count, width, generator)
+        return normalize(images), normalize(texts)
+
+
+@dataclass
+class Written:
+    """
+    A table that was written to be searched.
+
+    Args:
+        queries (`torch.Tensor` of shape `(NUM_QUERIES, dim)`):
+            Texts, normalized.
+        seconds_to_write (`float`), seconds_to_build (`float`):
+            How long the table took to write, and to index and measure.
+    """
+
+    queries: torch.Tensor
+    seconds_to_write: float
+    seconds_to_build: float
+
+
+def write(folder: Path, num: int, args: "SearchArguments", has_table: bool) -> Written:
+    """
+    Writes the vectors as a file of float32 and, if asked to, as a table.
+
+    Args:
+        folder (`Path`):
+            Where they are written.
+        num (`int`):
+            How many there are.
+        args ([`SearchArguments`]):
+            The arguments of the benchmark.
+        has_table (`bool`):
+            Whether to write a table.
+
+    Returns:
+        [`Written`]: the queries, and how long the table took.
     """
     generator = torch.Generator().manual_seed(0)
-    centres = torch.nn.functional.normalize(torch.randn(num // 50 + 1, args.width, generator=generator), dim=-1)
+    centers = draw_directions(num // 50 + 1, args.width, generator)
     values = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (num, args.width))
-    options = (folder / "table", args.width, {"kinds": ["image"]}, {}, args.storage_dtype)
-    table = EmbeddingTable.create(*options) if has_table else None
+    table = None
+    if has_table:
+        table = create_table(folder, args)
     writing = 0.0
     for start in range(0, num, CHUNK):
-        embeds = draw(min(CHUNK, num - start), args.width, start + 1, centres)[0]
+        embeds = draw(min(CHUNK, num - start), args.width, start + 1, centers)[0]
         values[start : start + len(embeds)] = embeds.numpy()
         if table is not None:
             begin = time.perf_counter()
@@ -82,47 +180,70 @@ def write(folder: Path, num: int, args: "SearchArguments", has_table: bool) -> t
             writing += time.perf_counter() - begin
     values.flush()
     # texts of other images stand for those that the parameters of the index are chosen by
-    background, texts = draw(64, args.width, num + 1, centres)[1], draw(NUM_QUERIES, args.width, 1, centres)[1]
+    background = draw(NUM_BACKGROUND, args.width, num + 1, centers)[1]
+    texts = draw(NUM_QUERIES, args.width, 1, centers)[1]
     begin = time.perf_counter()
     if table is not None:
-        table.maintain(lambda: background)
-    return texts, writing, time.perf_counter() - begin
+        maintain(table, lambda: background)
+    return Written(texts, writing, time.perf_counter() - begin)
+
+
+def create_table(folder: Path, args: "SearchArguments") -> EmbeddingTable:
+    """Creates the table that is measured."""
+    settings = {"kinds": ["image"]}
+    return EmbeddingTable.create(folder / "table", args.width, settings, dtype=args.storage_dtype)
 
 
 def search(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """The positions (queries, K) of the most similar vectors, by parts of them."""
-    tops, places = queries.new_empty(len(queries), 0), queries.new_empty(len(queries), 0, dtype=torch.int64)
+    """
+    Finds the most similar vectors exactly, by parts of them.
+
+    Args:
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            What is searched for, normalized.
+        vectors (`torch.Tensor` of shape `(vectors, dim)`):
+            What is searched, normalized.
+
+    Returns:
+        `torch.Tensor` of shape `(queries, K)`: their indices.
+    """
+    similarities = queries.new_empty(len(queries), 0)
+    indices = queries.new_empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(vectors), CHUNK):
-        part = vectors[start : start + CHUNK].to(queries.device)
-        tops = torch.cat([tops, queries @ part.t()], dim=1)
-        numbers = torch.arange(start, start + len(part), device=queries.device)
-        places = torch.cat([places, numbers.expand(len(queries), -1)], dim=1)
-        tops, columns = tops.topk(min(K, tops.shape[1]), dim=1)
-        places = places.gather(1, columns)
-    return places
+        part = vectors[start : start + CHUNK].to(queries)
+        similarities = torch.cat([similarities, queries @ part.t()], dim=1)
+        new_indices = torch.arange(start, start + len(part), device=queries.device)
+        indices = torch.cat([indices, new_indices.expand(len(queries), -1)], dim=1)
+        top = similarities.topk(min(K, similarities.shape[1]), dim=1)
+        similarities = top.values
+        indices = indices.gather(1, top.indices)
+    return indices
 
 
-def recall(found: list[list[int]], exact: torch.Tensor) -> float:
-    """The share of the exact results that was found."""
-    shares = [len({*row} & {*others}) / len(others) for row, others in zip(found, exact.tolist())]
-    return statistics.fmean(shares)
+def measure_recalls(found: list[list[int]], exact: torch.Tensor) -> list[float]:
+    """Computes the fraction of the exact results, of shape `(queries, K)`, that was found for each query."""
+    return [len({*row} & {*expected}) / len(expected) for row, expected in zip(found, exact.tolist())]
 
 
 def read_vectors(folder: Path) -> torch.Tensor:
+    """Reads the vectors, of shape `(vectors, dim)`."""
     return torch.from_numpy(np.load(folder / "vectors.npy"))
 
 
 def open_table(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
+    """Opens the table. Returns what finds indices for queries of shape `(queries, dim)`."""
     table = EmbeddingTable(folder / "table")
-    return lambda queries: [[int(key) for key in table.search(query, K).keys] for query in queries]
+    return lambda queries: [[int(key) for key in search_table(table, query, K).keys] for query in queries]
 
 
 def open_exact(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
+    """Reads the vectors into memory. Returns what finds indices for queries of shape `(queries, dim)`."""
     vectors = read_vectors(folder).to(device)
     return lambda queries: search(queries.to(device), vectors).tolist()
 
 
 def open_faiss(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
+    """Builds the graph of faiss. Returns what finds indices for queries of shape `(queries, dim)`."""
     import faiss
 
     vectors = np.load(folder / "vectors.npy")
@@ -138,15 +259,31 @@ OPEN = {"table": open_table, "exact": open_exact, "faiss": open_faiss}
 def measure_method(
     name: str, folder: Path, queries: torch.Tensor, threads: int, device: str, results: multiprocessing.Queue
 ) -> None:
-    """What one method finds, and what it takes."""
+    """
+    Measures what one method finds, and what it takes.
+
+    Args:
+        name (`str`):
+            The method.
+        folder (`Path`):
+            Where the vectors are.
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            What is searched for.
+        threads (`int`), device (`str`):
+            What computes.
+        results (`multiprocessing.Queue`):
+            Gets both.
+    """
     torch.set_num_threads(threads)
     search(queries[:1].to(device), queries)
     Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is that of now
-    before, begin = peak_memory(device), time.perf_counter()
+    before = peak_memory(device)
+    begin = time.perf_counter()
     find = OPEN[name](folder, device)
     opened = time.perf_counter()
-    found, seconds = find(queries[:1]), []
+    found = find(queries[:1])
     first = time.perf_counter() - opened
+    seconds = []
     for query in queries[1:].split(1):
         start = time.perf_counter()
         found += find(query)
@@ -165,39 +302,162 @@ def measure_method(
 
 
 def compare(num: int, args: SearchArguments, methods: list[str]) -> dict:
-    """The table of one number of vectors."""
+    """Measures the methods with a number of vectors."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        queries, writing, building = write(folder, num, args, "table" in methods)
+        written = write(folder, num, args, "table" in methods)
         vectors = np.load(folder / "vectors.npy", mmap_mode="r+")
-        exact = search(queries, torch.from_numpy(vectors))
+        exact = search(written.queries, torch.from_numpy(vectors))
         rows = {}
-        context = multiprocessing.get_context("spawn")
         devices = [(method, "cpu") for method in methods]
         if "exact" in methods and args.device != "cpu":
             devices.append(("exact", args.device))
         for method, device in devices:
-            results = context.Queue()
-            options = (method, folder, queries, args.threads, device, results)
-            process = context.Process(target=measure_method, args=options)
-            process.start()
-            row, found = results.get()
-            process.join()
-            name = method if device == "cpu" else f"{method}, {device}"
-            rows[name] = row | {"recall@10": recall(found, exact)}
+            row, found = run_method(method, folder, written.queries, args.threads, device)
+            row["recall@10"] = statistics.fmean(measure_recalls(found, exact))
+            name = method
+            if device != "cpu":
+                name = f"{method}, {device}"
             if method == "table":
-                rows[method] |= {"measured": EmbeddingTable(folder / "table").measured()._asdict()}
-                size = sum(path.stat().st_size for path in (folder / "table").rglob("*") if path.is_file())
-                rows[method] |= {"megabytes_on_disk": size / 2**20}
-                rows[method] |= {"seconds_to_write": writing, "seconds_to_build": building}
+                row |= describe_table(folder / "table", written)
             elif method == "exact":
-                rows[name] |= {"megabytes_on_disk": vectors.nbytes / 2**20}
+                row["megabytes_on_disk"] = vectors.nbytes / 2**20
+            rows[name] = row
         del vectors
         shutil.rmtree(folder / "table", ignore_errors=True)
     return {"title": f"{num:,} vectors of {args.width}", "rows": rows}
 
 
+def run_method(
+    name: str, folder: Path, queries: torch.Tensor, threads: int, device: str
+) -> tuple[dict[str, float], list[list[int]]]:
+    """
+    Measures a method in a process of its own.
+
+    Args:
+        name (`str`):
+            The method.
+        folder (`Path`):
+            Where the vectors are.
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            What is searched for.
+        threads (`int`), device (`str`):
+            What computes.
+
+    Returns:
+        `tuple[dict[str, float], list[list[int]]]`: what it takes, and what it finds.
+    """
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=measure_method, args=(name, folder, queries, threads, device, results))
+    process.start()
+    measured = results.get()
+    process.join()
+    return measured
+
+
+def describe_table(folder: Path, written: Written) -> dict:
+    """Describes what a table measured itself, its size, and how long it took."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    measured = read_measurements(EmbeddingTable(folder))
+    return {
+        "measured": asdict(replace(measured, sample={})),
+        "megabytes_on_disk": size / 2**20,
+        "seconds_to_write": written.seconds_to_write,
+        "seconds_to_build": written.seconds_to_build,
+    }
+
+
+def write_themes(folder: Path, num: int, args: SearchArguments) -> tuple[EmbeddingTable, torch.Tensor, dict]:
+    """
+    Writes a table of images in two folders, each with a theme.
+
+    Args:
+        folder (`Path`):
+            Where it is written.
+        num (`int`):
+            How many images there are.
+        args ([`SearchArguments`]):
+            The arguments of the benchmark.
+
+    Returns:
+        `tuple[EmbeddingTable, torch.Tensor, dict]`: the table, its embeddings of shape `(num, dim)` in float16, those
+        of the first folder first, and queries by what they are, of shape `(queries, dim)`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    gap = draw_directions(1, args.width, generator)[0]
+    themes = []
+    for _ in FOLDERS:
+        direction = draw_directions(1, args.width, generator)[0]
+        themes.append(Theme(gap, direction, draw_directions(CLUSTERS, args.width, generator)))
+    table = create_table(folder, args)
+    parts = []
+    first = 0
+    for name, theme in zip(FOLDERS, themes):
+        for start in range(0, num // 2, CHUNK):
+            embeds = theme.draw(min(CHUNK, num // 2 - start), generator)[0]
+            keys = [f"{name}/{first + row:09}" for row in range(len(embeds))]
+            table.append([{"key": key, "embedding": vector} for key, vector in zip(keys, embeds)])
+            parts.append(embeds.half())
+            first += len(embeds)
+    queries = {}
+    background = []
+    for name, theme in zip(FOLDERS, themes):
+        queries[f"images of {name}"] = theme.draw(NUM_QUERIES, generator)[0]
+        queries[f"texts of {name}"] = theme.draw(NUM_QUERIES, generator)[1]
+        background.append(theme.draw(NUM_BACKGROUND // 2, generator)[1])
+    maintain(table, lambda: torch.cat(background))
+    return table, torch.cat(parts), queries
+
+
+def compare_filters(num: int, args: SearchArguments) -> dict:
+    """Measures the table under the filter of the second folder, and without a filter."""
+    rows = {}
+    with tempfile.TemporaryDirectory() as place:
+        table, vectors, queries = write_themes(Path(place), num, args)
+        # what is found is compared with the best of what is stored
+        stored = normalize(vectors.float())
+        first_of_second = len(stored) // 2
+        for condition, first in ((None, 0), (in_folder(FOLDERS[1]), first_of_second)):
+            shown = plan_search(table, where=condition).recall
+            for name, asked in queries.items():
+                found = []
+                seconds = []
+                for query in asked:
+                    start = time.perf_counter()
+                    keys = search_table(table, query, K, where=condition).keys
+                    seconds.append(time.perf_counter() - start)
+                    found.append([int(key.partition("/")[2]) for key in keys])
+                recalls = measure_recalls(found, search(asked, stored[first:]) + first)
+                title = f"{name}, all"
+                if condition is not None:
+                    title = f"{name}, filter {FOLDERS[1]}"
+                rows[title] = {
+                    "recall@10": statistics.fmean(recalls),
+                    "min_recall@10": min(recalls),
+                    "shown_recall": shown,
+                    "median_milliseconds": 1000 * statistics.median(seconds),
+                }
+    return {"title": f"{num:,} vectors of {args.width} in two folders", "rows": rows}
+
+
+def format_filters(table: dict) -> str:
+    """Writes the table of a measurement with filters."""
+    lines = [
+        f"\n{table['title']}\n",
+        "| queries | recall@10 | min | shown | ms, median |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, row in table["rows"].items():
+        lines.append(
+            f"| {name} | {row['recall@10']:.3f} | {row['min_recall@10']:.1f} | {row['shown_recall']:.3f} | "
+            f"{row['median_milliseconds']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def format_table(table: dict) -> str:
+    """Writes the table of a measurement of methods."""
     lines = [
         f"\n{table['title']}\n",
         "| | s to open | s to the first answer | ms, median | ms, 95 in 100 | a second, all at once | MB of memory "
@@ -205,7 +465,9 @@ def format_table(table: dict) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in table["rows"].items():
-        disk = f"{row['megabytes_on_disk']:,.0f}" if "megabytes_on_disk" in row else ""
+        disk = ""
+        if "megabytes_on_disk" in row:
+            disk = f"{row['megabytes_on_disk']:,.0f}"
         lines.append(
             f"| {name} | {row['seconds_to_open']:.2f} | {row['seconds_to_first_answer']:.3f} | "
             f"{row['median_milliseconds']:.1f} | {row['95th_percentile_milliseconds']:.1f} | "
@@ -213,11 +475,16 @@ def format_table(table: dict) -> str:
         )
     row = table["rows"].get("table")
     if row is not None:
-        seconds = "The table took {seconds_to_write:.1f} s to write and {seconds_to_build:.1f} s to index and measure."
-        lines.append("\n" + seconds.format(**row))
-        if row["measured"]["nprobes"] is not None:
-            sentence = "It searches {nprobes} cells, compares {refine_factor} candidates for each result exactly, and"
-            lines.append((sentence + " measured a recall of {recall:.3f} itself.").format(**row["measured"]))
+        lines.append(
+            f"\nThe table took {row['seconds_to_write']:.1f} s to write and {row['seconds_to_build']:.1f} s to "
+            "index and measure."
+        )
+        plan = row["measured"]["search"]
+        if plan["num_cells"] is not None:
+            lines.append(
+                f"It searches {plan['num_cells']} cells, compares {plan['num_candidates']} candidates for each result "
+                f"exactly, and measured a recall of {plan['recall']:.3f} itself."
+            )
     return "\n".join(lines)
 
 
@@ -230,8 +497,12 @@ def main() -> None:
         methods = [name for name in methods if name != "faiss"]
     tables = []
     for num in args.num_vectors:
-        tables.append(compare(num, args, methods))
-        print(format_table(tables[-1]), flush=True)
+        if args.filters:
+            tables.append(compare_filters(num, args))
+            print(format_filters(tables[-1]), flush=True)
+        else:
+            tables.append(compare(num, args, methods))
+            print(format_table(tables[-1]), flush=True)
     write_results(tables, args)
 
 

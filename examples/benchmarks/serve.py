@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip[endpoint,serve]", "httpx"]
+# ///
 """
 `lotlip serve` under several clients at once: requests a second, with the texts of several requests computed together
 and with one after the other.
@@ -33,7 +37,10 @@ from scaffold import BenchmarkArguments, build_lotlip, build_processor, set_up, 
 from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
+# The texts that are computed together at most
 VARIANTS = {"together": 64, "one after the other": 1}
+# So many different texts are asked for
+NUM_TEXTS = 100
 
 
 @dataclass
@@ -44,58 +51,103 @@ class ServeArguments(BenchmarkArguments):
     words: list[int] = argument([10, 100], "Words of a text.", least=1)
     requests: int = argument(10, "Requests of each client in a turn.", least=1)
     layers: int = argument(12, "Layers of both towers.", least=1)
-    dtype: str = argument("float32", "What is computed in.", choices=("float32", "bfloat16", "float16"))
+    dtype: str = argument(
+        "float32",
+        "What is computed in.",
+        choices=("float32", "bfloat16", "float16"),
+    )
 
 
 @contextmanager
 def serve(folder: Path, batch_size: int, args: ServeArguments) -> Iterator[str]:
-    """The address of a server of the model in a folder."""
-    options = {"model": folder, "served_model_name": "lotlip", "port": 0, "device": args.device, "dtype": args.dtype}
-    options["batch_size"] = batch_size
-    command = [sys.executable, "-m", "lotlip", "serve"]
-    command += [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    """Inside, a server of the model in a folder runs, and its address is given."""
+    command = [
+        *(sys.executable, "-m", "lotlip", "serve"),
+        *("--model", str(folder)),
+        *("--served_model_name", "lotlip"),
+        *("--port", "0"),
+        *("--device", args.device),
+        *("--dtype", args.dtype),
+        *("--batch_size", str(batch_size)),
+    ]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **streams) as process:
         try:
-            said = process.stdout.readline()
-            if "is served at" not in said:
+            line = process.stdout.readline()
+            if "is served at" not in line:
                 raise RuntimeError("The server has not started: `lotlip serve` says why.")
-            yield re.search(r"http://\S+/v1", said)[0]
+            yield re.search(r"http://\S+/v1", line)[0]
         finally:
             process.send_signal(signal.SIGINT)
 
 
-async def ask(address: str, num_clients: int, texts: list[str], num_requests: int) -> tuple[float, list[float]]:
-    """How long all requests took together, and each of them."""
+async def ask_one_by_one(client: AsyncOpenAI, seed: int, texts: list[str], num_requests: int) -> list[float]:
+    """
+    Sends requests, each with a random text, one after the other, and returns the seconds that each took.
+
+    Args:
+        client (`AsyncOpenAI`): Sends them.
+        seed (`int`): That of the choice of texts.
+        texts (`list[str]`): What is asked.
+        num_requests (`int`): How often.
+    """
+    generator = random.Random(seed)
     seconds = []
+    for _ in range(num_requests):
+        text = generator.choice(texts)
+        start = time.perf_counter()
+        answer = await client.embeddings.create(model="lotlip", input=text)
+        seconds.append(time.perf_counter() - start)
+        if len(answer.data) != 1:
+            raise RuntimeError(f"A text got {len(answer.data)} embeddings.")
+    return seconds
 
-    async def visit(number: int) -> None:
-        chance = random.Random(number)
-        for _ in range(num_requests):
-            text = chance.choice(texts)
-            start = time.perf_counter()
-            answer = await client.embeddings.create(model="lotlip", input=text)
-            assert len(answer.data) == 1
-            seconds.append(time.perf_counter() - start)
 
+async def ask_at_once(
+    address: str, num_clients: int, texts: list[str], num_requests: int
+) -> tuple[float, list[float]]:
+    """
+    Asks a server by several clients at once.
+
+    Args:
+        address (`str`): That of the server.
+        num_clients (`int`): How many clients.
+        texts (`list[str]`): What they ask.
+        num_requests (`int`): How often each of them asks.
+
+    Returns:
+        `tuple[float, list[float]]`: the seconds of all requests together, and of each.
+    """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     http_client = httpx.AsyncClient(trust_env=False, timeout=600, limits=limits)
     async with AsyncOpenAI(base_url=address, api_key="none", http_client=http_client) as client:
         await client.embeddings.create(model="lotlip", input=texts[0])
         start = time.perf_counter()
-        await asyncio.gather(*map(visit, range(num_clients)))
-        return time.perf_counter() - start, seconds
+        visits = [ask_one_by_one(client, seed, texts, num_requests) for seed in range(num_clients)]
+        seconds = await asyncio.gather(*visits)
+        return time.perf_counter() - start, list(itertools.chain.from_iterable(seconds))
 
 
-def compare(
+def measure_servers(
     num_clients: int, num_words: int, addresses: dict[str, str], words: list[str], args: ServeArguments
 ) -> dict:
-    """The table of one number of clients and one length of texts."""
-    chance = random.Random(0)
-    texts = [" ".join(chance.choices(words, k=num_words)) for _ in range(100)]
-    took, seconds = {name: [] for name in addresses}, {name: [] for name in addresses}
+    """
+    Returns the table of one number of clients and one length of texts.
+
+    Args:
+        num_clients (`int`): The number of clients.
+        num_words (`int`): The words of a text.
+        addresses (`dict[str, str]`): Those of the servers, by name.
+        words (`list[str]`): What texts are made of.
+        args (`ServeArguments`): How often it is measured.
+    """
+    generator = random.Random(0)
+    texts = [" ".join(generator.choices(words, k=num_words)) for _ in range(NUM_TEXTS)]
+    took = {name: [] for name in addresses}
+    seconds = {name: [] for name in addresses}
     for _ in range(args.repeats):
         for name, address in addresses.items():
-            whole, each = asyncio.run(ask(address, num_clients, texts, args.requests))
+            whole, each = asyncio.run(ask_at_once(address, num_clients, texts, args.requests))
             took[name].append(whole)
             seconds[name] += each
     rows = {}
@@ -125,7 +177,7 @@ def main() -> None:
         print("| --- | --- | --- | --- | --- | --- | --- |")
         tables = []
         for num_words, num_clients in itertools.product(args.words, args.clients):
-            tables.append(compare(num_clients, num_words, addresses, words, args))
+            tables.append(measure_servers(num_clients, num_words, addresses, words, args))
             for variant, row in tables[-1]["rows"].items():
                 print(
                     f"| {num_words} | {num_clients} | {variant} | {row['requests_per_second']:.1f} | "

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 Start-up, each in a fresh process: importing the package, `lotlip search` on
 a folder that is indexed, and what `lotlip` answers at once.
@@ -41,7 +45,7 @@ AT_ONCE = 0.5  # seconds
 # What a search imports of others' libraries
 LIBRARIES = "import torch, datasets, lancedb; from transformers import CLIPModel, CLIPProcessor"
 IMPORTS = {
-    "CLIP": "from transformers import CLIPModel, CLIPProcessor, AutoModelForZeroShotImageClassification",
+    "CLIP": ("from transformers import AutoModelForZeroShotImageClassification, CLIPModel, CLIPProcessor"),
     "modeling_lotlip": "from modeling_lotlip import LotlipModel, LotlipProcessor",
 }
 
@@ -54,41 +58,51 @@ def answer(status: int, *command: str) -> None:
 
 
 def measure_imports(args: StartupArguments) -> dict:
-    """Whole processes: importing the package, beside CLIP's classes."""
+    """Measures whole processes: importing the package, beside CLIP's classes."""
     variants = {name: partial(answer, 0, "-c", statement) for name, statement in IMPORTS.items()}
     return report("Imports, whole processes", measure(variants, args.repeats, "cpu"), "CLIP", args)
 
 
 def measure_answers(args: StartupArguments) -> dict:
-    """Whole processes: what `lotlip` answers without importing torch."""
+    """Measures whole processes: what `lotlip` answers without importing torch."""
     variants = {name: partial(answer, *command) for name, command in ANSWERS.items()}
     seconds = measure(variants, args.repeats, "cpu")
     table = report("Answers, whole processes", seconds, "python -c pass", args)
     late = [name for name, row in table["rows"].items() if row["median"] > AT_ONCE]
-    print(f"\nWithin {AT_ONCE} s: " + ("all of them." if not late else f"not {', '.join(late)}."))
+    if late:
+        print(f"\nWithin {AT_ONCE} s: not {', '.join(late)}.")
+    else:
+        print(f"\nWithin {AT_ONCE} s: all of them.")
     return {**table, "late": late}
 
 
 def make_collection(folder: Path, args: StartupArguments) -> tuple[str, ...]:
-    """Saves a model and images of noise in a folder. The arguments of Python that search in them."""
+    """Saves a model and images of noise in a folder, and returns the arguments of Python that search in them."""
     words, processor = build_processor(30_522)
-    for part in (build_lotlip(args.layers, "cpu"), processor):
-        part.save_pretrained(folder / "model")
-    images, noise = folder / "images", np.random.default_rng(0)
+    build_lotlip(args.layers, "cpu").save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    images = folder / "images"
     images.mkdir()
-    for number in range(args.images):
-        Image.fromarray(noise.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(images / f"{number}.png")
-    options = ("--model", str(folder / "model"), "--index_dir", str(folder / "index"), "--device", "cpu")
-    return ("-m", "lotlip", "search", str(images), " ".join(words[:8]), *options)
+    generator = np.random.default_rng(0)
+    for index in range(args.images):
+        pixels = generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{index}.png")
+    return (
+        *("-m", "lotlip", "search", str(images), " ".join(words[:8])),
+        *("--model", str(folder / "model")),
+        *("--index_dir", str(folder / "index")),
+        *("--device", "cpu"),
+    )
 
 
 def measure_search(args: StartupArguments) -> dict:
-    """Whole processes: `lotlip search` on a folder that is indexed, beside a Python that imports the libraries."""
+    """Measures whole processes: `lotlip search` in an indexed folder, beside a Python that imports the libraries."""
     with tempfile.TemporaryDirectory() as folder:
         search = make_collection(Path(folder), args)
         variants = {
             "imports of libraries": partial(answer, 0, "-c", LIBRARIES),
-            "lotlip search": partial(answer, 0, *search),  # the first time, which does not count, makes the index
+            # the first time, which does not count, makes the index
+            "lotlip search": partial(answer, 0, *search),
         }
         seconds = measure(variants, args.repeats, "cpu")
     return report(f"Search in {args.images} images, whole processes", seconds, "imports of libraries", args)

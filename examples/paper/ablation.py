@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 The questions of the paper, answered by trainings: settings, each trained and evaluated with several seeds, on drawn
 scenes or on captioned images.
@@ -7,6 +11,10 @@ scenes or on captioned images.
     python examples/paper/ablation.py --output_dir outputs/ablation --groups corners captions --seeds 0 1 2
     python examples/paper/ablation.py --output_dir outputs/lamps --groups captions --data_dir LAMPS \
         --vision_model_name_or_path DINOV2 --text_model_name_or_path MINILM --cache_image_features --max_train_steps 30
+
+A method of one's own against LoTLIP: a file that registers an objective, and perhaps has `GROUPS` as below.
+
+    python examples/paper/ablation.py --output_dir outputs/mine --plugin mine.py --seeds 0 1 2
 
 Arguments that are not listed below go to the training, for every cell: a cell is a setting with a seed. `--data_dir`
 is an `imagefolder` with the splits `train` and `test`, `caption` and `long_captions`. A cell is trained once, however
@@ -33,14 +41,16 @@ from filelock import FileLock, Timeout
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
+from modeling_lotlip.training.objectives import BUILT_IN_OBJECTIVES, OBJECTIVES
 from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import format_markdown, write_json, write_text
+from modeling_lotlip.utils.plugins import find_plugins, hash_plugin, load_plugin
 from modeling_lotlip.utils.signals import StopSignal
 
 
-Options = dict[str, int | float | str | bool | tuple[int, ...]]
+Options = dict[str, int | float | str | bool | tuple[int | str, ...]]
 
 
 @dataclass(frozen=True)
@@ -121,15 +131,23 @@ GROUPS = {
             "FILIP, short": {"objective": "filip"},
             "FILIP, both": {"objective": "filip", "num_long_captions": 1},
             "Long-CLIP": {"objective": "long_clip"},
-            "DeBias-CLIP": {"objective": "debias"},
             "LoTLIP": LOTLIP,
         },
-        [(name, "CLIP, both") for name in ("SigLIP, both", "FILIP, both", "Long-CLIP", "DeBias-CLIP", "LoTLIP")],
+        [(name, "CLIP, both") for name in ("SigLIP, both", "FILIP, both", "Long-CLIP", "LoTLIP")],
     ),
-    "hard_negatives": Group(
-        "Long captions with a false detail, as further negatives",
-        {"0": LOTLIP} | {str(number): LOTLIP | {"hard_negatives": number} for number in (1, 2)},
-        [("1", "0"), ("2", "0")],
+    "weights": Group(
+        "Weights of short and long captions: what corner tokens bring beside the weight of three slots",
+        {
+            "0 corners, short 1/2": NO_CORNERS,
+            "0 corners, short 1/4": NO_CORNERS | {"long_loss_weight": 3.0},
+            "2 corners, short 1/4": LOTLIP,
+            "2 corners, short 1/2": LOTLIP | {"short_loss_weight": 3.0},
+        },
+        [
+            ("2 corners, short 1/4", "0 corners, short 1/4"),
+            ("2 corners, short 1/2", "0 corners, short 1/2"),
+            ("2 corners, short 1/2", "2 corners, short 1/4"),
+        ],
     ),
     "matryoshka": Group(
         "Embeddings whose first numbers are trained to be embeddings too",
@@ -146,7 +164,9 @@ METRICS = {
 }
 
 TRAINING = [sys.executable, "-m", "lotlip", "train"]
-QUERIES_FILE, LOG_FILE, NUM_LOG_LINES = "queries.json", "train.log", 15
+QUERIES_FILE = "queries.json"
+LOG_FILE = "train.log"
+NUM_LOG_LINES = 15
 POLL_SECONDS = 0.1
 
 
@@ -180,18 +200,27 @@ def make_cell(output_dir: Path, options: Options, seed: int) -> Cell:
     >>> " ".join(cell.words)
     '--no_corner_attention_mask --num_corner_tokens 2 --seed 1'
     ```"""
-    names, words = [], []
+    names = []
+    words = []
     for option, value in [*sorted(options.items()), ("seed", seed)]:
-        values = [str(part) for part in (value if isinstance(value, tuple) else (value,)) if part is not True]
-        names.append(f"{option}={'-'.join(values)}" if values else option)
+        if value is True:
+            names.append(option)
+            words.append(f"--{option}")
+            continue
+        values = list(map(str, value)) if isinstance(value, tuple) else [str(value)]
+        names.append(f"{option}={'-'.join(values)}")
         words += [f"--{option}", *values]
     return Cell(output_dir / "cells" / ",".join(names), tuple(words))
 
 
 def list_cells(output_dir: Path, groups: list[str], seeds: list[int]) -> list[Cell]:
     """All cells of some groups, each once; those of the first seed first, so that early tables are complete."""
-    settings = [options for name in groups for options in GROUPS[name].settings.values()]
-    return list(dict.fromkeys(make_cell(output_dir, options, seed) for seed in seeds for options in settings))
+    cells = {}
+    for seed in seeds:
+        for name in groups:
+            for options in GROUPS[name].settings.values():
+                cells[make_cell(output_dir, options, seed)] = None
+    return list(cells)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -236,11 +265,12 @@ def evaluate_cell(cell: Cell, dataset: Dataset) -> dict[str, list[float]]:
     For each query of a kind of captions and a direction, such as `long_t2i`, the chance that its match is found first
     (`long_t2i`, 0 to 1), and the reciprocal of its rank (`long_t2i_mrr`).
     """
-    model, processor = load_model(str(cell.folder), takes_tokens=True)
-    embedded = embed_dataset(model, processor, dataset, RowReader(dataset.column_names, CaptionArguments()))
+    encoder = load_encoder(str(cell.folder))
+    reader = RowReader(dataset.column_names, CaptionArguments())
+    embedded = embed_dataset(encoder, dataset, reader)
     queries = {}
     for kind, captions in embedded.captions.items():
-        ranks = rank_captions(embedded.image_embeds, captions, device=model.device)
+        ranks = rank_captions(embedded.image_embeds, captions, device=encoder.device)
         for direction, of_direction in zip(("i2t", "t2i"), (ranks.image_to_text, ranks.text_to_image)):
             queries[f"{kind}_{direction}"] = of_direction.hits(1).tolist()
             queries[f"{kind}_{direction}_mrr"] = (1 / of_direction.expected_rank()).tolist()
@@ -261,7 +291,8 @@ def run_cells(cells: list[Cell], train_args: list[str], data_dir: str | None) ->
         `tuple[list[str], int]`: the names of cells that failed, and the number of the signal, 0 if there was none.
     """
     source = SourceArguments(dataset_name=None if data_dir is None else "imagefolder", data_dir=data_dir)
-    dataset, failed = load_split(source, "test"), []
+    dataset = load_split(source, "test")
+    failed = []
     with StopSignal("The cell that is trained ends with a checkpoint.") as stop:
         for number, cell in enumerate(cells, start=1):
             if read_queries(cell) is not None or stop.number:
@@ -324,9 +355,13 @@ def summarize(runs: dict[int, dict[str, list[float]]]) -> dict[str, dict]:
 
 def compare(one: dict[int, dict], other: dict[int, dict]) -> dict[str, dict]:
     """The gain of one setting over another, over the seeds that both have, with the interval of [`bootstrap`]."""
-    seeds, found = sorted(set(one) & set(other)), {}
-    for metric in one[seeds[0]] if seeds else ():
-        ours, theirs = (torch.tensor([runs[seed][metric] for seed in seeds]).float() for runs in (one, other))
+    seeds = sorted(set(one) & set(other))
+    found = {}
+    if not seeds:
+        return found
+    for metric in one[seeds[0]]:
+        ours = torch.tensor([one[seed][metric] for seed in seeds]).float()
+        theirs = torch.tensor([other[seed][metric] for seed in seeds]).float()
         of_query = 100 * (ours - theirs).mean(dim=0)
         found[metric] = {"gain": of_query.mean().item(), "interval": bootstrap(of_query)}
     return found
@@ -362,17 +397,17 @@ def collect(output_dir: Path, groups: list[str], seeds: list[int]) -> dict[str, 
 def format_tables(name: str, table: dict) -> Iterator[str]:
     """The title of a group and its two Markdown tables, in %."""
     yield f"## {GROUPS[name].question}"
-    rows = [
-        [setting, *(format_mean(row["results"].get(metric)) for metric in METRICS), str(len(row["seeds"]))]
-        for setting, row in table["settings"].items()
-    ]
+    rows = []
+    for setting, row in table["settings"].items():
+        means = [format_mean(row["results"].get(metric)) for metric in METRICS]
+        rows.append([setting, *means, str(len(row["seeds"]))])
     yield format_markdown(["setting", *METRICS.values(), "seeds"], rows)
     shown = ("long_t2i", "short_t2i", "long_t2i_mrr", "short_t2i_mrr")
-    rows = [
-        [f"{row['setting']} over {row['over']}", *(format_gain(row.get(metric)) for metric in shown)]
-        for row in table["gains"]
-        if len(row) > 2
-    ]
+    rows = []
+    for row in table["gains"]:
+        if len(row) > 2:
+            gains = [format_gain(row.get(metric)) for metric in shown]
+            rows.append([f"{row['setting']} over {row['over']}", *gains])
     titles = ["gain (95 %)", "long T2I R@1", "short T2I R@1", "long T2I MRR", "short T2I MRR"]
     if rows:
         yield format_markdown(titles, rows)
@@ -394,7 +429,10 @@ def format_gain(result: dict | None) -> str:
 def write_tables(args: argparse.Namespace, train_args: list[str]) -> None:
     """Writes and prints the tables of what is done."""
     tables = collect(args.output_dir, args.groups, args.seeds)
-    page = "\n\n".join(part for name, table in tables.items() for part in format_tables(name, table))
+    parts = []
+    for name, table in tables.items():
+        parts += format_tables(name, table)
+    page = "\n\n".join(parts)
     print(f"\n{page}", flush=True)
     write_text(args.output_dir / "results.md", page + "\n")
     write_json(args.output_dir / "results.json", {"train_args": train_args, "groups": tables})
@@ -403,44 +441,77 @@ def write_tables(args: argparse.Namespace, train_args: list[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def add_groups(path: Path) -> list[str]:
+    """
+    Adds the groups of a plugin, and gives their names: its `GROUPS`, or, where it has none, one by the name of the
+    file, with each objective that it registers against LoTLIP.
+    """
+    plugin = load_plugin(path)
+    if hasattr(plugin, "GROUPS"):
+        groups = {name: Group(**fields) for name, fields in plugin.GROUPS.items()}
+    else:
+        new = [name for name in OBJECTIVES if name not in BUILT_IN_OBJECTIVES]
+        if not new:
+            raise ValueError(f"--plugin {path} registers no objective and has no `GROUPS`: add one of them.")
+        settings = {"LoTLIP": LOTLIP} | {name: {"objective": name} for name in new}
+        groups = {path.stem: Group(f"{', '.join(new)} against LoTLIP", settings, [(name, "LoTLIP") for name in new])}
+    GROUPS.update(groups)
+    return list(groups)
+
+
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     """The arguments of this script, and those of the trainings."""
+    default_groups = list(GROUPS)
+    for path in find_plugins(sys.argv[1:]):
+        default_groups = add_groups(Path(path))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="Where cells and tables go.")
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
-    parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="What to compare.")
+    parser.add_argument("--plugin", type=Path, help="A file with an objective or `GROUPS` of your own.")
+    parser.add_argument("--groups", nargs="+", default=default_groups, choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
     args, train_args = parser.parse_known_args()
-    args.groups, args.seeds = list(dict.fromkeys(args.groups)), list(dict.fromkeys(args.seeds))
-    compared = {name for group in args.groups for options in GROUPS[group].settings.values() for name in options}
-    set_here = {"seed", "overwrite_output_dir", "resume_from_checkpoint", "dataset_name", *compared}
+    args.groups = list(dict.fromkeys(args.groups))
+    args.seeds = list(dict.fromkeys(args.seeds))
+    set_here = {"seed", "overwrite_output_dir", "resume_from_checkpoint", "dataset_name"}
+    for group in args.groups:
+        for options in GROUPS[group].settings.values():
+            set_here |= set(options)
     taken = sorted({f"--{name}" for name in set_here} & {word.split("=")[0] for word in train_args})
     if taken:
         parser.error(f"{', '.join(taken)}: this script sets it for every cell. Leave it out.")
     if args.data_dir is not None:
         train_args += ["--dataset_name", "imagefolder", "--data_dir", args.data_dir]
+    if args.plugin is not None:
+        train_args += ["--plugin", str(args.plugin)]
     return args, train_args
 
 
-def check_train_args(output_dir: Path, train_args: list[str]) -> None:
-    """Refuses to mix cells of different training arguments in a folder, and notes those of a new one."""
+def check_train_args(output_dir: Path, train_args: list[str], plugin: Path | None = None) -> None:
+    """Refuses to mix cells of different arguments, or of another source of a plugin, and notes those of a new one."""
     path = output_dir / "train_args.json"
+    told = {"train_args": train_args, "plugin": None if plugin is None else hash_plugin(plugin)}
     if not path.exists():
-        write_json(path, train_args)
+        write_json(path, told)
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    if earlier != train_args:
+    if earlier["train_args"] != train_args:
         raise ValueError(
-            f"The cells in `--output_dir {output_dir}` were trained with `{shlex.join(earlier)}`, not with "
-            f"`{shlex.join(train_args)}`. Give the same arguments, or name another folder."
+            f"The cells in `--output_dir {output_dir}` were trained with `{shlex.join(earlier['train_args'])}`, not "
+            f"with `{shlex.join(train_args)}`. Give the same arguments, or name another folder."
+        )
+    if earlier != told:
+        raise ValueError(
+            f"The cells in `--output_dir {output_dir}` were trained with another source of `--plugin {plugin}`. Name "
+            "another folder."
         )
 
 
 def main() -> None:
     args, train_args = parse_args()
     cells = list_cells(args.output_dir, args.groups, args.seeds)
-    check_train_args(args.output_dir, train_args)
+    check_train_args(args.output_dir, train_args, args.plugin)
     failed, stop_number = run_cells(cells, train_args, args.data_dir)
     write_tables(args, train_args)
     if stop_number:

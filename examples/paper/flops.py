@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 Operations and parameters of both towers: of the image tower for an image, of the text tower for a caption by its
 length, with and without the corner tokens (the paper's Figure 4). Nothing is computed, and no weights are needed.
@@ -29,7 +33,11 @@ class FlopsArguments(Arguments):
         "A model or a configuration, a Hub id or a folder. Default: the size of the released models.",
         aliases=("--model_name_or_path", "--model"),
     )
-    lengths: list[int] = argument([16, 32, 64, 128, 192, 256], "Tokens of a caption, without corner tokens.", least=1)
+    lengths: list[int] = argument(
+        [16, 32, 64, 128, 192, 256],
+        "Tokens of a caption, without corner tokens.",
+        least=1,
+    )
     output_file: Path | None = argument(None, "Write the counts to this JSON file.")
 
     def __post_init__(self):
@@ -38,7 +46,7 @@ class FlopsArguments(Arguments):
 
 
 def build_meta_model(config: LotlipConfig) -> LotlipModel:
-    """A model without weights, on the meta device and in evaluation mode, whose attention torch can count."""
+    """Returns a model without weights, on the meta device and in evaluation mode, whose attention torch can count."""
     with torch.device("meta"):
         model = LotlipModel(config)
     model.set_attn_implementation("eager")  # the counter does not know every fused kernel
@@ -46,7 +54,7 @@ def build_meta_model(config: LotlipConfig) -> LotlipModel:
 
 
 def count_flops(run: Callable[[], object]) -> tuple[int, object]:
-    """The floating-point operations of a call, and what it returned."""
+    """Returns the floating-point operations of a call, and what it returned."""
     with FlopCounterMode(display=False) as counter:
         result = run()
     return counter.get_total_flops(), result
@@ -54,7 +62,7 @@ def count_flops(run: Callable[[], object]) -> tuple[int, object]:
 
 @torch.no_grad()
 def count_image_flops(model: LotlipModel) -> int:
-    """Operations of the embedding of an image, by a model on the meta device."""
+    """Counts the operations of the embedding of an image, by a model on the meta device."""
     vision_config = model.config.vision_config
     size = model.vision_model.embeddings.image_size
     pixel_values = torch.zeros(1, vision_config.num_channels, *size, device="meta")
@@ -64,7 +72,7 @@ def count_image_flops(model: LotlipModel) -> int:
 @torch.no_grad()
 def count_text_flops(model: LotlipModel, length: int, output_corner_tokens: bool = False) -> int:
     """
-    Operations of the embedding of a caption.
+    Counts the operations of the embedding of a caption.
 
     Args:
         model (`LotlipModel`):
@@ -81,18 +89,26 @@ def count_text_flops(model: LotlipModel, length: int, output_corner_tokens: bool
     limit = text_config.max_position_embeddings - text_config.num_corner_tokens
     if not 1 <= length <= limit:
         raise ValueError(f"`length` is {length}, but the text tower takes captions of 1 to {limit} tokens.")
-    input_ids = torch.zeros(1, length, dtype=torch.long, device="meta")
-    return count_flops(lambda: model.get_text_features(input_ids, output_corner_tokens=output_corner_tokens))[0]
+    # by its embeddings, whose look-up has no operations: the model looks into token ids for padding, and on the meta
+    # device they have no values
+    inputs_embeds = torch.zeros(1, length, text_config.hidden_size, device="meta")
+    flops, _ = count_flops(
+        lambda: model.get_text_features(inputs_embeds=inputs_embeds, output_corner_tokens=output_corner_tokens)
+    )
+    return flops
 
 
 def count_parameters(*modules: torch.nn.Module) -> int:
-    """The parameters of several modules."""
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+    """Returns the number of parameters of several modules."""
+    num_parameters = 0
+    for module in modules:
+        num_parameters += sum(parameter.numel() for parameter in module.parameters())
+    return num_parameters
 
 
 def measure_towers(config: LotlipConfig, lengths: list[int]) -> dict:
     """
-    Operations and parameters of both towers, each with its projection.
+    Counts operations and parameters of both towers, each with its projection.
 
     Args:
         config (`LotlipConfig`):
@@ -107,14 +123,15 @@ def measure_towers(config: LotlipConfig, lengths: list[int]) -> dict:
     """
     model = build_meta_model(config)
     num_corner_tokens = config.text_config.num_corner_tokens
-    captions = [
-        {
-            "length": length,
-            "flops": count_text_flops(model, length),
-            "flops_with_corner_tokens": count_text_flops(model, length, output_corner_tokens=True),
-        }
-        for length in lengths
-    ]
+    captions = []
+    for length in lengths:
+        captions.append(
+            {
+                "length": length,
+                "flops": count_text_flops(model, length),
+                "flops_with_corner_tokens": count_text_flops(model, length, output_corner_tokens=True),
+            }
+        )
     return {
         "image": {
             "image_size": list(model.vision_model.embeddings.image_size),
@@ -130,28 +147,35 @@ def measure_towers(config: LotlipConfig, lengths: list[int]) -> dict:
     }
 
 
-def format_table(towers: dict) -> str:
-    """What `measure_towers` found as a Markdown table, in billions of operations and millions of parameters."""
-    image, text = towers["image"], towers["text"]
-    corners, size = text["num_corner_tokens"], " x ".join(map(str, image["image_size"]))
-    parameters = (text["parameters"] - text["corner_parameters"], text["parameters"])
-    parameters = " | ".join(f"{number / 1e6:.4f}" for number in parameters)
+def format_towers(towers: dict) -> str:
+    """Returns what `measure_towers` found as a Markdown table, operations in billions, parameters in millions."""
+    image = towers["image"]
+    text = towers["text"]
+    size = " x ".join(map(str, image["image_size"]))
+    num_corners = text["num_corner_tokens"]
+    num_parameters = text["parameters"] / 1e6
+    num_without_corners = (text["parameters"] - text["corner_parameters"]) / 1e6
     lines = [
-        f"| input | GFLOPs | with {corners} corner tokens | million parameters | with {corners} corner tokens |",
+        f"| input | GFLOPs | with {num_corners} corner tokens | million parameters "
+        f"| with {num_corners} corner tokens |",
         "| --- | --- | --- | --- | --- |",
         f"| an image of {size} | {image['flops'] / 1e9:.4g} | | {image['parameters'] / 1e6:.4f} | |",
     ]
     for caption in text["captions"]:
-        flops = " | ".join(f"{caption[name] / 1e9:.4g}" for name in ("flops", "flops_with_corner_tokens"))
-        lines.append(f"| a caption of {caption['length']} tokens | {flops} | {parameters} |")
+        lines.append(
+            f"| a caption of {caption['length']} tokens | {caption['flops'] / 1e9:.4g} "
+            f"| {caption['flops_with_corner_tokens'] / 1e9:.4g} | {num_without_corners:.4f} | {num_parameters:.4f} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
     (args,) = parse((FlopsArguments,), description=__doc__)
-    config = LotlipConfig.from_pretrained(args.config_name) if args.config_name is not None else LotlipConfig()
+    config = LotlipConfig()
+    if args.config_name is not None:
+        config = LotlipConfig.from_pretrained(args.config_name)
     towers = measure_towers(config, args.lengths)
-    print(format_table(towers))
+    print(format_towers(towers))
     if args.output_file is not None:
         write_json(args.output_file, {"model": args.config_name or "default", **towers})
 

@@ -8,8 +8,12 @@ What `lotlip train` on long captions brings a model that people have, and what i
         --data_dir LAMPS --vision_model_name_or_path DINOV2 --text_model_name_or_path MINILM
 
 On drawn scenes a small CLIP, SigLIP and LoTLIP are trained from scratch, alike, on short captions of at most 16 tokens
-and then on both kinds, at the old limit and at 126 tokens. On a folder of captioned images (`train` and `test`) two
-towers are joined, as a `VisionTextDualEncoderModel` and as a LoTLIP, and trained alike with a frozen image tower.
+and then on both kinds, at the old limit and at 126 tokens. None has dropout, and all have the `initializer_range` of
+the demo: with BERT's 0.02 the small text tower of LoTLIP starts collapsed. CLIP and SigLIP, whose weights are sampled
+by formulas of their own, hardly read it. The recalls are kept every `--eval_steps` steps: a curve shows who has ended.
+
+On a folder of captioned images (`train` and `test`) two towers are joined, as a `VisionTextDualEncoderModel` and as a
+LoTLIP, and trained alike with a frozen image tower.
 Started again, the script skips what is done.
 """
 
@@ -48,14 +52,25 @@ from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import write_json
 
 
-OLD, NEW = 16, 126
-TOWER = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
-IMAGES = TOWER | {"image_size": 64, "patch_size": 8}
+OLD = 16
+NEW = 126
+# As the demo's
+TOWER = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "initializer_range": 0.1,
+}
+IMAGES = TOWER | {"image_size": 64, "patch_size": 16}
 METRICS = ("long_t2i_recall@1", "long_i2t_recall@1", "short_t2i_recall@1", "short_i2t_recall@1")
 
 
-def train(folder: Path, options: dict) -> dict[str, float]:
-    """Results of `lotlip train` on short and long captions, in `folder`; those that are there if it is done."""
+def train(folder: Path, options: dict) -> dict:
+    """
+    Runs `lotlip train` on short and long captions, in `folder`, if that is not done. Returns its last results, and the
+    `curve`, those of every evaluation with their `step`.
+    """
     results = folder / "eval_results.json"
     if not results.exists():
         process = get_context("fork").Process(target=run_training, args=(folder, options))
@@ -63,7 +78,12 @@ def train(folder: Path, options: dict) -> dict[str, float]:
         process.join()
     measured = json.loads(results.read_text())
     print(folder, {name: round(measured[name], 1) for name in METRICS}, flush=True)
-    return {name: measured[name] for name in METRICS}
+    curve = []
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if METRICS[0] in row:
+            curve.append({name: row[name] for name in ("step", *METRICS)})
+    return {"curve": curve, **{name: measured[name] for name in METRICS}}
 
 
 def run_training(folder: Path, options: dict) -> None:
@@ -96,58 +116,84 @@ def save_new(family: str, folder: Path, seed: int) -> None:
 def save_new_lotlip(folder: Path) -> None:
     """The configuration of a LoTLIP of the same size."""
     text = TOWER | {"max_position_embeddings": OLD + 2, "projection_dim": 128}
+    text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     LotlipConfig(text_config=text, vision_config=IMAGES, projection_dim=128).save_pretrained(folder)
 
 
-def run_scenes(output_dir: Path, seed: int, steps: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Results of each model, by how it was trained, on 256 unseen scenes."""
-    found = {}
-    for family in ("CLIP", "SigLIP", "LoTLIP"):
-        own = output_dir / f"{family}-{seed}"
-        common = {"seed": seed, "per_device_train_batch_size": 64, "max_train_samples": 8192, "max_eval_samples": 256}
-        start = {"max_length": OLD, "num_long_captions": 0, "learning_rate": 1e-3, "max_train_steps": steps // 2}
-        if family == "LoTLIP":
-            save_new_lotlip(own / "new")
-            start["config_name"] = str(own / "new")
-        else:
-            save_new(family, own / "new", seed)
-            start |= {"model_name_or_path": str(own / "new"), "freeze_vision_model": False}
-        results = {"before": train(own / "start", common | start)}
-        tuned = {"model_name_or_path": str(own / "start"), "freeze_vision_model": False, "learning_rate": 1e-3}
-        for limit in (OLD, NEW):
-            options = common | tuned | {"max_length": limit, "max_train_steps": steps}
-            results[f"both kinds, {limit} tokens"] = train(own / f"tuned-{limit}", options)
-        found[family] = results
-    return found
+def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, dict]:
+    """Returns the results of a model, by how it was trained, on 256 unseen scenes."""
+    own = args.output_dir / f"{family}-{seed}"
+    common = {
+        "seed": seed,
+        "per_device_train_batch_size": 64,
+        "max_train_samples": 8192,
+        "max_eval_samples": 256,
+        "eval_steps": args.eval_steps,
+    }
+    start = {
+        "max_length": OLD,
+        "num_long_captions": 0,
+        "learning_rate": 1e-3,
+        "max_train_steps": args.steps // 2,
+    }
+    if family == "LoTLIP":
+        save_new_lotlip(own / "new")
+        start["config_name"] = str(own / "new")
+    else:
+        save_new(family, own / "new", seed)
+        start["model_name_or_path"] = str(own / "new")
+        start["freeze_vision_model"] = False
+    results = {"before": train(own / "start", common | start)}
+    for limit in (OLD, NEW):
+        tuned = {
+            "model_name_or_path": str(own / "start"),
+            "freeze_vision_model": False,
+            "learning_rate": 1e-3,
+            "max_length": limit,
+            "max_train_steps": args.steps,
+        }
+        results[f"both kinds, {limit} tokens"] = train(own / f"tuned-{limit}", common | tuned)
+    return results
 
 
-def run_folder(args: argparse.Namespace, seed: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Results of two joined towers on the test split of a folder: trained on short captions, then on both kinds."""
-    towers = {"vision_model_name_or_path": args.vision_model_name_or_path}
-    towers["text_model_name_or_path"] = args.text_model_name_or_path
-    data = {"dataset_name": "imagefolder", "data_dir": args.data_dir, "seed": seed, "cache_image_features": True}
-    data |= {"image_features_dir": args.output_dir / "features", "per_device_train_batch_size": 64}
-    found = {}
-    for family in ("VisionTextDualEncoder", "LoTLIP"):
-        own = args.output_dir / f"{family}-{seed}"
-        start = {"max_length": OLD, "num_long_captions": 0, "learning_rate": 1e-4, "max_train_steps": args.steps // 2}
-        torch.manual_seed(seed)
-        if family == "LoTLIP":
-            start |= towers | {"image_size": 224}
-        else:
-            model = VisionTextDualEncoderModel.from_vision_text_pretrained(*towers.values())
-            processors = (AutoImageProcessor.from_pretrained(args.vision_model_name_or_path),)
-            processors += (AutoTokenizer.from_pretrained(args.text_model_name_or_path),)
-            model.save_pretrained(own / "new")
-            VisionTextDualEncoderProcessor(*processors).save_pretrained(own / "new")
-            start["model_name_or_path"] = str(own / "new")
-        results = {"before": train(own / "start", data | start)}
-        for limit in (OLD, NEW):
-            options = {"model_name_or_path": str(own / "start"), "max_length": limit, "learning_rate": 1e-4}
-            options["max_train_steps"] = args.steps // 2
-            results[f"both kinds, {limit} tokens"] = train(own / f"tuned-{limit}", data | options)
-        found[family] = results
-    return found
+def run_folder(args: argparse.Namespace, family: str, seed: int) -> dict[str, dict]:
+    """Returns the results of two joined towers on the test split of a folder, by how they were trained."""
+    own = args.output_dir / f"{family}-{seed}"
+    data = {
+        "dataset_name": "imagefolder",
+        "data_dir": args.data_dir,
+        "seed": seed,
+        "cache_image_features": True,
+        "image_features_dir": args.output_dir / "features",
+        "per_device_train_batch_size": 64,
+        "learning_rate": 1e-4,
+        "max_train_steps": args.steps // 2,
+        "eval_steps": args.eval_steps,
+    }
+    start = {"max_length": OLD, "num_long_captions": 0}
+    torch.manual_seed(seed)
+    if family == "LoTLIP":
+        start["vision_model_name_or_path"] = args.vision_model_name_or_path
+        start["text_model_name_or_path"] = args.text_model_name_or_path
+        start["image_size"] = 224
+    else:
+        save_joined_towers(args, own / "new")
+        start["model_name_or_path"] = str(own / "new")
+    results = {"before": train(own / "start", data | start)}
+    for limit in (OLD, NEW):
+        tuned = {"model_name_or_path": str(own / "start"), "max_length": limit}
+        results[f"both kinds, {limit} tokens"] = train(own / f"tuned-{limit}", data | tuned)
+    return results
+
+
+def save_joined_towers(args: argparse.Namespace, folder: Path) -> None:
+    """Saves two towers as a `VisionTextDualEncoderModel` with new projections."""
+    towers = (args.vision_model_name_or_path, args.text_model_name_or_path)
+    model = VisionTextDualEncoderModel.from_vision_text_pretrained(*towers)
+    image_processor = AutoImageProcessor.from_pretrained(args.vision_model_name_or_path)
+    tokenizer = AutoTokenizer.from_pretrained(args.text_model_name_or_path)
+    model.save_pretrained(folder)
+    VisionTextDualEncoderProcessor(image_processor, tokenizer).save_pretrained(folder)
 
 
 def find_commit() -> str:
@@ -156,41 +202,63 @@ def find_commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_args() -> argparse.Namespace:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where the models go.")
     parser.add_argument("--output_file", type=Path, required=True, help="Where the results go (JSON).")
+    parser.add_argument("--families", nargs="+", help="Default: CLIP SigLIP LoTLIP, or those of two towers.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--steps",
         type=int,
-        default=1000,
+        default=2000,
         help="Of the training on both kinds of captions; half of them before, on short ones.",
     )
+    parser.add_argument("--eval_steps", type=int, default=250, help="Steps between two points of a curve.")
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--vision_model_name_or_path", help="Its image tower.")
     parser.add_argument("--text_model_name_or_path", help="Its text tower.")
     args = parser.parse_args()
+    if args.families is None and args.data_dir is None:
+        args.families = ["CLIP", "SigLIP", "LoTLIP"]
+    elif args.families is None:
+        args.families = ["VisionTextDualEncoder", "LoTLIP"]
+    return args
+
+
+def list_recalls(found: dict[str, list[dict[str, dict]]]) -> list[dict]:
+    """Returns a row for each model and way of training, with the recalls and the curves of its seeds."""
+    rows = []
+    for family, runs in found.items():
+        for way in runs[0]:
+            row = {"model": family, "trained": way}
+            for name in METRICS:
+                row[name] = [run[way][name] for run in runs]
+            row["curves"] = [run[way]["curve"] for run in runs]
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    args = parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    runs = []
+    run = run_scenes if args.data_dir is None else run_folder
+    found = {family: [] for family in args.families}
     for seed in args.seeds:
-        runs.append(run_folder(args, seed) if args.data_dir else run_scenes(args.output_dir, seed, args.steps))
-        rows = [
-            {
-                "model": family,
-                "trained": way,
-                **{name: [run[family][way][name] for run in runs] for name in METRICS},
+        for family in args.families:
+            found[family].append(run(args, family, seed))
+            results = {
+                "data": "drawn scenes" if args.data_dir is None else Path(args.data_dir).name,
+                "seeds": args.seeds[: len(found[args.families[0]])],
+                "steps": args.steps,
+                "date": str(date.today()),
+                "torch": torch.__version__,
+                "commit": find_commit(),
+                "recalls": list_recalls({family: runs for family, runs in found.items() if runs}),
             }
-            for family, ways in runs[0].items()
-            for way in ways
-        ]
-        where = {
-            "data": Path(args.data_dir).name if args.data_dir else "drawn scenes",
-            "seeds": args.seeds[: len(runs)],
-        }
-        where |= {"steps": args.steps, "date": str(date.today()), "torch": torch.__version__, "commit": find_commit()}
-        write_json(args.output_file, where | {"recalls": rows})
-    for row in rows:
+            write_json(args.output_file, results)
+    for row in results["recalls"]:
         print(row["model"], row["trained"], *(f"{statistics.fmean(row[name]):.1f}" for name in METRICS))
 
 

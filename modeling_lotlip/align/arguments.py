@@ -45,7 +45,10 @@ class TowersArguments(Arguments):
     max_length: int | None = argument(
         None, "Truncate texts at this many tokens. Default: the text model's limit.", least=3
     )
-    device: str | None = argument(None, "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    device: str | None = argument(
+        None,
+        "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.",
+    )
     batch_size: int = argument(32, "Images in a batch of the towers.", least=1)
     features_dir: Path | None = argument(
         None, "Where features of images and texts are kept for later runs. Default: in the Hub's cache."
@@ -87,7 +90,7 @@ class HeadArguments(Arguments):
     def __post_init__(self):
         super().__post_init__()
         if self.head == "linear":
-            refuse_given(self, ("dropout",), "has no effect with --head linear: leave it out.")
+            refuse_given(self, ("dropout",), "with --head linear")
 
 
 @dataclass(kw_only=True)
@@ -124,6 +127,5 @@ class AlignArguments(
 
     def __post_init__(self):
         super().__post_init__()
-        refuse_given(
-            self, ("streaming",), "is not for `lotlip align`, which keeps features of all rows: leave it out."
-        )
+        if self.streaming:
+            raise ValueError("--streaming is not for `lotlip align`, which keeps features of all rows: leave it out.")

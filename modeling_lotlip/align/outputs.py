@@ -13,7 +13,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..hub import SENTENCE_TRANSFORMERS_FILES
 from ..modeling_aligned_lotlip import LotlipAlignedModel
-from ..utils.files import write_json, write_text
+from ..utils.files import public_name, write_json, write_text
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
@@ -25,7 +25,7 @@ TEMPLATE = Path(__file__).parent / "model_card.md"
 UNKNOWN_LICENSE = "not known"
 
 
-def check_output_dir(args: AlignArguments) -> None:
+def check_model_dir(args: AlignArguments) -> None:
     """Raises a `ValueError` for a folder that holds a model already, or one that the run reads."""
     holds_model = (args.output_dir / CONFIG_NAME).exists()
     for name in ("text_model_name_or_path", "vision_model_name_or_path", "dataset_name", "data_dir"):
@@ -38,14 +38,11 @@ def check_output_dir(args: AlignArguments) -> None:
         )
 
 
-def public_name(name: str) -> str:
-    """Returns a Hub id as it is, and of a folder its name, without the folders of this machine."""
-    if Path(name).exists():
-        return Path(name).resolve().name
-    return name
-
-
-def describe_run(args: AlignArguments, features: Features, trained: TrainedHeads) -> dict[str, object]:
+def describe_alignment(
+    args: AlignArguments,
+    features: Features,
+    trained: TrainedHeads,
+) -> dict[str, object]:
     """Returns the settings of a run and what it counted, for the card."""
     settings = {
         "head": args.head,
@@ -80,7 +77,7 @@ def write_card(
         folder (`Path`): The folder of the model.
         args ([`AlignArguments`]): What was asked for.
         towers (`tuple[TextTower, ImageTower]`): The two towers.
-        settings (`dict[str, object]`): What [`describe_run`] gives.
+        settings (`dict[str, object]`): What [`describe_alignment`] gives.
         results (`dict[str, float]`): The results on `eval_split`.
     """
     dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
@@ -141,7 +138,7 @@ def save_aligned(
         model ([`LotlipAlignedModel`]): The model.
         processor (`ProcessorMixin`): Its processor.
         towers (`tuple[TextTower, ImageTower]`): What it was made from.
-        settings (`dict[str, object]`): What [`describe_run`] gives.
+        settings (`dict[str, object]`): What [`describe_alignment`] gives.
         results (`dict[str, float]`): The results on `eval_split`.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..data.loading import count_shared_rows, get_columns, load_split
+from ..data.loading import count_shared_rows, get_columns, load_slices
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder
 from ..encoder.loading import check_device
@@ -18,7 +18,7 @@ from ..modeling_aligned_lotlip import LotlipAlignedModel
 from .arguments import AlignArguments
 from .features import Features, compute_features, find_features_dir
 from .heads import HeadSettings, TrainedHeads, train_heads
-from .outputs import check_output_dir, describe_run, save_aligned
+from .outputs import check_model_dir, describe_alignment, save_aligned
 from .towers import (
     ImageTower,
     TextTower,
@@ -50,10 +50,10 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         `ValueError`: if a tower or the data cannot be used.
     """
     check_device(args.device)
-    check_output_dir(args)
+    check_model_dir(args)
     state = PartialState(cpu=args.device == "cpu")
     device = state.device if args.device is None else torch.device(args.device)
-    dataset, evaluation_data = load_data(args)
+    dataset, evaluation_data = load_splits(args)
     text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
     if args.towers == "reference":
@@ -90,16 +90,16 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
     )
     if args.towers == "reference":
         model.config.towers = refer_to(text_tower, image_tower)
-    settings = describe_run(args, features, trained)
+    settings = describe_alignment(args, features, trained)
     save_aligned(args, model.cpu(), encoder.processor, (text_tower, image_tower), settings, results)
     return results
 
 
-def load_data(args: AlignArguments) -> tuple[Dataset, Dataset]:
+def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset]:
     """Returns the rows to train on and to evaluate, with a warning if some are both."""
-    dataset = load_split(args, args.train_split, args.max_train_samples)
-    evaluation_data = load_split(args, args.eval_split, args.max_eval_samples)
-    num_shared = count_shared_rows(dataset, evaluation_data)
+    dataset, slices = load_slices(args, args.train_split, args.max_train_samples)
+    evaluation_data, evaluation_slices = load_slices(args, args.eval_split, args.max_eval_samples)
+    num_shared = count_shared_rows(slices, evaluation_slices)
     if num_shared > 0:
         logger.warning(
             f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "

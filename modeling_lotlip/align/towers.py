@@ -115,7 +115,10 @@ class ImageTower:
 
 
 def load_text_tower(
-    name: str, pooling: str | None = None, max_length: int | None = None, device: str | torch.device = "cpu"
+    name: str,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> TextTower:
     """
     Loads a text tower: a model of the sentence-transformers library, or a text encoder of transformers, also that of a
@@ -144,7 +147,7 @@ def load_text_tower(
         raise ValueError(f"`--text_model_name_or_path {name}` cannot be used: {error}") from error
     if pooling is not None:
         tower.pooling = pooling
-    limit_texts(tower, max_length)
+    limit_tokenizer(tower, max_length)
     tower.license = find_license(name)
     tower.model = tower.model.to(device).eval().requires_grad_(False)
     tower.weights = tower.weights.to(device).eval().requires_grad_(False)
@@ -241,7 +244,7 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
     return TextTower(str(name), model, tokenizer, pooling)
 
 
-def limit_texts(tower: TextTower, max_length: int | None) -> None:
+def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
     """
     Sets the limit of a tokenizer: `max_length`, or no more than there are positions for. Raises a `ValueError` for
     more.
@@ -263,7 +266,11 @@ def limit_texts(tower: TextTower, max_length: int | None) -> None:
     tower.tokenizer.model_max_length = max_length
 
 
-def load_image_tower(name: str, pooling: str | None = None, device: str | torch.device = "cpu") -> ImageTower:
+def load_image_tower(
+    name: str,
+    pooling: str | None = None,
+    device: str | torch.device = "cpu",
+) -> ImageTower:
     """
     Loads an image tower of transformers or timm, or that of a dual encoder.
 

@@ -2,5 +2,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Long captions for images, by any captioner, and which of them are worth training on. May import `data` and
-`embedding`; used by `lotlip recaption` and `lotlip filter`.
+`encoder`; used by `lotlip recaption` and `lotlip filter`.
 """

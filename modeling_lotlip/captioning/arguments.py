@@ -35,12 +35,20 @@ class CaptionerArguments(Arguments):
     _argument_group_name = "captioners"
 
     seed: int = argument(0, "The random seed of prompts and sampling.", compared_on_resume=True)
-    max_new_tokens: int = argument(512, "The most tokens in a caption.", least=1, compared_on_resume=True)
+    max_new_tokens: int = argument(
+        512,
+        "The most tokens in a caption.",
+        least=1,
+        compared_on_resume=True,
+    )
     num_beams: int = argument(
         1, "Search with this many beams.", least=1, excludes=("endpoint",), compared_on_resume=True
     )
     temperature: float | None = argument(
-        None, "Sample with this temperature. Default, and 0: no sampling.", least=0, compared_on_resume=True
+        None,
+        "Sample with this temperature. Default, and 0: no sampling.",
+        least=0,
+        compared_on_resume=True,
     )
     top_p: float | None = argument(
         None,
@@ -48,7 +56,11 @@ class CaptionerArguments(Arguments):
         requires="temperature",
         compared_on_resume=True,
     )
-    repetition_penalty: float | None = argument(None, "Values above 1 discourage repetition.", compared_on_resume=True)
+    repetition_penalty: float | None = argument(
+        None,
+        "Values above 1 discourage repetition.",
+        compared_on_resume=True,
+    )
     batch_size: int = argument(8, "Images in a batch, for each process.", least=1)
     dtype: str | None = argument(
         None,
@@ -56,14 +68,32 @@ class CaptionerArguments(Arguments):
         choices=tuple(DTYPES),
         compared_on_resume=True,
     )
-    device: str | None = argument(None, "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    device: str | None = argument(
+        None,
+        "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.",
+    )
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     endpoint: str | None = argument(
         None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
     )
-    concurrency: int = argument(32, "Requests at a time, for each process.", least=1, requires="endpoint")
-    timeout: float = argument(120.0, "Seconds to wait for a whole answer.", least=0, requires="endpoint")
-    max_retries: int = argument(6, "How often a failed request is sent again.", least=0, requires="endpoint")
+    concurrency: int = argument(
+        32,
+        "Requests at a time, for each process.",
+        least=1,
+        requires="endpoint",
+    )
+    timeout: float = argument(
+        120.0,
+        "Seconds to wait for a whole answer.",
+        least=0,
+        requires="endpoint",
+    )
+    max_retries: int = argument(
+        6,
+        "How often a failed request is sent again.",
+        least=0,
+        requires="endpoint",
+    )
     max_image_size: int | None = argument(
         None,
         "Send images with at most N pixels on a side.",
@@ -89,8 +119,18 @@ class RuleArguments(Arguments):
     without_rules: list[str] = argument(
         [], "Rules to leave out, or `all`.", choices=(*RULES, "all"), compared_on_resume=True
     )
-    min_words: int = argument(5, "The fewest words of a caption (rule `too_short`).", least=1, compared_on_resume=True)
-    max_words: int = argument(500, "The most words of a caption (rule `too_long`).", least=1, compared_on_resume=True)
+    min_words: int = argument(
+        5,
+        "The fewest words of a caption (rule `too_short`).",
+        least=1,
+        compared_on_resume=True,
+    )
+    max_words: int = argument(
+        500,
+        "The most words of a caption (rule `too_long`).",
+        least=1,
+        compared_on_resume=True,
+    )
 
     @property
     def rules(self) -> list[str]:
@@ -120,7 +160,12 @@ class RecaptionArguments(Arguments):
         None,
         "A file of prompts, one in each line, instead of --prompt. Default: eight that come with LoTLIP.",
     )
-    shard_size: int = argument(200_000, "Captions in each file: some 100 MB.", least=1, compared_on_resume=True)
+    shard_size: int = argument(
+        200_000,
+        "Captions in each file: some 100 MB.",
+        least=1,
+        compared_on_resume=True,
+    )
     retry_failed: bool = argument(False, "Try again the images on which earlier runs failed.")
 
     def __post_init__(self):
@@ -153,7 +198,9 @@ class SimilarityArguments(Arguments):
         requires="dual_encoder",
     )
     min_image_text_similarity: float | None = argument(
-        None, "Reject captions less similar to their image (rule `image_text_similarity`).", requires="dual_encoder"
+        None,
+        "Reject captions less similar to their image (rule `image_text_similarity`).",
+        requires="dual_encoder",
     )
     reject_unmeasured: bool = argument(
         False,

@@ -15,12 +15,24 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What a captioner says of an image, or why it says nothing."""
+    """
+    Holds what a captioner says of an image, or why it says nothing.
+
+    Args:
+        caption (`str`, *optional*):
+            What it says, None if it failed.
+        num_tokens (`int`, *optional*, defaults to 0):
+            The tokens of the caption by the captioner's tokenizer, None if that is not known.
+        error (`str`, *optional*):
+            Why there is no caption.
+        is_cut_off (`bool`, *optional*, defaults to `False`):
+            Whether the captioner was stopped at the maximum of tokens.
+    """
 
     caption: str | None
     num_tokens: int | None = 0
     error: str | None = None
-    is_cut_off: bool = False  # at the most tokens
+    is_cut_off: bool = False
 
 
 def load_captioner(name: str, arguments: CaptionerArguments) -> "LocalCaptioner | EndpointCaptioner":
@@ -34,8 +46,11 @@ def load_captioner(name: str, arguments: CaptionerArguments) -> "LocalCaptioner 
         arguments (`CaptionerArguments`):
             How it runs and generates.
 
+    Returns:
+        `LocalCaptioner` or `EndpointCaptioner`: its method `answer` captions images.
+
     Raises:
-        `ValueError`: if there is no such model, or it is of another kind.
+        `ValueError`: if there is no such model, or it is no image-text-to-text model.
         `ImportError`: if it is behind a server and openai is not installed.
     """
     if arguments.endpoint is not None:
@@ -46,5 +61,7 @@ def load_captioner(name: str, arguments: CaptionerArguments) -> "LocalCaptioner 
         return EndpointCaptioner(name, arguments)
     from .local import LocalCaptioner
 
-    model_id, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    if Path(name).is_dir():
+        return LocalCaptioner(name, None, arguments)
+    model_id, _, revision = name.partition("@")
     return LocalCaptioner(CAPTIONERS.get(model_id, model_id), revision or None, arguments)

@@ -5,11 +5,17 @@
 import asyncio
 import base64
 import io
+import json
+import logging
+import math
 import os
+import random
+import time
 from collections.abc import Callable, Iterator
+from email.utils import mktime_tz, parsedate_tz
 
 import httpx
-from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 from PIL import Image
 
 from ..data.images import UnreadableImageError
@@ -18,6 +24,8 @@ from .arguments import CaptionerArguments
 from .captioner import Answer
 from .image_files import ImageFile
 
+
+logger = logging.getLogger(__name__)
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
 SENT_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png"}
@@ -28,12 +36,21 @@ MAX_FAILURES_IN_A_ROW = 100
 SECONDS_BETWEEN_LOOKS = 0.5  # for a signal
 # No key, no credit, no right, no such model or URL: the next request would be refused, too.
 REFUSALS = (401, 402, 403, 404)
+# Failures that may pass: a timeout, a conflict, too many requests; and every 5xx
+PASSING = (408, 409, 429)
+# Seconds before a retry where the server does not ask for others: the first time, and at most. They double each time.
+FIRST_WAIT = 0.5
+MAX_WAIT = 8.0
+# A server that asks for a longer pause, such as one whose quota for the day is used up, ends the run.
+MAX_REQUESTED_WAIT = 3600.0
+MIN_ANNOUNCED_WAIT = 10.0  # seconds in which a user would wonder what the run does
 
 
 class HttpClient(DefaultAsyncHttpxClient):
-    """A client whose `timeout` bounds a whole answer, not each read of a part of it."""
+    """Bounds a whole answer by `timeout`, not each read of a part of it."""
 
     async def send(self, request: httpx.Request, **options: object) -> httpx.Response:
+        """Sends a request; raises an `httpx.ReadTimeout` if the whole answer does not come in time."""
         seconds = request.extensions["timeout"]["read"]
         try:
             return await asyncio.wait_for(super().send(request, **options), seconds)
@@ -43,38 +60,95 @@ class HttpClient(DefaultAsyncHttpxClient):
 
 def make_data_url(file: ImageFile, max_size: int | None) -> str:
     """
-    An image as a data URL: the file as it is if every server shows it upright, as an upright JPEG otherwise, with its
-    longer side at most `max_size`.
+    Makes a data URL of an image: of the file as it is if every server shows it upright, else of an upright JPEG, with
+    its longer side at most `max_size`.
 
     Raises:
         `UnreadableImageError`: if the file is no image.
     """
-    image, content = file.decode(), file.content
-    with Image.open(io.BytesIO(content)) as original:
-        kind = SENT_FORMATS.get(original.format)
-        is_plain = original.mode in ("L", "RGB") and original.getexif().get(ORIENTATION, 1) == 1
-    max_size = max_size or max(image.size)
-    if kind is None or not is_plain or max(image.size) > max_size:
+    image = file.decode()
+    if max_size is None:
+        max_size = max(image.size)
+    with Image.open(io.BytesIO(file.content)) as original:
+        mime_type = SENT_FORMATS.get(original.format)
+        is_upright = original.getexif().get(ORIENTATION, 1) == 1
+        has_common_mode = original.mode in ("L", "RGB")
+    if mime_type is not None and is_upright and has_common_mode and max(image.size) <= max_size:
+        content = file.content
+    else:
         image.thumbnail((max_size, max_size))
-        kind, buffer = "image/jpeg", io.BytesIO()
+        buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        mime_type = "image/jpeg"
         content = buffer.getvalue()
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f"data:{mime_type};base64,{base64.b64encode(content).decode()}"
 
 
 def list_request_options(arguments: CaptionerArguments) -> dict:
-    """The fields of a request that say how to generate."""
-    options = {"max_tokens": arguments.max_new_tokens, "temperature": arguments.temperature or 0.0}
-    options |= {"seed": arguments.seed} | ({} if arguments.top_p is None else {"top_p": arguments.top_p})
+    """Lists the fields of a request that set how to generate."""
+    options = {
+        "max_tokens": arguments.max_new_tokens,
+        "temperature": arguments.temperature or 0.0,
+        "seed": arguments.seed,
+    }
+    if arguments.top_p is not None:
+        options["top_p"] = arguments.top_p
     if arguments.repetition_penalty is not None:  # vLLM and SGLang know it, OpenAI's interface does not
         options["extra_body"] = {"repetition_penalty": arguments.repetition_penalty}
     return options
 
 
+def may_pass(error: OpenAIError) -> bool:
+    """Says whether a failed request may succeed if it is sent again. A server can say so itself."""
+    if isinstance(error, APIConnectionError):  # or a timeout
+        return True
+    if not isinstance(error, APIStatusError):
+        return False
+    wish = error.response.headers.get("x-should-retry")
+    if wish in ("true", "false"):
+        return wish == "true"
+    return error.status_code in PASSING or error.status_code >= 500
+
+
+def read_retry_after(headers: httpx.Headers) -> float | None:
+    """
+    Reads how many seconds a server asks to wait.
+
+    Args:
+        headers (`httpx.Headers`):
+            Of its answer. `Retry-After` is a number of seconds or a date.
+
+    Returns:
+        `float` or `None`: a finite number above 0; None if the server asks for nothing, or for nothing that can be
+        read.
+    """
+    try:
+        if "retry-after-ms" in headers:
+            seconds = float(headers["retry-after-ms"]) / 1000
+        else:
+            seconds = float(headers.get("retry-after", "nan"))
+    except ValueError:
+        date = parsedate_tz(headers.get("retry-after", ""))
+        if date is None:
+            return None
+        seconds = mktime_tz(date) - time.time()
+    if not math.isfinite(seconds) or seconds <= 0:
+        return None
+    return seconds
+
+
+async def wait(seconds: float) -> None:
+    """Waits before a request is sent again, while other requests go on."""
+    await asyncio.sleep(seconds)
+
+
 class EndpointCaptioner:
     """
-    A model behind a server. The client retries what may pass (timeouts, broken connections, 408, 409, 429 and 5xx)
-    after growing waits, or after that which `Retry-After` asks for.
+    Captions images by a model behind a server.
+
+    A failure that may pass (timeouts, broken connections, 408, 409, 429 and 5xx) is retried, up to `max_retries`
+    times, after growing waits or after that for which `Retry-After` asks. The waits are not left to the client of
+    openai, which does not retry at all where `Retry-After` is above two minutes.
 
     Args:
         name (`str`):
@@ -91,28 +165,37 @@ class EndpointCaptioner:
         self.request_options = list_request_options(arguments)
         self.settings = {**self.request_options, "max_image_size": arguments.max_image_size}
         self.num_failures_in_a_row = 0
+        self.announced_until = -math.inf  # the end of the last wait that was announced, in monotonic seconds
 
-    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
+    def answer(
+        self,
+        files: Iterator[ImageFile],
+        is_stopped: Callable[[], bool],
+    ) -> Iterator[tuple[ImageFile, Answer]]:
         """
         Captions images, each with its prompt, `concurrency` at a time, in the order of the answers. When `is_stopped`
         the requests that have no answer are given up.
 
         Raises:
-            `ValueError`: if the server would refuse every request, or has failed too often.
+            `ValueError`: if the server would refuse every request, asks for a pause of more than an hour, or has
+                failed too often.
         """
         loop = asyncio.new_event_loop()
         client = AsyncOpenAI(
             base_url=self.arguments.endpoint,
             api_key=os.environ.get(API_KEY_VARIABLE) or "none",  # servers of one's own ask for none
             timeout=self.arguments.timeout,
-            max_retries=self.arguments.max_retries,
+            max_retries=0,  # see `request`
             http_client=HttpClient(),
         )
         pending = set()
         files = prefetch(files, depth=self.arguments.concurrency)
         try:
             while not is_stopped():
-                while len(pending) < self.arguments.concurrency and (file := next(files, None)) is not None:
+                while len(pending) < self.arguments.concurrency:
+                    file = next(files, None)
+                    if file is None:
+                        break
                     pending.add(loop.create_task(self.ask(client, file)))
                 if not pending:
                     return
@@ -128,33 +211,94 @@ class EndpointCaptioner:
             loop.close()
 
     async def ask(self, client: AsyncOpenAI, file: ImageFile) -> tuple[ImageFile, Answer]:
-        """The answer for an image; see [`answer`] for the errors."""
+        """Asks for the caption of an image; see [`answer`] for the errors."""
         try:
             url = await asyncio.to_thread(make_data_url, file, self.arguments.max_image_size)
         except UnreadableImageError as error:
             return file, Answer(None, error=str(error))
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": file.prompt}]
         try:
-            completion = await client.chat.completions.create(
-                model=self.name, messages=[{"role": "user", "content": content}], **self.request_options
-            )
-            answer = read_completion(completion)
-        except (OpenAIError, ValueError) as error:
-            if isinstance(error, APIStatusError) and error.status_code in REFUSALS:
+            answer = read_completion(await self.request(client, content))
+        except APIStatusError as error:
+            if error.status_code in REFUSALS:
                 raise ValueError(
                     f"`--endpoint {self.arguments.endpoint}` refuses `--captioner {self.name}`: {error}. The URL "
                     "usually ends in /v1; the name is that of the model at the server; its key is read from "
                     f"{API_KEY_VARIABLE}."
                 ) from error
-            cause = f" ({error.__cause__})" if isinstance(error, OpenAIError) and error.__cause__ else ""
-            answer = Answer(None, error=" ".join(f"the server failed: {error}{cause}".split()))
-        self.num_failures_in_a_row = 0 if answer.error is None else self.num_failures_in_a_row + 1
+            answer = Answer(None, error=describe_failed_request(error))
+        except (OpenAIError, UnreadableAnswerError) as error:
+            answer = Answer(None, error=describe_failed_request(error))
+        self.count_failure(answer)
+        return file, answer
+
+    async def request(self, client: AsyncOpenAI, content: list[dict]) -> object:
+        """Sends a request, again while it fails with what may pass; see [`answer`] for the errors."""
+        for num_retries in range(self.arguments.max_retries):
+            try:
+                return await self.send(client, content)
+            except OpenAIError as error:
+                if not may_pass(error):
+                    raise
+                seconds = self.choose_wait(error, num_retries)
+            await wait(seconds)
+        return await self.send(client, content)
+
+    async def send(self, client: AsyncOpenAI, content: list[dict]) -> object:
+        """Sends a request once; an answer that is not even JSON is an [`UnreadableAnswerError`]."""
+        messages = [{"role": "user", "content": content}]
+        try:
+            return await client.chat.completions.create(model=self.name, messages=messages, **self.request_options)
+        except json.JSONDecodeError as error:
+            raise UnreadableAnswerError(f"the answer is no JSON: {error}") from error
+
+    def choose_wait(self, error: OpenAIError, num_retries: int) -> float:
+        """
+        Chooses the seconds to wait before a request is sent again.
+
+        Raises:
+            `ValueError`: if the server asks for more than an hour.
+        """
+        requested = None
+        if isinstance(error, APIStatusError):
+            requested = read_retry_after(error.response.headers)
+        if requested is None:
+            # requests that failed together do not come together again
+            return min(FIRST_WAIT * 2**num_retries, MAX_WAIT) * random.uniform(0.75, 1)
+        if requested > MAX_REQUESTED_WAIT:
+            raise ValueError(
+                f"`--endpoint {self.arguments.endpoint}` asks for a pause of {requested:.0f} seconds (Retry-After): "
+                f"{error}. What is captioned is kept; start again after it with the same command."
+            ) from error
+        now = time.monotonic()
+        # many requests wait at a time: a line for the first of them
+        if requested >= MIN_ANNOUNCED_WAIT and now >= self.announced_until:
+            self.announced_until = now + requested
+            logger.warning(
+                f"`--endpoint {self.arguments.endpoint}` asks for a pause of {requested:.0f} seconds (Retry-After). "
+                "The run waits, and goes on after it."
+            )
+        return requested
+
+    def count_failure(self, answer: Answer) -> None:
+        """Counts failures in a row. Raises a `ValueError` at the last one that is accepted."""
+        if answer.error is None:
+            self.num_failures_in_a_row = 0
+            return
+        self.num_failures_in_a_row += 1
         if self.num_failures_in_a_row == MAX_FAILURES_IN_A_ROW:
             raise ValueError(
                 f"`--endpoint {self.arguments.endpoint}` has failed {MAX_FAILURES_IN_A_ROW} times in a row, last: "
                 f"{answer.error}. Start again with `--retry_failed` when it answers."
             )
-        return file, answer
+
+
+def describe_failed_request(error: Exception) -> str:
+    """Describes in one line why there is no answer, with the cause that the client hides."""
+    text = f"the server failed: {error}"
+    if isinstance(error, OpenAIError) and error.__cause__ is not None:
+        text = f"the server failed: {error} ({error.__cause__})"
+    return " ".join(text.split())
 
 
 async def give_up(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
@@ -165,21 +309,29 @@ async def give_up(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
     await client.close()
 
 
+class UnreadableAnswerError(ValueError):
+    """Raised where a server's answer holds no caption."""
+
+
 def read_completion(completion: object) -> Answer:
     """
-    The caption in a server's answer, and the number of its tokens if the answer has it.
+    Reads the caption in a server's answer, and the count of its tokens if the answer has it.
 
     Raises:
-        `ValueError`: if there is none: a server may answer anything.
+        `UnreadableAnswerError`: if there is none: a server may answer anything.
     """
     try:
         choice = completion.choices[0]
-        text, reason = choice.message.content, getattr(choice, "finish_reason", None)
+        text = choice.message.content
     except (AttributeError, IndexError, TypeError) as error:
-        raise ValueError(f"the answer is no chat completion: {completion!r:.200}") from error
-    if reason == "content_filter":
-        raise ValueError("the answer was filtered (finish_reason content_filter)")
+        raise UnreadableAnswerError(f"the answer is no chat completion: {completion!r:.200}") from error
+    finish_reason = getattr(choice, "finish_reason", None)
+    if finish_reason == "content_filter":
+        raise UnreadableAnswerError("the answer was filtered (finish_reason content_filter)")
     if not isinstance(text, str):
-        raise ValueError(f"the answer has no text (finish_reason {reason}): {text!r:.200}")
-    number = getattr(getattr(completion, "usage", None), "completion_tokens", None)
-    return Answer(text.strip(), number if isinstance(number, int) else None, is_cut_off=reason == "length")
+        raise UnreadableAnswerError(f"the answer has no text (finish_reason {finish_reason}): {text!r:.200}")
+    usage = getattr(completion, "usage", None)
+    num_tokens = getattr(usage, "completion_tokens", None)
+    if not isinstance(num_tokens, int):
+        num_tokens = None
+    return Answer(text.strip(), num_tokens, is_cut_off=finish_reason == "length")

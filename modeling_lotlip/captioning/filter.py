@@ -3,6 +3,7 @@
 """Files of captions through the rules: captions are mended, or marked with the rule that rejects them."""
 
 import os
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from glob import glob
@@ -27,22 +28,27 @@ from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unf
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
-from .rules import apply_rules
+from .rules import RULES, apply_rules
 
 
 BATCHES_PER_GROUP = 16  # of images, among whose texts those of like length share a batch
 MAX_IMAGES = 3  # that may have a caption from one captioner
+NUM_EXAMPLES = 5  # in the report, for each captioner and rule
 SIMILARITY = "image_text_similarity"  # a rule, and the column of what was measured
+CUT_OFF_COLUMN = "is_cut_off"
 
 
 def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     """
-    The files of captions that patterns name, each once, in the order of their names.
+    Finds the files of captions that patterns name, each once, in the order of their names.
 
     Raises:
         `ValueError`: if there are none, or of the same name, or the output folder is theirs or has other captions.
     """
-    files = sorted({Path(name) for pattern in patterns for name in glob(pattern)})
+    found = set()
+    for pattern in patterns:
+        found.update(Path(name) for name in glob(pattern))
+    files = sorted(found)
     if not files:
         raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
     names = {file.name for file in files}
@@ -59,128 +65,285 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     return files
 
 
-def rewrite(source: Path, target: Path, columns: list[str], edit: Callable[[list[dict]], None]) -> None:
-    """
-    Writes a file anew with what `edit` sets in its rows: of `columns`, which it reads, the first one, the captions;
-    `rejected_by`; and `image_text_similarity`.
-
-    Raises:
-        `ValueError`: if the file is damaged, or has no such column, or it holds something else than strings.
-    """
+def read_table(path: Path) -> pa.Table:
+    """Reads a file of captions; raises a `ValueError` if it is damaged."""
     try:
-        table = parquet.read_table(source, partitioning=None)
+        table = parquet.read_table(path, partitioning=None)
         table.validate(full=True)  # texts too are what they should be
-        rows = table.select([name for name in table.column_names if name in (*columns, REJECTED_COLUMN)]).to_pylist()
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source} cannot be read, it is damaged or cut off: {error}.") from error
-    if columns[0] not in table.column_names:
-        raise ValueError(f"`--caption_column {columns[0]}` is no column of {source}, which has {table.column_names}.")
-    kind = table.schema.field(columns[0]).type
-    if kind not in (pa.string(), pa.large_string(), pa.null()):
-        raise ValueError(f"`--caption_column {columns[0]}` of {source} must hold strings, not {kind}.")
-    for row in rows:
-        row[REJECTED_COLUMN] = row.get(REJECTED_COLUMN) or None
-    edit(rows)
-    written = {columns[0]: kind, REJECTED_COLUMN: pa.string()}
-    written |= {SIMILARITY: pa.float32()} if any(SIMILARITY in row for row in rows) else {}
-    for name, of_column in written.items():
-        values = pa.array([row.get(name) for row in rows], of_column)
-        if name in table.column_names:
-            table = table.set_column(table.column_names.index(name), name, values)
-        else:  # what `datasets` notes of the columns would lack this one
-            noted = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"huggingface"}
-            table = table.append_column(name, values).replace_schema_metadata(noted)
-    with atomic_write(target) as partial:
-        parquet.write_table(table, partial)
+        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {error}.") from error
+    return table
+
+
+def check_strings(table: pa.Table, column: str, path: Path) -> None:
+    """Raises a `ValueError` if a column of captions holds something else than strings."""
+    column_type = table.schema.field(column).type
+    if column_type not in (pa.string(), pa.large_string(), pa.null()):
+        raise ValueError(f"`--caption_column {column}` of {path} must hold strings, not {column_type}.")
+
+
+def set_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """Replaces a column of a table, or adds it."""
+    if name in table.column_names:
+        return table.set_column(table.column_names.index(name), name, values)
+    # what `datasets` notes of the columns would lack this one
+    metadata = dict(table.schema.metadata or {})
+    metadata.pop(b"huggingface", None)
+    return table.append_column(name, values).replace_schema_metadata(metadata)
+
+
+class Examples:
+    """
+    Keeps some examples for each captioner and rule, chosen at random among all, the same ones in every run.
+    """
+
+    def __init__(self):
+        self.examples = defaultdict(list)
+        self.counts = Counter()
+        self.random = random.Random(0)
+
+    def add(self, captioner: str, rule: str, example: dict) -> None:
+        """Offers an example: each one that was offered is kept with the same probability."""
+        name = (captioner, rule)
+        self.counts[name] += 1
+        if len(self.examples[name]) < NUM_EXAMPLES:
+            self.examples[name].append(example)
+            return
+        position = self.random.randrange(self.counts[name])
+        if position < NUM_EXAMPLES:
+            self.examples[name][position] = example
+
+    def list(self, captioner: str) -> dict[str, list[dict]]:
+        """Lists the examples of a captioner by rule."""
+        return {rule: examples for (name, rule), examples in self.examples.items() if name == captioner}
 
 
 class CaptionFilter:
     """
     Applies the rules to rows, in two passes: to each caption by itself, then to all together. In memory are two hashes
     of 64 bits of every caption that is kept.
+
+    Captions are judged anew: a mark that a rule left in an earlier run counts for nothing, and where a rule has cut a
+    caption, the caption as it came is judged. Marks of other names stay, since nothing here can say whether they still
+    hold; so does that of the similarity where no similarity is measured, unless all rules are left out.
+
+    Args:
+        columns (`FilterArguments`):
+            The names of the columns.
+        rules (`RuleArguments`):
+            Which rules apply.
+        similarity (`SimilarityArguments`):
+            How captions are compared with their images.
     """
 
     def __init__(self, columns: FilterArguments, rules: RuleArguments, similarity: SimilarityArguments):
-        self.column, self.key_column = columns.caption_column, columns.file_key_column
-        self.columns = [self.column, "captioner", self.key_column, "sha256"]
-        self.rules, self.similarity = rules, similarity
-        self.numbers = defaultdict(Counter)  # by captioner
-        self.rejected, self.changed = defaultdict(Counter), defaultdict(Counter)  # by captioner and rule
+        self.column = columns.caption_column
+        self.before_column = f"{self.column}_before_rules"
+        self.key_column = columns.file_key_column
+        self.rules = rules
+        self.similarity = similarity
+        # by captioner
+        self.counts = defaultdict(Counter)
+        # by captioner and rule
+        self.rejected = defaultdict(Counter)
+        self.changed = defaultdict(Counter)
+        self.marked_before = defaultdict(Counter)
+        self.left_marked = defaultdict(Counter)
+        self.rejected_examples = Examples()
+        self.changed_examples = Examples()
         self.hashes = []  # of captions with their captioners, and of their images
         self.repeated = np.empty(0, dtype=np.uint64)
         self.similarities = None  # by the image's key and the caption
 
-    def apply_rules(self, rows: list[dict]) -> None:
-        """Applies the rules for a caption by itself. What is marked already stays as it is."""
-        rules = self.rules
+    def rewrite(self, source: Path, target: Path, edit: Callable[[list[dict]], None]) -> None:
+        """
+        Writes a file anew with what `edit` sets in its rows: the caption, the caption before the rules, the rule that
+        rejects it, and its similarity to the image.
+
+        Args:
+            source (`Path`):
+                The file that is read.
+            target (`Path`):
+                The file that is written.
+            edit (`Callable[[list[dict]], None]`):
+                Is given the rows, with the columns that the rules need, and changes them.
+
+        Raises:
+            `ValueError`: if the file is damaged, or has no such column, or it holds something else than strings.
+        """
+        table = read_table(source)
+        if self.column not in table.column_names:
+            raise ValueError(
+                f"`--caption_column {self.column}` is no column of {source}, which has {table.column_names}."
+            )
+        written = {
+            self.column: table.schema.field(self.column).type,
+            self.before_column: pa.string(),
+            REJECTED_COLUMN: pa.string(),
+        }
+        if self.similarities is not None or SIMILARITY in table.column_names:
+            written[SIMILARITY] = pa.float32()
+        for name in (self.column, self.before_column):
+            if name in table.column_names:
+                check_strings(table, name, source)
+        needed = {*written, "captioner", self.key_column, "sha256", CUT_OFF_COLUMN}
+        rows = table.select([name for name in table.column_names if name in needed]).to_pylist()
         for row in rows:
-            captioner, caption = get_captioner(row), row[self.column]
-            self.numbers[captioner]["captions"] += 1
-            if row[REJECTED_COLUMN] is not None:
-                self.reject(row, row[REJECTED_COLUMN])
-            elif caption is None:
-                self.numbers[captioner]["failed"] += 1
+            row[REJECTED_COLUMN] = row.get(REJECTED_COLUMN) or None
+        edit(rows)
+        for name, column_type in written.items():
+            table = set_column(table, name, pa.array([row.get(name) for row in rows], column_type))
+        with atomic_write(target) as partial:
+            parquet.write_table(table, partial)
+
+    def judge(self, rows: list[dict]) -> None:
+        """Applies the rules for a caption by itself."""
+        for row in rows:
+            captioner = get_captioner(row)
+            mark = row[REJECTED_COLUMN]
+            self.counts[captioner]["captions"] += 1
+            if mark is not None:
+                self.marked_before[captioner][mark] += 1
+            if mark is not None and not self.can_judge(mark):
+                self.left_marked[captioner][mark] += 1
+            elif row[self.column] is None:
+                row[REJECTED_COLUMN] = None
+                self.counts[captioner]["failed"] += 1
             else:
-                text, rejected_by, changed = apply_rules(caption, rules.rules, rules.min_words, rules.max_words)
-                row[self.column] = text
-                self.changed[captioner].update(changed)
-                if rejected_by is not None:
-                    self.reject(row, rejected_by)
-        if "duplicate" in rules.rules:
-            kept, part = self.list_kept(rows), len(self.hashes)
-            names = (f"row {part} {place}" for place in range(len(kept)))
-            images = [row.get("sha256") or row.get(self.key_column) or name for row, name in zip(kept, names)]
-            self.hashes.append(pd.DataFrame({"caption": self.hash_captions(kept), "image": hash_keys(images)}))
+                self.judge_row(row, captioner)
+        if "duplicate" in self.rules.rules:
+            self.hash_rows(self.list_kept(rows))
+
+    def can_judge(self, mark: str) -> bool:
+        """Says whether this run can say anew whether a rule rejects a caption."""
+        if mark == SIMILARITY:
+            return self.similarity.dual_encoder is not None or not self.rules.rules
+        return mark in RULES
+
+    def judge_row(self, row: dict, captioner: str) -> None:
+        """Applies the rules to the caption of a row, as it came."""
+        original = self.find_original(row)
+        is_cut_off = bool(row.get(CUT_OFF_COLUMN)) or row[REJECTED_COLUMN] == "cut_off"
+        rules = self.rules
+        text, rejected_by, changed = apply_rules(original, rules.rules, rules.min_words, rules.max_words, is_cut_off)
+        if text != row[self.column] and SIMILARITY in row:
+            row[SIMILARITY] = None  # it was that of another text
+        row[self.column] = text
+        row[self.before_column] = None
+        row[REJECTED_COLUMN] = None
+        if changed:
+            row[self.before_column] = original
+        for rule in changed:
+            self.changed[captioner][rule] += 1
+            self.changed_examples.add(captioner, rule, {"key": self.get_key(row), "before": original, "after": text})
+        if rejected_by is not None:
+            self.reject(row, rejected_by)
+
+    def find_original(self, row: dict) -> str:
+        """
+        Finds the caption as it came: that of before the rules, if the caption is what is left of it. Where somebody
+        has rewritten the caption since, it is the caption itself.
+        """
+        before = row.get(self.before_column)
+        if before is not None and is_part(row[self.column], before):
+            return before
+        return row[self.column]
+
+    def hash_rows(self, kept: list[dict]) -> None:
+        """Notes hashes of captions and their images. A row without an image's key or hash counts as an image."""
+        images = []
+        for index, row in enumerate(kept):
+            images.append(row.get("sha256") or row.get(self.key_column) or f"row {len(self.hashes)} {index}")
+        self.hashes.append(pd.DataFrame({"caption": self.hash_captions(kept), "image": hash_keys(images)}))
 
     def find_repeated(self) -> None:
         """Finds the captions of more images than the rule `duplicate` allows."""
         if self.hashes:
             counts = pd.concat(self.hashes).drop_duplicates()["caption"].value_counts()
-            self.hashes, self.repeated = [], counts.index[counts > MAX_IMAGES].to_numpy()
+            self.repeated = counts.index[counts > MAX_IMAGES].to_numpy()
+            self.hashes = []
 
     def compare(self, rows: list[dict]) -> None:
         """Marks captions that too many images have, then those that are unlike their images."""
         kept = self.list_kept(rows)
-        for place in np.flatnonzero(np.isin(self.hash_captions(kept), self.repeated)):
-            self.reject(kept[place], "duplicate")
-        for row in self.list_kept(rows) if self.similarities is not None else ():
-            score = self.similarities.get((str(row.get(self.key_column)), row[self.column]), float("nan"))
-            is_measured, threshold = score == score, self.similarity.min_image_text_similarity
-            self.numbers[get_captioner(row)]["measured" if is_measured else "unmeasured"] += 1
-            row[SIMILARITY] = score if is_measured else None
-            if is_measured and threshold is not None and score < threshold:
-                self.reject(row, SIMILARITY)
-            elif not is_measured and self.similarity.reject_unmeasured:
-                self.reject(row, SIMILARITY)
+        for index in np.flatnonzero(np.isin(self.hash_captions(kept), self.repeated)):
+            self.reject(kept[index], "duplicate")
+        if self.similarities is not None:
+            for row in self.list_kept(rows):
+                self.compare_with_image(row)
+
+    def compare_with_image(self, row: dict) -> None:
+        """Notes how similar a caption is to its image, and rejects it if that is too little or not known."""
+        similarity = self.similarities.get((str(row.get(self.key_column)), row[self.column]), float("nan"))
+        threshold = self.similarity.min_image_text_similarity
+        if np.isnan(similarity):
+            row[SIMILARITY] = None
+            self.counts[get_captioner(row)]["unmeasured"] += 1
+            is_rejected = self.similarity.reject_unmeasured
+        else:
+            row[SIMILARITY] = similarity
+            is_rejected = threshold is not None and similarity < threshold
+        if is_rejected:
+            self.reject(row, SIMILARITY)
 
     def list_kept(self, rows: list[dict]) -> list[dict]:
-        """The rows with a caption that no rule rejects."""
+        """Lists the rows with a caption that no rule rejects."""
         return [row for row in rows if row[REJECTED_COLUMN] is None and row[self.column] is not None]
 
     def hash_captions(self, rows: list[dict]) -> np.ndarray:
-        """Hashes of captions with their captioners."""
+        """Hashes captions with their captioners, to an array of shape `(rows,)` of 64-bit integers."""
         return hash_keys([f"{get_captioner(row)}\0{row[self.column]}" for row in rows])
+
+    def get_key(self, row: dict) -> str | None:
+        """Gets the key of the image of a row, else the hash of its file."""
+        key = row.get(self.key_column) or row.get("sha256")
+        if key is None:
+            return None
+        return str(key)
 
     def reject(self, row: dict, rule: str) -> None:
         """Marks a row with the rule that rejects it."""
         row[REJECTED_COLUMN] = rule
-        self.rejected[get_captioner(row)][rule] += 1
+        captioner = get_captioner(row)
+        self.rejected[captioner][rule] += 1
+        self.rejected_examples.add(captioner, rule, {"key": self.get_key(row), "caption": row[self.column]})
 
     def summarize(self) -> dict:
-        """The report: by captioner the numbers of captions, and by rule of those that it rejected and changed."""
+        """
+        Makes the report: by captioner the counts of captions, and by rule of those that it rejected and changed, with
+        examples. What was marked before is counted apart: `marked_before` by rule, and in `left_marked` those marks
+        that no rule here could judge, which stay.
+        """
         report = {}
-        for name, numbers in sorted(self.numbers.items()):
-            num_kept = numbers["captions"] - numbers["failed"] - self.rejected[name].total()
-            report[name] = {f"num_{what}": numbers[what] for what in ("captions", "failed", "unmeasured")}
-            report[name] |= {"num_kept": num_kept, "rejected": dict(self.rejected[name])}
-            report[name] |= {"changed": dict(self.changed[name])}
+        for name, counts in sorted(self.counts.items()):
+            num_marked = self.rejected[name].total() + self.left_marked[name].total()
+            report[name] = {
+                "num_captions": counts["captions"],
+                "num_failed": counts["failed"],
+                "num_unmeasured": counts["unmeasured"],
+                "num_kept": counts["captions"] - counts["failed"] - num_marked,
+                "rejected": dict(self.rejected[name]),
+                "changed": dict(self.changed[name]),
+                "marked_before": dict(self.marked_before[name]),
+                "left_marked": dict(self.left_marked[name]),
+                "examples": {
+                    "rejected": self.rejected_examples.list(name),
+                    "changed": self.changed_examples.list(name),
+                },
+            }
         return report
 
 
+def is_part(text: str, whole: str) -> bool:
+    """Says whether a text is left of another one if characters are left out, whatever their case."""
+    characters = iter(whole.lower())
+    return all(character in characters for character in text.lower())
+
+
 def get_captioner(row: dict) -> str:
-    """The captioner of a row; where the file does not say, all are one."""
+    """Gets the captioner of a row; where the file does not say, all are one."""
     return row.get("captioner") or "captions"
 
 
@@ -193,8 +356,22 @@ def filter_captions(
     inference: InferenceArguments,
 ) -> dict:
     """
-    Writes files of captions anew with the rules applied, and a report, which it returns. Captions are compared with
-    the images of a data set if there is a `similarity.dual_encoder`.
+    Writes files of captions anew with the rules applied, and a report, which it returns.
+
+    Args:
+        columns (`FilterArguments`):
+            The files, the names of their columns, and the folder of the filtered ones.
+        rules (`RuleArguments`):
+            Which rules apply.
+        similarity (`SimilarityArguments`):
+            How captions are compared with the images of a data set: only if it has a `dual_encoder`.
+        source (`SourceArguments`), split (`TrainSplitArguments`):
+            The data set of the images.
+        inference (`InferenceArguments`):
+            How the dual encoder runs.
+
+    Returns:
+        `dict`: the report: see [`CaptionFilter.summarize`].
 
     Raises:
         `ValueError`: if a file is damaged, has no rows or no column of captions; if the folder holds other captions,
@@ -207,8 +384,8 @@ def filter_captions(
         try:
             mended.mkdir()
             for file in progress_bar(files, desc="Rules", unit=" files"):
-                rewrite(file, mended / file.name, caption_filter.columns, caption_filter.apply_rules)
-            if not caption_filter.numbers:
+                caption_filter.rewrite(file, mended / file.name, caption_filter.judge)
+            if not caption_filter.counts:
                 raise ValueError(f"`--captions {' '.join(columns.captions)}` have no rows.")
             caption_filter.find_repeated()
             if similarity.dual_encoder is not None and has_kept(caption_filter.summarize()):
@@ -216,8 +393,7 @@ def filter_captions(
                 measured = measure_similarities(paths, columns, similarity, source, split, inference)
                 caption_filter.similarities = dict(measured)
             for file in progress_bar(files, desc="Writing", unit=" files"):
-                path = mended / file.name
-                rewrite(path, columns.output_dir / file.name, caption_filter.columns, caption_filter.compare)
+                caption_filter.rewrite(mended / file.name, columns.output_dir / file.name, caption_filter.compare)
         finally:
             clear(mended)
         report = caption_filter.summarize()
@@ -226,19 +402,41 @@ def filter_captions(
 
 
 def has_kept(report: dict) -> bool:
-    """Whether any caption is kept."""
-    return any(of["num_kept"] for of in report.values())
+    """Says whether any caption is kept."""
+    return any(counts["num_kept"] for counts in report.values())
 
 
 def format_report(report: dict) -> str:
-    """What became of the captions, in Markdown."""
-    titles = ["captions", "failed", "unmeasured", "kept"]
-    numbers = [[name, *(str(of[f"num_{title}"]) for title in titles)] for name, of in report.items()]
-    columns = [(name, what) for name in report for what in ("rejected", "changed")]
-    rules = dict.fromkeys(rule for name, what in columns for rule in report[name][what])
-    rows = [[rule, *(str(report[name][what].get(rule, 0)) for name, what in columns)] for rule in rules]
-    names = [f"{name} {what}" for name, what in columns]
-    return f"{format_markdown(['captioner', *titles], numbers)}\n\n{format_markdown(['rule', *names], rows)}"
+    """Makes two Markdown tables of a report: what became of the captions, and by which rules."""
+    rows = []
+    rules = {}
+    for name, counts in report.items():
+        row = [name]
+        for title in ("captions", "failed", "unmeasured", "kept"):
+            row.append(str(counts[f"num_{title}"]))
+        row.append(str(sum(counts["marked_before"].values())))
+        rows.append(row)
+        for outcome in ("rejected", "left_marked", "changed"):
+            rules.update(dict.fromkeys(counts[outcome]))
+    captions = format_markdown(["captioner", "captions", "failed", "unmeasured", "kept", "marked before"], rows)
+
+    titles = ["rule"]
+    rows = [[rule] for rule in rules]
+    for name, counts in report.items():
+        titles += [f"{name} rejected", f"{name} changed"]
+        for row in rows:
+            num_rejected = counts["rejected"].get(row[0], 0) + counts["left_marked"].get(row[0], 0)
+            row += [str(num_rejected), str(counts["changed"].get(row[0], 0))]
+    return f"{captions}\n\n{format_markdown(titles, rows)}"
+
+
+def find_captions(captions: CaptionFiles, key: str | None, column: str) -> list[str]:
+    """Finds the captions of an image in files, each once; none if it has no key."""
+    texts = []
+    if key is not None:
+        for row in captions.find_rows(key):
+            texts += read_captions(row, column)
+    return list(dict.fromkeys(texts))
 
 
 def measure_similarities(
@@ -250,28 +448,43 @@ def measure_similarities(
     inference: InferenceArguments,
 ) -> Iterator[tuple[tuple[str, str], float]]:
     """
-    Of every caption in files whose image is in a data set: the image's key with the caption, and their cosine
-    similarity by `similarity.dual_encoder`.
+    Measures the cosine similarity of every caption in files with its image, if that is in a data set.
+
+    Args:
+        files (`list[Path]`):
+            The files of captions.
+        columns ([`FilterArguments`]):
+            Their columns of captions and keys.
+        similarity ([`SimilarityArguments`]):
+            The dual encoder, and the column of keys of the data set.
+        source ([`SourceArguments`]), split ([`TrainSplitArguments`]):
+            The data set of the images, and what of it is read.
+        inference ([`InferenceArguments`]):
+            How the dual encoder runs.
+
+    Yields:
+        `tuple[tuple[str, str], float]`: the image's key with the caption, and their similarity.
 
     Raises:
         `ValueError`: if there is no such column of keys, or no image has a caption.
     """
     key_column = similarity.key_column or columns.file_key_column
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=key_column)
-    dataset, names = undecoded(dataset, source.image_column), get_columns(dataset)
+    dataset = undecoded(dataset, source.image_column)
+    names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is no column of the data set, which has {names}: name the one whose values "
-            "stand in `--file_key_column` of `--captions`."
+            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
+            "values stand in `--file_key_column` of `--captions`."
         )
-    column, counts = columns.caption_column, Counter()
+    column = columns.caption_column
+    counts = Counter()
     captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
 
     def read_row(number: int, row: dict) -> Iterator[Item]:
         counts["rows"] += 1
         key = read_key(row, key_column)
-        rows = [] if key is None else captions.find_rows(key)
-        texts = dict.fromkeys(text for found in rows for text in read_captions(found, column))
+        texts = find_captions(captions, key, column)
         if texts:  # else the image is not read
             yield Item((number, key, None), "image", read_image(row[source.image_column]))
         for text in texts:
@@ -282,18 +495,22 @@ def measure_similarities(
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
     prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size
-    images, group = {}, None
+    images = {}
+    group = None
     for embedded in embed_rows(encoder, prepared, group=lambda number: number // group_size):
         warn_of_unreadable(embedded.unreadable)
         if embedded.group != group:
-            group, images = embedded.group, {}
-        for item, embed in zip(embedded.entries, [] if embedded.embeds is None else embedded.embeds):
+            group = embedded.group
+            images = {}
+        if embedded.embeds is None:  # no row of the batch has a caption
+            continue
+        for item, embedding in zip(embedded.entries, embedded.embeds):
             number, key, text = item.row
             if item.kind == "image":
-                images[number] = embed
+                images[number] = embedding
             else:
                 counts["captions"] += 1
-                yield (key, text), float(images[number] @ embed)
+                yield (key, text), float(images[number] @ embedding)
     if not counts["captions"]:
         raise ValueError(
             f"None of {counts['rows']} images has a caption in `--captions`: name the right `--key_column` and "

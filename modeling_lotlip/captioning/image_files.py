@@ -19,7 +19,23 @@ from ..data.rows import find_key, read_url
 
 
 class ImageFile(NamedTuple):
-    """An image to caption, as its file (if there is none, why), and what to ask of it."""
+    """
+    Holds an image to caption.
+
+    Args:
+        key (`str`):
+            Its key, which tells it from all others.
+        url (`str`, *optional*):
+            Its address, if the data set has one.
+        sha256 (`str`, *optional*):
+            Of its file, in hexadecimal digits.
+        content (`bytes`, *optional*):
+            Its file, None if there is none.
+        error (`str`, *optional*):
+            Why there is no file.
+        prompt (`str`, *optional*, defaults to `""`):
+            What to ask of it.
+    """
 
     key: str
     url: str | None
@@ -30,7 +46,7 @@ class ImageFile(NamedTuple):
 
     def decode(self) -> Image.Image:
         """
-        The image, upright in RGB.
+        Decodes the image, upright in RGB.
 
         Raises:
             `UnreadableImageError`: if there is none, with the cause.
@@ -45,13 +61,13 @@ class ImageFile(NamedTuple):
 
 def is_in_share(state: PartialState, key: str) -> bool:
     """
-    Whether an image is captioned by this process. The hash of its key says so: one key never falls to two processes,
-    and the processes of the next run may be more or fewer.
+    Says whether an image is captioned by this process. The hash of its key decides: one key never falls to two
+    processes, and the next run may have more processes or fewer.
     """
     return zlib.crc32(key.encode()) % state.num_processes == state.process_index
 
 
-def read_files(
+def read_image_files(
     dataset: Dataset | IterableDataset,
     source: SourceArguments,
     key_column: str | None,
@@ -62,52 +78,90 @@ def read_files(
     retry_failed: bool = False,
 ) -> Iterator[ImageFile]:
     """
-    Reads the images of a data set that fall to this process and have no record by a captioner; with `retry_failed` a
-    record without a caption counts as none. The keys that this pass meets go into a temporary table of `connection`,
-    a new one of [`open_database`]; what there is to say of rows is counted.
+    Reads the images of a data set that fall to this process and have no record by a captioner.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The data set.
+        source (`SourceArguments`):
+            The name of its image column.
+        key_column (`str`, *optional*):
+            The column of the images' keys; see [`find_key`].
+        captioner (`str`):
+            The captioner whose records count.
+        state (`PartialState`):
+            Which process this is, of how many.
+        connection (`sqlite3.Connection`):
+            A new one of [`open_database`]. The keys that this pass meets go into a temporary table of it.
+        counts (`Counter`):
+            Is given what there is to say of rows, as the rest of a sentence, with the number of rows.
+        retry_failed (`bool`, *optional*, defaults to `False`):
+            Whether a record without a caption counts as none.
+
+    Returns:
+        `Iterator[ImageFile]`: the images, without a prompt.
 
     Raises:
         `ValueError`: if two different images have the same key.
     """
-    has_record = "SELECT 1 FROM records WHERE key = ? AND captioner = ?" + " AND error IS NULL" * retry_failed
+    has_record = "SELECT 1 FROM records WHERE key = ? AND captioner = ?"
+    if retry_failed:
+        has_record += " AND error IS NULL"
     connection.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
-    for number, row in enumerate(undecoded(dataset, source.image_column)):
-        key, image = find_key(row, source, key_column), None
+    for index, row in enumerate(undecoded(dataset, source.image_column)):
+        key = find_key(row, source, key_column)
+        image = None
         if key is None:
-            image = read_row(row, source, f"row {number}", key)
+            image = read_row_image(row, source, f"row {index}", key)
             key = image.key
             if key_column not in (None, source.image_column) and is_in_share(state, key):
                 counts[f"images have no `--key_column {key_column}`, and their SHA-256 as key"] += 1
         key = key.encode("utf-8", "backslashreplace").decode()  # a file name may be no UTF-8
         if not is_in_share(state, key):
             continue
-        if connection.execute("INSERT INTO seen VALUES (?, NULL) ON CONFLICT DO NOTHING", (key,)).rowcount == 0:
-            image = image or read_row(row, source, f"row {number}", key)
+        is_new = connection.execute("INSERT INTO seen VALUES (?, NULL) ON CONFLICT DO NOTHING", (key,)).rowcount == 1
+        if not is_new:
+            image = image or read_row_image(row, source, f"row {index}", key)
             if find_sha256(connection, key) != image.sha256:
                 raise ValueError(
-                    f"Two different images have the key {key!r}, the second in row {number}: their captions could "
-                    "not be told apart. Name a column of unique keys with `--key_column`, or the image column, "
+                    f"Two different images have the key {key!r}, the second in row {index}: it would not be known "
+                    "which caption is whose. Name a column of unique keys with `--key_column`, or the image column, "
                     f"`--key_column {source.image_column}`, for the SHA-256 of the file, and a new `--output_dir`."
                 )
             counts["rows repeat an image, which is captioned once"] += 1
         elif connection.execute(has_record, (key, captioner)).fetchone() is None:
-            image = image or read_row(row, source, f"row {number}", key)
+            image = image or read_row_image(row, source, f"row {index}", key)
             connection.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (image.sha256, key))
             yield image
 
 
 def find_sha256(connection: sqlite3.Connection, key: str) -> str | None:
-    """The hash of the image of a key, as it was met or recorded."""
+    """Finds the hash of the image of a key, as it was met or recorded."""
     query = "SELECT sha256 FROM seen WHERE key = :key UNION SELECT sha256 FROM records WHERE key = :key"
-    return max((sha256 for (sha256,) in connection.execute(query, {"key": key}) if sha256), default=None)
+    hashes = [sha256 for (sha256,) in connection.execute(query, {"key": key}) if sha256]
+    return max(hashes, default=None)
 
 
-def read_row(row: dict, source: SourceArguments, name: str, key: str | None) -> ImageFile:
-    """The image of a row. Without key it is known by its hash; a row without an image then by its name."""
-    content = error = None
+def read_row_image(row: dict, source: SourceArguments, name: str, key: str | None) -> ImageFile:
+    """
+    Reads the image of a row.
+
+    Args:
+        row (`dict`):
+            A row of the data set, with its image undecoded.
+        source (`SourceArguments`):
+            The name of the image column.
+        name (`str`):
+            The key of a row that has neither a key nor an image.
+        key (`str`, *optional*):
+            The key of the image. By default the hash of its file.
+
+    Returns:
+        `ImageFile`: the image, or why there is none.
+    """
     try:
         content = read_file(row[source.image_column])
-    except UnreadableImageError as unreadable:
-        error = str(unreadable)
-    sha256 = None if content is None else hashlib.sha256(content).hexdigest()
-    return ImageFile(key or sha256 or name, read_url(row), sha256, content, error)
+    except UnreadableImageError as error:
+        return ImageFile(key or name, read_url(row), None, None, str(error))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ImageFile(key or sha256, read_url(row), sha256, content, None)

@@ -39,12 +39,26 @@ CHAT_TEMPLATE = (
 
 
 def is_original_llava(config: dict) -> bool:
-    """Whether a `config.json` is of the original layout, which names its vision tower."""
+    """Says whether a `config.json` is of the original layout, which names its vision tower."""
     return "mm_vision_tower" in config
 
 
 def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
-    """transformers' configuration; raises a `ValueError` if the original one has parts that it cannot express."""
+    """
+    Makes transformers' configuration of an original one.
+
+    Args:
+        original (`dict`):
+            The original `config.json`.
+        vision_config (`CLIPVisionConfig`):
+            Of its vision tower.
+
+    Returns:
+        `LlavaConfig`: the configuration.
+
+    Raises:
+        `ValueError`: if the original one has parts that transformers' cannot express.
+    """
     architectures = original.get("architectures", [])
     if not all("Llama" in architecture for architecture in architectures):
         raise ValueError(f"The model's config.json has architectures = {architectures}; supported are those of Llama.")
@@ -56,9 +70,11 @@ def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
     ):
         if value not in supported:
             raise ValueError(f"The model's config.json has {name} = {value!r}; supported is {supported}.")
-    known = {"rope_theta", *LlamaConfig().to_dict()} | ({"rope_scaling"} if original.get("rope_scaling") else set())
-    left_out = {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype"}
-    text = {name: value for name, value in original.items() if name in known - left_out}
+    names = {"rope_theta", *LlamaConfig().to_dict()}
+    if original.get("rope_scaling"):
+        names.add("rope_scaling")
+    names -= {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype"}
+    text = {name: value for name, value in original.items() if name in names}
     return LlavaConfig(
         vision_config=vision_config,
         text_config=LlamaConfig(**text),
@@ -73,9 +89,21 @@ def load_original_llava(
     name: str, original: dict, revision: str | None = None, dtype: torch.dtype | str = "auto"
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """
-    Loads a model in the layout of the original LLaVA 1.5 code, such as `Lin-Chen/ShareGPT4V-7B`, from a folder or a
-    revision on the Hub, by its `config.json`, in the dtype of the checkpoint or another. The weights of its
+    Loads a model in the layout of the original LLaVA 1.5 code, such as `Lin-Chen/ShareGPT4V-7B`. The weights of its
     vision tower come from the checkpoint if it has them, else from the model that `mm_vision_tower` names.
+
+    Args:
+        name (`str`):
+            A Hub id or a folder.
+        original (`dict`):
+            Its `config.json`.
+        revision (`str`, *optional*):
+            Of the model on the Hub.
+        dtype (`torch.dtype` or `str`, *optional*, defaults to `"auto"`):
+            Of the weights; by default that of the checkpoint.
+
+    Returns:
+        `tuple[LlavaForConditionalGeneration, LlavaProcessor]`: the model and its processor.
 
     Raises:
         `ValueError`: if the configuration has parts that transformers' LLaVA has not, or a tensor is missing, surplus
@@ -95,9 +123,9 @@ def load_original_llava(
         loaded["missing_keys"] -= vision
     # older versions of transformers saved buffers that are computed anew
     loaded["unexpected_keys"] = [key for key in loaded["unexpected_keys"] if not key.endswith(COMPUTED)]
-    wrong = {kind: sorted(keys) for kind, keys in loaded.items() if keys}
-    if wrong:
-        raise ValueError(f"The weights of {name} do not fit its config.json: {wrong}.")
+    misfits = {name: sorted(keys) for name, keys in loaded.items() if keys}
+    if misfits:
+        raise ValueError(f"The weights of {name} do not fit its config.json: {misfits}.")
 
     tokenizer = LlamaTokenizer.from_pretrained(name, revision=revision)
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)

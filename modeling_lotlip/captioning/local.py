@@ -18,6 +18,7 @@ from transformers import (
     BatchFeature,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
 )
 
@@ -37,21 +38,34 @@ PREFETCHED_BATCHES = 2
 
 
 class Job(NamedTuple):
-    """Images that the model captions at once, or one that it cannot, with the cause."""
+    """Holds images that the model captions at once, or one that it cannot caption, with the message."""
 
     files: list[ImageFile]
     inputs: BatchFeature | None
     error: str | None = None
 
 
-def load_model(
+def load_captioning_model(
     name: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    Loads a captioner by Hub id or folder, with the processor that it was saved with.
+    Loads a captioner with the processor that it was saved with.
+
+    Args:
+        name (`str`):
+            A Hub id or a folder.
+        revision (`str`, *optional*):
+            Of the model on the Hub.
+        dtype (`torch.dtype`):
+            Of the weights.
+        trust_remote_code (`bool`):
+            Whether code that comes with the model is run.
+
+    Returns:
+        `tuple[PreTrainedModel, ProcessorMixin]`: the model and its processor.
 
     Raises:
-        `ValueError`: if there is none, it is of another kind, or nothing says how it is asked.
+        `ValueError`: if there is none, it is no image-text-to-text model, or it has no chat template.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
@@ -74,16 +88,34 @@ def load_model(
 
 
 def list_generate_options(arguments: CaptionerArguments) -> dict:
-    """What `generate` is called with."""
-    names = ["max_new_tokens", "num_beams", "repetition_penalty"]
-    names += ["temperature", "top_p"] if arguments.temperature else []
-    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    return options | {"do_sample": bool(arguments.temperature)}
+    """Lists what `generate` is called with."""
+    options = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "num_beams": arguments.num_beams,
+        "repetition_penalty": arguments.repetition_penalty,
+    }
+    if arguments.temperature:
+        options["temperature"] = arguments.temperature
+        options["top_p"] = arguments.top_p
+    options = {name: value for name, value in options.items() if value is not None}
+    options["do_sample"] = bool(arguments.temperature)
+    return options
+
+
+def list_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
+    """Lists the ids of tokens that end an answer, or pad it behind its end."""
+    end_ids = {model.generation_config.pad_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    eos_token_id = model.generation_config.eos_token_id
+    if isinstance(eos_token_id, list):
+        end_ids.update(eos_token_id)
+    else:
+        end_ids.add(eos_token_id)
+    return end_ids
 
 
 class LocalCaptioner:
     """
-    A model of transformers that captions batches of images.
+    Captions batches of images by a model of transformers.
 
     Args:
         name (`str`):
@@ -97,17 +129,25 @@ class LocalCaptioner:
         `ValueError`: if there is no such model, or it has no chat template.
     """
 
-    def __init__(self, name: str, revision: str | None = None, arguments: CaptionerArguments | None = None):
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        arguments: CaptionerArguments | None = None,
+    ):
         self.arguments = arguments or CaptionerArguments()
         check_device(self.arguments.device)
         device = torch.device(self.arguments.device or PartialState().device)
-        dtype = self.arguments.dtype or ("float32" if device.type == "cpu" else "bfloat16")
+        dtype = self.arguments.dtype
+        if dtype is None:
+            dtype = "float32" if device.type == "cpu" else "bfloat16"
         if device.type == "cpu" and name in CAPTIONERS.values():
             logger.warning(
                 f"{name} has 7 billion parameters, and there is no GPU: an image takes minutes, and memory of 28 GB. "
                 "Name a smaller model, or a server with --endpoint."
             )
-        model, self.processor = load_model(name, revision, getattr(torch, dtype), self.arguments.trust_remote_code)
+        trust_remote_code = self.arguments.trust_remote_code
+        model, self.processor = load_captioning_model(name, revision, getattr(torch, dtype), trust_remote_code)
         self.model = model.to(device).eval()
         self.revision = getattr(model.config, "_commit_hash", None) or revision
         self.generate_options = list_generate_options(self.arguments)
@@ -118,11 +158,13 @@ class LocalCaptioner:
         tokenizer.padding_side = "right" if self.is_encoder_decoder else "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        end_ids = model.generation_config.eos_token_id
-        self.end_ids = {*(end_ids if isinstance(end_ids, list) else [end_ids])}
-        self.end_ids |= {model.generation_config.pad_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        self.end_ids = list_end_ids(model, tokenizer)
 
-    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
+    def answer(
+        self,
+        files: Iterator[ImageFile],
+        is_stopped: Callable[[], bool],
+    ) -> Iterator[tuple[ImageFile, Answer]]:
         """Captions images, each with its prompt, until `is_stopped`: what a batch has begun is finished."""
         for job in prefetch(self.make_jobs(files), depth=PREFETCHED_BATCHES):
             if job.inputs is None:
@@ -133,9 +175,10 @@ class LocalCaptioner:
                 return
 
     def make_jobs(self, files: Iterator[ImageFile]) -> Iterator[Job]:
-        """Batches of images with prompts, read and processed; an image that the processor refuses stands alone."""
+        """Makes batches of images with prompts; an image that the processor refuses is a job of its own."""
         for batch in batched(files, self.arguments.batch_size):
-            good, images = [], []
+            good = []
+            images = []
             for file in batch:
                 try:
                     images.append(file.decode())
@@ -154,13 +197,13 @@ class LocalCaptioner:
                         yield Job([file], None, f"the processor refuses it: {error}")
 
     def make_inputs(self, prompts: list[str], images: list[Image.Image]) -> BatchFeature:
-        """What the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""
+        """Makes what the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""
         if not getattr(self.processor, "chat_template", None):
             return self.processor(images=images, text=prompts, padding=True, return_tensors="pt")
-        conversations = [
-            [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
-            for image, prompt in zip(images, prompts)
-        ]
+        conversations = []
+        for image, prompt in zip(images, prompts):
+            content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
+            conversations.append([{"role": "user", "content": content}])
         return self.processor.apply_chat_template(
             conversations,
             add_generation_prompt=True,
@@ -172,7 +215,7 @@ class LocalCaptioner:
 
     @torch.inference_mode()
     def generate(self, inputs: BatchFeature) -> list[Answer]:
-        """The answers for one batch."""
+        """Generates the answers for one batch."""
         inputs = inputs.to(self.model.device, self.model.dtype)
         tokens = self.model.generate(**inputs, **self.generate_options)
         if not self.is_encoder_decoder:
@@ -182,8 +225,7 @@ class LocalCaptioner:
         has_end = [token in self.end_ids for token in tokens[:, -1].tolist()]
         is_full = tokens.shape[1] >= self.arguments.max_new_tokens
         texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
-        numbers = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        return [
-            Answer(text, number, is_cut_off=is_full and not ended)
-            for text, number, ended in zip(texts, numbers, has_end)
-        ]
+        answers = []
+        for text, ids, ended in zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], has_end):
+            answers.append(Answer(text, len(ids), is_cut_off=is_full and not ended))
+        return answers

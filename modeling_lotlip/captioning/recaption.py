@@ -7,13 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
 from accelerate import PartialState
 from accelerate.utils import gather_object, set_seed
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
@@ -25,9 +25,9 @@ from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, load_captioner
-from .image_files import ImageFile, read_files
-from .records import Records, open_database, summarize
-from .rules import apply_rules, keep_whole_sentences
+from .image_files import ImageFile, read_image_files
+from .records import Records, open_database, replace_surrogates, summarize
+from .rules import apply_rules
 
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
@@ -44,7 +44,21 @@ def recaption(
 ) -> int:
     """
     Captions the images of a data set that fall to this process, by every captioner, and writes the records. All
-    processes of `state` call it; `tell` is given what there is to say, line by line.
+    processes of `state` call it.
+
+    Args:
+        source (`SourceArguments`), split (`TrainSplitArguments`):
+            The data set of the images.
+        arguments (`RecaptionArguments`):
+            The captioners, what they are asked, and where the captions go.
+        captioning (`CaptionerArguments`):
+            How captioners run and generate.
+        rules (`RuleArguments`):
+            Which rules apply to captions.
+        state (`PartialState`):
+            Which process this is, of how many.
+        tell (`Callable[[str], None]`, *optional*, defaults to `print`):
+            Is given what there is to say, line by line.
 
     Returns:
         `int`: the number of the signal that ended it, 0 if none did.
@@ -57,34 +71,20 @@ def recaption(
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=arguments.key_column)
     check_columns(get_columns(dataset), key_column=arguments.key_column)
-    num_images = len(dataset) if isinstance(dataset, Dataset) else split.max_train_samples
-    num_images = None if num_images is None else round(num_images / state.num_processes)
     settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
-    folder = OutputFolder(arguments.output_dir, settings, "captions") if state.is_main_process else nullcontext()
+    folder = nullcontext()
+    if state.is_main_process:
+        folder = OutputFolder(arguments.output_dir, settings, "captions")
+    job = RecaptionJob(dataset, source, arguments, captioning, rules, prompts, count_images(dataset, split, state))
     with folder, StopSignal("The run ends; what is captioned is written.") as stop:
         state.wait_for_everyone()
         set_seed(captioning.seed + state.process_index)
         outcomes = []
         for name in arguments.captioner:
-            captioner = load_captioner(name, captioning)
-            with (
-                open_database(arguments.output_dir) as reading,
-                open_database(arguments.output_dir) as writing,
-                progress_bar(total=num_images, desc=name, unit=" images", disable=not state.is_main_process) as bar,
-            ):
-                done = reading.execute("SELECT count(*) FROM records WHERE captioner = ?", (name,))
-                bar.update(done.fetchone()[0] // state.num_processes)
-                counts = Counter()
-                options = (state, reading, counts, arguments.retry_failed)
-                files = read_files(dataset, source, arguments.key_column, name, *options)
-                files = (file._replace(prompt=draw_prompt(prompts, captioning.seed, file.key, name)) for file in files)
-                records = Records(writing, arguments.output_dir, arguments.shard_size)
-                about = {"captioner": name, "revision": captioner.revision}
-                about["generation_settings"] = json.dumps(captioner.settings)
-                answers = captioner.answer(files, stop.is_received)
-                outcomes.append(record_answers(answers, about, rules, records, bar, counts))
-            for what, number in counts.items():
-                tell(f"{name}: {number} {what}.")
+            counts = Counter()
+            outcomes.append(caption_by(name, job, state, stop.is_received, counts))
+            for what, count in counts.items():
+                tell(f"{name}: {count} {what}.")
             if stop.is_received():
                 return stop.number
         state.wait_for_everyone()
@@ -99,9 +99,93 @@ def recaption(
     return 0
 
 
+@dataclass
+class RecaptionJob:
+    """
+    Holds what is captioned, and how.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`), source (`SourceArguments`):
+            The images.
+        arguments (`RecaptionArguments`), captioning (`CaptionerArguments`), rules (`RuleArguments`):
+            What was asked for.
+        prompts (`list[str]`):
+            The prompts.
+        num_images (`int`, *optional*):
+            About how many images fall to a process, None if that is not known.
+    """
+
+    dataset: Dataset | IterableDataset
+    source: SourceArguments
+    arguments: RecaptionArguments
+    captioning: CaptionerArguments
+    rules: RuleArguments
+    prompts: list[str]
+    num_images: int | None
+
+
+def count_images(
+    dataset: Dataset | IterableDataset,
+    split: TrainSplitArguments,
+    state: PartialState,
+) -> int | None:
+    """Counts the images that fall to a process, about; a stream without a maximum has no known count."""
+    num_images = split.max_train_samples
+    if isinstance(dataset, Dataset):
+        num_images = len(dataset)
+    if num_images is None:
+        return None
+    return round(num_images / state.num_processes)
+
+
+def caption_by(
+    name: str, job: RecaptionJob, state: PartialState, is_stopped: Callable[[], bool], counts: Counter
+) -> "CaptionerOutcome":
+    """
+    Captions the images that have no record by a captioner, and records what it answers.
+
+    Args:
+        name (`str`):
+            The captioner.
+        job (`RecaptionJob`):
+            What is captioned, and how.
+        state (`PartialState`):
+            Which process this is, of how many.
+        is_stopped (`Callable[[], bool]`):
+            Says whether the run is to end.
+        counts (`Counter`):
+            Is given what there is to say of rows and captions, with their numbers.
+
+    Returns:
+        `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
+    """
+    arguments = job.arguments
+    captioner = load_captioner(name, job.captioning)
+    about = {
+        "captioner": name,
+        "revision": captioner.revision,
+        "generation_settings": json.dumps(captioner.settings),
+    }
+    with (
+        open_database(arguments.output_dir) as reading,
+        open_database(arguments.output_dir) as writing,
+        progress_bar(total=job.num_images, desc=name, unit=" images", disable=not state.is_main_process) as bar,
+    ):
+        (num_done,) = reading.execute("SELECT count(*) FROM records WHERE captioner = ?", (name,)).fetchone()
+        bar.update(num_done // state.num_processes)
+        files = read_image_files(
+            job.dataset, job.source, arguments.key_column, name, state, reading, counts, arguments.retry_failed
+        )
+        files = (
+            file._replace(prompt=sample_prompt(job.prompts, job.captioning.seed, file.key, name)) for file in files
+        )
+        records = Records(writing, arguments.output_dir, arguments.shard_size)
+        return record_answers(captioner.answer(files, is_stopped), about, job.rules, records, bar, counts)
+
+
 def read_prompts(path: Path | None = None) -> list[str]:
     """
-    The prompts in a file, by default those of the package, one in each line; lines that begin with `#` are none.
+    Reads the prompts in a file, by default those of the package, one in each line; lines that begin with `#` are none.
 
     Raises:
         `ValueError`: if there is no prompt, or the file cannot be read.
@@ -113,13 +197,28 @@ def read_prompts(path: Path | None = None) -> list[str]:
     return prompts
 
 
-def draw_prompt(prompts: list[str], seed: int, key: str, captioner: str) -> str:
-    """The prompt for an image, drawn anew for each captioner, the same in every run and process."""
+def sample_prompt(prompts: list[str], seed: int, key: str, captioner: str) -> str:
+    """
+    Samples the prompt for an image, anew for each captioner, the same in every run and process.
+
+    Args:
+        prompts (`list[str]`):
+            The prompts.
+        seed (`int`):
+            The random seed.
+        key (`str`):
+            The key of the image.
+        captioner (`str`):
+            The name of the captioner.
+
+    Returns:
+        `str`: one of the prompts.
+    """
     return random.Random(f"{seed} {captioner} {key}").choice(prompts)
 
 
-class Outcome(NamedTuple):
-    """How many images of a run a captioner was asked about in a process, on how many it failed, and why last."""
+class CaptionerOutcome(NamedTuple):
+    """Holds how many images a captioner was asked about in a process, on how many it failed, and the last error."""
 
     captioner: str
     num_images: int
@@ -127,7 +226,7 @@ class Outcome(NamedTuple):
     error: str | None
 
 
-def refuse_failures(outcomes: list[Outcome]) -> None:
+def refuse_failures(outcomes: list[CaptionerOutcome]) -> None:
     """Raises a `ValueError` if a captioner failed on every image in all processes."""
     num_images = sum(outcome.num_images for outcome in outcomes)
     if num_images and num_images == sum(outcome.num_failed for outcome in outcomes):
@@ -139,11 +238,12 @@ def refuse_failures(outcomes: list[Outcome]) -> None:
 
 
 def list_compared(source: SourceArguments, *others: object) -> dict:
-    """What captions depend on, and must be the same in every run that adds some to a folder."""
-    compared = {name: getattr(source, name) for name in ("data_dir", "data_files")}
+    """Lists what captions depend on, and must be the same in every run that adds some to a folder."""
+    compared = {"data_dir": source.data_dir, "data_files": source.data_files}
     for arguments in (source, *others):
-        names = [field.name for field in fields(arguments) if field.metadata.get("compared_on_resume")]
-        compared |= {name: getattr(arguments, name) for name in names}
+        for field in fields(arguments):
+            if field.metadata.get("compared_on_resume"):
+                compared[field.name] = getattr(arguments, field.name)
     return compared
 
 
@@ -154,9 +254,30 @@ def record_answers(
     records: Records,
     bar: tqdm,
     counts: Counter,
-) -> Outcome:
-    """Applies the rules to answers as they come, and records them, whatever ends it; counts what the rules changed."""
-    num_images, num_failed, last_error = 0, 0, None
+) -> CaptionerOutcome:
+    """
+    Applies the rules to answers as they come, and records them, whatever ends it.
+
+    Args:
+        answers (`Iterable[tuple[ImageFile, Answer]]`):
+            Images with what the captioner answered.
+        about (`dict`):
+            The captioner, its revision and its settings, for every record.
+        rules (`RuleArguments`):
+            Which rules apply.
+        records (`Records`):
+            Where the captions go.
+        bar (`tqdm`):
+            Is advanced by one for each image.
+        counts (`Counter`):
+            Is given the counts of captions that each rule changed.
+
+    Returns:
+        `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
+    """
+    num_images = 0
+    num_failed = 0
+    last_error = None
     try:
         for file, answer in answers:
             outcome, changed = apply_rules_to_answer(answer, rules)
@@ -164,22 +285,45 @@ def record_answers(
             records.add(image | about | outcome | {"num_tokens": answer.num_tokens})
             counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
             num_images += 1
-            num_failed += outcome["error"] is not None
-            last_error = outcome["error"] or last_error
+            if outcome["error"] is not None:
+                num_failed += 1
+                last_error = outcome["error"]
             bar.update()
     finally:
         records.write()
-    return Outcome(about["captioner"], num_images, num_failed, last_error)
+    return CaptionerOutcome(about["captioner"], num_images, num_failed, last_error)
 
 
 def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:
-    """The caption of an answer or why there is none, with the rule that rejects it; and the rules that changed it."""
-    if answer.error is not None or not answer.caption:
-        error = answer.error or "the answer is empty"
-        return {"caption": None, "rejected_by": None, "error": error}, []
-    whole = keep_whole_sentences(answer.caption) if answer.is_cut_off else answer.caption
-    if not whole:
-        return {"caption": answer.caption, "rejected_by": "cut_off", "error": None}, []
-    caption, rejected_by, changed = apply_rules(whole, rules.rules, rules.min_words, rules.max_words)
-    changed = dict.fromkeys(["cut_off"] * (whole != answer.caption) + changed)
-    return {"caption": caption, "rejected_by": rejected_by, "error": None}, [*changed]
+    """
+    Applies the rules to an answer.
+
+    Args:
+        answer (`Answer`):
+            What the captioner answered.
+        rules (`RuleArguments`):
+            Which rules apply.
+
+    Returns:
+        `tuple[dict, list[str]]`: the columns of the caption, of the caption before the rules where they changed it, of
+        the rule that rejects it and of the failure; and the names of the rules that changed it.
+    """
+    record = {
+        "caption": None,
+        "caption_before_rules": None,
+        "is_cut_off": answer.is_cut_off,
+        "rejected_by": None,
+        "error": answer.error,
+    }
+    if answer.error is not None:
+        return record, []
+    if not answer.caption:
+        return record | {"error": "the answer is empty"}, []
+    original = replace_surrogates(answer.caption)
+    caption, rejected_by, changed = apply_rules(
+        original, rules.rules, rules.min_words, rules.max_words, answer.is_cut_off
+    )
+    record |= {"caption": caption, "rejected_by": rejected_by}
+    if changed:
+        record["caption_before_rules"] = original
+    return record, changed

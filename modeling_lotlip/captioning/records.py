@@ -30,15 +30,18 @@ SCHEMA = pa.schema(
         "url": pa.string(),
         "sha256": pa.string(),  # of the image file, in hexadecimal digits
         "caption": pa.string(),
+        "caption_before_rules": pa.string(),  # where rules have changed it
         "captioner": pa.string(),
         "revision": pa.string(),
         "prompt": pa.string(),
         "generation_settings": pa.string(),  # JSON
         "num_tokens": pa.int32(),
+        "is_cut_off": pa.bool_(),  # the captioner was stopped at the maximum of tokens
         "rejected_by": pa.string(),  # the rule that rejected the caption
         "error": pa.string(),  # why there is no caption
     }
 )
+SQL_TYPES = {pa.string(): "TEXT", pa.int32(): "INTEGER", pa.bool_(): "INTEGER"}
 COLUMNS = ", ".join(SCHEMA.names)
 UPSERT = f"""
 INSERT INTO records ({COLUMNS}) VALUES ({", ".join(f":{name}" for name in SCHEMA.names)})
@@ -50,22 +53,22 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)},
 @contextmanager
 def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
     """
-    A connection to the table of a folder, which one thread at a time uses.
+    Opens a connection to the table of a folder, which one thread at a time uses.
 
     Raises:
         `ValueError`: if there are files of captions, but not their table.
         `OSError`: if the table is damaged, or the disk full.
     """
-    if not (folder / DATABASE).exists() and (shards := sorted(folder.glob("captions-*.parquet"))):
+    shards = sorted(folder.glob("captions-*.parquet"))
+    if shards and not (folder / DATABASE).exists():
         raise ValueError(f"{folder} holds {shards[0].name}, but not {DATABASE}, its table: name another folder.")
     connection = sqlite3.connect(
         folder / DATABASE, timeout=SECONDS_TO_WAIT, isolation_level=None, check_same_thread=False
     )
     try:
-        types = {name: "INTEGER" if name == "num_tokens" else "TEXT" for name in SCHEMA.names}
-        columns = ", ".join(f"{name} {sql_type}" for name, sql_type in types.items())
+        columns = [f"{field.name} {SQL_TYPES[field.type]}" for field in SCHEMA]
         connection.execute(
-            f"CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, {columns}, "
+            f"CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, {', '.join(columns)}, "
             "is_written INTEGER NOT NULL DEFAULT 0, UNIQUE (key, captioner))"
         )
         connection.execute("CREATE INDEX IF NOT EXISTS unwritten ON records (id) WHERE NOT is_written")
@@ -78,24 +81,29 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
 
 class Records:
     """
-    Adds records to the table of a folder, by a connection of [`open_database`], in a commit a second: a killed run
-    loses those of the last one. Each `shard_size` rows, the same in every run, become a parquet file, in the order in
-    which they were added.
+    Adds records to the table of a folder, in a commit a second: a killed run loses those of the last one. Each
+    `shard_size` rows, the same in every run, become a parquet file, in the order in which they were added.
+
+    Args:
+        connection (`sqlite3.Connection`):
+            One of [`open_database`].
+        folder (`Path`):
+            Where the table and the files are.
+        shard_size (`int`):
+            The rows of a file.
     """
 
     def __init__(self, connection: sqlite3.Connection, folder: Path, shard_size: int):
-        self.connection, self.folder, self.shard_size = connection, folder, shard_size
-        self.added, self.num_added, self.committed_at = [], 0, 0.0
+        self.connection = connection
+        self.folder = folder
+        self.shard_size = shard_size
+        self.added = []
+        self.num_added = 0
+        self.committed_at = 0.0
 
     def add(self, record: dict) -> None:
         """Adds a record, in place of an earlier one of the same key and captioner."""
-        # a server may send half of a pair of surrogates, which no file of texts can hold
-        self.added.append(
-            {
-                name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-                for name, value in record.items()
-            }
-        )
+        self.added.append({name: replace_surrogates(value) for name, value in record.items()})
         if time.monotonic() - self.committed_at >= SECONDS_PER_COMMIT:
             self.commit()
         self.num_added += 1
@@ -113,49 +121,110 @@ class Records:
     def write(self) -> None:
         """Writes anew every parquet file that lacks rows of the table, also those that other processes added."""
         self.commit()
-        while True:
+        is_left = True
+        while is_left:
             with self.transaction():  # keeps other processes from writing the same file
-                first = self.connection.execute("SELECT id FROM records WHERE NOT is_written ORDER BY id LIMIT 1")
-                if (row := first.fetchone()) is None:
-                    return
-                shard = (row[0] - 1) // self.shard_size
-                ids = "id BETWEEN ? AND ?", (shard * self.shard_size + 1, (shard + 1) * self.shard_size)
-                rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE {ids[0]} ORDER BY id", ids[1])
-                path = self.folder / f"captions-{shard:06d}.parquet"
-                with atomic_write(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
-                    while batch := rows.fetchmany(ROWS_PER_BATCH):
-                        columns = [pa.array(column, field.type) for column, field in zip(zip(*batch), SCHEMA)]
-                        writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
-                self.connection.execute(f"UPDATE records SET is_written = 1 WHERE {ids[0]}", ids[1])
+                is_left = self.write_first_shard()
+
+    def write_first_shard(self) -> bool:
+        """Writes the first parquet file that lacks rows of the table; says whether there was one."""
+        first = self.connection.execute("SELECT min(id) FROM records WHERE NOT is_written").fetchone()[0]
+        if first is None:
+            return False
+        shard = (first - 1) // self.shard_size
+        ids = (shard * self.shard_size + 1, (shard + 1) * self.shard_size)
+        rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", ids)
+        path = self.folder / f"captions-{shard:06d}.parquet"
+        with atomic_write(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
+            batch = rows.fetchmany(ROWS_PER_BATCH)
+            while batch:
+                writer.write_table(to_table(batch))
+                batch = rows.fetchmany(ROWS_PER_BATCH)
+        self.connection.execute("UPDATE records SET is_written = 1 WHERE id BETWEEN ? AND ?", ids)
+        return True
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is inside or nothing, while no other process writes."""
+        """Makes all that is inside happen or nothing, while no other process writes."""
         self.connection.execute("BEGIN IMMEDIATE")
         with self.connection:
             yield
 
 
+def replace_surrogates(value: object) -> object:
+    """Replaces half of a pair of surrogates, which a server may send, and which no file of texts can hold."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "replace").decode()
+
+
+def to_table(rows: list[tuple]) -> pa.Table:
+    """Makes an Arrow table of rows of the database, which has integers for booleans."""
+    columns = []
+    for values, field in zip(zip(*rows), SCHEMA):
+        if pa.types.is_boolean(field.type):
+            columns.append(pa.array(values, pa.int8()).cast(field.type))
+        else:
+            columns.append(pa.array(values, field.type))
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
 def summarize(connection: sqlite3.Connection) -> list[str]:
-    """For each captioner a line: its captions, those that rules rejected, and its failures with the first causes."""
-    counts = connection.execute(
+    """Makes a line for each captioner: its captions, those that rules rejected, and its failures with first causes."""
+    rows = connection.execute(
         "SELECT captioner, rejected_by, error, count(*) FROM records GROUP BY captioner, rejected_by, error "
         "ORDER BY count(*) DESC"
     )
-    numbers, rejected, causes = Counter(), defaultdict(dict), defaultdict(Counter)
-    for captioner, rule, error, number in counts:
-        numbers[captioner] += 0 if error else number
-        if rule:
-            rejected[captioner][rule] = number
+    num_captions = Counter()
+    num_rejected = defaultdict(dict)
+    num_failed = defaultdict(Counter)
+    for captioner, rule, error, count in rows:
         if error:
-            causes[captioner][error] = number
+            num_captions[captioner] += 0
+            num_failed[captioner][error] = count
+        else:
+            num_captions[captioner] += count
+        if rule:
+            num_rejected[captioner][rule] = count
     lines = []
-    for captioner, number in numbers.items():
-        rules, failures = rejected[captioner], causes[captioner]
-        line = f"{captioner}: {number} captions, {sum(rules.values())} of them rejected by rules"
-        line += f" {rules}" * bool(rules) + f", {failures.total()} failures"
-        if failures:
-            examples = ", ".join(map(repr, [*failures][:NUM_CAUSES]))
-            line += f" (such as {examples}); `--retry_failed` tries them again"
-        lines.append(f"{line}.")
+    for captioner in num_captions:
+        line = describe_captioner(
+            captioner,
+            num_captions[captioner],
+            num_rejected[captioner],
+            num_failed[captioner],
+        )
+        lines.append(line)
     return lines
+
+
+def describe_captioner(
+    captioner: str,
+    num_captions: int,
+    num_rejected: dict[str, int],
+    num_failed: Counter,
+) -> str:
+    """
+    Describes what a captioner has done.
+
+    Args:
+        captioner (`str`):
+            Its name.
+        num_captions (`int`):
+            How many captions it wrote.
+        num_rejected (`dict[str, int]`):
+            How many of them are rejected, by rule.
+        num_failed (`Counter`):
+            On how many images it failed, by the message.
+
+    Returns:
+        `str`: a line.
+    """
+    line = f"{captioner}: {num_captions} captions, {sum(num_rejected.values())} of them rejected by rules"
+    if num_rejected:
+        line += f" {num_rejected}"
+    line += f", {num_failed.total()} failures"
+    if num_failed:
+        examples = [repr(error) for error in list(num_failed)[:NUM_CAUSES]]
+        line += f" (such as {', '.join(examples)}); `--retry_failed` tries them again"
+    return f"{line}."

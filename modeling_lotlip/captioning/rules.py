@@ -4,71 +4,85 @@
 Rules for captions that models have written: edits, which mend a caption, and rejections, which mark it.
 
 The edits are repeated until they change nothing; then the first rejection that holds marks the caption, which stays as
-it was written. So a caption that went through the rules once is left alone by them.
+it was written. So a caption that went through the rules once is left alone by them. A good caption must go through
+unharmed, which counts for more than to find every bad one; what is quoted in a caption is left alone (see
+[`mask_quotations`]).
 """
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import eq
 
 from ..utils.sub_captions import split_sentences
+from .phrases import ANNOUNCEMENT, OFFER, PREFIX, REFUSAL, SECOND_VERB
+from .quotations import (
+    QUOTATION,
+    mask_quotations,
+    remove_outside_quotations,
+    replace_outside_quotations,
+)
 
 
 # Chinese and Japanese characters are words of their own
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*$")
 
+
+def compile_tags(opening: str, closing: str) -> tuple[re.Pattern, re.Pattern]:
+    """Compiles patterns of opening and closing tags, but not of such tags in quotation marks."""
+    return (
+        re.compile(rf"(?<![\"“'`])(?:{opening})", re.IGNORECASE),
+        re.compile(rf"(?:{closing})(?![\"”'`])", re.IGNORECASE),
+    )
+
+
 # What models that reason write around their thoughts, and some around their answer
 THOUGHTS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis)"
-OPENING = re.compile(rf"<{THOUGHTS}>|◁think▷", re.IGNORECASE)
-CLOSING = re.compile(rf"</{THOUGHTS}>|◁/think▷", re.IGNORECASE)
-ANSWER = re.compile(r"</?(?:answer|caption|description|response)>|<\|(?:begin|end)_of_box\|>", re.IGNORECASE)
+ANSWER = r"(?:answer|caption|description|response)"
+OPENING, CLOSING = compile_tags(rf"<{THOUGHTS}>|◁think▷", rf"</{THOUGHTS}>|◁/think▷")
+ANSWER_OPENING, ANSWER_CLOSING = compile_tags(rf"<{ANSWER}>|<\|begin_of_box\|>", rf"</{ANSWER}>|<\|end_of_box\|>")
 FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
-JSON = re.compile(r"\{\s*\"|^\s*\[\s*[\"{\[]")
-# The marks of lists and headings
-MARK = re.compile(r"^[ \t]*(?:#{1,6}|[-*+•‣–]|\(?\d{1,2}[.)])(?:[ \t]+|$)", re.MULTILINE)
-EMPHASIS = re.compile(r"(\*\*|__)(?=\S)([^*_\n]{1,200})\1")
 
-PICTURE = r"(?:(?:provided|given|uploaded) )?(?:image|picture|photo|photograph|scene)(?: you (?:provided|shared))?"
-AGREEMENT = r"(?:sure|certainly|of course|okay|absolutely)(?: thing)?"
-# Sentences that only announce: "Sure!", "Here is a detailed description of the image:", "Description:"
-ANNOUNCEMENT = (
-    rf"{AGREEMENT}[.!:]+"
-    r"|(?:i'd|i’d|i would) be (?:happy|glad) to (?:describe|help)[^.!:\n]{0,60}[.!:]+"
-    rf"|(?:here is|here's|here’s) what (?:i|we|you) (?:can )?see(?: in (?:the|this|your) {PICTURE})?[.!:]+"
-    rf"|(?:{AGREEMENT}[,!.]* )?(?:here is|here's|here’s|below is|the following is) "
-    rf"(?:an?|the|my|your) (?:\w+,? ){{0,4}}(?:description|caption)(?: (?:of|for) (?:the|this|your) {PICTURE})?[.!:]+"
-    rf"|(?:the|an?) (?:\w+ ){{0,2}}(?:description|caption)(?: (?:of|for) (?:the|this) {PICTURE})? "
-    r"(?:is|reads)(?: as follows)?[.:]+"
-    rf"|(?:the|this) {PICTURE} (?:is|can be) described (?:as follows|below)[.:]+"
-    r"|(?:detailed |image |long )?(?:description|caption|answer|assistant):"
+# Marks of a chat: of the prompt before an answer, of the turn after it, and of the ends of texts. `</s>` inside a text
+# stays: it ends sub-captions.
+PROMPT = re.compile(r"(?:\s|</?s>)*(?:\[INST\].{0,4000}?\[/INST\]|USER:.{0,4000}?ASSISTANT:)", re.DOTALL)
+TURN = re.compile(
+    r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<end_of_utterance>|### ?(?:Human|Instruction|User|Assistant):"
+    r"|<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id|end_header_id|user|assistant|system|end)\|>"
 )
-# The beginning of a sentence that goes on: "The image shows", "In this picture, we can see", "This is a photo of"
-SHOWS = (
-    r"(?:\w+ly )?(?:shows|depicts|displays|features|presents|portrays|captures|showcases|illustrates|contains"
-    r"|is an? (?:image|picture|photo|photograph) (?:of|showing))(?: that)?"
+USER = re.compile(r"\bUSER:")
+TEXT_END = r"</?s>|<bos>|<eos>|<pad>|<unk>"
+LEADING_MARKS = re.compile(rf"(?:\s|{TEXT_END}|{TURN.pattern})*")
+TRAILING_MARK = re.compile(rf"(?:{TEXT_END})\Z")
+# An object or a list as the whole answer, or an object with a key that captioners choose at the start of a line
+JSON_KEYS = "answer|caption|captions|content|description|image|objects|response|scene|text"
+JSON = re.compile(
+    r"\A\s*\{\s*[\"'][\w -]+[\"']\s*:|\A\s*\[\s*(?:[\"'][^\[\]]*(?:\]\s*)?\Z|\{\s*[\"'])"
+    rf"|^[ \t]*(?:\[\s*)?\{{\s*[\"'](?:{JSON_KEYS})[\"']\s*:",
+    re.MULTILINE,
 )
-CAN_SEE = rf"in (?:the|this) {PICTURE},? (?:we|you|one|i) can see(?: that)?"
-PREFIX = rf"(?:(?:the|this) {PICTURE} {SHOWS}|this {SHOWS}|{CAN_SEE})"
-LEAD = re.compile(rf"\s*(?:(?:{ANNOUNCEMENT})(?:\s+|$)|{PREFIX}(?: the following)?:?\s+(?=\S))*", re.IGNORECASE)
 
-REFUSAL = re.compile(
-    r"\b(?:as|i am|i'm|being) an? (?:ai|artificial intelligence|(?:large |text-based )?language model)\b"
-    r"|\bai language model\b"
-    r"|\b(?:i'm|i am) (?:sorry|afraid)[,;.]? (?:but )?(?:that )?(?:i|there|as|this|the image)\b"
-    r"|\bi apologi[sz]e,? (?:but|for)\b"
-    r"|\bi(?: am|'m| was) (?:unable|not able) to\b"
-    r"|\bi (?:cannot|can't|can not|could not|couldn't|won't) (?:\w+ )?"
-    r"(?:see|view|provide|describe|help|assist|identify|access|process|analy[sz]e|answer|generate|display)\b"
-    r"|\bi (?:don't|do not) (?:actually )?(?:see (?:an?|any|the) (?:image|picture|photo)"
-    r"|have (?:the )?(?:ability|capability|access|enough information))\b"
-    r"|\b(?:no (?:image|picture|photo) (?:was|is|has been)|without an? (?:image|picture|photo)) "
-    r"(?:provided|attached|uploaded|shared)\b"
-    r"|\bplease (?:provide|upload|share|attach) (?:the|an?|your|another) (?:image|picture|photo)\b",
+# The marks of lists and headings. A single number may be part of the text, as in "2. Bundesliga".
+MARK = re.compile(r"^[ \t]*(?:#{1,6}|[-*+•‣–])(?:[ \t]+|$)", re.MULTILINE)
+NUMBER_MARK = re.compile(r"^[ \t]*\(?\d{1,2}[.)](?:[ \t]+|$)", re.MULTILINE)
+# Bold print, but neither `2**3` nor `__init__`
+EMPHASIS = re.compile(r"(?<!\w)(?:\*\*(?=\S)([^*_\n]{1,200})\*\*|__(?=\S)([^*_\n ]+ [^*_\n]{1,200})__)(?!\w)")
+
+# Words that no sentence ends with
+UNFINISHED = set(
+    "a an the and or but nor of at to from with for into onto between as which whose is are was were has have "
+    "been its their my your very".split()
+)
+PREPOSITION = re.compile(
+    r"(?:above|across|along|around|at|behind|below|beside|between|beyond|in|inside|near|next|on|over|to|under|with)\b",
     re.IGNORECASE,
 )
+MAX_FRAGMENT_WORDS = 3
+MAX_MARK_LENGTH = 5
+MAX_SENTENCE_LENGTH = 500  # in which a second verb is looked for
 
 # A phrase that is repeated has at most so many words, and with all its repetitions at least so many.
 MAX_PHRASE_WORDS = 30
@@ -80,11 +94,11 @@ MAX_WORD_LENGTH = 40  # on average
 # What each rule does; `duplicate` needs the other captions: see [`filter_captions`]
 RULES = {
     "reasoning": "removes a model's thoughts before its answer (<think>); rejects what is nothing else",
-    "structure": "removes ``` fences; rejects JSON",
+    "structure": "removes ``` fences, and marks of a chat with the turns before and after; rejects JSON",
     "lists": "removes the marks of lists, headings and bold print",
-    "announcement": 'removes "The image shows", "Here is a description:" from the beginning; rejects what is nothing '
-    "else",
-    "cut_off": "drops a last sentence without an end",
+    "announcement": 'removes "The image shows", "Here is a description:" from the beginning, "Let me know if" '
+    "from the end; rejects what is nothing else",
+    "cut_off": "drops a last sentence that breaks off",
     "too_short": "rejects fewer than --min_words words",
     "too_long": "rejects more than --max_words words",
     "refusal": "rejects refusals and talk about being an AI",
@@ -94,88 +108,255 @@ RULES = {
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a text ends as a sentence does."""
+    """Says whether a text ends as a sentence does."""
     return SENTENCE_END.search(text[-50:]) is not None
 
 
 def strip_reasoning(text: str) -> str:
-    """A caption without the thoughts before it, which may lack an end or a beginning, and without an answer's tags."""
-    *_, start = 0, *(tag.end() for tag in CLOSING.finditer(text))
+    """Removes the thoughts before an answer, which may lack an end or a beginning, and the tags around an answer."""
+    start = 0
+    for tag in CLOSING.finditer(text):
+        start = tag.end()
+    end = len(text)
     opening = OPENING.search(text, start)
-    answer = ANSWER.sub("", text[start : opening and opening.start()])
-    return text if answer == text else answer.strip()
+    if opening is not None:
+        end = opening.start()
+    answer = ANSWER_CLOSING.sub("", ANSWER_OPENING.sub("", text[start:end]))
+    if answer == text:
+        return text
+    return answer.strip()
 
 
-def strip_fences(text: str) -> str:
-    """A caption without the fences of a code block."""
-    return FENCE.sub("", text).strip() if "```" in text else text
+def strip_structure(text: str) -> str:
+    """Removes the fences of a code block and what a chat leaves around an answer."""
+    if "```" in text:
+        text = FENCE.sub("", text).strip()
+    return strip_chat(text)
+
+
+def strip_chat(text: str) -> str:
+    """Removes the marks of a chat, with the prompt before an answer and the turns after it."""
+    rest = text
+    prompt = PROMPT.match(rest)
+    if prompt is not None:
+        rest = rest[prompt.end() :]
+    rest = rest[LEADING_MARKS.match(rest).end() :]
+    masked = mask_quotations(rest)
+    turn = TURN.search(masked)
+    user = USER.search(masked)
+    ends = [len(rest)]
+    if turn is not None:
+        ends.append(turn.start())
+    if user is not None and masked.rfind("ASSISTANT:") > user.start():
+        ends.append(user.start())
+    rest = rest[: min(ends)].rstrip()
+    mark = TRAILING_MARK.search(rest, len(rest) - MAX_MARK_LENGTH)
+    while mark is not None:
+        rest = rest[: mark.start()].rstrip()
+        mark = TRAILING_MARK.search(rest, len(rest) - MAX_MARK_LENGTH)
+    if rest == text.strip():
+        return text
+    return rest
 
 
 def strip_marks(text: str) -> str:
-    """A caption without the marks of lists, headings and bold print: a line break ends a sub-caption as it is."""
-    return MARK.sub("", EMPHASIS.sub(r"\2", text))
+    """Removes the marks of lists, headings and bold print: a line break ends a sub-caption as it is."""
+    text = replace_outside_quotations(EMPHASIS, text, lambda match: match.span(match.lastindex))
+    text = remove_outside_quotations(MARK, text)
+    if len(NUMBER_MARK.findall(mask_quotations(text))) > 1:
+        text = remove_outside_quotations(NUMBER_MARK, text)
+    return text
 
 
 def strip_announcement(text: str) -> str:
-    """A caption without what announces it, up to the first words of what is seen: see `ANNOUNCEMENT` and `PREFIX`."""
-    rest = text[LEAD.match(text).end() :]
-    return text if rest == text.lstrip() else rest[:1].upper() + rest[1:]
+    """Removes what announces a description, up to the first words of what is seen, and offers after it."""
+    masked = mask_quotations(text).replace("’", "'")
+    start = find_beginning(masked)
+    end = len(text)
+    offer = OFFER.search(masked, start)
+    if offer is not None:
+        end = offer.start()
+    rest = text[start:end]
+    if end < len(text):
+        rest = rest.rstrip()
+    if start > len(text) - len(text.lstrip()):
+        rest = rest[:1].upper() + rest[1:]
+    elif end == len(text):
+        return text
+    return rest
+
+
+def find_beginning(text: str) -> int:
+    """Finds where a description begins, behind the white space and the announcements before it."""
+    start = len(text) - len(text.lstrip())
+    while True:
+        match = ANNOUNCEMENT.match(text, start)
+        if match is None:
+            match = PREFIX.match(text, start)
+            if match is None:
+                return start
+            sentence = re.split(r"[.!?\n]", text[match.end() : match.end() + MAX_SENTENCE_LENGTH])[0]
+            if SECOND_VERB.search(sentence) is not None:
+                return start
+        start = match.end()
 
 
 def keep_whole_sentences(text: str) -> str:
-    """A caption that was cut off, without its last sentence, or line, if that has no end; empty if none has one."""
+    """Removes the last sentence, or line, of a text that was cut off, if it has no end; leaves nothing if none has."""
     stripped = text.rstrip()
     sentences = split_sentences(stripped)
     if is_sentence(stripped) or not sentences:
         return text
-    return stripped.removesuffix(sentences[-1]).rstrip() if stripped.endswith(sentences[-1]) else ""
+    if not stripped.endswith(sentences[-1]):
+        return ""
+    return stripped.removesuffix(sentences[-1]).rstrip()
 
 
-def drop_cut_off_sentence(text: str) -> str:
-    """A caption without its last sentence, if that does not end as the one before does."""
+def drop_unfinished_sentence(text: str) -> str:
+    """Removes the last sentence, if the one before has an end and this one breaks off; many a good one has no end."""
     sentences = split_sentences(text)
-    if len(sentences) < 2 or not is_sentence(sentences[-2]):
+    if len(sentences) < 2 or not is_sentence(sentences[-2]) or not breaks_off(sentences[-1]):
         return text
     return keep_whole_sentences(text) or text
 
 
+def breaks_off(sentence: str) -> bool:
+    """Says whether a sentence breaks off: behind "and a" or a comma, after "In the back", or in repetitions."""
+    if is_sentence(sentence):
+        return False
+    words = WORD.findall(sentence.lower())
+    if not words or sentence[-1] in ",;:(-–":
+        return True
+    is_fragment = PREPOSITION.match(sentence) is not None and len(words) <= MAX_FRAGMENT_WORDS
+    return is_fragment or words[-1] in UNFINISHED or is_repetitive(sentence)
+
+
 def is_repetitive(text: str) -> bool:
     """
-    Whether a sentence, or a phrase in a row, comes `NUM_REPETITIONS` times. Numbers count as the same: a model that
-    counts on without end repeats itself.
+    Says whether a sentence, or a phrase in a row, comes `NUM_REPETITIONS` times. Numbers count as the same: a model
+    that counts on without end repeats itself. A quotation counts as one word.
     """
-    sentences = (tuple(normalized_words(sentence)) for sentence in split_sentences(text))
-    counts = Counter(sentence for sentence in sentences if len(sentence) >= MIN_SENTENCE_WORDS)
+    text = QUOTATION.sub(lambda quotation: f'"q{"".join(WORD.findall(quotation.group()))}"', text)
+    counts = Counter()
+    for sentence in split_sentences(text):
+        words = tuple(normalize_words(sentence))
+        if len(words) >= MIN_SENTENCE_WORDS:
+            counts[words] += 1
     if max(counts.values(), default=0) >= NUM_REPETITIONS:
         return True
-    words = normalized_words(text)
+    words = normalize_words(text)
     # a repeated phrase has four words in a row that come nearly as often as itself: most texts have none
-    if max(Counter(zip(words, words[1:], words[2:], words[3:])).values(), default=0) < NUM_REPETITIONS - 1:
+    runs_of_four = Counter(zip(words, words[1:], words[2:], words[3:]))
+    if max(runs_of_four.values(), default=0) < NUM_REPETITIONS - 1:
         return False
     for length in range(1, min(MAX_PHRASE_WORDS, len(words) // 2) + 1):
-        runs = groupby(map(eq, words, words[length:]))
-        longest = max((sum(1 for _ in run) for is_same, run in runs if is_same), default=0)
-        if longest + length >= max(NUM_REPETITIONS * length, MIN_REPEATED_WORDS):
+        if count_repeated_words(words, length) >= max(NUM_REPETITIONS * length, MIN_REPEATED_WORDS):
             return True
     return False
 
 
-def normalized_words(text: str) -> list[str]:
-    """The words of a text in lower case, all numbers as one."""
-    return ["0" if word.isdecimal() else word for word in WORD.findall(text.lower())]
+def count_repeated_words(words: Sequence[str], length: int) -> int:
+    """Counts the words of the longest run in which each word is the one `length` words before, with the first ones."""
+    longest = 0
+    for is_same, run in groupby(map(eq, words, words[length:])):
+        if is_same:
+            longest = max(longest, sum(1 for _ in run))
+    return longest + length
+
+
+def normalize_words(text: str) -> list[str]:
+    """Lists the words of a text in lower case, all numbers as one."""
+    words = []
+    for word in WORD.findall(text.lower()):
+        if word.isdecimal():
+            word = "0"
+        words.append(word)
+    return words
 
 
 EDITS = {
     "reasoning": strip_reasoning,
-    "structure": strip_fences,
+    "structure": strip_structure,
     "lists": strip_marks,
     "announcement": strip_announcement,
-    "cut_off": drop_cut_off_sentence,
+    "cut_off": drop_unfinished_sentence,
 }
 
 
+@dataclass
+class RuleSettings:
+    """
+    Sets which rules apply, and their bounds.
+
+    Args:
+        names (`Collection[str]`, *optional*):
+            The names of the rules that apply, of `RULES`. By default all.
+        min_words (`int`, *optional*, defaults to 5):
+            Of the rule `too_short`. Each Chinese or Japanese character is a word.
+        max_words (`int`, *optional*, defaults to 500):
+            Of the rule `too_long`.
+    """
+
+    names: Collection[str] = tuple(RULES)
+    min_words: int = 5
+    max_words: int = 500
+
+
+def find_rejection(text: str, settings: RuleSettings) -> str | None:
+    """Finds the first rule that rejects a caption, which the edits have changed already."""
+    num_words = len(WORD.findall(text))
+    if "too_long" in settings.names and num_words > settings.max_words:
+        return "too_long"
+    if "structure" in settings.names and JSON.search(text) is not None:
+        return "structure"
+    if "refusal" in settings.names and REFUSAL.search(mask_quotations(text).replace("’", "'")) is not None:
+        return "refusal"
+    if "repetition" in settings.names and is_repetitive(text):
+        return "repetition"
+    if "too_short" in settings.names and num_words < settings.min_words:
+        return "too_short"
+    return None
+
+
+def apply_edits(text: str, settings: RuleSettings, changed: list[str]) -> tuple[str, str | None]:
+    """
+    Applies the edits until they change nothing: one may uncover what another one removes.
+
+    Args:
+        text (`str`):
+            A caption.
+        settings (`RuleSettings`):
+            Which rules apply.
+        changed (`list[str]`):
+            Is given the names of the rules that change the caption.
+
+    Returns:
+        `tuple[str, str | None]`: the text, and the rule that leaves nothing of it, or finds it far too long.
+    """
+    before = None
+    while text != before:
+        before = text
+        for name, edit in EDITS.items():
+            # before other rules have to read it
+            if "too_long" in settings.names and len(text) > MAX_WORD_LENGTH * settings.max_words:
+                return text, "too_long"
+            if name not in settings.names:
+                continue
+            edited = edit(text)
+            if text.strip() and not edited.strip():
+                return text, name
+            if edited != text and name not in changed:
+                changed.append(name)
+            text = edited
+    return text, None
+
+
 def apply_rules(
-    caption: str, rules: Collection[str] = tuple(RULES), min_words: int = 5, max_words: int = 500
+    caption: str,
+    rules: Collection[str] = tuple(RULES),
+    min_words: int = 5,
+    max_words: int = 500,
+    is_cut_off: bool = False,
 ) -> tuple[str, str | None, list[str]]:
     """
     Mends a caption, or rejects it.
@@ -187,6 +368,10 @@ def apply_rules(
             The names of the rules that apply, of `RULES`. By default all.
         min_words, max_words (`int`, *optional*, defaults to 5 and 500):
             Of the rules `too_short` and `too_long`. Each Chinese or Japanese character is a word.
+        is_cut_off (`bool`, *optional*, defaults to `False`):
+            Whether the model was stopped before its end, at the maximum of tokens. Then the rule `cut_off` removes a
+            last sentence without an end, and rejects a caption that has no other; else it only removes one that
+            breaks off visibly.
 
     Returns:
         `tuple[str, str | None, list[str]]`: the caption, mended, or as it was where it is rejected; the rule that
@@ -202,25 +387,18 @@ def apply_rules(
     >>> apply_rules("I'm sorry, but I cannot see the image.")
     ("I'm sorry, but I cannot see the image.", 'refusal', [])
     ```"""
-    text, changed, before = caption, [], None
-    while text != before:
-        before = text
-        for name, edit in EDITS.items():
-            if "too_long" in rules and len(text) > MAX_WORD_LENGTH * max_words:  # before others have to read it
-                return caption, "too_long", []
-            edited = edit(text) if name in rules else text
-            if text.strip() and not edited.strip():
-                return caption, name, []
-            changed += [name] * (edited != text)
-            text = edited
-    num_words = len(WORD.findall(text))
-    for name, rejects in {
-        "too_long": lambda text: num_words > max_words,
-        "structure": JSON.search,
-        "refusal": lambda text: REFUSAL.search(text.replace("’", "'")),
-        "repetition": is_repetitive,
-        "too_short": lambda text: num_words < min_words,
-    }.items():
-        if name in rules and rejects(text):
-            return caption, name, []
-    return text, None, list(dict.fromkeys(changed))
+    text = caption
+    changed = []
+    if is_cut_off and "cut_off" in rules:
+        text = keep_whole_sentences(caption)
+        if not text:
+            return caption, "cut_off", []
+        if text != caption:
+            changed.append("cut_off")
+    settings = RuleSettings(rules, min_words, max_words)
+    text, rejected_by = apply_edits(text, settings, changed)
+    if rejected_by is None:
+        rejected_by = find_rejection(text, settings)
+    if rejected_by is not None:
+        return caption, rejected_by, []
+    return text, None, changed

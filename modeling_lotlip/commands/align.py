@@ -21,11 +21,11 @@ def run(args: AlignArguments) -> None:
     import logging
 
     from ..align.run import align_towers
-    from ..evaluation.retrieval import format_table
+    from ..evaluation.retrieval import format_recalls
     from ..utils.terminal import print_tables
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("modeling_lotlip").setLevel(logging.INFO)
     results = align_towers(args)
-    print_tables(format_table({"model": str(args.output_dir)} | results))
+    print_tables(format_recalls({"model": str(args.output_dir)} | results))
     print(f"\n{args.output_dir} holds the model. Search with it: lotlip app PHOTOS --model {args.output_dir}")

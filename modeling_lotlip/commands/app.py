@@ -22,10 +22,16 @@ def run(page: PageArguments, model: SearchModelArguments) -> None:
     from ..search.searcher import open_searcher
     from ..table.storage import EmbeddingTable
     from ..utils.addresses import listen
+    from ..utils.terminal import announce
 
     # impossible arguments raise errors before the model is loaded
-    logins = None if page.auth_file is None else read_logins(page.auth_file)
-    read = None if page.embeddings_dir is None else open_images(EmbeddingTable(page.embeddings_dir))
+    logins = None
+    if page.auth_file is not None:
+        logins = read_logins(page.auth_file)
+    read = None
+    if page.embeddings_dir is not None:
+        read = open_images(EmbeddingTable(page.embeddings_dir))
     listen(page.host, page.port).close()
+    announce("Loading the model")
     searcher = open_searcher(page, model)
     serve(Handlers(searcher, read or open_images(searcher.table), page.k), page, logins)

@@ -30,6 +30,16 @@ def run(
     classes: ClassificationArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Classifies the images of a data set with each model, and prints and writes the accuracies.
+
+    Args:
+        models ([`ModelsArguments`]): The dual encoders, and how they run.
+        data ([`DatasetArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        classes ([`ClassificationArguments`]): The classes.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split
@@ -42,7 +52,9 @@ def run(
     dataset = load_split(data, split.eval_split, split.max_eval_samples)
     columns = get_columns(dataset)
     if classes.label_column not in columns:
-        raise ValueError(f"`--label_column {classes.label_column}` is no column of the data set, which has {columns}.")
+        raise ValueError(
+            f"`--label_column {classes.label_column}` is not a column of the dataset, which has {columns}."
+        )
     labels = dataset.features[classes.label_column] if dataset.features else None
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
     rows = []

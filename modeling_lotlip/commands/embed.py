@@ -11,7 +11,7 @@ Embeddings of the images and captions of a data set, in a table; a run that was 
 """
 
 from ..data.arguments import CaptionArguments, EvaluationSplitArguments, SourceArguments
-from ..encoder.arguments import ModelArguments, StoreArguments
+from ..encoder.arguments import KINDS, ModelArguments, StoreArguments
 from ..utils.arguments import refuse_given
 
 
@@ -25,6 +25,16 @@ def run(
     captions: CaptionArguments,
     store: StoreArguments,
 ) -> None:
+    """
+    Embeds a data set into a table, and says what the table holds.
+
+    Args:
+        model_arguments ([`ModelArguments`]): The dual encoder, and how it runs.
+        data ([`SourceArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        store ([`StoreArguments`]): What is stored, and where.
+    """
     from datetime import timedelta
 
     from accelerate import PartialState
@@ -33,13 +43,14 @@ def run(
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model
+    from ..table.export import export_embeddings
 
     if store.only == "texts":
-        refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")
+        refuse_given(data, ("image_column",), "with --only texts")
     if store.only == "images":
-        why = "has no effect with --only images: leave it out."
-        refuse_given(captions, ("caption_column", "long_captions_column", "sub_caption_splitter"), why)
-        refuse_given(model_arguments, ("max_length",), why)
+        of_captions = ("caption_column", "long_captions_column", "sub_caption_splitter")
+        refuse_given(captions, of_captions, "with --only images")
+        refuse_given(model_arguments, ("max_length",), "with --only images")
     # a process that is ready early waits for the last one
     state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
     named = name_data(data, split.eval_split, split.max_eval_samples)
@@ -62,9 +73,11 @@ def run(
         notes=note_model(encoder),
     )
     if state.is_main_process:
+        if table.notes.get("num_rows") and not any(table.counts[kind] for kind in KINDS):
+            raise ValueError("Nothing could be embedded of any row: the warnings say why.")
         print(
             "{} holds {image} images, {short} short and {long} long captions; {truncated} captions were truncated, "
             "{unreadable} images could not be read.".format(store.output_dir, **table.counts)
         )
         if store.output_file is not None:
-            print(f"{store.output_file} holds {table.export(store.output_file):,} embeddings.")
+            print(f"{store.output_file} holds {export_embeddings(table, store.output_file):,} embeddings.")

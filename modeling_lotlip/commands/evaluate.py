@@ -38,11 +38,23 @@ def run(
     retrieval: RetrievalArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Evaluates retrieval of each model on each data set, and prints and writes a table.
+
+    Args:
+        models ([`ModelsArguments`]): The dual encoders, and how they run.
+        data ([`DatasetArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+        retrieval ([`RetrievalArguments`]): What is retrieved.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from accelerate import PartialState
 
     from ..data.loading import load_split
     from ..encoder.dual_encoder import load_encoder
-    from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_table, load_benchmarks
+    from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_recalls, load_benchmarks
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
 
@@ -74,10 +86,10 @@ def run(
                 batch_size=models.batch_size,
                 num_workers=data.dataloader_num_workers,
             )
-            rows.append(describe_source(name, retrieval) | settings | results)
+            rows.append(name_evaluated_data(name, retrieval) | settings | results)
 
     if state.is_main_process:
-        table = format_table(*rows) if retrieval.benchmark is None else format_benchmarks(rows)
+        table = format_benchmarks(rows) if retrieval.benchmark is not None else format_recalls(*rows)
         print_tables(table)
         if output.output_file is not None:
             is_single = len(rows) == 1 and retrieval.benchmark is None
@@ -85,8 +97,8 @@ def run(
     state.wait_for_everyone()
 
 
-def describe_source(name: str, retrieval: RetrievalArguments) -> dict:
-    """Of what data a result is."""
+def name_evaluated_data(name: str, retrieval: RetrievalArguments) -> dict:
+    """Returns the data that a result is of, as rows of results name it."""
     from ..data.benchmarks import get_benchmark
 
     if retrieval.benchmark is None:

@@ -33,6 +33,17 @@ def run(
     split: TrainSplitArguments,
     inference: InferenceArguments,
 ) -> None:
+    """
+    Filters captions, and prints a report.
+
+    Args:
+        columns ([`FilterArguments`]): The files, and their columns.
+        rules ([`RuleArguments`]): The rules for captions.
+        similarity ([`SimilarityArguments`]): By what similarity captions are rejected.
+        source ([`SourceArguments`]): The data set.
+        split ([`TrainSplitArguments`]): What of it is read.
+        inference ([`InferenceArguments`]): How the dual encoder runs.
+    """
     from ..captioning.filter import filter_captions, format_report, has_kept
     from ..utils.terminal import print_tables
 

@@ -45,6 +45,16 @@ def run(
     columns: CaptionColumnArguments,
     caption_files: CaptionFileArguments,
 ) -> None:
+    """
+    Packs a data set into shards, and says what they hold.
+
+    Args:
+        pack ([`PackArguments`]): The shards.
+        source ([`SourceArguments`]): The data set.
+        split ([`TrainSplitArguments`]): What of it is read.
+        columns ([`CaptionColumnArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+    """
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
     from ..data.rows import check_columns

@@ -18,7 +18,10 @@ class PushArguments(Arguments):
     """What is uploaded, and where to."""
 
     folder: str = argument(help="The folder of the model.", positional=True, metavar="DIR")
-    name: str = argument(help="The repository: NAME, in your own namespace, or ORG/NAME.", positional=True)
+    name: str = argument(
+        help="The repository: NAME, in your own namespace, or ORG/NAME.",
+        positional=True,
+    )
 
 
 ARGUMENTS = (PushArguments,)

@@ -30,6 +30,16 @@ def run(
     captioning: CaptionerArguments,
     rules: RuleArguments,
 ) -> None:
+    """
+    Captions the images of a data set.
+
+    Args:
+        arguments ([`RecaptionArguments`]): The captioners, and where captions go.
+        source ([`SourceArguments`]): The data set.
+        split ([`TrainSplitArguments`]): What of it is read.
+        captioning ([`CaptionerArguments`]): How captioners run.
+        rules ([`RuleArguments`]): The rules for captions.
+    """
     from accelerate import PartialState
 
     from ..captioning.recaption import recaption

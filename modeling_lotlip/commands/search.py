@@ -7,23 +7,25 @@ Search of images by descriptions: prints rank, similarity and path of the most s
     lotlip search my_photos "a red boat" "a house on sand" --k 10 --output_file found.json
     lotlip search my_photos "a red boat" --folder holidays --taken_from 2024-05-01 --taken_to 2024-05-31
     lotlip search --embeddings DIR "a red boat" --kind long
+    lotlip search --forget my_photos
 
-A folder is indexed once and kept up to date: new files are embedded, deleted ones removed. `lotlip app` searches the
-same index. Results that are no more similar than those of texts that fit no image are marked as weak. Images that
-are nearly the same are one result. With --embeddings the images or captions of `lotlip embed` are searched.
+A folder is indexed once and kept up to date: new files are embedded, deleted ones removed, moved ones known again.
+`lotlip app` searches the same index; --forget deletes it. Results that are no more similar than those of texts that
+fit no image are marked as weak. Images that are nearly the same are one result. With --embeddings the images or
+captions of `lotlip embed` are searched.
 """
 
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from ..encoder.arguments import OutputArguments
 from ..search.arguments import SearchArguments, SearchModelArguments
+from ..utils.keys import join_key
 
 
 if TYPE_CHECKING:
-    from ..search.searcher import Result
+    from ..search.searcher import Result, Searcher
 
 ARGUMENTS = (SearchArguments, SearchModelArguments, OutputArguments)
 logger = logging.getLogger(__name__)
@@ -33,83 +35,168 @@ WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
-    from ..search.searcher import count, open_searcher
-    from ..utils.files import read_lines, write_results
-    from ..utils.output_folder import FolderInUseError
-    from ..utils.terminal import printable
+    from ..search.index import forget_folder
+    from ..search.searcher import open_searcher
+    from ..utils.files import write_results
+    from ..utils.terminal import announce, printable
 
-    texts, chosen = search.texts, search.chosen
-    if search.texts_file is not None:
-        texts = [*texts, *read_lines(search.texts_file, "texts_file")]
-    if not texts:
-        raise ValueError(f"--texts_file {search.texts_file} holds no text: write one on each line.")
+    if search.forget is not None:
+        for path in forget_folder(search.forget, search.index_dir):
+            print(printable(f"Deleted the index {path}."))
+        return
+    texts = read_texts(search)
+    announce("Loading the model")
     searcher = open_searcher(search, arguments)
-    queries = [searcher.embed(text) for text in texts]
-    table = searcher.table
-    if searcher.folder is not None:
-        try:
-            searcher.update(wait=len(table) == 0)
-        except FolderInUseError as error:
-            logger.warning(f"What is indexed so far is searched: {error}")
-    notes, unreadable = searcher.describe(), table.unreadable
-    if unreadable:
-        named = ", ".join(sorted(unreadable)[:NUM_NAMED]) + ", ..." * (len(unreadable) > NUM_NAMED)
-        notes.append(f"Left out, {len(unreadable):,} that cannot be read as an image: {named}.")
-    for note in notes:
-        print(printable(note), file=sys.stderr)
-    num_searched = searcher.count(chosen, search.kind)
-    source, answers = table.settings.get("source"), []
-    for text, query in zip(texts, queries):
-        found = searcher.search(query, search.k, chosen, kind=search.kind, all_copies=search.all_copies)
-        results = [{"rank": rank, **describe(hit, search.kind, source)} for rank, hit in enumerate(found, start=1)]
-        answer = {"query": text, "truncated": query.is_truncated, "unknown_words": query.unknown_words}
-        answers.append({**answer, "results": results})
-    num_shown = len(answers[0]["results"])
-    if search.k > num_shown:
-        what = count(num_searched, "image" if search.kind == "image" else "caption")
-        shown = f"all {what} are" if num_searched > 1 else f"{what} is"
-        cause = f"--k {search.k} is more than there are: {shown} shown"
-        copies = f" as {num_shown} results, with their copies" if num_shown < num_searched else ""
-        print(f"{cause}{copies}.", file=sys.stderr)
+    answers = find_answers(searcher, search, texts)
     print(format_answers(answers, search.photos))
     if output.output_file is not None:
-        measured = table.measured(search.kind)
-        results = {"kind": search.kind, "k": search.k, "num_images": len(table), "unreadable": unreadable}
-        results |= {"recall": 1.0 if measured is None else measured.recall, "queries": answers}
-        rows = [{"query": answer["query"], **result} for answer in answers for result in answer["results"]]
+        rows = []
+        for answer in answers:
+            rows += [{"query": answer["query"], **result} for result in answer["results"]]
+        results = describe_search(searcher, search, answers)
         write_results(output.output_file, results, format_answers(answers), rows)
 
 
-def describe(result: "Result", kind: str, source: object) -> dict:
-    """A result for JSON, with the full path of each file if the table is of files."""
+def read_texts(search: SearchArguments) -> list[str]:
+    """Reads the descriptions. Raises a `ValueError` if there is none."""
+    from ..utils.files import read_lines
+
+    texts = list(search.texts)
+    if search.texts_file is not None:
+        texts += read_lines(search.texts_file, "texts_file")
+    if not texts:
+        raise ValueError(f"--texts_file {search.texts_file} holds no text: write one on each line.")
+    return texts
+
+
+def find_answers(searcher: "Searcher", search: SearchArguments, texts: list[str]) -> list[dict]:
+    """
+    Brings the index up to date, says on standard error what is searched, and finds the results of each text, for JSON.
+    """
+    from ..search.searcher import count
+    from ..utils.output_folder import FolderInUseError
+    from ..utils.terminal import announce
+
+    def report(num_done: int, num_total: int) -> None:
+        if num_done == 0 and num_total > 0:
+            announce(f"Embedding {count(num_total, 'image')}")
+
+    queries = [searcher.embed(text) for text in texts]
+    if searcher.folder is not None:
+        announce(f"Looking for new images in {searcher.folder}")
+        try:
+            searcher.update(report, wait=len(searcher.table) == 0)
+        except FolderInUseError as error:
+            logger.warning(f"What is indexed so far is searched: {error}")
+    say_what_is_searched(searcher, search)
+    num_searched = searcher.count(search.chosen, search.kind)
+    source = searcher.table.settings.get("source")
+    answers = []
+    for text, query in zip(texts, queries):
+        found = searcher.search(query, search.k, search.chosen, kind=search.kind, all_copies=search.all_copies)
+        results = []
+        for rank, hit in enumerate(found, start=1):
+            results.append({"rank": rank, **describe_result(hit, search.kind, source)})
+        answers.append(
+            {
+                "query": text,
+                "truncated": query.is_truncated,
+                "unknown_words": query.unknown_words,
+                "results": results,
+            }
+        )
+    say_if_all_are_shown(search, num_searched, num_shown=len(answers[0]["results"]))
+    return answers
+
+
+def say_what_is_searched(searcher: "Searcher", search: SearchArguments) -> None:
+    """Prints what is searched, how well, and what is left out."""
+    from ..utils.terminal import printable
+
+    notes = searcher.describe(search.chosen, search.kind)
+    unreadable = searcher.table.unreadable
+    if unreadable:
+        named = sorted(unreadable)[:NUM_NAMED]
+        if len(unreadable) > NUM_NAMED:
+            named.append("...")
+        notes.append(f"Left out, {len(unreadable):,} that cannot be read as an image: {', '.join(named)}.")
+    for note in notes:
+        print(printable(note), file=sys.stderr)
+
+
+def say_if_all_are_shown(search: SearchArguments, num_searched: int, num_shown: int) -> None:
+    """Prints why there are fewer results than were asked for."""
+    from ..search.searcher import count
+
+    if search.k <= num_shown:
+        return
+    what = count(num_searched, "image" if search.kind == "image" else "caption")
+    shown = f"all {what} are shown"
+    if num_searched == 1:
+        shown = f"{what} is shown"
+    if num_shown < num_searched:
+        shown += f" as {num_shown} results, with their copies"
+    print(f"--k {search.k} is more than there are: {shown}.", file=sys.stderr)
+
+
+def describe_search(searcher: "Searcher", search: SearchArguments, answers: list[dict]) -> dict:
+    """Collects what was asked and found, for JSON; the recall is that of what was asked."""
+    from ..table.vector_index import plan_search
+
+    return {
+        "kind": search.kind,
+        "k": search.k,
+        "num_images": len(searcher.table),
+        "unreadable": searcher.table.unreadable,
+        "recall": plan_search(searcher.table, search.kind, search.chosen.condition).recall,
+        "queries": answers,
+    }
+
+
+def describe_result(result: "Result", kind: str, source: object) -> dict:
+    """Describes a result for JSON, with the full path of each file if the table is of files."""
 
     def name(key: str) -> dict[str, str]:
-        return {"key": key, "path": os.path.join(source, key)} if isinstance(source, str) else {"key": key}
+        if not isinstance(source, str):
+            return {"key": key}
+        return {"key": key, "path": join_key(source, key)}
 
-    copies = [{**name(copy.key), "similarity": copy.similarity} for copy in result.copies]
     described = {"similarity": result.similarity, **name(result.key)}
-    described |= {} if kind == "image" else {"position": result.position}
+    if kind != "image":
+        described["position"] = result.position
+    copies = [{**name(copy.key), "similarity": copy.similarity} for copy in result.copies]
     return {**described, "weak": result.is_below_threshold, "copies": copies}
 
 
 def format_answers(answers: list[dict], folder: str | None = None) -> str:
-    """The results of each text, a line each, weak ones last: from a folder, or with full paths, also of each copy."""
+    """
+    Writes the results of each text, a line each, weak ones last: from a folder, or with full paths, also of each copy.
+    """
     from ..utils.terminal import printable
 
     lines = []
 
     def name(hit: dict) -> str:
-        return hit.get("path", hit["key"]) if folder is None else os.path.join(folder, hit["key"])
+        if folder is None:
+            return hit.get("path", hit["key"])
+        return join_key(folder, hit["key"])
 
     for answer in answers:
-        lines.append(answer["query"] + (" (truncated)" if answer["truncated"] else ""))
+        lines.append(answer["query"])
+        if answer["truncated"]:
+            lines[-1] += " (truncated)"
         if answer["unknown_words"]:
             lines.append(f"      The model does not know: {', '.join(answer['unknown_words'])}.")
         num_strong = sum(not hit["weak"] for hit in answer["results"])
-        for place, hit in enumerate(answer["results"]):
-            lines += [f"      {WEAK}:"] if place == num_strong else []
-            caption = f"   caption {hit['position']}" if "position" in hit else ""
-            copies = f"   (+ {len(hit['copies'])} nearly the same)" if hit["copies"] else ""
-            lines.append(f"{hit['rank']:5} {hit['similarity']:8.4f}   {name(hit)}{caption}{copies}")
-            lines += [f"      {copy['similarity']:8.4f}   {name(copy)}" for copy in hit["copies"] if folder is None]
+        for index, hit in enumerate(answer["results"]):
+            if index == num_strong:
+                lines.append(f"      {WEAK}:")
+            line = f"{hit['rank']:5} {hit['similarity']:8.4f}   {name(hit)}"
+            if "position" in hit:
+                line += f"   caption {hit['position']}"
+            if hit["copies"]:
+                line += f"   (+ {len(hit['copies'])} nearly the same)"
+            lines.append(line)
+            if folder is None:
+                lines += [f"      {copy['similarity']:8.4f}   {name(copy)}" for copy in hit["copies"]]
     return "\n".join(map(printable, lines))

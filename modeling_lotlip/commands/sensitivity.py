@@ -50,13 +50,25 @@ def run(
     caption_files: CaptionFileArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Measures what each model uses of long texts, and prints and writes tables.
+
+    Args:
+        sensitivity ([`SensitivityArguments`]): What is measured.
+        models ([`ModelsArguments`]): The dual encoders, and how they run.
+        dataset ([`DatasetArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
     from ..evaluation.retrieval import embed_dataset
-    from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity
+    from ..evaluation.sensitivity import flatten_results, format_sensitivity, measure_sensitivity
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
 
@@ -74,7 +86,7 @@ def run(
         options = {"seed": sensitivity.seed, "splitter": captions.sub_caption_splitter}
         measured = measure_sensitivity(encoder, embedded, sensitivity.num_tokens, **options)
         results.append({"model": name, **measured})
-    tables = format_tables(results)
+    tables = format_sensitivity(results)
     print_tables(tables)
     if output.output_file is not None:
         settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}

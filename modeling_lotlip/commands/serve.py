@@ -17,6 +17,8 @@ ARGUMENTS = (ServingArguments, ModelArguments)
 
 
 def run(serving: ServingArguments, model: ModelArguments) -> None:
-    from ..serving.server import serve
+    from ..serving.server import serve_encoder
+    from ..utils.terminal import announce
 
-    serve(serving, model)
+    announce("Loading the model")
+    serve_encoder(serving, model)

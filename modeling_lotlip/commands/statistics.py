@@ -7,7 +7,8 @@ share of texts that are too long for a model.
     lotlip statistics --dataset_name my_photos --eval_split train
     lotlip statistics --benchmark iiw --data_dir iiw --text_only --output_file iiw.json
 
-Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased.
+Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased. How
+many texts a model truncates, by `[CLS]`, `[SEP]` and the corner tokens some more, has columns of its own.
 """
 
 from dataclasses import dataclass
@@ -22,11 +23,23 @@ from ..utils.arguments import Arguments, argument
 class StatisticsArguments(Arguments):
     """What is measured, and how tokens are counted."""
 
-    benchmark: str | None = argument(None, "A benchmark of the paper by name, such as `iiw`, in --data_dir.")
-    text_only: bool = argument(False, "The images of a benchmark need not be there.", requires="benchmark")
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
+    benchmark: str | None = argument(
+        None,
+        "A benchmark of the paper by name, such as `iiw`, in --data_dir.",
+    )
+    text_only: bool = argument(
+        False,
+        "The images of a benchmark need not be there.",
+        requires="benchmark",
+    )
+    allow_partial: bool = argument(
+        False,
+        "Accept a benchmark with missing files.",
+        requires="benchmark",
+    )
     tokenizer_path: str = argument(
-        "google-bert/bert-base-uncased", "A Hub id or a folder of a tokenizer; the paper counts with BERT uncased."
+        "google-bert/bert-base-uncased",
+        "A Hub id or a folder of a tokenizer; the paper counts with BERT uncased.",
     )
 
 
@@ -48,11 +61,22 @@ def run(
     caption_files: CaptionFileArguments,
     output: OutputArguments,
 ) -> None:
+    """
+    Counts the texts of a data set, and prints and writes a table.
+
+    Args:
+        statistics ([`StatisticsArguments`]): What is counted.
+        source ([`SourceArguments`]): The data set.
+        split ([`EvaluationSplitArguments`]): What of it is read.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+        output ([`OutputArguments`]): Where the results go.
+    """
     from ..data.benchmarks import get_benchmark, load_benchmark
     from ..data.images import undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
-    from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, summarize
+    from ..evaluation.statistics import format_statistics, load_tokenizer, measure_texts, summarize_lengths
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
 
@@ -74,8 +98,8 @@ def run(
         dataset = undecoded(dataset, source.image_column)
     reader = RowReader(columns, captions, caption_files, source.image_column)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
-    measured = {kind: summarize(of_kind) for kind, of_kind in lengths.items()}
-    table = format_table(name, measured)
+    measured = {kind: summarize_lengths(of_kind) for kind, of_kind in lengths.items()}
+    table = format_statistics(name, measured)
     print_tables(table)
     if output.output_file is not None:
         # the data table's row at the top: of long captions where there are any

@@ -36,7 +36,14 @@ class VisualizeArguments(Arguments):
     row: int = argument(0, "The row of the data, from 0 on.", least=0)
 
 
-ARGUMENTS = (VisualizeArguments, ModelNames, LoadingArguments, SourceArguments, CaptionArguments, CaptionFileArguments)
+ARGUMENTS = (
+    VisualizeArguments,
+    ModelNames,
+    LoadingArguments,
+    SourceArguments,
+    CaptionArguments,
+    CaptionFileArguments,
+)
 
 
 def run(
@@ -47,14 +54,26 @@ def run(
     captions: CaptionArguments,
     caption_files: CaptionFileArguments,
 ) -> None:
+    """
+    Writes a page of what each model does with a text and an image.
+
+    Args:
+        visualize ([`VisualizeArguments`]): What is looked at, and where the page goes.
+        models ([`ModelNames`]): The dual encoders.
+        loading ([`LoadingArguments`]): How they run.
+        dataset ([`SourceArguments`]): The data set.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+    """
     from ..encoder.dual_encoder import load_encoder
     from ..evaluation.explanation import explain, render_page
     from ..utils.sub_captions import split_sub_captions
 
     if visualize.text is None:
-        text, image = read_row(visualize.row, visualize.eval_split, dataset, captions, caption_files)
+        text, image = read_text_and_image(visualize.row, visualize.eval_split, dataset, captions, caption_files)
     else:
-        text, image = visualize.text, read_file(visualize.image)
+        text = visualize.text
+        image = read_image_file(visualize.image)
     if not split_sub_captions(text, captions.sub_caption_splitter):
         raise ValueError("--text is empty: there is nothing to look at.")
     visualize.output_dir.mkdir(parents=True, exist_ok=True)
@@ -69,8 +88,8 @@ def run(
     print(f"The page is {visualize.output_dir / 'visualize.html'}.")
 
 
-def read_file(path: Path | None) -> "Image.Image | None":
-    """The image in a file, if one is named."""
+def read_image_file(path: Path | None) -> "Image.Image | None":
+    """Reads the image in a file, if one is named. Raises a `ValueError` if it cannot be read."""
     from ..data.images import UnreadableImageError, read_image
 
     if path is None:
@@ -81,10 +100,26 @@ def read_file(path: Path | None) -> "Image.Image | None":
         raise ValueError(f"--image {path} cannot be read as an image: {error}") from error
 
 
-def read_row(
-    row: int, split: str, dataset: SourceArguments, captions: CaptionArguments, caption_files: CaptionFileArguments
+def read_text_and_image(
+    row: int,
+    split: str,
+    dataset: SourceArguments,
+    captions: CaptionArguments,
+    caption_files: CaptionFileArguments,
 ) -> "tuple[str, Image.Image]":
-    """The first caption of a row, a long one if there is any, and its image."""
+    """
+    Reads the first caption of a row, a long one if there is any, and its image.
+
+    Args:
+        row (`int`): The index of the row.
+        split (`str`): The split that it is in.
+        dataset ([`SourceArguments`]): The data set.
+        captions ([`CaptionArguments`]): The columns of the captions.
+        caption_files ([`CaptionFileArguments`]): Files of further captions.
+
+    Raises:
+        `ValueError`: if there is no such row, or it has no caption.
+    """
     from ..data.images import read_image, undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader

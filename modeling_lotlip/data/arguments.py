@@ -21,8 +21,8 @@ class SourceArguments(Arguments):
 
     dataset_name: str | None = argument(
         None,
-        "A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder or file (.csv, .json, .jsonl, "
-        ".parquet). Default: drawn scenes.",
+        "A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder or file "
+        "(.csv, .json, .jsonl, .parquet). Default: drawn scenes.",
         compared_on_resume=True,
     )
     dataset_config_name: str | None = argument(
@@ -38,21 +38,27 @@ class SourceArguments(Arguments):
         excludes=("streaming",),
         compared_on_resume=True,
     )
-    image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
+    image_column: str = argument(
+        "image",
+        "The column of the images (or their paths).",
+        compared_on_resume=True,
+    )
 
     def __post_init__(self):
         name = self.dataset_name or ""
         builder = BUILDERS.get(os.path.splitext(name)[1].lower())
         if builder is not None and os.path.isfile(name):
-            refuse_given(self, ("data_dir", "data_files"), f"has no effect on the file {name}: leave it out.")
-            self.dataset_name, self.data_files = builder, [name]
+            refuse_given(self, ("data_dir", "data_files"), f"on the file {name}")
+            self.dataset_name = builder
+            self.data_files = [name]
         super().__post_init__()
 
     @property
     def data_file_names(self) -> list[str]:
         """`data_files` in their order, without the folder that they have in common."""
         files = [os.path.abspath(file) for file in self.data_files or []]
-        return [os.path.relpath(file, os.path.dirname(os.path.commonprefix(files))) for file in files]
+        folder = os.path.dirname(os.path.commonprefix(files))
+        return [os.path.relpath(file, folder) for file in files]
 
 
 @dataclass
@@ -70,8 +76,8 @@ class CaptionColumnArguments(Arguments):
 
     caption_column: str = argument(
         "caption",
-        "The column of short captions, strings or lists (one is drawn in training, all count in evaluation). With an "
-        "empty name ('') none is read.",
+        "The column of short captions, strings or lists (one is sampled in training, all count in "
+        "evaluation). With an empty name ('') none is read.",
         compared_on_resume=True,
     )
     long_captions_column: str = argument(
@@ -103,15 +109,21 @@ class CaptionFileArguments(Arguments):
         None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
     )
     file_key_column: str = argument(
-        "key", "The column of keys in --caption_files.", requires="caption_files", compared_on_resume=True
+        "key",
+        "The column of keys in --caption_files.",
+        requires="caption_files",
+        compared_on_resume=True,
     )
     file_caption_columns: list[str] = argument(
-        ["caption"], "The columns of captions in --caption_files.", requires="caption_files", compared_on_resume=True
+        ["caption"],
+        "The columns of captions in --caption_files.",
+        requires="caption_files",
+        compared_on_resume=True,
     )
     key_column: str | None = argument(
         None,
-        "The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
-        "SHA-256 of the image file. Default: the name of --file_key_column.",
+        "The column of the images' keys, such as `__key__` or `json.url` of shards. The image "
+        "column itself: the SHA-256 of the image file. Default: the name of --file_key_column.",
         compared_on_resume=True,
     )
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions in files beside the images, found by a key of the image."""
 
+import os
 from glob import glob
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
 from transformers.utils import logging
@@ -17,6 +18,7 @@ from transformers.utils import logging
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .folder import describe_failure
+from .row_files import check_row_files, unify_parquet_types
 from .rows import read_captions
 
 
@@ -27,12 +29,18 @@ NUM_EXAMPLES = 5  # of keys, in messages
 
 
 def hash_keys(keys: list) -> np.ndarray:
-    """Hashes of 64 bits, the same in every process and run; those of None and of the empty string are equal."""
-    return pd.util.hash_array(np.array(["" if key is None else str(key) for key in keys], object), categorize=False)
+    """
+    Hashes keys to 64 bits, the same in every process and run; the hashes of None and of the empty string are equal.
+    Returns an array of shape `(keys,)`, uint64.
+    """
+    texts = []
+    for key in keys:
+        texts.append("" if key is None else str(key))
+    return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
 
 
 def is_blank(values: pa.ChunkedArray) -> np.ndarray:
-    """Which values are null, a blank text or an empty list."""
+    """Finds the values that are null, a blank text or an empty list. Returns an array of shape `(values,)`, bool."""
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         is_empty = pc.equal(pc.list_value_length(values), 0)
     else:
@@ -42,62 +50,108 @@ def is_blank(values: pa.ChunkedArray) -> np.ndarray:
 
 class CaptionFiles:
     """
-    Captions in Parquet, JSON lines or CSV files, or patterns of such, by key, which may have several rows. The files
-    are read once, into the cache of `datasets`; in memory is nothing but what is looked up, by a sorted index of the
-    keys' hashes that is kept on disk. Rows without any caption are left out, and those whose column `rejected_by`
-    names a rule. Raises a `ValueError` if the files are of another kind, or lack a column.
+    Captions in Parquet, JSON lines or CSV files by key, which may have several rows. The files are read once, into the
+    cache of `datasets`; in memory is nothing but what is looked up, by a sorted index of the keys' hashes that is kept
+    on disk. Rows without any caption are left out, and those whose column `rejected_by` names a rule.
+
+    Args:
+        files (`list[str]`):
+            The files, or patterns of their names.
+        key_column (`str`):
+            The column of keys.
+        caption_columns (`list[str]`):
+            The columns of captions.
+
+    Raises:
+        `ValueError`: if the files have other endings, cannot be read, or lack a column.
     """
 
     def __init__(self, files: list[str], key_column: str, caption_columns: list[str]):
-        self.arguments = (files, key_column, caption_columns)
-        suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in files}
-        if len(suffixes) > 1 or not suffixes <= BUILDERS.keys():
-            raise ValueError(f"`--caption_files` must all be of one of the kinds {[*BUILDERS]}, got {files}.")
-        builder = BUILDERS[suffixes.pop()]
-        as_text = {"converters": {key_column: str}, "keep_default_na": False, "na_values": [""]}  # 000123, NA
-        try:
-            rows = load_dataset(builder, data_files=files, split="train", **(as_text if builder == "csv" else {}))
-        except (DatasetGenerationError, FileNotFoundError, UnicodeDecodeError, StopIteration) as error:
-            cause = describe_failure(error, (name for pattern in files for name in glob(pattern)))
-            raise ValueError(f"`--caption_files {' '.join(files)}` cannot be read: {cause}") from error
+        self.files = files
+        self.key_column = key_column
+        self.caption_columns = caption_columns
+        rows = self._load_rows()
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
         if missing:
             raise ValueError(
-                f"`--caption_files` have no column {missing[0]!r} but {rows.column_names}: name theirs with "
-                "`--file_key_column` and `--file_caption_columns`."
+                f"`--caption_files` have no column {missing[0]!r} but {rows.column_names}: name "
+                "theirs with `--file_key_column` and `--file_caption_columns`."
             )
-        key_type = getattr(rows.features[key_column], "dtype", None)
-        if key_type not in ("string", "large_string") and not str(key_type).startswith(("int", "uint")):
-            raise ValueError(
-                f"The keys in the column {key_column!r} of `--caption_files` are read as {key_type}, but must be "
-                "strings or integers: write them as strings, and leave no row without one."
-            )
-        rejected = [REJECTED_COLUMN] if REJECTED_COLUMN in rows.column_names else []
-        self.rows = rows.select_columns(list(dict.fromkeys([key_column, *caption_columns, *rejected])))
-        self.key_column, self.caption_columns = key_column, caption_columns
+        columns = [key_column, *caption_columns]
+        if REJECTED_COLUMN in rows.column_names:
+            columns.append(REJECTED_COLUMN)
+        self.rows = rows.select_columns(list(dict.fromkeys(columns)))
         path = Path(HF_HOME, "lotlip", "caption_files", f"{self.rows._fingerprint}.npy")
         if not path.exists():
+            check_row_files(self.builder, self._list_local_files(), key_column)
+            self._check_key_type()
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, open(partial, "wb") as file:
                 np.save(file, self._make_index())
         self.hashes, self.places = np.load(path, mmap_mode="r")
 
+    @property
+    def builder(self) -> str:
+        """The name of what reads the files. Raises a `ValueError` if they have several endings, or unknown ones."""
+        suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in self.files}
+        if len(suffixes) > 1 or not suffixes <= BUILDERS.keys():
+            raise ValueError(f"`--caption_files` must all end in one of {[*BUILDERS]}, got {self.files}.")
+        return BUILDERS[suffixes.pop()]
+
+    def _list_local_files(self) -> list[str]:
+        """The files on this machine that the patterns name."""
+        found = []
+        for pattern in self.files:
+            found += [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
+        return found
+
+    def _load_rows(self) -> Dataset:
+        """Reads all columns of the files, into the cache of `datasets` or from there."""
+        builder = self.builder
+        local = self._list_local_files()
+        options = {}
+        if builder == "csv":  # where 000123 and NA are texts
+            converters = {self.key_column: str}
+            options = {"converters": converters, "keep_default_na": False, "na_values": [""]}
+        try:
+            if builder == "parquet" and local:
+                options = {"features": unify_parquet_types(local)}
+            return load_dataset(builder, data_files=self.files, split="train", **options)
+        except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
+            check_row_files(builder, local, self.key_column)  # says which file it is
+            raise ValueError(
+                f"`--caption_files {' '.join(self.files)}` cannot be read: {describe_failure(error, local)}"
+            ) from error
+
+    def _check_key_type(self) -> None:
+        """Raises a `ValueError` if the keys are neither texts nor integers."""
+        key_type = getattr(self.rows.features[self.key_column], "dtype", None)
+        if key_type not in ("string", "large_string") and not str(key_type).startswith(("int", "uint")):
+            raise ValueError(
+                f"The keys in the column {self.key_column!r} of `--caption_files` are read as "
+                f"{key_type}, but must be strings or integers: write them as strings, and leave no "
+                "row without one."
+            )
+
     def check(self) -> None:
         """Warns once how many rows are left out. Raises a `ValueError` if all are."""
-        files, num_rows = self.arguments[0], len(self.rows)
-        warn_of_unfinished(Path(name) for pattern in files for name in glob(pattern))
-        num_rejected, num_left_out = int(self._is_rejected().sum()), num_rows - len(self.hashes)
-        message = (
-            f"{num_left_out} of {num_rows} rows of `--caption_files {' '.join(files)}` are left out: {num_rejected} "
-            f"that rules reject ({REJECTED_COLUMN!r}), {num_left_out - num_rejected} without a key or a caption."
+        warn_of_unfinished(Path(name) for name in self._list_local_files())
+        num_rows = len(self.rows)
+        num_left_out = num_rows - len(self.hashes)
+        num_rejected = int(self._is_rejected().sum())
+        left_out = (
+            f"{num_left_out} of {num_rows} rows of `--caption_files {' '.join(self.files)}` are "
+            f"left out: {num_rejected} that rules reject ({REJECTED_COLUMN!r}), "
+            f"{num_left_out - num_rejected} without a key or a caption."
         )
         if len(self.hashes) == 0:
-            raise ValueError(f"{message} There is nothing to read.")
-        if num_left_out:
-            logger.warning_once(message)
+            raise ValueError(f"{left_out} There is nothing to read.")
+        if num_left_out > 0:
+            logger.warning_once(left_out)
 
     def __reduce__(self):
-        return CaptionFiles, self.arguments  # pickled, the index would be read into memory
+        # pickled, the index would be read into memory
+        return CaptionFiles, (self.files, self.key_column, self.caption_columns)
 
     def _is_rejected(self) -> np.ndarray:
         """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""
@@ -106,33 +160,43 @@ class CaptionFiles:
         return ~is_blank(self.rows.data.column(REJECTED_COLUMN))
 
     def _make_index(self) -> np.ndarray:
-        """The hashes of the keys of the rows with captions in ascending order, and their places, (2, rows)."""
+        """The hashes of the keys of the rows with captions in ascending order, and their indices: (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
         batches = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *batches])
-        is_left_out = self._is_rejected() | (hashes == hash_keys([None]))
-        is_left_out |= np.logical_and.reduce([is_blank(self.rows.data.column(name)) for name in self.caption_columns])
-        places = np.flatnonzero(~is_left_out)
-        order = places[np.argsort(hashes[places], kind="stable")]
+        has_no_key = hashes == hash_keys([None])
+        has_no_caption = np.ones(len(self.rows), dtype=bool)
+        for name in self.caption_columns:
+            has_no_caption &= is_blank(self.rows.data.column(name))
+        kept = np.flatnonzero(~(self._is_rejected() | has_no_key | has_no_caption))
+        order = kept[np.argsort(hashes[kept], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
     def has(self, hashes: np.ndarray) -> np.ndarray:
-        """Which keys, by their hashes, have captions."""
-        return self.hashes[np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)] == hashes
+        """Finds the keys that have captions, by their hashes. Returns an array of the shape of these, bool."""
+        indices = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+        return self.hashes[indices] == hashes
 
     def find_rows(self, key: str) -> list[dict]:
-        """The rows of a key, none if it is not there."""
+        """Finds the rows of a key, none if it is not there."""
         hashed = hash_keys([key])
-        first, last = (np.searchsorted(self.hashes, hashed, side)[0] for side in ("left", "right"))
-        rows = (self.rows[int(place)] for place in self.places[first:last])
-        return [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
+        start = np.searchsorted(self.hashes, hashed, "left")[0]
+        stop = np.searchsorted(self.hashes, hashed, "right")[0]
+        rows = [self.rows[int(index)] for index in self.places[start:stop]]
+        # another key may have the same hash
+        return [row for row in rows if str(row[self.key_column]) == key]
 
     def __getitem__(self, key: str) -> list[str]:
         """The captions of a key, none if it is not there."""
-        rows = self.find_rows(key)
-        return [text for row in rows for column in self.caption_columns for text in read_captions(row, column)]
+        captions = []
+        for row in self.find_rows(key):
+            for column in self.caption_columns:
+                captions += read_captions(row, column)
+        return captions
 
 
 def list_examples(keys: list) -> str:
-    """Some keys, in brackets."""
-    return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})" if keys else ""
+    """Some keys, in brackets; nothing where there are none."""
+    if not keys:
+        return ""
+    return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})"

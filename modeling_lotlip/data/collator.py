@@ -18,38 +18,65 @@ logger = logging.get_logger(__name__)
 
 
 def draw_captions(reader: RowReader, row: dict) -> tuple[str, str]:
-    """A short and a long caption of a row, drawn with `random`, sub-captions marked; empty where there is none."""
-    long = [mark_sub_captions(text, reader.splitter) for text in reader.long_captions(row)]
-    return random.choice(reader.short_captions(row) or [""]), random.choice([text for text in long if text] or [""])
+    """Samples a short and a long caption of a row, sub-captions marked; empty where there is none."""
+    marked = [mark_sub_captions(text, reader.splitter) for text in reader.long_captions(row)]
+    long_captions = [text for text in marked if text]
+    short_caption = random.choice(reader.short_captions(row) or [""])
+    return short_caption, random.choice(long_captions or [""])
 
 
 def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
-    """The rows with a caption, images undecoded; others are counted. A `ValueError` if there is none, or a stream."""
+    """
+    Selects the rows with a caption, images undecoded; a warning counts the others.
+
+    Raises:
+        `ValueError`: if there are none, or the data set is a stream.
+    """
     if not isinstance(dataset, Dataset):
         raise ValueError("`--streaming` is for `lotlip train`: leave it out.")
     dataset = undecoded(dataset, reader.image_column).select_columns(reader.columns)
     rows = dataset.select_columns(reader.text_columns)
-    kept = [number for number, row in enumerate(rows) if any(draw_captions(reader, row))]
+    kept = [index for index, row in enumerate(rows) if any(draw_captions(reader, row))]
+    if len(dataset) > 0 and not kept:
+        raise ValueError(
+            f"{len(dataset)} of {len(dataset)} images have no caption: name the columns with "
+            "`--caption_column` and `--long_captions_column`."
+        )
     if len(kept) < len(dataset):
-        message = f"{len(dataset) - len(kept)} of {len(dataset)} images have no caption"
-        if not kept:
-            raise ValueError(f"{message}: name the columns with `--caption_column` and `--long_captions_column`.")
-        logger.warning(f"{message} and are left out.")
+        logger.warning(f"{len(dataset) - len(kept)} of {len(dataset)} images have no caption and are left out.")
     return dataset.select(kept)
 
 
 class CaptionCollator:
     """
-    Makes rows the inputs of `LotlipModel`: of each the image, and `input_ids` and `attention_mask` (batch, 2, length)
-    of a short and a long caption, drawn anew each time; the mask is zero for a caption that is not there. Raises an
-    `UnreadableImageError` if an image cannot be read.
+    Makes rows the inputs of `LotlipModel`: of each the image, a short and a long caption, sampled anew each time.
+
+    Args:
+        processor (`ProcessorMixin`):
+            The processor of the model.
+        reader (`RowReader`):
+            Reads the rows.
     """
 
     def __init__(self, processor: ProcessorMixin, reader: RowReader):
-        self.processor, self.reader = processor, reader
+        self.processor = processor
+        self.reader = reader
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | bool]:
-        texts = [text for row in rows for text in draw_captions(self.reader, row)]
+        """
+        Reads and tokenizes rows.
+
+        Returns:
+            `dict`: `pixel_values` of shape `(batch, channels, height, width)`, float32; `input_ids` and
+                `attention_mask` of shape `(batch, 2, length)`, int64, zero for a caption that is not there; and
+                `return_loss`, which is true.
+
+        Raises:
+            `UnreadableImageError`: if an image cannot be read.
+        """
+        texts = []
+        for row in rows:
+            texts += draw_captions(self.reader, row)
         tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt")
         is_present = torch.tensor([[bool(text)] for text in texts])
         image_processor = self.processor.image_processor

@@ -11,21 +11,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.data_files import DataFilesDict, DataFilesList
+from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from pandas.errors import ParserError
 from transformers.utils import logging
 
-from .images import IMAGE_EXTENSIONS
+from ..utils.keys import join_key, to_key
+from .images import IMAGE_EXTENSIONS, SAFE_EXTENSIONS
 
 
 logger = logging.get_logger(__name__)
 
 TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".jsonl", ".json", ".tar")
-SPLIT_FOLDERS = ("train", "validation", "val", "test")  # which are splits if every image is in one of them
+TEXT_ENDINGS = (".csv", ".json", ".jsonl", ".txt")
+# Folders that are splits if every image is in one of them
+SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
 
 class FolderScan(NamedTuple):
-    """What is in a folder and its subfolders, by relative paths. What is hidden and linked folders are passed over."""
+    """
+    The files in a folder and its subfolders, by relative paths with `/` between their parts. Hidden files and linked
+    folders are left out.
+    """
 
     files: dict[str, os.stat_result]  # in the order of their names
     left_out: Counter  # how many could not be used, by the reason
@@ -34,35 +41,45 @@ class FolderScan(NamedTuple):
 
 
 def scan_folder(folder: str | Path) -> FolderScan:
-    """Lists a folder."""
+    """Lists the files in a folder and its subfolders."""
     scan = FolderScan({}, Counter(), set(), set())
-    for parent, folders, names in os.walk(
-        folder, onerror=lambda error: scan.closed_folders.add(os.path.relpath(error.filename, folder))
-    ):
+
+    def note_closed_folder(error: OSError) -> None:
+        scan.closed_folders.add(to_key(os.path.relpath(error.filename, folder)))
+
+    for parent, folders, names in os.walk(folder, onerror=note_closed_folder):
         if not folders and not names and parent != str(folder):
-            scan.empty_folders.add(os.path.relpath(parent, folder))
+            scan.empty_folders.add(to_key(os.path.relpath(parent, folder)))
         hidden = [name for name in folders + names if name.startswith(".")]
         scan.left_out.update("hidden" for name in hidden if name in folders or is_image_file(name))
-        folders[:] = sorted(set(folders) - set(hidden))
-        scan.left_out.update("in a linked folder" for name in folders if os.path.islink(os.path.join(parent, name)))
-        for file in sorted(name for name in names if not name.startswith(".")):
-            path = os.path.join(parent, file)
-            name = os.path.relpath(path, folder)
-            try:
-                name.encode()
-                status = os.stat(path)
-            except UnicodeEncodeError:
-                scan.left_out["with a name that is not UTF-8"] += 1
-            except PermissionError:  # its folder may be listed, and no more
-                scan.closed_folders.add(os.path.relpath(parent, folder))
-            except OSError:  # a link to nowhere, or just deleted
-                scan.left_out["without a file behind it"] += 1
-            else:
-                if stat.S_ISREG(status.st_mode):  # reading from a pipe may never end
-                    scan.files[name] = status
-                else:
-                    scan.left_out["that is a pipe or device"] += 1
+        # the walk goes on in these
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if os.path.islink(os.path.join(parent, name)):
+                scan.left_out["in a linked folder"] += 1
+        for name in sorted(names):
+            if not name.startswith("."):
+                scan_file(os.path.join(parent, name), folder, scan)
     return scan
+
+
+def scan_file(path: str, folder: str | Path, scan: FolderScan) -> None:
+    """Notes a file in a folder, or why it is left out."""
+    name = to_key(os.path.relpath(path, folder))
+    try:
+        name.encode()
+        status = os.stat(path)
+    except UnicodeEncodeError:
+        scan.left_out["with a name that is not UTF-8"] += 1
+    except PermissionError:  # its folder may be listed, and no more
+        scan.closed_folders.add(to_key(os.path.relpath(os.path.dirname(path), folder)))
+    except OSError:  # a link to nowhere, or just deleted
+        scan.left_out["without a file behind it"] += 1
+    else:
+        if stat.S_ISREG(status.st_mode):  # reading from a pipe may never end
+            scan.files[name] = status
+        else:
+            scan.left_out["that is a pipe or device"] += 1
 
 
 def is_image_file(name: str) -> bool:
@@ -70,53 +87,116 @@ def is_image_file(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
+def is_indexed_file(name: str) -> bool:
+    """Whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
+    return os.path.splitext(name)[1].lower() in SAFE_EXTENSIONS
+
+
+def find_files_about_images(names: Iterable[str]) -> set[str]:
+    """
+    Finds the JSON files that phones and exports leave beside images, each about one of them: `IMG_1.json`,
+    `IMG_1.jpg.json` and `IMG_1.jpg.supplemental-metadata.json` beside `IMG_1.jpg`.
+    """
+    names = list(names)
+    stems = {os.path.splitext(name)[0].lower() for name in names if is_image_file(name)}
+    found = set()
+    for name in names:
+        folder, _, file = name.lower().rpartition("/")
+        parts = file.split(".")
+        beginnings = [f"{folder}/{'.'.join(parts[:end])}".lstrip("/") for end in range(1, len(parts))]
+        if parts[-1] == "json" and not stems.isdisjoint(beginnings):
+            found.add(name)
+    return found
+
+
 def find_image_files(folder: str | Path) -> DataFilesDict:
     """
-    The absolute paths of images, metadata and zip archives in a folder, by split: `SPLIT_FOLDERS` if everything is in
-    them, else one, whatever words are in names; a warning says what is left out. There are none where the card says
-    which file is in which split, or there are not more images than tables.
+    Finds the images, metadata and zip archives in a folder: absolute paths by split, which are `SPLIT_FOLDERS` if
+    everything is in them, else one, whatever words are in names. A warning says what is left out. There are none where
+    the card says which file is in which split, or there are not more images than files of rows.
     """
-    cards = [Path(folder, name) for name in ("README.md", ".huggingface.yaml")]
-    if any(re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")) for card in cards if card.is_file()):
+    if has_card_with_splits(folder):
         return DataFilesDict()
     scan = scan_folder(folder)
     metadata = [name for name in scan.files if os.path.basename(name) in ImageFolder.METADATA_FILENAMES]
     images = [name for name in scan.files if is_image_file(name) or name.lower().endswith(".zip")]
-    tables = [name for name in scan.files if name.lower().endswith(TABLE_ENDINGS) and name not in metadata]
-    if len(images) <= sum(not is_image_file(Path(name).stem) for name in tables):  # a.jpg.json is about an image
+    about_images = find_files_about_images(scan.files)
+    tables = [name for name in scan.files if name.lower().endswith(TABLE_ENDINGS)]
+    tables = [name for name in tables if name not in metadata and name not in about_images]
+    if len(images) <= len(tables):
         return DataFilesDict()
-    left_out = [f"{count} {reason}" for reason, count in scan.left_out.items() if reason != "hidden"]
-    left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
-    if left_out:
-        logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
+    warn_of_left_out(folder, scan, tables)
     chosen = {*images, *metadata}
     names = [name for name in scan.files if name in chosen]
-    tops = {name: name.split(os.sep)[0] if os.sep in name else "" for name in names}
-    splits = {split: [name for name in names if tops[name] == split] for split in SPLIT_FOLDERS}
-    splits = {split: of_split for split, of_split in splits.items() if of_split}
-    outside = [name for name in names if tops[name] not in splits]
-    if splits and outside:
-        logger.warning_once(
-            f"All images of {folder} are one split, since {outside[0]!r} is outside of {' and '.join(splits)}. Move "
-            f"all into folders called {', '.join(SPLIT_FOLDERS)}, or name files with `--data_files`."
-        )
-    root, files = os.path.abspath(folder), {}
-    for split, of_split in {"train": names}.items() if outside else splits.items():
-        times = [(str(scan.files[name].st_mtime_ns),) for name in of_split]
-        files[split] = DataFilesList([os.path.join(root, name) for name in of_split], times)
+    root = os.path.abspath(folder)
+    files = {}
+    for split, split_names in divide_into_splits(folder, names).items():
+        signatures = [sign(scan.files[name]) for name in split_names]
+        files[split] = DataFilesList([join_key(root, name) for name in split_names], signatures)
     return DataFilesDict(files)
 
 
+def sign(status: os.stat_result) -> tuple[str, str, str]:
+    """Writes by what `datasets` knows a file: its size, and the times of its content and its entry."""
+    return str(status.st_size), str(status.st_mtime_ns), str(status.st_ctime_ns)
+
+
+def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) -> None:
+    """Says which files of a folder of images are left out, among them files of rows."""
+    left_out = [f"{count} {reason}" for reason, count in scan.left_out.items() if reason != "hidden"]
+    if tables:
+        left_out.append(f"{len(tables)} with rows that are no metadata.jsonl, as {tables[0]!r}")
+    left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
+    if left_out:
+        logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
+
+
+def has_card_with_splits(folder: str | Path) -> bool:
+    """Whether the card of a data set in a folder says which file is in which split."""
+    for name in ("README.md", ".huggingface.yaml"):
+        card = Path(folder, name)
+        if card.is_file() and re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")):
+            return True
+    return False
+
+
+def divide_into_splits(folder: str | Path, names: list[str]) -> dict[str, list[str]]:
+    """Divides the names of files, relative to a folder, into `SPLIT_FOLDERS`, or puts all into the split `train`."""
+    splits = {}
+    for split in SPLIT_FOLDERS:
+        in_split = [name for name in names if name.startswith(f"{split}/")]
+        if in_split:
+            splits[split] = in_split
+    inside = set().union(*splits.values())
+    outside = [name for name in names if name not in inside]
+    if not outside:
+        return splits
+    if splits:
+        logger.warning_once(
+            f"All images of {folder} are one split, since {outside[0]!r} is outside of "
+            f"{' and '.join(splits)}. Move all into folders called {', '.join(SPLIT_FOLDERS)}, or "
+            "name files with `--data_files`."
+        )
+    return {"train": names}
+
+
 def describe_failure(error: Exception, files: Iterable[str]) -> str:
-    """Why `datasets` could not read some files; of text that is not UTF-8 which file it is."""
-    cause = error.__cause__ or error
-    if isinstance(cause, UnicodeDecodeError):
+    """Says why `datasets` could not read some files; of text that is not UTF-8 which file it is."""
+    if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, UnicodeDecodeError):
         for file in files:
-            if file.lower().endswith((".csv", ".json", ".jsonl", ".txt")) and os.path.isfile(file):
-                try:
-                    Path(file).read_text(encoding="utf-8")
-                except UnicodeDecodeError:
-                    return f"{file} is not UTF-8: save it as UTF-8."
-    if isinstance(cause, ParserError):
-        return f"{cause}. Separate cells by commas, and quote those that have some."
-    return str(cause) or "there are no rows."
+            if file.lower().endswith(TEXT_ENDINGS) and os.path.isfile(file) and not is_utf8(file):
+                return f"{file} is not UTF-8: save it as UTF-8."
+    if isinstance(error, ParserError):
+        return f"{error}. Separate cells by commas, and quote those that have some."
+    return str(error) or "there are no rows."
+
+
+def is_utf8(file: str) -> bool:
+    """Whether a text file is UTF-8."""
+    try:
+        Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -3,11 +3,15 @@
 """Images out of files: the one way to read one, and what can be wrong with it."""
 
 import io
+import os
 import re
 import struct
 import zlib
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import BinaryIO, NamedTuple
 
 import PIL.Image
 from datasets import Dataset, Image, IterableDataset
@@ -15,6 +19,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec import open as open_file
 from PIL.ExifTags import Base as ExifTag
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
@@ -22,46 +27,89 @@ from transformers.image_transforms import convert_to_rgb
 from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 
 
-IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}  # the endings of files
+# The endings of image files
+IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
 
-# What Pillow raises at files that are no images, are cut off, or would fill the memory.
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, LookupError, OverflowError)
-IMAGE_ERRORS += (MemoryError, struct.error, zlib.error, PIL.Image.DecompressionBombError)
+# What Pillow raises at files that are no images, are cut off, or would fill the memory
+IMAGE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    PIL.Image.DecompressionBombError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
-# Of files that others send: for some of the rest Pillow starts other programs
+# The formats of uploads and of indexed folders, by their names in Pillow; HEIC is read beside them
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+# The endings of files in these formats
+SAFE_EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .bmp .tif .tiff .heic .heif .hif".split()
+)
+# Formats that are never read: Pillow starts other programs for them, or opens what is inside without a check
+UNSAFE_FORMATS = frozenset({"EPS", "IPTC", "WMF"})
+# Files that are larger are not read: an uncompressed image with as many pixels as may be decoded has about as much
+MAX_FILE_BYTES = 2**30
+# The bytes that tell the format of a file, and how many are read at a time after them
+FIRST_BYTES = 4096
+BYTES_AT_ONCE = 2**24
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
+# The orientations of EXIF that exchange width and height
+TURNED = (5, 6, 7, 8)
 # What a file of HEVC images, HEIC, says of itself, in the first brands that it names
 HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
-    """The same data with image files instead of images: `read_image` decodes them."""
+    """Gives the same data with image files instead of images: `read_image` decodes them."""
     return dataset.cast_column(image_column, Image(decode=False))
 
 
 class UnreadableImageError(ValueError):
-    """A file that is no image, is cut off, or would fill the memory."""
+    """
+    A file that is no image, is cut off, or would fill the memory.
+
+    Args:
+        message (`str`):
+            Why it cannot be read.
+        is_final (`bool`, *optional*, defaults to `True`):
+            Whether its content is the cause. If it is not, reading it again may succeed: memory was short, say, or
+            the file was not open to this user.
+    """
+
+    def __init__(self, message: str, is_final: bool = True):
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class Resizing(NamedTuple):
-    """How an image processor resizes: the shorter side in pixels after it, or width and height, and the filter."""
+    """How an image processor resizes."""
 
-    shortest_edge: int | None
-    size: tuple[int, int] | None
+    shortest_edge: int | None  # the shorter side after it, in pixels; None if the size is fixed
+    size: tuple[int, int] | None  # width and height after it, in pixels
     resample: PIL.Image.Resampling
 
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
-        """That of an image processor; None if it is another one than transformers' own to a fixed size."""
+        """Finds how an image processor resizes; None if not by transformers' own function to a fixed size."""
         resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
-        resample = getattr(image_processor, "resample", None)
-        is_known = getattr(type(image_processor), "resize", None) in resizers and isinstance(resample, int)
-        if not is_known or not image_processor.do_resize:
+        if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
             return None
-        size = {name: side for name, side in dict(image_processor.size or {}).items() if side is not None}
+        resample = getattr(image_processor, "resample", None)
+        if not isinstance(resample, int):
+            return None
+        sides = dict(image_processor.size or {})
+        size = {name: side for name, side in sides.items() if side is not None}
         if size.keys() == {"shortest_edge"}:
             return cls(size["shortest_edge"], None, PIL.Image.Resampling(resample))
         if size.keys() == {"height", "width"}:
@@ -69,25 +117,46 @@ class Resizing(NamedTuple):
         return None
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """What becomes of a width and a height, as transformers rounds it."""
+        """Computes the width and height after resizing from those before, rounded as by transformers."""
         if self.size is not None:
             return self.size
         longest_edge = int(self.shortest_edge * max(width, height) / min(width, height))
-        return (self.shortest_edge, longest_edge) if width <= height else (longest_edge, self.shortest_edge)
+        if width <= height:
+            return self.shortest_edge, longest_edge
+        return longest_edge, self.shortest_edge
 
 
 def read_image(
-    file: dict, max_side: int | None = None, resizing: Resizing | None = None, formats: tuple[str, ...] | None = None
+    file: dict,
+    max_side: int | None = None,
+    resizing: Resizing | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> PIL.Image.Image:
     """
-    An upright RGB image of 8 bits from an undecoded one, the first of several frames; what is transparent becomes
-    white. No side is longer than `max_side`. A large JPEG is decoded at a fraction of its size, at least twice
-    `max_side`, or `DECODING_MARGIN` times what `resizing` makes of it, which is done here too: two to four times as
-    fast, pixels a little different. Only Pillow's `formats` and HEIC are read. Raises an `UnreadableImageError` if it
-    cannot be read.
+    Reads an undecoded image as an upright RGB image of 8 bits, of several frames the first; what is transparent
+    becomes white. A large JPEG is decoded at a fraction of its size, which is two to four times as fast; pixels are a
+    little different.
+
+    Args:
+        file (`dict`):
+            The `bytes` of a file, or its `path`.
+        max_side (`int`, *optional*):
+            The longest side in pixels. A JPEG is decoded at no less than twice as many.
+        resizing (`Resizing`, *optional*):
+            How the image processor resizes: a large JPEG is decoded at no less than `DECODING_MARGIN` times the size
+            after it, and resized here.
+        formats (`tuple[str, ...]`, *optional*):
+            The formats that are read, by their names in Pillow, and HEIC. Default: all but `UNSAFE_FORMATS`.
+
+    Returns:
+        `PIL.Image.Image`: the image.
+
+    Raises:
+        `UnreadableImageError`: if it cannot be read.
     """
+    content = read_file(file, formats)
     try:
-        image = open_image(read_file(file), formats)
+        image = open_image(content, formats)
         if max_side is not None:
             image.draft(None, (2 * max_side, 2 * max_side))
         elif resizing is not None and isinstance(image, JpegImageFile):
@@ -97,12 +166,25 @@ def read_image(
         if max_side is not None:
             image.thumbnail((max_side, max_side))
         return image
+    except UnreadableImageError:
+        raise
     except IMAGE_ERRORS as error:
-        if isinstance(error, UnreadableImageError):
-            raise
         # without the address of the object, so that equal causes are equal
         message = re.sub(r" `?<[^<>]* at 0x[0-9a-fA-F]+>`?", "", str(error)) or type(error).__name__
-        raise UnreadableImageError(message) from error
+        raise UnreadableImageError(message, is_final=is_of_content(error)) from error
+
+
+def is_of_content(error: Exception) -> bool:
+    """Whether what Pillow raises at a file is because of its content, not of the memory or the system."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
+
+
+def name_readers() -> str:
+    """Names the versions of what reads images: another one may read a file that this one cannot read."""
+    versions = [f"Pillow {PIL.__version__}"]
+    with suppress(PackageNotFoundError):
+        versions.append(f"pillow-heif {version('pillow-heif')}")
+    return ", ".join(versions)
 
 
 def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -111,7 +193,7 @@ def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:
-    """The image in a file, not decoded yet. A JPEG may have any number of pixels: see [`check_num_pixels`]."""
+    """Opens the image in a file without decoding it. A JPEG may have any size: see [`check_num_pixels`]."""
     file = io.BytesIO(content)
     if content.startswith(b"\xff\xd8\xff"):
         image = JpegImageFile(file)
@@ -122,10 +204,10 @@ def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Im
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise UnreadableImageError('HEIC needs `pip install "lotlip[heic]"`') from error
+            raise UnreadableImageError('HEIC needs `pip install "lotlip[heic]"`', is_final=False) from error
         return HeifImageFile(file)
     try:
-        return PIL.Image.open(file, formats=formats)
+        return PIL.Image.open(file, formats=list_formats() if formats is None else formats)
     except PIL.UnidentifiedImageError as error:
         if formats is None:
             raise
@@ -134,24 +216,50 @@ def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Im
         raise UnreadableImageError(f"{str(error).partition(', could')[0]}: {TOO_LARGE}") from error
 
 
-def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
-    """Refuses to decode more pixels than Pillow would, twice `PIL.Image.MAX_IMAGE_PIXELS`, times an allowance."""
+@cache
+def list_formats() -> tuple[str, ...]:
+    """Lists the formats that Pillow reads without other programs."""
+    PIL.Image.init()
+    return tuple(name for name in PIL.Image.ID if name not in UNSAFE_FORMATS)
+
+
+def find_upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Finds the width and height that an image which is not decoded yet has when it is turned as its EXIF says."""
     width, height = image.size
-    limit = None if PIL.Image.MAX_IMAGE_PIXELS is None else 2 * allowance * PIL.Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
+    if isinstance(image, TiffImageFile):  # Pillow exchanges them itself, before or after decoding
+        width = image.tag_v2[ExifTag.ImageWidth]
+        height = image.tag_v2[ExifTag.ImageLength]
+    if image.getexif().get(ExifTag.Orientation) in TURNED:
+        return height, width
+    return width, height
+
+
+def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
+    """
+    Raises an `UnreadableImageError` for more pixels than Pillow would decode, twice `PIL.Image.MAX_IMAGE_PIXELS`,
+    times an allowance.
+    """
+    if PIL.Image.MAX_IMAGE_PIXELS is None:
+        return
+    width, height = image.size
+    limit = 2 * allowance * PIL.Image.MAX_IMAGE_PIXELS
+    if width * height > limit:
         raise UnreadableImageError(f"{width} x {height} pixels are more than {limit}: {TOO_LARGE}")
 
 
 def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
-    """A JPEG decoded at a fraction of its size and resized; not decoded where it is too small or thin for that."""
+    """Decodes a JPEG at a fraction of its size and resizes it; returns it as it is where it is too small or thin."""
     size = image.size
-    is_turned = image.getexif().get(ExifTag.Orientation) in (5, 6, 7, 8)
     if max(size) > MAX_ASPECT_RATIO * min(size):
         return image
-    target = resizing.target(*(size[::-1] if is_turned else size))
-    target = target[::-1] if is_turned else target
+    width, height = size
+    if image.getexif().get(ExifTag.Orientation) in TURNED:
+        target_height, target_width = resizing.target(height, width)
+    else:
+        target_width, target_height = resizing.target(width, height)
+    target = (target_width, target_height)
     # where a side is no multiple of the fraction, the last row or column of pixels is more than the image
-    _, box = image.draft(None, (DECODING_MARGIN * target[0], DECODING_MARGIN * target[1]))
+    _, box = image.draft(None, (DECODING_MARGIN * target_width, DECODING_MARGIN * target_height))
     if image.size == size:
         return image
     check_num_pixels(image)
@@ -160,38 +268,78 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
 
 def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
     """
-    The middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is resized to
-    a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
+    Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is
+    resized to a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
     """
     resizing = Resizing.of(image_processor)
     if resizing is not None and resizing.size is not None:
         return image
     longest_edge = MAX_ASPECT_RATIO * min(image.size)
-    left, top = (max(0, side - longest_edge) // 2 for side in image.size)
-    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
+    left = max(0, image.width - longest_edge) // 2
+    top = max(0, image.height - longest_edge) // 2
+    if left == 0 and top == 0:
+        return image
+    return image.crop((left, top, image.width - left, image.height - top))
 
 
-def read_file(file: dict | None) -> bytes:
-    """The bytes of an undecoded image. Raises an `UnreadableImageError` if there are none."""
-    file = file or {}
+def read_file(file: dict | None, formats: tuple[str, ...] | None = None) -> bytes:
+    """
+    Reads the bytes of an undecoded image. Raises an `UnreadableImageError` if there are none, there are more than
+    `MAX_FILE_BYTES`, or the first ones are those of no file in `formats`; then the others are not read.
+    """
+    if file is None:
+        raise UnreadableImageError("there is no image")
     if file.get("bytes") is not None:
         return file["bytes"]
-    if file.get("path") is None:
+    path = file.get("path")
+    if path is None:
         raise UnreadableImageError("there is no image")
+    # names of files such as `file:a.jpg` and `a::b.jpg` are no addresses
+    is_address = "://" in path and not os.path.exists(path)
     try:
-        with open_file(file["path"], "rb") as opened:
-            return opened.read()
+        with open_file(path, "rb") if is_address else open(path, "rb") as opened:
+            start = opened.read(FIRST_BYTES)
+            if formats is not None:
+                check_start(start, formats)
+            return read_rest(opened, start)
+    except UnreadableImageError:
+        raise
     except IMAGE_ERRORS as error:
-        raise UnreadableImageError(f"the file cannot be read: {error}") from error
+        raise UnreadableImageError(f"the file cannot be read: {error}", is_final=False) from error
+
+
+def check_start(start: bytes, formats: tuple[str, ...]) -> None:
+    """Raises an `UnreadableImageError` if a file that begins with some bytes is in none of the formats."""
+    PIL.Image.init()
+    known = [PIL.Image.OPEN[name] for name in formats if name in PIL.Image.OPEN]
+    if not HEIC.match(start) and not any(accepts(start[:16]) for _, accepts in known):
+        raise UnreadableImageError(f"it is none of {', '.join(formats)}")
+
+
+def read_rest(opened: BinaryIO, start: bytes) -> bytes:
+    """Reads an open file to its end, after its `start`. Raises an `UnreadableImageError` if it is too large."""
+    parts = [start]
+    num_bytes = len(start)
+    while part := opened.read(BYTES_AT_ONCE):
+        parts.append(part)
+        num_bytes += len(part)
+        if num_bytes > MAX_FILE_BYTES:
+            raise UnreadableImageError(f"the file has more than {MAX_FILE_BYTES} bytes: make it smaller")
+    return b"".join(parts)
 
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
-    """When an image was taken, or else its file was written, by the clock of the camera; None if there is no date."""
-    for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
+    """
+    Reads when an image was taken, or else its file was written, by the clock of the camera; None if there is no date.
+    """
+    taken = exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal)
+    written = exif.get(ExifTag.DateTime)
+    for value in (taken, written):
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        *date, second = map(int, [*re.findall(r"\d+", text, re.ASCII), 0, 0, 0, 0, 0, 0][:6])
+        numbers = [int(digits) for digits in re.findall(r"\d+", text, re.ASCII)]
+        year, month, day, hour, minute, second = [*numbers, 0, 0, 0, 0, 0, 0][:6]
         try:
-            return datetime(*date) + timedelta(seconds=second)
+            return datetime(year, month, day, hour, minute) + timedelta(seconds=second)
         except (ValueError, OverflowError):  # 0000:00:00, say
             continue
     return None

@@ -6,17 +6,24 @@ import os
 import random
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from datasets import (
+    Array2D,
+    Array3D,
+    ClassLabel,
     Dataset,
     DatasetBuilder,
     DatasetDict,
+    DatasetInfo,
     Features,
     Image,
     IterableDataset,
+    Json,
+    LargeList,
+    List,
     ReadInstruction,
     Value,
     concatenate_datasets,
@@ -24,11 +31,13 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
-from datasets.data_files import resolve_pattern
+from datasets.data_files import DataFilesDict, resolve_pattern
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
+from datasets.features.features import FeatureType
 from datasets.fingerprint import Hasher
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from datasets.packaged_modules.parquet.parquet import Parquet
 from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
@@ -36,16 +45,32 @@ from ..utils.output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
+from .row_files import check_json_column, check_row_files, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
+from .shard_files import check_shards, open_shards
 
 
 logger = logging.get_logger(__name__)
 
 Rows = Dataset | IterableDataset
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
+# The types of values that are paths or contents of images
+IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
+INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
+
+
+class Slice(NamedTuple):
+    """The rows of a split from one index up to another."""
+
+    split: str
+    start: int
+    stop: int
+
+
+# Splits
 
 
 def load_split(
@@ -58,39 +83,135 @@ def load_split(
     key_column: str | None = None,
 ) -> Rows:
     """
-    Loads a split of the data set that the data arguments name, or a slice such as `"train[:100]"`, or several with `+`
-    between them; the only split is taken whatever its name is. With `weights`, how often a row comes from each of
-    `source.data_files`, the data ends when every row has come. The `key_column` of CSV files is read as text. A
-    relative path of an image is one in the folder of the file that names it, or else in the working directory. Raises
-    a `ValueError` if the data set, the split or the image column is not there, or the split is empty.
+    Loads a split of the data set that the data arguments name. A relative path of an image is one in the folder of the
+    file that names it, or else in the working directory.
+
+    Args:
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a split, or a slice such as `"train[:100]"`, or several with `+` between them. The only split
+            is taken whatever its name is.
+        max_samples (`int`, *optional*):
+            Use the first rows only.
+        with_images (`bool`, *optional*, defaults to `True`):
+            Whether there must be a column of images.
+        weights (`list[float]`, *optional*):
+            How often a row comes from each of `source.data_files`. The data ends when every row has come.
+        seed (`int`, *optional*, defaults to 0):
+            The seed of the order of the files with `weights`.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
+
+    Returns:
+        `Dataset` or `IterableDataset`: the rows, a stream where the data arguments ask for one.
+
+    Raises:
+        `ValueError`: if the data set, the split or the image column is not there, rows would be read as something
+            else, or the split is empty.
     """
     if weights is not None:
-        sources = [replace(source, data_files=[file]) for file in source.data_files]
-        parts = [load_split(part, split, None, with_images, key_column=key_column) for part in sources]
-        probabilities = [weight / sum(weights) for weight in weights]
-        rows = interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
-    else:
-        parts = [load_part(source, part, max_samples, with_images, key_column) for part in split.split("+")]
-        rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+        rows = interleave_files(source, split, with_images, weights, seed, key_column)
+        return finish_split(rows, source, split, max_samples, with_images)
+    rows, _ = load_slices(source, split, max_samples, with_images, key_column)
+    return rows
+
+
+def load_slices(
+    source: SourceArguments,
+    split: str,
+    max_samples: int | None = None,
+    with_images: bool = True,
+    key_column: str | None = None,
+) -> tuple[Rows, list[Slice]]:
+    """
+    Loads the same as [`load_split`], and says which slices it is made of: see [`count_shared_rows`].
+
+    Args:
+        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
+            Those of [`load_split`].
+        max_samples (`int`, *optional*):
+            Use the first rows only.
+    """
+    parts = []
+    slices = []
+    for part in split.split("+"):
+        rows, of_part = load_part(source, part, max_samples, with_images, key_column)
+        parts.append(rows)
+        slices.append(of_part)
+    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    return finish_split(rows, source, split, max_samples, with_images), slices
+
+
+def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: int | None, with_images: bool) -> Rows:
+    """
+    Casts the images of the rows of a split, and takes the first ones.
+
+    Args:
+        rows (`Dataset` or `IterableDataset`):
+            The rows.
+        source (`SourceArguments`), split (`str`), max_samples (`int`, *optional*), with_images (`bool`):
+            Those of [`load_split`].
+    """
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
     if with_images:
-        check_columns(get_columns(rows), image_column=source.image_column)
-        if (rows.features or {}).get(source.image_column) != Image():
-            rows = rows.cast_column(source.image_column, Image())
-    if max_samples is None or isinstance(rows, Dataset):
-        return rows if max_samples is None else rows.take(max_samples)
-    return concatenate_datasets([rows.take(max_samples)], axis=1)  # one shard: the same in any number of processes
+        rows = cast_images(rows, source.image_column)
+    if max_samples is None:
+        return rows
+    if isinstance(rows, Dataset):
+        return rows.take(max_samples)
+    # one shard: the same rows in any number of processes
+    return concatenate_datasets([rows.take(max_samples)], axis=1)
+
+
+def interleave_files(
+    source: SourceArguments,
+    split: str,
+    with_images: bool,
+    weights: list[float],
+    seed: int,
+    key_column: str | None,
+) -> Rows:
+    """
+    Mixes the rows of several files.
+
+    Args:
+        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
+            Those of [`load_split`].
+        weights (`list[float]`):
+            How often a row comes from each of `source.data_files`.
+        seed (`int`):
+            The seed of the order.
+    """
+    parts = []
+    for file in source.data_files:
+        part = replace(source, data_files=[file])
+        parts.append(load_split(part, split, with_images=with_images, key_column=key_column))
+    probabilities = [weight / sum(weights) for weight in weights]
+    return interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
 
 
 def load_part(
-    source: SourceArguments, split: str, max_samples: int | None, with_images: bool, key_column: str | None
-) -> Rows:
-    """The first rows of a split, or of a slice of one; their description says which: see [`count_shared_rows`]."""
+    source: SourceArguments,
+    split: str,
+    max_samples: int | None,
+    with_images: bool,
+    key_column: str | None,
+) -> tuple[Rows, Slice]:
+    """
+    Loads a split, or a slice of one, and says which.
+
+    Args:
+        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
+            Those of [`load_split`], but a single split or slice.
+        max_samples (`int`, *optional*):
+            How many rows are used in the end. All may be loaded.
+    """
     name, bracket, part = split.partition("[")
     if source.dataset_name is None:
-        most = None if bracket or source.split_seed is not None else max_samples
-        name, rows = load_scene_split(source, name, most)
+        are_all_needed = bracket or source.split_seed is not None
+        name, rows = load_scene_split(source, name, None if are_all_needed else max_samples)
     elif any(Path(source.dataset_name, file).is_file() for file in ("state.json", "dataset_dict.json")):
         name, rows = load_saved_split(source, name)
     else:
@@ -99,40 +220,80 @@ def load_part(
         order = list(range(len(rows)))
         random.Random(source.split_seed).shuffle(order)
         rows = rows.select(order, keep_in_memory=True)
-    start, stop = 0, sys.maxsize if isinstance(rows, IterableDataset) else len(rows)
-    if bracket and isinstance(rows, IterableDataset):
-        raise ValueError(f"`--streaming` takes no slice such as {split!r}: leave out one of them.")
+    start = 0
+    stop = sys.maxsize if isinstance(rows, IterableDataset) else len(rows)
     if bracket:
-        (part,) = ReadInstruction.from_spec(name + bracket + part).to_absolute({name: stop})
-        start, stop = part.from_ or 0, stop if part.to is None else part.to
-        if start >= stop:
-            raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
+        start, stop = resolve_slice(split, name + bracket + part, rows)
         rows = rows.select(range(start, stop))
-    rows.info.description = f"{name} {start} {min(stop, start + (max_samples or stop))}"
-    return rows
+    if max_samples is not None:
+        stop = min(stop, start + max_samples)
+    return rows, Slice(name, start, stop)
 
 
-def count_shared_rows(dataset: Rows, other: Rows) -> int:
-    """How many rows two splits or slices of one data set have in common, `sys.maxsize` for equal streams."""
-    described = [[line.split() for line in rows.info.description.split("\n\n")] for rows in (dataset, other)]
-    parts, others = [[(name, int(start), int(stop)) for name, start, stop in lines] for lines in described]
-    pairs = [(part, also) for part in parts for also in others if part[0] == also[0]]
-    return sum(max(0, min(part[2], also[2]) - max(part[1], also[1])) for part, also in pairs)
+def resolve_slice(split: str, spec: str, rows: Rows) -> tuple[int, int]:
+    """Finds the first and the last index, not included, of a slice of rows such as `"train[:90%]"`, the `spec`."""
+    if isinstance(rows, IterableDataset):
+        raise ValueError(f"`--streaming` takes no slice such as {split!r}: leave out one of them.")
+    name = spec.partition("[")[0]
+    (instruction,) = ReadInstruction.from_spec(spec).to_absolute({name: len(rows)})
+    start = instruction.from_ or 0
+    stop = len(rows) if instruction.to is None else instruction.to
+    if start >= stop:
+        raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
+    return start, stop
 
 
-def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> tuple[str, Dataset]:
-    """A split of the embedded data set, and its name."""
-    why = "has no effect on the drawn scenes: leave it out, or name what reads it with --dataset_name."
-    refuse_given(source, ("dataset_config_name", "data_dir", "data_files", "streaming"), why)
+def count_shared_rows(slices: list[Slice], others: list[Slice]) -> int:
+    """Counts the rows that slices of one data set have in common, `sys.maxsize` for equal streams."""
+    num_shared = 0
+    for one in slices:
+        for two in others:
+            if one.split == two.split:
+                num_shared += max(0, min(one.stop, two.stop) - max(one.start, two.start))
+    return num_shared
+
+
+def resolve_split(split: str, splits: list[str], name: str) -> str:
+    """Finds the split that is asked for, with a warning the only one. Raises a `ValueError` if there are others."""
+    if not splits or split in (*splits, "all"):
+        return split
+    if len(splits) > 1:
+        raise ValueError(f"{name} has no split {split!r} but {', '.join(map(repr, splits))}: name one of these.")
+    if split.partition("[")[0] not in ("train", "validation", "test"):  # which are asked for by default
+        raise ValueError(f"{name} has no split {split!r} but {splits[0]!r}: name this one.")
+    logger.warning_once(f"{name} has no split {split!r}: its only one, {splits[0]!r}, is taken.")
+    return splits[0]
+
+
+def load_scene_split(
+    source: SourceArguments,
+    split: str,
+    max_samples: int | None,
+) -> tuple[str, Dataset]:
+    """Loads a split of the embedded data set. Returns its name, too."""
+    refuse_given(
+        source,
+        ("dataset_config_name", "data_dir", "data_files", "streaming"),
+        "on the drawn scenes",
+        remedy="leave it out, or name what reads it with --dataset_name",
+    )
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
-    return split, load_scenes(min(max_samples or NUM_SCENES[split], NUM_SCENES[split]), seed=int(split == "test"))
+    num_scenes = NUM_SCENES[split]
+    if max_samples is not None:
+        num_scenes = min(num_scenes, max_samples)
+    return split, load_scenes(num_scenes, seed=int(split == "test"))
 
 
 def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]:
-    """A split of what `save_to_disk` has written, and its name; a single data set there goes by any name."""
+    """
+    Loads a split of what `save_to_disk` has written; a single data set there goes by any name. Returns its name, too.
+    """
     name = f"`--dataset_name {source.dataset_name}`"
-    why = f"has no effect on {name}, which was saved with `save_to_disk`: leave it out."
-    refuse_given(source, ("dataset_config_name", "data_dir", "data_files", "streaming"), why)
+    refuse_given(
+        source,
+        ("dataset_config_name", "data_dir", "data_files", "streaming"),
+        f"on {name}, which was saved with `save_to_disk`",
+    )
     rows = load_from_disk(source.dataset_name)
     if isinstance(rows, DatasetDict):
         split = resolve_split(split, list(rows), name)
@@ -140,180 +301,415 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
     return split, rows
 
 
+# What `datasets` builds
+
+
 def load_built_split(
     source: SourceArguments, split: str, with_images: bool, key_column: str | None
 ) -> tuple[str, Rows]:
-    """A split of a data set of the Hub, or of files that a builder of `datasets` reads, and its name."""
+    """
+    Loads a split of a data set of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
+
+    Args:
+        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
+            Those of [`load_split`], but a single split.
+    """
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
-    check_shards(files)
     warn_of_unfinished(map(Path, files))
-    folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
-    may_have_paths = with_images and folders and builder.info.builder_name in BUILDERS.values()
+    if is_plain_image_folder(builder):
+        return split, with_file_names(read_image_folder(builder, split, source.streaming), source, files)
     try:
+        builder = check_files(builder, files, key_column)
         rows = build(builder, split, source.streaming)
-        if any(file.endswith("metadata.csv") for file in files) and isinstance(rows.features.get(key_column), Value):
-            features = Features({**rows.features, key_column: Value("string")})  # 007 is not 7
-            builder = ImageFolder(data_files=builder.config.data_files, features=features)
-            builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
-            rows = build(builder, split, source.streaming)
+        if is_image_folder(builder):
+            rows = read_keys_as_text(builder, split, rows, key_column)
+        are_rows = builder.info.builder_name in BUILDERS.values()
+        may_have_paths = with_images and are_rows and any(map(os.path.isfile, files))
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
-        raise ValueError(f"{describe_source(source)} cannot be read: {describe_failure(error, files)}") from error
-    column_type = getattr(rows.features.get(source.image_column), "dtype", None) if may_have_paths else None
-    if column_type not in ("string", "large_string"):
+        failure = describe_failure(error, files)
+        raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
+    check_index_column(rows, files)
+    if not may_have_paths:
         return split, with_file_names(rows, source, files)
-    if len(folders) == 1:
-        return split, join_image_paths(rows, source.image_column, folders[0])
-    of_folders = [[file for file in files if os.path.dirname(file) == folder] for folder in folders]
-    sources = [replace(source, data_dir=None, data_files=part) for part in of_folders]
-    parts = [load_built_split(part, "train", with_images, key_column)[1] for part in sources]
-    return split, concatenate_datasets(parts)
+    return split, find_images(rows, source, files, key_column)
 
 
 def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
-    """The rows of a builder."""
+    """Reads the rows of a builder."""
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
     return builder.as_dataset(split)
 
 
-def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
-    """The rows of files in a folder; relative paths of images begin there if there is such a file."""
-
-    def join(row: dict) -> dict:
-        given = (row[column] or {"path": ""})["path"]
-        path = os.path.join(folder, given)
-        is_elsewhere = not given or "://" in given or (os.path.isfile(given) and not os.path.isfile(path))
-        return {column: row[column] if is_elsewhere else row[column] | {"path": path}}
-
-    rows = undecoded(rows, column)
-    if isinstance(rows, IterableDataset):
-        return rows.map(join).cast(rows.features)
-    return rows.map(join, load_from_cache_file=False, desc="Finding images")  # the files may have come meanwhile
-
-
-def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
-    """The rows of a folder of images, unless streamed with their `file_name`; tells what its metadata leaves out."""
-    column = source.image_column
-    metadata = [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
-    is_folder = dataset.info.builder_name == "imagefolder" and all(map(os.path.isfile, files))
-    is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
-    if not is_folder or (is_named and not metadata) or not isinstance(dataset.features.get(column), Image):
-        return dataset
-    images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
-    used = {os.path.abspath(image["path"]) for image in images}
-    unused = sorted({file for file in files if metadata and is_image_file(file)} - used)
-    if unused:
-        logger.warning_once(f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata.")
-    for file in (file for file in metadata if file.endswith(".csv")):
-        words = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
-        lost = words[pd.read_csv(file, dtype=str).isna()].stack().dropna().tolist()
-        if lost:
-            cause = f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing"
-            logger.warning_once(f"{cause}: write metadata.jsonl in its place, where they are texts.")
-    names = [find_key({column: image}, source) for image in images]
-    return dataset if is_named else dataset.add_column(FILE_NAME_COLUMN, names)
-
-
-def find_file_names(dataset: Rows) -> str | None:
-    """The column of the names of images if [`load_split`] has read a folder of them; else None."""
-    is_folder = dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {})
-    return FILE_NAME_COLUMN if is_folder else None
-
-
-def make_builder(source: SourceArguments, split: str, key_column: str | None = None) -> tuple[DatasetBuilder, str]:
-    """What reads a data set of the Hub or files, and the split that it has."""
-    name, config_name = source.dataset_name, source.dataset_config_name
-    is_builder = name in ("imagefolder", "webdataset", *BUILDERS.values()) and (source.data_files or source.data_dir)
-    is_folder = os.path.isdir(name) and not is_builder
-    folder = os.path.join(name, source.data_dir or "") if is_folder else source.data_dir or "."
-    is_local = source.data_files is None and os.path.isdir(folder)
-    files = find_image_files(folder) if is_local and (is_folder or name == "imagefolder") else None
+def make_builder(
+    source: SourceArguments,
+    split: str,
+    key_column: str | None = None,
+) -> tuple[DatasetBuilder, str]:
+    """Finds what reads a data set of the Hub or files, and the name of the split that it has."""
+    folder = find_local_folder(source)
+    image_files = None
+    if folder is not None and (is_folder_of_data(source) or source.dataset_name == "imagefolder"):
+        image_files = find_image_files(folder)
     try:
-        if files:
-            builder = load_dataset_builder("imagefolder", config_name, data_files=files)
-        else:
-            load = partial(load_dataset_builder, name, config_name, source.data_dir, source.data_files)
-            if (builder := load()).info.builder_name == "csv":  # where NA and None are words, and 007 is not 7
-                converters = {} if key_column is None else {key_column: str}
-                builder = load(keep_default_na=False, na_values=[""], converters=converters)
-        if all(map(os.path.isfile, list_files(builder, "all"))):
-            for pattern in source.data_files or []:  # of several `datasets` passes over one that no file matches
-                resolve_pattern(pattern, os.path.abspath(folder))
+        builder = load_builder(source, image_files, key_column)
+        check_patterns(builder, source)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."
         ) from error
     if isinstance(builder, ImageFolder):
-        builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)  # `datasets` would leave out what phones write, without a word
-    if not files and is_local and (is_folder or source.data_dir is not None):
+        # `datasets` would leave out what phones write, without a word
+        builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+    is_named = is_folder_of_data(source) or source.data_dir is not None
+    if not image_files and folder is not None and is_named:
         warn_of_files_without_split(builder, folder)
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
     return builder, resolve_split(split, splits, describe_source(source))
+
+
+def is_folder_of_data(source: SourceArguments) -> bool:
+    """Whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
+    is_builder = source.dataset_name in ("imagefolder", "webdataset", *BUILDERS.values())
+    if is_builder and (source.data_files or source.data_dir):
+        return False
+    return os.path.isdir(source.dataset_name)
+
+
+def find_local_folder(source: SourceArguments) -> str | None:
+    """Finds the folder on this machine that is read; None if files are named, or it is elsewhere."""
+    folder = source.data_dir or "."
+    if is_folder_of_data(source):
+        folder = os.path.join(source.dataset_name, source.data_dir or "")
+    if source.data_files is not None or not os.path.isdir(folder):
+        return None
+    return folder
+
+
+def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
+    """Raises a `FileNotFoundError` for a pattern that no file matches: of several `datasets` passes over it."""
+    folder = source.data_dir or "."
+    if is_folder_of_data(source):
+        folder = os.path.join(source.dataset_name, folder)
+    if all(map(os.path.isfile, list_files(builder, "all"))):
+        for pattern in source.data_files or []:
+            resolve_pattern(pattern, os.path.abspath(folder))
+
+
+def load_builder(
+    source: SourceArguments,
+    image_files: DataFilesDict | None,
+    key_column: str | None,
+) -> DatasetBuilder:
+    """Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name."""
+    if image_files:
+        return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
+    named = (source.dataset_name, source.dataset_config_name, source.data_dir, source.data_files)
+    builder = load_dataset_builder(*named)
+    if builder.info.builder_name != "csv":
+        return builder
+    # where NA and None are words, and 007 is not 7
+    converters = {} if key_column is None else {key_column: str}
+    return load_dataset_builder(*named, keep_default_na=False, na_values=[""], converters=converters)
+
+
+def list_files(builder: DatasetBuilder, split: str) -> list[str]:
+    """Lists the files of a split, or of all."""
+    files = builder.config.data_files or {}
+    splits = list(files) if split == "all" else [split]
+    found = []
+    for name in splits:
+        found += map(str, files.get(name, []))
+    return found
+
+
+def describe_source(source: SourceArguments) -> str:
+    """The arguments that name a data set, as they are typed."""
+    given = {
+        "dataset_name": source.dataset_name,
+        "dataset_config_name": source.dataset_config_name,
+        "data_dir": source.data_dir,
+        "data_files": " ".join(source.data_files or []),
+    }
+    typed = [f"--{name} {value}" for name, value in given.items() if value]
+    return f"`{' '.join(typed)}`"
 
 
 def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
     """Says which files of a folder are in none of the splits that `datasets` finds in their names."""
     used = set(map(os.path.realpath, list_files(builder, "all")))
     endings = {os.path.splitext(file)[1] for file in used}
-    there = [os.path.join(folder, name) for name in scan_folder(folder).files if os.path.splitext(name)[1] in endings]
-    unused = [file for file in there if os.path.realpath(file) not in used]
+    names = [name for name in scan_folder(folder).files if os.path.splitext(name)[1] in endings]
+    files = [os.path.join(folder, name) for name in names]
+    unused = [file for file in files if os.path.realpath(file) not in used]
     if unused:
         logger.warning_once(
-            f"{len(unused)} of {len(there)} files of {folder} are left out, as {unused[0]!r}: words in the names "
-            f"of the others make these the splits {', '.join(map(str, builder.config.data_files))}. Name files with "
-            "`--data_files`."
+            f"{len(unused)} of {len(files)} files of {folder} are left out, as {unused[0]!r}: "
+            "words in the names of the others make these the splits "
+            f"{', '.join(map(str, builder.config.data_files))}. Name files with `--data_files`."
         )
 
 
-def list_files(builder: DatasetBuilder, split: str) -> list[str]:
-    """The files of a split, or of all."""
-    files = builder.config.data_files or {}
-    return [str(file) for name in (files if split == "all" else [split]) for file in files.get(name, [])]
+# Files before they are read
 
 
-def describe_source(source: SourceArguments) -> str:
-    """The arguments that name a data set, as they are typed."""
-    given = {name: getattr(source, name) for name in ("dataset_name", "dataset_config_name", "data_dir")}
-    given["data_files"] = " ".join(source.data_files or [])
-    return f"`{' '.join(f'--{name} {value}' for name, value in given.items() if value)}`"
+def check_files(builder: DatasetBuilder, files: list[str], key_column: str | None) -> DatasetBuilder:
+    """
+    Checks files on this machine before they are read.
+
+    Returns:
+        `DatasetBuilder`: what reads them. It is another one for shards, and for parquet files of which some have no
+            value in a column of the others.
+
+    Raises:
+        `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
+    """
+    local = [file for file in files if os.path.isfile(file)]
+    are_all_local = len(local) == len(files) > 0
+    name = builder.info.builder_name
+    check_shards(local)
+    check_row_files(name, local, key_column)
+    if name == "parquet" and are_all_local:
+        features = unify_parquet_types(files)
+        if features is not None:
+            return Parquet(data_files=builder.config.data_files, features=features)
+    if name == "webdataset" and are_all_local:
+        return open_shards(builder, files)
+    metadata = list_metadata(builder, local)
+    if metadata and is_image_folder(builder):
+        check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
+        # their rows are what metadata names: the names of other files may be no addresses
+        of_splits = {}
+        for split, split_files in builder.config.data_files.items():
+            of_splits[split] = [file for file in split_files if not is_image_file(file)]
+        builder.config.data_files = of_splits
+    return builder
 
 
-def resolve_split(split: str, splits: list[str], name: str) -> str:
-    """The split that is asked for; with a warning the only one. Raises a `ValueError` if there are several others."""
-    if not splits or split in (*splits, "all"):
-        return split
-    if len(splits) > 1:
-        raise ValueError(f"{name} has no split {split!r} but {', '.join(map(repr, splits))}: name one of these.")
-    logger.warning_once(f"{name} has no split {split!r}: its only one, {splits[0]!r}, is taken.")
-    return splits[0]
+def list_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
+    """The files of metadata among those that a builder reads as a folder of images; none for other builders."""
+    if builder.info.builder_name != "imagefolder":
+        return []
+    return [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
 
 
-def check_shards(files: list[str]) -> None:
-    """Raises a `ValueError` if a local shard was cut off: `datasets` does not ask for the two blocks at the end."""
-    for shard in files:
-        if shard.endswith(".tar") and os.path.isfile(shard):
-            with open(shard, "rb") as file:
-                file.seek(max(0, os.path.getsize(shard) - 1024))
-                if file.read() != bytes(1024):
-                    raise ValueError(f"The shard {shard} was cut off: write it anew, or leave it out.")
+def check_index_column(rows: Rows, files: list[str]) -> None:
+    """Raises a `ValueError` if pandas took a column of a CSV file elsewhere than on this machine for an index."""
+    is_checked = rows.info.builder_name != "csv" or all(map(os.path.isfile, files))
+    if not is_checked and INDEX_COLUMN in (rows.features or {}):
+        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote cells with commas.")
+
+
+# Folders of images
+
+
+def is_image_folder(builder: DatasetBuilder) -> bool:
+    """Whether a builder reads a folder of images on this machine."""
+    return isinstance(builder, ImageFolder) and all(map(os.path.isfile, list_files(builder, "all")))
+
+
+def is_plain_image_folder(builder: DatasetBuilder) -> bool:
+    """Whether a builder reads image files on this machine, without metadata and archives."""
+    return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
+
+
+def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows:
+    """
+    Makes rows of the images of a plain folder: `datasets` reads `a::b.jpg` and `$HOME.jpg` as addresses and variables.
+    As there, folders are labels if there are several and all are equally deep.
+    """
+    all_files = list_files(builder, "all")
+    files = list_files(builder, split)
+    labels = sorted({os.path.basename(os.path.dirname(file)) for file in all_files})
+    depths = {file.count(os.sep) for file in all_files}
+    features = Features({builder.BASE_COLUMN_NAME: Image()})
+    columns = {builder.BASE_COLUMN_NAME: files}
+    if len(labels) > 1 and len(depths) == 1:
+        features["label"] = ClassLabel(names=labels)
+        columns["label"] = [os.path.basename(os.path.dirname(file)) for file in files]
+    info = DatasetInfo(features=features, builder_name=builder.info.builder_name)
+    rows = Dataset.from_dict(columns, features=features, info=info)
+    if streaming:
+        return rows.to_iterable_dataset()
+    return rows
+
+
+def read_keys_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
+    """
+    Reads the rows of a folder of images again if its metadata has a column of keys: there 007 is not 7.
+
+    Args:
+        builder (`ImageFolder`):
+            What has read the rows.
+        split (`str`):
+            The split that they are.
+        rows (`Dataset` or `IterableDataset`):
+            The rows, which are returned where there are no such keys.
+        key_column (`str`, *optional*):
+            The column of keys.
+    """
+    if not isinstance(rows.features.get(key_column), Value):
+        return rows
+    features = Features({**rows.features, key_column: Value("string")})
+    builder = ImageFolder(data_files=builder.config.data_files, features=features)
+    builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+    return build(builder, split, isinstance(rows, IterableDataset))
+
+
+def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
+    """Adds the `file_name` to rows of a folder of images, unless streamed; tells what its metadata leaves out."""
+    column = source.image_column
+    if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
+        return dataset
+    if not isinstance(dataset.features.get(column), Image):
+        return dataset
+    metadata = [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
+    is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
+    if is_named and not metadata:
+        return dataset
+    images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
+    if metadata:
+        warn_of_images_without_metadata(images, files)
+        warn_of_lost_words([file for file in metadata if file.endswith(".csv")])
+    if is_named:
+        return dataset
+    names = [find_key({column: image}, source) for image in images]
+    return dataset.add_column(FILE_NAME_COLUMN, names)
+
+
+def warn_of_images_without_metadata(images: list[dict | None], files: list[str]) -> None:
+    """Says which image files of a folder are none of the undecoded images that its metadata names."""
+    used = {os.path.abspath(image["path"]) for image in images if image is not None}
+    unused = sorted({file for file in files if is_image_file(file)} - used)
+    if unused:
+        logger.warning_once(f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata.")
+
+
+def warn_of_lost_words(files: list[str]) -> None:
+    """Says which words of files `metadata.csv`, such as NA, `datasets` reads as missing."""
+    for file in files:
+        words = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
+        lost = words[pd.read_csv(file, dtype=str).isna()].stack().dropna().tolist()
+        if lost:
+            logger.warning_once(
+                f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing: write "
+                "metadata.jsonl in its place, where they are texts."
+            )
+
+
+def find_file_names(dataset: Rows) -> str | None:
+    """The column of the names of images if [`load_split`] has read a folder of them; else None."""
+    if dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {}):
+        return FILE_NAME_COLUMN
+    return None
+
+
+# The column of images
+
+
+def find_images(rows: Rows, source: SourceArguments, files: list[str], key_column: str | None) -> Rows:
+    """
+    Finds the images that rows of files name: relative paths begin in the folder of their file if there is such a file.
+
+    Args:
+        rows (`Dataset` or `IterableDataset`):
+            The rows, which are returned where they hold no paths.
+        source (`SourceArguments`):
+            The data arguments.
+        files (`list[str]`):
+            The files of the rows. Where they are in several folders, the rows of each folder are read anew.
+        key_column (`str`, *optional*):
+            The column of keys.
+    """
+    local = [file for file in files if os.path.isfile(file)]
+    column_type = rows.features.get(source.image_column)
+    if isinstance(column_type, Json):
+        check_json_column(local, source.image_column)
+    if not local or getattr(column_type, "dtype", None) not in ("string", "large_string"):
+        return rows
+    folders = sorted({os.path.dirname(file) for file in local})
+    if len(folders) == 1:
+        return join_image_paths(rows, source.image_column, folders[0])
+    parts = []
+    for folder in folders:
+        of_folder = [file for file in files if os.path.dirname(file) == folder]
+        part = replace(source, data_dir=None, data_files=of_folder)
+        parts.append(load_built_split(part, "train", True, key_column)[1])
+    return concatenate_datasets(parts)
+
+
+def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
+    """Lets relative paths of images begin in a folder if there is such a file."""
+
+    def join(row: dict) -> dict:
+        image = row[column]
+        if image is None or not image["path"]:
+            return {column: image}
+        given = image["path"]
+        path = os.path.join(folder, given)
+        is_elsewhere = "://" in given or os.path.isfile(given)
+        if is_elsewhere and not os.path.isfile(path):
+            return {column: image}
+        return {column: {**image, "path": path}}
+
+    rows = undecoded(rows, column)
+    if isinstance(rows, IterableDataset):
+        return rows.map(join).cast(rows.features)
+    # not from the cache: the files may have come meanwhile
+    return rows.map(join, load_from_cache_file=False, desc="Finding images")
+
+
+def cast_images(rows: Rows, column: str) -> Rows:
+    """Makes a column one of images. Raises a `ValueError` if it is not there, or holds something else."""
+    check_columns(get_columns(rows), image_column=column)
+    column_type = (rows.features or {}).get(column)  # a stream may not say it
+    if column_type is not None:
+        check_image_type(column_type, column)
+    if column_type == Image():
+        return rows
+    return rows.cast_column(column, Image())
+
+
+def check_image_type(found: FeatureType, column: str) -> None:
+    """
+    Raises a `ValueError` if a column of images has a type that is none, such as lists of numbers, which `datasets`
+    would read as one row of pixels.
+    """
+    is_image = isinstance(found, (Array2D, Array3D, Image))
+    if isinstance(found, Value):
+        is_image = found.dtype in IMAGE_TYPES
+    elif isinstance(found, (LargeList, List)):
+        is_image = isinstance(found.feature, (LargeList, List))  # rows and columns of pixels
+    elif isinstance(found, dict):
+        content = found.get("bytes", Value("null"))
+        is_image = {"bytes", "path"} & found.keys() and getattr(content, "dtype", None) in IMAGE_TYPES
+    if not is_image:
+        raise ValueError(
+            f"`--image_column {column}` holds {found}, which is no image: write the path of a file "
+            "as a string, or its content as binary."
+        )
+
+
+# Rows
 
 
 def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:
-    """A hash of rows, and of the sizes and times of their image files, which that of `datasets` does not know."""
+    """Hashes rows, and the sizes and times of their image files, which the hash of `datasets` does not know."""
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
     if image_column is not None:
         images = undecoded(dataset.select_columns(image_column), image_column)
         for table in images.with_format("arrow").iter(batch_size=1000):
             column = table[image_column].combine_chunks()
-            for path in column.field("path").filter(column.field("bytes").is_null()).drop_null().to_pylist():
+            paths = column.field("path").filter(column.field("bytes").is_null()).drop_null()
+            for path in paths.to_pylist():
                 if os.path.exists(path):
                     status = os.stat(path)
-                    hasher.update((path, status.st_size, status.st_mtime_ns))
+                    hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return hasher.hexdigest()
 
 
@@ -326,7 +722,7 @@ def get_columns(dataset: Rows) -> list[str]:
 
 
 def split_by_process(dataset: Rows, process_index: int, num_processes: int) -> Rows:
-    """The rows of one process; none for the last ones where there are fewer rows than processes."""
+    """Selects the rows of one process; none for the last ones where there are fewer rows than processes."""
     if isinstance(dataset, Dataset) and len(dataset) < num_processes:
         return dataset.select([process_index] if process_index < len(dataset) else [])
     return split_dataset_by_node(dataset, rank=process_index, world_size=num_processes)

@@ -3,7 +3,7 @@
 """The one reader of rows: a row becomes an image, texts, a label and a key, and what is left out is counted."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,10 +16,13 @@ from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
 from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
-from .rows import check_columns, find_column, list_captions, look_up, read_captions, read_key
+from .rows import check_columns, find_column, list_captions, look_up, name_row, read_captions, read_key
 
 
 logger = logging.get_logger(__name__)
+
+# Rows whose captions are left out since they are no texts; with more of them the column is refused
+MAX_BAD_ROWS = 20
 
 
 class RowInfo(NamedTuple):
@@ -36,17 +39,40 @@ class Item(NamedTuple):
 
     row: Any  # what the row is known by: a `RowInfo`
     kind: str  # "image", or any other word for a text: "short" or "long"
-    content: Image.Image | str | None = None  # the upright RGB image, dropped when it is preprocessed, or the text
+    # the upright RGB image, which is dropped when it is preprocessed, or the text
+    content: Image.Image | str | None = None
     index: int = 0  # which it is of its kind in the row
     truncated: bool = False
 
 
+def find_columns(columns: list[str], names: Iterable[str | None]) -> list[str]:
+    """Finds the columns that hold what names such as `json.url` name, each once; None names nothing."""
+    found = [find_column(columns, name) for name in names if name is not None]
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
 class RowReader:
     """
-    Reads the image, the captions, the label and the key of a row of a data set with `columns`. Without `captions` none
-    are read, and without `image_column` no images, which come undecoded. `caption_files` have further long captions.
-    The `key_column` has integers, strings or images, known by the SHA-256 of their files. For `resizing` see
-    [`read_image`]. Raises a `ValueError` if a column is not there, or there are no captions at all.
+    Reads the image, the captions, the label and the key of a row of a data set.
+
+    Args:
+        columns (`Iterable[str]`):
+            The columns of the data set.
+        captions (`CaptionArguments`, *optional*):
+            The columns of captions, and how long ones are split. Without it no captions are read.
+        caption_files (`CaptionFileArguments`, *optional*):
+            Files with further long captions.
+        image_column (`str`, *optional*, defaults to `"image"`):
+            The column of images, which come undecoded. Without it no images are read.
+        label_column (`str`, *optional*):
+            The column of labels.
+        key_column (`str`, *optional*):
+            The column of keys: integers, strings, or images, known by the SHA-256 of their files.
+        resizing (`Resizing`, *optional*):
+            How the image processor resizes: see [`read_image`].
+
+    Raises:
+        `ValueError`: if a column is not there, or there are no captions at all.
     """
 
     def __init__(
@@ -60,10 +86,16 @@ class RowReader:
         resizing: Resizing | None = None,
     ):
         columns = list(columns)
-        self.image_column, self.label_column, self.key_column = image_column, label_column, key_column
+        self.image_column = image_column
+        self.label_column = label_column
+        self.key_column = key_column
         self.resizing = resizing
-        self.short_column, self.long_column, self.splitter = None, None, "paper"
-        self.file_key_column, self.caption_files = None, None
+        self.short_column = None
+        self.long_column = None
+        self.splitter = "paper"
+        self.file_key_column = None
+        self.caption_files = None
+        self.num_bad_rows = 0
         has_caption_files = caption_files is not None and caption_files.caption_files is not None
         if captions is not None:
             self.splitter = captions.sub_caption_splitter
@@ -77,31 +109,41 @@ class RowReader:
             )
             self.caption_files.check()
         check_columns(columns, label_column=label_column, key_column=key_column)
+        text_columns = [self.short_column, self.long_column, self.file_key_column]
+        self.text_columns = find_columns(columns, text_columns)
+        other_columns = [image_column, label_column, key_column]
+        self.columns = find_columns(columns, [*text_columns, *other_columns])
 
-        def find(*names: str | None) -> list[str]:
-            found = (find_column(columns, name) for name in names if name is not None)
-            return list(dict.fromkeys(name for name in found if name is not None))
-
-        self.text_columns = find(self.short_column, self.long_column, self.file_key_column)
-        self.columns = find(*self.text_columns, image_column, label_column, key_column)
-
-    def find_caption_columns(self, captions: CaptionArguments, columns: list[str], is_one_needed: bool) -> None:
+    def find_caption_columns(
+        self,
+        captions: CaptionArguments,
+        columns: list[str],
+        is_one_needed: bool,
+    ) -> None:
         """Notes the columns of captions that are there. Raises a `ValueError` if a named one, or both, are not."""
-        named = {"caption_column": captions.caption_column, "long_captions_column": captions.long_captions_column}
-        found = {name: column for name, column in named.items() if find_column(columns, column) is not None}
-        if not found and is_one_needed:
-            names = " nor ".join(f"`--{name} {column}`" for name, column in named.items())
-            raise ValueError(f"Neither {names} is a column of the data set, which has {columns}.")
-        for name in named.keys() - found.keys():
-            if named[name] not in ("", getattr(CaptionArguments, name)):
-                check_columns(columns, **{name: named[name]})
-        self.short_column, self.long_column = map(found.get, named)
+        if find_column(columns, captions.caption_column) is not None:
+            self.short_column = captions.caption_column
+        if find_column(columns, captions.long_captions_column) is not None:
+            self.long_column = captions.long_captions_column
+        if self.short_column is None and self.long_column is None and is_one_needed:
+            raise ValueError(
+                f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
+                f"{captions.long_captions_column}` is a column of the data set, which has {columns}."
+            )
+        # a default that is not there is none
+        if captions.caption_column not in ("", CaptionArguments.caption_column):
+            check_columns(columns, caption_column=captions.caption_column)
+        if captions.long_captions_column not in ("", CaptionArguments.long_captions_column):
+            check_columns(columns, long_captions_column=captions.long_captions_column)
 
     def __call__(self, number: Any, row: dict) -> Iterator[Item]:
         """
-        The image and the texts of a row with a `number`, sub-captions of long ones marked. The index of a caption is
-        its position in the column, blank ones counted; captions of caption files follow. Raises an
-        `UnreadableImageError` if there is no image, a `ValueError` if captions or keys are something else.
+        Reads the image and the texts of a row with a `number`, sub-captions of long ones marked. The index of a
+        caption is its position in the column, blank ones counted; captions of caption files follow.
+
+        Raises:
+            `UnreadableImageError`: if there is no image.
+            `ValueError`: if keys, or the captions of many rows, are something else.
         """
         image = None
         if self.image_column is not None:
@@ -110,12 +152,30 @@ class RowReader:
         info = RowInfo(number, self.read_key(number, row), row.get(self.label_column))
         if image is not None:
             yield Item(info, "image", image)
-        for index, text in enumerate(list_captions(row, self.short_column)):
+        short_captions = self.leave_out_bad(number, row, lambda: list_captions(row, self.short_column))
+        for index, text in enumerate(short_captions):
             if text.strip():
                 yield Item(info, "short", text, index)
-        for index, text in enumerate(list_captions(row, self.long_column) + self.captions_beside(row)[0]):
-            if marked := mark_sub_captions(text, self.splitter):
+        long_captions = self.leave_out_bad(number, row, lambda: list_captions(row, self.long_column))
+        captions_beside = self.leave_out_bad(number, row, lambda: self.captions_beside(row)[0])
+        for index, text in enumerate([*long_captions, *captions_beside]):
+            marked = mark_sub_captions(text, self.splitter)
+            if marked:
                 yield Item(info, "long", marked, index)
+
+    def leave_out_bad(self, number: Any, row: dict, read: Callable[[], list[str]]) -> list[str]:
+        """
+        Reads captions of a row. One whose captions are no texts is named and has none; after `MAX_BAD_ROWS` of them it
+        is the column that is wrong, which is a `ValueError`.
+        """
+        try:
+            return read()
+        except ValueError as error:
+            self.num_bad_rows += 1
+            if self.num_bad_rows > MAX_BAD_ROWS:
+                raise
+            logger.warning(f"The captions of {name_row(row, number)} are left out: {error}")
+            return []
 
     def read_image(self, row: dict) -> Image.Image:
         """The image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
@@ -125,7 +185,8 @@ class RowReader:
         """The key of a row, without a column of keys the number. Raises a `ValueError` if there is none."""
         if self.key_column is None:
             return number
-        key, value = read_key(row, self.key_column), look_up(row, self.key_column)
+        key = read_key(row, self.key_column)
+        value = look_up(row, self.key_column)
         if key is None or isinstance(value, (list, float)) or hasattr(value, "isoformat"):  # a date
             raise ValueError(
                 f"`--key_column {self.key_column}` must hold integers or strings; row {number} has {value!r}."
@@ -134,12 +195,15 @@ class RowReader:
 
     @property
     def has_long_captions(self) -> bool:
+        """Whether there is a column of long captions, or caption files."""
         return self.long_column is not None or self.caption_files is not None
 
     def short_captions(self, row: dict) -> list[str]:
+        """The short captions of a row that are not blank."""
         return read_captions(row, self.short_column)
 
     def long_captions(self, row: dict) -> list[str]:
+        """The long captions of a row that are not blank, those of caption files after those of the column."""
         return self.match_long_captions(row)[0]
 
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
@@ -152,38 +216,47 @@ class RowReader:
         if self.caption_files is None:
             return [], None
         key = read_key(row, self.file_key_column)
-        captions = self.caption_files[key] if key is not None else []
-        return captions, None if captions else str(key)
+        captions = []
+        if key is not None:
+            captions = self.caption_files[key]
+        if captions:
+            return captions, None
+        return [], str(key)
 
     def report_keys(self, dataset: Dataset | IterableDataset, what: str = "images") -> None:
         """
-        Says how many images have no captions in the caption files, and how many rows of these belong to no image; of a
-        stream, and of hashes, [`RowCounts`] tell the former. `what` the images are called. Raises a `ValueError` if no
-        image has captions.
+        Warns how many images have no captions in the caption files, and how many rows of these belong to no image; of
+        a stream, and of hashes, [`RowCounts`] counts the former. `what` the images are called. Raises a `ValueError`
+        if no image has captions.
         """
-        is_known = self.file_key_column != self.image_column and not isinstance(dataset, IterableDataset)
-        if self.caption_files is None or not is_known:
+        if self.caption_files is None:
             return
-        files, unmatched, hashes = self.caption_files, [], []
+        if self.file_key_column == self.image_column or isinstance(dataset, IterableDataset):
+            return
+        files = self.caption_files
+        unmatched = []
+        hashes = []
         column = find_column(dataset.column_names, self.file_key_column)
         for batch in dataset.select_columns(column).iter(batch_size=10_000):
             keys = [read_key({column: value}, self.file_key_column) for value in batch[column]]
             hashes.append(hash_keys(keys))
-            unmatched += [keys[place] for place in np.flatnonzero(~files.has(hashes[-1]))]
+            unmatched += [keys[index] for index in np.flatnonzero(~files.has(hashes[-1]))]
         counts = RowCounts(len(dataset), num_unmatched=len(unmatched), examples={"unmatched": unmatched})
         counts.check_matched(what)
         if unmatched:
             logger.warning(f"Of {len(dataset)} {what}{counts.name_unmatched()}")
         unused = files.places[np.flatnonzero(~np.isin(files.hashes, np.concatenate(hashes)))]
         if len(unused):
-            examples = list_examples([files.rows[int(place)][files.key_column] for place in unused[:NUM_EXAMPLES]])
-            cause = f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the"
-            logger.warning(f"{cause} {len(dataset)} {what}{examples}.")
+            keys = [files.rows[int(index)][files.key_column] for index in unused[:NUM_EXAMPLES]]
+            logger.warning(
+                f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the "
+                f"{len(dataset)} {what}{list_examples(keys)}."
+            )
 
 
 @dataclass
 class RowCounts:
-    """What became of rows, used or left out for a reason; counts of processes, and of starts of a run, add up."""
+    """Counts of rows, used or left out for a reason; those of processes, and of starts of a run, add up."""
 
     num_rows: int = 0  # that were read
     left_out: dict[str, int] = field(default_factory=Counter)  # by the reason
@@ -193,6 +266,7 @@ class RowCounts:
 
     @property
     def num_used(self) -> int:
+        """The number of rows that are used."""
         return self.num_rows - sum(self.left_out.values())
 
     def count(self, name: str, reason: str | None = None, unmatched: str | None = None) -> None:
@@ -206,7 +280,9 @@ class RowCounts:
             self.note("unmatched", [unmatched])
 
     def note(self, reason: str, names: list[str]) -> None:
-        self.examples[reason] = list(dict.fromkeys(self.examples.get(reason, []) + names))[:NUM_EXAMPLES]
+        """Keeps the first few names of rows, each once, as examples of a reason."""
+        known = self.examples.get(reason, [])
+        self.examples[reason] = list(dict.fromkeys([*known, *names]))[:NUM_EXAMPLES]
 
     def __add__(self, other: "RowCounts") -> "RowCounts":
         total = RowCounts(
@@ -232,11 +308,18 @@ class RowCounts:
             )
 
     def name_unmatched(self) -> str:
+        """A message on the rows without captions in the caption files."""
         examples = list_examples(self.examples.get("unmatched", []))
         return f" {self.num_unmatched} have no captions in `--caption_files`{examples}."
 
     def __str__(self) -> str:
-        parts = [f"{count}, {why}{list_examples(self.examples.get(why, []))}" for why, count in self.left_out.items()]
-        message = f"{self.num_used} of {self.num_rows} rows are used"
-        message += f"; left out: {'; '.join(parts)}." if parts else "."
-        return message + (self.name_unmatched() if self.num_unmatched else "")
+        parts = []
+        for reason, count in self.left_out.items():
+            parts.append(f"{count}, {reason}{list_examples(self.examples.get(reason, []))}")
+        text = f"{self.num_used} of {self.num_rows} rows are used"
+        if parts:
+            text += f"; left out: {'; '.join(parts)}"
+        text += "."
+        if self.num_unmatched > 0:
+            text += self.name_unmatched()
+        return text

@@ -8,30 +8,38 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from ..utils.keys import to_key
 from .arguments import SourceArguments
 from .images import UnreadableImageError, read_file
 
 
-URL_COLUMNS = ("url", "json.url", "URL", "image_url")  # where img2dataset and the large collections have addresses
+# Where img2dataset and the large collections have addresses
+URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
 
 
 def look_up(row: dict, column: str) -> object:
-    """What a row holds in a column, where dots lead into dictionaries (`json.url`)."""
+    """Finds the value of a row in a column, where dots lead into dictionaries (`json.url`)."""
     value = row.get(column)
-    if value is None and "." in column:
-        value = row
-        for name in column.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
+    if value is not None or "." not in column:
+        return value
+    value = row
+    for name in column.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
     return value
 
 
 def list_captions(row: dict, column: str | None) -> list[str]:
     """
-    The captions in one column, a string or a list, blank ones too. Raises a `ValueError` if it holds something else.
+    Lists the captions in one column, a string or a list, blank ones too. Raises a `ValueError` if it holds something
+    else.
     """
-    found = look_up(row, column) if column is not None else None
+    found = None
+    if column is not None:
+        found = look_up(row, column)
     captions = list(found) if isinstance(found, (list, tuple)) else [found]
     if not all(caption is None or isinstance(caption, str) for caption in captions):
         raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {found!r}.")
@@ -41,66 +49,94 @@ def list_captions(row: dict, column: str | None) -> list[str]:
 
 
 def read_captions(row: dict, column: str | None) -> list[str]:
-    """The captions of [`list_captions`] that are not blank."""
+    """Reads the captions of [`list_captions`] that are not blank."""
     return [caption for caption in list_captions(row, column) if caption.strip()]
 
 
 def find_column(columns: Iterable[str], name: str) -> str | None:
-    """The column that holds what a name such as `url` or `json.url` names; None if there is none."""
+    """Finds the column that holds what a name such as `url` or `json.url` names; None if there is none."""
     columns = set(columns)
-    return next((column for column in (name, name.split(".")[0]) if column in columns), None)
+    for column in (name, name.split(".")[0]):
+        if column in columns:
+            return column
+    return None
 
 
 def check_columns(columns: Iterable[str], **named: str | None) -> None:
     """Raises a `ValueError` if an argument, such as `key_column`, names a column that is not there."""
     columns = list(columns)
     for argument, name in named.items():
-        if name is not None and find_column(columns, name) is None:
-            remedy = "separate cells by commas" if re.search(r"[;\t|]", "".join(columns)) else "name one"
-            raise ValueError(f"`--{argument} {name}` is no column of the data set, which has {columns}: {remedy}.")
+        if name is None or find_column(columns, name) is not None:
+            continue
+        if re.search(r"[;\t|]", "".join(columns)):
+            raise ValueError(
+                f"`--{argument} {name}` is not a column of the dataset, which has {columns}: separate cells by commas."
+            )
+        raise ValueError(f"`--{argument} {name}` is not a column of the dataset, which has {columns}: name one.")
 
 
 def read_key(row: dict, column: str) -> str | None:
-    """The key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its file."""
+    """Reads the key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its file."""
     value = look_up(row, column)
     if isinstance(value, dict) and {"bytes", "path"} & value.keys():
         try:
             return hashlib.sha256(read_file(value)).hexdigest()
         except UnreadableImageError:
             return None  # who then reads the image says why it cannot be read
-    return None if value in (None, "") else str(value)
+    if value is None or value == "":
+        return None
+    return str(value)
 
 
 def find_key(row: dict, source: SourceArguments, key_column: str | None = None) -> str | None:
     """
-    The key of an image without its file being read: of `key_column`, or the `__key__` of a shard, or the path in the
-    folder of the data, which may be moved. None where the SHA-256 of the file is the key.
+    Finds the key of an image without reading its file: of `key_column`, or the `__key__` of a shard, or the path in
+    the folder of the data, which may be moved. None where the SHA-256 of the file is the key.
     """
     if key_column is not None:
-        return None if key_column == source.image_column else read_key(row, key_column)
+        if key_column == source.image_column:
+            return None
+        return read_key(row, key_column)
     if row.get("__key__") is not None:
         return row["__key__"]
     path = (row[source.image_column] or {}).get("path")
-    files = map(os.path.abspath, source.data_files or [])
-    folders = [source.data_dir or source.dataset_name, *map(os.path.dirname, files)]
-    bases = [base for folder in folders if folder for base in (os.path.abspath(folder), os.path.realpath(folder))]
-    return next((os.path.relpath(path, base) for base in bases if path and path.startswith(base + os.sep)), path)
+    if not path:
+        return path
+    folders = [source.data_dir or source.dataset_name]
+    folders += [os.path.dirname(os.path.abspath(file)) for file in source.data_files or []]
+    for folder in filter(None, folders):
+        for base in (os.path.abspath(folder), os.path.realpath(folder)):
+            # Windows tells no upper case from lower case, of a drive's letter, say
+            if os.path.normcase(path).startswith(os.path.normcase(base + os.sep)):
+                return to_key(os.path.relpath(path, base))
+    return path
 
 
 def read_url(row: dict) -> str | None:
-    """The address that an image comes from, where the data set knows it."""
-    return next((url for url in (read_key(row, column) for column in URL_COLUMNS) if url is not None), None)
+    """Reads the address that an image comes from, where the data set knows it."""
+    for column in URL_COLUMNS:
+        url = read_key(row, column)
+        if url is not None:
+            return url
+    return None
 
 
 def name_row(row: dict, number: int | None = None) -> str:
-    """How messages call a row: by the key of a shard, by the file of its image, or by its number."""
-    paths = [value["path"] for value in row.values() if isinstance(value, dict) and value.keys() == {"bytes", "path"}]
-    name = row.get("__key__") or row.get("file_name") or next(filter(None, paths), None)
-    return name or ("a row" if number is None else f"row {number}")
+    """Names a row in messages: by the key of a shard, by the file of its image, or by its number."""
+    names = [row.get("__key__"), row.get("file_name")]
+    for value in row.values():
+        if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+            names.append(value["path"])
+    for name in names:
+        if name:
+            return name
+    return "a row" if number is None else f"row {number}"
 
 
 def batched(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
-    """Rows in lists of a size, the last one of what is left."""
+    """Puts rows into lists of a size, the last one of what is left."""
     iterator = iter(rows)
-    while batch := list(islice(iterator, size)):
+    batch = list(islice(iterator, size))
+    while batch:
         yield batch
+        batch = list(islice(iterator, size))

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The embedded data set: scenes drawn from a seed. The short caption names the large thing in the middle and its colour;
+The embedded data set: scenes drawn from a seed. The short caption names the large thing in the middle and its color;
 the long one leaves it out and describes all else, which alone distinguishes scenes with the same short caption.
 """
 
@@ -52,8 +52,8 @@ FRAMES: dict[str, tuple[int, int, int]] = {
 SALIENT_SHAPES: dict[str, str] = {
     "boat": "polygon 0,66 100,66 80,100 20,100; polygon 46,0 46,58 2,58; polygon 56,12 56,58 90,58",
     "car": (
-        "polygon 0,50 20,45 32,20 70,20 85,45 100,50 100,75 0,75; ellipse 10,60 38,88; ellipse 62,60 90,88; "
-        "cut polygon 30,45 38,28 64,28 74,45"
+        "polygon 0,50 20,45 32,20 70,20 85,45 100,50 100,75 0,75; ellipse 10,60 38,88; ellipse "
+        "62,60 90,88; cut polygon 30,45 38,28 64,28 74,45"
     ),
     "house": "polygon 50,0 100,45 0,45; polygon 12,45 88,45 88,100 12,100; cut polygon 40,62 60,62 60,100 40,100",
     "tree": "ellipse 10,0 90,66; polygon 42,60 58,60 62,100 38,100",
@@ -69,13 +69,13 @@ SALIENT_SHAPES: dict[str, str] = {
         "ellipse 0,2 100,102; cut polygon 0,50 100,50 100,110 0,110; polygon 45,50 55,50 55,99 30,99 30,86 45,86"
     ),
     "rocket": (
-        "polygon 50,0 68,25 68,80 32,80 32,25; polygon 32,50 32,85 8,100 8,75; polygon 68,50 68,85 92,100 92,75; "
-        "cut ellipse 41,28 59,46"
+        "polygon 50,0 68,25 68,80 32,80 32,25; polygon 32,50 32,85 8,100 8,75; polygon 68,50 68,85 "
+        "92,100 92,75; cut ellipse 41,28 59,46"
     ),
     "mushroom": "ellipse 0,5 100,95; cut polygon 0,52 100,52 100,100 0,100; polygon 36,50 64,50 72,100 28,100",
     "flower": (
-        "ellipse 31,0 69,38; ellipse 62,22 100,60; ellipse 50,58 88,96; ellipse 12,58 50,96; ellipse 0,22 38,60; "
-        "cut ellipse 34,34 66,66"
+        "ellipse 31,0 69,38; ellipse 62,22 100,60; ellipse 50,58 88,96; ellipse 12,58 50,96; "
+        "ellipse 0,22 38,60; cut ellipse 34,34 66,66"
     ),
     "crown": "polygon 0,20 26,52 50,8 74,52 100,20 92,90 8,90",
     "bottle": "polygon 41,0 59,0 59,28 74,45 74,100 26,100 26,45 41,28; cut polygon 36,58 64,58 64,84 36,84",
@@ -158,7 +158,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """The salient thing and its colour."""
+        """The salient thing and its color."""
         return f"a photo of a {self.salient.colour} {self.salient.kind}"
 
     @property
@@ -167,10 +167,11 @@ class Scene:
         return " ".join(f"{sub_caption.capitalize()}." for sub_caption in self.sub_captions)
 
     def draw(self) -> PILImage.Image:
-        """The image, RGB, `IMAGE_SIZE` pixels wide and high."""
+        """Draws the image, RGB, `IMAGE_SIZE` pixels wide and high."""
         image = PILImage.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), GROUNDS[self.ground])
         for thing in (self.salient, *self.others):
-            image.paste(COLOURS[thing.colour], thing.box, _shape_mask(thing.kind, thing.box[2] - thing.box[0]))
+            side = thing.box[2] - thing.box[0]
+            image.paste(COLOURS[thing.colour], thing.box, _shape_mask(thing.kind, side))
         image = ImageChops.multiply(image, _light_map(self.light))
         # The frame is around the scene, so no light of the scene falls on it.
         corner = (0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)
@@ -179,10 +180,8 @@ class Scene:
 
 
 def make_scene(seed: int, index: int) -> Scene:
-    """
-    The scene number `index` of the series `seed`; any `len(SALIENT_PAIRS)` in a row have each short caption once.
-    """
-    # A generator seeded with a text draws the same numbers in every Python version.
+    """Makes the scene `index` of the series `seed`; any `len(SALIENT_PAIRS)` in a row have each short caption once."""
+    # A generator seeded with a text gives the same numbers in every Python version.
     generator = random.Random(f"scene {index} of series {seed}")
     colour, kind = SALIENT_PAIRS[index % len(SALIENT_PAIRS)]
     ground = generator.choice(list(GROUNDS))
@@ -211,11 +210,17 @@ def make_scene(seed: int, index: int) -> Scene:
 
 def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
     """
-    The first scenes of the series `seed`; two series share none: `image` (RGB, 64 x 64), `caption`, `long_captions` (a
-    list of one) and `label` (a `ClassLabel` with names such as "red boat").
+    Makes the first scenes of the series `seed`; two series share none. They have `image` (RGB, 64 x 64), `caption`,
+    `long_captions` (a list of one) and `label` (a `ClassLabel` with names such as "red boat").
     """
     scenes = [make_scene(seed, index) for index in range(num_scenes)]
     names = [f"{colour} {kind}" for colour, kind in SALIENT_PAIRS]
+    features = Features(
+        image=Image(),
+        caption=Value("string"),
+        long_captions=List(Value("string")),
+        label=ClassLabel(names=names),
+    )
     return Dataset.from_dict(
         {
             "image": [scene.draw() for scene in scenes],
@@ -223,9 +228,7 @@ def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
             "long_captions": [[scene.long_caption] for scene in scenes],
             "label": [index % len(SALIENT_PAIRS) for index in range(num_scenes)],
         },
-        features=Features(
-            image=Image(), caption=Value("string"), long_captions=List(Value("string")), label=ClassLabel(names=names)
-        ),
+        features=features,
     )
 
 
@@ -243,9 +246,11 @@ def _shape_mask(kind: str, side: int) -> PILImage.Image:
     mask = PILImage.new("L", (large, large))
     draw = ImageDraw.Draw(mask)
     for stroke in SHAPES[kind].split("; "):
-        *cut, form, points = stroke.split(" ", maxsplit=stroke.startswith("cut") + 1)
-        coordinates = [round(int(number) * (large - 1) / 100) for number in points.replace(",", " ").split()]
-        getattr(draw, form)(coordinates, fill=0 if cut else 255)
+        is_cut = stroke.startswith("cut ")
+        form, points = stroke.removeprefix("cut ").split(" ", maxsplit=1)
+        hundredths = map(int, points.replace(",", " ").split())
+        coordinates = [round(number * (large - 1) / 100) for number in hundredths]
+        getattr(draw, form)(coordinates, fill=0 if is_cut else 255)
     return mask.reduce(OVERSAMPLING)
 
 

@@ -23,10 +23,31 @@ FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 QUALITY = 95  # of images that are written anew
 
 
-def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -> tuple[dict[str, bytes], bool]:
+def pack_row(
+    row: dict,
+    reader: RowReader,
+    key: str | None,
+    image_format: str,
+) -> tuple[dict[str, bytes], bool]:
     """
-    The members of a shard's sample by their extensions, and whether the image had to be converted. All samples have
-    the same members, by which `datasets` knows their types. Raises a `ValueError` without caption or image.
+    Makes the members of a shard's sample. All samples have the same members, by which `datasets` knows their types.
+
+    Args:
+        row (`dict`):
+            The row of a data set, its image undecoded.
+        reader (`RowReader`):
+            Reads its captions.
+        key (`str`, *optional*):
+            The key of the image. Default: the SHA-256 of its file.
+        image_format (`str`):
+            One of `FORMATS`.
+
+    Returns:
+        `tuple[dict[str, bytes], bool]`: the members by their extensions, and whether the image had to be converted.
+
+    Raises:
+        `UnreadableImageError`: without image.
+        `ValueError`: without caption.
     """
     captions = {}
     if reader.short_column is not None:
@@ -37,24 +58,27 @@ def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -
         raise ValueError("it has no caption")
     content = read_file(row[reader.image_column])
     image = read_image({"bytes": content, "path": None})
-    is_new = open_image(content).format != FORMATS[image_format]
-    buffer = io.BytesIO(content)
-    if is_new:
-        image.save(buffer := io.BytesIO(), FORMATS[image_format], quality=QUALITY)
     sha256 = hashlib.sha256(content).hexdigest()
-    texts = {"json": {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}}
-    texts |= {f"{name}.json": of_kind for name, of_kind in captions.items()}
-    members = {name: json.dumps(value).encode() for name, value in texts.items()}
-    return {image_format: buffer.getvalue(), **members}, is_new
+    is_converted = open_image(content).format != FORMATS[image_format]
+    if is_converted:
+        buffer = io.BytesIO()
+        image.save(buffer, FORMATS[image_format], quality=QUALITY)
+        content = buffer.getvalue()
+    about = {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}
+    members = {image_format: content, "json": json.dumps(about).encode()}
+    for name, texts in captions.items():
+        members[f"{name}.json"] = json.dumps(texts).encode()
+    return members, is_converted
 
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
-    """Writes a shard; its samples are numbered on from `first_number`, and no other shards have their keys."""
+    """Writes a shard; its samples are counted on from `first_number`, and no other shards have their keys."""
     with tarfile.open(path, "w") as tar:
         for number, members in enumerate(samples, start=first_number):
             digest = hashlib.sha256(b"".join(members.values())).hexdigest()
-            for extension, content in members.items():  # a key of the data may have dots and slashes
-                info = tarfile.TarInfo(f"{number:09d}-{digest[:8]}.{extension}")
+            key = f"{number:09d}-{digest[:8]}"  # a key of the data may have dots and slashes
+            for extension, content in members.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
 
@@ -69,24 +93,47 @@ def write_shards(
     shard_size: int = 1000,
 ) -> tuple[RowCounts, int]:
     """
-    Writes the images and captions of a data set as shards of `shard_size` samples, by the keys of [`find_key`]. Files
-    in the format, one of `FORMATS`, are kept byte by byte, others converted: returns which rows are there, and how
-    many were converted. Raises a `ValueError` without captions, or if another run writes there, or it has shards.
+    Writes the images and captions of a data set as shards, by the keys of [`find_key`].
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        reader (`RowReader`):
+            Reads their captions.
+        source (`SourceArguments`):
+            The arguments that name the data set.
+        output_dir (`Path`):
+            The folder of the shards.
+        key_column (`str`, *optional*):
+            The column of keys.
+        image_format (`str`, *optional*, defaults to `"jpg"`):
+            One of `FORMATS`. Files in it are kept byte by byte, others converted.
+        shard_size (`int`, *optional*, defaults to 1000):
+            The samples in a shard.
+
+    Returns:
+        `tuple[RowCounts, int]`: which rows were written, and how many images were converted.
+
+    Raises:
+        `ValueError`: if there are no captions, another run writes there, or the folder has shards.
     """
-    counts, num_converted = RowCounts(), 0
+    counts = RowCounts()
+    num_converted = 0
 
     def pack(rows: Iterable[dict]) -> Iterator[dict[str, bytes]]:
         nonlocal num_converted
         for number, row in enumerate(rows):
             try:
-                members, is_new = pack_row(row, reader, find_key(row, source, key_column), image_format)
+                key = find_key(row, source, key_column)
+                members, is_converted = pack_row(row, reader, key, image_format)
             except UnreadableImageError as error:
                 counts.count(name_row(row, number), f"the image cannot be read: {error}")
             except ValueError as error:
                 counts.count(name_row(row, number), str(error))
             else:
                 counts.count(name_row(row, number))
-                num_converted += is_new
+                if is_converted:
+                    num_converted += 1
                 yield members
 
     with OutputFolder(output_dir, content="shards") as folder:

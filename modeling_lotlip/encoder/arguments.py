@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..utils.arguments import DTYPES, Arguments, argument, check_output_file
+from ..utils.plugins import load_plugin
 
 
 # How a number of a stored embedding can be stored
@@ -32,11 +33,21 @@ class LoadingArguments(Arguments):
     truncate_dim: ClassVar[int | None] = None
 
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    plugin: list[Path] = argument([], "Python files of your own that register models.", metavar="FILE")
     dtype: str = argument("float32", "The precision of the computation.", choices=tuple(DTYPES))
-    device: str | None = argument(None, "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
-    max_length: int | None = argument(None, "Truncate texts at this many tokens. Default: the model's limit.", least=3)
+    device: str | None = argument(
+        None,
+        "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.",
+    )
+    max_length: int | None = argument(
+        None,
+        "Truncate texts at this many tokens. Default: the model's limit.",
+        least=3,
+    )
 
     def __post_init__(self):
+        for path in self.plugin:
+            load_plugin(path)
         super().__post_init__()
         self.dtype = DTYPES.get(self.dtype, self.dtype)
 
@@ -56,7 +67,9 @@ class InferenceArguments(LoadingArguments):
         choices=BACKENDS,
     )
     truncate_dim: int | None = argument(
-        None, "Keep the first N numbers of an embedding, of a model that was trained with --matryoshka_dims.", least=1
+        None,
+        "Keep the first N numbers of an embedding, of a model that was trained with --matryoshka_dims.",
+        least=1,
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
 
@@ -84,7 +97,10 @@ class ModelNames(Arguments):
     _argument_group_name = "model"
 
     model_name_or_path: list[str] = argument(
-        [DEFAULT_MODEL], "Hub ids or folders of dual encoders, one or several.", aliases=("--model",), metavar="MODEL"
+        [DEFAULT_MODEL],
+        "Hub ids or folders of dual encoders, one or several.",
+        aliases=("--model",),
+        metavar="MODEL",
     )
 
 
@@ -103,7 +119,11 @@ class StoreArguments(Arguments):
     output_file: Path | None = argument(
         None, "Also write the embeddings to one file for other tools: .parquet or .npz.", metavar="FILE"
     )
-    storage_dtype: str = argument("float32", "The precision in which embeddings are stored.", choices=STORAGE_DTYPES)
+    storage_dtype: str = argument(
+        "float32",
+        "The precision in which embeddings are stored.",
+        choices=STORAGE_DTYPES,
+    )
     key_column: str | None = argument(
         None,
         "A column of strings or integers, different in all rows, by which images and captions are known. Default: the "

@@ -5,7 +5,6 @@ From rows to embeddings: a [`RowCollator`] prepares rows, [`collate_rows`] does 
 [`embed_rows`] embeds what they have prepared.
 """
 
-import hashlib
 import logging
 import multiprocessing
 import os
@@ -22,14 +21,25 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch.distributed
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
+from PIL import Image
 
-from ..data.images import IMAGE_ERRORS, UnreadableImageError, open_image, read_date, read_file
+from ..data.arguments import CaptionArguments
+from ..data.images import (
+    IMAGE_ERRORS,
+    UnreadableImageError,
+    find_upright_size,
+    open_image,
+    read_date,
+    read_file,
+    read_image,
+)
 from ..data.loading import split_by_process
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
+from ..utils.files import hash_bytes
 from ..utils.signals import leave_signals_to_the_main_process
 from ..utils.terminal import printable
-from .lengths import group_by_length
+from .lengths import partition_by_length
 from .preprocessing import Preprocessing
 
 
@@ -45,7 +55,9 @@ PREFETCHED_BATCHES = 8
 # Batches of rows that each worker has before it
 BATCHES_PER_WORKER = 2
 TOKENS_PER_BATCH = 2048
-ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
+# What a table can store: a time, and a side of an image in pixels
+MAX_NANOSECONDS = 2**63 - 1
+MAX_SIDE = 2**31 - 1
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
@@ -65,11 +77,13 @@ class Unreadable(Generic[T]):
         key (`T`): What the caller knows the row by.
         name (`str`): How messages call it.
         problem (`str`): What is wrong with its image.
+        is_final (`bool`): Whether the content of its file is the cause: see `UnreadableImageError`.
     """
 
     key: T
     name: str
     problem: str
+    is_final: bool = True
 
 
 @dataclass
@@ -146,7 +160,7 @@ def sorted_batches(
     """
     lengths = [len(inputs["input_ids"]) for _, inputs in window]
     # as few batches as there can be
-    for indices in group_by_length(lengths, tokens_per_batch, tokens_per_batch):
+    for indices in partition_by_length(lengths, tokens_per_batch, tokens_per_batch):
         entries = [window[index][0] for index in indices]
         inputs = preprocessing.pad([window[index][1] for index in indices])
         yield Batch(entries, inputs, modality)
@@ -209,7 +223,29 @@ def prefetch(items: Iterator[T], depth: int = PREFETCHED_BATCHES) -> Iterator[T]
 
 
 class TableReader(RowReader):
-    """Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says."""
+    """
+    Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says of the image.
+
+    Args:
+        columns (`Iterable[str]`):
+            The columns of the data set.
+        captions (`CaptionArguments`, *optional*):
+            Which columns have captions. None are read by default.
+        formats (`tuple[str, ...]`, *optional*):
+            The formats of images that are read: see [`read_image`].
+        options:
+            Further arguments of [`RowReader`].
+    """
+
+    def __init__(
+        self,
+        columns: Iterable[str],
+        captions: CaptionArguments | None = None,
+        formats: tuple[str, ...] | None = None,
+        **options: Any,
+    ):
+        super().__init__(columns, captions, **options)
+        self.formats = formats
 
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
         about = dict(info.about or {})
@@ -217,26 +253,42 @@ class TableReader(RowReader):
             image = row[self.image_column] or {}
             if image.get("bytes") is None and os.path.isfile(image.get("path") or ""):
                 about = sign_file(os.stat(image["path"])) | about
-            image = {"bytes": read_file(image), "path": None}
-            row, about = {**row, self.image_column: image}, about | describe_file(image["bytes"])
+            content = read_file(image, self.formats)
+            row = {**row, self.image_column: {"bytes": content, "path": None}}
+            about |= describe_file(content, self.formats)
         for item in super().__call__(info.number, row):
             yield item._replace(row=info._replace(about=about))
 
+    def read_image(self, row: dict) -> Image.Image:
+        """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
+        return read_image(row.get(self.image_column), resizing=self.resizing, formats=self.formats)
+
 
 def sign_file(status: os.stat_result) -> dict[str, int]:
-    """By which a table knows that a file is the same."""
-    return {"size": status.st_size, "modified": status.st_mtime_ns}
+    """
+    Describes a file without reading it: its `size`, when it was `modified`, and when its entry was `changed`, which
+    renaming it does too. A table that has the same of a file takes it for unchanged. Times are nanoseconds since 1970,
+    as far as a table can store them: from 1678 to 2261.
+    """
+    return {
+        "size": status.st_size,
+        "modified": min(max(status.st_mtime_ns, -MAX_NANOSECONDS), MAX_NANOSECONDS),
+        "changed": min(max(status.st_ctime_ns, -MAX_NANOSECONDS), MAX_NANOSECONDS),
+    }
 
 
-def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
-    """What a table stores of an image's file: its `hash`; `width`, `height` and when it was `taken` if it says so."""
-    facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
+def describe_file(content: bytes, formats: tuple[str, ...] | None = None) -> dict[str, str | int | datetime | None]:
+    """
+    Describes the file of an image, as far as it says so: its `hash`, `width` and `height` of the upright image, and
+    when it was `taken`. Formats that are not read have the hash alone: see [`read_image`].
+    """
+    facts = {"hash": hash_bytes(content)}
     try:
-        image = open_image(content)
-        exif = image.getexif()
-        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
-        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
-        facts["taken"] = read_date(exif)
+        image = open_image(content, formats)
+        width, height = find_upright_size(image)
+        if max(width, height) <= MAX_SIDE:
+            facts |= {"width": width, "height": height}
+        facts["taken"] = read_date(image.getexif())
     except IMAGE_ERRORS:
         pass
     return facts
@@ -286,7 +338,7 @@ class RowCollator:
                 read = list(self.read_row(key, row))
                 check(read)
             except UnreadableImageError as error:
-                unreadable.append(Unreadable(key, name_item(key, row), str(error)))
+                unreadable.append(Unreadable(key, name_item(key, row), str(error), error.is_final))
                 read = [] if self.read_texts is None else list(self.read_texts(key, row))
             items += read
         return items, unreadable
@@ -299,7 +351,8 @@ class RowCollator:
             try:
                 inputs = self.preprocessing.prepare_images([image.content for image in images])
             except PREPROCESSING_ERRORS as error:
-                raise UnreadableImageError(str(error)) from error
+                # errors of torch that say so of the memory are a RuntimeError
+                raise UnreadableImageError(str(error), is_final=isinstance(error, ValueError)) from error
         return Batch([image._replace(content=None) for image in images], inputs, "image")
 
     def prepare_texts(self, items: list[Item]) -> Iterator[Batch[Item]]:
@@ -323,19 +376,31 @@ def name_item(key: Any, row: Any) -> str:
 
 
 def batch_rows(
-    dataset: Dataset | IterableDataset, batch_size: int, process_index: int = 0, num_processes: int = 1
+    dataset: Dataset | IterableDataset,
+    batch_size: int,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> Iterator[list[tuple[int, dict]]]:
-    """The share of a process of numbered rows, in lists of `batch_size`. Of a stream each share begins at 0."""
+    """
+    Batches the rows of a process, with their indices. Of a stream, the rows of each process are counted from 0 on.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): The rows of all processes.
+        batch_size (`int`): How many rows are in a batch; the last one may have fewer.
+        process_index (`int`, *optional*, defaults to 0): The process.
+        num_processes (`int`, *optional*, defaults to 1): The count of processes.
+    """
     if isinstance(dataset, Dataset):
-        bounds = (len(dataset) * process // num_processes for process in (process_index, process_index + 1))
-        rows = ((number, dataset[number]) for number in range(*bounds))
+        start = len(dataset) * process_index // num_processes
+        stop = len(dataset) * (process_index + 1) // num_processes
+        rows = ((index, dataset[index]) for index in range(start, stop))
     else:
         rows = enumerate(split_by_process(dataset, process_index, num_processes))
     return batched(rows, batch_size)
 
 
 def gather_to_main(share: Any) -> list[Any]:
-    """What each process has, in their order, for the main one alone: the others get an empty list."""
+    """Gathers what each process has, in their order, for the main one alone: the others get an empty list."""
     state = PartialState()
     if state.num_processes == 1:
         return [share]

@@ -4,7 +4,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,13 +19,14 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-from ..data.images import Resizing, UnreadableImageError, read_image, upright_rgb
+from ..data.images import IMAGE_ERRORS, Resizing, UnreadableImageError, read_image, upright_rgb
 from ..data.reader import Item
 from ..data.rows import batched
 from ..utils.terminal import progress_bar
 from .arguments import InferenceArguments, LoadingArguments
 from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
+from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
 from .hashes import hash_processor, hash_weights
 from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
@@ -123,8 +124,10 @@ class DualEncoder:
                 The precision: `"float32"`, `"float16"`, `"bfloat16"` or `"int8"`.
             device (`str`, *optional*):
                 Such as `"cpu"` or `"cuda:0"`. Default: an accelerator if there is one.
-            max_length, truncate_dim (`int`, *optional*):
-                See [`DualEncoder`].
+            max_length (`int`, *optional*):
+                Truncate texts at this many tokens, special ones included. Default: the limit of the model.
+            truncate_dim (`int`, *optional*):
+                Keep the first numbers of an embedding, of a model that was trained for it.
             revision (`str`, *optional*):
                 A branch, tag or commit on the Hub.
             trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -203,9 +206,9 @@ class DualEncoder:
             "revision": self.revision if has_code else None,
         }
 
-    @cached_property
+    @property
     def hashes(self) -> dict[str, str]:
-        """Hashes of the weights and of the processor."""
+        """Hashes of the weights and of the processor, as they are now."""
         return {"weights": hash_weights(self.model), "processor": hash_processor(self.processor)}
 
     def describe(self) -> dict[str, str | int | None]:
@@ -232,7 +235,7 @@ class DualEncoder:
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.tokenize`] gives, `input_ids` of shape `(texts, length)`.
+                What `Preprocessing.tokenize` gives, `input_ids` of shape `(texts, length)`.
             is_long (`bool`, *optional*, defaults to `False`):
                 Whether they are long captions, which some models embed in another way.
 
@@ -240,7 +243,7 @@ class DualEncoder:
             `torch.Tensor` of shape `(texts, dim)`; of shape `(texts, length, dim)`, zero at padding, if the model
             compares tokens.
         """
-        with self.lock:
+        with self.lock, evaluation_mode(self.model):
             return self.normalize(self.backend.embed_texts(inputs, is_long))
 
     @torch.inference_mode()
@@ -250,13 +253,13 @@ class DualEncoder:
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.prepare_images`] gives, such as `pixel_values` of shape
+                What `Preprocessing.prepare_images` gives, such as `pixel_values` of shape
                 `(images, channels, height, width)`.
 
         Returns:
             `torch.Tensor` of shape `(images, dim)`; of shape `(images, length, dim)` if the model compares tokens.
         """
-        with self.lock:
+        with self.lock, evaluation_mode(self.model):
             return self.normalize(self.backend.embed_images(inputs))
 
     def normalize(self, features: torch.Tensor) -> torch.Tensor:
@@ -272,6 +275,7 @@ class DualEncoder:
         batch_size: int | None = None,
         show_progress_bar: bool = False,
         convert_to_tensor: bool = False,
+        is_long: bool = False,
     ) -> np.ndarray | torch.Tensor:
         """
         Embeds one or many texts. A text is read as it is given; a longer one than the limit is truncated, with one
@@ -286,6 +290,9 @@ class DualEncoder:
                 Whether to show a progress bar on standard error.
             convert_to_tensor (`bool`, *optional*, defaults to `False`):
                 Whether to return a tensor instead of an array.
+            is_long (`bool`, *optional*, defaults to `False`):
+                Whether the texts are embedded as long captions. It makes no difference but to a model of your own
+                whose `embed_captions` embeds them in another way than short ones.
 
         Returns:
             `np.ndarray` or `torch.Tensor` of shape `(dim,)` for one text, `(texts, dim)` for many: float32, of
@@ -295,8 +302,9 @@ class DualEncoder:
             `ValueError`: if one is no text, or the model compares tokens.
         """
         self.check_single_embeddings()
+        check_batch_size(batch_size)
         is_single = isinstance(texts, str)
-        texts = [texts] if is_single else list(texts)
+        texts = [texts] if is_single else list_items(texts, "texts")
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"`texts[{index}]` must be a string, got {text!r}: write it as text.")
@@ -306,7 +314,7 @@ class DualEncoder:
         with progress_bar(
             total=len(texts), desc="Texts", unit=" texts", disable=not show_progress_bar, leave=False
         ) as progress:
-            for batch in embed_rows(self, self.prepare_texts(texts), tokens_per_batch):
+            for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
                     embeds[[item.row for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
@@ -317,9 +325,10 @@ class DualEncoder:
             )
         return give(embeds, is_single, convert_to_tensor)
 
-    def prepare_texts(self, texts: Sequence[str]) -> Iterator[PreparedRows]:
-        """Yields texts as inputs, known by their positions."""
-        collate = RowCollator(self.preprocessing, lambda index, text: [Item(index, "text", text)])
+    def prepare_texts(self, texts: Sequence[str], is_long: bool = False) -> Iterator[PreparedRows]:
+        """Yields texts, or long captions, as inputs, known by their positions."""
+        kind = "long" if is_long else "text"
+        collate = RowCollator(self.preprocessing, lambda index, text: [Item(index, kind, text)])
         return map(collate, batched(enumerate(texts), TEXTS_PER_CHUNK))
 
     def encode_image(
@@ -358,8 +367,9 @@ class DualEncoder:
         self.check_single_embeddings()
         if errors not in ("raise", "return"):
             raise ValueError(f"`errors` must be 'raise' or 'return', got {errors!r}.")
+        check_batch_size(batch_size)
         is_single = is_single_image(images)
-        images = [images] if is_single else list(images)
+        images = [images] if is_single else list_items(images, "images")
         embeds = torch.full((len(images), self.dim), torch.nan)
         problems: dict[int, str] = {}
         prepared = self.prepare_image_batches(images, IMAGES_PER_BATCH if batch_size is None else batch_size)
@@ -380,7 +390,11 @@ class DualEncoder:
             return given, problems
         return given
 
-    def prepare_image_batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[PreparedRows]:
+    def prepare_image_batches(
+        self,
+        images: Sequence[ImageLike],
+        batch_size: int,
+    ) -> Iterator[PreparedRows]:
         """Yields images as inputs, known by their positions, which threads decode ahead."""
         resizing = self.preprocessing.resizing
 
@@ -428,7 +442,11 @@ class DualEncoder:
         probabilities = logits.sigmoid() if self.is_sigmoid else logits.softmax(dim=-1)
         return give(probabilities, is_single, convert_to_tensor=False)
 
-    def embed_classes(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> torch.Tensor:
+    def embed_classes(
+        self,
+        labels: Sequence[str],
+        templates: Sequence[str] | None = None,
+    ) -> torch.Tensor:
         """
         Returns class embeddings of shape `(labels, dim)`: the mean of the normalized embeddings of a name in each
         template, normalized again (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4).
@@ -437,9 +455,11 @@ class DualEncoder:
             labels (`Sequence[str]`): The names of the classes.
             templates (`Sequence[str]`, *optional*): See [`DualEncoder.classify`].
         """
-        if isinstance(labels, str) or len(labels) == 0:
+        if isinstance(labels, str) or len(list_items(labels, "labels")) == 0:
             raise ValueError(f"`labels` must be a list of names, got {labels!r}: give at least one.")
         templates = DEFAULT_TEMPLATES if templates is None else templates
+        if isinstance(templates, str) or len(templates) == 0:
+            raise ValueError(f"`templates` must be a list of prompts, got {templates!r}: give at least one.")
         for template in templates:
             if "{}" not in template:
                 raise ValueError(f"`templates` has {template!r}, without {{}}: write that where the name goes.")
@@ -451,18 +471,27 @@ class DualEncoder:
         return torch.nn.functional.normalize(embeds, dim=-1)
 
     @property
+    def scored_model(self) -> torch.nn.Module:
+        """The module whose `logit_scale`, `logit_bias` or `temperature` were trained with the embeddings."""
+        return self.model
+
+    @property
     def is_sigmoid(self) -> bool:
         """Whether the model was trained with a sigmoid for every pair, and has a bias."""
-        return getattr(self.model, "logit_bias", None) is not None
+        return getattr(self.scored_model, "logit_bias", None) is not None
 
     def scale_similarities(self, similarities: torch.Tensor) -> torch.Tensor:
-        """Returns cosine similarities of any shape as the logits that the model was trained on."""
-        if getattr(self.model, "temperature", None) is not None:  # ALIGN, TIPSv2
-            return similarities / self.model.temperature.detach().float().cpu()
-        scale = getattr(self.model, "logit_scale", None)
-        logits = similarities if scale is None else similarities * scale.detach().float().cpu().exp()
+        """
+        Returns cosine similarities of any shape as the logits that the model was trained on; as they are, if it has
+        neither a scale nor a temperature.
+        """
+        temperature = find_temperature(self.scored_model)
+        logits = similarities
+        if temperature is not None:
+            parameter = getattr(self.scored_model, temperature.name)
+            logits = similarities * temperature.scale(parameter.detach().float().cpu())
         if self.is_sigmoid:
-            logits = logits + self.model.logit_bias.detach().float().cpu()
+            logits = logits + self.scored_model.logit_bias.detach().float().cpu()
         return logits
 
     def check_single_embeddings(self) -> None:
@@ -534,6 +563,8 @@ def load_encoder(
     """
     arguments = arguments or LoadingArguments()
     check_device(arguments.device)
+    if revision is not None and os.path.isdir(name):
+        raise ValueError(f"`revision` {revision} is of a repository on the Hub, but {name} is a folder: leave it out.")
     backend = arguments.backend or "torch"
     check_backend_is_installed(backend, arguments.dtype)
     device = arguments.device or PartialState().device
@@ -545,6 +576,8 @@ def load_encoder(
             return load_sentence_transformer(name, arguments, revision)
         model, processor = load_model(name, dtype, revision, arguments.trust_remote_code)
     except LOADING_ERRORS as error:
+        if name.startswith((".", "/", "~")) and not os.path.exists(name):
+            raise ValueError(f"`--{argument} {name}` cannot be used: there is no such folder.") from error
         raise ValueError(f"`--{argument} {name}` cannot be used: {error}") from error
     model = model.to(device).eval()
     made_backend = None
@@ -576,33 +609,68 @@ def is_single_image(images: object) -> bool:
     """Returns whether this is one image, and no iterable of them."""
     if isinstance(images, np.ndarray):
         return images.ndim < 4
-    return isinstance(images, (str, os.PathLike, bytes, PIL.Image.Image))
+    return isinstance(images, (str, os.PathLike, bytes, bytearray, PIL.Image.Image)) or hasattr(images, "read")
+
+
+def list_items(items: Iterable, argument: str) -> list:
+    """
+    Returns the items of a list, a tuple, an array, a column or a generator. Raises a `ValueError` for what gives
+    something else than its content, or in no order: a table gives the names of its columns, say.
+    """
+    if isinstance(items, (Mapping, Set)) or hasattr(items, "columns"):
+        raise ValueError(f"`{argument}` must be a list, got a {type(items).__name__}: give one of its columns, say.")
+    return list(items)
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raises a `ValueError` if a batch size is given that is no positive integer."""
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"`batch_size` must be an integer of at least 1, got {batch_size!r}.")
 
 
 def open_any_image(image: ImageLike, resizing: Resizing | None = None) -> PIL.Image.Image:
     """
-    Returns an upright RGB image of 8 bits from a path, the content of a file, an image or an array.
+    Returns an upright RGB image of 8 bits from a path, the content of a file, an open file, an image or an array.
 
     Raises:
         `UnreadableImageError`: if it is none of these, or cannot be read.
     """
-    if isinstance(image, (str, os.PathLike)):
-        if not Path(image).is_file():
-            raise UnreadableImageError("there is no such file")
-        return read_image({"path": None, "bytes": Path(image).read_bytes()}, resizing=resizing)
-    if isinstance(image, bytes):
-        return read_image({"path": None, "bytes": image}, resizing=resizing)
-    if isinstance(image, np.ndarray):
-        try:
-            image = PIL.Image.fromarray(image)
-        except (TypeError, ValueError) as error:
-            raise UnreadableImageError(
-                f"an array of shape {image.shape} and type {image.dtype} is no image of 8 bits: give "
-                "(height, width, channels) in uint8"
-            ) from error
-    if not isinstance(image, PIL.Image.Image):
-        raise UnreadableImageError(f"a {type(image).__name__} is none: give a path, bytes, an image or an array")
-    return upright_rgb(image)
+    try:
+        if isinstance(image, (str, os.PathLike)):
+            if not Path(image).is_file():
+                raise UnreadableImageError("there is no such file")
+            image = Path(image).read_bytes()
+        elif hasattr(image, "read") and not isinstance(image, PIL.Image.Image):
+            image = image.read()
+        if isinstance(image, (bytes, bytearray)):
+            return read_image({"path": None, "bytes": bytes(image)}, resizing=resizing)
+        if isinstance(image, np.ndarray):
+            image = open_array(image)
+        if not isinstance(image, PIL.Image.Image):
+            raise UnreadableImageError(f"a {type(image).__name__} is none: give a path, bytes, an image or an array")
+        return upright_rgb(image)
+    except UnreadableImageError:
+        raise
+    except IMAGE_ERRORS as error:
+        raise UnreadableImageError(str(error) or type(error).__name__) from error
+
+
+def open_array(array: np.ndarray) -> PIL.Image.Image:
+    """
+    Returns the image of an array of shape `(height, width)` or `(height, width, channels)`, of 1, 3 or 4 channels.
+
+    Raises:
+        `UnreadableImageError`: if its numbers are not of 8 bits, or its shape is another.
+    """
+    is_image = array.dtype == np.uint8 and array.size > 0
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not is_image or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise UnreadableImageError(
+            f"an array of shape {array.shape} and type {array.dtype} is no image of 8 bits: give "
+            "(height, width, channels) in uint8"
+        )
+    return PIL.Image.fromarray(array)
 
 
 def name_image(index: int, image: ImageLike) -> str:
@@ -622,9 +690,11 @@ def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.n
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     """Inside, a model computes without dropout; afterwards it trains again if it did before."""
-    was_training = model.training
+    if not model.training:
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        model.train()

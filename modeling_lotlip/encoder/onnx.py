@@ -41,62 +41,109 @@ except ImportError as error:
 
 # What transformers.js adds to the name of a graph of that dtype
 SUFFIXES = {"float32": "", "float16": "_fp16", "q8": "_quantized"}
-# The least cosine similarity of an embedding in float32 to the model's; the other dtypes are reported only
+# The min cosine similarity of an embedding in float32 to the model's; the other dtypes are reported only
 MIN_COSINE = 1 - 1e-5
 
 
-def sample_inputs(model: LotlipPreTrainedModel, num_rows: int, length: int) -> dict[str, torch.Tensor]:
-    """Random texts of 2 tokens (the first one) up to `length`, padded, or random images, for a tower."""
+def make_tower_inputs(
+    model: LotlipPreTrainedModel,
+    num_rows: int,
+    length: int,
+) -> dict[str, torch.Tensor]:
+    """
+    Makes random inputs of a tower: `pixel_values` of shape `(num_rows, channels, height, width)`, or `input_ids` and
+    `attention_mask` of shape `(num_rows, length)`, of texts from 2 tokens (the first one) to `length`, padded.
+    """
     if isinstance(model, LotlipVisionModelWithProjection):
         size = model.vision_model.embeddings.image_size
         return {"pixel_values": torch.randn(num_rows, model.config.num_channels, *size)}
     input_ids = torch.randint(model.config.vocab_size, (num_rows, length))
     lengths = torch.linspace(2, length, num_rows).long()
-    return {"input_ids": input_ids, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
+    attention_mask = (torch.arange(length) < lengths[:, None]).long()
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 def export_tower(model: LotlipPreTrainedModel) -> onnx_ir.Model:
-    """A tower with projection as a graph in float32, for any number of images, or of texts of any length."""
-    inputs = sample_inputs(model, num_rows=2, length=8)
-    shapes = {name: {0: Dim.AUTO} | ({1: Dim.AUTO} if tensor.dim() == 2 else {}) for name, tensor in inputs.items()}
-    return OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=shapes)).program
+    """Exports a tower with projection as a graph in float32, for any number of images, or of texts of any length."""
+    inputs = make_tower_inputs(model, num_rows=2, length=8)
+    dynamic_shapes = {}
+    for name, tensor in inputs.items():
+        dynamic_shapes[name] = {0: Dim.AUTO}
+        if tensor.dim() == 2:  # of texts, the length too
+            dynamic_shapes[name][1] = Dim.AUTO
+    config = OnnxConfig(dynamic=True, dynamic_shapes=dynamic_shapes)
+    return OnnxExporter().export(model, inputs, config).program
 
 
 def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
     """
-    A graph in another dtype, with inputs and outputs in float32 as before: `"float16"` (weights and computation), or
-    `"q8"`: weights of matrix products and embeddings in 8 bits, activations quantised while it runs.
+    Converts a graph to another dtype, with inputs and outputs in float32 as before: `"float16"` (weights and
+    computation), or `"q8"`: weights of matrix products and embeddings in 8 bits, activations quantized while it runs.
     """
     if dtype == "q8":
         # convolutions have no kernel in 8 bits on CPUs; 7 of the bits, as older processors overflow with all
         config = OnnxRuntimeDynamicConfig(["MatMul", "Gemm", "Gather"], per_channel=True, reduce_range=True)
         program = OnnxRuntimeQuantizer(config).quantize(program, {}, ExportFormat.ONNX)
     proto = onnx_ir.to_proto(program)
-    return convert_float_to_float16(proto, keep_io_types=True) if dtype == "float16" else proto
+    if dtype == "float16":
+        return convert_float_to_float16(proto, keep_io_types=True)
+    return proto
 
 
 @torch.no_grad()
-def compare(model: LotlipPreTrainedModel, path: Path, length: int) -> tuple[float, float]:
+def compare_with_model(model: LotlipPreTrainedModel, path: Path, length: int) -> tuple[float, float]:
     """
-    The largest difference of an entry of the embeddings of a graph on the CPU, for other sizes than those it was
-    traced with, and the least cosine similarity of an embedding to that of the model.
+    Compares a graph on the CPU with the model, for other sizes than those it was traced with.
+
+    Args:
+        model (`LotlipPreTrainedModel`): A tower with projection, in float32.
+        path (`Path`): The graph.
+        length (`int`): The number of tokens of the longest text.
+
+    Returns:
+        `tuple[float, float]`: the max difference of an entry of the embeddings, and the min cosine similarity of an
+        embedding to that of the model.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    differences, cosines = [], []
-    for inputs in (sample_inputs(model, 1, 2), sample_inputs(model, 3, length)):
+    differences = []
+    cosines = []
+    for inputs in (make_tower_inputs(model, 1, 2), make_tower_inputs(model, 3, length)):
         outputs = model(**inputs)
-        name = "text_embeds" if "text_embeds" in outputs else "image_embeds"
-        (embeds,) = session.run([name], {key: tensor.numpy() for key, tensor in inputs.items()})
-        embeds, expected = torch.from_numpy(embeds), outputs[name]
-        differences.append((embeds - expected).abs().max().item())
-        cosines.append(torch.nn.functional.cosine_similarity(embeds, expected).min().item())
+        name = "image_embeds"
+        if "text_embeds" in outputs:
+            name = "text_embeds"
+        (array,) = session.run([name], {key: tensor.numpy() for key, tensor in inputs.items()})
+        embeds = torch.from_numpy(array)
+        differences.append((embeds - outputs[name]).abs().max().item())
+        cosines.append(torch.nn.functional.cosine_similarity(embeds, outputs[name]).min().item())
     return max(differences), min(cosines)
 
 
-def save_graph(path: Path, model: LotlipPreTrainedModel, program: onnx_ir.Model, dtype: str, length: int) -> list[str]:
-    """Writes a graph in one dtype and compares it with the model: its row of the table of [`export_model`]."""
+def save_graph(
+    path: Path,
+    model: LotlipPreTrainedModel,
+    program: onnx_ir.Model,
+    dtype: str,
+    length: int,
+) -> list[str]:
+    """
+    Writes a graph in one dtype and compares it with the model.
+
+    Args:
+        path (`Path`): Where the graph goes.
+        model (`LotlipPreTrainedModel`): The tower, in float32.
+        program (`onnx_ir.Model`): The tower as a graph: see [`export_tower`].
+        dtype (`str`): A key of `SUFFIXES`.
+        length (`int`): The number of tokens of the longest text that it is compared by.
+
+    Returns:
+        `list[str]`: its row of the table of [`export_model`].
+
+    Raises:
+        `RuntimeError`: if a graph in float32 is not the model.
+    """
     onnx.save(convert_dtype(program, dtype), path)
-    difference, cosine = compare(model, path, length)
+    difference, cosine = compare_with_model(model, path, length)
     if dtype == "float32" and not cosine >= MIN_COSINE:
         raise RuntimeError(
             f"`{path.stem}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} to "
@@ -105,13 +152,52 @@ def save_graph(path: Path, model: LotlipPreTrainedModel, program: onnx_ir.Model,
     return [path.name, f"{path.stat().st_size / 1e6:.1f}", f"{difference:.1e}", f"{cosine:.6f}"]
 
 
+TOWERS = {"text_model": LotlipTextModelWithProjection, "vision_model": LotlipVisionModelWithProjection}
+
+
 def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> str:
     """
     Writes `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`) and
-    `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`) in each of the dtypes, keys of
-    `SUFFIXES`, not normalised, and what transformers.js needs. Returns how each compares with the model, in Markdown.
-    Raises a `ValueError` for no LoTLIP and for other graphs there, a `RuntimeError` if a graph is not the model.
+    `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), not normalized, and what
+    transformers.js needs.
+
+    Args:
+        model_name_or_path (`str`):
+            A Hub id or a folder of a LoTLIP.
+        folder (`Path`):
+            Where they go. It may hold the model itself.
+        dtypes (`list[str]`):
+            The dtypes that each graph is written in, keys of `SUFFIXES`.
+
+    Returns:
+        `str`: how each graph compares with the model, in Markdown.
+
+    Raises:
+        `ValueError`: if the model is no LoTLIP, or the folder holds another model or other graphs.
+        `RuntimeError`: if a graph is not the model.
     """
+    path = find_lotlip(model_name_or_path)
+    if any(folder.glob("*.safetensors")) and folder.resolve() != path.resolve():
+        raise ValueError(f"`--output_dir {folder}` holds another model: name another folder.")
+    processor = LotlipProcessor.from_pretrained(path)
+    with OutputFolder(folder, content="ONNX graphs"), atomic_write(folder / "onnx") as graphs:
+        check_other_graphs(folder, dtypes)
+        graphs.mkdir()
+        rows = []
+        for name, tower in TOWERS.items():
+            model = tower.from_pretrained(path, dtype="float32").eval()
+            program = export_tower(model)
+            for dtype in dtypes:
+                graph = graphs / name_graph(name, dtype)
+                rows.append(save_graph(graph, model, program, dtype, processor.tokenizer.model_max_length))
+        AutoConfig.from_pretrained(path).save_pretrained(folder)
+        processor.tokenizer.save_pretrained(folder)
+        write_image_processor(processor, folder)
+    return format_markdown(["graph", "MB", "max difference", "min cosine similarity"], rows)
+
+
+def find_lotlip(model_name_or_path: str) -> Path:
+    """Finds the folder of a LoTLIP that can be exported. Raises a `ValueError` if it is none."""
     try:
         path = find_pretrained(model_name_or_path)
         config = AutoConfig.from_pretrained(path)
@@ -120,27 +206,30 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
         check_single_embeddings(config)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
-    if any(folder.glob("*.safetensors")) and folder.resolve() != Path(path).resolve():
-        raise ValueError(f"`--output_dir {folder}` holds another model: name another folder.")
-    towers = {"text_model": LotlipTextModelWithProjection, "vision_model": LotlipVisionModelWithProjection}
-    processor = LotlipProcessor.from_pretrained(path)
-    rows, length = [], processor.tokenizer.model_max_length
-    names = {f"{name}{SUFFIXES[dtype]}.onnx" for name in towers for dtype in dtypes}
-    with OutputFolder(folder, content="ONNX graphs"), atomic_write(folder / "onnx") as graphs:
-        if others := sorted({path.name for path in folder.glob("onnx/*")} - names):
-            others = f"`--output_dir {folder}` has other files in `onnx`, {', '.join(others)}"
-            raise ValueError(f"{others}, which would go: name another folder, or all `--dtype` at once.")
-        graphs.mkdir()
-        for name, tower in towers.items():
-            model = tower.from_pretrained(path, dtype="float32").eval()
-            program = export_tower(model)
-            for dtype in dtypes:
-                rows.append(save_graph(graphs / f"{name}{SUFFIXES[dtype]}.onnx", model, program, dtype, length))
-        config.save_pretrained(folder)
-        processor.tokenizer.save_pretrained(folder)
-        # by the name of CLIP's, which transformers.js knows: same steps
-        preprocessing = json.loads(processor.image_processor.to_json_string())
-        preprocessing["image_processor_type"] = "CLIPImageProcessor"
-        preprocessing.pop("auto_map", None)
-        write_json(folder / "preprocessor_config.json", preprocessing)
-    return format_markdown(["graph", "MB", "largest difference", "least cosine similarity"], rows)
+    return Path(path)
+
+
+def name_graph(tower: str, dtype: str) -> str:
+    """Returns the name of the file of a tower's graph, as transformers.js has it."""
+    return f"{tower}{SUFFIXES[dtype]}.onnx"
+
+
+def check_other_graphs(folder: Path, dtypes: list[str]) -> None:
+    """Raises a `ValueError` if there are files in `onnx` that would not be written again, and so be lost."""
+    written = set()
+    for tower in TOWERS:
+        written.update(name_graph(tower, dtype) for dtype in dtypes)
+    others = {path.name for path in folder.glob("onnx/*")} - written
+    if others:
+        raise ValueError(
+            f"`--output_dir {folder}` has other files in `onnx`, {', '.join(sorted(others))}, which would go: name "
+            "another folder, or all `--dtype` at once."
+        )
+
+
+def write_image_processor(processor: LotlipProcessor, folder: Path) -> None:
+    """Writes the image processor by the name of CLIP's: it takes the same steps, and transformers.js knows it."""
+    settings = json.loads(processor.image_processor.to_json_string())
+    settings["image_processor_type"] = "CLIPImageProcessor"
+    settings.pop("auto_map", None)
+    write_json(folder / "preprocessor_config.json", settings)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How texts and images become the inputs of a dual encoder, as its family was trained on them."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from threading import RLock
 from typing import Any, NamedTuple
@@ -18,10 +19,17 @@ from .families import Family, find_family, get_text_kwargs
 
 
 class TokenizedTexts(NamedTuple):
-    """Texts as the inputs of a text tower."""
+    """
+    Holds texts as the inputs of a text tower.
 
-    inputs: dict[str, torch.Tensor]  # padded, `input_ids` of shape (texts, length)
-    truncated: list[bool]  # of each text, whether it is longer than the limit
+    Attributes:
+        inputs (`dict[str, torch.Tensor]`): `input_ids` of shape `(texts, length)`, padded, and what else the model
+            reads.
+        truncated (`list[bool]`): Whether each text is longer than the limit.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    truncated: list[bool]
 
 
 class Preprocessing:
@@ -38,7 +46,12 @@ class Preprocessing:
             The limit of a text in tokens, special ones included. Default: the tokenizer's `model_max_length`.
     """
 
-    def __init__(self, processor: ProcessorMixin, family: Family | None = None, max_length: int | None = None):
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        family: Family | None = None,
+        max_length: int | None = None,
+    ):
         self.processor = processor
         self.family = find_family(None, processor) if family is None else family
         self.given_max_length = max_length
@@ -130,7 +143,7 @@ class Preprocessing:
 
     def unpad(self, inputs: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
         """
-        Yields the inputs of each text without its padding, which [`pad`] adds again.
+        Yields the inputs of each text, of shape `(own_length,)`, without its padding, which [`pad`] adds again.
 
         Where the model was trained on texts padded to the full length, padding is part of a text and stays.
         """
@@ -142,13 +155,15 @@ class Preprocessing:
             yield {name: values[row, mask[row]] for name, values in inputs.items()}
 
     def pad(self, texts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Returns texts that [`unpad`] has made, padded to the longest of them."""
+        """Returns texts that [`unpad`] has made, padded to the longest of them: inputs of shape `(texts, length)`."""
+        tokenizer = self.processor.tokenizer
         with self.tokenizer_lock:
-            return dict(pad_without_fast_tokenizer_warning(self.processor.tokenizer, list(texts), return_tensors="pt"))
+            return dict(pad_without_fast_tokenizer_warning(tokenizer, list(texts), return_tensors="pt"))
 
     def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
         """
-        Returns the inputs of an image tower.
+        Returns the inputs of an image tower: `pixel_values` of shape `(images, channels, height, width)`, or
+        `(images, patches, values)` and further ones of a model that takes patches.
 
         Args:
             images (`Sequence[Image.Image]`):
@@ -162,10 +177,11 @@ class Preprocessing:
         if not budgets:
             return dict(image_processor(images, return_tensors="pt", **options))
         # each image with as many patches as its own size calls for, whatever images are beside it
-        inputs = []
+        rows = defaultdict(list)
         for image in images:
             num_patches = (image.width // 16) * (image.height // 16)
             budget = next((budget for budget in budgets if num_patches <= budget), budgets[-1])
-            inputs.append(image_processor([image], max_num_patches=budget, return_tensors="pt"))
-        names = inputs[0].keys()
-        return {name: pad_sequence([part[name][0] for part in inputs], batch_first=True) for name in names}
+            inputs = image_processor([image], max_num_patches=budget, return_tensors="pt")
+            for name, tensor in inputs.items():
+                rows[name].append(tensor[0])
+        return {name: pad_sequence(tensors, batch_first=True) for name, tensors in rows.items()}

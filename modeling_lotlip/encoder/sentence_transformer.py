@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multimodal models of the sentence-transformers library as [`DualEncoder`]s: its CLIP modules, Qwen3-VL-Embedding."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from .arguments import LoadingArguments
 from .backends import Backend
 from .dual_encoder import DualEncoder
 from .families import UNKNOWN_FAMILY
-from .hashes import hash_weights
+from .hashes import hash_processor, hash_weights
 from .preprocessing import Preprocessing, TokenizedTexts
 
 
@@ -62,20 +63,23 @@ class SentenceTransformerPreprocessing(Preprocessing):
             )["input_ids"]
 
     def unpad(self, inputs: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields the inputs of each text, of shape `(own_length,)`, of inputs of shape `(texts, length)`."""
         mask = inputs["attention_mask"].bool()
         for row in range(len(mask)):
             yield {name: values[row, mask[row]] for name, values in inputs.items()}
 
     def pad(self, texts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Returns inputs of shape `(texts, length)`, of the inputs of each text, of shape `(own_length,)`."""
         with self.tokenizer_lock:
             return dict(self.model.tokenizer.pad(list(texts), return_tensors="pt"))
 
     def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
+        """Returns the inputs of upright RGB images, of any shape `(images, ...)`; `options` have no effect."""
         return only_tensors(self.model.preprocess(list(images)))
 
 
 def only_tensors(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Returns the inputs, of any shapes, that are tensors: the library adds words, such as the modality."""
+    """Returns the inputs that are tensors, of any shape `(rows, ...)`: the library adds words, as the modality."""
     return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
 
 
@@ -102,9 +106,11 @@ class SentenceTransformerBackend(Backend):
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
+        """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
         return self.compute("text", inputs)
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""
         return self.compute("image", inputs)
 
     def compute(self, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -154,9 +160,17 @@ class SentenceTransformerEncoder(DualEncoder):
     def revision(self) -> str | None:
         return None
 
+    @property
+    def scored_model(self) -> torch.nn.Module:
+        return getattr(self.model[0], "model", self.model)
+
     @cached_property
     def hashes(self) -> dict[str, str]:
-        return {"weights": hash_weights(self.model), "processor": repr(self.model)}
+        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
+        processor = getattr(self.model[0], "processor", None)
+        if processor is None:
+            return {"weights": hash_weights(self.model), "processor": modules}
+        return {"weights": hash_weights(self.model), "processor": f"{hash_processor(processor)} {modules}"}
 
     def describe(self) -> dict[str, str | int | None]:
         return {

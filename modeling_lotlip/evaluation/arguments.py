@@ -16,9 +16,14 @@ class RetrievalArguments(Arguments):
     _argument_group_name = "retrieval"
 
     benchmark: list[str] | None = argument(
-        None, "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each."
+        None,
+        "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each.",
     )
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
+    allow_partial: bool = argument(
+        False,
+        "Accept a benchmark with missing files.",
+        requires="benchmark",
+    )
 
 
 @dataclass
@@ -51,7 +56,11 @@ def check_templates(templates: list[str]) -> None:
             raise ValueError(f"--templates {template!r} has no {{}} for the class name: write it where the name goes.")
 
 
-def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_whole: bool = True) -> None:
+def check_benchmark(
+    data: SourceArguments,
+    split: EvaluationSplitArguments,
+    is_whole: bool = True,
+) -> None:
     """
     Refuses arguments of data sets with `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where
     it `is_whole`.
@@ -61,6 +70,8 @@ def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_w
     """
     if data.data_dir is None or data.dataset_name is not None:
         raise ValueError("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
-    why = "has no effect on a --benchmark, which is read as it is published: leave it out."
-    refuse_given(data, ("dataset_config_name", "data_files", "streaming", "image_column"), why)
-    refuse_given(split, ("eval_split", *(("max_eval_samples",) if is_whole else ())), why)
+    case = "on a --benchmark, which is read as it is published"
+    refuse_given(data, ("dataset_config_name", "data_files", "streaming", "image_column"), case)
+    refuse_given(split, ("eval_split",), case)
+    if is_whole:
+        refuse_given(split, ("max_eval_samples",), case)

@@ -16,6 +16,7 @@ from datasets.features.features import FeatureType
 
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
+from ..metrics import check_finite
 from ..utils.files import format_markdown, read_lines
 from .retrieval import embed_dataset
 
@@ -23,14 +24,17 @@ from .retrieval import embed_dataset
 logger = logging.getLogger(__name__)
 
 NUM_CONFUSED = 10  # pairs of classes that are listed
+IMAGES_PER_BLOCK = 4096  # whose similarities are computed at once
 
 
 def read_class_names(
-    labels: FeatureType | None, class_names: list[str] | None = None, class_names_file: Path | None = None
+    labels: FeatureType | None,
+    class_names: list[str] | None = None,
+    class_names_file: Path | None = None,
 ) -> list[str]:
     """
-    The names of the classes: as they are given, from a file with a name on each line, or from the feature of the
-    labels' column.
+    Reads the names of the classes: as they are given, from a file with a name on each line, or from the feature of
+    the labels' column.
 
     Raises:
         `ValueError`: if there are none, the file cannot be read, or the data set has another number of classes.
@@ -56,7 +60,7 @@ def read_class_names(
 
 def find_class(label: int | str, class_names: list[str]) -> int:
     """
-    The class of a label, an index or a name.
+    Returns the class of a label, an index or a name.
 
     Raises:
         `ValueError`: if there is no such class.
@@ -69,31 +73,60 @@ def find_class(label: int | str, class_names: list[str]) -> int:
 
 
 def classify(
-    image_embeds: torch.Tensor, labels: list[int | str], class_embeds: torch.Tensor, class_names: list[str]
+    image_embeds: torch.Tensor,
+    labels: list[int | str],
+    class_embeds: torch.Tensor,
+    class_names: list[str],
 ) -> dict:
     """
-    Takes every image, by its normalised embedding (images, dim), for the class whose embedding (classes, dim) is most
-    similar; labels are indices or names.
+    Takes every image for the class whose embedding is most similar to its own.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(images, dim)`):
+            Normalized.
+        labels (`list[int | str]`):
+            The class of each image, as an index or a name.
+        class_embeds (`torch.Tensor` of shape `(classes, dim)`):
+            Normalized.
+        class_names (`list[str]`):
+            The names of the classes.
 
     Returns:
         `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in %, and `most_confused`, the
         pairs of classes that are confused most.
+
+    Raises:
+        `ValueError`: if an embedding holds NaN or infinity, or a label is none of the classes.
     """
+    check_finite(image_embeds, "image_embeds")
+    check_finite(class_embeds, "class_embeds")
     labels = torch.tensor([find_class(label, class_names) for label in labels])
     k = min(5, len(class_names))
-    predictions = torch.cat([(embeds @ class_embeds.t()).topk(k).indices for embeds in image_embeds.split(4096)])
+    predictions = []
+    for embeds in image_embeds.split(IMAGES_PER_BLOCK):
+        similarities = embeds @ class_embeds.t()
+        predictions.append(similarities.topk(k).indices)
+    predictions = torch.cat(predictions)
     is_hit = predictions == labels[:, None]
-    wrong = [pair for pair in zip(labels.tolist(), predictions[:, 0].tolist()) if pair[0] != pair[1]]
     return {
         "num_images": len(labels),
         "num_classes": len(class_names),
         "top1": 100 * is_hit[:, 0].float().mean().item(),
         "top5": 100 * is_hit.any(dim=-1).float().mean().item(),
-        "most_confused": [
-            {"class": class_names[label], "taken_for": class_names[prediction], "count": count}
-            for (label, prediction), count in Counter(wrong).most_common(NUM_CONFUSED)
-        ],
+        "most_confused": list_confused(labels.tolist(), predictions[:, 0].tolist(), class_names),
     }
+
+
+def list_confused(labels: list[int], predictions: list[int], class_names: list[str]) -> list[dict]:
+    """Lists the pairs of classes that are confused most, each with how often it is."""
+    wrong = Counter()
+    for label, prediction in zip(labels, predictions):
+        if label != prediction:
+            wrong[label, prediction] += 1
+    pairs = []
+    for (label, prediction), count in wrong.most_common(NUM_CONFUSED):
+        pairs.append({"class": class_names[label], "taken_for": class_names[prediction], "count": count})
+    return pairs
 
 
 def evaluate_zero_shot(
@@ -107,18 +140,22 @@ def evaluate_zero_shot(
     num_workers: int = 0,
 ) -> dict:
     """
-    Zero-shot classification of a data set. Every process classifies its share; the main one has the results, the
-    others get empty ones.
+    Classifies the images of a data set by the names of classes alone. Every process embeds its part; the main one has
+    the results, the others get empty ones.
 
     Args:
         encoder ([`DualEncoder`]):
             Embeds the images and the names of the classes.
         dataset (`Dataset` or `IterableDataset`):
-            The images and labels, in the columns `image_column` and `label_column`.
+            The images and labels.
         class_names (`list[str]`):
             The names of the classes.
         templates (`list[str]`):
             Prompts with `{}` for the class name.
+        image_column (`str`, *optional*, defaults to `"image"`):
+            The column of the images.
+        label_column (`str`, *optional*, defaults to `"label"`):
+            The column of the labels.
         batch_size (`int`, *optional*, defaults to 64):
             Images in a batch, for each process.
         num_workers (`int`, *optional*, defaults to 0):
@@ -130,7 +167,8 @@ def evaluate_zero_shot(
     Raises:
         `ValueError`: if a label is none of the classes, or no image can be read.
     """
-    reader = RowReader([image_column, label_column], image_column=image_column, label_column=label_column)
+    columns = [image_column, label_column]
+    reader = RowReader(columns, image_column=image_column, label_column=label_column)
     if isinstance(dataset, Dataset):  # before the work
         for label in dataset.unique(label_column):
             find_class(label, class_names)
@@ -140,20 +178,30 @@ def evaluate_zero_shot(
     with evaluation_mode(encoder.model):
         class_embeds = encoder.embed_classes(class_names, templates)
     results = classify(embedded.image_embeds, embedded.labels, class_embeds, class_names)
-    return results | ({"num_unreadable_images": embedded.num_unreadable} if embedded.num_unreadable else {})
+    if embedded.num_unreadable > 0:
+        results["num_unreadable_images"] = embedded.num_unreadable
+    return results
 
 
 def format_classification(*rows: dict) -> str:
     """
-    The results of [`evaluate_zero_shot`] as a Markdown table, and the classes confused most below it; several models
-    by their names.
+    Formats the results of [`evaluate_zero_shot`] as a Markdown table, and the classes confused most below it; several
+    models by their names.
     """
-    titles, lines, parts = ["images", "classes", "top-1", "top-5"], [], []
+    are_named = len(rows) > 1
+    titles = ["images", "classes", "top-1", "top-5"]
+    if are_named:
+        titles.insert(0, "model")
+    lines = []
+    parts = []
     for row in rows:
         cells = [str(row["num_images"]), str(row["num_classes"]), f"{row['top1']:.1f}", f"{row['top5']:.1f}"]
-        lines.append([row["model"], *cells] if len(rows) > 1 else cells)
-        pairs = ["{count} x {class} taken for {taken_for}".format(**pair) for pair in row["most_confused"]]
+        pairs = [f"{pair['count']} x {pair['class']} taken for {pair['taken_for']}" for pair in row["most_confused"]]
+        if are_named:
+            cells.insert(0, row["model"])
+        lines.append(cells)
+        if pairs and are_named:
+            pairs.insert(0, f"{row['model']}:")
         if pairs:
-            parts.append("\n".join([f"{row['model']}:", *pairs] if len(rows) > 1 else pairs))
-    table = format_markdown(["model", *titles] if len(rows) > 1 else titles, lines)
-    return "\n\n".join([table, *parts])
+            parts.append("\n".join(pairs))
+    return "\n\n".join([format_markdown(titles, lines), *parts])

@@ -22,11 +22,21 @@ from .relevance import denormalize, heat_map, patch_relevance, sub_caption_direc
 
 class Explanation(NamedTuple):
     """
-    What one model does with a text and perhaps an image, of which it sees `image`. By token: its sub-caption
-    (`numbers`, None for special tokens around the text) and how much it contributes to the similarity, or without an
-    image to the length of the embedding (`over_text`). The cosine similarity of the image with the whole text, then
-    what each sub-caption adds to it (`similarities`), and the relevance of each patch for these, of shape
-    `(1 + read_sub_captions, rows, columns)` (`over_image`).
+    Says what one model does with a text and perhaps an image.
+
+    Attributes:
+        name (`str`): The model.
+        tokens (`list[str]`): The tokens of the text.
+        numbers (`list[int | None]`): The index of the sub-caption of each token, None for special tokens around the
+            text.
+        over_text (`list[float]`): How much each token contributes to the similarity with the image, or without an
+            image to the length of the embedding.
+        sub_captions (`list[str]`): The sub-captions of the text.
+        image (`Image.Image`, *optional*): What the model sees of the image.
+        similarities (`list[float]`, *optional*): The cosine similarity of the image with the whole text, then what
+            each sub-caption adds to it.
+        over_image (`torch.Tensor` of shape `(1 + read_sub_captions, rows, columns)`, *optional*): The relevance of
+            each patch for these similarities.
     """
 
     name: str
@@ -41,15 +51,16 @@ class Explanation(NamedTuple):
     @property
     def num_read(self) -> int:
         """How many sub-captions are within the model's limit, the last one perhaps in part."""
-        return 1 + max((number for number in self.numbers if number is not None), default=-1)
+        read = [number for number in self.numbers if number is not None]
+        return 1 + max(read, default=-1)
 
-    def begins_word(self, place: int) -> bool:
+    def begins_word(self, index: int) -> bool:
         """Whether a space stands before a token, by the marks of its tokenizer."""
-        token = self.tokens[place]
+        token = self.tokens[index]
         if any(token.startswith(("\u2581", "\u0120")) for token in self.tokens):
             return token.startswith(("\u2581", "\u0120"))
         if any(token.endswith("</w>") for token in self.tokens):
-            return place > 0 and self.tokens[place - 1].endswith("</w>")
+            return index > 0 and self.tokens[index - 1].endswith("</w>")
         return not token.startswith("##")
 
 
@@ -63,6 +74,16 @@ def explain(
     Explains what a dual encoder does with a text of at least one sub-caption, and with an image if there is one, by
     the methods of `evaluation/relevance.py`.
 
+    Args:
+        encoder ([`DualEncoder`]):
+            The dual encoder.
+        text (`str`):
+            The text.
+        image (`Image.Image`, *optional*):
+            The image that it is compared with.
+        splitter (`str`, *optional*, defaults to `"paper"`):
+            How the text is split into sub-captions: see [`split_sub_captions`].
+
     Raises:
         `ValueError`: if the text is empty, or the towers of the model cannot be explained.
     """
@@ -72,7 +93,8 @@ def explain(
     whole = join_sub_captions(sub_captions)
     inputs = encoder.preprocessing.tokenize([whole]).inputs
     input_ids = inputs["input_ids"][0].tolist()
-    image_inputs, image_embeds = None, None
+    image_inputs = None
+    image_embeds = None
     if image is not None:
         image_inputs = encoder.preprocessing.prepare_images([image])
         image_embeds = encoder.embed_images(image_inputs)
@@ -86,12 +108,8 @@ def explain(
     if image is None:
         return explanation
     read = sub_captions[: explanation.num_read]
-    text_embeds = torch.cat(
-        [
-            encoder.encode_text([whole], convert_to_tensor=True),
-            sub_caption_directions(encoder, read),
-        ]
-    )
+    whole_embeds = encoder.encode_text([whole], convert_to_tensor=True)
+    text_embeds = torch.cat([whole_embeds, sub_caption_directions(encoder, read)])
     return explanation._replace(
         image=denormalize(encoder.processor, image_inputs["pixel_values"][0]),
         similarities=(text_embeds @ image_embeds[0]).tolist(),
@@ -99,27 +117,34 @@ def explain(
     )
 
 
-def number_tokens(preprocessing: Preprocessing, input_ids: list[int], sub_captions: list[str]) -> list[int | None]:
+def number_tokens(
+    preprocessing: Preprocessing,
+    input_ids: list[int],
+    sub_captions: list[str],
+) -> list[int | None]:
     """
-    The sub-caption of each token of a text, perhaps truncated, by the numbers of tokens of the text's beginnings; None
-    for special tokens around the text. The full stop, or `[SEP]`, between two belongs to the first one.
+    Finds the index of the sub-caption of each token of a text, perhaps truncated; None for special tokens around the
+    text. The full stop, or `[SEP]`, between two sub-captions belongs to the first one.
     """
-    beginnings = [join_sub_captions(sub_captions[:end]) for end in range(1, len(sub_captions) + 1)]
-    beginnings = [f"{beginning}." for beginning in beginnings[:-1]] + beginnings[-1:]
+    # A sub-caption ends where the text's beginning up to it does, in tokens: alone it may have others
+    beginnings = []
+    for end in range(1, len(sub_captions)):
+        beginnings.append(f"{join_sub_captions(sub_captions[:end])}.")
+    beginnings.append(join_sub_captions(sub_captions))
     tokens = preprocessing.tokenize_whole(beginnings, add_special_tokens=False)
     ends = [len(ids) for ids in tokens]
     text = tokens[-1]
     start = input_ids.index(text[0])
     numbers: list[int | None] = [None] * len(input_ids)
-    for place, (token, expected) in enumerate(zip(input_ids[start:], text)):
+    for position, (token, expected) in enumerate(zip(input_ids[start:], text)):
         if token != expected:
             break
-        numbers[start + place] = bisect.bisect_right(ends, place)
+        numbers[start + position] = bisect.bisect_right(ends, position)
     return numbers
 
 
 def render_page(explanations: list[Explanation]) -> str:
-    """The explanations of several models as one page of HTML."""
+    """Renders the explanations of several models as one page of HTML."""
     loader = PackageLoader(__package__.partition(".")[0])
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     models = [
@@ -137,59 +162,91 @@ def render_page(explanations: list[Explanation]) -> str:
 
 def lay_out_text(explanation: Explanation) -> list[dict]:
     """
-    The tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in % of the sum
-    of all without sign. `[CLS]`, which may stand out far, has a line of its own and no part in the scale.
+    Lays out the tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in % of the
+    sum of all without sign. `[CLS]`, which may stand out far, has a line of its own and no part in the scale.
     """
-    values, numbers = explanation.over_text, explanation.numbers
-    largest = max((abs(value) for value, number in zip(values, numbers) if number is not None), default=0.0)
-    total, lines = sum(map(abs, values)), []
-    for number in (None, *range(len(explanation.sub_captions))):
-        places = [place for place, of_token in enumerate(numbers) if of_token == number]
-        places = [place for place in places if number is not None or place == 0]
-        share = sum(values[place] for place in places) / total if total > 0 else 0.0
-        lines.append(
-            {
-                "tokens": [lay_out_token(explanation, place, values[place], largest) for place in places],
-                "unread": explanation.sub_captions[number] if number is not None and not places else "",
-                "share": f"{100 * share:.1f} %",
-            }
-        )
-    return [line for line in lines if line["tokens"] or line["unread"]]
+    values = explanation.over_text
+    total = sum(map(abs, values))
+    shaded = [abs(value) for value, number in zip(values, explanation.numbers) if number is not None]
+    largest = max(shaded, default=0.0)
+
+    lines = []
+    if explanation.numbers and explanation.numbers[0] is None:
+        lines.append(lay_out_line(explanation, [0], largest, total))
+    for number, sub_caption in enumerate(explanation.sub_captions):
+        indices = [index for index, own in enumerate(explanation.numbers) if own == number]
+        line = lay_out_line(explanation, indices, largest, total)
+        if not indices:
+            line["unread"] = sub_caption
+        lines.append(line)
+    return lines
 
 
-def lay_out_token(explanation: Explanation, place: int, value: float, largest: float) -> dict:
-    """A token, its number, and its colour: red for what counts for, blue for what counts against."""
-    colour = "214 48 38" if value > 0 else "33 102 191"
-    alpha = 0.85 * min(1.0, abs(value) / largest) if largest > 0 else 0.0
+def lay_out_line(explanation: Explanation, indices: list[int], largest: float, total: float) -> dict:
+    """
+    Lays out the tokens of a sub-caption.
+
+    Args:
+        explanation ([`Explanation`]): That of the text.
+        indices (`list[int]`): The tokens.
+        largest (`float`): The contribution of a token, without sign, that has the darkest shade.
+        total (`float`): The sum of all contributions without sign, of which the line has a fraction.
+    """
+    fraction = 0.0
+    if total > 0:
+        fraction = sum(explanation.over_text[index] for index in indices) / total
+    return {
+        "tokens": [lay_out_token(explanation, index, largest) for index in indices],
+        "unread": "",
+        "share": f"{100 * fraction:.1f} %",
+    }
+
+
+def lay_out_token(explanation: Explanation, index: int, largest: float) -> dict:
+    """Lays out a token, its number, and its color: red for what counts for, blue for what counts against."""
+    value = explanation.over_text[index]
+    color = "214 48 38" if value > 0 else "33 102 191"
+    alpha = 0.0
+    if largest > 0:
+        alpha = 0.85 * min(1.0, abs(value) / largest)
     return {
         # without its marks of where words begin, continue or end
-        "text": explanation.tokens[place].removeprefix("##").removesuffix("</w>").lstrip("\u2581\u0120"),
-        "begins_word": explanation.begins_word(place),
+        "text": explanation.tokens[index].removeprefix("##").removesuffix("</w>").lstrip("\u2581\u0120"),
+        "begins_word": explanation.begins_word(index),
         "value": f"{value:.4g}",
-        "background": f"rgb({colour} / {alpha:.2f})",
+        "background": f"rgb({color} / {alpha:.2f})",
     }
 
 
 def lay_out_maps(explanation: Explanation) -> list[dict]:
-    """The image, and its heat maps for the whole text and, on one scale, for each sub-caption that is read."""
-    maps = [{"source": encode_png(explanation.image), "title": "The image", "similarity": ""}]
+    """
+    Lays out the image, and its heat maps for the whole text and, on one scale, for each sub-caption that is read.
+    """
     whole, *parts = explanation.over_image
-    titles = ["The whole text", *explanation.sub_captions]
-    for place, (title, relevance) in enumerate(zip(titles, explanation.over_image)):
-        largest = (whole if place == 0 else torch.stack(parts)).max().item()
-        similarity = round(explanation.similarities[place], 2) + 0.0  # no -0.00
+    similarity, *changes = explanation.similarities
+    # + 0.0 makes 0.00 of -0.00
+    maps = [
+        {"source": encode_png(explanation.image), "title": "The image", "similarity": ""},
+        {
+            "source": encode_png(heat_map(explanation.image, whole, whole.max().item())),
+            "title": "The whole text",
+            "similarity": f"{round(similarity, 2) + 0.0:.2f}",
+        },
+    ]
+    largest = max((part.max().item() for part in parts), default=0.0)
+    for sub_caption, relevance, change in zip(explanation.sub_captions, parts, changes):
         maps.append(
             {
                 "source": encode_png(heat_map(explanation.image, relevance, largest)),
-                "title": title,
-                "similarity": f"{similarity:{'+' if place > 0 else ''}.2f}",
+                "title": sub_caption,
+                "similarity": f"{round(change, 2) + 0.0:+.2f}",
             }
         )
     return maps
 
 
 def encode_png(image: Image.Image) -> str:
-    """An image as the address of itself, for a page that needs no other file."""
+    """Writes an image as the address of itself, for a page that needs no other file."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -17,7 +17,7 @@ from ..data.benchmarks import get_benchmark, load_benchmark
 from ..utils.sub_captions import mark_sub_captions
 
 
-class ImageTextRetrieval(AbsTaskRetrieval):
+class ImageTextRetrievalTask(AbsTaskRetrieval):
     """
     Retrieval of images by their texts, or of texts by their images. Each text belongs to one image. Long texts are
     split into sub-captions and joined again with `". "`, as in the paper and in `lotlip evaluate`.
@@ -61,10 +61,12 @@ class ImageTextRetrieval(AbsTaskRetrieval):
         images = dataset.select_columns(["image"]).add_column("id", image_ids)
         captions = [mark_sub_captions(text) for text in dataset["long_captions"]]
         texts = Dataset.from_dict({"id": text_ids, "text": captions})
-        (queries, query_ids), (corpus, corpus_ids) = (texts, text_ids), (images, image_ids)
+        queries = texts
+        corpus = images
         if self.metadata.category == "i2t":
-            (queries, query_ids), (corpus, corpus_ids) = (images, image_ids), (texts, text_ids)
-        relevant_docs = {query_id: {corpus_id: 1} for query_id, corpus_id in zip(query_ids, corpus_ids)}
+            queries = images
+            corpus = texts
+        relevant_docs = {query_id: {corpus_id: 1} for query_id, corpus_id in zip(queries["id"], corpus["id"])}
         split = RetrievalSplitData(queries=queries, corpus=corpus, relevant_docs=relevant_docs, top_ranked=None)
         self.dataset = {"default": {"test": split}}
         self.data_loaded = True
@@ -80,12 +82,15 @@ BENCHMARKS = {
 }
 
 
-def make_task(name: str, category: str) -> type[ImageTextRetrieval]:
-    """The task of a key of `BENCHMARKS`, to retrieve images by texts (`"t2i"`) or texts by images (`"i2t"`)."""
+def make_task(name: str, category: str) -> type[ImageTextRetrievalTask]:
+    """Makes the task of a key of `BENCHMARKS`, to retrieve images by texts (`"t2i"`) or texts by images (`"i2t"`)."""
     benchmark, texts, page = BENCHMARKS[name]
+    description = f"Retrieve images by {texts}."
+    if category == "i2t":
+        description = f"Retrieve {texts}, by their images."
     metadata = TaskMetadata(
         name=f"{name}{category.upper()}Retrieval",
-        description=f"Retrieve images by {texts}." if category == "t2i" else f"Retrieve {texts}, by their images.",
+        description=description,
         category=category,
         type="Any2AnyRetrieval",
         modalities=["text", "image"],
@@ -94,7 +99,17 @@ def make_task(name: str, category: str) -> type[ImageTextRetrieval]:
         main_score="recall_at_1",
         dataset={"path": page, "revision": "published"},
     )
-    return type(metadata.name, (ImageTextRetrieval,), {"benchmark": benchmark, "metadata": metadata})
+    return type(metadata.name, (ImageTextRetrievalTask,), {"benchmark": benchmark, "metadata": metadata})
 
 
-TASKS = {task.metadata.name: task for task in (make_task(name, way) for name in BENCHMARKS for way in ("t2i", "i2t"))}
+def make_tasks() -> dict[str, type[ImageTextRetrievalTask]]:
+    """Makes both tasks of every benchmark, by their names."""
+    tasks = {}
+    for name in BENCHMARKS:
+        for category in ("t2i", "i2t"):
+            task = make_task(name, category)
+            tasks[task.metadata.name] = task
+    return tasks
+
+
+TASKS = make_tasks()

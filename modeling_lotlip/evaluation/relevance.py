@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..encoder.backends import PytorchBackend
 from ..encoder.dual_encoder import DualEncoder
+from ..metrics import check_finite
 from ..utils.sub_captions import join_sub_captions
 
 
@@ -26,12 +27,14 @@ HEAT_MAP_SIZE = 224
 
 
 def token_relevance(
-    encoder: DualEncoder, inputs: dict[str, torch.Tensor], image_embeds: torch.Tensor | None = None
+    encoder: DualEncoder,
+    inputs: dict[str, torch.Tensor],
+    image_embeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    Gradient times input (Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713) over the tokens: how much each word
-    embedding, to first order, contributes to the similarity of a text with an image, or to the length of the
-    embedding.
+    Computes gradient times input (Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713) over the tokens: how much
+    each token embedding, to first order, contributes to the similarity of a text with an image, or to the length of
+    the embedding.
 
     Args:
         encoder ([`DualEncoder`]):
@@ -39,12 +42,12 @@ def token_relevance(
         inputs (`dict[str, torch.Tensor]`):
             What its tokenizer returns, `input_ids` of shape `(batch_size, length)` among it.
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
-            The normalised image embeddings to whose similarity with the texts tokens contribute. Without them it is
-            the length of the text embedding before it is normalised.
+            The normalized image embeddings to whose similarity with the texts tokens contribute. Without them it is
+            the length of the text embedding before it is normalized.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, length)`: negative where a token takes away. For a model that is linear
-        in the word embeddings the sum is the whole.
+        in the token embeddings the sum is the whole.
     """
     with gradients_from(input_embeddings(encoder.model, "text")) as outputs:
         features = PytorchBackend(encoder.model, encoder.family).text_features(inputs)
@@ -58,7 +61,7 @@ def token_relevance(
 
 def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
     """
-    The layer of the `"text"` or `"vision"` tower of a dual encoder that embeds tokens or patches.
+    Returns the layer of the `"text"` or `"vision"` tower of a dual encoder that embeds tokens or patches.
 
     Raises:
         `ValueError`: if there is no such tower, or it has none.
@@ -71,10 +74,14 @@ def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
 
 @contextmanager
 def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Within it gradients reach the outputs of `module`, which are put into the list, and nothing before them."""
+    """
+    Cuts the graph of gradients behind a layer: within it gradients reach the outputs of `module`, tensors of any
+    shape, which are put into the list, and nothing before them.
+    """
     outputs = []
 
     def detach(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        """Replaces an output by one of the same shape where gradients end."""
         outputs.append(output.detach().requires_grad_())
         return outputs[-1]
 
@@ -88,9 +95,17 @@ def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     """
-    Products of normalised features (batch, dim) with embeddings of the other tower (batch, number, dim), the cosine
-    where these are normalised: (batch, number)
+    Multiplies normalized features with embeddings of the other tower: the cosine where these are normalized.
+
+    Args:
+        features (`torch.Tensor` of shape `(batch, dim)`): Not normalized.
+        embeds (`torch.Tensor` of shape `(batch, count, dim)`): What each of the features is compared with.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, count)`.
     """
+    check_finite(features, "features")
+    check_finite(embeds, "embeds")
     features = nn.functional.normalize(features.float(), dim=-1)
     embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
     return (embeds @ features[..., None]).squeeze(-1)
@@ -98,7 +113,7 @@ def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
 
 def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int, int]:
     """
-    The rows and columns of patches of images (batch, channels, height, width).
+    Counts the rows and columns of patches of images of shape `(batch, channels, height, width)`.
 
     Raises:
         `ValueError`: if the image tower is not one of patches, or takes them one by one (NaFlex).
@@ -106,13 +121,18 @@ def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int,
     patch_size = getattr(model.config.vision_config, "patch_size", None)
     if patch_size is None or pixel_values.dim() != 4:
         raise ValueError(f"The image tower of {type(model).__name__} does not cut images of pixels into patches.")
-    height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-    return pixel_values.shape[2] // height, pixel_values.shape[3] // width
+    if isinstance(patch_size, int):
+        patch_size = (patch_size, patch_size)
+    return pixel_values.shape[2] // patch_size[0], pixel_values.shape[3] // patch_size[1]
 
 
-def patch_relevance(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+def patch_relevance(
+    model: PreTrainedModel,
+    pixel_values: torch.Tensor,
+    text_embeds: torch.Tensor,
+) -> torch.Tensor:
     """
-    How relevant each patch of images is for their similarity with texts: Grad-CAM (Selvaraju et al., 2017,
+    Computes how relevant each patch of images is for their similarity with texts: Grad-CAM (Selvaraju et al., 2017,
     https://arxiv.org/abs/1610.02391) on the tokens that go into the last layer, activations weighted with the mean of
     their gradients over the patches, where that is positive. The patches that come out of the last layer would not do:
     a class token that is pooled depends on them no more.
@@ -150,58 +170,75 @@ def patch_relevance(model: PreTrainedModel, pixel_values: torch.Tensor, text_emb
         outputs = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
         if isinstance(outputs, torch.Tensor):
             raise ValueError(f"{type(model).__name__} returns no states of its patches: it has no heat maps.")
-        scores, hidden_states = similarities(outputs.pooler_output, text_embeds), outputs.hidden_states[-2]
-        gradients = [torch.autograd.grad(score, hidden_states, retain_graph=True)[0] for score in scores.sum(dim=0)]
-    of_patches = slice(-rows * columns, None)
-    patches, gradients = hidden_states.detach()[:, of_patches], torch.stack(gradients, dim=1)[:, :, of_patches]
-    weights = gradients.mean(dim=2)  # shape = (images, texts, width)
-    relevance = (weights @ patches.transpose(1, 2)).float().clamp(min=0)
-    return relevance.cpu().unflatten(-1, (rows, columns))
+        scores = similarities(outputs.pooler_output, text_embeds)
+        hidden_states = outputs.hidden_states[-2]
+        gradients = []
+        for score in scores.sum(dim=0):
+            (gradient,) = torch.autograd.grad(score, hidden_states, retain_graph=True)
+            gradients.append(gradient)
+
+    # the tokens of the patches come last, after a class token and others
+    num_patches = rows * columns
+    patches = hidden_states.detach()[:, -num_patches:]  # shape = (images, patches, width)
+    gradients = torch.stack(gradients, dim=1)[:, :, -num_patches:]  # shape = (images, texts, patches, width)
+    weights = gradients.mean(dim=2)
+    relevance = weights @ patches.transpose(1, 2)
+    relevance = relevance.float().clamp(min=0).cpu()
+    return relevance.unflatten(-1, (rows, columns))
 
 
 def sub_caption_directions(encoder: DualEncoder, sub_captions: list[str]) -> torch.Tensor:
     """
-    What each sub-caption adds to a text: the embedding of the whole, less that of the text without it.
+    Computes what each sub-caption adds to a text: the embedding of the whole, less that of the text without it.
 
     The similarity of an image with it is what the image's similarity with the text loses without the sub-caption, and
     the relevance of patches for it is that of the sub-caption in its context. A long caption is embedded as a whole,
     and a model that was trained on such has hardly seen a sentence alone.
 
     Returns:
-        `torch.Tensor` of shape `(num_sub_captions, dim)`: not normalised; zero for one that is beyond the limit. The
+        `torch.Tensor` of shape `(num_sub_captions, dim)`: not normalized; zero for one that is beyond the limit. The
         embedding itself where there is one only.
     """
     if len(sub_captions) == 1:
         return encoder.encode_text(sub_captions, convert_to_tensor=True)
-    places = range(len(sub_captions))
-    texts = [sub_captions, *(sub_captions[:place] + sub_captions[place + 1 :] for place in places)]
-    embeds = encoder.encode_text([join_sub_captions(text) for text in texts], convert_to_tensor=True)
+    texts = [join_sub_captions(sub_captions)]
+    for index in range(len(sub_captions)):
+        others = sub_captions[:index] + sub_captions[index + 1 :]
+        texts.append(join_sub_captions(others))
+    embeds = encoder.encode_text(texts, convert_to_tensor=True)
     return embeds[0] - embeds[1:]
 
 
 def denormalize(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image.Image:
-    """What the model sees of an image: its pixel values (channels, height, width) as an image again."""
+    """Makes an image again of pixel values of shape `(channels, height, width)`: what the model sees of it."""
     image_processor = processor.image_processor
     pixels = pixel_values.float().cpu()
     if getattr(image_processor, "do_normalize", True):
-        mean, std = (
-            torch.tensor(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std)
-        )
+        mean = torch.tensor(image_processor.image_mean)[:, None, None]
+        std = torch.tensor(image_processor.image_std)[:, None, None]
         pixels = pixels * std + mean
-    return Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
+    levels = (255 * pixels.clamp(0, 1)).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
 def heat_map(image: Image.Image, relevance: torch.Tensor, largest: float | None = None) -> Image.Image:
     """
-    The relevance of patches (rows, columns), where it is positive, in red over a pale image in grey; the darkest red
-    is `largest`, by default the largest one of the map.
+    Draws the relevance of patches, where it is positive, in red over a pale image in gray.
+
+    Args:
+        image (`Image.Image`): The image.
+        relevance (`torch.Tensor` of shape `(rows, columns)`): That of each patch.
+        largest (`float`, *optional*): What has the darkest red. Default: the largest one of the map.
     """
     relevance = relevance.clamp(min=0)
-    relevance = relevance / max(relevance.max().item() if largest is None else largest, 1e-12)
+    if largest is None:
+        largest = relevance.max().item()
+    relevance = relevance / max(largest, 1e-12)
     scale = max(1, HEAT_MAP_SIZE / max(image.size))
     size = (round(scale * image.width), round(scale * image.height))
     levels = Image.fromarray((255 * relevance).byte().numpy()).resize(size, Image.BICUBIC)
-    grey = image.convert("L").convert("RGB").resize(size, Image.BICUBIC)
-    pale = Image.blend(grey, Image.new("RGB", size, "white"), 0.35)
-    heat = Image.fromarray((255 * colormaps["YlOrRd"](np.asarray(levels))[..., :3]).astype("uint8"))
+    gray = image.convert("L").convert("RGB").resize(size, Image.BICUBIC)
+    pale = Image.blend(gray, Image.new("RGB", size, "white"), 0.35)
+    colors = colormaps["YlOrRd"](np.asarray(levels))[..., :3]  # without the alpha channel
+    heat = Image.fromarray((255 * colors).astype("uint8"))
     return Image.composite(heat, pale, levels.point(lambda level: 0.85 * level))

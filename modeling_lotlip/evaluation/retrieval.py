@@ -6,8 +6,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -31,7 +33,7 @@ from ..encoder.batches import (
     warn_of_unreadable,
 )
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
-from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
+from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
 from ..utils.files import format_markdown
 from ..utils.terminal import progress_bar
@@ -43,26 +45,106 @@ logger = logging.getLogger(__name__)
 TOKENS_PER_TEXT = 128
 # Similarities of tokens in a block, 4 bytes each
 BLOCK_SIZE = 2**26
+# Texts or images whose similarities are in a block
+QUERIES_PER_BLOCK = 64
 
 
 @dataclass
 class EmbeddedCaptions:
-    """The captions of one kind in a data set."""
+    """
+    Holds the captions of one kind in a data set.
+
+    Attributes:
+        texts (`list[str]`): The captions.
+        images (`torch.Tensor` of shape `(captions,)`): The index of the image of each.
+        embeds (`torch.Tensor` of shape `(captions, dim)`): Normalized; of shape `(captions, tokens, dim)` of a model
+            that compares tokens.
+        num_truncated (`int`): How many are longer than the limit of the model.
+    """
 
     texts: list[str]
-    images: torch.Tensor  # of shape (captions,): the row of the image's embedding
-    embeds: torch.Tensor  # of shape (captions, dim), normalised; (captions, tokens, dim) if it compares tokens
+    images: torch.Tensor
+    embeds: torch.Tensor
     num_truncated: int
 
 
 @dataclass
 class EmbeddedDataset:
-    """What was embedded of a data set. Images that could not be read are left out with their captions."""
+    """
+    Holds what was embedded of a data set. Images that could not be read are left out with their captions.
 
-    image_embeds: torch.Tensor  # of shape (images, dim), normalised; (images, tokens, dim) if it compares tokens
-    captions: dict[str, EmbeddedCaptions]  # "short" and "long" ones, if there are any
-    labels: list  # of each image, None where there is none
+    Attributes:
+        image_embeds (`torch.Tensor` of shape `(images, dim)`): Normalized; of shape `(images, tokens, dim)` of a model
+            that compares tokens.
+        captions (`dict[str, EmbeddedCaptions]`): `"short"` and `"long"` ones, if there are any.
+        labels (`list`): That of each image, None where there is none.
+        num_unreadable (`int`): How many images could not be read.
+    """
+
+    image_embeds: torch.Tensor
+    captions: dict[str, EmbeddedCaptions]
+    labels: list
     num_unreadable: int
+
+
+@dataclass
+class EmbeddedPart:
+    """
+    Holds what one process embedded of its part of a data set, in any order.
+
+    Attributes:
+        items (`list[Item]`): The images and captions, of a [`RowReader`].
+        embeds (`list[torch.Tensor]`): Their normalized embeddings in the same order, in batches of shape
+            `(items, dim)` or `(items, tokens, dim)`.
+        num_unreadable (`int`): How many images could not be read.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    embeds: list[torch.Tensor] = field(default_factory=list)
+    num_unreadable: int = 0
+
+    @property
+    def has_images(self) -> bool:
+        """Whether an image was embedded."""
+        return any(item.kind == "image" for item in self.items)
+
+    def select(self, indices: list[int]) -> "EmbeddedPart":
+        """Returns the items of these indices alone, with their embeddings."""
+        rows = list(chain.from_iterable(self.embeds))
+        items = [self.items[index] for index in indices]
+        embeds = stack([rows[index] for index in indices])
+        return EmbeddedPart(items, [embeds], self.num_unreadable)
+
+
+class ImageEmbeddingCache:
+    """
+    Keeps what this process embedded of the images of a data set, for evaluations of a model whose image tower does not
+    change: the first one fills it, and later ones embed captions alone. It is of one data set and one model.
+    """
+
+    def __init__(self):
+        self.images: EmbeddedPart | None = None
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the images are known, and need not be read."""
+        return self.images is not None
+
+    def fill(self, embedded: EmbeddedPart) -> None:
+        """Keeps the images of an evaluation, and how many could not be read."""
+        indices = [index for index, item in enumerate(embedded.items) if item.kind == "image"]
+        self.images = embedded.select(indices)
+
+    def add_images(self, captions: EmbeddedPart) -> EmbeddedPart:
+        """Returns the images with an evaluation's captions, less those of images that could not be read."""
+        readable = {item.row.number for item in self.images.items}
+        indices = [index for index, item in enumerate(captions.items) if item.row.number in readable]
+        read = captions.select(indices)
+        return EmbeddedPart(
+            items=self.images.items + read.items,
+            embeds=self.images.embeds + read.embeds,
+            num_unreadable=self.images.num_unreadable,
+        )
 
 
 def embed_dataset(
@@ -72,10 +154,10 @@ def embed_dataset(
     batch_size: int = 64,
     num_workers: int = 0,
     is_alone: bool = False,
-    known_images: dict | None = None,
+    image_cache: ImageEmbeddingCache | None = None,
 ) -> EmbeddedDataset:
     """
-    Embeds the images and captions of a data set. Every process embeds its share; the main one gets the whole, the
+    Embeds the images and captions of a data set. Every process embeds its part; the main one gets the whole, the
     others an empty one.
 
     Args:
@@ -91,94 +173,158 @@ def embed_dataset(
             Processes that decode and tokenize.
         is_alone (`bool`, *optional*, defaults to `False`):
             Whether this process embeds all, and the others do not call this.
-        known_images (`dict`, *optional*):
-            For a model whose image tower does not change: what the first call embeds of images, kept for later ones.
+        image_cache ([`ImageEmbeddingCache`], *optional*):
+            For a model whose image tower does not change: the first call fills it, later ones read no image.
+
+    Returns:
+        [`EmbeddedDataset`]: the images and captions in the order of the data set.
 
     Raises:
         `ValueError`: if no image can be read.
     """
-    state = PartialState()
     dataset = undecoded(dataset, reader.image_column)
-    if known_images:
+    if image_cache is None:
+        embedded = embed_part(encoder, dataset, reader, batch_size, num_workers, is_alone)
+    elif image_cache.is_filled:
         reader = copy(reader)
         reader.image_column = None  # images are not read
-    share = (0, 1) if is_alone else (state.process_index, state.num_processes)
-    total = len(dataset) // share[1] if isinstance(dataset, Dataset) else None
-    items, embeds, num_unreadable = [], [], 0
-    is_shown = state.is_main_process and not known_images
+        captions = embed_part(encoder, dataset, reader, batch_size, num_workers, is_alone)
+        embedded = image_cache.add_images(captions)
+    else:
+        embedded = embed_part(encoder, dataset, reader, batch_size, num_workers, is_alone)
+        image_cache.fill(embedded)
+
+    have_images = [embedded.has_images]
+    if not is_alone:
+        have_images = gather_object(have_images)
+    if not any(have_images):
+        raise ValueError("No image of the evaluation data can be read.")
+    if is_alone:
+        return join_embedded_parts([embedded])
+    return join_embedded_parts(gather_to_main(embedded))
+
+
+def embed_part(
+    encoder: DualEncoder,
+    dataset: Dataset | IterableDataset,
+    reader: RowReader,
+    batch_size: int,
+    num_workers: int,
+    is_alone: bool,
+) -> EmbeddedPart:
+    """
+    Embeds what is this process's of a data set: see [`embed_dataset`].
+
+    Args:
+        encoder ([`DualEncoder`]):
+            Embeds images and captions.
+        dataset (`Dataset` or `IterableDataset`):
+            The whole data set, its images not decoded.
+        reader (`RowReader`):
+            Reads its rows, without images if it has no `image_column`.
+        batch_size (`int`):
+            Rows in a batch.
+        num_workers (`int`):
+            Processes that decode and tokenize.
+        is_alone (`bool`):
+            Whether all of it is this process's.
+    """
+    state = PartialState()
+    process_index = state.process_index
+    num_processes = state.num_processes
+    if is_alone:
+        process_index = 0
+        num_processes = 1
+    total = None
+    if isinstance(dataset, Dataset):
+        total = len(dataset) // num_processes
+    is_shown = state.is_main_process and reader.image_column is not None
     progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not is_shown)
-    rows = batch_rows(dataset, batch_size, *share)
+
+    rows = batch_rows(dataset, batch_size, process_index, num_processes)
     prepared = collate_rows(RowCollator(encoder.preprocessing, reader), rows, num_workers)
+    part = EmbeddedPart()
     with evaluation_mode(encoder.model), progress:
         for batch in embed_rows(encoder, prepared, TOKENS_PER_TEXT * batch_size, num_prefetched=2):
             warn_of_unreadable(batch.unreadable)
-            num_unreadable += len(batch.unreadable)
-            items += batch.entries
-            embeds += [] if batch.embeds is None else [batch.embeds]
+            part.num_unreadable += len(batch.unreadable)
+            part.items += batch.entries
+            if batch.embeds is not None:
+                part.embeds.append(batch.embeds)
             progress.update(sum(item.kind == "image" for item in batch.entries))
-    embedded = (items, embeds, num_unreadable)
-    if known_images is not None:
-        embedded = reuse_images(*embedded, known_images)
-    has_images = [any(item.kind == "image" for item in embedded[0])]
-    if not any(has_images if is_alone else gather_object(has_images)):
-        raise ValueError("No image of the evaluation data can be read.")
-    return join_shares([embedded] if is_alone else gather_to_main(embedded))
+    return part
 
 
-def reuse_images(
-    items: list[Item], embeds: list[torch.Tensor], num_unreadable: int, known_images: dict
-) -> tuple[list[Item], list[torch.Tensor], int]:
-    """A share with the images of `known_images`, which gets those of the first one."""
-    rows = [row for part in embeds for row in part]
-    if not known_images:
-        places = [place for place, item in enumerate(items) if item.kind == "image"]
-        known_images["items"] = [items[place] for place in places]
-        known_images["embeds"] = stack([rows[place] for place in places])
-        known_images["num_unreadable"] = num_unreadable
-        return items, embeds, num_unreadable
-    readable = {item.row.number for item in known_images["items"]}
-    places = [place for place, item in enumerate(items) if item.row.number in readable]
-    items = known_images["items"] + [items[place] for place in places]
-    return items, [known_images["embeds"], stack([rows[place] for place in places])], known_images["num_unreadable"]
-
-
-def join_shares(shares: list[tuple[list[Item], list[torch.Tensor], int]]) -> EmbeddedDataset:
+class EmbeddedItem(NamedTuple):
     """
-    What several processes embedded, in the order of the processes and of their rows: of each the items of a
-    [`RowReader`], their embeddings in parts, and how many images could not be read.
+    Is an image or a caption with its embedding.
+
+    Attributes:
+        process (`int`): The index of the process that embedded it.
+        item (`Item`): The image or caption.
+        embedding (`torch.Tensor` of shape `(dim,)` or `(tokens, dim)`): Normalized.
     """
+
+    process: int
+    item: Item
+    embedding: torch.Tensor
+
+    @property
+    def row_key(self) -> tuple[int, int]:
+        """What its row is known by: of a stream, each process numbers the rows of its part from 0 on."""
+        return self.process, self.item.row.number
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Where it stands among items of its kind: by process, row, and position in the row."""
+        return *self.row_key, self.item.index
+
+
+def join_embedded_parts(parts: list[EmbeddedPart]) -> EmbeddedDataset:
+    """Joins what several processes embedded, in the order of the processes and of their rows."""
     found = defaultdict(list)
-    for process, (items, embeds, _) in enumerate(shares):
-        rows = (row for part in embeds for row in part)
-        for item, row in zip(items, rows, strict=True):
-            found[item.kind].append(((process, item.row.number), item.index, item, row))
-    for of_kind in found.values():
-        of_kind.sort(key=lambda entry: entry[:2])
-    places = {key: place for place, (key, *_) in enumerate(found["image"])}
-    captions = {
-        kind: EmbeddedCaptions(
-            texts=[item.content for _, _, item, _ in found[kind]],
-            images=torch.tensor([places[key] for key, *_ in found[kind]]),
-            embeds=stack([row for *_, row in found[kind]]),
-            num_truncated=sum(item.truncated for _, _, item, _ in found[kind]),
-        )
-        for kind in ("short", "long")
-        if found[kind]
-    }
+    for process, part in enumerate(parts):
+        rows = chain.from_iterable(part.embeds)
+        for item, row in zip(part.items, rows, strict=True):
+            found[item.kind].append(EmbeddedItem(process, item, row))
+    for items in found.values():
+        items.sort(key=lambda embedded: embedded.order)
+
+    images = found["image"]
+    indices = {image.row_key: index for index, image in enumerate(images)}
+    captions = {}
+    for kind in ("short", "long"):
+        if found[kind]:
+            captions[kind] = join_captions(found[kind], indices)
     return EmbeddedDataset(
-        image_embeds=stack([row for *_, row in found["image"]]),
+        image_embeds=stack([image.embedding for image in images]),
         captions=captions,
-        labels=[item.row.label for _, _, item, _ in found["image"]],
-        num_unreadable=sum(num_unreadable for *_, num_unreadable in shares),
+        labels=[image.item.row.label for image in images],
+        num_unreadable=sum(part.num_unreadable for part in parts),
+    )
+
+
+def join_captions(captions: list[EmbeddedItem], image_indices: dict[tuple[int, int], int]) -> EmbeddedCaptions:
+    """Joins captions of one kind; `image_indices` is the index of the image of each row."""
+    return EmbeddedCaptions(
+        texts=[caption.item.content for caption in captions],
+        images=torch.tensor([image_indices[caption.row_key] for caption in captions]),
+        embeds=stack([caption.embedding for caption in captions]),
+        num_truncated=sum(caption.item.truncated for caption in captions),
     )
 
 
 def stack(rows: list[torch.Tensor]) -> torch.Tensor:
-    """Embeddings (dim,), or of all tokens (length, dim), of several items as one, padded with zeros."""
-    return pad_sequence(rows, batch_first=True) if rows else torch.empty(0)
+    """
+    Stacks the embeddings of several items, of shape `(dim,)` or `(tokens, dim)` each, to shape `(items, dim)` or
+    `(items, tokens, dim)`, padded with zeros.
+    """
+    if not rows:
+        return torch.empty(0)
+    return pad_sequence(rows, batch_first=True)
 
 
-def evaluate_retrieval(
+def evaluate_retrieval(  # noqa: PLR0913, the options of the command
     encoder: DualEncoder,
     dataset: Dataset | IterableDataset,
     captions: CaptionArguments | None = None,
@@ -190,9 +336,34 @@ def evaluate_retrieval(
     num_workers: int = 0,
 ) -> dict[str, float]:
     """
-    Embeds a data set and measures its retrieval: see [`embed_dataset`] and [`measure_retrieval`], whose arguments
-    these are. Every process embeds its share; the main one computes the metric, where the model is, and the others get
-    an empty result.
+    Embeds a data set and measures its retrieval: see [`embed_dataset`] and [`measure_retrieval`]. Every process embeds
+    its part; the main one computes the metric, where the model is, and the others get an empty result.
+
+    Args:
+        encoder ([`DualEncoder`]):
+            Embeds images and captions.
+        dataset (`Dataset` or `IterableDataset`):
+            The images and captions.
+        captions (`CaptionArguments`, *optional*):
+            The columns of the captions.
+        caption_files (`CaptionFileArguments`, *optional*):
+            Files of further captions.
+        image_column (`str`, *optional*, defaults to `"image"`):
+            The column of the images.
+        distinct_short_captions (`bool`, *optional*, defaults to `False`):
+            See [`measure_retrieval`].
+        group_equal_captions (`bool`, *optional*, defaults to `True`):
+            See [`measure_retrieval`].
+        batch_size (`int`, *optional*, defaults to 64):
+            Images in a batch, for each process.
+        num_workers (`int`, *optional*, defaults to 0):
+            Processes that decode and tokenize.
+
+    Returns:
+        `dict[str, float]`: what [`measure_retrieval`] returns.
+
+    Raises:
+        `ValueError`: if no image can be read, or none has a caption.
     """
     state = PartialState()
     with state.main_process_first():  # which reads new caption files
@@ -210,7 +381,7 @@ def measure_retrieval(
     device: torch.device | str | None = None,
 ) -> dict[str, float]:
     """
-    Recall of short and of long captions, each in a gallery of the images that have such a caption.
+    Measures recall of short and of long captions, each in a gallery of the images that have such a caption.
 
     Captions are equal if nothing but their white space differs. Equal ones are one text, and each of its images is a
     right answer of it: a hit if any of them is found.
@@ -229,7 +400,7 @@ def measure_retrieval(
     Returns:
         `dict[str, float]`: the results of [`ImageTextRetrieval`] with prefixes `short_` and `long_`, the numbers of
         images and captions of each, of them those that several images share (`num_shared_captions`) if they are
-        grouped, and the share of captions that were truncated.
+        grouped, and the fraction of captions that were truncated.
 
     Raises:
         `ValueError`: if there are no captions.
@@ -247,21 +418,34 @@ def measure_retrieval(
         ranks = rank_captions(embedded.image_embeds, captions, grouping, device)
         num_images = len(embedded.image_embeds)
         if ranks.num_images < num_images and grouping != "distinct":
-            missing = f"{num_images - ranks.num_images} of {num_images} images"
-            logger.warning(f"{missing} have no {kind} caption and are left out of its gallery.")
+            num_missing = num_images - ranks.num_images
+            logger.warning(
+                f"{num_missing} of {num_images} images have no {kind} caption and are left out of its gallery."
+            )
         if ranks.num_images == 1:
             logger.warning(f"One image with {kind} captions is always found: evaluate more than one.")
         measured = metrics_of_ranks(ranks.image_to_text, ranks.text_to_image)
-        measured |= {"num_images": ranks.num_images, "num_captions": ranks.num_texts}
+        measured["num_images"] = ranks.num_images
+        measured["num_captions"] = ranks.num_texts
         if grouping == "group":
             measured["num_shared_captions"] = ranks.num_shared
         measured["truncated"] = captions.num_truncated / len(captions.texts)
-        results |= {f"{kind}_{name}": value for name, value in measured.items()}
+        for name, value in measured.items():
+            results[f"{kind}_{name}"] = value
     return results
 
 
 class CaptionRanks(NamedTuple):
-    """The ranks of both directions, the numbers of images and texts, and of texts of several images."""
+    """
+    Holds how captions of one kind and images are ranked by each other.
+
+    Attributes:
+        image_to_text (`RetrievalRanks`): The ranks of the texts of each image.
+        text_to_image (`RetrievalRanks`): The ranks of the images of each text.
+        num_images (`int`): The images in the gallery.
+        num_texts (`int`): The texts.
+        num_shared (`int`): The texts that several images have.
+    """
 
     image_to_text: RetrievalRanks
     text_to_image: RetrievalRanks
@@ -271,32 +455,57 @@ class CaptionRanks(NamedTuple):
 
 
 def token_similarities(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """[`late_interaction`] in blocks, on the accelerator if there is one: (queries, keys) on the CPU."""
-    device, num_queries = PartialState().device, 64
-    num_keys = max(1, BLOCK_SIZE // (num_queries * queries.shape[1] * keys.shape[1]))
-    queries, rows = queries.to(device).split(num_queries), []
-    for part in keys.split(num_keys):
-        part = part.to(device)
-        rows.append(torch.cat([late_interaction(own, part) for own in queries]).cpu())
-    return torch.cat(rows, dim=1)
+    """
+    Computes [`late_interaction`] in blocks, on the accelerator if there is one.
+
+    Args:
+        queries (`torch.Tensor` of shape `(queries, tokens, dim)`): Normalized, zero at padding.
+        keys (`torch.Tensor` of shape `(keys, tokens, dim)`): Normalized, zero at padding.
+
+    Returns:
+        `torch.Tensor` of shape `(queries, keys)`, on the CPU.
+    """
+    device = PartialState().device
+    similarities_per_pair = queries.shape[1] * keys.shape[1]
+    keys_per_block = max(1, BLOCK_SIZE // (QUERIES_PER_BLOCK * similarities_per_pair))
+    query_blocks = queries.to(device).split(QUERIES_PER_BLOCK)
+    columns = []
+    for key_block in keys.split(keys_per_block):
+        key_block = key_block.to(device)
+        blocks = [late_interaction(query_block, key_block) for query_block in query_blocks]
+        columns.append(torch.cat(blocks).cpu())
+    return torch.cat(columns, dim=1)
 
 
 def rank_by_tokens(
-    image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: Sequence[int] | Sequence[list[int]]
-):
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    text_to_image: Sequence[int] | Sequence[list[int]],
+) -> tuple[RetrievalRanks, RetrievalRanks]:
     """
-    [`retrieval_ranks`] by late interaction of tokens, (images, length, dim) and (texts, length, dim), zero at padding:
-    texts are ranked for an image by the similarity of image to text, images for a text by that of text to image.
+    Ranks as [`retrieval_ranks`] does, by late interaction of tokens: texts are ranked for an image by the similarity
+    of image to text, images for a text by that of text to image.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(images, tokens, dim)`): Normalized, zero at padding.
+        text_embeds (`torch.Tensor` of shape `(texts, tokens, dim)`): Normalized, zero at padding.
+        text_to_image (`Sequence[int]` or `Sequence[list[int]]`): The index of each text's image, or images.
     """
     # imports evaluate: only where it is used
     from ..metrics.image_text_retrieval.image_text_retrieval import list_matches, ranks_of_blocks
 
+    check_finite(image_embeds, "image_embeds")
+    check_finite(text_embeds, "text_embeds")
     matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
-    everything = slice(0, len(text_embeds)), slice(0, len(image_embeds))
-    ranks = []
-    for table in (token_similarities(image_embeds, text_embeds).t(), token_similarities(text_embeds, image_embeds)):
-        ranks.append(ranks_of_blocks([(*everything, table)], table[matches[0], matches[1]], matches))
-    return ranks[0][0], ranks[1][1]
+    all_texts = slice(0, len(text_embeds))
+    all_images = slice(0, len(image_embeds))
+
+    # both of shape (texts, images), as one block
+    by_image = token_similarities(image_embeds, text_embeds).t()
+    image_to_text, _ = ranks_of_blocks([(all_texts, all_images, by_image)], by_image[matches[0], matches[1]], matches)
+    by_text = token_similarities(text_embeds, image_embeds)
+    _, text_to_image = ranks_of_blocks([(all_texts, all_images, by_text)], by_text[matches[0], matches[1]], matches)
+    return image_to_text, text_to_image
 
 
 def rank_captions(
@@ -310,7 +519,7 @@ def rank_captions(
 
     Args:
         image_embeds (`torch.Tensor` of shape `(images, dim)` or `(images, tokens, dim)`):
-            Normalised.
+            Normalized.
         captions ([`EmbeddedCaptions`]):
             The captions.
         grouping (`str`, *optional*, defaults to `"group"`):
@@ -319,72 +528,152 @@ def rank_captions(
         device (`torch.device` or `str`, *optional*):
             Where similarities are computed. Default: where the embeddings are.
     """
-    rows, images_of_texts = group_captions(captions, grouping)
-    gallery = sorted({image for images in images_of_texts for image in images})
-    places = {image: place for place, image in enumerate(gallery)}
-    text_to_image = [[places[image] for image in images] for images in images_of_texts]
+    groups = group_captions(captions, grouping)
+    gallery = set()
+    for group in groups:
+        gallery.update(group.images)
+    gallery = sorted(gallery)
+    gallery_indices = {image: index for index, image in enumerate(gallery)}
+    text_to_image = []
+    for group in groups:
+        text_to_image.append([gallery_indices[image] for image in group.images])
+
     rank = rank_by_tokens if image_embeds.dim() == 3 else retrieval_ranks
-    image_embeds, text_embeds = (embeds.to(device) for embeds in (image_embeds[gallery], captions.embeds[rows]))
-    ranks = rank(image_embeds, text_embeds, text_to_image)
-    return CaptionRanks(*ranks, len(gallery), len(rows), sum(len(images) > 1 for images in images_of_texts))
+    gallery_embeds = image_embeds[gallery].to(device)
+    text_embeds = captions.embeds[[group.caption for group in groups]].to(device)
+    ranks_of_texts, ranks_of_images = rank(gallery_embeds, text_embeds, text_to_image)
+    return CaptionRanks(
+        image_to_text=ranks_of_texts,
+        text_to_image=ranks_of_images,
+        num_images=len(gallery),
+        num_texts=len(groups),
+        num_shared=sum(len(group.images) > 1 for group in groups),
+    )
 
 
-def group_captions(captions: EmbeddedCaptions, grouping: str) -> tuple[list[int], list[list[int]]]:
-    """The captions that are retrieved, and the images of each: see [`rank_captions`]."""
-    rows, images_of_texts = {}, {}
-    for row, (text, image) in enumerate(zip(captions.texts, captions.images.tolist())):
-        key = row if grouping == "separate" else " ".join(text.split())
-        if key not in rows or grouping == "group":
-            images_of_texts.setdefault(key, {})[image] = None
-        rows.setdefault(key, row)
-    return list(rows.values()), [list(images) for images in images_of_texts.values()]
+@dataclass
+class CaptionGroup:
+    """
+    Is a text that is retrieved.
+
+    Attributes:
+        caption (`int`): The index of the caption that stands for all that are equal.
+        images (`list[int]`): The indices of its images, each once, in the order of the captions.
+    """
+
+    caption: int
+    images: list[int]
 
 
-def load_benchmarks(names: list[str], data_dir: str | Path, allow_partial: bool = False) -> dict[str, Dataset]:
-    """Benchmarks by name. With several, each is in a folder of its name in `data_dir`: see [`load_benchmark`]."""
-    folders = {name: Path(data_dir) / (name if len(names) > 1 else "") for name in names}
-    return {name: load_benchmark(name, folder, allow_partial=allow_partial) for name, folder in folders.items()}
+def group_captions(captions: EmbeddedCaptions, grouping: str) -> list[CaptionGroup]:
+    """Groups captions to the texts that are retrieved: see [`rank_captions`] for `grouping`."""
+    if grouping == "separate":
+        return [CaptionGroup(index, [image]) for index, image in enumerate(captions.images.tolist())]
+    groups = {}
+    for index, (text, image) in enumerate(zip(captions.texts, captions.images.tolist())):
+        words = " ".join(text.split())
+        if words not in groups:
+            groups[words] = CaptionGroup(index, [image])
+        elif grouping == "group":
+            groups[words].images.append(image)
+    for group in groups.values():
+        group.images = list(dict.fromkeys(group.images))
+    return list(groups.values())
 
 
-def format_table(*rows: dict) -> str:
-    """The recalls of [`evaluate_retrieval`] as a Markdown table, in %; several models by their names."""
-    columns = [f"{direction}_recall@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
-    titles = ["captions", "images", "texts", *(column.replace("_recall", " R").upper() for column in columns)]
+def load_benchmarks(
+    names: list[str],
+    data_dir: str | Path,
+    allow_partial: bool = False,
+) -> dict[str, Dataset]:
+    """
+    Loads benchmarks by name, as [`load_benchmark`] does. With several, each is in a folder of its name in `data_dir`.
+    """
+    datasets = {}
+    for name in names:
+        folder = Path(data_dir)
+        if len(names) > 1:
+            folder = folder / name
+        datasets[name] = load_benchmark(name, folder, allow_partial=allow_partial)
+    return datasets
+
+
+RECALL_NAMES = ("i2t_recall@1", "i2t_recall@5", "i2t_recall@10", "t2i_recall@1", "t2i_recall@5", "t2i_recall@10")
+RECALL_TITLES = ("I2T R@1", "I2T R@5", "I2T R@10", "T2I R@1", "T2I R@5", "T2I R@10")
+
+
+def format_recalls(*rows: dict) -> str:
+    """Formats the recalls of [`evaluate_retrieval`] as a Markdown table, in %; several models by their names."""
+    titles = ["captions", "images", "texts", *RECALL_TITLES]
+    if len(rows) > 1:
+        titles.insert(0, "model")
     lines = []
     for row in rows:
         for kind in ("short", "long"):
-            if f"{kind}_num_images" in row:
-                shared, truncated = row.get(f"{kind}_num_shared_captions"), 100 * row[f"{kind}_truncated"]
-                texts = f"{row[f'{kind}_num_captions']}" + f" ({shared} of several images)" * bool(shared)
-                texts += f" ({truncated:.0f} % truncated)" * (truncated > 0)
-                cells = [kind, str(row[f"{kind}_num_images"]), texts]
-                cells += [f"{row[f'{kind}_{column}']:.1f}" for column in columns]
-                lines.append([row["model"], *cells] if len(rows) > 1 else cells)
-    return format_markdown(["model", *titles] if len(rows) > 1 else titles, lines)
+            if f"{kind}_num_images" not in row:
+                continue
+            cells = [kind, str(row[f"{kind}_num_images"]), describe_texts(row, kind)]
+            cells += [f"{row[f'{kind}_{name}']:.1f}" for name in RECALL_NAMES]
+            if len(rows) > 1:
+                cells.insert(0, row["model"])
+            lines.append(cells)
+    return format_markdown(titles, lines)
+
+
+def describe_texts(row: dict, kind: str) -> str:
+    """Says how many captions of a kind there are, and what is special about them."""
+    description = str(row[f"{kind}_num_captions"])
+    num_shared = row.get(f"{kind}_num_shared_captions", 0)
+    if num_shared > 0:
+        description += f" ({num_shared} of several images)"
+    percent_truncated = 100 * row[f"{kind}_truncated"]
+    if percent_truncated > 0:
+        description += f" ({percent_truncated:.0f} % truncated)"
+    return description
 
 
 def format_benchmarks(rows: list[dict]) -> str:
     """
-    Recall at 1 of every model on every benchmark, as in the paper, and the means. A benchmark that is not complete has
-    its size beside its name.
+    Formats recall at 1 of every model on every benchmark, as in the paper, and the means. A benchmark that is not
+    complete has its size beside its name.
     """
     benchmarks = {row["benchmark"]: row for row in rows}
-    titles = []
+    titles = ["model"]
     for name, row in benchmarks.items():
-        kind = find_kind(row)
-        num_images, published = row[f"{kind}_num_images"], row["published_num_images"]
-        titles.append(name if num_images == published else f"{name} ({num_images} of {published} images)")
-    columns = [f"{title} {direction}" for title in [*titles, "average"] for direction in ("I2T", "T2I")]
+        num_images = row[f"{find_kind(row)}_num_images"]
+        num_published = row["published_num_images"]
+        title = name
+        if num_images != num_published:
+            title = f"{name} ({num_images} of {num_published} images)"
+        titles += [f"{title} I2T", f"{title} T2I"]
+    titles += ["average I2T", "average T2I", "truncated"]
+
     lines = []
     for model in dict.fromkeys(row["model"] for row in rows):
-        own = [row for row in rows if row["model"] == model]
-        recalls = [[row[f"{find_kind(row)}_{direction}_recall@1"] for row in own] for direction in ("i2t", "t2i")]
-        values = [value for pair in zip(*recalls) for value in pair] + [sum(way) / len(way) for way in recalls]
-        truncated = 100 * sum(row[f"{find_kind(row)}_truncated"] for row in own) / len(own)
-        lines.append([model, *(f"{value:.2f}" for value in values), f"{truncated:.0f}%"])
-    return format_markdown(["model", *columns, "truncated"], lines)
+        model_rows = [row for row in rows if row["model"] == model]
+        lines.append([model, *format_model(model_rows)])
+    return format_markdown(titles, lines)
+
+
+def format_model(rows: list[dict]) -> list[str]:
+    """Formats recall at 1 of a model on each benchmark, its means in both directions, and what is truncated."""
+    cells = []
+    image_to_text = []
+    text_to_image = []
+    fractions_truncated = []
+    for row in rows:
+        kind = find_kind(row)
+        image_to_text.append(row[f"{kind}_i2t_recall@1"])
+        text_to_image.append(row[f"{kind}_t2i_recall@1"])
+        fractions_truncated.append(row[f"{kind}_truncated"])
+        cells += [f"{image_to_text[-1]:.2f}", f"{text_to_image[-1]:.2f}"]
+    cells += [f"{fmean(image_to_text):.2f}", f"{fmean(text_to_image):.2f}"]
+    cells.append(f"{100 * fmean(fractions_truncated):.0f}%")
+    return cells
 
 
 def find_kind(row: dict) -> str:
-    """The kind of captions of a benchmark, which has one only."""
-    return "long" if "long_num_images" in row else "short"
+    """Returns the kind of captions of a benchmark, which has one only."""
+    if "long_num_images" in row:
+        return "long"
+    return "short"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..encoder.dual_encoder import TEXTS_PER_CHUNK, DualEncoder
-from ..metrics import retrieval_metrics
+from ..metrics import check_finite, retrieval_metrics
 from ..utils.files import format_markdown
 from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
@@ -23,19 +23,26 @@ logger = logging.getLogger(__name__)
 
 
 class LongTexts(NamedTuple):
-    """The sub-captions of the long caption of each image, and the images' normalised embeddings (num_texts, dim)."""
+    """
+    Holds long captions with their images.
+
+    Attributes:
+        sub_captions (`list[list[str]]`): The sub-captions of the caption of each image.
+        image_embeds (`torch.Tensor` of shape `(images, dim)`): The normalized embeddings of the images.
+    """
 
     sub_captions: list[list[str]]
     image_embeds: torch.Tensor
 
     @property
     def texts(self) -> list[str]:
+        """The captions as a model reads them."""
         return [join_sub_captions(parts) for parts in self.sub_captions]
 
 
 def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper") -> LongTexts:
     """
-    The images of an embedded data set that have a long caption, each with its first one.
+    Selects the images of an embedded data set that have a long caption, each with its first one.
 
     Raises:
         `ValueError`: if there are fewer than two.
@@ -43,7 +50,8 @@ def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper
     first = {}
     if "long" in embedded.captions:
         captions = embedded.captions["long"]
-        first = dict(reversed(list(zip(captions.images.tolist(), captions.texts))))  # it comes last, and stays
+        for image, text in zip(captions.images.tolist(), captions.texts):
+            first.setdefault(image, text)
     images = sorted(first)
     if len(images) < 2:
         raise ValueError(
@@ -68,23 +76,30 @@ def embed_first_tokens(encoder: DualEncoder, texts: list[str], num_tokens: int) 
 
 
 def compute_recalls(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> dict[str, float]:
-    """Recall at 1 in both directions, in %, where text and image of the same place belong together."""
+    """
+    Computes recall at 1 in both directions, in %.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(images, dim)`): Normalized.
+        text_embeds (`torch.Tensor` of shape `(images, dim)`): Normalized, of the text of each image.
+    """
     results = retrieval_metrics(image_embeds, text_embeds, ks=[1])
     return {name: results[name] for name in ("i2t_recall@1", "t2i_recall@1")}
 
 
 def measure_lengths(encoder: DualEncoder, texts: LongTexts, num_tokens: list[int]) -> list[dict]:
-    """Recall with the first tokens of each text, for the numbers of tokens up to the limit of the model and at it."""
+    """Measures recall with the first tokens of each text, for each count in `num_tokens` up to the model's limit."""
+    counts = {min(count, encoder.max_length) for count in num_tokens}
     rows = []
-    for number in sorted({min(number, encoder.max_length) for number in num_tokens}):
-        embeds = embed_first_tokens(encoder, texts.texts, number)
-        rows.append({"num_tokens": number, **compute_recalls(texts.image_embeds, embeds)})
+    for count in sorted(counts):
+        embeds = embed_first_tokens(encoder, texts.texts, count)
+        rows.append({"num_tokens": count, **compute_recalls(texts.image_embeds, embeds)})
     return rows
 
 
 def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[dict]:
     """
-    What each change does to the texts that it can be done to.
+    Measures what each change does to the texts that it can be made in.
 
     Returns:
         `list[dict]`: for every change the number of texts, the mean cosine similarity (`similarity`) of their
@@ -93,30 +108,50 @@ def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[d
         half).
     """
     before = encoder.encode_text(texts.texts, convert_to_tensor=True)
+    check_finite(before, "text_embeds")
     rows = []
     for name, change in list_changes(texts.sub_captions).items():
         generator = random.Random(f"{name} {seed}")
-        changed = [change(parts, generator) for parts in texts.sub_captions]
-        places = [place for place, parts in enumerate(changed) if parts is not None]
-        if len(places) < 2:
-            logger.warning(f"{name}: possible in {len(places)} of {len(changed)} texts, not measured.")
+        changed = [change(sub_captions, generator) for sub_captions in texts.sub_captions]
+        indices = [index for index, sub_captions in enumerate(changed) if sub_captions is not None]
+        if len(indices) < 2:
+            logger.warning(f"{name}: possible in {len(indices)} of {len(changed)} texts, not measured.")
             continue
-        images, own = texts.image_embeds[places], before[places]
-        changed_texts = [join_sub_captions(changed[place]) for place in places]
+        changed_texts = [join_sub_captions(changed[index]) for index in indices]
         after = encoder.encode_text(changed_texts, convert_to_tensor=True)
-        lost = (images * own).sum(dim=-1) - (images * after).sum(dim=-1)
-        is_equal = lost.abs() < 1e-6
-        rows.append(
-            {
-                "change": name,
-                "num_texts": len(places),
-                "similarity": (own * after).sum(dim=-1).mean().item(),
-                **{f"before_{name}": value for name, value in compute_recalls(images, own).items()},
-                **{f"after_{name}": value for name, value in compute_recalls(images, after).items()},
-                "prefers_original": 100 * torch.where(is_equal, 0.5, (lost > 0).float()).mean().item(),
-            }
-        )
+        check_finite(after, "text_embeds")
+        effects = compare_embeddings(texts.image_embeds[indices], before[indices], after)
+        rows.append({"change": name, "num_texts": len(indices), **effects})
     return rows
+
+
+def compare_embeddings(
+    images: torch.Tensor,
+    before: torch.Tensor,
+    after: torch.Tensor,
+) -> dict[str, float]:
+    """
+    Compares texts before and after a change, with the images that they describe.
+
+    Args:
+        images (`torch.Tensor` of shape `(texts, dim)`): The normalized embedding of the image of each text.
+        before (`torch.Tensor` of shape `(texts, dim)`): The normalized embeddings of the texts.
+        after (`torch.Tensor` of shape `(texts, dim)`): Those of the changed texts.
+
+    Returns:
+        `dict[str, float]`: `similarity`, `before_...`, `after_...` and `prefers_original` of [`measure_changes`].
+    """
+    effects = {"similarity": (before * after).sum(dim=-1).mean().item()}
+    for name, recall in compute_recalls(images, before).items():
+        effects[f"before_{name}"] = recall
+    for name, recall in compute_recalls(images, after).items():
+        effects[f"after_{name}"] = recall
+
+    lost = (images * before).sum(dim=-1) - (images * after).sum(dim=-1)
+    is_equal = lost.abs() < 1e-6
+    prefers_original = torch.where(is_equal, 0.5, (lost > 0).float())
+    effects["prefers_original"] = 100 * prefers_original.mean().item()
+    return effects
 
 
 def measure_sensitivity(
@@ -127,13 +162,27 @@ def measure_sensitivity(
     splitter: str = "paper",
 ) -> dict:
     """
-    What of long texts a dual encoder uses, from a data set that it embedded: every image counts with its first long
-    caption. `num_tokens` are the numbers of tokens to keep, up to the limit of the model; `seed` draws sentences and
-    colors.
+    Measures what of long texts a dual encoder uses, from a data set that it embedded: every image counts with its
+    first long caption.
+
+    Args:
+        encoder ([`DualEncoder`]):
+            The dual encoder that embedded the data set.
+        embedded ([`EmbeddedDataset`]):
+            The images and captions.
+        num_tokens (`list[int]`):
+            How many tokens to keep of each text, in turn, up to the limit of the model.
+        seed (`int`, *optional*, defaults to 0):
+            Samples the sentences and colors that are changed.
+        splitter (`str`, *optional*, defaults to `"paper"`):
+            How texts are split into sub-captions: see [`split_sub_captions`].
 
     Returns:
         `dict`: `max_length`, `num_texts`, of which `num_truncated` are longer than it, `changes`
         ([`measure_changes`]) and `lengths` ([`measure_lengths`]).
+
+    Raises:
+        `ValueError`: if fewer than two images have a long caption.
     """
     texts = select_first_long_captions(embedded, splitter)
     return {
@@ -146,37 +195,63 @@ def measure_sensitivity(
 
 
 def flatten_results(results: list[dict]) -> list[dict]:
-    """The results of every model as rows with the recalls of one change or one number of tokens each."""
+    """Makes rows of the results of every model, with the recalls of one change or one count of tokens each."""
+    rows = []
+    for result in results:
+        for measured in [*result["changes"], *result["lengths"]]:
+            rows.append({"model": result["model"], **measured})
+    return rows
+
+
+CHANGE_TITLES = (
+    "model",
+    "change",
+    "texts",
+    "similarity",
+    "T2I before",
+    "T2I after",
+    "I2T before",
+    "I2T after",
+    "original nearer",
+)
+
+
+def format_change(row: dict) -> list[str]:
+    """Formats a row of the table of changes."""
     return [
-        {"model": result["model"], **row} for result in results for row in (*result["changes"], *result["lengths"])
+        row["model"],
+        row["change"],
+        str(row["num_texts"]),
+        f"{row['similarity']:.3f}",
+        f"{row['before_t2i_recall@1']:.1f}",
+        f"{row['after_t2i_recall@1']:.1f}",
+        f"{row['before_i2t_recall@1']:.1f}",
+        f"{row['after_i2t_recall@1']:.1f}",
+        f"{row['prefers_original']:.1f}",
     ]
 
 
-def format_tables(results: list[dict]) -> str:
-    """The results of every model as Markdown: changes, and numbers of tokens."""
-    changes, lengths = [], []
-    for row in flatten_results(results):
-        if "change" in row:
-            names = [f"{time}_{way}_recall@1" for way in ("t2i", "i2t") for time in ("before", "after")]
-            values = [f"{row['similarity']:.3f}", *(f"{row[name]:.1f}" for name in (*names, "prefers_original"))]
-            changes.append([row["model"], row["change"], str(row["num_texts"]), *values])
-        else:
-            recalls = [f"{row['t2i_recall@1']:.1f}", f"{row['i2t_recall@1']:.1f}"]
-            lengths.append([row["model"], str(row["num_tokens"]), *recalls])
-    truncated = [
-        f"Longer than the limit of {result['model']}: {result['num_truncated']} of {result['num_texts']} texts."
-        for result in results
-        if result["num_truncated"] > 0
+def format_length(row: dict) -> list[str]:
+    """Formats a row of the table of tokens that are kept."""
+    return [row["model"], str(row["num_tokens"]), f"{row['t2i_recall@1']:.1f}", f"{row['i2t_recall@1']:.1f}"]
+
+
+def format_sensitivity(results: list[dict]) -> str:
+    """Formats the results of every model as Markdown: a table of changes, and one of tokens that are kept."""
+    rows = flatten_results(results)
+    changes = [format_change(row) for row in rows if "change" in row]
+    lengths = [format_length(row) for row in rows if "change" not in row]
+    parts = [
+        "Changed texts: cosine similarity of a text's embedding before and after the change, recall at 1 in per "
+        "cent before and after it, and how often (chance: 50) the image is nearer to the text as it was.",
+        format_markdown(list(CHANGE_TITLES), changes),
+        "Tokens kept:",
+        format_markdown(["model", "tokens", "T2I R@1", "I2T R@1"], lengths),
     ]
-    titles = "model change texts similarity".split()
-    titles += ["T2I before", "T2I after", "I2T before", "I2T after", "original nearer"]
-    return "\n\n".join(
-        [
-            "Changed texts: cosine similarity of a text's embedding before and after the change, recall at 1 in per "
-            "cent before and after it, and how often (chance: 50) the image is nearer to the text as it was.",
-            format_markdown(titles, changes),
-            "Tokens kept:",
-            format_markdown(["model", "tokens", "T2I R@1", "I2T R@1"], lengths),
-            *truncated,
-        ]
-    )
+    for result in results:
+        num_truncated = result["num_truncated"]
+        if num_truncated > 0:
+            parts.append(
+                f"Longer than the limit of {result['model']}: {num_truncated} of {result['num_texts']} texts."
+            )
+    return "\n\n".join(parts)

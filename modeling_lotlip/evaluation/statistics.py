@@ -5,7 +5,8 @@ The data table of the paper: images, texts, sub-captions and tokens per text, an
 for a model.
 
 Tokens are those of the text as it is, without special tokens and without truncation; the paper counts word pieces of
-BERT uncased.
+BERT uncased. What a model truncates is counted apart: of the text as LoTLIP reads it, with `[CLS]`, a `[SEP]` behind
+each sub-caption, and the corner tokens.
 """
 
 import os
@@ -15,26 +16,38 @@ from itertools import chain
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
-from .. import LotlipTokenizer
+from .. import LotlipTextConfig, LotlipTokenizer
 from ..data.reader import RowReader
 from ..data.rows import batched
 from ..hub_lotlip import find_pretrained
 from ..utils.files import format_markdown
-from ..utils.sub_captions import split_sub_captions
+from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 
 
-# Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.
+# Positions of models: CLIP 77, LoTLIP 128, and the longer limits of the paper.
 LIMITS = (77, 128, 192, 256)
+CLIP_LIMIT = 77  # without corner tokens
 ROWS_PER_BATCH = 100
 
 
 @dataclass
 class TextLengths:
-    """How many images have texts of one kind, and how many sub-captions and tokens each text has."""
+    """
+    How many images have texts of one kind, and how many sub-captions and tokens each text has.
+
+    Attributes:
+        num_images (`int`): The images with a text.
+        sub_captions (`list[int]`): The sub-captions of each text.
+        tokens (`list[int]`): The tokens of each text as it is, without special ones.
+        read_tokens (`list[int]`): The tokens of each text as a model reads it, special ones included, corners not.
+        num_corner_tokens (`int`): The corner tokens of that model.
+    """
 
     num_images: int = 0
     sub_captions: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    read_tokens: list[int] = field(default_factory=list)
+    num_corner_tokens: int = 0
 
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
@@ -69,6 +82,24 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[i
     return [len(ids) for ids in tokens["input_ids"]]
 
 
+def make_reading_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """LoTLIP's tokenizer with the words of BERT's; one of another kind as it is."""
+    if not isinstance(tokenizer, BertTokenizer):
+        return tokenizer
+    return LotlipTokenizer(
+        vocab=tokenizer.get_vocab(),
+        do_lower_case=tokenizer.do_lower_case,
+        tokenize_chinese_chars=tokenizer.tokenize_chinese_chars,
+        strip_accents=tokenizer.strip_accents,
+    )
+
+
+def count_read_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
+    """The number of tokens of each text as a model reads it, special ones included, without truncation."""
+    tokens = tokenizer(texts, truncation=False, padding=False, verbose=False)
+    return [len(ids) for ids in tokens["input_ids"]]
+
+
 def measure_texts(
     dataset: Dataset | IterableDataset, reader: RowReader, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, TextLengths]:
@@ -78,46 +109,68 @@ def measure_texts(
     Raises:
         `ValueError`: if there are none.
     """
-    lengths = {"long": TextLengths(), "short": TextLengths()}
+    reading_tokenizer = make_reading_tokenizer(tokenizer)
+    num_corner_tokens = 0
+    if isinstance(reading_tokenizer, LotlipTokenizer):
+        num_corner_tokens = LotlipTextConfig().num_corner_tokens
+    lengths = {kind: TextLengths(num_corner_tokens=num_corner_tokens) for kind in ("long", "short")}
     for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
         for kind, read in {"long": reader.long_captions, "short": reader.short_captions}.items():
             of_rows = [read(row) for row in rows]
             texts = list(chain.from_iterable(of_rows))
+            if not texts:
+                continue
             lengths[kind].num_images += sum(map(bool, of_rows))
             lengths[kind].sub_captions += [len(split_sub_captions(text, reader.splitter)) for text in texts]
-            lengths[kind].tokens += count_tokens(tokenizer, texts) if texts else []
+            lengths[kind].tokens += count_tokens(tokenizer, texts)
+            if kind == "long":
+                texts = [mark_sub_captions(text, reader.splitter) for text in texts]
+            lengths[kind].read_tokens += count_read_tokens(reading_tokenizer, texts)
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:
         raise ValueError("No image has a caption: there is nothing to measure.")
     return lengths
 
 
-def summarize(lengths: TextLengths) -> dict:
+def summarize_lengths(lengths: TextLengths) -> dict:
     """
-    The row of the data table.
+    Summarizes lengths in a row of the data table.
 
     Returns:
-        `dict`: `num_images`, `num_texts`, `sub_captions_per_text`, `tokens_per_text`, `max_tokens`, and under
-        `share_beyond` the share of texts, between 0 and 1, that have more tokens than each limit.
+        `dict`: `num_images`, `num_texts`, `sub_captions_per_text`, `tokens_per_text`, `max_tokens`, under
+        `share_beyond` the fraction of texts, between 0 and 1, that have more tokens than each limit, as in the paper,
+        and under `fraction_truncated` the fraction that a model of so many positions truncates.
     """
     num_texts = len(lengths.tokens)
+    beyond = {}
+    truncated = {}
+    for limit in LIMITS:
+        beyond[str(limit)] = sum(tokens > limit for tokens in lengths.tokens) / num_texts
+        max_tokens = limit
+        if limit != CLIP_LIMIT:
+            max_tokens -= lengths.num_corner_tokens
+        truncated[str(limit)] = sum(tokens > max_tokens for tokens in lengths.read_tokens) / num_texts
     return {
         "num_images": lengths.num_images,
         "num_texts": num_texts,
         "sub_captions_per_text": sum(lengths.sub_captions) / num_texts,
         "tokens_per_text": sum(lengths.tokens) / num_texts,
         "max_tokens": max(lengths.tokens),
-        "share_beyond": {str(limit): sum(tokens > limit for tokens in lengths.tokens) / num_texts for limit in LIMITS},
+        "share_beyond": beyond,
+        "fraction_truncated": truncated,
     }
 
 
-def format_table(name: str, statistics: dict[str, dict]) -> str:
-    """The statistics of each kind of caption as a Markdown table, shares in %."""
+def format_statistics(name: str, statistics: dict[str, dict]) -> str:
+    """The statistics of each kind of caption as a Markdown table, fractions in %."""
     titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
-    rows = [
-        [name, kind, str(row["num_images"]), str(row["num_texts"])]
-        + [f"{row['sub_captions_per_text']:.2f}", f"{row['tokens_per_text']:.2f}"]
-        + [f"{100 * share:.1f} %" for share in row["share_beyond"].values()]
-        for kind, row in statistics.items()
-    ]
-    return format_markdown(titles + [f"> {limit} tokens" for limit in LIMITS], rows)
+    titles += [f"> {limit} tokens" for limit in LIMITS]
+    titles += [f"truncated at {limit}" for limit in LIMITS]
+    rows = []
+    for kind, row in statistics.items():
+        cells = [name, kind, str(row["num_images"]), str(row["num_texts"])]
+        cells += [f"{row['sub_captions_per_text']:.2f}", f"{row['tokens_per_text']:.2f}"]
+        for fractions in (row["share_beyond"], row["fraction_truncated"]):
+            cells += [f"{100 * fraction:.1f} %" for fraction in fractions.values()]
+        rows.append(cells)
+    return format_markdown(titles, rows)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 
-# The basic colour terms of English (Berlin & Kay, 1969), and the other spelling of one of them
+# The basic color terms of English (Berlin & Kay, 1969), and the other spelling of one of them
 COLOURS = "black white red green yellow blue brown purple pink orange gray grey".split()
 NUMBERS = "two three four five six seven eight nine ten eleven twelve".split()
 
@@ -46,7 +46,7 @@ NEGATED = re.compile(r"\b(not|no|never|none|nothing|nobody|neither|nor|without|c
 
 
 def permute(sub_captions: list[str], generator: random.Random) -> list[str] | None:
-    """The sentences in another order."""
+    """Puts the sentences in another order."""
     if len(set(sub_captions)) < 2:
         return None
     permuted = sub_captions
@@ -56,21 +56,21 @@ def permute(sub_captions: list[str], generator: random.Random) -> list[str] | No
 
 
 def drop_first(sub_captions: list[str], generator: random.Random) -> list[str] | None:
-    """All sentences but the first one."""
+    """Drops the first sentence."""
     return sub_captions[1:] or None
 
 
 def drop_another(sub_captions: list[str], generator: random.Random) -> list[str] | None:
-    """One sentence less, not the first one: what dropping the first is compared with."""
+    """Drops one sentence, not the first one: what dropping the first is compared with."""
     if len(sub_captions) < 2:
         return None
-    place = generator.randrange(1, len(sub_captions))
-    return sub_captions[:place] + sub_captions[place + 1 :]
+    index = generator.randrange(1, len(sub_captions))
+    return sub_captions[:index] + sub_captions[index + 1 :]
 
 
 def negate(sub_captions: list[str], generator: random.Random) -> list[str] | None:
     """
-    One statement, drawn of those that can be, turned into its negation by a rule of `NEGATIONS`. What is negated
+    Turns one statement, sampled of those that can be, into its negation by a rule of `NEGATIONS`. What is negated
     already is left alone.
 
     ```python
@@ -81,45 +81,60 @@ def negate(sub_captions: list[str], generator: random.Random) -> list[str] | Non
     [['The boat is not red'], ['It has no mast'], ['no tree nearby'], None]
     >>> negate(["The boat is not red"], random.Random(0))
     ```"""
-    for place in generator.sample(range(len(sub_captions)), len(sub_captions)):
-        if NEGATED.search(sub_captions[place]):
+    for index in generator.sample(range(len(sub_captions)), len(sub_captions)):
+        if NEGATED.search(sub_captions[index]):
             continue
         for pattern, negated in NEGATIONS:
-            changed, count = pattern.subn(negated, sub_captions[place], count=1)
+            changed, count = pattern.subn(negated, sub_captions[index], count=1)
             if count > 0:
-                return sub_captions[:place] + [changed] + sub_captions[place + 1 :]
+                return replace_sentence(sub_captions, index, changed)
     return None
+
+
+def replace_sentence(sub_captions: list[str], index: int, sentence: str) -> list[str]:
+    """Returns the sentences with another one at an index."""
+    return [*sub_captions[:index], sentence, *sub_captions[index + 1 :]]
 
 
 def swap_word(
     sub_captions: list[str], generator: random.Random, families: Sequence[Sequence[str]]
 ) -> list[str] | None:
-    """One word, drawn of those that are in a family, exchanged for another one of its family."""
+    """Exchanges one word, sampled of those that are in a family, for another one of its family."""
+    others = list_others(families)
+    named = []
+    for index, text in enumerate(sub_captions):
+        for match in re.finditer(r"\w+", text):
+            if others.get(match[0].lower()):
+                named.append((index, match))
+    if not named:
+        return None
+    index, match = generator.choice(named)
+    word = generator.choice(others[match[0].lower()])
+    text = sub_captions[index]
+    return replace_sentence(sub_captions, index, text[: match.start()] + word + text[match.end() :])
+
+
+def list_others(families: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Lists the other words of the families of each word, which may be in several."""
     others = {}
     for family in families:
         for word in family:
-            others.setdefault(word, {}).update(dict.fromkeys(other for other in family if other != word))
-    named = [
-        (place, match)
-        for place, text in enumerate(sub_captions)
-        for match in re.finditer(r"\w+", text)
-        if others.get(match[0].lower())
-    ]
-    if not named:
-        return None
-    place, match = generator.choice(named)
-    text = sub_captions[place]
-    changed = text[: match.start()] + generator.choice(list(others[match[0].lower()])) + text[match.end() :]
-    return sub_captions[:place] + [changed] + sub_captions[place + 1 :]
+            known = others.setdefault(word, [])
+            known += [other for other in family if other != word and other not in known]
+    return others
 
 
-def exchange_sentence(sub_captions: list[str], generator: random.Random, sentences: Sequence[str]) -> list[str] | None:
-    """One sentence exchanged for one of `sentences` that the text does not have."""
+def exchange_sentence(
+    sub_captions: list[str],
+    generator: random.Random,
+    sentences: Sequence[str],
+) -> list[str] | None:
+    """Exchanges one sentence for one of `sentences` that the text does not have."""
     others = [sentence for sentence in sentences if sentence not in sub_captions]
     if not others or not sub_captions:
         return None
-    place = generator.randrange(len(sub_captions))
-    return sub_captions[:place] + [generator.choice(others)] + sub_captions[place + 1 :]
+    index = generator.randrange(len(sub_captions))
+    return replace_sentence(sub_captions, index, generator.choice(others))
 
 
 Change = Callable[[list[str], random.Random], list[str] | None]
@@ -127,11 +142,14 @@ Change = Callable[[list[str], random.Random], list[str] | None]
 
 def list_details(colours: Sequence[str] = COLOURS, sentences: Sequence[str] = ()) -> dict[str, Change]:
     """
-    The changes that make a detail of a text false, by their names: a colour becomes another one of `colours`, a
+    Lists the changes that make a detail of a text false, by their names: a color becomes another one of `colours`, a
     sentence one of `sentences`.
     """
+    # two families, for one spelling is no other color than the other spelling
+    with_gray = [name for name in colours if name != "grey"]
+    with_grey = [name for name in colours if name != "gray"]
     families = {
-        "one colour swapped": [[name for name in colours if name != other] for other in ("grey", "gray")],
+        "one colour swapped": [with_gray, with_grey],
         "one number swapped": [NUMBERS],
         "one place swapped": PLACES,
         "one relation or size swapped": RELATIONS,
@@ -142,34 +160,19 @@ def list_details(colours: Sequence[str] = COLOURS, sentences: Sequence[str] = ()
 
 def list_changes(texts: list[list[str]]) -> dict[str, Change]:
     """
-    Every change, by its name. A colour is swapped for another one that the sub-captions of all `texts` name, a
+    Lists every change, by its name. A color is swapped for another one that the sub-captions of all `texts` name, a
     sentence for one of theirs.
     """
-    words = {word.lower() for parts in texts for text in parts for word in re.findall(r"\w+", text)}
-    sentences = sorted({text for parts in texts for text in parts})
+    sentences = set()
+    words = set()
+    for sub_captions in texts:
+        sentences.update(sub_captions)
+    for sentence in sentences:
+        words.update(re.findall(r"\w+", sentence.lower()))
     return {
         "sentences permuted": permute,
         "first sentence dropped": drop_first,
         "another sentence dropped": drop_another,
         "one statement negated": negate,
-        **list_details(sorted(words & set(COLOURS)), sentences),
+        **list_details(sorted(words & set(COLOURS)), sorted(sentences)),
     }
-
-
-def perturb(sub_captions: list[str], sentences: Sequence[str], generator: random.Random) -> list[str] | None:
-    """
-    A text with one detail changed by a rule, drawn of those that fit: see [`list_details`]. None if none fits.
-
-    ```python
-    >>> import random
-    >>> from modeling_lotlip.evaluation.text_changes import perturb
-
-    >>> perturb(["A boat", "It lies on the left"], [], random.Random(0))
-    ['A boat', 'It lies on the right']
-    ```"""
-    changes = list(list_details(sentences=sentences).values())
-    for change in generator.sample(changes, len(changes)):
-        changed = change(sub_captions, generator)
-        if changed is not None:
-            return changed
-    return None

@@ -5,7 +5,7 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from .global_loss import Pairs, image_logits, in_blocks, text_logits
+from .pairs import Pairs, image_logits, in_blocks, text_logits
 
 
 @in_blocks
@@ -30,13 +30,16 @@ def contrastive_loss(pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor) 
     >>> import torch
     >>> from modeling_lotlip.losses import Pairs, contrastive_loss
 
-    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None], torch.arange(4))  # of one process
+    >>> pairs = Pairs.from_embeds(torch.eye(4), short=torch.eye(4))  # of one process
     >>> contrastive_loss(pairs, pairs, torch.tensor(2.0))
     tensor([[0.3408, 0.3408, 0.3408, 0.3408]])
     ```"""
-    losses = []
-    for compute_logits in (image_logits, text_logits):
-        logits = compute_logits(pairs, all_pairs, logit_scale)
-        targets = pairs.places.repeat(len(logits))
-        losses.append(cross_entropy(logits.flatten(0, 1), targets, reduction="none").unflatten(0, logits.shape[:2]))
-    return 0.5 * losses[0] + 0.5 * losses[1]
+    of_images = _cross_entropies(image_logits(pairs, all_pairs, logit_scale), pairs)
+    of_texts = _cross_entropies(text_logits(pairs, all_pairs, logit_scale), pairs)
+    return 0.5 * of_images + 0.5 * of_texts
+
+
+def _cross_entropies(logits: torch.Tensor, pairs: Pairs) -> torch.Tensor:
+    """Of logits (slots, rows, all rows), whose targets are the rows themselves: (slots, rows)."""
+    targets = pairs.indices.repeat(len(logits))
+    return cross_entropy(logits.flatten(0, 1), targets, reduction="none").unflatten(0, logits.shape[:2])

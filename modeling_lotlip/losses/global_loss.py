@@ -1,136 +1,83 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""A loss of the rows of all processes, as a mean over slots, with what every loss can have, and what it is made of."""
+"""The loss of a batch of all processes: a mean over slots, with what every loss can have."""
 
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import torch
 import torch.distributed as dist
-from torch.nn.functional import normalize, pad
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import pad
 
-from ..modeling_variants_lotlip import late_interaction
-
-
-# Similarities in a block, 4 bytes each, of which some copies are needed
-BLOCK_SIZE = 2**24
-
-# A logit of what is not compared
-LOWEST = torch.finfo(torch.float32).min
+from .pairs import Pairs, Slots
 
 
-class Pairs(NamedTuple):
+# A loss of `LOSSES`, or one of a user: losses of shape (slots, rows) of rows, all rows and scalars
+LossFunction = Callable[..., torch.Tensor]
+
+# A term of a loss: values of shape (rows,) of rows and all rows
+Term = Callable[[Pairs, Pairs], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class BatchLoss:
     """
-    Images with their texts, in slots: a text is compared with the images of the texts in the same slot.
+    The loss of a batch, and what it is made of, the same on every process.
 
     Args:
-        images (`torch.Tensor` of shape `(rows, dim)`):
-            Normalised embeddings; with late interaction those of all tokens, `(rows, image_length, dim)`.
-        texts (`torch.Tensor` of shape `(rows, slots, dim)`):
-            Normalised embeddings, or `(rows, slots, text_length, dim)`; zero where an image lacks the text of a slot:
-            it is neither positive nor negative there.
-        places (`torch.Tensor` of shape `(rows,)`): The place of each row among all rows.
-        groups (`torch.Tensor` of shape `(rows,)`, *optional*):
-            Integers. In the first slot, images of the same group are no negatives of each other.
-        hard_negatives (`torch.Tensor` of shape `(rows, slots, negatives, dim)`, *optional*):
-            Texts that are false of the image of their row, and negatives of it alone (Yuksekgonul et al., 2023,
-            https://arxiv.org/abs/2210.01936, who compare them with all images); zero where there is none.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.losses import Pairs
-
-    >>> Pairs(torch.eye(2), torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]]), torch.arange(2)).present
-    tensor([[ True],
-            [False]])
-    ```"""
-
-    images: torch.Tensor
-    texts: torch.Tensor
-    places: torch.Tensor
-    groups: torch.Tensor | None = None
-    hard_negatives: torch.Tensor | None = None
-
-    @property
-    def present(self) -> torch.Tensor:
-        """Whether there is a text, (rows, slots)."""
-        return (self.texts != 0).flatten(2).any(dim=2)
-
-
-def map_pairs(function: Callable[[torch.Tensor], torch.Tensor], pairs: Pairs) -> Pairs:
-    """Pairs with each tensor changed."""
-    return Pairs(*(function(values) if values is not None else None for values in pairs))
-
-
-def image_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
+        loss (`torch.Tensor` of shape `()`): The loss, with a gradient.
+        slot_losses (`torch.Tensor` of shape `(slots,)`): That of each slot; NaN where it has fewer than two pairs.
+        slots (`Slots`): The names of the slots.
+        terms (`dict[str, torch.Tensor]`): Further terms of the loss by their names, before their weights.
     """
-    Scaled similarities of images with all texts, and with the hard negatives of each, (slots, rows, all rows +
-    negatives), what is not compared far below all others.
+
+    loss: torch.Tensor
+    slot_losses: torch.Tensor
+    slots: Slots
+    terms: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def by_name(self) -> dict[str, float]:
+        """The loss of each name of a slot that has pairs, and each term, as `loss_short`, `loss_long`, ..."""
+        values = {}
+        for name, loss in zip(self.slots.names, self.slot_losses.tolist()):
+            if isfinite(loss):
+                values.setdefault(f"loss_{name}", []).append(loss)
+        means = {name: sum(losses) / len(losses) for name, losses in values.items()}
+        for name, value in self.terms.items():
+            means[f"loss_{name}"] = value.item()
+        return means
+
+    def detach(self) -> "BatchLoss":
+        """The same numbers, without what their gradients are made of."""
+        terms = {name: value.detach() for name, value in self.terms.items()}
+        return BatchLoss(self.loss.detach(), self.slot_losses.detach(), self.slots, terms)
+
+
+def average_losses(losses: Sequence[BatchLoss]) -> dict[str, float]:
     """
-    queries, compare = scale * pairs.images, _comparison(pairs)
-    logits = _mask(compare(queries[None], all_pairs.texts.transpose(0, 1)), pairs, all_pairs)
-    if pairs.hard_negatives is not None:
-        of_negatives = compare(queries[:, None, None], pairs.hard_negatives)[:, :, 0]
-        of_negatives = of_negatives.masked_fill(~(pairs.hard_negatives != 0).flatten(3).any(dim=3), LOWEST)
-        logits = torch.cat([logits, of_negatives.transpose(0, 1)], dim=2)
-    return logits
-
-
-def text_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
-    """As [`image_logits`], of texts with all images, (slots, rows, all rows)."""
-    return _mask(_comparison(pairs)(scale * pairs.texts.transpose(0, 1), all_pairs.images[None]), pairs, all_pairs)
-
-
-def _comparison(pairs: Pairs) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Similarities (..., queries, keys) of queries and keys, (..., number, dim), or (..., number, length, dim)."""
-    return late_interaction if pairs.images.dim() == 3 else lambda queries, keys: torch.matmul(queries, keys.mT)
-
-
-def _mask(logits: torch.Tensor, pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
-    """Logits (slots, rows, all rows) without absent columns, and in the first slot without equals of a row."""
-    present = all_pairs.present
-    if not present.all():
-        logits = logits.masked_fill(~present.t()[:, None], LOWEST)
-    if pairs.groups is not None:
-        is_equal = (pairs.groups[:, None] == all_pairs.groups) & (pairs.places[:, None] != all_pairs.places)
-        if is_equal.any():
-            logits = torch.cat([logits[:1].masked_fill(is_equal, LOWEST), logits[1:]])
-    return logits
-
-
-def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    Averages the losses of the batches of a step: `loss`, and those of [`BatchLoss.by_name`]. A slot counts in the
+    batches where it has pairs.
     """
-    A loss (slots, rows) of some rows, all rows and more, computed for blocks of them and, in the backward pass,
-    once more: memory grows with the rows, not with their square.
-    """
-    compute = partial(
-        checkpoint, loss_function, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
-    )
-
-    @wraps(loss_function)
-    def of_blocks(pairs: Pairs, all_pairs: Pairs, *arguments, **options) -> torch.Tensor:
-        tokens = pairs.images.shape[1:-1].numel() * pairs.texts.shape[2:-1].numel()  # that are compared for a pair
-        num_rows = max(1, BLOCK_SIZE // (all_pairs.texts.shape[:2].numel() * tokens))
-        starts = range(0, len(pairs.images), num_rows)
-        blocks = [map_pairs(lambda values, start=start: values[start : start + num_rows], pairs) for start in starts]
-        return torch.cat([compute(block, all_pairs, *arguments, **options) for block in blocks], dim=1)
-
-    return of_blocks
+    values: dict[str, list[float]] = {}
+    for batch_loss in losses:
+        values.setdefault("loss", []).append(batch_loss.loss.item())
+        for name, value in batch_loss.by_name().items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(parts) / len(parts) for name, parts in values.items()}
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
+        """Of shape (processes * rows, ...)."""
         gathered = rows.new_empty(dist.get_world_size(), *rows.shape)
         dist.all_gather(list(gathered), rows.contiguous())
         return gathered.flatten(0, 1)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        """Of shape (rows, ...): the sum over processes."""
         parts = [part.contiguous() for part in gradient.chunk(dist.get_world_size())]
         gradients = torch.empty_like(parts[0])
         dist.reduce_scatter(gradients, parts)
@@ -138,49 +85,71 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes, in their order, with a gradient; every process has as many."""
-    return _GatherRows.apply(values) if dist.is_initialized() and dist.get_world_size() > 1 else values
+    """
+    The rows of all processes in their order, with a gradient: of shape (processes * rows, ...) where every process has
+    values of shape (rows, ...).
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    if values.dtype == torch.bool:
+        return _GatherRows.apply(values.byte()).bool()
+    return _GatherRows.apply(values)
+
+
+def share_parameter(parameter: torch.Tensor) -> torch.Tensor:
+    """
+    A parameter, of any shape, that every process holds, as the mean over all of them in float32. Its gradient is that
+    of the loss of all rows, on every process.
+    """
+    return gather_rows(parameter.float()[None]).mean(dim=0)
 
 
 def global_loss(
-    loss_function: Callable[..., torch.Tensor],
-    image_embeds: torch.Tensor,
-    text_embeds: torch.Tensor,
+    loss_function: LossFunction,
+    images: torch.Tensor,
+    captions: object,
     *,
     short_groups: torch.Tensor | None = None,
-    num_hard_negatives: int = 0,
+    short_weight: float = 1.0,
+    long_weight: float = 1.0,
     matryoshka_dims: Sequence[int] = (),
+    terms: Mapping[str, tuple[float, Term]] | None = None,
     **arguments: torch.Tensor | float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> BatchLoss:
     """
-    A loss of the rows of all processes (`torch.distributed`, if it is initialised), in float32, under autocast too.
-    Each process computes the losses of its rows. The gradients of embeddings are those of the sum of the losses of
-    all processes, of which data parallelism takes the mean; those of scalars are of the loss itself.
+    Computes a loss of the rows of all processes (`torch.distributed`, if it is initialized), in float32, under
+    autocast too. Each process computes the losses of its rows. The gradients of embeddings are those of the sum of the
+    losses of all processes, of which data parallelism takes the mean; those of scalars are of the loss itself.
 
     Args:
-        loss_function (`Callable`): A loss of `LOSSES`.
-        image_embeds (`torch.Tensor` of shape `(rows, ..., dim)`):
-            Normalised embeddings of the images of this process, as many as the others have.
-        text_embeds (`torch.Tensor` of shape `(rows, slots, ..., dim)`):
-            Normalised embeddings of their texts, zero where one is absent.
-        short_groups (`torch.Tensor` of shape `(rows,)`, *optional*):
+        loss_function (`Callable`):
+            A loss of `LOSSES`, or one's own: see [`check_loss`].
+        images (`torch.Tensor` of shape `(rows, dim)`):
+            Normalized embeddings of the images of this process, as many as the others have; with late interaction of
+            shape `(rows, length, dim)`.
+        captions (`LotlipCaptionEmbeddings`):
+            What `embed_captions` gave: `short`, `short_mask`, `long`, `long_mask` and `corners`, each None or a tensor
+            that begins with `rows`.
+        short_groups (`torch.LongTensor` of shape `(rows,)`, *optional*):
             The `groups` of [`Pairs`]: integers, equal for images with the same short caption.
-        num_hard_negatives (`int`, *optional*, defaults to 0):
-            Behind the slots of short and long captions, those of the long ones come again that many times, as texts
-            that are false of their image.
+        short_weight (`float`, *optional*, defaults to 1.0):
+            The weight of the slot of short captions.
+        long_weight (`float`, *optional*, defaults to 1.0):
+            The weight of each slot of long captions, `[CLS]` and each corner token. The loss is the weighted mean.
         matryoshka_dims (`Sequence[int]`, *optional*):
-            The loss is the mean of that of whole embeddings and of those of their first numbers, normalised, for each
-            of these numbers of them (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
+            The loss is the mean of that of whole embeddings and of those of their first dimensions, normalized, for
+            each of these numbers (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
+        terms (`dict[str, tuple[float, Callable]]`, *optional*):
+            By name, a weight and a function of [`Pairs`], those of this process and all, that returns values of shape
+            `(rows,)`. Weight times their mean over the images with any text is added to the loss.
         arguments (`torch.Tensor` of one element, or `float`):
             Further arguments of the loss: scalars such as `logit_scale` (no logarithm), and options.
 
     Returns:
-        `(torch.Tensor, torch.Tensor)`, the same on every process: the mean over the slots that have at least two
-        pairs, 0 if none has; and the loss of each slot, of shape `(slots,)`, without gradient, NaN where it has no two
-        pairs.
+        [`BatchLoss`], whose `loss` is the mean over the slots that have at least two pairs, 0 if none has.
 
     Raises:
-        `ValueError`: if embeddings have fewer dimensions.
+        `ValueError`: if embeddings have fewer dimensions, or a weight is negative, or both are 0.
 
     Example:
 
@@ -188,55 +157,70 @@ def global_loss(
     >>> import torch
     >>> from torch.nn.functional import normalize
     >>> from modeling_lotlip.losses import contrastive_loss, global_loss
+    >>> from modeling_lotlip.modeling_lotlip import LotlipCaptionEmbeddings
 
     >>> images = normalize(torch.eye(4) + 0.5, dim=-1)
-    >>> texts = images[:, None].expand(4, 3, 4)
-    >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0))
-    (tensor(0.1017), tensor([0.1017, 0.1017, 0.1017]))
+    >>> captions = LotlipCaptionEmbeddings(short=images, long=images[:, None])
+    >>> global_loss(contrastive_loss, images, captions, logit_scale=torch.tensor(10.0)).by_name()
+    {'loss_short': 0.10167..., 'loss_long': 0.10167...}
     ```"""
-    check_dims(matryoshka_dims, image_embeds.shape[-1])
-    with torch.autocast(image_embeds.device.type, enabled=False):
-        pairs = _make_pairs(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
-        all_pairs = map_pairs(gather_rows, pairs._replace(hard_negatives=None))
-        for name in (name for name, value in arguments.items() if isinstance(value, torch.Tensor)):
-            arguments[name] = gather_rows(arguments[name].float().reshape(1)).mean()
+    check_dims(matryoshka_dims, images.shape[-1])
+    check_weights(short_weight, long_weight)
+    with torch.autocast(images.device.type, enabled=False):
+        pairs = make_pairs(images, captions, short_groups)
+        all_pairs = pairs.map(gather_rows)
+        for name, value in arguments.items():
+            if isinstance(value, torch.Tensor):
+                arguments[name] = share_parameter(value.reshape(()))
         counts = all_pairs.present.sum(dim=0)
-        weights = pairs.present.t() / counts.clamp(min=1)[:, None]
+        fractions = pairs.present.t() / counts.clamp(min=1)[:, None]
         parts = []
-        for dim in {image_embeds.shape[-1], *matryoshka_dims}:
-            losses = loss_function(_cut(pairs, dim), _cut(all_pairs, dim), **arguments)
-            parts.append((losses * weights).masked_fill(weights == 0, 0).sum(dim=1))
+        for dim in sorted({images.shape[-1], *matryoshka_dims}, reverse=True):
+            losses = loss_function(pairs.truncate(dim), all_pairs.truncate(dim), **arguments)
+            # what a loss says of an absent text is dropped, also if it is not finite
+            parts.append((losses * fractions).masked_fill(fractions == 0, 0).sum(dim=1))
         slot_losses = gather_rows(torch.stack(parts).mean(dim=0)[None]).sum(dim=0)
-        is_counted = counts > 1  # the slots with at least two pairs
-        loss = slot_losses.masked_fill(~is_counted, 0).sum() / is_counted.sum().clamp(min=1)
-        return loss, slot_losses.detach().masked_fill(~is_counted, torch.nan)
+        has_pairs = counts > 1
+        weights = slot_losses.new_tensor(pairs.slots.weigh(short_weight, long_weight)) * has_pairs
+        total_weight = weights.sum()
+        # 0 where no slot has two pairs; the smallest weight of all is far above the divisor's bound
+        divisor = torch.where(total_weight > 0, total_weight, torch.ones_like(total_weight))
+        loss = (weights * slot_losses.masked_fill(~has_pairs, 0)).sum() / divisor
+        values = {}
+        for name, (weight, term) in (terms or {}).items():
+            value = _mean_over_images(term(pairs, all_pairs), pairs, all_pairs)
+            loss = loss + weight * value
+            values[name] = value.detach()
+        return BatchLoss(loss, slot_losses.detach().masked_fill(~has_pairs, torch.nan), pairs.slots, values)
 
 
-def _make_pairs(
-    images: torch.Tensor, texts: torch.Tensor, groups: torch.Tensor | None, num_hard_negatives: int
+def make_pairs(
+    images: torch.Tensor,
+    captions: object,
+    short_groups: torch.Tensor | None = None,
 ) -> Pairs:
-    """The rows of this process, with the hard negatives apart."""
-    rank, hard_negatives = dist.get_rank() if dist.is_initialized() else 0, None
-    if num_hard_negatives > 0:
-        num_long = (texts.shape[1] - 1) // (1 + num_hard_negatives)
-        texts, hard_negatives = texts.split([1 + num_long, num_hard_negatives * num_long], dim=1)
-        hard_negatives = hard_negatives.unflatten(1, (num_hard_negatives, num_long)).transpose(1, 2)
-        # the first slot has none
-        hard_negatives = torch.cat([torch.zeros_like(hard_negatives[:, :1]), hard_negatives], dim=1)
-    if texts.dim() == 4 and dist.is_initialized():  # tokens: padded to the longest text of all processes
-        length = torch.tensor(texts.shape[2], device=texts.device)
-        dist.all_reduce(length, dist.ReduceOp.MAX)
-        texts = pad(texts, (0, 0, 0, int(length) - texts.shape[2]))
-    places = torch.arange(len(images), device=images.device) + rank * len(images)
-    return Pairs(images, texts, places, groups, hard_negatives)
+    """
+    The rows of this process as [`Pairs`] in float32, with their indices among those of all processes: `images` of
+    shape (rows, dim), `captions` with the fields of `LotlipCaptionEmbeddings`.
+    """
+    names = ("short", "long", "corners", "short_mask", "long_mask")
+    pairs = Pairs.from_embeds(images, **{name: getattr(captions, name) for name in names}, groups=short_groups)
+    pairs = replace(pairs, images=pairs.images.float(), texts=pairs.texts.float())
+    if dist.is_initialized():
+        pairs = replace(pairs, indices=pairs.indices + dist.get_rank() * len(images))
+        if pairs.texts.dim() == 4:  # tokens: padded to the longest text of all processes
+            length = torch.tensor(pairs.texts.shape[2], device=images.device)
+            dist.all_reduce(length, dist.ReduceOp.MAX)
+            pairs = replace(pairs, texts=pad(pairs.texts, (0, 0, 0, int(length) - pairs.texts.shape[2])))
+    return pairs
 
 
-def _cut(pairs: Pairs, dim: int) -> Pairs:
-    """Pairs with the first numbers of each embedding, normalised."""
-    if dim == pairs.images.shape[-1]:
-        return pairs
-    cut = map_pairs(lambda values: normalize(values[..., :dim], dim=-1), pairs._replace(places=None, groups=None))
-    return cut._replace(places=pairs.places, groups=pairs.groups)
+def _mean_over_images(values: torch.Tensor, pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
+    """The mean of values (rows,) of this process over the images of all processes that have any text."""
+    has_text = pairs.present.any(dim=1)
+    num_images = all_pairs.present.any(dim=1).sum().clamp(min=1)
+    own = values.masked_fill(~has_text, 0).sum() / num_images
+    return gather_rows(own[None]).sum()
 
 
 def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_dims") -> None:
@@ -244,3 +228,12 @@ def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_d
     for dim in dims:
         if not 1 <= dim <= num_dims:
             raise ValueError(f"`{argument}` must be from 1 to {num_dims}, the dimensions of an embedding, got {dim}.")
+
+
+def check_weights(short_weight: float, long_weight: float) -> None:
+    """Raises a `ValueError` for a weight of slots that is negative or not finite, or if both are 0."""
+    for name, weight in (("short_weight", short_weight), ("long_weight", long_weight)):
+        if not isfinite(weight) or weight < 0:
+            raise ValueError(f"`{name}` must be a number from 0 on, got {weight}.")
+    if short_weight == 0 and long_weight == 0:
+        raise ValueError("`short_weight` and `long_weight` are both 0, so that there is no loss: raise one of them.")

@@ -5,11 +5,16 @@
 import torch
 from torch.nn.functional import softplus
 
-from .global_loss import Pairs, image_logits, in_blocks
+from .pairs import Pairs, image_logits, in_blocks
 
 
 @in_blocks
-def sigmoid_loss(pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
+def sigmoid_loss(
+    pairs: Pairs,
+    all_pairs: Pairs,
+    logit_scale: torch.Tensor,
+    logit_bias: torch.Tensor,
+) -> torch.Tensor:
     """
     Of every image and every text by itself: do they belong together (Zhai et al., 2023,
     https://arxiv.org/abs/2303.15343, equation 1)? The loss of a row is the sum over all texts of its image.
@@ -29,11 +34,11 @@ def sigmoid_loss(pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor, logi
     >>> import torch
     >>> from modeling_lotlip.losses import Pairs, sigmoid_loss
 
-    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None], torch.arange(4))
+    >>> pairs = Pairs.from_embeds(torch.eye(4), short=torch.eye(4))
     >>> sigmoid_loss(pairs, pairs, torch.tensor(10.0), torch.tensor(-5.0)).mean().round(decimals=4)
     tensor(0.0269)
     ```"""
     logits = image_logits(pairs, all_pairs, logit_scale) + logit_bias
-    of_pairs = logits.take_along_dim(pairs.places[None, :, None], dim=2)[:, :, 0]
+    of_pairs = logits.take_along_dim(pairs.indices[None, :, None], dim=2)[:, :, 0]
     # softplus(x) is -log sigmoid(-x), and softplus(x) - x is -log sigmoid(x)
     return softplus(logits).sum(dim=2) - of_pairs

@@ -17,6 +17,7 @@ __all__ = [
     "IMAGE_TEXT_RETRIEVAL",
     "ImageTextRetrieval",
     "RetrievalRanks",
+    "check_finite",
     "metrics_of_ranks",
     "retrieval_metrics",
     "retrieval_ranks",

@@ -9,11 +9,13 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ..encoder.arguments import DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
+from ..table.conditions import in_folder
 from ..utils.addresses import is_loopback
 from ..utils.arguments import Arguments, argument
+from ..utils.keys import list_spellings
 
 
-LEAST_PASSWORD = 8  # characters
+MIN_PASSWORD_LENGTH = 8
 
 
 class Filter(NamedTuple):
@@ -24,28 +26,31 @@ class Filter(NamedTuple):
     taken_to: date | None = None
 
     @classmethod
-    def parse(cls, folder: str | None = None, taken_from: str | None = None, taken_to: str | None = None) -> "Filter":
-        """A filter of texts, of which a blank one is none. Raises a `ValueError` if they name no days, in order."""
-        days = []
-        for name, text in (("taken_from", taken_from), ("taken_to", taken_to)):
-            text = (text or "").strip()
-            try:
-                days.append(date.fromisoformat(text) if text else None)
-            except ValueError as error:
-                raise ValueError(
-                    f"`{name}` {text} is no date: write year, month and day, as in 2024-05-31."
-                ) from error
-        if None not in days and days[0] > days[1]:
-            raise ValueError(f"`taken_from` {days[0]} is after `taken_to` {days[1]}: exchange them.")
-        folder = str(PurePath((folder or "").strip()))
-        return cls(None if folder == "." else folder, *days)
+    def parse(
+        cls,
+        folder: str | None = None,
+        taken_from: str | None = None,
+        taken_to: str | None = None,
+    ) -> "Filter":
+        """Makes a filter of texts, where a blank one is none. Raises a `ValueError` if they name no days, in order."""
+        first = parse_day("taken_from", taken_from)
+        last = parse_day("taken_to", taken_to)
+        if first is not None and last is not None and first > last:
+            raise ValueError(f"`taken_from` {first} is after `taken_to` {last}: exchange them.")
+        if folder is None or not folder.strip():
+            return cls(None, first, last)
+        path = PurePath(folder)  # a name may begin or end with blanks
+        if path == PurePath():  # all folders
+            return cls(None, first, last)
+        return cls(path.as_posix(), first, last)
 
     @property
     def condition(self) -> str | None:
-        """The SQL condition of an [`EmbeddingTable`]; None if all images are searched."""
+        """Writes the SQL condition of an [`EmbeddingTable`]; None if all images are searched."""
         parts = []
         if self.folder is not None:
-            parts.append("starts_with(key, '{}/')".format(self.folder.replace("'", "''")))
+            in_folders = [in_folder(name) for name in list_spellings(self.folder)]
+            parts.append(f"({' OR '.join(in_folders)})")
         if self.taken_from is not None:
             parts.append(f"taken >= timestamp '{self.taken_from} 00:00:00'")
         if self.taken_to is not None:
@@ -53,10 +58,28 @@ class Filter(NamedTuple):
         return " AND ".join(parts) or None
 
     def __str__(self) -> str:
-        """In words that follow "images"."""
-        words = [] if self.folder is None else [f"in the folder {self.folder}"]
-        days = [f"{name} {day}" for name, day in (("from", self.taken_from), ("to", self.taken_to)) if day is not None]
-        return " ".join([*words, *(["taken", *days] if days else [])])
+        """Describes the filter in words that follow "images"."""
+        words = []
+        if self.folder is not None:
+            words.append(f"in the folder {self.folder}")
+        if self.taken_from is not None or self.taken_to is not None:
+            words.append("taken")
+        if self.taken_from is not None:
+            words.append(f"from {self.taken_from}")
+        if self.taken_to is not None:
+            words.append(f"to {self.taken_to}")
+        return " ".join(words)
+
+
+def parse_day(name: str, text: str | None) -> date | None:
+    """Reads a day, a blank text as none. Raises a `ValueError`, which gives its `name`, if it is no day."""
+    text = (text or "").strip()
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"`{name}` {text} is no date: write year, month and day, as in 2024-05-31.") from error
 
 
 ALL_IMAGES = Filter()
@@ -74,9 +97,16 @@ class SearchModelArguments(ModelArguments):
         metavar="MODEL",
     )
     dtype: str | None = argument(
-        None, "The precision of the computation. Default: that of --embeddings_dir; else float32.", choices=PRECISIONS
+        None,
+        "The precision of the computation. Default: that of --embeddings_dir; else float32.",
+        choices=PRECISIONS,
     )
-    batch_size: int = argument(64, "Images in a batch, for each process.", least=1, excludes=("embeddings_dir",))
+    batch_size: int = argument(
+        64,
+        "Images in a batch, for each process.",
+        least=1,
+        excludes=("embeddings_dir",),
+    )
 
 
 @dataclass
@@ -100,9 +130,14 @@ class IndexArguments(Arguments):
         excludes=("embeddings_dir",),
     )
 
+    @property
+    def is_search(self) -> bool:
+        """Whether something is searched."""
+        return True
+
     def __post_init__(self):
         super().__post_init__()
-        if self.embeddings_dir is None and self.photos is None:
+        if self.is_search and self.embeddings_dir is None and self.photos is None:
             raise ValueError("there is nothing to search in: name a folder of PHOTOS, or one of --embeddings_dir.")
 
 
@@ -111,22 +146,52 @@ class SearchArguments(IndexArguments):
     """What is searched for."""
 
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
-    texts_file: Path | None = argument(None, "A file with further descriptions, one on each line.", metavar="FILE")
+    texts_file: Path | None = argument(
+        None,
+        "A file with further descriptions, one on each line.",
+        metavar="FILE",
+    )
     k: int = argument(5, "How many results to print for each description.", least=1, most=10**9)
     folder: str | None = argument(
         None, "Search the images in this folder of the collection, and in all folders in it."
     )
-    taken_from: str | None = argument(None, "Search images taken on this day or later.", metavar="YYYY-MM-DD")
-    taken_to: str | None = argument(None, "Search images taken on this day or before.", metavar="YYYY-MM-DD")
-    all_copies: bool = argument(False, "Show images that are nearly the same one by one, not as one result.")
+    taken_from: str | None = argument(
+        None,
+        "Search images taken on this day or later.",
+        metavar="YYYY-MM-DD",
+    )
+    taken_to: str | None = argument(
+        None,
+        "Search images taken on this day or before.",
+        metavar="YYYY-MM-DD",
+    )
+    all_copies: bool = argument(
+        False,
+        "Show images that are nearly the same one by one, not as one result.",
+    )
     kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
+    forget: str | None = argument(
+        None,
+        "Search nothing, but delete the index of a folder of images, which may be gone. Your images stay.",
+        metavar="FOLDER",
+        excludes=("embeddings_dir",),
+    )
+
+    @property
+    def is_search(self) -> bool:
+        return self.forget is None
 
     def __post_init__(self):
         if self.embeddings_dir is not None and self.photos is not None:
             # there is no PHOTOS then: the first word is a text as well
-            self.texts, self.photos = [self.photos, *self.texts], None
+            self.texts = [self.photos, *self.texts]
+            self.photos = None
         super().__post_init__()
         self.chosen = Filter.parse(self.folder, self.taken_from, self.taken_to)
+        if not self.is_search:
+            if self.photos is not None:
+                raise ValueError(f"--forget {self.forget} searches nothing: leave out PHOTOS and TEXT.")
+            return
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
         if not all(text.strip() for text in self.texts):
@@ -139,14 +204,19 @@ class PageArguments(IndexArguments):
 
     k: int = argument(12, "How many images to show.", least=1, most=10**9)
     port: int = argument(7860, "The port to listen at.", least=1, most=65535)
-    host: str = argument("127.0.0.1", "The address to listen at. `0.0.0.0`: all who reach this machine see the page.")
+    host: str = argument(
+        "127.0.0.1",
+        "The address to listen at. `0.0.0.0`: all who reach this machine see the page.",
+    )
     no_browser: bool = argument(False, "Do not open the page in a browser.")
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")
     auth_file: Path | None = argument(
         None, "A file with a line USER:PASSWORD for each user, which only you can read.", metavar="FILE"
     )
     without_password: bool = argument(
-        False, "No password: anyone can search the page, with --share or --host.", excludes=("auth_file",)
+        False,
+        "No password: anyone can search the page, with --share or --host.",
+        excludes=("auth_file",),
     )
 
     @property
@@ -159,7 +229,9 @@ class PageArguments(IndexArguments):
         if self.photos is not None and self.embeddings_dir is not None:
             raise ValueError("name one collection, not both PHOTOS and --embeddings_dir.")
         if self.is_shared and self.auth_file is None and not self.without_password:
-            option = "--share" if self.share else f"--host {self.host}"
+            option = f"--host {self.host}"
+            if self.share:
+                option = "--share"
             raise ValueError(
                 f"{option} shows the images to all who find the page: name users in an --auth_file, or let in "
                 "everyone by --without_password."
@@ -167,18 +239,22 @@ class PageArguments(IndexArguments):
 
 
 def read_logins(path: Path) -> list[tuple[str, str]]:
-    """The users of a file with a line `USER:PASSWORD` for each. Raises a `ValueError` if others can read it, say."""
+    """Reads a file with a line `USER:PASSWORD` for each user. Raises a `ValueError` if others can read it, say."""
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise ValueError(f"--auth_file {path} can be read by others: `chmod 600 {path}`.")
     logins = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte-order mark
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
         user, _, password = line.partition(":")
         user = user.strip()
-        if line.strip() and (not user or len(password) < LEAST_PASSWORD or user in logins):
-            remedy = f"write USER:PASSWORD, each user once, with at least {LEAST_PASSWORD} characters of password"
-            raise ValueError(f"--auth_file {path}, line {number}: {remedy}.")
-        if line.strip():
-            logins[user] = password
+        if not user or len(password) < MIN_PASSWORD_LENGTH or user in logins:
+            raise ValueError(
+                f"--auth_file {path}, line {number}: write USER:PASSWORD, each user once, with at least "
+                f"{MIN_PASSWORD_LENGTH} characters of password."
+            )
+        logins[user] = password
     if not logins:
         raise ValueError(f"--auth_file {path} names no user: write a line USER:PASSWORD for each.")
     return list(logins.items())

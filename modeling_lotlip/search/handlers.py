@@ -1,10 +1,11 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What the search page asks for: HTML for its parts, by the macros of `page.html`."""
+"""Answers to the search page: HTML for its parts, by the macros of `page.html`."""
 
 import base64
 import io
 import os
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,18 +17,29 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_image
+from ..data.images import (
+    IMAGE_ERRORS,
+    SAFE_FORMATS,
+    Resizing,
+    UnreadableImageError,
+    open_image,
+    read_file,
+    read_image,
+)
 from .arguments import ALL_IMAGES, Filter
 from .query import Query, QueryError, draw_heat_map
 from .searcher import Searcher, count
 
 
-# The longer side in pixels of an image among results, and of one alone
-THUMBNAIL_SIDE, LARGE_SIDE = 480, 1600
+THUMBNAIL_SIDE = 480  # pixels of the longer side of an image among results
+LARGE_SIDE = 1600  # and of one alone
 NUM_THUMBNAILS = 2000  # that are kept, some 20 kB each
 NUM_COPIES = 100  # that are shown of an image
+# Of an uploaded image: a small file may hold them, and all other visitors wait while they are decoded
+MAX_PIXELS = 50_000_000
 # Of what a visitor writes: far more than a model reads
 MAX_CHARACTERS = 20_000
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 # What may go wrong with files, the model and memory
 PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
 # What stands where results will be
@@ -37,65 +49,83 @@ NOT_THERE = "This image is not in the collection any more. Search again."
 
 
 def read_resource(name: str) -> str:
-    """A file beside this one, such as `page.css`."""
+    """Reads a file beside this one, such as `page.css`."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
 def load_macros() -> object:
-    """The macros of `page.html`, which escape whatever is filled in."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Loads the macros of `page.html`, which escape whatever is filled in."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.from_string(read_resource("page.html")).module
 
 
 def render(macro: str, **values: object) -> str:
-    """The HTML of a macro of `page.html`."""
-    return str(getattr(load_macros(), macro)(**values))
+    """Fills a macro of `page.html`: HTML."""
+    fill = getattr(load_macros(), macro)
+    return str(fill(**values))
 
 
 def encode_image(image: Image.Image) -> str:
-    """An image as a data URL: a small one as PNG, which the page shows with its pixels as squares."""
+    """Writes an image as a data URL: a small one as PNG, which the page shows with its pixels as squares."""
     buffer = io.BytesIO()
-    kind = "png" if max(image.size) < 128 else "jpeg"
-    image.save(buffer, format=kind, quality=85)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image_format = "jpeg"
+    if max(image.size) < 128:
+        image_format = "png"
+    image.save(buffer, format=image_format, quality=85)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{image_format};base64,{data}"
 
 
-def check_length(text: str) -> None:
-    """Raises a `QueryError` if a text is longer than a visitor may ask for."""
+def check_text(text: str) -> None:
+    """Raises a `QueryError` if a text is longer than a visitor may ask for, or is none."""
     if len(text) > MAX_CHARACTERS:
         raise QueryError(f"This text has {len(text):,} characters: the most are {MAX_CHARACTERS:,}.")
+    if HALF_CHARACTER.search(text):
+        raise QueryError("This text holds half of a character, which no file of text can hold: write it anew.")
 
 
-def read_field(asked: object, name: str, kind: type = str) -> Any:
-    """A field of what `page.js` asks for. Raises a `QueryError` if it is not there: something else has asked."""
-    value = asked.get(name) if isinstance(asked, dict) else None
-    if not isinstance(value, kind):
+def read_field(asked: object, name: str, expected_type: type = str) -> Any:
+    """Reads a field of a question of `page.js`. Raises a `QueryError` if it is not there: something else has asked."""
+    if not isinstance(asked, dict) or not isinstance(asked.get(name), expected_type):
         raise QueryError(f"The request has no {name}.")
-    return value
+    return asked[name]
 
 
 class Updater:
     """Updates the index of a searcher in a thread, if it has a folder."""
 
     def __init__(self, searcher: Searcher):
-        self.searcher, self.executor, self.start_lock = searcher, ThreadPoolExecutor(1), Lock()
+        self.searcher = searcher
+        self.executor = ThreadPoolExecutor(1)
+        self.start_lock = Lock()
         self.last: Future | None = None  # update
-        self.done, self.total, self.is_stopped = 0, 0, False
+        self.num_done = 0  # images of this update
+        self.num_total = 0
+        self.is_stopped = False
 
     @property
     def is_running(self) -> bool:
+        """Whether an update has begun and not ended."""
         return self.last is not None and not self.last.done()
 
     def start(self) -> None:
         """Begins an update, unless one is running."""
         with self.start_lock:  # of several pages that are opened at once one begins
             if self.searcher.folder is not None and not self.is_running:
-                self.done = self.total = 0
+                self.num_done = 0
+                self.num_total = 0
                 self.last = self.executor.submit(self.searcher.update, self.report)
 
-    def report(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
+    def report(self, num_done: int, num_total: int) -> None:
+        """Notes how far an update is. Raises a `RuntimeError`, which ends it, after [`stop`]."""
+        self.num_done = num_done
+        self.num_total = num_total
         if self.is_stopped:
             raise RuntimeError("The update was stopped.")
 
@@ -106,7 +136,7 @@ class Updater:
 
 
 class Asked(NamedTuple):
-    """What a visitor sees the results of: a query, which images were searched, and how many results are shown."""
+    """A search of a visitor: a query, which images were searched, and how many results are shown."""
 
     query: Query
     chosen: Filter
@@ -114,27 +144,49 @@ class Asked(NamedTuple):
 
 
 class Handlers:
-    """What the page asks for, for several visitors at once: `k` images of a collection, each by `read` of its key."""
+    """
+    Answers several visitors of the page at once.
+
+    Args:
+        searcher (`Searcher`):
+            The collection.
+        read (`Callable[[str], dict]`):
+            Returns the undecoded image of a key.
+        k (`int`):
+            How many results are shown at first, and how many further ones each time.
+    """
 
     def __init__(self, searcher: Searcher, read: Callable[[str], dict], k: int):
-        self.searcher, self.read, self.k, self.updater = searcher, read, k, Updater(searcher)
+        self.searcher = searcher
+        self.read = read
+        self.k = k
+        self.updater = Updater(searcher)
         self.encoded = lru_cache(NUM_THUMBNAILS)(self.encode)
-        self.upload_lock = Lock()  # one image of a visitor is decoded at a time, which may take half a gigabyte
+        # one image of a visitor is decoded at a time, which may take half a gigabyte
+        self.upload_lock = Lock()
 
     def encode(self, key: str, modified: int) -> str:
-        """A thumbnail; the time of its file makes a changed one another entry of the cache."""
+        """Makes a thumbnail; the time of its file makes a changed one another entry of the cache."""
         return encode_image(read_image(self.read(key), THUMBNAIL_SIDE))
 
     def thumbnail(self, key: str) -> str | None:
-        """The data URL of an image, made smaller; None if it has changed or cannot be read any more."""
+        """Returns the data URL of an image, made smaller; None if it has changed or cannot be read any more."""
         try:
             path = self.read(key)["path"]
-            return self.encoded(key, os.stat(path).st_mtime_ns if path and os.path.isfile(path) else 0)
+            modified = 0
+            if path and os.path.isfile(path):
+                modified = os.stat(path).st_mtime_ns
+            return self.encoded(key, modified)
         except (OSError, UnreadableImageError):
             return None
 
-    def read_known(self, key: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
-        """An image of the collection. Raises a `QueryError` if there is none of the key."""
+    def read_known(
+        self,
+        key: str,
+        max_side: int | None = None,
+        resizing: Resizing | None = None,
+    ) -> Image.Image:
+        """Reads an image of the collection. Raises a `QueryError` if there is none of the key."""
         if self.searcher.table.embedding(key) is None:
             raise QueryError(NOT_THERE)
         try:
@@ -143,81 +195,167 @@ class Handlers:
             raise QueryError("This image has changed or cannot be read any more: rescan the folder.") from error
 
     def read_upload(self, path: str) -> Image.Image:
-        """The image of a visitor. Raises a `QueryError` if there is none in the file."""
+        """Reads the image of a visitor. Raises a `QueryError` if the file holds none, or one of too many pixels."""
         try:
+            content = read_file({"path": path, "bytes": None})
+            image = open_image(content, SAFE_FORMATS)
+            # of a JPEG, as cameras make them, a fraction is decoded
+            if image.format != "JPEG" and image.width * image.height > MAX_PIXELS:
+                raise QueryError(
+                    f"This image has {image.width} x {image.height} pixels, the most are {MAX_PIXELS:,}: "
+                    "make it smaller."
+                )
             with self.upload_lock:
-                file = {"path": path, "bytes": None}
-                return read_image(file, resizing=self.searcher.resizing, formats=SAFE_FORMATS)
-        except UnreadableImageError as error:
-            reason = str(error).rstrip(".")
-            raise QueryError(f"This file is not an image that can be read: {reason}. Choose another one.") from error
+                return read_image({"bytes": content}, resizing=self.searcher.resizing, formats=SAFE_FORMATS)
+        except IMAGE_ERRORS as error:
+            if isinstance(error, QueryError):
+                raise
+            raise QueryError(
+                f"This file is not an image that can be read: {str(error).rstrip('.')}. Choose another one."
+            ) from error
 
     def search(
-        self, text: str, image_path: str | None, folder: str | None, taken_from: str, taken_to: str
+        self,
+        text: str | None,
+        image_path: str | None,
+        folder: str | None,
+        taken_from: str,
+        taken_to: str,
     ) -> tuple[str, Asked]:
-        """The first results of a description, an image or both, and what is needed for more of them."""
+        """
+        Searches for a description, an image or both.
+
+        Args:
+            text (`str`, *optional*):
+                The description.
+            image_path (`str`, *optional*):
+                The file of an image that was uploaded.
+            folder (`str`, *optional*), taken_from (`str`), taken_to (`str`):
+                Which images are searched: see [`Filter.parse`]. Empty texts are no filter.
+
+        Returns:
+            `tuple[str, Asked]`: the first results as HTML, and what [`more`] of them needs.
+
+        Raises:
+            `QueryError`: if there is nothing to search for, or nothing to search in.
+            `ValueError`: if the filter names no folder or day.
+        """
+        text = text or ""
+        check_text(text)
+        check_text(folder or "")
         chosen = Filter.parse(folder, taken_from, taken_to)
-        check_length(text)
-        image = None if image_path is None else self.read_upload(image_path)
+        image = None
+        if image_path is not None:
+            image = self.read_upload(image_path)
         if self.updater.is_running and len(self.searcher.table) == 0:
             raise QueryError("The first images are still being indexed. Try again in a moment.")
         self.searcher.count(chosen)
-        return self.show(Asked(self.searcher.embed(text, image), chosen, self.k))
+        query = self.searcher.embed(text, image)
+        return self.show(Asked(query, chosen, self.k))
 
     def similar(self, name: str) -> tuple[str, Asked]:
-        """The images that are most similar to one of the collection."""
+        """Searches for the images that are most similar to one of the collection."""
+        if not isinstance(name, str):
+            raise QueryError("The request has no name.")
         embedding = self.searcher.table.embedding(name)
         if embedding is None:
             raise QueryError(NOT_THERE)
         return self.show(Asked(Query(embedding), ALL_IMAGES, self.k))
 
     def more(self, asked: Asked) -> tuple[str, Asked]:
-        """As many further results below those that are shown."""
+        """Shows as many further results below those that are shown."""
+        if not isinstance(asked, Asked):
+            raise QueryError("There are no results yet: search first.")
         return self.show(asked._replace(k=asked.k + self.k))
 
     def show(self, asked: Asked) -> tuple[str, Asked]:
+        """Searches again, and makes HTML of the results."""
         results = self.searcher.search(asked.query, asked.k + 1, asked.chosen)
-        values = {"results": results[: asked.k], "has_more": len(results) > asked.k, "is_first": asked.k == self.k}
-        values |= {"num_images": count(self.searcher.count(asked.chosen), "image"), "time": time.time_ns()}
-        return render("results", query=asked.query, chosen=asked.chosen, thumbnail=self.thumbnail, **values), asked
+        html = render(
+            "results",
+            query=asked.query,
+            chosen=asked.chosen,
+            results=results[: asked.k],
+            has_more=len(results) > asked.k,
+            is_first=asked.k == self.k,
+            num_images=count(self.searcher.count(asked.chosen), "image"),
+            thumbnail=self.thumbnail,
+            time=time.time_ns(),
+        )
+        return html, asked
 
     def copies(self, asked: dict) -> dict[str, str]:
-        keys, table = list(map(str, read_field(asked, "names", list))), self.searcher.table
-        known = [key for key in keys[:NUM_COPIES] if table.embedding(key) is not None]
+        """Shows images that are nearly the same as a result. Raises a `QueryError` if none is there any more."""
+        names = read_field(asked, "names", list)
+        if not all(isinstance(name, str) for name in names):
+            raise QueryError("The request has a name that is no text.")
+        first = names[:NUM_COPIES]
+        known = [name for name in first if self.searcher.table.embedding(name) is not None]
         if not known:
             raise QueryError(NOT_THERE)
-        num_more = max(0, len(keys) - NUM_COPIES)
-        return {"html": render("copies", names=known, num_more=num_more, thumbnail=self.thumbnail)}
+        html = render(
+            "copies",
+            names=known,
+            num_more=len(names) - len(first),
+            num_gone=len(first) - len(known),
+            thumbnail=self.thumbnail,
+        )
+        return {"html": html}
 
     def enlarge(self, asked: dict) -> dict[str, str]:
-        return {"source": encode_image(self.read_known(read_field(asked, "name"), LARGE_SIDE))}
+        """Shows an image large."""
+        image = self.read_known(read_field(asked, "name"), LARGE_SIDE)
+        return {"source": encode_image(image)}
 
     def heat_map(self, asked: dict) -> dict[str, str]:
-        key, sentence, searcher = read_field(asked, "name"), read_field(asked, "sentence"), self.searcher
-        check_length(sentence)
+        """Shows where in an image a sentence is found."""
+        key = read_field(asked, "name")
+        sentence = read_field(asked, "sentence")
+        check_text(sentence)
+        searcher = self.searcher
         image = self.read_known(key, resizing=searcher.resizing)
         with searcher.encoder.lock:
             image = draw_heat_map(searcher.encoder, image, sentence)
         return {"source": encode_image(image), "message": HEAT_MAP_NOTE}
 
     def start(self) -> tuple[str, int]:
-        """What stands where results will be: the first images of the collection, and their number."""
+        """Shows the first images of the collection, where results will be. Returns their number, too."""
         table = self.searcher.table
         rows = next(table.read(["key"], table.condition()), None)
-        names, options = [] if rows is None else rows["key"].to_pylist()[: self.k], {"thumbnail": self.thumbnail}
-        return render("start", names=names, num_images=count(len(table), "image"), hint=HINT, **options), len(names)
+        names = []
+        if rows is not None:
+            names = rows["key"].to_pylist()[: self.k]
+        num_images = count(len(table), "image")
+        html = render("start", names=names, num_images=num_images, hint=HINT, thumbnail=self.thumbnail)
+        return html, len(names)
 
     def status(self) -> str:
-        """What is indexed, or how far that is, and what is left out."""
-        table, updater, update = self.searcher.table, self.updater, self.updater.last
-        images = count(len(table), "image")
+        """Says what is indexed, or how far that is, and what is left out."""
+        update = self.updater.last
         if update is not None and not update.done():
-            line = f"Indexing: {updater.done:,} of {count(updater.total, 'image')}" if updater.total else "Looking ..."
-            line += f" ({images} can be searched)" if len(table) else ""
-            return render("progress", line=line, share=updater.done / max(1, updater.total))
-        alert, (line, *notes) = "", self.searcher.describe()
-        if update is not None and (problem := update.exception()) is not None:
-            problem = str(problem) or type(problem).__name__
-            alert = f"The images in {self.searcher.place} could not be indexed: {problem}"
-            line = f"{images} indexed before can be searched." if len(table) else ""
+            return self.show_progress()
+        table = self.searcher.table
+        line, *notes = self.searcher.describe()
+        alert = ""
+        failure = None
+        if update is not None:
+            failure = update.exception()
+        if failure is not None:
+            alert = (
+                f"The images in {self.searcher.place} could not be indexed: {str(failure) or type(failure).__name__}"
+            )
+            line = ""
+            if len(table):
+                line = f"{count(len(table), 'image')} indexed before can be searched."
         return render("status", alert=alert, line=line, notes=notes, unreadable=sorted(table.unreadable))
+
+    def show_progress(self) -> str:
+        """Says how far an update is, and what can be searched meanwhile."""
+        updater = self.updater
+        num_images = len(self.searcher.table)
+        line = "Looking ..."
+        if updater.num_total:
+            line = f"Indexing: {updater.num_done:,} of {count(updater.num_total, 'image')}"
+        if num_images:
+            line += f" ({count(num_images, 'image')} can be searched)"
+        return render("progress", line=line, fraction=updater.num_done / max(1, updater.num_total))

@@ -4,21 +4,26 @@
 
 import logging
 import os
-from collections.abc import Callable
-from pathlib import Path, PurePath
-from typing import NamedTuple
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath, PurePosixPath
 
 from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
 
-from ..data.folder import is_image_file, scan_folder
+from ..data.folder import FolderScan, is_indexed_file, scan_folder
 from ..data.images import UnreadableImageError, undecoded
 from ..data.loading import compute_fingerprint
 from ..encoder.arguments import DEFAULT_MODEL
 from ..encoder.batches import sign_file
 from ..encoder.dual_encoder import DualEncoder
 from ..table.embed import load_named_data, note_model
-from ..table.storage import EmbeddingTable
+from ..table.reuse import list_tables
+from ..table.storage import EmbeddingTable, one_of
+from ..utils.files import hash_file
 from ..utils.terminal import printable
 from .arguments import SearchModelArguments
 
@@ -26,27 +31,90 @@ from .arguments import SearchModelArguments
 logger = logging.getLogger(__name__)
 
 
+def locate_indices(index_dir: Path | None = None) -> Path:
+    """Locates the folder of indices, by default `assets/lotlip/search` in the cache of the Hub."""
+    return index_dir or Path(HF_ASSETS_CACHE, "lotlip", "search")
+
+
 def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None) -> EmbeddingTable:
     """
-    The index of a folder of images and a model, which is made if there is none, among all indices in `index_dir`, by
-    default `assets/lotlip/search` in the cache of the Hub.
+    Opens the index of a folder of images and a model, which is made if there is none.
+
+    Args:
+        folder (`Path`):
+            The folder.
+        encoder ([`DualEncoder`]):
+            Embeds the images.
+        index_dir (`Path`, *optional*):
+            The folder of indices: see [`locate_indices`].
+
+    Returns:
+        [`EmbeddingTable`]: the index.
     """
     settings = encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
     name = f"{folder.resolve().name[:50]}-{Hasher.hash(settings)}"  # a name has at most 255 bytes
-    place = Path(HF_ASSETS_CACHE, "lotlip", "search") if index_dir is None else index_dir
     return EmbeddingTable.create(
-        place / name, encoder.dim, settings, note_model(encoder), "float16", wait=True, argument="index_dir"
+        locate_indices(index_dir) / name,
+        encoder.dim,
+        settings,
+        note_model(encoder),
+        "float16",
+        wait=True,
+        argument="index_dir",
     )
 
 
+def forget_folder(folder: str, index_dir: Path | None = None) -> list[Path]:
+    """
+    Deletes all indices of a folder of images, whose own files stay. Returns the folders of the indices.
+
+    Raises:
+        `ValueError`: if there is none; names the folders that have one.
+        `FolderInUseError`: if another program writes to one.
+    """
+    root = locate_indices(index_dir)
+    source = str(Path(folder).resolve())
+    tables = list_tables(root)
+    found = [table for table in tables if table.settings.get("source") == source]
+    if not found:
+        known = sorted({str(table.settings.get("source")) for table in tables})
+        raise ValueError(f"--forget {folder}: there is no index of it in {root}, but of {known}. Name one of these.")
+    for table in found:
+        with table.writing(argument="index_dir"):
+            pass  # no other program writes to it
+        shutil.rmtree(table.folder)
+    return [table.folder for table in found]
+
+
+def describe_orphans(index_dir: Path | None = None) -> list[str]:
+    """Describes the indices of folders that are not there any more: a sentence each, with what deletes it."""
+    lines = []
+    for table in list_tables(locate_indices(index_dir)):
+        source = table.settings.get("source")
+        if isinstance(source, str) and "://" not in source and not os.path.isdir(source):
+            num_bytes = sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file())
+            lines.append(
+                f"The folder {source} is not there; its index takes {num_bytes / 2**20:,.0f} MB. If it will not come "
+                f"back: lotlip search --forget {shlex.quote(source)}"
+            )
+    return lines
+
+
 def open_table(folder: Path | None, arguments: SearchModelArguments) -> EmbeddingTable | None:
-    """The table in a folder, if one is named. Arguments that are not given become those of its model, or defaults."""
-    table = None if folder is None else EmbeddingTable(folder)
-    noted = {} if table is None else table.settings | table.notes
-    name = arguments.model_name_or_path or noted.get("model_name_or_path", DEFAULT_MODEL if table is None else None)
-    if name is None:
-        raise ValueError(f"`--embeddings_dir {folder}` does not say which model made it: name that by --model.")
-    arguments.model_name_or_path, arguments.dtype = name, arguments.dtype or noted.get("dtype", "float32")
+    """
+    Opens the table in a folder, if one is named. Arguments that are not given become those of its model, or defaults.
+    """
+    table = None
+    noted = {}
+    name = arguments.model_name_or_path
+    if folder is not None:
+        table = EmbeddingTable(folder)
+        noted = table.settings | table.notes
+        name = name or noted.get("model_name_or_path")
+        if name is None:
+            raise ValueError(f"`--embeddings_dir {folder}` does not say which model made it: name that by --model.")
+    arguments.model_name_or_path = name or DEFAULT_MODEL
+    arguments.dtype = arguments.dtype or noted.get("dtype", "float32")
     arguments.backend = arguments.backend or noted.get("backend", "torch")
     arguments.truncate_dim = arguments.truncate_dim or noted.get("truncate_dim")
     arguments.max_length = arguments.max_length or noted.get("max_length")
@@ -54,15 +122,21 @@ def open_table(folder: Path | None, arguments: SearchModelArguments) -> Embeddin
 
 
 def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
-    """A function from a key to the undecoded image. Raises a `ValueError` if they are not there or have changed."""
-    source, folder = table.settings.get("source"), table.folder
+    """
+    Makes a function from a key to the undecoded image. Raises a `ValueError` if the images are not there or have
+    changed.
+    """
+    source = table.settings.get("source")
     if isinstance(source, str):
         if "://" in source:
-            raise ValueError(f"{folder} is of images in {source}, which the page cannot show: use `lotlip search`.")
+            raise ValueError(
+                f"{table.folder} is of images in {source}, which the page cannot show: use `lotlip search`."
+            )
         return lambda key: read_unchanged(table, key, {"path": os.path.join(source, key), "bytes": None})
-    if "image" not in table.settings["kinds"] or source["streaming"]:
-        why = "embeddings of streamed data" if source["streaming"] else "no embeddings of images"
-        raise ValueError(f"{folder} holds {why}: the page has no images to show.")
+    if source["streaming"]:
+        raise ValueError(f"{table.folder} holds embeddings of streamed data: the page has no images to show.")
+    if "image" not in table.settings["kinds"]:
+        raise ValueError(f"{table.folder} holds no embeddings of images: the page has no images to show.")
     column = source["image_column"]
     dataset = load_named_data(source, key_column=table.settings["key_column"])
     table.check_settings({"data": compute_fingerprint(dataset, column)})
@@ -71,70 +145,155 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
 
 
 def read_unchanged(table: EmbeddingTable, key: str, image: dict) -> dict:
-    """An undecoded image. Raises an `UnreadableImageError` if its file has changed since it was embedded."""
-    path, stored = image.get("path") or "", dict(table.read_signatures(key)).get(key)
-    if stored and os.path.exists(path) and stored != sign_file(os.stat(path)):
+    """
+    Returns an undecoded image. Raises an `UnreadableImageError` if the content of its file has changed since it was
+    embedded.
+    """
+    path = image.get("path") or ""
+    stored = dict(table.read_signatures(one_of("key", [key]))).get(key)
+    has_other_signature = stored and os.path.exists(path) and stored != sign_file(os.stat(path))
+    if has_other_signature and table.read_hash(key) != hash_file(path):
         raise UnreadableImageError("The file has changed since it was embedded.")
     return image
 
 
 def list_images(folder: str) -> list[str]:
-    """The paths of the images in a folder that an index has; a warning says what is left out."""
+    """Lists the paths of the images in a folder that an index has. A warning says what is left out."""
     scan = scan_folder(folder)
-    left_out = [f"{number:,} {reason}" for reason, number in scan.left_out.items()]
+    left_out = [f"{count:,} {reason}" for reason, count in scan.left_out.items()]
     left_out += [f"the folder {name}, which may not be read" for name in sorted(scan.closed_folders)]
     if left_out:
         logger.warning(printable(f"Of {folder} files are left out: {', '.join(left_out)}."))
-    if not (images := [os.path.join(folder, name) for name in scan.files if is_image_file(name)]):
+    images = [os.path.join(folder, name) for name in scan.files if is_indexed_file(name)]
+    if not images:
         raise ValueError("there is no image")
     return images
 
 
-class Changes(NamedTuple):
-    """What an update of an index has changed."""
-
-    new: int = 0  # images that were embedded for the first time
-    changed: int = 0  # images that were embedded again
-    deleted: int = 0  # images that were removed
-    left_out: list[str] = []  # sentences on what else is in the folder
-
-
-def compare(table: EmbeddingTable, folder: Path) -> tuple[dict[str, dict], list[str], Changes]:
+@dataclass
+class Changes:
     """
-    The images of a folder that are to be embedded, with their file signatures, the keys that are to be removed before,
-    and what this changes. Images in a folder that may not be read, or has become empty, are kept.
+    What an update of an index has changed.
+
+    Args:
+        new (`int`):
+            Images that were embedded for the first time.
+        moved (`int`):
+            Images that were embedded before, under another name or in another folder, or are copies of such.
+        changed (`int`):
+            Images that were embedded again.
+        deleted (`int`):
+            Images that are gone.
+        left_out (`list[str]`):
+            Sentences on what else is in the folder.
+    """
+
+    new: int = 0
+    moved: int = 0
+    changed: int = 0
+    deleted: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Comparison:
+    """
+    How the files of a folder and its index differ. Files are known by their keys: their paths in the folder.
+
+    Args:
+        new (`dict[str, dict[str, int]]`):
+            The signatures of files that the index does not have.
+        changed (`dict[str, dict[str, int]]`):
+            Those of files whose signature is another one: their content may be.
+        retried (`dict[str, dict[str, int]]`):
+            Those of unchanged files that could not be read, but perhaps can now.
+        gone (`list[str]`):
+            Keys of the index without a file.
+        left_out (`list[str]`):
+            Sentences on what else is in the folder.
+    """
+
+    new: dict[str, dict[str, int]]
+    changed: dict[str, dict[str, int]]
+    retried: dict[str, dict[str, int]]
+    gone: list[str]
+    left_out: list[str]
+
+    @property
+    def signatures(self) -> dict[str, dict[str, int]]:
+        """Of all files that are looked at."""
+        return {**self.new, **self.changed, **self.retried}
+
+
+def compare(table: EmbeddingTable, folder: Path) -> Comparison:
+    """
+    Compares a folder of images with its index. Images in a folder that may not be read, or has become empty, are kept.
+    Raises a `FileNotFoundError` if the folder, or all images in it, are not there any more.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder {folder} is not there any more. What was indexed is kept.")
     scan = scan_folder(folder)
-    pending, others = {}, scan.left_out.copy()
-    for name, status in scan.files.items():
-        if is_image_file(name):
-            pending[name] = sign_file(status)
-        else:
-            others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
-    is_empty, num_stored, changed, gone, kept = not pending, 0, [], [], set()
+    files, others = sign_images(scan)
+    to_be_tried_again = {key for key, _ in table.read_signatures(table.is_to_be_tried_again)}
+    result = Comparison(new=dict(files), changed={}, retried={}, gone=[], left_out=[])
+    num_stored = 0
+    kept_folders = set()
     for key, signature in table.read_signatures():
         num_stored += 1
-        if key not in pending:
-            closed = {str(parent) for parent in PurePath(key).parents} & (scan.closed_folders | scan.empty_folders)
-            kept |= closed
-            gone += [] if closed else [key]
-        elif pending[key] == signature:
-            del pending[key]
-        else:
-            changed.append(key)
-    if is_empty and num_stored and num_stored == len(gone):
+        if key not in files:
+            parents = {parent.as_posix() for parent in PurePosixPath(key).parents}
+            out_of_reach = parents & as_keys(scan.closed_folders | scan.empty_folders)
+            kept_folders |= out_of_reach
+            if not out_of_reach:
+                result.gone.append(key)
+            continue
+        result.new.pop(key, None)
+        if files[key] != signature:
+            result.changed[key] = files[key]
+        elif key in to_be_tried_again:
+            result.retried[key] = files[key]
+    if not files and num_stored > 0 and num_stored == len(result.gone):
         raise FileNotFoundError(
-            f"there is no image any more. The {num_stored:,} that were indexed are kept; to forget them, delete "
-            f"{table.folder}."
+            f"there is no image any more. The {num_stored:,} that were indexed are kept; to forget them: "
+            f"lotlip search --forget {shlex.quote(str(folder))}"
         )
-    left_out = []
+    emptied = kept_folders & as_keys(scan.empty_folders)
+    result.left_out = describe_left_out(others, scan.closed_folders, emptied)
+    return result
+
+
+def as_keys(names: Iterable[str]) -> set[str]:
+    """Writes paths in a folder as the keys of an index, which are the same on all systems."""
+    return {PurePath(name).as_posix() for name in names}
+
+
+def sign_images(scan: FolderScan) -> tuple[dict[str, dict[str, int]], Counter]:
+    """
+    Signs the images that a folder has: see [`sign_file`]. Returns the signatures by key, and the counts of other files
+    by what they are.
+    """
+    files = {}
+    others = scan.left_out.copy()
+    for name, status in scan.files.items():
+        if is_indexed_file(name):
+            files[PurePath(name).as_posix()] = sign_file(status)
+        else:
+            others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+    return files, others
+
+
+def describe_left_out(
+    others: Counter,
+    closed_folders: Iterable[str],
+    emptied: Iterable[str],
+) -> list[str]:
+    """Describes what of a folder is not in its index, or out of reach."""
+    lines = []
     if others:
-        counts = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common())
-        left_out.append(f"Other files, left out: {counts}.")
-    if scan.closed_folders:
-        left_out.append(f"Folders that may not be read: {', '.join(sorted(scan.closed_folders))}.")
-    if emptied := sorted(kept & scan.empty_folders):
-        left_out.append(f"Empty folders, whose indexed images are kept: {', '.join(emptied)}.")
-    return pending, gone + changed, Changes(len(pending) - len(changed), len(changed), len(gone), left_out)
+        counts = ", ".join(f"{count:,} {ending}" for ending, count in others.most_common())
+        lines.append(f"Other files, left out: {counts}.")
+    if closed_folders:
+        lines.append(f"Folders that may not be read: {', '.join(sorted(closed_folders))}.")
+    if emptied:
+        lines.append(f"Empty folders, whose indexed images are kept: {', '.join(sorted(emptied))}.")
+    return lines

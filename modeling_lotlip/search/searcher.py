@@ -1,7 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""A model and a collection of images, as the command and the page search it."""
+"""A dual encoder and a collection of images, as the command and the page search it."""
 
+import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,17 +12,29 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from ..data.images import SAFE_FORMATS
 from ..data.reader import RowInfo
 from ..data.rows import batched
 from ..encoder.batches import EmbeddedBatch, RowCollator, TableReader, collate_rows, embed_rows
 from ..encoder.dual_encoder import DualEncoder, load_encoder
+from ..table.copies import search_groups
 from ..table.embed import describe_missing, embed_background, write_batches
+from ..table.measurements import read_measurements
+from ..table.reuse import Source, copy_rows, find_sources, list_tables_of_same_model
 from ..table.storage import EmbeddingTable
+from ..table.thresholds import maintain
+from ..table.vector_index import describe_recall, search
 from ..utils.sub_captions import mark_query, split_sub_captions
-from ..utils.terminal import progress_bar
+from ..utils.terminal import printable, progress_bar
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
-from .index import Changes, compare, find_table, open_table
+from .index import Changes, Comparison, compare, describe_orphans, find_table, open_table
 from .query import Query, QueryError, count_read_words, find_unknown_words
+
+
+logger = logging.getLogger(__name__)
+
+# How far an update is: images that are done, and all
+Report = Callable[[int, int], object]
 
 
 class Result(NamedTuple):
@@ -36,8 +50,18 @@ class Result(NamedTuple):
 
 class Searcher:
     """
-    A dual encoder and a table of embeddings, which is searched as it is, or is the index of a `folder` and follows its
-    files: see [`find_table`]. Several threads may use it at once.
+    A dual encoder and a table of embeddings, which is searched as it is, or is the index of a folder and follows its
+    files. Several threads may use it at once.
+
+    Args:
+        encoder ([`DualEncoder`]):
+            Embeds the queries, and the images of the folder.
+        table ([`EmbeddingTable`]):
+            What is searched.
+        folder (`Path`, *optional*):
+            The folder of images whose index the table is: see [`find_table`].
+        batch_size (`int`, *optional*, defaults to 64):
+            Images in a batch.
     """
 
     def __init__(
@@ -51,126 +75,245 @@ class Searcher:
         self.table = table
         self.folder = folder
         self.batch_size = batch_size
-        source = table.settings.get("source")
-        self.place = str(folder or (source if isinstance(source, str) else table.folder))
+        self.place = str(folder or table.folder)
+        if folder is None and isinstance(table.settings.get("source"), str):
+            self.place = table.settings["source"]
         self.resizing = encoder.preprocessing.resizing
         self.changes = Changes()  # of the last update
 
-    def update(self, report: Callable[[int, int], object] = lambda done, total: None, wait: bool = False) -> Changes:
+    def update(self, report: Report = lambda done, total: None, wait: bool = False) -> Changes:
         """
-        Makes the index that of its folder as it is now: see [`compare`]. Whatever ends an update, an error of `report`
-        or Ctrl-C, what was embedded until then is kept. If another program updates the index, this one may `wait`.
+        Makes the index that of its folder as it is now. Files whose content was embedded before, under another name or
+        in another folder, keep their embeddings. Whatever ends an update, an error of `report` or Ctrl-C, what was
+        embedded until then is kept.
+
+        Args:
+            report (`Callable[[int, int], object]`, *optional*):
+                Is called with how many images are embedded and how many are to be.
+            wait (`bool`, *optional*, defaults to `False`):
+                Whether to wait for another program that updates the index.
+
+        Returns:
+            [`Changes`]: what was changed.
+
+        Raises:
+            `FolderInUseError`: if another program updates the index.
+            `FileNotFoundError`: if the folder, or all images in it, are gone.
         """
         self.changes = Changes()
-        with self.table.writing(wait, "index_dir"), progress_bar(desc="Indexing", unit=" images", delay=1) as progress:
-            pending, obsolete, changes = compare(self.table, self.folder)
-            self.table.delete(obsolete)
-            images = (
-                (RowInfo(None, name, about=about), {"image": {"path": str(self.folder / name), "bytes": None}})
-                for name, about in sorted(pending.items())
-            )
+        with self.table.writing(wait, "index_dir"):
+            self.table.add_missing_columns()
+            found = compare(self.table, self.folder)
+            sources = self.find_embeddings(found, report)
+            written = copy_rows(self.table, sources, found.signatures)
+            pending = {key: about for key, about in found.signatures.items() if key not in written}
+            moved_away = {
+                source.key
+                for source in sources.values()
+                if source.table is self.table and not os.path.lexists(self.folder / source.key)
+            }
+            self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])
+            self.embed_files(pending, report)
+            maintain(self.table, self.embed_background)
+        moved = written & found.new.keys()
+        moved_from = {sources[key].key for key in moved if sources[key].table is self.table}
+        repaired = (pending.keys() & found.retried.keys()) - self.table.unreadable.keys()
+        self.changes = Changes(
+            new=len(pending.keys() & found.new.keys()),
+            moved=len(moved),
+            changed=len(pending.keys() & found.changed.keys()) + len(repaired),
+            deleted=len(set(found.gone) - moved_from),
+            left_out=found.left_out,
+        )
+        return self.changes
 
-            def follow(results: Iterator[EmbeddedBatch]) -> Iterator[list[EmbeddedBatch]]:
-                done, progress.total = 0, len(pending)
+    def find_embeddings(self, found: Comparison, report: Report) -> dict[str, Source]:
+        """Finds the embeddings of new and changed files whose content this index has, or another one of the model."""
+        files = {**found.changed, **found.new}
+        tables = [self.table]
+        if found.new:
+            tables += list_tables_of_same_model(self.table)
+        with progress_bar(desc="Comparing", unit=" files", delay=1) as progress:
+
+            def follow() -> None:
+                progress.update()
+                report(0, len(files))
+
+            sizes = {name: signature["size"] for name, signature in sorted(files.items())}
+            return find_sources(tables, self.folder, sizes, follow)
+
+    def embed_files(self, pending: dict[str, dict[str, int]], report: Report) -> None:
+        """Embeds files, of which the signatures are given, and writes what is embedded as it comes."""
+        rows = []
+        for name, about in sorted(pending.items()):
+            image = {"path": str(self.folder / name), "bytes": None}
+            rows.append((RowInfo(None, name, about=about), {"image": image}))
+        reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.resizing)
+        collate = RowCollator(self.encoder.preprocessing, reader)
+        batches = collate_rows(collate, batched(rows, self.batch_size), None)
+        results = embed_rows(self.encoder, batches, num_prefetched=2)
+        progress = progress_bar(total=len(pending), desc="Indexing", unit=" images", delay=1)
+        with progress, closing(results):
+
+            def follow() -> Iterator[list[EmbeddedBatch]]:
+                done = 0
                 report(done, len(pending))
                 for part in results:
                     yield [part]
-                    num = len(part.entries) + len(part.unreadable)
-                    done += num
-                    progress.update(num)
+                    count = len(part.entries) + len(part.unreadable)
+                    done += count
+                    progress.update(count)
                     report(done, len(pending))
 
-            reader = TableReader(["image"], resizing=self.resizing)
-            collate = RowCollator(self.encoder.preprocessing, reader)
-            batches = collate_rows(collate, batched(images, self.batch_size), None)
-            results = embed_rows(self.encoder, batches, num_prefetched=2)
-            with closing(results):
-                write_batches(follow(results), self.table.append)
-            self.table.maintain(self.embed_background)
-        self.changes = changes
-        return changes
+            write_batches(follow(), self.table.append)
 
     def embed_background(self) -> torch.Tensor:
-        """Returns the normalized embeddings, of shape `(texts, dim)`, of texts that fit no image."""
+        """Computes the normalized embeddings, of shape `(texts, dim)`, by which the index is measured."""
         return embed_background(self.encoder)
 
     def embed(self, text: str, image: Image.Image | None = None) -> Query:
         """
-        A description, an image or both as a query: the mean of both normalised embeddings, normalised. Several
+        Embeds a description, an image or both as a query: the mean of both normalized embeddings, normalized. Several
         sentences are joined, as long captions in evaluation. Raises a `QueryError` if the model knows nothing of it.
         """
-        preprocessing = self.encoder.preprocessing
         sentences = split_sub_captions(text, self.table.splitter)
-        embeds = []
         query = Query(torch.empty(0))
+        embeds = []
         if sentences:
-            unknown_words = find_unknown_words(preprocessing, text)
-            whole = mark_query(text, self.table.splitter)
-            embeds.append(self.encoder.embed_texts(preprocessing.tokenize([whole]).inputs)[0])
-            words = whole.split()
-            alone = self.encoder.encode_text(sentences, convert_to_tensor=True)
-            num_read = count_read_words(preprocessing, words)
-            query = Query(embeds[0], words, num_read, unknown_words, sentences, alone, is_text=image is None)
+            query = self.embed_text(text, sentences, is_alone=image is None)
+            embeds.append(query.embedding)
         if image is not None:
-            embeds.append(self.encoder.embed_images(preprocessing.prepare_images([image]))[0])
+            inputs = self.encoder.preprocessing.prepare_images([image])
+            embeds.append(self.encoder.embed_images(inputs)[0])
         if not embeds:
             raise QueryError("There is nothing to search for yet: describe an image, choose one, or both.")
-        return query._replace(embedding=torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0))
+        mean = torch.stack(embeds).mean(dim=0)
+        return query._replace(embedding=torch.nn.functional.normalize(mean, dim=0))
+
+    def embed_text(self, text: str, sentences: list[str], is_alone: bool) -> Query:
+        """Embeds a description, which there is no image beside if it `is_alone`."""
+        preprocessing = self.encoder.preprocessing
+        unknown_words = find_unknown_words(preprocessing, text)
+        whole = mark_query(text, self.table.splitter)
+        (embedding,) = self.encoder.embed_texts(preprocessing.tokenize([whole]).inputs)
+        num_read = count_read_words(preprocessing, whole.split())
+        alone = self.encoder.encode_text(sentences, convert_to_tensor=True)
+        return Query(embedding, whole.split(), num_read, unknown_words, sentences, alone, is_alone)
 
     def search(
-        self, query: Query, k: int = 5, chosen: Filter = ALL_IMAGES, kind: str = "image", all_copies: bool = False
+        self,
+        query: Query,
+        k: int = 5,
+        chosen: Filter = ALL_IMAGES,
+        kind: str = "image",
+        all_copies: bool = False,
     ) -> list[Result]:
-        """At most `k` results, the most similar first; images that are nearly the same are one, or separate ones."""
+        """
+        Finds what is most similar to a query.
+
+        Args:
+            query ([`Query`]):
+                What is searched for.
+            k (`int`, *optional*, defaults to 5):
+                The maximal count of results.
+            chosen ([`Filter`], *optional*):
+                Which images are searched. Default: all.
+            kind (`str`, *optional*, defaults to `"image"`):
+                What is searched: `"image"`, `"short"` or `"long"`.
+            all_copies (`bool`, *optional*, defaults to `False`):
+                Whether images that are nearly the same are separate results.
+
+        Returns:
+            `list[Result]`: the results, the most similar first.
+        """
         if all_copies:
-            found = self.table.search(query.embedding, k, kind, chosen.condition)
-            groups = [found.take([place]) for place in range(len(found.keys))]
+            found = search(self.table, query.embedding, k, kind, chosen.condition)
+            groups = [found.take([index]) for index in range(len(found.keys))]
         else:
-            groups = self.table.search_groups(query.embedding, k, kind, chosen.condition)
-        measured, results = self.table.measured(kind), []
-        threshold = measured.score_threshold if query.is_text and measured is not None else -1.0
+            groups = search_groups(self.table, query.embedding, k, kind, chosen.condition)
+        measured = read_measurements(self.table, kind)
+        threshold = -1.0
+        if query.is_text and measured is not None:
+            threshold = measured.score_threshold
+        results = []
         for group in groups:
             first, *copies = map(Result, group.keys, group.positions, group.similarities.tolist())
-            alone = (query.sentence_embeds @ group.embeds[0]).tolist() if query.sentences else []
-            first = first._replace(is_below_threshold=first.similarity < threshold, copies=copies)
-            results.append(first._replace(sentence_similarities=alone))
+            alone = []
+            if query.sentences:
+                alone = (query.sentence_embeds @ group.embeds[0]).tolist()
+            is_weak = first.similarity < threshold
+            results.append(first._replace(is_below_threshold=is_weak, copies=copies, sentence_similarities=alone))
         return results
 
     def count(self, chosen: Filter = ALL_IMAGES, kind: str = "image") -> int:
-        """How many images or captions are searched. Raises a `QueryError` if there is none."""
+        """Counts the images or captions that are searched. Raises a `QueryError` if there is none."""
         num = self.table.count(kind, chosen.condition)
         if num == 0 and chosen != ALL_IMAGES:
-            folders, num_dated = ", ".join(self.table.folders[:20]), self.table.count(kind, "taken IS NOT NULL")
-            cause = f"The collection has {num_dated:,} images with a date, and the folders: {folders or 'none'}"
-            raise QueryError(f"There are no images {chosen}. {cause}.")
+            folders = ", ".join(self.table.folders[:20]) or "none"
+            num_dated = self.table.count(kind, "taken IS NOT NULL")
+            raise QueryError(
+                f"There are no images {chosen}. The collection has {num_dated:,} images with a date, and the folders: "
+                f"{folders}."
+            )
         if num == 0 and self.folder is None:
             raise QueryError(f"{self.table.folder} holds no embeddings of kind {kind}: search for another --kind.")
         if num == 0:
             raise QueryError(f"There is no image in {self.place}. Put images into it, such as JPEG, PNG or WebP.")
         return num
 
-    def describe(self) -> list[str]:
-        """Sentences on what is searched, what the last update has changed, and which other files there are."""
-        lines = [f"{count(len(self.table), 'image')} in {self.place}{self.table.describe_search()}."]
-        changes = [f"{number:,} {name}" for name, number in zip(Changes._fields, self.changes[:3]) if number]
-        lines += [f"Updated: {', '.join(changes)}."] if changes else []
-        return lines + (self.changes.left_out if self.folder is not None else describe_missing(self.table))
+    def describe(self, chosen: Filter = ALL_IMAGES, kind: str = "image") -> list[str]:
+        """
+        Describes what is searched, and how well, what the last update has changed, and which other files there are, in
+        sentences.
+        """
+        images = count(len(self.table), "image")
+        if chosen == ALL_IMAGES:
+            lines = [f"{images} in {self.place}{describe_recall(self.table, kind)}."]
+        else:
+            num = self.table.count(kind, chosen.condition)
+            recall = describe_recall(self.table, kind, chosen.condition)
+            lines = [f"{images} in {self.place}, of which {num:,} are {chosen}{recall}."]
+        changes = [
+            f"{number:,} {what}"
+            for number, what in (
+                (self.changes.new, "new"),
+                (self.changes.moved, "moved or copied"),
+                (self.changes.changed, "changed"),
+                (self.changes.deleted, "deleted"),
+            )
+            if number > 0
+        ]
+        if changes:
+            lines.append(f"Updated: {', '.join(changes)}.")
+        if self.folder is not None:
+            return lines + self.changes.left_out
+        return lines + describe_missing(self.table)
 
 
 def count(number: int, what: str) -> str:
-    """Such as "1 image" or "1,200 images"."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    """Writes a number of things, such as "1 image" or "1,200 images"."""
+    if number == 1:
+        return f"{number:,} {what}"
+    return f"{number:,} {what}s"
 
 
 def open_searcher(index: IndexArguments, arguments: SearchModelArguments) -> Searcher:
-    """The model and the collection that arguments name. Raises a `ValueError` if they are not there, or differ."""
-    folder = None if index.photos is None else Path(index.photos)
-    if folder is not None and not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: name the folder of your images.")
+    """
+    Opens the model and the collection that arguments name, and warns of indices whose folder is gone. Raises a
+    `ValueError` if they are not there, or differ.
+    """
+    folder = None
+    if index.photos is not None:
+        folder = Path(index.photos)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder: name the folder of your images.")
     table = open_table(index.embeddings_dir, arguments)
     encoder = load_encoder(arguments.model_name_or_path, arguments)
     encoder.check_single_embeddings()
-    if folder is not None:
-        table = find_table(folder, encoder, index.index_dir)
-    else:
+    if folder is None:
         table.check_model(encoder)
+    else:
+        table = find_table(folder, encoder, index.index_dir)
+        for line in describe_orphans(index.index_dir):
+            logger.warning(printable(line))
     return Searcher(encoder, table, folder, arguments.batch_size)

@@ -27,22 +27,68 @@ ADDRESS = re.compile(r"(https?|ftp|file):/\S+", re.IGNORECASE)
 MAX_CHARACTERS = 100_000  # of a text that are tokenized; models read a few thousand at most
 MAX_PIXELS = 50_000_000  # of an image
 MAX_WAITING = 1024  # texts and images of all requests at a time
+# Base64, also with the other alphabet, and longer than a word. An image in it begins like one of these files.
+BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+IMAGE_START = re.compile(
+    rb"""
+    \xff\xd8\xff                          # JPEG
+    | \x89PNG
+    | GIF8[79]a
+    | RIFF.{4}WEBP
+    | II\*\0 | MM\0\*                     # TIFF
+    | BM.{4}\0{4}                         # BMP
+    | .{4}ftyp(?:avi|hei|hev|mif)        # AVIF and HEIC
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 class RequestError(HTTPException):
-    """What is wrong with a request, and the field of OpenAI's API (`param`) that it is in."""
+    """
+    Is raised where a request cannot be answered.
+
+    Args:
+        message (`str`): What is wrong with it.
+        param (`str`, *optional*, defaults to `"input"`): The field of OpenAI's API that it is in.
+        status (`int`, *optional*, defaults to 400): The HTTP status of the answer.
+    """
 
     def __init__(self, message: str, param: str | None = "input", status: int = 400):
-        super().__init__(status, message, {"Retry-After": "1"} if status == 503 else None)
+        headers = None
+        if status == 503:
+            headers = {"Retry-After": "1"}
+        super().__init__(status, message, headers)
         self.param = param
 
 
 class Embedded(NamedTuple):
-    """The answer to a request."""
+    """
+    Holds the answer to a request.
 
-    embeds: torch.Tensor  # (entries, dim): normalised, in float32
-    num_tokens: int  # that the model read of the texts
-    num_truncated: int  # texts that are longer than its limit
+    Attributes:
+        embeds (`torch.Tensor` of shape `(entries, dim)`): Normalized, in float32.
+        num_tokens (`int`): How many tokens the model read of the texts.
+        num_truncated (`int`): How many texts are longer than its limit.
+    """
+
+    embeds: torch.Tensor
+    num_tokens: int
+    num_truncated: int
+
+
+class TokenizedRows(NamedTuple):
+    """
+    Holds the texts of a request as the model reads them.
+
+    Attributes:
+        rows (`list[dict[str, torch.Tensor]]`): The inputs of each text, of shape `(1, length)`.
+        num_tokens (`int`): How many tokens they have, without padding.
+        num_truncated (`int`): How many of them are longer than the model's limit.
+    """
+
+    rows: list[dict[str, torch.Tensor]]
+    num_tokens: int
+    num_truncated: int
 
 
 class Embedder:
@@ -59,7 +105,9 @@ class Embedder:
         self.batch_size = batch_size
         # that of an embedding first, and others that the model was trained for
         self.dims = [encoder.dim, *(dim for dim in encoder.matryoshka_dims if dim < encoder.dim)]
-        self.queue, self.num_waiting, self.max_waiting = asyncio.Queue(), 0, max(MAX_WAITING, limits.max_batch_size)
+        self.queue = asyncio.Queue()
+        self.num_waiting = 0
+        self.max_waiting = max(MAX_WAITING, limits.max_batch_size)
         self.readers = ThreadPoolExecutor(max_workers=os.cpu_count())  # no more images are decoded at once
         self.tokenizer_thread = ThreadPoolExecutor(max_workers=1)  # a fast tokenizer serves one thread at a time
         self.model_thread = ThreadPoolExecutor(max_workers=1)
@@ -70,53 +118,86 @@ class Embedder:
         cannot be read, or too many are waiting.
         """
         if self.num_waiting + len(entries) > self.max_waiting:
-            message = f"The server is busy: it has {self.num_waiting} texts and images. Try again."
-            raise RequestError(message, None, 503)
+            raise RequestError(
+                f"The server is busy: it has {self.num_waiting} texts and images. Try again.", None, 503
+            )
         self.num_waiting += len(entries)
         try:
+            images = {index: entry.strip() for index, entry in enumerate(entries) if is_image(entry, index)}
+            texts = [entry[:MAX_CHARACTERS] for index, entry in enumerate(entries) if index not in images]
+            contents = await self.open_images(images)
+            pixels, tokenized = await self.prepare(contents, texts, splitter)
             loop = asyncio.get_running_loop()
-            images = {place: entry.strip() for place, entry in enumerate(entries) if is_image(entry, place)}
-            texts = [entry[:MAX_CHARACTERS] for place, entry in enumerate(entries) if place not in images]
-            reading = [loop.run_in_executor(self.readers, self.read_image, *image) for image in images.items()]
-            tokenizing = loop.run_in_executor(self.tokenizer_thread, self.read_texts, texts, splitter)
-            *pixels, (rows, num_tokens, num_truncated) = await asyncio.gather(*reading, tokenizing)
-            inputs, rows = dict(zip(images, pixels)), iter(rows)
+            rows = iter(tokenized.rows)
             futures = [loop.create_future() for _ in entries]
-            for place, future in enumerate(futures):
-                if place in inputs:
-                    self.queue.put_nowait(Batch([future], inputs[place], "image"))
+            for index, future in enumerate(futures):
+                if index in pixels:
+                    self.queue.put_nowait(Batch([future], pixels[index], "image"))
                 else:
                     self.queue.put_nowait(Batch([future], next(rows), "text"))
-            return Embedded(torch.stack(await asyncio.gather(*futures)), num_tokens, num_truncated)
+            embeds = check_embeds(await asyncio.gather(*futures))
+            return Embedded(embeds, tokenized.num_tokens, tokenized.num_truncated)
         finally:
             self.num_waiting -= len(entries)
 
-    def read_texts(self, texts: list[str], splitter: str | None) -> tuple[list[dict[str, torch.Tensor]], int, int]:
-        """The inputs of the model for each text, the number of their tokens, and how many texts were truncated."""
-        if not texts:
-            return [], 0, 0
-        texts = texts if splitter is None else [mark_query(text, splitter) for text in texts]
-        tokens, truncated = self.encoder.preprocessing.tokenize(texts)
-        num_tokens = int(tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).sum())
-        rows = [{name: tensor[row : row + 1] for name, tensor in tokens.items()} for row in range(len(texts))]
-        return rows, num_tokens, sum(truncated)
+    async def open_images(self, images: dict[int, str]) -> dict[int, bytes]:
+        """
+        Reads the files in data URLs, by the indices of their entries. Raises a `RequestError` if one is no image, or
+        they have too many pixels.
+        """
+        loop = asyncio.get_running_loop()
+        opening = [loop.run_in_executor(self.readers, open_data_url, index, entry) for index, entry in images.items()]
+        contents = self.check_pixels(await asyncio.gather(*opening))
+        return dict(zip(images, contents))
 
-    def read_image(self, place: int, entry: str) -> dict[str, torch.Tensor]:
-        """The inputs of the model for the image of a data URL. Raises a `RequestError` if none can be read."""
-        header, _, data = entry.partition(",")
-        if not header.lower().endswith(";base64"):
-            message = "begins with `data:`, so it must be an image: `data:image/jpeg;base64,...`."
-            raise RequestError(f"`input[{place}]` {message}")
+    async def prepare(
+        self, images: dict[int, bytes], texts: list[str], splitter: str | None
+    ) -> tuple[dict[int, dict[str, torch.Tensor]], TokenizedRows]:
+        """
+        Makes the inputs of the model, images and texts at once: those of each image, of shape `(1, ...)`, by the index
+        of its entry, and those of the texts.
+        """
+        loop = asyncio.get_running_loop()
+        reading = [
+            loop.run_in_executor(self.readers, self.read_image, index, content) for index, content in images.items()
+        ]
+        tokenizing = loop.run_in_executor(self.tokenizer_thread, self.read_texts, texts, splitter)
+        *pixels, tokenized = await asyncio.gather(*reading, tokenizing)
+        return dict(zip(images, pixels)), tokenized
+
+    def read_texts(self, texts: list[str], splitter: str | None) -> TokenizedRows:
+        """Tokenizes texts, with a `splitter` as queries: see [`mark_query`]."""
+        if not texts:
+            return TokenizedRows([], 0, 0)
+        if splitter is not None:
+            texts = [mark_query(text, splitter) for text in texts]
+        tokens, truncated = self.encoder.preprocessing.tokenize(texts)
+        mask = tokens.get("attention_mask")
+        if mask is None:
+            mask = torch.ones_like(tokens["input_ids"])
+        rows = []
+        for row in range(len(texts)):
+            rows.append({name: tensor[row : row + 1] for name, tensor in tokens.items()})
+        return TokenizedRows(rows, int(mask.sum()), sum(truncated))
+
+    def check_pixels(self, images: list[tuple[bytes, int]]) -> list[bytes]:
+        """Returns the files of images, each with its pixels. Raises a `RequestError` if they are too many in sum."""
+        num_pixels = sum(num for _, num in images)
+        if num_pixels > self.limits.max_pixels:
+            raise RequestError(
+                f"The images of the request have {num_pixels} pixels, the most are {self.limits.max_pixels}: send "
+                "fewer in a request, or smaller ones.",
+                status=413,
+            )
+        return [content for content, _ in images]
+
+    def read_image(self, index: int, content: bytes) -> dict[str, torch.Tensor]:
+        """Makes the inputs of an image, of shape `(1, ...)`. Raises a `RequestError` if it cannot be read."""
         try:
-            content = base64.b64decode(data, validate=True)
-            width, height = open_image(content, SAFE_FORMATS).size
-            if width * height > MAX_PIXELS:
-                message = f"`input[{place}]` has {width} x {height} pixels, the most are {MAX_PIXELS}."
-                raise RequestError(message, status=413)
-            return self.encoder.preprocessing.prepare_images([read_image({"bytes": content}, formats=SAFE_FORMATS)])
+            image = read_image({"bytes": content}, formats=SAFE_FORMATS)
+            return self.encoder.preprocessing.prepare_images([image])
         except IMAGE_ERRORS as error:
-            message = f"`input[{place}]` is no image that can be read: {str(error).rstrip('.')}."
-            raise RequestError(message) from error
+            raise RequestError(f"`input[{index}]` is no image that can be read: {str(error).rstrip('.')}.") from error
 
     async def run(self) -> None:
         """Computes what is waiting, until it is cancelled."""
@@ -126,16 +207,14 @@ class Embedder:
             while not self.queue.empty() and len(waiting) < self.batch_size:
                 waiting.append(self.queue.get_nowait())
             for future, embedding in await loop.run_in_executor(self.model_thread, self.compute, waiting):
-                if future.done():  # an entry beside it has failed
-                    continue
-                if embedding is None:
-                    error = RequestError("The model failed: the log of the server says why.", None, 500)
-                    future.set_exception(error)
-                else:
+                if not future.done():  # the client has not gone
                     future.set_result(embedding)
 
     def compute(self, waiting: list[Batch[asyncio.Future]]) -> list[tuple[asyncio.Future, torch.Tensor | None]]:
-        """The embedding of each entry, None where the model fails: after an error they are computed one by one."""
+        """
+        Computes the embedding of each entry, of shape `(dim,)`, normalized; None where the model fails: after an error
+        they are computed one by one.
+        """
         try:
             computed = []
             for batch in self.merge(waiting):
@@ -148,7 +227,7 @@ class Embedder:
             return [(waiting[0].entries[0], None)]
 
     def merge(self, waiting: list[Batch[asyncio.Future]]) -> list[Batch[asyncio.Future]]:
-        """Batches of one as few batches: of texts, and of the images whose inputs have the same shapes."""
+        """Merges batches of one to few batches: of texts, and of the images whose inputs have the same shapes."""
         texts, images = [], defaultdict(list)
         for batch in waiting:
             if batch.modality == "text":
@@ -158,15 +237,70 @@ class Embedder:
                 images[shapes].append(batch)
         batches = list(sort_texts(texts, self.encoder.preprocessing))
         for group in images.values():
-            inputs = {name: torch.cat([batch.inputs[name] for batch in group]) for name in group[0].inputs}
+            inputs = {}
+            for name in group[0].inputs:
+                inputs[name] = torch.cat([batch.inputs[name] for batch in group])
             batches.append(Batch([batch.entries[0] for batch in group], inputs, "image"))
         return batches
 
 
-def is_image(entry: str, place: int) -> bool:
-    """Whether an entry is an image, and not a text. Raises a `RequestError` if it is empty or an address."""
+def is_image(entry: str, index: int) -> bool:
+    """
+    Says whether an entry is an image, and not a text. Raises a `RequestError` if it is empty, an address, or an image
+    in another form than a data URL.
+    """
     if ADDRESS.fullmatch(entry.strip()):
-        raise RequestError(f"`input[{place}]` is an address, and this server fetches none: send a data URL.")
+        raise RequestError(f"`input[{index}]` is an address, and this server fetches none: send a data URL.")
     if not entry.strip():
-        raise RequestError(f"`input[{place}]` is empty: send a text or an image.")
-    return entry.lstrip()[:5].lower() == "data:"
+        raise RequestError(f"`input[{index}]` is empty: send a text or an image.")
+    if entry.lstrip()[:5].lower() == "data:":
+        return True
+    # what stands before the comma of a data URL, say `image/png;base64,`
+    data = "".join(entry.split()).rpartition(";base64,")[2]
+    standard = data.replace("-", "+").replace("_", "/")  # base64 for URLs has two other letters
+    if BASE64.fullmatch(data) and IMAGE_START.match(base64.b64decode(standard[:32])):
+        raise RequestError(
+            f"`input[{index}]` is an image without the beginning of a data URL: send `data:image/jpeg;base64,...`."
+        )
+    return False
+
+
+def open_data_url(index: int, entry: str) -> tuple[bytes, int]:
+    """
+    Reads the file in a data URL, and how many pixels the image in it has, which is not decoded.
+
+    Raises:
+        `RequestError`: if there is no image, or it has too many pixels.
+    """
+    header, _, data = entry.partition(",")
+    if not header.lower().endswith(";base64"):
+        raise RequestError(
+            f"`input[{index}]` begins with `data:`, so it must be an image: `data:image/jpeg;base64,...`."
+        )
+    try:
+        content = base64.b64decode(data, validate=True)
+        width, height = open_image(content, SAFE_FORMATS).size
+    except IMAGE_ERRORS as error:
+        raise RequestError(f"`input[{index}]` is no image that can be read: {str(error).rstrip('.')}.") from error
+    if width * height > MAX_PIXELS:
+        raise RequestError(f"`input[{index}]` has {width} x {height} pixels, the most are {MAX_PIXELS}.", status=413)
+    return content, width * height
+
+
+def check_embeds(embeds: list[torch.Tensor | None]) -> torch.Tensor:
+    """
+    Stacks the embeddings of entries, each of shape `(dim,)`, to shape `(entries, dim)`.
+
+    Raises:
+        `RequestError`: if the model failed at one (None), or it is not finite; names the first.
+    """
+    for index, embedding in enumerate(embeds):
+        if embedding is None:
+            raise RequestError(f"The model failed at `input[{index}]`: the log of the server says why.", status=500)
+        if not embedding.isfinite().all():
+            raise RequestError(
+                f"The model has no finite embedding of `input[{index}]`: send another one, or start the server with "
+                "`--dtype float32`.",
+                status=500,
+            )
+    return torch.stack(embeds)

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAI's `/v1/embeddings` over an [`Embedder`]: HTTP and JSON."""
+"""Answers OpenAI's `/v1/embeddings` with an [`Embedder`]: HTTP and JSON."""
 
 import asyncio
 import base64
@@ -14,6 +14,7 @@ from ..encoder.arguments import ModelArguments
 from ..encoder.dual_encoder import load_encoder
 from ..table.embed import describe_missing
 from ..table.storage import EmbeddingTable
+from ..table.vector_index import search
 from ..utils.addresses import is_loopback, listen
 from .arguments import ServingArguments
 
@@ -36,14 +37,10 @@ except ImportError as error:
 
 MAX_CONNECTIONS = 128  # further ones get a 503, after which OpenAI's client tries again
 SECONDS_TO_FINISH = 10  # what is being answered, after Ctrl-C
-NO_TOKENS = (
-    "`input` must be a string or a list of strings. Lists of tokens are of OpenAI's tokenizer: send the text "
-    "(LangChain does with `check_embedding_ctx_length=False`)."
-)
 
 
 class Question(BaseModel):
-    """What the bodies of requests have in common."""
+    """Declares the fields that the bodies of all requests have."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -54,13 +51,13 @@ class Question(BaseModel):
 
 
 class EmbeddingRequest(Question):
-    """The body of a request for embeddings, by OpenAI's API."""
+    """Declares the body of a request for embeddings, by OpenAI's API."""
 
     encoding_format: Literal["float", "base64"] = "float"
 
 
 class SearchRequest(Question):
-    """The body of a request for what is nearest in the table to each text or image."""
+    """Declares the body of a request for the nearest images or captions in the table to each text or image."""
 
     dimensions: None = None
     k: int = Field(10, ge=1, le=1000)
@@ -68,7 +65,7 @@ class SearchRequest(Question):
 
 
 async def read_request(request: Request, form: type[Question], max_bytes: int) -> Question:
-    """What a request asks for. Raises a `RequestError` if it is no such request, or more than may be sent."""
+    """Reads the body of a request. Raises a `RequestError` if it is none of that form, or too long."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -77,39 +74,64 @@ async def read_request(request: Request, form: type[Question], max_bytes: int) -
     try:
         return form.model_validate_json(bytes(body))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        param = str(first["loc"][0]) if first["loc"] else None
-        message = f"{'The request' if param is None else f'`{param}`'}: {first['msg']}."
-        if param == "input" and first["type"] != "missing":
-            message = NO_TOKENS
-        raise RequestError(message, param) from error
+        raise describe_problem(error) from error
 
 
-async def embed(request: Request, form: type[Question]) -> tuple[Question, Embedded]:
-    """What a request asks for, and the embeddings of its entries."""
-    name, embedder = request.app.state.name, request.app.state.embedder
+def describe_problem(error: ValidationError) -> RequestError:
+    """Describes the first problem of a body, in the form of OpenAI: it names the field, of `input` also the entry."""
+    problems = error.errors(include_url=False, include_input=False)
+    first = problems[0]
+    if not first["loc"]:
+        return RequestError(f"The request: {first['msg']}.", None)
+    name = str(first["loc"][0])
+    if name != "input" or first["type"] == "missing":
+        return RequestError(f"`{name}`: {first['msg']}.", name)
+    # pydantic names the entry last, after which of both types it tried
+    bad_entries = [problem["loc"][-1] for problem in problems if isinstance(problem["loc"][-1], int)]
+    if not bad_entries:
+        return RequestError("`input` must be a string or a list of strings.", name)
+    return RequestError(
+        f"`input[{bad_entries[0]}]` must be a string. Lists of tokens are of OpenAI's tokenizer: send the text "
+        "(LangChain does with `check_embedding_ctx_length=False`).",
+        name,
+    )
+
+
+async def embed(
+    request: Request,
+    form: type[Question],
+    splitter: str | None = None,
+) -> tuple[Question, Embedded]:
+    """Reads a request and embeds its entries; with a `splitter` its texts are queries: see [`mark_query`]."""
+    name = request.app.state.name
+    embedder = request.app.state.embedder
     asked = await read_request(request, form, embedder.limits.max_bytes)
     if asked.model != name:
         raise RequestError(f"The model `{asked.model}` is not served here, but `{name}`.", "model", 404)
     if asked.dimensions is not None and asked.dimensions not in embedder.dims:
-        known, given = " or ".join(map(str, embedder.dims)), asked.dimensions
-        message = f"`dimensions` must be {known}, as this model's embeddings have, or left out: got {given}."
-        raise RequestError(message, "dimensions")
-    entries, most = [asked.input] if isinstance(asked.input, str) else asked.input, embedder.limits.max_batch_size
-    if not 0 < len(entries) <= most:
-        raise RequestError(f"`input` has {len(entries)} entries, a request must have 1 to {most}.")
-    return asked, await embedder.embed(entries, request.app.state.table.splitter if form is SearchRequest else None)
+        raise RequestError(
+            f"`dimensions` must be {' or '.join(map(str, embedder.dims))}, as this model's embeddings have, or left "
+            f"out: got {asked.dimensions}.",
+            "dimensions",
+        )
+    entries = asked.input
+    if isinstance(entries, str):
+        entries = [entries]
+    max_batch_size = embedder.limits.max_batch_size
+    if not 0 < len(entries) <= max_batch_size:
+        raise RequestError(f"`input` has {len(entries)} entries, a request must have 1 to {max_batch_size}.")
+    return asked, await embedder.embed(entries, splitter)
 
 
 def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
-    """An embedding (dim,) as numbers, or as base64 of float32, little end first."""
+    """Writes an embedding of shape `(dim,)` as floats, or as base64 of float32, little end first."""
     if encoding_format == "float":
         return embedding.tolist()
     return base64.b64encode(embedding.numpy().astype("<f4").tobytes()).decode()
 
 
 def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResponse:
-    """The answer to a request in OpenAI's form."""
+    """Makes the answer to a request, in OpenAI's form."""
     usage = {"prompt_tokens": embedded.num_tokens, "total_tokens": embedded.num_tokens}
     return JSONResponse(
         {"object": "list", "data": data, "model": asked.model, "usage": usage},
@@ -118,7 +140,7 @@ def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResp
 
 
 async def create_embeddings(request: Request) -> Response:
-    """The endpoint of embeddings."""
+    """Answers `/v1/embeddings`."""
     asked, embedded = await embed(request, EmbeddingRequest)
     embeds = torch.nn.functional.normalize(embedded.embeds[:, : asked.dimensions], dim=-1)
     data = [
@@ -128,48 +150,69 @@ async def create_embeddings(request: Request) -> Response:
     return list_data(data, asked, embedded)
 
 
-async def search(request: Request) -> Response:
-    """The endpoint of the table: the keys that are nearest to each text or image, with their cosine similarities."""
-    table, data = request.app.state.table, []
+async def answer_search(request: Request) -> Response:
+    """Answers `/v1/search`: the nearest keys of the table to each text or image, with their cosine similarities."""
+    table = request.app.state.table
     if table is None:
         raise RequestError("There is no table to search in: start with `--embeddings DIR`.", None, 404)
-    asked, embedded = await embed(request, SearchRequest)
+    asked, embedded = await embed(request, SearchRequest, table.splitter)
     if asked.kind not in table.settings["kinds"]:
-        kinds = " or ".join(table.settings["kinds"])
-        raise RequestError(f"`kind` must be {kinds}, as the table has: got {asked.kind}.", "kind")
+        raise RequestError(
+            f"`kind` must be {' or '.join(table.settings['kinds'])}, as the table has: got {asked.kind}.", "kind"
+        )
+    data = []
     for index, embedding in enumerate(embedded.embeds):
-        found = await asyncio.to_thread(table.search, embedding, asked.k, asked.kind)
+        found = await asyncio.to_thread(search, table, embedding, asked.k, asked.kind)
         rows = zip(found.keys, found.positions, found.similarities.tolist())
-        results = [dict(zip(("key", "position", "similarity"), row)) for row in rows]
+        results = [{"key": key, "position": position, "similarity": similarity} for key, position, similarity in rows]
         data.append({"object": "results", "index": index, "results": results})
     return list_data(data, asked, embedded)
 
 
 async def list_models(request: Request) -> JSONResponse:
-    """The one model that is served."""
+    """Lists the one model that is served."""
     model = {"id": request.app.state.name, "object": "model", "created": 0, "owned_by": "lotlip"}
     return JSONResponse({"object": "list", "data": [model]})
 
 
-async def tell_health(request: Request) -> JSONResponse:
+async def report_health(request: Request) -> JSONResponse:
+    """Answers that the server runs."""
     return JSONResponse({"status": "ok"})
 
 
-def refuse(status: int, message: str, param: str | None = None, headers: dict | None = None) -> JSONResponse:
-    """An error in OpenAI's form."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {"message": message, "type": kind, "param": param, "code": None}
+def make_error(
+    status: int,
+    message: str,
+    param: str | None = None,
+    headers: dict | None = None,
+) -> JSONResponse:
+    """
+    Makes an error in OpenAI's form.
+
+    Args:
+        status (`int`):
+            The HTTP status.
+        message (`str`), param (`str`, *optional*):
+            What is wrong, and the field of the request that it is in.
+        headers (`dict`, *optional*):
+            Further headers of the answer.
+    """
+    error_type = "server_error"
+    if status < 500:
+        error_type = "invalid_request_error"
+    error = {"message": message, "type": error_type, "param": param, "code": None}
     return JSONResponse({"error": error}, status, headers)
 
 
 async def report(request: Request, error: Exception) -> JSONResponse:
-    """The answer after an error. One that is not the client's mistake has details only in the server's log."""
-    status, message = getattr(error, "status_code", 500), getattr(error, "detail", "The server failed.")
-    return refuse(status, message, getattr(error, "param", None), getattr(error, "headers", None))
+    """Makes the answer after an error. One that is not the client's mistake has details only in the server's log."""
+    status = getattr(error, "status_code", 500)
+    message = getattr(error, "detail", "The server failed.")
+    return make_error(status, message, getattr(error, "param", None), getattr(error, "headers", None))
 
 
 def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = None) -> Starlette:
-    """The server as an ASGI application, of a model that requests call `name`. `/v1/search` answers from a table."""
+    """Makes the server, an ASGI application, of a model that requests call `name`; `/v1/search` needs a table."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -179,31 +222,45 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),
-        Route("/v1/search", search, methods=["POST"]),
+        Route("/v1/search", answer_search, methods=["POST"]),
         Route("/v1/models", list_models, methods=["GET"]),
-        Route("/health", tell_health, methods=["GET"]),
+        Route("/health", report_health, methods=["GET"]),
     ]
     handlers = dict.fromkeys((HTTPException, ClientDisconnect, Exception), report)
-    middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host), refuse)]
-    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
-    app.state.embedder, app.state.name, app.state.table = embedder, name, table
+    middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host), make_error)]
+    app = Starlette(
+        routes=routes,
+        middleware=middleware,
+        exception_handlers=handlers,
+        lifespan=lifespan,
+    )
+    app.state.embedder = embedder
+    app.state.name = name
+    app.state.table = table
     return app
 
 
 def create_server(app: Starlette) -> uvicorn.Server:
-    """Runs an application by `run(sockets=[...])`, until Ctrl-C or until `should_exit` is set."""
-    options = {"limit_concurrency": MAX_CONNECTIONS, "timeout_graceful_shutdown": SECONDS_TO_FINISH}
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", **options))
+    """Makes what runs an application, by `run(sockets=[...])`, until Ctrl-C or until `should_exit` is set."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+    )
+    return uvicorn.Server(config)
 
 
-def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
+def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) -> None:
     """Serves a dual encoder until Ctrl-C. Raises a `ValueError` if port, model or embeddings cannot be used."""
     name = model_arguments.model_name_or_path
     served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:
-        table = None if serving.embeddings_dir is None else EmbeddingTable(serving.embeddings_dir)
-        if table is not None and model_arguments.max_length is None:
-            model_arguments.max_length = table.settings.get("max_length")
+        table = None
+        if serving.embeddings_dir is not None:
+            table = EmbeddingTable(serving.embeddings_dir)
+            if model_arguments.max_length is None:
+                model_arguments.max_length = table.settings.get("max_length")
         encoder = load_encoder(name, model_arguments)
         encoder.check_single_embeddings()
         if table is not None:
@@ -212,6 +269,7 @@ def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
                 print(line)
         embedder = Embedder(encoder, serving, model_arguments.batch_size)
         host, port = listener.getsockname()[:2]
-        host = f"[{host}]" if ":" in host else host
+        if ":" in host:  # of IPv6
+            host = f"[{host}]"
         print(f"{served_name} is served at http://{host}:{port}/v1. Ctrl-C ends it.", flush=True)
         create_server(create_app(embedder, served_name, table)).run(sockets=[listener])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from copy import copy
+from dataclasses import dataclass
 from glob import glob
 from importlib import resources
 from itertools import groupby
@@ -19,7 +20,7 @@ from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 
 from ..data.arguments import CaptionArguments, SourceArguments
-from ..data.images import undecoded
+from ..data.images import name_readers, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import find_column
@@ -36,12 +37,14 @@ from ..encoder.dual_encoder import DualEncoder
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
 from .storage import EmbeddingTable
+from .thresholds import maintain
 
 
 # Rows whose captions are sorted by length together
 GROUP_SIZE = 1024
 # Rows of the table that are written at once, or fewer after these seconds
-WRITE_SIZE, WRITE_SECONDS = 512, 30
+WRITE_SIZE = 512
+WRITE_SECONDS = 30
 
 
 def embed_to_table(
@@ -56,72 +59,226 @@ def embed_to_table(
 ) -> EmbeddingTable:
     """
     Embeds the images and captions of a data set into a table, or resumes a stopped run. Images that cannot be read are
-    left out and named. Several processes share the rows. `source` names the data and is compared when the run is
-    resumed, `notes` are kept with the table. Raises a `ValueError` if the folder holds embeddings with other settings,
-    another run writes to it, a column is not there, or two rows have the same key.
+    left out and named; a later run tries those again whose content is not the cause. Several processes share the rows.
+
+    Args:
+        encoder ([`DualEncoder`]):
+            Embeds them.
+        dataset (`Dataset` or `IterableDataset`):
+            The rows, with undecoded images or decoded ones.
+        store ([`StoreArguments`]):
+            The table, and what is stored there.
+        captions ([`CaptionArguments`], *optional*):
+            Which columns have captions.
+        image_column (`str`, *optional*, defaults to `"image"`):
+            Which column has images.
+        batch_size (`int`, *optional*, defaults to 64):
+            Images in a batch.
+        max_length (`int`, *optional*):
+            The maximal count of tokens of a text.
+        source (`dict`, *optional*):
+            What the data are, which is compared when the run is resumed: see [`name_data`].
+        notes (`dict`, *optional*):
+            What else is kept with the table.
+
+    Returns:
+        [`EmbeddingTable`]: the table.
+
+    Raises:
+        `ValueError`: if the folder holds embeddings with other settings, another run writes to it, a column is not
+            there, or two rows have the same key.
     """
-    state, is_streamed = PartialState(), not isinstance(dataset, Dataset)
-    captions = None if store.only == "images" else captions or CaptionArguments()
-    image_column = None if store.only == "texts" else image_column
-    reader = TableReader(
+    state = PartialState()
+    reader = make_reader(dataset, encoder, store, captions, image_column)
+    settings = {
+        **encoder.settings(),
+        "source": source,
+        **reader_settings(reader),
+        "max_length": encoder.max_length,
+        "data": None,
+    }
+    num_rows = None
+    if isinstance(dataset, Dataset):
+        num_rows = len(dataset)
+        settings["data"] = compute_fingerprint(dataset, reader.image_column)
+        check_all_keys(dataset, reader)
+    if state.is_main_process:
+        all_notes = (notes or {}) | {"num_rows": num_rows}
+        EmbeddingTable.create(store.output_dir, encoder.dim, settings, all_notes, store.storage_dtype)
+    state.wait_for_everyone()
+    table = EmbeddingTable(store.output_dir)
+    with table.writing() if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            table.add_missing_columns()
+            table.delete_rows_to_try_again()
+        state.wait_for_everyone()
+        group_size = GROUP_SIZE
+        if store.only == "images":
+            group_size = batch_size
+        due = find_due_rows(dataset, reader, group_size, table.rows_done())
+        batches = make_batches_of_rows(due.rows, reader, group_size, batch_size)
+        read_texts = copy(reader)
+        read_texts.image_column = None
+        collate = RowCollator(encoder.preprocessing, reader, read_texts)
+        prepared = collate_rows(collate, batches, store.dataloader_num_workers)
+
+        def find_group(info: RowInfo) -> int:
+            return info.number // group_size
+
+        results = embed_rows(encoder, prepared, store.tokens_per_batch, group=find_group)
+        with closing(show_progress(results, due.count, disable=not state.is_local_main_process)) as results:
+            groups = groupby(results, attrgetter("group"))
+            write_batches((list(parts) for _, parts in groups), table.append)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            maintain(table, lambda: embed_background(encoder))
+    return table
+
+
+def make_reader(
+    dataset: Dataset | IterableDataset,
+    encoder: DualEncoder,
+    store: StoreArguments,
+    captions: CaptionArguments | None,
+    image_column: str,
+) -> TableReader:
+    """
+    Makes the reader of what is stored of a data set.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        encoder ([`DualEncoder`]):
+            What embeds them.
+        store ([`StoreArguments`]):
+            What is stored.
+        captions ([`CaptionArguments`], *optional*), image_column (`str`):
+            Which columns have captions and images.
+
+    Returns:
+        [`TableReader`]: the reader.
+    """
+    captions = captions or CaptionArguments()
+    if store.only == "images":
+        captions = None
+    if store.only == "texts":
+        image_column = None
+    return TableReader(
         get_columns(dataset),
         captions,
         image_column=image_column,
         key_column=store.key_column or find_file_names(dataset),
         resizing=encoder.preprocessing.resizing,
     )
-    columns = {"image": image_column, "short": reader.short_column, "long": reader.long_column}
-    settings = encoder.settings() | {"source": source, "key_column": reader.key_column}
-    settings |= {"columns": columns, "kinds": [kind for kind in KINDS if columns[kind] is not None]}
-    settings |= {"sub_caption_splitter": reader.splitter, "max_length": encoder.max_length}
-    settings |= {"data": None if is_streamed else compute_fingerprint(dataset, image_column)}
-    if not is_streamed and reader.key_column is not None:
-        for _ in check_keys(dataset.select_columns([find_column(dataset.column_names, reader.key_column)]), reader):
+
+
+def reader_settings(reader: TableReader) -> dict[str, Any]:
+    """Collects what of a reader embeddings depend on."""
+    columns = {"image": reader.image_column, "short": reader.short_column, "long": reader.long_column}
+    return {
+        "key_column": reader.key_column,
+        "columns": columns,
+        "kinds": [kind for kind in KINDS if columns[kind] is not None],
+        "sub_caption_splitter": reader.splitter,
+    }
+
+
+@dataclass
+class DueRows:
+    """
+    The rows that a process has to embed.
+
+    Args:
+        rows (`Iterable[tuple[int, dict]]`):
+            The rows with their numbers.
+        count (`int`, *optional*):
+            How many there are; None of a stream.
+    """
+
+    rows: Iterable[tuple[int, dict]]
+    count: int | None
+
+
+def find_due_rows(
+    dataset: Dataset | IterableDataset,
+    reader: TableReader,
+    group_size: int,
+    done: set[int],
+) -> DueRows:
+    """
+    Finds the rows that this process has to embed.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            All rows.
+        reader ([`TableReader`]):
+            Reads them.
+        group_size (`int`):
+            Rows in a group, all of which one process embeds and writes together.
+        done (`set[int]`):
+            The numbers of rows that are embedded.
+
+    Returns:
+        [`DueRows`]: the rows, with undecoded images.
+    """
+    state = PartialState()
+    dataset = dataset.select_columns(reader.columns)
+    if reader.image_column is not None:
+        dataset = undecoded(dataset, reader.image_column)
+
+    def is_due(number: int) -> bool:
+        return number // group_size % state.num_processes == state.process_index and number not in done
+
+    if not isinstance(dataset, Dataset):
+        return DueRows((row for row in check_keys(dataset, reader) if is_due(row[0])), None)
+    numbers = [number for number in range(len(dataset)) if is_due(number)]
+    return DueRows(((number, dataset[number]) for number in numbers), len(numbers))
+
+
+def make_batches_of_rows(
+    rows: Iterable[tuple[int, dict]], reader: TableReader, group_size: int, batch_size: int
+) -> Iterator[list[tuple[RowInfo, dict]]]:
+    """
+    Makes batches of rows, none of which has rows of two groups.
+
+    Args:
+        rows (`Iterable[tuple[int, dict]]`):
+            The rows with their numbers.
+        reader ([`TableReader`]):
+            Reads their keys.
+        group_size (`int`), batch_size (`int`):
+            Rows in a group, and in a batch.
+
+    Returns:
+        `Iterator[list[tuple[RowInfo, dict]]]`: the rows with what they are known by.
+    """
+
+    def find_batch(row: tuple[int, dict]) -> tuple[int, int]:
+        number = row[0]
+        return number // group_size, number % group_size // batch_size
+
+    for _, batch in groupby(rows, find_batch):
+        yield [(RowInfo(number, str(reader.read_key(number, row))), row) for number, row in batch]
+
+
+def check_all_keys(dataset: Dataset, reader: RowReader) -> None:
+    """Checks the keys of all rows, if there is a column of them: see [`check_keys`]."""
+    if reader.key_column is not None:
+        keys = dataset.select_columns([find_column(dataset.column_names, reader.key_column)])
+        for _ in check_keys(keys, reader):
             pass
-    notes = (notes or {}) | {"num_rows": None if is_streamed else len(dataset)}
-    if state.is_main_process:
-        EmbeddingTable.create(store.output_dir, encoder.dim, settings, notes, store.storage_dtype)
-    state.wait_for_everyone()
-    table = EmbeddingTable(store.output_dir)
-    with table.writing() if state.is_main_process else nullcontext():
-        dataset = dataset.select_columns(reader.columns)
-        if image_column is not None:
-            dataset = undecoded(dataset, image_column)
-        # one process embeds and writes the rows of a group together
-        group_size, done = batch_size if store.only == "images" else GROUP_SIZE, table.rows_done()
-
-        def is_due(number: int) -> bool:
-            return number // group_size % state.num_processes == state.process_index and number not in done
-
-        if is_streamed:
-            due, total = (row for row in check_keys(dataset, reader) if is_due(row[0])), None
-        else:
-            numbers = [number for number in range(len(dataset)) if is_due(number)]
-            due, total = ((number, dataset[number]) for number in numbers), len(numbers)
-        batches = (
-            [(RowInfo(number, str(reader.read_key(number, row))), row) for number, row in batch]
-            for _, batch in groupby(due, lambda row: (row[0] // group_size, row[0] % group_size // batch_size))
-        )
-        read_texts = copy(reader)
-        read_texts.image_column = None
-        collate = RowCollator(encoder.preprocessing, reader, read_texts)
-        prepared = collate_rows(collate, batches, store.dataloader_num_workers)
-        results = embed_rows(encoder, prepared, store.tokens_per_batch, group=lambda info: info.number // group_size)
-        with closing(show_progress(results, total, disable=not state.is_local_main_process)) as results:
-            write_batches((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
-        state.wait_for_everyone()
-        if state.is_main_process:
-            table.maintain(lambda: embed_background(encoder))
-    return table
 
 
 def check_keys(rows: Iterable[dict], reader: RowReader) -> Iterator[tuple[int, dict]]:
-    """The rows with their numbers. Raises a `ValueError` if a key is no string or integer, or two rows have it."""
+    """
+    Numbers the rows. Raises a `ValueError` if a key is no string or integer, or two rows have it.
+    """
     numbers = {}
     for number, row in enumerate(rows):
         if reader.key_column is not None:
             key = reader.read_key(number, row)
-            if (other := numbers.setdefault(hash(str(key)), number)) != number:
+            other = numbers.setdefault(hash(str(key)), number)
+            if other != number:
                 raise ValueError(
                     f"`--key_column {reader.key_column}` must be different in all rows: rows {other} and {number} "
                     f"have {key!r}. Name another column."
@@ -130,18 +287,27 @@ def check_keys(rows: Iterable[dict], reader: RowReader) -> Iterator[tuple[int, d
 
 
 def name_data(source: SourceArguments, split: str, max_samples: int | None) -> dict[str, Any]:
-    """The arguments that name rows, for [`load_named_data`], with absolute paths, and the hash of a stream's files."""
+    """
+    Collects the arguments that name rows, for [`load_named_data`], with absolute paths, and the hash of a stream's
+    files.
+    """
+    named = vars(source) | {"eval_split": split, "max_eval_samples": max_samples, "files": hash_files(source, split)}
+    for name in ("dataset_name", "data_dir"):
+        named[name] = make_absolute(named[name])
+    if source.data_files:
+        named["data_files"] = [make_absolute(path) for path in source.data_files]
+    return named
 
-    def resolve(path: str | None) -> str | None:
-        return os.path.abspath(path) if path and "://" not in path and glob(path, recursive=True) else path
 
-    named = vars(source) | {"dataset_name": resolve(source.dataset_name), "data_dir": resolve(source.data_dir)}
-    named |= {"data_files": source.data_files and [resolve(path) for path in source.data_files]}
-    return named | {"eval_split": split, "max_eval_samples": max_samples, "files": hash_files(source, split)}
+def make_absolute(path: str | None) -> str | None:
+    """Makes the path of a file or a folder absolute, or a pattern of such; the name of a data set stays as it is."""
+    if not path or "://" in path or not glob(path, recursive=True):
+        return path
+    return os.path.abspath(path)
 
 
 def hash_files(source: SourceArguments, split: str) -> str | None:
-    """A hash of the names and times of the files of a split that is streamed."""
+    """Hashes the names and times of the files of a split that is streamed."""
     if not source.streaming or source.dataset_name is None:
         return None
     builders = (make_builder(source, part) for part in split.split("+"))
@@ -149,14 +315,15 @@ def hash_files(source: SourceArguments, split: str) -> str | None:
 
 
 def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | IterableDataset:
-    """The rows that [`name_data`] names, with options of [`load_split`]."""
-    source = {name: value for name, value in named.items() if name not in ("eval_split", "max_eval_samples", "files")}
-    return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], **options)
+    """Loads the rows that [`name_data`] names, with options of [`load_split`]."""
+    others = ("eval_split", "max_eval_samples", "files")
+    source = SourceArguments(**{name: value for name, value in named.items() if name not in others})
+    return load_split(source, named["eval_split"], named["max_eval_samples"], **options)
 
 
 def embed_background(encoder: DualEncoder) -> torch.Tensor:
     """
-    Returns the normalized embeddings, of shape `(texts, dim)`, of texts that fit no image, by which a table is
+    Computes the normalized embeddings, of shape `(num_texts, dim)`, of texts that fit no image, by which a table is
     measured.
     """
     texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
@@ -164,7 +331,7 @@ def embed_background(encoder: DualEncoder) -> torch.Tensor:
 
 
 def note_model(encoder: DualEncoder) -> dict[str, str | None]:
-    """Returns by what a model is found again, also from another folder, and its revision on the Hub."""
+    """Notes by which name a model is found again, also from another folder, and its revision on the Hub."""
     name = encoder.name
     if os.path.exists(name):
         name = os.path.abspath(name)
@@ -172,16 +339,31 @@ def note_model(encoder: DualEncoder) -> dict[str, str | None]:
 
 
 def to_rows(batch: EmbeddedBatch) -> list[dict]:
-    """The rows of a table of what is embedded, and of images that cannot be read. Refuses what is not finite."""
+    """
+    Makes the rows of a table of what is embedded, and of images that cannot be read. Raises a `ValueError` if an
+    embedding is not finite.
+    """
     rows = []
-    for item, embedding in zip(batch.entries, batch.embeds if batch.entries else ()):
+    for index, item in enumerate(batch.entries):
+        embedding = batch.embeds[index]
         if not embedding.isfinite().all():
             raise ValueError(f"The model's embedding of {item.row.key} holds NaN or infinity: choose a wider --dtype.")
-        found = {"kind": item.kind, "position": item.index, "truncated": item.truncated, "embedding": embedding}
-        rows.append({"key": item.row.key, "row": item.row.number, **item.row.about, **found})
-    for row in batch.unreadable:
-        info = row.key
-        rows.append({"key": info.key, "row": info.number, **(info.about or {}), "problem": row.problem})
+        rows.append(
+            {
+                "key": item.row.key,
+                "row": item.row.number,
+                **item.row.about,
+                "kind": item.kind,
+                "position": item.index,
+                "truncated": item.truncated,
+                "embedding": embedding,
+            }
+        )
+    for bad in batch.unreadable:
+        row = {"key": bad.key.key, "row": bad.key.number, **(bad.key.about or {}), "problem": bad.problem}
+        if bad.is_final:
+            row["tried_with"] = name_readers()
+        rows.append(row)
     return rows
 
 
@@ -190,12 +372,17 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
     Writes what is embedded, in parts of `WRITE_SIZE` rows or `WRITE_SECONDS`. Whatever ends it, an error or Ctrl-C,
     the groups that are complete are written.
     """
-    rows, written_at = [], time.monotonic()
+    rows = []
+    written_at = time.monotonic()
     try:
         for group in groups:
-            rows += [row for batch in group for row in to_rows(batch)]
-            if len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS:
-                written, rows = rows, []
+            for batch in group:
+                rows += to_rows(batch)
+            is_due = len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS
+            if rows and is_due:  # a group may have no rows yet
+                # an error of writing must not make the end write them once more
+                written = rows
+                rows = []
                 write(written)
                 written_at = time.monotonic()
     finally:
@@ -203,22 +390,33 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
             write(rows)
 
 
-def show_progress(batches: Iterator[EmbeddedBatch], total: int | None, disable: bool) -> Iterator[EmbeddedBatch]:
-    """The batches, with a bar of the rows that are done; rows that are left out are named."""
+def show_progress(
+    batches: Iterator[EmbeddedBatch],
+    total: int | None,
+    disable: bool,
+) -> Iterator[EmbeddedBatch]:
+    """Yields the batches, with a bar of the rows that are done. Rows that are left out are named."""
     seen = set()
-    with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable or total == 0) as progress:
+    disable = disable or total == 0
+    with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
         for batch in batches:
             warn_of_unreadable(batch.unreadable)
-            new = {item.row.number for item in batch.entries} | {row.key.number for row in batch.unreadable}
+            new = {item.row.number for item in batch.entries}
+            new.update(row.key.number for row in batch.unreadable)
             progress.update(len(new - seen))
             seen |= new
             yield batch
 
 
 def describe_missing(table: EmbeddingTable) -> list[str]:
-    """A sentence on a table that a run has not completed, or nothing."""
-    if (unfinished := describe_unfinished(table.folder)) is None:
+    """Describes a table that a run has not completed, in a sentence; nothing if it has."""
+    unfinished = describe_unfinished(table.folder)
+    if unfinished is None:
         return []
-    num_rows, expected = len(table.rows_done() - {None}), table.notes.get("num_rows")
-    state = f"{num_rows:,} of {expected:,} rows are embedded." if expected else "Not all rows are embedded."
-    return [] if num_rows == expected else [f"{unfinished} {state}"]
+    num_rows = len(table.rows_done() - {None})
+    expected = table.notes.get("num_rows")
+    if expected is None:
+        return [f"{unfinished} Not all rows are embedded."]
+    if num_rows == expected:
+        return []
+    return [f"{unfinished} {num_rows:,} of {expected:,} rows are embedded."]

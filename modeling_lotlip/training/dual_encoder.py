@@ -2,142 +2,277 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any dual encoder as the one module that training wraps, shards and calls."""
 
-import math
 from collections.abc import Callable
-from functools import partial
+from enum import Enum
+from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..encoder.backends import PytorchBackend
+from ..encoder.contract import Contract, Temperature, find_temperature, get_contract
 from ..encoder.families import find_family
+from .batch import CaptionBatch
 
 
-MAX_LOGIT_SCALE = math.log(100)
-
-
-@torch.no_grad()
 def clamp_logit_scale(model: PreTrainedModel) -> None:
-    """
-    Brings the trained `logit_scale` of a dual encoder back to [0, ln 100], after a step of the optimizer. With a
-    `logit_bias` it has no bound: the published SigLIP models learned up to 117.
-    """
-    if getattr(model, "logit_bias", None) is None and model.logit_scale.requires_grad:
-        model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+    """Brings the trained temperature of a dual encoder back into its bounds: see [`Temperature.clamp`]."""
+    find_temperature(model).clamp(model)
 
 
 class ClampLogitScaleCallback(TrainerCallback):
     """[`clamp_logit_scale`] in the `Trainer` of transformers, as in the paper's training."""
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
+        """
+        Clamps the temperature after a step.
+
+        Args:
+            args (`TrainingArguments`), state (`TrainerState`), control (`TrainerControl`): What every callback gets.
+            model (`PreTrainedModel`): The model.
+        """
         clamp_logit_scale(model)
 
 
 def check_dual_encoder(model: PreTrainedModel, named: str = "The model") -> None:
     """Raises a `ValueError` if a model lacks a part that training needs."""
-    parts = ("get_text_features", "vision_model", "logit_scale")
-    if missing := [name for name in parts if not hasattr(model, name)]:
-        cause = f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`"
-        raise ValueError(f"{cause}. Name a LoTLIP, CLIP, SigLIP or another dual encoder.")
+    missing = [name for name in ("get_text_features", "vision_model") if not hasattr(model, name)]
+    if find_temperature(model) is None:
+        missing.append("logit_scale")
+    if missing:
+        raise ValueError(
+            f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`. Name a LoTLIP, "
+            "CLIP, SigLIP or another dual encoder."
+        )
 
 
-def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:
-    """Text embeddings as one; of tokens, (rows, slots, length, dim), padded with zeros to the longest."""
-    if embeds[0].dim() == 4:
-        length = max(part.shape[2] for part in embeds)
-        embeds = [pad(part, (0, 0, 0, length - part.shape[2])) for part in embeds]
-    return torch.cat(embeds, dim)
+class ImageSide(Enum):
+    """What is trained of what `embed_images` computes."""
+
+    FROZEN = "nothing: embeddings of images never change"
+    PROJECTION = "the projection behind the image tower alone: outputs of the tower never change"
+    TRAINED = "the image tower, or something else"
+
+
+class BatchEmbeds(NamedTuple):
+    """
+    The normalized embeddings of a batch by name, in float32: those of images (rows, dim), and the fields of
+    `LotlipCaptionEmbeddings`.
+    """
+
+    images: torch.Tensor
+    short: torch.Tensor
+    short_mask: torch.Tensor
+    long: torch.Tensor | None
+    long_mask: torch.Tensor | None
+    corners: torch.Tensor | None
 
 
 class ContrastiveModel(nn.Module):
     """
-    A dual encoder that embeds images beside short and long captions, each kind padded to its own length: any that
-    [`check_dual_encoder`] lets pass, or a [`LotlipTokenWiseModel`]. Data parallelism and FSDP2 call its forward.
+    A dual encoder that embeds a batch of images with their captions: any that [`check_dual_encoder`] lets pass. Data
+    parallelism and FSDP2 call its forward, which calls `embed_images` and `embed_captions` of the dual encoder, and
+    nothing else of it.
+
+    Args:
+        model (`PreTrainedModel`):
+            The dual encoder.
+        loss (`torch.nn.Module`, *optional*):
+            The loss, whose parameters, if it has any, are trained too: see [`ObjectiveLoss`].
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, loss: nn.Module | None = None):
         super().__init__()
         check_dual_encoder(model)
         self.model = model
-        self.family = find_family(model.config)
-        self.is_token_wise = self.family.compares_tokens
-        self.has_corner_tokens = getattr(model.config.get_text_config(), "num_corner_tokens", 0) > 0
+        self.loss = loss
+        self.temperature: Temperature = find_temperature(model)
+        # until `inspect_image_side` has looked
+        self.image_side = ImageSide.TRAINED
+        self.image_parameters: tuple[str, ...] = ()
 
     @property
-    def scalars(self) -> dict[str, nn.Parameter]:
-        """The parameters of one element that losses take: `logit_scale`, and `logit_bias` if the model has one."""
-        named = {name: getattr(self.model, name, None) for name in ("logit_scale", "logit_bias")}
-        return {name: scalar for name, scalar in named.items() if scalar is not None}
+    def contract(self) -> Contract:
+        """The two methods of the dual encoder."""
+        return get_contract(self.model)
 
     @property
-    def is_vision_frozen(self) -> bool:
-        """Whether no weight of the image tower is trained."""
-        return not any(parameter.requires_grad for parameter in self.model.vision_model.parameters())
+    def scalar_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters of one element, by their names: the temperature, and `logit_bias` if there is one."""
+        scalars = {self.temperature.name: getattr(self.model, self.temperature.name)}
+        if getattr(self.model, "logit_bias", None) is not None:
+            scalars["logit_bias"] = self.model.logit_bias
+        return scalars
+
+    @property
+    def scalars(self) -> dict[str, torch.Tensor]:
+        """What losses take, each a scalar tensor: `logit_scale` (no logarithm), and `logit_bias` if there is one."""
+        scalars = {"logit_scale": self.temperature.scale(getattr(self.model, self.temperature.name))}
+        if getattr(self.model, "logit_bias", None) is not None:
+            scalars["logit_bias"] = self.model.logit_bias
+        return scalars
+
+    @property
+    def unsharded_parameters(self) -> list[nn.Parameter]:
+        """
+        The parameters that FSDP2 leaves whole: scalars, which cannot be sharded, and those of the loss, which is
+        computed outside of the forward. Every process has the gradient of the whole loss for them.
+        """
+        of_loss = [] if self.loss is None else list(self.loss.parameters())
+        return [*self.scalar_parameters.values(), *of_loss]
+
+    def clamp_temperature(self) -> None:
+        """Brings the temperature back into its bounds, after a step: see [`Temperature.clamp`]."""
+        self.temperature.clamp(self.model)
 
     def train(self, mode: bool = True) -> "ContrastiveModel":
-        """A frozen image tower stays in evaluation mode: its output does not change from step to step."""
+        """A part that is frozen as a whole stays in evaluation mode: its output does not change from step to step."""
         super().train(mode)
-        if self.is_vision_frozen:
-            self.model.vision_model.eval()
+        if mode:
+            for name, module in self.named_modules():
+                parameters = list(module.parameters())
+                is_frozen = not any(parameter.requires_grad for parameter in parameters)
+                if name and parameters and is_frozen:
+                    module.eval()
         return self
 
-    def encode_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The output of the image tower, before the projection: (rows, width), or (rows, length, width) of tokens."""
-        outputs = self.model.vision_model(**inputs)
-        return outputs.last_hidden_state if self.is_token_wise else outputs.pooler_output
+    def encode_images(self, images: dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        What does not change of the image side, of what the image processor gave (rows, ...): the embeddings (rows,
+        dim); if the projection is trained the output of the image tower, (rows, width), or (rows, length, width).
+        """
+        if self.image_side is not ImageSide.PROJECTION:
+            return self.contract.embed_images(**images)
+        outputs = self.model.vision_model(**images)
+        compares_tokens = find_family(self.model.config).compares_tokens
+        return outputs.last_hidden_state if compares_tokens else outputs.pooler_output
 
-    def embed_captions(self, input_ids: torch.Tensor, mask: torch.Tensor | None, has_corners: bool) -> torch.Tensor:
-        """Normalised embeddings (texts, 1 + corners, dim), or (texts, 1, length, dim) of tokens; zero if absent."""
-        if self.is_token_wise:
-            return self.model.get_text_token_embeds(input_ids, mask)[:, None]
-        tokens, present = {"input_ids": input_ids}, input_ids.new_ones(len(input_ids), 1, dtype=torch.bool)
-        if mask is not None:
-            present = mask.bool().any(dim=1, keepdim=True)
-            # an absent text is computed as if it were there: its result is finite, and dropped below
-            tokens["attention_mask"] = mask.masked_fill(~present, 1)
-        if has_corners:
-            outputs = self.model.get_text_features(**tokens, output_corner_tokens=True)
-            embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
+    def embed_features(self, features: torch.Tensor) -> torch.Tensor:
+        """The embeddings (rows, dim) of what [`encode_images`] gave, (rows, ...)."""
+        if self.image_side is ImageSide.PROJECTION:
+            features = self.model.visual_projection(features.to(self.model.dtype))
+        return normalize(features.float(), dim=-1)
+
+    def forward(self, batch: CaptionBatch, recompute: bool = False) -> BatchEmbeds:
+        """
+        Embeds a batch, whose tensors may be on any device: they go to that of the model when they are needed.
+
+        With `recompute` the backward pass computes all that is trained once more, with the same random draws, in place
+        of keeping its activations (gradient caching, Gao et al., 2021, https://arxiv.org/abs/2101.06983): of a large
+        batch that is embedded in parts, the device holds the activations and the pixels of one of them at a time.
+
+        Args:
+            batch (`CaptionBatch`): Images with their captions, (rows, ...).
+            recompute (`bool`, *optional*, defaults to `False`): Whether the backward pass computes once more.
+
+        Returns:
+            [`BatchEmbeds`]: the embeddings by name.
+        """
+        device = self.model.device
+
+        def embed_images() -> torch.Tensor:
+            """Of shape (rows, dim)."""
+            images = {name: values.to(device, non_blocking=True) for name, values in batch.images.items()}
+            return self.contract.embed_images(**images)
+
+        def embed_captions() -> tuple:
+            embeds = self.contract.embed_captions(**batch.name_captions(device))
+            return embeds.short, embeds.short_mask, embeds.long, embeds.long_mask, embeds.corners
+
+        if batch.image_features is not None:
+            images = self.embed_features(batch.image_features.to(device))
+        elif self.image_side is ImageSide.TRAINED and recompute:
+            images = compute_again(embed_images, device)
         else:
-            embeds = PytorchBackend(self.model, self.family).embed_texts(tokens)[:, None]
-        return normalize(embeds.float(), dim=-1).masked_fill(~present[..., None], 0)
+            images = embed_images()
+        captions = compute_again(embed_captions, device) if recompute else embed_captions()
+        return BatchEmbeds(images, *captions)
 
-    def forward(
-        self,
-        short_input_ids: torch.Tensor,
-        short_attention_mask: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        vision_output: torch.Tensor | None = None,
-        recompute: bool = False,
-        **image_inputs: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Normalised image embeddings (rows, dim) and text embeddings (rows, slots, dim), in float32; with late
-        interaction those of all tokens, (rows, image_length, dim) and (rows, captions, text_length, dim).
 
-        Of each image there is the short caption, (rows, short_length), and perhaps long ones, (rows, captions,
-        length); what is absent has a mask of zeros, and zero embeddings. Slots are the short caption, then each long
-        one, of LoTLIP followed by its corner tokens. `image_inputs` are those of the image processor, `vision_output`
-        what [`encode_images`] gave of them before. With `recompute` the backward pass computes all that is trained
-        once more, with the same random draws, in place of keeping its activations (gradient caching, Gao et al., 2021,
-        https://arxiv.org/abs/2101.06983): a large batch, called in parts, takes the memory of one of them.
-        """
+def compute_again(function: Callable[[], object], device: torch.device) -> object:
+    """What a function gives, whose activations are not kept, but computed once more in the backward pass."""
+    # by its argument `checkpoint` finds the device whose random state it has to keep for dropout
+    anchor = torch.empty(0, device=device)
+    return checkpoint(lambda _: function(), anchor, use_reentrant=False)
 
-        def run(function: Callable[..., torch.Tensor], *inputs) -> torch.Tensor:
-            return checkpoint(function, *inputs, use_reentrant=False) if recompute else function(*inputs)
 
-        if vision_output is None:
-            encode = self.encode_images if self.is_vision_frozen else partial(run, self.encode_images)
-            vision_output = encode(image_inputs)
-        if (projection := getattr(self.model, "visual_projection", None)) is not None:
-            vision_output = projection(vision_output.to(self.model.dtype))
-        captions = [run(self.embed_captions, short_input_ids, short_attention_mask, False)]
-        if input_ids is not None:
-            mask = attention_mask.flatten(0, 1) if attention_mask is not None else None
-            embeds = run(self.embed_captions, input_ids.flatten(0, 1), mask, self.has_corner_tokens)
-            captions.append(embeds.unflatten(0, input_ids.shape[:2]).flatten(1, 2))
-        return normalize(vision_output.float(), dim=-1), concatenate(captions, dim=1)
+def inspect_image_side(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> None:
+    """
+    Finds out which parameters embeddings of images depend on, and what of them is trained, whatever modules a subclass
+    has: those that get a gradient from what the image processor gives, (rows, ...). The model notes it as
+    `image_parameters` and `image_side`; its weights and modes stay as they are.
+    """
+    named = dict(trained.model.named_parameters())
+    is_trained = {name: parameter.requires_grad for name, parameter in named.items()}
+    trained.model.requires_grad_(True)
+    try:
+        embeds = embed_in_evaluation_mode(trained, images)
+        gradients = torch.autograd.grad(embeds.sum(), list(named.values()), allow_unused=True)
+    finally:
+        for name, parameter in named.items():
+            parameter.requires_grad_(is_trained[name])
+    reached = [name for name, gradient in zip(named, gradients) if gradient is not None]
+    trained.image_parameters = tuple(reached)
+    reached_and_trained = [name for name in reached if is_trained[name]]
+    is_projection = all(name.startswith("visual_projection.") for name in reached_and_trained)
+    if not reached_and_trained:
+        trained.image_side = ImageSide.FROZEN
+    elif is_projection and computes_tower_and_projection(trained, images):
+        trained.image_side = ImageSide.PROJECTION
+    else:
+        trained.image_side = ImageSide.TRAINED
+
+
+def freeze_unused(trained: ContrastiveModel, batch: CaptionBatch) -> list[str]:
+    """
+    Freezes the parameters that no embedding of a batch (rows, ...) depends on, for which data parallelism would wait:
+    a pooler that is not read, corner tokens that a subclass leaves out. Returns their names.
+    """
+    scalars = {id(parameter) for parameter in trained.scalar_parameters.values()}
+    named = {}
+    for name, parameter in trained.model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in scalars:
+            named[name] = parameter
+    is_training = trained.training
+    trained.eval()
+    try:
+        embeds = trained(batch)
+    finally:
+        trained.train(is_training)
+    floats = [values for values in embeds if values is not None and values.is_floating_point()]
+    total = sum(values.sum() for values in floats)
+    if not named or not total.requires_grad:
+        return []
+    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    unused = [name for name, gradient in zip(named, gradients) if gradient is None]
+    for name in unused:
+        named[name].requires_grad_(False)
+    return unused
+
+
+def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The embeddings (rows, dim) of images (rows, ...), without dropout."""
+    is_training = trained.training
+    trained.eval()
+    try:
+        return trained.contract.embed_images(**images)
+    finally:
+        trained.train(is_training)
+
+
+@torch.no_grad()
+def computes_tower_and_projection(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> bool:
+    """Whether embeddings of images (rows, ...) are those of the image tower behind the projection, and no more."""
+    expected = embed_in_evaluation_mode(trained, images)
+    before = trained.image_side
+    is_training = trained.training
+    trained.eval()
+    trained.image_side = ImageSide.PROJECTION
+    try:
+        found = trained.embed_features(trained.encode_images(images))
+    finally:
+        trained.image_side = before
+        trained.train(is_training)
+    return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-5)

@@ -1,16 +1,18 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The output of a frozen image tower, which never changes: computed once, and kept in memory-mapped files."""
+"""What a frozen image side gives, which never changes: computed once, and kept in memory-mapped files."""
 
 import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
+import xxhash
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
@@ -19,11 +21,10 @@ from ..data.images import undecoded
 from ..data.loading import compute_fingerprint
 from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows
-from ..encoder.hashes import hash_weights
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
-from .dual_encoder import ContrastiveModel
+from .dual_encoder import ContrastiveModel, ImageSide
 from .processes import fail_together
 
 
@@ -34,64 +35,149 @@ SHARD_SIZE = 1024
 
 
 def read_features(folder: Path, index: int) -> torch.Tensor:
-    """What [`cache_image_features`] wrote of an image; not a number where the image could not be read."""
+    """What [`FeatureCache`] wrote of an image, of shape (...); not a number where the image could not be read."""
     shard, row = divmod(index, SHARD_SIZE)
     return torch.from_numpy(np.load(folder / f"{shard:06}.npy", mmap_mode="r")[row].copy())
 
 
-@torch.no_grad()
-def cache_image_features(
-    model: ContrastiveModel,
-    processor: ProcessorMixin,
-    dataset: Dataset,
-    image_column: str,
-    folder: Path,
-    accelerator: Accelerator,
-    batch_size: int = 64,
-    num_workers: int = 0,
-) -> Path:
+@dataclass(frozen=True)
+class FeatureCache:
     """
-    Runs a frozen image tower over every image whose output is not yet in the folder's subfolder for this tower,
-    preprocessing, precision and data, which is returned. The processes share the work and the folder; what a stopped
-    pass has written stays.
+    Keeps what does not change of the image side of a model: see [`ContrastiveModel.encode_images`].
+
+    Args:
+        model (`ContrastiveModel`): The model, whose `image_side` is known.
+        processor (`ProcessorMixin`): Its processor.
+        accelerator (`Accelerator`): The processes, which share the work and the folder.
+        folder (`Path`): The folder of all such files.
+        batch_size (`int`, *optional*, defaults to 64): Images in a batch.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
     """
 
-    def encode(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        with accelerator.autocast():
-            return model.encode_images(send_to_device(inputs, accelerator.device)).float().cpu()
+    model: ContrastiveModel
+    processor: ProcessorMixin
+    accelerator: Accelerator
+    folder: Path
+    batch_size: int = 64
+    num_workers: int = 0
 
-    tower, image_processor = model.model.vision_model.to(accelerator.device).eval(), processor.image_processor
-    preprocessing = type(image_processor).__name__, image_processor.to_dict()
-    settings = tower.config.to_dict(), preprocessing, accelerator.mixed_precision, len(dataset), model.is_token_wise
-    folder = folder / Hasher.hash((hash_weights(tower), settings, compute_fingerprint(dataset, image_column)))
-    folder.mkdir(parents=True, exist_ok=True)
+    def check(self) -> None:
+        """Raises a `ValueError` if something of the image side is trained that lies in front of what can be kept."""
+        if self.model.image_side is ImageSide.TRAINED:
+            raise ValueError(
+                f"`--cache_image_features` is for an image side that is frozen: of `embed_images` of this "
+                f"{type(self.model.model).__name__} more is trained than a projection. Leave it out."
+            )
 
-    images = undecoded(dataset, image_column).select_columns(image_column)
-    preprocessing = Preprocessing(processor)
-    collate = RowCollator(preprocessing, RowReader(images.column_names, image_column=image_column))
-    own = range(accelerator.process_index, -(-len(images) // SHARD_SIZE), accelerator.num_processes)
-    files = {shard: folder / f"{shard:06}.npy" for shard in own}
-    missing = [shard for shard, file in files.items() if not file.exists()]
-    shards = {shard: range(len(images))[shard * SHARD_SIZE :][:SHARD_SIZE] for shard in missing}
-    batches = (
-        [(number, images[number]) for number in numbers[place:][:batch_size]]
-        for numbers in shards.values()
-        for place in range(0, len(numbers), batch_size)
-    )
-    bar = {"total": sum(map(len, shards.values())), "desc": "Image features", "unit": " images"}
-    with fail_together(accelerator), progress_bar(**bar, disable=not accelerator.is_local_main_process) as progress:
-        shape = encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:] if shards else ()
-        made = collate_rows(collate, batches, num_workers)
+    @torch.no_grad()
+    def encode(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What is kept of images (rows, ...), in float32 on the CPU."""
+        device = self.accelerator.device
+        with self.accelerator.autocast():
+            images = {name: values.to(device) for name, values in inputs.items()}
+            return self.model.encode_images(images).float().cpu()
+
+    def find_folder(self, dataset: Dataset, image_column: str) -> Path:
+        """The folder of these images, this image side, its preprocessing and its precision."""
+        model = self.model.model
+        image_processor = self.processor.image_processor
+        settings = (
+            hash_image_side(self.model),
+            type(model).__name__,
+            model.config.vision_config.to_dict(),
+            type(image_processor).__name__,
+            image_processor.to_dict(),
+            self.accelerator.mixed_precision,
+            len(dataset),
+            compute_fingerprint(dataset, image_column),
+        )
+        return self.folder / Hasher.hash(settings)
+
+    def fill(self, dataset: Dataset, image_column: str) -> Path:
+        """
+        Computes what is not yet kept of the images of a data set; what a stopped run has written stays. Returns the
+        folder, from which [`read_features`] reads.
+        """
+        self.check()
+        self.model.to(self.accelerator.device).eval()
+        folder = self.find_folder(dataset, image_column)
+        folder.mkdir(parents=True, exist_ok=True)
+        images = undecoded(dataset, image_column).select_columns(image_column)
+        num_shards = -(-len(images) // SHARD_SIZE)
+        missing = []
+        for shard in range(self.accelerator.process_index, num_shards, self.accelerator.num_processes):
+            if not (folder / f"{shard:06}.npy").exists():
+                missing.append(shard)
+        num_images = sum(len(list_indices(shard, len(images))) for shard in missing)
+        is_shown = self.accelerator.is_local_main_process
+        with (
+            fail_together(self.accelerator),
+            progress_bar(total=num_images, desc="Image features", unit=" images", disable=not is_shown) as progress,
+        ):
+            self.write_shards(folder, images, missing, progress.update)
+        if self.accelerator.is_main_process:
+            logger.info(f"Image features from {folder}: the image tower does not run in training.")
+        return folder
+
+    def write_shards(
+        self,
+        folder: Path,
+        images: Dataset,
+        shards: list[int],
+        report: Callable[[int], object],
+    ) -> None:
+        """
+        Writes the files of some shards.
+
+        Args:
+            folder (`Path`): Their folder.
+            images (`Dataset`): All images, undecoded.
+            shards (`list[int]`): The shards.
+            report (`Callable`): Called with the number of images that are done.
+        """
+        if not shards:
+            return
+        image_column = images.column_names[0]
+        preprocessing = Preprocessing(self.processor)
+        collate = RowCollator(preprocessing, RowReader(images.column_names, image_column=image_column))
+        shape = self.encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:]
+        made = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
         for shard, of_shard in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
-            numbers = shards[shard]
-            features = torch.full((len(numbers), *shape), torch.nan)
+            indices = list_indices(shard, len(images))
+            features = torch.full((len(indices), *shape), torch.nan)
             for prepared in of_shard:
                 batch = prepared.images
                 if batch.entries:  # where all are unreadable the training says so, and counts them
-                    features[[item.row.number - numbers[0] for item in batch.entries]] = encode(batch.inputs)
-                progress.update(len(batch.entries) + len(prepared.unreadable))
-            with atomic_write(files[shard]) as partial, open(partial, "wb") as file:
+                    rows = [item.row.number - indices[0] for item in batch.entries]
+                    features[rows] = self.encode(batch.inputs)
+                report(len(batch.entries) + len(prepared.unreadable))
+            with atomic_write(folder / f"{shard:06}.npy") as partial, open(partial, "wb") as file:
                 np.save(file, features.numpy())
-    if accelerator.is_main_process:
-        logger.info(f"Image features from {folder}: the image tower does not run in training.")
-    return folder
+
+    def list_batches(self, images: Dataset, shards: list[int]) -> Iterator[list[tuple[int, dict]]]:
+        """The images of shards with their indices, in batches of which none is of two shards."""
+        for shard in shards:
+            indices = list_indices(shard, len(images))
+            for start in range(0, len(indices), self.batch_size):
+                yield [(index, images[index]) for index in indices[start : start + self.batch_size]]
+
+
+def hash_image_side(trained: ContrastiveModel) -> str:
+    """A hash of the weights that make what is kept: not of those of texts, nor of a projection behind it."""
+    names = set(trained.image_parameters)
+    if trained.image_side is ImageSide.PROJECTION:
+        names = {name for name in names if not name.startswith("visual_projection.")}
+    modules = {name.rpartition(".")[0] for name in names}
+    parameters = dict(trained.model.named_parameters())
+    weights = xxhash.xxh3_128(trained.image_side.name.encode())
+    for name, tensor in trained.model.state_dict().items():
+        is_buffer = name not in parameters
+        if name in names or (is_buffer and name.rpartition(".")[0] in modules):
+            weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            weights.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return weights.hexdigest()
+
+
+def list_indices(shard: int, num_images: int) -> range:
+    """The indices of the images of a shard."""
+    return range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, num_images))

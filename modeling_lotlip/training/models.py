@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from PIL.Image import Resampling
 from torch import nn
+from torch.nn.functional import normalize
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -20,9 +21,14 @@ from transformers import (
     ProcessorMixin,
 )
 
-import modeling_lotlip
-
-from .. import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from .. import (
+    LotlipConfig,
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTokenizer,
+    LotlipTokenWiseModel,
+)
 from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
@@ -33,6 +39,7 @@ from ..encoder.preprocessing import Preprocessing
 from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
 from .arguments import TrainArguments
+from .distillation import StartModel
 from .dual_encoder import check_dual_encoder
 from .objectives import OBJECTIVES, Objective
 
@@ -44,12 +51,20 @@ SMALL_TOWER = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "intermediate_size": 512,
+    "intermediate_size": 256,
     "initializer_range": 0.1,
 }
+# In pixels. A thing of a scene lies in one to four patches of this side; of 8 pixels there are so many that two layers
+# learn late what they are parts of.
+SMALL_PATCH_SIZE = 16
 
 # The words of a new tokenizer, and their characters
 MAX_VOCAB_SIZE = 8192
+
+# A new text tower is called collapsed above this mean cosine of different captions. Small ones of width 128 start at
+# 1.000 with an `initializer_range` of 0.02, at 0.998 with 0.05, and at 0.92 to 0.98 with 0.1, with which they learn.
+COLLAPSED_COSINE = 0.995
+NUM_COMPARED_CAPTIONS = 64
 
 
 def build_model(
@@ -59,22 +74,30 @@ def build_model(
     The dual encoder to train, what is not trained frozen, and its processor, whose tokenizer has the limit of texts;
     without a tokenizer the words of the captions are the vocabulary. Raises a `ValueError` if it does not fit `args`.
     """
+    model, processor, _ = build_model_and_start(args, dataset, reader)
+    return model, processor
+
+
+def build_model_and_start(
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
+) -> tuple[PreTrainedModel, ProcessorMixin, StartModel | None]:
+    """The same as [`build_model`], and a copy of the model before it is changed, if it is to be a teacher."""
     if args.model_name_or_path is not None:
-        loading = LoadingArguments(device="cpu")  # trained in float32, whatever the weights are stored in
+        # trained in float32, whatever the weights are stored in
+        loading = LoadingArguments(device="cpu", trust_remote_code=args.trust_remote_code)
         encoder = load_encoder(args.model_name_or_path, loading)
-        model, processor = encoder.model, encoder.processor
+        model = encoder.model
+        processor = encoder.processor
         check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
     else:
         model, processor = load_towers_or_new(args, dataset, reader)
     check_vocabulary(args, model, processor.tokenizer)
-    num_corners, wanted = count_corners(model), args.num_corner_tokens
-    is_wrong_number = wanted not in (None, num_corners)
-    if is_wrong_number or (args.no_corner_attention_mask and num_corners == 0):
-        wrong = f"--num_corner_tokens {wanted}" if is_wrong_number else "--no_corner_attention_mask"
-        cause = f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{wrong}`"
-        raise ValueError(f"{cause}, or start a new LoTLIP from towers.")
+    check_corners(args, model)
     if args.no_corner_attention_mask:
         model.config.text_config.corner_attention_mask = False
+    start = None
+    if args.distill_weight > 0:
+        start = StartModel.copy(model, find_limit(model, processor))
     model = convert_model(model, OBJECTIVES[args.objective])
     limit_texts(model, processor, args.max_length)
     if args.matryoshka_dims is not None:
@@ -83,24 +106,68 @@ def build_model(
         model.config.matryoshka_dims = sorted({*args.matryoshka_dims, num_dims}, reverse=True)
 
     model.vision_model.requires_grad_(not args.freeze_vision_model)
+    freeze(model, args.freeze)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
-    if not has_long_captions and num_corners > 0:
+    if not has_long_captions and count_corners(model) > 0:
         model.text_model.embeddings.corner_tokens.requires_grad_(False)
     if args.gradient_checkpointing:
         # its older name is deprecated, and all that transformers 5.21 knows
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-    return model, processor
+    return model, processor, start
 
 
-def check_vocabulary(args: TrainArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_corners(args: TrainArguments, model: PreTrainedModel) -> None:
+    """Raises a `ValueError` if arguments ask for corner tokens that a model does not have."""
+    num_corners = count_corners(model)
+    given = None
+    if args.num_corner_tokens not in (None, num_corners):
+        given = f"--num_corner_tokens {args.num_corner_tokens}"
+    elif args.no_corner_attention_mask and num_corners == 0:
+        given = "--no_corner_attention_mask"
+    if given is not None:
+        raise ValueError(
+            f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{given}`, or start a new LoTLIP "
+            "from towers."
+        )
+
+
+def freeze(model: PreTrainedModel, names: list[str]) -> None:
+    """Freezes modules and parameters by their names. Raises a `ValueError` for a name that there is not."""
+    parameters = dict(model.named_parameters())
+    modules = dict(model.named_modules())
+    for name in names:
+        if name in parameters:
+            parameters[name].requires_grad_(False)
+        elif name in modules:
+            modules[name].requires_grad_(False)
+        else:
+            scalars = [known for known in parameters if "." not in known]
+            top_level = [known for known, _ in model.named_children()]
+            raise ValueError(
+                f"`--freeze {name}` is no module or parameter of the {type(model).__name__}, which has "
+                f"{', '.join([*top_level, *scalars])}: name one of these, or one within, as `text_model.embeddings`."
+            )
+
+
+def check_vocabulary(
+    args: TrainArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     """Tells a tokenizer of another model by the size of its vocabulary; a table of words may be padded."""
-    num_words, num_rows = len(tokenizer), model.config.get_text_config().vocab_size
-    cause = f"The tokenizer has {num_words} words, but the text tower {num_rows}"
+    num_words = len(tokenizer)
+    num_rows = model.config.get_text_config().vocab_size
     if num_words > num_rows:
-        raise ValueError(f"{cause}: it is that of another model. Put the right one into the folder of the model.")
+        raise ValueError(
+            f"The tokenizer has {num_words} words, but the text tower {num_rows}: it is that of another model. Put "
+            "the right one into the folder of the model."
+        )
     is_loaded = args.model_name_or_path is not None or args.text_model_name_or_path is not None
     if is_loaded and num_rows - num_words >= 128:
-        logger.warning(f"{cause}: if it is that of another model, texts are read as other words.")
+        logger.warning(
+            f"The tokenizer has {num_words} words, but the text tower {num_rows}: if it is that of another model, "
+            "texts are read as other words."
+        )
 
 
 def count_corners(model: PreTrainedModel) -> int:
@@ -117,7 +184,8 @@ def load_towers_or_new(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[LotlipModel, LotlipProcessor]:
     """A LoTLIP of the towers or the configuration that the arguments name, and its processor."""
-    text_name, vision_name = args.text_model_name_or_path, args.vision_model_name_or_path
+    text_name = args.text_model_name_or_path
+    vision_name = args.vision_model_name_or_path
     tokenizer_name = args.tokenizer_name or text_name
     if tokenizer_name is not None:
         tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
@@ -134,14 +202,66 @@ def load_towers_or_new(
         if text_name is None:
             text |= SMALL_TOWER | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
             text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        vision = SMALL_TOWER | {"patch_size": 8} if vision_name is None else {}
-        image_size = args.image_size or (64 if vision_name is None else find_used_size(vision_name))
+        vision = {}
+        image_size = args.image_size
+        if vision_name is None:
+            vision = SMALL_TOWER | {"patch_size": SMALL_PATCH_SIZE}
+            image_size = image_size or 64
+        elif image_size is None:
+            image_size = find_used_size(vision_name)
         if image_size is not None:
             vision["image_size"] = image_size
         model = load_towers(vision_name, text_name, vision, text)
     tokenizer.model_max_length = 128 - count_corners(model)  # as in the paper
+    if text_name is None:
+        warn_if_collapsed(model, tokenizer, dataset, reader)
     image_processor = make_image_processor(model.vision_model.embeddings.image_size, vision_name)
     return model, LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
+
+
+def warn_if_collapsed(
+    model: LotlipModel,
+    tokenizer: LotlipTokenizer,
+    dataset: datasets.Dataset | datasets.IterableDataset,
+    reader: RowReader,
+) -> None:
+    """
+    Warns if a new text tower embeds different captions alike: what it learns from is then smaller than what its layer
+    norms keep, and the training waits for long. A few captions are compared, in one forward pass.
+
+    Args:
+        model (`LotlipModel`): The model, whose text tower has random weights.
+        tokenizer (`LotlipTokenizer`): Its tokenizer.
+        dataset (`Dataset` or `IterableDataset`): The rows that it is trained on.
+        reader (`RowReader`): Reads the captions of a row.
+    """
+    captions = {}
+    for row in undecoded(dataset, reader.image_column).select_columns(reader.text_columns):
+        captions |= dict.fromkeys(reader.short_captions(row) or reader.long_captions(row))
+        if len(captions) >= NUM_COMPARED_CAPTIONS:
+            break
+    cosine = compare_captions(model, tokenizer, list(captions)[:NUM_COMPARED_CAPTIONS])
+    if cosine > COLLAPSED_COSINE:
+        logger.warning(
+            f"The text tower starts collapsed: different captions have a mean cosine of {cosine:.4f}. Raise "
+            f"`initializer_range` of its configuration, which is {model.config.text_config.initializer_range}: the "
+            f"small tower that is trained without `--config_name` has {SMALL_TOWER['initializer_range']}."
+        )
+
+
+@torch.no_grad()
+def compare_captions(model: LotlipModel, tokenizer: LotlipTokenizer, captions: list[str]) -> float:
+    """Returns the mean cosine between the embeddings of different captions, without dropout; 0 for fewer than two."""
+    if len(captions) < 2:
+        return 0.0
+    is_training = model.training
+    model.eval()
+    tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+    embeds = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
+    model.train(is_training)
+    cosines = embeds @ embeds.t()
+    num_pairs = len(captions) * (len(captions) - 1)
+    return (cosines.sum() - cosines.trace()).item() / num_pairs
 
 
 def find_image_processor(name: str) -> BaseImageProcessor | None:
@@ -161,35 +281,65 @@ def make_image_processor(
     margin, of its timm configuration. Raises a `ValueError` if the tower does not tell mean and standard deviation.
     """
     height, width = image_size
-    settings, margin = {}, 1.0
+    settings = {}
+    margin = 1.0
     if vision_model_name_or_path is not None:
         config = AutoConfig.from_pretrained(find_pretrained(vision_model_name_or_path))
         timm_settings = getattr(config, "pretrained_cfg", None) or {}
-        theirs = None if config.model_type == "timm_wrapper" else find_image_processor(vision_model_name_or_path)
         if "mean" in timm_settings:
-            settings = {"image_mean": timm_settings["mean"], "image_std": timm_settings["std"]}
-            interpolation = timm_settings.get("interpolation", "").upper()
-            settings["resample"] = getattr(Resampling, interpolation, Resampling.BICUBIC)
-        elif theirs is not None and theirs.do_rescale and math.isclose(theirs.rescale_factor, 1 / 255, rel_tol=1e-3):
-            mean, std = (theirs.image_mean, theirs.image_std) if theirs.do_normalize else ([0.0] * 3, [1.0] * 3)
-            settings = {"image_mean": mean, "image_std": std, "resample": theirs.resample}
-            size = dict(theirs.size) if theirs.do_resize else {}
-            if size.get("shortest_edge") and getattr(theirs, "do_center_crop", None):
-                margin = size["shortest_edge"] / max(theirs.crop_size["height"], theirs.crop_size["width"])
+            settings = read_timm_settings(timm_settings)
         else:
-            cause = (
-                f"`--vision_model_name_or_path {vision_model_name_or_path}` does not tell mean and standard deviation"
-            )
-            raise ValueError(f"{cause} of pixels from 0 to 1: save an image processor in its folder.")
-    size, crop_size = {"shortest_edge": round(max(height, width) * margin)}, {"height": height, "width": width}
-    return LotlipImageProcessor(size=size, crop_size=crop_size, **settings)
+            theirs = None
+            if config.model_type != "timm_wrapper":
+                theirs = find_image_processor(vision_model_name_or_path)
+            if theirs is None or not scales_to_one(theirs):
+                raise ValueError(
+                    f"`--vision_model_name_or_path {vision_model_name_or_path}` does not tell mean and standard "
+                    "deviation of pixels from 0 to 1: save an image processor in its folder."
+                )
+            settings, margin = read_image_processor(theirs)
+    size = {"shortest_edge": round(max(height, width) * margin)}
+    return LotlipImageProcessor(size=size, crop_size={"height": height, "width": width}, **settings)
+
+
+def read_timm_settings(timm_settings: dict) -> dict:
+    """Mean, standard deviation and resampling by the configuration of a tower of timm."""
+    interpolation = timm_settings.get("interpolation", "").upper()
+    return {
+        "image_mean": timm_settings["mean"],
+        "image_std": timm_settings["std"],
+        "resample": getattr(Resampling, interpolation, Resampling.BICUBIC),
+    }
+
+
+def scales_to_one(image_processor: BaseImageProcessor) -> bool:
+    """Whether an image processor makes pixels numbers from 0 to 1, before it normalizes them."""
+    return image_processor.do_rescale and math.isclose(image_processor.rescale_factor, 1 / 255, rel_tol=1e-3)
+
+
+def read_image_processor(image_processor: BaseImageProcessor) -> tuple[dict, float]:
+    """Mean, standard deviation and resampling of an image processor, and how much larger it makes what it cuts out."""
+    settings = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3, "resample": image_processor.resample}
+    if image_processor.do_normalize:
+        settings["image_mean"] = image_processor.image_mean
+        settings["image_std"] = image_processor.image_std
+    margin = 1.0
+    shortest_edge = dict(image_processor.size).get("shortest_edge")
+    is_cut_out = getattr(image_processor, "do_center_crop", None)
+    if image_processor.do_resize and shortest_edge and is_cut_out:
+        margin = shortest_edge / max(image_processor.crop_size["height"], image_processor.crop_size["width"])
+    return settings, margin
 
 
 def find_image_size(image_processor: BaseImageProcessor) -> tuple[int, int] | None:
     """Height and width of what an image processor makes of any image, None if that is not one size."""
-    is_cut_out = getattr(image_processor, "do_center_crop", False)
-    size = dict(getattr(image_processor, "crop_size" if is_cut_out else "size", None) or {})
-    return (size["height"], size["width"]) if size.get("height") and size.get("width") else None
+    size = getattr(image_processor, "size", None)
+    if getattr(image_processor, "do_center_crop", False):
+        size = getattr(image_processor, "crop_size", None)
+    size = dict(size or {})
+    if not size.get("height") or not size.get("width"):
+        return None
+    return size["height"], size["width"]
 
 
 def find_used_size(name: str) -> int | None:
@@ -199,7 +349,9 @@ def find_used_size(name: str) -> int | None:
     """
     largest = getattr(AutoConfig.from_pretrained(find_pretrained(name)), "image_size", None)
     height, width = find_image_size(find_image_processor(name)) or (0, 0)
-    return height if isinstance(largest, int) and 0 < height == width < largest else None
+    if isinstance(largest, int) and 0 < height == width < largest:
+        return height
+    return None
 
 
 def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None) -> None:
@@ -207,9 +359,10 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
     Sets the most tokens of a text, by default what the tokenizer says, or as many as there are positions. Beyond these
     the position table is stretched. Raises a `ValueError` if there is no room for a text.
     """
-    tokenizer, num_positions = processor.tokenizer, count_positions(model, find_family(model.config))
+    tokenizer = processor.tokenizer
+    num_positions = count_positions(model, find_family(model.config))
     if max_length is None:
-        max_length = min(tokenizer.model_max_length, num_positions or tokenizer.model_max_length)
+        max_length = find_limit(model, processor)
     if max_length <= tokenizer.num_special_tokens_to_add():
         raise ValueError(f"`--max_length {max_length}` leaves no room for a text with its special tokens: raise it.")
     if num_positions is not None and max_length > num_positions:
@@ -222,6 +375,15 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
         tokenizer.init_kwargs["max_length"] = max_length  # goes before what the class of the processor says
 
 
+def find_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
+    """The tokens of a text by the tokenizer, or as many as there are positions."""
+    limit = processor.tokenizer.model_max_length
+    num_positions = count_positions(model, find_family(model.config))
+    if num_positions is None:
+        return limit
+    return min(limit, num_positions)
+
+
 def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     """
     Stretches the position table of a text tower in place, for texts of `max_length` tokens, corners not counted. The
@@ -229,7 +391,8 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     these and the last one ("knowledge-preserved stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378,
     section 3.2). Raises a `ValueError` if the model has no such table, or has that many positions already.
     """
-    config, num_positions = model.config.get_text_config(), count_positions(model, find_family(model.config))
+    config = model.config.get_text_config()
+    num_positions = count_positions(model, find_family(model.config))
     names = ("position_embedding", "position_embeddings")
     tables = [name for name, _ in model.text_model.named_modules() if name.split(".")[-1] in names]
     if num_positions is None or len(tables) != 1:
@@ -240,11 +403,14 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     embeddings = model.text_model.get_submodule(parent)
     weights = embeddings.state_dict()
     table = weights[f"{name}.weight"]
-    num_old, num_new, num_kept = len(table), len(table) + max_length - num_positions, min(20, len(table) // 2)
+    num_old = len(table)
+    num_new = num_old + max_length - num_positions
+    num_kept = min(20, num_old // 2)
     # where the new positions are in the old table
-    places = torch.linspace(num_kept, num_old - 1, num_new - num_kept, dtype=torch.float64, device=table.device)
-    left = places.long().clamp(max=num_old - 2)
-    stretched = torch.lerp(table[left].double(), table[left + 1].double(), (places - left)[:, None]).to(table)
+    old_positions = torch.linspace(num_kept, num_old - 1, num_new - num_kept, dtype=torch.float64, device=table.device)
+    left = old_positions.long().clamp(max=num_old - 2)
+    fractions = (old_positions - left)[:, None]
+    stretched = torch.lerp(table[left].double(), table[left + 1].double(), fractions).to(table)
     weights[f"{name}.weight"] = torch.cat([table[:num_kept], stretched])
     config.max_position_embeddings = num_new
     longer = type(embeddings)(config).to(table)  # with all buffers of the new length
@@ -275,12 +441,14 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     temperature that goes with it, are new. A model that has a bias keeps it, and other dual encoders are as they are.
     Raises a `ValueError` if the model compares all tokens and the objective does not, or the other way round.
     """
-    model_class = getattr(modeling_lotlip, objective.model_class)
+    model_class = objective.load_model_class()
     if find_family(model.config).compares_tokens and model_class is not type(model):
         raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
-    if not isinstance(model, LotlipModel) and objective.model_class == "LotlipTokenWiseModel":
-        cause = f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot"
-        raise ValueError(f"{cause}: leave it out, or train a LoTLIP.")
+    if not isinstance(model, LotlipModel) and issubclass(model_class, LotlipTokenWiseModel):
+        raise ValueError(
+            f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot: "
+            "leave it out, or train a LoTLIP."
+        )
     if isinstance(model, model_class) or not isinstance(model, LotlipModel):
         return model
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}

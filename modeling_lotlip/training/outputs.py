@@ -4,7 +4,6 @@
 
 import json
 import logging
-import math
 import re
 import shutil
 import tempfile
@@ -13,25 +12,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.reader import RowCounts
 from ..hub import push_folder, write_model_card
-from ..utils.files import write_json, write_text
+from ..utils.files import public_name, write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete
 from .arguments import TrainArguments
+from .batch import CaptionBatch
+from .plan import Plan
 from .processes import fail_together
+from .samples import SampleCounts
 
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE, RESULTS_FILE, METRICS_FILE = "training_state.json", "eval_results.json", "metrics.jsonl"
+STATE_FILE = "training_state.json"
+RESULTS_FILE = "eval_results.json"
+METRICS_FILE = "metrics.jsonl"
 
 # The folders of the best model and of the trackers' files, and in the latter that of these runs
-BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
+BEST_FOLDER = "best"
+LOGGING_FOLDER = "logs"
+RUN_NAME = "lotlip"
 # The files of a run by their names; its folders are known by a file in them, since others use their names too
 WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
 
@@ -48,7 +53,7 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    counts: dict[str, RowCounts] = field(default_factory=dict)  # of all processes, by what is counted; at first none
+    counts: SampleCounts = field(default_factory=SampleCounts)  # of all processes
 
 
 # ---- the folder
@@ -58,17 +63,28 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
     """Raises a `ValueError` if the disk has no room for the model twice, and two checkpoints with AdamW's moments."""
     total = sum(tensor.nbytes for tensor in model.state_dict().values())
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
+    needed = 2 * total
+    if args.checkpointing_steps is not None:
+        needed += 2 * (total + 2 * trained)
     free = shutil.disk_usage(next(path for path in (args.output_dir / "x").absolute().parents if path.exists())).free
     if needed > free:
-        cause = f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need"
-        raise ValueError(f"{cause} {needed / 1e9:.3g} GB: make room, or name a folder on another disk.")
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
+            f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
+        )
 
 
 def resumes_in_output_dir(args: TrainArguments) -> bool:
     """Whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere."""
     named = args.resume_from_checkpoint
     return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
+
+
+def delete_leftovers(args: TrainArguments, state: TrainingState) -> None:
+    """Deletes what an earlier run left in the output folder, or measured after the state that is resumed from."""
+    for path in find_leftovers(args):
+        delete(path)
+    drop_later_metrics(args.output_dir, state)
 
 
 def find_leftovers(args: TrainArguments) -> list[Path]:
@@ -85,15 +101,19 @@ def check_output_dir(args: TrainArguments) -> None:
     """Raises a `ValueError` for a folder that holds an earlier run, or what the run reads and would replace."""
     leftovers = find_leftovers(args)
     if leftovers and not args.overwrite_output_dir:
-        cause = f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it"
-        raise ValueError(f"{cause} (`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another.")
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
+            "(`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another."
+        )
     changed = {path.resolve() for path in leftovers}
     for name, value in vars(args).items():
         if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
             path = Path(value).resolve()
             if path == args.output_dir.resolve() or {path, *path.parents} & changed:
-                cause = f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`"
-                raise ValueError(f"{cause}: name another folder.")
+                raise ValueError(
+                    f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
+                    "another folder."
+                )
 
 
 # ---- checkpoints
@@ -114,11 +134,14 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
     if args.resume_from_checkpoint == "latest":
         if not checkpoints:
             logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
-        return checkpoints[-1] if checkpoints else None
+            return None
+        return checkpoints[-1]
     checkpoint = Path(args.resume_from_checkpoint)
     if not (checkpoint / STATE_FILE).exists():
-        cause = f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint"
-        raise ValueError(f"{cause}: name `OUTPUT_DIR/checkpoint-N`, or `latest`.")
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
+            "or `latest`."
+        )
     if resumes_in_output_dir(args) and checkpoint.resolve() != checkpoints[-1].resolve():
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
@@ -128,12 +151,23 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
 
 
 def save_checkpoint(
-    accelerator: Accelerator, output_dir: Path, state: TrainingState, settings: dict, total_limit: int | None = None
+    accelerator: Accelerator,
+    output_dir: Path,
+    state: TrainingState,
+    settings: dict,
+    total_limit: int | None = None,
 ) -> None:
     """
     Saves the state of a run in `checkpoint-STEP`, unless it is there already. The folder gets its name when its files
     are complete, then older ones than `total_limit` are deleted (accelerate's own limit deletes them before, and what
     is registered there is unpickled). All processes call this.
+
+    Args:
+        accelerator (`Accelerator`): The processes.
+        output_dir (`Path`): The folder of the run.
+        state (`TrainingState`): Where it is.
+        settings (`dict`): What a resumed run must have in common with it.
+        total_limit (`int`, *optional*): The checkpoints that are kept.
     """
     checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
     if checkpoint.exists():
@@ -145,8 +179,8 @@ def save_checkpoint(
             raise OSError(f"{checkpoint} cannot be written: {error}") from error
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            counts = {kind: total.state_dict() for kind, total in state.counts.items()}
-            write_json(partial / STATE_FILE, {"settings": settings, "progress": vars(state) | {"counts": counts}})
+            progress = vars(state) | {"counts": state.counts.state_dict()}
+            write_json(partial / STATE_FILE, {"settings": settings, "progress": progress})
             with atomic_write(checkpoint) as complete:
                 partial.rename(complete)
             if total_limit is not None:
@@ -159,9 +193,11 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
-            cause = f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}"
-            raise ValueError(f"{cause}: it would take other steps. Start it as the first run was started.")
-    counts = {kind: RowCounts(**values) for kind, values in saved["progress"]["counts"].items()}
+            raise ValueError(
+                f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
+                "steps. Start it as the first run was started."
+            )
+    counts = SampleCounts.from_state_dict(saved["progress"]["counts"])
     return TrainingState(**saved["progress"] | {"counts": counts})
 
 
@@ -176,7 +212,15 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
 
 
 def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Accelerator) -> None:
-    """Writes measurements as a line of `metrics.jsonl` in the output folder, and sends them to the trackers."""
+    """
+    Writes measurements as a line of `metrics.jsonl` in the output folder, and sends them to the trackers.
+
+    Args:
+        values (`dict[str, float]`): The measurements by name.
+        step (`int`): The step that they are of.
+        output_dir (`Path`): The folder.
+        accelerator (`Accelerator`): The processes, of which the main one writes.
+    """
     if accelerator.is_main_process:
         with open(output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
@@ -185,29 +229,20 @@ def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Acce
 
 def read_metrics(path: Path) -> list[dict]:
     """The rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
     """Drops what an earlier run measured after the state from which this run resumes."""
     rows = read_metrics(output_dir / METRICS_FILE)
-    rows = [row for row in rows if row["step"] <= (state.step if "loss" in row else state.evaluated_step)]
-    write_text(output_dir / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str, float]:
-    """
-    The loss of each kind of slot, of the losses (slots,), not a number where a slot has no two pairs: of short
-    captions, and of long ones, or of `[CLS]` and each corner token of these.
-    """
-    corners, losses = [f"corner_{number}" for number in range(1, num_corner_tokens + 1)], {}
-    names = ["cls", *corners] if corners else ["long"]
-    for slot, loss in enumerate(slot_losses.tolist()):
-        if math.isfinite(loss):
-            name = names[(slot - 1) % len(names)] if slot > 0 else "short"
-            losses.setdefault(f"loss_{name}", []).append(loss)
-    return {name: sum(values) / len(values) for name, values in losses.items()}
+    kept = []
+    for row in rows:
+        last_step = state.step if "loss" in row else state.evaluated_step
+        if row["step"] <= last_step:
+            kept.append(json.dumps(row) + "\n")
+    write_text(output_dir / METRICS_FILE, "".join(kept))
 
 
 class Throughput:
@@ -217,12 +252,12 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
-        self.done, self.start = torch.zeros(2), time.perf_counter()
+        self.done = torch.zeros(2)
+        self.start = time.perf_counter()
 
-    def count(self, batch: dict[str, torch.Tensor]) -> None:
-        masks = [batch[name].flatten(1) for name in ("short_attention_mask", "attention_mask") if name in batch]
-        tokens = torch.cat(masks, dim=1).sum(dim=1)
-        self.done += torch.stack([(tokens > 0).sum(), tokens.sum()])  # images without captions take no part
+    def count(self, batch: CaptionBatch) -> None:
+        """Counts the images that have captions (others take no part), and the tokens of a batch (rows, ...)."""
+        self.done += torch.stack([batch.has_captions.sum(), batch.num_tokens])
 
     def measure(self, accelerator: Accelerator) -> dict[str, float]:
         """Rates since the last call, which every process must make."""
@@ -238,11 +273,8 @@ def name_repository(args: TrainArguments) -> str:
     return args.hub_model_id or args.output_dir.resolve().name
 
 
-def describe_training(args: TrainArguments) -> dict:
+def describe_training(args: TrainArguments, plan: Plan) -> dict:
     """What the model card says of a training: arguments of [`write_model_card`]."""
-
-    def public_name(name: str) -> str:  # without the folders of this machine
-        return Path(name).resolve().name if Path(name).exists() else name
 
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
@@ -255,7 +287,7 @@ def describe_training(args: TrainArguments) -> dict:
         "base_model": [name for name in sources if not Path(name).exists()] or None,
         "dataset": dataset,
         "dataset_split": args.eval_split,
-        "settings": args.in_model_card() | {"num_processes": PartialState().num_processes},
+        "settings": plan.in_model_card(args),
         "language": args.language if len(args.language) > 1 else args.language[0],
         "biases": None if args.dataset_name or sources else BIASES_OF_SCENES,
     }
@@ -263,27 +295,47 @@ def describe_training(args: TrainArguments) -> dict:
 
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
     """Whether a result is better than that of the model in a folder, or there is none, or one on other data."""
-    path, sign = folder / RESULTS_FILE, -1 if metric.endswith("median_rank") else 1
-    best = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path = folder / RESULTS_FILE
+    if not path.exists():
+        return True
+    best = json.loads(path.read_text(encoding="utf-8"))
     sizes = [f"{metric.split('_')[0]}_num_{what}" for what in ("images", "captions")]
     if metric not in best or any(best.get(size) != results.get(size) for size in sizes):
         return True
-    return sign * results[metric] > sign * best[metric]
+    if metric.endswith("median_rank"):
+        return results[metric] < best[metric]
+    return results[metric] > best[metric]
 
 
 def save_model(
-    args: TrainArguments, folder: Path, model: PreTrainedModel, processor: ProcessorMixin, results: dict | None = None
+    args: TrainArguments,
+    plan: Plan,
+    folder: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    results: dict | None = None,
 ) -> None:
     """
     Saves the trained model with its code, a model card and its results, in place of earlier files when all are
-    complete. Raises an `OSError` if it cannot be written.
+    complete.
+
+    Args:
+        args (`TrainArguments`): The arguments of the training.
+        plan (`Plan`): What they leave open.
+        folder (`Path`): Where to save.
+        model (`PreTrainedModel`): The model.
+        processor (`ProcessorMixin`): Its processor.
+        results (`dict`, *optional*): What was measured of it.
+
+    Raises:
+        `OSError`: if it cannot be written.
     """
     parent = folder if folder == args.output_dir else folder.parent
     try:
         with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
-            save_results(args, Path(partial), results)
+            save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
             for file in Path(partial).iterdir():
                 file.replace(folder / file.name)
@@ -291,25 +343,48 @@ def save_model(
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
 
 
-def save_last_model(args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """Saves it in the output folder. If that fails, in the folder for temporary files, and an `OSError` says so."""
+def save_last_model(
+    args: TrainArguments,
+    plan: Plan,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+) -> None:
+    """
+    Saves it in the output folder. If that fails, in the folder for temporary files, and an `OSError` says so.
+
+    Args:
+        args (`TrainArguments`): The arguments of the training.
+        plan (`Plan`): What they leave open.
+        model (`PreTrainedModel`): The model.
+        processor (`ProcessorMixin`): Its processor.
+    """
     delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
     try:
-        save_model(args, args.output_dir, model, processor)
+        save_model(args, plan, args.output_dir, model, processor)
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
-        save_model(args, folder, model, processor)
+        save_model(args, plan, folder, model, processor)
         raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
 
 
-def save_results(args: TrainArguments, folder: Path, results: dict | None) -> None:
-    """Writes results, if there are any, beside a saved model, and its model card."""
+def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict | None) -> None:
+    """
+    Writes results, if there are any, beside a saved model, and its model card.
+
+    Args:
+        args (`TrainArguments`): The arguments of the training.
+        plan (`Plan`): What they leave open.
+        folder (`Path`): The folder of the model.
+        results (`dict`, *optional*): What was measured.
+    """
     if results is not None:
         write_json(folder / RESULTS_FILE, results)
-    write_model_card(folder, results=results, **describe_training(args))
+    write_model_card(folder, results=results, **describe_training(args, plan))
 
 
 def push_model(args: TrainArguments) -> str:
     """Uploads the best model, if one is kept, else the last; gives the address."""
-    folder = args.output_dir / BEST_FOLDER if args.metric_for_best_model is not None else args.output_dir
+    folder = args.output_dir
+    if args.metric_for_best_model is not None:
+        folder = folder / BEST_FOLDER
     return push_folder(folder, name_repository(args))

@@ -10,23 +10,32 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 
-def largest(number: int, accelerator: Accelerator) -> int:
-    """The largest of the numbers that the processes call this with, which all must do."""
-    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+def gather_max(numbers: list[int], accelerator: Accelerator) -> list[int]:
+    """The maximum of each of the numbers that the processes call this with, which all must do."""
+    if accelerator.num_processes == 1:
+        return numbers
+    gathered = accelerator.gather(torch.tensor([numbers], device=accelerator.device))
+    return gathered.amax(dim=0).tolist()
 
 
 @contextmanager
-def fail_together(accelerator: Accelerator) -> Iterator[None]:
+def fail_together(accelerator: Accelerator, **numbers: int) -> Iterator[dict[str, int]]:
     """
-    What fails in one process within the block ends all of them at its end, the others with a `ValueError` of the same
-    message: else they would wait for it until `--ddp_timeout`. In the block processes must not wait for another.
+    Ends all processes at the end of a block that fails in one of them, the others with a `ValueError` of the same
+    message: otherwise they would wait for it until `--ddp_timeout`. In the block processes must not wait for another.
+
+    The processes may tell each other numbers by the way: what a block leaves in the dictionary that it gets becomes
+    the maximum over all processes.
     """
     failure = None
     try:
-        yield
+        yield numbers
     except Exception as error:
         failure = error
-    if largest(failure is not None, accelerator):
+    has_failed, *found = gather_max([int(failure is not None), *numbers.values()], accelerator)
+    if has_failed:
         messages = [None if failure is None else str(failure) or type(failure).__name__]
-        messages = gather_object(messages) if accelerator.num_processes > 1 else messages
+        if accelerator.num_processes > 1:
+            messages = gather_object(messages)
         raise failure or ValueError(next(filter(None, messages)))
+    numbers.update(zip(numbers, found))

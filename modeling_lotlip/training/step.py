@@ -2,169 +2,305 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of training, on a batch in groups of captions of like length, so that little is computed for padding."""
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
-from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from torch import nn
-from transformers import PreTrainedConfig
 
-from ..encoder.lengths import group_by_length
-from ..losses import LOSSES, global_loss
-from .dual_encoder import ContrastiveModel, clamp_logit_scale, concatenate
-from .objectives import OBJECTIVES
-from .processes import largest
-
-
-Batch = dict[str, torch.Tensor]
-
-# What a further forward and backward pass costs beside its tokens, in tokens of BERT-base: on a CPU the sum of its
-# gradients with those before, on an accelerator the start of its kernels (estimated, not measured).
-TOKENS_PER_CALL = {"cpu": 128, "accelerator": 8192}
+from ..losses.global_loss import BatchLoss, Term, check_weights, global_loss, share_parameter
+from ..losses.pairs import concatenate
+from .batch import CaptionBatch, count_image_tokens, make_as_many, select_groups, sort_batch, split_by_length
+from .distillation import Teacher
+from .dual_encoder import BatchEmbeds, ContrastiveModel
+from .objectives import Objective
+from .processes import gather_max
 
 
-def count_image_tokens(config: PreTrainedConfig, batch: Batch) -> int:
-    """The tokens of each image that a tower of a configuration computes, none where its output is given."""
-    if "pixel_values" not in batch:
-        return 0
-    shape, patch_size = batch["pixel_values"].shape, config.patch_size
-    if len(shape) == 3:  # patches (SigLIP 2)
-        return shape[1]
-    return 1 + shape[-2:].numel() // (patch_size**2 if isinstance(patch_size, int) else math.prod(patch_size))
-
-
-def split_batch(
-    batch: Batch, accelerator: Accelerator, tokens_per_group: int | None = None, tokens_per_image: int = 0
-) -> tuple[list[Batch], list[torch.Tensor]]:
+@dataclass(frozen=True)
+class LossOptions:
     """
-    A batch as smaller ones, each padded to its own longest captions; as many on every process, since with sharded
-    parameters (FSDP2) all take part in every call. The embedding of a caption does not depend on the image beside it:
-    so the captions of each kind are sorted by length, as the second result says, and the images keep their order. A
-    group has `tokens_per_group` at most, padding and images included, or a single row.
-    """
-    num_rows, batch, lengths, orders = len(batch["short_input_ids"]), dict(batch), {}, []
-    work = torch.full((num_rows,), tokens_per_image)
-    for prefix in ("short_", ""):
-        if (input_ids := batch.get(f"{prefix}input_ids")) is not None:
-            mask = batch.get(f"{prefix}attention_mask", torch.ones_like(input_ids))
-            places = torch.arange(1, input_ids.shape[-1] + 1, device=input_ids.device) * (mask != 0)
-            sorted_lengths, order = places.amax(dim=-1).flatten().sort(descending=True, stable=True)
-            for name in {f"{prefix}input_ids", f"{prefix}attention_mask"} & batch.keys():
-                batch[name] = batch[name].flatten(0, -2)[order].view_as(batch[name])
-                lengths[name] = sorted_lengths.view(num_rows, -1)[:, 0].cpu()  # the first of a row is the longest
-            work += input_ids.shape[1:-1].numel() * lengths[f"{prefix}input_ids"]
-            orders.append(order)
+    What every objective can have.
 
-    tokens_per_call = TOKENS_PER_CALL["cpu" if accelerator.device.type == "cpu" else "accelerator"]
-    sizes = [len(places) for places in group_by_length(work.tolist(), tokens_per_call, tokens_per_group)]
-    for _ in range(largest(len(sizes), accelerator) - len(sizes)):
-        most = sizes.index(max(sizes))
-        sizes[most : most + 1] = [sizes[most] - sizes[most] // 2, sizes[most] // 2]
-    parts = zip(*(values.split(sizes) for values in batch.values()))
-    groups = [dict(zip(batch, part)) for part in parts]
-    for group, start in zip(groups, accumulate([0, *sizes])):
-        group |= {name: group[name][..., : max(1, int(length[start]))] for name, length in lengths.items()}
-    return groups, orders
+    Args:
+        short_weight (`float`, *optional*, defaults to 1.0): The weight of the slot of short captions.
+        long_weight (`float`, *optional*, defaults to 1.0): The weight of each slot of long captions.
+        matryoshka_dims (`Sequence[int]`, *optional*): The first dimensions that are trained to be embeddings too.
+        keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
+            Whether images with the same short caption are negatives of each other.
+    """
+
+    short_weight: float = 1.0
+    long_weight: float = 1.0
+    matryoshka_dims: Sequence[int] = ()
+    keep_duplicate_negatives: bool = False
+
+    def __post_init__(self):
+        check_weights(self.short_weight, self.long_weight)
+
+
+class ObjectiveLoss(nn.Module):
+    """
+    The loss of an objective: [`global_loss`] of it, and the parameters that it may bring.
+
+    Args:
+        objective (`Objective`):
+            The objective.
+        has_bias (`bool`, *optional*, defaults to `False`):
+            Whether the model that is trained has a `logit_bias`.
+        options (`LossOptions`, *optional*):
+            What every objective can have.
+        objective_options (`dict`, *optional*):
+            Those of this objective: see [`Objective.read_options`].
+
+    Raises:
+        `ValueError`: if the objective does not train a model with, or without, a bias.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        has_bias: bool = False,
+        options: LossOptions | None = None,
+        objective_options: Mapping | None = None,
+    ):
+        super().__init__()
+        function = objective.load_loss(has_bias)
+        if function is None:
+            has_or_not = "has a" if has_bias else "has no"
+            raise ValueError(
+                f"The model {has_or_not} `logit_bias`, which its `--objective` is not for: choose another."
+            )
+        self.options = options or LossOptions()
+        given = objective.read_options([]) | dict(objective_options or {})
+        self.terms: dict[str, tuple[float, Term]] = {}
+        for name, term in objective.terms.items():
+            self.terms[name] = (given.pop(f"{name}_weight"), term)
+        self.module = None
+        if inspect.isclass(function):
+            self.module = function(**given)
+            self.function = self.compute_with_parameters
+        else:
+            self.function = partial(function, **given)
+
+    def compute_with_parameters(self, *arguments, **scalars) -> torch.Tensor:
+        """The losses (slots, rows) of a loss with parameters, each the mean over all processes."""
+        parameters = {name: share_parameter(parameter) for name, parameter in self.module.named_parameters()}
+        return torch.func.functional_call(self.module, parameters, arguments, scalars)
+
+    def forward(
+        self,
+        embeds: BatchEmbeds,
+        short_groups: torch.Tensor | None = None,
+        terms: Mapping[str, tuple[float, Term]] | None = None,
+        **scalars: torch.Tensor,
+    ) -> BatchLoss:
+        """
+        The loss of the embeddings of this process, `(rows, ...)`, and those of all others.
+
+        Args:
+            embeds (`BatchEmbeds`): The embeddings by name.
+            short_groups (`torch.LongTensor` of shape `(rows,)`, *optional*): Equal where short captions are.
+            terms (`dict`, *optional*): Terms beside those of the objective: see [`global_loss`].
+            scalars (`torch.Tensor` of one element): `logit_scale` (no logarithm), and `logit_bias` if there is one.
+
+        Returns:
+            [`BatchLoss`]
+        """
+        return global_loss(
+            self.function,
+            embeds.images,
+            embeds,
+            short_groups=None if self.options.keep_duplicate_negatives else short_groups,
+            short_weight=self.options.short_weight,
+            long_weight=self.options.long_weight,
+            matryoshka_dims=self.options.matryoshka_dims,
+            terms={**self.terms, **(terms or {})},
+            **scalars,
+        )
+
+
+def size_groups(
+    trained: ContrastiveModel,
+    batch: CaptionBatch,
+    tokens_per_group: int | None = None,
+) -> list[int]:
+    """The rows of each group that a batch (rows, ...) is embedded in: see [`embed_batch`]."""
+    sorted_batch, _, _ = sort_batch(batch)
+    tokens_per_image = count_image_tokens(trained.model.config.vision_config, batch)
+    return split_by_length(sorted_batch, trained.model.device, tokens_per_group, tokens_per_image)
 
 
 def embed_batch(
-    model: nn.Module, batch: Batch, accelerator: Accelerator, recompute: bool = False, **options: int | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model: nn.Module,
+    batch: CaptionBatch,
+    sizes: list[int],
+    recompute: bool = False,
+) -> BatchEmbeds:
     """
-    The [`ContrastiveModel`]'s image embeddings and text embeddings of a batch, from a call for each group that
-    [`split_batch`], with its options, makes of it; `recompute` is that of the model's forward.
+    The embeddings of a batch, from a call for each group of it. The embedding of a caption does not depend on the
+    image or the captions beside it: so the captions of each modality are sorted by length, and each group is padded to
+    its own longest ones; images keep their order.
+
+    Args:
+        model (`torch.nn.Module`): A [`ContrastiveModel`], as the accelerator has prepared it.
+        batch (`CaptionBatch`): The batch, (rows, ...), on any device.
+        sizes (`list[int]`): The rows of each group, as many groups on every process (parallel calls take turns).
+        recompute (`bool`, *optional*, defaults to `False`): That of the model's forward.
+
+    Returns:
+        [`BatchEmbeds`]: in the order of the batch.
     """
-    groups, orders = split_batch(batch, accelerator, **options)
-    outputs = [model(**send_to_device(group, accelerator.device), recompute=recompute) for group in groups]
-    images, texts = torch.cat([images for images, _ in outputs]), concatenate([texts for _, texts in outputs], dim=0)
-    captions = []
-    for order, of_kind in zip(orders, (texts[:, :1], texts[:, 1:])):
-        by_caption = of_kind.reshape(len(order), -1, *of_kind.shape[2:])
-        captions.append(by_caption[order.argsort().to(by_caption.device)].view(of_kind.shape))
-    return images, torch.cat(captions, dim=1)
+    sorted_batch, short_order, long_order = sort_batch(batch)
+    groups = [model(group, recompute=recompute) for group in select_groups(sorted_batch, sizes)]
+    if len(groups) == 1:
+        joined = groups[0]
+    else:
+        joined = BatchEmbeds(*(join_parts(parts) for parts in zip(*groups)))
+    return BatchEmbeds(
+        images=joined.images,
+        short=restore_order(joined.short, short_order),
+        short_mask=restore_order(joined.short_mask, short_order),
+        long=restore_order(joined.long, long_order),
+        long_mask=restore_order(joined.long_mask, long_order),
+        corners=restore_order(joined.corners, long_order),
+    )
 
 
-class StepResult(NamedTuple):
-    """What came of a batch: its losses, as [`global_loss`] gives them, and whether the weights were changed."""
+def join_parts(parts: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
+    """One field of the embeddings of all groups, (rows, ...): of tokens padded with zeros to the longest."""
+    if parts[0] is None:
+        return None
+    lengths = {part.shape[-2] for part in parts if part.dim() > 2}
+    if len(lengths) < 2:
+        return torch.cat(parts)
+    if parts[0].dim() == 4:
+        return concatenate(list(parts), dim=0)
+    return concatenate([part[:, None] for part in parts], dim=0)[:, 0]
 
-    loss: torch.Tensor
-    slot_losses: torch.Tensor
-    is_update: bool = False  # whether the step of the optimizer was due: after the last batch of an accumulation
-    is_taken: bool = False  # not if loss or gradients are not finite
-    gradient_norm: float | None = None  # before they were clipped
+
+def restore_order(values: torch.Tensor | None, order: torch.Tensor | None) -> torch.Tensor | None:
+    """Values (rows, ...) of sorted captions, `(rows,)` or `(rows * captions,)` of them, where the captions were."""
+    if values is None:
+        return None
+    by_caption = values.reshape(len(order), -1)
+    return by_caption[order.argsort().to(values.device)].view(values.shape)
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """
+    How steps are taken.
+
+    Args:
+        tokens_per_chunk (`int`, *optional*):
+            That many tokens of captions and images are embedded at a time, and again in the backward pass.
+        max_grad_norm (`float`, *optional*, defaults to 1.0): The norm that gradients are clipped to; 0: none.
+        teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
+        distill_weight (`float`, *optional*, defaults to 0.0): The weight of the error against it.
+    """
+
+    tokens_per_chunk: int | None = None
+    max_grad_norm: float = 1.0
+    teacher: Teacher | None = None
+    distill_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """
+    What came of a batch.
+
+    Args:
+        loss (`BatchLoss`): Its losses.
+        losses (`dict[str, float]`): By name those of the step, the means over the batches of an accumulation.
+        is_update (`bool`): Whether the step of the optimizer was due: after the last batch of an accumulation.
+        is_taken (`bool`): Whether the weights were changed: not if loss or gradients are not finite.
+        gradient_norm (`float`, *optional*): That of the gradients before they were clipped.
+    """
+
+    loss: BatchLoss
+    is_update: bool = False
+    is_taken: bool = False
+    gradient_norm: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]:
-    """Matrices decay; norms, biases, corner tokens, temperature and bias (which are never sharded) do not."""
-    scalars = [scalar for scalar in model.scalars.values() if scalar.requires_grad]
-    decayed, kept = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not any(parameter is scalar for scalar in scalars):
-            is_kept = parameter.dim() < 2 or name.endswith("corner_tokens")
-            (kept if is_kept else decayed).append(parameter)
-    groups = (decayed, weight_decay), (kept, 0.0), (scalars, 0.0)
-    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups]
+    """
+    The parameters that are trained, in groups of an optimizer: matrices decay; norms, biases and scalars do not.
+    Corner tokens, rows of a table, decay as those of words do: the original has them in the table of words.
 
+    Args:
+        model (`ContrastiveModel`): The model, not yet prepared by the accelerator.
+        weight_decay (`float`): The decay of matrices.
 
-def make_loss(objective: str, has_bias: bool = False, **options: int | list[int]) -> Callable[..., tuple]:
-    """[`global_loss`] with the loss of an objective, sigmoid in place of contrastive for a model with a bias."""
-    name = OBJECTIVES[objective].loss
-    name = "sigmoid" if has_bias and name == "contrastive" else name
-    if has_bias != (name == "sigmoid"):
-        kind = "without" if has_bias else "with"
-        raise ValueError(f"`--objective {objective}` is for a model {kind} a `logit_bias`: choose another one.")
-    return partial(global_loss, LOSSES[name], **options)
-
-
-def group_short_captions(batch: Batch) -> torch.Tensor:
-    """A number for each row (rows,), on every process the same for the same short caption."""
-    short_ids = batch["short_input_ids"]
-    if batch.get("short_attention_mask") is not None:
-        short_ids = short_ids * batch["short_attention_mask"]
-    digests = [sha256(ids.tobytes().rstrip(b"\0")).digest() for ids in short_ids.cpu().numpy()]
-    return torch.tensor([int.from_bytes(digest[:7], "big") for digest in digests], device=short_ids.device)
+    Returns:
+        `list[dict]`: the groups, as an optimizer takes them.
+    """
+    # apart: they are not sharded (FSDP2), and an optimizer does not mix them with what is
+    unsharded = {id(parameter) for parameter in model.unsharded_parameters}
+    groups = []
+    for is_unsharded in (False, True):
+        decayed = []
+        kept = []
+        for parameter in model.parameters():
+            if parameter.requires_grad and (id(parameter) in unsharded) is is_unsharded:
+                chosen = decayed if parameter.dim() >= 2 else kept
+                chosen.append(parameter)
+        groups.append({"params": decayed, "weight_decay": weight_decay})
+        groups.append({"params": kept, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
 
 
 def train_step(
     model: nn.Module,
-    batch: Batch,
+    batch: CaptionBatch,
     optimizer: torch.optim.Optimizer,
-    loss_function: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     accelerator: Accelerator,
-    tokens_per_chunk: int | None = None,
-    max_grad_norm: float = 1.0,
-    keep_duplicate_negatives: bool = False,
+    options: StepOptions | None = None,
+    sizes: list[int] | None = None,
 ) -> StepResult:
     """
-    Adds the gradients of a batch, this process's rows on any device, and takes the step of the optimizer after the
-    last batch of an accumulation, with gradients clipped to a norm (0: none). The model (a [`ContrastiveModel`]) and
-    the optimizer are prepared by the accelerator. With `tokens_per_chunk` that many tokens of captions and images are
-    embedded at a time, and again in the backward pass. Images with the same short caption are no negatives by default.
+    Adds the gradients of a batch, and takes the step of the optimizer after the last batch of an accumulation.
+
+    Args:
+        model (`torch.nn.Module`): A [`ContrastiveModel`] with its loss, as the accelerator has prepared it.
+        batch (`CaptionBatch`): The rows of this process, (rows, ...), on any device.
+        optimizer (`torch.optim.Optimizer`): The optimizer, as the accelerator has prepared it.
+        accelerator (`Accelerator`): The processes.
+        options (`StepOptions`, *optional*): How steps are taken.
+        sizes (`list[int]`, *optional*): Those of [`size_groups`], of as many groups on every process.
+
+    Returns:
+        [`StepResult`]: its losses are the same on every process.
     """
+    options = options or StepOptions()
+    trained: ContrastiveModel = accelerator.unwrap_model(model)
+    if sizes is None:
+        sizes = size_groups(trained, batch, options.tokens_per_chunk)
+        sizes = make_as_many(sizes, *gather_max([len(sizes)], accelerator))
     with accelerator.accumulate(model):
-        trained = accelerator.unwrap_model(model)
-        sizes = {"tokens_per_group": tokens_per_chunk}
-        sizes["tokens_per_image"] = count_image_tokens(trained.model.config.vision_config, batch)
-        embeds = embed_batch(model, batch, accelerator, recompute=tokens_per_chunk is not None, **sizes)
-        groups = None if keep_duplicate_negatives else group_short_captions(batch).to(accelerator.device)
-        scalars = trained.scalars | {"logit_scale": trained.model.logit_scale.exp()}
-        losses = loss_function(*embeds, short_groups=groups, **scalars)
-        accelerator.backward(losses[0])
+        embeds = embed_batch(model, batch, sizes, recompute=options.tokens_per_chunk is not None)
+        groups = batch.group_short_captions().to(accelerator.device)
+        terms = {}
+        if options.teacher is not None:
+            terms["distill"] = (options.distill_weight, options.teacher.make_term(batch, sizes))
+        losses = trained.loss(embeds, groups, terms, **trained.scalars)
+        accelerator.backward(losses.loss)
         if not accelerator.sync_gradients:
-            return StepResult(*losses)
-        norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf))
-        is_taken = math.isfinite(losses[0].item()) and math.isfinite(norm)
+            return StepResult(losses)
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm or math.inf))
+        is_taken = math.isfinite(losses.loss.item()) and math.isfinite(norm)
         if is_taken:
             optimizer.step()
-            clamp_logit_scale(trained.model)
+            trained.clamp_temperature()
             is_taken = not accelerator.optimizer_step_was_skipped
         elif accelerator.scaler is not None:
             accelerator.scaler.update()  # lowers the scale: clipping has looked for infinite gradients
         optimizer.zero_grad()
-        return StepResult(*losses, True, is_taken, norm)
+        return StepResult(losses, is_update=True, is_taken=is_taken, gradient_norm=norm)

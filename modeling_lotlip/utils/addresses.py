@@ -15,9 +15,10 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, at any free port for 0. Raises a `ValueError` if that is not possible."""
+    """Opens a socket that listens, at any free port for 0. Raises a `ValueError` if that is not possible."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"Cannot listen at --host {host} --port {port}: {reason}. Name others.") from error
+        detail = getattr(error, "strerror", None) or error
+        raise ValueError(f"Cannot listen at --host {host} --port {port}: {detail}. Name others.") from error

@@ -21,13 +21,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from .plugins import find_plugins, load_plugin
+
 
 # The names of precisions that other libraries use, and PyTorch's for each
 DTYPES = {name: name for name in ("float32", "float16", "bfloat16")}
 DTYPES |= {"fp32": "float32", "no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
-def argument(
+def argument(  # noqa: PLR0913, what a declaration may say
     default: Any = MISSING,
     help: str = "",
     *,
@@ -47,12 +49,24 @@ def argument(
     Args:
         default (`Any`, *optional*):
             Its default. Without one the argument is required. A list is copied for each object.
-        least, most (`float`, *optional*), choices (`Collection`, *optional*):
+        help (`str`, *optional*):
+            What `--help` says of it.
+        least (`float`, *optional*):
+            The minimum of its values.
+        most (`float`, *optional*):
+            The maximum of its values.
+        choices (`Collection`, *optional*):
             The values that are allowed.
-        aliases (`tuple[str, ...]`, *optional*), metavar (`str`, *optional*), positional (`bool`, *optional*):
-            Other names such as `--model`; what stands for the value in `--help`; whether it has a place, not a name.
-        requires (`str`, *optional*), excludes (`tuple[str, ...]`, *optional*):
-            An argument of the same command without which, and others beside which, it has no effect.
+        aliases (`tuple[str, ...]`, *optional*):
+            Other names such as `--model`.
+        metavar (`str`, *optional*):
+            What stands for the value in `--help`.
+        positional (`bool`, *optional*, defaults to `False`):
+            Whether it is known by its position, not by its name.
+        requires (`str`, *optional*):
+            An argument of the same command without which it has no effect.
+        excludes (`tuple[str, ...]`, *optional*):
+            Arguments of the same command beside which it has no effect.
         compared_on_resume (`bool`, *optional*, defaults to `False`):
             Whether a training can only be resumed with the same value, which its model card lists.
     """
@@ -70,38 +84,68 @@ class Arguments:
         for field in fields(self):
             value = getattr(self, field.name)
             values = value if isinstance(value, (list, tuple)) else [value]
-            least, most, choices = map(field.metadata.get, ("least", "most", "choices"))
-            for value in values:
-                if value is not None and least is not None and not value >= least:
-                    raise ValueError(f"--{field.name} must be at least {least}, got {value}.")
-                if value is not None and most is not None and not value <= most:
-                    raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
-                if value is not None and choices is not None and value not in choices:
-                    raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
+            for one in values:
+                if one is not None:
+                    check_value(field, one)
             if field.name in ("output_dir", "index_dir") and value is not None:
-                there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
-                if not there.is_dir():
-                    raise ValueError(f"--{field.name} {value} cannot be used: {there} is a file. Name a folder.")
+                check_folder(field.name, Path(value))
         check_combinations([self])
+
+
+def check_value(field: dataclasses.Field, value: Any) -> None:
+    """Raises a `ValueError` if a value, or one of a list, is not allowed by what declares its field."""
+    least = field.metadata.get("least")
+    if least is not None and not value >= least:
+        raise ValueError(f"--{field.name} must be at least {least}, got {value}.")
+    most = field.metadata.get("most")
+    if most is not None and not value <= most:
+        raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
+    choices = field.metadata.get("choices")
+    if choices is not None and value not in choices:
+        raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
+
+
+def check_folder(argument: str, path: Path) -> None:
+    """Raises a `ValueError` if a folder cannot be made since it, or one that it is in, is a file."""
+    existing = find_existing(path)
+    if existing is None:
+        raise ValueError(f"--{argument} {path} is on a drive that is not there. Name another folder.")
+    if not existing.is_dir():
+        raise ValueError(f"--{argument} {path} cannot be used: {existing} is a file. Name a folder.")
+
+
+def find_existing(path: Path) -> Path | None:
+    """Returns a path, or else the nearest folder above it that is there; None if its drive is not (on Windows)."""
+    for candidate in (path, *path.absolute().parents):
+        if candidate.exists():
+            return candidate
+    return None
 
 
 def get_default(field: dataclasses.Field) -> Any:
     """The default of a field, `MISSING` where it has none."""
-    return field.default if field.default_factory is MISSING else field.default_factory()
+    if field.default_factory is MISSING:
+        return field.default
+    return field.default_factory()
 
 
 def check_combinations(arguments: Iterable[Arguments]) -> None:
     """Raises a `ValueError` if arguments, given together, lack one that they require, or exclude each other."""
-    known = {field.name: (field, getattr(group, field.name)) for group in arguments for field in fields(group)}
-    given = {name: field.metadata for name, (field, value) in known.items() if value != get_default(field)}
+    known = set()
+    given = {}
+    for group in arguments:
+        for field in fields(group):
+            known.add(field.name)
+            if getattr(group, field.name) != get_default(field):
+                given[field.name] = field.metadata
     for name, metadata in given.items():
         required = metadata.get("requires")
         if required in known and required not in given:
-            remedy = f"add --{required}, or leave out --{name}"
-            raise ValueError(f"--{name} has no effect without --{required}: {remedy}.")
-        for other in (name for name in metadata.get("excludes", ()) if name in given):
-            names = "/".join([f"--{other}", *given[other].get("aliases", ())])
-            raise ValueError(f"--{name} excludes {names}: leave out one of them.")
+            raise ValueError(f"--{name} has no effect without --{required}: add --{required}, or leave out --{name}.")
+        for other in metadata.get("excludes", ()):
+            if other in given:
+                names = "/".join([f"--{other}", *given[other].get("aliases", ())])
+                raise ValueError(f"--{name} excludes {names}: leave out one of them.")
 
 
 def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) -> None:
@@ -109,22 +153,42 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
     if path is None:
         return
     if path.suffix not in endings:
-        named = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
-        raise ValueError(f"--output_file {path} must end in {named}.")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+        listed = endings[-1]
+        if len(endings) > 1:
+            listed = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise ValueError(f"--output_file {path} must end in {listed}.")
+    folder = find_existing(path.absolute().parent)
+    if folder is None:
+        raise ValueError(f"--output_file {path} cannot be written: its drive is not there.")
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder.")
 
 
-def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:
-    """Raises a `ValueError`, `why` it has no effect, if an argument of these names was given: see also `requires`."""
+def refuse_given(
+    arguments: Arguments,
+    names: Iterable[str],
+    case: str,
+    remedy: str = "leave it out",
+) -> None:
+    """
+    Refuses arguments that have no effect in a case: see also `requires` of [`argument`].
+
+    Args:
+        arguments ([`Arguments`]): Those of a command.
+        names (`Iterable[str]`): Which of them have no effect.
+        case (`str`): The case, in words that follow "has no effect", such as "with --only texts".
+        remedy (`str`, *optional*, defaults to `"leave it out"`): What to do.
+
+    Raises:
+        `ValueError`: if one of them was given.
+    """
     for field in fields(arguments):
         if field.name in names and getattr(arguments, field.name) != get_default(field):
-            raise ValueError(f"--{field.name} {why}")
+            raise ValueError(f"--{field.name} has no effect {case}: {remedy}.")
 
 
 def list_groups(arguments: Iterable[type]) -> dict[str, list[dataclasses.Field]]:
-    """The fields of dataclasses, with resolved types, by the titles of groups that the declaring classes have."""
+    """Lists the fields of dataclasses, with resolved types, by the titles of groups of the declaring classes."""
     groups = {}
     for cls in arguments:
         types = typing.get_type_hints(cls)
@@ -136,60 +200,104 @@ def list_groups(arguments: Iterable[type]) -> dict[str, list[dataclasses.Field]]
 
 
 def describe_default(field: dataclasses.Field) -> str:
-    """The default of a field as the help shows it, nothing where the text of the help tells it."""
+    """Describes the default of a field for the help, with nothing where the text of the help tells it."""
     default = get_default(field)
     if default is MISSING:
         return "(required)"
     if default in (None, False, [], "") or "default" in field.metadata["help"].lower():
         return ""
-    return f"(default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+    if isinstance(default, list):
+        default = " ".join(map(str, default))
+    return f"(default: {default})"
+
+
+def find_element_type(field: dataclasses.Field) -> tuple[Any, bool]:
+    """Finds the type of the values of a field, but for None, and whether it is a list of them."""
+    parts = typing.get_args(field.type) or (field.type,)  # those of a union, or of a list
+    first = next(part for part in parts if part is not NoneType)
+    if typing.get_origin(first) is list:
+        return typing.get_args(first)[0], True
+    return first, typing.get_origin(field.type) is list
+
+
+def make_metavar(field: dataclasses.Field) -> str:
+    """Makes what stands for the value of a field in `--help`."""
+    metadata = field.metadata
+    element, is_list = find_element_type(field)
+    metavar = field.name.rpartition("_")[2].upper()
+    if metadata["metavar"]:
+        metavar = metadata["metavar"]
+    elif metadata["choices"] is not None:
+        metavar = "{" + ",".join(map(str, metadata["choices"])) + "}"
+    elif element in (int, float):
+        metavar = "N"
+    if is_list:
+        metavar += " ..."
+    return metavar
 
 
 def list_options(field: dataclasses.Field) -> list[tuple[str, Any, Any]]:
-    """The name, annotated type and default of a field for tyro; of a flag that may be None, those of `no_` too."""
-    metadata, kind, default = field.metadata, field.type, get_default(field)
-    parts = [part for part in typing.get_args(kind) or (kind,) if part is not NoneType]
-    is_list = list in (typing.get_origin(kind), typing.get_origin(parts[0]))
-    element = typing.get_args(parts[0])[0] if typing.get_origin(parts[0]) is list else parts[0]
-    metavar = metadata["metavar"] or ("N" if element in (int, float) else field.name.rpartition("_")[2].upper())
-    if metadata["choices"] is not None:
-        metavar = metadata["metavar"] or "{" + ",".join(map(str, metadata["choices"])) + "}"
-        chosen = Literal[tuple(metadata["choices"])]
-        kind = (list[chosen] if is_list else chosen) | (None if default is None else chosen)
+    """Lists the name, annotated type and default of a field for tyro; of a flag that may be None, of `no_` too."""
+    metadata = field.metadata
+    default = get_default(field)
+    element, is_list = find_element_type(field)
     options = {"help": metadata["help"], "help_behavior_hint": describe_default(field)}
     if metadata["aliases"]:
         options["aliases"] = metadata["aliases"]
     if element is bool:
-        flags = [(field.name, options)]
+        flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(**options)]
+        if default is not None:
+            return [(field.name, flag, False)]
+        options["help"] = f"The opposite of --{field.name}."
+        opposite = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(**options)]
+        return [(field.name, flag, False), (f"no_{field.name}", opposite, False)]
+    value_type = field.type
+    if metadata["choices"] is not None:
+        value_type = Literal[tuple(metadata["choices"])]
+        if is_list:
+            value_type = list[value_type]
         if default is None:
-            flags.append((f"no_{field.name}", options | {"help": f"The opposite of --{field.name}."}))
-        return [
-            (name, Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(**said)], False) for name, said in flags
-        ]
-    kind = Annotated[kind, tyro.conf.arg(metavar=f"{metavar} ..." if is_list else metavar, **options)]
-    return [(field.name, Annotated[kind, tyro.conf.Positional] if metadata["positional"] else kind, default)]
+            value_type = value_type | None
+    value_type = Annotated[value_type, tyro.conf.arg(metavar=make_metavar(field), **options)]
+    if metadata["positional"]:
+        value_type = Annotated[value_type, tyro.conf.Positional]
+    return [(field.name, value_type, default)]
 
 
 def to_tyro(arguments: Iterable[type]) -> type:
-    """A dataclass of all arguments in groups, which tyro makes a parser of."""
+    """Makes a dataclass of all arguments in groups, which tyro makes a parser of."""
     groups = []
     for title, members in list_groups(arguments).items():
         options = []
-        for name, kind, default in (option for field in members for option in list_options(field)):
-            default = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
-            options.append((name, kind, dataclasses.field(**default)))
+        for field in members:
+            for name, value_type, default in list_options(field):
+                if isinstance(default, list):
+                    member = dataclasses.field(default_factory=default.copy)
+                else:
+                    member = dataclasses.field(default=default)
+                options.append((name, value_type, member))
         name = title.replace(" ", "_")
         groups.append((name, dataclasses.make_dataclass(name, options, kw_only=True)))
     return dataclasses.make_dataclass("parsed", groups)
 
 
 def check_lists(arguments: Iterable[type], args: list[str]) -> None:
-    """Raises a `ValueError` if a list is given in two places, of which the parser would use the last."""
-    names = [arg.partition("=")[0].lstrip("-").replace("-", "_") for arg in args if arg.startswith("--")]
-    for field in (field for cls in arguments for field in fields(cls)):
-        is_list = field.default_factory is not MISSING or "list[" in str(field.type)
-        if is_list and sum(names.count(name.lstrip("-")) for name in (field.name, *field.metadata["aliases"])) > 1:
+    """Raises a `ValueError` if a list is given twice, of which the parser would use the last."""
+    given = [arg.partition("=")[0].lstrip("-").replace("-", "_") for arg in args if arg.startswith("--")]
+    for field in list_fields(arguments):
+        if field.default_factory is MISSING and "list[" not in str(field.type):
+            continue
+        names = [name.lstrip("-") for name in (field.name, *field.metadata["aliases"])]
+        if sum(map(given.count, names)) > 1:
             raise ValueError(f"--{field.name} is given twice: name all its values after one of them.")
+
+
+def list_fields(arguments: Iterable[type]) -> list[dataclasses.Field]:
+    """Lists the fields of dataclasses."""
+    found = []
+    for cls in arguments:
+        found += fields(cls)
+    return found
 
 
 def parse(
@@ -200,8 +308,21 @@ def parse(
     description: str | None = None,
 ) -> tuple:
     """
-    An object of each dataclass of arguments, from a command line, by default that of the process. A mistake there ends
-    the program with status 2 and a message on standard error. No two fields have the same name.
+    Makes an object of each dataclass of arguments from a command line. A mistake there ends the program with status 2
+    and a message on standard error.
+
+    Args:
+        arguments (`tuple[type[Arguments], ...]`):
+            The dataclasses. No two fields have the same name.
+        args (`list[str]`, *optional*):
+            The words of the command line. Default: those of the process.
+        prog (`str`, *optional*):
+            The name of the program in messages. Default: that of the process.
+        description (`str`, *optional*):
+            What `--help` says of the program.
+
+    Returns:
+        `tuple`: the objects, in the order of the dataclasses.
 
     Example:
 
@@ -222,6 +343,10 @@ def parse(
     ```"""
     args = sys.argv[1:] if args is None else args
     prog = prog or Path(sys.argv[0]).name
+    if any(field.name == "plugin" for cls in arguments for field in fields(cls)):
+        with exit_on_error(prog):
+            for path in find_plugins(args):
+                load_plugin(path)  # what it registers is a choice of other arguments
     parsed = tyro.cli(
         to_tyro(arguments),
         prog=prog,
@@ -230,20 +355,36 @@ def parse(
         use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
     )
-    values = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+    values = {}
+    for group in vars(parsed).values():
+        values |= vars(group)
     with exit_on_error(prog):
         check_lists(arguments, args)
-        for field in (field for cls in arguments for field in fields(cls)):
-            name = field.name
-            if f"no_{name}" in values and get_default(field) is None:
-                if values[name] and values[f"no_{name}"]:
-                    raise ValueError(f"--{name} excludes --no_{name}: leave out one of them.")
-                values[name] = True if values[name] else False if values[f"no_{name}"] else None
-            elif values[name] == [] and get_default(field) != []:
-                raise ValueError(f"--{name} has no value: name one or more, or leave it out.")
-        objects = tuple(cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in arguments)
+        for field in list_fields(arguments):
+            values[field.name] = resolve_value(field, values)
+        objects = []
+        for cls in arguments:
+            objects.append(cls(**{field.name: values[field.name] for field in fields(cls)}))
         check_combinations(objects)
-    return objects
+    return tuple(objects)
+
+
+def resolve_value(field: dataclasses.Field, values: dict[str, Any]) -> Any:
+    """
+    Finds the value of a field among those of the parser. A flag that may be None has two there, its own and that of
+    `no_`. Raises a `ValueError` if both are given, or a list without values.
+    """
+    value = values[field.name]
+    opposite = f"no_{field.name}"
+    if opposite in values and get_default(field) is None:
+        if value and values[opposite]:
+            raise ValueError(f"--{field.name} excludes --{opposite}: leave out one of them.")
+        if value:
+            return True
+        return False if values[opposite] else None
+    if value == [] and get_default(field) != []:
+        raise ValueError(f"--{field.name} has no value: name one or more, or leave it out.")
+    return value
 
 
 @contextmanager
@@ -262,9 +403,9 @@ def exit_on_error(prog: str) -> Iterator[None]:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("LOTLIP_DEBUG") == "1":
             raise
-        message = f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}"
-        print(message, file=sys.stderr)
+        line = f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}"
+        print(line, file=sys.stderr)
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun repeats the cause at its end
             with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w", encoding="utf-8") as file:
-                json.dump({"message": message, "timestamp": int(time.time())}, file)
+                json.dump({"message": line, "timestamp": int(time.time())}, file)
         sys.exit(2)

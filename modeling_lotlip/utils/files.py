@@ -1,8 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Text files that are read, and results as JSON, CSV, Markdown and parquet."""
+"""Hashes of files, text files that are read, and results as JSON, CSV, Markdown and parquet."""
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -13,9 +14,27 @@ from pyarrow import parquet
 from .output_folder import atomic_write
 
 
+# Bytes of a file that are hashed at a time
+BYTES_AT_ONCE = 2**20
+
+
+def hash_bytes(content: bytes) -> str:
+    """Hashes the content of a file with BLAKE2b, 16 bytes as hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Hashes a file as [`hash_bytes`] its content, without having all of it in memory."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while part := file.read(BYTES_AT_ONCE):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def read_lines(path: Path, argument: str) -> list[str]:
     """
-    The lines of a text file, stripped; blank ones and a byte-order mark are left out.
+    Reads the lines of a text file, stripped; blank ones and a byte-order mark are left out.
 
     Raises:
         `ValueError`: if it cannot be read, or is not UTF-8; names it by its `argument`.
@@ -43,16 +62,29 @@ def write_json(path: Path, results: dict) -> None:
 
 def write_csv(path: Path, rows: list[dict]) -> None:
     """Writes rows to a CSV file; what a row lacks is left empty, a list is JSON."""
-    writer = csv.DictWriter(text := io.StringIO(), list(dict.fromkeys(name for row in rows for name in row)))
+    names = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(names))
     writer.writeheader()
     for row in rows:
-        cells = row.items()
-        writer.writerow({key: json.dumps(cell) if isinstance(cell, (list, dict)) else cell for key, cell in cells})
+        cells = {}
+        for name, cell in row.items():
+            cells[name] = json.dumps(cell) if isinstance(cell, (list, dict)) else cell
+        writer.writerow(cells)
     write_text(path, text.getvalue())
 
 
+def public_name(name: str) -> str:
+    """Returns a Hub id as it is, and of a folder its name, without the folders of this machine."""
+    if Path(name).exists():
+        return Path(name).resolve().name
+    return name
+
+
 def format_markdown(titles: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Formats a Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -64,8 +96,12 @@ def write_results(path: Path, results: dict, table: str, rows: list[dict] | None
     Args:
         path (`Path`):
             A file that ends in `.json`, `.csv` or `.md`.
-        results (`dict`), table (`str`), rows (`list[dict]`, *optional*):
-            What becomes JSON, Markdown, and CSV. Default of the last: the results as one row.
+        results (`dict`):
+            What becomes JSON.
+        table (`str`):
+            What becomes Markdown.
+        rows (`list[dict]`, *optional*):
+            What becomes CSV. Default: the results as one row.
 
     Raises:
         `ValueError`: if it has another ending.

@@ -40,14 +40,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield partial
         for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
+            sync(file)
         if partial.is_dir() and path.exists():
             path.rename(replaced)
         partial.replace(path)
     finally:
         for left in (replaced, partial):
             clear(left)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk. Windows does that only for a file that is open for writing."""
+    mode = "rb"
+    if os.access(path, os.W_OK):
+        mode = "r+b"
+    with open(path, mode) as opened:
+        os.fsync(opened.fileno())
 
 
 def clear(left: Path) -> None:
@@ -67,12 +75,18 @@ def delete(path: Path) -> None:
 
 
 def read_stored(folder: Path) -> dict | None:
-    """What `settings.json` of a folder holds: `content`, `settings`, and `run` until the run that writes has ended."""
+    """
+    Reads `settings.json` of a folder, None where there is none: `content`, `settings`, and `run` until the run that
+    writes has ended.
+    """
     path = folder / SETTINGS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_stored(folder: Path, stored: dict) -> None:
+    """Writes `settings.json` of a folder."""
     with atomic_write(folder / SETTINGS_FILE) as partial:
         partial.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
 
@@ -88,8 +102,10 @@ class OutputFolder:
             The folder, which is made if it is not there.
         settings (`dict`, *optional*):
             What its files depend on, by the names of the arguments. None where each run replaces the files.
-        content (`str`, *optional*, defaults to `"results"`), argument (`str`, *optional*, defaults to `"output_dir"`):
-            What the files are, and the argument that names the folder.
+        content (`str`, *optional*, defaults to `"results"`):
+            What the files are.
+        argument (`str`, *optional*, defaults to `"output_dir"`):
+            The argument that names the folder.
         wait (`bool`, *optional*, defaults to `False`):
             Whether to wait for another run that writes to it.
 
@@ -108,7 +124,9 @@ class OutputFolder:
     ):
         self.path = Path(path)
         self.settings = None if settings is None else json.loads(json.dumps(settings, default=str))
-        self.content, self.argument, self.wait = content, argument, wait
+        self.content = content
+        self.argument = argument
+        self.wait = wait
         self.lock = FileLock(self.path / LOCK_FILE, thread_local=False)
         self.is_unfinished = False
 
@@ -118,14 +136,17 @@ class OutputFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
         except Timeout as error:
-            cause = f"`--{self.argument} {self.path}` is written by {describe_run(read_stored(self.path))}"
+            run = describe_run(read_stored(self.path))
             if not self.wait:
-                raise FolderInUseError(f"{cause}: wait for it, or end it.") from error
-            logger.warning(f"{cause}: waiting for it.")
+                raise FolderInUseError(
+                    f"`--{self.argument} {self.path}` is written by {run}: wait for it, or end it."
+                ) from error
+            logger.warning(f"`--{self.argument} {self.path}` is written by {run}: waiting for it.")
             self.lock.acquire()
         except OSError as error:
-            cause = f"`--{self.argument} {self.path}` cannot be written: {error.strerror}. Name another folder."
-            raise ValueError(cause) from error
+            raise ValueError(
+                f"`--{self.argument} {self.path}` cannot be written: {error.strerror}. Name another folder."
+            ) from error
         try:
             for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
                 clear(left)
@@ -150,8 +171,16 @@ class OutputFolder:
             else:
                 delete(self.path / SETTINGS_FILE)
             if self.is_new:
-                delete(self.path)
+                self.delete()
         self.lock.release()
+
+    def delete(self) -> None:
+        """Deletes the folder, if possible before another run can lock it."""
+        try:
+            delete(self.path)
+        except PermissionError:  # on Windows no file is deleted that is open, as that of the lock is
+            self.lock.release()
+            delete(self.path)
 
     def list_files(self) -> dict[str, int]:
         """The times at which the files were written last, but for those of this class."""
@@ -161,14 +190,24 @@ class OutputFolder:
     def compare(self, stored: dict) -> None:
         """Raises a `ValueError` if the folder holds something else, or files with other settings."""
         content = stored.get("content", "other files")
-        cause = f"`--{self.argument} {self.path}` holds {content}"
         if content != self.content:
-            raise ValueError(f"{cause}, not {self.content}: name another folder.")
-        earlier, settings = stored["settings"] or {}, self.settings or {}
-        pairs = [(name, earlier.get(name), settings.get(name)) for name in earlier | settings]
-        changes = [f"{name} = {before!r}, this run has {now!r}" for name, before, now in pairs if before != now]
-        if changes and self.settings is not None:
-            raise ValueError(f"{cause} with {', '.join(changes)}. Use the same, or name another folder.")
+            raise ValueError(
+                f"`--{self.argument} {self.path}` holds {content}, not {self.content}: name another folder."
+            )
+        if self.settings is None:
+            return
+        earlier = stored["settings"] or {}
+        changes = []
+        for name in earlier | self.settings:
+            before = earlier.get(name)
+            now = self.settings.get(name)
+            if before != now:
+                changes.append(f"{name} = {before!r}, this run has {now!r}")
+        if changes:
+            raise ValueError(
+                f"`--{self.argument} {self.path}` holds {content} with {', '.join(changes)}. Use "
+                "the same, or name another folder."
+            )
 
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""
@@ -176,18 +215,22 @@ class OutputFolder:
 
 
 def describe_run(stored: dict | None) -> str:
-    """Which run writes to a folder, from what is stored there."""
+    """Describes the run that writes to a folder, from what is stored there."""
     run = stored and stored.get("run")
-    return "process {process} on {host} since {start} ({command})".format(**run) if run else "another run"
+    if not run:
+        return "another run"
+    return "process {process} on {host} since {start} ({command})".format(**run)
 
 
 def describe_unfinished(folder: Path) -> str | None:
-    """A sentence on a folder whose run has not ended; None if it has."""
+    """Makes a sentence on a folder whose run has not ended; None if it has."""
     stored = read_stored(folder)
     if not stored or not stored.get("run"):
         return None
-    run = describe_run(stored)
-    return f"{folder} is not complete: {run} still writes to it, or was ended early. The same command completes it."
+    return (
+        f"{folder} is not complete: {describe_run(stored)} still writes to it, or was ended early. "
+        "The same command completes it."
+    )
 
 
 def warn_of_unfinished(paths: Iterable[Path]) -> None:

@@ -18,6 +18,7 @@ class StopSignal:
         self.promise = promise
 
     def note(self, number: int, frame: object) -> None:
+        """Handles a signal: notes it, and lets a second one of its kind end the run."""
         self.number = number
         # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
         signal.signal(number, self.handlers[number])
@@ -30,8 +31,10 @@ class StopSignal:
         return self.number != 0
 
     def __enter__(self) -> "StopSignal":
-        numbers, hangup = [signal.SIGTERM, signal.SIGINT], getattr(signal, "SIGHUP", None)  # Windows has none
-        numbers += [hangup] if hangup and signal.getsignal(hangup) != signal.SIG_IGN else []
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+            numbers.append(hangup)
         self.handlers = {number: signal.signal(number, self.note) for number in numbers}
         return self
 

@@ -30,8 +30,10 @@ def split_sentences(text: str) -> list[str]:
     ```"""
     import sentencex  # not at the top: the paper's rule does not need it
 
-    lines = (line for line in re.split(r"\n|</s>", text) if line.strip())
-    parts = (part.strip() for line in lines for part in sentencex.segment("en", line))
+    parts = []
+    for line in re.split(r"\n|</s>", text):
+        if line.strip():
+            parts += [part.strip() for part in sentencex.segment("en", line)]
     return [part for part in parts if part]
 
 
@@ -97,7 +99,8 @@ def join_sub_captions(sub_captions: list[str]) -> str:
 
 def mark_sub_captions(text: str, splitter: str = "paper") -> str:
     """
-    A long caption as training and evaluation read it: split into sub-captions, which are joined with `". "`.
+    Marks the sub-captions of a long caption as training and evaluation read it: it is split into sub-captions, which
+    are joined with `". "`.
 
     Args:
         text (`str`):
@@ -117,14 +120,16 @@ def mark_sub_captions(text: str, splitter: str = "paper") -> str:
 
 
 def mark_query(text: str, splitter: str) -> str:
-    """A text as it is searched with: several sentences as [`mark_sub_captions`] has them, a single one as it is."""
+    """Marks a text that is searched with: several sentences as [`mark_sub_captions`] does, a single one stays."""
     sub_captions = split_sub_captions(text, splitter)
-    return join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
+    if len(sub_captions) > 1:
+        return join_sub_captions(sub_captions)
+    return text.strip()
 
 
 def is_enumeration(sub_caption: str) -> bool:
     """
-    Whether a sub-caption is only a number in a list, left over where a text is split at its full stop.
+    Says whether a sub-caption is only a number in a list, left over where a text is split at its full stop.
 
     Args:
         sub_caption (`str`):

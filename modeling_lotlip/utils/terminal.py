@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from tqdm.auto import tqdm
 
 
-# Of a bar in a log file, the least seconds from one line to the next
+# Of a bar in a log file, the minimum of seconds from one line to the next
 LOG_INTERVAL = 10.0
 
 
@@ -20,29 +20,41 @@ class LogLines:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        if line := text.strip():
+        """Writes a line, unless it is blank."""
+        line = text.strip()
+        if line:
             self.stream.write(f"{line}\n")
         return len(text)
 
     def flush(self) -> None:
+        """Flushes the other stream."""
         self.stream.flush()
 
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
-    """`tqdm` on standard error. Where that is no terminal it is a line every ten seconds: a log file stays short."""
-    if not sys.stderr.isatty():
-        options |= {"file": LogLines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
+    """Makes a bar of `tqdm` on standard error; without a terminal a line every ten seconds: log files stay short."""
+    if sys.stderr.isatty():
+        return tqdm(*args, **options)
+    options |= {"file": LogLines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
     return tqdm(*args, **options)
+
+
+def announce(step: str) -> None:
+    """Says on standard error what a program does next, as it takes seconds: at once, also in a file or a pipe."""
+    print(f"{printable(step)} ...", file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
     """
-    A line without control codes, such as those in names of files, which could clear a terminal or do worse: they are
-    written as escapes.
+    Writes the control codes in a line as escapes, such as those in names of files, which could clear a terminal or do
+    worse.
     """
-    is_plain = [unicodedata.category(character) not in ("Cc", "Cs") for character in text]
-    escaped = (character.encode("unicode_escape").decode() for character in text)
-    return "".join(old if plain else new for old, plain, new in zip(text, is_plain, escaped))
+    characters = []
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs"):
+            character = character.encode("unicode_escape").decode()
+        characters.append(character)
+    return "".join(characters)
 
 
 def print_tables(markdown: str) -> None:

@@ -1,17 +1,58 @@
 """Captioners behind a server."""
 
+import hashlib
+import io
 import signal
+import time
+from email.utils import formatdate
+from http.server import ThreadingHTTPServer
 
+import httpx
 import pytest
 from PIL import Image
 
 from modeling_lotlip.captioning import endpoint
 from modeling_lotlip.captioning.arguments import CaptionerArguments
-from modeling_lotlip.captioning.captioner import load_captioner
+from modeling_lotlip.captioning.captioner import Answer, load_captioner
+from modeling_lotlip.captioning.endpoint import EndpointCaptioner
+from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import hash_photos, of_folder, read_records, stop_later
 from tests.helpers.chat_server import serve
 from tests.helpers.images import save_images
+
+
+def make_image_file() -> ImageFile:
+    """An image to caption that is known by its hash alone."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    return ImageFile(digest, None, digest, content, None, "Describe")
+
+
+# What a server answers for some images, one answer after the other, and which of these end in a failure
+FAULTS = {
+    "0.png": [(500, {"error": "it hurts"}), (503, b"busy")],
+    "1.png": [(429, {"error": "too fast"}, "2")],
+    "2.png": ["stall"],
+    "3.png": ["hang up"],
+    "4.png": [(200, b"<html>Welcome</html>")],
+    "5.png": [(200, {"choices": []})],
+    "6.png": [(400, {"error": {"message": "this picture is too large"}})],
+    "7.png": [(200, {"choices": [{"message": {"content": None}}]})],
+    "8.png": [(200, b"{")],
+    # for 2 seconds, a byte every 0.04
+    "9.png": [(200, {"choices": [{"message": {"content": "x"}}]}, None, 0.04)],
+}
+LASTING = {
+    "4.png": "no chat completion",
+    "5.png": "no chat completion",
+    "6.png": "this picture is too large",
+    "7.png": "has no text",
+    "8.png": "the server failed",
+    "broken.png": "the image cannot be read",
+}
 
 
 def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monkeypatch, capsys):
@@ -19,43 +60,41 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
     folder = save_images(tmp_path / "mine", load_scenes(10, seed=23)["image"])
     digests = hash_photos(folder)
     (folder / "broken.png").write_bytes(b"nothing")
-    faults = {
-        "0.png": [(500, {"error": "it hurts"}), (503, b"busy")],
-        "1.png": [(429, {"error": "too fast"}, "2")],
-        "2.png": ["stall"],
-        "3.png": ["hang up"],
-        "4.png": [(200, b"<html>Welcome</html>")],
-        "5.png": [(200, {"choices": []})],
-        "6.png": [(400, {"error": {"message": "this picture is too large"}})],
-        "7.png": [(200, {"choices": [{"message": {"content": None}}]})],
-        "8.png": [(200, b"{")],
-        # for 2 seconds, a byte every 0.04
-        "9.png": [(200, {"choices": [{"message": {"content": "x"}}]}, None, 0.04)],
+    options = {
+        **of_folder(folder),
+        "prompt": ["Describe"],
+        "concurrency": 3,
+        "timeout": 1,
+        "max_retries": 3,
     }
-    lasting = {"4.png": "no chat completion", "5.png": "no chat completion", "6.png": "this picture is too large"}
-    lasting |= {"7.png": "has no text", "8.png": "the server failed", "broken.png": "the image cannot be read"}
-    options = {**of_folder(folder), "prompt": ["Describe"], "concurrency": 3, "timeout": 1, "max_retries": 3}
-    with serve({digests[name]: list(list_of) for name, list_of in faults.items()}) as server:
-        rows = {row["key"]: row for row in caption("out", "their-model", endpoint=server.url, **options)}
+    with serve({digests[name]: list(answers) for name, answers in FAULTS.items()}) as server:
+        records = caption("out", "their-model", endpoint=server.url, **options)
+    rows = {row["key"]: row for row in records}
     assert server.most_at_work == 3
-    assert {name for name, row in rows.items() if row["error"]} == lasting.keys()
+    assert {name for name, row in rows.items() if row["error"]} == LASTING.keys()
     for name, row in rows.items():
-        if name in lasting:
-            assert lasting[name] in row["error"] and row["caption"] is None
+        if name in LASTING:
+            assert LASTING[name] in row["error"]
+            assert row["caption"] is None
         else:  # the very file was sent
-            assert row["caption"] == f"{digests[name]} of Describe" and row["num_tokens"] == 7
+            assert row["caption"] == f"{digests[name]} of Describe"
+            assert row["num_tokens"] == 7
     first, second = (at for digest, _, _, at, _ in server.requests if digest == digests["1.png"])
     assert second - first >= 1.9, "`Retry-After` is waited for"
     _, kind, request, _, authorization = server.requests[0]
-    assert kind == "data:image/png" and authorization == "Bearer secret"
-    assert request["model"] == "their-model" and request["max_tokens"] == 12 and request["temperature"] == 0
+    assert kind == "data:image/png"
+    assert authorization == "Bearer secret"
+    assert request["model"] == "their-model"
+    assert request["max_tokens"] == 12
+    assert request["temperature"] == 0
 
     with serve({}) as server:
-        rows = {
-            row["key"]: row for row in caption("out", "their-model", endpoint=server.url, **options, retry_failed=True)
-        }
-    assert {digest for digest, *_ in server.requests} == {digests[name] for name in lasting if name != "broken.png"}
-    assert len(rows) == 11 and [name for name, row in rows.items() if row["error"]] == ["broken.png"]
+        records = caption("out", "their-model", endpoint=server.url, **options, retry_failed=True)
+    rows = {row["key"]: row for row in records}
+    sent = {digest for digest, *_ in server.requests}
+    assert sent == {digests[name] for name in LASTING.keys() - {"broken.png"}}
+    assert len(rows) == 11
+    assert [name for name, row in rows.items() if row["error"]] == ["broken.png"]
 
 
 def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
@@ -63,9 +102,12 @@ def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
     with serve({digest: ["stall"] for digest in [*hash_photos(photos).values()][2:]}) as server:
         stop_later(tmp_path / "out")
         caption("out", "model", endpoint=server.url, **options)
-    assert caption.stop_number == signal.SIGTERM and len(read_records(tmp_path / "out")) == 2
+    assert caption.stop_number == signal.SIGTERM
+    assert len(read_records(tmp_path / "out")) == 2
     with serve({}) as server:
-        assert len(caption("out", "model", endpoint=server.url, **options)) == len(server.requests) + 2 == 6
+        rows = caption("out", "model", endpoint=server.url, **options)
+    assert len(rows) == 6
+    assert len(server.requests) == 4
 
 
 def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):
@@ -79,10 +121,10 @@ def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):
     image.save(folder / "plain.jpg")
     image.convert("RGBA").save(folder / "clear.png")
     sizes = {}
-    for max_image_size in (None, 40):
-        options = {} if max_image_size is None else {"max_image_size": max_image_size}
+    for max_image_size, options in ((None, {}), (40, {"max_image_size": 40})):
+        options |= of_folder(folder)
         with serve({}) as server:
-            caption(f"out{max_image_size}", "model", endpoint=server.url, **of_folder(folder), **options)
+            caption(f"out{max_image_size}", "model", endpoint=server.url, **options)
         sizes[max_image_size] = sorted(server.sizes)
         assert {kind for _, kind, *_ in server.requests} == {"data:image/jpeg"}
         sent = {digest for digest, *_ in server.requests}
@@ -101,6 +143,89 @@ def test_a_server_that_refuses_or_is_gone_ends_the_run(caption, photos, tmp_path
     with pytest.raises(ValueError, match="has failed 3 times in a row, last: .*`--retry_failed`"):
         caption("gone", "model", endpoint=server.url, **of_folder(photos), **options)
     assert len(read_records(tmp_path / "gone")) == 2, "failures are kept"
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """The seconds of the waits before retries, which the test does not wait."""
+    seconds = []
+
+    async def note(requested: float) -> None:
+        seconds.append(requested)
+
+    monkeypatch.setattr(endpoint, "wait", note)
+    return seconds
+
+
+def ask(server: ThreadingHTTPServer, file: ImageFile, **options: object) -> Answer:
+    """The answer of a server for one image."""
+    captioner = EndpointCaptioner("model", CaptionerArguments(endpoint=server.url, **options))
+    ((_, answer),) = captioner.answer(iter([file]), lambda: False)
+    return answer
+
+
+def test_a_pause_of_more_than_two_minutes_is_waited_for_and_announced(waits, caplog):
+    file = make_image_file()
+    faults = [(429, {"error": "too fast"}, "600")] * 3
+    with serve({file.sha256: faults}) as server:
+        answer = ask(server, file, max_retries=3)
+    assert answer.error is None
+    assert waits == [600.0] * 3
+    assert caplog.text.count("asks for a pause of 600 seconds") == 1
+
+
+def test_a_pause_of_more_than_an_hour_ends_the_run_and_is_no_failure_of_the_image(waits):
+    file = make_image_file()
+    with serve({file.sha256: [(429, {"error": {"message": "no more today"}}, "86400")]}) as server:
+        with pytest.raises(ValueError, match="asks for a pause of 86400 seconds.*no more today.*the same command"):
+            ask(server, file)
+    assert waits == []
+
+
+def test_a_failure_that_lasts_is_sent_as_often_as_allowed_after_growing_waits(waits):
+    file = make_image_file()
+    with serve({file.sha256: [(503, b"busy")] * 9}) as server:
+        answer = ask(server, file, max_retries=6)
+    assert "503" in answer.error
+    assert len(server.requests) == 7
+    for waited, seconds in zip(waits, [0.5, 1, 2, 4, 8, 8], strict=True):
+        assert 0.75 * seconds <= waited <= seconds
+
+
+@pytest.mark.parametrize(
+    "status, wish, num_requests",
+    [(500, None, 2), (529, None, 2), (408, None, 2), (400, None, 1), (400, "true", 2), (429, "false", 1)],
+)
+def test_what_may_pass_is_sent_again(waits, status, wish, num_requests):
+    file = make_image_file()
+    headers = {}
+    if wish is not None:
+        headers["x-should-retry"] = wish
+    with serve({file.sha256: [(status, {"error": "no"}, None, 0, headers)]}) as server:
+        ask(server, file, max_retries=3)
+    assert len(server.requests) == num_requests
+
+
+@pytest.mark.parametrize(
+    "headers, expected",
+    [
+        ({}, None),
+        ({"retry-after": "7.5"}, 7.5),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "0"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+    ],
+)
+def test_forms_of_retry_after(headers, expected):
+    assert endpoint.read_retry_after(httpx.Headers(headers)) == expected
+
+
+def test_a_date_in_retry_after_is_seconds_from_now():
+    date = formatdate(time.time() + 500, usegmt=True)
+    assert endpoint.read_retry_after(httpx.Headers({"retry-after": date})) == pytest.approx(500, abs=2)
 
 
 def test_a_missing_extra_is_named(monkeypatch):

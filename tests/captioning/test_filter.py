@@ -10,7 +10,7 @@ from pyarrow import parquet
 from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip.captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
-from modeling_lotlip.captioning.filter import CaptionFilter, find_files
+from modeling_lotlip.captioning.filter import CaptionFilter, Examples, find_files, is_part
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -19,66 +19,230 @@ from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
 
 
 def read_folder(folder: Path) -> list[dict]:
-    paths = sorted(folder.glob("*.parquet"))
-    assert [path.name for path in paths] == ["0.parquet", "1.parquet"]
-    return [row for path in paths for row in parquet.read_table(path).to_pylist()]
+    rows = []
+    for name in ("0.parquet", "1.parquet"):
+        rows += parquet.read_table(folder / name).to_pylist()
+    assert len(list(folder.glob("*.parquet"))) == 2
+    return rows
 
 
-def test_files(captions_dir, run, tmp_path):
-    report = run(captions_dir / "*.parquet", "out")
-    before, after = make_rows(), read_folder(tmp_path / "out")
+def test_files_are_mended_and_marked_row_by_row(captions_dir, run, tmp_path):
+    run(captions_dir / "*.parquet", "out")
+    before = make_rows()
+    after = read_folder(tmp_path / "out")
     expected = [None] * 24
-    expected[19], expected[23] = "refusal", "of_the_past"
-    for place in range(0, 12, 2):  # of the images 0 to 5, of which 0 and 1 are one
-        expected[place] = "duplicate"
+    expected[19] = "refusal"
+    expected[23] = "of_the_past"
+    for index in range(0, 12, 2):  # of the images 0 to 5, of which 0 and 1 are one
+        expected[index] = "duplicate"
     assert [row["rejected_by"] for row in after] == expected
-    for old, new in zip(before, after):
-        assert {**old, "caption": None, "rejected_by": None} == {**new, "caption": None, "rejected_by": None}
-    assert after[1]["caption"] == f"Boat 0. {BOAT}" and after[21]["caption"] is None
-    assert after[19]["caption"] == before[19]["caption"] and after[23]["caption"] == before[23]["caption"]
+    for old, new in zip(before, after, strict=True):
+        untouched = old.keys() - {"caption", "rejected_by"}
+        assert {name: old[name] for name in untouched} == {name: new[name] for name in untouched}
+    assert after[1]["caption"] == f"Boat 0. {BOAT}"
+    assert after[1]["caption_before_rules"] == before[1]["caption"]
+    assert after[21]["caption"] is None
+    for index in (19, 23):
+        assert after[index]["caption"] == before[index]["caption"]
+        assert after[index]["caption_before_rules"] is None
+
+
+def test_the_report_counts_captions_by_captioner_and_rule(captions_dir, run):
+    report = run(captions_dir / "*.parquet", "out")
+    examples = report["llava"].pop("examples")
     assert report["llava"] == {
         "num_captions": 12,
         "num_failed": 1,
         "num_unmeasured": 0,
         "num_kept": 9,
-        "rejected": {"refusal": 1, "of_the_past": 1},
+        "rejected": {"refusal": 1},
         "changed": {"announcement": 9},
+        "marked_before": {"of_the_past": 1},
+        "left_marked": {"of_the_past": 1},
     }
     assert report["blip"]["num_kept"] == 6
+    assert examples["rejected"] == {"refusal": [{"key": "0009", "caption": "I cannot see the image."}]}
+    assert len(examples["changed"]["announcement"]) == 5
+    example = examples["changed"]["announcement"][0]
+    number = int(example["key"])
+    assert example["before"] == f"The image shows boat {number}. {BOAT}"
+    assert example["after"] == f"Boat {number}. {BOAT}"
 
-    # a second time nothing changes
+
+def test_a_second_time_nothing_changes(captions_dir, run, tmp_path):
+    report = run(captions_dir / "*.parquet", "out")
     again = run(tmp_path / "out" / "*.parquet", "again")
-    assert read_folder(tmp_path / "again") == after
-    assert again == {name: {**of, "changed": {}} for name, of in report.items()}
-    # and the files are read as caption files
+    assert read_folder(tmp_path / "again") == read_folder(tmp_path / "out")
+    for name, counts in again.items():
+        marked_before = counts.pop("marked_before")
+        assert marked_before == report[name]["rejected"] | report[name]["left_marked"]
+        del report[name]["marked_before"]
+    assert again == report
+
+
+def test_filtered_files_are_read_as_caption_files(captions_dir, run, tmp_path):
+    run(captions_dir / "*.parquet", "out")
     captions = CaptionFiles([str(tmp_path / "out" / "*.parquet")], "key", ["caption"])
-    assert captions["0005"] == [f"Boat 5. {BOAT}"] and captions["0011"] == ["Picture number 11 of a boat."]
-    assert parquet.read_schema(tmp_path / "out" / "0.parquet").equals(SCHEMA, check_metadata=True)
+    assert captions["0005"] == [f"Boat 5. {BOAT}"]
+    assert captions["0011"] == ["Picture number 11 of a boat."]
+    first, second = (parquet.read_schema(tmp_path / "out" / f"{shard}.parquet") for shard in (0, 1))
+    assert first.equals(second, check_metadata=True)
+    assert first.names == [*SCHEMA.names, "caption_before_rules"]
+    assert first.metadata == SCHEMA.metadata
+
+
+def read_captions(path: Path) -> list[tuple]:
+    """The caption, that of before the rules, and the mark of each row of a file."""
+    rows = parquet.read_table(path).to_pylist()
+    return [(row["caption"], row["caption_before_rules"], row["rejected_by"]) for row in rows]
+
+
+def write_captions(path: Path, rows: list[dict]) -> None:
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_rules_are_taken_back(run, tmp_path):
+    texts = [f"The image shows a dog. {BOAT}", "I cannot see the image.", BOAT]
+    write_captions(tmp_path / "rows.parquet", [{"caption": text} for text in texts])
+    run(tmp_path / "rows.parquet", "out")
+    report = run(tmp_path / "out" / "rows.parquet", "back", without_rules=["all"])
+    assert read_captions(tmp_path / "back" / "rows.parquet") == [(text, None, None) for text in texts]
+    assert report["captions"]["num_kept"] == 3
+    assert report["captions"]["rejected"] == {}
+    assert report["captions"]["marked_before"] == {"refusal": 1}
+
+
+def test_only_the_rule_that_is_left_out_is_taken_back(run, tmp_path):
+    texts = [f"The image shows a dog. {BOAT} In the", "I cannot see the image.", "Dog."]
+    write_captions(tmp_path / "rows.parquet", [{"caption": text} for text in texts])
+    run(tmp_path / "rows.parquet", "out")
+    report = run(tmp_path / "out" / "rows.parquet", "back", without_rules=["announcement", "too_short"])
+    assert read_captions(tmp_path / "back" / "rows.parquet") == [
+        (f"The image shows a dog. {BOAT}", texts[0], None),
+        (texts[1], None, "refusal"),
+        ("Dog.", None, None),
+    ]
+    assert report["captions"]["marked_before"] == {"refusal": 1, "too_short": 1}
+
+
+def test_an_answer_that_was_cut_off_is_judged_as_one(run, tmp_path):
+    expected = [
+        (BOAT, f"{BOAT} Behind it lies a", None),
+        ("A red boat that lies", None, "cut_off"),
+        ("A boat that lies on", None, "cut_off"),
+    ]
+    names = ("caption", "caption_before_rules", "rejected_by")
+    rows = [dict(zip(names, values)) for values in expected]
+    # of the last one only the mark is known
+    for row, is_cut_off in zip(rows, (True, True, None), strict=True):
+        row["is_cut_off"] = is_cut_off
+    write_captions(tmp_path / "rows.parquet", rows)
+    run(tmp_path / "rows.parquet", "out")
+    assert read_captions(tmp_path / "out" / "rows.parquet") == expected
+
+
+def test_a_caption_that_somebody_has_rewritten_is_not_undone(run, tmp_path):
+    rows = [{"caption": f"The image shows a dog. {BOAT}"}]
+    write_captions(tmp_path / "rows.parquet", rows)
+    run(tmp_path / "rows.parquet", "out")
+    (row,) = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
+    write_captions(tmp_path / "edited.parquet", [row | {"caption": f"A poodle. {BOAT}"}])
+    run(tmp_path / "edited.parquet", "again")
+    assert read_captions(tmp_path / "again" / "edited.parquet") == [(f"A poodle. {BOAT}", None, None)]
+
+
+def read_column(file: Path, name: str) -> list:
+    return parquet.read_table(file).column(name).to_pylist()
+
+
+def test_a_mark_of_the_similarity_stays_where_none_is_measured(run, tmp_path):
+    mark = "image_text_similarity"
+    write_captions(tmp_path / "rows.parquet", [{"caption": BOAT, "rejected_by": mark, mark: 0.1}])
+    report = run(tmp_path / "rows.parquet", "out")
+    assert report["captions"]["left_marked"] == {mark: 1}
+    assert report["captions"]["rejected"] == {}
+    assert read_column(tmp_path / "out" / "rows.parquet", "rejected_by") == [mark]
+    report = run(tmp_path / "rows.parquet", "back", without_rules=["all"])
+    assert report["captions"]["num_kept"] == 1
+
+
+def test_the_similarity_of_a_text_that_changes_is_forgotten(run, tmp_path):
+    texts = [f"The image shows a dog. {BOAT}", BOAT]
+    rows = [{"caption": text, "image_text_similarity": 0.5} for text in texts]
+    write_captions(tmp_path / "rows.parquet", rows)
+    run(tmp_path / "rows.parquet", "out")
+    assert read_column(tmp_path / "out" / "rows.parquet", "image_text_similarity") == [None, 0.5]
+
+
+def test_examples_are_chosen_among_all_and_the_same_in_every_run():
+    kept = []
+    for _ in range(2):
+        examples = Examples()
+        for number in range(1000):
+            examples.add("llava", "refusal", {"key": str(number)})
+        kept.append(examples.list("llava"))
+    numbers = [int(example["key"]) for example in kept[0]["refusal"]]
+    assert kept[0] == kept[1]
+    assert len(set(numbers)) == 5
+    assert max(numbers) > 100
+
+
+@pytest.mark.parametrize(
+    "text, whole, expected",
+    [
+        ("A boat.", "The image shows a boat.", True),
+        ("A ship.", "The image shows a boat.", False),
+        ("", "A", True),
+    ],
+)
+def test_what_is_left_of_a_text(text, whole, expected):
+    assert is_part(text, whole) == expected
 
 
 def test_other_files(run, tmp_path):
     """Columns of another name, and none of what `lotlip recaption` writes beside the caption."""
-    table = pa.table({"id": [1, 2], "text": [f"The image shows a dog. {BOAT}", "Dog."], "box": [[1, 2], []]})
+    text = f"The image shows a dog. {BOAT}"
+    table = pa.table({"id": [1, 2], "text": [text, "Dog."], "box": [[1, 2], []]})
     parquet.write_table(table, tmp_path / "other.parquet")
     report = run(tmp_path / "other.parquet", "out", caption_column="text", min_words=2)
     assert report["captions"]["num_kept"] == 1
-    assert parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist() == [
-        {"id": 1, "text": f"A dog. {BOAT}", "box": [1, 2], "rejected_by": None},
-        {"id": 2, "text": "Dog.", "box": [], "rejected_by": "too_short"},
-    ]
+    first, second = parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist()
+    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "rejected_by": None}
+    assert first == {"id": 1, "box": [1, 2], **mended}
+    marked = {"text": "Dog.", "text_before_rules": None, "rejected_by": "too_short"}
+    assert second == {"id": 2, "box": [], **marked}
     with pytest.raises(ValueError, match="`--caption_column caption` is no column .* has .*'text'"):
         run(tmp_path / "other.parquet", "out")
 
 
-@pytest.mark.parametrize("images, is_marked", [("abc", False), ("abcab", False), ("abcd", True)])
-def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, is_marked):
+@pytest.mark.parametrize("bad", ["", " ", "\x00", "\n\n", "{}", "x" * 100_000, '"', "<think>", "- ", None])
+def test_a_bad_caption_leaves_the_others_as_they_are(run, tmp_path, bad):
+    captions = [BOAT, bad, f"Look. {BOAT}"]
+    write_captions(tmp_path / "rows.parquet", [{"caption": caption} for caption in captions])
+    report = run(tmp_path / "rows.parquet", "out")
+    first, second, third = read_captions(tmp_path / "out" / "rows.parquet")
+    assert first == (BOAT, None, None)
+    assert second[0] == bad
+    assert third == (f"Look. {BOAT}", None, None)
+    assert report["captions"]["num_kept"] == 2
+
+
+def test_of_several_files_the_damaged_one_is_named_and_nothing_is_written(captions_dir, run, tmp_path):
+    (captions_dir / "1.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="1.parquet cannot be read, it is damaged or cut off"):
+        run(captions_dir / "*.parquet", "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("images, mark", [("abc", None), ("abcab", None), ("abcd", "duplicate")])
+def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, mark):
     """By one captioner: that another says the same is no fault."""
     rows = [{"captioner": "llava", "sha256": image, "caption": BOAT} for image in images]
     rows += [{"captioner": "blip", "sha256": "e", "caption": BOAT}]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     run(tmp_path / "rows.parquet", "out")
-    marks = parquet.read_table(tmp_path / "out" / "rows.parquet").column("rejected_by").to_pylist()
-    assert marks == ["duplicate" if is_marked else None] * len(images) + [None]
+    marks = read_column(tmp_path / "out" / "rows.parquet", "rejected_by")
+    assert marks == [mark] * len(images) + [None]
 
 
 def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
@@ -118,19 +282,25 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
     scenes = load_scenes(8, seed=5)
     files = [row["image"]["bytes"] for row in undecoded(scenes, "image")]
     digests = [hashlib.sha256(file).hexdigest() for file in files]
-    texts = {"llava": "a photo of a {} boat. the ground is sand.", "blip": "the tree is {} and {}. a house."}
-    colors = ["red", "green", "blue", "yellow", "sea", "sand", "house", "tree"]
-    rows = [
-        {"key": None, "sha256": digest, "captioner": captioner, "caption": text.format(color, color)}
-        for captioner, text in texts.items()
-        for digest, color in zip([*digests[:7], "f" * 64], colors)
-    ]
+    words = ["red", "green", "blue", "yellow", "sea", "sand", "house", "tree"]
+    rows = []
+    for digest, word in zip([*digests[:7], "f" * 64], words):
+        row = {"key": None, "sha256": digest}
+        llava = f"a photo of a {word} boat. the ground is sand."
+        rows.append({**row, "captioner": "llava", "caption": llava})
+        rows.append({**row, "captioner": "blip", "caption": f"the tree is {word} and {word}. a house."})
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "captions.parquet")
     scenes.save_to_disk(tmp_path / "scenes")
-    images = {"dataset_name": str(tmp_path / "scenes"), "key_column": "image", "file_key_column": "sha256"}
-    options = {"dual_encoder": str(model_dir), **images, "batch_size": 3}
+    options = {
+        "dual_encoder": str(model_dir),
+        "dataset_name": str(tmp_path / "scenes"),
+        "key_column": "image",
+        "file_key_column": "sha256",
+        "batch_size": 3,
+    }
 
-    model, processor = AutoModel.from_pretrained(model_dir).eval(), AutoProcessor.from_pretrained(model_dir)
+    model = AutoModel.from_pretrained(model_dir).eval()
+    processor = AutoProcessor.from_pretrained(model_dir)
     expected = {}
     for row in rows:
         if row["sha256"] in digests:
@@ -148,16 +318,21 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
 
     rule = "image_text_similarity"
     report = run(tmp_path / "captions.parquet", "out", **options, min_image_text_similarity=threshold)
-    for place, row in read_rows("out").items():
-        assert row[rule] == pytest.approx(expected.get(place), abs=1e-5)
-        assert row["rejected_by"] == (rule if place in expected and expected[place] < threshold else None)
+    for key, row in read_rows("out").items():
+        assert row[rule] == pytest.approx(expected.get(key), abs=1e-5)
+        if key in expected and expected[key] < threshold:
+            assert row["rejected_by"] == rule
+        else:
+            assert row["rejected_by"] is None
     # of the image that is not in the data set nothing is measured
     assert {name: of["num_unmeasured"] for name, of in report.items()} == {"blip": 1, "llava": 1}
     # images outside the part that was read are unmeasured, too
     limits = {"max_train_samples": 3, "min_image_text_similarity": -1, "reject_unmeasured": True}
     few = run(tmp_path / "captions.parquet", "few", **options, **limits)
-    assert {place[1] for place, row in read_rows("few").items() if row["rejected_by"] is None} == set(digests[:3])
-    assert few["llava"]["num_unmeasured"] == few["llava"]["rejected"][rule] == 5 and few["llava"]["num_kept"] == 3
+    kept = [row["sha256"] for row in read_rows("few").values() if row["rejected_by"] is None]
+    assert set(kept) == set(digests[:3])
+    assert few["llava"]["num_unmeasured"] == few["llava"]["rejected"][rule] == 5
+    assert few["llava"]["num_kept"] == 3
     with pytest.raises(ValueError, match=f"`--dual_encoder {tmp_path}` cannot be used"):
         run(tmp_path / "captions.parquet", "few", **options | {"dual_encoder": str(tmp_path)})
     with pytest.raises(ValueError, match="None of 8 images has a caption"):
@@ -166,9 +341,8 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
 
 def test_what_is_not_a_number_is_unmeasured():
     options = {"dual_encoder": "model", "min_image_text_similarity": 0.3}
-    captions = CaptionFilter(
-        FilterArguments(["captions.parquet"], Path("out")), RuleArguments(), SimilarityArguments(**options)
-    )
+    arguments = FilterArguments(["captions.parquet"], Path("out"))
+    captions = CaptionFilter(arguments, RuleArguments(), SimilarityArguments(**options))
     captions.similarities = {("1", BOAT): float("nan"), ("2", BOAT): 0.5, ("3", BOAT): 0.25}
     rows = [{"key": key, "caption": BOAT, "rejected_by": None} for key in (1, 2, 3, 4)]
     captions.compare(rows)

@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from modeling_lotlip.captioning import recaption
 from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_database, summarize
+from modeling_lotlip.captioning.rules import RULES
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -18,18 +19,30 @@ from tests.helpers.commands import to_argv
 
 
 BOAT = "A red boat lies on the beach. The sea is calm."
-PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red house on the sand by the sea"]
+PROMPTS = [
+    "Describe what you see here",
+    "Describe in long",
+    "what is in the red house on the sand by the sea",
+]
+
+
+def answer_with(content: str, **fields: str) -> tuple[int, dict]:
+    """The status and the body of an answer of the server, with further fields of its only choice."""
+    choice = {"message": {"content": content}, **fields}
+    return 200, {"choices": [choice]}
 
 
 def test_draws_of_prompts_depend_on_seed_captioner_and_image_alone():
     prompts = [f"prompt {number}" for number in range(1000)]
     draws = [(0, "a.jpg", "llava"), (0, "a.jpg", "llava"), (1, "a.jpg", "llava"), (0, "b.jpg", "llava")]
     draws += [(0, "a.jpg", "x")]
-    first, same, *others = (recaption.draw_prompt(prompts, *draw) for draw in draws)
-    assert first == same and len({first, *others}) == 4
+    first, same, *others = (recaption.sample_prompt(prompts, *draw) for draw in draws)
+    assert first == same
+    assert len({first, *others}) == 4
     prompts = recaption.read_prompts()
-    drawn = {recaption.draw_prompt(prompts, 0, f"{number}.jpg", "llava") for number in range(100)}
-    assert len(drawn) == 8 and drawn == set(prompts)
+    sampled = {recaption.sample_prompt(prompts, 0, f"{number}.jpg", "llava") for number in range(100)}
+    assert len(prompts) == 8
+    assert sampled == set(prompts)
 
 
 def test_files_of_prompts(tmp_path):
@@ -45,28 +58,44 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     folder = tmp_path / "mine"
     folder.mkdir()
     good = (photos / "1.png").read_bytes()
-    contents = {"a.png": good, "again.png": good, "no image.jpg": b"text", "cut.png": good[:300], "empty.png": b""}
+    contents = {
+        "a.png": good,
+        "again.png": good,
+        "no image.jpg": b"text",
+        "cut.png": good[:300],
+        "empty.png": b"",
+    }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     rows = {row["key"]: row for row in caption("out", llava, **of_folder(folder))}
     assert rows.keys() == contents.keys()
-    assert rows["a.png"]["caption"] and not rows["a.png"]["error"]
+    assert rows["a.png"]["caption"]
+    assert not rows["a.png"]["error"]
     for name in ("no image.jpg", "cut.png", "empty.png"):
-        assert rows[name]["caption"] is None and rows[name]["error"].startswith("the image cannot be read: ")
-        assert rows[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest() and rows[name]["num_tokens"] == 0
+        assert rows[name]["caption"] is None
+        assert rows[name]["error"].startswith("the image cannot be read: ")
+        assert rows[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest()
+        assert rows[name]["num_tokens"] == 0
     assert "2 captions, 0 of them rejected by rules, 3 failures" in capsys.readouterr().out
 
-    gone = Dataset.from_dict({"image": [str(folder / "a.png"), str(tmp_path / "gone.png"), None]})
-    gone.save_to_disk(tmp_path / "gone")
-    errors = {row["key"]: row["error"] for row in caption("gone_out", llava, dataset_name=str(tmp_path / "gone"))}
-    assert errors.pop(str(folder / "a.png")) is None and errors.pop("row 2") == "there is no image"
-    assert errors.keys() == {str(tmp_path / "gone.png")} and "No such file" in errors.popitem()[1]
+    there = str(folder / "a.png")
+    gone = str(tmp_path / "gone.png")
+    Dataset.from_dict({"image": [there, gone, None]}).save_to_disk(tmp_path / "gone")
+    records = caption("gone_out", llava, dataset_name=str(tmp_path / "gone"))
+    errors = {row["key"]: row["error"] for row in records}
+    assert errors.keys() == {there, gone, "row 2"}
+    assert errors[there] is None
+    assert errors["row 2"] == "there is no image"
+    assert "No such file" in errors[gone]
 
     (folder / "cut.png").write_bytes((photos / "2.png").read_bytes())
-    assert caption("out", llava, **of_folder(folder)) == list(rows.values()), "nothing is done twice"
+    same = caption("out", llava, **of_folder(folder))
+    assert same == list(rows.values()), "nothing is done twice"
     again = {row["key"]: row for row in caption("out", llava, **of_folder(folder), retry_failed=True)}
     assert len(read_records(tmp_path / "out")) == len(contents)
-    assert again["cut.png"]["caption"] and again["empty.png"]["error"] and again["a.png"] == rows["a.png"]
+    assert again["cut.png"]["caption"]
+    assert again["empty.png"]["error"]
+    assert again["a.png"] == rows["a.png"]
 
 
 def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, tmp_path, monkeypatch):
@@ -74,8 +103,17 @@ def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, t
     rows = caption("out", llava, **options)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").symlink_to(photos)
-    others = {"prompt": ["Other"], "max_new_tokens": 3, "data_dir": "elsewhere", "train_split": "train[:3]", "seed": 1}
-    others |= {"key_column": "image", "dtype": "bfloat16", "without_rules": ["refusal"], "min_words": 7}
+    others = {
+        "prompt": ["Other"],
+        "max_new_tokens": 3,
+        "data_dir": "elsewhere",
+        "train_split": "train[:3]",
+        "seed": 1,
+        "key_column": "image",
+        "dtype": "bfloat16",
+        "without_rules": ["refusal"],
+        "min_words": 7,
+    }
     for name, value in others.items():
         with pytest.raises(ValueError, match=f"holds captions with {name}s? = "):
             caption("out", llava, **options | {name: value})
@@ -87,15 +125,14 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
     names = sorted(digests)
     answers = dict.fromkeys(names, "The image shows a red boat on the sand. The sea is calm. In the")
     answers[names[1]] = "I'm sorry, but I cannot see the image."
-    faults = {
-        digests[name]: [(200, {"choices": [{"message": {"content": answer}}]})] for name, answer in answers.items()
-    }
+    faults = {digests[name]: [answer_with(answer)] for name, answer in answers.items()}
     with serve(faults) as server:
         rows = caption("out", "model", endpoint=server.url, **of_folder(photos), without_rules=[])
     rejected = {row["key"]: row["caption"] for row in rows if row["rejected_by"]}
     assert rejected == {names[1]: answers[names[1]]}
     others = {row["caption"] for row in rows if row["rejected_by"] is None}
-    assert others == {"A red boat on the sand. The sea is calm."} and len(rows) == len(names)
+    assert others == {"A red boat on the sand. The sea is calm."}
+    assert len(rows) == len(names)
     changed = len(names) - 1
     lines = capsys.readouterr().out.splitlines()
     for rule in ("announcement", "cut_off"):
@@ -104,43 +141,77 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
 
 
 def test_two_processes_caption_each_image_once(llava, tmp_path):
-    options = {"max_train_samples": 12, "max_new_tokens": 12, "batch_size": 2, "shard_size": 4, "device": "cpu"}
-    run_together(tmp_path / "log", 2, to_argv("recaption", output_dir=tmp_path / "out", captioner=llava, **options))
-    digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(load_scenes(12), "image")]
+    argv = to_argv(
+        "recaption",
+        output_dir=tmp_path / "out",
+        captioner=llava,
+        max_train_samples=12,
+        max_new_tokens=12,
+        batch_size=2,
+        shard_size=4,
+        device="cpu",
+    )
+    run_together(tmp_path / "log", 2, argv)
+    files = [row["image"]["bytes"] for row in undecoded(load_scenes(12), "image")]
+    digests = [hashlib.sha256(file).hexdigest() for file in files]
     assert sorted(row["key"] for row in read_records(tmp_path / "out")) == sorted(digests)
 
 
 def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, tmp_path):
     answers = [
-        ("stop", f"{BOAT} Behind it", f"{BOAT} Behind it", None),
+        ("stop", f"{BOAT} Behind it lies a net", f"{BOAT} Behind it lies a net", None),
         ("length", f"{BOAT} Behind it", BOAT, None),
         ("length", BOAT, BOAT, None),
         ("length", "- A red boat lies on the beach\n- The sea is ca", "- A red boat lies on the beach", None),
         ("length", "A red boat that lies on", "A red boat that lies on", "cut_off"),
         ("content_filter", BOAT, None, None),
     ]
-    faults, expected = {}, {}
-    for (name, digest), (reason, answer, text, rejected_by) in zip(sorted(hash_photos(photos).items()), answers):
-        choice = {"message": {"content": answer}, "finish_reason": reason}
-        faults[digest] = [(200, {"choices": [choice]})]
+    faults = {}
+    expected = {}
+    digests = hash_photos(photos)
+    for name, (reason, answer, text, rejected_by) in zip(sorted(digests), answers):
+        faults[digests[name]] = [answer_with(answer, finish_reason=reason)]
         expected[name] = (text, rejected_by, text is None)
+    others = [rule for rule in RULES if rule != "cut_off"]
     with serve(faults) as server:
-        rows = caption("out", "model", endpoint=server.url, **of_folder(photos))
-    assert {row["key"]: (row["caption"], row["rejected_by"], bool(row["error"])) for row in rows} == expected
-    assert "content_filter" in next(row["error"] for row in rows if row["error"])
+        rows = caption("out", "model", endpoint=server.url, **of_folder(photos), without_rules=others)
+    found = {}
+    for row in rows:
+        found[row["key"]] = (row["caption"], row["rejected_by"], bool(row["error"]))
+    assert found == expected
+    (error,) = [row["error"] for row in rows if row["error"]]
+    assert "content_filter" in error
+    before_rules = {row["caption_before_rules"] for row in rows} - {None}
+    assert before_rules == {answers[1][1], answers[3][1]}
+
+
+@pytest.mark.parametrize("answer", ["", "   ", "\x00", "\ud83d boat", "\n\n", "{}", "x" * 100_000, '"', "<think>"])
+def test_an_odd_answer_leaves_the_others_as_they_are(caption, photos, answer):
+    """Whether it is recorded as a failure, rejected or kept."""
+    digests = hash_photos(photos)
+    odd = min(digests)
+    options = {**of_folder(photos), "without_rules": [], "prompt": ["a red boat"]}
+    with serve({digests[odd]: [answer_with(answer, finish_reason="stop")]}) as server:
+        rows = caption("out", "model", endpoint=server.url, **options)
+    captions = {row["key"]: row["caption"] for row in rows}
+    assert captions.keys() == digests.keys()
+    del captions[odd]
+    assert captions == {key: f"{digests[key]} of a red boat" for key in captions}
 
 
 def test_a_run_that_fails_on_every_image_is_an_error(caption, photos, tmp_path):
     options = {**of_folder(photos), "max_retries": 0}
-    faults = {digest: [(400, {"error": {"message": "too large"}})] for digest in hash_photos(photos).values()}
+    refusal = (400, {"error": {"message": "too large"}})
+    faults = {digest: [refusal] for digest in hash_photos(photos).values()}
     with serve(faults) as server:
         with pytest.raises(ValueError, match="`--captioner model` failed on each of the 6 images of this run"):
             caption("out", "model", endpoint=server.url, **options)
-        assert len(read_records(tmp_path / "out")) == 6 and read_stored(tmp_path / "out")["run"]
-        caption("out", "model", endpoint=server.url, **options), "nothing is left to do"
-        assert all(
-            row["caption"] for row in caption("out", "model", endpoint=server.url, **options, retry_failed=True)
-        )
+        assert len(read_records(tmp_path / "out")) == 6
+        assert read_stored(tmp_path / "out")["run"]
+        # nothing is left to do
+        caption("out", "model", endpoint=server.url, **options)
+        rows = caption("out", "model", endpoint=server.url, **options, retry_failed=True)
+    assert all(row["caption"] for row in rows)
     assert read_stored(tmp_path / "out")["run"] is None
 
 
@@ -156,8 +227,10 @@ def test_readers_say_that_a_run_has_not_finished(caption, run, photos, llava, tm
 
 
 def make_record(key: str, **values: object) -> dict:
-    record = {**dict.fromkeys(SCHEMA.names), "key": key, "captioner": "llava", "caption": f"a caption of {key}"}
-    return record | {"sha256": 64 * "a", "num_tokens": 4} | values
+    record = dict.fromkeys(SCHEMA.names)
+    record |= {"key": key, "captioner": "llava", "caption": f"a caption of {key}"}
+    record |= {"sha256": 64 * "a", "num_tokens": 4}
+    return record | values
 
 
 def add(folder, records: list[dict], shard_size: int = 4) -> None:
@@ -173,7 +246,8 @@ def test_files_hold_the_rows_in_their_order_whatever_run_added_them(tmp_path):
     for keys in ("abc", "d", "efgh", "i", "ab"):
         add(tmp_path, [make_record(key) for key in keys])
     assert read_records(tmp_path) == [make_record(key) for key in "abcdefghi"]
-    assert [path.name for path in list_shards(tmp_path)] == [f"captions-{n:06d}.parquet" for n in range(3)]
+    names = [path.name for path in list_shards(tmp_path)]
+    assert names == ["captions-000000.parquet", "captions-000001.parquet", "captions-000002.parquet"]
 
 
 def test_full_files_are_written_during_a_run(tmp_path):
@@ -197,10 +271,12 @@ def test_what_a_killed_run_committed_is_written_by_the_next(tmp_path):
 
 def test_a_captioner_has_one_record_of_a_key_the_last(tmp_path):
     failed = {"caption": None, "error": "the server failed"}
-    add(tmp_path, [make_record("a", **failed), make_record("b"), make_record("a", captioner="blip", **failed)], 1)
+    records = [make_record("a", **failed), make_record("b"), make_record("a", captioner="blip", **failed)]
+    add(tmp_path, records, shard_size=1)
     with open_database(tmp_path) as connection:
-        told = "llava: 1 captions, 0 of them rejected by rules, 1 failures (such as 'the server failed'); `--retry"
-        assert next(line for line in summarize(connection) if line.startswith("llava")).startswith(told)
+        (line,) = [line for line in summarize(connection) if line.startswith("llava")]
+    assert line.startswith("llava: 1 captions, 0 of them rejected by rules, 1 failures")
+    assert "failures (such as 'the server failed'); `--retry" in line
     add(tmp_path, [make_record("a")], 1)
     rows = {(row["key"], row["captioner"]): row["error"] for row in read_records(tmp_path)}
     assert rows == {("a", "llava"): None, ("b", "llava"): None, ("a", "blip"): "the server failed"}

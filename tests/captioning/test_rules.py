@@ -1,10 +1,15 @@
 """Rules for captions that models wrote."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modeling_lotlip.captioning.quotations import mask_quotations
 from modeling_lotlip.captioning.rules import RULES, apply_rules, is_repetitive
+from tests.captioning.caption_table import GOOD, MENDED, REJECTED
+from tests.conftest import SHARED
 from tests.helpers.caption_files import BOAT
 
 
@@ -36,10 +41,6 @@ BAD_CAPTIONS = {
         "Things that are in it:\n\n1. A red boat\n2. Two **white** dogs;\n(3) A lighthouse.",
         "Things that are in it:\n\nA red boat\nTwo white dogs;\nA lighthouse.",
     ),
-    "a bulleted list that was cut off": (
-        "Objects in it:\n- A red boat on the beach.\n- Two dogs in it.\n- A light",
-        "Objects in it:\nA red boat on the beach.\nTwo dogs in it.",
-    ),
     "decimals and years": ("The boat is 3.5 m long. It was built in 1920. 2. Bundesliga is written on it.",) * 2,
     "an announcement": (f"Sure! Here is a detailed description of the image:\n\n{BOAT}", BOAT),
     "an announcement with content": (f"The image shows two boats. {BOAT}", f"Two boats. {BOAT}"),
@@ -48,6 +49,82 @@ BAD_CAPTIONS = {
     "the medium": ("This is a watercolor of a red boat.",) * 2,
     "Chinese": ("一艘红色的船停在沙滩上。海面很平静。",) * 2,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("caption", GOOD)
+def test_a_good_caption_stays_as_it_is(caption):
+    assert apply_rules(caption) == (caption, None, [])
+
+
+@pytest.mark.parametrize("caption", MENDED)
+def test_what_models_leave_around_a_caption_is_removed(caption):
+    text, rejected_by, _ = apply_rules(caption)
+    assert (text, rejected_by) == (MENDED[caption], None)
+
+
+@pytest.mark.parametrize("caption", REJECTED)
+def test_what_is_no_caption_is_rejected(caption):
+    assert apply_rules(caption) == (caption, REJECTED[caption], [])
+
+
+@pytest.mark.parametrize(
+    "text, masked",
+    [
+        ('A sign reads "No". It', 'A sign reads "--". It'),
+        ('Cut off: "No', 'Cut off: "--'),
+        ('A 5" screen, "No"', 'A 5" screen, "--"'),
+        ("It's the dogs' 'No', isn't it", "It's the dogs' '--', isn't it"),
+        ("‘I’m’ “No” «No» „No“ 「No」", "‘---’ “--” «--» „--“ 「--」"),
+        ('One "mark\n\nTwo "marks"', 'One "----\n\nTwo "-----"'),
+        ('Two "lines\nof it"', 'Two "-----------"'),
+    ],
+)
+def test_what_counts_as_a_quotation(text, masked):
+    assert mask_quotations(text).replace("\0", "-") == masked
+
+
+def read_published_captions() -> list[str]:
+    """Captions by people, from ImageInWords and of flags and lamps."""
+    captions = []
+    for path in sorted((SHARED / "data").glob("*/*/*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            long_captions = row.get("IIW", row.get("long_captions"))
+            if isinstance(long_captions, str):
+                long_captions = [long_captions]
+            captions += long_captions
+    return captions
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the data are not part of the repository")
+def test_captions_that_people_wrote_are_neither_cut_nor_rejected():
+    """Those of ImageInWords, of flags and of lamps; some are longer than a captioner's may be."""
+    captions = read_published_captions()
+    outcomes = {caption: apply_rules(caption, max_words=1000) for caption in captions}
+    rejected = {caption: rule for caption, (_, rule, _) in outcomes.items() if rule is not None}
+    assert rejected == {}
+    changed = [(caption[:28], rules) for caption, (_, _, rules) in outcomes.items() if rules]
+    assert changed == [("This is an image of N.C. Wye", ["announcement"])]
+
+
+@pytest.mark.parametrize(
+    "caption, expected",
+    [
+        (f"{BOAT} Behind it", (BOAT, None, ["cut_off"])),
+        (f"{BOAT} Behind it lies a fishing net", (BOAT, None, ["cut_off"])),
+        (f"- {BOAT}\n- Two dogs.\n- A light", (f"{BOAT}\nTwo dogs.", None, ["cut_off", "lists"])),
+        (BOAT, (BOAT, None, [])),
+        ("A red boat that lies on", ("A red boat that lies on", "cut_off", [])),
+    ],
+)
+def test_of_an_answer_that_is_known_to_be_cut_off_the_last_sentence_goes(caption, expected):
+    assert apply_rules(caption, is_cut_off=True) == expected
+
+
+@pytest.mark.parametrize("caption", [f"{BOAT} Behind it lies a fishing net", "A red boat that lies on"])
+def test_without_the_rule_an_answer_that_was_cut_off_stays(caption):
+    rules = RULES.keys() - {"cut_off"}
+    assert apply_rules(caption, rules, is_cut_off=True) == (caption, None, [])
 
 
 @pytest.mark.parametrize("name", BAD_CAPTIONS)
@@ -79,7 +156,9 @@ def test_rules_leave_alone_what_they_made(caption, rules):
     text, rejected_by, changed = apply_rules(caption, rules)
     assert (text == caption) == (not changed) or rejected_by is None
     if rejected_by is not None:
-        assert text == caption and changed == [] and rejected_by in rules
+        assert text == caption
+        assert changed == []
+        assert rejected_by in rules
     assert apply_rules(text, rules) == (text, rejected_by, [])
 
 
@@ -123,7 +202,8 @@ def test_other_numbers_of_words():
 
 @pytest.mark.parametrize(("passing", "rejected"), PHRASES)
 def test_bounds_of_repeated_phrases(passing, rejected):
-    assert not is_repetitive(passing) and is_repetitive(rejected)
+    assert not is_repetitive(passing)
+    assert is_repetitive(rejected)
 
 
 @pytest.mark.parametrize("part", ["A red boat. ", "\n", "The image shows ", "- a boat\n", "**a", "<think>", '{"', "["])

@@ -21,7 +21,8 @@ def test_who_reaches_a_page():
 def test_a_port_that_is_taken_is_told(tmp_path, capsys):
     with listen("127.0.0.1", 0) as other:
         port = other.getsockname()[1]
-        assert lotlip.main(["app", str(tmp_path), "--port", str(port)]) == 2
+        status = lotlip.main(["app", str(tmp_path), "--port", str(port)])
+        assert status == 2
     assert f"Cannot listen at --host 127.0.0.1 --port {port}: " in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import lotlip
 from modeling_lotlip.data.benchmarks import BENCHMARKS
-from tests.helpers.commands import read_error, run_command
+from tests.helpers.commands import read_error, run_command, to_argv
 from tests.helpers.dual_encoders import IMAGES, LONG, sentence
 
 
@@ -41,39 +41,52 @@ def benchmarks(tmp_path, monkeypatch):
 
 
 def read_table(markdown):
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.strip().splitlines()]
+    rows = []
+    for line in markdown.strip().splitlines():
+        cells = line.strip("|").split("|")
+        rows.append([cell.strip() for cell in cells])
     return rows[0], rows[2:]
 
 
 def test_benchmarks_of_several_models_in_one_table(family_folders, benchmarks, tmp_path, capsys):
-    models = [family_folders("clip"), family_folders("lotlip")]
-    arguments = ("--model_name_or_path", *models, "--benchmark", "urban1k", "flickr30k", "--data_dir", benchmarks)
-    rows = run_command("evaluate", tmp_path / "results.json", *arguments, "--allow_partial")["rows"]
+    clip = str(family_folders("clip"))
+    own = str(family_folders("lotlip"))
+    several = ("--model_name_or_path", clip, own, "--benchmark", "urban1k", "flickr30k")
+    arguments = (*several, "--data_dir", benchmarks, "--allow_partial")
+    rows = run_command("evaluate", tmp_path / "results.json", *arguments)["rows"]
 
-    assert [(row["model"], row["benchmark"]) for row in rows] == [
-        (str(model), name) for model in models for name in ("urban1k", "flickr30k")
-    ]
-    for row in rows:
-        kind = "long" if row["benchmark"] == "urban1k" else "short"
-        assert row["revision"] is None and row["dtype"] == "float32"
+    assert len(rows) == 4
+    for row, (model, benchmark, kind, num_captions, model_type, max_length) in zip(
+        rows,
+        (
+            (clip, "urban1k", "long", 9, "clip", 77),
+            (clip, "flickr30k", "short", 45, "clip", 77),
+            (own, "urban1k", "long", 9, "lotlip", 126),
+            (own, "flickr30k", "short", 45, "lotlip", 126),
+        ),
+    ):
+        assert row["model"] == model
+        assert row["benchmark"] == benchmark
+        assert row["revision"] is None
+        assert row["dtype"] == "float32"
         assert row[f"{kind}_num_images"] == 9
-        assert row[f"{kind}_num_captions"] == (9 if kind == "long" else 45)
-        assert row["model_type"] == ("clip" if row["model"] == str(models[0]) else "lotlip")
-        assert row["max_length"] == (77 if row["model"] == str(models[0]) else 126)
+        assert row[f"{kind}_num_captions"] == num_captions
+        assert row["model_type"] == model_type
+        assert row["max_length"] == max_length
         # each alone gives the same
-        name, model = row["benchmark"], row["model"]
-        alone = ("--model_name_or_path", model, "--benchmark", name, "--data_dir", benchmarks / name)
-        assert run_command("evaluate", tmp_path / "alone.json", *alone, "--allow_partial")["rows"] == [row]
+        data = ("--benchmark", benchmark, "--data_dir", benchmarks / benchmark, "--allow_partial")
+        alone = run_command("evaluate", tmp_path / "alone.json", "--model_name_or_path", model, *data)
+        assert alone["rows"] == [row]
 
     # the same as CSV and as Markdown
     for name in ("results.csv", "results.md"):
-        argv = ["evaluate", "--device", "cpu", *arguments, "--allow_partial", "--output_file", tmp_path / name]
-        assert lotlip.main(list(map(str, argv))) == 0
+        argv = to_argv("evaluate", *arguments, device="cpu", output_file=tmp_path / name)
+        status = lotlip.main(argv)
+        assert status == 0
     with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
         for row, cells in zip(rows, csv.DictReader(file), strict=True):
-            assert {name: cell for name, cell in cells.items() if cell != ""} == {
-                name: str(value) for name, value in row.items() if value is not None
-            }
+            filled = {name: cell for name, cell in cells.items() if cell != ""}
+            assert filled == {name: str(value) for name, value in row.items() if value is not None}
     markdown = (tmp_path / "results.md").read_text()
     assert markdown in capsys.readouterr().out
     titles, lines = read_table(markdown)

@@ -15,7 +15,8 @@ from tests.conftest import ROOT, python_environment
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """The wheel, built from a copy of the sources."""
-    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+    sources = tmp_path_factory.mktemp("sources")
+    folder = tmp_path_factory.mktemp("wheel")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "lotlip.py"):
         shutil.copy(ROOT / name, sources / name)
     shutil.copytree(
@@ -30,7 +31,8 @@ def wheel(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(wheel, model_dir, tmp_path_factory):
     """Runs a command of the installed wheel in a user's folder with a model; returns what it prints."""
-    installed, folder = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("user")
+    installed = tmp_path_factory.mktemp("installed")
+    folder = tmp_path_factory.mktemp("user")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", installed, wheel]
     subprocess.run(list(map(str, command)), check=True, timeout=300)
     shutil.copytree(model_dir, folder / "model")
@@ -39,7 +41,8 @@ def run(wheel, model_dir, tmp_path_factory):
 
     def run(*command: str) -> str:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stdout + done.stderr
         return done.stdout
 
     return run
@@ -49,7 +52,8 @@ def test_the_wheel_has_every_file_of_the_package(wheel):
     packed = set(zipfile.ZipFile(wheel).namelist())
     files = [path for path in (ROOT / "modeling_lotlip").rglob("*") if path.is_file()]
     missing = [path for path in files if "__pycache__" not in path.parts and str(path.relative_to(ROOT)) not in packed]
-    assert missing == [] and "lotlip.py" in packed
+    assert missing == []
+    assert "lotlip.py" in packed
 
 
 # As `visualize` it reads files of the package
@@ -67,7 +71,8 @@ def test_the_package_is_that_of_the_wheel_its_metric_loads_by_its_constant_and_i
         "print(modeling_lotlip.__file__, lotlip.__file__, recalls['t2i_recall@1'])"
     )
     *paths, recall = run(sys.executable, "-c", code).split()[-3:]
-    assert not any(path.startswith(str(ROOT)) for path in paths) and recall == "100.0"
+    assert not any(path.startswith(str(ROOT)) for path in paths)
+    assert recall == "100.0"
 
 
 def test_a_command(run):

@@ -1,7 +1,9 @@
 """The entry point: what `lotlip` says, at once, and what it does with mistakes."""
 
+import errno
 import gc
 import importlib
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -29,7 +31,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 def test_help_lists_every_command_with_a_line():
     for arguments in ([], ["--help"]):
         done = run(*arguments)
-        assert done.returncode == 0 and done.stderr == ""
+        assert done.returncode == 0
+        assert done.stderr == ""
         for name, help in COMMANDS.items():
             assert any(line.split() == [name, *help.split()] for line in done.stdout.splitlines()), name
 
@@ -69,13 +72,16 @@ def test_a_shell_completes_commands_and_options(tmp_path):
         bash = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
         assert bash.stdout.split() == [expected], bash.stderr
     wrong = run("--print-completion", "no-shell")
-    assert wrong.returncode == 2 and "must be one of bash, zsh" in wrong.stderr
+    assert wrong.returncode == 2
+    assert "must be one of bash, zsh" in wrong.stderr
 
 
 def test_an_unknown_command_names_the_others(capsys):
-    assert lotlip.main(["sarch"]) == 2
+    status = lotlip.main(["sarch"])
+    assert status == 2
     error = capsys.readouterr().err
-    assert error.startswith("lotlip: error: 'sarch' is no command") and "search" in error and error.count("\n") == 1
+    assert error.startswith("lotlip: error: 'sarch' is no command. The commands are search, ")
+    assert error.count("\n") == 1
 
 
 def test_a_mistake_is_a_traceback_for_who_asks(tmp_path, monkeypatch):
@@ -92,15 +98,67 @@ def test_ctrl_c_while_the_package_is_imported_is_said(monkeypatch, capsys):
 
     monkeypatch.setattr(lotlip, "importlib", SimpleNamespace(import_module=interrupted, util=importlib.util))
     monkeypatch.delitem(sys.modules, lotlip.PACKAGE)
-    assert lotlip.main(["statistics"]) == 130 and gc.isenabled()
-    assert capsys.readouterr().err == "lotlip statistics: interrupted.\n"
+    status = lotlip.main(["statistics"])
+    assert status == 130
+    assert gc.isenabled()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["lotlip statistics: loading PyTorch ...", "lotlip statistics: interrupted."]
+
+
+def test_a_command_says_at_once_what_it_does_also_where_there_is_no_terminal(tmp_path):
+    """Before it imports what takes seconds, and past the buffer of its error stream."""
+    command = [sys.executable, "-m", "lotlip", "search", str(tmp_path), "a boat"]
+    with subprocess.Popen(command, env=training_environment(), stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline()
+        process.kill()
+    assert line == "lotlip search: loading PyTorch ...\n"
+
+
+@pytest.mark.parametrize("rank, num_lines", [("0", 1), ("1", 0)])
+def test_of_several_processes_one_says_what_all_do(rank, num_lines, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(lotlip, "import_package", lambda: None)
+    lotlip.main(["evaluate", "--model", "nowhere"])
+    assert capsys.readouterr().err.count("loading PyTorch") == num_lines
+
+
+def test_letters_that_a_console_cannot_show_are_escaped(monkeypatch):
+    """Those of Windows, and files that its shells write, have encodings of their own."""
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(lotlip, "run", lambda argv: print("café лод") or 0)
+    status = lotlip.main([])
+    assert status == 0
+    assert console.buffer.getvalue().decode("cp1252").strip() == r"café \u043b\u043e\u0434"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
     environment = training_environment() | {"PYTHONUNBUFFERED": "1"}
     command = f"{sys.executable} -m lotlip --help | head -n 1"
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "usage: lotlip COMMAND ...\n" and done.stderr == ""
+    assert done.stdout == "usage: lotlip COMMAND ...\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("error_number", [errno.EPIPE, errno.EINVAL], ids=["posix", "windows"])
+def test_a_pipe_that_nobody_reads_ends_a_command_without_an_error(error_number, monkeypatch, tmp_path):
+    def flush() -> None:
+        raise OSError(error_number, "closed")
+
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=flush, fileno=file.fileno))
+        monkeypatch.setattr(lotlip, "run", lambda argv: 0)
+        status = lotlip.main([])
+    assert status == 0
+
+
+def test_a_disk_that_is_full_is_no_reader_that_has_seen_enough(monkeypatch, tmp_path):
+    def fail(argv: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lotlip, "run", fail)
+    with pytest.raises(OSError, match="No space left"):
+        lotlip.main([])
 
 
 def test_a_training_keeps_the_memory_that_it_frees():

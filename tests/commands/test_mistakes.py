@@ -37,7 +37,10 @@ MISTAKES = [
     ("statistics --max_eval_samples 2 --tokenizer_path empty", "`--tokenizer_path empty` cannot be used"),
     ("statistics --text_only", "--text_only has no effect without --benchmark"),
     ("align --output_dir out --vision_model model", "--text_model"),
-    ("align --output_dir out --text_model nowhere --vision_model model", "--text_model_name_or_path nowhere` cannot be"),
+    (
+        "align --output_dir out --text_model nowhere --vision_model model",
+        "--text_model_name_or_path nowhere` cannot be",
+    ),
     ("train", "--output_dir"),
     ("train --output_dir out --model_name_or_path nowhere", "nowhere"),
     ("train --output_dir out --resume_from_checkpoint nowhere", "is no folder of a checkpoint"),
@@ -61,6 +64,10 @@ MISTAKES = [
     ("convert file.txt out --config_path no_model/config.json", "config.json` has no `text_cfg` and no `vision_cfg`"),
     ("convert nowhere.pt out", "There is no file `nowhere.pt`"),
     ("convert model out", "give `--to_original`"),
+    (
+        "align --output_dir out --text_model a --vision_model b --keep text --projection_dim 64",
+        "--projection_dim excludes --keep",
+    ),
     ("convert empty out", "`empty` has no `model.pt`"),
     ("push empty me/model", "`empty` has no `config.json`"),
     ("sensitivity --model model --num_tokens 1", "--num_tokens must be at least 3, got 1"),
@@ -111,11 +118,13 @@ def test_a_mistake_is_one_line_that_names_it(line, told, workspace, capsys):
     except SystemExit as exit:  # of the parser
         status = exit.code
     output = capsys.readouterr()
-    assert status == 2 and output.out == ""
+    assert status == 2
+    assert output.out == ""
     error = output.err.splitlines()[-1]
     if f"lotlip {name} --help" in output.err:  # the parser's box
         error = " ".join(output.err.split())
     else:
         assert error.startswith(f"lotlip {name}: error: ")
     assert told in error, error
-    assert "Traceback" not in output.err and sorted(workspace.rglob("*")) == before
+    assert "Traceback" not in output.err
+    assert sorted(workspace.rglob("*")) == before

@@ -28,11 +28,15 @@ def photos(tmp_path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     rows = []
-    for number in range(6):
-        name = f"{number}.png" if number == 3 else f"{number}.jpg"
+    for number, name in enumerate(["0.jpg", "1.jpg", "2.jpg", "3.png", "4.jpg", "5.jpg"]):
         PIL.Image.new("RGB", (8 + number, 6), ("red", "blue")[number % 2]).save(folder / name)
-        rows.append({"file_name": name, "caption": f"Number {number}.", "long_captions": [f"A. {number}.", "B."]})
-        rows[-1]["url"] = f"x.org/{number}"
+        row = {
+            "file_name": name,
+            "caption": f"Number {number}.",
+            "long_captions": [f"A. {number}.", "B."],
+            "url": f"x.org/{number}",
+        }
+        rows.append(row)
     (folder / "1.jpg").write_bytes(b"no image")
     rows[2] |= {"caption": None, "long_captions": []}
     rows[4]["caption"] = None
@@ -49,34 +53,54 @@ def command_line(photos: Path) -> list[str]:
 def pack(photos: Path, *arguments: object) -> dict[str, dict]:
     """Packs the photos; the rows of the shards by key."""
     shards = photos.parent / "shards"
-    assert lotlip.main([*command_line(photos), *map(str, arguments)]) == 0
-    (image_column,) = {path.split(".")[1] for path in names(shards) if path.split(".")[1] in ("jpg", "png", "webp")}
+    status = lotlip.main([*command_line(photos), *map(str, arguments)])
+    assert status == 0
+    endings = {name.split(".")[1] for name in list_members(shards)}
+    (image_column,) = endings & {"jpg", "png", "webp"}
     packed = load_dataset("webdataset", data_files=str(shards / "*.tar"), split="train")
-    return {row["json"]["key"]: row | {"image": row[image_column]} for row in undecoded(packed, image_column)}
+    rows = {}
+    for row in undecoded(packed, image_column):
+        rows[row["json"]["key"]] = row | {"image": row[image_column]}
+    return rows
 
 
-def names(shards: Path) -> list[str]:
-    return [name for path in sorted(shards.glob("*.tar")) for name in tarfile.open(path).getnames()]
+def list_members(shards: Path) -> list[str]:
+    """The names in all shards, in their order."""
+    names = []
+    for path in sorted(shards.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    return names
 
 
 def test_rows_are_packed_as_they_are(photos, capsys):
     rows = pack(photos, "--shard_size", 3)
     shards = photos.parent / "shards"
-    assert sorted(path.name for path in shards.glob("*.*")) == [".lock", "00000.tar", "00001.tar", "settings.json"]
+    files = sorted(path.name for path in shards.glob("*.*"))
+    assert files == [".lock", "00000.tar", "00001.tar", "settings.json"]
     # numbered on from shard to shard, and all samples have the same members
-    members = ("jpg", "json", "caption.json", "long_captions.json")
-    expected = [f"{number:09d}-HASH.{member}" for number in range(4) for member in members]
-    assert [re.sub("-[0-9a-f]{8}", "-HASH", name) for name in names(shards)] == expected
+    expected = []
+    for number in range(4):
+        for member in ("jpg", "json", "caption.json", "long_captions.json"):
+            expected.append(f"{number:09d}-HASH.{member}")
+    assert [re.sub("-[0-9a-f]{8}", "-HASH", name) for name in list_members(shards)] == expected
     assert len(tarfile.open(shards / "00000.tar").getnames()) == 12
     assert list(rows) == ["0.jpg", "3.png", "4.jpg", "5.jpg"]
     for name, row in rows.items():
-        content, number = (photos / name).read_bytes(), int(name[0])
-        captions = {"caption": [f"Number {number}."] if number != 4 else [""]}
-        captions["long_captions"] = [f"A. {number}.", "B."] if number != 5 else [""]
+        content = (photos / name).read_bytes()
+        number = int(name[0])
+        short = [f"Number {number}."]
+        long = [f"A. {number}.", "B."]
+        if number == 4:
+            short = [""]
+        if number == 5:
+            long = [""]
         about = {"key": name, "url": f"x.org/{number}", "sha256": hashlib.sha256(content).hexdigest()}
-        assert row["json"] == about | captions
-        assert (row["caption.json"], row["long_captions.json"]) == (captions["caption"], captions["long_captions"])
-        assert (row["jpg"]["bytes"] == content) == (number != 3)
+        assert row["json"] == about | {"caption": short, "long_captions": long}
+        assert row["caption.json"] == short
+        assert row["long_captions.json"] == long
+        is_copied = row["jpg"]["bytes"] == content
+        assert is_copied == (name != "3.png")
     assert capsys.readouterr().out.splitlines() == [
         f"{shards}: 4 of 6 rows are used; left out: 1, the image cannot be read: cannot identify image file (such as "
         "'1.jpg'); 1, it has no caption (such as '2.jpg').",
@@ -89,9 +113,10 @@ def test_images_in_another_format(photos):
     rows = pack(photos, "--image_format", "png", "--max_train_samples", 5)
     assert list(rows) == ["0.jpg", "3.png", "4.jpg"]
     assert rows["3.png"]["png"]["bytes"] == (photos / "3.png").read_bytes()
-    image, original = (read_image(file) for file in (rows["0.jpg"]["png"], {"path": str(photos / "0.jpg")}))
-    assert image.tobytes() == original.tobytes()
-    assert {PIL.Image.open(BytesIO(row["png"]["bytes"])).format for row in rows.values()} == {"PNG"}
+    original = read_image({"path": str(photos / "0.jpg")})
+    assert read_image(rows["0.jpg"]["png"]).tobytes() == original.tobytes()
+    for row in rows.values():
+        assert PIL.Image.open(BytesIO(row["png"]["bytes"])).format == "PNG"
 
 
 def test_captions_of_caption_files_and_keys_of_a_column(photos):
@@ -104,14 +129,15 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
     rows = pack(photos, *arguments)
     assert list(rows) == digests  # no other column has captions, and the hash is the key
     for digest, row in rows.items():
-        assert row["long_captions.json"] == [f"Beside {digest[:4]}."] and "caption.json" not in row
+        assert row["long_captions.json"] == [f"Beside {digest[:4]}."]
+        assert "caption.json" not in row
         assert "caption" not in row["json"]
 
 
 def test_mistakes(photos, capsys):
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
-    message = "There is nothing to pack: 0 of 1 rows are used; left out: 1, it has no caption (such as '0.jpg')"
-    assert message in read_error(capsys, *command_line(photos))
+    error = read_error(capsys, *command_line(photos))
+    assert "There is nothing to pack: 0 of 1 rows are used; left out: 1, it has no caption (such as '0.jpg')" in error
     assert not (photos.parent / "shards").exists()
     (photos.parent / "shards").mkdir()
     (photos.parent / "shards" / "a.tar").write_bytes(b"")
@@ -128,13 +154,17 @@ def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, 
     shards = photos.parent / "shards"
     shutil.rmtree(shards)
     monkeypatch.setattr("modeling_lotlip.data.shards.write_tar", stop)
-    assert lotlip.main([*command_line(photos), "--shard_size", "2"]) == 130
+    status = lotlip.main([*command_line(photos), "--shard_size", "2"])
+    assert status == 130
     assert [path.name for path in shards.glob("*.tar*")] == ["00000.tar"]
-    load_split(SourceArguments("webdataset", data_files=[str(shards / "*.tar")], image_column="jpg"), "train")
+    source = SourceArguments("webdataset", data_files=[str(shards / "*.tar")], image_column="jpg")
+    load_split(source, "train")
     assert f"{shards} is not complete" in caplog.text
     monkeypatch.undo()
     with pytest.raises(KeyboardInterrupt), OutputFolder(shards, content="shards"):
-        assert lotlip.main(command_line(photos)) == 2, "two at once"
+        status = lotlip.main(command_line(photos))
+        assert status == 2, "two at once"
         (shards / "99999.tar").touch()
         raise KeyboardInterrupt
-    assert pack(photos, "--shard_size", 1) == expected
+    anew = pack(photos, "--shard_size", 1)
+    assert anew == expected

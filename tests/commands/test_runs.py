@@ -22,7 +22,8 @@ def run(monkeypatch, capsys):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
     def run(*argv: object) -> str:
-        assert lotlip.main(list(map(str, argv))) == 0
+        status = lotlip.main(list(map(str, argv)))
+        assert status == 0
         return capsys.readouterr().out
 
     return run
@@ -39,10 +40,13 @@ def test_filter_prints_what_became_of_the_captions(run, tmp_path):
     argv = ["filter", "--captions", tmp_path / "captions.parquet", "--output_dir", tmp_path / "out"]
     lines = run(*argv).splitlines()
     assert (tmp_path / "out" / "captions.parquet").exists()
-    assert "| blip | 12 | 0 | 0 | 6 |" in lines and "| llava | 12 | 1 | 0 | 9 |" in lines
-    assert "| announcement | 0 | 0 | 0 | 9 |" in lines and "| duplicate | 6 | 0 | 0 | 0 |" in lines
+    assert "| blip | 12 | 0 | 0 | 6 | 0 |" in lines
+    assert "| llava | 12 | 1 | 0 | 9 | 1 |" in lines
+    assert "| announcement | 0 | 0 | 0 | 9 |" in lines
+    assert "| duplicate | 6 | 0 | 0 | 0 |" in lines
     assert "| of_the_past | 0 | 0 | 1 | 0 |" in lines
-    assert run(*argv, "--min_words", 100).endswith("No caption is kept: there is nothing to train on.\n")
+    printed = run(*argv, "--min_words", 100)
+    assert printed.endswith("No caption is kept: there is nothing to train on.\n")
 
 
 def test_filter_tells_captions_that_were_not_compared(run, tmp_path, model_dir):
@@ -52,9 +56,11 @@ def test_filter_tells_captions_that_were_not_compared(run, tmp_path, model_dir):
     argv = ["filter", "--captions", tmp_path / "captions.parquet", "--output_dir", tmp_path / "out"]
     argv += ["--dual_encoder", model_dir, "--dataset_name", tmp_path / "scenes", "--without_rules", "all"]
     told = "7 captions were not compared with an image, and are kept; `--reject_unmeasured` rejects them."
-    assert run(*argv).splitlines()[-1] == told
+    printed = run(*argv)
+    assert printed.splitlines()[-1] == told
     argv += ["--min_image_text_similarity", -1, "--reject_unmeasured"]
-    assert run(*argv).splitlines()[-1] == "7 captions were not compared with an image, and are rejected."
+    last_line = run(*argv).splitlines()[-1]
+    assert last_line == "7 captions were not compared with an image, and are rejected."
 
 
 def test_sensitivity_writes_and_prints_tables(model_dir, tmp_path, run):
@@ -64,15 +70,19 @@ def test_sensitivity_writes_and_prints_tables(model_dir, tmp_path, run):
     (result,) = json.loads((tmp_path / "new" / "sensitivity.json").read_text())["models"]
     assert [row["num_tokens"] for row in result["lengths"]] == [8, 40]
     assert len(result["changes"]) == 9
-    assert result["model"] == str(model_dir) and result["num_texts"] == 6 and result["max_length"] == 40
-    assert "| tokens | T2I R@1 |" in told and f"| {model_dir} | 40 |" in told
+    assert result["model"] == str(model_dir)
+    assert result["num_texts"] == 6
+    assert result["max_length"] == 40
+    assert "| tokens | T2I R@1 |" in told
+    assert f"| {model_dir} | 40 |" in told
 
     run(*argv, tmp_path / "sensitivity.csv")
     with open(tmp_path / "sensitivity.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["num_tokens"] for row in rows if row["num_tokens"]] == ["8", "40"]
     changed = [row for row in rows if row["change"]]
-    assert len(changed) == 9 and all(0 <= float(row["after_t2i_recall@1"]) <= 100 for row in changed)
+    assert len(changed) == 9
+    assert all(0 <= float(row["after_t2i_recall@1"]) <= 100 for row in changed)
 
 
 def test_visualize_writes_a_page_of_several_models(model_dir, tmp_path, run):
@@ -82,10 +92,13 @@ def test_visualize_writes_a_page_of_several_models(model_dir, tmp_path, run):
     models = ["--model_name_or_path", model_dir, tmp_path / "other", "--output_dir", tmp_path / "out"]
     run("visualize", *models, "--image", tmp_path / "scene.png", "--text", text, "--max_length", 8)
     page = (tmp_path / "out" / "visualize.html").read_text()
-    assert "<script" not in page and "&lt;script&gt;" in page and "beyond the limit" in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "beyond the limit" in page
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     # the picture, the whole text and the sub-caption that is read
-    assert page.count("<h2>") == 2 and page.count("<img") == 2 * 3
+    assert page.count("<h2>") == 2
+    assert page.count("<img") == 2 * 3
     assert "sub-captions: 1." in page
 
 

@@ -14,7 +14,9 @@ from modeling_lotlip.commands.search import WEAK
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
-from modeling_lotlip.table.storage import EmbeddingTable, Measurements
+from modeling_lotlip.table import vector_index
+from modeling_lotlip.table.measurements import Measurements
+from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.utils.terminal import printable
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
@@ -70,31 +72,40 @@ def test_ranks_similarities_and_paths_of_several_texts(search, model_dir, tmp_pa
     status, out, err = search("photos", "a red boat", "A house. The ground is sand", "--k", "3")
     assert status == 0
     lines = without_line(out)
-    assert len(lines) == 8 and lines[0] == "a red boat" and lines[4] == "A house. The ground is sand"
+    assert len(lines) == 8
+    assert lines[0] == "a red boat"
+    assert lines[4] == "A house. The ground is sand"
     for start, text in ((1, "a red boat"), (5, "A house. The ground is sand")):
         expected = rank_by_hand(model_dir, Path("photos"), text)
         for rank, line in enumerate(lines[start : start + 3], start=1):
             shown_rank, similarity, path = line.split()
-            assert int(shown_rank) == rank and path == expected[rank - 1][1]
+            assert int(shown_rank) == rank
+            assert path == expected[rank - 1][1]
             assert float(similarity) == pytest.approx(expected[rank - 1][0], abs=1e-4)
-    assert "8 images in photos." in err and "Updated: 9 new." in err
-    assert (
-        "Left out, 1 that cannot be read as an image: broken.png." in err and "Other files, left out: 1 .mov." in err
-    )
+    assert "8 images in photos." in err
+    assert "Updated: 9 new." in err
+    assert "Left out, 1 that cannot be read as an image: broken.png." in err
+    assert "Other files, left out: 1 .mov." in err
 
 
 def test_results_are_written_by_the_ending(search):
     ask = ("photos", "a red лодка", "a house", "--k", "2", "--output_file")
     status, out, _ = search(*ask, "out/found.json")
-    assert status == 0 and "The model does not know: лодка." in out
+    assert status == 0
+    assert "The model does not know: лодка." in out
     results = json.loads(Path("out/found.json").read_text())
-    assert results["num_images"] == 8 and list(results["unreadable"]) == ["broken.png"]
+    assert results["num_images"] == 8
+    assert list(results["unreadable"]) == ["broken.png"]
     first, second = results["queries"]
-    assert first["query"] == "a red лодка" and first["unknown_words"] == ["лодка"] and not first["truncated"]
+    assert first["query"] == "a red лодка"
+    assert first["unknown_words"] == ["лодка"]
+    assert not first["truncated"]
     assert [hit["rank"] for hit in second["results"]] == [1, 2]
     for hit in second["results"]:
-        assert hit["path"] == str(Path.cwd() / "photos" / hit["key"]) and f"photos/{hit['key']}" in out
-        assert hit["weak"] in (True, False) and hit["copies"] == []
+        assert hit["path"] == str(Path.cwd() / "photos" / hit["key"])
+        assert f"photos/{hit['key']}" in out
+        assert hit["weak"] in (True, False)
+        assert hit["copies"] == []
     search(*ask, "out/found.csv")
     table = list(csv.DictReader(Path("out/found.csv").read_text().splitlines()))
     assert [(row["query"], row["rank"]) for row in table][1:3] == [("a red лодка", "2"), ("a house", "1")]
@@ -104,20 +115,26 @@ def test_results_are_written_by_the_ending(search):
 def test_options_may_stand_between_texts_and_more_texts_in_a_file(search):
     Path("texts.txt").write_text("a tree\n\n  a blue car  \n")
     status, out, _ = search("photos", "--k", "1", "a red boat. " * 100, "--texts_file", "texts.txt")
-    assert status == 0 and [line.strip() for line in without_line(out)[2::2]] == ["a tree", "a blue car"]
+    assert status == 0
+    assert [line.strip() for line in without_line(out)[2::2]] == ["a tree", "a blue car"]
     assert out.splitlines()[0].endswith(" (truncated)")
     Path("texts.txt").write_text("\n")
     status, _, err = search("photos", "--texts_file", "texts.txt")
-    assert status == 2 and "--texts_file texts.txt holds no text" in err
+    assert status == 2
+    assert "--texts_file texts.txt holds no text" in err
 
 
 def test_what_another_program_has_indexed_is_searched_meanwhile(search, caplog):
-    assert search("photos", "a boat")[0] == 0
+    status, _, _ = search("photos", "a boat")
+    assert status == 0
     make_scene(5, 20).draw().save("photos/new.png")
     with EmbeddingTable(next(Path("indices").iterdir())).writing():
         status, out, err = search("photos", "a boat", "--k", "2")
-    assert status == 0 and len(without_line(out)) == 3 and "8 images in photos." in err
-    assert "What is indexed so far is searched: " in caplog.text and "is written by process" in caplog.text
+    assert status == 0
+    assert len(without_line(out)) == 3
+    assert "8 images in photos." in err
+    assert "What is indexed so far is searched: " in caplog.text
+    assert "is written by process" in caplog.text
 
 
 def test_folders_and_days(search):
@@ -126,12 +143,14 @@ def test_folders_and_days(search):
     make_scene(5, 20).draw().save("photos/more/taken.jpg", exif=exif)
     status, out, err = search("photos", "a red boat", "--folder", "more/")
     found = sorted(line.split()[2] for line in without_line(out)[1:])
-    assert status == 0 and found == ["photos/more/3.png", "photos/more/taken.jpg"]
+    assert status == 0
+    assert found == ["photos/more/3.png", "photos/more/taken.jpg"]
     days = ["--taken_from", "2024-05-31", "--taken_to", "2024-05-31"]
     status, out, err = search("photos", "a red boat", *days)
     assert [line.split()[2] for line in without_line(out)[1:]] == ["photos/more/taken.jpg"]
     (index,) = Path("indices").iterdir()
-    assert without_line(search("--embeddings", str(index), "a red boat", *days)[1])[1].endswith("more/taken.jpg")
+    _, out, _ = search("--embeddings", str(index), "a red boat", *days)
+    assert without_line(out)[1].endswith("more/taken.jpg")
 
 
 def test_copies_are_one_result_that_can_be_unfolded(search):
@@ -145,18 +164,65 @@ def test_copies_are_one_result_that_can_be_unfolded(search):
     assert sum(1 + len(hit["copies"]) for hit in results) == 9
     assert f"{printable(result['key'])}   (+ {len(result['copies'])} nearly the same)" in out
     status, out, _ = search("photos", "a red boat", "--k", "50", "--all_copies")
-    assert len(without_line(out)) == 10 and "nearly the same" not in out
+    assert len(without_line(out)) == 10
+    assert "nearly the same" not in out
 
 
-def test_weak_results_stand_below_a_line(search, monkeypatch):
-    for line, num_above in ((-2.0, 8), (2.0, 0)):
-        measured = Measurements(line, 2.0, 8)
-        monkeypatch.setattr(EmbeddingTable, "measured", lambda self, kind="image", measured=measured: measured)
-        status, out, _ = search("photos", "a red boat", "--k", "8", "--output_file", "found.csv")
-        lines = out.splitlines()
-        assert (lines.index(f"      {WEAK}:") - 1 if num_above < 8 else len(lines) - 1) == num_above
-        rows = list(csv.DictReader(Path("found.csv").read_text().splitlines()))
-        assert [row["weak"] for row in rows] == ["False"] * num_above + ["True"] * (8 - num_above)
+@pytest.mark.parametrize("threshold, num_above, lines_of_weak", [(-2.0, 8, []), (2.0, 0, [1])])
+def test_weak_results_stand_below_a_line(search, monkeypatch, threshold, num_above, lines_of_weak):
+    measured = Measurements(score_threshold=threshold, copy_threshold=2.0, num_rows=8)
+    monkeypatch.setattr("modeling_lotlip.search.searcher.read_measurements", lambda table, kind: measured)
+    ask = ("photos", "a red boat", "--k", "8", "--all_copies", "--output_file", "found.csv")
+    status, out, _ = search(*ask)
+    assert status == 0
+    assert [number for number, line in enumerate(out.splitlines()) if WEAK in line] == lines_of_weak
+    rows = list(csv.DictReader(Path("found.csv").read_text().splitlines()))
+    assert [row["weak"] for row in rows] == ["False"] * num_above + ["True"] * (8 - num_above)
+
+
+def test_the_recall_that_is_shown_is_that_of_the_filter(search, monkeypatch):
+    monkeypatch.setattr(vector_index, "NUM_EXACT", 4)
+    status, _, err = search("photos", "a boat", "--output_file", "found.json")
+    assert status == 0
+    assert "8 images in photos, searched approximately: 100.0% of the first 10 are those of exact search" in err
+    status, _, err = search("photos", "a boat", "--folder", "more", "--output_file", "found.json")
+    assert status == 0
+    assert "8 images in photos, of which 1 are in the folder more." in err
+    assert json.loads(Path("found.json").read_text())["recall"] == 1.0
+
+
+def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, caplog):
+    status, _, _ = search("photos", "a boat")
+    assert status == 0
+    (old,) = Path("indices").iterdir()
+    Path("photos").rename("moved")
+    status, _, err = search("moved", "a boat")
+    assert status == 0
+    assert "Updated: 8 moved or copied, 1 new." in err or "Updated: 1 new, 8 moved or copied." in err
+    source = Path.cwd() / "photos"
+    assert f"The folder {source} is not there" in caplog.text
+    assert f"lotlip search --forget {source}" in caplog.text
+    status, out, _ = search("--forget", "photos")
+    assert status == 0
+    assert out == f"Deleted the index {old}.\n"
+    assert not old.exists()
+    caplog.clear()
+    status, _, _ = search("moved", "a boat")
+    assert status == 0
+    assert "is not there" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("photos", "--forget", "photos"), "--forget photos searches nothing: leave out PHOTOS and TEXT."),
+        (("--forget", "photos"), "there is no index of it in indices, but of []. Name one of these."),
+    ],
+)
+def test_what_cannot_be_forgotten_is_said(search, arguments, message):
+    status, _, err = search(*arguments)
+    assert status == 2
+    assert message in err
 
 
 @pytest.fixture(scope="module")
@@ -164,24 +230,31 @@ def embeddings(model_dir, tmp_path_factory) -> Path:
     """Twelve scenes, embedded."""
     folder = tmp_path_factory.mktemp("embedded") / "embeddings"
     options = ["--model", model_dir, "--max_eval_samples", 12, "--output_dir", folder, "--device", "cpu"]
-    assert lotlip.main(["embed", *map(str, options)]) == 0
+    status = lotlip.main(["embed", *map(str, options)])
+    assert status == 0
     return folder
 
 
 def test_embeddings_of_a_data_set_are_searched(search, embeddings):
     capture = ["--embeddings", str(embeddings), "--output_file", "found.json", "--all_copies"]
     status, out, _ = search(*capture, "a red лодка", "a house", "--k", "3")
-    assert status == 0 and "The model does not know: лодка." in out
+    assert status == 0
+    assert "The model does not know: лодка." in out
     results = json.loads(Path("found.json").read_text())
     hits = results["queries"][1]["results"]
     lines = [[str(hit["rank"]), f"{hit['similarity']:.4f}", hit["key"]] for hit in hits]
-    assert len(hits) == 3 and [line.split() for line in without_line(out)[-3:]] == lines
+    assert len(hits) == 3
+    assert [line.split() for line in without_line(out)[-3:]] == lines
 
     status, out, err = search(*capture, "a house", "--k", "500", "--kind", "long")
     results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
-    assert status == 0 and len(results) == 12 and "--k 500 is more than there are: all 12 captions are shown." in err
-    assert all(hit["position"] == 0 for hit in results) and "   caption 0" in out
-    assert search(*capture, "a house", "--k", str(2**63))[0] == 2
+    assert status == 0
+    assert len(results) == 12
+    assert "--k 500 is more than there are: all 12 captions are shown." in err
+    assert all(hit["position"] == 0 for hit in results)
+    assert "   caption 0" in out
+    status, _, _ = search(*capture, "a house", "--k", str(2**63))
+    assert status == 2
 
 
 def test_embeddings_are_searched_with_the_model_that_made_them(search, embeddings, model_dir, tmp_path, monkeypatch):
@@ -189,14 +262,17 @@ def test_embeddings_are_searched_with_the_model_that_made_them(search, embedding
     expected = search("--embeddings", str(embeddings), "a house")[1]
     shutil.copytree(model_dir, "model")
     options = ["--dtype", "bf16", "--truncate_dim", "16", "--max_eval_samples", "12", "--device", "cpu"]
-    assert lotlip.main(["embed", "--model", "model", "--output_dir", "embedded", *options]) == 0
+    status = lotlip.main(["embed", "--model", "model", "--output_dir", "embedded", *options])
+    assert status == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     status, out, _ = search("--embeddings", "../embedded", "a house", model=None)
-    assert status == 0 and out != expected
+    assert status == 0
+    assert out != expected
     for name, value, told in (("dtype", "float32", "'bfloat16', this run has"), ("truncate_dim", "8", "16, this run")):
         status, _, err = search("--embeddings", "../embedded", "a house", f"--{name}", value, model=None)
-        assert status == 2 and f"holds embeddings with {name} = {told}" in err
+        assert status == 2
+        assert f"holds embeddings with {name} = {told}" in err
 
 
 def test_a_collection_that_is_not_complete_is_said(search, embeddings):
@@ -207,7 +283,8 @@ def test_a_collection_that_is_not_complete_is_said(search, embeddings):
     run = {"process": 1, "host": "h", "start": "2026-01-01", "command": "lotlip embed"}
     (copied / "settings.json").write_text(json.dumps(stored | {"run": run}))
     status, _, err = search("--embeddings", "embeddings", "a house")
-    assert status == 0 and "embeddings is not complete: process 1 on h since" in err
+    assert status == 0
+    assert "embeddings is not complete: process 1 on h since" in err
     assert "The same command completes it. 8 of 12 rows are embedded." in err
 
 
@@ -218,11 +295,13 @@ def test_an_index_is_searched_as_it_is(search):
     make_scene(5, 20).draw().save("photos/new.png")
     ask = ("--embeddings", str(index), "a red boat")
     status, out, err = search(*ask, "--k", "50", "--all_copies", model=None)
-    assert status == 0 and "--k 50 is more than there are: all 8 images are shown." in err
+    assert status == 0
+    assert "--k 50 is more than there are: all 8 images are shown." in err
     expected = [line.replace("photos/", f"{Path.cwd()}/photos/") for line in expected]
     assert without_line(out)[1:] == expected
     status, _, err = search(*ask, "--kind", "long")
-    assert status == 2 and "holds no embeddings of kind long: search for another --kind." in err
+    assert status == 2
+    assert "holds no embeddings of kind long: search for another --kind." in err
 
 
 def test_images_of_an_object_store_are_named_by_their_urls(search, model_dir, capsys):
@@ -230,8 +309,15 @@ def test_images_of_an_object_store_are_named_by_their_urls(search, model_dir, ca
     made = EmbeddingTable(next(Path("indices").iterdir()))
     settings = {**made.settings, "source": "s3://bucket/photos"}
     table = EmbeddingTable.create(Path("from_a_store"), made.dim, settings, made.notes, "float16")
-    table.append([{"key": key, "embedding": made.embedding(key)} for key in made.search(torch.ones(made.dim), 8).keys])
+    table.append(
+        [
+            {"key": key, "embedding": made.embedding(key)}
+            for key in vector_index.search(made, torch.ones(made.dim), 8).keys
+        ]
+    )
     status, out, _ = search("--embeddings", "from_a_store", "a red boat", "--k", "8", "--all_copies")
-    assert status == 0 and "   s3://bucket/photos/0.png" in out and "   s3://bucket/photos/more/3.png" in out
+    assert status == 0
+    assert "   s3://bucket/photos/0.png" in out
+    assert "   s3://bucket/photos/more/3.png" in out
     error = read_error(capsys, "app", "--embeddings", table.folder, "--model", model_dir)
     assert "which the page cannot show" in error

@@ -35,14 +35,19 @@ def make_dci(folder):
     """A short caption is blank, and an extra one: the original joins what there is."""
     root = folder / "densely_captioned_images"
     write(root / "splits.json", {"train": ["b.json", "a.json"], "valid": [], "test": ["c.json"]})
-    for name in "abcd":  # the last one is in no split
-        # the masks of the real ones are left out of the text
+    for name, short, extra in (
+        ("a", "A a.", "It is big."),
+        ("b", "", "It is big."),
+        ("c", "A c.", ""),
+        ("d", "A d.", "It is big."),  # in no split
+    ):
         row = {
             "image": f"sa_{name}.jpg",
-            "short_caption": "" if name == "b" else f"A {name}.",
-            "mask_data": {"0": {"caption": "No."}},
+            "short_caption": short,
+            "extra_caption": extra,
+            "mask_data": {"0": {"caption": "No."}},  # left out of the text
         }
-        write(root / "annotations" / f"{name}.json", {**row, "extra_caption": "" if name == "c" else "It is big."})
+        write(root / "annotations" / f"{name}.json", row)
         draw(root / "photos" / f"sa_{name}.jpg")
     return [
         ("densely_captioned_images/photos/sa_a.jpg", "A a.\nIt is big."),
@@ -52,9 +57,12 @@ def make_dci(folder):
 
 
 def make_iiw(folder):
-    write(folder / "DCI_Test" / "data.jsonl", [{"image": "sa_1.jpg", "ex_id": "x", "IIW": "A\u2028boat. “Red”."}])
-    write(folder / "DOCCI_Test" / "data.jsonl", [{"image": "test_2", "DOCCI": "No.", "IIW": "Two.\n\n\nBoats."}])
-    write(folder / "IIW-400" / "data.jsonl", [{"image/key": "aar_test_3", "IIW-P5B": "No.", "IIW": " Three. "}])
+    dci = {"image": "sa_1.jpg", "ex_id": "x", "IIW": "A\u2028boat. “Red”."}
+    docci = {"image": "test_2", "DOCCI": "No.", "IIW": "Two.\n\n\nBoats."}
+    docci_aar = {"image/key": "aar_test_3", "IIW-P5B": "No.", "IIW": " Three. "}
+    write(folder / "DCI_Test" / "data.jsonl", [dci])
+    write(folder / "DOCCI_Test" / "data.jsonl", [docci])
+    write(folder / "IIW-400" / "data.jsonl", [docci_aar])
     expected = [
         ("dci/sa_1.jpg", "A\u2028boat. “Red”."),
         ("docci/test_2.jpg", "Two.\n\n\nBoats."),
@@ -66,16 +74,24 @@ def make_iiw(folder):
 
 
 def make_sharegpt4v(folder):
-    names = ["coco/train2017/1.jpg", "sam/images/sa_1.jpg", "llava/llava_pretrain/2.jpg", "sam/images/sa_2.jpg"]
-    names += ["sam/images/sa_3.jpg", "sam/images/sa_4.jpg"]
+    names = [
+        "coco/train2017/1.jpg",
+        "sam/images/sa_1.jpg",
+        "llava/llava_pretrain/2.jpg",
+        "sam/images/sa_2.jpg",
+        "sam/images/sa_3.jpg",
+        "sam/images/sa_4.jpg",
+    ]
     rows = []
     for name in names:
-        turns = [{"from": "human", "value": "What is it?\n<image>"}, {"from": "gpt", "value": f"It is {name}."}]
-        rows.append({"id": name, "image": name, "conversations": turns})
+        question = {"from": "human", "value": "What is it?\n<image>"}
+        answer = {"from": "gpt", "value": f"It is {name}."}
+        rows.append({"id": name, "image": name, "conversations": [question, answer]})
         if name.startswith("sam"):
             draw(folder / name)
     write(folder / SHAREGPT4V, rows)
-    return [(f"sam/images/sa_{number}.jpg", f"It is sam/images/sa_{number}.jpg.") for number in (1, 2, 3)]
+    expected = ["sam/images/sa_1.jpg", "sam/images/sa_2.jpg", "sam/images/sa_3.jpg"]
+    return [(name, f"It is {name}.") for name in expected]
 
 
 def make_urban1k(folder):
@@ -88,15 +104,21 @@ def make_urban1k(folder):
 
 def make_karpathy(folder, name, image_folder):
     images = []
+    expected = []
     for number, split in enumerate(["train", "test", "restval", "test", "test", "val"]):
-        sentences = [{"raw": f"Caption {index} of {number}.", "tokens": []} for index in range(5 + number % 3)]
-        images.append({"filename": f"{number}.jpg", "split": split, "sentences": sentences})
+        texts = [f"Caption {index} of {number}." for index in range(5 + number % 3)]
+        sentences = [{"raw": text, "tokens": []} for text in texts]
+        image = {"filename": f"{number}.jpg", "split": split, "sentences": sentences}
         if name == "coco":
-            images[-1]["filepath"] = image_folder if split != "train" else "train2014"
+            image["filepath"] = image_folder
+            if split == "train":
+                image["filepath"] = "train2014"
+        images.append(image)
         if split == "test":
             draw(folder / image_folder / f"{number}.jpg")
+            expected.append((f"{image_folder}/{number}.jpg", texts[:5]))
     write(folder / f"dataset_{name}.json", {"images": images, "dataset": name})
-    return [(f"{image_folder}/{n}.jpg", [f"Caption {index} of {n}." for index in range(5)]) for n in (1, 3, 4)]
+    return expected
 
 
 MAKERS = {
@@ -123,7 +145,9 @@ def three_images(monkeypatch):
 @pytest.mark.parametrize("name", MAKERS)
 def test_layout(name, tmp_path):
     expected = MAKERS[name](tmp_path)
-    column = "caption" if name in ("coco", "flickr30k") else "long_captions"
+    column = "long_captions"
+    if name in ("coco", "flickr30k"):
+        column = "caption"
     dataset = load_benchmark(name, tmp_path)
     assert list(zip(dataset["file_name"], dataset[column])) == expected
     assert dataset.column_names == ["file_name", column, "image"]
@@ -140,7 +164,8 @@ def test_missing_images(tmp_path, caplog):
     (tmp_path / expected[1][0]).unlink()
     with pytest.raises(FileNotFoundError) as error:
         load_benchmark("urban1k", tmp_path)
-    assert "1 of the 3 images" in str(error.value) and f"such as {expected[1][0]!r}" in str(error.value)
+    assert "1 of the 3 images" in str(error.value)
+    assert f"such as {expected[1][0]!r}" in str(error.value)
     assert get_benchmark("urban1k").source in str(error.value)
     assert len(load_benchmark("urban1k", tmp_path, text_only=True)) == 3
     partial = load_benchmark("urban1k", tmp_path, allow_partial=True)
@@ -162,7 +187,8 @@ def test_images_of_iiw_that_are_published_as_those_of_training(tmp_path):
     (folder / "aar_test_3.jpg").unlink()
     dataset = load_benchmark("iiw", tmp_path)
     assert dataset["file_name"] == ["dci/sa_1.jpg", "docci/test_2.jpg", "docci_aar/aar_train_3.jpg"]
-    assert dataset["long_captions"] == [text for _, text in expected] and dataset[2]["image"].getpixel((0, 0))[2] > 200
+    assert dataset["long_captions"] == [text for _, text in expected]
+    assert dataset[2]["image"].getpixel((0, 0))[2] > 200
 
 
 def test_size(tmp_path, monkeypatch):
@@ -177,27 +203,43 @@ def test_missing_annotations(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises((FileNotFoundError, ValueError)) as error:
             load_benchmark("dci", folder, allow_partial=True)
-        assert str(folder) in str(error.value) and get_benchmark("dci").source in str(error.value)
+        assert str(folder) in str(error.value)
+        assert get_benchmark("dci").source in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("name", "file", "old", "new", "message"),
     [
-        ("dci", "densely_captioned_images/splits.json", "]}", "", "splits.json"),
         ("dci", "densely_captioned_images/annotations/a.json", "extra_caption", "extra", "'extra_caption'"),
         ("iiw", "IIW-400/data.jsonl", '" Three. "', "null", "'IIW' must hold a text, not None"),
         ("sharegpt4v-1k", SHAREGPT4V, '"conversations"', '"turns"', "'conversations'"),
-        ("urban1k", "caption/2.txt", "Street", b"caf\xe9", "2.txt"),
         ("coco", "dataset_coco.json", '"raw": "Caption 1 of 3."', '"raw": 3', "'raw' must hold a text, not 3"),
     ],
 )
 def test_damaged_annotations(name, file, old, new, message, tmp_path):
     MAKERS[name](tmp_path)
-    content, new = (tmp_path / file).read_bytes(), new if isinstance(new, bytes) else new.encode()
-    assert old.encode() in content
-    (tmp_path / file).write_bytes(content.replace(old.encode(), new))
-    with pytest.raises(ValueError, match=f"{file}.*{message}" if message not in file else message):
+    content = (tmp_path / file).read_text(encoding="utf-8")
+    assert old in content
+    (tmp_path / file).write_text(content.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{file}.*{message}"):
         load_benchmark(name, tmp_path)
+
+
+def test_a_caption_that_is_no_utf_8_is_named(tmp_path):
+    make_urban1k(tmp_path)
+    (tmp_path / "caption" / "2.txt").write_bytes(b"caf\xe9 2. It rains.\nA second line.")
+    with pytest.raises(ValueError, match="2.txt"):
+        load_benchmark("urban1k", tmp_path)
+
+
+def test_splits_that_were_cut_off_are_named(tmp_path):
+    make_dci(tmp_path)
+    file = tmp_path / "densely_captioned_images" / "splits.json"
+    content = file.read_text()
+    assert content.endswith("]}")
+    file.write_text(content.removesuffix("]}"))
+    with pytest.raises(ValueError, match="splits.json"):
+        load_benchmark("dci", tmp_path)
 
 
 def test_annotations_of_sharegpt4v_under_another_name(tmp_path):

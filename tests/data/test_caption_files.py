@@ -40,31 +40,42 @@ def digests(scenes) -> list[str]:
 
 def write(path: Path, rows: list[dict]) -> str:
     """Rows in two files of the kind that the path's suffix names; the pattern of both."""
+    writers = {".parquet": Dataset.to_parquet, ".jsonl": Dataset.to_json, ".csv": Dataset.to_csv}
     for half, part in enumerate((rows[::2], rows[1::2])):
         file = path.with_name(f"{path.stem}{half}{path.suffix}")
-        dataset = Dataset.from_list(part)
-        {".parquet": dataset.to_parquet, ".jsonl": dataset.to_json, ".csv": dataset.to_csv}[path.suffix](file)
+        writers[path.suffix](Dataset.from_list(part), file)
     return str(path.with_name(f"{path.stem}*{path.suffix}"))
 
 
-@pytest.mark.parametrize("suffix, key", [(".parquet", "hash"), (".jsonl", "url"), (".csv", "url")])
-def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key):
-    keys = URLS if key == "url" else digests
+@pytest.mark.parametrize("suffix, key_column", [(".parquet", "image"), (".jsonl", "url"), (".csv", "url")])
+def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key_column):
+    keys = {"image": digests, "url": URLS}[key_column]
+    absent = keys[-4:]
     # two captioners in columns and in rows, absent captions, a key twice, and keys of no image
-    rows = [
-        {"key": name, "llava": f"First {number}. A boat." if number % 3 else None, "blip": f"Second {number}."}
-        for number, name in enumerate([*keys[:-4], "nobody", keys[5]])
-    ]
-    expected = {name: [] for name in keys}
-    for row in rows:
-        expected.setdefault(row["key"], []).extend(text for text in (row["llava"], row["blip"]) if text)
-    options = {"file_caption_columns": ["llava", "blip"], "key_column": "url" if key == "url" else "image"}
-    files = [write(tmp_path / f"long{suffix}", rows)]
-    reader = open_reader(["image", "caption", "url"], caption_files=files, **options)
-    assert reader.has_long_captions and reader.long_column is None
+    rows = []
+    expected = {name: [] for name in [*keys, "nobody"]}
+    for number, name in enumerate([*keys[:-4], "nobody", keys[5]]):
+        row = {"key": name, "llava": None, "blip": f"Second {number}."}
+        if number % 3 != 0:
+            row["llava"] = f"First {number}. A boat."
+            expected[name].append(row["llava"])
+        expected[name].append(row["blip"])
+        rows.append(row)
+    reader = open_reader(
+        ["image", "caption", "url"],
+        caption_files=[write(tmp_path / f"long{suffix}", rows)],
+        file_caption_columns=["llava", "blip"],
+        key_column=key_column,
+    )
+    assert reader.has_long_captions
+    assert reader.long_column is None
     for row, name in zip(undecoded(scenes, "image").remove_columns("long_captions"), keys):
         assert sorted(reader.long_captions(row)) == sorted(expected[name])
-        assert reader.match_long_captions(row)[1] == (name if name in keys[-4:] else None)
+        _, unmatched = reader.match_long_captions(row)
+        if name in absent:
+            assert unmatched == name
+        else:
+            assert unmatched is None
 
 
 def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
@@ -73,9 +84,13 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
         return CaptionFiles([str(tmp_path / name)], "key", ["caption"])
 
     captions = read("long.csv", b'key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
-    assert captions["000000012"] == ["A boat. Red."] and captions["12"] == ["Other"]
-    captions = read("long.jsonl", b'{"key": null, "caption": "of none"}\n{"key": "None", "caption": "of it"}\n')
-    assert captions["None"] == ["of it"] and captions["zzz"] == [] and len(captions.hashes) == 1
+    assert captions["000000012"] == ["A boat. Red."]
+    assert captions["12"] == ["Other"]
+    lines = [b'{"key": null, "caption": "of none"}', b'{"key": "None", "caption": "of it"}']
+    captions = read("long.jsonl", b"\n".join(lines))
+    assert captions["None"] == ["of it"]
+    assert captions["zzz"] == []
+    assert len(captions.hashes) == 1
     captions = read("long.jsonl.gz", gzip.compress(b'{"key": 12, "caption": "of a number"}\n'))
     assert captions["12"] == ["of a number"]
     for name, content, message in (
@@ -126,9 +141,12 @@ def test_columns_that_are_read(tmp_path, columns, key_column, expected):
 
 
 def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
-    rows = [{"key": "a", "caption": "of a"}, {"key": "b", "caption": "of b"}, {"key": "c", "caption": "of c"}]
+    def hash_alike(keys: list[str | None]) -> np.ndarray:
+        return np.full(len(keys), keys != [None], dtype=np.uint64)
+
+    rows = [{"key": key, "caption": f"of {key}"} for key in "abc"]
     monkeypatch.setattr(caption_files, "HF_HOME", tmp_path / "cache")
-    monkeypatch.setattr(caption_files, "hash_keys", lambda keys: np.full(len(keys), keys != [None], dtype=np.uint64))
+    monkeypatch.setattr(caption_files, "hash_keys", hash_alike)
     captions = CaptionFiles([write(tmp_path / "long.jsonl", rows)], "key", ["caption"])
     assert [captions[key] for key in "abcd"] == [["of a"], ["of b"], ["of c"], []]
 
@@ -138,9 +156,10 @@ def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
     files = [write(tmp_path / "long.jsonl", rows)]
     reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
     reader.report_keys(scenes, "test images")
-    assert f"Of {NUM_IMAGES} test images 3 have no captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
-    rows_without_image = "1 of 22 rows of `--caption_files` belong to none of the 24 test images (such as 'nobody')."
-    assert rows_without_image in caplog.text
+    assert "Of 24 test images 3 have no captions in `--caption_files`" in caplog.text
+    assert f"have no captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
+    assert "1 of 22 rows of `--caption_files` belong to none of the 24 test images" in caplog.text
+    assert "belong to none of the 24 test images (such as 'nobody')." in caplog.text
     with pytest.raises(ValueError, match="Of 3 images 3 have no .*right `--key_column`.*files that have these images"):
         reader.report_keys(scenes.select(range(3)))
 
@@ -148,7 +167,7 @@ def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"caption_files": ["long.txt"]}, "must all be of one of the kinds"),
+        ({"caption_files": ["long.txt"]}, "must all end in one of"),
         ({"file_key_column": "address", "key_column": "url"}, "no column 'address' but"),
     ],
 )
@@ -159,9 +178,28 @@ def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
         open_reader(["image", "key", "url"], **{"caption_files": files} | changes)
 
 
+@pytest.mark.parametrize("bad", [5, {"text": "a"}, ["a", 3]], ids=["number", "dictionary", "list with a number"])
+def test_a_bad_caption_leaves_the_others_as_they_are(tmp_path, caplog, bad):
+    rows = [
+        {"key": "a", "caption": "A boat."},
+        {"key": "bad", "caption": bad},
+        {"key": "b", "caption": "A car."},
+    ]
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    captions = CaptionFileArguments(caption_files=[str(file)])
+    reader = RowReader(["key"], CaptionArguments(), captions, image_column=None)
+    first, second, third = (list(reader(index, row)) for index, row in enumerate(rows))
+    assert [item.content for item in first] == ["A boat"]
+    assert second == []
+    assert [item.content for item in third] == ["A car"]
+    assert "The captions of row 1 are left out: The column 'caption' must hold strings" in caplog.text
+
+
 def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):
     whole = evaluate_retrieval(encoder, scenes, CaptionArguments())
-    rows = [{"key": row["url"], "caption": row["long_captions"][0]} for row in scenes.remove_columns("image")]
+    captions = [long_captions[0] for long_captions in scenes["long_captions"]]
+    rows = [{"key": url, "caption": caption} for url, caption in zip(URLS, captions)]
     files = CaptionFileArguments([write(tmp_path / "long.parquet", rows)], key_column="url")
     rows = scenes.remove_columns("long_captions")
     assert evaluate_retrieval(encoder, rows, CaptionArguments(), files) == whole
@@ -172,14 +210,17 @@ def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):
 def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, caplog):
     keys = [*URLS[:6], URLS[0]]
     rejected = [None, "too_short", None, "refusal", None, None, "repetition"]
-    rows = [{"key": key, "caption": f"Of {n}.", "rejected_by": by} for n, (key, by) in enumerate(zip(keys, rejected))]
+    rows = []
+    for number, (key, rule) in enumerate(zip(keys, rejected)):
+        rows.append({"key": key, "caption": f"Of {number}.", "rejected_by": rule})
     files = [write(tmp_path / f"long{suffix}", rows)]
     readers = [open_reader(scenes.column_names, caption_files=files, key_column="url") for _ in range(2)]
     for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
-        captions = reader.caption_files
-        assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
+        found = [reader.caption_files[key] for key in URLS[:6]]
+        assert found == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
     told = [record.message for record in caplog.records if "are left out" in record.message]
-    assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--caption_files")
+    assert len(told) == 1
+    assert told[0].startswith("3 of 7 rows of `--caption_files")
     nothing = write(tmp_path / "none.parquet", [row | {"rejected_by": "too_short"} for row in rows])
     with pytest.raises(ValueError, match="^7 of 7 rows .*: 7 that rules reject .*There is nothing to read"):
         open_reader(["url"], caption_files=[nothing], key_column="url")

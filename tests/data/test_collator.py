@@ -25,15 +25,17 @@ def test_a_caption_is_a_string_or_a_list(model_dir, short, long):
     rows = with_captions(rows, reader)
     assert draw_captions(reader, rows[0]) == ("a boat", "A red boat. The sea is blue")
     # as evaluation reads them
-    assert [item.content for item in reader(0, rows[0])][1:] == ["a boat", "A red boat. The sea is blue"]
+    _, *items = reader(0, rows[0])
+    texts = [item.content for item in items]
+    assert texts == ["a boat", "A red boat. The sea is blue"]
     processor = LotlipProcessor.from_pretrained(model_dir)
     batch = CaptionCollator(processor, reader)(list(rows))
-    expected = processor.tokenizer(["a boat", "A red boat. The sea is blue"], padding=True, return_tensors="pt")
+    expected = processor.tokenizer(texts, padding=True, return_tensors="pt")
     assert batch["input_ids"][0].equal(expected["input_ids"])
     assert batch["attention_mask"][1].equal(expected["attention_mask"])
-    assert batch["pixel_values"].equal(
-        processor.image_processor([reader.read_image(row) for row in rows], return_tensors="pt")["pixel_values"]
-    )
+    images = [reader.read_image(row) for row in rows]
+    pixels = processor.image_processor(images, return_tensors="pt")
+    assert batch["pixel_values"].equal(pixels["pixel_values"])
     assert LotlipModel.from_pretrained(model_dir)(**batch).loss > 0
 
 
@@ -41,10 +43,13 @@ def test_several_captions_are_drawn_and_absent_ones_masked(model_dir, caplog):
     rows = make_rows(caption=[["a", "b", None], [], ["c"]], long_captions=[None, " ", "..."])
     reader = RowReader(rows.column_names, CaptionArguments())
     kept = with_captions(rows, reader)
-    assert len(kept) == 2 and "1 of 3 images have no caption and are left out" in caplog.text
+    assert len(kept) == 2
+    assert "1 of 3 images have no caption and are left out" in caplog.text
     assert {draw_captions(reader, kept[0]) for _ in range(40)} == {("a", ""), ("b", "")}
-    mask = CaptionCollator(LotlipProcessor.from_pretrained(model_dir), reader)(list(kept))["attention_mask"]
-    assert mask[:, 0].any(dim=-1).all() and not mask[:, 1].any()
+    collator = CaptionCollator(LotlipProcessor.from_pretrained(model_dir), reader)
+    mask = collator(list(kept))["attention_mask"]
+    assert mask[:, 0].any(dim=-1).all()
+    assert not mask[:, 1].any()
     with pytest.raises(ValueError, match="2 of 2 images have no caption: name the columns with `--caption_column`"):
         with_captions(rows.select([1, 1]), reader)
     with pytest.raises(ValueError, match="`--streaming` is for `lotlip train`"):

@@ -16,6 +16,8 @@ from modeling_lotlip.data.images import (
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
+    find_upright_size,
+    open_image,
     read_date,
     read_file,
     read_image,
@@ -25,7 +27,7 @@ from modeling_lotlip.encoder.families import UNKNOWN_FAMILY
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
-from modeling_lotlip.training.samples import SampleCollator
+from modeling_lotlip.training.samples import Sample, SampleCollator
 from tests.helpers import photographs
 
 
@@ -38,7 +40,8 @@ def test_large_images_are_made_smaller(kind):
     image = PIL.Image.linear_gradient("L").resize((400, 200)).convert("RGB")
     small = read_image(encode(image, kind), max_side=50)
     difference = np.asarray(small, dtype=int) - np.asarray(image.resize((50, 25)), dtype=int)
-    assert small.size == (50, 25) and np.abs(difference).max() < 10
+    assert small.size == (50, 25)
+    assert np.abs(difference).max() < 10
     assert read_image(encode(image, kind), max_side=400).size == (400, 200)
 
 
@@ -56,7 +59,8 @@ def test_files_of_every_kind_are_read_or_named(photos, resizing, monkeypatch):
     folder, seen, named = photos
     for name, image in seen.items():
         read = read_image({"path": str(folder / name), "bytes": None}, resizing=resizing)
-        assert read.mode == "RGB" and read.size == ((400, 300) if resizing is None or name[-3:] != "jpg" else (42, 32))
+        assert read.mode == "RGB"
+        assert read.size == ((400, 300) if resizing is None or name[-3:] != "jpg" else (42, 32))
         difference = np.asarray(read.resize((40, 30)), dtype=int) - np.asarray(image.resize((40, 30)), dtype=int)
         assert np.abs(difference).mean() < 8, name
     for name, message in named.items():
@@ -104,19 +108,23 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
             self.sizes = [image.size for image in images]
             return {}
 
-    image_processor, sizes = ImageProcessor(), [(1, 60_000), (640, 20), (30, 40)]
+    image_processor = ImageProcessor()
+    sizes = [(1, 60_000), (640, 20), (30, 40)]
     images = [PIL.Image.new("RGB", size) for size in sizes]
-    Preprocessing(SimpleNamespace(image_processor=image_processor), UNKNOWN_FAMILY, max_length=9).prepare_images(
-        images
-    )
-    assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
-    for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
-        collator = SampleCollator(SimpleNamespace(image_processor=image_processor))
+    processor = SimpleNamespace(image_processor=image_processor)
+    Preprocessing(processor, UNKNOWN_FAMILY, max_length=9).prepare_images(images)
+    bounded = [(1, 32), (640, 20), (30, 40)]
+    assert image_processor.sizes == bounded
+    # in training too, where an image tower is trained and where it is cached
+    for image, size in zip(images, bounded):
+        collator = SampleCollator(processor)
         collator.tokenize = lambda texts: (None, None)
-        collator([{"image": image, "short_caption": "", "long_captions": [], "name": ""}])
-        assert image_processor.sizes == [[(1, 32), (640, 20), (30, 40)][number]]
-    middle = bound_aspect_ratio(PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True), None)
-    assert middle.size == (128, 4) and middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
+        collator([Sample(short_caption="", long_captions=[], image=image)])
+        assert image_processor.sizes == [size]
+    wide = PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True)
+    middle = bound_aspect_ratio(wide, None)
+    assert middle.size == (128, 4)
+    assert middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
     assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]
     assert bound_aspect_ratio(images[0], CLIPImageProcessor()).size == (1, 32)
 
@@ -134,10 +142,13 @@ def test_a_reduced_jpeg_has_nearly_the_pixels_of_a_whole_one(size, options, squa
     size_of_model = {"height": 64, "width": 64} if square else {"shortest_edge": 64}
     processor = LotlipImageProcessor(size=size_of_model, crop_size={"height": 64, "width": 64})
     file = encode(photographs.make_grain(*size), "jpeg", **{"quality": 90} | options)
-    whole, reduced = read_image(file), read_image(file, resizing=Resizing.of(processor))
+    whole = read_image(file)
+    reduced = read_image(file, resizing=Resizing.of(processor))
     assert min(reduced.size) == (64 if max(size) > 400 else 250)
-    pixels, expected = (processor(image, return_tensors="pt")["pixel_values"] for image in (reduced, whole))
-    assert (pixels - expected).abs().max() < 0.04 and (pixels - expected).abs().mean() < 0.006
+    pixels = processor(reduced, return_tensors="pt")["pixel_values"]
+    expected = processor(whole, return_tensors="pt")["pixel_values"]
+    assert (pixels - expected).abs().max() < 0.04
+    assert (pixels - expected).abs().mean() < 0.006
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
@@ -155,8 +166,10 @@ def test_resizing_of_image_processors():
     for cls in (LotlipImageProcessor, LotlipImageProcessorPil):
         resizing = Resizing.of(cls())
         assert resizing == Resizing(224, None, PIL.Image.Resampling.BICUBIC)
+        without_crop = cls(do_center_crop=False)
         for size in ((640, 480), (481, 1000), (300, 300), (4031, 3021)):
-            pixels = cls(do_center_crop=False)(PIL.Image.new("RGB", size), return_tensors="pt")["pixel_values"]
+            image = PIL.Image.new("RGB", size)
+            pixels = without_crop(image, return_tensors="pt")["pixel_values"]
             assert resizing.target(*size) == pixels.shape[:1:-1]
         assert Resizing.of(cls(do_resize=False)) is None
         assert Resizing.of(cls(size={"shortest_edge": 200, "longest_edge": 300})) is None
@@ -193,7 +206,8 @@ def test_names_of_rows():
     assert name_row({"image": file, "__key__": "007", "file_name": "c.png"}) == "007"
     assert name_row({"image": file | {"path": "b.png"}}) == "b.png"
     assert name_row({"file_name": "c.png", "image": file}, 5) == "c.png"
-    assert name_row({"image": file}, 5) == "row 5" and name_row({"image": None}) == "a row"
+    assert name_row({"image": file}, 5) == "row 5"
+    assert name_row({"image": None}) == "a row"
 
 
 @pytest.mark.parametrize(
@@ -218,3 +232,10 @@ def test_dates(written, expected):
     exif[0x0132] = "1999:01:01 00:00:00"
     assert read_date(exif) == expected
     assert read_date(PIL.Image.Exif()) is None
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_an_image_is_that_of_the_upright_one(kind, orientation):
+    file = encode(PIL.Image.new("RGB", (40, 20)), kind, exif=photographs.turned(orientation))
+    assert find_upright_size(open_image(file["bytes"])) == read_image(file).size

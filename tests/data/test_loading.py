@@ -9,19 +9,33 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Image
+from pyarrow import parquet
 
-from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.images import undecoded
-from modeling_lotlip.data.loading import compute_fingerprint, count_shared_rows, load_split, split_by_process
+from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
+from modeling_lotlip.data.images import UnreadableImageError, undecoded
+from modeling_lotlip.data.loading import (
+    compute_fingerprint,
+    count_shared_rows,
+    load_slices,
+    load_split,
+    split_by_process,
+)
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_key
 from modeling_lotlip.data.scenes import make_scene
 
 
-def write_json(path: Path, numbers: range) -> str:
-    path.write_text("".join(json.dumps({"number": number}) + "\n" for number in numbers))
+def write_lines(path: Path, rows: list[dict]) -> str:
+    """Writes JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
+
+
+def write_json(path: Path, numbers: range) -> str:
+    return write_lines(path, [{"number": number} for number in numbers])
 
 
 def read_numbers(source: SourceArguments, *args, **options) -> list[int]:
@@ -69,11 +83,13 @@ def test_what_scenes_have_not():
 
 @both_ways
 def test_the_only_split_is_taken_and_told_once(tmp_path, caplog, streaming):
-    source = SourceArguments("json", data_files=[write_json(tmp_path / "a.json", range(5))], streaming=streaming)
+    file = write_json(tmp_path / "a.json", range(5))
+    source = SourceArguments("json", data_files=[file], streaming=streaming)
     for _ in range(2):
         assert read_numbers(source, "test") == list(range(5))
     told = [record.message for record in caplog.records if "no split" in record.message]
-    assert len(told) == 1 and f"--data_files {tmp_path}/a.json` has no split 'test': its only one, 'train'" in told[0]
+    assert len(told) == 1
+    assert f"--data_files {tmp_path}/a.json` has no split 'test': its only one, 'train'" in told[0]
     if not streaming:
         assert read_numbers(source, "validation[1:3]") == [1, 2]
 
@@ -81,20 +97,29 @@ def test_the_only_split_is_taken_and_told_once(tmp_path, caplog, streaming):
 def test_of_several_splits_one_must_be_named(tmp_path):
     write_images(tmp_path, ["train/a.png", "test/b.png", "test/c.png"])
     source = SourceArguments("imagefolder", data_dir=str(tmp_path))
-    assert len(load_split(source, "train")) == 1 and len(load_split(source, "test")) == 2
+    assert len(load_split(source, "train")) == 1
+    assert len(load_split(source, "test")) == 2
     assert len(load_split(source, "train+test")) == len(load_split(source, "all")) == 3
-    message = f"`--dataset_name imagefolder --data_dir {tmp_path}` has no split 'val' but 'train', 'test': name one"
+    named = f"`--dataset_name imagefolder --data_dir {tmp_path}`"
     for split in ("val", "val[:1]"):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"{named} has no split 'val' but 'train', 'test': name one"):
             load_split(source, split)
 
 
-PHOTOS = ["IMG_1.JPG", "beach_test.png", "train_station.png", "val_thorens.png", "test/e.png", "2020 [x]/train.png"]
+PHOTOS = [
+    "IMG_1.JPG",
+    "beach_test.png",
+    "train_station.png",
+    "val_thorens.png",
+    "test/e.png",
+    "2020 [x]/train.png",
+]
 
 
 def open_folder(folder: Path, is_builder: bool, **options) -> SourceArguments:
-    name = "imagefolder" if is_builder else str(folder)
-    return SourceArguments(name, data_dir=str(folder) if is_builder else None, **options)
+    if is_builder:
+        return SourceArguments("imagefolder", data_dir=str(folder), **options)
+    return SourceArguments(str(folder), **options)
 
 
 @both_ways
@@ -104,10 +129,15 @@ def test_words_in_names_are_no_splits(tmp_path, caplog, is_builder, streaming):
     write_images(folder, PHOTOS)
     (folder / "IMG_1.JPG.json").write_text("{}")  # what Google Takeout puts beside an image
     source = open_folder(folder, is_builder, streaming=streaming)
-    for split in ("train", "test") if streaming else ("train", "test", "train[:6]"):
+    splits = ["train", "test"]
+    if not streaming:
+        splits.append("train[:6]")
+    for split in splits:
         rows = load_split(source, split).cast_column("image", Image(decode=False))
-        assert sorted(str(Path(row["image"]["path"]).relative_to(folder)) for row in rows) == sorted(PHOTOS)
-    assert "All images of" in caplog.text and "is outside of test" in caplog.text
+        paths = [Path(row["image"]["path"]) for row in rows]
+        assert sorted(str(path.relative_to(folder)) for path in paths) == sorted(PHOTOS)
+    assert "All images of" in caplog.text
+    assert "is outside of test" in caplog.text
 
 
 @both_ways
@@ -127,11 +157,12 @@ def test_folders_called_train_and_val_are_splits(tmp_path, caplog, is_builder, s
 @pytest.mark.parametrize("is_builder", [True, False])
 def test_images_without_a_line_of_metadata_are_named(tmp_path, caplog, is_builder, streaming):
     write_images(tmp_path, ["train_station.png", "beach_test.png", "in_no_line.png"])
-    lines = [{"file_name": name, "caption": name[:5]} for name in ("train_station.png", "beach_test.png")]
-    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    names = ["train_station.png", "beach_test.png"]
+    write_lines(tmp_path / "metadata.jsonl", [{"file_name": name, "caption": name[:5]} for name in names])
     rows = load_split(open_folder(tmp_path, is_builder, streaming=streaming), "train")
     assert [row["caption"] for row in rows] == ["train", "beach"]
-    assert streaming or rows["file_name"][:] == [line["file_name"] for line in lines]
+    if not streaming:
+        assert rows["file_name"][:] == names
     assert f"1 images are left out, as '{tmp_path}/in_no_line.png'" in caplog.text
 
 
@@ -142,8 +173,10 @@ def test_files_that_cannot_be_used_are_counted(tmp_path, caplog):
     os.mkfifo(tmp_path / "c.png")
     (tmp_path / "linked").symlink_to(tmp_path)
     assert len(load_split(open_folder(tmp_path, True), "train")) == 1
-    for told in ("1 with a name that is not UTF-8", "1 without a file behind it", "1 that is a pipe", "1 in a linked"):
-        assert told in caplog.text
+    assert "1 with a name that is not UTF-8" in caplog.text
+    assert "1 without a file behind it" in caplog.text
+    assert "1 that is a pipe" in caplog.text
+    assert "1 in a linked" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
@@ -161,15 +194,25 @@ def test_text_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_none(tmp_path,
 
 
 def test_files_outside_of_the_splits_of_names_are_told(tmp_path, caplog):
-    write_json(tmp_path / "train.json", range(2)), write_json(tmp_path / "extra.json", range(3))
+    write_json(tmp_path / "train.json", range(2))
+    extra = write_json(tmp_path / "extra.json", range(3))
     assert read_numbers(SourceArguments("json", data_dir=str(tmp_path)), "train") == [0, 1]
-    assert f"1 of 2 files of {tmp_path} are left out, as '{tmp_path}/extra.json': words in the names" in caplog.text
+    assert f"1 of 2 files of {tmp_path} are left out, as '{extra}': words in the names" in caplog.text
 
 
 def test_a_card_says_what_the_splits_are(tmp_path):
     write_images(tmp_path, ["a.png", "b.png"])
-    configurations = "configs:\n- config_name: default\n  data_files:\n  - split: first\n    path: a.png\n"
-    (tmp_path / "README.md").write_text(f"---\n{configurations}---\n")
+    card = [
+        "---",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        "  - split: first",
+        "    path: a.png",
+        "---",
+        "",
+    ]
+    (tmp_path / "README.md").write_text("\n".join(card))
     assert len(load_split(SourceArguments(str(tmp_path)), "first")) == 1
 
 
@@ -188,19 +231,26 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
 
 def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
     Dataset.from_dict({"number": range(40)}).save_to_disk(tmp_path / "saved")
-    built = SourceArguments("json", data_files=[write_json(tmp_path / "rows.json", range(40))], split_seed=3)
+    file = write_json(tmp_path / "rows.json", range(40))
+    built = SourceArguments("json", data_files=[file], split_seed=3)
     saved = SourceArguments(str(tmp_path / "saved"), split_seed=3)
     before = sorted(path.name for path in (tmp_path / "saved").iterdir())
     for source in (saved, built):
-        first, last, whole = (read_numbers(source, split) for split in ("train[:75%]", "train[75%:]", "train"))
-        assert first + last == whole and sorted(whole) == list(range(40)) and whole != sorted(whole)
-        assert len(last) == 10 and read_numbers(source, "train", 5) == whole[:5]
+        first = read_numbers(source, "train[:75%]")
+        last = read_numbers(source, "train[75%:]")
+        whole = read_numbers(source, "train")
+        assert first + last == whole
+        assert sorted(whole) == list(range(40))
+        assert whole != sorted(whole)
+        assert len(last) == 10
+        assert read_numbers(source, "train", 5) == whole[:5]
         assert read_numbers(replace(source, split_seed=4), "train") != whole
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before, "nothing is written there"
     assert read_numbers(built, "train[:10%]+train[90%:]") == whole[:4] + whole[-4:]
-    for other, most, num_shared in (("train[70%:]", None, 8), ("test[80%:]", None, 4), ("train[:50%]", 3, 3)):
-        slices = [load_split(built, "train[:80%]+train[36:]", with_images=False)]
-        assert count_shared_rows(*slices, load_split(built, other, most, with_images=False)) == num_shared
+    _, rows = load_slices(built, "train[:80%]+train[36:]", with_images=False)
+    for split, max_rows, num_shared in (("train[70%:]", None, 8), ("test[80%:]", None, 4), ("train[:50%]", 3, 3)):
+        _, others = load_slices(built, split, max_rows, with_images=False)
+        assert count_shared_rows(rows, others) == num_shared, split
     with pytest.raises(ValueError, match=r"'train\[40:\]' is empty: there are 40 rows"):
         read_numbers(built, "train[40:]")
     with pytest.raises(ValueError, match="--split_seed excludes --streaming: leave out one"):
@@ -223,9 +273,10 @@ def test_what_is_not_there_is_named(tmp_path):
     (tmp_path / "rows.csv").write_text("image;caption\na.png;a boat\nb.png;a boat, red\n")
     with pytest.raises(ValueError, match="(?s)rows.csv` cannot be read: .*line 3.*Separate cells by commas, and"):
         load_split(SourceArguments(str(tmp_path / "rows.csv")), "train")
-    (tmp_path / "empty.jsonl").touch()
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
     for streaming in (False, True):
-        source = SourceArguments("json", data_files=[str(tmp_path / "empty.jsonl")], streaming=streaming)
+        source = SourceArguments("json", data_files=[str(empty)], streaming=streaming)
         with pytest.raises(ValueError, match="--data_files .*empty.jsonl` cannot be read: there are no rows"):
             load_split(source, "train")
 
@@ -234,12 +285,14 @@ def test_what_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(("name", "builder"), [("a.csv", "csv"), ("a.jsonl", "json"), ("A.PARQUET", "parquet")])
 def test_a_file_by_its_name_is_that_of_its_builder(tmp_path, name, builder, streaming):
     write_images(tmp_path, ["photos/a.png"])
-    rows, path = Dataset.from_dict({"image": ["photos/a.png"], "caption": ["a boat"]}), str(tmp_path / name)
+    rows = Dataset.from_dict({"image": ["photos/a.png"], "caption": ["a boat"]})
+    path = str(tmp_path / name)
     getattr(rows, f"to_{builder}")(path)
     source = SourceArguments(path, streaming=streaming)
     assert source == SourceArguments(builder, data_files=[path], streaming=streaming)
     (row,) = load_split(source, "test")
-    assert row["caption"] == "a boat" and row["image"].size == (4, 3)
+    assert row["caption"] == "a boat"
+    assert row["image"].size == (4, 3)
     with pytest.raises(ValueError, match="--data_files has no effect on the file"):
         SourceArguments(path, data_files=["other.csv"])
 
@@ -253,10 +306,14 @@ def test_keys_of_csv_files_are_text(tmp_path, caplog, streaming):
     assert len(list(load_split(source, "train", with_images=False, key_column="other"))) == 3
 
     write_images(tmp_path / "folder", ["a.png", "b.png"])
-    (tmp_path / "folder" / "metadata.csv").write_text("file_name,key,number,word\na.png,007,1,\nb.png,7,2,NA\n")
-    rows = load_split(open_folder(tmp_path / "folder", True, streaming=streaming), "train", key_column="key")
-    assert [(row["key"], row["number"], row["image"].size) for row in rows] == [("007", 1, (4, 3)), ("7", 2, (4, 3))]
-    assert "1 cells of" in caplog.text and "metadata.csv, as 'NA', are read as missing: write metadata" in caplog.text
+    metadata = "file_name,key,number,word\na.png,007,1,\nb.png,7,2,NA\n"
+    (tmp_path / "folder" / "metadata.csv").write_text(metadata)
+    source = open_folder(tmp_path / "folder", True, streaming=streaming)
+    rows = list(load_split(source, "train", key_column="key"))
+    assert [(row["key"], row["number"]) for row in rows] == [("007", 1), ("7", 2)]
+    assert [row["image"].size for row in rows] == [(4, 3), (4, 3)]
+    assert "1 cells of" in caplog.text
+    assert "metadata.csv, as 'NA', are read as missing: write metadata" in caplog.text
 
 
 @both_ways
@@ -267,8 +324,8 @@ def test_the_image_column(tmp_path, streaming):
     source = SourceArguments(str(tmp_path / "rows.json"), streaming=streaming, image_column="picture")
     assert next(iter(load_split(source, "train")))["picture"].size == (4, 3)  # a path becomes an image
     assert list(load_split(source, "train", with_images=False)) == [rows]
-    message = r"`--image_column image` is no column of the data set, which has \['picture', 'caption'\]"
-    with pytest.raises(ValueError, match=message):
+    expected = r"`--image_column image` is not a column of the dataset, which has \['picture', 'caption'\]"
+    with pytest.raises(ValueError, match=expected):
         load_split(replace(source, image_column="image"), "train")
 
 
@@ -282,17 +339,93 @@ def members(key: str, text: bytes = b"a boat", about: bytes = b'{"url": "x.org"}
 @both_ways
 def test_shards_that_were_cut_off(tmp_path, streaming):
     shards = [write_shard(tmp_path / f"{number}.tar", members(str(number))) for number in range(3)]
-    options = {"data_files": [str(tmp_path / "*.tar")], "image_column": "jpg", "streaming": streaming}
-    assert len(list(load_split(SourceArguments("webdataset", **options), "test", 2).select_columns("txt"))) == 2
+    files = [str(tmp_path / "*.tar")]
+    source = SourceArguments("webdataset", data_files=files, image_column="jpg", streaming=streaming)
+    rows = load_split(source, "test", 2).select_columns("txt")
+    assert len(list(rows)) == 2
     content = shards[1].read_bytes()
     for part in (content[: 4 * 512], content[:-1024].rstrip(b"\0"), content[:100], b""):
         shards[1].write_bytes(part)
         with pytest.raises(ValueError, match="The shard .*1.tar was cut off: write it anew"):
-            load_split(SourceArguments("webdataset", **options), "train")
-    write_shard(tmp_path / "0.tar", members("a", about=b"{"))
-    shards[1].write_bytes(content)
-    with pytest.raises(ValueError, match="--data_files .*tar` cannot be read: Expecting property name"):
-        load_split(SourceArguments("webdataset", **options), "train")
+            load_split(source, "train")
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[137, 80, 78, 71]], pa.list_(pa.uint8())),
+        pa.array([[137, 80, 78, 71]], pa.list_(pa.uint8(), 4)),
+        pa.array([{"bytes": [137, 80], "path": "a.png"}]),
+        pa.array([3]),
+        pa.array([1.5]),
+    ],
+    ids=["list", "list of a fixed size", "list in a struct", "integer", "float"],
+)
+def test_columns_of_numbers_are_no_images(tmp_path, values, streaming):
+    """Lists of bytes, which hold an image file, `datasets` would read as one row of pixels."""
+    parquet.write_table(pa.table({"image": values}), tmp_path / "rows.parquet")
+    source = SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming)
+    with pytest.raises(ValueError, match="`--image_column image` holds .*, which is no image: write the path"):
+        load_split(source, "train")
+
+
+@both_ways
+@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary()])
+def test_columns_of_bytes_are_images(tmp_path, type_, streaming):
+    write_images(tmp_path, ["a.png"])
+    values = pa.array([(tmp_path / "a.png").read_bytes()], type_)
+    parquet.write_table(pa.table({"image": values}), tmp_path / "rows.parquet")
+    (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
+    assert row["image"].size == (4, 3)
+
+
+@both_ways
+def test_lists_of_rows_of_pixels_are_images(tmp_path, streaming):
+    parquet.write_table(pa.table({"image": [[[[1, 2, 3], [4, 5, 6]]]]}), tmp_path / "rows.parquet")
+    (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
+    assert row["image"].size == (2, 1)
+
+
+BAD_ROWS = {
+    "a caption that is a number": {"image": "0.png", "caption": 5},
+    "a caption that is a dictionary": {"image": "0.png", "caption": {"text": "A boat."}},
+    "no caption": {"image": "0.png"},
+    "no image": {"image": None, "caption": "A boat."},
+    "an image that is not there": {"image": "none.png", "caption": "A boat."},
+    "an image that is none": {"image": "torn.png", "caption": "A boat."},
+}
+
+
+@both_ways
+@pytest.mark.parametrize("position", [0, 3])
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_a_bad_row_leaves_the_others_as_they_are(tmp_path, caplog, bad, position, streaming):
+    good = [{"image": f"{index}.png", "caption": f"Boat {index}."} for index in range(3)]
+    write_images(tmp_path, [row["image"] for row in good])
+    (tmp_path / "torn.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
+    rows = [*good[:position], BAD_ROWS[bad], *good[position:]]
+    source = SourceArguments(write_lines(tmp_path / "rows.jsonl", rows), streaming=streaming)
+    loaded = undecoded(load_split(source, "train"), "image")
+    reader = RowReader(["image", "caption"], CaptionArguments())
+    captions = {}
+    unreadable = []
+    for index, row in enumerate(loaded):
+        try:
+            items = list(reader(index, row))
+        except UnreadableImageError:
+            unreadable.append(index)
+        else:
+            captions[index] = [item.content for item in items[1:]]
+    if "caption" in bad:
+        assert unreadable == []
+    else:
+        assert unreadable == [position]
+    of_bad_row = captions.pop(position, [])
+    assert of_bad_row == []
+    assert list(captions.values()) == [[row["caption"]] for row in good]
+    is_named = f"The captions of row {position} are left out" in caplog.text
+    assert is_named == ("caption that is" in bad)
 
 
 @both_ways
@@ -310,9 +443,12 @@ def test_sources_come_in_proportion_to_their_weights(tmp_path, streaming):
 
 def test_the_first_rows_of_a_stream_are_the_same_for_any_number_of_processes(tmp_path):
     names = [write_json(tmp_path / "a.json", range(4)), write_json(tmp_path / "b.json", range(4, 40))]
-    stream = load_split(SourceArguments("json", data_files=names, streaming=True), "train", 20, with_images=False)
-    parts = [split_by_process(stream, process, 2) for process in range(2)]
-    assert sorted(row["number"] for part in parts for row in part) == [*range(20)]
+    source = SourceArguments("json", data_files=names, streaming=True)
+    stream = load_split(source, "train", 20, with_images=False)
+    numbers = []
+    for process in range(2):
+        numbers += [row["number"] for row in split_by_process(stream, process, 2)]
+    assert sorted(numbers) == list(range(20))
 
 
 @both_ways
@@ -321,17 +457,20 @@ def test_each_row_falls_to_one_process(num_rows, num_processes, streaming):
     rows = Dataset.from_dict({"number": list(range(num_rows))})
     if streaming:
         rows = rows.to_iterable_dataset()
-    shares = [split_by_process(rows, process, num_processes) for process in range(num_processes)]
-    numbers = [[row["number"] for row in share] for share in shares]
-    assert sorted(sum(numbers, [])) == list(range(num_rows))
-    assert max(map(len, numbers)) - min(map(len, numbers)) <= 1
+    numbers = []
+    counts = []
+    for process in range(num_processes):
+        part = list(split_by_process(rows, process, num_processes))
+        numbers += [row["number"] for row in part]
+        counts.append(len(part))
+    assert sorted(numbers) == list(range(num_rows))
+    assert max(counts) - min(counts) <= 1
 
 
 def test_the_fingerprint_knows_the_files_of_images(tmp_path):
     write_images(tmp_path, ["a.png", "b.png"])
-    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]}).cast_column(
-        "image", Image()
-    )
+    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]})
+    rows = rows.cast_column("image", Image())
     first = compute_fingerprint(rows, "image")
     assert first == compute_fingerprint(rows, "image") != compute_fingerprint(rows)
     assert compute_fingerprint(rows.select([0]), "image") != first
@@ -352,13 +491,14 @@ def test_relative_paths_of_images_begin_at_their_file_or_else_here(tmp_path, mon
     files = [f"one/rows.{kind}", f"two/rows.{kind}"]
     for file in files:
         rows = Dataset.from_dict({"image": ["a.png", "here.png"]})
-        rows.to_json(file) if kind == "json" else rows.to_csv(file)
+        getattr(rows, f"to_{kind}")(file)
     source = SourceArguments(kind, data_files=files, streaming=streaming)
     (tmp_path / kind).mkdir()  # called as what reads the files
     assert [row["image"].width for row in load_split(source, "train")] == [1, 4, 2, 4]
     (tmp_path / "two/a.png").unlink()
     (tmp_path / "a.png").unlink()
-    assert [*undecoded(load_split(source, "train"), "image")][2]["image"]["path"].endswith("two/a.png")
+    rows = list(undecoded(load_split(source, "train"), "image"))
+    assert rows[2]["image"]["path"].endswith("two/a.png")
     if not streaming:  # what comes later is found, whatever is in the cache
         PIL.Image.new("RGB", (9, 1)).save("one/here.png")
         assert [row["image"].width for row in load_split(source, "train[:2]")] == [1, 9]

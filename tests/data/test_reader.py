@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
 from modeling_lotlip.data.images import UnreadableImageError
-from modeling_lotlip.data.reader import RowCounts, RowInfo, RowReader
+from modeling_lotlip.data.reader import MAX_BAD_ROWS, RowCounts, RowInfo, RowReader
 
 
 COLUMNS = ["image", "caption", "long_captions", "label", "json"]
@@ -30,19 +30,29 @@ def read(reader: RowReader, number: int, row: dict) -> list[tuple]:
 
 
 def test_what_a_row_holds():
-    row = {"image": png(), "caption": [" ", "a boat", None, "a ship"], "long_captions": "Red.Blue.", "label": 2}
+    row = {
+        "image": png(),
+        "caption": [" ", "a boat", None, "a ship"],
+        "long_captions": "Red.Blue.",
+        "label": 2,
+        "json": {"id": "x"},
+    }
     reader = RowReader(COLUMNS, CaptionArguments(), label_column="label", key_column="json.id")
-    image, *texts = reader(5, row | {"json": {"id": "x"}})
-    assert image.kind == "image" and (image.content.mode, image.content.size) == ("RGB", (3, 2))
+    image, *texts = reader(5, row)
+    assert image.kind == "image"
+    assert (image.content.mode, image.content.size) == ("RGB", (3, 2))
     assert image.content.getpixel((0, 0)) == (255, 255, 255)  # what is transparent is white
-    assert image.row == RowInfo(5, "x", 2) and all(text.row == image.row for text in texts)
-    assert [text[1:4] for text in texts] == [("short", "a boat", 1), ("short", "a ship", 3), ("long", "Red. Blue", 0)]
+    assert image.row == RowInfo(5, "x", 2)
+    assert all(text.row == image.row for text in texts)
+    facts = [text[1:4] for text in texts]
+    assert facts == [("short", "a boat", 1), ("short", "a ship", 3), ("long", "Red. Blue", 0)]
     assert reader.columns == COLUMNS[1:3] + ["image", "label", "json"]
     # in a worker too
     copy = pickle.loads(pickle.dumps(reader))
-    assert list(copy(5, row | {"json": {"id": "x"}}))[1:] == texts
+    assert list(copy(5, row))[1:] == texts
 
-    without_images = RowReader(COLUMNS, CaptionArguments(sub_caption_splitter="sentences"), image_column=None)
+    arguments = CaptionArguments(sub_caption_splitter="sentences")
+    without_images = RowReader(COLUMNS, arguments, image_column=None)
     row = {"image": None, "caption": None, "long_captions": ["...", "It is 3.5 m long. Red."]}
     assert read(without_images, 0, row) == [("long", 1, "It is 3.5 m long. Red")]
     assert read(RowReader(["image"]), 0, {"image": png(), "caption": "a boat"})[1:] == []
@@ -55,20 +65,22 @@ def test_keys():
     def key(column):
         return next(RowReader(columns, key_column=column)(3, row)).row.key
 
-    assert key(None) == 3 and key("id") == "7"
+    assert key(None) == 3
+    assert key("id") == "7"
     assert key("image") == hashlib.sha256(row["image"]["bytes"]).hexdigest()
     with pytest.raises(ValueError, match="`--key_column nothing` must hold integers or strings; row 3 has None"):
         key("nothing")
     with pytest.raises(ValueError, match="`--key_column day` must hold integers or strings"):  # of JSON lines
         key("day")
     for name in ("key", "label"):
-        with pytest.raises(ValueError, match=f"`--{name}_column other` is no column of the data set, which has"):
+        with pytest.raises(ValueError, match=f"`--{name}_column other` is not a column of the dataset, which has"):
             RowReader(columns, **{f"{name}_column": "other"})
 
 
 def test_captions_of_caption_files_follow(tmp_path):
     Dataset.from_list([{"key": "a", "caption": "Beside."}]).to_parquet(tmp_path / "side.parquet")
-    caption_files = CaptionFileArguments(caption_files=[str(tmp_path / "side.parquet")], key_column="id")
+    files = [str(tmp_path / "side.parquet")]
+    caption_files = CaptionFileArguments(caption_files=files, key_column="id")
     reader = RowReader(["id", "long_captions"], CaptionArguments(), caption_files, image_column=None)
     row = {"id": "a", "long_captions": ["First.", ""]}
     assert read(reader, 0, row) == [("long", 0, "First"), ("long", 2, "Beside")]
@@ -76,30 +88,52 @@ def test_captions_of_caption_files_follow(tmp_path):
     assert reader.match_long_captions(row | {"id": "b"}) == (["First."], "b")
 
 
-@given(st.lists(st.tuples(st.sampled_from(["good", "no image", "torn"]), st.booleans(), st.booleans()), max_size=30))
+MADE_UP_ROWS = st.tuples(
+    st.sampled_from(["good", "no image", "torn"]),
+    st.sampled_from(["a boat", " "]),
+    st.sampled_from([None, "key"]),  # of no caption in the files
+)
+
+
+@given(st.lists(MADE_UP_ROWS, max_size=30))
 def test_what_goes_in_is_used_or_counted(rows):
     reader = RowReader(COLUMNS, CaptionArguments())
     files = {"good": png(), "no image": None, "torn": {"bytes": png()["bytes"][:40], "path": None}}
-    parts, used = [RowCounts(), RowCounts()], 0
-    for number, (kind, has_caption, is_unmatched) in enumerate(rows):
-        row = {"image": files[kind], "caption": "a boat" if has_caption else " ", "long_captions": None}
-        reason, unmatched = None, "key" if is_unmatched else None
+    parts = [RowCounts(), RowCounts()]
+    used = 0
+    for number, (file, caption, unmatched) in enumerate(rows):
+        row = {"image": files[file], "caption": caption, "long_captions": None}
+        counts = parts[number % 2]
         try:
-            if len(list(reader(number, row))) == 1:
-                reason = "it has no caption"
+            items = list(reader(number, row))
         except UnreadableImageError:
-            reason = "its image cannot be read"
-        used += reason is None
-        parts[number % 2].count(f"row {number}", reason, unmatched)
+            counts.count(f"row {number}", "its image cannot be read", unmatched)
+            continue
+        if len(items) == 1:
+            counts.count(f"row {number}", "it has no caption", unmatched)
+        else:
+            counts.count(f"row {number}", None, unmatched)
+            used += 1
     counts = parts[0] + parts[1]
-    assert counts.num_used == used and counts.num_used + sum(counts.left_out.values()) == counts.num_rows == len(rows)
-    assert counts.num_unmatched == sum(row[2] for row in rows)
-    assert counts.left_out.get("its image cannot be read", 0) == sum(row[0] != "good" for row in rows)
+    assert counts.num_used == used
+    assert counts.num_used + sum(counts.left_out.values()) == counts.num_rows == len(rows)
+    unmatched = [row for row in rows if row[2] is not None]
+    unreadable = [row for row in rows if row[0] != "good"]
+    assert counts.num_unmatched == len(unmatched)
+    assert counts.left_out.get("its image cannot be read", 0) == len(unreadable)
     assert RowCounts(**counts.state_dict()) + RowCounts() == counts
-    if rows and all(row[2] for row in rows):
+    if rows and len(unmatched) == len(rows):
         with pytest.raises(
             ValueError, match=f"Of {len(rows)} images {len(rows)} have no captions .*'key'.*the right `--key_column`"
         ):
             counts.check_matched()
     else:
         counts.check_matched()
+
+
+def test_many_rows_whose_captions_are_no_texts_are_an_error():
+    reader = RowReader(["caption"], CaptionArguments(), image_column=None)
+    for number in range(MAX_BAD_ROWS):
+        assert read(reader, number, {"caption": 5}) == []
+    with pytest.raises(ValueError, match="The column 'caption' must hold strings or lists of strings, got 5"):
+        read(reader, MAX_BAD_ROWS, {"caption": 5})

@@ -1,11 +1,15 @@
 """What one row holds: captions, keys and addresses."""
 
 import hashlib
+import ntpath
+from types import SimpleNamespace
 
 import pytest
 
+from modeling_lotlip.data import rows
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.rows import find_column, find_key, read_captions, read_key, read_url
+from modeling_lotlip.utils import keys
 
 
 def test_captions():
@@ -29,10 +33,14 @@ def test_keys(tmp_path):
     assert [find_column(columns, name) for name in ("url", "json.url", "a.b", "b", "a.c")] == [
         "url", "json", "a.b", None, None,
     ]  # fmt: skip
-    assert read_key({"id": 12}, "id") == "12" and read_key({"id": None}, "id") is None and read_key({}, "id") is None
+    assert read_key({"id": 12}, "id") == "12"
+    assert read_key({"id": None}, "id") is None
+    assert read_key({}, "id") is None
     row = {"json": {"url": "x.org", "more": {"id": 3}}, "a.b": "flat"}
-    assert read_key(row, "json.url") == "x.org" and read_key(row, "json.more.id") == "3"
-    assert read_key(row, "json.nothing.id") is None and read_key(row, "a.b") == "flat"
+    assert read_key(row, "json.url") == "x.org"
+    assert read_key(row, "json.more.id") == "3"
+    assert read_key(row, "json.nothing.id") is None
+    assert read_key(row, "a.b") == "flat"
     (tmp_path / "a.png").write_bytes(b"content")
     expected = hashlib.sha256(b"content").hexdigest()
     assert read_key({"image": {"bytes": b"content", "path": "other.png"}}, "image") == expected
@@ -55,12 +63,24 @@ def test_keys_without_reading_the_file(tmp_path):
     assert find_key({"image": image, "__key__": "007"}, source, "image") is None  # the SHA-256 of the file
     folder = SourceArguments(str(tmp_path / "photos"))
     assert find_key({"image": image}, folder) == "a/b.png"
-    rows = SourceArguments("json", data_files=[str(tmp_path / "photos" / "rows.json")])
-    assert find_key({"image": image}, rows) == "a/b.png"
+    json_rows = SourceArguments("json", data_files=[str(tmp_path / "photos" / "rows.json")])
+    assert find_key({"image": image}, json_rows) == "a/b.png"
     # the folder may be named by a link to it
     (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     assert find_key({"image": image}, SourceArguments("imagefolder", data_dir=str(tmp_path / "link"))) == "a/b.png"
+
+
+def test_keys_on_windows(monkeypatch):
+    """Where upper case is not told from lower case, and paths have backslashes; keys have none."""
+    as_windows = SimpleNamespace(path=ntpath, sep="\\")
+    monkeypatch.setattr(rows, "os", as_windows)
+    monkeypatch.setattr(keys, "os", as_windows)
+    source = SourceArguments("imagefolder", data_dir=r"c:\Photos")
+    image = {"bytes": None, "path": r"C:\photos\more\3.jpg"}
+    assert find_key({"image": image}, source) == "more/3.jpg"
+    elsewhere = {"bytes": None, "path": r"D:\photos\3.jpg"}
+    assert find_key({"image": elsewhere}, source) == r"D:\photos\3.jpg"
 
 
 def test_addresses():

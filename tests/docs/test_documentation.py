@@ -10,6 +10,7 @@ import runpy
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from examples.draw_scenes import draw_scenes
 from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL
+from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import ROOT, forget_accelerator
 from tests.helpers.captioners import save_captioner
 from tests.helpers.dual_encoders import save_family
@@ -34,16 +36,23 @@ GENERATED = {
     for path in (ROOT / "modeling_lotlip").glob("*_lotlip.py")
     if "automatically generated" in path.read_text(encoding="utf-8")[:1500]
 }
-MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for folder in ("modeling_lotlip", "examples/paper")
-    for path in (ROOT / folder).rglob("*.py")
-) + ["examples.train_lotlip", "lotlip"]
+
+
+def list_modules(folder: str) -> list[str]:
+    """The names of all modules in a folder of the repository."""
+    names = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        names.append(name.removesuffix(".__init__"))
+    return names
+
+
+MODULES = [*list_modules("modeling_lotlip"), *list_modules("examples/paper"), "examples.train_lotlip", "lotlip"]
 
 # A documented training command, made small
 SMALL_CELL = (
-    "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 --warmup_steps 1 "
-    "--dataloader_num_workers 0"
+    "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 "
+    "--warmup_steps 1 --dataloader_num_workers 0"
 )
 # A documented grid of trainings
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
@@ -67,7 +76,8 @@ def run_command(monkeypatch, command: str) -> None:
         arguments += SMALL_MEASUREMENTS.get(arguments[0], "").split()
     if arguments[:1] == ["train"]:
         if "--num_train_epochs" in arguments:
-            del arguments[(place := arguments.index("--num_train_epochs")) : place + 2]
+            position = arguments.index("--num_train_epochs")
+            del arguments[position : position + 2]
         arguments += SMALL_CELL.split()
         if "--resume_from_checkpoint" not in arguments:
             arguments += ["--overwrite_output_dir"]
@@ -76,17 +86,22 @@ def run_command(monkeypatch, command: str) -> None:
     arguments += SMALL_MEASUREMENTS.get(Path(name).name, "").split()
     if "/benchmarks/" in name and not name.endswith("install_size.py"):
         arguments += SMALL_BENCHMARK.split()
-    if ("--checkpoint_path" in arguments or arguments[:1] == ["convert"]) and "--to_original" not in arguments:
+    converts = "--checkpoint_path" in arguments or arguments[:1] == ["convert"]
+    if converts and "--to_original" not in arguments:
         arguments += ["--tokenizer_path", "local/bert"]
     is_ablation = name.endswith("ablation.py")
-    arguments += SMALL_ABLATION.split() if is_ablation else []
+    if is_ablation and "--plugin" in arguments:
+        arguments += f"{SMALL_CELL} --seeds 0".split()
+    elif is_ablation:
+        arguments += SMALL_ABLATION.split()
     forget_accelerator()
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setitem(CAPTIONERS, "llava", "local/llava")
     if name == "lotlip":
         monkeypatch.setenv("LOTLIP_DEBUG", "1")
-        assert lotlip.main(arguments) == 0
+        status = lotlip.main(arguments)
+        assert status == 0
     elif is_ablation:
         run_small_ablation(monkeypatch)
     elif name.endswith(".py"):
@@ -98,10 +113,13 @@ def run_command(monkeypatch, command: str) -> None:
 def without_launcher(words: list[str]) -> list[str]:
     """The words of a command from the script, the module or `lotlip` on."""
     if words[:2] == ["accelerate", "launch"]:
-        launched = launch_command_parser().parse_args(["0" if word.startswith("$") else word for word in words[2:]])
+        argv = [re.sub(r"^\$.*", "0", word) for word in words[2:]]  # variables of a cluster
+        launched = launch_command_parser().parse_args(argv)
         return [launched.training_script, *launched.training_script_args]
+    if words[:2] == ["python", "-m"]:
+        return words[2:]
     if words[0] == "python":
-        return words[2:] if words[1] == "-m" else words[1:]
+        return words[1:]
     return words
 
 
@@ -110,8 +128,9 @@ def run_small_ablation(monkeypatch) -> None:
     ablation = importlib.import_module("examples.paper.ablation")
     captions = ablation.GROUPS["captions"]
     two = dict(list(captions.settings.items())[:2])
+    small = dataclasses.replace(captions, settings=two, gains=[])
     with monkeypatch.context() as context:
-        context.setitem(ablation.GROUPS, "captions", dataclasses.replace(captions, settings=two, gains=[]))
+        context.setitem(ablation.GROUPS, "captions", small)
         context.setenv("PYTHONPATH", str(ROOT))  # of its processes
         ablation.main()
 
@@ -126,7 +145,8 @@ def workspace(tmp_path_factory) -> Path:
         draw_scenes(folder / "my_photos" / split, 8, seed=9)
     (folder / "class_names.txt").write_text("\n".join(load_scenes(1).features["label"].names))
 
-    save_bert(folder / "local" / "bert", [*WORDS, *(f"[unused{index}]" for index in range(30512))], 30522)
+    unused = [f"[unused{index}]" for index in range(30512)]
+    save_bert(folder / "local" / "bert", [*WORDS, *unused], 30522)
     save_vit(folder / "local" / "vit", ViTImageProcessor(resample=3))
     save_captioner("llava", folder / "local" / "llava")
     save_family("clip", folder / "openai" / "clip-vit-base-patch16")  # instead of that on the Hub
@@ -138,10 +158,8 @@ def workspace(tmp_path_factory) -> Path:
         Path(DEFAULT_MODEL).symlink_to(folder / "outputs" / "demo")
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
         run_command(monkeypatch, f"lotlip train --output_dir outputs/original {towers}")
-        run_command(
-            monkeypatch,
-            "python -m modeling_lotlip.convert_lotlip_to_hf --checkpoint_path outputs/original --to_original model.pt",
-        )
+        arguments = "--checkpoint_path outputs/original --to_original model.pt"
+        run_command(monkeypatch, f"python -m modeling_lotlip.convert_lotlip_to_hf {arguments}")
     return folder
 
 
@@ -151,16 +169,34 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 
 
+@pytest.fixture
+def files() -> Iterator[list[str]]:
+    """The modules of a page's files, which are forgotten after it, with what they register."""
+    names = []
+    objectives = dict(OBJECTIVES)
+    yield names
+    for name in names:
+        sys.modules.pop(name, None)
+    for name in set(OBJECTIVES) - set(objectives):
+        del OBJECTIVES[name]
+
+
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.pages] if page.startswith("docs/") else []) for page in PAGES]
+    "page", ["README.md", *(pytest.param(page, marks=pytest.mark.pages) for page in PAGES if page != "README.md")]
 )
-def test_page(page, workspace, monkeypatch):
+def test_page(page, workspace, files, monkeypatch):
     monkeypatch.chdir(workspace)
+    monkeypatch.syspath_prepend(workspace)
     shutil.rmtree("LoTLIP-ViT-B-16", ignore_errors=True)
     namespace = {"__name__": page}
     for language, block in blocks(page):
         if language == "python":
-            exec(compile(block, page, "exec"), namespace)
+            named = re.match(r"# (\w+)\.py\n", block)
+            if named:  # a file of the user
+                Path(f"{named[1]}.py").write_text(block)
+                files.append(named[1])
+            else:
+                exec(compile(block, page, "exec"), namespace)
             continue
         for command in block.replace("\\\n", " ").strip().splitlines():
             if command.startswith("make "):
@@ -175,8 +211,13 @@ class Understood(Exception):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_that_are_not_run_are_understood(page, monkeypatch):
+def test_commands_that_are_not_run_are_understood(page, tmp_path, monkeypatch):
     """Commands for a cluster, for the Hub, for data that no test has: their arguments are those of the scripts."""
+    monkeypatch.chdir(tmp_path)
+    for _, block in blocks(page):
+        named = re.match(r"# (\w+)\.py\n", block)
+        if named:  # a plugin, which a command names
+            Path(f"{named[1]}.py").write_text(block)
 
     def parse_only(parse):
         def wrapper(*args, **options):
@@ -237,7 +278,14 @@ def test_what_is_public_is_documented_with_an_example(name):
 
 
 def test_every_example_is_listed():
-    listed = set(re.findall(r"^\| `([a-z_]+\.py|[a-z_]+/)`", (ROOT / "examples/README.md").read_text(), re.MULTILINE))
-    paths = [path for path in (ROOT / "examples").iterdir() if path.suffix == ".py" or path.is_dir()]
-    names = {f"{path.name}{'/' * path.is_dir()}" for path in paths if not path.name.startswith("_")}
+    page = (ROOT / "examples/README.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z_]+\.py|[a-z_]+/)`", page, re.MULTILINE))
+    names = set()
+    for path in (ROOT / "examples").iterdir():
+        if path.name.startswith("_"):
+            continue
+        if path.is_dir():
+            names.add(f"{path.name}/")
+        elif path.suffix == ".py":
+            names.add(path.name)
     assert listed | {"node/"} == names

@@ -13,7 +13,8 @@ from modeling_lotlip.encoder.dual_encoder import load_encoder
 @pytest.mark.parametrize("has_processor", [False, True])
 def test_adapters_of_a_released_model(model_dir, tmp_path, monkeypatch, has_processor):
     """Whose base is in the original's layout, and found where every other name is."""
-    base, processor = LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
+    base = LotlipModel.from_pretrained(model_dir)
+    processor = LotlipProcessor.from_pretrained(model_dir)
     base.name_or_path = base.config.name_or_path = DEFAULT_MODEL
     tuned = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False))
     tuned.save_pretrained(tmp_path / "adapter")
@@ -25,10 +26,12 @@ def test_adapters_of_a_released_model(model_dir, tmp_path, monkeypatch, has_proc
     monkeypatch.setattr(loading, "find_pretrained", found)
 
     encoder = load_encoder(str(tmp_path / "adapter"), LoadingArguments(device="cpu"))
-    model, loaded = encoder.model, encoder.processor
+    model = encoder.model
+    loaded = encoder.processor
     inputs = processor(text=["a red boat"], return_tensors="pt")
     with torch.no_grad():
         expected, features = (each.eval().get_text_features(**inputs).pooler_output for each in (tuned, model))
     torch.testing.assert_close(features, expected)
-    assert type(model) is LotlipModel and all(parameter.requires_grad for parameter in model.parameters())
+    assert type(model) is LotlipModel
+    assert all(parameter.requires_grad for parameter in model.parameters())
     assert (loaded.tokenizer.model_max_length == 9) is has_processor

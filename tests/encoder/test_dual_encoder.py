@@ -4,6 +4,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -40,7 +41,8 @@ def normalized(embeds: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_embeddings_are_those_of_a_plain_call(name, family_folders):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     outputs = call_plainly(folder, family, TEXTS, IMAGES)
     encoder = load(folder)
 
@@ -68,7 +70,8 @@ def test_an_embedding_does_not_depend_on_what_is_beside_it(name, family_folders)
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_evaluation_gives_the_recalls_of_a_plain_call(name, family_folders, noise_dir, tmp_path):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     arguments = ("--model_name_or_path", folder, "--dataset_name", noise_dir, "--batch_size", 4)
     results = run_command("evaluate", tmp_path / "results.json", *arguments)
     assert results["max_length"] == family.limit
@@ -87,20 +90,24 @@ def test_evaluation_gives_the_recalls_of_a_plain_call(name, family_folders, nois
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_longer_text_is_truncated_at_the_limit_of_the_model(name, family_folders):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     whole = AutoProcessor.from_pretrained(folder).tokenizer(LONG[-1][0], truncation=False)["input_ids"]
     assert len(whole) > family.limit
 
     inputs, truncated = load(folder).preprocessing.tokenize([*LONG[-1], "a red boat"])
 
     assert truncated == [True, False]
-    # the last token is the one that ends a text
-    assert inputs["input_ids"][0].tolist() == [*whole[: family.limit - 1], whole[-1]]
+    expected = whole[: family.limit]
+    if family.has_end_token:
+        expected[-1] = whole[-1]
+    assert inputs["input_ids"][0].tolist() == expected
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_max_length_is_bound_by_the_positions_of_the_model(name, family_folders):
-    family, folder = FAMILIES[name], family_folders(name)
+    family = FAMILIES[name]
+    folder = family_folders(name)
     text = " ".join(WORDS * 40)
 
     inputs, truncated = load(folder, max_length=9).preprocessing.tokenize(["a red boat", text])
@@ -222,15 +229,62 @@ class TestFormsOfInput:
         assert np.isnan(embeds[1]).all()
         np.testing.assert_allclose(embeds[[0, 2]], encoder.encode_image(IMAGES[:2]), rtol=0, atol=1e-6)
 
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            np.zeros(5, np.uint8),
+            np.zeros((0, 5, 3), np.uint8),
+            np.zeros((4, 4), np.uint16),
+            Image.new("F", (4, 4)),
+            "a" * 5000,
+        ],
+        ids=["row", "empty", "16 bits", "float image", "long name"],
+    )
+    def test_one_odd_image_leaves_the_others(self, encoder, broken):
+        embeds, problems = encoder.encode_image([broken, IMAGES[0]], errors="return")
+        assert list(problems) == [0]
+        np.testing.assert_allclose(embeds[1], encoder.encode_image(IMAGES[0]), rtol=0, atol=1e-6)
+
+    def test_an_image_that_was_opened_and_is_damaged_is_named(self, encoder, tmp_path):
+        IMAGES[0].save(tmp_path / "whole.png")
+        content = (tmp_path / "whole.png").read_bytes()
+        (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+        with Image.open(tmp_path / "cut.png") as opened:
+            with pytest.raises(ValueError, match=r"`images\[1\]` cannot be read as an image"):
+                encoder.encode_image([IMAGES[0], opened])
+
+    def test_open_files_and_gray_arrays_are_images(self, encoder, tmp_path):
+        IMAGES[0].convert("L").save(tmp_path / "gray.png")
+        expected = encoder.encode_image(tmp_path / "gray.png")
+        with open(tmp_path / "gray.png", "rb") as file:
+            np.testing.assert_array_equal(encoder.encode_image(file), expected)
+        gray = np.array(IMAGES[0].convert("L"))
+        np.testing.assert_array_equal(encoder.encode_image(gray[:, :, None]), expected)
+
+    @pytest.mark.parametrize("items", [{"a": 1}, {"a", "b"}, pd.DataFrame({"caption": ["a red boat"]})], ids=type)
+    def test_what_gives_no_items_in_order_is_refused(self, encoder, items):
+        with pytest.raises(ValueError, match="`texts` must be a list, got a"):
+            encoder.encode_text(items)
+        with pytest.raises(ValueError, match="`images` must be a list, got a"):
+            encoder.encode_image(items)
+
+    @pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+    def test_batch_sizes(self, encoder, batch_size):
+        with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+            encoder.encode_text(["a red boat"], batch_size=batch_size)
+        with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+            encoder.encode_image(IMAGES, batch_size=batch_size)
+
     def test_unknown_way_of_errors(self, encoder):
         with pytest.raises(ValueError, match="`errors` must be 'raise' or 'return', got 'ignore'"):
             encoder.encode_image(IMAGES, errors="ignore")
 
 
-@pytest.mark.parametrize("name", ["lotlip", "clip", "siglip", "align"])
+@pytest.mark.parametrize("name", ["lotlip", "clip", "siglip", "align", "tipsv2"])
 def test_classes_have_the_probabilities_of_a_plain_call(name, family_folders):
-    """By a softmax, or the sigmoid for a model that was trained so; ALIGN's temperature divides."""
-    family, folder = FAMILIES[name], family_folders(name)
+    """By a softmax, or the sigmoid for a model that was trained so; the temperature of ALIGN and TIPSv2 divides."""
+    family = FAMILIES[name]
+    folder = family_folders(name)
     labels = ["red boat", "house", "green tree"]
     logits = call_plainly(folder, family, [f"a photo of a {label}" for label in labels], IMAGES).logits_per_image
     expected = logits.sigmoid() if name == "siglip" else logits.softmax(dim=-1)
@@ -251,6 +305,8 @@ def test_classes_without_a_place_for_the_name(encoder):
         encoder.classify(IMAGES, ["boat"], ["a photo"])
     with pytest.raises(ValueError, match="`labels` must be a list of names, got 'boat'"):
         encoder.classify(IMAGES, "boat")
+    with pytest.raises(ValueError, match=r"`templates` must be a list of prompts, got \[\]"):
+        encoder.classify(IMAGES, ["boat"], [])
 
 
 def test_threads_may_share_one(encoder):
@@ -283,6 +339,28 @@ def test_nothing_is_set_on_the_model(family_folders):
     encoder = DualEncoder(model, processor, max_length=9, truncate_dim=8)
     encoder.encode_text("a red boat")
     assert set(vars(model)) == before
+
+
+def test_a_model_that_is_trained_further_is_another_one(family_folders):
+    encoder = load(family_folders("lotlip"))
+    settings = encoder.settings()
+    expected = encoder.encode_text("a red boat")
+    encoder.model.train()
+    np.testing.assert_array_equal(encoder.encode_text("a red boat"), expected)
+    assert encoder.model.training
+    with torch.no_grad():
+        encoder.model.text_projection.weight.mul_(2)
+    assert encoder.settings() != settings
+
+
+def test_a_revision_of_a_folder_is_refused(family_folders):
+    with pytest.raises(ValueError, match="`revision` main is of a repository on the Hub"):
+        DualEncoder.from_pretrained(family_folders("lotlip"), revision="main")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="cannot be used: there is no such folder"):
+        DualEncoder.from_pretrained(tmp_path / "nowhere")
 
 
 def test_settings_tell_encoders_apart(family_folders):

@@ -37,7 +37,8 @@ def exported(model_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     argv = to_argv("export", model=model_dir, output_dir=folder)
     with redirect_stdout(io.StringIO()) as output:
-        assert lotlip.main([*argv, "--dtype", "fp32", "float32", "fp16", "q8"]) == 0
+        status = lotlip.main([*argv, "--dtype", "fp32", "float32", "fp16", "q8"])
+        assert status == 0
     (folder / "table.md").write_text(output.getvalue())
     return folder
 
@@ -69,30 +70,42 @@ def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolera
         attention_mask = torch.ones_like(input_ids)
         attention_mask[0, 2:] = 0
         path = exported / "onnx" / f"text_model{suffix}.onnx"
-        embeds, states = run(
-            path, "text_embeds", "last_hidden_state", input_ids=input_ids, attention_mask=attention_mask
-        )
-        expected = model.get_text_features(input_ids, attention_mask)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        embeds, states = run(path, "text_embeds", "last_hidden_state", **inputs)
+        expected = model.get_text_features(**inputs)
         check(embeds, expected.pooler_output)
         assert states.shape == expected.last_hidden_state.shape
         # padding changes nothing
-        (alone,) = run(path, "text_embeds", input_ids=input_ids[:1, :2], attention_mask=attention_mask[:1, :2])
+        without_padding = {name: tensor[:1, :2] for name, tensor in inputs.items()}
+        (alone,) = run(path, "text_embeds", **without_padding)
         torch.testing.assert_close(embeds[:1], alone, atol=tolerance, rtol=0)
     for num_images in (1, 5):
+        path = exported / "onnx" / f"vision_model{suffix}.onnx"
         pixel_values = torch.randn(num_images, 3, 32, 32)
-        (embeds,) = run(exported / "onnx" / f"vision_model{suffix}.onnx", "image_embeds", pixel_values=pixel_values)
+        (embeds,) = run(path, "image_embeds", pixel_values=pixel_values)
         check(embeds, model.get_image_features(pixel_values).pooler_output)
 
 
 def test_the_table_and_what_transformers_js_reads_beside_the_graphs(exported, model_dir):
-    rows = [line.strip("| ").split(" | ") for line in (exported / "table.md").read_text().splitlines()[2:]]
-    names = [f"{tower}_model{suffix}.onnx" for tower in ("text", "vision") for suffix in ("", "_fp16", "_quantized")]
-    assert [row[0] for row in rows] == names and rows[0][3] == rows[3][3] == "1.000000"
+    lines = (exported / "table.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines[2:]]
+    assert [row[0] for row in rows] == [
+        "text_model.onnx",
+        "text_model_fp16.onnx",
+        "text_model_quantized.onnx",
+        "vision_model.onnx",
+        "vision_model_fp16.onnx",
+        "vision_model_quantized.onnx",
+    ]
+    assert rows[0][3] == rows[3][3] == "1.000000"
     preprocessing = json.loads((exported / "preprocessor_config.json").read_text())
     expected = json.loads(LotlipProcessor.from_pretrained(model_dir).image_processor.to_json_string())
-    assert preprocessing["image_processor_type"] == "CLIPImageProcessor" and "auto_map" not in preprocessing
-    assert all(preprocessing[name] == expected[name] for name in ("size", "crop_size", "image_mean", "image_std"))
-    assert (exported / "tokenizer.json").exists() and (exported / "config.json").exists()
+    assert preprocessing["image_processor_type"] == "CLIPImageProcessor"
+    assert "auto_map" not in preprocessing
+    for name in ("size", "crop_size", "image_mean", "image_std"):
+        assert preprocessing[name] == expected[name], name
+    assert (exported / "tokenizer.json").exists()
+    assert (exported / "config.json").exists()
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
@@ -122,7 +135,8 @@ def test_graphs_are_replaced_and_an_error_or_another_file_leaves_them(model_dir,
         ValueError, match="has other files in `onnx`, text_model.onnx, vision_model.onnx, which would go"
     ):
         export_model(str(model_dir), tmp_path, ["q8"])
-    assert sorted(path.name for path in tmp_path.rglob("*.onnx")) == ["text_model.onnx", "vision_model.onnx"]
+    left = sorted(path.name for path in tmp_path.rglob("*.onnx"))
+    assert left == ["text_model.onnx", "vision_model.onnx"]
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +147,9 @@ def node_script(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("node")
     for file in ("embed.mjs", "package.json"):
         shutil.copy(ROOT / "examples" / "node" / file, folder)
-    options = "--ignore-scripts --no-audit --no-fund --no-package-lock --prefer-offline".split()
+    command = "npm install --ignore-scripts --no-audit --no-fund --no-package-lock --prefer-offline".split()
     try:
-        done = subprocess.run(["npm", "install", *options], cwd=folder, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
     except subprocess.TimeoutExpired:
         pytest.skip("npm did not install transformers.js in three minutes")
     if done.returncode != 0:
@@ -156,8 +170,12 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
         command = ["node", node_script, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
-    named = [("--text", text) for text in TEXTS] + [("--image", file) for file in files]
-    done = node(exported, *(word for pair in named for word in pair))
+    arguments = []
+    for text in TEXTS:
+        arguments += ["--text", text]
+    for file in files:
+        arguments += ["--image", file]
+    done = node(exported, *arguments)
     assert done.returncode == 0, done.stderr
     embeds = {name: torch.tensor(rows) for name, rows in json.loads(done.stdout).items()}
 
@@ -165,22 +183,26 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
     tokens = processor.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     expected = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
     torch.testing.assert_close(embeds["text_embeds"], expected, atol=1e-5, rtol=0)
-    pixel_values = LotlipImageProcessorPil.from_pretrained(model_dir)(images, return_tensors="pt")["pixel_values"]
+    image_processor = LotlipImageProcessorPil.from_pretrained(model_dir)
+    pixel_values = image_processor(images, return_tensors="pt")["pixel_values"]
     expected = normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
     torch.testing.assert_close(embeds["image_embeds"][0], expected[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(embeds["image_embeds"][2:], expected[2:], atol=1e-3, rtol=0)  # a rounding apart
+    # a rounding apart
+    torch.testing.assert_close(embeds["image_embeds"][2:], expected[2:], atol=1e-3, rtol=0)
     # transformers.js resizes by another library
     assert cosine_similarity(embeds["image_embeds"][1], expected[1], dim=0) > 0.99
 
     # what the docs show does the same
-    (snippet,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "integrations.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "integrations.md").read_text()
+    (snippet,) = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
     node_script.with_name("snippet.mjs").write_text(snippet)
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "onnx").symlink_to(exported)
     command = ["node", node_script.with_name("snippet.mjs")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    tokens = processor.tokenizer(["a red boat", "A red boat. The sea is blue."], padding=True, return_tensors="pt")
+    texts = ["a red boat", "A red boat. The sea is blue."]
+    tokens = processor.tokenizer(texts, padding=True, return_tensors="pt")
     expected = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
     torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, atol=1e-5, rtol=0)
 
@@ -192,4 +214,6 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
         ([exported, "--image", tmp_path / "broken.png"], "broken.png cannot be read as an image"),
     ):
         done = node(*arguments)
-        assert done.returncode == 2 and message in done.stderr and not done.stdout
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert not done.stdout

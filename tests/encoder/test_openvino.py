@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,7 +104,9 @@ def test_nothing_is_reported_to_anybody(family_folders, cache):
     command = [sys.executable, "-c", SCRIPT, family_folders("lotlip"), cache.parents[1]]
     process = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in process.stderr.splitlines() if line and "Loading weights" not in line]
-    assert process.stdout == "False\n" and len(lines) == 1 and lines[0].startswith("Converting the text tower")
+    assert process.stdout == "False\n"
+    assert len(lines) == 1
+    assert lines[0].startswith("Converting the text tower")
 
 
 class SignalStack(ctypes.Structure):
@@ -174,7 +177,10 @@ def test_a_table_is_searched_with_the_backend_that_made_it(family_folders, tmp_p
         table.check_model(load(family_folders("lotlip")))
     arguments = SearchModelArguments()
     open_table(tmp_path / "table", arguments)
-    assert arguments.backend == "openvino" and open_table(None, arguments := SearchModelArguments()) is None
+    assert arguments.backend == "openvino"
+    arguments = SearchModelArguments()
+    table = open_table(None, arguments)
+    assert table is None
     assert arguments.backend == "torch"
 
 
@@ -216,3 +222,11 @@ def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):
     with pytest.raises(ImportError, match=r"needs nncf: `pip install \"lotlip\[int8\]\"`"):
         load(family_folders("lotlip"), dtype="int8")
     assert load(family_folders("lotlip")).backend.name == "torch"
+
+
+def test_a_text_without_a_token_is_that_of_pytorch(family_folders):
+    """OpenVINO's attention over nothing is not a number."""
+    plain = load(family_folders("tipsv2"), backend="torch")
+    encoder = load(family_folders("tipsv2"), backend="openvino")
+    for texts in (["", "a red boat"], [" "]):
+        np.testing.assert_allclose(encoder.encode_text(texts), plain.encode_text(texts), rtol=0, atol=1e-5)

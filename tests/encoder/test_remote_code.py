@@ -8,24 +8,36 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
+from transformers import (
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPProcessor,
+    CLIPTokenizer,
+    GemmaTokenizer,
+    Siglip2ImageProcessor,
+)
 
 import lotlip
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from tests.helpers import remote_code
-from tests.helpers.commands import run_command
+from tests.helpers.commands import run_command, to_argv
 from tests.helpers.dual_encoders import (
+    CROP,
     IMAGES,
     LONG,
     SHORT,
+    VISION,
     brute_force,
     flatten,
     siglip2_tokenizer,
+    text_tower,
+    trained,
     xlm_roberta_tokenizer,
 )
 from tests.helpers.remote_code.modeling_clip import JinaCLIPConfig, JinaCLIPModel
 from tests.helpers.remote_code.modeling_fgclip2 import Fgclip2Config, Fgclip2Model
+from tests.helpers.remote_code.modeling_longclip import LongCLIPConfig, LongCLIPModel
 
 
 CODE = Path(remote_code.__file__).parent
@@ -34,10 +46,14 @@ CODE = Path(remote_code.__file__).parent
 def save(folder, model, module, auto_map):
     """Saves a model as it is on the Hub: names of its code in the configuration, the code beside it."""
     torch.manual_seed(0)
-    weights = {name: torch.randn_like(tensor) for name, tensor in model.state_dict().items() if tensor.dim()}
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.dim() > 0:
+            weights[name] = torch.randn_like(tensor)
     model.load_state_dict(weights, strict=False)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_dict() | {"auto_map": {name: f"{module}.{part}" for name, part in auto_map.items()}}
+    config = model.config.to_dict()
+    config["auto_map"] = {name: f"{module}.{part}" for name, part in auto_map.items()}
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(CODE / f"{module}.py", folder)
     return model.eval()
@@ -59,31 +75,63 @@ def jina(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jina")
     tokenizer = xlm_roberta_tokenizer(model_max_length=100)
     tokenizer.save_pretrained(folder)
-    processor = {"AutoProcessor": "modeling_clip.JinaCLIPProcessor"}
-    code = processor | {"AutoImageProcessor": "modeling_clip.JinaCLIPImageProcessor"}
-    preprocessor = {"auto_map": code, "image_processor_type": "JinaCLIPImageProcessor", "size": 32}
-    preprocessor |= {"processor_class": "JinaCLIPProcessor"}
+    preprocessor = {
+        "auto_map": {
+            "AutoProcessor": "modeling_clip.JinaCLIPProcessor",
+            "AutoImageProcessor": "modeling_clip.JinaCLIPImageProcessor",
+        },
+        "image_processor_type": "JinaCLIPImageProcessor",
+        "processor_class": "JinaCLIPProcessor",
+        "size": 32,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     auto_map = {"AutoConfig": "JinaCLIPConfig", "AutoModel": "JinaCLIPModel"}
-    config = JinaCLIPConfig(text_config={"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id})
+    text_config = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = JinaCLIPConfig(text_config=text_config)
     return folder, save(folder, JinaCLIPModel(config), "modeling_clip", auto_map)
+
+
+@pytest.fixture(scope="module")
+def longclip(tmp_path_factory):
+    """A table of 248 positions, and a tokenizer that says 77."""
+    folder = tmp_path_factory.mktemp("longclip")
+    tokenizer = trained(CLIPTokenizer(), model_max_length=77)
+    CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer).save_pretrained(folder)
+    text = text_tower(tokenizer, max_position_embeddings=248)
+    config = LongCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)
+    auto_map = {"AutoConfig": "LongCLIPConfig", "AutoModel": "LongCLIPModel"}
+    return folder, save(folder, LongCLIPModel(config), "modeling_longclip", auto_map)
+
+
+@torch.no_grad()
+def by_hand_longclip(folder, model, texts, images):
+    processor = CLIPProcessor.from_pretrained(folder)
+    options = {"padding": True, "truncation": True, "max_length": 248, "return_tensors": "pt"}
+    outputs = model(**processor(text=texts, images=images, **options))
+    return outputs.text_embeds, outputs.image_embeds
 
 
 @torch.no_grad()
 def by_hand_fgclip2(folder, model, texts, images):
     """As its model card has it: lower case, 64 tokens or 196, and patches by the size of the image."""
-    tokenizer, image_processor = (part.from_pretrained(folder) for part in (GemmaTokenizer, Siglip2ImageProcessor))
-    text_embeds, image_embeds = [], []
+    tokenizer = GemmaTokenizer.from_pretrained(folder)
+    image_processor = Siglip2ImageProcessor.from_pretrained(folder)
+    text_embeds = []
+    image_embeds = []
     for text in texts:
-        is_short = len(tokenizer(text.lower())["input_ids"]) <= 64
-        length, walk_type = (64, "short") if is_short else (196, "long")
-        tokens = tokenizer(
-            [text.lower()], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
+        text = text.lower()
+        length = 64
+        walk_type = "short"
+        if len(tokenizer(text)["input_ids"]) > 64:
+            length = 196
+            walk_type = "long"
+        options = {"padding": "max_length", "max_length": length, "truncation": True}
+        tokens = tokenizer([text], **options, return_tensors="pt")
         text_embeds.append(model.get_text_features(**tokens, walk_type=walk_type))
     for image in images:
         patches = (image.width // 16) * (image.height // 16)
-        budget = min([budget for budget in (128, 256, 576, 784, 1024) if patches <= budget], default=1024)
+        fitting = [budget for budget in (128, 256, 576, 784, 1024) if patches <= budget]
+        budget = min(fitting, default=1024)
         inputs = image_processor(images=image, max_num_patches=budget, return_tensors="pt")
         image_embeds.append(model.get_image_features(**inputs))
     return torch.cat(text_embeds), torch.cat(image_embeds)
@@ -97,7 +145,10 @@ def by_hand_jina(folder, model, texts, images):
     return model.get_text_features(tokens["input_ids"]), model.get_image_features(pixels)
 
 
-@pytest.mark.parametrize("name, limit, by_hand", [("fgclip2", 196, by_hand_fgclip2), ("jina", 100, by_hand_jina)])
+@pytest.mark.parametrize(
+    "name, limit, by_hand",
+    [("fgclip2", 196, by_hand_fgclip2), ("jina", 100, by_hand_jina), ("longclip", 248, by_hand_longclip)],
+)
 def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_dir, tmp_path):
     folder, model = request.getfixturevalue(name)
     arguments = ("--model_name_or_path", folder, "--trust_remote_code", "--dataset_name", noise_dir)
@@ -105,15 +156,17 @@ def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_
     assert results["max_length"] == limit
     for kind, captions in (("short", SHORT), ("long", LONG)):
         texts, owners = flatten(captions)
-        text_embeds, image_embeds = (
-            torch.nn.functional.normalize(embeds, dim=-1) for embeds in by_hand(folder, model, texts, IMAGES)
-        )
-        for metric, value in brute_force((text_embeds @ image_embeds.t()).numpy(), owners).items():
+        text_embeds, image_embeds = by_hand(folder, model, texts, IMAGES)
+        text_embeds = torch.nn.functional.normalize(text_embeds, dim=-1)
+        image_embeds = torch.nn.functional.normalize(image_embeds, dim=-1)
+        similarities = (text_embeds @ image_embeds.t()).numpy()
+        for metric, value in brute_force(similarities, owners).items():
             assert results[f"{kind}_{metric}"] == pytest.approx(value), (kind, metric)
         assert (image_embeds @ image_embeds.t()).fill_diagonal_(0).max() < 1 - 1e-4
 
-    output = ["--output_dir", str(tmp_path / "embeds"), "--output_file", str(tmp_path / "embeds.npz")]
-    assert lotlip.main(["embed", *map(str, arguments), *output]) == 0
+    output = {"output_dir": tmp_path / "embeds", "output_file": tmp_path / "embeds.npz"}
+    status = lotlip.main(to_argv("embed", *arguments, **output))
+    assert status == 0
     arrays = np.load(tmp_path / "embeds.npz")
     for kind, expected in (("image", image_embeds), ("long", text_embeds)):
         stored = torch.from_numpy(arrays["embedding"][arrays["kind"] == kind])
@@ -154,7 +207,10 @@ def test_each_image_has_the_patches_of_its_size(fgclip2):
     assert inputs["pixel_values"].shape[:2] == (3, 1024)
     numbers = inputs["pixel_attention_mask"].sum(dim=1)
     assert torch.equal(numbers, inputs["spatial_shapes"].prod(dim=1))
-    assert all(most * 0.8 < number <= most for number, most in zip(numbers.tolist(), (128, 576, 1024)))
+    for number, budget in zip(numbers.tolist(), (128, 576, 1024)):
+        assert 0.8 * budget < number <= budget
     for index, image in enumerate(images):
         alone = encoder.preprocessing.prepare_images([image])
-        assert torch.equal(inputs["pixel_values"][index, : numbers[index]], alone["pixel_values"][0, : numbers[index]])
+        number = numbers[index]
+        expected = alone["pixel_values"][0, :number]
+        assert torch.equal(inputs["pixel_values"][index, :number], expected)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, IterableDataset, Value
 from PIL import Image as PILImage
 
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
@@ -41,7 +41,11 @@ def read_row(number: int, row: dict):
 def test_an_image_that_cannot_be_preprocessed_is_left_out(encoder):
     """One pixel high and very wide it is scaled to a width that no memory holds."""
     image_processor = encoder.processor.image_processor
-    images = {"good": PILImage.new("RGB", (40, 50)), "thin": PILImage.new("RGB", (100_000, 1)), "torn": None}
+    images = {
+        "good": PILImage.new("RGB", (40, 50)),
+        "thin": PILImage.new("RGB", (100_000, 1)),
+        "torn": None,
+    }
 
     def read_image(name: str, _: None) -> list[Item]:
         if images[name] is None:
@@ -56,36 +60,51 @@ def test_an_image_that_cannot_be_preprocessed_is_left_out(encoder):
     processor = SimpleNamespace(image_processor=preprocess, tokenizer=encoder.processor.tokenizer)
     collator = RowCollator(Preprocessing(processor), read_image)
     results = list(embed_rows(encoder, [collator([(name, None) for name in images])]))
-    embedded = [result for result in results if result.entries]
-    assert [item.row for result in embedded for item in result.entries] == ["good"]
-    assert embedded[0].embeds.shape == (1, 32)
-    unreadable = [(row.key, row.problem) for result in results for row in result.unreadable]
+    (embedded,) = [result for result in results if result.entries]
+    assert [item.row for item in embedded.entries] == ["good"]
+    assert embedded.embeds.shape == (1, 32)
+    unreadable = []
+    for result in results:
+        unreadable += [(row.key, row.problem) for row in result.unreadable]
     assert unreadable == [("thin", "too thin"), ("torn", "it is torn")]
 
 
 def test_a_group_is_complete_when_the_next_one_begins(encoder, rows):
     collator = RowCollator(encoder.preprocessing, read_row)
+    prepared = []
+    for batch in ([0, 1], [2, 3], [4], [5, 6, 7]):
+        prepared.append(collator([(number, rows[number]) for number in batch]))
     # rows 2 and 3 are a group of their own, of which nothing is left
-    prepared = [
-        collator([(number, rows[number]) for number in numbers]) for numbers in ([0, 1], [2, 3], [4], [5, 6, 7])
-    ]
-    groups = {number: group for group, numbers in enumerate(([0, 1], [2, 3], [4, 5, 6, 7])) for number in numbers}
+    groups = [0, 0, 1, 1, 2, 2, 2, 2]
     results = list(embed_rows(encoder, prepared, group=groups.__getitem__))
-    assert [result.group for result in results] == sorted(result.group for result in results)
-    for group, expected in enumerate(([0, 1], [], [4, 5, 6])):
-        own = [result for result in results if result.group == group]
-        assert own, "a group without a result"
-        assert sorted({item.row for result in own for item in result.entries}) == expected
+    order = [result.group for result in results]
+    assert order == sorted(order)
+    assert set(order) == {0, 1, 2}, "a group without a result"
+    found = {0: set(), 1: set(), 2: set()}
+    for result in results:
+        found[result.group].update(item.row for item in result.entries)
+    assert found == {0: {0, 1}, 1: set(), 2: {4, 5, 6}}
+
+
+def read_shares(rows: Dataset | IterableDataset, num_processes: int) -> list[tuple]:
+    """The rows of all processes, one process after the other."""
+    numbered = []
+    for process in range(num_processes):
+        for batch in batch_rows(rows, 2, process, num_processes):
+            numbered += batch
+    return numbered
 
 
 @pytest.mark.parametrize("num_processes", [1, 3, 13])
 def test_each_row_is_in_one_share(rows, num_processes):
-    shares = [[*batch_rows(rows, 2, process, num_processes)] for process in range(num_processes)]
-    numbered = [row for share in shares for batch in share for row in batch]
+    numbered = read_shares(rows, num_processes)
     assert [number for number, _ in numbered] == list(range(11))
-    assert all(row["text"] == rows[number]["text"] for number, row in numbered)
+    assert [row["text"] for _, row in numbered] == rows["text"][:]
+
+
+def test_each_row_of_a_stream_is_in_one_share(rows):
     stream = rows.to_iterable_dataset(num_shards=3)
-    texts = [row["text"] for process in range(3) for batch in batch_rows(stream, 2, process, 3) for _, row in batch]
+    texts = [row["text"] for _, row in read_shares(stream, num_processes=3)]
     assert sorted(texts) == sorted(rows["text"])
 
 
@@ -97,7 +116,8 @@ def read_grey(name: str, grey: int) -> list[Item]:
         raise LookupError("no column wrong")
     if name == "bomb" and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
-    return [Item(name, "image", PILImage.new("RGB", (40, 40), (grey, grey, grey))), Item(name, "text", "a red boat")]
+    image = PILImage.new("RGB", (40, 40), (grey, grey, grey))
+    return [Item(name, "image", image), Item(name, "text", "a red boat")]
 
 
 def cut(names: list[str]) -> list[list]:
@@ -106,7 +126,10 @@ def cut(names: list[str]) -> list[list]:
 
 
 def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
-    batches = cut(["torn" if number in (4, 12) else f"image {number}" for number in range(20)])
+    names = [f"image {number}" for number in range(20)]
+    names[4] = "torn"
+    names[12] = "torn"
+    batches = cut(names)
     collate = RowCollator(encoder.preprocessing, read_grey)
     state = torch.get_rng_state()
     made = list(collate_rows(collate, batches, num_workers=2))
@@ -116,8 +139,8 @@ def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
         assert prepared.key == expected.key
         assert prepared.unreadable == expected.unreadable
         assert len(prepared.texts) == 1
-        batches = [prepared.images, *prepared.texts]
-        for batch, other in zip(batches, [expected.images, *expected.texts], strict=True):
+        pairs = [(prepared.images, expected.images), *zip(prepared.texts, expected.texts, strict=True)]
+        for batch, other in pairs:
             assert batch.entries == other.entries
             assert batch.inputs.keys() == other.inputs.keys()
             for name, tensor in other.inputs.items():
@@ -132,8 +155,10 @@ def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
     ],
 )
 def test_errors_of_a_worker_come_through(encoder, name, error, message):
+    collate = RowCollator(encoder.preprocessing, read_grey)
+    batches = cut(["image", "image", "image", name])
     with pytest.raises(error, match=message):
-        list(collate_rows(RowCollator(encoder.preprocessing, read_grey), cut(["image"] * 3 + [name]), 1))
+        list(collate_rows(collate, batches, num_workers=1))
 
 
 def read_text(*_: object) -> list[Item]:
@@ -153,7 +178,8 @@ def test_workers_end_with_the_program(encoder):
     program = context.Process(target=send_pids_of_workers, args=(encoder.preprocessing, theirs))
     program.start()
     pids = ours.recv()
-    assert len(pids) == 2 and all(map(is_running, pids))
+    assert len(pids) == 2
+    assert all(map(is_running, pids))
     program.kill()
     program.join()
     deadline = time.monotonic() + 60

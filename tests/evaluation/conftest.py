@@ -12,16 +12,19 @@ from tests.conftest import WORDS
 @pytest.fixture(scope="module")
 def evaluation_dir(tmp_path_factory) -> Path:
     """Ten images with one to three short captions and none to two long ones, saved with `save_to_disk`."""
-    scenes = load_scenes(10, seed=4)
     rows = []
-    for index, scene in enumerate(scenes):
-        short = [
-            f"a photo of {WORDS[(index + k) % len(WORDS)]} {WORDS[(3 * index + k) % 7]}" for k in range(1 + index % 3)
-        ]
-        long = [
-            f"the ground is {WORDS[index]}. the {WORDS[-index - 1]} is red.\nblue sea {k}" for k in range(index % 3)
-        ]
-        rows.append({"image": scene["image"], "caption": short, "long_captions": long, "label": index % 4})
+    for index, scene in enumerate(load_scenes(10, seed=4)):
+        short = []
+        for number in range(1 + index % 3):
+            first = WORDS[(index + number) % len(WORDS)]
+            second = WORDS[(3 * index + number) % 7]
+            short.append(f"a photo of {first} {second}")
+        long = []
+        for number in range(index % 3):
+            sentences = f"the ground is {WORDS[index]}. the {WORDS[-index - 1]} is red."
+            long.append(f"{sentences}\nblue sea {number}")
+        row = {"image": scene["image"], "caption": short, "long_captions": long, "label": index % 4}
+        rows.append(row)
     features = Features(
         image=Image(),
         caption=List(Value("string")),

@@ -17,7 +17,8 @@ def test_zero_shot_classification(model_dir, evaluation_dir, tmp_path):
     arguments = ("--model_name_or_path", model_dir, "--dataset_name", evaluation_dir, "--batch_size", 3)
     results = run_command("classify", tmp_path / "results.json", *arguments, "--templates", *templates)
 
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    model = LotlipModel.from_pretrained(model_dir).eval()
+    processor = LotlipProcessor.from_pretrained(model_dir)
     dataset = Dataset.load_from_disk(evaluation_dir)
     names = ["red boat", "green car", "blue house", "yellow tree"]
     with torch.no_grad():
@@ -32,7 +33,9 @@ def test_zero_shot_classification(model_dir, evaluation_dir, tmp_path):
     predictions = (images @ classes.t()).argmax(dim=-1)
     labels = torch.tensor(dataset["label"])
     assert results["top1"] == pytest.approx(100 * (predictions == labels).float().mean().item())
-    assert results["top5"] == 100 and results["num_images"] == 10 and results["num_classes"] == 4
+    assert results["top5"] == 100
+    assert results["num_images"] == 10
+    assert results["num_classes"] == 4
     wrong = sum(pair["count"] for pair in results["most_confused"])
     assert wrong == (predictions != labels).sum().item()
 
@@ -53,7 +56,8 @@ def test_several_models_in_one_table(family_folders, noise_dir, tmp_path, capsys
     printed = capsys.readouterr().out
     assert "| model | images | classes | top-1 | top-5 |" in printed
     for row, model in zip(rows, models, strict=True):
-        assert row["model"] == str(model) and row["most_confused"]
+        assert row["model"] == str(model)
+        assert row["most_confused"]
         assert row == run_command("classify", tmp_path / "alone.json", *arguments, model)
         assert f"| {model} | 9 | 3 | {row['top1']:.1f} | 100.0 |" in printed
         pair = row["most_confused"][0]
@@ -66,9 +70,19 @@ def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_
         (("--class_names", "red", "blue"), "2 class names.*has 4 classes"),
         (("--label_column", "caption"), "name them with `--class_names`"),
     ):
-        assert re.search(message, read_error(capsys, "classify", *arguments, *wrong))
+        error = read_error(capsys, "classify", *arguments, *wrong)
+        assert re.search(message, error)
     with pytest.raises(ValueError, match="label -1 is none"):
         find_class(-1, ["no", "yes"])
+
+
+@pytest.mark.parametrize("name", ["image_embeds", "class_embeds"])
+@pytest.mark.parametrize(("value", "message"), [(torch.nan, "holds NaN"), (torch.inf, "holds infinity")])
+def test_embeddings_that_are_not_finite_are_no_classes(name, value, message):
+    embeds = {"image_embeds": torch.eye(2), "class_embeds": torch.eye(2)}
+    embeds[name][1, 0] = value
+    with pytest.raises(ValueError, match=rf"`{name}\[1\]` {message}"):
+        classify(labels=[0, 1], class_names=["no", "yes"], **embeds)
 
 
 def test_names_of_classes(tmp_path, caplog):
@@ -82,13 +96,18 @@ def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_d
     encoder = DualEncoder.from_pretrained(model_dir, device="cpu")
     encoder.model.train()
     dataset = Dataset.load_from_disk(evaluation_dir)
-    names, templates = ["red", "a car", "the sea", "sand"], ["a photo of {}"]
+    names = ["red", "a car", "the sea", "sand"]
+    templates = ["a photo of {}"]
     damaged = replace_values(dataset, {1: {"image": NO_IMAGE}})
     results = evaluate_zero_shot(encoder, damaged, names, templates, batch_size=3)
-    assert results.pop("num_unreadable_images") == 1 and "torn.png" in caplog.text and encoder.model.training
+    num_unreadable_images = results.pop("num_unreadable_images")
+    assert num_unreadable_images == 1
+    assert "torn.png" in caplog.text
+    assert encoder.model.training
     others = dataset.select([index for index in range(10) if index != 1])
     expected = evaluate_zero_shot(encoder, others, names, templates, batch_size=3)
-    assert results == expected and results["num_images"] == 9
+    assert results == expected
+    assert results["num_images"] == 9
     pairs = {(pair["class"], pair["taken_for"]) for pair in results["most_confused"]}
     assert len(pairs) > 2, "so few mistakes tell no labels apart"
     with pytest.raises(ValueError, match="No image of the evaluation data can be read"):
@@ -100,5 +119,6 @@ def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_d
 def test_accuracies_and_confused_pairs():
     similarities = torch.tensor([[1, 2, 0], [1, 2, 0], [2, 1, 0], [0, 1, 2], [0, 2, 1.0]])
     results = classify(similarities, ["a", 0, 0, "b", 2], torch.eye(3), ["a", "b", "c"])
-    assert results["top1"] == pytest.approx(20) and results["top5"] == pytest.approx(100)
+    assert results["top1"] == pytest.approx(20)
+    assert results["top5"] == pytest.approx(100)
     assert results["most_confused"][0] == {"class": "a", "taken_for": "b", "count": 2}

@@ -25,6 +25,7 @@ from modeling_lotlip.evaluation.relevance import (
     token_relevance,
 )
 from modeling_lotlip.utils.sub_captions import join_sub_captions, split_sub_captions
+from tests.conftest import SPECIAL_TOKENS
 
 
 TEXT = "A red boat. The ground is sand. A green tree"
@@ -35,7 +36,8 @@ class LinearEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.words, self.device = nn.Embedding(9, 6), torch.device("cpu")
+        self.words = nn.Embedding(9, 6)
+        self.device = torch.device("cpu")
         self.text_model = SimpleNamespace(get_input_embeddings=lambda: self.words)
 
     def get_text_features(self, input_ids):
@@ -49,7 +51,8 @@ def test_token_relevance_is_complete_and_right(loaded):
     length = linear.get_text_features(input_ids).pooler_output.norm(dim=-1)
     encoder = SimpleNamespace(model=linear, family=UNKNOWN_FAMILY)
     relevance = token_relevance(encoder, {"input_ids": input_ids})
-    assert torch.allclose(relevance.sum(dim=-1), length) and relevance[0, 2] == relevance[0, 3]
+    assert torch.allclose(relevance.sum(dim=-1), length)
+    assert relevance[0, 2] == relevance[0, 3]
     assert linear.words.weight.grad is None
 
     # against a small step along a word embedding
@@ -64,23 +67,27 @@ def test_token_relevance_is_complete_and_right(loaded):
     def similarity(scale):
         changed = embeds.clone()
         changed[:, 3] *= scale
-        features = model.get_text_features(inputs_embeds=changed, attention_mask=inputs["attention_mask"])
+        attention_mask = inputs["attention_mask"]
+        features = model.get_text_features(inputs_embeds=changed, attention_mask=attention_mask)
         return nn.functional.cosine_similarity(features.pooler_output, image).item()
 
-    assert relevance[0, 3].item() == pytest.approx((similarity(1 + 1e-5) - similarity(1 - 1e-5)) / 2e-5, abs=1e-6)
+    slope = (similarity(1 + 1e-5) - similarity(1 - 1e-5)) / 2e-5
+    assert relevance[0, 3].item() == pytest.approx(slope, abs=1e-6)
 
 
 def test_grad_cam_is_that_of_the_equations(loaded):
     """Weights: the mean gradient over the patches; the map: their sum with the activations, where it is positive."""
     model, _ = loaded
-    images, texts = torch.randn(2, 3, 32, 32), torch.randn(2, 2, 32)
+    images = torch.randn(2, 3, 32, 32)
+    texts = torch.randn(2, 2, 32)
     outputs = model.get_image_features(images[1:].clone().requires_grad_(), output_hidden_states=True)
     states = outputs.hidden_states[-2]
     for text, found in zip(texts[1], patch_relevance(model, images, texts)[1]):
         similarity = nn.functional.normalize(outputs.pooler_output, dim=-1)[0] @ text
         (gradient,) = torch.autograd.grad(similarity, states, retain_graph=True)
         expected = (states[0, 1:] @ gradient[0, 1:].mean(dim=0)).clamp(min=0).reshape(found.shape)
-        assert torch.allclose(found, expected, atol=1e-6) and (found > 0).any()
+        assert torch.allclose(found, expected, atol=1e-6)
+        assert (found > 0).any()
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -88,7 +95,8 @@ def test_what_a_sub_caption_adds(loaded):
     encoder = DualEncoder(*loaded)
     parts = TEXT.split(". ")
     directions = sub_caption_directions(encoder, parts)
-    whole, without = encoder.encode_text([TEXT, join_sub_captions([parts[0], parts[2]])], convert_to_tensor=True)
+    others = join_sub_captions([parts[0], parts[2]])
+    whole, without = encoder.encode_text([TEXT, others], convert_to_tensor=True)
     assert torch.allclose(directions[1], whole - without, atol=1e-6)
     shorter = DualEncoder(*loaded, max_length=6)
     beyond_the_limit = sub_caption_directions(shorter, parts)[2]
@@ -109,12 +117,15 @@ def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_fo
     relevance = torch.tensor([[1.0, -1.0], [0.5, 0.0]])
 
     def middles(drawn: Image.Image) -> list[tuple[int, int, int]]:
-        return [drawn.getpixel((x, y)) for y in (56, 168) for x in (56, 168)]
+        return [drawn.getpixel(point) for point in ((56, 56), (168, 56), (56, 168), (168, 168))]
 
     for_text, against, half, nothing = middles(heat_map(picture, relevance))
-    assert against == nothing and len(set(nothing)) == 1, "grey, where nothing speaks for it"
+    assert against == nothing, "grey, where nothing speaks for it"
+    assert len(set(nothing)) == 1, "grey, where nothing speaks for it"
     redness = [colour[0] - colour[2] for colour in (for_text, half, nothing)]
-    assert redness[0] > 0 and redness[1] > 0 and for_text != half
+    assert redness[0] > 0
+    assert redness[1] > 0
+    assert for_text != half
     # twice the scale: the largest one looks like the half of before
     assert middles(heat_map(picture, relevance, largest=2.0))[0] == pytest.approx(half, abs=12)
 
@@ -137,8 +148,13 @@ def build_tokenizer(name: str):
     if name == "clip":
         return CLIPTokenizer().train_new_from_iterator([SENTENCES.lower().replace(" ", "  ")] * 4, 600)
     words = [*'mr . hill says " it is red 3 5 m long ! the sea ( blue ) a sky'.split()]
-    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
-    return LotlipTokenizer(vocab=vocab) if name == "lotlip" else BertTokenizer(vocab=vocab)
+    vocab = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *words])}
+    return {"lotlip": LotlipTokenizer, "bert": BertTokenizer}[name](vocab=vocab)
+
+
+def keep_letters(text: str) -> str:
+    """The letters and digits of a text, in lower case."""
+    return re.sub(r"[^a-z0-9]", "", text.replace("[SEP]", "").lower())
 
 
 @pytest.mark.parametrize("name", ["lotlip", "bert", "clip"])
@@ -150,11 +166,11 @@ def test_tokens_belong_to_the_sub_captions_that_they_are_in(name, splitter):
     text = join_sub_captions(sub_captions)
     (input_ids,) = preprocessing.tokenize([text]).inputs["input_ids"].tolist()
     numbers = number_tokens(preprocessing, input_ids, sub_captions)
-    assert numbers[0] is numbers[-1] is None and None not in numbers[1:-1]
+    assert numbers[0] is numbers[-1] is None
+    assert None not in numbers[1:-1]
     for number, sub_caption in enumerate(sub_captions):
-        tokens = tokenizer.decode([token for token, of_token in zip(input_ids, numbers) if of_token == number])
-        letters = [re.sub(r"[^a-z0-9]", "", text.replace("[SEP]", "").lower()) for text in (tokens, sub_caption)]
-        assert letters[0] == letters[1]
+        own = [token for token, of_token in zip(input_ids, numbers) if of_token == number]
+        assert keep_letters(tokenizer.decode(own)) == keep_letters(sub_caption)
 
     # truncated inside the second one: the others are not read, whatever full stops there are
     limit = numbers.index(1) + 2
@@ -181,7 +197,8 @@ def build_explanation(name: str, mark: str) -> Explanation:
 def test_a_page_escapes_every_text_and_needs_no_other_file():
     mark = """<b class="x" title='y'>&amp;"""
     page = render_page([build_explanation(f"{mark}model", mark)])
-    assert "<b " not in page and "&amp;&lt;" not in page
+    assert "<b " not in page
+    assert "&amp;&lt;" not in page
     # nothing is escaped twice either
     escaped = "&lt;b class=&#34;x&#34; title=&#39;y&#39;&gt;&amp;amp;"
     # name, a token, an unread sub-caption and two maps
@@ -194,10 +211,14 @@ def test_a_page_has_the_numbers():
     lines = re.findall(r'<div class="line">(.*)</div>', page)
     shown = [re.sub(r"<[^>]+>", "", line.replace("</span><span>", "|")) for line in lines]
     assert [line.split("|")[-1] for line in shown] == ["0.0 %", "25.0 %", "25.0 %", "0.0 %"]
-    assert " reddish boat" in shown[1] and "sky (beyond the limit)" in shown[3]
-    assert "sub-captions: 1." in page and "[UNK]: a word" in page
-    assert re.findall(r'<span class="note">([-+.\d]+)</span></figcaption>', page) == ["0.50", "+0.25", "+0.00"]
-    assert 'title="-0.25"' in page and "rgb(33 102 191 / 0.42)" in page  # half of the largest, in blue
+    assert " reddish boat" in shown[1]
+    assert "sky (beyond the limit)" in shown[3]
+    assert "sub-captions: 1." in page
+    assert "[UNK]: a word" in page
+    notes = re.findall(r'<span class="note">([-+.\d]+)</span></figcaption>', page)
+    assert notes == ["0.50", "+0.25", "+0.00"]
+    assert 'title="-0.25"' in page
+    assert "rgb(33 102 191 / 0.42)" in page  # half of the largest, in blue
 
 
 def test_tokens_are_shaded_by_their_share_of_the_largest():
@@ -210,7 +231,9 @@ def test_tokens_are_shaded_by_their_share_of_the_largest():
 def test_the_maps_of_sub_captions_share_a_scale_of_their_own():
     whole, *parts = over_image = torch.tensor([8.0, 0.5, 1.0])[:, None, None] * torch.eye(2)
     explanation = build_explanation("model", "")._replace(over_image=over_image)
-    expected = [heat_map(explanation.image, whole, 8.0), *(heat_map(explanation.image, part, 1.0) for part in parts)]
+    map_of_whole = heat_map(explanation.image, whole, 8.0)
+    first, second = (heat_map(explanation.image, part, 1.0) for part in parts)
     page = render_page([explanation])
-    assert re.findall(r'src="([^"]+)"', page)[1:] == list(map(encode_png, expected))
-    assert not np.array_equal(*expected[1:])
+    shown = re.findall(r'src="([^"]+)"', page)[1:]
+    assert shown == [encode_png(map_of_whole), encode_png(first), encode_png(second)]
+    assert not np.array_equal(first, second)

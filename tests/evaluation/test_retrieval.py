@@ -10,16 +10,26 @@ from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
-from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
+from modeling_lotlip.evaluation.retrieval import (
+    EmbeddedPart,
+    ImageEmbeddingCache,
+    embed_dataset,
+    evaluate_retrieval,
+    format_recalls,
+    join_embedded_parts,
+    rank_by_tokens,
+)
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
 from tests.conftest import tiny_config
+from tests.helpers.dual_encoders import flatten
 from tests.helpers.images import NO_IMAGE, replace_values
 
 
 def test_distinct_short_captions_and_images_without_captions(encoder, caplog):
+    short = ["a red boat", "a red boat", "a car", "", None, "a car"]
+    long = ["a red. a boat", None, None, "blue. ", "a. ..", "sea"]
     dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"])
-    dataset = dataset.add_column("caption", ["a red boat", "a red boat", "a car", "", None, "a car"])
-    dataset = dataset.add_column("long_captions", ["a red. a boat", None, None, "blue. ", "a. ..", "sea"])
+    dataset = dataset.add_column("caption", short).add_column("long_captions", long)
     results = evaluate_retrieval(encoder, dataset, batch_size=4, distinct_short_captions=True)
     assert (results["short_num_images"], results["long_num_images"]) == (2, 4)
     assert "2 of 6 images have no long caption" in caplog.text
@@ -30,10 +40,19 @@ def test_distinct_short_captions_and_images_without_captions(encoder, caplog):
     assert "One image with long captions is always found: evaluate more than one." in caplog.text
 
 
-@pytest.mark.parametrize("compares_tokens", [False, True])
-def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, token_wise_dir):
+def compute_hits(similarities: torch.Tensor, matches: torch.Tensor) -> torch.Tensor:
+    """The probability of each row that its first is a match, where of equals, such as copies, any may come first."""
+    best = torch.where(matches, similarities, -torch.inf).amax(dim=1, keepdim=True)
+    is_better = (similarities > best + 1e-6).any(dim=1)
+    is_equal = (similarities - best).abs() < 1e-6
+    fraction = (matches & is_equal).sum(dim=1) / is_equal.sum(dim=1)
+    return torch.where(is_better, 0.0, fraction)
+
+
+@pytest.mark.parametrize("folder", ["model_dir", "token_wise_dir"])
+def test_all_images_of_a_caption_are_right_answers(folder, request):
     """Equal captions are one text, which is found with any of its images; a benchmark's are each a text of its own."""
-    folder = token_wise_dir if compares_tokens else model_dir
+    folder = request.getfixturevalue(folder)
     encoder = load_encoder(str(folder), LoadingArguments(device="cpu"))
     captions = [
         ["a red boat", "sea"],
@@ -43,85 +62,112 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, t
         ["a car"],
         ["sand", "sand"],
     ]
-    dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"]).add_column("caption", captions)
+    dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"])
+    dataset = dataset.add_column("caption", captions)
     reader = RowReader(dataset.column_names, CaptionArguments())
     embedded = embed_dataset(encoder, dataset, reader)
-    images, texts = embedded.image_embeds, embedded.captions["short"].embeds
+    images = embedded.image_embeds
+    texts = embedded.captions["short"].embeds
     if images.dim() == 3:
-        i2t, t2i = late_interaction(images, texts).t(), late_interaction(texts, images)
+        i2t = late_interaction(images, texts).t()
+        t2i = late_interaction(texts, images)
     else:
         t2i = i2t = texts @ images.t()
 
-    owners = torch.tensor([row for row, own in enumerate(captions) for _ in own])
-    separate = owners[:, None] == torch.arange(6)
-    words = [" ".join(text.split()) for own in captions for text in own]
-    first = [words.index(text) for text in dict.fromkeys(words)]
-    shared = torch.stack([separate[[word == words[row] for word in words]].any(dim=0) for row in first])
+    all_texts, owners = flatten(captions)
+    separate = torch.from_numpy(owners)[:, None] == torch.arange(6)
+    images_of = {}
+    first = {}
+    for row, text in enumerate(all_texts):
+        words = " ".join(text.split())
+        first.setdefault(words, row)
+        images_of.setdefault(words, torch.zeros(6, dtype=torch.bool))
+        images_of[words] |= separate[row]
+    shared = torch.stack(list(images_of.values()))
     assert shared.sum(dim=1).tolist() == [3, 1, 2, 2]
     recalls = []
-    for grouped, rows, is_match in ((True, first, shared), (False, list(range(len(owners))), separate)):
+    for grouped, rows, is_match, num_shared in (
+        (True, list(first.values()), shared, 3),
+        (False, list(range(len(owners))), separate, None),
+    ):
         results = evaluate_retrieval(encoder, dataset, group_equal_captions=grouped, batch_size=4)
         assert results["short_num_captions"] == len(rows)
-        for direction, table, matches in (("t2i", t2i[rows], is_match), ("i2t", i2t[rows].t(), is_match.t())):
-            best = torch.where(matches, table, -torch.inf).amax(dim=1, keepdim=True)
-            # of equals, such as the copies of a text, any may come first
-            better, equal = table > best + 1e-6, (table - best).abs() < 1e-6
-            hits = (better.sum(dim=1) == 0) * (matches & equal).sum(dim=1) / equal.sum(dim=1)
-            recalls.append(results[f"short_{direction}_recall@1"])
-            assert recalls[-1] == pytest.approx(100 * hits.mean().item(), abs=1e-4)
-        assert results.get("short_num_shared_captions") == (3 if grouped else None)
-    assert recalls[:2] != recalls[2:] and max(recalls) > 0
+        assert results.get("short_num_shared_captions") == num_shared
+        hits = {"t2i": compute_hits(t2i[rows], is_match), "i2t": compute_hits(i2t[rows].t(), is_match.t())}
+        for direction, expected in hits.items():
+            recall = results[f"short_{direction}_recall@1"]
+            assert recall == pytest.approx(100 * expected.mean().item(), abs=1e-4)
+            recalls.append(recall)
+    assert recalls[:2] != recalls[2:]
+    assert max(recalls) > 0
 
 
-def test_shares_of_processes_are_joined_in_order():
+def test_parts_of_processes_are_joined_in_order():
     """Of streams each process numbers its rows from 0; the second one can read nothing."""
 
-    def share(*rows: tuple[int, str, int, float], num_unreadable: int = 0) -> tuple:
-        items = [Item(RowInfo(row, row, f"label {row}"), kind, f"{value}", index) for row, kind, index, value in rows]
-        return items, [torch.tensor([[value]]) for *_, value in rows], num_unreadable
+    def part(*rows: tuple[int, str, int, float], num_unreadable: int = 0) -> EmbeddedPart:
+        items = []
+        embeds = []
+        for row, modality, index, value in rows:
+            items.append(Item(RowInfo(row, row, f"label {row}"), modality, f"{value}", index))
+            embeds.append(torch.tensor([[value]]))
+        return EmbeddedPart(items, embeds, num_unreadable)
 
-    first = share((1, "image", 0, 1.0), (0, "short", 1, 0.5), (0, "image", 0, 0.0), (0, "short", 0, 0.25))
-    last = share((0, "long", 0, 2.5), (0, "image", 0, 2.0), num_unreadable=1)
-    joined = join_shares([first, share(num_unreadable=2), last])
-    assert joined.image_embeds.tolist() == [[0.0], [1.0], [2.0]] and joined.num_unreadable == 3
+    first = part((1, "image", 0, 1.0), (0, "short", 1, 0.5), (0, "image", 0, 0.0), (0, "short", 0, 0.25))
+    last = part((0, "long", 0, 2.5), (0, "image", 0, 2.0), num_unreadable=1)
+    joined = join_embedded_parts([first, part(num_unreadable=2), last])
+    assert joined.image_embeds.tolist() == [[0.0], [1.0], [2.0]]
+    assert joined.num_unreadable == 3
     assert joined.labels == ["label 0", "label 1", "label 0"]
-    assert joined.captions["short"].texts == ["0.25", "0.5"] and joined.captions["short"].images.tolist() == [0, 0]
-    assert joined.captions["long"].images.tolist() == [2] and joined.captions["long"].embeds.tolist() == [[2.5]]
+    assert joined.captions["short"].texts == ["0.25", "0.5"]
+    assert joined.captions["short"].images.tolist() == [0, 0]
+    assert joined.captions["long"].images.tolist() == [2]
+    assert joined.captions["long"].embeds.tolist() == [[2.5]]
 
 
-@pytest.mark.parametrize("image_projection, dtype", [(None, "float32"), (24, "float32"), (24, "bfloat16")])
-def test_embeddings_with_and_without_an_image_projection(image_projection, dtype, model_dir, evaluation_dir, tmp_path):
+@pytest.mark.parametrize(
+    "image_projection, dim, dtype, min_cosine",
+    [
+        (None, 32, "float32", 0.99999),
+        (24, 24, "float32", 0.99999),
+        (24, 24, "bfloat16", 0.99),
+    ],
+)
+def test_embeddings_with_and_without_an_image_projection(
+    image_projection, dim, dtype, min_cosine, model_dir, evaluation_dir, tmp_path
+):
     config = tiny_config()
     config.vision_config.projection_dim = image_projection
-    config.projection_dim = config.text_config.projection_dim = image_projection or 32
+    config.text_config.projection_dim = dim
+    config.projection_dim = dim
     torch.manual_seed(0)
-    model, processor = LotlipModel(config).eval(), LotlipProcessor.from_pretrained(model_dir)
+    model = LotlipModel(config).eval()
+    processor = LotlipProcessor.from_pretrained(model_dir)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     encoder = load_encoder(str(tmp_path), LoadingArguments(dtype=dtype, device="cpu"))
     dataset = Dataset.load_from_disk(evaluation_dir)
     reader = RowReader(dataset.column_names, CaptionArguments())
     embedded = embed_dataset(encoder, dataset, reader, batch_size=4)
-    texts = embedded.captions["short"]
+    captions = embedded.captions["short"]
     with torch.no_grad():
-        images = processor.image_processor(list(dataset["image"]), return_tensors="pt")
-        expected = [
-            (model.get_image_features(**images), embedded.image_embeds),
-            (
-                model.get_text_features(**processor.tokenizer(texts.texts, padding=True, return_tensors="pt")),
-                texts.embeds,
-            ),
-        ]
-    for outputs, embeds in expected:
-        cosines = torch.nn.functional.cosine_similarity(outputs.pooler_output, embeds)
-        assert embeds.shape[1] == config.projection_dim and cosines.min() > (0.99999 if dtype == "float32" else 0.99)
+        pixels = processor.image_processor(list(dataset["image"]), return_tensors="pt")
+        images = model.get_image_features(**pixels).pooler_output
+        tokens = processor.tokenizer(captions.texts, padding=True, return_tensors="pt")
+        texts = model.get_text_features(**tokens).pooler_output
+    for expected, embeds in ((images, embedded.image_embeds), (texts, captions.embeds)):
+        assert embeds.shape[1] == dim
+        assert torch.nn.functional.cosine_similarity(expected, embeds).min() > min_cosine
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_what_goes_in_is_used_or_counted(streaming, encoder, evaluation_dir, caplog):
     """Rows are images of a gallery, unreadable, or said to be without such a caption."""
-    rows = replace_values(Dataset.load_from_disk(evaluation_dir), {4: {"image": NO_IMAGE}, 7: {"caption": []}})
-    damaged = rows.to_iterable_dataset() if streaming else rows
+    damages = {4: {"image": NO_IMAGE}, 7: {"caption": []}}
+    rows = replace_values(Dataset.load_from_disk(evaluation_dir), damages)
+    damaged = rows
+    if streaming:
+        damaged = rows.to_iterable_dataset()
     results = evaluate_retrieval(encoder, damaged, batch_size=3, group_equal_captions=False)
     assert results["num_unreadable_images"] == 1
     readable = rows.select([row for row in range(10) if row != 4])
@@ -132,6 +178,29 @@ def test_what_goes_in_is_used_or_counted(streaming, encoder, evaluation_dir, cap
         assert results[f"{kind}_num_captions"] == sum(len(row[column]) for row in readable)
 
 
+def test_images_in_the_cache_are_not_read_again(encoder, evaluation_dir):
+    rows = replace_values(Dataset.load_from_disk(evaluation_dir), {4: {"image": NO_IMAGE}})
+    reader = RowReader(rows.column_names, CaptionArguments())
+    cache = ImageEmbeddingCache()
+    first = embed_dataset(encoder, rows, reader, batch_size=4, image_cache=cache)
+    without_images = replace_values(rows, {row: {"image": NO_IMAGE} for row in range(len(rows))})
+    later = embed_dataset(encoder, without_images, reader, batch_size=4, image_cache=cache)
+    assert later.num_unreadable == 1
+    assert torch.equal(later.image_embeds, first.image_embeds)
+    for kind, captions in first.captions.items():
+        assert later.captions[kind].texts == captions.texts
+        assert torch.equal(later.captions[kind].images, captions.images)
+        torch.testing.assert_close(later.captions[kind].embeds, captions.embeds, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["image_embeds", "text_embeds"])
+def test_tokens_that_are_not_finite_are_not_ranked(name):
+    embeds = {"image_embeds": torch.ones(2, 3, 4), "text_embeds": torch.ones(2, 3, 4)}
+    embeds[name][1, 2, 0] = torch.nan
+    with pytest.raises(ValueError, match=rf"`{name}\[1\]` holds NaN"):
+        rank_by_tokens(text_to_image=[0, 1], **embeds)
+
+
 def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir, evaluation_dir):
     """Each text as by the model alone, without the padding of its batch, and long captions as they are in training."""
     encoder = load_encoder(str(token_wise_dir), LoadingArguments(device="cpu"))
@@ -140,13 +209,14 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir,
     embedded = embed_dataset(encoder, dataset, reader, batch_size=4)
     pixels = encoder.processor.image_processor(list(dataset["image"]), return_tensors="pt")
     with torch.no_grad():
-        torch.testing.assert_close(
-            embedded.image_embeds, encoder.model.get_image_token_embeds(**pixels), rtol=0, atol=1e-5
-        )
+        expected = encoder.model.get_image_token_embeds(**pixels)
+    torch.testing.assert_close(embedded.image_embeds, expected, rtol=0, atol=1e-5)
     assert len(embedded.captions["long"].texts) > 5
     for kind, captions in embedded.captions.items():
         for text, embeds in zip(captions.texts, captions.embeds):
-            assert kind == "short" or "\n" not in text and not text.endswith(".")
+            if kind == "long":
+                assert "\n" not in text
+                assert not text.endswith(".")
             tokens = encoder.processor.tokenizer([text], return_tensors="pt")
             with torch.no_grad():
                 (expected,) = encoder.model.get_text_token_embeds(**tokens)
@@ -155,8 +225,11 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir,
 
 
 def test_the_table_of_models_says_how_many_captions_were_truncated():
-    recalls = {f"long_{way}_recall@{k}": 50.0 for way in ("i2t", "t2i") for k in (1, 5, 10)}
-    row = recalls | {"long_num_images": 4, "long_num_captions": 8, "long_truncated": 0.25}
-    assert "| long | 4 | 8 (25 % truncated) | 50.0 |" in format_table(row)
-    several = format_table(row | {"model": "a"}, row | {"model": "b", "long_truncated": 0.0})
-    assert "| a | long | 4 | 8 (25 % truncated) | 50.0 |" in several and "| b | long | 4 | 8 | 50.0 |" in several
+    row = {"long_num_images": 4, "long_num_captions": 8, "long_truncated": 0.25}
+    for k in (1, 5, 10):
+        row[f"long_i2t_recall@{k}"] = 50.0
+        row[f"long_t2i_recall@{k}"] = 50.0
+    assert "| long | 4 | 8 (25 % truncated) | 50.0 |" in format_recalls(row)
+    several = format_recalls(row | {"model": "a"}, row | {"model": "b", "long_truncated": 0.0})
+    assert "| a | long | 4 | 8 (25 % truncated) | 50.0 |" in several
+    assert "| b | long | 4 | 8 | 50.0 |" in several

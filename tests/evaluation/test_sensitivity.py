@@ -36,13 +36,13 @@ def test_a_model_without_positions_is_blind_to_the_order(loaded):
     parts = [["a red boat", "the ground is sand", f"a {colour} house"] for colour in colours]
     texts = LongTexts(parts, nn.functional.normalize(torch.randn(4, 32), dim=-1))
     rows = {row["change"]: row for row in measure_changes(DualEncoder(model, processor), texts, seed=0)}
-    permuted, dropped = rows["sentences permuted"], rows["first sentence dropped"]
-    assert (
-        permuted["similarity"] == pytest.approx(1)
-        and permuted["before_t2i_recall@1"] == permuted["after_t2i_recall@1"]
-    )
+    permuted = rows["sentences permuted"]
+    dropped = rows["first sentence dropped"]
+    assert permuted["similarity"] == pytest.approx(1)
+    assert permuted["before_t2i_recall@1"] == permuted["after_t2i_recall@1"]
     assert permuted["prefers_original"] == 50
-    assert dropped["similarity"] < 0.999 and rows["one colour swapped"]["num_texts"] == 4
+    assert dropped["similarity"] < 0.999
+    assert rows["one colour swapped"]["num_texts"] == 4
 
 
 def test_tokens_beyond_the_number_kept_do_not_count(loaded):
@@ -62,7 +62,8 @@ def test_texts_of_other_dual_encoders(family, family_folders):
     whole = embed_first_tokens(encoder, texts, encoder.max_length)
     assert torch.allclose(whole, encoder.encode_text(texts, convert_to_tensor=True), atol=1e-5)
     cut = embed_first_tokens(encoder, texts, 4)
-    assert torch.allclose(cut[0], cut[1], atol=1e-5) and not torch.allclose(cut[0], whole[0], atol=1e-4)
+    assert torch.allclose(cut[0], cut[1], atol=1e-5)
+    assert not torch.allclose(cut[0], whole[0], atol=1e-4)
 
 
 def test_every_image_counts_with_its_first_long_caption():
@@ -80,16 +81,19 @@ def test_changes_of_texts():
     for seed in range(5):
         generator = random.Random(seed)
         permuted = permute(parts, generator)
-        assert sorted(permuted) == sorted(parts) and permuted != parts
+        assert sorted(permuted) == sorted(parts)
+        assert permuted != parts
         assert drop_another(parts, generator)[0] == parts[0]
         negated = negate(parts, generator)
         assert negated in (["A red boat is not here", *parts[1:]], [parts[0], "The sea has no wave", "Sky"])
         swapped = swap_word(parts, generator, [list(COLOURS)])
-        assert swapped[1:] == parts[1:] and re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
+        assert swapped[1:] == parts[1:]
+        assert re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
     assert permute(["A", "A"], generator) is None
     assert swap_word(["A red boat"], generator, [["red"]]) is None
     assert swap_word(["A red boat"], generator, []) is None
-    assert drop_first(["A"], generator) is None and drop_first(parts, generator) == parts[1:]
+    assert drop_first(["A"], generator) is None
+    assert drop_first(parts, generator) == parts[1:]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,8 @@ def test_what_is_negated_is_not_negated_again(negated):
 def test_a_colour_is_swapped_for_one_that_the_texts_name():
     texts = [["A red boat"], ["A Mauve car", "Green grass"]]
     changes = list_changes(texts)
-    assert len(changes) == 9 and list(changes)[-5:] == list(list_details())
+    assert len(changes) == 9
+    assert list(changes)[-5:] == list(list_details())
     for seed in range(5):
         assert changes["one colour swapped"](texts[0], random.Random(seed)) == ["A green boat"]
 
@@ -122,7 +127,8 @@ def test_a_word_is_swapped_for_one_of_its_family():
 def test_details_become_false():
     """Nothing but the detail changes, and the two spellings of a colour are no two colours."""
     texts = [["A grey boat with two sails on the left", "It is small"], ["Gray sea"], ["A red star"]]
-    details, found = list_changes(texts), {}
+    details = list_changes(texts)
+    found = {}
     for name in list_details():
         change = details[name]
         found[name] = {tuple(change(texts[0], random.Random(seed))) for seed in range(40)}
@@ -130,7 +136,8 @@ def test_details_become_false():
     assert found["one colour swapped"] == {(first.replace("grey", "red"), second)}
     assert found["one place swapped"] == {(first.replace("left", "right"), second)}
     assert found["one relation or size swapped"] == {(first, "It is large"), (first, "It is big")}
-    assert len(found["one number swapped"]) == 10 and all("two" not in text for text, _ in found["one number swapped"])
+    assert len(found["one number swapped"]) == 10
+    assert all("two" not in text for text, _ in found["one number swapped"])
     others = ("Gray sea", "A red star")
     expected = {(other, second) for other in others} | {(first, other) for other in others}
     assert found["one sentence of another text"] == expected
@@ -138,4 +145,5 @@ def test_details_become_false():
     assert colour == {"red sea"}
     assert exchange_sentence(["A"], random.Random(0), ["A"]) is None
     without = [details[name](["Waves"], random.Random(0)) for name in list_details()]
-    assert without[:4] == [None] * 4 and without[4] is not None
+    assert without[:4] == [None] * 4
+    assert without[4] is not None

@@ -11,7 +11,14 @@ from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.evaluation import statistics
-from modeling_lotlip.evaluation.statistics import TextLengths, count_tokens, load_tokenizer, measure_texts, summarize
+from modeling_lotlip.evaluation.statistics import (
+    TextLengths,
+    count_tokens,
+    load_tokenizer,
+    measure_texts,
+    summarize_lengths,
+)
+from modeling_lotlip.utils.sub_captions import mark_sub_captions
 
 
 def test_batches_change_nothing(monkeypatch, vocab_dir):
@@ -22,31 +29,61 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
         monkeypatch.setattr(statistics, "ROWS_PER_BATCH", size)
         measured.append(measure_texts(rows, reader, load_tokenizer(str(vocab_dir))))
     assert measured[0] == measured[1] == measured[2]
-    assert measured[0].keys() == {"long"} and measured[0]["long"].num_images == 7
-    assert measured[0]["long"].tokens[:4] == [3, 1, 6, 1] and measured[0]["long"].sub_captions[:4] == [1, 1, 2, 1]
+    assert measured[0].keys() == {"long"}
+    assert measured[0]["long"].num_images == 7
+    assert measured[0]["long"].tokens[:4] == [3, 1, 6, 1]
+    assert measured[0]["long"].sub_captions[:4] == [1, 1, 2, 1]
 
 
 def test_nothing_to_measure(vocab_dir):
     rows = Dataset.from_dict({"caption": [None, " "]})
+    reader = RowReader(rows.column_names, CaptionArguments())
     with pytest.raises(ValueError, match="No image has a caption"):
-        measure_texts(rows, RowReader(rows.column_names, CaptionArguments()), load_tokenizer(str(vocab_dir)))
+        measure_texts(rows, reader, load_tokenizer(str(vocab_dir)))
 
 
 def test_lotlip_tokenizer_counts_as_bert_does(tmp_path, vocab_dir):
     bert = BertTokenizer.from_pretrained(vocab_dir)
     LotlipTokenizer(vocab=bert.get_vocab()).save_pretrained(tmp_path / "lotlip")
     # curly quotes, an entity and a separator, all of which LoTLIP's would change
-    texts = ["“a boat”. the sea &amp; sand.\u00a0 it’s blue… ", "a [SEP] b", "A Boat CARS", "a photo " * 200]
-    counts = [count_tokens(load_tokenizer(str(folder)), texts) for folder in (tmp_path / "lotlip", vocab_dir)]
-    assert counts[0] == counts[1] == [len(bert.tokenize(text)) for text in texts]
-    assert counts[0][2] == 4  # of lower-case words
+    texts = [
+        "“a boat”. the sea &amp; sand.\u00a0 it’s blue… ",
+        "a [SEP] b",
+        "A Boat CARS",
+        "a photo " * 200,
+    ]
+    expected = [len(bert.tokenize(text)) for text in texts]
+    assert expected[2] == 4  # of lower-case words
+    for folder in (tmp_path / "lotlip", vocab_dir):
+        assert count_tokens(load_tokenizer(str(folder)), texts) == expected
 
 
 def test_a_limit_is_not_beyond_itself():
-    results = summarize(TextLengths(num_images=3, sub_captions=[1, 2, 3, 6], tokens=[77, 78, 256, 257]))
+    results = summarize_lengths(TextLengths(num_images=3, sub_captions=[1, 2, 3, 6], tokens=[77, 78, 256, 257]))
     assert results["share_beyond"] == {"77": 0.75, "128": 0.5, "192": 0.5, "256": 0.25}
     assert (results["num_images"], results["num_texts"], results["max_tokens"]) == (3, 4, 257)
     assert (results["sub_captions_per_text"], results["tokens_per_text"]) == (3, 167)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["boat " * 124, "boat " * 125, "a boat. " * 41, "a boat. " * 42, "boat " * 128],
+    ids=["fits", "one too many", "sub-captions fit", "sub-captions do not", "of the paper's limit"],
+)
+def test_what_the_model_truncates_is_counted(vocab_dir, text):
+    """`[CLS]`, `[SEP]` and two corner tokens leave 124 of 128 positions, and a `[SEP]` is behind each sub-caption."""
+    rows = Dataset.from_dict({"long_captions": [text]})
+    reader = RowReader(rows.column_names, CaptionArguments())
+    measured = measure_texts(rows, reader, load_tokenizer(str(vocab_dir)))
+    tokenizer = LotlipTokenizer(vocab=BertTokenizer.from_pretrained(vocab_dir).get_vocab())
+    (ids,) = tokenizer([mark_sub_captions(text)], truncation=False)["input_ids"]
+    expected = float(len(ids) > tokenizer.model_max_length)
+    assert summarize_lengths(measured["long"])["fraction_truncated"]["128"] == expected
+
+
+def test_clip_has_no_corner_tokens():
+    lengths = TextLengths(3, [1] * 3, [75] * 3, read_tokens=[77, 78, 127], num_corner_tokens=2)
+    assert summarize_lengths(lengths)["fraction_truncated"] == {"77": 2 / 3, "128": 1 / 3, "192": 0, "256": 0}
 
 
 @pytest.fixture
@@ -55,7 +92,8 @@ def run(tmp_path, capsys):
 
     def run(*arguments) -> dict:
         output = tmp_path / "out" / "statistics.json"
-        assert lotlip.main(["statistics", *map(str, arguments), "--output_file", str(output)]) == 0
+        status = lotlip.main(["statistics", *map(str, arguments), "--output_file", str(output)])
+        assert status == 0
         return json.loads(output.read_text())
 
     return run
@@ -71,34 +109,35 @@ def test_by_hand(run, tmp_path, vocab_dir, capsys):
     (folder / "IIW-400").mkdir(parents=True)
     lines = [json.dumps({"image": f"{number}.jpg", "IIW": text}) for number, text in enumerate(texts)]
     (folder / "IIW-400" / "data.jsonl").write_text("\n".join(lines))
-    arguments = ["--benchmark", "iiw", "--data_dir", folder, "--allow_partial", "--tokenizer_path", vocab_dir]
-    results = run(*arguments, "--text_only")
+    source = ["--benchmark", "iiw", "--data_dir", folder, "--allow_partial", "--text_only"]
+    arguments = [*source, "--tokenizer_path", vocab_dir]
+    results = run(*arguments)
     num_tokens = [len("a red boat . the sea is blue . sand < / s > . . . car ##s".split()), 300, 1]
     assert results["num_images"] == results["num_texts"] == 3
     assert results["published_num_images"] == results["published_num_texts"] == 612
     assert results["sub_captions_per_text"] == pytest.approx((4 + 1 + 1) / 3)
     assert results["tokens_per_text"] == pytest.approx(sum(num_tokens) / 3)
-    assert results["share_beyond"] == {limit: pytest.approx(1 / 3) for limit in ("77", "128", "192", "256")}
+    third = pytest.approx(1 / 3)
+    assert results["share_beyond"] == {"77": third, "128": third, "192": third, "256": third}
     assert results["captions"] == "long"
     table = capsys.readouterr().out.splitlines()
     assert table[0] == (
         "| data | captions | images | texts | sub-captions per text | tokens per text | > 77 tokens | > 128 tokens | "
-        "> 192 tokens | > 256 tokens |"
+        "> 192 tokens | > 256 tokens | truncated at 77 | truncated at 128 | truncated at 192 | truncated at 256 |"
     )
     mean = sum(num_tokens) / 3
-    assert table[2] == f"| iiw | long | 3 | 3 | 2.00 | {mean:.2f} | 33.3 % | 33.3 % | 33.3 % | 33.3 % |"
-    assert run(*arguments, "--text_only", "--max_eval_samples", 1)["tokens_per_text"] == num_tokens[0]
+    assert table[2] == f"| iiw | long | 3 | 3 | 2.00 | {mean:.2f} |" + " 33.3 % |" * 8
+    of_the_first = run(*arguments, "--max_eval_samples", 1)
+    assert of_the_first["tokens_per_text"] == num_tokens[0]
 
 
 def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, capsys):
-    rows = {
-        "caption": [["a boat", "a red boat"], "a car", None],
-        "long_captions": [["the sea is blue. sand."], None, ["  "]],
-    }
-    with open(tmp_path / "rows.jsonl", "w") as file:
-        for caption, long_captions in zip(*rows.values()):
-            captions = [caption] if isinstance(caption, str) else caption
-            file.write(json.dumps({"caption": captions, "long_captions": long_captions}) + "\n")
+    rows = [
+        {"caption": ["a boat", "a red boat"], "long_captions": ["the sea is blue. sand."]},
+        {"caption": ["a car"], "long_captions": None},
+        {"caption": None, "long_captions": ["  "]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = ["--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train"]
     data += ["--tokenizer_path", vocab_dir]
     for streaming in ([], ["--streaming"]):
@@ -106,7 +145,8 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
         assert (results["num_images"], results["num_texts"]) == (1, 1)
         assert (results["sub_captions_per_text"], results["tokens_per_text"]) == (2, 7)
         short = results["short"]
-        assert (short["num_images"], short["num_texts"], short["tokens_per_text"]) == (2, 3, pytest.approx(7 / 3))
+        assert (short["num_images"], short["num_texts"]) == (2, 3)
+        assert short["tokens_per_text"] == pytest.approx(7 / 3)
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert [line.split(" | ")[1:4] for line in lines] == [["long", "1", "1"], ["short", "2", "3"]]
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -15,6 +16,7 @@ from examples.draw_scenes import draw_scenes
 from examples.paper import ablation
 from examples.paper.ablation import Group, compare, make_cell, summarize
 from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.utils.arguments import parse
 from tests.conftest import ROOT, training_argv
 
@@ -85,23 +87,28 @@ def test_the_grid(monkeypatch, tmp_path):
         command = ablation.build_command(cell, ["--config_name", "a"])
         monkeypatch.setattr(sys, "argv", command[3:])
         (args,) = parse((TrainArguments,))
-        assert args.output_dir == cell.folder and args.config_name == "a"
-    assert args.seed in (0, 1) and args.overwrite_output_dir
+        assert args.output_dir == cell.folder
+        assert args.config_name == "a"
+    assert args.seed in (0, 1)
+    assert args.overwrite_output_dir
 
 
 def test_cells_that_fail(run, stand_in, monkeypatch, tmp_path, capsys):
     set_behaviours(monkeypatch, "fail", "well")
     groups, status = run("--seeds", 0, 4)
     told = capsys.readouterr().out
-    assert "behaviour=fail,seed=4 ended with status 1" in told and "    a reason\n" in told
-    assert "    30% of it\n" in told and "10%" not in told, "of a progress bar its last state"
+    assert "behaviour=fail,seed=4 ended with status 1" in told
+    assert "    a reason\n" in told
+    assert "    30% of it\n" in told
+    assert "10%" not in told, "of a progress bar its last state"
     assert status.startswith("2 of 4 cells failed")
     rows = groups["stand_in"]["settings"]
     assert [rows[name]["seeds"] for name in ("fail", "well")] == [[], [0, 4]]
     assert rows["well"]["results"]["long_t2i"] == {"mean": 75.0, "deviation": pytest.approx(1250**0.5)}
 
     groups, status = run("--seeds", 4, 0, 7)
-    assert status.startswith("3 of 6") and groups["stand_in"]["settings"]["well"]["seeds"] == [4, 0, 7]
+    assert status.startswith("3 of 6")
+    assert groups["stand_in"]["settings"]["well"]["seeds"] == [4, 0, 7]
     logs = [tmp_path / "out" / "cells" / f"behaviour={name},seed=0" / "train.log" for name in ("well", "fail")]
     starts = [path.read_text().count("stand_in.py ") for path in logs]
     assert starts == [1, 2], "what is done is not done again"
@@ -112,7 +119,8 @@ def test_a_cell_that_another_process_runs_is_left_to_it(run, stand_in, monkeypat
     (tmp_path / "out" / "cells").mkdir(parents=True)
     with FileLock(tmp_path / "out" / "cells" / "behaviour=well,seed=0.lock"):
         groups, status = run("--seeds", 0, 1)
-    assert groups["stand_in"]["settings"]["well"]["seeds"] == [1] and status == 0
+    assert groups["stand_in"]["settings"]["well"]["seeds"] == [1]
+    assert status == 0
     assert "is being run by another process" in capsys.readouterr().out
 
 
@@ -124,6 +132,66 @@ def test_other_arguments_are_refused(run, stand_in, monkeypatch, capsys):
     for arguments in (["--seed", 3], ["--behaviour=well"], ["--resume_from_checkpoint", "latest"]):
         assert run(*arguments)[1] == 2
         assert f"{str(arguments[0]).split('=')[0]}: this script sets it" in capsys.readouterr().err
+
+
+PLUGIN = """
+from modeling_lotlip.losses import contrastive_loss
+from modeling_lotlip.training.objectives import OBJECTIVES, Objective
+
+
+def scaled(pairs, all_pairs, logit_scale, factor):
+    return factor * contrastive_loss(pairs, all_pairs, logit_scale)
+
+
+OBJECTIVES["scaled"] = Objective("a factor", scaled, options={"factor": 2.0}, num_corner_tokens=2, num_long_captions=1)
+"""
+
+
+@pytest.fixture
+def write_plugin(monkeypatch, tmp_path):
+    """A function that writes a plugin; what it registers is gone afterwards."""
+    monkeypatch.setattr(ablation, "GROUPS", dict(ablation.GROUPS))
+    known = dict(OBJECTIVES)
+
+    def write(name: str, source: str) -> Path:
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        return path
+
+    yield write
+    for name in set(OBJECTIVES) - set(known):
+        del OBJECTIVES[name]
+
+
+def test_an_objective_of_a_plugin_is_compared_with_lotlip(run, stand_in, write_plugin, tmp_path):
+    path = write_plugin("plugin_of_an_objective", PLUGIN)
+    groups, status = run("--plugin", path, "--seeds", 0)
+    assert status == 0
+    settings = groups["plugin_of_an_objective"]["settings"]
+    assert {name: row["options"] for name, row in settings.items()} == {
+        "LoTLIP": {"num_corner_tokens": 2},
+        "scaled": {"objective": "scaled"},
+    }
+    log = (tmp_path / "out" / "cells" / "objective=scaled,seed=0" / "train.log").read_text()
+    assert f"--plugin {path}" in log
+    path.write_text(PLUGIN.replace("2.0", "3.0"))
+    with pytest.raises(ValueError, match="were trained with another source of `--plugin"):
+        run("--plugin", path, "--seeds", 0)
+
+
+def test_groups_may_come_from_a_plugin(run, stand_in, write_plugin):
+    groups = {"lengths": {"question": "Lengths", "settings": {"8": {"max_length": 8}}, "gains": []}}
+    path = write_plugin("plugin_of_groups", f"GROUPS = {groups!r}")
+    found, status = run("--plugin", path, "--seeds", 0)
+    assert status == 0
+    assert list(found) == ["lengths"]
+    assert found["lengths"]["settings"]["8"]["options"] == {"max_length": 8}
+
+
+def test_a_plugin_without_anything_to_compare_is_refused(run, stand_in, write_plugin):
+    path = write_plugin("plugin_of_nothing", "")
+    with pytest.raises(ValueError, match="registers no objective and has no `GROUPS`: add one of them"):
+        run("--plugin", path)
 
 
 def test_tables_by_hand(monkeypatch, tmp_path, capsys):
@@ -139,7 +207,8 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
     ablation.write_tables(args, train_args=[])
     page = (tmp_path / "out" / "results.md").read_text()
     assert page in capsys.readouterr().out
-    assert "| short |  | 50.0 ± 50.0 |  |  | 3 |" in page and "| long |  | 100.0 ± 0.0 |  |  | 2 |" in page
+    assert "| short |  | 50.0 ± 50.0 |  |  | 3 |" in page
+    assert "| long |  | 100.0 ± 0.0 |  |  | 2 |" in page
     # the gains of the two texts, over the seeds that both have, are 100 and 50
     assert "| long over short | +75.0 (+50.0 to +100.0) |  | +75.0 (+50.0 to +100.0) |  |" in page
 
@@ -149,7 +218,9 @@ def test_gains_are_paired():
     other = {0: {"long_t2i": [float(text % 2) for text in range(400)]}}
     one = {0: {"long_t2i": [1.0, *other[0]["long_t2i"][1:]]}, 1: {"long_t2i": [0.0] * 400}}
     gain = compare(one, other)["long_t2i"]
-    assert gain["gain"] == pytest.approx(0.25) and -1e-6 <= gain["interval"][0] and gain["interval"][1] < 1.01
+    assert gain["gain"] == pytest.approx(0.25)
+    assert gain["interval"][0] >= -1e-6
+    assert gain["interval"][1] < 1.01
     assert compare({3: one[1]}, other) == {}
     assert summarize({3: one[1]})["long_t2i"] == {"mean": 0.0, "deviation": None}
 
@@ -166,12 +237,14 @@ def test_a_stopped_grid_goes_on(run, stand_in, monkeypatch, tmp_path, capsys):
 
     threading.Thread(target=interrupt, daemon=True).start()
     groups, status = run("--seeds", 0)
-    assert status == 130 and "The same command resumes" in capsys.readouterr().out
+    assert status == 130
+    assert "The same command resumes" in capsys.readouterr().out
     assert (cell / "checkpoint-1").exists()
     assert [row["seeds"] for row in groups["stand_in"]["settings"].values()] == [[], []]
 
     groups, status = run("--seeds", 0)
-    assert status == 0 and "--resume_from_checkpoint latest" in (cell / "train.log").read_text()
+    assert status == 0
+    assert "--resume_from_checkpoint latest" in (cell / "train.log").read_text()
     assert [row["seeds"] for row in groups["stand_in"]["settings"].values()] == [[0], [0]]
 
 

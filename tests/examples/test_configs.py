@@ -21,7 +21,8 @@ CONFIGS = sorted((ROOT / "examples" / "configs").glob("*.yaml"))
 
 def launch_environment(config: Path, *options: str) -> dict[str, str]:
     """The variables that `accelerate launch` sets for its processes."""
-    args = launch_command_parser().parse_args(["--config_file", str(config), *options, "train_lotlip.py"])
+    argv = ["--config_file", str(config), *options, "train_lotlip.py"]
+    args = launch_command_parser().parse_args(argv)
     args, _, _ = _validate_launch_command(args)
     return prepare_multi_gpu_env(args)
 
@@ -37,39 +38,56 @@ def test_configurations_are_read_as_they_are_meant(config):
     if config.stem == "fsdp2":
         assert environment["FSDP_VERSION"] == "2"
         layers = environment["FSDP_TRANSFORMER_CLS_TO_WRAP"].split(",")
-        assert all(hasattr(modeling, layer) for layer in layers) and set(layers) <= {
-            *modeling.LotlipPreTrainedModel._no_split_modules
-        }
+        assert all(hasattr(modeling, layer) for layer in layers)
+        assert set(layers) <= {*modeling.LotlipPreTrainedModel._no_split_modules}
+
+
+def read_losses(folder: Path) -> list[float]:
+    """The losses that a training logged."""
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
 
 
 def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
     tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
-    options = {"max_train_steps": 4, "logging_steps": 1, "eval_steps": 2, "max_train_samples": 32, "min_crop_scale": 1}
-    whole = train("whole", **options, no_freeze_vision_model=True, per_device_train_batch_size=8)
-    options |= {"per_device_train_batch_size": 4, "no_freeze_vision_model": True, "grad_cache_tokens": 400}
+    options = {
+        "max_train_steps": 4,
+        "logging_steps": 1,
+        "eval_steps": 2,
+        "max_train_samples": 32,
+        "min_crop_scale": 1,
+        "no_freeze_vision_model": True,
+    }
+    whole = train("whole", **options, per_device_train_batch_size=8)
+    in_chunks = {**options, "per_device_train_batch_size": 4, "grad_cache_tokens": 400}
     config = launch_environment(ROOT / "examples" / "configs" / "fsdp2.yaml", "--num_processes", "2")
-    environment = {name: value for name, value in config.items() if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
+    of_fsdp = ("FSDP_", "ACCELERATE_USE_FSDP")
+    environment = {name: value for name, value in config.items() if name.startswith(of_fsdp)}
 
     def train_sharded(name: str, **more) -> dict:
-        argv = training_argv(tmp_path, name, **options, **more, mixed_precision="no")
+        argv = training_argv(tmp_path, name, **in_chunks, **more, mixed_precision="no")
         argv = [str(tmp_path / "told"), *argv[3:]]
         run_together(tmp_path / f"log_{name}", 2, argv, fsdp2_training.main, **environment)
         told, other = (json.loads((tmp_path / f"told.{rank}").read_text()) for rank in range(2))
         # at each of the evaluations and at the end
-        assert set(told["whole_models"]) == {1} and set(other["whole_models"]) == {0}
+        assert set(told["whole_models"]) == {1}
+        assert set(other["whole_models"]) == {0}
         assert len(told["whole_models"]) == len(other["whole_models"]) > 0
         return told
 
     told = train_sharded("sharded", checkpointing_steps=2)
-    assert told["num_processes"] == 2 and told["whole"] == ["model.logit_scale"] and told["num_sharded"] > 50
+    assert told["num_processes"] == 2
+    assert told["whole"] == ["model.logit_scale"]
+    assert told["num_sharded"] > 50
     sharded = tmp_path / "sharded"
-    losses = [
-        [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row] for folder in (sharded, whole)
-    ]
-    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
-    results = [json.loads((folder / "eval_results.json").read_text()) for folder in (sharded, whole)]
-    assert results[0].keys() == results[1].keys()
-    assert all(results[0][name] == results[1][name] for name in results[1] if "num_" in name), "all are evaluated"
+    losses = read_losses(sharded)
+    assert len(losses) == 4
+    assert losses == pytest.approx(read_losses(whole), rel=1e-4)
+    results = json.loads((sharded / "eval_results.json").read_text())
+    expected = json.loads((whole / "eval_results.json").read_text())
+    assert results.keys() == expected.keys()
+    for name in expected:
+        if "num_" in name:  # all are evaluated
+            assert results[name] == expected[name], name
     # Adam's first steps have the learning rate's size whatever the gradient's: rounding shows in the smallest
     assert_same_weights(sharded, whole, atol=1e-4)
 

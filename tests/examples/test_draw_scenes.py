@@ -7,7 +7,8 @@ from modeling_lotlip.data.scenes import COLOURS, FRAMES, GROUNDS, LIGHTS, OTHER_
 def test_drawn_scenes_are_a_data_set(tmp_path):
     draw_scenes(tmp_path / "scenes", 5, seed=3)
     dataset = load_dataset("imagefolder", data_dir=str(tmp_path / "scenes"), split="train")
-    assert dataset[4]["caption"] == make_scene(3, 4).caption and len(dataset) == 5
+    assert dataset[4]["caption"] == make_scene(3, 4).caption
+    assert len(dataset) == 5
     assert dataset[4]["image"].tobytes() == make_scene(3, 4).draw().tobytes()
     assert not (tmp_path / "scenes.partial").exists()
 
@@ -22,8 +23,10 @@ def test_a_scene_in_two_languages(tmp_path):
     scene = make_scene(3, 0)
     caption, long_caption = describe_in_german(scene)
     assert (caption, long_caption) == (row["caption_german"], row["long_captions_german"])
-    assert long_caption.count(".") == len(scene.sub_captions) and " ein großes braunes Zelt" in long_caption
+    assert long_caption.count(".") == len(scene.sub_captions)
+    assert " ein großes braunes Zelt" in long_caption
     # every word that a scene may need is there, and no two have the same translation
-    assert NOUNS.keys() == SHAPES.keys() and len(set(NOUNS.values())) == len(NOUNS)
+    assert NOUNS.keys() == SHAPES.keys()
+    assert len(set(NOUNS.values())) == len(NOUNS)
     assert WORDS.keys() == {*COLOURS, *OTHER_SIDES, *PLACES, *GROUNDS, *LIGHTS, *FRAMES}
     assert len(set(WORDS.values())) == len(WORDS)

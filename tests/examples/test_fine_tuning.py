@@ -1,4 +1,4 @@
-"""The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged."""
+"""The recipes of docs/training.md, where they could go wrong: adapters saved and merged."""
 
 import importlib
 import sys
@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel
 
-from modeling_lotlip import LotlipModel
+from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training.dual_encoder import MAX_LOGIT_SCALE
+from modeling_lotlip.encoder.contract import MAX_LOGIT_SCALE
 
 
 @pytest.fixture
@@ -34,21 +34,36 @@ def test_the_script_with_trainer(run_example, model_dir, capsys):
         run_example("train_with_trainer", "--per_device_train_batch_size", 64)
     folder = run_example("train_with_trainer", "--learning_rate", 10)
     assert "eval_loss" in capsys.readouterr().out, "two rows are held back, a batch has four"
-    before, after = LotlipModel.from_pretrained(model_dir), AutoModel.from_pretrained(folder / "model")
+    before = LotlipModel.from_pretrained(model_dir)
+    after = AutoModel.from_pretrained(folder / "model")
     assert not torch.equal(before.text_projection.weight, after.text_projection.weight)
     corners = [model.text_model.embeddings.corner_tokens for model in (before, after)]
     assert not torch.equal(*corners), "long captions train the corner tokens"
     assert after.logit_scale.item() in (0.0, pytest.approx(MAX_LOGIT_SCALE))
 
 
+@pytest.mark.parametrize(
+    ("options", "folders"),
+    [((), ("checkpoint-2", "model")), (("--lora_rank", 4), ("checkpoint-2", "adapter", "model"))],
+    ids=["all weights", "lora"],
+)
+def test_whatever_trainer_saves_has_its_processor(run_example, options, folders):
+    output_dir = run_example("train_with_trainer", *options)
+    for name in folders:
+        processor = LotlipProcessor.from_pretrained(output_dir / name)
+        assert processor.tokenizer("a red boat")["input_ids"][0] == processor.tokenizer.cls_token_id
+
+
 def test_the_script_with_lora(run_example, model_dir, capsys):
     folder = run_example("train_with_trainer", "--learning_rate", 0.01, "--lora_rank", 4)
     assert "trainable params" in capsys.readouterr().out
-    before, after = LotlipModel.from_pretrained(model_dir), AutoModel.from_pretrained(folder / "model")
+    before = LotlipModel.from_pretrained(model_dir)
+    after = AutoModel.from_pretrained(folder / "model")
     changed = {
         name for name, weight in after.state_dict().items() if not torch.equal(weight, before.state_dict()[name])
     }
-    assert "text_projection.weight" in changed and "text_model.layers.1.mlp.fc2.weight" in changed
+    assert "text_projection.weight" in changed
+    assert "text_model.layers.1.mlp.fc2.weight" in changed
     assert all(
         name.startswith(("text_model.layers.", "text_projection.")) and name.endswith("weight") for name in changed
     )
@@ -69,6 +84,9 @@ def test_the_script_with_sentence_transformers(run_example, model_dir, capsys):
 def test_a_column_that_is_not_there_is_one_line(run_example, tmp_path, name):
     load_scenes(4).remove_columns("long_captions").save_to_disk(tmp_path / "short")
     named = ["--long_captions_column", "texts"]
-    for options, cause in ((named, "texts` is no column of"), ([], "4 images with captions are too few to evaluate")):
+    for options, cause in (
+        (named, "texts` is not a column of"),
+        ([], "4 images with captions are too few to evaluate"),
+    ):
         with pytest.raises(ValueError, match=cause):
             run_example(name, "--dataset_name", tmp_path / "short", *options)

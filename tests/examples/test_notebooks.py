@@ -29,8 +29,11 @@ def test_notebook(path, model_dir, tmp_path, monkeypatch):
     install = notebook.cells.pop(1)
     assert install.source == '%pip install --quiet "lotlip[app]"'
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = []
+    for cell in notebook.cells:
+        shown += cell.get("outputs", [])
     pictures = [output for output in shown if "image/png" in output.get("data", {})]
     assert len(pictures) >= {"quickstart": 4, "fine_tune": 0, "long_texts": 2}[path.stem]
     if path.stem == "fine_tune":
-        assert (tmp_path / "tuned" / "model.safetensors").exists() and (tmp_path / "comparison.json").exists()
+        assert (tmp_path / "tuned" / "model.safetensors").exists()
+        assert (tmp_path / "comparison.json").exists()

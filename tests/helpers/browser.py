@@ -26,7 +26,8 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
     try:
         deadline = time.monotonic() + 180
         while not re.search("Search your images at", output.read_text()):
-            assert process.poll() is None and time.monotonic() < deadline, output.read_text()
+            assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}", process
     finally:

@@ -44,15 +44,35 @@ from transformers import (
 )
 
 
-SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "<row_1_col_1>", "<global-img>", "<fake_token_around_image>"]
-SPECIAL += ["<end_of_utterance>"]
-WORDS = "a the red green blue boat car house tree . lies on sand by sea left right small large of is and Describe what"
-WORDS = WORDS.split() + ["USER:", "ASSISTANT:", "[INST]", "[/INST]", "you", "see", "here", "in", "long"]
+SPECIAL = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<image>",
+    "<row_1_col_1>",
+    "<global-img>",
+    "<fake_token_around_image>",
+    "<end_of_utterance>",
+]
+WORDS = "a the red green blue boat car house tree . lies on sand by sea left right small large of is and".split()
+WORDS += "Describe what USER: ASSISTANT: [INST] [/INST] you see here in long".split()
 VOCAB = {word: index for index, word in enumerate(SPECIAL + WORDS)}
-VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-VISION |= {"image_size": 28, "patch_size": 14, "initializer_range": 0.5}
-TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT |= {"vocab_size": len(VOCAB), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "initializer_range": 0.5}
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "initializer_range": 0.5,
+}
+VISION = {**TOWER, "image_size": 28, "patch_size": 14}
+TEXT = {**TOWER, "vocab_size": len(VOCAB), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+CROP = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+LLAVA_PROCESSING = {
+    "patch_size": 14,
+    "vision_feature_select_strategy": "default",
+    "num_additional_image_tokens": 1,
+}
 CHAT = (
     "{% for message in messages %}USER: {% for part in message.content %}{% if part.type == 'image' %}<image> "
     "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
@@ -62,8 +82,14 @@ CHAT = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(WordLevel(VOCAB, unk_token="<unk>"))
     words.pre_tokenizer = WhitespaceSplit()
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, additional_special_tokens=SPECIAL[4:], **special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=SPECIAL[4:],
+    )
 
 
 def save_llava(folder: Path) -> None:
@@ -73,9 +99,9 @@ def save_llava(folder: Path) -> None:
         image_token_index=VOCAB["<image>"],
     )
     LlavaForConditionalGeneration(config).save_pretrained(folder)
-    image_processor = LlavaImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    LlavaProcessor(image_processor, build_tokenizer(), chat_template=CHAT, **options).save_pretrained(folder)
+    image_processor = LlavaImageProcessor(**CROP)
+    processor = LlavaProcessor(image_processor, build_tokenizer(), chat_template=CHAT, **LLAVA_PROCESSING)
+    processor.save_pretrained(folder)
 
 
 def save_llava_next(folder: Path) -> None:
@@ -87,11 +113,9 @@ def save_llava_next(folder: Path) -> None:
         image_grid_pinpoints=grid,
     )
     LlavaNextForConditionalGeneration(config).save_pretrained(folder)
-    image_processor = LlavaNextImageProcessor(
-        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
-    )
-    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    LlavaNextProcessor(image_processor, build_tokenizer(), chat_template=CHAT, **options).save_pretrained(folder)
+    image_processor = LlavaNextImageProcessor(**CROP, image_grid_pinpoints=grid)
+    processor = LlavaNextProcessor(image_processor, build_tokenizer(), chat_template=CHAT, **LLAVA_PROCESSING)
+    processor.save_pretrained(folder)
 
 
 def save_instructblip(folder: Path, text_config: dict) -> None:
@@ -104,7 +128,7 @@ def save_instructblip(folder: Path, text_config: dict) -> None:
         image_token_index=VOCAB["<image>"],
     )
     InstructBlipForConditionalGeneration(config).save_pretrained(folder)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "describe", "what", "is", "in", "the", "long", "red"]
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] describe what is in the long red".split()
     InstructBlipProcessor(
         BlipImageProcessor(size={"height": 28, "width": 28}),
         build_tokenizer(),
@@ -123,10 +147,22 @@ def save_qwen2_vl(folder: Path) -> None:
     tokenizer.add_tokens(tokens, special_tokens=True)
     image, video, start, end = tokenizer.convert_tokens_to_ids(tokens)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
-    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
     config = Qwen2VLConfig(
-        text_config={**TEXT, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "rope_parameters": rope},
-        vision_config={**vision, "initializer_range": 0.5},
+        text_config={
+            **TEXT,
+            "vocab_size": len(tokenizer),
+            "num_key_value_heads": 2,
+            "rope_parameters": rope,
+        },
+        vision_config={
+            "depth": 2,
+            "embed_dim": 16,
+            "hidden_size": 16,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 14,
+            "initializer_range": 0.5,
+        },
         image_token_id=image,
         video_token_id=video,
         vision_start_token_id=start,
@@ -135,9 +171,9 @@ def save_qwen2_vl(folder: Path) -> None:
     Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
     image_processor = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
     chat_template = CHAT.replace("<image> ", "<|vision_start|><|image_pad|><|vision_end|>")
-    Qwen2VLProcessor(image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=chat_template).save_pretrained(
-        folder
-    )
+    video_processor = Qwen2VLVideoProcessor()
+    processor = Qwen2VLProcessor(image_processor, tokenizer, video_processor, chat_template=chat_template)
+    processor.save_pretrained(folder)
 
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
@@ -159,6 +195,37 @@ def save_captioner(family: str, folder: Path, seed: int = 0) -> str:
     return str(folder)
 
 
+# The configuration of ShareGPT4V-7B: what it has of its language model, and what else
+KEPT_OF_LLAMA = [
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "rms_norm_eps",
+    "hidden_act",
+    "max_position_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+]
+SHARE4V = {
+    "architectures": ["Share4VLlamaForCausalLM"],
+    "model_type": "share4v",
+    "torch_dtype": "float32",
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_select_layer": -2,
+    "mm_vision_tower": "tower",
+    "mm_vision_select_feature": "patch",
+    "mm_use_im_start_end": False,
+    "mm_use_im_patch_token": False,
+    "image_aspect_ratio": "pad",
+    "rope_scaling": None,
+    "tie_word_embeddings": False,
+}
+
+
 def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForConditionalGeneration:
     """A model in the layout of ShareGPT4V-7B, with its vision tower in a folder of its own; returns transformers'."""
     texts = folder / "texts.txt"
@@ -174,8 +241,15 @@ def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForCondi
         minloglevel=2,
     )
     texts.unlink()
-    names = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({**names, "add_bos_token": True, "pad_token": "<unk>"}))
+    tokenizer_config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "add_bos_token": True,
+        "pad_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
 
     torch.manual_seed(0)
     text = LlamaConfig(**TEXT | {"vocab_size": 120, "pad_token_id": 0})
@@ -186,7 +260,7 @@ def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForCondi
     )
     model = LlavaForConditionalGeneration(config)
     CLIPVisionModel._from_config(model.config.vision_config).save_pretrained(tower)
-    CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tower)
+    CLIPImageProcessor(**CROP).save_pretrained(tower)
     if not has_vision_weights:
         model.model.vision_tower.save_pretrained(tower)
 
@@ -194,7 +268,8 @@ def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForCondi
     for name, tensor in model.state_dict().items():
         name = name.replace("model.vision_tower.", "model.vision_tower.vision_tower.vision_model.")
         name = name.replace("multi_modal_projector.linear_1", "mm_projector.0")
-        name = name.replace("multi_modal_projector.linear_2", "mm_projector.2").replace("language_model.", "")
+        name = name.replace("multi_modal_projector.linear_2", "mm_projector.2")
+        name = name.replace("language_model.", "")
         if "embed_tokens" in name or "lm_head" in name:
             tensor = tensor[:120].clone()
         if has_vision_weights or "vision_tower" not in name:
@@ -202,30 +277,26 @@ def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForCondi
     weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
     weights["model.vision_tower.vision_tower.vision_model.embeddings.position_ids"] = torch.arange(5)
     halves = [dict(list(weights.items())[start::2]) for start in (0, 1)]
-    index = {}
+    weight_map = {}
     for number, half in enumerate(halves, start=1):
         file = f"pytorch_model-{number:05d}-of-00002.bin"
         torch.save(half, folder / file)
-        index |= dict.fromkeys(half, file)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    kept = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads vocab_size"
-    kept += " rms_norm_eps hidden_act max_position_embeddings bos_token_id eos_token_id pad_token_id"
-    original = {name: getattr(text, name) for name in kept.split()}
-    original |= {"architectures": ["Share4VLlamaForCausalLM"], "model_type": "share4v", "torch_dtype": "float32"}
-    original |= {"mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2, "mm_vision_tower": "tower"}
-    original |= {"mm_vision_select_feature": "patch", "mm_use_im_start_end": False, "mm_use_im_patch_token": False}
-    original |= {"image_aspect_ratio": "pad", "rope_scaling": None, "tie_word_embeddings": False}
-    (folder / "config.json").write_text(json.dumps(original))
+        weight_map |= dict.fromkeys(half, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    original = {name: getattr(text, name) for name in KEPT_OF_LLAMA}
+    (folder / "config.json").write_text(json.dumps({**original, **SHARE4V}))
     return model
 
 
 def make_arguments(types: tuple[type, ...], **options: object) -> list:
     """An object of each dataclass of arguments, with those options that it has a field for."""
-    objects = [
-        of_type(**{field.name: options[field.name] for field in fields(of_type) if field.name in options})
-        for of_type in types
-    ]
-    unknown = options.keys() - {field.name for made in objects for field in fields(made)}
+    objects = []
+    unknown = set(options)
+    for arguments in types:
+        names = {field.name for field in fields(arguments)}
+        objects.append(arguments(**{name: value for name, value in options.items() if name in names}))
+        unknown -= names
     assert not unknown, unknown
     return objects
 
@@ -235,7 +306,10 @@ def list_shards(folder: Path) -> list[Path]:
 
 
 def read_records(folder: Path) -> list[dict]:
-    return [row for path in list_shards(folder) for row in parquet.read_table(path).to_pylist()]
+    rows = []
+    for path in list_shards(folder):
+        rows += parquet.read_table(path).to_pylist()
+    return rows
 
 
 def of_folder(folder: Path) -> dict:
@@ -245,8 +319,10 @@ def of_folder(folder: Path) -> dict:
 
 def hash_photos(folder: Path) -> dict[str, str]:
     """The SHA-256 of files by their keys."""
-    paths = folder.rglob("*.*")
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    digests = {}
+    for path in folder.rglob("*.*"):
+        digests[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
 
 
 def stop_later(folder: Path) -> None:

@@ -6,9 +6,10 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 
 from PIL import Image
 
@@ -25,19 +26,34 @@ class Server(BaseHTTPRequestHandler):
         with suppress(ConnectionError):  # of a client that was killed
             super().handle()
 
-    def reply(self, status: int, content: object, retry_after: str | None = None, seconds_per_byte: float = 0):
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+    def reply(
+        self,
+        status: int,
+        content: object,
+        retry_after: str | None = None,
+        seconds_per_byte: float = 0,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ):
+        """Sends an answer: `content` as JSON unless it is bytes, all at once or byte by byte."""
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        content_type = "application/json"
+        if content.startswith(b"<"):
+            content_type = "text/html"
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if content.startswith(b"<") else "application/json")
+        self.send_header("Content-Type", content_type)
+        for name, value in headers.items():
+            self.send_header(name, value)
         if retry_after is not None:
             self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        for byte in range(len(content)) if seconds_per_byte else ():
-            self.wfile.write(content[byte : byte + 1])
-            time.sleep(seconds_per_byte)
-        if not seconds_per_byte:
+        if seconds_per_byte == 0:
             self.wfile.write(content)
+            return
+        for start in range(len(content)):
+            self.wfile.write(content[start : start + 1])
+            time.sleep(seconds_per_byte)
 
     def do_POST(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))
@@ -55,8 +71,10 @@ class Server(BaseHTTPRequestHandler):
             server.sizes.append(Image.open(io.BytesIO(content)).size)
             server.at_work += 1
             server.most_at_work = max(server.most_at_work, server.at_work)
-            faults = server.faults.get(digest, [])
-            fault = faults.pop(0) if faults else None
+            faults = server.faults.get(digest)
+            fault = None
+            if faults:
+                fault = faults.pop(0)
         time.sleep(0.05)
         with server.lock:
             server.at_work -= 1
@@ -79,7 +97,10 @@ class Server(BaseHTTPRequestHandler):
 def serve(faults: dict[str, list]) -> Iterator[ThreadingHTTPServer]:
     """Serves while it is open; `server.url` is the endpoint, `server.requests` what came."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.faults, server.requests, server.sizes, server.lock = faults, [], [], threading.Lock()
+    server.faults = faults
+    server.requests = []
+    server.sizes = []
+    server.lock = threading.Lock()
     server.is_over = threading.Event()
     server.at_work = server.most_at_work = 0
     server.url = f"http://127.0.0.1:{server.server_port}/v1"

@@ -8,12 +8,16 @@ import lotlip
 
 def to_argv(command: str, *arguments: object, **options: object) -> list[str]:
     """The words of a command line."""
-    return [command, *map(str, arguments), *(str(part) for name in options for part in (f"--{name}", options[name]))]
+    argv = [command, *map(str, arguments)]
+    for name, value in options.items():
+        argv += [f"--{name}", str(value)]
+    return argv
 
 
 def run_command(name: str, output_file: Path, *arguments: object) -> dict:
     """The JSON results of a command on the CPU."""
-    assert lotlip.main([name, "--device", "cpu", "--output_file", str(output_file), *map(str, arguments)]) == 0
+    status = lotlip.main(to_argv(name, "--device", "cpu", "--output_file", output_file, *arguments))
+    assert status == 0
     return json.loads(output_file.read_text())
 
 

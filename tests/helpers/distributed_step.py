@@ -1,6 +1,6 @@
 """Losses and gradients of every batch of an epoch, computed by one process or several, in several ways."""
 
-from functools import partial
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -9,12 +9,16 @@ from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.losses import Pairs, contrastive_loss
 from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.batch import make_as_many
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
-from modeling_lotlip.training.samples import BatchSampler, CaptionedImages, SampleCollator
-from modeling_lotlip.training.step import embed_batch, group_short_captions, make_loss, split_batch
+from modeling_lotlip.training.order import BatchSampler
+from modeling_lotlip.training.processes import gather_max
+from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
+from modeling_lotlip.training.step import LossOptions, ObjectiveLoss, embed_batch, size_groups
 from tests.conftest import tiny_config
 from tests.training.conftest import get_gradients
 
@@ -23,13 +27,43 @@ NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
 TOKENS_PER_GROUP = 150  # one or two rows: processes with shorter captions would have fewer groups of their own
 
 
+class PrototypeLoss(torch.nn.Module):
+    """A loss that brings parameters: each image is also pulled to the nearest of some prototypes."""
+
+    def __init__(self, pull: float = 0.5):
+        super().__init__()
+        self.pull = pull
+        generator = torch.Generator().manual_seed(7)
+        self.prototypes = torch.nn.Parameter(torch.randn(5, 32, generator=generator))
+
+    def forward(self, pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor) -> torch.Tensor:
+        nearest = (pairs.images @ self.prototypes.t()).logsumexp(dim=1)
+        return contrastive_loss(pairs, all_pairs, logit_scale) - self.pull * nearest
+
+
+def penalize_corners(pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
+    cosines = (pairs.corners[:, :, 0] * pairs.corners[:, :, 1]).sum(dim=-1)
+    return cosines.square().mean(dim=1)
+
+
+LOTLIP = OBJECTIVES["lotlip"]
+OF_USERS = {
+    "prototypes": replace(LOTLIP, loss=PrototypeLoss, loss_with_bias=None, options={"pull": 0.5}),
+    "penalty": replace(LOTLIP, terms={"penalty": penalize_corners}, options={"penalty_weight": 0.3}),
+}
+
+
 def build_data():
     """Scenes of which some lack a short or a long caption, and two share the short one."""
     dataset = load_scenes(NUM_SAMPLES, seed=5)
-    captions, long_captions = list(dataset["caption"]), list(dataset["long_captions"])
-    captions[1], captions[2], captions[7] = None, captions[3], captions[8]
+    captions = list(dataset["caption"])
+    long_captions = list(dataset["long_captions"])
+    captions[1] = None
+    captions[2] = captions[3]
+    captions[7] = captions[8]
     captions[5] = "a photo of a very long and very red boat"
-    long_captions[4], long_captions[9] = [], None
+    long_captions[4] = []
+    long_captions[9] = None
     long_captions[6] = long_captions[6] + long_captions[5]
     return (
         dataset.remove_columns(["caption", "long_captions"])
@@ -38,58 +72,75 @@ def build_data():
     )
 
 
+def build_model(name: str, is_trained: bool, num_words: int, dims: list[int]) -> ContrastiveModel:
+    """A small model with the loss of an objective."""
+    torch.manual_seed(0)
+    num_corner_tokens = 2
+    if name == "filip":
+        num_corner_tokens = 0
+    config = tiny_config(dropout=0.0, initializer_range=0.1, vocab_size=num_words, num_corner_tokens=num_corner_tokens)
+    config.vision_config.image_size = 64
+    config.vision_config.initializer_range = 0.1
+    objective = OF_USERS.get(name) or OBJECTIVES[name]
+    model = convert_model(LotlipModel(config), objective).train()
+    model.vision_model.requires_grad_(is_trained)
+    given = {}
+    if name == "long_clip":
+        given["num_components"] = 1  # fewer than images of a batch
+    options = LossOptions(short_weight=2.0, matryoshka_dims=dims)
+    return ContrastiveModel(model, ObjectiveLoss(objective, name == "siglip", options, given))
+
+
 def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) -> list[dict]:
-    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4" or "... 16 negatives"
-    hard_negatives = 2 if "negatives" in dims else 0
-    options = {"matryoshka_dims": list(map(int, filter(str.isdecimal, dims))), "num_hard_negatives": hard_negatives}
-    loss_function = make_loss(name, name == "siglip", **options)
-    if name == "long_clip":  # fewer components than images of a batch
-        loss_function = partial(loss_function, num_components=1)
+    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4"
     dataset = build_data()
     reader = RowReader(dataset.column_names, CaptionArguments())
     tokenizer = build_tokenizer(dataset, reader)
-    torch.manual_seed(0)
-    text_config = {"vocab_size": len(tokenizer), "num_corner_tokens": 0 if name == "filip" else 2}
-    config = tiny_config(dropout=0.0, initializer_range=0.1, **text_config)
-    config.vision_config.image_size, config.vision_config.initializer_range = 64, 0.1
-    model = convert_model(LotlipModel(config), OBJECTIVES[name]).train()
-    model.vision_model.requires_grad_(vision == "trained")
-    image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    trained = build_model(name, vision == "trained", len(tokenizer), list(map(int, dims)))
+    image_processor = LotlipImageProcessor(size=64, crop_size=64)
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer))
-    place = accelerator.process_index, accelerator.num_processes
-    batches = BatchSampler(len(dataset), global_batch_size // accelerator.num_processes, 0, *place)
-    drawing = {"num_long_captions": 2, "num_sub_captions": 4, "hard_negatives": hard_negatives}
-    samples = CaptionedImages(dataset, reader, ObjectiveArguments(**drawing))
+    num_processes = accelerator.num_processes
+    batch_size = global_batch_size // num_processes
+    batches = BatchSampler(len(dataset), batch_size, 0, accelerator.process_index, num_processes)
+    arguments = ObjectiveArguments(num_long_captions=2, num_sub_captions=4)
+    samples = CaptionedImages(dataset, reader, arguments)
     if how == "chunks":
-        model.activation_checkpointing_enable()
-    model = ContrastiveModel(model)
-    prepared = accelerator.prepare(model)
+        trained.model.activation_checkpointing_enable()
+    prepared = accelerator.prepare(trained)
 
     steps = []
     for epoch in range(3):
         batches.epoch = epoch
         for keys in batches:
             batch, _ = collator([samples[key] for key in keys])
-            if how == "whole":
-                embeds = prepared(**batch)
-            else:
-                recompute = how == "chunks"
-                embeds = embed_batch(prepared, batch, accelerator, recompute, tokens_per_group=TOKENS_PER_GROUP)
-            scalars = model.scalars | {"logit_scale": model.model.logit_scale.exp()}
-            loss, _ = loss_function(*embeds, short_groups=group_short_captions(batch), **scalars)
-            accelerator.backward(loss)
-            num_groups = len(split_batch(batch, accelerator, TOKENS_PER_GROUP)[0])
-            step = {"keys": keys, "loss": loss.detach(), "num_groups": num_groups}
+            sizes = [len(batch)]
+            if how != "whole":
+                sizes = size_groups(trained, batch, TOKENS_PER_GROUP)
+                sizes = make_as_many(sizes, *gather_max([len(sizes)], accelerator))
+            embeds = embed_batch(prepared, batch, sizes, recompute=how == "chunks")
+            losses = trained.loss(embeds, batch.group_short_captions(), **trained.scalars)
+            accelerator.backward(losses.loss)
+            step = {
+                "keys": [tuple(key) for key in keys],
+                "loss": losses.loss.detach(),
+                "num_groups": len(sizes),
+            }
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
-                step["gradients"] = {name: gradient.clone() for name, gradient in get_gradients(model).items()}
+                gradients = get_gradients(trained)
+                step["gradients"] = {name: gradient.clone() for name, gradient in gradients.items()}
             else:
-                with torch.no_grad():
-                    for parameter in model.parameters():
-                        if parameter.grad is not None:
-                            parameter -= 0.05 * parameter.grad
+                descend(trained)
             prepared.zero_grad()
             steps.append(step)
     return steps
+
+
+@torch.no_grad()
+def descend(model: torch.nn.Module) -> None:
+    """A step of gradient descent."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter -= 0.05 * parameter.grad
 
 
 def main(argv: list[str]) -> None:

@@ -32,14 +32,14 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from tests.conftest import WORDS, build_lotlip
+from tests.conftest import TINY_TOWER, WORDS, build_lotlip
 
 
-TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-VISION = {**TOWER, "image_size": 32, "patch_size": 16}
+VISION = {**TINY_TOWER, "image_size": 32, "patch_size": 16}
 SIZE = {"height": 32, "width": 32}
 CROP = {"size": {"shortest_edge": 32}, "crop_size": SIZE}
-CORPUS = [". ".join([" ".join(WORDS), " ".join(reversed(WORDS)), "".join(sorted(set("".join(WORDS))))])] * 4
+LETTERS = sorted(set("".join(WORDS)))
+CORPUS = [". ".join([" ".join(WORDS), " ".join(reversed(WORDS)), "".join(LETTERS)])] * 4
 
 
 def trained(tokenizer, **attributes):
@@ -52,13 +52,15 @@ def trained(tokenizer, **attributes):
 
 def unigrams(*specials):
     """A vocabulary as of SentencePiece: whole words, and letters for others."""
-    letters = sorted(set("".join(WORDS)))
-    pieces = [(f"▁{word}", -2.0) for word in WORDS] + [(piece, -8.0) for piece in ["▁", ".", *letters]]
-    return [(special, 0.0) for special in specials] + pieces
+    pieces = [(special, 0.0) for special in specials]
+    pieces += [(f"▁{word}", -2.0) for word in WORDS]
+    pieces += [(piece, -8.0) for piece in ["▁", ".", *LETTERS]]
+    return pieces
 
 
 def xlm_roberta_tokenizer(**attributes):
-    return XLMRobertaTokenizer(vocab=[*unigrams("<s>", "<pad>", "</s>", "<unk>"), ("<mask>", 0.0)], **attributes)
+    vocab = [*unigrams("<s>", "<pad>", "</s>", "<unk>"), ("<mask>", 0.0)]
+    return XLMRobertaTokenizer(vocab=vocab, **attributes)
 
 
 def siglip2_tokenizer(tokenizer_class=Siglip2Tokenizer):
@@ -74,10 +76,15 @@ def siglip_tokenizer():
     backend = Tokenizer(models.Unigram(unigrams("</s>", "<unk>"), unk_id=1))
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(".", "")])
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
-    tokens = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    template = {"single": "$A </s>", "special_tokens": [("</s>", 0)]}
+    backend.post_processor = processors.TemplateProcessing(**template)
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=64, model_input_names=["input_ids"], **tokens
+        tokenizer_object=backend,
+        model_max_length=64,
+        model_input_names=["input_ids"],
+        eos_token="</s>",
+        pad_token="</s>",
+        unk_token="<unk>",
     )
 
 
@@ -86,8 +93,13 @@ def new_model(model_type, **fields):
 
 
 def text_tower(tokenizer, **fields):
-    specials = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
-    return {**TOWER, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **specials, **fields}
+    of_tokenizer = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return {**TINY_TOWER, **of_tokenizer, **fields}
 
 
 def build_clip(num_positions=77):
@@ -116,16 +128,25 @@ def build_siglip2(**attributes):
     for name, value in attributes.items():
         setattr(tokenizer, name, value)
     text = text_tower(tokenizer, max_position_embeddings=64, projection_size=32)
-    vision = {**TOWER, "patch_size": 16, "num_patches": 16}
+    vision = {**TINY_TOWER, "patch_size": 16, "num_patches": 16}
     model = new_model("siglip2", text_config=text, vision_config=vision)
     return model, Siglip2Processor(Siglip2ImageProcessor(patch_size=16, max_num_patches=256), tokenizer)
 
 
 def build_align():
     tokenizer = trained(BertTokenizer(), model_max_length=512)
-    vision = {"image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 0.5, "kernel_sizes": [3, 3]}
-    vision |= {"in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2], "num_block_repeats": [1, 1]}
-    vision |= {"expand_ratios": [1, 2], "hidden_dim": 24}
+    vision = {
+        "image_size": 32,
+        "width_coefficient": 1.0,
+        "depth_coefficient": 0.5,
+        "kernel_sizes": [3, 3],
+        "in_channels": [32, 16],
+        "out_channels": [16, 24],
+        "strides": [1, 2],
+        "num_block_repeats": [1, 1],
+        "expand_ratios": [1, 2],
+        "hidden_dim": 24,
+    }
     text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
     model = new_model("align", text_config=text, vision_config=vision, projection_dim=24)
     size = {"size": SIZE, "crop_size": SIZE}
@@ -136,7 +157,8 @@ def build_chinese_clip():
     tokenizer = trained(BertTokenizer(), model_max_length=52)
     text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
     model = new_model("chinese_clip", text_config=text, vision_config=VISION, projection_dim=24)
-    return model, ChineseCLIPProcessor(ChineseCLIPImageProcessor(size=SIZE, do_center_crop=False), tokenizer)
+    image_processor = ChineseCLIPImageProcessor(size=SIZE, do_center_crop=False)
+    return model, ChineseCLIPProcessor(image_processor, tokenizer)
 
 
 def build_altclip():
@@ -149,19 +171,40 @@ def build_altclip():
 def build_vit_bert():
     tokenizer = trained(BertTokenizer(), model_max_length=512)
     text = text_tower(tokenizer, max_position_embeddings=40, bos_token_id=None, eos_token_id=None)
-    towers = {"text_config": {**text, "model_type": "bert"}, "vision_config": {**VISION, "model_type": "vit"}}
-    model = new_model("vision-text-dual-encoder", **towers, projection_dim=24)
+    model = new_model(
+        "vision-text-dual-encoder",
+        text_config={**text, "model_type": "bert"},
+        vision_config={**VISION, "model_type": "vit"},
+        projection_dim=24,
+    )
     return model, VisionTextDualEncoderProcessor(ViTImageProcessor(size=SIZE), tokenizer)
+
+
+def build_tipsv2():
+    from transformers import Tipsv2ImageProcessor, Tipsv2Processor, Tipsv2Tokenizer  # not in the oldest transformers
+
+    tokenizer = trained(Tipsv2Tokenizer())
+    text = {**TINY_TOWER, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    vision = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    model = new_model("tipsv2", text_config=text, vision_config=vision)
+    return model, Tipsv2Processor(Tipsv2ImageProcessor(size={"height": 28, "width": 28}), tokenizer)
 
 
 @dataclasses.dataclass
 class Family:
-    """How a family is built, and called by its documentation."""
+    """How a family is built, and called by its documentation; whether a text of it ends in a special token."""
 
     build: callable
     limit: int
     num_positions: int
     text_kwargs: dict = dataclasses.field(default_factory=lambda: {"padding": True, "truncation": True})
+    has_end_token: bool = True
 
 
 PADDED = {"padding": "max_length", "truncation": True}
@@ -182,6 +225,7 @@ FAMILIES = {
         partial(build_siglip2, model_input_names=["input_ids", "attention_mask"]), 64, 64, PADDED
     ),
     "align": Family(build_align, 64, 512, PADDED),
+    "tipsv2": Family(build_tipsv2, 64, 64, PADDED, has_end_token=False),
     "chinese_clip": Family(build_chinese_clip, 52, 512),
     "altclip": Family(build_altclip, 40, 40),
     "vit_bert": Family(build_vit_bert, 40, 40),
@@ -213,14 +257,20 @@ def sentence(seed, length):
 
 
 IMAGES = [noise(index) for index in range(9)]
-SHORT = [[sentence(10 * index + k, 3 + index) for k in range(1 + index % 2)] for index in range(9)]
+SHORT = []
+for index in range(9):
+    SHORT.append([sentence(10 * index, 3 + index)])
+    if index % 2 == 1:
+        SHORT[-1].append(sentence(10 * index + 1, 3 + index))
 # at the published limits some are cut off and some are not
-LONG = [[sentence(100 + index, 16 + 12 * index + 200 * (index == 8))] for index in range(9)]
+LENGTHS = [16, 28, 40, 52, 64, 76, 88, 100, 312]
+LONG = [[sentence(100 + index, length)] for index, length in enumerate(LENGTHS)]
 
 
 def save_data(folder):
     """Saves the images and captions with `save_to_disk`."""
-    features = Features(image=Image(), caption=List(Value("string")), long_captions=List(Value("string")))
+    texts = List(Value("string"))
+    features = Features(image=Image(), caption=texts, long_captions=texts)
     columns = {"image": IMAGES, "caption": SHORT, "long_captions": LONG}
     Dataset.from_dict(columns, features=features).save_to_disk(folder)
 
@@ -238,5 +288,10 @@ def brute_force(similarity, owners):
 
 
 def flatten(captions):
-    texts = [text for own in captions for text in own]
-    return texts, np.array([image for image, own in enumerate(captions) for _ in own])
+    """All captions of a list of lists, and the number of the image of each."""
+    texts = []
+    owners = []
+    for image, own in enumerate(captions):
+        texts += own
+        owners += [image] * len(own)
+    return texts, np.array(owners)

@@ -30,20 +30,30 @@ def use_fsdp2() -> None:
     AcceleratorState.__init__ = init
 
 
+def is_whole(model: LotlipModel) -> bool:
+    """Whether no parameter of a model is sharded."""
+    return not any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
 def main(argv: list[str]) -> None:
     output_file, *argv = argv
     (args,) = parse((TrainArguments,), argv)
     use_fsdp2()
-    told, gather, whole_models = {}, loop.gather_model, []
+    told = {}
+    gather = loop.gather_model
+    whole_models = []
 
     def gather_and_count(model, accelerator):
-        sharded = {name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)}
-        told["whole"] = sorted({name for name, _ in model.named_parameters()} - sharded)
-        told["num_sharded"], told["num_processes"] = len(sharded), accelerator.num_processes
+        names = {True: [], False: []}
+        for name, parameter in model.named_parameters():
+            names[isinstance(parameter, DTensor)].append(name)
+        told["whole"] = sorted(names[False])
+        told["num_sharded"] = len(names[True])
+        told["num_processes"] = accelerator.num_processes
         model = gather(model, accelerator)
         gc.collect()
         models = [known for known in gc.get_objects() if isinstance(known, LotlipModel)]
-        whole_models.append(sum(not any(isinstance(p, DTensor) for p in known.parameters()) for known in models))
+        whole_models.append(len([known for known in models if is_whole(known)]))
         return model
 
     loop.gather_model = gather_and_count

@@ -82,14 +82,15 @@ class HubHandler(BaseHTTPRequestHandler):
     # Reading
 
     def list_files(self, repo_id: str, folder: str | None):
-        repo, folder = self.server.root / repo_id, (folder or "").strip("/")
+        repo = self.server.root / repo_id
+        folder = (folder or "").strip("/")
         if not repo.is_dir():
             return self.refuse("RepoNotFound")
-        entries = [
-            {"type": "file", "path": name, "size": file.stat().st_size, "oid": hashlib.sha1(name.encode()).hexdigest()}
-            for name, file in repo_files(repo).items()
-            if name.startswith(f"{folder}/") or not folder
-        ]
+        entries = []
+        for name, file in repo_files(repo).items():
+            if not folder or name.startswith(f"{folder}/"):
+                oid = hashlib.sha1(name.encode()).hexdigest()
+                entries.append({"type": "file", "path": name, "size": file.stat().st_size, "oid": oid})
         if folder and not entries:
             return self.refuse("EntryNotFound")
         self.reply_json(entries)
@@ -99,7 +100,8 @@ class HubHandler(BaseHTTPRequestHandler):
         if not repo.is_dir():
             return self.refuse("RepoNotFound")
         siblings = [{"rfilename": name} for name in repo_files(repo)]
-        self.reply_json({"id": repo_id, "sha": commit_hash(repo), "private": False, "siblings": siblings, "tags": []})
+        facts = {"id": repo_id, "sha": commit_hash(repo), "private": False, "tags": []}
+        self.reply_json({**facts, "siblings": siblings})
 
     def send_file(self, repo_id: str, revision: str, name: str):
         repo = self.server.root / repo_id
@@ -162,8 +164,12 @@ def hub_server(root: Path, token: str = "hf_test"):
     `unknown_routes` (those of them that it does not know), `model_cards` (those it was asked to validate).
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
-    server.root, server.token, server.url = Path(root), token, f"http://127.0.0.1:{server.server_port}"
-    server.requests, server.unknown_routes, server.model_cards = [], [], []
+    server.root = Path(root)
+    server.token = token
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.requests = []
+    server.unknown_routes = []
+    server.model_cards = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -24,3 +24,14 @@ def replace_values(dataset: Dataset, changes: dict[int, dict]) -> Dataset:
     for number, values in changes.items():
         rows[number] |= values
     return Dataset.from_list(rows, features=dataset.features)
+
+
+def refuse_to_open(monkeypatch, ending: str) -> None:
+    """Makes reading files with an ending fail, as without the permission or with a bad disk."""
+
+    def open_or_refuse(path, *arguments):
+        if str(path).endswith(ending):
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, *arguments)
+
+    monkeypatch.setattr("modeling_lotlip.data.images.open", open_or_refuse, raising=False)

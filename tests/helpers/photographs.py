@@ -19,7 +19,9 @@ def shrink_limit(monkeypatch) -> None:
 
 def make_picture(width: int = 400, height: int = 300) -> PIL.Image.Image:
     """Red, green, blue and white quarters."""
-    colours = np.array([[(200, 30, 30), (30, 160, 60)], [(20, 40, 180), (255, 255, 255)]], dtype=np.uint8)
+    upper = [(200, 30, 30), (30, 160, 60)]
+    lower = [(20, 40, 180), (255, 255, 255)]
+    colours = np.array([upper, lower], dtype=np.uint8)
     return PIL.Image.fromarray(colours).resize((width, height), PIL.Image.Resampling.NEAREST)
 
 
@@ -28,11 +30,15 @@ def make_grain(width: int, height: int, seed: int = 0, grain: int = 6) -> PIL.Im
     generator = np.random.default_rng(seed)
 
     def noise(cell: int, channels: int) -> np.ndarray:
-        pixels = generator.integers(0, 256, (height // cell + 2, width // cell + 2, channels), dtype=np.uint8)
-        image = PIL.Image.fromarray(pixels.squeeze()).resize((width, height), PIL.Image.Resampling.BICUBIC)
+        shape = (height // cell + 2, width // cell + 2, channels)
+        pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+        image = PIL.Image.fromarray(pixels.squeeze())
+        image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
         return np.asarray(image, dtype=np.int16).reshape(height, width, channels)
 
-    pixels = noise(60, 3) + (noise(6, 1) - 128) // 4 + generator.integers(-grain, grain + 1, (height, width, 1))
+    shapes = noise(60, 3)
+    texture = (noise(6, 1) - 128) // 4
+    pixels = shapes + texture + generator.integers(-grain, grain + 1, (height, width, 1))
     return PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -105,6 +111,10 @@ def write_photographs(folder: Path) -> tuple[dict[str, PIL.Image.Image], dict[st
         "huge.heic": (encode(make_picture(*HUGE), "heic"), "600 x 400 pixels are more than 200000.*make it smaller"),
         "empty.heic": (b"", "cannot identify"),
     }
-    for name, content in (files | greys | {name: content for name, (content, _) in named.items()}).items():
+    for name, content in (files | greys).items():
         (folder / name).write_bytes(content)
-    return seen, {name: message for name, (_, message) in named.items()}
+    messages = {}
+    for name, (content, message) in named.items():
+        (folder / name).write_bytes(content)
+        messages[name] = message
+    return seen, messages

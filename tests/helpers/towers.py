@@ -4,9 +4,11 @@ from pathlib import Path
 
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
 
+from tests.conftest import SPECIAL_TOKENS
+
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
+WORDS = [*SPECIAL_TOKENS, "a", "photo", "of", "red", "boat"]
 
 
 def save_vit(folder: Path, image_processor: ViTImageProcessor | None = None) -> str:

@@ -1,5 +1,6 @@
 """Losses: value and gradients against single rows in float64, and what every loss has without a line in it."""
 
+import math
 import sys
 
 import pytest
@@ -7,14 +8,25 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.functional import logsigmoid, normalize
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_lotlip.losses import LOSSES, contrastive_loss, global_loss
-from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from modeling_lotlip.losses import (
+    LOSSES,
+    BatchLoss,
+    Pairs,
+    Slots,
+    check_loss,
+    contrastive_loss,
+    global_loss,
+    in_blocks,
+)
+from modeling_lotlip.losses.check import LargestTensor, draw_pairs
+from modeling_lotlip.losses.global_loss import average_losses
+from modeling_lotlip.modeling_lotlip import LotlipCaptionEmbeddings, image_text_contrastive_loss
 
 
-MODULE = sys.modules["modeling_lotlip.losses.global_loss"]  # the function has its name
-DIM, NUM_COMPONENTS = 8, 3
+PAIRS_MODULE = sys.modules["modeling_lotlip.losses.pairs"]
+DIM = 8
+NUM_COMPONENTS = 3
 OPTIONS = {"primary_component": {"num_components": NUM_COMPONENTS}}
 
 
@@ -38,16 +50,25 @@ def test_every_loss_is_tested():
 def similarity(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     if query.dim() == 1:
         return query @ key
-    query, key = (tokens[(tokens != 0).any(dim=-1)] for tokens in (query, key))
+    query = query[(query != 0).any(dim=-1)]
+    key = key[(key != 0).any(dim=-1)]
     return (query @ key.t()).amax(dim=1).mean()
 
 
-def by_single_rows(name, images, texts, false, groups, logit_scale, logit_bias=0.0) -> torch.Tensor:
+def weigh(losses: dict[int, torch.Tensor], short_weight: float, long_weight: float) -> torch.Tensor:
+    """The weighted mean of the losses of slots, the first of which is that of short captions."""
+    weights = {slot: short_weight if slot == 0 else long_weight for slot in losses}
+    total = sum(weights.values())
+    return sum(weights[slot] * loss for slot, loss in losses.items()) / total if total > 0 else torch.tensor(0.0)
+
+
+def by_single_rows(name, images, texts, groups, logit_scale, logit_bias=0.0, weights=(1.0, 1.0)) -> torch.Tensor:
     """A loss with all rows, columns and tokens that do not count taken out."""
-    present, false_present = ((embeds.detach() != 0).flatten(2).any(dim=2) for embeds in (texts, false))
-    losses = [0 * (images.sum() + texts.sum() + false.sum() + logit_scale + logit_bias)]
+    present = (texts.detach() != 0).flatten(2).any(dim=2)
+    losses = {}
     for slot in range(texts.shape[1]):
-        rows, slot_images = present[:, slot].nonzero()[:, 0].tolist(), images
+        rows = present[:, slot].nonzero()[:, 0].tolist()
+        slot_images = images
         if len(rows) < 2:
             continue
         if name == "primary_component" and slot == 0:
@@ -58,14 +79,13 @@ def by_single_rows(name, images, texts, false, groups, logit_scale, logit_bias=0
         terms = []
         for row in rows:
             others = [other for other in rows if other != row and (slot > 0 or groups[other] != groups[row])]
-            wrong = [] if slot == 0 else range(slot - 1, false.shape[1], texts.shape[1] - 1)
-            wrong = [false[row, place] for place in wrong if false_present[row, place]]
-            of_texts = [similarity(slot_images[row], text) for text in [*texts[[row, *others], slot], *wrong]]
+            of_texts = [similarity(slot_images[row], text) for text in texts[[row, *others], slot]]
             of_images = [similarity(texts[row, slot], image) for image in slot_images[[row, *others]]]
             logits = (logit_scale * torch.stack(values) + logit_bias for values in (of_texts, of_images))
             terms.append(OF_A_ROW[name](*logits))
-        losses.append(torch.stack(terms).mean())
-    return sum(losses) / max(1, len(losses) - 1)
+        losses[slot] = torch.stack(terms).mean()
+    nothing = 0 * (images.sum() + texts.sum() + logit_scale + logit_bias)
+    return nothing + weigh(losses, *weights)
 
 
 def make_inputs(name: str, num_rows: int, num_slots: int, seed: int) -> tuple[list[torch.Tensor], dict, torch.Tensor]:
@@ -87,8 +107,16 @@ def train(*tensors: torch.Tensor, dtype: torch.dtype = torch.float32) -> list[to
     return [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
 
 
-def compute(name: str, images, texts, scalars: dict, **options) -> tuple[torch.Tensor, torch.Tensor]:
-    return global_loss(LOSSES[name.split()[0]], images, texts, **scalars, **OPTIONS.get(name, {}), **options)
+def name_captions(texts: torch.Tensor) -> LotlipCaptionEmbeddings:
+    """Texts side by side, the short one first, as what a model gives: no corner tokens."""
+    present = (texts.detach() != 0).flatten(2).any(dim=2)
+    long = {"long": texts[:, 1:], "long_mask": present[:, 1:]} if texts.shape[1] > 1 else {}
+    return LotlipCaptionEmbeddings(short=texts[:, 0], short_mask=present[:, 0], **long)
+
+
+def compute(name: str, images, texts, scalars: dict, **options) -> BatchLoss:
+    function = LOSSES[name.split()[0]]
+    return global_loss(function, images, name_captions(texts), **scalars, **OPTIONS.get(name, {}), **options)
 
 
 def assert_same_gradients(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
@@ -98,29 +126,65 @@ def assert_same_gradients(found: list[torch.Tensor], expected: list[torch.Tensor
 
 
 @pytest.mark.parametrize(
-    "num_rows, num_slots, num_hard_negatives", [(7, 4, 0), (9, 3, 2), (12, 1, 0), (2, 2, 0), (20, 3, 1), (1, 2, 0)]
+    "num_rows, num_slots, weights",
+    [
+        (7, 4, (1, 1)),
+        (9, 3, (3, 1)),
+        (12, 1, (1, 1)),
+        (2, 2, (1, 1)),
+        (20, 3, (0.5, 2)),
+        (1, 2, (1, 1)),
+        (5, 3, (0, 1)),
+    ],
 )
 @pytest.mark.parametrize("name", OF_A_ROW)
-def test_value_and_gradients_are_those_of_single_rows_in_float64(
-    monkeypatch, name, num_rows, num_slots, num_hard_negatives
-):
+def test_value_and_gradients_are_those_of_single_rows_in_float64(monkeypatch, name, num_rows, num_slots, weights):
     (images, texts), scalars, groups = make_inputs(name, num_rows, num_slots, seed=num_rows)
-    num_false = num_hard_negatives * (num_slots - 1)
-    false = make_inputs(name, num_rows, num_false, seed=7)[0][1]
     if num_rows == 20:
         texts[1:, 2] = 0  # one pair is no contrast
-    monkeypatch.setattr(MODULE, "BLOCK_SIZE", 3 * texts.shape[:2].numel() * (30 if "tokens" in name else 1))
-    trained, exact = (train(images, texts, false, *scalars.values(), dtype=t) for t in (torch.float32, torch.float64))
-    embeds, values = (trained[0], torch.cat(trained[1:3], dim=1)), dict(zip(scalars, trained[3:]))
-    options = {"short_groups": groups, "num_hard_negatives": num_hard_negatives}
-    loss, slot_losses = compute(name, *embeds, values, **options)
-    expected = by_single_rows(name, *exact[:3], groups, *exact[3:])
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
-    if slot_losses.isfinite().any():
-        torch.testing.assert_close(slot_losses.nanmean(), loss.detach())
-    found = torch.autograd.grad(3 * loss, trained)
-    assert_same_gradients(found, torch.autograd.grad(3 * expected, exact))
-    assert not found[1][trained[1] == 0].any() and not found[2][trained[2] == 0].any(), "none for what is absent"
+    similarities_per_row = texts.shape[:2].numel() * (30 if "tokens" in name else 1)
+    monkeypatch.setattr(PAIRS_MODULE, "BLOCK_SIZE", 3 * similarities_per_row)
+    trained = train(images, texts, *scalars.values())
+    exact = train(images, texts, *scalars.values(), dtype=torch.float64)
+    options = {"short_groups": groups, "short_weight": weights[0], "long_weight": weights[1]}
+    found = compute(name, *trained[:2], dict(zip(scalars, trained[2:])), **options)
+    expected = by_single_rows(name, *exact[:2], groups, *exact[2:], weights=weights)
+    torch.testing.assert_close(found.loss.double(), expected, rtol=1e-5, atol=1e-6)
+    gradients = torch.autograd.grad(3 * found.loss, trained)
+    assert_same_gradients(gradients, torch.autograd.grad(3 * expected, exact))
+    assert not gradients[1][trained[1] == 0].any(), "none for what is absent"
+
+
+def test_the_loss_is_the_weighted_mean_of_the_losses_of_slots():
+    (images, texts), scalars, _ = make_inputs("contrastive", 9, 4, seed=3)
+    plain = compute("contrastive", images, texts, scalars)
+    torch.testing.assert_close(plain.loss, plain.slot_losses.mean())
+    half = compute("contrastive", images, texts, scalars, short_weight=3.0)
+    torch.testing.assert_close(half.loss, plain.slot_losses[0] / 2 + plain.slot_losses[1:].mean() / 2)
+
+
+@pytest.mark.parametrize("weights", [(-1, 1), (1, math.nan), (math.inf, 1), (0, 0)])
+def test_weights_that_leave_no_loss_are_refused(weights):
+    embeds, scalars, _ = make_inputs("contrastive", 4, 2, seed=0)
+    with pytest.raises(ValueError, match="short_weight|long_weight"):
+        compute("contrastive", *embeds, scalars, short_weight=weights[0], long_weight=weights[1])
+
+
+def test_a_term_is_added_by_its_name():
+    """The mean over the images that have any text; an image without has no part in it."""
+    (images, texts), scalars, _ = make_inputs("contrastive", 6, 3, seed=2)
+    texts[:, 0] = images
+    texts[4] = 0
+    values = torch.arange(6.0).requires_grad_()
+    terms = {"mine": (0.5, lambda pairs, all_pairs: values)}
+    plain = compute("contrastive", images, texts, scalars)
+    found = compute("contrastive", images, texts, scalars, terms=terms)
+    expected = (values.detach().sum() - 4) / 5
+    torch.testing.assert_close(found.terms["mine"], expected)
+    torch.testing.assert_close(found.loss, plain.loss + 0.5 * expected)
+    (gradient,) = torch.autograd.grad(found.loss, values)
+    torch.testing.assert_close(gradient, torch.tensor([0.1, 0.1, 0.1, 0.1, 0, 0.1]))
+    assert found.by_name()["loss_mine"] == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("name", OF_A_ROW)
@@ -128,11 +192,14 @@ def test_matryoshka_is_the_mean_over_prefixes(name):
     embeds, scalars, groups = make_inputs(name, 9, 3, seed=4)
     images, texts, *values = trained = train(*embeds, *scalars.values())
     scalars = dict(zip(scalars, values))
-    loss, _ = compute(name, images, texts, scalars, short_groups=groups, matryoshka_dims=[4, DIM, 5])
-    parts = [(images, texts), *([normalize(x[..., :dim], dim=-1) for x in (images, texts)] for dim in (5, 4))]
-    expected = torch.stack([compute(name, *part, scalars, short_groups=groups)[0] for part in parts]).mean()
-    torch.testing.assert_close(loss, expected)
-    assert_same_gradients(torch.autograd.grad(loss, trained), torch.autograd.grad(expected, trained))
+    found = compute(name, images, texts, scalars, short_groups=groups, matryoshka_dims=[4, DIM, 5]).loss
+    losses = []
+    for dim in (DIM, 5, 4):
+        prefixes = [normalize(embeds[..., :dim], dim=-1) if dim < DIM else embeds for embeds in (images, texts)]
+        losses.append(compute(name, *prefixes, scalars, short_groups=groups).loss)
+    expected = torch.stack(losses).mean()
+    torch.testing.assert_close(found, expected)
+    assert_same_gradients(torch.autograd.grad(found, trained), torch.autograd.grad(expected, trained))
 
 
 @pytest.mark.parametrize("dim", [0, DIM + 1])
@@ -142,18 +209,22 @@ def test_dims_that_are_not_there_are_refused(dim):
         compute("contrastive", *embeds, scalars, matryoshka_dims=[dim])
 
 
+def term_of_images(pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
+    return (pairs.images * all_pairs.images.mean(dim=0)).flatten(1).sum(dim=1)
+
+
 def compute_share(name: str, rank: int | None, number: int) -> list[torch.Tensor]:
     """Loss and gradients of a process, with everything that every loss can have; the second one has shorter texts."""
     (images, texts), scalars, groups = make_inputs(name, 3 * number, 3, seed=number)
-    texts = torch.cat([texts, make_inputs(name, 3 * number, 2, seed=5)[0][1]], dim=1)
     rows = slice(3 * rank, 3 * rank + 3) if rank is not None else slice(None)
     if "tokens" in name:
         texts[3:6, :, 4:] = 0
     texts = texts[rows, :, :4] if "tokens" in name and rank == 1 else texts[rows]
     trained = train(images[rows], texts, *scalars.values())
-    options = {"short_groups": groups[rows], "num_hard_negatives": 1, "matryoshka_dims": [4]}
-    loss, slot_losses = compute(name, *trained[:2], dict(zip(scalars, trained[2:])), **options)
-    return [loss.detach(), slot_losses, *torch.autograd.grad(loss, trained)]
+    options = {"short_groups": groups[rows], "matryoshka_dims": [4], "short_weight": 2.0}
+    options["terms"] = {"of images": (0.3, term_of_images)}
+    found = compute(name, *trained[:2], dict(zip(scalars, trained[2:])), **options)
+    return [found.loss.detach(), found.slot_losses, *torch.autograd.grad(found.loss, trained)]
 
 
 def work(rank: int, number: int, folder: str) -> None:
@@ -170,7 +241,8 @@ def test_several_processes_share_a_loss_out(tmp_path, number):
     for name in OF_A_ROW:
         loss, slot_losses, images, texts, *of_scalars = compute_share(name, None, number)
         for rank, result in enumerate(results):
-            found, rows = result[name], slice(3 * rank, 3 * rank + 3)
+            found = result[name]
+            rows = slice(3 * rank, 3 * rank + 3)
             torch.testing.assert_close(found[:2], [loss, slot_losses], equal_nan=True)
             torch.testing.assert_close(found[4:], of_scalars, rtol=1e-4, atol=1e-6)
             # data parallelism averages over the processes
@@ -181,12 +253,17 @@ def test_several_processes_share_a_loss_out(tmp_path, number):
 
 def test_the_contrastive_loss_is_the_plain_one_of_the_model():
     (images, texts), scalars, _ = make_inputs("contrastive", 40, 4, seed=1)
-    loss, _ = global_loss(contrastive_loss, images, texts, **scalars)
+    found = compute("contrastive", images, texts, scalars)
     plain = image_text_contrastive_loss(images, texts, scalars["logit_scale"], (texts != 0).any(dim=-1))
-    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(found.loss, plain)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(loss, global_loss(contrastive_loss, images, texts, **scalars)[0])
-    assert global_loss(contrastive_loss, images, torch.zeros_like(texts), **scalars)[0] == 0
+        again = compute("contrastive", images, texts, scalars)
+    assert torch.equal(found.loss, again.loss)
+
+
+def test_a_batch_without_texts_has_no_loss():
+    (images, texts), scalars, _ = make_inputs("contrastive", 4, 2, seed=1)
+    assert compute("contrastive", images, torch.zeros_like(texts), scalars).loss == 0
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -194,29 +271,126 @@ def test_primary_components_of_what_is_not_finite_are_not_either(value):
     """The training skips such a step and says so: it must get that far."""
     (images, texts), scalars, _ = make_inputs("primary_component", 20, 3, seed=0)
     images[4] = value
-    loss, _ = compute("primary_component", images.requires_grad_(), texts, scalars)
+    loss = compute("primary_component", images.requires_grad_(), texts, scalars).loss
     loss.backward()
     assert not loss.isfinite()
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor that any operation returns."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        outputs = function(*args, **(kwargs or {}))
-        for output in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
-            if isinstance(output, torch.Tensor):
-                self.numel = max(self.numel, output.numel())
-        return outputs
-
-
 @pytest.mark.parametrize("name", OF_A_ROW)
 def test_memory_does_not_grow_with_the_square_of_the_batch(monkeypatch, name):
-    monkeypatch.setattr(MODULE, "BLOCK_SIZE", 40_000)
+    monkeypatch.setattr(PAIRS_MODULE, "BLOCK_SIZE", 40_000)
     embeds, scalars, groups = make_inputs(name, 100 if "tokens" in name else 500, 2, seed=0)
     with LargestTensor() as mode:
-        loss, _ = compute(name, *train(*embeds), scalars, short_groups=groups)
-        loss.backward()
+        compute(name, *train(*embeds), scalars, short_groups=groups).loss.backward()
     assert mode.numel <= max(40_000, embeds[1].numel())
+
+
+# ---- what losses read
+
+
+def test_texts_are_read_by_name():
+    captions = {"short": torch.rand(3, 4), "long": torch.rand(3, 2, 4), "corners": torch.rand(3, 2, 5, 4)}
+    long_mask = torch.tensor([[True, False], [False, True], [True, True]])
+    pairs = Pairs.from_embeds(torch.rand(3, 4), **captions, long_mask=long_mask)
+    corners = [f"corner_{number}" for number in range(1, 6)]
+    assert pairs.slots.names == ("short", "long", *corners, "long", *corners)
+    for name, values in captions.items():
+        assert torch.equal(getattr(pairs, name), values)
+    assert torch.equal(pairs.long_mask, long_mask)
+    assert torch.equal(pairs.present[:, 8], long_mask[:, 1]), "a corner token is there if its caption is"
+    assert pairs.short_mask.all()
+
+
+def test_what_is_not_there_is_none():
+    short = Pairs.from_embeds(torch.rand(3, 4), short=torch.rand(3, 4))
+    assert short.long is None
+    assert short.corners is None
+    assert short.long_mask is None
+    long = Pairs.from_embeds(torch.rand(3, 4), long=torch.rand(3, 1, 4))
+    assert long.short is None
+    assert long.corners is None
+    assert long.slots == Slots(has_short=False, num_long=1)
+    with pytest.raises(ValueError, match="give `short`, `long` or both"):
+        Pairs.from_embeds(torch.rand(3, 4))
+
+
+def test_a_gradient_reaches_what_is_read_by_name():
+    corners = torch.rand(3, 1, 2, 4, requires_grad=True)
+    pairs = Pairs.from_embeds(torch.rand(3, 4), long=torch.rand(3, 1, 4), corners=corners)
+    (pairs.corners[:, :, 0] * pairs.corners[:, :, 1]).sum().backward()
+    torch.testing.assert_close(corners.grad, corners.detach().flip(2))
+
+
+# ---- the check of a loss
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_losses_of_the_package_pass_the_check(name):
+    bias = {"logit_bias": torch.tensor(-3.0)} if name == "sigmoid" else {}
+    check_loss(LOSSES[name], **OPTIONS.get(name, {}), **bias)
+
+
+def of_all_rows(pairs, all_pairs, logit_scale):
+    return contrastive_loss(all_pairs, all_pairs, logit_scale)
+
+
+def of_the_mean_image(pairs, all_pairs, logit_scale):
+    return (logit_scale * pairs.texts @ pairs.images.mean(dim=0)).t()
+
+
+def with_a_constant_gradient(pairs, all_pairs, logit_scale):
+    return contrastive_loss(pairs, all_pairs, logit_scale.detach())
+
+
+def of_one_slot(pairs, all_pairs, logit_scale):
+    return contrastive_loss(pairs, all_pairs, logit_scale)[:1]
+
+
+@in_blocks
+def of_absent_texts(pairs, all_pairs, logit_scale):
+    return (logit_scale * pairs.images @ all_pairs.texts.transpose(0, 1).mT).logsumexp(dim=-1)
+
+
+def without_blocks(pairs, all_pairs, logit_scale):
+    return contrastive_loss.__wrapped__(pairs, all_pairs, logit_scale)
+
+
+@pytest.mark.parametrize(
+    "loss, message",
+    [
+        (of_all_rows, "losses of two processes are not those of all rows"),
+        (of_the_mean_image, "losses of two processes are not those of all rows"),
+        (with_a_constant_gradient, "gradients of the loss are not those of differences"),
+        (of_one_slot, r"is of shape \(1, 5\): return one of shape \(slots, rows\)"),
+        (of_absent_texts, "An absent text has a gradient"),
+        (without_blocks, "decorate it with `modeling_lotlip.losses.in_blocks`"),
+    ],
+)
+def test_the_check_says_what_is_wrong_with_a_loss(loss, message):
+    with pytest.raises(ValueError, match=message):
+        check_loss(loss)
+
+
+def test_a_loss_may_hold_something_constant():
+    def of_constants(pairs, all_pairs, logit_scale):
+        weights = (pairs.images @ all_pairs.images.mean(dim=0)).detach().exp()
+        return weights * contrastive_loss(pairs, all_pairs, logit_scale)
+
+    check_loss(of_constants, has_constants=True)
+    with pytest.raises(ValueError, match="not those of differences"):
+        check_loss(of_constants)
+
+
+def test_pairs_to_try_a_loss_on_have_what_was_asked_for():
+    pairs = draw_pairs(50, num_long=2, num_corners=1, absent=0.5)
+    assert pairs.slots == Slots(num_long=2, num_corners=1)
+    assert 0 < pairs.present.float().mean() < 1
+    assert not pairs.texts[~pairs.present].any()
+
+
+def test_losses_of_a_step_are_means_over_its_batches():
+    """A slot without pairs in a batch counts in the others alone."""
+    slots = Slots(num_long=1)
+    first = BatchLoss(torch.tensor(1.0), torch.tensor([1.0, 3.0]), slots)
+    second = BatchLoss(torch.tensor(2.0), torch.tensor([2.0, torch.nan]), slots)
+    assert average_losses([first, second]) == {"loss": 1.5, "loss_short": 1.5, "loss_long": 3.0}

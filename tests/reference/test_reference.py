@@ -16,7 +16,8 @@ from tests.test_modeling_lotlip import assert_close, without_corner_positions
 
 
 FOLDER = Path(__file__).parent
-NUM_WORDS, NUM_CORNERS = 30522, 2
+NUM_WORDS = 30522
+NUM_CORNERS = 2
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ def test_texts_are_embedded_as_by_the_original(arrays, build, attn_implementatio
 
 @pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
 def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, attn_implementation):
-    model, values = build(attn_implementation), json.loads((FOLDER / "loss.json").read_text())
+    model = build(attn_implementation)
+    values = json.loads((FOLDER / "loss.json").read_text())
     ids = without_corner_positions(arrays["loss/input_ids"])
     outputs = model(ids, torch.randn(4, 3, 32, 32), (ids != 0).long())
     assert_close(outputs.text_embeds, arrays["loss/text_features"])
@@ -102,4 +104,5 @@ def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, att
 
 def test_the_way_back_gives_the_tensors_of_the_original(checkpoint, build):
     back = to_theirs(build("sdpa").state_dict(), "lotlip")
-    assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
+    assert back.keys() == checkpoint.keys()
+    assert all(torch.equal(back[name], checkpoint[name]) for name in back)

@@ -46,7 +46,8 @@ class Training:
     name = "training"
 
     def __init__(self, folder: Path, num_steps: int):
-        self.folder, self.num_steps = folder, num_steps
+        self.folder = folder
+        self.num_steps = num_steps
 
     def command(self, output: Path) -> list[str]:
         options = {"max_train_steps": self.num_steps, "checkpointing_steps": 1, "eval_steps": 100}
@@ -70,7 +71,8 @@ class Captioning:
     name = "captioning"
 
     def __init__(self, photos: Path, url: str):
-        self.photos, self.url = photos, url
+        self.photos = photos
+        self.url = url
 
     def command(self, output: Path) -> list[str]:
         options = {"captioner": "model", "endpoint": self.url, "output_dir": output, "concurrency": 8}
@@ -85,7 +87,8 @@ class Captioning:
 
     def check(self, output: Path, undisturbed: Path) -> None:
         rows = self.list_finished(output)
-        assert rows == self.list_finished(undisturbed) and len(rows) == len(list(self.photos.iterdir()))
+        assert rows == self.list_finished(undisturbed)
+        assert len(rows) == len(list(self.photos.iterdir()))
         assert rows == sorted((row["key"], row["caption"]) for row in read_records(output))
         assert not list(output.rglob("*.partial"))
 
@@ -96,7 +99,8 @@ class Indexing:
     name = "indexing"
 
     def __init__(self, photos: Path, model: Path):
-        self.photos, self.model = photos, model
+        self.photos = photos
+        self.model = model
 
     def command(self, output: Path) -> list[str]:
         options = {"index_dir": output, "model": self.model, "device": "cpu"}
@@ -106,17 +110,25 @@ class Indexing:
         folders = [path.parent for path in output.rglob("embeddings.lance")]
         columns = ["key", "kind", "position", "row", "hash", "problem", "embedding"]
         tables = [EmbeddingTable(folder) for folder in folders if is_table(folder)]
-        rows = [row for table in tables for part in table.read(columns, None) for row in part.to_pylist()]
+        rows = []
+        for table in tables:
+            for part in table.read(columns, None):
+                rows += part.to_pylist()
         return sorted(rows, key=lambda row: (row["key"], row["kind"], row["position"]))
 
     def list_finished(self, output: Path) -> list:
-        return [(row["key"], row["kind"], row["position"], row["hash"], row["problem"]) for row in self.read(output)]
+        columns = ["key", "kind", "position", "hash", "problem"]
+        return [tuple(row[column] for column in columns) for row in self.read(output)]
 
     def check(self, output: Path, undisturbed: Path) -> None:
-        rows, expected = self.read(output), self.read(undisturbed)
-        assert self.list_finished(output) == self.list_finished(undisturbed) and rows
-        embeds, others = (torch.tensor([row.pop("embedding") for row in each]) for each in (rows, expected))
-        torch.testing.assert_close(embeds, others, rtol=0, atol=1e-3)  # batches are cut elsewhere; float16
+        rows = self.read(output)
+        expected = self.read(undisturbed)
+        assert self.list_finished(output) == self.list_finished(undisturbed)
+        assert rows
+        embeds = torch.tensor([row.pop("embedding") for row in rows])
+        expected_embeds = torch.tensor([row.pop("embedding") for row in expected])
+        # batches are cut elsewhere, and what is stored is float16
+        torch.testing.assert_close(embeds, expected_embeds, rtol=0, atol=1e-3)
         assert rows == expected
         assert not list(output.rglob("*.partial"))
 
@@ -138,8 +150,9 @@ def find_file_in_work(pid: int, folder: Path) -> str | None:
             with suppress(FileNotFoundError):  # closed meanwhile
                 target = os.readlink(f"/proc/{pid}/fd/{number}")
                 if target.startswith(f"{folder}/") and not target.endswith(OPEN_ALWAYS):
-                    flags = Path(f"/proc/{pid}/fdinfo/{number}").read_text().partition("flags:")[2].split()[0]
-                    if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                    facts = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+                    flags = int(facts.partition("flags:")[2].split()[0], 8)
+                    if flags & os.O_ACCMODE != os.O_RDONLY:
                         return str(Path(target).relative_to(folder))
     return None
 
@@ -169,13 +182,18 @@ class Run:
     """One job after the other, and their folders."""
 
     def __init__(self, job: Training | Captioning | Indexing, folder: Path, seed: int, has_workers: bool = True):
-        self.job, self.folder, self.has_workers = job, folder, has_workers
+        self.job = job
+        self.folder = folder
+        self.has_workers = has_workers
         self.random = random.Random(f"{seed} {job.name}")
-        self.num_rounds, self.kills, self.seconds = 0, Counter(), 0.0
+        self.num_rounds = 0
+        self.kills = Counter()
+        self.seconds = 0.0
 
     def start(self, output: Path) -> multiprocessing.Process:
         log = self.folder / f"{output.name}.log"
-        process = SERVER.Process(target=run_quietly, args=(log, self.job.command(output), self.has_workers))
+        argv = self.job.command(output)
+        process = SERVER.Process(target=run_quietly, args=(log, argv, self.has_workers))
         process.start()
         return process
 
@@ -188,21 +206,28 @@ class Run:
         """Kills a process, and tells when; None if it ended before."""
         start = time.monotonic()
         process.join(timeout=self.random.uniform(0, 0.6 * self.seconds))
-        file = freeze_in_a_write(process, output) if is_in_a_write else None
-        if not process.is_alive() or (is_in_a_write and file is None):
+        file = None
+        if is_in_a_write:
+            file = freeze_in_a_write(process, output)
+            if file is None:
+                return None
+        if not process.is_alive():
             return None
         process.kill()
         process.join(timeout=TIME_LIMIT)
         if process.exitcode == 0:  # a moment ago
             return None
         assert process.exitcode == -signal.SIGKILL
-        when = f"after {time.monotonic() - start:.2f} s"
-        return f"{when}, while it wrote {file}" if is_in_a_write else when
+        seconds = time.monotonic() - start
+        if file is None:
+            return f"after {seconds:.2f} s"
+        return f"after {seconds:.2f} s, while it wrote {file}"
 
     def run(self, num_kills: int, tell: Callable[[str], None] = print) -> str:
         """Kills the job so often; tells what came of it."""
         undisturbed = self.folder / f"{self.job.name}-undisturbed"
-        first = SERVER.Process(target=time.sleep, args=(0,))  # is ready when the server has imported all
+        # is ready when the server has imported all
+        first = SERVER.Process(target=time.sleep, args=(0,))
         first.start()
         first.join()
         start = time.monotonic()
@@ -211,7 +236,8 @@ class Run:
         self.job.check(undisturbed, undisturbed)
         while self.kills.total() < num_kills:
             self.num_rounds += 1
-            self.run_round(self.folder / f"{self.job.name}-{self.num_rounds}", undisturbed, num_kills, tell)
+            output = self.folder / f"{self.job.name}-{self.num_rounds}"
+            self.run_round(output, undisturbed, num_kills, tell)
         return (
             f"{self.job.name}: {self.kills.total()} kills, {self.kills[True]} of them while a file was written, in "
             f"{self.num_rounds} jobs of {self.seconds:.1f} s; every one ended as the undisturbed one."
@@ -241,7 +267,8 @@ class Run:
 @contextmanager
 def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) -> Iterator[list]:
     """The jobs on drawn scenes, with the server that writes the captions."""
-    photos, many = folder / "photos", folder / "many_photos"
+    photos = folder / "photos"
+    many = folder / "many_photos"
     photos.mkdir()
     many.mkdir()
     save_small_model(folder / "model")
@@ -257,14 +284,24 @@ def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, number in (("training", 40), ("captioning", 30), ("indexing", 50), ("embedding", 50)):
-        parser.add_argument(f"--{name}", type=int, default=number, help=f"How often it is killed. Default: {number}.")
+        description = f"How often it is killed. Default: {number}."
+        parser.add_argument(f"--{name}", type=int, default=number, help=description)
     parser.add_argument("--seed", type=int, default=0, help="Of the moments. Default: 0.")
-    parser.add_argument("--small", action="store_true", help="Jobs of an eighth, without processes that decode.")
+    description = "Jobs of an eighth, without processes that decode."
+    parser.add_argument("--small", action="store_true", help=description)
     args = parser.parse_args()
-    sizes = (6, 60, 5) if args.small else (20, 240, 10)  # as large as they have to be for kills to hit all parts
-    with tempfile.TemporaryDirectory() as name, make_jobs(Path(name), *sizes) as jobs:
-        runs = {job.name: Run(job, Path(name), args.seed, has_workers=not args.small) for job in jobs}
-        print("\n".join(run.run(getattr(args, name)) for name, run in runs.items() if getattr(args, name)))
+    # as large as they have to be for kills to hit all parts
+    sizes = {"num_steps": 20, "num_pictures": 240, "num_copies": 10}
+    if args.small:
+        sizes = {"num_steps": 6, "num_pictures": 60, "num_copies": 5}
+    with tempfile.TemporaryDirectory() as folder, make_jobs(Path(folder), **sizes) as jobs:
+        results = []
+        for job in jobs:
+            num_kills = getattr(args, job.name)
+            if num_kills:
+                run = Run(job, Path(folder), args.seed, has_workers=not args.small)
+                results.append(run.run(num_kills))
+        print("\n".join(results))
 
 
 if __name__ == "__main__":

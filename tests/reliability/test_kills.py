@@ -12,4 +12,5 @@ def test_a_job_that_is_killed_ends_as_the_undisturbed_one(tmp_path, name):
         (job,) = (job for job in jobs if job.name == name)
         summary = Run(job, tmp_path, seed=0, has_workers=False).run(3, told.append)
     assert summary.startswith(f"{name}: 3 kills, 1 of them while a file was written, in ")
-    assert len(told) == 3 and "while it wrote" in told[0]
+    assert len(told) == 3
+    assert "while it wrote" in told[0]

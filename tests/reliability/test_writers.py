@@ -37,7 +37,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 @pytest.fixture(scope="module")
 def workspace(model_dir, tmp_path_factory):
     """What the commands read, and the address of a server of captions."""
-    folder, scenes = tmp_path_factory.mktemp("workspace"), load_scenes(8)
+    folder = tmp_path_factory.mktemp("workspace")
+    scenes = load_scenes(8)
     save_images(folder / "photos", scenes["image"])
     scenes.save_to_disk(folder / "scenes")
     tiny_config().save_pretrained(folder / "config")
@@ -80,7 +81,10 @@ def test_a_command_that_is_stopped_and_started_twice_at_once(name, workspace, tm
     have_ended = [process.exitcode == 0 for process in processes]
     if name == "search":
         answers = [re.findall(r"^ +\d .*", log, re.MULTILINE) for log in logs[1:]]
-        assert all(have_ended[1:]) and len(answers[0]) == 8 and answers[0] == answers[1], "one waits"
+        assert all(have_ended[1:]), "one waits"
+        assert len(answers[0]) == 8, "one waits"
+        assert answers[0] == answers[1], "one waits"
     assert any(have_ended)
     left = [path.name for path in (tmp_path / "out").rglob("*")]
-    assert left and (".lock" not in left or not any(file.endswith((".partial", ".replaced")) for file in left))
+    assert left
+    assert ".lock" not in left or not any(file.endswith((".partial", ".replaced")) for file in left)

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import unicodedata
 
 import pytest
 import torch
 from markupsafe import escape
+from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
@@ -24,6 +26,23 @@ def show(query: Query, results: list[Result], image: str | None = None, **values
     return render("results", query=query, results=results, thumbnail=lambda key: image, time=0, **values)
 
 
+def list_cards(page: str) -> list[str]:
+    """The names of the images that are shown."""
+    return re.findall(r'class="card" data-name="([^"]*)"', page)
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.fixture
+def handlers(folder, open_folder):
+    """Those of a folder that is indexed."""
+    handlers = open_folder()
+    handlers.searcher.update()
+    return handlers
+
+
 def make_pages() -> dict[str, str]:
     """Each part of the page, filled with HTML wherever that can come from outside."""
     query = Query(torch.ones(4), [HOSTILE] * 22, 11, [HOSTILE] * 2, [HOSTILE] * 11, torch.ones(11, 4))
@@ -32,25 +51,32 @@ def make_pages() -> dict[str, str]:
     left_out = {"notes": [HOSTILE] * 3, "unreadable": [HOSTILE, HOSTILE]}
     return {
         "results": show(query, found, HOSTILE),
-        "copies": render("copies", num_more=3, **several),
+        "copies": render("copies", num_more=3, num_gone=2, **several),
         "start": render("start", num_images=HOSTILE, hint=HOSTILE, **several),
         "message": render("message", text=HOSTILE),
         "status": render("status", alert=HOSTILE, line=HOSTILE, **left_out),
-        "progress": render("progress", line=HOSTILE, share=0.25),
+        "progress": render("progress", line=HOSTILE, fraction=0.25),
     }
 
 
 @pytest.mark.parametrize("part", make_pages())
 def test_everything_is_escaped_once(part):
     page = make_pages()[part]
-    assert escape(HOSTILE) in page and "<em" not in page and "&amp;lt;" not in page and "&amp;#" not in page
+    assert escape(HOSTILE) in page
+    assert "<em" not in page
+    assert "&amp;lt;" not in page
+    assert "&amp;#" not in page
 
 
 def test_each_sentence_has_its_similarity_and_nothing_says_that_it_is_true():
     query = Query(torch.ones(4), sentences=["a boat", "a house"], sentence_embeds=torch.ones(2, 4))
     page = show(query, [Result("1.png", 0, 0.5, sentence_similarities=[0.3125, -0.04])])
-    assert re.findall(r'<span class="(?:text|value)">([^<]*)</span>', page) == ["a boat", "0.312", "a house", "-0.040"]
+    shown = re.findall(r'<span class="(?:text|value)">([^<]*)</span>', page)
+    assert shown == ["a boat", "0.312", "a house", "-0.040"]
     assert "It does not say whether the sentence is true of the image." in page
+
+
+def test_an_image_alone_has_no_sentences():
     assert "sentence" not in show(Query(torch.ones(4)), [Result("1.png", 0, 0.5)])
 
 
@@ -58,129 +84,266 @@ def test_words_that_are_not_read_are_struck_out():
     query = Query(torch.ones(4), list("abcdefghi"), 6, ["лодка", "i"])
     page = show(query, [])
     assert "The model reads only the first 6 of 9 words, and ranks the images by these." in page
-    assert "The model does not know: лодка, i." in page and "… b c d e f <s>g h i</s>" in page
-    whole = show(query._replace(num_read=9, unknown_words=[]), [])
-    assert "struck out" not in whole and "know" not in whole
+    assert "The model does not know: лодка, i." in page
+    assert "… b c d e f <s>g h i</s>" in page
+
+
+def test_nothing_is_said_of_words_that_are_read_and_known():
+    page = show(Query(torch.ones(4), list("abcdefghi"), 9), [])
+    assert "struck out" not in page
+    assert "know" not in page
+
+
+COPIES = [Result("2.png", 0, 0.49), Result("more/3.png", 0, 0.48)]
+STRONG = Result("1.png", 0, 0.5, copies=COPIES)
+WEAK = Result("4.png", 0, 0.1, is_below_threshold=True)
+TEXT_QUERY = Query(torch.ones(4), is_text=True)
 
 
 def test_weak_results_are_folded_and_copies_counted():
-    query = Query(torch.ones(4), is_text=True)
-    copies = [Result("2.png", 0, 0.49), Result("more/3.png", 0, 0.48)]
-    strong, weak = Result("1.png", 0, 0.5, copies=copies), Result("4.png", 0, 0.1, is_below_threshold=True)
-    page = show(query, [strong, weak], chosen=Filter(folder="more"), has_more=True)
-    assert "The 2 most similar of 30 images in the folder more." in page and "No good match" not in page
+    page = show(TEXT_QUERY, [STRONG, WEAK], chosen=Filter(folder="more"), has_more=True)
+    assert "The 2 most similar of 30 images in the folder more." in page
+    assert "No good match" not in page
     strong_part, weak_part = page.split('<details class="weak">')
-    assert 'data-name="1.png"' in strong_part and "+ 2 nearly the same" in strong_part
-    assert 'data-name="4.png"' in weak_part and "nearly the same" not in weak_part and "show-more" in weak_part
-    assert '<details class="weak" open>' in show(query, [strong, weak], is_first=False)
-    page = show(query, [weak])
-    assert "No good match" in page and "show-more" not in page
-    assert '<details class="weak"' not in show(query, [strong])
-    assert "and 1,200 more" in render("copies", names=["2.png"], num_more=1200, thumbnail=lambda name: None)
+    assert list_cards(strong_part) == ["1.png"]
+    assert "+ 2 nearly the same" in strong_part
+    assert list_cards(weak_part) == ["4.png"]
+    assert "nearly the same" not in weak_part
+    assert "show-more" in weak_part
+
+
+def test_weak_results_are_open_where_further_ones_were_asked_for():
+    assert '<details class="weak" open>' in show(TEXT_QUERY, [STRONG, WEAK], is_first=False)
+
+
+def test_weak_results_alone_are_no_good_match():
+    page = show(TEXT_QUERY, [WEAK])
+    assert "No good match" in page
+    assert "show-more" not in page
+
+
+def test_there_is_no_fold_without_weak_results():
+    assert '<details class="weak"' not in show(TEXT_QUERY, [STRONG])
+
+
+def test_copies_that_are_not_shown_are_counted():
+    page = render("copies", names=["2.png"], num_more=1200, num_gone=0, thumbnail=lambda name: None)
+    assert "and 1,200 more" in page
+    assert "not in the collection" not in page
+
+
+def test_an_empty_folder_says_what_to_put_into_it(open_folder):
+    handlers = open_folder()
+    with pytest.raises(QueryError, match="There is no image in .*photos. Put images into it"):
+        handlers.search("a boat", None, "", "", "")
+    assert "0 images in" in handlers.status()
 
 
 def test_progress_is_shown_and_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypatch):
     monkeypatch.setattr("modeling_lotlip.table.embed.WRITE_SIZE", 3)
     handlers = open_folder()
-    updater, table, seen = handlers.updater, handlers.searcher.table, []
-    with pytest.raises(QueryError, match="There is no image in .*photos. Put images into it"):
-        handlers.search("a boat", None, "", "", "")
-    assert "0 images in" in handlers.status()
+    updater = handlers.updater
     report = updater.report
+    seen = []
 
     def note(done: int, total: int) -> None:
         report(done, total)
-        seen.append((len(table), handlers.status()))
+        seen.append((len(handlers.searcher.table), handlers.status()))
 
     monkeypatch.setattr(updater, "report", note)
     (folder / "<b>.png").write_bytes(b"no image")
     updater.start()
     updater.last.result()
-    assert [number for number, _ in seen] == sorted(number for number, _ in seen)
-    assert len({number for number, _ in seen}) >= 3
-    assert "Indexing: 6 of 11 images (" in seen[2][1] and 'aria-valuenow="55"' in seen[2][1]
+    counts = [count for count, _ in seen]
+    assert counts == sorted(counts)
+    assert len(set(counts)) >= 3
+    assert "Indexing: 6 of 11 images (" in seen[2][1]
+    assert 'aria-valuenow="55"' in seen[2][1]
     status = handlers.status()
-    assert "10 images in" in status and "Updated: 11 new." in status and "1 file that cannot be read" in status
+    assert "10 images in" in status
+    assert "Updated: 11 new." in status
+    assert "1 file that cannot be read" in status
     assert "&lt;b&gt;.png" in status
 
-    # an update that fails is said, and so is one of another program
+
+@pytest.mark.parametrize(
+    "error, message", [(MemoryError(), "MemoryError"), (OSError("the disk is gone"), "the disk is gone")]
+)
+def test_an_update_that_fails_is_said_until_one_succeeds(error, message, handlers, folder, monkeypatch):
     make_scene(5, 31).draw().save(folder / "newer.png")
-    for error, message in ((MemoryError(), "MemoryError"), (OSError("the disk is gone"), "the disk is gone")):
-        with monkeypatch.context() as broken:
-            broken.setattr("modeling_lotlip.search.searcher.embed_rows", lambda *_, error=error, **__: fail(error))
-            updater.start()
-            assert updater.last.exception() is error
-        assert message in handlers.status() and "10 images indexed before can be searched" in handlers.status()
-    with table.writing():
-        updater.start()
-        assert updater.last.exception() is not None
+    with monkeypatch.context() as broken:
+        broken.setattr("modeling_lotlip.search.searcher.embed_rows", lambda *_, **__: fail(error))
+        handlers.updater.start()
+        assert handlers.updater.last.exception() is error
+    status = handlers.status()
+    assert message in status
+    assert "10 images indexed before can be searched" in status
+    handlers.updater.start()
+    handlers.updater.last.result()
+    status = handlers.status()
+    assert "Updated: 1 new." in status
+    assert message not in status
+    assert "11 images in" in status
+
+
+def test_an_update_of_another_program_is_said(handlers):
+    with handlers.searcher.table.writing():
+        handlers.updater.start()
+        assert handlers.updater.last.exception() is not None
     assert "is written by process" in handlers.status()
-    updater.start()
-    updater.last.result()
-    assert "Updated: 1 new." in handlers.status() and len(table) == 11
 
 
-def fail(error: Exception) -> None:
-    raise error
-
-
-def test_search_by_text_by_image_and_by_filter(folder, open_folder):
-    handlers = open_folder()
-    handlers.searcher.update()
+def test_search_by_image(handlers, folder):
     page, asked = handlers.search("", str(folder / "more" / "3.jpg"), "", "", "")
-    assert asked.query.sentences == [] and re.search(r'data-name="([^"]*)"', page)[1] == "more/3.jpg"
-    assert "1.000" in page and "1.000" in handlers.similar("more/3.jpg")[0]
+    assert asked.query.sentences == []
+    assert list_cards(page)[0] == "more/3.jpg"
+    assert "1.000" in page
+
+
+def test_an_uploaded_image_has_a_number_of_pixels(handlers, tmp_path):
+    """One of 6 kB took seconds, in which no other visitor was answered."""
+    Image.new("1", (7100, 7100)).save(tmp_path / "a.png")
+    with pytest.raises(QueryError, match="7100 x 7100 pixels, the most are 50,000,000: make it smaller"):
+        handlers.search("", str(tmp_path / "a.png"), "", "", "")
+
+
+def test_a_photograph_may_have_more_pixels(handlers, tmp_path):
+    Image.new("L", (7100, 7100)).save(tmp_path / "a.jpg")
+    page, _ = handlers.search("", str(tmp_path / "a.jpg"), "", "", "")
+    assert len(list_cards(page)) == 4
+
+
+def test_images_that_are_like_one_of_the_collection(handlers):
+    page, _ = handlers.similar("more/3.jpg")
+    assert list_cards(page)[0] == "more/3.jpg"
+    assert "1.000" in page
+
+
+def test_search_by_text(handlers):
     _, asked = handlers.search("A boat. It is 3.5 m long.", None, "", "", "")
     assert asked.query.sentences == ["A boat", "It is 3.5 m long"]
+
+
+def test_search_in_a_folder(handlers):
     page, _ = handlers.search("a boat", None, "more", "", "")
-    assert re.findall(r'class="card" data-name="([^"]*)"', page) == ["more/3.jpg"] and "show-more" not in page
+    assert list_cards(page) == ["more/3.jpg"]
+    assert "show-more" not in page
     assert "The 1 most similar of 1 image in the folder more." in page
-    told = "no images in the folder less. The collection has 0 images with a date, and the folders: more."
-    with pytest.raises(ValueError, match=told):
-        handlers.search("a boat", None, "less", "", "")
-    page, _ = handlers.search("<script>a</script>. " + "the ground is sand. " * 100, None, "", "", "")
-    num_cards = page.count('class="card"')
-    assert "<script>" not in page and page.count('aria-pressed="false"') == num_cards * 60
-    assert page.count("93 more sentences, the first 52 of them") == num_cards and "of 401 words" in page
 
 
-def test_more_results_without_a_new_embedding(folder, open_folder, monkeypatch):
-    shutil.copy(folder / "1.png", folder / "copy.png")
-    handlers = open_folder(k=4)
-    handlers.searcher.update()
-    page, asked = handlers.search("a boat", None, "", "", "")
-    monkeypatch.setattr(Searcher, "embed", None)
-    seen = [re.findall(r'class="card" data-name="([^"]*)"', page)]
-    while "show-more" in page:
-        page, asked = handlers.more(asked)
-        seen.append(re.findall(r'class="card" data-name="([^"]*)"', page))
-    expected = [result.key for result in handlers.searcher.search(asked.query, 50)]
-    assert [len(keys) for keys in seen] == [*range(4, len(expected), 4), len(expected)]
-    assert all(set(keys) <= set(seen[-1]) for keys in seen) and set(seen[-1]) == set(expected)
-    copies = json.loads(re.search(r"data-copies='([^']*)'", page)[1])
-    assert len({"1.png", "copy.png"} & set(copies)) == 1
-    assert f'data-name="{copies[0]}"' in handlers.copies({"names": [*copies, "../secret.png"]})["html"]
-
-
-def test_heat_map(folder, open_folder):
+@pytest.mark.parametrize("stored, asked", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_folder_is_found_however_its_accents_are_written(stored, asked, folder, open_folder):
+    """A Mac stores an accented letter as two characters, and a keyboard writes one."""
+    name = unicodedata.normalize(stored, "Café d'été")
+    (folder / name).mkdir()
+    make_scene(5, 12).draw().save(folder / name / "a.png")
     handlers = open_folder()
     handlers.searcher.update()
-    assert handlers.heat_map({"name": "more/3.jpg", "sentence": "a red boat"})["source"].startswith("data:image/jpeg")
-    for ask, about in ((handlers.similar, "../secret.png"), (handlers.copies, {"names": ["../secret.png"]})):
-        with pytest.raises(QueryError, match="not in the collection"):
-            ask(about)
+    page, _ = handlers.search("a boat", None, unicodedata.normalize(asked, "Café d'été"), "", "")
+    assert len(list_cards(page)) == 1
+
+
+def test_a_folder_that_is_not_there_is_named(handlers):
+    with pytest.raises(ValueError, match="no images in the folder less. .* and the folders: more."):
+        handlers.search("a boat", None, "less", "", "")
+
+
+def test_sentences_beyond_sixty_are_counted(handlers):
+    page, _ = handlers.search("<script>a</script>. " + "the ground is sand. " * 100, None, "", "", "")
+    num_cards = len(list_cards(page))
+    assert "<script>" not in page
+    assert page.count('aria-pressed="false"') == num_cards * 60
+    assert page.count("93 more sentences, the first 52 of them") == num_cards
+    assert "of 401 words" in page
+
+
+def test_more_results_without_a_new_embedding(handlers, monkeypatch):
+    page, asked = handlers.search("a boat", None, "", "", "")
+    monkeypatch.setattr(Searcher, "embed", None)
+    seen = [list_cards(page)]
+    while "show-more" in page:
+        page, asked = handlers.more(asked)
+        seen.append(list_cards(page))
+    expected = [result.key for result in handlers.searcher.search(asked.query, 50)]
+    assert [len(keys) for keys in seen] == [*range(4, len(expected), 4), len(expected)]
+    assert all(set(keys) <= set(seen[-1]) for keys in seen)
+    assert set(seen[-1]) == set(expected)
+
+
+@pytest.fixture
+def copied(folder, open_folder):
+    """Handlers of a folder in which an image is there twice, and the key of the less similar one."""
+    shutil.copy(folder / "1.png", folder / "copy.png")
+    handlers = open_folder(k=50)
+    handlers.searcher.update()
+    page, _ = handlers.search("a boat", None, "", "", "")
+    keys = json.loads(re.search(r"data-copies='([^']*)'", page)[1])
+    return handlers, keys[0]
+
+
+def test_copies_are_shown_when_they_are_asked_for(copied):
+    handlers, key = copied
+    assert key in ("1.png", "copy.png")
+    page = handlers.copies({"names": [key]})["html"]
+    assert f'data-name="{key}"' in page
+    assert "not in the collection" not in page
+
+
+def test_copies_that_are_gone_are_counted_and_change_nothing_for_the_others(copied):
+    handlers, key = copied
+    page = handlers.copies({"names": ["../secret.png", key, "gone.png"]})["html"]
+    assert re.findall('data-name="([^"]*)"', page) == [key]
+    assert "2 not in the collection any more" in page
+
+
+@pytest.mark.parametrize("names", [[3], ["1.png", None], [["1.png"]]])
+def test_copies_of_a_name_that_is_no_text_are_refused(names, handlers):
+    with pytest.raises(QueryError, match="a name that is no text"):
+        handlers.copies({"names": names})
+
+
+def test_heat_map(handlers):
+    answer = handlers.heat_map({"name": "more/3.jpg", "sentence": "a red boat"})
+    assert answer["source"].startswith("data:image/jpeg")
+
+
+def test_a_heat_map_of_an_image_that_is_gone(handlers, folder):
     (folder / "2.png").unlink()
     with pytest.raises(QueryError, match="cannot be read any more"):
         handlers.heat_map({"name": "2.png", "sentence": "a red boat"})
 
 
-def test_images_of_the_page_are_made_once(folder, open_folder):
-    handlers = open_folder()
-    handlers.searcher.update()
+def test_images_of_another_name_are_not_shown(handlers):
+    with pytest.raises(QueryError, match="not in the collection"):
+        handlers.similar("../secret.png")
+    with pytest.raises(QueryError, match="not in the collection"):
+        handlers.copies({"names": ["../secret.png"]})
+
+
+def test_questions_that_no_page_asks_are_refused(handlers):
+    with pytest.raises(QueryError, match="has no name"):
+        handlers.similar(3)
+    with pytest.raises(QueryError, match="search first"):
+        handlers.more(0)
+    with pytest.raises(QueryError, match="nothing to search for"):
+        handlers.search(None, None, None, "", "")
+
+
+def test_half_of_a_character_is_refused(handlers):
+    with pytest.raises(QueryError, match="holds half of a character"):
+        handlers.search("a\ud800 boat", None, "", "", "")
+    with pytest.raises(QueryError, match="holds half of a character"):
+        handlers.search("a boat", None, "\ud800", "", "")
+    with pytest.raises(QueryError, match="holds half of a character"):
+        handlers.heat_map({"name": "1.png", "sentence": "\udfff"})
+
+
+def test_a_thumbnail_is_made_once_and_again_of_a_changed_image(handlers, folder):
     first = handlers.thumbnail("1.png")
-    assert handlers.thumbnail("1.png") is first and first.startswith("data:image/png")
+    assert first.startswith("data:image/png")
+    assert handlers.thumbnail("1.png") is first
     make_scene(5, 41).draw().save(folder / "1.png")
-    assert handlers.thumbnail("1.png") is None  # what is stored is of the image that was there
+    assert handlers.thumbnail("1.png") is None  # the stored embedding is of the image that was there
     handlers.searcher.update()
     assert handlers.thumbnail("1.png") not in (None, first)
     (folder / "1.png").unlink()

@@ -3,6 +3,10 @@
 import copy
 import json
 import os
+import random
+import shutil
+import struct
+import sys
 
 import pytest
 import torch
@@ -14,11 +18,15 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.search import searcher as searcher_module
-from modeling_lotlip.search.index import find_table, open_images
+from modeling_lotlip.search.index import Changes, describe_orphans, find_table, forget_folder, open_images
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.table.vector_index import has_index, plan_search
+from modeling_lotlip.utils.output_folder import FolderInUseError
+from tests.helpers import photographs
 from tests.helpers.embeddings import embed_images
-from tests.helpers.images import save_images
+from tests.helpers.images import refuse_to_open, save_images
 
 
 @pytest.fixture
@@ -29,78 +37,277 @@ def searcher(folder, encoder, tmp_path) -> Searcher:
 
 
 def names_of(table: EmbeddingTable) -> list[str]:
-    """All names in an index, those that stand there twice too."""
-    return [name for name, _ in table.read_signatures()]
+    """Lists all names in an index, those that are there twice too."""
+    return sorted(name for name, _ in table.read_signatures())
 
 
-def test_index_follows_the_files(folder, searcher, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.table.embed.WRITE_SIZE", 4)
-    table, embedded, row_info = searcher.table, [], searcher_module.RowInfo
-
-    def update() -> tuple[int, int, int]:
-        embedded.clear()
-        changes = searcher.update()
-        files = [path for path in folder.rglob("*.*g") if path.exists() and not path.name.startswith(".")]
-        names = names_of(table)
-        assert sorted(names) == sorted(str(path.relative_to(folder)) for path in files)
-        assert len(table) == len(names) - len(table.unreadable)
-        for name in set(names) - table.unreadable.keys():
-            (expected,) = embed_images(encoder, [Image.open(folder / name)])
-            torch.testing.assert_close(table.embedding(name), expected, rtol=0, atol=2e-4)
-        return changes[:3]
+@pytest.fixture
+def embedded(monkeypatch) -> list[str]:
+    """The names of the files that are read to be embedded, as they come."""
+    names = []
+    row_info = searcher_module.RowInfo
 
     def note(number: None, key: str, **about: object) -> object:
-        embedded.append(key)
+        names.append(key)
         return row_info(number, key, **about)
 
     monkeypatch.setattr(searcher_module, "RowInfo", note)
+    return names
+
+
+def check_embeddings(searcher: Searcher) -> None:
+    """Asserts that the index has all images of the folder, once, with the embeddings of what they are now."""
+    table = searcher.table
+    files = [path for path in searcher.folder.rglob("*.*g") if path.exists() and not path.name.startswith(".")]
+    assert names_of(table) == sorted(str(path.relative_to(searcher.folder)) for path in files)
+    assert len(table) == len(files) - len(table.unreadable)
+    for name in set(names_of(table)) - table.unreadable.keys():
+        (expected,) = embed_images(searcher.encoder, [Image.open(searcher.folder / name)])
+        torch.testing.assert_close(table.embedding(name), expected, rtol=0, atol=2e-4)
+
+
+def test_an_index_has_what_can_be_read_and_names_the_rest(folder, searcher, embedded, monkeypatch):
+    monkeypatch.setattr("modeling_lotlip.table.embed.WRITE_SIZE", 4)
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "cut.jpg").write_bytes((folder / "more" / "3.jpg").read_bytes()[:400])
     (folder / "film.mov").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"")
-    assert update() == (12, 0, 0)
-    assert searcher.changes.left_out == ["Other files, left out: 1 hidden, 1 .mov."]
-    assert update() == (0, 0, 0) and embedded == []
-    assert set(table.unreadable) == {"broken.png", "cut.jpg"} and len(table) == 10
+    changes = searcher.update()
+    assert changes == Changes(new=12, left_out=["Other files, left out: 1 hidden, 1 .mov."])
+    assert set(searcher.table.unreadable) == {"broken.png", "cut.jpg"}
+    check_embeddings(searcher)
+    embedded.clear()
+    searcher.update()
+    assert embedded == []
 
-    # one is gone, one is another image under the same name, one is repaired, one is new, one has become unreadable
+
+def test_an_index_follows_the_files(folder, searcher, embedded):
+    """One is gone, one is another image, one is repaired, one is new, one has become unreadable."""
+    (folder / "broken.png").write_bytes(b"no image")
+    searcher.update()
+    embedded.clear()
     (folder / "0.png").unlink()
     make_scene(5, 77).draw().save(folder / "1.png")
     make_scene(5, 78).draw().save(folder / "broken.png")
     make_scene(5, 79).draw().save(folder / "new.png")
     (folder / "2.png").write_bytes(b"no image")
-    assert update() == (1, 3, 1) and sorted(embedded) == ["1.png", "2.png", "broken.png", "new.png"]
-    assert set(table.unreadable) == {"2.png", "cut.jpg"} and table.embedding("2.png") is None
+    changes = searcher.update()
+    assert changes == Changes(new=1, changed=3, deleted=1)
+    assert embedded == ["1.png", "2.png", "broken.png", "new.png"]
+    assert set(searcher.table.unreadable) == {"2.png"}
+    check_embeddings(searcher)
 
-    # a disk that is not mounted is an empty folder: nothing is forgotten
+
+def test_a_folder_that_is_gone_or_has_become_empty_is_kept(folder, searcher, embedded, tmp_path):
+    """As one of a disk that is not mounted."""
+    searcher.update()
+    embedded.clear()
     os.rename(folder, tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match="is not there any more"):
         searcher.update()
     folder.mkdir()
-    with pytest.raises(FileNotFoundError, match="The 12 that were indexed are kept"):
+    with pytest.raises(FileNotFoundError, match="The 10 that were indexed are kept; .* lotlip search --forget"):
         searcher.update()
     folder.rmdir()
     os.rename(tmp_path / "moved", folder)
-    assert update() == (0, 0, 0) and embedded == []
+    changes = searcher.update()
+    assert changes == Changes()
+    assert embedded == []
+
+
+def test_renamed_images_keep_their_embeddings(folder, searcher, embedded):
+    searcher.update()
+    embedded.clear()
+    os.rename(folder / "0.png", folder / "renamed.png")
+    os.rename(folder / "more", folder / "other")
+    changes = searcher.update()
+    assert changes == Changes(moved=2)
+    assert embedded == []
+    check_embeddings(searcher)
+
+
+def test_a_copy_of_an_image_has_its_embedding(folder, searcher, embedded):
+    searcher.update()
+    embedded.clear()
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    changes = searcher.update()
+    assert changes == Changes(moved=1)
+    assert embedded == []
+    check_embeddings(searcher)
+
+
+def test_files_that_exchange_names_exchange_embeddings(folder, searcher, embedded):
+    """Also if both have one size and one time: the entries were changed."""
+    size = max((folder / name).stat().st_size for name in ("0.png", "1.png"))
+    for name in ("0.png", "1.png"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b"\0" * (size - len(content)))
+        os.utime(folder / name, (1, 1))
+    searcher.update()
+    embedded.clear()
+    os.rename(folder / "0.png", folder / "third.png")
+    os.rename(folder / "1.png", folder / "0.png")
+    os.rename(folder / "third.png", folder / "1.png")
+    searcher.update()
+    assert embedded == []
+    check_embeddings(searcher)
+
+
+def test_a_file_whose_times_alone_are_others_is_not_embedded_again(folder, searcher, embedded):
+    searcher.update()
+    embedded.clear()
+    os.utime(folder / "0.png", (5, 5))
+    (folder / "1.png").chmod(0o600)
+    changes = searcher.update()
+    assert changes == Changes()
+    assert embedded == []
+    hashed = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("modeling_lotlip.table.reuse.hash_file", hashed.append)
+        searcher.update()
+    assert hashed == []  # the new times are known now
+
+
+def test_a_moved_folder_finds_its_embeddings_again(folder, searcher, embedded, encoder, tmp_path):
+    searcher.update()
+    embedded.clear()
+    os.rename(folder, tmp_path / "moved")
+    table = find_table(tmp_path / "moved", encoder, tmp_path / "indices")
+    moved = Searcher(encoder, table, tmp_path / "moved", batch_size=3)
+    changes = moved.update()
+    assert changes == Changes(moved=10)
+    assert embedded == []
+    check_embeddings(moved)
+
+
+def test_an_index_whose_folder_is_gone_is_named_with_what_deletes_it(folder, searcher, tmp_path):
+    searcher.update()
+    assert describe_orphans(tmp_path / "indices") == []
+    os.rename(folder, tmp_path / "moved")
+    (line,) = describe_orphans(tmp_path / "indices")
+    assert f"The folder {folder} is not there" in line
+    assert line.endswith(f"lotlip search --forget {folder}")
+    assert forget_folder(str(folder), tmp_path / "indices") == [searcher.table.folder]
+    assert describe_orphans(tmp_path / "indices") == []
+    assert list((tmp_path / "indices").iterdir()) == []
+
+
+def test_a_folder_without_an_index_cannot_be_forgotten(folder, searcher, tmp_path):
+    with pytest.raises(ValueError, match=f"there is no index of it in .*, but of .*{folder}.*Name one of these"):
+        forget_folder(str(tmp_path / "other"), tmp_path / "indices")
+    assert len(list((tmp_path / "indices").iterdir())) == 1
+
+
+def test_an_index_that_is_written_is_not_forgotten(folder, searcher, tmp_path):
+    searcher.update()
+    with searcher.table.writing(), pytest.raises(FolderInUseError):
+        forget_folder(str(folder), tmp_path / "indices")
+    assert len(searcher.table) == 10
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again(folder, searcher, embedded):
+    """Though nothing of it has changed: neither size nor times."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        refuse_to_open(monkeypatch, "0.png")
+        changes = searcher.update()
+        assert changes.new == 10
+        assert "Permission denied" in searcher.table.unreadable["0.png"]
+        changes = searcher.update()
+        assert changes == Changes()
+    embedded.clear()
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
+    assert embedded == ["0.png"]
+    check_embeddings(searcher)
+
+
+def test_heic_is_read_once_what_reads_it_is_installed(folder, searcher):
+    """As the message says."""
+    (folder / "photo.heic").write_bytes(photographs.encode(photographs.make_picture(), "heic"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        searcher.update()
+        assert "pip install" in searcher.table.unreadable["photo.heic"]
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
+    assert searcher.table.unreadable == {}
+
+
+def test_a_damaged_file_is_read_once_for_each_version_of_what_reads_images(folder, searcher, embedded, monkeypatch):
+    (folder / "broken.png").write_bytes(b"no image")
+    searcher.update()
+    embedded.clear()
+    searcher.update()
+    assert embedded == []
+    for module in ("modeling_lotlip.table.embed", "modeling_lotlip.table.storage"):
+        monkeypatch.setattr(f"{module}.name_readers", lambda: "Pillow of tomorrow")
+    searcher.update()
+    searcher.update()
+    assert embedded == ["broken.png"]
+
+
+def test_one_file_never_stops_the_others(folder, searcher, monkeypatch):
+    """Times that no table can store, formats that start other programs, films among images, numbers beyond all."""
+    os.utime(folder / "0.png", (2**34, 2**34))  # the year 2514
+    os.utime(folder / "1.png", (-(2**33), -(2**33)))  # the year 1697
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nnonsense\n"
+    (folder / "drawing.eps").write_bytes(postscript)
+    (folder / "drawing.png").write_bytes(postscript)
+    (folder / "film.mpg").write_bytes(b"\0\0\1\xb3" + bytes(1000))
+    (folder / "film.jpg").write_bytes(b"\0\0\1\xb3" + bytes(1000))
+    monkeypatch.setattr("modeling_lotlip.data.images.MAX_FILE_BYTES", 100_000)
+    (folder / "large.png").write_bytes((folder / "2.png").read_bytes() + bytes(100_000))
+    wide = struct.pack("<2sHIHHHIIHHII", b"II", 42, 8, 2, 256, 4, 1, 2**32 - 1, 257, 4, 1, 2**32 - 1)
+    (folder / "wide.tif").write_bytes(wide + bytes(4))
+    monkeypatch.setattr("subprocess.Popen", None)
+    changes = searcher.update()
+    assert changes.left_out == ["Other files, left out: 1 .eps, 1 .mpg."]
+    unreadable = searcher.table.unreadable
+    assert unreadable.keys() == {"drawing.png", "film.jpg", "large.png", "wide.tif"}
+    assert "it is none of JPEG" in unreadable["drawing.png"]
+    assert "it is none of JPEG" in unreadable["film.jpg"]
+    assert "more than 100000 bytes: make it smaller" in unreadable["large.png"]
+    assert len(searcher.table) == 10
+    again = searcher.update()
+    assert again == Changes(left_out=changes.left_out)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_in_a_file_the_others_are_embedded(folder, searcher, seed):
+    """Bytes of every format that are changed at random."""
+    generator = random.Random(seed)
+    image = make_scene(5, 1).draw()
+    for ending in ("jpeg", "png", "webp", "avif", "gif", "bmp", "tiff"):
+        content = bytearray(photographs.encode(image, ending))
+        for _ in range(generator.randint(1, 30)):
+            content[generator.randrange(min(len(content), 400))] = generator.randrange(256)
+        (folder / f"random.{ending}").write_bytes(content)
+    searcher.update()
+    table = searcher.table
+    assert {f"{number}.png" for number in range(10) if number != 3} <= set(names_of(table))
+    assert len(names_of(table)) == 17
+    assert all(name.startswith("random") for name in table.unreadable)
 
 
 def test_a_folder_that_has_become_empty_is_out_of_reach(folder, searcher):
     """As that of a disk that is not mounted; one in which nothing was indexed is not named."""
     (folder / "nothing").mkdir()
-    assert searcher.update() == (10, 0, 0, [])
+    changes = searcher.update()
+    assert changes == Changes(new=10)
     (folder / "more" / "3.jpg").unlink()
-    expected = (0, 0, 0, ["Empty folders, whose indexed images are kept: more."])
-    assert searcher.update() == expected and "more/3.jpg" in names_of(searcher.table)
+    changes = searcher.update()
+    assert changes == Changes(left_out=["Empty folders, whose indexed images are kept: more."])
+    assert "more/3.jpg" in names_of(searcher.table)
     (folder / "more").rmdir()
-    assert searcher.update() == (0, 0, 1, []) and "more/3.jpg" not in names_of(searcher.table)
+    changes = searcher.update()
+    assert changes == Changes(deleted=1)
+    assert "more/3.jpg" not in names_of(searcher.table)
 
 
-def test_what_is_no_image_stops_nothing(folder, searcher, monkeypatch):
-    """Pipes, folders that may not be read, images that the processor cannot bear."""
-    processor, table, scandir = searcher.encoder.processor, searcher.table, os.scandir
+def test_a_pipe_and_a_closed_folder_stop_nothing(folder, searcher, monkeypatch):
     searcher.update()
+    scandir = os.scandir
     os.mkfifo(folder / "pipe.png")
-    make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
     make_scene(5, 21).draw().save(folder / "zlast.png")
 
     def closed(path):
@@ -109,28 +316,44 @@ def test_what_is_no_image_stops_nothing(folder, searcher, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    preprocess = type(processor.image_processor).__call__
+    left_out = ["Other files, left out: 1 that is a pipe or device.", "Folders that may not be read: more."]
+    changes = searcher.update()
+    assert changes == Changes(new=1, left_out=left_out)
+    assert {"more/3.jpg", "zlast.png"} < set(names_of(searcher.table))
+
+
+def test_an_image_that_the_processor_has_no_memory_for_is_tried_again(folder, searcher):
+    make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
+    image_processor = type(searcher.encoder.processor.image_processor)
+    preprocess = image_processor.__call__
 
     def refuse_thin(self, images, **kwargs):
         if any(image.height == 1 for image in images):
             raise RuntimeError("can't allocate memory")
         return preprocess(self, images, **kwargs)
 
-    monkeypatch.setattr(type(processor.image_processor), "__call__", refuse_thin)
-    left_out = ["Other files, left out: 1 that is a pipe or device.", "Folders that may not be read: more."]
-    assert searcher.update() == (2, 0, 0, left_out) and table.unreadable == {"thin.png": "can't allocate memory"}
-    assert {"more/3.jpg", "zlast.png"} < set(names_of(table)) and len(table) == 11
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(image_processor, "__call__", refuse_thin)
+        searcher.update()
+    assert searcher.table.unreadable == {"thin.png": "can't allocate memory"}
+    assert len(searcher.table) == 10
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
+    assert searcher.table.unreadable == {}
 
 
-def test_an_image_of_the_same_size_that_was_written_later_is_embedded_again(folder, searcher):
-    path, other = folder / "0.png", (folder / "1.png").read_bytes()
-    size, time = path.stat().st_size, path.stat().st_mtime_ns
+@pytest.mark.parametrize("more", [0, 100])
+def test_an_image_that_was_written_later_is_embedded_again(folder, searcher, embedded, more):
+    """Of the same size, and of another one."""
+    path = folder / "0.png"
+    size = path.stat().st_size
     searcher.update()
-    # and one of another size that has the time of before
-    for new_size in (size, size + 100):
-        path.write_bytes(other[:new_size].ljust(new_size, b"\0"))
-        os.utime(path, ns=(time, time + 1))
-        assert path.stat().st_size == new_size and searcher.update()[:3] == (0, 1, 0)
+    embedded.clear()
+    path.write_bytes((folder / "1.png").read_bytes()[: size + more].ljust(size + more, b"\0"))
+    assert path.stat().st_size == size + more
+    changes = searcher.update()
+    assert changes == Changes(changed=1)
+    assert embedded == ["0.png"]
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
@@ -144,9 +367,12 @@ def test_what_ends_an_update_keeps_what_is_embedded(searcher, error):
 
     with pytest.raises(type(error)):
         searcher.update(stop_after_six)
-    assert len(searcher.table) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
-    assert searcher.update().new == 4
-    assert len(searcher.table) == len(set(names_of(searcher.table))) == len(names_of(searcher.table)) == 10
+    assert len(searcher.table) == 6
+    assert reports[-3:] == [(0, 10), (3, 10), (6, 10)]
+    changes = searcher.update()
+    assert changes.new == 4
+    assert len(names_of(searcher.table)) == 10
+    assert len(searcher.table) == 10
 
 
 def test_embeddings_that_are_not_finite_are_refused(searcher):
@@ -160,29 +386,38 @@ def test_embeddings_that_are_not_finite_are_refused(searcher):
 
 
 def test_an_index_is_measured_after_an_update_and_after_many_new_images(folder, searcher, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.table.storage.NUM_EXACT", 12)
-    embedded, embed, table = [], searcher_module.embed_background, searcher.table
+    monkeypatch.setattr("modeling_lotlip.table.vector_index.NUM_EXACT", 12)
+    backgrounds = []
+    embed = searcher_module.embed_background
+    table = searcher.table
 
     def note(*arguments):
-        embedded.append(embed(*arguments))
-        return embedded[-1]
+        backgrounds.append(embed(*arguments))
+        return backgrounds[-1]
 
     monkeypatch.setattr(searcher_module, "embed_background", note)
     searcher.update()
-    assert table.measured().num_rows == 10 and len(embedded) == 1 and not table.has_index
-    assert len(embedded[0]) == 64 and len(embedded[0].unique(dim=0)) > 1
-    for number, (num_measured, times) in enumerate(((10, 1), (12, 2))):
+    assert read_measurements(table).num_rows == 10
+    assert len(backgrounds) == 1
+    assert len(backgrounds[0]) == 64
+    assert len(backgrounds[0].unique(dim=0)) > 1
+    assert not has_index(table)
+    for number, num_rows, num_measured in ((0, 10, 1), (1, 12, 2)):
         make_scene(5, 50 + number).draw().save(folder / f"new {number}.png")
         searcher.update()
-        assert (table.measured().num_rows, len(embedded)) == (num_measured, times)
-    assert table.has_index and table.measured().recall == 1
+        assert read_measurements(table).num_rows == num_rows
+        assert len(backgrounds) == num_measured
+    assert has_index(table)
+    assert plan_search(table).recall == 1
 
 
 def test_each_model_has_an_index(folder, searcher, encoder, tmp_path):
-    model, processor = encoder.model, encoder.processor
+    model = encoder.model
+    processor = encoder.processor
     searcher.update()
     other = find_table(folder, DualEncoder(copy.deepcopy(model).bfloat16(), processor), tmp_path / "indices")
-    assert other.folder != searcher.table.folder and len(other) == 0
+    assert other.folder != searcher.table.folder
+    assert len(other) == 0
 
     # but one and the same model has one, wherever it lies
     model.save_pretrained(tmp_path / "moved")
@@ -203,7 +438,8 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, encoder, tm
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     options = ["--dataset_name", "json", "--data_files", str(tmp_path / "rows.jsonl"), "--eval_split", "train"]
     options += ["--model", str(model_dir), "--device", "cpu", "--output_dir", str(tmp_path / "out")]
-    assert lotlip.main(["embed", *options, "--split_seed", "3", "--key_column", "name", "--only", "images"]) == 0
+    status = lotlip.main(["embed", *options, "--split_seed", "3", "--key_column", "name", "--only", "images"])
+    assert status == 0
     table = EmbeddingTable(tmp_path / "out")
     late = table.table.search().where("row = 2").to_arrow()
     table.table.delete("row = 2")
@@ -212,9 +448,24 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, encoder, tm
     for key in (f"scene {number}" for number in range(6)):
         (embedding,) = embed_images(encoder, [read_image(read(key))])
         torch.testing.assert_close(table.embedding(key), embedding, rtol=0, atol=1e-5)
-    os.utime(photos / "0.png", (0, 0))
+    os.utime(photos / "0.png", (0, 0))  # its content is that of before
+    assert read("scene 0")["path"] == str(photos / "0.png")
+    shutil.copy(photos / "1.png", photos / "0.png")
     with pytest.raises(ValueError, match="The file has changed since it was embedded"):
         read("scene 0")
     (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))  # a line that has moved
     with pytest.raises(ValueError, match="The data have changed since .*: name another folder, or delete it"):
         open_images(table)
+
+
+def test_images_that_were_moved_out_of_a_folder_are_there_once(searcher, folder):
+    """The empty folder that they leave is not one whose images are out of reach."""
+    searcher.update()
+    count = len(searcher.table)
+    (folder / "sorted").mkdir()
+    for path in (folder / "more").iterdir():
+        path.rename(folder / "sorted" / path.name)
+    searcher.update()
+    names = names_of(searcher.table)
+    assert len(searcher.table) == count
+    assert not any(name.startswith("more/") for name in names)

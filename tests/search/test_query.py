@@ -28,10 +28,14 @@ def open_table(encoder, tmp_path):
 def test_words_that_the_model_does_not_know_are_named(open_table):
     searcher = open_table(torch.eye(4))
     query = searcher.embed("A red лодка. <i>qzqz</i> 船")
-    assert query.unknown_words == ["лодка", "i", "qzqz", "船"] and searcher.embed("a red boat").unknown_words == []
-    for text in ("лодка", "Qzqz. 船!\n", "🚗 🚗"):
-        with pytest.raises(QueryError, match=f"knows no word of '{text.strip()}'"):
-            searcher.embed(text)
+    assert query.unknown_words == ["лодка", "i", "qzqz", "船"]
+    assert searcher.embed("a red boat").unknown_words == []
+
+
+@pytest.mark.parametrize("text", ["лодка", "Qzqz. 船!\n", "🚗 🚗"])
+def test_a_text_of_which_the_model_knows_nothing_is_refused(text, open_table):
+    with pytest.raises(QueryError, match=f"knows no word of '{text.strip()}'"):
+        open_table(torch.eye(4)).embed(text)
 
 
 @pytest.mark.parametrize("max_length", [None, 12, 3])
@@ -51,14 +55,21 @@ def test_query_of_text_and_image(open_table, encoder):
     searcher = open_table(torch.eye(4))
     image = make_scene(5, 0).draw()
     text = "A red boat.\nThe ground is sand. a house"
-    of_text, of_image, both = searcher.embed(text), searcher.embed(" . ", image), searcher.embed(text, image)
+    of_text = searcher.embed(text)
+    of_image = searcher.embed(" . ", image)
+    both = searcher.embed(text, image)
     mean = torch.nn.functional.normalize(of_text.embedding + of_image.embedding, dim=0)
     torch.testing.assert_close(both.embedding, mean)
-    assert both.sentences == ["A red boat", "The ground is sand", "a house"] and not both.is_truncated
-    assert of_image.sentences == [] and of_text.is_text and not of_image.is_text and not both.is_text
     torch.testing.assert_close(of_image.embedding, embed_images(encoder, [image])[0])
+    assert both.sentences == ["A red boat", "The ground is sand", "a house"]
+    assert of_image.sentences == []
+    assert not both.is_truncated
+    assert [query.is_text for query in (of_text, of_image, both)] == [True, False, False]
+
+
+def test_a_query_of_nothing_is_refused(open_table):
     with pytest.raises(QueryError, match="nothing to search for"):
-        searcher.embed(" \n. ")
+        open_table(torch.eye(4)).embed(" \n. ")
 
 
 def test_similarities_with_sentences(open_table, encoder):
@@ -67,22 +78,30 @@ def test_similarities_with_sentences(open_table, encoder):
     searcher = open_table(embeds, max_length=12)
     parts = ["a red boat", "the ground is sand", "a house of blue", "a tree of photo"]
     query = searcher.embed(". ".join(parts))
-    assert query.num_read < len(query.words) == 15 and query.is_truncated
+    assert len(query.words) == 15
+    assert query.num_read < 15
+    assert query.is_truncated
     results = searcher.search(query, 30)
 
     def similarities(texts: list[str]) -> torch.Tensor:
         return embeds @ searcher.encoder.encode_text(texts, convert_to_tensor=True).t()
 
-    whole, alone = similarities([". ".join(parts)])[:, 0].sort(descending=True).values, similarities(parts)
+    whole = similarities([". ".join(parts)])[:, 0].sort(descending=True).values
+    alone = similarities(parts)
     assert [result.similarity for result in results] == pytest.approx(whole.tolist(), abs=1e-6)
     for result in results:
         assert result.sentence_similarities == pytest.approx(alone[int(result.key)].tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("measured", [{"score_threshold": 0.4, "copy_threshold": 1.0}, {}])
-def test_results_of_a_text_below_the_threshold_are_weak(open_table, measured):
+@pytest.mark.parametrize(
+    "measured, is_text, expected",
+    [
+        ({"score_threshold": 0.4, "copy_threshold": 1.0}, True, [False, False, True, True]),
+        ({"score_threshold": 0.4, "copy_threshold": 1.0}, False, [False] * 4),
+        ({}, True, [False] * 4),
+    ],
+)
+def test_results_of_a_text_below_the_threshold_are_weak(measured, is_text, expected, open_table):
     searcher = open_table(torch.eye(4), **measured)
-    query = Query(torch.tensor([0.8, 0.5, 0.3, 0.1]), is_text=True)
-    weak = [result.is_below_threshold for result in searcher.search(query, 4)]
-    assert weak == ([False, False, True, True] if measured else [False] * 4)
-    assert not any(result.is_below_threshold for result in searcher.search(query._replace(is_text=False), 4))
+    query = Query(torch.tensor([0.8, 0.5, 0.3, 0.1]), is_text=is_text)
+    assert [result.is_below_threshold for result in searcher.search(query, 4)] == expected

@@ -14,7 +14,8 @@ from modeling_lotlip.training.models import build_tokenizer
 from tests.conftest import forget_accelerator
 
 
-NUM_SHARDS, ROWS_PER_SHARD = 4, 11
+NUM_SHARDS = 4
+ROWS_PER_SHARD = 11
 
 
 @pytest.fixture
@@ -64,4 +65,4 @@ def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, to
     for name, gradient in expected.items():
         # the gradient of a key bias is zero but for rounding, which is relative to the others'
         difference = (found[name] - gradient).norm().item()
-        assert difference <= 1e-5 * gradient.norm().item() + 1e-7 * total_norm, name
+        assert difference <= 1e-5 * gradient.norm().item() + 1e-6 * total_norm, name

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +11,9 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.loop import load_evaluation_data, load_training_data, make_optimizer
 from modeling_lotlip.training.models import build_model
+from modeling_lotlip.training.plan import Plan, count_steps
+from modeling_lotlip.training.prepare import load_evaluation_data, load_training_data, make_optimizer
 from tests.conftest import tiny_config
 
 
@@ -21,23 +21,39 @@ def test_a_checkpoint_has_what_a_resumed_run_must_have_in_common(train):
     folder = train("run", max_train_steps=1, checkpointing_steps=1, max_eval_samples=2)
     settings = json.loads((folder / "checkpoint-1" / "training_state.json").read_text())["settings"]
     of_the_run = {"global_batch_size", "num_processes", "num_samples", "processor", "caption_files", "min_crop_scale"}
-    assert settings.keys() >= of_the_run and not {"logging_steps", "data_dir", "ddp_timeout"} & settings.keys()
-    assert settings["mixed_precision"] == "no" and settings["max_length"] == 126
-    assert settings["freeze_vision_model"] is False and settings["learning_rate"] == 1e-3
+    assert settings.keys() >= of_the_run
+    assert not {"logging_steps", "data_dir", "ddp_timeout"} & settings.keys()
+    assert settings["mixed_precision"] == "no"
+    assert settings["max_length"] == 126
+    assert settings["freeze_vision_model"] is False
+    assert settings["learning_rate"] == 1e-3
 
 
-def make(tmp_path, num_batches: int = 0, **options) -> tuple[torch.optim.AdamW, list[float], int]:
-    """The optimizer of a training, the rates of its first steps, and how many it has."""
-    args = TrainArguments(output_dir=tmp_path, lr_scheduler_type="constant_with_warmup", learning_rate=0.01, **options)
-    loader = SimpleNamespace(batch_sampler=range(num_batches))
-    optimizer, schedule = make_optimizer(args, ContrastiveModel(LotlipModel(tiny_config())), loader)
-    return optimizer, [schedule(step) for step in range(1, 11)], args.max_train_steps
+def make(tmp_path, **options) -> tuple[torch.optim.AdamW, list[float]]:
+    """The optimizer of a training of ten steps, and their rates."""
+    defaults = {"lr_scheduler_type": "constant_with_warmup", "learning_rate": 0.01, "max_train_steps": 10}
+    args = TrainArguments(output_dir=tmp_path, **defaults | options)
+    max_train_steps, warmup_steps = count_steps(args, None)
+    plan = Plan(
+        mixed_precision="no",
+        num_processes=1,
+        global_batch_size=8,
+        num_samples=80,
+        max_train_samples=None,
+        max_train_steps=max_train_steps,
+        warmup_steps=warmup_steps,
+        decay_steps=4,
+        max_length=126,
+        matryoshka_dims=None,
+    )
+    optimizer, schedule = make_optimizer(args, plan, ContrastiveModel(LotlipModel(tiny_config())))
+    return optimizer, [schedule(step) for step in range(1, 11)]
 
 
 def test_the_options_of_the_optimizer_have_their_effect(tmp_path):
     options = {"adam_beta1": 0.5, "adam_beta2": 0.6, "adam_epsilon": 1e-3, "weight_decay": 0.3}
-    groups = make(tmp_path, **options, max_train_steps=10)[0].param_groups
-    assert all((group["betas"], group["eps"]) == ((0.5, 0.6), 1e-3) for group in groups)
+    groups = make(tmp_path, **options)[0].param_groups
+    assert {(group["betas"], group["eps"]) for group in groups} == {((0.5, 0.6), 1e-3)}
     assert [group["weight_decay"] for group in groups] == [0.3, 0, 0]
 
 
@@ -47,25 +63,36 @@ def test_sources_are_drawn_by_their_weights(tmp_path):
         load_scenes(4, seed=seed).to_parquet(file)
     args = TrainArguments(output_dir=tmp_path, dataset_name="parquet", data_files=files, data_weights=[1, 9], seed=1)
     assert args.compared_on_resume()["data_files"] == ["a.parquet", "b.parquet"], "in whatever folder, in this order"
-    captions = sum(load_training_data(args, 1)[0]["long_captions"], [])
-    assert len(captions) > 16 and len({*captions}) == 8, "every row of both, those of the second many times"
+    captions = sum(load_training_data(args, 1).dataset["long_captions"], [])
+    assert len(captions) > 16
+    assert len({*captions}) == 8, "every row of both, those of the second many times"
 
 
 @pytest.mark.parametrize("warmup_steps, num_steps", [({"warmup_steps": 0.2}, 2), ({"warmup_steps": 3}, 3), ({}, 1)])
 def test_a_warm_up_is_a_share_of_the_run(tmp_path, warmup_steps, num_steps):
-    rates = make(tmp_path, max_train_steps=10, **warmup_steps)[1]
+    rates = make(tmp_path, **warmup_steps)[1]
     assert rates == pytest.approx([min(1, step / num_steps) * 0.01 for step in range(1, 11)])
+
+
+def test_a_rate_may_stay_and_then_fall(tmp_path):
+    rates = make(tmp_path, lr_scheduler_type="warmup_stable_decay", warmup_steps=2)[1]
+    assert rates[:6] == pytest.approx([0.005] + 5 * [0.01])
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    assert rates[9] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="--decay_steps has no effect without --lr_scheduler_type warmup_stable_d"):
+        TrainArguments(output_dir=tmp_path, decay_steps=2.0)
 
 
 def test_a_warm_up_is_no_longer_than_the_run(tmp_path):
     with pytest.raises(ValueError, match="`--warmup_steps 11` is longer than the run of 10 steps"):
-        make(tmp_path, max_train_steps=10, warmup_steps=11)
+        make(tmp_path, warmup_steps=11)
 
 
 @pytest.mark.parametrize("num_epochs, accumulation, expected", [(2, 1, 6), (2, 2, 3), (1, 2, 1), (1, 4, 1)])
 def test_epochs_are_counted_in_steps_of_the_optimizer(tmp_path, num_epochs, accumulation, expected):
     options = {"num_train_epochs": num_epochs, "gradient_accumulation_steps": accumulation}
-    assert make(tmp_path, num_batches=3, **options)[2] == expected
+    max_train_steps, _ = count_steps(TrainArguments(output_dir=tmp_path, **options), batches_per_epoch=3)
+    assert max_train_steps == expected
 
 
 @pytest.mark.parametrize("num_long_captions", [0, 1])
@@ -83,8 +110,8 @@ def test_other_files_to_evaluate_on(tmp_path):
         load_scenes(num_rows, seed=num_rows).to_parquet(file)
     options = {"data_files": [train], "eval_data_files": [evaluation], "eval_split": "train"}
     args = TrainArguments(output_dir=tmp_path, dataset_name="parquet", **options)
-    assert list(load_evaluation_data(args)[0]["caption"]) == list(load_scenes(3, seed=3)["caption"])
-    assert len(load_evaluation_data(replace(args, eval_data_files=None))[0]) == 6
+    assert list(load_evaluation_data(args).dataset["caption"]) == list(load_scenes(3, seed=3)["caption"])
+    assert len(load_evaluation_data(replace(args, eval_data_files=None)).dataset) == 6
 
 
 def test_defaults_of_objectives_and_data(tmp_path):
@@ -98,7 +125,6 @@ def test_defaults_of_objectives_and_data(tmp_path):
     assert defaults(dataset_name="imagefolder") == ("given", 1, 2, 0.9)
     assert defaults(objective="clip") == ("given", 0, 0, 1.0) == defaults(objective="siglip")
     assert defaults(objective="laclip") == ("any", 0, 0, 1.0)
-    assert defaults(objective="debias") == ("details", 1, 0, 1.0)
     assert defaults(objective="clip", num_long_captions=1, short_captions="none") == ("none", 1, 0, 1.0)
     assert defaults(objective="clip", model_name_or_path="model")[2] is None, "those of the model"
     assert defaults(config_name="config")[2] is None, "those of the configuration"
@@ -108,7 +134,8 @@ def test_defaults_of_objectives_and_data(tmp_path):
         return TrainArguments(output_dir=tmp_path, **options).learning_rate
 
     assert learning_rate() == learning_rate(vision_model_name_or_path="vit") == 1e-3
-    assert learning_rate(text_model_name_or_path="bert") == 1e-4 and learning_rate(model_name_or_path="model") == 1e-5
+    assert learning_rate(text_model_name_or_path="bert") == 1e-4
+    assert learning_rate(model_name_or_path="model") == 1e-5
     assert learning_rate(model_name_or_path="model", learning_rate=0.5) == 0.5
 
 
@@ -132,7 +159,16 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"cache_image_features": True, "freeze_vision_model": False}, "is for a frozen image tower"),
         ({"cache_image_features": True, "streaming": True}, "excludes --streaming"),
         ({"ddp_timeout": 0}, "--ddp_timeout must be at least 1"),
-        ({"short_captions": "all"}, "--short_captions must be one of given, any, details, none"),
+        ({"short_captions": "all"}, "--short_captions must be one of given, any, none"),
+        ({"short_loss_weight": -1.0}, "--short_loss_weight must be at least 0"),
+        ({"long_loss_weight": float("nan")}, "--long_loss_weight must be "),
+        ({"short_loss_weight": 0.0, "long_loss_weight": 0.0}, "leave no loss: raise one of them"),
+        (
+            {"objective": "long_clip", "objective_options": ["num_components=x"]},
+            "num_components=x must be of type",
+        ),
+        ({"objective_options": ["weight=1"]}, "weight=1 is no NAME=VALUE of an option of the objective: none"),
+        ({"plugin": ["nosuch.py"]}, "--plugin .*nosuch.py is no Python file"),
         ({"data_weights": [1, 2], "data_files": ["a"]}, "number above 0 for each of the 1 values"),
         ({"data_weights": [1, 0], "data_files": ["a", "b"]}, "number above 0 for each"),
         ({"checkpointing_steps": "0"}, "must be a number or `epoch`"),
@@ -149,5 +185,7 @@ def test_the_model_card_names_no_files(tmp_path):
     paths = {"caption_files": ["/private/a.csv"], "data_dir": "/private"}
     told = TrainArguments(output_dir=tmp_path, max_train_steps=3, **paths).in_model_card()
     assert not any("private" in str(value) for value in told.values())
-    assert told["short_captions"] == "given" and told["learning_rate"] == 1e-3
-    assert {"per_device_train_batch_size", "max_train_steps"} <= told.keys() and "logging_steps" not in told
+    assert told["short_captions"] == "given"
+    assert told["learning_rate"] == 1e-3
+    assert "per_device_train_batch_size" in told
+    assert "logging_steps" not in told

@@ -8,56 +8,70 @@ from pathlib import Path
 
 import pytest
 import torch
-from modeling_lotlip.encoder.models import count_positions
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.encoder.families import count_positions, find_family
+from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import stretch_positions
+from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.outputs import read_metrics
-from modeling_lotlip.training.step import make_loss, train_step
-from tests.conftest import assert_same_weights, run_together, training_argv
-from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
+from modeling_lotlip.training.step import ObjectiveLoss, StepOptions, train_step
+from tests.conftest import TINY_TOWER, assert_same_weights, run_together, training_argv
+from tests.helpers.dual_encoders import FAMILIES, LONG, VISION, flatten, new_model
 from tests.training.conftest import get_gradients
 
 
-def make_batch(family: str) -> dict[str, torch.Tensor]:
-    batch = {"pixel_values": torch.randn(6, 3, 32, 32)}
+def build_model(family: str) -> PreTrainedModel:
+    if family != "tipsv2":
+        return FAMILIES[family].build()[0]
+    text = {**TINY_TOWER, "vocab_size": 64}
+    vision = {**VISION, "mlp_ratio": 2}
+    del vision["intermediate_size"]
+    return new_model("tipsv2", text_config=text, vision_config=vision)
+
+
+def make_batch(family: str) -> CaptionBatch:
+    images = {"pixel_values": torch.randn(6, 3, 32, 32)}
     if family == "siglip2":
-        batch = {"pixel_values": torch.randn(6, 4, 768), "pixel_attention_mask": torch.ones(6, 4, dtype=torch.long)}
-        batch["spatial_shapes"] = torch.tensor([[2, 2]] * 6)
-    for prefix, shape in (("short_", (6,)), ("", (6, 2))):
+        images = {"pixel_values": torch.randn(6, 4, 768), "pixel_attention_mask": torch.ones(6, 4, dtype=torch.long)}
+        images["spatial_shapes"] = torch.tensor([[2, 2]] * 6)
+    texts = []
+    for shape in ((6,), (6, 2)):
         mask = torch.arange(12) < torch.randint(12 if "siglip" in family else 3, 13, (*shape, 1))
-        batch[f"{prefix}input_ids"] = torch.randint(3, 39, (*shape, 12)) * mask
-        batch[f"{prefix}attention_mask"] = mask.long()
-    batch["attention_mask"][2, 1] = 0
-    return batch
+        texts.append(Texts(torch.randint(3, 39, (*shape, 12)) * mask, mask.long()))
+    texts[1].attention_mask[2, 1] = 0
+    return CaptionBatch(images, *texts)
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
-@pytest.mark.parametrize("family", ["clip", "metaclip2", "siglip", "siglip2", "vit_bert"])
+@pytest.mark.parametrize("family", ["clip", "metaclip2", "siglip", "siglip2", "vit_bert", "align", "tipsv2"])
 def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(accelerator, family, is_frozen):
     torch.manual_seed(0)
-    model, batch = ContrastiveModel(FAMILIES[family].build()[0].eval()), make_batch(family)
-    model.model.vision_model.requires_grad_(not is_frozen)
-    images = {name: values for name, values in batch.items() if name.startswith(("pixel_", "spatial_"))}
+    model = build_model(family).eval()
+    batch = make_batch(family)
+    trained = ContrastiveModel(model)
+    trained.loss = ObjectiveLoss(OBJECTIVES["lotlip"], has_bias="logit_bias" in trained.scalars)
+    model.vision_model.requires_grad_(not is_frozen)
     with torch.no_grad():
-        image_embeds, text_embeds = model(**batch)
-        expected = model.model.get_image_features(**images).pooler_output
-        torch.testing.assert_close(image_embeds, normalize(expected, dim=-1))
-        expected = model.model.get_text_features(batch["short_input_ids"], batch["short_attention_mask"]).pooler_output
-        torch.testing.assert_close(text_embeds[:, 0], normalize(expected, dim=-1))
-    assert not text_embeds[2, 2].any() and text_embeds[:, 1].any(dim=1).all(), "one is absent"
+        embeds = trained(batch)
+        expected = model.get_image_features(**batch.images).pooler_output
+        torch.testing.assert_close(embeds.images, normalize(expected, dim=-1))
+        expected = model.get_text_features(batch.short.input_ids, batch.short.attention_mask).pooler_output
+        torch.testing.assert_close(embeds.short, normalize(expected, dim=-1))
+    assert embeds.corners is None
+    assert embeds.long_mask.tolist() == [[True, row != 2] for row in range(6)]
+    assert not embeds.long[2, 1].any()
 
     results = []
     for tokens_per_chunk in (None, 30):
-        trained = copy.deepcopy(model)
-        loss = make_loss("lotlip", has_bias="logit_bias" in model.scalars)
-        optimizer = torch.optim.SGD(trained.parameters())
-        loss = train_step(trained, batch, optimizer, loss, accelerator, tokens_per_chunk=tokens_per_chunk).loss
-        results.append((loss.detach(), get_gradients(trained)))
+        copied = copy.deepcopy(trained)
+        optimizer = torch.optim.SGD(copied.parameters())
+        loss = train_step(copied, batch, optimizer, accelerator, StepOptions(tokens_per_chunk)).loss.loss
+        results.append((loss.detach(), get_gradients(copied)))
     torch.testing.assert_close(*[loss for loss, _ in results], rtol=1e-5, atol=1e-6)
     assert results[0][1].keys() == results[1][1].keys()
     for name, gradient in results[0][1].items():
@@ -77,7 +91,8 @@ with torch.inference_mode():
     torch.save(model.eval().get_text_features(**inputs).pooler_output, output)
 assert "modeling_lotlip" not in sys.modules
 """
-    texts, output = flatten(LONG)[0], folder / "embeds.pt"
+    texts = flatten(LONG)[0]
+    output = folder / "embeds.pt"
     command = [sys.executable, "-I", "-c", script, str(folder), json.dumps(padding), str(output)]
     done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -102,14 +117,18 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
     embeds = embed(whole)
     before, after = (load_file(folder / "model.safetensors") for folder in (family_folders(family), whole))
     table = "text_model.embeddings.position_embedding.weight"
-    assert len(after[table]) == 100 and (after[table][:20] != before[table][:20]).any(), "the first are trained too"
+    assert len(after[table]) == 100
+    assert (after[table][:20] != before[table][:20]).any(), "the first are trained too"
     frozen = [name for name in before if name.startswith("vision_model.")]
-    assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
+    assert frozen
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
     assert (embeds - embed(family_folders(family))).abs().max() > 0.1
 
     torch.testing.assert_close(plain_text_embeds(whole, padding), embeds, rtol=0, atol=1e-5)
     card = (whole / "README.md").read_text()
-    assert "from transformers import AutoModel" in card and "modeling_lotlip" not in card and "(`*.py`)" not in card
+    assert "from transformers import AutoModel" in card
+    assert "modeling_lotlip" not in card
+    assert "(`*.py`)" not in card
     measured = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     assert {name for row in measured for name in row if name.startswith("loss_")} == {"loss_short", "loss_long"}
     argv = training_argv(tmp_path, "two", **options | {"per_device_train_batch_size": 3})
@@ -122,7 +141,6 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
 @pytest.mark.parametrize(
     "family, options, message",
     [
-        ("align", {}, "--model_name_or_path .*` cannot be trained: a `AlignModel` has no `logit_scale`"),
         ("clip", {"num_corner_tokens": 2}, "CLIPModel has 0 corner tokens: leave out `--num_corner_tokens 2`, or"),
         ("clip", {"no_corner_attention_mask": True}, "has 0 corner tokens: leave out `--no_corner_attention_mask`"),
         ("clip", {"objective": "filip"}, "--objective filip` compares all tokens .* a CLIPModel cannot: leave it out"),
@@ -143,7 +161,7 @@ def test_stretched_positions_keep_the_first_and_the_last(tmp_path, family):
     model.eval()
     (name,) = [name for name in model.text_model.state_dict() if "embeddings.position_embedding" in name]
     old = model.text_model.state_dict()[name].clone()
-    num_more = 248 - count_positions(model)
+    num_more = 248 - count_positions(model, find_family(model.config))
     ids = torch.randint(5, 15, (3, 16))
     before = model.get_text_features(ids).pooler_output
     stretch_positions(model, 248)

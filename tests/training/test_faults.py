@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import Process
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from safetensors.torch import load_file
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import loop, step
+from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
-from modeling_lotlip.training.samples import BatchSampler
 from modeling_lotlip.utils.addresses import listen
 from tests.conftest import SERVER, assert_same_weights, torchrun, training_argv
 from tests.reliability.commands import run_quietly
@@ -69,7 +70,8 @@ def test_a_signal_ends_a_run_with_a_checkpoint(train, tmp_path):
     errors = finish(process, output)
     assert process.exitcode == 130, errors
     step = int(list_checkpoints(stopped)[-1].name.split("-")[1])
-    assert step < 40 and f"Stopped by SIGINT after step {step}" in errors
+    assert step < 40
+    assert f"Stopped by SIGINT after step {step}" in errors
     assert not (stopped / "model.safetensors").exists()
     resumed = train("stopped", **options, resume_from_checkpoint="latest")
     assert_same_weights(resumed, train("whole", **options))
@@ -84,7 +86,8 @@ def test_a_signal_during_an_evaluation_ends_a_run_after_it(train, tmp_path, monk
     monkeypatch.setattr(loop, "embed_dataset", embed)
     with pytest.raises(SystemExit) as end:
         train("stopped", max_train_steps=40, eval_steps=2, max_eval_samples=2)
-    assert end.value.code == 143 and "Stopped by SIGTERM after step 2" in caplog.text
+    assert end.value.code == 143
+    assert "Stopped by SIGTERM after step 2" in caplog.text
     assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
 
 
@@ -97,7 +100,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
     # the largest file that may be written is smaller than the weights
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
     errors = finish(process, output)
-    assert process.exitcode == 2 and "File too large" in errors.splitlines()[-1]
+    assert process.exitcode == 2
+    assert "File too large" in errors.splitlines()[-1]
     assert 1 <= len(list_checkpoints(full)) <= 2, "the last whole one is kept"
     resumed = train("full", **options, resume_from_checkpoint="latest")
     assert_same_weights(resumed, train("whole", **options))
@@ -110,7 +114,8 @@ def test_a_model_that_cannot_be_saved_is_saved_elsewhere_and_leaves_the_earlier_
             raise OSError(errno.ENOSPC, "No space left on device")
         original(model, partial, **kwargs)
 
-    options, original = {"checkpointing_steps": 2, "max_eval_samples": 2}, LotlipModel.save_pretrained
+    options = {"checkpointing_steps": 2, "max_eval_samples": 2}
+    original = LotlipModel.save_pretrained
     folder = train("run", **options, max_train_steps=2)
     before = load_file(folder / "model.safetensors")["text_projection.weight"]
     monkeypatch.setattr(LotlipModel, "save_pretrained", save)
@@ -118,7 +123,8 @@ def test_a_model_that_cannot_be_saved_is_saved_elsewhere_and_leaves_the_earlier_
     with pytest.raises(OSError, match="No space left on device. It was saved in .*lotlip_.*: move it from there"):
         train("run", **options, max_train_steps=4, resume_from_checkpoint="latest")
     assert torch.equal(load_file(folder / "model.safetensors")["text_projection.weight"], before)
-    assert not list(folder.glob("*.partial")) and (folder / "checkpoint-4").exists()
+    assert not list(folder.glob("*.partial"))
+    assert (folder / "checkpoint-4").exists()
     (rescued,) = tmp_path.glob("lotlip_*")
     weights, saved = (load_file(path / "model.safetensors") for path in (rescued, folder / "checkpoint-4"))
     assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in weights.items())
@@ -146,10 +152,12 @@ def test_only_what_a_training_wrote_is_deleted(train, tmp_path):
         (folder / name).write_text("precious")
     train("run", max_train_steps=2, checkpointing_steps=2, with_tracking=True, report_to="tensorboard")
     events = list((folder / "logs" / "lotlip").rglob("events*"))
-    assert events and (folder / "checkpoint-2").exists()
+    assert events
+    assert (folder / "checkpoint-2").exists()
     train("run", max_train_steps=1, overwrite_output_dir=True)
     assert all((folder / name).read_text() == "precious" for name in own)
-    assert not (folder / "checkpoint-2").exists() and not (folder / "logs" / "lotlip").exists()
+    assert not (folder / "checkpoint-2").exists()
+    assert not (folder / "logs" / "lotlip").exists()
 
 
 def test_a_step_that_is_not_finite_is_skipped(train, monkeypatch, caplog):
@@ -157,13 +165,15 @@ def test_a_step_that_is_not_finite_is_skipped(train, monkeypatch, caplog):
 
     def loss_with_a_hole(*args, **kwargs):
         calls.append(args)
-        loss = original(*args, **kwargs)
-        return (loss[0] * float("nan"), loss[1]) if len(calls) == 3 else loss
+        found = original(*args, **kwargs)
+        return replace(found, loss=found.loss * float("nan")) if len(calls) == 3 else found
 
     original = step.global_loss
     monkeypatch.setattr(step, "global_loss", loss_with_a_hole)
     train("hole", max_train_steps=6)
-    assert len(calls) == 6 and caplog.text.count("is skipped") == 1 and "Step 3 is skipped" in caplog.text
+    assert len(calls) == 6
+    assert caplog.text.count("is skipped") == 1
+    assert "Step 3 is skipped" in caplog.text
 
 
 def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_path):
@@ -171,7 +181,8 @@ def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_p
     process, output = start(training_argv(tmp_path, "broken", learning_rate=1e30, warmup_steps=0, **options))
     errors = finish(process, output)
     told = "10 steps in a row had a loss or gradients that are not finite"
-    assert process.exitcode == 2 and told in errors.splitlines()[-1]
+    assert process.exitcode == 2
+    assert told in errors.splitlines()[-1]
     checkpoints = list_checkpoints(tmp_path / "broken")
     assert checkpoints
     for path in checkpoints:
@@ -212,9 +223,8 @@ def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, 
     )
     argv = training_argv(tmp_path, "two", max_train_steps=200, checkpointing_steps=2, max_eval_samples=2)
     done = torchrun(2, str(script), fails_at, *argv)
-    assert done.returncode != 0 and {f"process {rank} ends with 2" for rank in range(2)} <= set(
-        done.stderr.splitlines()
-    )
+    assert done.returncode != 0
+    assert {f"process {rank} ends with 2" for rank in range(2)} <= set(done.stderr.splitlines())
     assert "lotlip train: error: a broken disk" in [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
 
 
@@ -244,7 +254,7 @@ def test_a_resumed_run_whose_rest_has_no_caption_files_goes_on(train, tmp_path):
     scenes = load_scenes(16, seed=3).remove_columns("long_captions")
     scenes.add_column("key", [str(number) for number in range(16)]).save_to_disk(tmp_path / "data")
     first = next(iter(BatchSampler(16, 8, seed=0, process_index=0, num_processes=1)))
-    rows = [{"key": str(number), "caption": "A boat. It is red."} for _, number, _ in first]  # of that batch alone
+    rows = [{"key": str(number), "caption": "A boat. It is red."} for _, number, _, _ in first]  # of that batch alone
     Dataset.from_list(rows).to_json(tmp_path / "side.jsonl")
     options = {"dataset_name": tmp_path / "data", "eval_split": "train", "caption_files": tmp_path / "side.jsonl"}
     options |= {"max_train_samples": None, "max_train_steps": 2, "max_eval_samples": 4, "checkpointing_steps": 1}

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from datasets import Dataset
@@ -12,9 +13,10 @@ from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
 from modeling_lotlip.data.loading import compute_fingerprint, load_split
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.training import image_features
-from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.image_features import cache_image_features, read_features
+from modeling_lotlip.training.dual_encoder import ContrastiveModel, inspect_image_side
+from modeling_lotlip.training.image_features import FeatureCache, read_features
 from tests.conftest import assert_same_weights
 from tests.helpers.images import replace_values
 from tests.helpers.photographs import encode
@@ -43,7 +45,7 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
     options["per_device_eval_batch_size"] = 11
     tower_calls.clear()
     cached = train("cached", **options)
-    assert tower_calls == [1] + [11] * 4, "each image once, after one that shows the shape, and never again"
+    assert tower_calls == [1, 1, 1] + [11] * 4, "each image once, after a blank one, and never again"
     (file,) = (tmp_path / "features").rglob("*.npy")
     assert np.load(file).shape == (44, 32)
     # AdamW moves a weight without a gradient (the key biases) by its rounding: allow a little of 12 steps
@@ -51,7 +53,7 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
 
     tower_calls.clear()
     again = train("again", **options)
-    assert tower_calls == [], "a second run starts at once"
+    assert tower_calls == [1, 1], "a second run starts at once: a blank image says what is trained"
     assert_same_weights(again, cached)
 
     options |= {"checkpointing_steps": 1, "max_train_steps": 1}
@@ -65,7 +67,8 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
 @pytest.fixture
 def cache(tmp_path, make_accelerator):
     """A function that gives the features of ten scenes, and the batch sizes of the calls of the tower for it."""
-    accelerator, scenes = make_accelerator(), load_scenes(10, seed=5)
+    accelerator = make_accelerator()
+    scenes = load_scenes(10, seed=5)
 
     def compute(model: LotlipModel, processor, num_calls: int | None = None, dataset: Dataset = scenes):
         sizes = []
@@ -73,12 +76,16 @@ def cache(tmp_path, make_accelerator):
         def record(module, inputs, options):
             if len(sizes) == num_calls:
                 raise KeyboardInterrupt
-            sizes.append(len(options["pixel_values"]))
+            pixel_values = inputs[0] if inputs else options["pixel_values"]
+            sizes.append(len(pixel_values))
 
+        model.vision_model.requires_grad_(False)
+        trained = ContrastiveModel(model)
+        inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (32, 32))]))
         hook = model.vision_model.register_forward_pre_hook(record, with_kwargs=True)
-        arguments = ContrastiveModel(model), processor, dataset, "image", tmp_path / "features", accelerator, 3
+        features = FeatureCache(trained, processor, accelerator, tmp_path / "features", batch_size=3)
         try:
-            return cache_image_features(*arguments), sizes
+            return features.fill(dataset, "image"), sizes
         except KeyboardInterrupt:
             return None, sizes
         finally:
@@ -96,14 +103,15 @@ def test_a_stopped_pass_goes_on(cache, loaded, tmp_path, monkeypatch):
     scenes = load_scenes(10, seed=5)["image"]
     for number in (0, 5, 9):
         pixel_values = processor.image_processor(scenes[number], return_tensors="pt")["pixel_values"]
-        expected = model.vision_model(pixel_values).pooler_output[0]
+        expected = model.embed_images(pixel_values)[0]
         torch.testing.assert_close(read_features(features, number), expected, rtol=0, atol=1e-5)
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_changed_tower_preprocessing_or_data_set_is_noticed(cache, loaded):
     model, processor = loaded
-    assert cache(model, processor)[1] and not cache(model, processor)[1]
+    assert cache(model, processor)[1]
+    assert not cache(model, processor)[1]
     assert cache(model, processor, dataset=load_scenes(9, seed=5))[1]
     processor.image_processor.image_mean = [0.4, 0.5, 0.6]
     assert cache(model, processor)[1]
@@ -116,7 +124,8 @@ def test_the_first_rows_of_a_data_set_keep_their_name():
     """The drawn scenes are made anew in every run: their fingerprint must not change with it."""
     args = DatasetArguments()
     fingerprints = {compute_fingerprint(load_split(args, "train", 30), "image") for _ in range(2)}
-    assert len(fingerprints) == 1 and compute_fingerprint(load_split(args, "train", 31), "image") not in fingerprints
+    assert len(fingerprints) == 1
+    assert compute_fingerprint(load_split(args, "train", 31), "image") not in fingerprints
 
 
 def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp_path, caplog):
@@ -136,9 +145,11 @@ def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp
 
     folders = []
     plain = count_skipped("plain")
-    assert len(plain) == 2 and plain.total() == 4, "6 steps of 3 an epoch"
+    assert len(plain) == 2
+    assert plain.total() == 4, "6 steps of 3 an epoch"
     counted = re.findall(r"Of the rows of this training, .*", caplog.text)
     cache = {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
     assert count_skipped("cached", **cache) == plain
-    assert len(counted) == 1 and re.findall(r"Of the rows of this training, .*", caplog.text) == counted
+    assert len(counted) == 1
+    assert re.findall(r"Of the rows of this training, .*", caplog.text) == counted
     assert_same_weights(folders[1], folders[0], atol=1e-4)

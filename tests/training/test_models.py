@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, BitImageProcessor, Dinov2Config, Dinov2Model, ViTImageProcessor
 
-from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
@@ -18,7 +18,8 @@ from tests.helpers.towers import SMALL, WORDS, save_bert, save_vit
 from tests.test_initialization import save_timm
 
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def test_weights_are_trained_in_float32_whatever_they_are_stored_in(train, tmp_p
     options = {"config_name": None, "model_name_or_path": folder, "learning_rate": 1e-6, "warmup_steps": 0}
     tuned = load_file(train("tuned", **options, max_train_steps=2) / "model.safetensors")
     stored = load_file(folder / "model.safetensors")["text_projection.weight"]
-    assert stored.dtype == torch.bfloat16 and tuned["text_projection.weight"].dtype == torch.float32
+    assert stored.dtype == torch.bfloat16
+    assert tuned["text_projection.weight"].dtype == torch.float32
     assert (tuned["text_projection.weight"] != stored.float()).float().mean() > 0.99
 
 
@@ -65,7 +67,8 @@ def test_a_dinov2_sees_the_pixels_of_its_own_image_processor(build, tmp_path):
     _, processor = build(vision_model_name_or_path=str(tmp_path / "dino"))
     processor.save_pretrained(tmp_path / "saved")
     ours = AutoProcessor.from_pretrained(tmp_path / "saved").image_processor
-    assert type(ours) is LotlipImageProcessor and (ours.image_mean, ours.image_std) == (MEAN, STD)
+    assert type(ours) is LotlipImageProcessor
+    assert (ours.image_mean, ours.image_std) == (MEAN, STD)
     image = load_scenes(1)["image"][0].resize((66, 44))
     pixels = [each(image, return_tensors="pt")["pixel_values"] for each in (ours, theirs)]
     torch.testing.assert_close(*pixels, rtol=0, atol=1e-6)
@@ -80,7 +83,8 @@ def test_a_vit_sees_its_own_statistics_and_images_keep_their_proportions(build, 
     _, processor = build(vision_model_name_or_path=save_vit(tmp_path / "vit", theirs))
     ours = processor.image_processor
     assert (ours.image_mean, ours.image_std, ours.resample) == (MEAN, STD, 2)
-    assert dict(ours.size) == {"shortest_edge": 32} and dict(ours.crop_size) == {"height": 32, "width": 32}
+    assert dict(ours.size) == {"shortest_edge": 32}
+    assert dict(ours.crop_size) == {"height": 32, "width": 32}
     square = Image.effect_noise((50, 50), 60).convert("RGB")
     pixels = [each(square, return_tensors="pt")["pixel_values"] for each in (ours, theirs)]
     torch.testing.assert_close(*pixels, rtol=0, atol=1e-6)
@@ -169,3 +173,39 @@ def test_corners_are_those_of_a_configuration(build, tmp_path):
 def test_the_mask_of_corners_is_an_argument(build):
     model, _ = build(no_corner_attention_mask=True)
     assert model.config.text_config.corner_attention_mask is False
+
+
+# ---- random weights
+
+
+def save_small_config(folder, initializer_range: float) -> str:
+    tower = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+    text = {**tower, "projection_dim": 128, "initializer_range": initializer_range}
+    LotlipConfig(text_config=text, vision_config={**tower, "image_size": 64}, projection_dim=128).save_pretrained(
+        folder
+    )
+    return str(folder)
+
+
+def test_a_text_tower_that_starts_collapsed_is_named(build, tmp_path, caplog):
+    build(config_name=save_small_config(tmp_path, 0.02))
+    assert "The text tower starts collapsed: different captions have a mean cosine of 1.0000" in caplog.text
+    assert "which is 0.02" in caplog.text
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_a_text_tower_that_tells_captions_apart_is_not(build, tmp_path, caplog, has_config):
+    torch.manual_seed(0)
+    if has_config:
+        build(config_name=save_small_config(tmp_path, 0.1))
+    else:
+        build()
+    assert "collapsed" not in caplog.text
+
+
+def test_a_configuration_keeps_what_it_says(build, tmp_path):
+    folder = save_small_config(tmp_path, 0.03)
+    model, _ = build(config_name=folder)
+    assert model.config.text_config.initializer_range == 0.03
+    assert model.config.text_config.hidden_dropout_prob == 0.1
+    assert model.config.vision_config.image_size == 64

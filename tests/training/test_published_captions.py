@@ -1,4 +1,4 @@
-"""The commands of the page "Train on the published captions", run on miniatures of the published layouts."""
+"""The commands for the published captions, of the page "Data", run on miniatures of the published layouts."""
 
 import csv
 import json
@@ -17,17 +17,19 @@ from tests.helpers.photographs import encode
 from tests.helpers.towers import WORDS, save_bert, save_vit
 
 
-PAGE = (ROOT / "docs" / "published_captions.md").read_text(encoding="utf-8").replace("\\\n", " ")
-COMMANDS = [line for line in PAGE.splitlines() if line.startswith("lotlip train")]
+PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
+SECTION = PAGE.partition("## The published captions")[2]
+COMMANDS = [line for line in SECTION.splitlines() if line.startswith("lotlip train")]
 # as DreamLIP publishes them
-(HEADER,) = (line.split(",") for line in PAGE.splitlines() if line.startswith("Image Path,"))
+(HEADER,) = (line.split(",") for line in SECTION.splitlines() if line.startswith("Image Path,"))
 SMALL = "--max_train_steps 2 --per_device_train_batch_size 4 --max_eval_samples 4 --warmup_steps 0 --logging_steps 1"
 
 
 def write_scenes(path: Path, first: int) -> list[dict]:
     """Scenes as img2dataset packs them; the row of each in the file of captions."""
     path.parent.mkdir()
-    rows, members = [], {}
+    rows = []
+    members = {}
     for number, scene in enumerate(load_scenes(10, seed=first), start=first):
         url = f"https://x.org/{number}.jpg?size=1,2"
         about = json.dumps({"url": url, "key": f"{number:09}", "status": "success"}).encode()
@@ -59,6 +61,8 @@ def test_published_captions_train(command, tmp_path, monkeypatch, capfd):
     assert lotlip.main([*words[1:], *SMALL.split()]) == 0
     results = json.loads(Path("outputs", name, "eval_results.json").read_text())
     # three long captions of each, of which equal ones are one text
-    assert results["long_num_images"] == results["short_num_images"] == 4 and results["long_num_captions"] == 4
+    assert results["long_num_images"] == results["short_num_images"] == 4
+    assert results["long_num_captions"] == 4
     measured = Path("outputs", name, "metrics.jsonl").read_text()
-    assert '"loss_corner_2"' in measured and "have no captions in `--caption_files`" not in capfd.readouterr().err
+    assert '"loss_corner_2"' in measured
+    assert "have no captions in `--caption_files`" not in capfd.readouterr().err

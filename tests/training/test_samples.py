@@ -14,19 +14,12 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.images import undecoded
-from modeling_lotlip.data.reader import RowCounts, RowReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.models import find_image_size
-from modeling_lotlip.training.samples import (
-    COUNTED,
-    NO_FALSE_DETAIL,
-    NO_FILE_CAPTION,
-    CaptionedImages,
-    SampleCollator,
-    StreamBatchSampler,
-    count_found,
-)
+from modeling_lotlip.training.order import StreamBatchSampler
+from modeling_lotlip.training.samples import CaptionedImages, Cause, Outcome, SampleCollator, SampleCounts
 from tests.helpers.images import NO_IMAGE, replace_values
 
 
@@ -55,10 +48,12 @@ def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches,
         orders.append(numbers(epoch_batches))
     flat = [[number for batch in order for number in batch] for order in orders]
     assert all(sorted(order) == list(range(44)) for order in flat)
-    assert flat[0] != flat[1] and flat[0] != sorted(flat[0])
+    assert flat[0] != flat[1]
+    assert flat[0] != sorted(flat[0])
     other = StreamBatchSampler(stream(shards, seed=1), 8, batches.accelerator)
     assert numbers(list(other)) != orders[0], "another seed, another order"
-    batches.epoch, batches.first_batch = 0, 3
+    batches.epoch = 0
+    batches.first_batch = 3
     assert numbers(list(batches)) == orders[0][3:], "going on is going through the rest, in the same order"
 
 
@@ -75,7 +70,8 @@ def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_share_a_stream_without_overlap_or_loss(shards, num_processes):
     """By shards where their number divides, else by rows; the last batches are padded. Here threads are processes."""
-    barrier, told = Barrier(num_processes, timeout=60), [None] * num_processes
+    barrier = Barrier(num_processes, timeout=60)
+    told = [None] * num_processes
 
     def gather(process: int, own: torch.Tensor) -> torch.Tensor:
         told[process] = own
@@ -101,7 +97,8 @@ def test_processes_share_a_stream_without_overlap_or_loss(shards, num_processes)
 def bad_rows() -> Dataset:
     """Rows of which the first is good and every other is bad in a way of its own."""
     good = load_scenes(1, seed=8)[0]
-    png, bomb = io.BytesIO(), io.BytesIO()
+    png = io.BytesIO()
+    bomb = io.BytesIO()
     good["image"].save(png, "png")
     PIL.Image.new("1", (20_000, 20_000)).save(bomb, "png")
     images = [png.getvalue(), b"no image", png.getvalue()[:200], b"", bomb.getvalue(), None, png.getvalue()]
@@ -116,42 +113,53 @@ def test_bad_samples_take_no_part_and_say_why():
     rows = bad_rows()
     samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments())
     drawn = [samples[0, index, False] for index in range(len(samples.images))]
-    assert drawn[0]["found"] == dict.fromkeys(("rows", "short_captions"), ("row 0", None, None, None))
-    assert drawn[0]["short_caption"] == "a boat"
+    assert drawn[0].outcome == Outcome("row 0", has_short_caption=True)
+    assert drawn[0].short_caption == "a boat"
     for index, sample in enumerate(drawn[1:], start=1):
-        assert sample["short_caption"] == "" and f"row {index}" in sample["found"]["rows"][3]
-    causes = [sample["found"]["rows"][1] for sample in drawn[1:]]
-    assert causes[3] == "unreadable image (DecompressionBombError)"
-    assert all(cause.startswith("unreadable image") for cause in causes[:4])
-    assert causes[4:] == ["no image or wrong type", "no caption"]
-    assert "found" not in samples[0, 1, True], "padding is not counted"
+        assert sample.short_caption == ""
+        assert f"row {index}" in sample.outcome.message
+    causes = [sample.outcome.cause for sample in drawn[1:]]
+    assert causes == 4 * [Cause.UNREADABLE_IMAGE] + [Cause.WRONG_TYPE, Cause.NO_CAPTION]
+    assert drawn[4].outcome.reason == "unreadable image (DecompressionBombError)"
+    assert samples[0, 1, True].outcome is None, "padding is not counted"
     of_a_shard = samples[0, 5, False, {"image": None, "caption": "a boat", "__key__": "shard/7"}]
-    assert of_a_shard["found"]["rows"][3] == "the image of shard/7 cannot be read: there is no image"
-
-
-def start_counting() -> dict[str, RowCounts]:
-    return {kind: RowCounts() for kind in COUNTED}
+    assert of_a_shard.outcome.message == "the image of shard/7 cannot be read: there is no image"
 
 
 @pytest.mark.parametrize(
     "num_good, num_bad, num_samples, is_refused",  # a tenth may be bad, of a stream of those seen, 1,000 at least
     [(2, 3, 30, False), (2, 4, 30, True), (1, 100, None, False), (1, 101, None, True), (0, 100, 1_000_000, True)],
 )
-def test_too_many_bad_samples_end_the_run(caplog, num_good, num_bad, num_samples, is_refused):
-    rows = num_good * [("row 1", NO_FILE_CAPTION, "key", None)]
-    rows += num_bad * [("row 3", "unreadable image", None, "the image of row 3 cannot be read")]
-    counts, found = start_counting(), [("rows", row) for row in rows]
-    if is_refused:
-        told = f"More samples are bad than `--max_bad_fraction 0.1` allows.* {num_bad}, unreadable image .*'row 3'"
-        with pytest.raises(ValueError, match=told):
-            count_found(counts, found, 0.1, num_samples)
-    else:
-        count_found(counts, found, 0.1, num_samples)
-    assert caplog.text.count("Skipped: the image of row 3 cannot be read.") == num_bad
+def test_too_many_bad_samples_end_the_run(num_good, num_bad, num_samples, is_refused):
+    counts = SampleCounts()
+    for _ in range(num_good):
+        counts.count(Outcome("row 1", Cause.NO_FILE_CAPTION, unmatched_key="key"))
+    for _ in range(num_bad):
+        counts.count(Outcome("row 3", Cause.UNREADABLE_IMAGE, error="OSError"))
+    if not is_refused:
+        counts.check(0.1, num_samples)
+        return
+    expected = f"More samples are bad than `--max_bad_fraction 0.1` allows.* {num_bad}, unreadable image .*'row 3'"
+    with pytest.raises(ValueError, match=expected):
+        counts.check(0.1, num_samples)
+
+
+def test_counts_are_kept_in_a_checkpoint_and_add_up():
+    counts = SampleCounts()
+    counts.count(Outcome("a", has_short_caption=True, has_long_caption=False))
+    counts.count(Outcome("b", Cause.NO_CAPTION))
+    again = SampleCounts.from_state_dict(counts.state_dict())
+    assert again == counts
+    total = again + counts
+    assert total.rows.num_rows == 4
+    assert total.rows.left_out == {"no caption": 2}
+    assert total.long_captions.left_out == {"no caption": 2}
+    assert total.short_captions.num_used == 2
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
-    no_short, no_long = {"caption": None}, {"long_captions": []}
+    no_short = {"caption": None}
+    no_long = {"long_captions": []}
     changes = {4: {"image": NO_IMAGE}, 9: no_short | no_long, 11: no_short, 12: no_long}
     replace_values(load_scenes(30, seed=9), changes).save_to_disk(tmp_path / "data")
     options = {"dataset_name": tmp_path / "data", "train_split": "train", "eval_split": "train[10:20]"}
@@ -167,87 +175,6 @@ def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
         train("other", **options, max_train_steps=4, max_train_samples=None)
 
 
-def draw(hard_negatives: int, num_long_captions: int = 1, **columns) -> list[tuple[str, list[str], str | None]]:
-    """The captions drawn in two epochs for three images, of which the last has no long ones."""
-    columns = {
-        "image": [None] * 3,
-        "caption": ["a", "b", "c"],
-        "long_captions": [["The red boat is on the left. It has two sails."], ["Waves"], []],
-    } | columns
-    dataset = Dataset.from_dict(columns)
-    reader = RowReader(dataset.column_names, CaptionArguments())
-    drawing = ObjectiveArguments(num_long_captions=num_long_captions, hard_negatives=hard_negatives)
-    samples = CaptionedImages(dataset, reader, drawing)
-    return [samples.draw_captions(index, epoch, dataset[index]) for epoch in range(20) for index in range(3)]
-
-
-def test_hard_negatives_are_long_captions_with_a_false_detail():
-    """The true captions are those that are drawn without them, and an absent caption has no false one."""
-    without, drawn = draw(0), draw(2)
-    assert [(short, long[:1]) for short, long, _ in drawn] == [(short, long) for short, long, _ in without]
-    assert all(len(long) == 3 for _, long, _ in drawn)
-    assert all(long[1:] == ["", ""] for _, long, _ in drawn[2::3])
-    boats, waves = ({text for _, long, _ in drawn[first::3] for text in long[1:]} for first in (0, 1))
-    true = "The red boat is on the left. It has two sails"
-    assert true not in boats and "Waves" not in waves
-    first, second = true.split(". ")
-    assert {true.replace("left", "right"), f"{first}. Waves"} <= boats
-    assert any(text.startswith(f"{first}. It has") and "two" not in text for text in boats), "another number"
-    assert any(text.endswith(f"on the left. {second}") and "red" not in text for text in boats), "another colour"
-    assert waves == {"", "The red boat is on the left", "It has two sails"}, "a sentence of another image, or nothing"
-
-
-def test_a_true_caption_is_no_hard_negative():
-    """What a rule makes of one caption of an image may be another one of it, whether that is drawn or not."""
-    columns = {"long_captions": [["It is left", "It is right"], ["It is left"], []], "caption": [None] * 3}
-    for num_long_captions in (1, 2):
-        drawn = draw(1, num_long_captions, **columns)
-        assert {text for _, long, _ in drawn[0::3] for text in long[num_long_captions:]} == {""}
-        assert {text for _, long, _ in drawn[1::3] for text in long[num_long_captions:]} <= {"It is right", ""}
-    columns["long_captions"] = [["A boat", "Waves"], ["Waves"], []]
-    assert {text for _, long, _ in draw(1, **columns)[0::3] for text in long[1:]} == {""}, "a sentence of both"
-
-
-def test_a_number_of_a_list_is_no_false_sentence():
-    columns = {"long_captions": [["A mast"], ["1. 2."], []], "caption": [None] * 3}
-    assert {text for _, long, _ in draw(1, **columns)[0::3] for text in long[1:]} == {""}
-
-
-def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted(tokenizer):
-    """The false detail may lie behind the token limit, or be a capital letter."""
-    processor = LotlipProcessor(LotlipImageProcessor(), LotlipTokenizer.from_pretrained(tokenizer))
-    samples = [
-        # two captions, then the first false copies of both, then the second ones
-        ["a red boat", "a tree", "a blue boat", "a tree", "A red boat", "a red boat"],
-        ["a red boat", "", "a blue boat", "", "", ""],
-        [""] * 6,
-    ]
-    samples = [
-        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "found": {"rows": [name]}}
-        for name, captions in zip("abc", samples)
-    ]
-    processor.tokenizer.model_max_length = 8
-    batch, found = SampleCollator(processor, num_hard_negatives=2)(samples)
-    present = batch["attention_mask"].any(dim=-1).int().tolist()
-    assert present == [[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0], [0] * 6]
-    here = [("a", True), ("a", False), ("a", False), ("a", False), ("b", True), ("b", False)]
-    assert [(values[0], values[1] is None) for kind, values in found if kind == "hard_negatives"] == here
-    processor.tokenizer.model_max_length = 3  # [CLS] a [SEP]
-    batch, found = SampleCollator(processor, num_hard_negatives=2)(samples)
-    left_out = [values[:2] for kind, values in found if kind == "hard_negatives"]
-    assert left_out == [(name, NO_FALSE_DETAIL) for name, _ in here] and batch["attention_mask"][:, 2:].sum() == 0
-    assert batch["attention_mask"][:, :2].sum() == 9, "true captions may be equal"
-
-
-def test_hard_negatives_of_which_none_can_be_made_end_the_run():
-    made, none = (("hard_negatives", ("row 3", cause, None, None)) for cause in (None, NO_FALSE_DETAIL))
-    counts = start_counting()
-    count_found(counts, [made, *1999 * [none]], 0.1, None)
-    assert counts["hard_negatives"].num_used == 1
-    with pytest.raises(ValueError, match="None of the first 1200 `--hard_negatives` can be made"):
-        count_found(start_counting(), 1200 * [none], 0.1, None)
-
-
 def test_a_crop_is_all_that_the_tower_sees(tokenizer):
     """Also where the image processor has a margin, which it would cut off a second time."""
     ramp = PIL.Image.linear_gradient("L").convert("RGB")  # 256 rows, from black to white
@@ -261,8 +188,9 @@ def test_a_crop_is_all_that_the_tower_sees(tokenizer):
     crop = RandomResizedCrop(find_image_size(image_processor), (0.9, 1.0), (1.0, 1.0))
     samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments(), 0, crop)
     batch, _ = SampleCollator(processor, are_cropped=True)([samples[epoch, 0, epoch == 9] for epoch in range(10)])
-    seen = batch["pixel_values"].amax(dim=(1, 2, 3)) - batch["pixel_values"].amin(dim=(1, 2, 3))
-    assert batch["pixel_values"].shape == (10, 3, 32, 32) and seen[9] == 0
+    seen = batch.images["pixel_values"].amax(dim=(1, 2, 3)) - batch.images["pixel_values"].amin(dim=(1, 2, 3))
+    assert batch.images["pixel_values"].shape == (10, 3, 32, 32)
+    assert seen[9] == 0
     assert seen[:9].min() > 0.9  # the root of 0.9, less half a pixel at either side
 
 
@@ -272,5 +200,5 @@ def test_a_crop_seeds_no_accelerator(monkeypatch):
     samples = CaptionedImages(rows, reader, ObjectiveArguments(), crop=RandomResizedCrop((32, 32), (0.3, 0.9)))
     monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("it seeds every device"))
     before = torch.get_rng_state()
-    assert samples[0, 0, False]["image"].tobytes() != samples[1, 0, False]["image"].tobytes()
+    assert samples[0, 0, False].image.tobytes() != samples[1, 0, False].image.tobytes()
     assert torch.equal(torch.get_rng_state(), before)

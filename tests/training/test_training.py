@@ -13,11 +13,12 @@ from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training import step as step_module
+from modeling_lotlip.training import batch as batch_module
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
+from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import read_metrics
-from modeling_lotlip.training.samples import BatchSampler, CaptionedImages
+from modeling_lotlip.training.samples import CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
 from tests.conftest import assert_same_weights, run_together, tiny_config, training_argv
 from tests.helpers import distributed_step
@@ -31,7 +32,9 @@ WAYS = {
         "frozen chunks filip",
         "trained chunks siglip",
         "trained chunks long_clip",
-        "trained chunks lotlip 16 4 negatives",
+        "trained chunks lotlip 16 4",
+        "trained chunks prototypes",
+        "frozen groups penalty",
     ],
     4: ["frozen groups lotlip"],
 }
@@ -40,11 +43,13 @@ WAYS = {
 @pytest.mark.parametrize("num_processes", WAYS)
 def test_several_processes_equal_one(make_accelerator, tmp_path, num_processes):
     """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
-    steps, ways = tmp_path / "steps", WAYS[num_processes]
+    steps = tmp_path / "steps"
+    ways = WAYS[num_processes]
     run_together(tmp_path / "log", num_processes, [str(steps), "4", *ways], distributed_step.main)
     loaded = [torch.load(f"{steps}.{process}") for process in range(num_processes)]
     accelerator = make_accelerator()
-    assert accelerator.num_processes == 1 and all(run["num_processes"] == num_processes for run in loaded)
+    assert accelerator.num_processes == 1
+    assert all(run["num_processes"] == num_processes for run in loaded)
     for way in ways:
         alone = distributed_step.compute_steps(re.sub("groups|chunks", "whole", way), 4, accelerator)
         assert_same_steps(alone, [run["steps"][way] for run in loaded], way)
@@ -53,11 +58,12 @@ def test_several_processes_equal_one(make_accelerator, tmp_path, num_processes):
 def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) -> None:
     assert [len(step["keys"]) for step in alone] == 3 * [4, 4, 3]
     assert several[-1][2]["keys"][-1][2], "the last batch does not divide: one row must be padding"
-    seen, most_groups = [], 0
+    seen = []
+    most_groups = 0
     for one, *others in zip(alone, *several):
         real = [key for other in others for key in other["keys"] if not key[2]]
         assert sorted(real) == sorted(one["keys"])
-        seen += [index for _, index, _ in real]
+        seen += [index for _, index, *_ in real]
         assert all(other["loss"] == others[0]["loss"] for other in others)
         assert len({other["num_groups"] for other in others}) == 1
         most_groups = max(most_groups, others[0]["num_groups"])
@@ -80,7 +86,8 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     def find_models():
         return [item for item in gc.get_objects() if isinstance(item, ContrastiveModel)]
 
-    num_models, earlier = [], find_models()  # of other tests
+    num_models = []
+    earlier = find_models()  # of other tests
     monkeypatch.setattr(Accelerator, "end_training", count_models)
     tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
     options = {"model_name_or_path": train("start", max_train_steps=1, max_eval_samples=2), "config_name": None}
@@ -98,8 +105,10 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (alone, tmp_path / "two")]
     assert results[0].keys() == results[1].keys()
     assert results[0]["long_num_images"] == results[1]["long_num_images"] == 25
-    assert "short_t2i_recall@1" in results[0] and "long_i2t_recall@10" in results[0]
-    assert len(set(results[0].values())) > 5 and results[1] == pytest.approx(results[0], abs=1e-3)
+    assert "short_t2i_recall@1" in results[0]
+    assert "long_i2t_recall@10" in results[0]
+    assert len(set(results[0].values())) > 5
+    assert results[1] == pytest.approx(results[0], abs=1e-3)
 
 
 STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train", "checkpointing_steps": 1}
@@ -110,14 +119,13 @@ STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train", "
     [
         ({"min_crop_scale": 0.8}, (3, 6)),
         ({"grad_cache_tokens": 150}, (3,)),
-        ({"hard_negatives": 2}, (3,)),
         # 3 batches an epoch and 2 an update: the first epoch ends in the middle of an update
         ({"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "checkpointing_steps": "epoch"}, (2,)),
         (STREAM, (2, 7)),
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(train, shards, tokenizer, monkeypatch, options, steps):
-    monkeypatch.setitem(step_module.TOKENS_PER_CALL, "cpu", 4)  # a batch is several groups
+    monkeypatch.setitem(batch_module.TOKENS_PER_CALL, "cpu", 4)  # a batch is several groups
     options = {"checkpointing_steps": 3, "eval_steps": 4, "max_eval_samples": 8} | options
     if options.get("streaming"):
         options |= {"dataset_name": shards, "tokenizer_name": tokenizer}
@@ -139,7 +147,8 @@ def test_resume_refuses_another_run(train):
 
     # a refused one changes nothing
     names = sorted(path.name for path in folder.iterdir())
-    assert "checkpoint-5" in names and "checkpoint-9.0.partial" not in names
+    assert "checkpoint-5" in names
+    assert "checkpoint-9.0.partial" not in names
     for wrong, message in (
         ({"learning_rate": 1e-5}, "learning_rate = "),
         ({"max_train_steps": 3}, "checkpoint-5` is at step 5, but this run has only 3 steps"),
@@ -156,7 +165,8 @@ def test_resume_refuses_another_run(train):
 def test_the_order_is_of_the_epoch_and_the_seed():
     first, epoch, seed = (BatchSampler(10, 2, seed, 0, 2, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0)))
     orders = [[key[1] for keys in batches for key in keys] for batches in (first, epoch, seed)]
-    assert orders[0] != orders[1] and orders[0] != orders[2]
+    assert orders[0] != orders[1]
+    assert orders[0] != orders[2]
 
 
 def sample_dataset(seed: int = 0, **options) -> CaptionedImages:
@@ -170,14 +180,16 @@ def sample_dataset(seed: int = 0, **options) -> CaptionedImages:
 
 def test_draws_of_captions():
     samples = sample_dataset(num_long_captions=2)
-    drawn = {samples[epoch, 0, False]["short_caption"] for epoch in range(50)}
+    drawn = {samples[epoch, 0, False].short_caption for epoch in range(50)}
     assert drawn == {"a", "b", "c"}
-    assert samples[0, 1, False]["short_caption"] == "d"
+    assert samples[0, 1, False].short_caption == "d"
     # enumeration goes, but a number in a sentence stays; "2) A boat" is a sub-caption with its number
-    assert samples[0, 1, False]["long_captions"] == ["First things. 2) A boat. The sea. Last", ""]
-    assert samples[0, 2, False]["long_captions"] == ["", ""] and samples[0, 2, False]["short_caption"] == ""
-    assert samples[0, 0, True]["long_captions"] == ["", ""] and samples[0, 0, True]["short_caption"] == ""
-    assert {tuple(samples[epoch, 0, False]["long_captions"]) for epoch in range(50)} == {
+    assert samples[0, 1, False].long_captions == ["First things. 2) A boat. The sea. Last", ""]
+    assert samples[0, 2, False].long_captions == ["", ""]
+    assert samples[0, 2, False].short_caption == ""
+    assert samples[0, 0, True].long_captions == ["", ""]
+    assert samples[0, 0, True].short_caption == ""
+    assert {tuple(samples[epoch, 0, False].long_captions) for epoch in range(50)} == {
         ("First things. 2) A boat. The sea. Last", "Other"),
         ("Other", "First things. 2) A boat. The sea. Last"),
     }
@@ -185,12 +197,12 @@ def test_draws_of_captions():
     parts = ["First things", "2) A boat", "The sea", "Last"]
     consecutive = {". ".join(parts[start : start + 2]) for start in range(3)}
     samples = sample_dataset(num_sub_captions=2)
-    assert {samples[epoch, 1, False]["long_captions"][0] for epoch in range(50)} == consecutive
+    assert {samples[epoch, 1, False].long_captions[0] for epoch in range(50)} == consecutive
     again = sample_dataset(num_sub_captions=2)
     order = [(epoch, index, False) for epoch in range(5) for index in range(3)]
-    drawn = {key: samples[key]["long_captions"] for key in order}
+    drawn = {key: samples[key].long_captions for key in order}
     random.Random(0).shuffle(order)
-    assert all(again[key]["long_captions"] == drawn[key] for key in order), "a draw depends on the sample alone"
+    assert all(again[key].long_captions == drawn[key] for key in order), "a draw depends on the sample alone"
 
 
 def test_draws_and_crops_depend_on_sample_epoch_and_seed():
@@ -202,22 +214,28 @@ def test_draws_and_crops_depend_on_sample_epoch_and_seed():
         reader = RowReader(dataset.column_names, CaptionArguments())
         samples = CaptionedImages(dataset, reader, ObjectiveArguments(), seed, crop)
         drawn = [samples[epoch, index, False] for epoch, index in keys]
-        return [sample["short_caption"] for sample in drawn], [sample["image"].tobytes() for sample in drawn]
+        return [sample.short_caption for sample in drawn], [sample.image.tobytes() for sample in drawn]
 
-    indices, epochs = [(0, index) for index in range(12)], [(epoch, 0) for epoch in range(12)]
+    indices = [(0, index) for index in range(12)]
+    epochs = [(epoch, 0) for epoch in range(12)]
     for keys in (indices, epochs):
         captions, images = draw(keys)
-        assert len(set(captions)) > 3 and len(set(images)) == 12
+        assert len(set(captions)) > 3
+        assert len(set(images)) == 12
         other_captions, other_images = draw(keys, seed=1)
-        assert other_captions != captions and not set(other_images) & set(images)
+        assert other_captions != captions
+        assert not set(other_images) & set(images)
 
 
-def test_no_weight_decay_on_norms_biases_corners_and_temperature():
+def test_no_weight_decay_on_norms_biases_and_temperature():
+    """Corner tokens decay as the words do, in whose table the original has them."""
     model = ContrastiveModel(LotlipModel(tiny_config()))
-    decay = {id(p): group["weight_decay"] for group in parameter_groups(model, 0.1) for p in group["params"]}
+    decay = {}
+    for group in parameter_groups(model, 0.1):
+        decay |= {id(parameter): group["weight_decay"] for parameter in group["params"]}
     assert len(decay) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
-        is_kept = name.endswith(("bias", "corner_tokens", "logit_scale")) or "norm" in name
+        is_kept = name.endswith(("bias", "logit_scale")) or "norm" in name
         assert decay[id(parameter)] == (0 if is_kept else 0.1), name
 
 
@@ -226,7 +244,9 @@ def test_a_frozen_tower_stays_in_evaluation_mode(is_frozen):
     model = LotlipModel(tiny_config())
     model.vision_model.requires_grad_(not is_frozen)
     trained = ContrastiveModel(model).train()
-    assert trained.training and model.text_model.training and model.vision_model.training != is_frozen
+    assert trained.training
+    assert model.text_model.training
+    assert model.vision_model.training != is_frozen
 
 
 @pytest.mark.parametrize("projection_dim", [None, 16])
@@ -247,7 +267,8 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
     hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
     options = {"dataset_name": tmp_path / "data", "train_split": "train[6:]", "eval_split": "train[:6]"}
     options |= {"freeze_vision_model": True, "per_device_train_batch_size": 6, "max_train_samples": None}
-    results, calls = [], []
+    results = []
+    calls = []
     for eval_steps in (1, 100):
         folder = train(f"every_{eval_steps}", **options, eval_steps=eval_steps, max_train_steps=3)
         results.append(json.loads((folder / "eval_results.json").read_text()))
@@ -255,7 +276,8 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
         seen.clear()
     hook.remove()
     assert calls == ([1, 1] if projection_dim is None else [3, 1])
-    assert results[0] == results[1] and results[0]["num_unreadable_images"] == 1
+    assert results[0] == results[1]
+    assert results[0]["num_unreadable_images"] == 1
     assert results[0]["short_num_images"] == 5
 
 
@@ -263,14 +285,15 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
 @pytest.mark.parametrize("where", ["data", "arguments"])
 def test_trains_on_one_kind_of_captions(train, tmp_path, lacks, where):
     """Where the other is left out by an argument, both are evaluated."""
-    dataset, kind = load_scenes(20, seed=3), "short" if lacks == "caption" else "long"
+    dataset = load_scenes(20, seed=3)
+    kind = "short" if lacks == "caption" else "long"
     dataset = dataset.remove_columns(lacks) if where == "data" else dataset
     dataset.save_to_disk(tmp_path / "data")
     options = {"short_captions": "none"} if lacks == "caption" else {"num_long_captions": 0}
     options = {} if where == "data" else options
     folder = train("run", dataset_name=tmp_path / "data", max_train_steps=2, logging_steps=1, **options)
     for row in [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]:
-        assert ("loss_short" in row, "loss_cls" in row) == (kind == "long", kind == "short")
+        assert ("loss_short" in row, "loss_long" in row) == (kind == "long", kind == "short")
     results = json.loads((folder / "eval_results.json").read_text())
     evaluated = [name for name in ("short", "long") if f"{name}_t2i_recall@1" in results]
     assert evaluated == [name for name in ("short", "long") if name != kind or where == "arguments"]

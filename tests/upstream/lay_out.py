@@ -42,8 +42,10 @@ PACKAGE_TESTS = Path("tests/models/lotlip_package")
 PAGE = Path("docs/source/en/model_doc/lotlip.md")
 
 TEST_MODULES = {
-    f"library_{part}_tests": f"test_{part}_lotlip"
-    for part in ("modeling", "image_processing", "processing", "tokenization")
+    "library_modeling_tests": "test_modeling_lotlip",
+    "library_image_processing_tests": "test_image_processing_lotlip",
+    "library_processing_tests": "test_processing_lotlip",
+    "library_tokenization_tests": "test_tokenization_lotlip",
 }
 
 # What the library's source distribution lacks of its tests, so that the others can be imported
@@ -69,6 +71,7 @@ SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
 # Which has the library's licence and lazy import
 TEMPLATE = INSTALLED / "models/siglip/__init__.py"
 
+TOKENIZER = '"LotlipTokenizer" if is_tokenizers_available() else None'
 # Lists of the library, by file: the list and the entry
 REGISTRIES = {
     "models/auto/auto_mappings.py": (
@@ -92,8 +95,8 @@ REGISTRIES = {
         ("MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", '("lotlip", "LotlipModel")'),
     ),
     "models/auto/tokenization_auto.py": (
-        ("TOKENIZER_MAPPING_NAMES", '("lotlip", "LotlipTokenizer" if is_tokenizers_available() else None)'),
-        ("TOKENIZER_MAPPING_NAMES", '("lotlip_text_model", "LotlipTokenizer" if is_tokenizers_available() else None)'),
+        ("TOKENIZER_MAPPING_NAMES", f'("lotlip", {TOKENIZER})'),
+        ("TOKENIZER_MAPPING_NAMES", f'("lotlip_text_model", {TOKENIZER})'),
     ),
 }
 
@@ -107,13 +110,17 @@ def register(text: str, registry: str, entry: str) -> str:
     found = re.search(rf"{opening}(.*?)^    \]", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise ValueError(f"transformers {transformers.__version__} has no list `{registry}` where it used to be.")
-    line, entries = f"        {entry},\n", found[1]
+    line = f"        {entry},\n"
+    entries = found[1]
     if line in entries:
         return text
     key = ast.literal_eval(re.search(r'"[^"]+"', entry)[0])
-    later = (other.start() for other in re.finditer(r'^        \("([^"]+)"', entries, re.MULTILINE) if other[1] > key)
-    place = found.start(1) + next(later, len(entries))
-    return text[:place] + line + text[place:]
+    position = found.end(1)
+    for other in re.finditer(r'^        \("([^"]+)"', entries, re.MULTILINE):
+        if other[1] > key:
+            position = found.start(1) + other.start()
+            break
+    return text[:position] + line + text[position:]
 
 
 @cache
@@ -125,7 +132,10 @@ def convert(modular: str) -> dict[str, str]:
         file = Path(folder) / MODEL / "modular_lotlip.py"
         write_text(file, modular)
         converted = make_transformers_flattener().convert(str(file))
-    return {"modular_lotlip.py": modular} | {f"{part}_lotlip.py": converted[part] for part in sorted(converted)}
+    files = {"modular_lotlip.py": modular}
+    for part in sorted(converted):
+        files[f"{part}_lotlip.py"] = converted[part]
+    return files
 
 
 def import_of_the_package(node: ast.ImportFrom, hub_bases: set[str]) -> str:
@@ -165,17 +175,17 @@ def make_package_files() -> dict[Path, str]:
 
 def format_files(texts: dict[Path, str]) -> dict[Path, str]:
     """Sorts imports, drops unused ones and formats, by the rules of the library, before anything is written."""
-    isort = {"lines-after-imports": "2", "known-first-party": '["transformers"]'}
-    isort = [option for name, value in isort.items() for option in ("--config", f"lint.isort.{name}={value}")]
+    check = ["check", "--fix", "--select", "F,I001"]
+    check += ["--exclude", "__init__.py"]  # its modules are imported for others to use
+    check += ["--config", "lint.isort.lines-after-imports=2"]
+    check += ["--config", 'lint.isort.known-first-party=["transformers"]']
+    options = ["--isolated", "--line-length", "119", "--quiet"]
     with tempfile.TemporaryDirectory() as folder:
         for file, text in texts.items():
             write_text(Path(folder) / file, text)
-        # the modules of `__init__.py` are imported for others to use
-        for command in (["check", "--fix", "--select", "F,I001", "--exclude", "__init__.py", *isort], ["format"]):
-            options = ["--isolated", "--line-length", "119", "--quiet"]
-            done = subprocess.run(
-                [sys.executable, "-m", "ruff", *command, *options, folder], capture_output=True, text=True
-            )
+        for words in (check, ["format"]):
+            command = [sys.executable, "-m", "ruff", *words, *options, folder]
+            done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 raise ValueError(f"ruff refuses the files: {done.stderr or done.stdout}")
         return {file: (Path(folder) / file).read_text(encoding="utf-8") for file in texts}
@@ -193,11 +203,13 @@ def lay_out(output_dir: str | Path) -> list[Path]:
             for source in (INSTALLED / part).iterdir():
                 if source.name not in ("__pycache__", "models", "auto"):
                     (output_dir / SOURCE / part / source.name).symlink_to(source)
-    licence, lazy_import = re.search(r"(#\n# Licensed.*?)(from typing.*)", TEMPLATE.read_text(), re.DOTALL).groups()
+    template = TEMPLATE.read_text()
+    licence, lazy_import = re.search(r"(#\n# Licensed.*?)(from typing.*)", template, re.DOTALL).groups()
     modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENCE, licence)
     licence = modular.partition('"""')[0]
     texts = {MODEL / name: text for name, text in convert(modular).items()}
-    imports = "".join(f"    from .{file.stem} import *\n" for file in texts if not file.stem.startswith("modular"))
+    generated = [file.stem for file in texts if not file.stem.startswith("modular")]
+    imports = "".join(f"    from .{name} import *\n" for name in generated)
     texts[MODEL / "__init__.py"] = licence + re.sub(r"(    from \.\w+ import \*\n)+", imports, lazy_import)
     for name, name_there in TEST_MODULES.items():
         texts[TESTS / f"{name_there}.py"] = licence + (HERE / f"{name}.py").read_text(encoding="utf-8")
@@ -212,7 +224,9 @@ def lay_out(output_dir: str | Path) -> list[Path]:
             texts[SOURCE / file] = register(texts[SOURCE / file], registry, entry)
     file, next_line, line = PUBLIC
     text = (output_dir / SOURCE / file).read_text(encoding="utf-8")
-    texts[SOURCE / file] = text if line in text else text.replace(next_line, line + next_line)
+    if line not in text:
+        text = text.replace(next_line, line + next_line)
+    texts[SOURCE / file] = text
     for file, text in texts.items():
         write_text(output_dir / file, text)
     return list(texts)
@@ -256,9 +270,10 @@ def main():
     parser.add_argument("--output_dir", type=Path, help="A checkout of transformers, or an empty folder.")
     parser.add_argument("--test", type=Path, help="Run the tests: the folder `tests` of transformers' sources.")
     args = parser.parse_args()
-    for file, text in make_package_files().items() if args.package else ():
-        write_text(PACKAGE / file, text)
-        print(f"Wrote {PACKAGE / file}")
+    if args.package:
+        for file, text in make_package_files().items():
+            write_text(PACKAGE / file, text)
+            print(f"Wrote {PACKAGE / file}")
     if args.output_dir is None:
         return
     folder = args.output_dir.resolve()

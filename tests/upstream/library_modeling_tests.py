@@ -24,8 +24,14 @@ if is_torch_available():
 
 
 class LotlipVisionModelTester:
-    batch_size, num_channels, image_size, patch_size = 4, 3, 30, 6
-    hidden_size, num_hidden_layers, num_attention_heads, intermediate_size = 32, 2, 4, 37
+    batch_size = 4
+    num_channels = 3
+    image_size = 30
+    patch_size = 6
+    hidden_size = 32
+    num_hidden_layers = 2
+    num_attention_heads = 4
+    intermediate_size = 37
     seq_length = (image_size // patch_size) ** 2 + 1
     is_training = False
 
@@ -44,13 +50,15 @@ class LotlipVisionModelTester:
         )
 
     def prepare_config_and_inputs(self):
-        return self.get_config(), floats_tensor([self.batch_size, self.num_channels, self.image_size, self.image_size])
+        shape = [self.batch_size, self.num_channels, self.image_size, self.image_size]
+        return self.get_config(), floats_tensor(shape)
 
     def create_and_check_model(self, config, pixel_values):
         model = LotlipVisionModel(config).to(torch_device).eval()
         with torch.no_grad():
             result = model(pixel_values)
-        self.parent.assertEqual(result.last_hidden_state.shape, (self.batch_size, self.seq_length, self.hidden_size))
+        states_shape = (self.batch_size, self.seq_length, self.hidden_size)
+        self.parent.assertEqual(result.last_hidden_state.shape, states_shape)
         self.parent.assertEqual(result.pooler_output.shape, (self.batch_size, self.hidden_size))
 
     def prepare_config_and_inputs_for_common(self):
@@ -86,8 +94,13 @@ class LotlipVisionModelTest(ModelTesterMixin, unittest.TestCase):
 
 
 class LotlipTextModelTester:
-    batch_size, seq_length, vocab_size = 4, 7, 99
-    hidden_size, num_hidden_layers, num_attention_heads, intermediate_size = 32, 2, 4, 37
+    batch_size = 4
+    seq_length = 7
+    vocab_size = 99
+    hidden_size = 32
+    num_hidden_layers = 2
+    num_attention_heads = 4
+    intermediate_size = 37
     num_corner_tokens = 2
     is_training = False
 
@@ -118,14 +131,15 @@ class LotlipTextModelTester:
         with torch.no_grad():
             result = model(input_ids, attention_mask=attention_mask)
             with_corners = model(input_ids, attention_mask=attention_mask, output_corner_tokens=True)
-        self.parent.assertEqual(result.last_hidden_state.shape, (self.batch_size, self.seq_length, self.hidden_size))
+        states_shape = (self.batch_size, self.seq_length, self.hidden_size)
+        self.parent.assertEqual(result.last_hidden_state.shape, states_shape)
         self.parent.assertEqual(result.pooler_output.shape, (self.batch_size, self.hidden_size))
         self.parent.assertIsNone(result.corner_pooler_output)
         corners_shape = (self.batch_size, self.num_corner_tokens, self.hidden_size)
         self.parent.assertEqual(with_corners.corner_pooler_output.shape, corners_shape)
         # nothing but a corner token itself reads it
-        torch.testing.assert_close(with_corners.pooler_output, result.pooler_output, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(with_corners.last_hidden_state, result.last_hidden_state, rtol=1e-4, atol=1e-4)
+        for name in ("pooler_output", "last_hidden_state"):
+            torch.testing.assert_close(with_corners[name], result[name], rtol=1e-4, atol=1e-4)
 
     def prepare_config_and_inputs_for_common(self):
         config, input_ids, attention_mask = self.prepare_config_and_inputs()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_lotlip.utils.arguments import Arguments, argument, check_combinations, parse
+from modeling_lotlip.utils.arguments import Arguments, argument, check_combinations, check_output_file, parse
 
 
 @dataclass
@@ -66,7 +66,9 @@ def test_what_would_be_ignored_is_refused(line, error, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_line(line)
     message = capsys.readouterr().err
-    assert ended.value.code == 2 and message.startswith(f"train: error: {error}") and message.count("\n") == 1
+    assert ended.value.code == 2
+    assert message.startswith(f"train: error: {error}")
+    assert message.count("\n") == 1
 
 
 def test_combinations_hold_in_python_too():
@@ -74,3 +76,17 @@ def test_combinations_hold_in_python_too():
         TowerArguments(cache_dir=Path("here"))
     with pytest.raises(ValueError, match="--steps excludes --epochs"):
         check_combinations([TowerArguments(steps=1), LoopArguments(epochs=3)])
+
+
+def test_an_output_on_a_drive_that_is_not_there_is_refused(monkeypatch):
+    """Of Windows, where no folder above it is there either."""
+
+    @dataclass
+    class Output(Arguments):
+        output_dir: Path | None = argument(None, "Where.")
+
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(ValueError, match="--output_dir Z:/out is on a drive that is not there. Name another folder."):
+        Output(Path("Z:/out"))
+    with pytest.raises(ValueError, match="--output_file Z:/out.json cannot be written: its drive is not there."):
+        check_output_file(Path("Z:/out.json"))

@@ -1,6 +1,8 @@
 """Files that are written completely or not at all, and folders that one run writes and a later one continues."""
 
+import fcntl
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -36,7 +38,40 @@ def test_what_is_not_written_to_its_end_changes_nothing(tmp_path, kind):
     with pytest.raises(OSError, match="full"), atomic_write(path) as partial:
         write(partial, "half")
         raise OSError("full")
-    assert read() == "second" and list_names(tmp_path) == ["it"]
+    assert read() == "second"
+    assert list_names(tmp_path) == ["it"]
+
+
+def test_files_are_on_the_disk_before_they_get_their_name_also_by_the_rules_of_windows(tmp_path, monkeypatch):
+    """Windows writes only a file back that is open for writing."""
+    modes = []
+
+    def note_mode(number: int) -> None:
+        modes.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE)
+        assert not (tmp_path / "it").exists()
+
+    monkeypatch.setattr(os, "fsync", note_mode)
+    with atomic_write(tmp_path / "it") as partial:
+        partial.mkdir()
+        (partial / "text").write_text("a")
+        (partial / "more").write_text("b")
+    assert modes == [os.O_RDWR, os.O_RDWR]
+
+
+def test_a_new_folder_is_deleted_after_an_error_also_by_the_rules_of_windows(tmp_path, monkeypatch):
+    """Windows deletes no file that is open, as that of the lock is."""
+    folder = OutputFolder(tmp_path / "new")
+    delete_folder = shutil.rmtree
+
+    def refuse_while_locked(path: Path) -> None:
+        if folder.lock.is_locked:
+            raise PermissionError("it is used by another process")
+        delete_folder(path)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse_while_locked)
+    with pytest.raises(ValueError, match="no such model"), folder:
+        raise ValueError("no such model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_do_not_write_at_once(tmp_path, caplog):
@@ -47,14 +82,18 @@ def test_two_runs_do_not_write_at_once(tmp_path, caplog):
         waiting = threading.Thread(target=second.__enter__)
         waiting.start()
         waiting.join(0.1)
-        assert waiting.is_alive() and not second.lock.is_locked
+        assert waiting.is_alive()
+        assert not second.lock.is_locked
     waiting.join(60)
-    assert second.lock.is_locked and not second.is_unfinished and "waiting for it" in caplog.text
+    assert second.lock.is_locked
+    assert not second.is_unfinished
+    assert "waiting for it" in caplog.text
     second.__exit__(None)
 
 
 def test_other_settings_are_refused_where_there_are_files(tmp_path):
-    path, settings = tmp_path / "out", {"seed": 0, "files": ("a", Path("b"))}
+    path = tmp_path / "out"
+    settings = {"seed": 0, "files": ("a", Path("b"))}
     with OutputFolder(path, {"seed": 1}):
         pass
     with OutputFolder(path, settings), atomic_write(path / "table") as partial:
@@ -92,7 +131,8 @@ def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path,
     assert caplog.text.count(f"{path} is not complete: process {os.getpid()} on ") == 1
     caplog.clear()
     with OutputFolder(path) as folder:
-        assert folder.is_unfinished and list_names(path) == ["model", "notes.partial", "table"]
+        assert folder.is_unfinished
+        assert list_names(path) == ["model", "notes.partial", "table"]
     with OutputFolder(path) as folder:
         assert not folder.is_unfinished
     with pytest.raises(ValueError), OutputFolder(path):
@@ -108,5 +148,6 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
             raise ValueError("no such model")
     with pytest.raises(ValueError, match="--output_dir .*cannot be written: Not a directory. Name another folder"):
         OutputFolder(Path(__file__, "out")).__enter__()
-    assert list(tmp_path.iterdir()) == [tmp_path / "there"] and list_names(tmp_path / "there") == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "there"]
+    assert list_names(tmp_path / "there") == []
     assert read_stored(tmp_path / "there") is None

@@ -11,7 +11,8 @@ from modeling_lotlip.utils.signals import StopSignal
 @pytest.fixture
 def unnoted():
     """The signals that nobody notes, instead of the end of this process."""
-    numbers, all_numbers = [], (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = []
+    all_numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = {number: signal.signal(number, lambda number, _: numbers.append(number)) for number in all_numbers}
     yield numbers
     for number, handler in handlers.items():
@@ -22,15 +23,19 @@ def test_the_second_signal_of_a_kind_ends_the_run_at_once(unnoted, capfd):
     with StopSignal("So be it.") as stop:
         assert not stop.is_received()
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.is_received() and stop.number == signal.SIGINT and unnoted == []
+        assert stop.is_received()
+        assert stop.number == signal.SIGINT
+        assert unnoted == []
         os.kill(os.getpid(), signal.SIGTERM)  # what torchrun sends behind it
-        assert stop.number == signal.SIGTERM and unnoted == []
+        assert stop.number == signal.SIGTERM
+        assert unnoted == []
         os.kill(os.getpid(), signal.SIGTERM)
         assert unnoted == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGINT)
         assert unnoted == [signal.SIGTERM, signal.SIGINT]
         os.kill(os.getpid(), signal.SIGHUP)  # the terminal is closed
-        assert stop.number == signal.SIGHUP and len(unnoted) == 2
+        assert stop.number == signal.SIGHUP
+        assert len(unnoted) == 2
     assert capfd.readouterr().err == "So be it.\n" * 3
 
 
@@ -38,4 +43,5 @@ def test_outside_signals_are_not_noted(unnoted):
     with StopSignal() as stop:
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    assert unnoted == [signal.SIGTERM] and not stop.is_received()
+    assert unnoted == [signal.SIGTERM]
+    assert not stop.is_received()

@@ -4,7 +4,6 @@ import json
 import random
 
 import pytest
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizer
@@ -12,11 +11,10 @@ from transformers import BertTokenizer
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.samples import CaptionedImages
+from modeling_lotlip.training.samples import CaptionDrawing
 from modeling_lotlip.utils.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
-from tests.conftest import SHARED
+from tests.conftest import SHARED, SPECIAL_TOKENS
 
 
 TEXT = "A boat of Mr. Hill, 3.5 m long, lies at St. John's pier. What a sea! It is 5 p.m. on the clock.\nFog. The end"
@@ -35,7 +33,7 @@ def open_reader(columns: list[str], splitter: str) -> RowReader:
 
 @pytest.fixture(scope="module")
 def tokenizers() -> tuple[LotlipTokenizer, BertTokenizer]:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,!?'\"();:-/%", *"0123456789"]
+    words = [*SPECIAL_TOKENS, *".,!?'\"();:-/%", *"0123456789"]
     vocab = {word: index for index, word in enumerate(dict.fromkeys([*words, *TEXT.lower().split()]))}
     return LotlipTokenizer(vocab=vocab, model_max_length=2000), BertTokenizer(vocab=vocab)
 
@@ -44,9 +42,10 @@ def tokenizers() -> tuple[LotlipTokenizer, BertTokenizer]:
 def test_a_separator_stands_behind_each_sub_caption_and_nowhere_else(tokenizers, splitter):
     lotlip, bert = tokenizers
     texts = [TEXT, "Version 2.0. e.g. this one", "I. M. Pei built it. He did."]
-    if (SHARED / "data" / "flags").exists():
-        lines = [line for path in (SHARED / "data" / "flags").glob("*/metadata.jsonl") for line in path.open()]
-        texts += [text for line in lines for text in json.loads(line)["long_captions"]]
+    for path in (SHARED / "data" / "flags").glob("*/metadata.jsonl"):  # none where the folder is not there
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                texts += json.loads(line)["long_captions"]
     for text in texts:
         parts = split_sub_captions(text, splitter)
         expected = [lotlip.cls_token_id]
@@ -77,15 +76,18 @@ def test_no_character_is_lost(text):
         assert characters("".join(parts)) == characters(text)
 
 
-def test_training_splits_as_asked():
-    dataset = Dataset.from_dict({"caption": ["A boat"], "long_captions": [[TEXT]], "image": load_scenes(1)["image"]})
-    for splitter in SPLITTERS:
-        expected = join_sub_captions(split_sub_captions(TEXT, splitter))
-        reader = open_reader(dataset.column_names, splitter)
-        samples = CaptionedImages(dataset, reader, ObjectiveArguments())
-        assert samples.draw_captions(0, 0, dataset[0])[1] == [expected]
-        samples.drawing.num_sub_captions = 2
-        drawn = {samples.draw_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}
-        parts = split_sub_captions(TEXT, splitter)
-        parts = [part for part in parts if not part.isdecimal()]
-        assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
+@pytest.mark.parametrize("splitter", SPLITTERS)
+def test_training_splits_as_asked(splitter):
+    reader = open_reader(["caption", "long_captions"], splitter)
+    drawing = CaptionDrawing(reader, ObjectiveArguments(), seed=0)
+    drawn = drawing.draw({"caption": "A boat", "long_captions": [TEXT]}, index=0, epoch=0)
+    assert drawn.long == [join_sub_captions(split_sub_captions(TEXT, splitter))]
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS)
+def test_training_draws_consecutive_sub_captions_without_the_numbers_of_a_list(splitter):
+    reader = open_reader(["long_captions"], splitter)
+    drawing = CaptionDrawing(reader, ObjectiveArguments(num_sub_captions=2), seed=0)
+    drawn = {drawing.draw_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}
+    parts = [part for part in split_sub_captions(TEXT, splitter) if not part.isdecimal()]
+    assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}

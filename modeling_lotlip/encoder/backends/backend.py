@@ -28,7 +28,7 @@ class Backend(ABC):
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.tokenize`] makes of texts, on any device.
+                What `Preprocessing.tokenize` makes of texts, on any device.
             is_long (`bool`, *optional*, defaults to `False`):
                 Whether the texts are long captions, which some models embed in another way than short ones.
         """
@@ -40,5 +40,5 @@ class Backend(ABC):
 
         Args:
             inputs (`dict[str, torch.Tensor]`):
-                What [`Preprocessing.prepare_images`] makes of images, on any device.
+                What `Preprocessing.prepare_images` makes of images, on any device.
         """

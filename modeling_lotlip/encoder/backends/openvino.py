@@ -93,10 +93,14 @@ class Tower(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         """Returns embeddings of shape `(rows, dim)`."""
-        return embed(self.backend, self.modality, dict(zip(self.names, tensors)))
+        return embed_modality(self.backend, self.modality, dict(zip(self.names, tensors)))
 
 
-def embed(backend: PytorchBackend, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def embed_modality(
+    backend: PytorchBackend,
+    modality: str,
+    inputs: dict[str, torch.Tensor],
+) -> torch.Tensor:
     """Returns embeddings of shape `(rows, dim)` of texts or images, as `modality` says."""
     if modality == "text":
         return backend.embed_texts(inputs)
@@ -115,12 +119,12 @@ def sample_inputs(inputs: dict[str, torch.Tensor], num_rows: int) -> dict[str, t
 
 
 def sort_inputs(inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Returns inputs of any shapes in the order of their names, floating-point ones in float32."""
+    """Returns inputs, each of any shape `(rows, ...)`, in the order of their names, floating-point ones in float32."""
     tensors = [inputs[name] for name in sorted(inputs)]
     return [tensor.float() if tensor.is_floating_point() else tensor for tensor in tensors]
 
 
-def run(compiled: openvino.CompiledModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def run_tower(compiled: openvino.CompiledModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Returns the embeddings, of shape `(rows, dim)`, that a compiled tower computes."""
     arrays = [np.ascontiguousarray(tensor.cpu().numpy()) for tensor in sort_inputs(inputs)]
     return torch.from_numpy(compiled(arrays)[0])
@@ -171,9 +175,17 @@ class OpenvinoBackend(Backend):
         self.lock = Lock()
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
-        return self.compute("text", inputs)
+        """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
+        embeds = self.compute("text", inputs)
+        # a text without any token, which TIPSv2's tokenizer makes of a blank one, is NaN in OpenVINO's attention
+        mask = inputs.get("attention_mask")
+        if mask is not None and not mask.any(dim=1).all():
+            rows = ~mask.bool().any(dim=1)
+            embeds[rows] = self.reference.embed_texts({name: tensor[rows] for name, tensor in inputs.items()}).float()
+        return embeds
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""
         return self.compute("image", inputs)
 
     def compute(self, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -181,10 +193,13 @@ class OpenvinoBackend(Backend):
         with self.lock:
             if modality not in self.towers:
                 self.towers[modality] = self.load(modality, inputs)
-            return run(self.towers[modality], inputs)
+            return run_tower(self.towers[modality], inputs)
 
     def load(self, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
-        """Returns a compiled tower, from the cache or converted now, after it was compared with PyTorch."""
+        """
+        Returns the compiled tower of a modality, from the cache or converted now, after it was compared with PyTorch
+        by inputs, each of any shape `(rows, ...)`.
+        """
         try:
             compiled = self.compile(modality, inputs)
             self.check(compiled, modality, inputs)
@@ -197,7 +212,10 @@ class OpenvinoBackend(Backend):
         return compiled
 
     def compile(self, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
-        """Returns the tower of a modality, compiled from the cache, where it is converted to once."""
+        """
+        Returns the tower of a modality, compiled from the cache, where it is converted to once, for inputs such as
+        these, each of any shape `(rows, ...)`.
+        """
         # any number of rows and, of texts, any length
         shapes = []
         for name in sorted(inputs):
@@ -224,19 +242,32 @@ class OpenvinoBackend(Backend):
         }
         return get_core().compile_model(folder / "tower.xml", "CPU", options)
 
-    def check(self, compiled: openvino.CompiledModel, modality: str, inputs: dict[str, torch.Tensor]) -> None:
-        """Raises a `RuntimeError` if an embedding of a compiled tower is not PyTorch's, for two sizes of inputs."""
+    def check(
+        self,
+        compiled: openvino.CompiledModel,
+        modality: str,
+        inputs: dict[str, torch.Tensor],
+    ) -> None:
+        """
+        Raises a `RuntimeError` if an embedding of a compiled tower is not PyTorch's, for inputs, each of any shape
+        `(rows, ...)`, and for three rows of them.
+        """
         for batch in (sample_inputs(inputs, 3), inputs):
             with torch.inference_mode():
-                expected = embed(self.reference, modality, batch).double()
-            cosine = torch.cosine_similarity(run(compiled, batch).double(), expected, dim=-1).min().item()
+                expected = embed_modality(self.reference, modality, batch).double()
+            cosine = torch.cosine_similarity(run_tower(compiled, batch).double(), expected, dim=-1).min().item()
             if not cosine >= MIN_COSINES[self.dtype]:
                 raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
 
-    def convert(self, modality: str, inputs: dict[str, torch.Tensor], shapes: list[list[int]]) -> openvino.Model:
+    def convert(
+        self,
+        modality: str,
+        inputs: dict[str, torch.Tensor],
+        shapes: list[list[int]],
+    ) -> openvino.Model:
         """
-        Returns a tower as a model of OpenVINO in float32, whose inputs of any shapes, in the order of their names, may
-        have other sizes where `shapes` have -1.
+        Returns a tower as a model of OpenVINO in float32, whose inputs, each of any shape `(rows, ...)`, in the order
+        of their names, may have other sizes where `shapes` have -1.
         """
         if modality == "image" and (set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4):
             raise RuntimeError("its image processor makes another number of patches of each image")

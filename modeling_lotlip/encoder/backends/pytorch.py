@@ -41,6 +41,10 @@ class PytorchBackend(Backend):
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
+        """
+        Returns embeddings of shape `(texts, dim)`, or `(texts, tokens, dim)` of a model that compares tokens: see
+        [`Backend.embed_texts`].
+        """
         if self.family.compares_tokens:
             return self.model.get_text_token_embeds(**to_model(inputs, self.model))
         if not hasattr(self.model, "embed_captions"):
@@ -91,6 +95,10 @@ class PytorchBackend(Backend):
         return embeds
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Returns embeddings of shape `(images, dim)`, or `(images, tokens, dim)` of a model that compares tokens: see
+        [`Backend.embed_images`].
+        """
         inputs = to_model(inputs, self.model)
         if self.family.compares_tokens:
             return self.model.get_image_token_embeds(**inputs)
@@ -100,7 +108,7 @@ class PytorchBackend(Backend):
 
 
 def to_model(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Returns inputs of any shapes on the device of a model, floating-point ones in its precision."""
+    """Moves inputs, each of any shape `(rows, ...)`, to a model's device, floating-point ones to its precision."""
     moved = {}
     for name, tensor in inputs.items():
         dtype = model.dtype if tensor.is_floating_point() else None

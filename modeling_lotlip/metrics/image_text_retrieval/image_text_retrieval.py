@@ -65,11 +65,12 @@ class RetrievalRanks(NamedTuple):
         Returns:
             `torch.Tensor` of shape `(num_queries,)`, float64, from 0 to 1.
         """
-        # The places among the first k that are left to the equals. The quotient of binomials is symmetric in the
-        # number of places and of matches, hence a product over the smaller of the two.
-        places = (k - self.better).clamp(min=0).minimum(self.equal)
-        few, many = places.minimum(self.own), places.maximum(self.own)
-        miss = torch.ones(len(places), dtype=torch.float64)
+        # The ranks among the first k that are left to the equals. The quotient of binomials is symmetric in the
+        # counts of these ranks and of matches, hence a product over the smaller of the two.
+        free_ranks = (k - self.better).clamp(min=0).minimum(self.equal)
+        few = free_ranks.minimum(self.own)
+        many = free_ranks.maximum(self.own)
+        miss = torch.ones(len(few), dtype=torch.float64)
         for i in range(int(few.max())):
             factor = (self.equal - many - i).clamp(min=0) / (self.equal - i).clamp(min=1).double()
             miss = torch.where(i < few, miss * factor, miss)
@@ -110,7 +111,12 @@ class ImageTextRetrieval(evaluate.Metric):
         info.format = "numpy"
         return info
 
-    def add_batch(self, *, predictions: Embeddings | None = None, references: Embeddings | None = None) -> None:
+    def add_batch(
+        self,
+        *,
+        predictions: Embeddings | None = None,
+        references: Embeddings | None = None,
+    ) -> None:
         """
         Adds pairs: row i of `predictions` is the vector of the image that the text of row i of `references` describes.
 
@@ -124,8 +130,8 @@ class ImageTextRetrieval(evaluate.Metric):
         images, texts = _unit_pair(predictions, references, "predictions", "references")
         if len(images) != len(texts):
             raise ValueError(
-                f"`predictions` has {len(images)} rows and `references` {len(texts)}, but each row is a pair of an "
-                "image and a text. Repeat the image's vector for each of its texts."
+                f"`predictions` has {len(images)} rows and `references` {len(texts)}, but each row "
+                "is a pair of an image and a text. Repeat the image's vector for each of its texts."
             )
         super().add_batch(predictions=images.cpu().numpy(), references=texts.cpu().numpy())
 
@@ -184,8 +190,8 @@ class ImageTextRetrieval(evaluate.Metric):
         if image_embeds is not None or text_embeds is not None:
             if predictions is not None or references is not None or len(self) > 0:
                 raise ValueError(
-                    "Pairs were given too (`predictions`, `references` or `add_batch`): compute on them, or on "
-                    "`image_embeds` and `text_embeds`, not on both."
+                    "Pairs were given too (`predictions`, `references` or `add_batch`): compute on "
+                    "them, or on `image_embeds` and `text_embeds`, not on both."
                 )
             return retrieval_metrics(image_embeds, text_embeds, text_to_image, ks)
 
@@ -195,9 +201,12 @@ class ImageTextRetrieval(evaluate.Metric):
         pairs = super().compute(predictions=predictions, references=references)
         if pairs is None:
             return None
-        images, texts = (_unit_rows(pairs[name], name) for name in ("predictions", "references"))
+        images = _unit_rows(pairs["predictions"], "predictions")
+        texts = _unit_rows(pairs["references"], "references")
         try:
-            shared = images if text_to_image is None else _shared_images(images, text_to_image)
+            shared = images
+            if text_to_image is not None:
+                shared = _shared_images(images, text_to_image)
             return retrieval_metrics(shared, texts, text_to_image, ks)
         except ValueError:  # what was added before stays, for another `text_to_image`
             if num_added > 0 and self.num_process == 1:
@@ -240,7 +249,7 @@ def metrics_of_ranks(
     image_to_text: RetrievalRanks, text_to_image: RetrievalRanks, ks: Iterable[int] = (1, 5, 10)
 ) -> dict[str, float]:
     """
-    What [`retrieval_metrics`] returns, from ranks.
+    Computes what [`retrieval_metrics`] returns, from ranks.
 
     Args:
         image_to_text (`RetrievalRanks`): One query per image.
@@ -253,9 +262,12 @@ def metrics_of_ranks(
         >>> metrics_of_ranks(*retrieval_ranks(torch.eye(2), torch.eye(2)), ks=[1])["mean_recall"]
         100.0
     """
-    ways = {"i2t": image_to_text, "t2i": text_to_image}
-    recalls = {f"{way}_recall@{k}": 100 * ranks.hits(k).mean().item() for way, ranks in ways.items() for k in ks}
-    medians = {f"{way}_median_rank": float(np.median(ranks.expected_rank().numpy())) for way, ranks in ways.items()}
+    recalls = {}
+    medians = {}
+    for direction, ranks in {"i2t": image_to_text, "t2i": text_to_image}.items():
+        for k in ks:
+            recalls[f"{direction}_recall@{k}"] = 100 * ranks.hits(k).mean().item()
+        medians[f"{direction}_median_rank"] = float(np.median(ranks.expected_rank().numpy()))
     return {**recalls, **medians, "mean_recall": sum(recalls.values()) / len(recalls)}
 
 
@@ -264,7 +276,7 @@ def retrieval_ranks(
     image_embeds: Embeddings, text_embeds: Embeddings, text_to_image: Embeddings | None = None
 ) -> tuple[RetrievalRanks, RetrievalRanks]:
     """
-    Ranks of the matches in both directions by cosine similarity, from one matrix product in blocks.
+    Ranks the matches in both directions by cosine similarity, from one matrix product in blocks.
 
     Candidates whose similarity is within 1e-6 of the best match's are equal to it. An image's best match is the most
     similar of its captions, a caption's the most similar of its images. Products are computed in float64, whose
@@ -303,15 +315,24 @@ def similarity_blocks(
     queries: torch.Tensor, candidates: torch.Tensor, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
     """
-    Blocks of `queries @ candidates.T`, which is never whole in memory, computed in `dtype` (that of the queries by
-    default), each behind the slices of its rows and columns.
+    Computes `queries @ candidates.T` in blocks: it is never whole in memory.
+
+    Args:
+        queries (`torch.Tensor` of shape `(num_queries, dim)`): Embeddings.
+        candidates (`torch.Tensor` of shape `(num_candidates, dim)`): Embeddings.
+        dtype (`torch.dtype`, *optional*): The precision. Default: that of the queries.
+
+    Returns:
+        `Iterator[tuple[slice, slice, torch.Tensor]]`: the rows and columns of each block, and the block of shape
+            `(rows, columns)`.
     """
     for top in range(0, len(queries), BLOCK_SIZE):
         rows = slice(top, min(top + BLOCK_SIZE, len(queries)))
-        of_rows = queries[rows].to(dtype or queries.dtype)
+        block_queries = queries[rows].to(dtype or queries.dtype)
         for left in range(0, len(candidates), BLOCK_SIZE):
             columns = slice(left, min(left + BLOCK_SIZE, len(candidates)))
-            yield rows, columns, of_rows @ candidates[columns].to(of_rows.dtype).T
+            block_candidates = candidates[columns].to(block_queries.dtype)
+            yield rows, columns, block_queries @ block_candidates.T
 
 
 @torch.no_grad()
@@ -319,7 +340,7 @@ def ranks_of_blocks(
     blocks: Iterable[tuple[slice, slice, torch.Tensor]], own: torch.Tensor, matches: torch.Tensor
 ) -> tuple[RetrievalRanks, RetrievalRanks]:
     """
-    Ranks of the matches in both directions, as [`retrieval_ranks`] gives them, by any similarity.
+    Ranks the matches in both directions, as [`retrieval_ranks`] does, by any similarity.
 
     Args:
         blocks (`Iterable[tuple[slice, slice, torch.Tensor]]`):
@@ -335,28 +356,44 @@ def ranks_of_blocks(
     best_of_text = own.new_full((num_texts,), -torch.inf).scatter_reduce_(0, texts, own, "amax")
     best_of_image = own.new_full((num_images,), -torch.inf).scatter_reduce_(0, images, own, "amax")
 
-    # rows: the numbers better and equal
-    image_counts, text_counts = texts.new_zeros(2, num_images), texts.new_zeros(2, num_texts)
+    # the first row counts what is better, the second what is equal
+    image_counts = texts.new_zeros(2, num_images)
+    text_counts = texts.new_zeros(2, num_texts)
     for rows, columns, block in blocks:
         text_counts[:, rows] += _count(block, best_of_text[rows, None], dim=1)
         image_counts[:, columns] += _count(block, best_of_image[columns], dim=0)
 
     text_own = torch.bincount(texts[own >= best_of_text[texts] - TOLERANCE], minlength=num_texts)
     image_own = torch.bincount(images[own >= best_of_image[images] - TOLERANCE], minlength=num_images)
-    return RetrievalRanks(*image_counts.cpu(), image_own.cpu()), RetrievalRanks(*text_counts.cpu(), text_own.cpu())
+    image_to_text = RetrievalRanks(*image_counts.cpu(), image_own.cpu())
+    text_to_image = RetrievalRanks(*text_counts.cpu(), text_own.cpu())
+    return image_to_text, text_to_image
 
 
 def _count(block: torch.Tensor, scores: torch.Tensor, dim: int) -> torch.Tensor:
-    """How many entries along `dim` are better than the scores and how many equal, of shape (2, the other dim)."""
+    """Counts the entries along `dim` that are better than the scores and those that are equal: (2, other dim)."""
     better = (block > scores + TOLERANCE).sum(dim, dtype=torch.int32)
     not_worse = (block >= scores - TOLERANCE).sum(dim, dtype=torch.int32)
     return torch.stack((better, not_worse - better))
 
 
-def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
+def list_matches(
+    text_to_image: Embeddings | None,
+    num_texts: int,
+    num_images: int | None = None,
+) -> torch.Tensor:
     """
-    The captions and images that belong together, checked: (2, matches), a caption and one of its images in each
-    column, int64 on CPU, each pair once, in the order of the captions. Without `num_images` as many as are named.
+    Lists the captions and images that belong together, and checks them.
+
+    Args:
+        text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
+            The image or images that each caption belongs to. By default caption j belongs to image j.
+        num_texts (`int`): The number of captions.
+        num_images (`int`, *optional*): The number of images. Default: as many as are named.
+
+    Returns:
+        `torch.Tensor` of shape `(2, num_matches)`, int64 on CPU: a caption and one of its images in each column, each
+            pair once, in the order of the captions.
 
     Raises:
         `ValueError`: an image without caption, a caption of no image, an index that is none.
@@ -364,20 +401,24 @@ def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: i
     if text_to_image is None:
         if num_images != num_texts:
             raise ValueError(
-                f"`image_embeds` has {num_images} rows and `text_embeds` {num_texts}. With other than one caption per "
-                "image pass `text_to_image`, the image index of each caption."
+                f"`image_embeds` has {num_images} rows and `text_embeds` {num_texts}. With other "
+                "than one caption per image pass `text_to_image`, the image index of each caption."
             )
         return torch.arange(num_texts).expand(2, -1)
 
     lists = _image_lists(text_to_image, num_texts)
-    images, texts = np.concatenate(lists), np.repeat(np.arange(num_texts), [len(entry) for entry in lists])
+    images = np.concatenate(lists)
+    texts = np.repeat(np.arange(num_texts), [len(entry) for entry in lists])
     named = np.unique(images)
+    if num_images is None:
+        num_images = max(named[-1] + 1, 1)
     for index in (named[0], named[-1]):
-        if index < 0 or (num_images is not None and index >= num_images):
-            range_ = "from 0 on" if num_images is None else f"from 0 to {num_images - 1}"
+        if index < 0 or index >= num_images:
             text = texts[images == index][0]
-            raise ValueError(f"`text_to_image[{text}]` is {index}, which is no image: indices go {range_}.")
-    without = np.setdiff1d(np.arange(named[-1] + 1 if num_images is None else num_images), named)
+            raise ValueError(
+                f"`text_to_image[{text}]` is {index}, which is no image: indices go from 0 to {num_images - 1}."
+            )
+    without = np.setdiff1d(np.arange(num_images), named)
     if len(without) > 0:
         raise ValueError(f"Image {without[0]} has no caption: `text_to_image` never names it.")
     pairs = np.unique(texts * len(named) + images)
@@ -388,11 +429,13 @@ def _image_lists(text_to_image: Embeddings, num_texts: int) -> list[np.ndarray]:
     """The image indices of each caption."""
     if isinstance(text_to_image, (torch.Tensor, np.ndarray)):
         text_to_image = text_to_image.tolist()
-    entries = list(text_to_image) if isinstance(text_to_image, Iterable) else [text_to_image]
+    if not isinstance(text_to_image, Iterable):
+        text_to_image = [text_to_image]
+    entries = list(text_to_image)
     if len(entries) != num_texts:
         raise ValueError(
-            f"`text_to_image` has {len(entries)} entries, but must give an image index, or a list of them, for each "
-            f"of {num_texts} texts."
+            f"`text_to_image` has {len(entries)} entries, but must give an image index, or a list "
+            f"of them, for each of {num_texts} texts."
         )
     lists = []
     for text, entry in enumerate(entries):
@@ -402,8 +445,8 @@ def _image_lists(text_to_image: Embeddings, num_texts: int) -> list[np.ndarray]:
             lists.append(np.empty(0))
         if len(lists[-1]) == 0:
             raise ValueError(
-                f"`text_to_image[{text}]` is {entry!r}, but must be a whole number, the index of an image, or a list "
-                "of them."
+                f"`text_to_image[{text}]` is {entry!r}, but must be a whole number, the index of "
+                "an image, or a list of them."
             )
     return lists
 
@@ -417,12 +460,15 @@ def _shared_images(units: torch.Tensor, text_to_image: Embeddings) -> torch.Tens
     num_images = int(image_of_row.max()) + 1
     first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_row, rows, "amin")
     of_image = first[image_of_row]
-    differs = torch.cat([(a - units[b]).abs().amax(dim=1) for a, b in zip(units.split(1024), of_image.split(1024))])
-    if (differs > 1e-4).any():
-        row = int((differs > 1e-4).nonzero()[0])
+    differences = []
+    for block, indices in zip(units.split(1024), of_image.split(1024)):
+        differences.append((block - units[indices]).abs().amax(dim=1))
+    differs = torch.cat(differences) > 1e-4
+    if differs.any():
+        row = int(differs.nonzero()[0])
         raise ValueError(
-            f"`text_to_image` says that rows {int(of_image[row])} and {row} share an image, but their predictions "
-            "differ."
+            f"`text_to_image` says that rows {int(of_image[row])} and {row} share an image, but "
+            "their predictions differ."
         )
     return units[first]
 
@@ -439,14 +485,45 @@ def _unit_pair(
         missing = images_name if images is None else texts_name
         raise ValueError(f"`{missing}` is missing: `{images_name}` and `{texts_name}` go together.")
     images = _unit_rows(images, images_name)
-    images = images.cpu() if images.device.type == "mps" else images
+    if images.device.type == "mps":  # which has no float64
+        images = images.cpu()
     texts = _unit_rows(texts, texts_name).to(images.device)
     if images.shape[1] != texts.shape[1]:
         raise ValueError(
-            f"`{images_name}` is {images.shape[1]} wide and `{texts_name}` {texts.shape[1]}: both must come from the "
-            "same embedding space."
+            f"`{images_name}` is {images.shape[1]} wide and `{texts_name}` {texts.shape[1]}: both "
+            "must come from the same embedding space."
         )
     return images, texts
+
+
+def check_finite(embeds: torch.Tensor, name: str, first_row: int = 0) -> None:
+    """
+    Checks that embeddings are finite, before anything is ranked by them: NaN is neither more nor less similar than
+    another number, and a ranking by it looks like one by chance.
+
+    Args:
+        embeds (`torch.Tensor` of shape `(rows, ...)`): Embeddings, such as `(rows, dim)` or `(rows, tokens, dim)`.
+        name (`str`): What messages call them.
+        first_row (`int`, *optional*, defaults to 0): The index of the first row, where they are a part of more.
+
+    Raises:
+        `ValueError`: if one holds NaN or infinity; names the first such row.
+
+    Example:
+
+        >>> import torch
+        >>> check_finite(torch.tensor([[1.0, 2.0], [torch.nan, 0.0]]), "image_embeds")
+        Traceback (most recent call last):
+        ValueError: `image_embeds[1]` holds NaN: look for NaN in the model's weights, or choose a wider `dtype`.
+    """
+    is_finite = embeds.isfinite().flatten(start_dim=1).all(dim=1)
+    if is_finite.all():
+        return
+    row = int((~is_finite).nonzero()[0])
+    found = "NaN" if embeds[row].isnan().any() else "infinity"
+    raise ValueError(
+        f"`{name}[{first_row + row}]` holds {found}: look for NaN in the model's weights, or choose a wider `dtype`."
+    )
 
 
 def _unit_rows(embeds: Embeddings, name: str) -> torch.Tensor:
@@ -459,15 +536,12 @@ def _unit_rows(embeds: Embeddings, name: str) -> torch.Tensor:
             block = torch.from_numpy(block.astype(np.float64))
         elif block.dtype != torch.float64:
             block = block.float()
+        check_finite(block, name, start)
         # Divided by its largest entry no row overflows or vanishes when it is squared.
         largest = block.abs().amax(dim=1, keepdim=True)
-        for bad, what in (
-            (largest.isnan(), "holds NaN"),
-            (largest.isinf(), "holds infinity"),
-            (largest == 0, "is all zeros, which has no direction"),
-        ):
-            if bad.any():
-                raise ValueError(f"`{name}[{start + int(bad.nonzero()[0, 0])}]` {what}.")
+        is_zero = largest[:, 0] == 0
+        if is_zero.any():
+            raise ValueError(f"`{name}[{start + int(is_zero.nonzero()[0])}]` is all zeros, which has no direction.")
         block = (block / largest).float()
         units[start : start + 1024] = block / torch.linalg.vector_norm(block, dim=1, keepdim=True)
     return units
@@ -475,27 +549,40 @@ def _unit_rows(embeds: Embeddings, name: str) -> torch.Tensor:
 
 def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
     """A matrix of real numbers, in the memory where it is."""
+    is_array_of_rows = isinstance(embeds, np.ndarray) and embeds.dtype.kind == "O"
     try:
-        if isinstance(embeds, (list, tuple)) or (isinstance(embeds, np.ndarray) and embeds.dtype.kind == "O"):
-            shapes = [np.shape(row) for row in embeds]
-            for index, shape in enumerate(shapes):
-                if shape != shapes[0]:
-                    raise ValueError(f"unequal width, row 0 has the shape {shapes[0]}, row {index} {shape}")
-            is_tensors = any(isinstance(row, torch.Tensor) for row in embeds)
-            embeds = torch.stack([torch.as_tensor(row) for row in embeds]) if is_tensors else list(embeds)
-        embeds = embeds.detach() if isinstance(embeds, torch.Tensor) else np.asarray(embeds)
+        if isinstance(embeds, (list, tuple)) or is_array_of_rows:
+            embeds = _stack_rows(embeds)
+        if isinstance(embeds, torch.Tensor):
+            embeds = embeds.detach()
+            is_real = not embeds.is_complex()
+        else:
+            embeds = np.asarray(embeds)
+            is_real = embeds.dtype.kind in "fiu"
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
     if embeds.ndim > 0 and len(embeds) == 0:
         raise ValueError(f"`{name}` has no rows.")
-    if embeds.is_complex() if isinstance(embeds, torch.Tensor) else embeds.dtype.kind not in "fiu":
+    if not is_real:
         raise ValueError(f"`{name}` must hold real numbers, got {embeds.dtype}.")
     if embeds.ndim != 2 or embeds.shape[1] == 0:
         raise ValueError(f"`{name}` must have the shape (rows, dim), got {tuple(embeds.shape)}.")
     return embeds
 
 
+def _stack_rows(rows: Sequence) -> torch.Tensor | list:
+    """A tensor of rows that are tensors, a list of others. Raises a `ValueError` if they have several shapes."""
+    shapes = [np.shape(row) for row in rows]
+    for index, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ValueError(f"unequal width, row 0 has the shape {shapes[0]}, row {index} {shape}")
+    if any(isinstance(row, torch.Tensor) for row in rows):
+        return torch.stack([torch.as_tensor(row) for row in rows])
+    return list(rows)
+
+
 def _whole_ks(ks: Iterable[int]) -> list[int]:
+    """The ranks at which recall is taken. Raises a `ValueError` if one is no positive whole number."""
     try:
         whole = [operator.index(k) for k in ks]
     except TypeError:

@@ -1,0 +1,224 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of files of rows: what the libraries that read them would take for something else, or drop, is an error."""
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+from datasets import Features
+from pyarrow import parquet
+
+from .rows import look_up
+
+
+# The functions that open text files, by the endings of compressed ones
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# Endings of archives, which `datasets` extracts by itself
+ARCHIVES = (".zip", ".tar", ".zst", ".lz4", ".7z", ".rar")
+# Of a cell of a CSV file; the default of Python is too small for lists of captions
+MAX_CELL_LENGTH = 2**31 - 1
+
+
+def check_row_files(builder: str, paths: Iterable[str], key_column: str | None = None) -> None:
+    """
+    Checks CSV and JSON files before they are read.
+
+    Args:
+        builder (`str`):
+            The name of what reads them: `"csv"`, `"json"`, or another, whose files are not checked.
+        paths (`Iterable[str]`):
+            Files on this machine. Those in archives, which `datasets` extracts by itself, are not checked.
+        key_column (`str`, *optional*):
+            The column of keys; dots lead into dictionaries.
+
+    Raises:
+        `ValueError`: if rows would be read as something else, or dropped, or a file is not UTF-8; names the file.
+    """
+    paths = [path for path in paths if not path.lower().endswith(ARCHIVES)]
+    if builder == "csv":
+        for path in paths:
+            check_csv(path)
+    elif builder == "json":
+        for path in paths:
+            check_json_names(path)
+        if key_column is not None:
+            check_json_column(paths, key_column)
+
+
+@contextmanager
+def open_text(path: str) -> Iterator[IO[str]]:
+    """Opens a text file in UTF-8, which may be compressed and have a byte-order mark. What is damaged is named."""
+    opener = OPENERS.get(Path(path).suffix.lower(), open)
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: save it as UTF-8.") from error
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+
+
+def check_csv(path: str) -> None:
+    """
+    Checks that each row of a CSV file has as many fields as the header, and each column a name of its own: with one
+    field more pandas takes the first one for an index, with fewer it makes up empty ones.
+
+    Raises:
+        `ValueError`: if that is not so; names the file and the line.
+    """
+    limit = csv.field_size_limit(MAX_CELL_LENGTH)
+    try:
+        with open_text(path) as file:
+            check_csv_rows(path, csv.reader(file, strict=True))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def check_csv_rows(path: str, reader: Iterator[list[str]]) -> None:
+    """Checks the rows that a `csv.reader` reads from a file: see [`check_csv`]."""
+    header = None
+    first_line = 1
+    try:
+        for row in reader:
+            is_blank = len(row) <= 1 and not "".join(row).strip()
+            if is_blank:
+                pass
+            elif header is None:
+                header = row
+                repeated = [name for name, count in Counter(header).items() if name and count > 1]
+                if repeated:
+                    raise ValueError(f"{path} has several columns named {repeated[0]!r}: give each its own name.")
+            elif len(row) != len(header):
+                raise ValueError(
+                    f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its "
+                    "header. Separate cells by commas, and quote those that have some."
+                )
+            first_line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} cannot be read at line {first_line}: {error}. Quote cells whole, and double "
+            "the quotation marks in them."
+        ) from error
+
+
+class RepeatedNameError(ValueError):
+    """A JSON object has a name twice."""
+
+
+def refuse_repeated_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Makes a dictionary of the names and values of a JSON object. Raises a `RepeatedNameError` if one is repeated."""
+    row = {}
+    for name, value in pairs:
+        if name in row:
+            raise RepeatedNameError(name)
+        row[name] = value
+    return row
+
+
+def iterate_json_rows(path: str) -> Iterator[tuple[str, object]]:
+    """Reads the rows of a JSON or JSON lines file, each with where it is. Ends at what is no JSON."""
+    with open_text(path) as file:
+        is_list = file.read(1) == "["
+        file.seek(0)
+        try:
+            if is_list:
+                for index, row in enumerate(json.load(file)):
+                    yield f"row {index} of {path}", row
+            else:
+                for number, line in enumerate(file, start=1):
+                    yield f"line {number} of {path}", json.loads(line)
+        except json.JSONDecodeError:  # who reads the rows after this says so
+            return
+
+
+def check_json_names(path: str) -> None:
+    """
+    Checks that no row of a JSON list has a name twice, of which `datasets` would drop the first value. In JSON lines
+    it does so itself.
+
+    Raises:
+        `ValueError`: if one has; names the file.
+    """
+    with open_text(path) as file:
+        is_list = file.read(1) == "["
+        file.seek(0)
+        if not is_list:
+            return
+        try:
+            json.load(file, object_pairs_hook=refuse_repeated_names)
+        except json.JSONDecodeError:  # who reads the rows after this says so
+            pass
+        except RepeatedNameError as error:
+            raise ValueError(
+                f"{path} has a row with several values of {str(error)!r}: give each its own name."
+            ) from error
+
+
+def check_json_column(paths: Iterable[str], column: str) -> None:
+    """
+    Checks that the values of a column in JSON files, such as keys, are all texts or all numbers: of both `datasets`
+    makes numbers, and "007" becomes 7.
+
+    Args:
+        paths (`Iterable[str]`):
+            JSON or JSON lines files.
+        column (`str`):
+            The name of the column; dots lead into dictionaries.
+
+    Raises:
+        `ValueError`: if there are both; names a row of each.
+    """
+    text = None
+    number = None
+    for path in paths:
+        for where, row in iterate_json_rows(path):
+            if not isinstance(row, dict):
+                continue
+            value = look_up(row, column)
+            if text is None and isinstance(value, str):
+                text = f"{value!r} in {where}"
+            if number is None and isinstance(value, (int, float)):
+                number = f"{value!r} in {where}"
+            if text is not None and number is not None:
+                raise ValueError(
+                    f"The column {column!r} holds texts and numbers: {text}, {number}. Write all of them as texts."
+                )
+
+
+def unify_parquet_types(paths: list[str]) -> Features | None:
+    """
+    Finds the types of columns that hold for all parquet files: where a file has no value at all in a column, or lacks
+    it, the others say the type. `datasets` would cast all files to the types of the first, and make "007" a 7.
+
+    Returns:
+        `Features`, *optional*: None where the files have the same types.
+
+    Raises:
+        `ValueError`: if two files have different types; names the file and the column.
+    """
+    first = parquet.read_schema(paths[0])
+    schema = first
+    for path in paths[1:]:
+        other = parquet.read_schema(path)
+        if other.remove_metadata() == schema.remove_metadata():
+            continue
+        try:
+            schema = pa.unify_schemas([schema, other], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ValueError(
+                f"{path} has other types than the files before it: "
+                f"{str(error).rpartition(': ')[2]}. Write all files with the same types."
+            ) from error
+    if schema.remove_metadata() == first.remove_metadata():
+        return None
+    return Features.from_arrow_schema(schema)

@@ -1,0 +1,209 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a loss is one that training can use: called by tests, and by who writes a loss."""
+
+from dataclasses import replace
+
+import torch
+from torch.autograd.gradcheck import GradcheckError
+from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .global_loss import LossFunction
+from .pairs import BLOCK_SIZE, Pairs
+
+
+DIM = 6
+
+# Rows of the batch that memory is measured on: all similarities at once would be a little more than a block
+NUM_MANY_ROWS = 4200
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that any operation returns."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **(kwargs or {}))
+        several = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        for output in several:
+            if isinstance(output, torch.Tensor):
+                self.numel = max(self.numel, output.numel())
+        return outputs
+
+
+def draw_pairs(
+    num_rows: int,
+    num_long: int = 1,
+    num_corners: int = 2,
+    has_short: bool = True,
+    absent: float = 0.0,
+    seed: int = 0,
+) -> Pairs:
+    """
+    Random pairs in float64 to try a loss on, some with equal short captions.
+
+    Args:
+        num_rows (`int`): The number of images.
+        num_long (`int`, *optional*, defaults to 1): Long captions of each image.
+        num_corners (`int`, *optional*, defaults to 2): Corner tokens of each long caption.
+        has_short (`bool`, *optional*, defaults to `True`): Whether there are short captions.
+        absent (`float`, *optional*, defaults to 0.0): The fraction of captions that are absent, at random.
+        seed (`int`, *optional*, defaults to 0): The random seed.
+
+    Returns:
+        `Pairs`: with embeddings of 6 dimensions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        """Unit vectors of shape (*shape, dim)."""
+        return normalize(torch.randn(*shape, DIM, generator=generator, dtype=torch.float64), dim=-1)
+
+    captions = {}
+    if has_short:
+        mask = torch.rand(num_rows, generator=generator) >= absent
+        captions["short_mask"] = mask
+        captions["short"] = draw(num_rows).masked_fill(~mask[:, None], 0)
+        captions["groups"] = torch.randint(0, max(1, num_rows - 1), (num_rows,), generator=generator)
+    if num_long > 0:
+        mask = torch.rand(num_rows, num_long, generator=generator) >= absent
+        captions["long_mask"] = mask
+        captions["long"] = draw(num_rows, num_long).masked_fill(~mask[..., None], 0)
+        if num_corners > 0:
+            corners = draw(num_rows, num_long, num_corners)
+            captions["corners"] = corners.masked_fill(~mask[..., None, None], 0)
+    return Pairs.from_embeds(draw(num_rows), **captions)
+
+
+def check_loss(loss: LossFunction, *, has_constants: bool = False, **arguments: torch.Tensor | float) -> None:
+    """
+    Checks that a loss is what [`global_loss`] takes: its shape with one to many slots, its gradients in float64
+    against differences, that each process can compute the losses of its own rows, that absent texts count nowhere and
+    that memory does not grow with the square of the batch (see [`in_blocks`]).
+
+    Args:
+        loss (`Callable`):
+            A function of [`Pairs`] of some rows, and of all rows, and scalars. It returns losses of shape `(slots,
+            rows)`; where a text is absent they are of no use.
+        has_constants (`bool`, *optional*, defaults to `False`):
+            Whether the loss holds something constant that depends on embeddings (`detach`): its gradients are then not
+            those of differences, and only have to be finite.
+        arguments (`torch.Tensor` of one element, or `float`):
+            Further arguments beside `logit_scale`, which every loss takes: a `logit_bias`, options.
+
+    Raises:
+        `ValueError`: if a loss is not so; the message says in what.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import check_loss, contrastive_loss, sigmoid_loss
+
+    >>> check_loss(contrastive_loss)
+    >>> check_loss(sigmoid_loss, logit_bias=torch.tensor(-3.0))
+    >>> check_loss(lambda pairs, all_pairs, logit_scale: (logit_scale * pairs.texts @ pairs.images.mean(dim=0)).t())
+    Traceback (most recent call last):
+    ValueError: The losses of two processes are not those of all rows: compare `pairs` with `all_pairs`.
+    ```"""
+    arguments = {"logit_scale": torch.tensor(5.0, dtype=torch.float64), **arguments}
+    for name, value in arguments.items():
+        if isinstance(value, torch.Tensor):
+            arguments[name] = value.double()
+    check_shape(loss, arguments)
+    check_gradients(loss, arguments, has_constants)
+    check_processes(loss, arguments)
+    check_absent_texts(loss, arguments)
+    check_memory(loss, arguments)
+
+
+def check_shape(loss: LossFunction, arguments: dict) -> None:
+    """Raises a `ValueError` if a loss is not of shape (slots, rows), whatever texts there are."""
+    for num_long, num_corners, has_short in ((0, 0, True), (1, 0, True), (1, 2, True), (2, 2, True), (1, 2, False)):
+        pairs = draw_pairs(5, num_long, num_corners, has_short)
+        losses = loss(pairs, pairs, **arguments)
+        expected = (len(pairs.slots), 5)
+        if tuple(losses.shape) != expected:
+            raise ValueError(
+                f"With the slots {', '.join(pairs.slots.names)} the loss is of shape {tuple(losses.shape)}: return "
+                f"one of shape (slots, rows), {expected}."
+            )
+        if not losses.isfinite().all():
+            raise ValueError(f"With the slots {', '.join(pairs.slots.names)} the loss is not finite.")
+
+
+def check_gradients(loss: LossFunction, arguments: dict, has_constants: bool = False) -> None:
+    """Raises a `ValueError` if gradients of a loss are not finite, or not those of differences of its values."""
+    pairs = draw_pairs(3)
+    names = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
+
+    def compute(images: torch.Tensor, texts: torch.Tensor, *scalars: torch.Tensor) -> torch.Tensor:
+        """Losses of shape (slots, rows)."""
+        changed = replace(pairs, images=images, texts=texts)
+        return loss(changed, changed, **{**arguments, **dict(zip(names, scalars))})
+
+    inputs = [pairs.images, pairs.texts, *(arguments[name] for name in names)]
+    inputs = [value.clone().requires_grad_() for value in inputs]
+    gradients = torch.autograd.grad(compute(*inputs).sum(), inputs, allow_unused=True)
+    for gradient in gradients:
+        if gradient is not None and not gradient.isfinite().all():
+            raise ValueError("The gradients of the loss are not finite.")
+    if has_constants:
+        return
+    try:
+        torch.autograd.gradcheck(compute, inputs)
+    except GradcheckError as error:
+        raise ValueError(
+            f"The gradients of the loss are not those of differences in float64: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def check_processes(loss: LossFunction, arguments: dict) -> None:
+    """Raises a `ValueError` if the losses of two halves of the rows are not those of all of them."""
+    all_pairs = draw_pairs(6, absent=0.2)
+    whole = loss(all_pairs, all_pairs, **arguments)
+    halves = []
+    try:
+        for rows in (slice(0, 3), slice(3, 6)):
+            own = all_pairs.map(lambda values, rows=rows: values[rows])
+            halves.append(loss(own, all_pairs, **arguments))
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(f"The losses of one of two processes cannot be computed: {error}") from error
+    together = torch.cat(halves, dim=1)
+    present = all_pairs.present.t()
+    if together.shape != whole.shape or not torch.allclose(together[present], whole[present]):
+        raise ValueError("The losses of two processes are not those of all rows: compare `pairs` with `all_pairs`.")
+
+
+def check_absent_texts(loss: LossFunction, arguments: dict) -> None:
+    """Raises a `ValueError` if an absent text counts: if the losses of others depend on it, or on its embedding."""
+    pairs = draw_pairs(6, absent=0.3)
+    texts = pairs.texts.clone().requires_grad_()
+    images = pairs.images.clone().requires_grad_()
+    changed = replace(pairs, images=images, texts=texts)
+    losses = loss(changed, changed, **arguments)
+    counted = losses[pairs.present.t()]
+    if not counted.isfinite().all():
+        raise ValueError("The loss of a text that is there is not finite where another is absent.")
+    gradient = torch.autograd.grad(counted.sum(), texts)[0]
+    if gradient[~pairs.present].any():
+        raise ValueError("An absent text has a gradient: mask it by `pairs.present`.")
+
+
+def check_memory(loss: LossFunction, arguments: dict) -> None:
+    """Raises a `ValueError` if a loss has a tensor of all similarities of a large batch."""
+    pairs = draw_pairs(NUM_MANY_ROWS, num_long=0)
+    images = pairs.images.float().requires_grad_()
+    pairs = replace(pairs, images=images, texts=pairs.texts.float())
+    single = {}
+    for name, value in arguments.items():
+        single[name] = value.float() if isinstance(value, torch.Tensor) else value
+    with LargestTensor() as mode:
+        loss(pairs, pairs, **single).sum().backward()
+    if mode.numel > BLOCK_SIZE:
+        raise ValueError(
+            f"The loss of {NUM_MANY_ROWS} rows has a tensor of {mode.numel} elements, more than a block of "
+            f"{BLOCK_SIZE}: decorate it with `modeling_lotlip.losses.in_blocks`."
+        )

@@ -1,0 +1,116 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Images that are nearly the same, as one result of a search."""
+
+from dataclasses import replace
+
+import torch
+
+from .measurements import read_measurements
+from .storage import EmbeddingTable
+from .vector_index import Found, search
+
+
+# Similarities that differ by less may be of equal vectors, computed in another order
+ROUNDING = 1e-6
+# Copies that are looked for at first
+NUM_COPIES = 50
+
+
+def search_groups(
+    table: EmbeddingTable, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None
+) -> list[Found]:
+    """
+    Searches as [`search`] does, but embeddings that are nearly the same are one result. All identical copies are
+    found, and where there is one other copy among the first `2 * k`, all others.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        query (`torch.Tensor` of shape `(dim,)`):
+            A normalized embedding.
+        k (`int`):
+            The maximal count of results.
+        kind (`str`, *optional*, defaults to `"image"`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition that holds for all results.
+
+    Returns:
+        `list[Found]`: the results, each with its copies after it.
+    """
+    measured = read_measurements(table, kind)
+    threshold = 1.0
+    if measured is not None:
+        threshold = measured.copy_threshold
+    limit = 2 * k
+    while True:
+        found = search(table, query, limit, kind, where)
+        groups = group_copies(found.embeds, threshold, k)
+        has_all = len(found.keys) < limit
+        if len(groups) == k or has_all:
+            break
+        limit *= 2
+    results = []
+    seen = set()
+    for indices in groups:
+        group = found.take(indices)
+        is_cut = group.similarities[0] - found.similarities[-1] <= ROUNDING
+        if not has_all and (is_cut or len(group.keys) > 1):
+            near = search_copies(table, group.embeds[0], threshold, kind, where)
+            similarities = near.embeds @ query.float().cpu()
+            group = replace(near, similarities=similarities)
+            group = group.take(similarities.argsort(descending=True).tolist())
+        # what is a copy of two results belongs to the first
+        rows = list(zip(group.keys, group.positions))
+        results.append(group.take([index for index, row in enumerate(rows) if row not in seen]))
+        seen.update(rows)
+    return results
+
+
+def search_copies(
+    table: EmbeddingTable,
+    embedding: torch.Tensor,
+    threshold: float,
+    kind: str = "image",
+    where: str | None = None,
+) -> Found:
+    """
+    Finds everything that is as similar to an embedding as a threshold.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        embedding (`torch.Tensor` of shape `(dim,)`):
+            A normalized embedding.
+        threshold (`float`):
+            The minimal similarity.
+        kind (`str`, *optional*, defaults to `"image"`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition that holds for them.
+
+    Returns:
+        [`Found`]: the embeddings, the most similar first.
+    """
+    limit = NUM_COPIES
+    while True:
+        near = search(table, embedding, limit, kind, where)
+        is_copy = near.similarities >= threshold - ROUNDING
+        if len(near.keys) < limit or not is_copy[-1]:
+            return near.take(is_copy.nonzero()[:, 0].tolist())
+        limit *= 4
+
+
+def group_copies(embeds: torch.Tensor, threshold: float, k: int) -> list[list[int]]:
+    """Groups embeddings of shape `(rows, dim)`: the rows of at most `k` groups, as similar to their first one as a
+    threshold."""
+    groups = []
+    is_free = torch.ones(len(embeds), dtype=torch.bool)
+    while len(groups) < k and is_free.any():
+        first = int(is_free.int().argmax())
+        is_copy = is_free & (embeds @ embeds[first] >= threshold - ROUNDING)
+        is_copy[first] = True
+        groups.append(is_copy.nonzero()[:, 0].tolist())
+        is_free &= ~is_copy
+    return groups

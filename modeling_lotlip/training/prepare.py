@@ -1,0 +1,544 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What a training needs before its first step: processes, data, model, optimizer, checkpoint, output folder."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import datasets
+import PIL.Image
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from huggingface_hub.constants import HF_HOME
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
+from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
+
+from ..data.images import undecoded
+from ..data.loading import Slice, count_shared_rows, get_columns, load_slices, load_split
+from ..data.reader import RowReader
+from ..data.row_functions import read_rows
+from ..encoder.hashes import hash_processor, hash_weights
+from ..encoder.preprocessing import Preprocessing
+from ..evaluation.retrieval import ImageEmbeddingCache
+from ..losses.global_loss import BatchLoss
+from ..utils.output_folder import OutputFolder
+from ..utils.signals import leave_signals_to_the_main_process
+from . import outputs
+from .arguments import TrainArguments
+from .distillation import Teacher
+from .dual_encoder import ContrastiveModel, freeze_unused, inspect_image_side
+from .image_features import FeatureCache
+from .models import build_model_and_start, find_image_size
+from .objectives import OBJECTIVES
+from .order import BatchSampler, StreamBatchSampler
+from .plan import Plan, count_part, count_steps
+from .processes import fail_together
+from .samples import CaptionedImages, Sample, SampleCollator, SampleCounts
+from .step import LossOptions, ObjectiveLoss, StepOptions, parameter_groups
+
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows of a data set, and what reads them."""
+
+    dataset: datasets.Dataset | datasets.IterableDataset
+    reader: RowReader
+    slices: list[Slice] = field(default_factory=list)  # of the data set; none of a mix of files
+
+
+@dataclass
+class Training:
+    """
+    The parts of a training, and where it is.
+
+    Args:
+        args (`TrainArguments`): Its arguments.
+        plan (`Plan`): What they leave open.
+        settings (`dict`): What a resumed run must have in common with it.
+        accelerator (`Accelerator`): The processes.
+        model (`torch.nn.Module`): The [`ContrastiveModel`], as the accelerator has prepared it.
+        processor (`ProcessorMixin`): The processor.
+        loader (`DataLoader`): The batches of this process.
+        evaluation_data (`Data`): What is evaluated on.
+        optimizer (`torch.optim.Optimizer`): The optimizer.
+        schedule (`Callable`): The learning rate of each step.
+        state (`TrainingState`): Where it is.
+        teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
+    """
+
+    args: TrainArguments
+    plan: Plan
+    settings: dict[str, object]
+    accelerator: Accelerator
+    model: torch.nn.Module
+    processor: ProcessorMixin
+    loader: DataLoader
+    evaluation_data: Data
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[int], float]
+    state: outputs.TrainingState
+    teacher: Teacher | None = None
+    # what became of the rows that this process has read since the start
+    counts: SampleCounts = field(default_factory=SampleCounts)
+    throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
+    # those of the batches of a step that is not complete
+    step_losses: list[BatchLoss] = field(default_factory=list)
+    # what a frozen image side gave for the evaluation data
+    image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
+
+    @property
+    def trained(self) -> ContrastiveModel:
+        """The model without what the accelerator has put around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def step_options(self) -> StepOptions:
+        """How steps are taken."""
+        args = self.args
+        return StepOptions(args.grad_cache_tokens, args.max_grad_norm, self.teacher, args.distill_weight)
+
+
+def start_processes(args: TrainArguments) -> Accelerator:
+    """The processes, ready for this training. Raises a `ValueError` for ways to train that are not supported."""
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    if args.with_tracking and not (installed and args.report_to in ("all", *installed)):
+        raise ValueError(
+            f"`--report_to {args.report_to}` is not installed, but {installed}. Install a tracker: "
+            "`pip install tensorboard`."
+        )
+    trackers = None
+    if args.with_tracking:
+        trackers = args.report_to
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else accelerate starts no process group
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        mixed_precision=args.mixed_precision,
+        log_with=trackers,
+        project_config=ProjectConfiguration(str(args.output_dir), str(args.output_dir / outputs.LOGGING_FOLDER)),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
+    )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ValueError("DeepSpeed is not supported: configure `fsdp_version: 2`, or data parallelism alone.")
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ValueError("FSDP version 1 is not supported: configure `fsdp_version: 2`, or data parallelism alone.")
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("`--mixed_precision fp16` needs an accelerator: use bf16, or leave it out.")
+    logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
+    logger.setLevel(logging.INFO)
+    if accelerator.device.type == "cpu":
+        # `accelerate launch` leaves all cores but one idle
+        torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    set_seed(args.seed)
+    return accelerator
+
+
+# ---- data
+
+
+def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Data]:
+    """The data to train and to evaluate on: the main process reads a new data set, the others find it in the cache."""
+    for is_turn in (accelerator.is_main_process, not accelerator.is_main_process):
+        with fail_together(accelerator):
+            if is_turn:
+                data = load_training_data(args, accelerator.num_processes)
+                evaluation_data = load_evaluation_data(args)
+    warn_of_shared_rows(args, data, evaluation_data)
+    return data, evaluation_data
+
+
+def load_training_data(args: TrainArguments, num_processes: int) -> Data:
+    """The training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images."""
+    source = replace(args, data_weights=None)
+    slices = []
+    if args.data_weights is None:
+        dataset, slices = load_slices(
+            source, args.train_split, args.max_train_samples, key_column=args.image_key_column
+        )
+    else:
+        dataset = load_split(
+            source,
+            args.train_split,
+            args.max_train_samples,
+            weights=args.data_weights,
+            seed=args.seed,
+            key_column=args.image_key_column,
+        )
+    dataset = read_rows(dataset, args.row_reader, args.image_column)
+    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    check_captions(args, reader)
+    if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
+        raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
+    return Data(dataset, reader, slices)
+
+
+def check_captions(args: TrainArguments, reader: RowReader) -> None:
+    """Raises a `ValueError` if there are no captions to train on, or an argument of long ones has no effect."""
+    has_short = args.short_captions == "any" or (args.short_captions == "given" and reader.short_column is not None)
+    needs_short = args.objective == "long_clip" or args.num_long_captions == 0
+    if needs_short and not has_short:
+        raise ValueError(
+            f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`, "
+            "or draw them from the long ones with `--short_captions any`."
+        )
+    default = OBJECTIVES[args.objective].num_long_captions
+    if not reader.has_long_captions and args.num_long_captions not in (0, default):
+        refuse_without_long_captions("num_long_captions", args.num_long_captions)
+    draws_from_long = args.num_long_captions > 0 or args.short_captions == "any"
+    if args.num_sub_captions is not None and not (reader.has_long_captions and draws_from_long):
+        refuse_without_long_captions("num_sub_captions", args.num_sub_captions)
+
+
+def refuse_without_long_captions(name: str, value: int) -> None:
+    """Raises a `ValueError` for an argument of long captions where there are none."""
+    raise ValueError(
+        f"`--{name} {value}` is of long captions, and there are none: name `--long_captions_column`, and raise "
+        "`--num_long_captions`."
+    )
+
+
+def load_evaluation_data(args: TrainArguments) -> Data:
+    """The data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
+    source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
+    dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
+    dataset = read_rows(dataset, args.row_reader, args.image_column)
+    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    if args.metric_for_best_model is not None:
+        length = args.metric_for_best_model.split("_")[0]
+        is_there = {"short": reader.short_column is not None, "long": reader.has_long_captions}
+        if not is_there[length]:
+            raise ValueError(
+                f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has "
+                f"no {length} captions."
+            )
+    return Data(dataset, reader, slices)
+
+
+def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
+    """Says how many rows are trained and evaluated on, where that is known."""
+    if args.eval_data_files not in (None, args.data_files) or args.data_weights is not None:
+        return
+    num_shared = count_shared_rows(data.slices, evaluation_data.slices)
+    if num_shared:
+        number = "All" if args.streaming else num_shared
+        logger.warning(
+            f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
+            '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
+        )
+
+
+def make_loader(
+    args: TrainArguments,
+    data: Data,
+    processor: ProcessorMixin,
+    accelerator: Accelerator,
+) -> DataLoader:
+    """
+    Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        data (`Data`): The training data.
+        processor (`ProcessorMixin`): The processor.
+        accelerator (`Accelerator`): The processes.
+
+    Returns:
+        `DataLoader`: of batches with the outcomes of their rows.
+    """
+    crop = make_crop(args, processor)
+    batch_size = args.per_device_train_batch_size
+    if args.streaming:
+        stream = undecoded(data.dataset, args.image_column)
+        stream = stream.shuffle(seed=args.seed, buffer_size=args.shuffle_buffer_size)
+        sampler = StreamBatchSampler(stream, batch_size, accelerator)
+    else:
+        sampler = BatchSampler(
+            len(data.dataset), batch_size, args.seed, accelerator.process_index, accelerator.num_processes
+        )
+    return DataLoader(
+        CaptionedImages(data.dataset, data.reader, args, args.seed, crop),
+        batch_sampler=sampler,
+        collate_fn=SampleCollator(processor, are_cropped=crop is not None),
+        num_workers=args.dataloader_num_workers,
+        persistent_workers=args.dataloader_num_workers > 0,
+        worker_init_fn=leave_signals_to_the_main_process,
+        generator=torch.Generator(),  # leaves the global random state to dropout: a resumed run draws the same
+    )
+
+
+def make_crop(args: TrainArguments, processor: ProcessorMixin) -> RandomResizedCrop | None:
+    """What cuts a part out of each image, if it is to be cropped. Raises a `ValueError` if it cannot."""
+    if args.min_crop_scale == 1:
+        return None
+    size = find_image_size(processor.image_processor)
+    if size is None:
+        raise ValueError(
+            f"Images of `{type(processor.image_processor).__name__}` cannot be cropped at random: it makes images of "
+            "several sizes. Give `--min_crop_scale 1`."
+        )
+    return RandomResizedCrop(size, (args.min_crop_scale, 1.0), interpolation=InterpolationMode.BICUBIC)
+
+
+# ---- model and optimizer
+
+
+def make_trained_model(
+    args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin, has_long_captions: bool
+) -> ContrastiveModel:
+    """
+    A dual encoder with the loss of its objective, ready to be trained.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        model (`PreTrainedModel`): The dual encoder.
+        processor (`ProcessorMixin`): Its processor.
+        has_long_captions (`bool`): Whether long captions are trained on.
+
+    Raises:
+        `ValueError`: if objective and model do not fit together.
+    """
+    options = LossOptions(
+        args.short_loss_weight,
+        args.long_loss_weight,
+        tuple(getattr(model.config, "matryoshka_dims", None) or ()),
+        args.keep_duplicate_negatives,
+    )
+    has_bias = getattr(model, "logit_bias", None) is not None
+    objective = OBJECTIVES[args.objective]
+    if objective.load_loss(has_bias) is None:
+        if has_bias:
+            raise ValueError(
+                f"`--objective {args.objective}` is for a model without a `logit_bias`: choose another one."
+            )
+        raise ValueError(f"`--objective {args.objective}` is for a model with a `logit_bias`: choose another one.")
+    trained = ContrastiveModel(model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options))
+    inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (64, 64))]))
+    sample = Sample("a", ["a"] if has_long_captions else [], image=PIL.Image.new("RGB", (64, 64)))
+    batch, _ = SampleCollator(processor)([sample])
+    unused = freeze_unused(trained, batch)
+    if unused:
+        logger.info(f"Not trained, since no embedding depends on it: {', '.join(unused)}.")
+    return trained
+
+
+def make_plan(
+    args: TrainArguments,
+    accelerator: Accelerator,
+    data: Data,
+    loader: DataLoader,
+    trained: ContrastiveModel,
+) -> Plan:
+    """
+    Resolves what arguments leave open.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        accelerator (`Accelerator`): The processes.
+        data (`Data`): The training data.
+        loader (`DataLoader`): Its batches.
+        trained (`ContrastiveModel`): The model.
+
+    Returns:
+        [`Plan`]
+    """
+    num_samples = None
+    batches_per_epoch = None
+    if not args.streaming:
+        num_samples = len(data.dataset)
+        batches_per_epoch = len(loader.batch_sampler)
+    max_train_steps, warmup_steps = count_steps(args, batches_per_epoch)
+    return Plan(
+        mixed_precision=accelerator.mixed_precision,
+        num_processes=accelerator.num_processes,
+        global_batch_size=args.per_device_train_batch_size * accelerator.num_processes,
+        num_samples=num_samples,
+        max_train_samples=args.max_train_samples,
+        max_train_steps=max_train_steps,
+        warmup_steps=warmup_steps,
+        decay_steps=min(count_part(args.decay_steps, max_train_steps), max_train_steps - warmup_steps),
+        max_length=loader.collate_fn.preprocessing.max_length,
+        matryoshka_dims=getattr(trained.model.config, "matryoshka_dims", None),
+    )
+
+
+def make_optimizer(
+    args: TrainArguments, plan: Plan, trained: ContrastiveModel
+) -> tuple[AdamW, Callable[[int], float]]:
+    """AdamW, and the learning rate of each step."""
+    optimizer = AdamW(
+        parameter_groups(trained, args.weight_decay),
+        lr=args.learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
+        eps=args.adam_epsilon,
+        fused=True,
+    )
+    options = None
+    if args.lr_scheduler_type == "warmup_stable_decay":
+        options = {"num_decay_steps": plan.decay_steps}
+    scheduler = get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        plan.warmup_steps,
+        plan.max_train_steps,
+        scheduler_specific_kwargs=options,
+    )
+    return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
+
+
+# ---- where a run begins
+
+
+def find_state(
+    plan: Plan,
+    checkpoint: Path | None,
+    settings: dict[str, object],
+) -> outputs.TrainingState:
+    """Where the run begins. Raises a `ValueError` if the checkpoint is of another run, or behind this one's end."""
+    if checkpoint is None:
+        return outputs.TrainingState()
+    state = outputs.read_state(checkpoint, settings)
+    if state.step > plan.max_train_steps:
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` is at step {state.step}, but this run has only "
+            f"{plan.max_train_steps} steps: raise `--max_train_steps` or `--num_train_epochs`."
+        )
+    return state
+
+
+def describe(
+    args: TrainArguments,
+    plan: Plan,
+    trained: ContrastiveModel,
+    processor: ProcessorMixin,
+) -> str:
+    """
+    What a run says of itself at its start.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        plan (`Plan`): What they leave open.
+        trained (`ContrastiveModel`): The model.
+        processor (`ProcessorMixin`): Its processor.
+    """
+    num_parameters = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
+    image_size = find_image_size(processor.image_processor)
+    size = "several sizes"
+    if image_size is not None:
+        height, width = image_size
+        size = f"{height} x {width} pixels"
+    images = "A stream of" if args.streaming else plan.num_samples
+    tower = "frozen" if args.freeze_vision_model else "trained"
+    return (
+        f"{images} training images, {plan.global_batch_size} in a batch ({plan.num_processes} x "
+        f"{args.per_device_train_batch_size}), {plan.max_train_steps} steps; {num_parameters:,} trained parameters, "
+        f"image tower {tower}; images of {size}, {plan.max_length} tokens of text."
+    )
+
+
+def prepare(
+    args: TrainArguments,
+    accelerator: Accelerator,
+    checkpoint: Path | None,
+    stack: ExitStack,
+) -> Training:
+    """
+    Gets everything ready, and takes over the output folder until the stack is closed; until then nothing is changed.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        accelerator (`Accelerator`): The processes.
+        checkpoint (`Path`, *optional*): Where to resume from.
+        stack (`ExitStack`): What holds the output folder.
+
+    Returns:
+        [`Training`]: ready for its next step.
+    """
+    data, evaluation_data = load_data(args, accelerator)
+    model, processor, start = build_model_and_start(args, data.dataset, data.reader)
+    has_long_captions = data.reader.has_long_captions and args.num_long_captions > 0
+    trained = make_trained_model(args, model, processor, has_long_captions)
+    loader = make_loader(args, data, processor, accelerator)
+    teacher = None
+    if start is not None:
+        teacher = Teacher(start, trained, accelerator)
+        loader.collate_fn.start_length = start.max_length
+    plan = make_plan(args, accelerator, data, loader, trained)
+    optimizer, schedule = make_optimizer(args, plan, trained)
+    outputs.check_room(args, model)
+    settings = plan.compared_on_resume(args)
+    settings["processor"] = hash_processor(processor)
+    settings["start_model"] = start is not None and hash_weights(start.model)
+    settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
+    state = find_state(plan, checkpoint, settings)
+    features = FeatureCache(
+        trained,
+        processor,
+        accelerator,
+        folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+    )
+    if args.cache_image_features:
+        features.check()
+
+    take_over_output_dir(args, accelerator, data, evaluation_data, stack)
+    if args.cache_image_features:
+        loader.dataset.features_dir = features.fill(data.dataset, args.image_column)
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            outputs.delete_leftovers(args, state)
+    accelerator.init_trackers(outputs.RUN_NAME, plan.in_trackers(args))
+    logger.info(describe(args, plan, trained, processor))
+    if accelerator.is_fsdp2:
+        accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(trained.unsharded_parameters)]
+    wrapped, optimizer = accelerator.prepare(trained, optimizer)
+    set_seed(args.seed, device_specific=True)
+    if checkpoint is not None:
+        outputs.load_checkpoint(accelerator, checkpoint)
+        logger.info(f"Resuming from {checkpoint}, at step {state.step}.")
+    return Training(
+        args=args,
+        plan=plan,
+        settings=settings,
+        accelerator=accelerator,
+        model=wrapped,
+        processor=processor,
+        loader=loader,
+        evaluation_data=evaluation_data,
+        optimizer=optimizer,
+        schedule=schedule,
+        state=state,
+        teacher=teacher,
+    )
+
+
+def take_over_output_dir(
+    args: TrainArguments, accelerator: Accelerator, data: Data, evaluation_data: Data, stack: ExitStack
+) -> None:
+    """
+    Takes over the output folder, once it is known how many images have captions in caption files.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        accelerator (`Accelerator`): The processes.
+        data (`Data`): The training data.
+        evaluation_data (`Data`): The evaluation data.
+        stack (`ExitStack`): What holds the output folder.
+    """
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            data.reader.report_keys(data.dataset, "training images")
+            evaluation_data.reader.report_keys(evaluation_data.dataset, "evaluation images")
+            stack.enter_context(OutputFolder(args.output_dir, content="a training"))

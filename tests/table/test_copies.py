@@ -1,0 +1,49 @@
+"""Images that are nearly the same are one result."""
+
+import pytest
+import torch
+
+from modeling_lotlip.table.copies import search_groups
+from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.table.vector_index import search
+from tests.helpers.embeddings import draw_unit_vectors, make_table
+
+
+@pytest.fixture
+def copied(tmp_path) -> tuple[EmbeddingTable, torch.Tensor]:
+    """Seventy-five copies of each image, far more than are looked at to find the results, and the images."""
+    generator = torch.manual_seed(0)
+    images = draw_unit_vectors(generator, 20, 32)
+    noise = 0.002 * torch.randn(1500, 32, generator=generator)
+    embeds = torch.nn.functional.normalize(images.repeat(75, 1) + noise, dim=-1)
+    return make_table(tmp_path, embeds, score_threshold=0.0, copy_threshold=0.98), images
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_all_copies_of_a_result_are_counted(copied, k):
+    table, images = copied
+    query = draw_unit_vectors(torch.manual_seed(1), 32)
+    results = search_groups(table, query, k)
+    expected = (images @ query).topk(k).indices.tolist()
+    assert len(results) == k
+    for group, image in zip(results, expected):
+        assert {int(key) % 20 for key in group.keys} == {image}
+        assert len(set(group.keys)) == 75
+    assert results[0].keys[0] == search(table, query, 1).keys[0]
+
+
+def test_copies_stand_in_the_order_of_their_similarity_with_the_query(copied):
+    table, _ = copied
+    query = draw_unit_vectors(torch.manual_seed(1), 32)
+    for group in search_groups(table, query, 3):
+        assert group.similarities.sort(descending=True).values.equal(group.similarities)
+        torch.testing.assert_close(group.similarities, group.embeds @ query, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_first", [3, 7])
+def test_identical_copies_of_the_last_result_are_counted(tmp_path, num_first):
+    """Also where of these the first one alone is among what is looked at."""
+    embeds = torch.eye(3)[[0] * num_first + [1] * 5 + [2] * 40]
+    table = make_table(tmp_path, embeds, score_threshold=0.0, copy_threshold=0.98)
+    results = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=2)
+    assert [len(group.keys) for group in results] == [num_first, 5]

@@ -1,0 +1,95 @@
+"""Files of users that commands import."""
+
+import dataclasses
+import importlib
+import sys
+
+import pytest
+
+from modeling_lotlip.commands import COMMANDS
+from modeling_lotlip.utils.plugins import find_plugins, hash_plugin, load_plugin
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a plugin; its module is forgotten afterwards."""
+    names = []
+    path_before = list(sys.path)
+
+    def write(name: str, source: str):
+        names.append(name)
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        return path
+
+    yield write
+    sys.path[:] = path_before
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_a_plugin_is_imported_once_by_its_name(write):
+    path = write("plugin_a", "import random\nnumber = random.random()")
+    first = load_plugin(path)
+    assert load_plugin(str(path)) is first
+    assert sys.modules["plugin_a"].number == first.number
+
+
+def test_a_plugin_in_a_folder_that_is_imported_from_is_itself(write, monkeypatch):
+    path = write("plugin_e", "value = 1")
+    monkeypatch.syspath_prepend(path.parent)
+    monkeypatch.chdir(path.parent)
+    assert load_plugin("plugin_e.py").value == 1
+
+
+@pytest.mark.parametrize(
+    "name, source, message",
+    [
+        ("plugin_b", "import nosuch", "cannot be imported: ModuleNotFoundError: No module named 'nosuch'"),
+        ("plugin_c", "1 +", "cannot be imported: SyntaxError"),
+        ("json", "", "has the name of another module, json: rename the file"),
+        ("no-name", "", "cannot be imported: rename it"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(tmp_path, name, source, message):
+    path = tmp_path / f"{name}.py"
+    path.write_text(source)
+    before = list(sys.path)
+    with pytest.raises(ValueError, match=message):
+        load_plugin(path)
+    sys.path[:] = before
+
+
+def test_a_plugin_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nosuch.py is no Python file: name a file that ends in .py"):
+        load_plugin(tmp_path / "nosuch.py")
+
+
+def test_a_changed_source_has_another_hash(write):
+    path = write("plugin_d", "a = 1")
+    before = hash_plugin(path)
+    path.write_text("a = 2")
+    assert hash_plugin(path) != before
+
+
+@pytest.mark.parametrize(
+    "args, expected",
+    [
+        (["--plugin", "a.py", "b.py", "--seed", "3"], ["a.py", "b.py"]),
+        (["--plugin=a.py", "--seed", "3"], ["a.py"]),
+        (["--seed", "3", "a.py"], []),
+    ],
+)
+def test_plugins_are_found_on_a_command_line(args, expected):
+    assert find_plugins(args) == expected
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_embeds_takes_plugins(name):
+    """`export` writes graphs of LoTLIP's own towers, and refuses the classes of others."""
+    command = importlib.import_module(f"modeling_lotlip.commands.{name}")
+    names = set()
+    for arguments in command.ARGUMENTS:
+        names |= {field.name for field in dataclasses.fields(arguments)}
+    if "model_name_or_path" in names and name != "export":
+        assert "plugin" in names
