@@ -18,11 +18,7 @@ from ..modeling_aligned_lotlip import LotlipAlignedModel
 from .arguments import AlignArguments
 from .features import Features, compute_features, find_features_dir
 from .heads import HeadSettings, TrainedHeads, train_heads
-<<<<<<< HEAD
 from .outputs import check_model_dir, describe_alignment, save_aligned
-from .towers import ImageTower, TextTower, join_towers, load_image_tower, load_text_tower, make_processor
-=======
-from .outputs import check_output_dir, describe_run, save_aligned
 from .towers import (
     ImageTower,
     TextTower,
@@ -32,7 +28,6 @@ from .towers import (
     make_processor,
     refer_to,
 )
->>>>>>> align
 
 
 logger = logging.getLogger(__name__)
@@ -55,16 +50,10 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         `ValueError`: if a tower or the data cannot be used.
     """
     check_device(args.device)
-<<<<<<< HEAD
     check_model_dir(args)
-    device = torch.device(args.device) if args.device is not None else PartialState().device
-    dataset, evaluation_data = load_splits(args)
-=======
-    check_output_dir(args)
     state = PartialState(cpu=args.device == "cpu")
     device = state.device if args.device is None else torch.device(args.device)
-    dataset, evaluation_data = load_data(args)
->>>>>>> align
+    dataset, evaluation_data = load_splits(args)
     text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
     if args.towers == "reference":
@@ -99,13 +88,9 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
-<<<<<<< HEAD
-    settings = describe_alignment(args, features, trained)
-=======
     if args.towers == "reference":
         model.config.towers = refer_to(text_tower, image_tower)
-    settings = describe_run(args, features, trained)
->>>>>>> align
+    settings = describe_alignment(args, features, trained)
     save_aligned(args, model.cpu(), encoder.processor, (text_tower, image_tower), settings, results)
     return results
 
