@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip[benchmarks]"]
+# ///
 """
 Search by texts in many images: the table of `lotlip embed` and `lotlip search` beside exact search in memory and
 HNSW32 of faiss, each in a process of its own (on Linux).

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip[align]"]
+# ///
 """
 Which heads join two frozen towers best, on which texts, and how many pairs they need: each setting with several seeds.
 

@@ -30,7 +30,16 @@ class BatchLoss:
         slot_losses (`torch.Tensor` of shape `(slots,)`): That of each slot; NaN where it has fewer than two pairs.
         slots (`Slots`): The names of the slots.
         terms (`dict[str, torch.Tensor]`): Further terms of the loss by their names, before their weights.
-    """
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import BatchLoss, Slots
+
+    >>> BatchLoss(torch.tensor(1.5), torch.tensor([1.0, 2.0]), Slots(num_long=1)).by_name()
+    {'loss_short': 1.0, 'loss_long': 2.0}
+    ```"""
 
     loss: torch.Tensor
     slot_losses: torch.Tensor

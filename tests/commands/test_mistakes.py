@@ -96,7 +96,7 @@ def workspace(tmp_path, model_dir, monkeypatch):
     [
         ("app photos", "gradio", "search.page", "app"),
         ("serve --model nowhere", "uvicorn", "serving.server", "serve"),
-        ("export --model nowhere --output_dir out", "onnxruntime", "embedding.onnx", "onnx"),
+        ("export --model nowhere --output_dir out", "onnxruntime", "encoder.onnx", "onnx"),
     ],
 )
 def test_a_missing_extra_is_told_before_it_starts(line, package, module, extra, workspace, monkeypatch, capsys):

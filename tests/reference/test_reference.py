@@ -11,7 +11,7 @@ import torch
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.convert_lotlip_to_hf import config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.losses import contrastive_loss, global_loss
-from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from modeling_lotlip.modeling_lotlip import LotlipCaptionEmbeddings, image_text_contrastive_loss
 from tests.test_modeling_lotlip import assert_close, without_corner_positions
 
 
@@ -91,7 +91,17 @@ def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, att
     assert_close(outputs.text_embeds, arrays["loss/text_features"])
 
     def blockwise(images, texts, logit_scale):
-        return global_loss(contrastive_loss, images, texts, logit_scale=logit_scale)[0]
+        # the short caption, then of each long one `[CLS]` and two corner tokens
+        of_long = texts[:, 1:].unflatten(1, (-1, 3))
+        present = torch.ones(texts.shape[0], of_long.shape[1], dtype=torch.bool)
+        captions = LotlipCaptionEmbeddings(
+            short=texts[:, 0],
+            short_mask=present[:, 0],
+            long=of_long[:, :, 0],
+            long_mask=present,
+            corners=of_long[:, :, 1:],
+        )
+        return global_loss(contrastive_loss, images, captions, logit_scale=logit_scale).loss
 
     for loss_function in (image_text_contrastive_loss, blockwise):
         images, texts = (arrays[f"loss/{kind}_features"].clone().requires_grad_() for kind in ("image", "text"))

@@ -15,7 +15,25 @@ class Backend(ABC):
         name (`str`): What `--backend` calls it.
         dtype (`str`): What it computes in, as `--dtype` names it.
         device (`torch.device`): Where it computes.
-    """
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.encoder.backends import Backend
+
+    >>> class RandomBackend(Backend):
+    ...     name, dtype, device = "random", "float32", torch.device("cpu")
+    ...
+    ...     def embed_texts(self, inputs, is_long=False):
+    ...         return torch.randn(len(inputs["input_ids"]), 8)
+    ...
+    ...     def embed_images(self, inputs):
+    ...         return torch.randn(len(inputs["pixel_values"]), 8)
+
+    >>> RandomBackend().embed_texts({"input_ids": torch.ones(2, 5)}).shape
+    torch.Size([2, 8])
+    ```"""
 
     name: str
     dtype: str

@@ -24,7 +24,20 @@ class PytorchBackend(Backend):
             A dual encoder in evaluation mode.
         family ([`Family`]):
             How it reads texts and images.
-    """
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel
+    >>> from modeling_lotlip.encoder.backends import PytorchBackend
+    >>> from modeling_lotlip.encoder.families import find_family
+
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
+    >>> backend = PytorchBackend(model.eval(), find_family(model.config))
+    >>> backend.embed_texts({"input_ids": torch.tensor([[101, 2417, 102]])}).shape
+    torch.Size([1, 768])
+    ```"""
 
     name = "torch"
 
