@@ -71,7 +71,8 @@ class DualEncoder:
     >>> from modeling_lotlip import DualEncoder
 
     >>> encoder = DualEncoder.from_pretrained("weiwu-ww/LoTLIP-ViT-B-16-100M")  # doctest: +SKIP
-    >>> texts = encoder.encode_text(["A red boat lies at a pier. The sea is calm.", "A street at night."])  # doctest: +SKIP
+    >>> descriptions = ["A red boat lies at a pier. The sea is calm.", "A street at night."]
+    >>> texts = encoder.encode_text(descriptions)  # doctest: +SKIP
     >>> images = encoder.encode_image(["boat.jpg"])  # doctest: +SKIP
     >>> print(images @ texts.T)  # doctest: +SKIP
     ```"""

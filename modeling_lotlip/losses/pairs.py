@@ -241,14 +241,43 @@ def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:
 
 
 def image_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
-    """Scaled similarities (slots, rows, all rows) of images with all texts; what is not compared is far below them."""
+    """
+    Returns the scaled similarities of images with all texts, of shape `(slots, rows, all rows)`. What is not compared
+    is far below them.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import Pairs, image_logits
+
+    >>> images = torch.eye(2)
+    >>> pairs = Pairs.from_embeds(images, short=images)
+    >>> image_logits(pairs, pairs, torch.tensor(10.0))
+    tensor([[[10.,  0.],
+             [ 0., 10.]]])
+    ```"""
     compare = _comparison(pairs)
     logits = compare((scale * pairs.images)[None], all_pairs.texts.transpose(0, 1))
     return _mask(logits, pairs, all_pairs)
 
 
 def text_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
-    """As [`image_logits`], of texts with all images, (slots, rows, all rows)."""
+    """
+    Returns the scaled similarities of texts with all images, of shape `(slots, rows, all rows)`: see [`image_logits`].
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import Pairs, text_logits
+
+    >>> images = torch.eye(2)
+    >>> pairs = Pairs.from_embeds(images, short=images.flip(0))
+    >>> text_logits(pairs, pairs, torch.tensor(10.0))
+    tensor([[[ 0., 10.],
+             [10.,  0.]]])
+    ```"""
     compare = _comparison(pairs)
     logits = compare(scale * pairs.texts.transpose(0, 1), all_pairs.images[None])
     return _mask(logits, pairs, all_pairs)
@@ -276,9 +305,25 @@ def _mask(logits: torch.Tensor, pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
 
 def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """
-    A loss of shape (slots, rows) of some rows, all rows and more, computed for blocks of rows and, in the backward
-    pass, once more: memory grows with the number of rows, not with its square.
-    """
+    Decorates a loss of shape `(slots, rows)` of some rows, all rows and more: it is computed for blocks of rows and, in
+    the backward pass, once more. So memory grows with the number of rows, not with its square.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import Pairs, image_logits, in_blocks
+
+    >>> @in_blocks
+    ... def image_loss(pairs, all_pairs, logit_scale):
+    ...     logits = image_logits(pairs, all_pairs, logit_scale)
+    ...     return -logits.log_softmax(dim=-1)[:, range(len(pairs.indices)), pairs.indices]
+
+    >>> images = torch.eye(2)
+    >>> pairs = Pairs.from_embeds(images, short=images)
+    >>> image_loss(pairs, pairs, torch.tensor(10.0)).shape
+    torch.Size([1, 2])
+    ```"""
     compute = partial(
         checkpoint, loss_function, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
     )
