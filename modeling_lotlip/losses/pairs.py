@@ -305,8 +305,8 @@ def _mask(logits: torch.Tensor, pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
 
 def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """
-    Decorates a loss of shape `(slots, rows)` of some rows, all rows and more: it is computed for blocks of rows and, in
-    the backward pass, once more. So memory grows with the number of rows, not with its square.
+    Decorates a loss of shape `(slots, rows)` of some rows, all rows and more: it is computed for blocks of rows and,
+    in the backward pass, once more. So memory grows with the number of rows, not with its square.
 
     Example:
 
