@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
@@ -506,3 +507,33 @@ def test_relative_paths_of_images_begin_at_their_file_or_else_here(tmp_path, mon
         Path(files[0]).write_text("image;caption\na.png;A.\n")
         with pytest.raises(ValueError, match="'image;caption'.*: separate cells by commas"):
             load_split(replace(source, data_files=files[:1]), "train")
+
+
+def write_captions(folder: Path, name: str, captions: list[str]) -> None:
+    """Writes rows with captions to a file whose time is always the same."""
+    rows = [{"file_name": f"{index}.png", "caption": caption} for index, caption in enumerate(captions)]
+    path = folder / name
+    if path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    os.utime(path, ns=(10**18, 10**18))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.parquet", "metadata.jsonl"])
+def test_another_content_of_equal_time_is_read_anew(tmp_path, name):
+    """As copies, archives and containers leave it: the cache knows the rows of before."""
+    for index in range(2):
+        PIL.Image.new("RGB", (4, 3)).save(tmp_path / f"{index}.png")
+    source = SourceArguments(str(tmp_path if name == "metadata.jsonl" else tmp_path / name))
+    for captions in (["a red boat", "a house"], ["a car", "a cat"]):
+        write_captions(tmp_path, name, captions)
+        assert load_split(source, "train", with_images=False)["caption"][:] == captions
+
+
+def test_a_misspelled_split_is_no_other_one(tmp_path):
+    write_captions(tmp_path, "rows.csv", ["a red boat"])
+    with pytest.raises(ValueError, match="has no split 'trian' but 'train': name this one"):
+        load_split(SourceArguments(str(tmp_path / "rows.csv")), "trian")
