@@ -527,9 +527,9 @@ def test_another_content_of_equal_time_is_read_anew(tmp_path, name):
     """As copies, archives and containers leave it: the cache knows the rows of before."""
     for index in range(2):
         PIL.Image.new("RGB", (4, 3)).save(tmp_path / f"{index}.png")
-    source = SourceArguments(str(tmp_path if name == "metadata.jsonl" else tmp_path / name))
     for captions in (["a red boat", "a house"], ["a car", "a cat"]):
         write_captions(tmp_path, name, captions)
+        source = SourceArguments(str(tmp_path if name == "metadata.jsonl" else tmp_path / name))
         assert load_split(source, "train", with_images=False)["caption"][:] == captions
 
 
