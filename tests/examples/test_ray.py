@@ -11,6 +11,7 @@ import pytest
 
 from examples.embed_on_ray import open_store, to_table_row
 from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable, is_table
 from tests.conftest import ROOT, python_environment
 from tests.helpers.commands import run_command
@@ -83,7 +84,7 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     columns = ["key", "size", "hash", "width", "height", "taken"]
     assert read_rows(index, columns) == read_rows(table, columns)
     assert index.settings["source"] == str(photos)
-    assert index.measured() == table.measured()
+    assert read_measurements(index) == read_measurements(table)
 
 
 def test_a_url_is_read_as_a_folder(tmp_path):
