@@ -323,7 +323,7 @@ save_file(results, f"{sys.argv[1]}/{sys.argv[2]}")
 """
 
 
-def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path, monkeypatch):
+def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
     config = tiny_config(projection_dim=32)
     models = [
         LotlipTextModel(copy.deepcopy(config.text_config)),
@@ -336,10 +336,10 @@ def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path, monkeypa
     names = [type(model).__name__ for model in models]
     for name, model in zip(names, models):
         model.save_pretrained(tmp_path / name)
-    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), "package", *names])
-    exec(LOAD_ALONE, {})
-    command = [sys.executable, "-c", LOAD_ALONE, str(tmp_path), "remote", *names]
-    subprocess.run(command, env=python_environment(), check=True)  # on one thread, as here: equal bit by bit
+    for source in ("package", "remote"):
+        # each in a process of its own, on one thread: equal bit by bit whatever ran in this one before
+        command = [sys.executable, "-c", LOAD_ALONE, str(tmp_path), source, *names]
+        subprocess.run(command, env=python_environment(), check=True)
     with_package = load_file(tmp_path / "package")
     without_package = load_file(tmp_path / "remote")
     assert set(with_package) == set(names)
