@@ -80,7 +80,7 @@ def draw_directions(count: int, width: int, generator: torch.Generator) -> torch
     return normalize(torch.randn(count, width, generator=generator))
 
 
-def draw(num: int, width: int, seed: int, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_pairs(num: int, width: int, seed: int, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Draws images, and a text for each.
 
@@ -176,7 +176,7 @@ def write(folder: Path, num: int, args: "SearchArguments", has_table: bool) -> W
         table = create_table(folder, args)
     writing = 0.0
     for start in range(0, num, CHUNK):
-        embeds = draw(min(CHUNK, num - start), args.width, start + 1, centers)[0]
+        embeds = draw_pairs(min(CHUNK, num - start), args.width, start + 1, centers)[0]
         values[start : start + len(embeds)] = embeds.numpy()
         if table is not None:
             begin = time.perf_counter()
@@ -184,8 +184,8 @@ def write(folder: Path, num: int, args: "SearchArguments", has_table: bool) -> W
             writing += time.perf_counter() - begin
     values.flush()
     # texts of other images stand for those that the parameters of the index are chosen by
-    background = draw(NUM_BACKGROUND, args.width, num + 1, centers)[1]
-    texts = draw(NUM_QUERIES, args.width, 1, centers)[1]
+    background = draw_pairs(NUM_BACKGROUND, args.width, num + 1, centers)[1]
+    texts = draw_pairs(NUM_QUERIES, args.width, 1, centers)[1]
     begin = time.perf_counter()
     if table is not None:
         maintain(table, lambda: background)
@@ -305,7 +305,7 @@ def measure_method(
     results.put((row, found))
 
 
-def compare(num: int, args: SearchArguments, methods: list[str]) -> dict:
+def compare_methods(num: int, args: SearchArguments, methods: list[str]) -> dict:
     """Measures the methods with a number of vectors."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -505,7 +505,7 @@ def main() -> None:
             tables.append(compare_filters(num, args))
             print(format_filters(tables[-1]), flush=True)
         else:
-            tables.append(compare(num, args, methods))
+            tables.append(compare_methods(num, args, methods))
             print(format_table(tables[-1]), flush=True)
     write_results(tables, args)
 

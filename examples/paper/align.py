@@ -89,7 +89,7 @@ def measure_recall(heads: torch.nn.Module, features: Features, modality: int, k:
     return 100 * ((similarities > own).sum(dim=1) < k).float().mean().item()
 
 
-def measure(training: Features, test: Features, settings: HeadSettings) -> dict[str, float]:
+def measure_head(training: Features, test: Features, settings: HeadSettings) -> dict[str, float]:
     """Trains heads, and returns what they find on the test split and the seconds of a processor that it took."""
     start = time.process_time()
     trained = train_heads(training, settings)
@@ -119,7 +119,7 @@ def load_features(args: argparse.Namespace) -> dict[str, dict[str, Features]]:
     return found
 
 
-def summarize(rows: list[dict]) -> str:
+def as_text(rows: list[dict]) -> str:
     """Returns the mean and the standard deviation over the seeds of each setting, as a table in Markdown."""
     lines = []
     for name in dict.fromkeys((row["data"], row["setting"]) for row in rows):
@@ -157,10 +157,10 @@ def main() -> None:
                 settings = HeadSettings(**options, num_epochs=num_epochs, seed=seed)
                 training = change_features(splits["train"], pooling, pairs, seed, is_training=True)
                 test = change_features(splits["test"], pooling, pairs, seed, is_training=False)
-                rows.append({"data": name, "setting": setting, "seed": seed} | measure(training, test, settings))
+                rows.append({"data": name, "setting": setting, "seed": seed} | measure_head(training, test, settings))
                 print(rows[-1], flush=True)
                 write_json(args.output_file, {"num_train_epochs": args.num_train_epochs, "rows": rows})
-    print(summarize(rows))
+    print(as_text(rows))
 
 
 if __name__ == "__main__":

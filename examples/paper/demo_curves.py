@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(folder: Path, seed: int, args: argparse.Namespace) -> dict:
+def run_example(folder: Path, seed: int, args: argparse.Namespace) -> dict:
     """Runs the example with a seed, and returns its curve and its processor time; those kept of a run that ended."""
     kept = folder / "curve.json"
     if kept.exists():
@@ -84,7 +84,7 @@ def find_commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def draw(runs: dict[int, dict], path: Path) -> None:
+def plot_curves(runs: dict[int, dict], path: Path) -> None:
     """Plots a line for each seed, of short captions on the left and of long ones on the right."""
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     plots = figure.subplots(1, len(CURVES), sharey=True)
@@ -105,7 +105,7 @@ def main() -> None:
     args = parse_args()
     runs = {}
     for seed in args.seeds:
-        runs[seed] = train(args.output_dir / f"seed-{seed}", seed, args)
+        runs[seed] = run_example(args.output_dir / f"seed-{seed}", seed, args)
         last = runs[seed]["curve"][-1]
         print(f"seed {seed}: {last}, {runs[seed]['processor_seconds']} s of processor time", flush=True)
         results = {
@@ -120,7 +120,7 @@ def main() -> None:
         recalls = [run["curve"][-1][metric] for run in runs.values()]
         print(f"{name}: mean {statistics.fmean(recalls):.1f}, lowest {min(recalls):.1f}")
     if args.figure is not None:
-        draw(runs, args.figure)
+        plot_curves(runs, args.figure)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def measure_lengths(name: str, args: ReproductionArguments) -> tuple[dict[str, f
     return {column: row[column] for column in TEXT_COLUMNS}, is_partial
 
 
-def measure_recalls(
+def measure_benchmark(
     name: str, dataset: Dataset, encoder: DualEncoder, batch_size: int = 64, num_workers: int = 0
 ) -> tuple[dict[str, float], bool]:
     """
@@ -288,7 +288,7 @@ def main() -> None:
         for model_name in args.model_name_or_path:
             encoder = load_encoder(model_name, inference)
             for name, dataset in datasets.items():
-                measured, is_partial = measure_recalls(
+                measured, is_partial = measure_benchmark(
                     name, dataset, encoder, inference.batch_size, args.dataloader_num_workers
                 )
                 comparisons += compare_with_published(model_name, name, measured, published["retrieval"], is_partial)

@@ -81,7 +81,7 @@ def forget_folder(folder: str, index_dir: Path | None = None) -> list[Path]:
         raise ValueError(f"--forget {folder}: there is no index of it in {root}, but of {known}. Name one of these.")
     for table in found:
         with table.writing(argument="index_dir"):
-            pass  # no other program writes to it
+            pass  # Only asks: `writing` raises where another program writes. The lock lies in the folder that goes.
         shutil.rmtree(table.folder)
     return [table.folder for table in found]
 
