@@ -90,6 +90,12 @@ class EmbeddingTable:
         table.check_settings(settings)
         return table
 
+    def freeze(self) -> "EmbeddingTable":
+        """Opens the table once more, as it is now: what is written later is not seen."""
+        frozen = EmbeddingTable(self.folder)
+        frozen.table.checkout(frozen.table.version)
+        return frozen
+
     def add_missing_columns(self) -> None:
         """Adds the columns that the table of an earlier version lacks, with nulls."""
         names = [name for name in NEW_COLUMNS if name not in self.table.schema.names]
