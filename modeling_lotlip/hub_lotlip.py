@@ -298,7 +298,7 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
         image.load()
         image = PIL.ImageOps.exif_transpose(image)
     except DAMAGED_IMAGE_ERRORS as error:
-        raise ValueError(f"The image `{image}` is damaged or cut off: {error}.") from error
+        raise ValueError(f"The image `{image}` is damaged or cut off: {str(error).rstrip('.')}.") from error
     # multiplied by their transparency, which only Pillow knows to undo
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())

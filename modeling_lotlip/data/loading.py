@@ -42,6 +42,7 @@ from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
+from ..utils.terminal import without_stop
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder, sign
 from .images import IMAGE_EXTENSIONS, undecoded
@@ -360,7 +361,7 @@ def make_builder(
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."
+            f"{describe_source(source)} cannot be loaded: {without_stop(error)}. Check these arguments."
         ) from error
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word

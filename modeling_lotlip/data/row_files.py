@@ -18,6 +18,7 @@ import pyarrow as pa
 from datasets import Features
 from pyarrow import parquet
 
+from ..utils.terminal import without_stop
 from .rows import look_up
 
 
@@ -65,7 +66,7 @@ def open_text(path: str) -> Iterator[IO[str]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: save it as UTF-8.") from error
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from error
+        raise ValueError(f"{path} cannot be read: {without_stop(error)}.") from error
 
 
 def check_csv(path: str) -> None:
@@ -106,8 +107,8 @@ def check_csv_rows(path: str, reader: Iterator[list[str]]) -> None:
             first_line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"{path} cannot be read at line {first_line}: {error}. Quote cells whole, and double "
-            "the quotation marks in them."
+            f"{path} cannot be read at line {first_line}: {without_stop(error)}. Quote cells whole, and double the "
+            "quotation marks in them."
         ) from error
 
 
@@ -217,7 +218,7 @@ def unify_parquet_types(paths: list[str]) -> Features | None:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(
                 f"{path} has other types than the files before it: "
-                f"{str(error).rpartition(': ')[2]}. Write all files with the same types."
+                f"{without_stop(str(error).rpartition(': ')[2])}. Write all files with the same types."
             ) from error
     if schema.remove_metadata() == first.remove_metadata():
         return None

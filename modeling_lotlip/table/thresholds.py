@@ -160,8 +160,8 @@ def measure(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measu
 
 def measure_for_now(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measurements:
     """
-    Measures the thresholds of a table to which another program writes, as [`measure`] will when that has ended. Nothing
-    is kept with the table.
+    Measures the thresholds of a table to which another program writes, as [`measure`] will when that has ended.
+    Nothing is kept with the table.
 
     Args:
         table ([`EmbeddingTable`]), kind (`str`), background (`torch.Tensor` of shape `(num_texts, dim)`):

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 
 from ... import __version__
 from ...utils.output_folder import atomic_write
+from ...utils.terminal import without_stop
 from ..families import Family
 from ..hashes import hash_weights
 from .backend import Backend
@@ -207,7 +208,7 @@ class OpenvinoBackend(Backend):
             message = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
                 f"OpenVINO cannot compute the {modality} tower of this {type(self.model).__name__}: "
-                f"{message[:MAX_MESSAGE_LENGTH].rstrip('.')}. Use `--backend torch`."
+                f"{without_stop(message[:MAX_MESSAGE_LENGTH])}. Use `--backend torch`."
             ) from error
         return compiled
 
