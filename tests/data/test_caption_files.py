@@ -206,6 +206,14 @@ def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):
     assert whole["long_num_captions"] == NUM_IMAGES
 
 
+def test_evaluation_names_the_captions_of_no_image(scenes, tmp_path, encoder, caplog):
+    captions = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[1:], "nobody"]]
+    files = CaptionFileArguments([write(tmp_path / "long.jsonl", captions)], key_column="url")
+    evaluate_retrieval(encoder, scenes.remove_columns("long_captions"), CaptionArguments(), files)
+    assert f"Of 24 images 1 have no captions in `--caption_files` (such as '{URLS[0]}')." in caplog.text
+    assert "1 of 24 rows of `--caption_files` belong to none of the 24 images (such as 'nobody')." in caplog.text
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, caplog):
     keys = [*URLS[:6], URLS[0]]
