@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -126,17 +127,29 @@ def refuse_repeated_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def iterate_json_rows(path: str) -> Iterator[tuple[str, object]]:
-    """Reads the rows of a JSON or JSON lines file, each with where it is. Ends at what is no JSON."""
+def iterate_json_rows(path: str, pattern: re.Pattern | None = None) -> Iterator[tuple[str, object]]:
+    """
+    Reads the rows of a JSON or JSON lines file, each with where it is. Ends at what is no JSON.
+
+    Args:
+        path (`str`):
+            The file.
+        pattern (`re.Pattern`, *optional*):
+            Lines without it are passed over, and lists without it in any row.
+    """
     with open_text(path) as file:
         is_list = file.read(1) == "["
         file.seek(0)
         try:
             if is_list:
-                for index, row in enumerate(json.load(file)):
+                text = file.read()
+                rows = json.loads(text) if pattern is None or pattern.search(text) else []
+                for index, row in enumerate(rows):
                     yield f"row {index} of {path}", row
-            else:
-                for number, line in enumerate(file, start=1):
+                return
+            for number, line in enumerate(file, start=1):
+                is_passed_over = pattern is not None and pattern.search(line) is None
+                if line.strip() and not is_passed_over:
                     yield f"line {number} of {path}", json.loads(line)
         except json.JSONDecodeError:  # who reads the rows after this says so
             return
