@@ -48,9 +48,12 @@ class FolderTexts(ImageFolder):
     def _generate_examples(
         self, files: list, metadata_files: list, add_metadata: bool, add_labels: bool
     ) -> Iterator[tuple[Any, dict]]:
+        examples = super()._generate_examples(files, metadata_files, add_metadata, add_labels)
+        if not self.date_columns:
+            yield from examples
+            return
         rows = iterate_rows(names[-1] for names in metadata_files)
-        for key, example in super()._generate_examples(files, metadata_files, add_metadata, add_labels):
-            row = next(rows)
+        for (key, example), row in zip(examples, rows, strict=True):
             for name in self.date_columns & example.keys():
                 example[name] = row.get(name)
             yield key, example
