@@ -17,7 +17,7 @@ from .arguments import LoadingArguments
 from .backends import Backend
 from .dual_encoder import DualEncoder
 from .families import UNKNOWN_FAMILY
-from .hashes import hash_processor, hash_weights
+from .hashes import hash_model, hash_processor
 from .preprocessing import Preprocessing, TokenizedTexts
 
 
@@ -169,8 +169,8 @@ class SentenceTransformerEncoder(DualEncoder):
         modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
         processor = getattr(self.model[0], "processor", None)
         if processor is None:
-            return {"weights": hash_weights(self.model), "processor": modules}
-        return {"weights": hash_weights(self.model), "processor": f"{hash_processor(processor)} {modules}"}
+            return {"weights": hash_model(self.model), "processor": modules}
+        return {"weights": hash_model(self.model), "processor": f"{hash_processor(processor)} {modules}"}
 
     def describe(self) -> dict[str, str | int | None]:
         return {

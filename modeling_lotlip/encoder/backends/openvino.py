@@ -30,7 +30,7 @@ from ... import __version__
 from ...utils.output_folder import atomic_write
 from ...utils.terminal import without_stop
 from ..families import Family
-from ..hashes import hash_weights
+from ..hashes import hash_model
 from .backend import Backend
 from .pytorch import PytorchBackend
 
@@ -294,9 +294,7 @@ class OpenvinoBackend(Backend):
         config = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
         versions = (__version__, transformers.__version__, openvino.__version__)
         weights_dtype = "int8" if self.dtype == "int8" else "float32"
-        return Hasher.hash(
-            (type(self.model).__name__, repr(config), hash_weights(self.model), versions, weights_dtype)
-        )
+        return Hasher.hash((type(self.model).__name__, repr(config), hash_model(self.model), versions, weights_dtype))
 
 
 @contextmanager
