@@ -20,8 +20,8 @@ from PIL import Image
 
 from ..data.images import UnreadableImageError
 from ..encoder.batches import prefetch
+from .answer import Answer
 from .arguments import CaptionerArguments
-from .captioner import Answer
 from .image_files import ImageFile
 
 

@@ -23,8 +23,9 @@ from ..utils.files import read_lines
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar
+from .answer import Answer
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
-from .captioner import Answer, load_captioner
+from .captioner import load_captioner
 from .image_files import ImageFile, read_image_files
 from .records import Records, open_database, replace_surrogates, summarize
 from .rules import apply_rules

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, groupby, islice
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch.distributed
 from accelerate import PartialState
@@ -42,9 +42,6 @@ from ..utils.terminal import printable
 from .lengths import partition_by_length
 from .preprocessing import Preprocessing
 
-
-if TYPE_CHECKING:
-    from .dual_encoder import DualEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -496,8 +493,17 @@ def end_with_the_main_process() -> None:
     os._exit(1)
 
 
+class BatchEncoder(Protocol):
+    """What [`embed_rows`] asks of a `DualEncoder`, which is built on this file."""
+
+    preprocessing: Preprocessing
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Returns normalized embeddings of shape `(entries, dim)`, in float32 on the CPU."""
+
+
 def embed_rows(
-    encoder: "DualEncoder",
+    encoder: BatchEncoder,
     prepared: Iterable[PreparedRows],
     tokens_per_batch: int = TOKENS_PER_BATCH,
     group: Callable[[Any], Any] = lambda key: None,
@@ -507,8 +513,8 @@ def embed_rows(
     Embeds prepared rows, while a thread makes the next batches: images as they come, texts in batches of like length.
 
     Args:
-        encoder ([`DualEncoder`]):
-            Embeds them.
+        encoder ([`BatchEncoder`]):
+            Embeds them: a `DualEncoder`.
         prepared (`Iterable[PreparedRows]`):
             What a [`RowCollator`] returns.
         tokens_per_batch (`int`, *optional*, defaults to 2048):

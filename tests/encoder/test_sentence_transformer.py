@@ -9,7 +9,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip import DualEncoder
-from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerEncoder
+from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
 
@@ -36,13 +36,13 @@ def test_embeddings_are_those_of_the_library(folder, encoder):
     model = SentenceTransformer(str(folder), device="cpu")
     expected_texts = model.encode(TEXTS, normalize_embeddings=True)
     expected_images = model.encode(IMAGES, normalize_embeddings=True)
-    assert isinstance(encoder, SentenceTransformerEncoder)
+    assert isinstance(encoder.model, SentenceTransformerModel)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected_texts, rtol=0, atol=2e-6)
     np.testing.assert_allclose(encoder.encode_image(IMAGES), expected_images, rtol=0, atol=2e-6)
 
 
 def test_truncated_texts_are_counted(encoder, caplog):
-    lengths = [len(encoder.model.tokenizer(text)["input_ids"]) for text in TEXTS]
+    lengths = [len(encoder.preprocessing.tokenizer(text)["input_ids"]) for text in TEXTS]
     num_truncated = sum(length > 77 for length in lengths)
     encoder.encode_text(TEXTS)
     assert f"{num_truncated} of {len(TEXTS)} texts were truncated" in caplog.text
