@@ -56,12 +56,23 @@ class SentenceTransformerPreprocessing(Preprocessing):
         """Not known: large JPEGs are decoded at their full size."""
         return None
 
+    @property
+    def padding(self) -> bool:
+        """Texts are padded to the longest of a batch."""
+        return True
+
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
         prompt = self.model.prompts.get(self.model.default_prompt_name)
-        limit = self.max_length if max_length is None else max_length
-        with self.tokenizer_lock:
-            inputs = self.model.preprocess(list(texts), prompt=prompt)
         whole = self.tokenize_whole(texts)
+        with self.tokenizer_lock:
+            own_limit = self.max_length
+            limit = own_limit if max_length is None else max_length
+            # the library truncates at the limit of the model alone
+            self.model.max_seq_length = limit
+            try:
+                inputs = self.model.preprocess(list(texts), prompt=prompt)
+            finally:
+                self.model.max_seq_length = own_limit
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:

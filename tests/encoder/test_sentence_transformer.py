@@ -48,6 +48,13 @@ def test_truncated_texts_are_counted(encoder, caplog):
     assert f"{num_truncated} of {len(TEXTS)} texts were truncated" in caplog.text
 
 
+def test_the_first_tokens_of_a_text_are_embedded_as_a_text_that_ends_there(encoder):
+    first = encoder.preprocessing.tokenize_first_tokens(["a red boat and a house"], 5)
+    whole = encoder.preprocessing.tokenize(["a red boat"]).inputs
+    assert first["input_ids"].tolist() == whole["input_ids"].tolist()
+    assert encoder.max_length == 77
+
+
 def test_classes_have_the_probabilities_of_the_model_inside(encoder, family_folders):
     inside = DualEncoder.from_pretrained(family_folders("clip"), device="cpu")
     labels = ["red boat", "house"]
