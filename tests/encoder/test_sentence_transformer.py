@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel
+from modeling_lotlip.evaluation.explanation import explain
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
 
@@ -95,3 +96,8 @@ def test_a_model_of_texts_alone_is_refused(tmp_path):
 def test_openvino_is_refused(folder):
     with pytest.raises(ValueError, match="OpenVINO cannot compute models of sentence-transformers"):
         DualEncoder.from_pretrained(folder, device="cpu", backend="openvino")
+
+
+def test_what_looks_into_the_towers_says_that_it_cannot(encoder):
+    with pytest.raises(ValueError, match="SentenceTransformerModel has no text tower"):
+        explain(encoder, "A red boat.")
