@@ -1,6 +1,7 @@
 """The rules of the layout, read from the imports: who may use what."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -154,6 +155,17 @@ def test_examples_end_in_one_line_after_a_mistake(path):
         return
     text = (ROOT / "examples" / path).read_text(encoding="utf-8")
     assert "__main__" not in text or f'with exit_on_error("{path.name}"):' in text
+
+
+def test_no_message_puts_a_full_stop_behind_that_of_an_error():
+    """An error of another library may end in one: see `without_stop`."""
+    followed_by_stop = re.compile(r"\{(?:str\()?(?:\w+\.)?(?:error|message|problem|failure|detail)\)?\}\.")
+    found = []
+    for path in FILES:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if followed_by_stop.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}")
+    assert found == []
 
 
 @pytest.mark.parametrize("folder", MEASURED_FOLDERS)

@@ -38,7 +38,7 @@ from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
 from ..utils.files import hash_bytes
 from ..utils.signals import leave_signals_to_the_main_process
-from ..utils.terminal import printable
+from ..utils.terminal import printable, without_stop
 from .lengths import partition_by_length
 from .preprocessing import Preprocessing
 
@@ -545,5 +545,5 @@ def embed_rows(
 def warn_of_unreadable(unreadable: Sequence[Unreadable]) -> None:
     """Logs a warning for each row that was left out."""
     for row in unreadable:
-        problem = row.problem.rstrip(".")
-        logger.warning(printable(f"The image of {row.name} cannot be read and is left out: {problem}."))
+        line = f"The image of {row.name} cannot be read and is left out: {without_stop(row.problem)}."
+        logger.warning(printable(line))

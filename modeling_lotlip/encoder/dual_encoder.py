@@ -28,7 +28,7 @@ from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
-from .hashes import hash_weights
+from .hashes import hash_model
 from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
 from .preprocessing import Preprocessing
 from .sentence_transformer import load_sentence_transformer
@@ -216,7 +216,7 @@ class DualEncoder:
     @property
     def hashes(self) -> dict[str, str]:
         """Hashes of the weights and of the processor, as they are now."""
-        return {"weights": hash_weights(self.model), "processor": self.preprocessing.hash()}
+        return {"weights": hash_model(self.model), "processor": self.preprocessing.hash()}
 
     def describe(self) -> dict[str, str | int | None]:
         """Returns what results of this encoder depend on, for tables of people."""

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..hub import push_folder, write_model_card
 from ..utils.files import public_name, write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete
+from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
 from .plan import Plan
@@ -364,7 +365,7 @@ def save_last_model(
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
         save_model(args, plan, folder, model, processor)
-        raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
+        raise OSError(f"{without_stop(error)}. It was saved in {folder}: move it from there.") from error
 
 
 def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict | None) -> None:
