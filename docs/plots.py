@@ -208,6 +208,7 @@ PLOTS = {
 
 
 def main() -> None:
+    """Draws every plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=DOCS / "images", help="Where the plots go.")
     args = parser.parse_args()

@@ -421,15 +421,16 @@ class ImageMixin(LoadingMixin):
 
 
 class TorchvisionBackend(ImageMixin, image_processing_backends.TorchvisionBackend):
-    pass
+    """Preprocesses images by torchvision."""
 
 
 class PilBackend(ImageMixin, image_processing_backends.PilBackend):
-    pass
+    """Preprocesses images by Pillow and NumPy."""
 
 
 class ProcessorKwargs(ProcessingKwargs, total=False):
-    # for transformers 5.21 and 5.22, which do not know `text_kwargs` of a processor
+    """The defaults of a processor, for transformers 5.21 and 5.22, which do not know its `text_kwargs`."""
+
     _defaults = {"text_kwargs": {"padding": True}}
 
 

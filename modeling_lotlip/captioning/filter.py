@@ -365,8 +365,10 @@ def filter_captions(
             Which rules apply.
         similarity (`SimilarityArguments`):
             How captions are compared with the images of a data set: only if it has a `dual_encoder`.
-        source (`SourceArguments`), split (`TrainSplitArguments`):
+        source (`SourceArguments`):
             The data set of the images.
+        split (`TrainSplitArguments`):
+            The rows of it that are read.
         inference (`InferenceArguments`):
             How the dual encoder runs.
 
@@ -457,8 +459,10 @@ def measure_similarities(
             Their columns of captions and keys.
         similarity ([`SimilarityArguments`]):
             The dual encoder, and the column of keys of the data set.
-        source ([`SourceArguments`]), split ([`TrainSplitArguments`]):
-            The data set of the images, and what of it is read.
+        source ([`SourceArguments`]):
+            The data set of the images.
+        split ([`TrainSplitArguments`]):
+            The rows of it that are read.
         inference ([`InferenceArguments`]):
             How the dual encoder runs.
 

@@ -47,8 +47,10 @@ def recaption(
     processes of `state` call it.
 
     Args:
-        source (`SourceArguments`), split (`TrainSplitArguments`):
+        source (`SourceArguments`):
             The data set of the images.
+        split (`TrainSplitArguments`):
+            The rows of it that are read.
         arguments (`RecaptionArguments`):
             The captioners, what they are asked, and where the captions go.
         captioning (`CaptionerArguments`):
@@ -105,10 +107,16 @@ class RecaptionJob:
     Holds what is captioned, and how.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`), source (`SourceArguments`):
+        dataset (`Dataset` or `IterableDataset`):
             The images.
-        arguments (`RecaptionArguments`), captioning (`CaptionerArguments`), rules (`RuleArguments`):
-            What was asked for.
+        source (`SourceArguments`):
+            Where the data set comes from, and its columns.
+        arguments (`RecaptionArguments`):
+            The captioners, what they are asked, and where the captions go.
+        captioning (`CaptionerArguments`):
+            How captioners run and generate.
+        rules (`RuleArguments`):
+            Which rules apply to captions.
         prompts (`list[str]`):
             The prompts.
         num_images (`int`, *optional*):

@@ -366,8 +366,10 @@ def apply_rules(
             What the model wrote.
         rules (`Collection[str]`, *optional*):
             The names of the rules that apply, of `RULES`. By default all.
-        min_words, max_words (`int`, *optional*, defaults to 5 and 500):
-            Of the rules `too_short` and `too_long`. Each Chinese or Japanese character is a word.
+        min_words (`int`, *optional*, defaults to 5):
+            The rule `too_short` rejects captions of fewer words. Each Chinese or Japanese character is a word.
+        max_words (`int`, *optional*, defaults to 500):
+            The rule `too_long` rejects captions of more words.
         is_cut_off (`bool`, *optional*, defaults to `False`):
             Whether the model was stopped before its end, at the maximum of tokens. Then the rule `cut_off` removes a
             last sentence without an end, and rejects a caption that has no other; else it only removes one that

@@ -44,6 +44,7 @@ ARGUMENTS = (ExportArguments,)
 
 
 def run(export: ExportArguments) -> None:
+    """Exports a model to ONNX, and prints how near its embeddings are."""
     import logging
     import warnings
 

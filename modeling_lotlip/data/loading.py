@@ -128,10 +128,16 @@ def load_slices(
     Loads the same as [`load_split`], and says which slices it is made of: see [`count_shared_rows`].
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a split, or a slice, or several: see [`load_split`].
         max_samples (`int`, *optional*):
             Use the first rows only.
+        with_images (`bool`, *optional*, defaults to `True`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     parts = []
     slices = []
@@ -150,8 +156,14 @@ def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: i
     Args:
         rows (`Dataset` or `IterableDataset`):
             The rows.
-        source (`SourceArguments`), split (`str`), max_samples (`int`, *optional*), with_images (`bool`):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of the split, for an error.
+        max_samples (`int`, *optional*):
+            Use the first rows only.
+        with_images (`bool`):
+            Whether there must be a column of images.
     """
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -177,12 +189,18 @@ def interleave_files(
     Mixes the rows of several files.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a split, or a slice, or several: see [`load_split`].
+        with_images (`bool`):
+            Whether there must be a column of images.
         weights (`list[float]`):
             How often a row comes from each of `source.data_files`.
         seed (`int`):
             The seed of the order.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     parts = []
     for file in source.data_files:
@@ -203,10 +221,16 @@ def load_part(
     Loads a split, or a slice of one, and says which.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`], but a single split or slice.
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a single split, or a slice of one such as `"train[:100]"`.
         max_samples (`int`, *optional*):
             How many rows are used in the end. All may be loaded.
+        with_images (`bool`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     name, bracket, part = split.partition("[")
     if source.dataset_name is None:
@@ -311,8 +335,14 @@ def load_built_split(
     Loads a split of a data set of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`], but a single split.
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a single split.
+        with_images (`bool`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)

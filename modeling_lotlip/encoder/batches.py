@@ -248,6 +248,7 @@ class TableReader(RowReader):
         self.formats = formats
 
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
+        """Yields the image and the texts of a row. The image is read from its file, if it is in one."""
         about = dict(info.about or {})
         if self.image_column is not None:
             image = row[self.image_column] or {}
@@ -318,6 +319,7 @@ class RowCollator:
         self.read_texts = read_texts
 
     def __call__(self, rows: list[KeyedRow]) -> PreparedRows:
+        """Returns the inputs of the model for some rows, and which images cannot be read."""
         items, unreadable = self.read_rows(rows)
         try:
             images = self.prepare_images(items)

@@ -41,6 +41,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
 
     @property
     def max_length(self) -> int:
+        """The max length of a text in tokens."""
         return self.model.get_max_seq_length()
 
     @property
@@ -49,6 +50,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         return None
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
+        """Tokenizes texts with the prompt of the model: see [`Preprocessing.tokenize`]."""
         prompt = self.model.prompts.get(self.model.default_prompt_name)
         limit = self.max_length if max_length is None else max_length
         with self.tokenizer_lock:
@@ -57,6 +59,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
+        """Tokenizes texts without truncation."""
         with self.tokenizer_lock:
             return self.model.tokenizer(
                 list(texts), add_special_tokens=add_special_tokens, truncation=False, verbose=False
@@ -99,10 +102,12 @@ class SentenceTransformerBackend(Backend):
 
     @property
     def dtype(self) -> str:
+        """The dtype of the weights, as `--dtype` names it."""
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
@@ -154,18 +159,22 @@ class SentenceTransformerEncoder(DualEncoder):
 
     @property
     def matryoshka_dims(self) -> tuple[int, ...]:
+        """None that the library knows of."""
         return ()
 
     @property
     def revision(self) -> str | None:
+        """Not known."""
         return None
 
     @property
     def scored_model(self) -> torch.nn.Module:
+        """The model of transformers within, or the whole model."""
         return getattr(self.model[0], "model", self.model)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
+        """Hashes of the weights and of the preprocessing, by which embeddings are reused."""
         modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
         processor = getattr(self.model[0], "processor", None)
         if processor is None:
@@ -173,6 +182,7 @@ class SentenceTransformerEncoder(DualEncoder):
         return {"weights": hash_weights(self.model), "processor": f"{hash_processor(processor)} {modules}"}
 
     def describe(self) -> dict[str, str | int | None]:
+        """Returns what a table of results says of the model."""
         return {
             "model": self.name,
             "revision": self.revision,

@@ -45,6 +45,7 @@ class SameOrigin:
         self.refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, as ASGI has it."""
         app = self.app
         if scope["type"] != "lifespan":
             app = self.choose_app(Headers(scope=scope))
@@ -84,6 +85,7 @@ class Guard:
         self.logins = WeakValueDictionary()  # a lock for each address that logs in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, as ASGI has it."""
         app = self.app
         if scope["type"] == "http":
             app = self.choose_app(scope)
@@ -149,8 +151,12 @@ class Guard:
         Args:
             num_bytes (`int`):
                 The length of the request.
-            scope (`Scope`), receive (`Receive`), send (`Send`):
-                The request, and its channels, as ASGI has them.
+            scope (`Scope`):
+                The request, as ASGI has it.
+            receive (`Receive`):
+                Reads the body of the request.
+            send (`Send`):
+                Writes the answer.
         """
         app = self.app
         self.num_uploading += num_bytes

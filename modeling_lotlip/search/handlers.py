@@ -230,8 +230,12 @@ class Handlers:
                 The description.
             image_path (`str`, *optional*):
                 The file of an image that was uploaded.
-            folder (`str`, *optional*), taken_from (`str`), taken_to (`str`):
-                Which images are searched: see [`Filter.parse`]. Empty texts are no filter.
+            folder (`str`, *optional*):
+                The folder that is searched: see [`Filter.parse`]. An empty text is no filter.
+            taken_from (`str`):
+                The first day of the images that are searched, or an empty text.
+            taken_to (`str`):
+                The last day, or an empty text.
 
         Returns:
             `tuple[str, Asked]`: the first results as HTML, and what [`more`] of them needs.

@@ -74,8 +74,6 @@ def embed_to_table(
             Which column has images.
         batch_size (`int`, *optional*, defaults to 64):
             Images in a batch.
-        max_length (`int`, *optional*):
-            The maximal count of tokens of a text.
         source (`dict`, *optional*):
             What the data are, which is compared when the run is resumed: see [`name_data`].
         notes (`dict`, *optional*):
@@ -152,8 +150,10 @@ def make_reader(
             What embeds them.
         store ([`StoreArguments`]):
             What is stored.
-        captions ([`CaptionArguments`], *optional*), image_column (`str`):
-            Which columns have captions and images.
+        captions ([`CaptionArguments`], *optional*):
+            The columns of captions.
+        image_column (`str`):
+            The column of images.
 
     Returns:
         [`TableReader`]: the reader.
@@ -246,8 +246,10 @@ def make_batches_of_rows(
             The rows with their numbers.
         reader ([`TableReader`]):
             Reads their keys.
-        group_size (`int`), batch_size (`int`):
-            Rows in a group, and in a batch.
+        group_size (`int`):
+            The number of rows of a group.
+        batch_size (`int`):
+            The max number of rows of a batch.
 
     Returns:
         `Iterator[list[tuple[RowInfo, dict]]]`: the rows with what they are known by.

@@ -155,8 +155,10 @@ def copy_part(
     Copies rows from one table: see [`copy_rows`].
 
     Args:
-        table ([`EmbeddingTable`]), source_table ([`EmbeddingTable`]):
-            The table that is written to, and that which is read.
+        table ([`EmbeddingTable`]):
+            The table that is written to.
+        source_table ([`EmbeddingTable`]):
+            The table that is read.
         copied (`dict[str, str]`):
             By the new keys the keys in the table that is read.
         signatures (`dict[str, dict[str, int]]`):

@@ -188,8 +188,10 @@ def ask(
             A normalized embedding.
         k (`int`):
             How many results are needed.
-        kind (`str`), where (`str`, *optional*):
-            The kind of embeddings, and an SQL condition that holds for them.
+        kind (`str`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition, which the results meet.
         plan ([`ApproximateSearch`]):
             How to search.
 
@@ -287,8 +289,10 @@ def measure_recall(
             What is searched for.
         neighbors ([`Neighbors`]):
             What exact search finds.
-        kind (`str`), where (`str`, *optional*):
-            The kind of embeddings, and the filter.
+        kind (`str`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition, which the results meet.
         plan ([`ApproximateSearch`]):
             How to search.
 
@@ -314,8 +318,10 @@ def choose_search(
     Args:
         table ([`EmbeddingTable`]):
             The table, with an index.
-        queries ([`Queries`]), neighbors ([`Neighbors`]):
-            What is searched for, and what exact search finds.
+        queries ([`Queries`]):
+            What is searched for.
+        neighbors ([`Neighbors`]):
+            What exact search finds.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
 

@@ -30,7 +30,9 @@ class ClampLogitScaleCallback(TrainerCallback):
         Clamps the temperature after a step.
 
         Args:
-            args (`TrainingArguments`), state (`TrainerState`), control (`TrainerControl`): What every callback gets.
+            args (`TrainingArguments`): The arguments of the trainer.
+            state (`TrainerState`): How far the training is.
+            control (`TrainerControl`): What the trainer does next.
             model (`PreTrainedModel`): The model.
         """
         clamp_logit_scale(model)

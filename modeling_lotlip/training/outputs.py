@@ -45,7 +45,18 @@ BIASES_OF_SCENES = "It has seen nothing but drawn scenes: it is for trying out h
 
 @dataclass
 class TrainingState:
-    """Where a run is, and what it has counted: what a checkpoint holds beside what accelerate saves."""
+    """
+    Where a run is, and what it has counted: what a checkpoint holds in addition to what accelerate saves.
+
+    Args:
+        epoch (`int`): The index of the epoch.
+        batch (`int`): How many batches of the epoch are done.
+        step (`int`): How many steps of the optimizer are done.
+        evaluated_step (`int`): The step of the last evaluation, -1 before the first.
+        skipped_steps (`int`): How many steps were left out because a gradient was not finite.
+        skipped_in_a_row (`int`): How many of them were the last ones, without a good step between.
+        counts (`SampleCounts`): What became of the rows that all processes have read.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -53,7 +64,7 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    counts: SampleCounts = field(default_factory=SampleCounts)  # of all processes
+    counts: SampleCounts = field(default_factory=SampleCounts)
 
 
 # ---- the folder
@@ -252,6 +263,7 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
+        """Begins to count and to measure the time anew."""
         self.done = torch.zeros(2)
         self.start = time.perf_counter()
 
@@ -270,6 +282,7 @@ class Throughput:
 
 
 def name_repository(args: TrainArguments) -> str:
+    """Returns the name of the repository on the Hub: by default that of the output folder."""
     return args.hub_model_id or args.output_dir.resolve().name
 
 

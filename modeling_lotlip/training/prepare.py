@@ -77,6 +77,10 @@ class Training:
         schedule (`Callable`): The learning rate of each step.
         state (`TrainingState`): Where it is.
         teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
+        counts (`SampleCounts`): What became of the rows that this process has read since the start.
+        throughput (`Throughput`): The images and tokens since it was last logged.
+        step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
+        image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
     """
 
     args: TrainArguments
@@ -91,12 +95,9 @@ class Training:
     schedule: Callable[[int], float]
     state: outputs.TrainingState
     teacher: Teacher | None = None
-    # what became of the rows that this process has read since the start
     counts: SampleCounts = field(default_factory=SampleCounts)
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
-    # those of the batches of a step that is not complete
     step_losses: list[BatchLoss] = field(default_factory=list)
-    # what a frozen image side gave for the evaluation data
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
 
     @property
