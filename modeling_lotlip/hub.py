@@ -259,7 +259,7 @@ def find_model_files(folder: str | Path) -> list[str]:
 
     >>> LotlipTextConfig().save_pretrained("lotlip-text")
     >>> find_model_files("lotlip-text")
-    ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py', 'image_processing_lotlip.py', ...]
+    ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py']
     ```"""
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file():

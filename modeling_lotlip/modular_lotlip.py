@@ -4,10 +4,11 @@
 LoTLIP, written once: of this file `make modular` makes the others of the model, with the library's converter.
 
 In the files for this package, which are also the code on the Hub, these base classes are not the library's: they come
-from `hub_lotlip.py`, which extends the library's classes of the same names. `tests/upstream/lay_out.py` swaps them, by
-this list. In the library's own tree they stay the library's.
+from two files that extend the library's classes of the same names. `tests/upstream/lay_out.py` swaps them, by this
+list. In the library's own tree they stay the library's.
 
-    PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend, ProcessorMixin
+    hub_lotlip: PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend
+    hub_processing_lotlip: ProcessorMixin
 """
 
 import html

@@ -99,10 +99,6 @@ def test_rooms_do_not_import_in_a_circle():
     assert set(order) == set(graph)
 
 
-# `ImageMixin.to_dict` imports both backends for one purpose: transformers saves the code of what a file imports
-SAVED_TOGETHER = {"image_processing_lotlip", "image_processing_pil_lotlip"}
-
-
 def any_of(module: str, names: set[str]) -> bool:
     """Whether a module, or something in it, is among absolute names."""
     return any(name == module or name.startswith(f"{module}.") for name in names)
@@ -115,7 +111,6 @@ def test_files_of_the_model_do_not_import_in_a_circle():
     graph = {}
     for path in files:
         graph[path.stem] = {name for name in names if any_of(f"modeling_lotlip.{name}", imported(path))}
-    graph["hub_lotlip"] -= SAVED_TOGETHER
     # raises a CycleError that names the files
     assert set(TopologicalSorter(graph).static_order()) == names
 

@@ -80,7 +80,7 @@ class StreamBatchSampler:
     until the last process is there.
 
     Args:
-        stream (`IterableDataset`): The rows, of any order.
+        stream (`IterableDataset`): The shuffled rows, with undecoded images.
         batch_size (`int`): The number of samples of a batch of one process.
         accelerator (`Accelerator`): The processes.
         epoch (`int`): The epoch.

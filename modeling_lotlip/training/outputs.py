@@ -53,7 +53,7 @@ class TrainingState:
         batch (`int`): How many batches of the epoch are done.
         step (`int`): How many steps of the optimizer are done.
         evaluated_step (`int`): The step of the last evaluation, -1 before the first.
-        skipped_steps (`int`): How many steps were left out because a gradient was not finite.
+        skipped_steps (`int`): How many steps were left out, because their loss or gradients were not finite.
         skipped_in_a_row (`int`): How many of them were the last ones, without a good step between.
         counts (`SampleCounts`): What became of the rows that all processes have read.
     """
