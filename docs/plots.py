@@ -133,15 +133,21 @@ def mean_and_deviation(cell: str) -> tuple[float, float]:
     return float(mean), float(deviation)
 
 
+def describe_tables(tables: dict[str, list[dict[str, str]]], metrics: tuple[str, ...]) -> str:
+    """Writes the numbers of a plot as a text, for those who do not see it."""
+    descriptions = []
+    for title, rows in tables.items():
+        for row in rows:
+            numbers = [f"{metric} {row[metric]}" for metric in metrics]
+            descriptions.append(f"{title}, {row['setting']}: {', '.join(numbers)}")
+    return "; ".join(descriptions)
+
+
 def draw_recipes(output_dir: Path) -> None:
     """Recall at 1 by the captions that are trained on, with the deviation over the seeds."""
     metrics = ("long T2I R@1", "short T2I R@1")
     tables = {title: read_table(*place) for title, place in RECIPES.items()}
-    described = "; ".join(
-        f"{title}, {row['setting']}: {', '.join(f'{metric} {row[metric]}' for metric in metrics)}"
-        for title, rows in tables.items()
-        for row in rows
-    )
+    described = describe_tables(tables, metrics)
     with svg_plot(
         output_dir / "recipes.svg", f"Recall by recipe. {described}.", num_columns=2, width=9.6, height=3.4
     ) as plots:
@@ -165,11 +171,7 @@ def draw_curves(output_dir: Path) -> None:
     tables = {
         title: [row for row in read_table(*place) if "mask" not in row["setting"]] for title, place in CURVES.items()
     }
-    described = "; ".join(
-        f"{title} {row['setting']}: {', '.join(f'{metric} {row[metric]}' for metric in metrics)}"
-        for title, rows in tables.items()
-        for row in rows
-    )
+    described = describe_tables(tables, metrics)
     with svg_plot(
         output_dir / "curves.svg", f"Recall on drawn scenes. {described}.", num_columns=3, width=9.6, height=3
     ) as plots:
