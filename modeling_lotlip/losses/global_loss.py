@@ -77,6 +77,14 @@ def average_losses(losses: Sequence[BatchLoss]) -> dict[str, float]:
 
 
 class _GatherRows(torch.autograd.Function):
+    """
+    Gathers the rows of all processes, with a gradient.
+
+    Every process compares its rows with all rows, so that the gradient of a row is the sum of what all processes find
+    for it. A reduce-scatter computes this sum and gives each process that of its own rows. An all-reduce would give
+    every process the sums of all rows, of which it needs one part only.
+    """
+
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
         """Of shape (processes * rows, ...)."""
@@ -109,6 +117,10 @@ def share_parameter(parameter: torch.Tensor) -> torch.Tensor:
     """
     A parameter, of any shape, that every process holds, as the mean over all of them in float32. Its gradient is that
     of the loss of all rows, on every process.
+
+    The mean has the value of the parameter, which is equal on all processes, and is there for its backward pass, which
+    adds what all processes find for it. So the gradient needs no help of data parallelism, and its mean of equal
+    gradients changes nothing.
     """
     return gather_rows(parameter.float()[None]).mean(dim=0)
 
@@ -181,6 +193,9 @@ def global_loss(
         for name, value in arguments.items():
             if isinstance(value, torch.Tensor):
                 arguments[name] = share_parameter(value.reshape(()))
+        # The loss of a slot is the mean over the images of all processes that have its text. A process adds its rows,
+        # each as a fraction of this mean, and the sums of the processes are added up below. Processes may have
+        # different numbers of texts in a slot, so that a mean of their means would be another one.
         counts = all_pairs.present.sum(dim=0)
         fractions = pairs.present.t() / counts.clamp(min=1)[:, None]
         parts = []

@@ -58,7 +58,7 @@ class Slots:
 
     @property
     def num_short(self) -> int:
-        """The number of slots of short captions, 0 or 1: those of long ones begin behind it."""
+        """The number of slots of short captions, 0 or 1: those of long ones begin after it."""
         return int(self.has_short)
 
     def weigh(self, short_weight: float, long_weight: float) -> list[float]:
@@ -308,6 +308,12 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
     Decorates a loss of shape `(slots, rows)` of some rows, all rows and more: it is computed for blocks of rows and,
     in the backward pass, once more. So memory grows with the number of rows, not with its square.
 
+    A loss compares each row with all rows. In a large batch these similarities, and what their gradient needs of them,
+    are more than all else that is kept for the backward pass: 32,768 images with four slots have 4 billion of them, 17
+    GB in float32. The losses of a row need the similarities of this row alone. So they are computed for as many rows
+    as `BLOCK_SIZE` allows, dropped, and computed again, block by block, when their gradient is asked for: a second
+    product of embeddings, which is little beside the towers.
+
     Example:
 
     ```python
@@ -324,6 +330,7 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
     >>> image_loss(pairs, pairs, torch.tensor(10.0)).shape
     torch.Size([1, 2])
     ```"""
+    # a loss draws no random numbers, whose state would have to be kept and restored for each block
     compute = partial(
         checkpoint, loss_function, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
     )

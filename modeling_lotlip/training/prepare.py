@@ -35,7 +35,7 @@ from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
 from .arguments import TrainArguments
-from .distillation import Teacher
+from .distillation import StartModel, Teacher
 from .dual_encoder import ContrastiveModel, freeze_unused, inspect_image_side
 from .image_features import FeatureCache
 from .models import build_model_and_start, find_image_size
@@ -401,12 +401,36 @@ def make_optimizer(
 # ---- where a run begins
 
 
+def describe_settings(
+    args: TrainArguments,
+    plan: Plan,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    start: StartModel | None,
+) -> dict[str, object]:
+    """
+    Returns what a resumed run must have in common with the run that wrote its checkpoint.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        plan (`Plan`): What they leave open.
+        model (`PreTrainedModel`): The dual encoder, before a step. A frozen image tower is compared by its weights.
+        processor (`ProcessorMixin`): Its processor.
+        start (`StartModel`, *optional*): What the teacher is made of.
+    """
+    settings = plan.compared_on_resume(args)
+    settings["processor"] = hash_processor(processor)
+    settings["start_model"] = start is not None and hash_weights(start.model)
+    settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
+    return settings
+
+
 def find_state(
     plan: Plan,
     checkpoint: Path | None,
     settings: dict[str, object],
 ) -> outputs.TrainingState:
-    """Where the run begins. Raises a `ValueError` if the checkpoint is of another run, or behind this one's end."""
+    """Where the run begins. Raises a `ValueError` if the checkpoint is of another run, or after this one's end."""
     if checkpoint is None:
         return outputs.TrainingState()
     state = outputs.read_state(checkpoint, settings)
@@ -455,7 +479,13 @@ def prepare(
     stack: ExitStack,
 ) -> Training:
     """
-    Gets everything ready, and takes over the output folder until the stack is closed; until then nothing is changed.
+    Gets everything ready, and takes over the output folder until the stack is closed.
+
+    The order matters. Everything that a user's mistake can stop comes first, and changes no file: the data, the model,
+    the plan, and whether a checkpoint is of the same run. Only then is the output folder taken over, which deletes
+    what an earlier run left there, and are features of images computed, which may take hours. The accelerator wraps
+    the model last, since it may divide the weights among the processes: their hashes, the teacher and the optimizer
+    need them whole. A checkpoint is loaded into what is wrapped, and sets the random state after `set_seed` has.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -466,10 +496,12 @@ def prepare(
     Returns:
         [`Training`]: ready for its next step.
     """
+    # the data first: a new tokenizer takes its words from them
     data, evaluation_data = load_data(args, accelerator)
     model, processor, start = build_model_and_start(args, data.dataset, data.reader)
     has_long_captions = data.reader.has_long_captions and args.num_long_captions > 0
     trained = make_trained_model(args, model, processor, has_long_captions)
+    # before the plan, which counts its batches
     loader = make_loader(args, data, processor, accelerator)
     teacher = None
     if start is not None:
@@ -478,10 +510,7 @@ def prepare(
     plan = make_plan(args, accelerator, data, loader, trained)
     optimizer, schedule = make_optimizer(args, plan, trained)
     outputs.check_room(args, model)
-    settings = plan.compared_on_resume(args)
-    settings["processor"] = hash_processor(processor)
-    settings["start_model"] = start is not None and hash_weights(start.model)
-    settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
+    settings = describe_settings(args, plan, model, processor, start)
     state = find_state(plan, checkpoint, settings)
     features = FeatureCache(
         trained,
@@ -494,6 +523,7 @@ def prepare(
     if args.cache_image_features:
         features.check()
 
+    # from here on files change
     take_over_output_dir(args, accelerator, data, evaluation_data, stack)
     if args.cache_image_features:
         loader.dataset.features_dir = features.fill(data.dataset, args.image_column)
@@ -502,9 +532,11 @@ def prepare(
             outputs.delete_leftovers(args, state)
     accelerator.init_trackers(outputs.RUN_NAME, plan.in_trackers(args))
     logger.info(describe(args, plan, trained, processor))
+
     if accelerator.is_fsdp2:
         accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(trained.unsharded_parameters)]
     wrapped, optimizer = accelerator.prepare(trained, optimizer)
+    # dropout differs between processes; the weights were made by the same seed in all of them
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
         outputs.load_checkpoint(accelerator, checkpoint)
