@@ -36,9 +36,9 @@ CURVES = {
 KEPT = ("research/training_captions.md", "What is used of a long text", 0)
 
 
-# The style: SVG files whose colours follow the reader's light or dark mode
+# The style: SVG files whose colors follow the reader's light or dark mode
 
-# Names of the colours, with their values in light and in dark mode
+# Names of the colors, with their values in light and in dark mode
 COLORS = {
     "paper": ("#ffffff", "#1b1f27"),
     "ink": ("#23272f", "#e4e7ec"),
@@ -84,7 +84,7 @@ def svg_plot(
     path: str | os.PathLike, description: str, *, num_columns: int = 1, width: float = 7.2, height: float = 3.6
 ) -> Iterator[list[Axes]]:
     """
-    Plots in the style of the documentation, written as an SVG file when the block ends. Every colour of `COLORS`
+    Plots in the style of the documentation, written as an SVG file when the block ends. Every color of `COLORS`
     follows the reader's light or dark mode, so draw in `SERIES` and `LIGHT`.
 
     Args:

@@ -361,7 +361,7 @@ class ImageMixin(LoadingMixin):
     """Reads and resizes images in the same way in both backends of the image processor."""
 
     def fetch_images(self, image_url_or_urls: ImageInput | str | os.PathLike | list) -> ImageInput:
-        """Loads paths, URLs and base64 strings, and makes grey images of two-dimensional arrays."""
+        """Loads paths, URLs and base64 strings, and makes gray images of two-dimensional arrays."""
         image = image_url_or_urls
         if isinstance(image, (list, tuple)):
             return [self.fetch_images(item) for item in image]

@@ -20,7 +20,7 @@ class QueryError(ValueError):
 class Query(NamedTuple):
     """A text, an image or both."""
 
-    embedding: torch.Tensor  # (dim,): normalised
+    embedding: torch.Tensor  # (dim,): normalized
     words: list[str] = []  # of the text
     num_read: int = 0  # words that are within the model's limit
     unknown_words: list[str] = []  # that the model does not know

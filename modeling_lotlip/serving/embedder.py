@@ -200,7 +200,7 @@ class Embedder:
             raise RequestError(f"`input[{index}]` is no image that can be read: {str(error).rstrip('.')}.") from error
 
     async def run(self) -> None:
-        """Computes what is waiting, until it is cancelled."""
+        """Computes what is waiting, until it is canceled."""
         loop = asyncio.get_running_loop()
         while True:
             waiting = [await self.queue.get()]

@@ -120,9 +120,9 @@ def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_fo
         return [drawn.getpixel(point) for point in ((56, 56), (168, 56), (56, 168), (168, 168))]
 
     for_text, against, half, nothing = middles(heat_map(picture, relevance))
-    assert against == nothing, "grey, where nothing speaks for it"
-    assert len(set(nothing)) == 1, "grey, where nothing speaks for it"
-    redness = [colour[0] - colour[2] for colour in (for_text, half, nothing)]
+    assert against == nothing, "gray, where nothing speaks for it"
+    assert len(set(nothing)) == 1, "gray, where nothing speaks for it"
+    redness = [color[0] - color[2] for color in (for_text, half, nothing)]
     assert redness[0] > 0
     assert redness[1] > 0
     assert for_text != half

@@ -67,8 +67,8 @@ IMPORTS = (
 # A line at the head of the modular file: a file of the package, and the base classes that the others take from it
 HUB_BASES = re.compile(r"^    (hub\w*_lotlip): (.+)$", re.MULTILINE)
 
-SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
-# Which has the library's licence and lazy import
+SHORT_LICENSE = "# SPDX-License-Identifier: Apache-2.0\n"
+# Which has the library's license and lazy import
 TEMPLATE = INSTALLED / "models/siglip/__init__.py"
 
 TOKENIZER = '"LotlipTokenizer" if is_tokenizers_available() else None'
@@ -206,15 +206,15 @@ def lay_out(output_dir: str | Path) -> list[Path]:
                 if source.name not in ("__pycache__", "models", "auto"):
                     (output_dir / SOURCE / part / source.name).symlink_to(source)
     template = TEMPLATE.read_text()
-    licence, lazy_import = re.search(r"(#\n# Licensed.*?)(from typing.*)", template, re.DOTALL).groups()
-    modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENCE, licence)
-    licence = modular.partition('"""')[0]
+    license, lazy_import = re.search(r"(#\n# Licensed.*?)(from typing.*)", template, re.DOTALL).groups()
+    modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENSE, license)
+    license = modular.partition('"""')[0]
     texts = {MODEL / name: text for name, text in convert(modular).items()}
     generated = [file.stem for file in texts if not file.stem.startswith("modular")]
     imports = "".join(f"    from .{name} import *\n" for name in generated)
-    texts[MODEL / "__init__.py"] = licence + re.sub(r"(    from \.\w+ import \*\n)+", imports, lazy_import)
+    texts[MODEL / "__init__.py"] = license + re.sub(r"(    from \.\w+ import \*\n)+", imports, lazy_import)
     for name, name_there in TEST_MODULES.items():
-        texts[TESTS / f"{name_there}.py"] = licence + (HERE / f"{name}.py").read_text(encoding="utf-8")
+        texts[TESTS / f"{name_there}.py"] = license + (HERE / f"{name}.py").read_text(encoding="utf-8")
     texts[TESTS / "__init__.py"] = ""
     texts = format_files(texts)
     page = (HERE / "model_page.md").read_text(encoding="utf-8")

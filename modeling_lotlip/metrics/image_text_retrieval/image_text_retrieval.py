@@ -227,8 +227,8 @@ def retrieval_metrics(
     Recall in % and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
 
     Args:
-        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
-        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`): Need not be normalised.
+        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalized.
+        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`): Need not be normalized.
         text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
             The image or images that each caption belongs to.
         ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`): The ranks at which recall is taken.
@@ -283,9 +283,9 @@ def retrieval_ranks(
     rounding is far below this: no block splits equals.
 
     Args:
-        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
+        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalized.
         text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
-            Need not be normalised. Moved to the device of `image_embeds`.
+            Need not be normalized. Moved to the device of `image_embeds`.
         text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
             The image or images that each caption belongs to. By default caption j belongs to image j.
 
