@@ -31,7 +31,7 @@ SENTENCE_TRANSFORMERS_FILES = {
 LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
 
-# What belongs to a saved model, beside its weights and its code
+# What belongs to a saved model, in addition to its weights and its code
 MODEL_FILES = (
     "README.md",
     CONFIG_NAME,

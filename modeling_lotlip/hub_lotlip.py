@@ -138,11 +138,11 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
                 }
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
-            write_beside_model(save_directory, Path(save_directory).resolve().name)
+            write_model_extras(save_directory, Path(save_directory).resolve().name)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):
         """Uploads a model card that says something instead of transformers' empty one."""
-        write_beside_model(working_dir, repo_id)
+        write_model_extras(working_dir, repo_id)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
@@ -151,8 +151,8 @@ def name_code(part: type) -> str:
     return f"{part.__module__.split('.')[-1]}.{part.__name__}"
 
 
-def write_beside_model(folder: str | os.PathLike, repo_id: str) -> None:
-    """Writes what the package puts beside a model; the code on the Hub writes nothing."""
+def write_model_extras(folder: str | os.PathLike, repo_id: str) -> None:
+    """Writes what the package adds to a saved model; the code on the Hub writes nothing."""
     if package_functions.write_for_readers is not None:
         package_functions.write_for_readers(Path(folder), repo_id)
 

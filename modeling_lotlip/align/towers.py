@@ -51,7 +51,7 @@ CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token")
 
 
 @dataclass(kw_only=True)
-class Tower:
+class FrozenTower:
     """
     A frozen tower: what [`TextTower`] and [`ImageTower`] share.
 
@@ -78,7 +78,7 @@ class Tower:
 
 
 @dataclass(kw_only=True)
-class TextTower(Tower):
+class TextTower(FrozenTower):
     """
     A frozen text tower.
 
@@ -97,7 +97,7 @@ class TextTower(Tower):
 
 
 @dataclass(kw_only=True)
-class ImageTower(Tower):
+class ImageTower(FrozenTower):
     """
     A frozen image tower.
 

@@ -40,7 +40,7 @@ def recaption(
     captioning: CaptionerArguments,
     rules: RuleArguments,
     state: PartialState,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> int:
     """
     Captions the images of a data set that fall to this process, by every captioner, and writes the records. All
@@ -59,8 +59,8 @@ def recaption(
             Which rules apply to captions.
         state (`PartialState`):
             Which process this is, of how many.
-        tell (`Callable[[str], None]`, *optional*, defaults to `print`):
-            Is given what there is to say, line by line.
+        report (`Callable[[str], None]`, *optional*, defaults to `print`):
+            Is called with each line of the summary.
 
     Returns:
         `int`: the number of the signal that ended it, 0 if none did.
@@ -86,16 +86,16 @@ def recaption(
             counts = Counter()
             outcomes.append(caption_by(name, job, state, stop.is_received, counts))
             for what, count in counts.items():
-                tell(f"{name}: {count} {what}.")
+                report(f"{name}: {count} {what}.")
             if stop.is_received():
                 return stop.number
         state.wait_for_everyone()
         outcomes = gather_object(outcomes)
         if state.is_main_process:
-            tell(f"{arguments.output_dir} holds captions:")
+            report(f"{arguments.output_dir} holds captions:")
             with open_database(arguments.output_dir) as reading:
                 for line in summarize(reading):
-                    tell(line)
+                    report(line)
         for name in arguments.captioner:
             refuse_failures([outcome for outcome in outcomes if outcome.captioner == name])
     return 0
@@ -162,7 +162,7 @@ def caption_by(
         is_stopped (`Callable[[], bool]`):
             Says whether the run is to end.
         counts (`Counter`):
-            Is given what there is to say of rows and captions, with their numbers.
+            Is called with each message on rows or captions, and their count.
 
     Returns:
         `CaptionerOutcome`: how many images there were, and on how many the captioner failed.

@@ -187,7 +187,7 @@ def strip_announcement(text: str) -> str:
 
 
 def find_beginning(text: str) -> int:
-    """Finds where a description begins, behind the white space and the announcements before it."""
+    """Finds where a description begins, after the white space and the announcements."""
     start = len(text) - len(text.lstrip())
     while True:
         match = ANNOUNCEMENT.match(text, start)
@@ -221,7 +221,7 @@ def drop_unfinished_sentence(text: str) -> str:
 
 
 def breaks_off(sentence: str) -> bool:
-    """Says whether a sentence breaks off: behind "and a" or a comma, after "In the back", or in repetitions."""
+    """Says whether a sentence breaks off: after "and a" or a comma, after "In the back", or in repetitions."""
     if is_sentence(sentence):
         return False
     words = WORD.findall(sentence.lower())

@@ -74,7 +74,7 @@ def scan_file(path: str, folder: str | Path, scan: FolderScan) -> None:
     except PermissionError:  # its folder may be listed, and no more
         scan.closed_folders.add(to_key(os.path.relpath(os.path.dirname(path), folder)))
     except OSError:  # a link to nowhere, or just deleted
-        scan.left_out["without a file behind it"] += 1
+        scan.left_out["linked to no file"] += 1
     else:
         if stat.S_ISREG(status.st_mode):  # reading from a pipe may never end
             scan.files[name] = status
@@ -94,8 +94,8 @@ def is_indexed_file(name: str) -> bool:
 
 def find_files_about_images(names: Iterable[str]) -> set[str]:
     """
-    Finds the JSON files that phones and exports leave beside images, each about one of them: `IMG_1.json`,
-    `IMG_1.jpg.json` and `IMG_1.jpg.supplemental-metadata.json` beside `IMG_1.jpg`.
+    Finds the JSON files that phones and exports leave next to images, each about one of them: `IMG_1.json`,
+    `IMG_1.jpg.json` and `IMG_1.jpg.supplemental-metadata.json` for `IMG_1.jpg`.
     """
     names = list(names)
     stems = {os.path.splitext(name)[0].lower() for name in names if is_image_file(name)}

@@ -142,9 +142,9 @@ def load_slices(
     parts = []
     slices = []
     for part in split.split("+"):
-        rows, of_part = load_part(source, part, max_samples, with_images, key_column)
+        rows, part_slice = load_part(source, part, max_samples, with_images, key_column)
         parts.append(rows)
-        slices.append(of_part)
+        slices.append(part_slice)
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     return finish_split(rows, source, split, max_samples, with_images), slices
 
@@ -455,7 +455,7 @@ def sign_files_of_rows(builder: DatasetBuilder) -> DataFilesDict | None:
     """
     Signs local files of rows (see [`sign`]), since `datasets` knows a file by the time of its content alone, and so
     takes another content of equal time for what it has in its cache. Returns None for other data, or where a README
-    beside the files says what they hold.
+    next to the files says what they hold.
     """
     is_of_rows = builder.info.builder_name in ("csv", "json", "parquet", "text")
     files = builder.config.data_files
@@ -535,10 +535,10 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
     if metadata and is_image_folder(builder):
         check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
         # their rows are what metadata names: the names of other files may be no addresses
-        of_splits = {}
+        files_by_split = {}
         for split, split_files in builder.config.data_files.items():
-            of_splits[split] = [file for file in split_files if not is_image_file(file)]
-        builder.config.data_files = of_splits
+            files_by_split[split] = [file for file in split_files if not is_image_file(file)]
+        builder.config.data_files = files_by_split
     return builder
 
 
@@ -613,7 +613,7 @@ def read_keys_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: 
 
 
 def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
-    """Adds the `file_name` to rows of a folder of images, unless streamed; tells what its metadata leaves out."""
+    """Adds the `file_name` to rows of a folder of images, unless streamed; warns of what its metadata leaves out."""
     column = source.image_column
     if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
         return dataset
@@ -688,8 +688,8 @@ def find_images(rows: Rows, source: SourceArguments, files: list[str], key_colum
         return join_image_paths(rows, source.image_column, folders[0])
     parts = []
     for folder in folders:
-        of_folder = [file for file in files if os.path.dirname(file) == folder]
-        part = replace(source, data_dir=None, data_files=of_folder)
+        folder_files = [file for file in files if os.path.dirname(file) == folder]
+        part = replace(source, data_dir=None, data_files=folder_files)
         parts.append(load_built_split(part, "train", True, key_column)[1])
     return concatenate_datasets(parts)
 

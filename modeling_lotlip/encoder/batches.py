@@ -257,7 +257,7 @@ class TableReader(RowReader):
             content = read_file(image, self.formats)
             row = {**row, self.image_column: {"bytes": content, "path": None}}
             about |= describe_file(content, self.formats)
-        for item in super().__call__(info.number, row):
+        for item in super().__call__(info.row_index, row):
             yield item._replace(row=info._replace(about=about))
 
     def read_image(self, row: dict) -> Image.Image:
@@ -373,7 +373,7 @@ class RowCollator:
 def name_item(key: Any, row: Any) -> str:
     """Returns how messages call a row: see `name_row`; where it is none of a data set its key is the name."""
     if isinstance(row, dict):
-        return name_row(row, getattr(key, "number", key))
+        return name_row(row, getattr(key, "row_index", key))
     return str(getattr(key, "key", key))
 
 
@@ -401,18 +401,18 @@ def batch_rows(
     return batched(rows, batch_size)
 
 
-def gather_to_main(share: Any) -> list[Any]:
+def gather_to_main(part: Any) -> list[Any]:
     """Gathers what each process has, in their order, for the main one alone: the others get an empty list."""
     state = PartialState()
     if state.num_processes == 1:
-        return [share]
-    shares = [None] * state.num_processes if state.is_main_process else None
-    torch.distributed.gather_object(share, shares)
-    return shares or []
+        return [part]
+    parts = [None] * state.num_processes if state.is_main_process else None
+    torch.distributed.gather_object(part, parts)
+    return parts or []
 
 
 def count_workers() -> int:
-    """One for each core, 8 at most; of several processes on this machine each has its share."""
+    """One for each core, 8 at most; of several processes on this machine each has its part of them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 

@@ -132,7 +132,7 @@ class SentenceTransformerEncoder(DualEncoder):
         model (`SentenceTransformer`):
             A model that embeds texts and images.
         truncate_dim (`int`, *optional*):
-            Keep the first numbers of an embedding.
+            Keep the first dimensions of an embedding.
         name (`str`, *optional*):
             What messages and tables call the model.
 

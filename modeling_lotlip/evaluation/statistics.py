@@ -1,11 +1,11 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The data table of the paper: images, texts, sub-captions and tokens per text, and the share of texts that are too long
-for a model.
+The data table of the paper: images, texts, sub-captions and tokens per text, and the fraction of texts that are too
+long for a model.
 
 Tokens are those of the text as it is, without special tokens and without truncation; the paper counts word pieces of
-BERT uncased. What a model truncates is counted apart: of the text as LoTLIP reads it, with `[CLS]`, a `[SEP]` behind
+BERT uncased. What a model truncates is counted apart: of the text as LoTLIP reads it, with `[CLS]`, a `[SEP]` after
 each sub-caption, and the corner tokens.
 """
 
@@ -116,11 +116,11 @@ def measure_texts(
     lengths = {kind: TextLengths(num_corner_tokens=num_corner_tokens) for kind in ("long", "short")}
     for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
         for kind, read in {"long": reader.long_captions, "short": reader.short_captions}.items():
-            of_rows = [read(row) for row in rows]
-            texts = list(chain.from_iterable(of_rows))
+            row_texts = [read(row) for row in rows]
+            texts = list(chain.from_iterable(row_texts))
             if not texts:
                 continue
-            lengths[kind].num_images += sum(map(bool, of_rows))
+            lengths[kind].num_images += sum(map(bool, row_texts))
             lengths[kind].sub_captions += [len(split_sub_captions(text, reader.splitter)) for text in texts]
             lengths[kind].tokens += count_tokens(tokenizer, texts)
             if kind == "long":

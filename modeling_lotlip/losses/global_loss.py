@@ -159,7 +159,7 @@ def global_loss(
             The weight of each slot of long captions, `[CLS]` and each corner token. The loss is the weighted mean.
         matryoshka_dims (`Sequence[int]`, *optional*):
             The loss is the mean of that of whole embeddings and of those of their first dimensions, normalized, for
-            each of these numbers (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
+            each of these dims (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
         terms (`dict[str, tuple[float, Callable]]`, *optional*):
             By name, a weight and a function of [`Pairs`], those of this process and all, that returns values of shape
             `(rows,)`. Weight times their mean over the images with any text is added to the loss.

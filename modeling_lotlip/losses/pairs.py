@@ -50,7 +50,7 @@ class Slots:
     def names(self) -> tuple[str, ...]:
         """The name of each slot; those of several long captions have the same names."""
         short = ("short",) if self.has_short else ()
-        corners = tuple(f"corner_{number}" for number in range(1, self.num_corners + 1))
+        corners = tuple(f"corner_{index}" for index in range(1, self.num_corners + 1))
         return short + self.num_long * ("long", *corners)
 
     def __len__(self) -> int:
@@ -140,11 +140,11 @@ class Pairs:
             if long_mask is None:
                 long_mask = torch.ones(long.shape[:2], dtype=torch.bool, device=long.device)
             num_long = long.shape[1]
-            of_long = long[:, :, None]
+            long_slots = long[:, :, None]
             if corners is not None:
                 num_corners = corners.shape[2]
-                of_long = torch.cat([of_long, corners], dim=2)
-            texts.append(of_long.flatten(1, 2))
+                long_slots = torch.cat([long_slots, corners], dim=2)
+            texts.append(long_slots.flatten(1, 2))
             present.append(long_mask[:, :, None].expand(-1, -1, 1 + num_corners).flatten(1, 2))
         if not texts:
             raise ValueError("A batch needs texts: give `short`, `long` or both.")
@@ -284,7 +284,7 @@ def text_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Te
 
 
 def _comparison(pairs: Pairs) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Similarities (..., queries, keys) of queries and keys, (..., number, dim), or (..., number, length, dim)."""
+    """Similarities (..., queries, keys) of queries and keys, (..., count, dim), or (..., count, length, dim)."""
     if pairs.images.dim() == 3:
         return late_interaction
     return lambda queries, keys: torch.matmul(queries, keys.mT)
@@ -312,7 +312,7 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
     are more than all else that is kept for the backward pass: 32,768 images with four slots have 4 billion of them, 17
     GB in float32. The losses of a row need the similarities of this row alone. So they are computed for as many rows
     as `BLOCK_SIZE` allows, dropped, and computed again, block by block, when their gradient is asked for: a second
-    product of embeddings, which is little beside the towers.
+    product of embeddings, which is little compared with the towers.
 
     Example:
 
@@ -330,7 +330,7 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
     >>> image_loss(pairs, pairs, torch.tensor(10.0)).shape
     torch.Size([1, 2])
     ```"""
-    # a loss draws no random numbers, whose state would have to be kept and restored for each block
+    # a loss uses no random numbers, whose state would have to be kept and restored for each block
     compute = partial(
         checkpoint, loss_function, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
     )

@@ -39,6 +39,6 @@ def sigmoid_loss(
     tensor(0.0269)
     ```"""
     logits = image_logits(pairs, all_pairs, logit_scale) + logit_bias
-    of_pairs = logits.take_along_dim(pairs.indices[None, :, None], dim=2)[:, :, 0]
+    positive_logits = logits.take_along_dim(pairs.indices[None, :, None], dim=2)[:, :, 0]
     # softplus(x) is -log sigmoid(-x), and softplus(x) - x is -log sigmoid(x)
-    return softplus(logits).sum(dim=2) - of_pairs
+    return softplus(logits).sum(dim=2) - positive_logits

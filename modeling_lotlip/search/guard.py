@@ -24,7 +24,7 @@ MAX_UPLOAD = 64 * 2**20  # bytes of an uploaded image
 MAX_UPLOADS = 2**30  # bytes of all of them together
 MAX_REQUEST = 2**20  # bytes of any other request
 SECONDS_AFTER_WRONG_LOGIN = 1.0
-# A route of Gradio that answers with a file, or with what it fetches from a URL in the same place
+# A route of Gradio that answers with a file, or with what it fetches from a URL in the same part of the path
 FILE_ROUTE = re.compile(r"/(?:file[=/]|proxy=)(?P<path>.*)", re.DOTALL)
 
 

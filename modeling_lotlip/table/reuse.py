@@ -44,7 +44,7 @@ def list_tables(folder: Path) -> list[EmbeddingTable]:
 
 
 def list_tables_of_same_model(table: EmbeddingTable) -> list[EmbeddingTable]:
-    """Opens the tables beside a table whose embeddings were computed in the same way, of other images."""
+    """Opens the tables in the folder of a table whose embeddings were computed in the same way, of other images."""
     settings = table.settings | {"source": None}
     others = [other for other in list_tables(table.folder.parent) if other.folder != table.folder]
     return [other for other in others if other.settings | {"source": None} == settings]

@@ -143,7 +143,7 @@ def search(
         query (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         k (`int`):
-            The maximal count of results.
+            The max number of results.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings: `"image"`, `"short"` or `"long"`.
         where (`str`, *optional*):
@@ -159,7 +159,7 @@ def search(
     with table.as_os_error():
         rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
     embeds = to_vectors(rows["embedding"])
-    # in float64 those of equal vectors are equal, whatever stands beside them
+    # in float64 those of equal vectors are equal, whatever else is in the product
     similarities = (embeds.double() @ query.double().cpu()).float()
     found = Found(rows["key"].to_pylist(), rows["position"].to_pylist(), similarities, embeds)
 
@@ -343,7 +343,7 @@ def choose_filtered_search(
 ) -> ApproximateSearch:
     """
     Chooses how to search under filters: with the fewest candidates that find enough in each of the folders with many
-    images, and in all images, as in a filter by days. Exactly, if no number of candidates does.
+    images, and in all images, as in a filter by days. Exactly, if no count of candidates does.
     """
     conditions = [None, *list_large_folders(table, kind)]
     neighbors = [find_neighbors(table, queries.embeds, kind, condition) for condition in conditions]

@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig
 from ..encoder.lengths import partition_by_length
 
 
-# What a further forward and backward pass costs beside its tokens, in tokens of BERT-base: on a CPU the sum of its
-# gradients with those before, on an accelerator the start of its kernels (estimated, not measured).
+# What a further forward and backward pass costs in addition to its tokens, in tokens of BERT-base: on a CPU the sum of
+# its gradients with those before, on an accelerator the start of its kernels (estimated, not measured).
 TOKENS_PER_CALL = {"cpu": 128, "accelerator": 8192}
 
 
@@ -120,7 +120,7 @@ class CaptionBatch:
         return named
 
     def group_short_captions(self) -> torch.Tensor:
-        """A number for each row, of shape (rows,), on every process the same for the same short caption."""
+        """An integer for each row, of shape (rows,), on every process the same for the same short caption."""
         digests = []
         for ids in (self.short.input_ids * self.short.attention_mask).cpu().numpy():
             digests.append(sha256(ids.tobytes().rstrip(b"\0")).digest())
@@ -151,7 +151,7 @@ def split_by_length(
     Args:
         sorted_batch (`CaptionBatch`): The batch.
         device (`torch.device`): Where it is computed, which says what a further group costs.
-        tokens_per_group (`int`, *optional*): The most tokens of a group, padding and images included.
+        tokens_per_group (`int`, *optional*): The max number of tokens of a group, padding and images included.
         tokens_per_image (`int`): The tokens of an image.
 
     Returns:
@@ -165,10 +165,10 @@ def split_by_length(
     return [len(rows) for rows in partition_by_length(work.tolist(), tokens_per_call, tokens_per_group)]
 
 
-def make_as_many(sizes: list[int], number: int) -> list[int]:
+def make_as_many(sizes: list[int], count: int) -> list[int]:
     """Sizes of groups, the largest halved until there are that many, which there are rows for."""
     sizes = list(sizes)
-    while len(sizes) < number:
+    while len(sizes) < count:
         index = sizes.index(max(sizes))
         half = sizes[index] // 2
         sizes[index : index + 1] = [sizes[index] - half, half]

@@ -59,8 +59,8 @@ def distill(
     if images is not None:
         errors = errors + (pairs.images - images).square().sum(dim=-1)
     if short is not None:
-        of_captions = (pairs.short - short).square().sum(dim=-1)
-        errors = errors + of_captions.masked_fill(~pairs.short_mask, 0)
+        caption_errors = (pairs.short - short).square().sum(dim=-1)
+        errors = errors + caption_errors.masked_fill(~pairs.short_mask, 0)
     return errors
 
 

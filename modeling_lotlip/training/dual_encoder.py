@@ -54,7 +54,7 @@ class ImageSide(Enum):
     """What is trained of what `embed_images` computes."""
 
     FROZEN = "nothing: embeddings of images never change"
-    PROJECTION = "the projection behind the image tower alone: outputs of the tower never change"
+    PROJECTION = "the projection after the image tower alone: outputs of the tower never change"
     TRAINED = "the image tower, or something else"
 
 
@@ -122,8 +122,8 @@ class ContrastiveModel(nn.Module):
         The parameters that FSDP2 leaves whole: scalars, which cannot be sharded, and those of the loss, which is
         computed outside of the forward. Every process has the gradient of the whole loss for them.
         """
-        of_loss = [] if self.loss is None else list(self.loss.parameters())
-        return [*self.scalar_parameters.values(), *of_loss]
+        loss_parameters = [] if self.loss is None else list(self.loss.parameters())
+        return [*self.scalar_parameters.values(), *loss_parameters]
 
     def clamp_temperature(self) -> None:
         """Brings the temperature back into its bounds, after a step: see [`Temperature.clamp`]."""
@@ -161,7 +161,7 @@ class ContrastiveModel(nn.Module):
         """
         Embeds a batch, whose tensors may be on any device: they go to that of the model when they are needed.
 
-        With `recompute` the backward pass computes all that is trained once more, with the same random draws, in place
+        With `recompute` the backward pass computes all that is trained once more, with the same random state, in place
         of keeping its activations (gradient caching, Gao et al., 2021, https://arxiv.org/abs/2101.06983): of a large
         batch that is embedded in parts, the device holds the activations and the pixels of one of them at a time.
 
@@ -266,7 +266,7 @@ def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.
 
 @torch.no_grad()
 def computes_tower_and_projection(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> bool:
-    """Whether embeddings of images (rows, ...) are those of the image tower behind the projection, and no more."""
+    """Whether embeddings of images (rows, ...) are those of the image tower after the projection, and no more."""
     expected = embed_in_evaluation_mode(trained, images)
     before = trained.image_side
     is_training = trained.training

@@ -142,13 +142,13 @@ class FeatureCache:
         collate = RowCollator(preprocessing, RowReader(images.column_names, image_column=image_column))
         shape = self.encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:]
         made = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
-        for shard, of_shard in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
+        for shard, shard_batches in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
             indices = list_indices(shard, len(images))
             features = torch.full((len(indices), *shape), torch.nan)
-            for prepared in of_shard:
+            for prepared in shard_batches:
                 batch = prepared.images
                 if batch.entries:  # where all are unreadable the training says so, and counts them
-                    rows = [item.row.number - indices[0] for item in batch.entries]
+                    rows = [item.row.row_index - indices[0] for item in batch.entries]
                     features[rows] = self.encode(batch.inputs)
                 report(len(batch.entries) + len(prepared.unreadable))
             with atomic_write(folder / f"{shard:06}.npy") as partial, open(partial, "wb") as file:
@@ -163,7 +163,7 @@ class FeatureCache:
 
 
 def hash_image_side(trained: ContrastiveModel) -> str:
-    """A hash of the weights that make what is kept: not of those of texts, nor of a projection behind it."""
+    """A hash of the weights that make what is kept: not of those of texts, nor of a projection after it."""
     names = set(trained.image_parameters)
     if trained.image_side is ImageSide.PROJECTION:
         names = {name for name in names if not name.startswith("visual_projection.")}

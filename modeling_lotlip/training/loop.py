@@ -121,7 +121,7 @@ def train(training: Training) -> int:
 def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
     """
     The batches of what is left of an epoch, whose samples are counted. For each of them the processes agree, in one
-    question, on the number of its groups, on whether one of them has failed, and whether one was told to stop.
+    question, on the number of its groups, on whether one of them has failed, and on whether one has a signal to stop.
     """
     args = training.args
     state = training.state

@@ -278,7 +278,7 @@ def make_image_processor(
     """
     The image processor of an image tower for images of (height, width), which keep their proportions. Mean, standard
     deviation, resampling and the margin around the center crop are those of the tower's image processor, or, without a
-    margin, of its timm configuration. Raises a `ValueError` if the tower does not tell mean and standard deviation.
+    margin, of its timm configuration. Raises a `ValueError` if the tower has no mean and standard deviation.
     """
     height, width = image_size
     settings = {}
@@ -356,8 +356,8 @@ def find_used_size(name: str) -> int | None:
 
 def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None) -> None:
     """
-    Sets the most tokens of a text, by default what the tokenizer says, or as many as there are positions. Beyond these
-    the position table is stretched. Raises a `ValueError` if there is no room for a text.
+    Sets the max number of tokens of a text, by default what the tokenizer says, or as many as there are positions.
+    Beyond these the position table is stretched. Raises a `ValueError` if there is no room for a text.
     """
     tokenizer = processor.tokenizer
     num_positions = count_positions(model, find_family(model.config))

@@ -132,7 +132,7 @@ OBJECTIVES: dict[str, Objective] = {
         loss_with_bias=SIGMOID,
     ),
     "laclip": Objective(
-        "CLIP with a caption drawn among all, short and long, of an image (Fan et al., 2023, "
+        "CLIP with a caption sampled among all, short and long, of an image (Fan et al., 2023, "
         "https://arxiv.org/abs/2305.20088)",
         CONTRASTIVE,
         loss_with_bias=SIGMOID,

@@ -382,7 +382,7 @@ def save_last_model(
 
 def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict | None) -> None:
     """
-    Writes results, if there are any, beside a saved model, and its model card.
+    Writes results, if there are any, with a saved model, and its model card.
 
     Args:
         args (`TrainArguments`): The arguments of the training.

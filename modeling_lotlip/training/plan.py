@@ -61,13 +61,13 @@ class Plan:
         return listed
 
     def in_trackers(self, args: TrainArguments) -> dict[str, int | float | str]:
-        """What trackers are told of a run: arguments, and what they leave open."""
+        """What trackers log of a run: arguments, and what they leave open."""
         named = vars(args) | asdict(self)
         return {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
 
 
 def count_part(steps: float, max_train_steps: int) -> int:
-    """A number of steps, or below 1 a fraction of all of them."""
+    """A count of steps, or below 1 a fraction of all of them."""
     if steps < 1:
         return math.ceil(steps * max_train_steps)
     return math.ceil(steps)

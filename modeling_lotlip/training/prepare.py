@@ -192,13 +192,13 @@ def check_captions(args: TrainArguments, reader: RowReader) -> None:
     if needs_short and not has_short:
         raise ValueError(
             f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`, "
-            "or draw them from the long ones with `--short_captions any`."
+            "or sample them from the long ones with `--short_captions any`."
         )
     default = OBJECTIVES[args.objective].num_long_captions
     if not reader.has_long_captions and args.num_long_captions not in (0, default):
         refuse_without_long_captions("num_long_captions", args.num_long_captions)
-    draws_from_long = args.num_long_captions > 0 or args.short_captions == "any"
-    if args.num_sub_captions is not None and not (reader.has_long_captions and draws_from_long):
+    samples_from_long = args.num_long_captions > 0 or args.short_captions == "any"
+    if args.num_sub_captions is not None and not (reader.has_long_captions and samples_from_long):
         refuse_without_long_captions("num_sub_captions", args.num_sub_captions)
 
 
@@ -247,7 +247,7 @@ def make_loader(
     accelerator: Accelerator,
 ) -> DataLoader:
     """
-    Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn.
+    Batches of this process, in the order of their sampler, of images, or crops of them, with sampled captions.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -275,7 +275,7 @@ def make_loader(
         num_workers=args.dataloader_num_workers,
         persistent_workers=args.dataloader_num_workers > 0,
         worker_init_fn=leave_signals_to_the_main_process,
-        generator=torch.Generator(),  # leaves the global random state to dropout: a resumed run draws the same
+        generator=torch.Generator(),  # leaves the global random state to dropout, which is the same in a resumed run
     )
 
 
@@ -449,7 +449,7 @@ def describe(
     processor: ProcessorMixin,
 ) -> str:
     """
-    What a run says of itself at its start.
+    Describes a run at its start.
 
     Args:
         args (`TrainArguments`): The arguments.

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a training reads: images with captions drawn for them, and how samples become a batch."""
+"""What a training reads: images with captions sampled for them, and how samples become a batch."""
 
 import logging
 import random
@@ -137,9 +137,9 @@ class SampleCounts:
 
 
 @dataclass(frozen=True)
-class DrawnCaptions:
+class SampledCaptions:
     """
-    The captions drawn for an image, empty where there is none.
+    The captions sampled for an image, empty where there is none.
 
     Args:
         short (`str`): The short caption.
@@ -175,61 +175,61 @@ class Sample:
     outcome: Outcome | None = None
 
 
-class CaptionDrawing:
+class RowCaptionSampler:
     """
-    Draws captions of rows: see `ObjectiveArguments`. Every draw comes from a generator seeded with (seed, epoch,
-    index): it does not depend on workers, on processes, or on what was drawn before.
+    Samples captions of rows: see `ObjectiveArguments`. Every sample comes from a generator seeded with (seed, epoch,
+    index): it does not depend on workers, on processes, or on what was sampled before.
     """
 
-    def __init__(self, reader: RowReader, drawing: ObjectiveArguments, seed: int):
+    def __init__(self, reader: RowReader, arguments: ObjectiveArguments, seed: int):
         self.reader = reader
-        self.drawing = drawing
+        self.arguments = arguments
         self.seed = seed
-        self.has_short_captions = drawing.short_captions != "none" and reader.short_column is not None
+        self.has_short_captions = arguments.short_captions != "none" and reader.short_column is not None
         self.num_long_captions = 0
         if reader.has_long_captions:
-            self.num_long_captions = drawing.num_long_captions
+            self.num_long_captions = arguments.num_long_captions
 
-    def draw_sub_captions(self, text: str, generator: random.Random) -> str:
+    def sample_sub_captions(self, text: str, generator: random.Random) -> str:
         """Some consecutive sub-captions of a long caption, or all of them, without the numbers of a list."""
         sub_captions = split_sub_captions(text, self.reader.splitter)
         sub_captions = [part for part in sub_captions if not is_enumeration(part)]
-        number = self.drawing.num_sub_captions
-        if number is not None and len(sub_captions) > number:
-            start = generator.randrange(len(sub_captions) - number + 1)
-            sub_captions = sub_captions[start : start + number]
+        count = self.arguments.num_sub_captions
+        if count is not None and len(sub_captions) > count:
+            start = generator.randrange(len(sub_captions) - count + 1)
+            sub_captions = sub_captions[start : start + count]
         return join_sub_captions(sub_captions)
 
-    def draw(self, row: dict, index: int, epoch: int) -> DrawnCaptions:
+    def sample(self, row: dict, index: int, epoch: int) -> SampledCaptions:
         """A short caption of a row and `num_long_captions` long ones."""
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = []
-        if self.drawing.short_captions != "none":
+        if self.arguments.short_captions != "none":
             short_captions = self.reader.short_captions(row)
         long_captions, unmatched_key = self.reader.match_long_captions(row)
         long_captions = [text for text in long_captions if split_sub_captions(text, self.reader.splitter)]
-        if self.drawing.short_captions == "any":
-            short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
+        if self.arguments.short_captions == "any":
+            short_captions = short_captions + [self.sample_sub_captions(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
-        long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
+        long_captions = [self.sample_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
         short_caption = ""
         if short_captions:
             short_caption = generator.choice(short_captions)
-        return DrawnCaptions(short_caption, long_captions, unmatched_key)
+        return SampledCaptions(short_caption, long_captions, unmatched_key)
 
 
 class CaptionedImages(Dataset):
     """
-    Images with the captions drawn for them, by their keys: see [`SampleKey`]. A sample that cannot be used is a black
-    image without captions, which takes no part in the loss; its outcome says why.
+    Images with the captions sampled for them, by their keys: see [`SampleKey`]. A sample that cannot be used is a
+    black image without captions, which takes no part in the loss; its outcome says why.
     """
 
     def __init__(
         self,
         dataset: MapDataset | IterableDataset,
         reader: RowReader,
-        drawing: ObjectiveArguments,
+        arguments: ObjectiveArguments,
         seed: int = 0,
         crop: RandomResizedCrop | None = None,
         features_dir: Path | None = None,
@@ -238,13 +238,13 @@ class CaptionedImages(Dataset):
         Args:
             dataset (`Dataset` or `IterableDataset`): The rows; of a stream the keys bring them.
             reader (`RowReader`): What reads them.
-            drawing (`ObjectiveArguments`): Which captions are drawn.
+            arguments (`ObjectiveArguments`): Which captions are sampled.
             seed (`int`, *optional*, defaults to 0): The seed of captions and crops.
             crop (`RandomResizedCrop`, *optional*): What cuts a part out of each image.
             features_dir (`Path`, *optional*): The folder of what is known of images: see `image_features.py`.
         """
         self.reader = reader
-        self.captions = CaptionDrawing(reader, drawing, seed)
+        self.captions = RowCaptionSampler(reader, arguments, seed)
         self.seed = seed
         self.crop = crop
         self.features_dir = features_dir
@@ -283,7 +283,7 @@ class CaptionedImages(Dataset):
             row = key.row
             if row is None:
                 row = self.rows[key.index]
-            captions = self.captions.draw(row, key.index, key.epoch)
+            captions = self.captions.sample(row, key.index, key.epoch)
             if not captions:
                 return self.make_empty(key, self.describe_missing(name, captions))
             image, features = self.read_image_or_features(key, name)
@@ -297,7 +297,7 @@ class CaptionedImages(Dataset):
         )
         return Sample(captions.short, captions.long, image, features, outcome)
 
-    def describe_missing(self, name: str, captions: DrawnCaptions) -> Outcome:
+    def describe_missing(self, name: str, captions: SampledCaptions) -> Outcome:
         """What became of a row without captions."""
         if captions.unmatched_key is not None:
             return Outcome(name, Cause.NO_FILE_CAPTION, unmatched_key=captions.unmatched_key)

@@ -105,7 +105,7 @@ class ObjectiveLoss(nn.Module):
         Args:
             embeds (`BatchEmbeds`): The embeddings by name.
             short_groups (`torch.LongTensor` of shape `(rows,)`, *optional*): Equal where short captions are.
-            terms (`dict`, *optional*): Terms beside those of the objective: see [`global_loss`].
+            terms (`dict`, *optional*): Terms in addition to those of the objective: see [`global_loss`].
             scalars (`torch.Tensor` of one element): `logit_scale` (no logarithm), and `logit_bias` if there is one.
 
         Returns:
@@ -143,7 +143,7 @@ def embed_batch(
 ) -> BatchEmbeds:
     """
     The embeddings of a batch, from a call for each group of it. The embedding of a caption does not depend on the
-    image or the captions beside it: so the captions of each modality are sorted by length, and each group is padded to
+    image or the other captions: so the captions of each modality are sorted by length, and each group is padded to
     its own longest ones; images keep their order.
 
     Args:

@@ -40,7 +40,7 @@ def hash_plugin(path: str | Path) -> str:
 
 
 def find_plugins(args: list[str]) -> list[str]:
-    """The files that a command line names behind `--plugin`, before it can be parsed."""
+    """The files that a command line names after `--plugin`, before it can be parsed."""
     paths = []
     is_value = False
     for arg in args:

@@ -20,7 +20,7 @@ class StopSignal:
     def note(self, number: int, frame: object) -> None:
         """Handles a signal: notes it, and lets a second one of its kind end the run."""
         self.number = number
-        # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
+        # of this kind only: at Ctrl-C torchrun sends SIGTERM after the terminal's SIGINT
         signal.signal(number, self.handlers[number])
         # past Python's buffer, in which the signal may have found a progress bar at work
         with suppress(OSError):  # the terminal is gone

@@ -145,10 +145,10 @@ def test_mistakes(photos, capsys):
 
 
 def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, caplog):
-    def stop(path: Path, samples: list, first_number: int) -> None:
-        if first_number:
+    def stop(path: Path, samples: list, first_index: int) -> None:
+        if first_index:
             raise KeyboardInterrupt
-        write_tar(path, samples, first_number)
+        write_tar(path, samples, first_index)
 
     expected = pack(photos, "--shard_size", 1)
     shards = photos.parent / "shards"

@@ -153,7 +153,7 @@ def test_files_that_cannot_be_used_are_counted(tmp_path, caplog):
     (tmp_path / "linked").symlink_to(tmp_path)
     assert len(load_split(open_folder(tmp_path, True), "train")) == 1
     assert "1 with a name that is not UTF-8" in caplog.text
-    assert "1 without a file behind it" in caplog.text
+    assert "1 linked to no file" in caplog.text
     assert "1 that is a pipe" in caplog.text
     assert "1 in a linked" in caplog.text
 

@@ -44,7 +44,7 @@ class RetrievalRanks(NamedTuple):
     Example:
 
         >>> import torch
-        >>> # two candidates are better, the match shares its place with one other
+        >>> # two candidates are better, the match ties with one other
         >>> ranks = RetrievalRanks(better=torch.tensor([2]), equal=torch.tensor([2]), own=torch.tensor([1]))
         >>> [ranks.hits(k).item() for k in (2, 3, 4)], ranks.expected_rank().item()
         ([0.0, 0.5, 1.0], 3.5)
@@ -459,15 +459,15 @@ def _shared_images(units: torch.Tensor, text_to_image: Embeddings) -> torch.Tens
         raise ValueError("`text_to_image` must give one image for each pair: a row holds the vector of one.")
     num_images = int(image_of_row.max()) + 1
     first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_row, rows, "amin")
-    of_image = first[image_of_row]
+    first_rows = first[image_of_row]
     differences = []
-    for block, indices in zip(units.split(1024), of_image.split(1024)):
+    for block, indices in zip(units.split(1024), first_rows.split(1024)):
         differences.append((block - units[indices]).abs().amax(dim=1))
     differs = torch.cat(differences) > 1e-4
     if differs.any():
         row = int(differs.nonzero()[0])
         raise ValueError(
-            f"`text_to_image` says that rows {int(of_image[row])} and {row} share an image, but "
+            f"`text_to_image` says that rows {int(first_rows[row])} and {row} share an image, but "
             "their predictions differ."
         )
     return units[first]
