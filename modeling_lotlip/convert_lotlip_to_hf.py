@@ -106,7 +106,7 @@ def rename(name: str, model_type: str) -> str:
 
 
 def row_of(name: str) -> int:
-    """The index of the first row of `NAMES` that one of our names has a part of; -1 if there is none."""
+    """Returns the index of the first row of `NAMES` that one of our names has a part of; -1 if there is none."""
     for index, row in enumerate(NAMES):
         if row[0] in name:
             return index
@@ -741,7 +741,7 @@ def find_original(name_or_path: str | os.PathLike, **options) -> Path | None:
 
 
 def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike | None = None, **options):
-    """What [`modeling_lotlip.hub_lotlip.find_pretrained`] says."""
+    """Finds what [`modeling_lotlip.hub_lotlip.find_pretrained`] returns."""
     folder = Path(name_or_path)
     if (folder / "random_states_0.pkl").is_file() and not (folder / CONFIG_NAME).is_file():
         raise ValueError(

@@ -196,7 +196,7 @@ class CaptionFiles:
 
 
 def list_examples(keys: list) -> str:
-    """Some keys, in brackets; nothing where there are none."""
+    """Lists some keys, in brackets; nothing where there are none."""
     if not keys:
         return ""
     return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})"

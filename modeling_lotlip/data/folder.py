@@ -83,12 +83,12 @@ def scan_file(path: str, folder: str | Path, scan: FolderScan) -> None:
 
 
 def is_image_file(name: str) -> bool:
-    """Whether a file is an image by its ending."""
+    """Returns whether a file is an image by its ending."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 def is_indexed_file(name: str) -> bool:
-    """Whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
+    """Returns whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
     return os.path.splitext(name)[1].lower() in SAFE_EXTENSIONS
 
 
@@ -152,7 +152,7 @@ def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) ->
 
 
 def has_card_with_splits(folder: str | Path) -> bool:
-    """Whether the card of a data set in a folder says which file is in which split."""
+    """Returns whether the card of a data set in a folder says which file is in which split."""
     for name in ("README.md", ".huggingface.yaml"):
         card = Path(folder, name)
         if card.is_file() and re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")):
@@ -194,7 +194,7 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
 
 
 def is_utf8(file: str) -> bool:
-    """Whether a text file is UTF-8."""
+    """Returns whether a text file is UTF-8."""
     try:
         Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:

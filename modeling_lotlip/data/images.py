@@ -175,7 +175,7 @@ def read_image(
 
 
 def is_of_content(error: Exception) -> bool:
-    """Whether what Pillow raises at a file is because of its content, not of the memory or the system."""
+    """Returns whether what Pillow raises at a file is because of its content, not of the memory or the system."""
     return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
 
 

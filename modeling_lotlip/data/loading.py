@@ -403,7 +403,7 @@ def make_builder(
 
 
 def is_folder_of_data(source: SourceArguments) -> bool:
-    """Whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
+    """Returns whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
     is_builder = source.dataset_name in ("imagefolder", "webdataset", *BUILDERS.values())
     if is_builder and (source.data_files or source.data_dir):
         return False
@@ -480,7 +480,7 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
 
 
 def describe_source(source: SourceArguments) -> str:
-    """The arguments that name a data set, as they are typed."""
+    """Describes the arguments that name a data set, as they are typed."""
     given = {
         "dataset_name": source.dataset_name,
         "dataset_config_name": source.dataset_config_name,
@@ -543,7 +543,7 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
 
 
 def list_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
-    """The files of metadata among those that a builder reads as a folder of images; none for other builders."""
+    """Lists the files of metadata among those that a builder reads as a folder of images; none for other builders."""
     if builder.info.builder_name != "imagefolder":
         return []
     return [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
@@ -560,12 +560,12 @@ def check_index_column(rows: Rows, files: list[str]) -> None:
 
 
 def is_image_folder(builder: DatasetBuilder) -> bool:
-    """Whether a builder reads a folder of images on this machine."""
+    """Returns whether a builder reads a folder of images on this machine."""
     return isinstance(builder, ImageFolder) and all(map(os.path.isfile, list_files(builder, "all")))
 
 
 def is_plain_image_folder(builder: DatasetBuilder) -> bool:
-    """Whether a builder reads image files on this machine, without metadata and archives."""
+    """Returns whether a builder reads image files on this machine, without metadata and archives."""
     return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
 
 
@@ -654,7 +654,7 @@ def warn_of_lost_words(files: list[str]) -> None:
 
 
 def find_file_names(dataset: Rows) -> str | None:
-    """The column of the names of images if [`load_split`] has read a folder of them; else None."""
+    """Finds the column of the names of images if [`load_split`] has read a folder of them; else None."""
     if dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {}):
         return FILE_NAME_COLUMN
     return None
@@ -766,7 +766,7 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 
 def get_columns(dataset: Rows) -> list[str]:
-    """The columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
+    """Returns the columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if not columns:
         raise ValueError("The data set has no rows: name other data or another split.")

@@ -178,11 +178,11 @@ class RowReader:
             return []
 
     def read_image(self, row: dict) -> Image.Image:
-        """The image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
+        """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
         return read_image(row.get(self.image_column), resizing=self.resizing)
 
     def read_key(self, row_index: Any, row: dict) -> Any:
-        """The key of a row, without a column of keys its index. Raises a `ValueError` if there is none."""
+        """Reads the key of a row, without a column of keys its index. Raises a `ValueError` if there is none."""
         if self.key_column is None:
             return row_index
         key = read_key(row, self.key_column)
@@ -199,20 +199,22 @@ class RowReader:
         return self.long_column is not None or self.caption_files is not None
 
     def short_captions(self, row: dict) -> list[str]:
-        """The short captions of a row that are not blank."""
+        """Returns the short captions of a row that are not blank."""
         return read_captions(row, self.short_column)
 
     def long_captions(self, row: dict) -> list[str]:
-        """The long captions of a row that are not blank, those of caption files after those of the column."""
+        """Returns the long captions of a row that are not blank, those of caption files after those of the column."""
         return self.match_long_captions(row)[0]
 
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
-        """The long captions of a row, and its key if there are caption files and it has no captions there."""
+        """Returns the long captions of a row, and its key if there are caption files and it has no captions there."""
         file_captions, unmatched = self.captions_in_files(row)
         return read_captions(row, self.long_column) + file_captions, unmatched
 
     def captions_in_files(self, row: dict) -> tuple[list[str], str | None]:
-        """The captions of a row in caption files, and its key if there are such files and it has none there."""
+        """
+        Returns the captions of a row in caption files, and its key if there are such files and it has none there.
+        """
         if self.caption_files is None:
             return [], None
         key = read_key(row, self.file_key_column)
@@ -296,7 +298,7 @@ class RowCounts:
         return total
 
     def state_dict(self) -> dict:
-        """The arguments of equal counts, for JSON."""
+        """Returns the arguments of equal counts, for JSON."""
         return vars(self) | {"left_out": dict(self.left_out)}
 
     def check_matched(self, what: str = "images") -> None:
@@ -308,7 +310,7 @@ class RowCounts:
             )
 
     def name_unmatched(self) -> str:
-        """A message on the rows without captions in the caption files."""
+        """Writes a message on the rows without captions in the caption files."""
         examples = list_examples(self.examples.get("unmatched", []))
         return f" {self.num_unmatched} have no captions in `--caption_files`{examples}."
 

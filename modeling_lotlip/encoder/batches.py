@@ -412,7 +412,7 @@ def gather_to_main(part: Any) -> list[Any]:
 
 
 def count_workers() -> int:
-    """One for each core, 8 at most; of several processes on this machine each has its part of them."""
+    """Returns one for each core, 8 at most; each of several processes on this machine has its part of them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 

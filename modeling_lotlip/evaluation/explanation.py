@@ -55,7 +55,7 @@ class Explanation(NamedTuple):
         return 1 + max(read, default=-1)
 
     def begins_word(self, index: int) -> bool:
-        """Whether a space stands before a token, by the marks of its tokenizer."""
+        """Returns whether a space stands before a token, by the marks of its tokenizer."""
         token = self.tokens[index]
         if any(token.startswith(("\u2581", "\u0120")) for token in self.tokens):
             return token.startswith(("\u2581", "\u0120"))

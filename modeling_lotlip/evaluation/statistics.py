@@ -52,7 +52,7 @@ class TextLengths:
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
     """
-    A tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
+    Loads a tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
     sub-captions, BERT's with the same words. A folder may hold nothing but BERT's `vocab.txt`.
 
     Raises:
@@ -77,7 +77,7 @@ def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text, without special ones and without truncation."""
+    """Returns the number of tokens of each text, without special ones and without truncation."""
     tokens = tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)
     return [len(ids) for ids in tokens["input_ids"]]
 
@@ -95,7 +95,7 @@ def make_reading_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
 
 
 def count_read_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text as a model reads it, special ones included, without truncation."""
+    """Returns the number of tokens of each text as a model reads it, special ones included, without truncation."""
     tokens = tokenizer(texts, truncation=False, padding=False, verbose=False)
     return [len(ids) for ids in tokens["input_ids"]]
 
@@ -104,7 +104,8 @@ def measure_texts(
     dataset: Dataset | IterableDataset, reader: RowReader, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, TextLengths]:
     """
-    The lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not decoded.
+    Returns the lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not
+    decoded.
 
     Raises:
         `ValueError`: if there are none.
@@ -162,7 +163,7 @@ def summarize_lengths(lengths: TextLengths) -> dict:
 
 
 def format_statistics(name: str, statistics: dict[str, dict]) -> str:
-    """The statistics of each kind of caption as a Markdown table, fractions in %."""
+    """Formats the statistics of each kind of caption as a Markdown table, fractions in %."""
     titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
     titles += [f"> {limit} tokens" for limit in LIMITS]
     titles += [f"truncated at {limit}" for limit in LIMITS]

@@ -42,7 +42,7 @@ def draw_pairs(
     seed: int = 0,
 ) -> Pairs:
     """
-    Random pairs in float64 to try a loss on, some with equal short captions.
+    Makes random pairs in float64 to try a loss on, some with equal short captions.
 
     Args:
         num_rows (`int`): The number of images.
@@ -58,7 +58,7 @@ def draw_pairs(
     generator = torch.Generator().manual_seed(seed)
 
     def sample(*shape: int) -> torch.Tensor:
-        """Unit vectors of shape (*shape, dim)."""
+        """Samples unit vectors of shape (*shape, dim)."""
         return normalize(torch.randn(*shape, DIM, generator=generator, dtype=torch.float64), dim=-1)
 
     captions = {}

@@ -47,7 +47,7 @@ class BatchLoss:
     terms: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def by_name(self) -> dict[str, float]:
-        """The loss of each name of a slot that has pairs, and each term, as `loss_short`, `loss_long`, ..."""
+        """Returns the loss of each name of a slot that has pairs, and each term, as `loss_short`, `loss_long`, ..."""
         values = {}
         for name, loss in zip(self.slots.names, self.slot_losses.tolist()):
             if isfinite(loss):
@@ -58,7 +58,7 @@ class BatchLoss:
         return means
 
     def detach(self) -> "BatchLoss":
-        """The same numbers, without what their gradients are made of."""
+        """Returns the same numbers, without what their gradients are made of."""
         terms = {name: value.detach() for name, value in self.terms.items()}
         return BatchLoss(self.loss.detach(), self.slot_losses.detach(), self.slots, terms)
 
@@ -103,8 +103,8 @@ class _GatherRows(torch.autograd.Function):
 
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
     """
-    The rows of all processes in their order, with a gradient: of shape (processes * rows, ...) where every process has
-    values of shape (rows, ...).
+    Gathers the rows of all processes in their order, with a gradient: of shape (processes * rows, ...) where every
+    process has values of shape (rows, ...).
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return values
@@ -115,8 +115,8 @@ def gather_rows(values: torch.Tensor) -> torch.Tensor:
 
 def share_parameter(parameter: torch.Tensor) -> torch.Tensor:
     """
-    A parameter, of any shape, that every process holds, as the mean over all of them in float32. Its gradient is that
-    of the loss of all rows, on every process.
+    Returns a parameter, of any shape, that every process holds, as the mean over all of them in float32. Its gradient
+    is that of the loss of all rows, on every process.
 
     The mean has the value of the parameter, which is equal on all processes, and is there for its backward pass, which
     adds what all processes find for it. So the gradient needs no help of data parallelism, and its mean of equal
@@ -224,8 +224,8 @@ def make_pairs(
     short_groups: torch.Tensor | None = None,
 ) -> Pairs:
     """
-    The rows of this process as [`Pairs`] in float32, with their indices among those of all processes: `images` of
-    shape (rows, dim), `captions` with the fields of `LotlipCaptionEmbeddings`.
+    Returns the rows of this process as [`Pairs`] in float32, with their indices among those of all processes: `images`
+    of shape (rows, dim), `captions` with the fields of `LotlipCaptionEmbeddings`.
     """
     names = ("short", "long", "corners", "short_mask", "long_mask")
     pairs = Pairs.from_embeds(images, **{name: getattr(captions, name) for name in names}, groups=short_groups)

@@ -62,7 +62,9 @@ class Slots:
         return int(self.has_short)
 
     def weigh(self, short_weight: float, long_weight: float) -> list[float]:
-        """The weight of each slot: that of the short caption, and that of long captions and their corner tokens."""
+        """
+        Returns the weight of each slot: that of the short caption, and that of long captions and their corner tokens.
+        """
         return [short_weight if name == "short" else long_weight for name in self.names]
 
 
@@ -211,11 +213,11 @@ class Pairs:
         )
 
     def select_short(self) -> Pairs:
-        """The slot of short captions alone."""
+        """Selects the slot of short captions alone."""
         return replace(self, texts=self.texts[:, :1], present=self.present[:, :1], slots=Slots())
 
     def select_long(self) -> Pairs:
-        """The slots of long captions alone."""
+        """Selects the slots of long captions alone."""
         start = self.slots.num_short
         slots = replace(self.slots, has_short=False)
         return replace(self, texts=self.texts[:, start:], present=self.present[:, start:], slots=slots, groups=None)
@@ -231,8 +233,8 @@ class Pairs:
 
 def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:
     """
-    Text embeddings of shape (rows, slots, dim) as one. Those of tokens, (rows, slots, length, dim), are padded with
-    zeros to the longest.
+    Concatenates text embeddings of shape (rows, slots, dim). Those of tokens, (rows, slots, length, dim), are padded
+    with zeros to the longest.
     """
     if embeds[0].dim() == 4:
         length = max(part.shape[2] for part in embeds)

@@ -204,7 +204,7 @@ def find_paths(body: bytes) -> list[object]:
 
 
 def is_uploaded(path: object, uploads: Path) -> bool:
-    """Whether the path of a file leads to a folder of uploads, or below it."""
+    """Returns whether the path of a file leads to a folder of uploads, or below it."""
     if not isinstance(path, str):
         return False
     # by its letters first: on Windows a mere look at `//host/name` calls that host

@@ -308,5 +308,5 @@ def connect(folder: Path) -> lancedb.DBConnection:
 
 
 def is_table(folder: Path) -> bool:
-    """Whether there is a table of embeddings in a folder."""
+    """Returns whether there is a table of embeddings in a folder."""
     return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))

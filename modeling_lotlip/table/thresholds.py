@@ -87,7 +87,7 @@ def list_due_kinds(table: EmbeddingTable) -> list[str]:
 
 def has_changed_much(table: EmbeddingTable, kind: str, measured: Measurements, num_rows: int) -> bool:
     """
-    Whether many embeddings of a kind are new or gone since they were measured.
+    Returns whether many embeddings of a kind are new or gone since they were measured.
 
     Args:
         table ([`EmbeddingTable`]):

@@ -207,12 +207,12 @@ def ask(
 
 
 def needs_index(table: EmbeddingTable) -> bool:
-    """Whether a table has so many embeddings that comparing all of them takes too long."""
+    """Returns whether a table has so many embeddings that comparing all of them takes too long."""
     return table.count(None) >= NUM_EXACT
 
 
 def has_index(table: EmbeddingTable) -> bool:
-    """Whether a table has a vector index."""
+    """Returns whether a table has a vector index."""
     return any(index.columns == ["embedding"] for index in table.table.list_indices())
 
 

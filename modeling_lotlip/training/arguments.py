@@ -394,7 +394,7 @@ class TrainArguments(
             self.min_crop_scale = 1.0 if sees_whole_images else 0.9
 
     def choose_learning_rate(self) -> float:
-        """A rate that fits what the model starts from."""
+        """Chooses a rate that fits what the model starts from."""
         if self.model_name_or_path:
             return 1e-5
         if self.text_model_name_or_path:
@@ -428,7 +428,7 @@ class TrainArguments(
         return OBJECTIVES[self.objective].read_options(self.objective_options)
 
     def compared_on_resume(self) -> dict[str, object]:
-        """What a resumed run must have in common with the first one, to take the same steps."""
+        """Returns what a resumed run must have in common with the first one, to take the same steps."""
         names = [field.name for field in fields(self) if field.metadata["compared_on_resume"]]
         settings = {name: getattr(self, name) for name in names}
         settings["data_files"] = self.data_file_names
@@ -437,7 +437,7 @@ class TrainArguments(
         return settings
 
     def in_model_card(self) -> dict[str, object]:
-        """What the model card lists: numbers and choices, but no names of files, which are of this machine."""
+        """Returns what the model card lists: numbers and choices, but no names of files, which are of this machine."""
         choices = {field.name for field in fields(self) if field.metadata["choices"]}
         settings = self.compared_on_resume()
         settings["per_device_train_batch_size"] = self.per_device_train_batch_size

@@ -130,7 +130,7 @@ class ContrastiveModel(nn.Module):
         self.temperature.clamp(self.model)
 
     def train(self, mode: bool = True) -> "ContrastiveModel":
-        """A part that is frozen as a whole stays in evaluation mode: its output does not change from step to step."""
+        """Leaves what is frozen as a whole in evaluation mode: its output does not change from step to step."""
         super().train(mode)
         if mode:
             for name, module in self.named_modules():
@@ -142,8 +142,9 @@ class ContrastiveModel(nn.Module):
 
     def encode_images(self, images: dict[str, torch.Tensor]) -> torch.Tensor:
         """
-        What does not change of the image side, of what the image processor gave (rows, ...): the embeddings (rows,
-        dim); if the projection is trained the output of the image tower, (rows, width), or (rows, length, width).
+        Computes what does not change of the image side, of what the image processor gave (rows, ...): the embeddings
+        (rows, dim); if the projection is trained the output of the image tower, (rows, width), or (rows, length,
+        width).
         """
         if self.image_side is not ImageSide.PROJECTION:
             return self.contract.embed_images(**images)
@@ -152,7 +153,7 @@ class ContrastiveModel(nn.Module):
         return outputs.last_hidden_state if compares_tokens else outputs.pooler_output
 
     def embed_features(self, features: torch.Tensor) -> torch.Tensor:
-        """The embeddings (rows, dim) of what [`encode_images`] gave, (rows, ...)."""
+        """Returns the embeddings (rows, dim) of what [`encode_images`] gave, (rows, ...)."""
         if self.image_side is ImageSide.PROJECTION:
             features = self.model.visual_projection(features.to(self.model.dtype))
         return normalize(features.float(), dim=-1)
@@ -175,7 +176,7 @@ class ContrastiveModel(nn.Module):
         device = self.model.device
 
         def embed_images() -> torch.Tensor:
-            """Of shape (rows, dim)."""
+            """Computes embeddings of shape (rows, dim)."""
             images = {name: values.to(device, non_blocking=True) for name, values in batch.images.items()}
             return self.contract.embed_images(**images)
 
@@ -194,7 +195,7 @@ class ContrastiveModel(nn.Module):
 
 
 def compute_again(function: Callable[[], object], device: torch.device) -> object:
-    """What a function gives, whose activations are not kept, but computed once more in the backward pass."""
+    """Returns what a function gives, whose activations are not kept, but computed once more in the backward pass."""
     # by its argument `checkpoint` finds the device whose random state it has to keep for dropout
     anchor = torch.empty(0, device=device)
     return checkpoint(lambda _: function(), anchor, use_reentrant=False)
@@ -255,7 +256,7 @@ def freeze_unused(trained: ContrastiveModel, batch: CaptionBatch) -> list[str]:
 
 
 def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The embeddings (rows, dim) of images (rows, ...), without dropout."""
+    """Returns the embeddings (rows, dim) of images (rows, ...), without dropout."""
     is_training = trained.training
     trained.eval()
     try:
@@ -266,7 +267,9 @@ def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.
 
 @torch.no_grad()
 def computes_tower_and_projection(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> bool:
-    """Whether embeddings of images (rows, ...) are those of the image tower after the projection, and no more."""
+    """
+    Returns whether embeddings of images (rows, ...) are those of the image tower after the projection, and no more.
+    """
     expected = embed_in_evaluation_mode(trained, images)
     before = trained.image_side
     is_training = trained.training

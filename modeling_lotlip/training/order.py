@@ -107,7 +107,7 @@ class StreamBatchSampler:
                 yield own + [SampleKey(self.epoch, 0, is_padding=True)] * (size - len(own))
 
     def read_keys(self) -> Iterator[SampleKey]:
-        """The rows of this process, with their indices among those of all processes."""
+        """Reads the rows of this process, with their indices among those of all processes."""
         first = self.accelerator.process_index
         step = self.accelerator.num_processes
         part = split_dataset_by_node(self.stream, first, step)

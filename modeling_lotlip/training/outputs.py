@@ -86,7 +86,9 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
 
 
 def resumes_in_output_dir(args: TrainArguments) -> bool:
-    """Whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere."""
+    """
+    Returns whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere.
+    """
     named = args.resume_from_checkpoint
     return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
 
@@ -99,7 +101,7 @@ def delete_leftovers(args: TrainArguments, state: TrainingState) -> None:
 
 
 def find_leftovers(args: TrainArguments) -> list[Path]:
-    """What an earlier run left in the output folder, unless it is resumed: nothing else in it is ever deleted."""
+    """Finds what an earlier run left in the output folder, unless it is resumed: nothing else is ever deleted."""
     if resumes_in_output_dir(args):
         return []
     folder = args.output_dir
@@ -131,14 +133,14 @@ def check_output_dir(args: TrainArguments) -> None:
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
-    """The complete checkpoints in a folder, the oldest first."""
+    """Lists the complete checkpoints in a folder, the oldest first."""
     checkpoints = [path.parent for path in output_dir.glob(f"checkpoint-*/{STATE_FILE}")]
     numbered = [(int(path.name[11:]), path) for path in checkpoints if path.name[11:].isdecimal()]
     return [path for _, path in sorted(numbered)]
 
 
 def find_checkpoint(args: TrainArguments) -> Path | None:
-    """The checkpoint to resume from, none for `latest` where there is none yet; there may be no later ones."""
+    """Finds the checkpoint to resume from, none for `latest` where there is none yet; there may be no later ones."""
     if args.resume_from_checkpoint is None:
         return None
     checkpoints = list_checkpoints(args.output_dir)
@@ -200,7 +202,7 @@ def save_checkpoint(
 
 
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
-    """The state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
+    """Reads the state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
@@ -239,7 +241,7 @@ def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Acce
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
+    """Reads the rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
@@ -287,7 +289,7 @@ def name_repository(args: TrainArguments) -> str:
 
 
 def describe_training(args: TrainArguments, plan: Plan) -> dict:
-    """What the model card says of a training: arguments of [`write_model_card`]."""
+    """Returns what the model card says of a training: arguments of [`write_model_card`]."""
 
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
@@ -307,7 +309,9 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 
 
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
-    """Whether a result is better than that of the model in a folder, or there is none, or one on other data."""
+    """
+    Returns whether a result is better than that of the model in a folder, or there is none, or one on other data.
+    """
     path = folder / RESULTS_FILE
     if not path.exists():
         return True

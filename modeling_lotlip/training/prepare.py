@@ -113,7 +113,7 @@ class Training:
 
 
 def start_processes(args: TrainArguments) -> Accelerator:
-    """The processes, ready for this training. Raises a `ValueError` for ways to train that are not supported."""
+    """Starts the processes of a training. Raises a `ValueError` for ways to train that are not supported."""
     installed = [str(tracker) for tracker in get_available_trackers()]
     if args.with_tracking and not (installed and args.report_to in ("all", *installed)):
         raise ValueError(
@@ -150,7 +150,9 @@ def start_processes(args: TrainArguments) -> Accelerator:
 
 
 def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Data]:
-    """The data to train and to evaluate on: the main process reads a new data set, the others find it in the cache."""
+    """
+    Loads the data to train and to evaluate on: the main process reads a new data set, the others find it in the cache.
+    """
     for is_turn in (accelerator.is_main_process, not accelerator.is_main_process):
         with fail_together(accelerator):
             if is_turn:
@@ -161,7 +163,9 @@ def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Dat
 
 
 def load_training_data(args: TrainArguments, num_processes: int) -> Data:
-    """The training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images."""
+    """
+    Loads the training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images.
+    """
     source = replace(args, data_weights=None)
     slices = []
     if args.data_weights is None:
@@ -211,7 +215,7 @@ def refuse_without_long_captions(name: str, value: int) -> None:
 
 
 def load_evaluation_data(args: TrainArguments) -> Data:
-    """The data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
+    """Loads the data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
     source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
     dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
@@ -280,7 +284,7 @@ def make_loader(
 
 
 def make_crop(args: TrainArguments, processor: ProcessorMixin) -> RandomResizedCrop | None:
-    """What cuts a part out of each image, if it is to be cropped. Raises a `ValueError` if it cannot."""
+    """Returns what cuts a part out of each image, if it is to be cropped. Raises a `ValueError` if it cannot."""
     if args.min_crop_scale == 1:
         return None
     size = find_image_size(processor.image_processor)
@@ -299,7 +303,7 @@ def make_trained_model(
     args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin, has_long_captions: bool
 ) -> ContrastiveModel:
     """
-    A dual encoder with the loss of its objective, ready to be trained.
+    Makes a dual encoder with the loss of its objective, ready to be trained.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -377,7 +381,7 @@ def make_plan(
 def make_optimizer(
     args: TrainArguments, plan: Plan, trained: ContrastiveModel
 ) -> tuple[AdamW, Callable[[int], float]]:
-    """AdamW, and the learning rate of each step."""
+    """Makes AdamW, and the learning rate of each step."""
     optimizer = AdamW(
         parameter_groups(trained, args.weight_decay),
         lr=args.learning_rate,
@@ -430,7 +434,9 @@ def find_state(
     checkpoint: Path | None,
     settings: dict[str, object],
 ) -> outputs.TrainingState:
-    """Where the run begins. Raises a `ValueError` if the checkpoint is of another run, or after this one's end."""
+    """
+    Finds where the run begins. Raises a `ValueError` if the checkpoint is of another run, or after this one's end.
+    """
     if checkpoint is None:
         return outputs.TrainingState()
     state = outputs.read_state(checkpoint, settings)

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 
 
 def gather_max(values: list[int], accelerator: Accelerator) -> list[int]:
-    """The maximum of each of the values that the processes call this with, which all must do."""
+    """Gathers the maximum of each of the values that the processes call this with, which all must do."""
     if accelerator.num_processes == 1:
         return values
     gathered = accelerator.gather(torch.tensor([values], device=accelerator.device))

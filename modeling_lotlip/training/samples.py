@@ -127,12 +127,12 @@ class SampleCounts:
             raise ValueError(f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: {self.rows}")
 
     def state_dict(self) -> dict:
-        """The counts for JSON, by name."""
+        """Returns the counts for JSON, by name."""
         return {name: counts.state_dict() for name, counts in vars(self).items()}
 
     @classmethod
     def from_state_dict(cls, state: dict) -> "SampleCounts":
-        """The counts of [`SampleCounts.state_dict`]."""
+        """Returns the counts of [`SampleCounts.state_dict`]."""
         return cls(**{name: RowCounts(**values) for name, values in state.items()})
 
 
@@ -191,7 +191,7 @@ class RowCaptionSampler:
             self.num_long_captions = arguments.num_long_captions
 
     def sample_sub_captions(self, text: str, generator: random.Random) -> str:
-        """Some consecutive sub-captions of a long caption, or all of them, without the numbers of a list."""
+        """Samples some consecutive sub-captions of a long caption, or all of them, without the numbers of a list."""
         sub_captions = split_sub_captions(text, self.reader.splitter)
         sub_captions = [part for part in sub_captions if not is_enumeration(part)]
         count = self.arguments.num_sub_captions
@@ -201,7 +201,7 @@ class RowCaptionSampler:
         return join_sub_captions(sub_captions)
 
     def sample(self, row: dict, index: int, epoch: int) -> SampledCaptions:
-        """A short caption of a row and `num_long_captions` long ones."""
+        """Samples a short caption of a row and `num_long_captions` long ones."""
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = []
         if self.arguments.short_captions != "none":
@@ -256,7 +256,7 @@ class CaptionedImages(Dataset):
             self.rows = dataset.select_columns(reader.text_columns)
 
     def load_image(self, key: SampleKey, name: str) -> PIL.Image.Image:
-        """An image, not cropped. Raises an `UnreadableImageError` if it cannot be read, or is not there."""
+        """Loads an image, not cropped. Raises an `UnreadableImageError` if it cannot be read, or is not there."""
         row = key.row
         if row is None:
             row = self.images[key.index]
@@ -266,7 +266,7 @@ class CaptionedImages(Dataset):
             raise UnreadableImageError(f"the image of {name} cannot be read: {error}") from error
 
     def draw_crop(self, image: PIL.Image.Image, key: SampleKey) -> PIL.Image.Image:
-        """A part of an image, if it is to be cropped."""
+        """Samples a part of an image, if it is to be cropped."""
         if self.crop is None:
             return image
         seed = random.Random(f"{self.seed} {key.epoch} {key.index}").getrandbits(63)
@@ -298,7 +298,7 @@ class CaptionedImages(Dataset):
         return Sample(captions.short, captions.long, image, features, outcome)
 
     def describe_missing(self, name: str, captions: SampledCaptions) -> Outcome:
-        """What became of a row without captions."""
+        """Describes what became of a row without captions."""
         if captions.unmatched_key is not None:
             return Outcome(name, Cause.NO_FILE_CAPTION, unmatched_key=captions.unmatched_key)
         return Outcome(name, Cause.NO_CAPTION, message=f"{name} has no caption")
@@ -308,7 +308,7 @@ class CaptionedImages(Dataset):
         key: SampleKey,
         name: str,
     ) -> tuple[PIL.Image.Image | None, torch.Tensor | None]:
-        """The image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
+        """Reads the image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
         if self.features_dir is None:
             return self.draw_crop(self.load_image(key, name), key), None
         features = read_features(self.features_dir, key.index)
@@ -318,7 +318,7 @@ class CaptionedImages(Dataset):
         return None, features
 
     def make_empty(self, key: SampleKey, outcome: Outcome | None) -> Sample:
-        """A black image without captions, or features that can be normalized."""
+        """Makes a black image without captions, or features that can be normalized."""
         no_captions = [""] * self.captions.num_long_captions
         if self.features_dir is not None:
             features = torch.ones_like(read_features(self.features_dir, key.index))
@@ -331,7 +331,7 @@ class CaptionedImages(Dataset):
 
 
 def describe_error(name: str, error: ValueError) -> Outcome:
-    """What became of a row whose image or captions cannot be read."""
+    """Describes what became of a row whose image or captions cannot be read."""
     origin = getattr(error.__cause__, "__cause__", None)
     if origin is not None:
         return Outcome(name, Cause.UNREADABLE_IMAGE, error=type(origin).__name__, message=str(error))

@@ -44,7 +44,7 @@ def argument(  # noqa: PLR0913, what a declaration may say
     compared_on_resume: bool = False,
 ) -> Any:
     """
-    A field of a dataclass of arguments. One that has its default counts as not given.
+    Declares a field of a dataclass of arguments. One that has its default counts as not given.
 
     Args:
         default (`Any`, *optional*):
@@ -123,7 +123,7 @@ def find_existing(path: Path) -> Path | None:
 
 
 def get_default(field: dataclasses.Field) -> Any:
-    """The default of a field, `MISSING` where it has none."""
+    """Returns the default of a field, `MISSING` where it has none."""
     if field.default_factory is MISSING:
         return field.default
     return field.default_factory()

@@ -27,7 +27,7 @@ class StopSignal:
             os.write(2, f"{self.promise}\n".encode())
 
     def is_received(self) -> bool:
-        """Whether a signal has come."""
+        """Returns whether a signal has come."""
         return self.number != 0
 
     def __enter__(self) -> "StopSignal":
@@ -44,7 +44,7 @@ class StopSignal:
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
+    """Moves a data worker out of the process group that signals go to: it ends with the process it works for."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     if hasattr(os, "setpgid"):  # Windows has no process groups

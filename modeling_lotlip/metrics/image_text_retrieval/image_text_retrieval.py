@@ -56,7 +56,7 @@ class RetrievalRanks(NamedTuple):
 
     def hits(self, k: int) -> torch.Tensor:
         """
-        The probability that a match is among the first `k` when equals are ordered at random: 0 for k <= g, and
+        Returns the probability that a match is among the first `k` when equals are ordered at random: 0 for k <= g, and
         1 - C(T - c, k - g) / C(T, k - g) above.
 
         Args:
@@ -78,7 +78,7 @@ class RetrievalRanks(NamedTuple):
 
     def expected_rank(self) -> torch.Tensor:
         """
-        The mean rank of the best match when equals are ordered at random, g + (T + 1) / (c + 1), from 1 on: a
+        Returns the mean rank of the best match when equals are ordered at random, g + (T + 1) / (c + 1), from 1 on: a
         `torch.Tensor` of shape `(num_queries,)`, float64.
         """
         return self.better + (self.equal + 1) / (self.own + 1).double()
@@ -224,7 +224,7 @@ def retrieval_metrics(
     ks: Iterable[int] = (1, 5, 10),
 ) -> dict[str, float]:
     """
-    Recall in % and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
+    Returns recall in % and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
 
     Args:
         image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalized.
