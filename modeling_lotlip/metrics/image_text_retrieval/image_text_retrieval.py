@@ -56,8 +56,8 @@ class RetrievalRanks(NamedTuple):
 
     def hits(self, k: int) -> torch.Tensor:
         """
-        Returns the probability that a match is among the first `k` when equals are ordered at random: 0 for k <= g, and
-        1 - C(T - c, k - g) / C(T, k - g) above.
+        Returns the probability that a match is among the first `k` when equals are ordered at random: 0 for k <= g,
+        and 1 - C(T - c, k - g) / C(T, k - g) above.
 
         Args:
             k (`int`): The number of candidates looked at, from 1 on.
