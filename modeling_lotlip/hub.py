@@ -31,7 +31,7 @@ SENTENCE_TRANSFORMERS_FILES = {
 LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
 
-# What belongs to a saved model, beside its weights and its code
+# What belongs to a saved model, in addition to its weights and its code
 MODEL_FILES = (
     "README.md",
     CONFIG_NAME,
@@ -259,7 +259,7 @@ def find_model_files(folder: str | Path) -> list[str]:
 
     >>> LotlipTextConfig().save_pretrained("lotlip-text")
     >>> find_model_files("lotlip-text")
-    ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py', 'image_processing_lotlip.py', ...]
+    ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py']
     ```"""
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file():

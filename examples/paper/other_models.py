@@ -197,7 +197,7 @@ def save_joined_towers(args: argparse.Namespace, folder: Path) -> None:
 
 
 def find_commit() -> str:
-    """The commit of the checkout that this file lies in, empty without one."""
+    """Returns the commit of the checkout that this file lies in, empty without one."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
