@@ -236,8 +236,8 @@ def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
 
 def save_scenes(output_dir: str | Path, num_scenes: int, seed: int = 0) -> None:
     """
-    Draws the first scenes of the series `seed` into a folder: PNG files, and their captions in `metadata.jsonl`. Scenes
-    that are there already are drawn again.
+    Draws the first scenes of the series `seed` into a folder: PNG files, and their captions in `metadata.jsonl`.
+    Scenes that are there already are drawn again.
 
     Args:
         output_dir (`str` or `Path`): The folder, which is made if it is not there.
