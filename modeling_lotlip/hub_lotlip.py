@@ -23,11 +23,9 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from huggingface_hub.utils import httpx
-from transformers import configuration_utils, image_processing_backends, modeling_utils, processing_utils
+from transformers import configuration_utils, image_processing_backends, modeling_utils
 from transformers import tokenization_utils_tokenizers as tokenization_utils
-from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ImageInput, SizeDict, is_pil_image, is_valid_image
-from transformers.processing_utils import ProcessingKwargs
 from transformers.tokenization_utils_base import LARGE_INTEGER, BatchEncoding, TruncationStrategy
 from transformers.utils import PaddingStrategy, is_torch_tensor, logging
 
@@ -133,30 +131,30 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
             towers = [self.text_model, self.vision_model]
         # a class remembers one Auto class only, and a configuration the code that it was loaded with
         if type(self).__module__ != "__main__":
-            self.config.auto_map = dict.fromkeys(auto_classes, name_code(self))
+            self.config.auto_map = dict.fromkeys(auto_classes, name_code(type(self)))
         for tower in towers:
             if type(tower).__module__ != "__main__":
                 tower.config.auto_map = {
-                    "AutoConfig": name_code(tower.config),
-                    "AutoModel": name_code(tower),
+                    "AutoConfig": name_code(type(tower.config)),
+                    "AutoModel": name_code(type(tower)),
                 }
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
-            write_beside_model(save_directory, Path(save_directory).resolve().name)
+            write_model_extras(save_directory, Path(save_directory).resolve().name)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):
         """Uploads a model card that says something instead of transformers' empty one."""
-        write_beside_model(working_dir, repo_id)
+        write_model_extras(working_dir, repo_id)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
-def name_code(part: object) -> str:
-    """Makes the name of a class in `auto_map`."""
-    return f"{type(part).__module__.split('.')[-1]}.{type(part).__name__}"
+def name_code(part: type) -> str:
+    """Returns the name of a class in `auto_map`."""
+    return f"{part.__module__.split('.')[-1]}.{part.__name__}"
 
 
-def write_beside_model(folder: str | os.PathLike, repo_id: str) -> None:
-    """Writes what the package puts beside a model; the code on the Hub writes nothing."""
+def write_model_extras(folder: str | os.PathLike, repo_id: str) -> None:
+    """Writes what the package adds to a saved model; the code on the Hub writes nothing."""
     if package_functions.write_for_readers is not None:
         package_functions.write_for_readers(Path(folder), repo_id)
 
@@ -384,10 +382,10 @@ def round_to_8_bit(pixels: np.ndarray, dtype: object) -> np.ndarray:
 
 
 class ImageMixin(LoadingMixin):
-    """What the two backends of the image processor share."""
+    """Reads and resizes images in the same way in both backends of the image processor."""
 
     def fetch_images(self, image_url_or_urls: ImageInput | str | os.PathLike | list) -> ImageInput:
-        """Loads paths, URLs and base64 strings, and makes grey images of two-dimensional arrays."""
+        """Loads paths, URLs and base64 strings, and makes gray images of two-dimensional arrays."""
         image = image_url_or_urls
         if isinstance(image, (list, tuple)):
             return [self.fetch_images(item) for item in image]
@@ -428,55 +426,14 @@ class ImageMixin(LoadingMixin):
             return resized
         return resized.clip(min(0, image.min()), max(1, image.max()))
 
-    def to_dict(self) -> dict:
-        """Names the code of both backends, wherever it is saved."""
-        output = super().to_dict()
-        # imported here, so that the code of both is saved with either
-        from .image_processing_lotlip import LotlipImageProcessor
-        from .image_processing_pil_lotlip import LotlipImageProcessorPil
-
-        if type(self) in (LotlipImageProcessor, LotlipImageProcessorPil):
-            backends = {"torchvision": LotlipImageProcessor, "pil": LotlipImageProcessorPil}
-            names = {}
-            for name, backend in backends.items():
-                names[name] = f"{backend.__module__.split('.')[-1]}.{backend.__name__}"
-            output["auto_map"] = {"AutoImageProcessor": names}  # a processor names itself
-        return output
-
 
 class TorchvisionBackend(ImageMixin, image_processing_backends.TorchvisionBackend):
-    pass
+    """Preprocesses images by torchvision."""
 
 
 class PilBackend(ImageMixin, image_processing_backends.PilBackend):
-    pass
+    """Preprocesses images by Pillow and NumPy."""
 
 
-class ProcessorKwargs(ProcessingKwargs, total=False):
-    # for transformers 5.21 and 5.22, which do not know `text_kwargs` of a processor
-    _defaults = {"text_kwargs": {"padding": True}}
-
-
-class ProcessorMixin(LoadingMixin, processing_utils.ProcessorMixin):
-    """Leaves truncation to the tokenizer, which says what it cuts off."""
-
-    def __call__(self, images=None, text=None, *args, **kwargs) -> BatchFeature:
-        """As in transformers."""
-        text = as_list(text)
-        if isinstance(text, (list, tuple)) and len(text) == 0:
-            raise ValueError("`text` is empty: give a `str` or a list of `str` with at least one.")
-        if "truncation" not in kwargs.get("text_kwargs", {}):
-            kwargs.setdefault("truncation", None)
-        return super().__call__(images, text, *args, **kwargs)
-
-    def to_dict(self) -> dict:
-        """Names its code, also where it was loaded without it."""
-        return super().to_dict() | {"auto_map": {"AutoProcessor": name_code(self)}}
-
-
-if "text_kwargs" not in processing_utils.ProcessorMixin.__annotations__:
-    ProcessorMixin.valid_processor_kwargs = ProcessorKwargs
-
-
-for _base in (PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend, ProcessorMixin):
+for _base in (PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend):
     _base.register_for_auto_class()  # and all that inherit from it

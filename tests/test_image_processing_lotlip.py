@@ -92,9 +92,9 @@ def test_transparent_palette_is_white(processor):
 
 @both_backends
 def test_16_bit_is_scaled(processor, tmp_path):
-    grey = np.linspace(0, 255, 100 * 120).reshape(100, 120)
-    expected = pixels(processor, PIL.Image.fromarray(grey.round().astype(np.uint8)))
-    deep = (grey * 257).round().astype(np.uint16)
+    gray = np.linspace(0, 255, 100 * 120).reshape(100, 120)
+    expected = pixels(processor, PIL.Image.fromarray(gray.round().astype(np.uint8)))
+    deep = (gray * 257).round().astype(np.uint16)
     PIL.Image.fromarray(deep).save(tmp_path / "deep.png")
     PIL.Image.fromarray(deep).save(tmp_path / "deep.tif")
     PIL.Image.fromarray(deep).save(tmp_path / "deep.ppm")
@@ -139,7 +139,7 @@ def test_the_transparent_value_of_16_bits_is_white(processor, tmp_path):
 
 
 @both_backends
-def test_grey_and_binary_arrays(processor):
+def test_gray_and_binary_arrays(processor):
     array = np.array(random_image(60, 70, "L"))
     expected = pixels(processor, PIL.Image.fromarray(array))
     for image in (array, array[None], torch.from_numpy(array)):

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captioners behind an OpenAI-compatible server (vLLM, TGI, SGLang, ...)."""
+"""Captioners on an OpenAI-compatible server (vLLM, TGI, SGLang, ...)."""
 
 import asyncio
 import base64
@@ -21,8 +21,8 @@ from PIL import Image
 from ..data.images import UnreadableImageError
 from ..encoder.batches import prefetch
 from ..utils.terminal import without_stop
+from .answer import Answer
 from .arguments import CaptionerArguments
-from .captioner import Answer
 from .image_files import ImageFile
 
 
@@ -145,7 +145,7 @@ async def wait(seconds: float) -> None:
 
 class EndpointCaptioner:
     """
-    Captions images by a model behind a server.
+    Captions images by a model on a server.
 
     A failure that may pass (timeouts, broken connections, 408, 409, 429 and 5xx) is retried, up to `max_retries`
     times, after growing waits or after that for which `Retry-After` asks. The waits are not left to the client of

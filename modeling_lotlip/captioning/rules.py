@@ -240,7 +240,7 @@ def strip_announcement(text: str) -> str:
 
 
 def find_beginning(text: str) -> int:
-    """Finds where a description begins, behind the white space and the announcements before it."""
+    """Finds where a description begins, after the white space and the announcements."""
     start = len(text) - len(text.lstrip())
     while True:
         match = ANNOUNCEMENT.match(text, start)
@@ -274,7 +274,7 @@ def drop_unfinished_sentence(text: str) -> str:
 
 
 def breaks_off(sentence: str) -> bool:
-    """Says whether a sentence breaks off: behind "and a" or a comma, after "In the back", or in repetitions."""
+    """Says whether a sentence breaks off: after "and a" or a comma, after "In the back", or in repetitions."""
     if is_sentence(sentence):
         return False
     words = WORD.findall(sentence.lower())
@@ -420,8 +420,10 @@ def apply_rules(
             What the model wrote.
         rules (`Collection[str]`, *optional*):
             The names of the rules that apply, of `RULES`. By default all.
-        min_words, max_words (`int`, *optional*, defaults to 5 and 500):
-            Of the rules `too_short` and `too_long`. Each Chinese or Japanese character is a word.
+        min_words (`int`, *optional*, defaults to 5):
+            The rule `too_short` rejects captions of fewer words. Each Chinese or Japanese character is a word.
+        max_words (`int`, *optional*, defaults to 500):
+            The rule `too_long` rejects captions of more words.
         is_cut_off (`bool`, *optional*, defaults to `False`):
             Whether the model was stopped before its end, at the maximum of tokens. Then the rule `cut_off` removes a
             last sentence without an end, and rejects a caption that has no other; else it only removes one that

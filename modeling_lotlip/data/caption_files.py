@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captions in files beside the images, found by a key of the image."""
+"""Captions in files of their own, found by a key of the image."""
 
 import os
 from glob import glob
@@ -89,7 +89,7 @@ class CaptionFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, open(partial, "wb") as file:
                 np.save(file, self._make_index())
-        self.hashes, self.places = np.load(path, mmap_mode="r")
+        self.hashes, self.row_indices = np.load(path, mmap_mode="r")
 
     @property
     def builder(self) -> str:
@@ -187,7 +187,7 @@ class CaptionFiles:
         hashed = hash_keys([key])
         start = np.searchsorted(self.hashes, hashed, "left")[0]
         stop = np.searchsorted(self.hashes, hashed, "right")[0]
-        rows = [self.rows[int(index)] for index in self.places[start:stop]]
+        rows = [self.rows[int(index)] for index in self.row_indices[start:stop]]
         # another key may have the same hash
         return [row for row in rows if str(row[self.key_column]) == key]
 
@@ -201,7 +201,7 @@ class CaptionFiles:
 
 
 def list_examples(keys: list) -> str:
-    """Some keys, in brackets; nothing where there are none."""
+    """Lists some keys, in brackets; nothing where there are none."""
     if not keys:
         return ""
     return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})"

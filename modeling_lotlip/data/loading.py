@@ -130,17 +130,23 @@ def load_slices(
     Loads the same as [`load_split`], and says which slices it is made of: see [`count_shared_rows`].
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a split, or a slice, or several: see [`load_split`].
         max_samples (`int`, *optional*):
             Use the first rows only.
+        with_images (`bool`, *optional*, defaults to `True`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     parts = []
     slices = []
     for part in split.split("+"):
-        rows, of_part = load_part(source, part, max_samples, with_images, key_column)
+        rows, part_slice = load_part(source, part, max_samples, with_images, key_column)
         parts.append(rows)
-        slices.append(of_part)
+        slices.append(part_slice)
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     return finish_split(rows, source, split, max_samples, with_images), slices
 
@@ -152,8 +158,14 @@ def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: i
     Args:
         rows (`Dataset` or `IterableDataset`):
             The rows.
-        source (`SourceArguments`), split (`str`), max_samples (`int`, *optional*), with_images (`bool`):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of the split, for an error.
+        max_samples (`int`, *optional*):
+            Use the first rows only.
+        with_images (`bool`):
+            Whether there must be a column of images.
     """
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -179,12 +191,18 @@ def interleave_files(
     Mixes the rows of several files.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a split, or a slice, or several: see [`load_split`].
+        with_images (`bool`):
+            Whether there must be a column of images.
         weights (`list[float]`):
             How often a row comes from each of `source.data_files`.
         seed (`int`):
             The seed of the order.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     parts = []
     for file in source.data_files:
@@ -205,10 +223,16 @@ def load_part(
     Loads a split, or a slice of one, and says which.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`], but a single split or slice.
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a single split, or a slice of one such as `"train[:100]"`.
         max_samples (`int`, *optional*):
             How many rows are used in the end. All may be loaded.
+        with_images (`bool`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     name, bracket, part = split.partition("[")
     if source.dataset_name is None:
@@ -313,8 +337,14 @@ def load_built_split(
     Loads a split of a data set of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`], but a single split.
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a single split.
+        with_images (`bool`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
@@ -375,7 +405,7 @@ def make_builder(
 
 
 def is_folder_of_data(source: SourceArguments) -> bool:
-    """Whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
+    """Returns whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
     is_builder = source.dataset_name in ("imagefolder", "webdataset", *BUILDERS.values())
     if is_builder and (source.data_files or source.data_dir):
         return False
@@ -427,7 +457,7 @@ def sign_files_of_rows(builder: DatasetBuilder) -> DataFilesDict | None:
     """
     Signs local files of rows (see [`sign`]), since `datasets` knows a file by the time of its content alone, and so
     takes another content of equal time for what it has in its cache. Returns None for other data, or where a README
-    beside the files says what they hold.
+    next to the files says what they hold.
     """
     is_of_rows = builder.info.builder_name in ("csv", "json", "parquet", "text")
     files = builder.config.data_files
@@ -452,7 +482,7 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
 
 
 def describe_source(source: SourceArguments) -> str:
-    """The arguments that name a data set, as they are typed."""
+    """Describes the arguments that name a data set, as they are typed."""
     given = {
         "dataset_name": source.dataset_name,
         "dataset_config_name": source.dataset_config_name,
@@ -509,15 +539,15 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
     if metadata and is_image_folder(builder):
         check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
         # their rows are what metadata names: the names of other files may be no addresses
-        of_splits = {}
+        files_by_split = {}
         for split, split_files in builder.config.data_files.items():
-            of_splits[split] = [file for file in split_files if not is_image_file(file)]
-        builder.config.data_files = of_splits
+            files_by_split[split] = [file for file in split_files if not is_image_file(file)]
+        builder.config.data_files = files_by_split
     return builder
 
 
 def list_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
-    """The files of metadata among those that a builder reads as a folder of images; none for other builders."""
+    """Lists the files of metadata among those that a builder reads as a folder of images; none for other builders."""
     if builder.info.builder_name != "imagefolder":
         return []
     return [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
@@ -534,12 +564,12 @@ def check_index_column(rows: Rows, files: list[str]) -> None:
 
 
 def is_image_folder(builder: DatasetBuilder) -> bool:
-    """Whether a builder reads a folder of images on this machine."""
+    """Returns whether a builder reads a folder of images on this machine."""
     return isinstance(builder, ImageFolder) and all(map(os.path.isfile, list_files(builder, "all")))
 
 
 def is_plain_image_folder(builder: DatasetBuilder) -> bool:
-    """Whether a builder reads image files on this machine, without metadata and archives."""
+    """Returns whether a builder reads image files on this machine, without metadata and archives."""
     return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
 
 
@@ -594,7 +624,7 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
 
 
 def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
-    """Adds the `file_name` to rows of a folder of images, unless streamed; tells what its metadata leaves out."""
+    """Adds the `file_name` to rows of a folder of images, unless streamed; warns of what its metadata leaves out."""
     column = source.image_column
     if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
         return dataset
@@ -635,7 +665,7 @@ def warn_of_lost_words(files: list[str]) -> None:
 
 
 def find_file_names(dataset: Rows) -> str | None:
-    """The column of the names of images if [`load_split`] has read a folder of them; else None."""
+    """Finds the column of the names of images if [`load_split`] has read a folder of them; else None."""
     if dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {}):
         return FILE_NAME_COLUMN
     return None
@@ -669,8 +699,8 @@ def find_images(rows: Rows, source: SourceArguments, files: list[str], key_colum
         return join_image_paths(rows, source.image_column, folders[0])
     parts = []
     for folder in folders:
-        of_folder = [file for file in files if os.path.dirname(file) == folder]
-        part = replace(source, data_dir=None, data_files=of_folder)
+        folder_files = [file for file in files if os.path.dirname(file) == folder]
+        part = replace(source, data_dir=None, data_files=folder_files)
         parts.append(load_built_split(part, "train", True, key_column)[1])
     return concatenate_datasets(parts)
 
@@ -747,7 +777,7 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 
 def get_columns(dataset: Rows) -> list[str]:
-    """The columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
+    """Returns the columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if not columns:
         raise ValueError("The data set has no rows: name other data or another split.")

@@ -55,7 +55,10 @@ class Shards(WebDataset):
 
 
 def get_column_type(column: str) -> Image | Json | Value | None:
-    """The type of what members with an ending such as `jpg`, `txt` or `caption.json` hold; None for other endings."""
+    """
+    Returns the type of what members with an ending such as `jpg`, `txt` or `caption.json` hold; None for other
+    endings.
+    """
     ending = column.rpartition(".")[2].lower()
     if ending in WebDataset.IMAGE_EXTENSIONS:
         return Image()
@@ -69,7 +72,7 @@ def get_column_type(column: str) -> Image | Json | Value | None:
 
 
 def list_columns(shard: str) -> list[str]:
-    """The endings of the members at the beginning of a shard, in their order."""
+    """Lists the endings of the members at the beginning of a shard, in their order."""
     with tarfile.open(shard, "r|") as tar:
         names = [member.name for member in islice(tar, NUM_MEMBERS) if member.isfile()]
     matches = map(MEMBER_NAME.fullmatch, names)

@@ -84,7 +84,7 @@ def is_dual_encoder(model_class: type) -> bool:
 def load_with_adapters(
     path: str | PathLike, dtype: torch.dtype, options: dict[str, str]
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Loads a model with adapters of PEFT merged into its weights; the processor beside them, or else the model's."""
+    """Loads a model with adapters of PEFT merged into its weights; the processor next to them, or else the model's."""
     if find_spec("peft") is None:
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
     from peft import PeftConfig, PeftModel
@@ -121,8 +121,8 @@ def load_with_code(
     if has_code and not folder.is_dir():
         folder = Path(snapshot_download(name, revision=options.get("revision"), allow_patterns=WEIGHTS))
     if has_code and any(list(folder.glob(pattern)) for pattern in WEIGHTS):
-        # Not by `from_pretrained`: code from before transformers 5 draws weights anew after they were loaded, and its
-        # tensors that are no parameters stay empty
+        # Not by `from_pretrained`: code from before transformers 5 initializes loaded weights anew, and its tensors
+        # that are no parameters stay empty
         model = auto_class.from_config(config, dtype=dtype, **options)
         missing = load_torch_model(model, folder).missing_keys
         if missing:

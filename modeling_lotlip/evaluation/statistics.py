@@ -1,11 +1,11 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The data table of the paper: images, texts, sub-captions and tokens per text, and the share of texts that are too long
-for a model.
+The data table of the paper: images, texts, sub-captions and tokens per text, and the fraction of texts that are too
+long for a model.
 
 Tokens are those of the text as it is, without special tokens and without truncation; the paper counts word pieces of
-BERT uncased. What a model truncates is counted apart: of the text as LoTLIP reads it, with `[CLS]`, a `[SEP]` behind
+BERT uncased. What a model truncates is counted apart: of the text as LoTLIP reads it, with `[CLS]`, a `[SEP]` after
 each sub-caption, and the corner tokens.
 """
 
@@ -55,7 +55,7 @@ class TextLengths:
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
     """
-    A tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
+    Loads a tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
     sub-captions, BERT's with the same words. A folder may hold nothing but BERT's `vocab.txt`.
 
     Raises:
@@ -80,7 +80,7 @@ def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text, without special ones and without truncation."""
+    """Returns the number of tokens of each text, without special ones and without truncation."""
     tokens = tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)
     return [len(ids) for ids in tokens["input_ids"]]
 
@@ -98,7 +98,7 @@ def make_reading_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
 
 
 def count_read_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text as a model reads it, special ones included, without truncation."""
+    """Returns the number of tokens of each text as a model reads it, special ones included, without truncation."""
     tokens = tokenizer(texts, truncation=False, padding=False, verbose=False)
     return [len(ids) for ids in tokens["input_ids"]]
 
@@ -107,8 +107,9 @@ def measure_texts(
     dataset: Dataset | IterableDataset, reader: RowReader, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, TextLengths]:
     """
-    The lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not decoded.
-    A warning says how many images have no captions in caption files, unless [`RowReader.report_keys`] knows that.
+    Returns the lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not
+    decoded. A warning says how many images have no captions in caption files, unless [`RowReader.report_keys`] knows
+    that.
 
     Raises:
         `ValueError`: if there are none.
@@ -126,11 +127,11 @@ def measure_texts(
             captions["long"].append(long_captions)
             captions["short"].append(reader.short_captions(row))
             counts.count(name_row(row, counts.num_rows), unmatched=unmatched_key)
-        for kind, of_rows in captions.items():
-            texts = list(chain.from_iterable(of_rows))
+        for kind, row_texts in captions.items():
+            texts = list(chain.from_iterable(row_texts))
             if not texts:
                 continue
-            lengths[kind].num_images += sum(map(bool, of_rows))
+            lengths[kind].num_images += sum(map(bool, row_texts))
             lengths[kind].sub_captions += [len(split_sub_captions(text, reader.splitter)) for text in texts]
             lengths[kind].tokens += count_tokens(tokenizer, texts)
             if kind == "long":
@@ -175,7 +176,7 @@ def summarize_lengths(lengths: TextLengths) -> dict:
 
 
 def format_statistics(name: str, statistics: dict[str, dict]) -> str:
-    """The statistics of each kind of caption as a Markdown table, fractions in %."""
+    """Formats the statistics of each kind of caption as a Markdown table, fractions in %."""
     titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
     titles += [f"> {limit} tokens" for limit in LIMITS]
     titles += [f"truncated at {limit}" for limit in LIMITS]

@@ -75,9 +75,9 @@ class Searcher:
         self.table = table
         self.folder = folder
         self.batch_size = batch_size
-        self.place = str(folder or table.folder)
+        self.source = str(folder or table.folder)
         if folder is None and isinstance(table.settings.get("source"), str):
-            self.place = table.settings["source"]
+            self.source = table.settings["source"]
         self.resizing = encoder.preprocessing.resizing
         self.changes = Changes()  # of the last update
         self.background: torch.Tensor | None = None
@@ -193,7 +193,7 @@ class Searcher:
         return query._replace(embedding=torch.nn.functional.normalize(mean, dim=0))
 
     def embed_text(self, text: str, sentences: list[str], is_alone: bool) -> Query:
-        """Embeds a description, which there is no image beside if it `is_alone`."""
+        """Embeds a description, without an image if it `is_alone`."""
         preprocessing = self.encoder.preprocessing
         unknown_words = find_unknown_words(preprocessing, text)
         whole = mark_query(text, self.table.splitter)
@@ -217,7 +217,7 @@ class Searcher:
             query ([`Query`]):
                 What is searched for.
             k (`int`, *optional*, defaults to 5):
-                The maximal count of results.
+                The max number of results.
             chosen ([`Filter`], *optional*):
                 Which images are searched. Default: all.
             kind (`str`, *optional*, defaults to `"image"`):
@@ -279,7 +279,7 @@ class Searcher:
         if num == 0 and self.folder is None:
             raise QueryError(f"{self.table.folder} holds no embeddings of kind {kind}: search for another --kind.")
         if num == 0:
-            raise QueryError(f"There is no image in {self.place}. Put images into it, such as JPEG, PNG or WebP.")
+            raise QueryError(f"There is no image in {self.source}. Put images into it, such as JPEG, PNG or WebP.")
         return num
 
     def describe(self, chosen: Filter = ALL_IMAGES, kind: str = "image") -> list[str]:
@@ -289,11 +289,11 @@ class Searcher:
         """
         images = count(len(self.table), "image")
         if chosen == ALL_IMAGES:
-            lines = [f"{images} in {self.place}{describe_recall(self.table, kind)}."]
+            lines = [f"{images} in {self.source}{describe_recall(self.table, kind)}."]
         else:
             num = self.table.count(kind, chosen.condition)
             recall = describe_recall(self.table, kind, chosen.condition)
-            lines = [f"{images} in {self.place}, of which {num:,} are {chosen}{recall}."]
+            lines = [f"{images} in {self.source}, of which {num:,} are {chosen}{recall}."]
         changes = [
             f"{number:,} {what}"
             for number, what in (

@@ -186,7 +186,7 @@ class Embedder:
         num_pixels = sum(num for _, num in images)
         if num_pixels > self.limits.max_pixels:
             raise RequestError(
-                f"The images of the request have {num_pixels} pixels, the most are {self.limits.max_pixels}: send "
+                f"The images of the request have {num_pixels} pixels, the max is {self.limits.max_pixels}: send "
                 "fewer in a request, or smaller ones.",
                 status=413,
             )
@@ -201,7 +201,7 @@ class Embedder:
             raise RequestError(f"`input[{index}]` is no image that can be read: {without_stop(error)}.") from error
 
     async def run(self) -> None:
-        """Computes what is waiting, until it is cancelled."""
+        """Computes what is waiting, until it is canceled."""
         loop = asyncio.get_running_loop()
         while True:
             waiting = [await self.queue.get()]
@@ -284,7 +284,7 @@ def open_data_url(index: int, entry: str) -> tuple[bytes, int]:
     except IMAGE_ERRORS as error:
         raise RequestError(f"`input[{index}]` is no image that can be read: {without_stop(error)}.") from error
     if width * height > MAX_PIXELS:
-        raise RequestError(f"`input[{index}]` has {width} x {height} pixels, the most are {MAX_PIXELS}.", status=413)
+        raise RequestError(f"`input[{index}]` has {width} x {height} pixels, the max is {MAX_PIXELS}.", status=413)
     return content, width * height
 
 

@@ -194,8 +194,10 @@ def make_error(
     Args:
         status (`int`):
             The HTTP status.
-        message (`str`), param (`str`, *optional*):
-            What is wrong, and the field of the request that it is in.
+        message (`str`):
+            What is wrong.
+        param (`str`, *optional*):
+            The field of the request that is wrong.
         headers (`dict`, *optional*):
             Further headers of the answer.
     """

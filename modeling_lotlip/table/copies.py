@@ -35,7 +35,7 @@ def search_groups(
         query (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         k (`int`):
-            The maximal count of results.
+            The max number of results.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
         where (`str`, *optional*):
@@ -90,7 +90,7 @@ def search_copies(
         embedding (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         threshold (`float`):
-            The minimal similarity.
+            The min similarity.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
         where (`str`, *optional*):

@@ -116,7 +116,7 @@ class EmbeddingTable:
         if changed in (["data"], ["files"]):
             raise ValueError(f"The data have changed since {self.folder} was made: name another folder, or delete it.")
         if changed:
-            # a hash tells nothing where something else does
+            # a hash is no evidence where something else is
             hashes = ("data", "files", "weights", "processor")
             changed = [name for name in changed if name not in hashes] or changed
             changes = [f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed]
@@ -303,7 +303,7 @@ def one_of(column: str, values: list) -> str:
 
 
 def flatten(settings: dict) -> dict:
-    """Puts the arguments that name a data set beside the other settings."""
+    """Adds the arguments that name a data set to the other settings."""
     source = settings.get("source")
     if not isinstance(source, dict):
         return settings
@@ -316,5 +316,5 @@ def connect(folder: Path) -> lancedb.DBConnection:
 
 
 def is_table(folder: Path) -> bool:
-    """Whether there is a table of embeddings in a folder."""
+    """Returns whether there is a table of embeddings in a folder."""
     return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))

@@ -94,7 +94,7 @@ def has_other_count(measured: Measurements, num_rows: int) -> bool:
 
 def has_changed_much(table: EmbeddingTable, kind: str, measured: Measurements, num_rows: int) -> bool:
     """
-    Whether many embeddings of a kind are new or gone since they were measured.
+    Returns whether many embeddings of a kind are new or gone since they were measured.
 
     Args:
         table ([`EmbeddingTable`]):
@@ -164,8 +164,12 @@ def measure_for_now(table: EmbeddingTable, kind: str, background: torch.Tensor) 
     Nothing is kept with the table.
 
     Args:
-        table ([`EmbeddingTable`]), kind (`str`), background (`torch.Tensor` of shape `(num_texts, dim)`):
-            Those of [`measure`].
+        table ([`EmbeddingTable`]):
+            That of [`measure`].
+        kind (`str`):
+            That of [`measure`].
+        background (`torch.Tensor` of shape `(num_texts, dim)`):
+            That of [`measure`].
 
     Returns:
         [`Measurements`]: the thresholds of the embeddings that are there now.

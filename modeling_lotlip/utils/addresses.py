@@ -9,7 +9,7 @@ from .terminal import without_stop
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach an address."""
+    """Returns whether only programs on this machine reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # another name

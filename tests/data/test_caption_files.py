@@ -19,6 +19,7 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from tests.helpers.data_files import write_lines
 
 
 NUM_IMAGES = 24
@@ -116,7 +117,7 @@ def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
         {"key": "b", "url": "y", "llava": "", "blip": "B b."},
     ]
     file = tmp_path / "long.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(file, rows)
 
     def read(key_column: str, columns: list[str], keys: str) -> list[list[str]]:
         captions = CaptionFiles([str(file)], key_column, columns)
@@ -191,7 +192,7 @@ def test_a_bad_caption_leaves_the_others_as_they_are(tmp_path, caplog, bad):
         {"key": "b", "caption": "A car."},
     ]
     file = tmp_path / "long.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(file, rows)
     captions = CaptionFileArguments(caption_files=[str(file)])
     reader = RowReader(["key"], CaptionArguments(), captions, image_column=None)
     first, second, third = (list(reader(index, row)) for index, row in enumerate(rows))

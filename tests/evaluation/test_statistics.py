@@ -20,6 +20,7 @@ from modeling_lotlip.evaluation.statistics import (
 )
 from modeling_lotlip.utils.sub_captions import mark_sub_captions
 from tests.helpers.commands import read_error
+from tests.helpers.data_files import write_lines
 
 
 def test_batches_change_nothing(monkeypatch, vocab_dir):
@@ -138,7 +139,7 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
         {"caption": ["a car"], "long_captions": None},
         {"caption": None, "long_captions": ["  "]},
     ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(tmp_path / "rows.jsonl", rows)
     data = ["--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train"]
     data += ["--tokenizer_path", vocab_dir]
     for streaming in ([], ["--streaming"]):

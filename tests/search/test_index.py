@@ -193,6 +193,17 @@ def test_an_index_whose_folder_is_gone_is_named_with_what_deletes_it(folder, sea
     assert list((tmp_path / "indices").iterdir()) == []
 
 
+def test_many_indices_whose_folders_are_gone_are_one_sentence(folder, encoder, tmp_path):
+    for name in ("a", "b", "c", "d"):
+        shutil.copytree(folder, tmp_path / name)
+        Searcher(encoder, find_table(tmp_path / name, encoder, tmp_path / "indices"), tmp_path / name).update()
+    find_table(tmp_path / "without_images", encoder, tmp_path / "indices")
+    for name in ("a", "b", "c", "d"):
+        shutil.rmtree(tmp_path / name)
+    (line,) = describe_orphans(tmp_path / "indices")
+    assert line.startswith(f"4 folders that were indexed are not there, {tmp_path / 'a'}, ")
+
+
 def test_a_folder_without_an_index_cannot_be_forgotten(folder, searcher, tmp_path):
     with pytest.raises(ValueError, match=f"there is no index of it in .*, but of .*{folder}.*Name one of these"):
         forget_folder(str(tmp_path / "other"), tmp_path / "indices")

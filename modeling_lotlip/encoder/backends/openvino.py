@@ -299,7 +299,7 @@ class OpenvinoBackend(Backend):
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Inside, the attributes of a model that its tracer asks for do not warn."""
+    """Silences, inside, the warnings of attributes of a model that its tracer asks for."""
     library = logging.getLogger("transformers")
     level = library.level
     library.setLevel(logging.ERROR)
