@@ -40,6 +40,8 @@ OF_ONE_CALL = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_o
 
 # Beyond this ratio of its sides an image is cut to its middle before it is resized: the center crop sees no more of it
 MAX_ASPECT_RATIO = 32
+# Files of at most 16 bits that Pillow, or an older one, opens as images of 32 bits
+FORMATS_OF_16_BITS = ("JPEG2000", "PNG", "PPM")
 DAMAGED_IMAGE_ERRORS = (
     EOFError,
     OSError,
@@ -291,23 +293,45 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
 
 
 def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Turns a photograph as its EXIF orientation says, and scales 16-bit pixels, which Pillow would clip."""
+    """
+    Turns a photograph as its EXIF orientation says, and scales 16-bit pixels, which Pillow would clip. Raises a
+    `ValueError` for pixels without a known range, and for what is damaged.
+    """
+    file_format = image.format  # which is lost where the image is turned
     try:
         image.load()
         image = PIL.ImageOps.exif_transpose(image)
     except DAMAGED_IMAGE_ERRORS as error:
-        raise ValueError(f"The image `{image}` is damaged or cut off: {error}.") from error
+        raise ValueError(f"The image `{image}` is damaged or cut off: {str(error).rstrip('.')}.") from error
     # multiplied by their transparency, which only Pillow knows to undo
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if image.mode == "F":
         raise ValueError("An image of floating point pixels (mode `F`) has no known range. Scale it to 8 bits before.")
     if image.mode.startswith("I"):
-        pixels = np.array(image)
-        if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-            raise ValueError(f"An image of mode `{image.mode}` must have values from 0 to 65535. Scale it before.")
-        image = PIL.Image.fromarray(array_to_8_bit(pixels.astype(np.uint16)))
+        return integers_to_8_bit(image, file_format)
     return image
+
+
+def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Image.Image:
+    """
+    Makes a grey image of 8 bits of one of 16 or 32 bits. In mode `I`, of 32 bits, Pillow opens some files of 16 bits,
+    whose range is known; other images of it, from a TIFF or an array, may have 8 bits and no more.
+    """
+    pixels = np.array(image)
+    has_16_bits = image.mode != "I" or file_format in FORMATS_OF_16_BITS
+    if not has_16_bits and not 0 <= pixels.min(initial=0) <= pixels.max(initial=0) <= 255:
+        raise ValueError(
+            f"An image of mode `I`, of 32 bits, must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. "
+            "Give 16-bit pixels as `uint16`, which is mode `I;16`."
+        )
+    grey = pixels.astype(np.uint8)
+    if has_16_bits:
+        grey = array_to_8_bit(pixels.astype(np.uint16))
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        grey[pixels == transparent] = 255
+    return PIL.Image.fromarray(grey)
 
 
 def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) -> "np.ndarray | torch.Tensor":

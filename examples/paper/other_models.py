@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 What `lotlip train` on long captions brings a model that people have, and what it costs on short ones.
 

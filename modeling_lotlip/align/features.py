@@ -23,7 +23,7 @@ from huggingface_hub.constants import HF_ASSETS_CACHE
 from ..data.images import UnreadableImageError, read_file, undecoded
 from ..data.reader import RowReader
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
-from ..encoder.hashes import hash_processor, hash_weights
+from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.sub_captions import split_sub_captions
@@ -174,7 +174,7 @@ def compute_image_features(
     column = reader.image_column
     rows = undecoded(dataset.select_columns(column), column)
     image_processor = tower.image_processor
-    settings = [hash_weights(tower.model), hash_weights(tower.weights)]
+    settings = [hash_model(tower.model), hash_model(tower.weights)]
     settings += [tower.pooling, tower.num_prefix_tokens]
     settings += [type(image_processor).__name__, image_processor.to_dict()]
     collate = RowCollator(preprocessing, RowReader([column], image_column=column))
@@ -207,7 +207,7 @@ def compute_text_features(
         preprocessing (`Preprocessing`): Makes the inputs of the tower.
         folder (`Path`): Where features are kept.
     """
-    settings = [hash_weights(tower.model), hash_weights(tower.weights), tower.pooling]
+    settings = [hash_model(tower.model), hash_model(tower.weights), tower.pooling]
     settings += [preprocessing.max_length, hash_processor(tower.tokenizer)]
 
     def tokenize(indices: Sequence[int]) -> Iterator[Batch[int]]:

@@ -26,7 +26,7 @@ from ..encoder.dual_encoder import load_encoder
 from ..utils.files import format_markdown, write_json
 from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
-from ..utils.terminal import progress_bar
+from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
 from .rules import RULES, apply_rules
 
@@ -73,7 +73,7 @@ def read_table(path: Path) -> pa.Table:
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {error}.") from error
+        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {without_stop(error)}.") from error
     return table
 
 

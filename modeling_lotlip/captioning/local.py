@@ -26,8 +26,8 @@ from ..data.images import UnreadableImageError
 from ..data.rows import batched
 from ..encoder.batches import prefetch
 from ..encoder.loading import check_device
+from .answer import Answer
 from .arguments import CAPTIONERS, CaptionerArguments
-from .captioner import Answer
 from .image_files import ImageFile
 from .llava import is_original_llava, load_original_llava
 

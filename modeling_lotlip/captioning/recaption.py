@@ -22,9 +22,10 @@ from ..data.rows import check_columns
 from ..utils.files import read_lines
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import StopSignal
-from ..utils.terminal import progress_bar
+from ..utils.terminal import progress_bar, without_stop
+from .answer import Answer
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
-from .captioner import Answer, load_captioner
+from .captioner import load_captioner
 from .image_files import ImageFile, read_image_files
 from .records import Records, open_database, replace_surrogates, summarize
 from .rules import apply_rules
@@ -241,7 +242,7 @@ def refuse_failures(outcomes: list[CaptionerOutcome]) -> None:
         error = next(outcome.error for outcome in outcomes if outcome.error)
         raise ValueError(
             f"`--captioner {outcomes[0].captioner}` failed on each of the {num_images} images of this run, last: "
-            f"{error}. `--retry_failed` tries them again."
+            f"{without_stop(error)}. `--retry_failed` tries them again."
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, load_dataset
+from datasets import Dataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
 from transformers.utils import logging
@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .folder import describe_failure
+from .json_files import open_json
 from .row_files import check_row_files, unify_parquet_types
 from .rows import read_captions
 
@@ -116,6 +117,10 @@ class CaptionFiles:
         try:
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
+            if builder == "json" and local:
+                reader = open_json(load_dataset_builder(builder, data_files=self.files), local)
+                reader.download_and_prepare()
+                return reader.as_dataset("train")
             return load_dataset(builder, data_files=self.files, split="train", **options)
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
             check_row_files(builder, local, self.key_column)  # says which file it is

@@ -17,6 +17,7 @@ from pandas.errors import ParserError
 from transformers.utils import logging
 
 from ..utils.keys import join_key, to_key
+from ..utils.terminal import without_stop
 from .images import IMAGE_EXTENSIONS, SAFE_EXTENSIONS
 
 
@@ -189,7 +190,7 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
             if file.lower().endswith(TEXT_ENDINGS) and os.path.isfile(file) and not is_utf8(file):
                 return f"{file} is not UTF-8: save it as UTF-8."
     if isinstance(error, ParserError):
-        return f"{error}. Separate cells by commas, and quote those that have some."
+        return f"{without_stop(error)}. Separate cells by commas, and quote those that have some."
     return str(error) or "there are no rows."
 
 

@@ -42,9 +42,11 @@ from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
+from ..utils.terminal import without_stop
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder, sign
 from .images import IMAGE_EXTENSIONS, undecoded
+from .json_files import FolderTexts, find_metadata_dates, open_json, replace_times_of
 from .row_files import check_json_column, check_row_files, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
@@ -349,12 +351,12 @@ def load_built_split(
     warn_of_unfinished(map(Path, files))
     if is_plain_image_folder(builder):
         return split, with_file_names(read_image_folder(builder, split, source.streaming), source, files)
+    are_rows = builder.info.builder_name in BUILDERS.values()
     try:
         builder = check_files(builder, files, key_column)
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
-            rows = read_keys_as_text(builder, split, rows, key_column)
-        are_rows = builder.info.builder_name in BUILDERS.values()
+            rows = read_metadata_as_text(builder, split, rows, key_column)
         may_have_paths = with_images and are_rows and any(map(os.path.isfile, files))
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
@@ -390,7 +392,7 @@ def make_builder(
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."
+            f"{describe_source(source)} cannot be loaded: {without_stop(error)}. Check these arguments."
         ) from error
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
@@ -514,8 +516,8 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
     Checks files on this machine before they are read.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for shards, and for parquet files of which some have no
-            value in a column of the others.
+        `DatasetBuilder`: what reads them. It is another one for shards, for JSON with texts that are written like
+            dates, and for parquet files of which some have no value in a column of the others.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -531,6 +533,8 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
             return Parquet(data_files=builder.config.data_files, features=features)
     if name == "webdataset" and are_all_local:
         return open_shards(builder, files)
+    if name == "json" and are_all_local:
+        return open_json(builder, files)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
@@ -590,9 +594,10 @@ def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows
     return rows
 
 
-def read_keys_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
+def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
     """
-    Reads the rows of a folder of images again if its metadata has a column of keys: there 007 is not 7.
+    Reads the rows of a folder of images again if its metadata has a column of keys, where 007 is not 7, or texts that
+    are written like dates.
 
     Args:
         builder (`ImageFolder`):
@@ -600,15 +605,21 @@ def read_keys_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: 
         split (`str`):
             The split that they are.
         rows (`Dataset` or `IterableDataset`):
-            The rows, which are returned where there are no such keys.
+            The rows, which are returned where there are neither.
         key_column (`str`, *optional*):
             The column of keys.
     """
-    if not isinstance(rows.features.get(key_column), Value):
+    dates = find_metadata_dates(rows.features, list_metadata(builder, list_files(builder, "all")))
+    has_keys = isinstance(rows.features.get(key_column), Value)
+    if not dates and not has_keys:
         return rows
-    features = Features({**rows.features, key_column: Value("string")})
-    builder = ImageFolder(data_files=builder.config.data_files, features=features)
+    features = replace_times_of(rows.features)
+    if has_keys:
+        features[key_column] = Value("string")
+    builder = FolderTexts(data_files=builder.config.data_files, features=features)
     builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+    builder.info.builder_name = "imagefolder"
+    builder.date_columns = frozenset(dates)
     return build(builder, split, isinstance(rows, IterableDataset))
 
 

@@ -225,15 +225,18 @@ class RowReader:
             return captions, None
         return [], str(key)
 
+    def knows_keys(self, dataset: Dataset | IterableDataset) -> bool:
+        """Whether there are caption files, and the keys of all images are known without reading these."""
+        is_known = self.file_key_column != self.image_column and isinstance(dataset, Dataset)
+        return self.caption_files is not None and is_known
+
     def report_keys(self, dataset: Dataset | IterableDataset, what: str = "images") -> None:
         """
         Warns how many images have no captions in the caption files, and how many rows of these belong to no image; of
         a stream, and of hashes, [`RowCounts`] counts the former. `what` the images are called. Raises a `ValueError`
         if no image has captions.
         """
-        if self.caption_files is None:
-            return
-        if self.file_key_column == self.image_column or isinstance(dataset, IterableDataset):
+        if not self.knows_keys(dataset):
             return
         files = self.caption_files
         unmatched = []
@@ -247,7 +250,7 @@ class RowReader:
         counts.check_matched(what)
         if unmatched:
             logger.warning(f"Of {len(dataset)} {what}{counts.name_unmatched()}")
-        unused = files.row_indices[np.flatnonzero(~np.isin(files.hashes, np.concatenate(hashes)))]
+        unused = np.sort(files.row_indices[~np.isin(files.hashes, np.concatenate(hashes))])
         if len(unused):
             keys = [files.rows[int(index)][files.key_column] for index in unused[:NUM_EXAMPLES]]
             logger.warning(

@@ -5,9 +5,11 @@ The embedded data set: scenes drawn from a seed. The short caption names the lar
 the long one leaves it out and describes all else, which alone distinguishes scenes with the same short caption.
 """
 
+import json
 import random
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
@@ -230,6 +232,34 @@ def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
         },
         features=features,
     )
+
+
+def save_scenes(output_dir: str | Path, num_scenes: int, seed: int = 0) -> None:
+    """
+    Draws the first scenes of the series `seed` into a folder: PNG files, and their captions in `metadata.jsonl`.
+    Scenes that are there already are drawn again.
+
+    Args:
+        output_dir (`str` or `Path`): The folder, which is made if it is not there.
+        num_scenes (`int`): How many scenes.
+        seed (`int`, *optional*, defaults to 0): The series.
+
+    Raises:
+        FileExistsError: If the folder has a `metadata.jsonl` of something else.
+    """
+    output_dir = Path(output_dir)
+    scenes = [make_scene(seed, index) for index in range(num_scenes)]
+    lines = []
+    for index, scene in enumerate(scenes):
+        row = {"file_name": f"{index:04}.png", "caption": scene.caption, "long_captions": [scene.long_caption]}
+        lines.append(json.dumps(row) + "\n")
+    metadata = output_dir / "metadata.jsonl"
+    if metadata.exists() and metadata.read_text(encoding="utf-8") != "".join(lines):
+        raise FileExistsError(f"{metadata} has other captions: name a new folder as `output_dir`.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for index, scene in enumerate(scenes):
+        scene.draw().save(output_dir / f"{index:04}.png")
+    metadata.write_text("".join(lines), encoding="utf-8")
 
 
 def _box(x: int, y: int, side: int, generator: random.Random) -> tuple[int, int, int, int]:

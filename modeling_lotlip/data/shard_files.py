@@ -13,6 +13,8 @@ from datasets import DatasetBuilder, Features, Image, Json, Value
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
+from ..utils.terminal import without_stop
+
 
 logger = logging.get_logger(__name__)
 
@@ -29,7 +31,7 @@ def decode_text(content: bytes) -> str | None:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        logger.warning_once(f"A text in a shard is not UTF-8, and is read as none: {error}.")
+        logger.warning_once(f"A text in a shard is not UTF-8, and is read as none: {without_stop(error)}.")
         return None
 
 
@@ -38,7 +40,7 @@ def decode_json(content: bytes) -> object:
     try:
         return json.loads(content)
     except ValueError as error:
-        logger.warning_once(f"A JSON file in a shard is damaged, and is read as none: {error}.")
+        logger.warning_once(f"A JSON file in a shard is damaged, and is read as none: {without_stop(error)}.")
         return None
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, groupby, islice
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch.distributed
 from accelerate import PartialState
@@ -38,13 +38,10 @@ from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
 from ..utils.files import hash_bytes
 from ..utils.signals import leave_signals_to_the_main_process
-from ..utils.terminal import printable
+from ..utils.terminal import printable, without_stop
 from .lengths import partition_by_length
 from .preprocessing import Preprocessing
 
-
-if TYPE_CHECKING:
-    from .dual_encoder import DualEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -498,8 +495,17 @@ def end_with_the_main_process() -> None:
     os._exit(1)
 
 
+class BatchEncoder(Protocol):
+    """What [`embed_rows`] asks of a `DualEncoder`, which is built on this file."""
+
+    preprocessing: Preprocessing
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Returns normalized embeddings of shape `(entries, dim)`, in float32 on the CPU."""
+
+
 def embed_rows(
-    encoder: "DualEncoder",
+    encoder: BatchEncoder,
     prepared: Iterable[PreparedRows],
     tokens_per_batch: int = TOKENS_PER_BATCH,
     group: Callable[[Any], Any] = lambda key: None,
@@ -509,8 +515,8 @@ def embed_rows(
     Embeds prepared rows, while a thread makes the next batches: images as they come, texts in batches of like length.
 
     Args:
-        encoder ([`DualEncoder`]):
-            Embeds them.
+        encoder ([`BatchEncoder`]):
+            Embeds them: a `DualEncoder`.
         prepared (`Iterable[PreparedRows]`):
             What a [`RowCollator`] returns.
         tokens_per_batch (`int`, *optional*, defaults to 2048):
@@ -541,5 +547,5 @@ def embed_rows(
 def warn_of_unreadable(unreadable: Sequence[Unreadable]) -> None:
     """Logs a warning for each row that was left out."""
     for row in unreadable:
-        problem = row.problem.rstrip(".")
-        logger.warning(printable(f"The image of {row.name} cannot be read and is left out: {problem}."))
+        line = f"The image of {row.name} cannot be read and is left out: {without_stop(row.problem)}."
+        logger.warning(printable(line))

@@ -28,9 +28,10 @@ from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
-from .hashes import hash_processor, hash_weights
+from .hashes import hash_model
 from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
 from .preprocessing import Preprocessing
+from .sentence_transformer import load_sentence_transformer
 
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class DualEncoder:
     Args:
         model (`PreTrainedModel`):
             A dual encoder with `get_text_features` and `get_image_features`. It is put into evaluation mode.
-        processor (`ProcessorMixin`):
-            Its processor.
+        processor (`ProcessorMixin`, *optional*):
+            Its processor. `None` only where `preprocessing` is given.
         backend ([`Backend`], *optional*):
             What computes the embeddings. Default: PyTorch, by the model itself.
         max_length (`int`, *optional*):
@@ -64,6 +65,8 @@ class DualEncoder:
             https://arxiv.org/abs/2205.13147).
         name (`str`, *optional*):
             What messages and tables call the model. Default: what it was loaded from.
+        preprocessing ([`Preprocessing`], *optional*):
+            Makes the inputs of the model. Default: by the processor, as the family of the model was trained.
 
     Example:
 
@@ -80,21 +83,24 @@ class DualEncoder:
     def __init__(
         self,
         model: PreTrainedModel,
-        processor: ProcessorMixin,
+        processor: ProcessorMixin | None,
         backend: Backend | None = None,
         max_length: int | None = None,
         truncate_dim: int | None = None,
         name: str | None = None,
+        preprocessing: Preprocessing | None = None,
     ):
         self.model = model.eval()
         self.processor = processor
         self.family = find_family(model.config, processor)
         self.name = model.config.name_or_path if name is None else str(name)
         self.backend = PytorchBackend(model, self.family) if backend is None else backend
-        processor.tokenizer.model_max_length = find_text_limit(model, processor, self.family)
-        if max_length is not None:
-            self.check_max_length(max_length)
-        self.preprocessing = Preprocessing(processor, self.family, max_length)
+        if preprocessing is None:
+            processor.tokenizer.model_max_length = find_text_limit(model, processor, self.family)
+            if max_length is not None:
+                self.check_max_length(max_length)
+            preprocessing = Preprocessing(processor, self.family, max_length)
+        self.preprocessing = preprocessing
         self.lock = RLock()  # one computation at a time: it uses all cores
         self.truncate_dim = None
         if truncate_dim is not None:
@@ -210,7 +216,7 @@ class DualEncoder:
     @property
     def hashes(self) -> dict[str, str]:
         """Hashes of the weights and of the processor, as they are now."""
-        return {"weights": hash_weights(self.model), "processor": hash_processor(self.processor)}
+        return {"weights": hash_model(self.model), "processor": self.preprocessing.hash()}
 
     def describe(self) -> dict[str, str | int | None]:
         """Returns what results of this encoder depend on, for tables of people."""
@@ -472,27 +478,22 @@ class DualEncoder:
         return torch.nn.functional.normalize(embeds, dim=-1)
 
     @property
-    def scored_model(self) -> torch.nn.Module:
-        """The module whose `logit_scale`, `logit_bias` or `temperature` were trained with the embeddings."""
-        return self.model
-
-    @property
     def is_sigmoid(self) -> bool:
         """Whether the model was trained with a sigmoid for every pair, and has a bias."""
-        return getattr(self.scored_model, "logit_bias", None) is not None
+        return getattr(self.model, "logit_bias", None) is not None
 
     def scale_similarities(self, similarities: torch.Tensor) -> torch.Tensor:
         """
         Returns cosine similarities of any shape as the logits that the model was trained on; as they are, if it has
         neither a scale nor a temperature.
         """
-        temperature = find_temperature(self.scored_model)
+        temperature = find_temperature(self.model)
         logits = similarities
         if temperature is not None:
-            parameter = getattr(self.scored_model, temperature.name)
+            parameter = getattr(self.model, temperature.name)
             logits = similarities * temperature.scale(parameter.detach().float().cpu())
         if self.is_sigmoid:
-            logits = logits + self.scored_model.logit_bias.detach().float().cpu()
+            logits = logits + self.model.logit_bias.detach().float().cpu()
         return logits
 
     def check_single_embeddings(self) -> None:
@@ -572,9 +573,15 @@ def load_encoder(
     dtype = torch.float32 if arguments.dtype == "int8" else getattr(torch, arguments.dtype)
     try:
         if is_sentence_transformer(name, revision, arguments.trust_remote_code):
-            from .sentence_transformer import load_sentence_transformer
-
-            return load_sentence_transformer(name, arguments, revision)
+            model, made_backend, preprocessing = load_sentence_transformer(name, arguments, revision)
+            return DualEncoder(
+                model,
+                processor=None,
+                backend=made_backend,
+                truncate_dim=arguments.truncate_dim,
+                name=name,
+                preprocessing=preprocessing,
+            )
         model, processor = load_model(name, dtype, revision, arguments.trust_remote_code)
     except LOADING_ERRORS as error:
         if name.startswith((".", "/", "~")) and not os.path.exists(name):

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, find_adapter_config_file
 
 from ..hub_lotlip import find_pretrained
+from ..utils.terminal import without_stop
 
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
@@ -191,7 +192,8 @@ def check_device(device: str | None) -> None:
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:  # the former where PyTorch was built without it
-        message = str(error).splitlines()[0].rstrip(".")
+        message = str(error).splitlines()[0]
         raise ValueError(
-            f"`--device {device}` cannot be used: {message}. Leave it out for what there is, or name `cpu`."
+            f"`--device {device}` cannot be used: {without_stop(message)}. Leave it out for what "
+            "there is, or name `cpu`."
         ) from error

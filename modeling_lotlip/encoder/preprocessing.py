@@ -12,10 +12,11 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
-from transformers.tokenization_utils_base import LARGE_INTEGER
+from transformers.tokenization_utils_base import LARGE_INTEGER, PreTrainedTokenizerBase
 
 from ..data.images import Resizing, bound_aspect_ratio
 from .families import Family, find_family, get_text_kwargs
+from .hashes import hash_processor
 
 
 class TokenizedTexts(NamedTuple):
@@ -66,6 +67,11 @@ class Preprocessing:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.tokenizer_lock = RLock()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the model."""
+        return self.processor.tokenizer
 
     @property
     def max_length(self) -> int:
@@ -185,3 +191,7 @@ class Preprocessing:
             for name, tensor in inputs.items():
                 rows[name].append(tensor[0])
         return {name: pad_sequence(tensors, batch_first=True) for name, tensors in rows.items()}
+
+    def hash(self) -> str:
+        """Returns a hash of the processor, as it is now."""
+        return hash_processor(self.processor)

@@ -100,7 +100,7 @@ def explain(
         image_embeds = encoder.embed_images(image_inputs)
     explanation = Explanation(
         name=encoder.name,
-        tokens=encoder.processor.tokenizer.convert_ids_to_tokens(input_ids),
+        tokens=encoder.preprocessing.tokenizer.convert_ids_to_tokens(input_ids),
         sub_caption_indices=find_sub_caption_indices(encoder.preprocessing, input_ids, sub_captions),
         over_text=token_relevance(encoder, inputs, image_embeds)[0].tolist(),
         sub_captions=sub_captions,

@@ -368,6 +368,8 @@ def evaluate_retrieval(  # noqa: PLR0913, the options of the command
     state = PartialState()
     with state.main_process_first():  # which reads new caption files
         reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
+    if state.is_main_process:
+        reader.report_keys(dataset)
     embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers)
     if not state.is_main_process:
         return {}

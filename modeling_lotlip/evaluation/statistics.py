@@ -15,14 +15,17 @@ from itertools import chain
 
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .. import LotlipTextConfig, LotlipTokenizer
-from ..data.reader import RowReader
-from ..data.rows import batched
+from ..data.reader import RowCounts, RowReader
+from ..data.rows import batched, name_row
 from ..hub_lotlip import find_pretrained
 from ..utils.files import format_markdown
 from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 
+
+logger = logging.get_logger(__name__)
 
 # Positions of models: CLIP 77, LoTLIP 128, and the longer limits of the paper.
 LIMITS = (77, 128, 192, 256)
@@ -105,19 +108,26 @@ def measure_texts(
 ) -> dict[str, TextLengths]:
     """
     Returns the lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not
-    decoded.
+    decoded. A warning says how many images have no captions in caption files, unless [`RowReader.report_keys`] knows
+    that.
 
     Raises:
         `ValueError`: if there are none.
     """
+    counts = RowCounts()
     reading_tokenizer = make_reading_tokenizer(tokenizer)
     num_corner_tokens = 0
     if isinstance(reading_tokenizer, LotlipTokenizer):
         num_corner_tokens = LotlipTextConfig().num_corner_tokens
     lengths = {kind: TextLengths(num_corner_tokens=num_corner_tokens) for kind in ("long", "short")}
     for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
-        for kind, read in {"long": reader.long_captions, "short": reader.short_captions}.items():
-            row_texts = [read(row) for row in rows]
+        captions = {"long": [], "short": []}
+        for row in rows:
+            long_captions, unmatched_key = reader.match_long_captions(row)
+            captions["long"].append(long_captions)
+            captions["short"].append(reader.short_captions(row))
+            counts.count(name_row(row, counts.num_rows), unmatched=unmatched_key)
+        for kind, row_texts in captions.items():
             texts = list(chain.from_iterable(row_texts))
             if not texts:
                 continue
@@ -127,6 +137,9 @@ def measure_texts(
             if kind == "long":
                 texts = [mark_sub_captions(text, reader.splitter) for text in texts]
             lengths[kind].read_tokens += count_read_tokens(reading_tokenizer, texts)
+    counts.check_matched()
+    if counts.num_unmatched > 0 and not reader.knows_keys(dataset):
+        logger.warning(f"Of {counts.num_rows} images{counts.name_unmatched()}")
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:
         raise ValueError("No image has a caption: there is nothing to measure.")

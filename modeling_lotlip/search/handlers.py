@@ -26,6 +26,7 @@ from ..data.images import (
     read_file,
     read_image,
 )
+from ..utils.terminal import without_stop
 from .arguments import ALL_IMAGES, Filter
 from .query import Query, QueryError, draw_heat_map
 from .searcher import Searcher, count
@@ -211,7 +212,7 @@ class Handlers:
             if isinstance(error, QueryError):
                 raise
             raise QueryError(
-                f"This file is not an image that can be read: {str(error).rstrip('.')}. Choose another one."
+                f"This file is not an image that can be read: {without_stop(error)}. Choose another one."
             ) from error
 
     def search(

@@ -36,7 +36,7 @@ class Query(NamedTuple):
 
 def find_unknown_words(preprocessing: Preprocessing, text: str) -> list[str]:
     """Finds the different words of which a model knows no part. Raises a `QueryError` if it knows none of them."""
-    unknown = {preprocessing.processor.tokenizer.unk_token_id}
+    unknown = {preprocessing.tokenizer.unk_token_id}
     words = list(dict.fromkeys(re.findall(r"\w+", text)))
     ids, *word_ids = preprocessing.tokenize_whole([text, *words], add_special_tokens=False)
     unknown_words = [word for word, tokens in zip(words, word_ids) if set(tokens) == unknown]

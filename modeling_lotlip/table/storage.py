@@ -19,6 +19,7 @@ from ..data.images import name_readers
 from ..encoder.arguments import KINDS
 from ..encoder.dual_encoder import DualEncoder
 from ..utils.output_folder import OutputFolder
+from ..utils.terminal import without_stop
 from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_vectors
 
 
@@ -89,6 +90,12 @@ class EmbeddingTable:
         table = cls(folder)
         table.check_settings(settings)
         return table
+
+    def freeze(self) -> "EmbeddingTable":
+        """Opens the table once more, as it is now: what is written later is not seen."""
+        frozen = EmbeddingTable(self.folder)
+        frozen.table.checkout(frozen.table.version)
+        return frozen
 
     def add_missing_columns(self) -> None:
         """Adds the columns that the table of an earlier version lacks, with nulls."""
@@ -260,8 +267,9 @@ class EmbeddingTable:
         except RuntimeError as error:
             problem = re.sub(r", \S+\.rs:\d+:\d+", "", str(error).splitlines()[0])
             raise OSError(
-                f"The embeddings in {self.folder} cannot be read or written, and are as they were: {problem}. Make "
-                "room on the disk; if a file is missing or damaged, delete the folder to make it anew."
+                f"The embeddings in {self.folder} cannot be read or written, and are as they were: "
+                f"{without_stop(problem)}. Make room on the disk; if a file is missing or damaged, "
+                "delete the folder to make it anew."
             ) from error
 
     def delete(self, keys: list[str]) -> None:

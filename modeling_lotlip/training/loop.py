@@ -18,7 +18,7 @@ from ..encoder.dual_encoder import DualEncoder
 from ..evaluation.retrieval import embed_dataset, format_recalls, measure_retrieval
 from ..losses.global_loss import average_losses
 from ..utils.signals import StopSignal
-from ..utils.terminal import progress_bar
+from ..utils.terminal import progress_bar, without_stop
 from . import outputs
 from .arguments import TrainArguments
 from .batch import CaptionBatch, make_as_many
@@ -143,7 +143,7 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
                 for outcome in outcomes:
                     training.counts.count(outcome)
                     if outcome.message is not None:
-                        logger.warning(f"Skipped: {outcome.message}.", main_process_only=False)
+                        logger.warning(f"Skipped: {without_stop(outcome.message)}.", main_process_only=False)
                 training.counts.check(args.max_bad_fraction, num_samples)
                 sizes = size_groups(training.trained, batch, args.grad_cache_tokens)
                 agreed["num_groups"] = len(sizes)

@@ -17,9 +17,10 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..hub import push_folder, write_model_card
+from ..hub import EVAL_RESULTS_FILE, push_folder, write_model_card
 from ..utils.files import public_name, write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete
+from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
 from .plan import Plan
@@ -107,7 +108,8 @@ def find_leftovers(args: TrainArguments) -> list[Path]:
     folder = args.output_dir
     names = (path for path in folder.glob("*") if WRITTEN.fullmatch(path.name) or LEFT.fullmatch(path.name))
     best = [path.parent for path in folder.glob(f"{BEST_FOLDER}/{RESULTS_FILE}")]
-    return [*sorted(names), *list_checkpoints(folder), *best, *folder.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
+    others = [*folder.glob(EVAL_RESULTS_FILE), *folder.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
+    return [*sorted(names), *list_checkpoints(folder), *best, *others]
 
 
 def check_output_dir(args: TrainArguments) -> None:
@@ -354,8 +356,11 @@ def save_model(
             processor.save_pretrained(partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
-            for file in Path(partial).iterdir():
-                file.replace(folder / file.name)
+            for file in Path(partial).rglob("*"):
+                if file.is_file():
+                    target = folder / file.relative_to(partial)
+                    target.parent.mkdir(exist_ok=True)
+                    file.replace(target)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
 
@@ -376,12 +381,13 @@ def save_last_model(
         processor (`ProcessorMixin`): Its processor.
     """
     delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
+    delete(args.output_dir / EVAL_RESULTS_FILE)
     try:
         save_model(args, plan, args.output_dir, model, processor)
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
         save_model(args, plan, folder, model, processor)
-        raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
+        raise OSError(f"{without_stop(error)}. It was saved in {folder}: move it from there.") from error
 
 
 def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict | None) -> None:

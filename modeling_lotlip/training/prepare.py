@@ -27,7 +27,7 @@ from ..data.images import undecoded
 from ..data.loading import Slice, count_shared_rows, get_columns, load_slices, load_split
 from ..data.reader import RowReader
 from ..data.row_functions import read_rows
-from ..encoder.hashes import hash_processor, hash_weights
+from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..evaluation.retrieval import ImageEmbeddingCache
 from ..losses.global_loss import BatchLoss
@@ -424,8 +424,8 @@ def describe_settings(
     """
     settings = plan.compared_on_resume(args)
     settings["processor"] = hash_processor(processor)
-    settings["start_model"] = start is not None and hash_weights(start.model)
-    settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
+    settings["start_model"] = start is not None and hash_model(start.model)
+    settings["image_tower"] = args.freeze_vision_model and hash_model(model.vision_model)
     return settings
 
 

@@ -7,8 +7,10 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset
+from pyarrow import parquet
 
 from modeling_lotlip.data import caption_files
 from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
@@ -112,7 +114,6 @@ def test_a_compressed_file_is_read(read_captions):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("dates.jsonl", b'{"key": "2021-01-01", "caption": "a"}\n', "are read as timestamp"),
         ("latin.csv", "key,caption\na,für\n".encode("latin-1"), "latin.csv is not UTF-8: save it as UTF-8"),
         ("empty.jsonl", b"", "`--caption_files .*empty.jsonl` cannot be read: there are no rows."),
     ],
@@ -120,6 +121,13 @@ def test_a_compressed_file_is_read(read_captions):
 def test_a_file_that_would_be_read_as_something_else_is_refused(read_captions, name, content, message):
     with pytest.raises(ValueError, match=message):
         read_captions(name, content)
+
+
+def test_a_column_of_times_is_refused_as_keys(tmp_path):
+    times = pa.table({"key": pa.array([0], pa.timestamp("s")), "caption": ["a"]})
+    parquet.write_table(times, tmp_path / "times.parquet")
+    with pytest.raises(ValueError, match="are read as timestamp"):
+        CaptionFiles([str(tmp_path / "times.parquet")], "key", ["caption"])
 
 
 def test_a_pattern_of_no_file_is_refused(tmp_path):
@@ -227,6 +235,14 @@ def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):
     rows = scenes.remove_columns("long_captions")
     assert evaluate_retrieval(encoder, rows, CaptionArguments(), files) == whole
     assert whole["long_num_captions"] == NUM_IMAGES
+
+
+def test_evaluation_names_the_captions_of_no_image(scenes, tmp_path, encoder, caplog):
+    captions = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[1:], "nobody"]]
+    files = CaptionFileArguments([write(tmp_path / "long.jsonl", captions)], key_column="url")
+    evaluate_retrieval(encoder, scenes.remove_columns("long_captions"), CaptionArguments(), files)
+    assert f"Of 24 images 1 have no captions in `--caption_files` (such as '{URLS[0]}')." in caplog.text
+    assert "1 of 24 rows of `--caption_files` belong to none of the 24 images (such as 'nobody')." in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -77,3 +77,20 @@ def test_dataset_columns_and_values():
         assert row["image"].tobytes() == scene.draw().tobytes()
         assert row["caption"] == scene.caption == f"a photo of a {names[row['label']]}"
         assert row["long_captions"] == [scene.long_caption]
+
+
+def test_saved_scenes_are_read_as_a_folder_of_images(tmp_path):
+    scenes.save_scenes(tmp_path / "train", num_scenes=3, seed=4)
+    loaded = datasets.load_dataset("imagefolder", data_dir=tmp_path, split="train")
+    expected = scenes.load_scenes(3, seed=4)
+    assert loaded["long_captions"][:] == expected["long_captions"][:]
+    assert loaded[2]["caption"] == expected[2]["caption"]
+    np.testing.assert_array_equal(loaded[2]["image"], expected[2]["image"])
+
+
+def test_scenes_are_saved_again_but_never_over_other_captions(tmp_path):
+    scenes.save_scenes(tmp_path, num_scenes=2)
+    scenes.save_scenes(tmp_path, num_scenes=2)
+    with pytest.raises(FileExistsError, match=r"metadata\.jsonl has other captions: name a new folder"):
+        scenes.save_scenes(tmp_path, num_scenes=3)
+    assert not (tmp_path / "0002.png").exists()

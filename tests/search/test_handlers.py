@@ -220,7 +220,8 @@ def test_images_that_are_like_one_of_the_collection(handlers):
 
 
 def test_search_by_text(handlers):
-    _, asked = handlers.search("A boat. It is 3.5 m long.", None, "", "", "")
+    page, asked = handlers.search("A boat. It is 3.5 m long.", None, "", "", "")
+    assert re.search(r"most similar of \d+ images\.", page), "no space before the full stop"
     assert asked.query.sentences == ["A boat", "It is 3.5 m long"]
 
 

@@ -560,7 +560,7 @@ def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
             embeds = np.asarray(embeds)
             is_real = embeds.dtype.kind in "fiu"
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:
-        raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
+        raise ValueError(f"`{name}` must hold rows of real numbers: {str(error).rstrip('.')}.") from error
     if embeds.ndim > 0 and len(embeds) == 0:
         raise ValueError(f"`{name}` has no rows.")
     if not is_real:
