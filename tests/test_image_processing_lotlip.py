@@ -67,7 +67,7 @@ def test_crop_is_torchvisions(processor):
 
 @both_backends
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "YCbCr"])
-def test_modes(processor, mode):
+def test_images_of_every_mode_are_converted_over_white(processor, mode):
     image = random_image(90, 121, mode)
     expected = image.convert("RGB")
     if mode in ("LA", "RGBA"):
@@ -192,7 +192,7 @@ def test_extreme_ratios_show_the_middle(processor, size, monkeypatch):
 
 
 @both_backends
-def test_strings(processor, tmp_path):
+def test_paths_urls_and_base64_give_the_pixels_of_the_image(processor, tmp_path):
     image = random_image(60, 80)
     image.save(tmp_path / "image.png")
     expected = pixels(processor, image)
@@ -220,7 +220,7 @@ def test_strings(processor, tmp_path):
 
 
 @both_backends
-def test_unreadable_images(processor, tmp_path):
+def test_an_unreadable_image_is_an_error(processor, tmp_path):
     random_image(300, 300).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     (tmp_path / "text.png").write_text("no image")

@@ -77,7 +77,7 @@ def set_behaviors(monkeypatch, *behaviors: str) -> None:
     monkeypatch.setattr(ablation, "GROUPS", {"stand_in": Group("A stand-in", settings, gains)})
 
 
-def test_the_grid(monkeypatch, tmp_path):
+def test_every_setting_of_the_grid_is_trained_once_per_seed(monkeypatch, tmp_path):
     cells = ablation.list_cells(tmp_path, list(ablation.GROUPS), [0, 1])
     num_settings = sum(len(group.settings) for group in ablation.GROUPS.values())
     assert len(set(cells)) == len({cell.folder for cell in cells}) == len(cells) < 2 * num_settings, "some are shared"
@@ -194,7 +194,7 @@ def test_a_plugin_without_anything_to_compare_is_refused(run, stand_in, write_pl
         run("--plugin", path)
 
 
-def test_tables_by_hand(monkeypatch, tmp_path, capsys):
+def test_tables_are_those_computed_by_hand(monkeypatch, tmp_path, capsys):
     options = {"short": {"max_length": 8}, "long": {"max_length": 20}}
     monkeypatch.setattr(ablation, "GROUPS", {"lengths": Group("Lengths", options, [("long", "short")])})
     # seed 2 of the longer one is not done

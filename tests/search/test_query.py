@@ -85,7 +85,7 @@ def test_a_query_of_nothing_is_refused(open_table):
         open_table(torch.eye(4)).embed(" \n. ")
 
 
-def test_similarities_with_sentences(open_table, encoder):
+def test_the_similarity_with_a_sentence_is_that_of_it_alone(open_table, encoder):
     """Each sentence alone, also those that are beyond the limit of the whole text."""
     embeds = embed_images(encoder, [make_scene(6, number).draw() for number in range(30)])
     searcher = open_table(embeds, max_length=12)
