@@ -44,10 +44,13 @@ def list_tables(folder: Path) -> list[EmbeddingTable]:
 
 
 def list_tables_of_same_model(table: EmbeddingTable) -> list[EmbeddingTable]:
-    """Opens the tables in the folder of a table whose embeddings were computed in the same way, of other images."""
+    """
+    Opens the tables in the folder of a table whose embeddings were computed in the same way, of other images. They are
+    frozen: another program may give a key to another image between the search for its hash and the copy.
+    """
     settings = table.settings | {"source": None}
     others = [other for other in list_tables(table.folder.parent) if other.folder != table.folder]
-    return [other for other in others if other.settings | {"source": None} == settings]
+    return [other.freeze() for other in others if other.settings | {"source": None} == settings]
 
 
 def find_sources(
@@ -125,18 +128,18 @@ def copy_rows(
             By the new keys the signatures of their files: see [`sign_file`].
 
     Returns:
-        `set[str]`: the keys that were written. A source may be gone: another program writes to its table, or an
-        earlier copy has replaced it.
+        `set[str]`: the keys that were written. A source may be gone.
     """
-    stored = {key for key, _ in table.read_signatures()}
     written = set()
-    # first what replaces nothing: of a chain of new names, each source is there until it is copied
-    new_keys = [key for key in sources if key not in stored]
-    other_keys = [key for key in sources if key in stored]
-    for part in split_list(new_keys) + split_list(other_keys):
+    # as it is before the first part is written: that may replace the sources of the next one
+    before = table.freeze()
+    for part in split_list(list(sources)):
         for source_table in unique(sources[key].table for key in part):
             copied = {key: sources[key].key for key in part if sources[key].table is source_table}
-            written |= copy_part(table, source_table, copied, signatures)
+            if source_table is table:
+                written |= copy_part(table, before, copied, signatures)
+            else:
+                written |= copy_part(table, source_table, copied, signatures)
     return written
 
 
@@ -172,7 +175,7 @@ def copy_part(
         with source_table.as_os_error():
             rows = source_table.table.search().where(where).to_arrow()
     except OSError as error:
-        if source_table is table:
+        if source_table.folder == table.folder:
             raise
         logger.warning(printable(str(error)))
         return set()

@@ -95,14 +95,32 @@ def test_files_that_exchange_names_exchange_embeddings(tmp_path):
     assert read_keys(table) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-def test_a_chain_of_new_names_is_followed_also_in_parts(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "renamed",
+    [
+        {"b.jpg": "a.jpg", "z.jpg": "b.jpg"},
+        {"b.jpg": "a.jpg", "c.jpg": "b.jpg", "z.jpg": "c.jpg"},  # an image was put before the others
+        {"a.jpg": "b.jpg", "b.jpg": "c.jpg", "c.jpg": "a.jpg"},
+    ],
+)
+def test_new_names_are_followed_also_where_they_are_written_in_parts(tmp_path, monkeypatch, renamed):
     monkeypatch.setattr(storage, "NUM_AT_ONCE", 1)
     table = make_index(tmp_path / "index")
-    sources = {"b.jpg": Source(table, "a.jpg"), "z.jpg": Source(table, "b.jpg")}
-    written = copy_rows(table, sources, sign({"b.jpg": 5, "z.jpg": 5}))
-    assert written == {"b.jpg", "z.jpg"}
-    assert table.embedding("z.jpg").equal(EMBEDS["b.jpg"])
-    assert table.embedding("b.jpg").equal(EMBEDS["a.jpg"])
+    sources = {name: Source(table, before) for name, before in renamed.items()}
+    written = copy_rows(table, sources, sign(dict.fromkeys(renamed, 5)))
+    assert written == set(renamed)
+    for name, before in renamed.items():
+        assert table.embedding(name).equal(EMBEDS[before])
+
+
+def test_a_key_that_another_program_gives_to_another_image_meanwhile_is_copied_as_it_was(tmp_path):
+    other = make_index(tmp_path / "other", "/moved")
+    table = make_index(tmp_path / "index")
+    (found,) = list_tables_of_same_model(table)
+    other.delete(["a.jpg"])
+    other.append([{"key": "a.jpg", "embedding": EMBEDS["c.jpg"], "size": 5, "hash": hash_bytes(b"later")}])
+    copy_rows(table, {"new.jpg": Source(found, "a.jpg")}, sign({"new.jpg": 5}))
+    assert table.embedding("new.jpg").equal(EMBEDS["a.jpg"])
 
 
 def test_a_source_that_is_gone_is_not_written(tmp_path):
