@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, load_dataset, load_dataset_builder
+from datasets import Dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
 from transformers.utils import logging
 
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
-from .folder import describe_failure
+from .folder import describe_failure, sign_files
 from .json_files import open_json
 from .row_files import check_row_files, unify_parquet_types
 from .rows import read_captions
@@ -117,11 +117,14 @@ class CaptionFiles:
         try:
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
+            reader = load_dataset_builder(builder, data_files=self.files, **options)
+            signed = sign_files(reader.config.data_files)
+            if signed is not None:
+                reader = load_dataset_builder(builder, data_files=signed, **options)
             if builder == "json" and local:
-                reader = open_json(load_dataset_builder(builder, data_files=self.files), local)
-                reader.download_and_prepare()
-                return reader.as_dataset("train")
-            return load_dataset(builder, data_files=self.files, split="train", **options)
+                reader = open_json(reader, local)
+            reader.download_and_prepare()
+            return reader.as_dataset("train")
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
             check_row_files(builder, local, self.key_column)  # says which file it is
             raise ValueError(

@@ -142,6 +142,19 @@ def sign(status: os.stat_result) -> tuple[str, str, str]:
     return str(status.st_size), str(status.st_mtime_ns), str(status.st_ctime_ns)
 
 
+def sign_files(files: DataFilesDict) -> DataFilesDict | None:
+    """
+    Signs the files of each split (see [`sign`]), since `datasets` knows a file by the time of its content alone, and
+    so takes another content of equal time for what it has in its cache. Returns None if one is not on this machine.
+    """
+    signed = {}
+    for split, names in files.items():
+        if not all(map(os.path.isfile, names)):
+            return None
+        signed[str(split)] = DataFilesList(list(names), [sign(os.stat(name)) for name in names])
+    return DataFilesDict(signed)
+
+
 def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) -> None:
     """Says which files of a folder of images are left out, among them files of rows."""
     left_out = [f"{count} {reason}" for reason, count in scan.left_out.items() if reason != "hidden"]

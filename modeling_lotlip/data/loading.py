@@ -31,7 +31,7 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
-from datasets.data_files import DataFilesDict, DataFilesList, resolve_pattern
+from datasets.data_files import DataFilesDict, resolve_pattern
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
 from datasets.features.features import FeatureType
@@ -44,7 +44,7 @@ from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
 from .arguments import BUILDERS, SourceArguments
-from .folder import describe_failure, find_image_files, is_image_file, scan_folder, sign
+from .folder import describe_failure, find_image_files, is_image_file, scan_folder, sign_files
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_files import FolderTexts, find_metadata_dates, open_json, replace_times_of
 from .row_files import check_json_column, check_row_files, unify_parquet_types
@@ -455,20 +455,14 @@ def load_builder(
 
 def sign_files_of_rows(builder: DatasetBuilder) -> DataFilesDict | None:
     """
-    Signs local files of rows (see [`sign`]), since `datasets` knows a file by the time of its content alone, and so
-    takes another content of equal time for what it has in its cache. Returns None for other data, or where a README
-    next to the files says what they hold.
+    Signs local files of rows: see [`sign_files`]. Returns None for other data, or where a README next to the files
+    says what they hold.
     """
     is_of_rows = builder.info.builder_name in ("csv", "json", "parquet", "text")
     files = builder.config.data_files
     if not is_of_rows or not files or builder.info.features is not None or builder.config.features is not None:
         return None
-    signed = {}
-    for split, names in files.items():
-        if not all(map(os.path.isfile, names)):
-            return None
-        signed[str(split)] = DataFilesList(list(names), [sign(os.stat(name)) for name in names])
-    return DataFilesDict(signed)
+    return sign_files(files)
 
 
 def list_files(builder: DatasetBuilder, split: str) -> list[str]:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -155,6 +156,20 @@ def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 3
     file.write_text(json.dumps(rows[1] | {"key": "c"}) + "\n")
     assert read("key", ["blip"], "abc") == [[], [], ["B b."]]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("long.csv", 'key,caption\na,"{}"\n'), ("long.jsonl", '{{"key": "a", "caption": "{}"}}\n')],
+)
+def test_a_file_that_is_replaced_by_one_of_equal_time_is_read_anew(tmp_path, name, row):
+    path = tmp_path / name
+    found = []
+    for caption in ("A boat.", "A cart."):
+        path.write_text(row.format(caption))
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        found += CaptionFiles([str(path)], "key", ["caption"])["a"]
+    assert found == ["A boat.", "A cart."]
 
 
 @pytest.mark.parametrize(
