@@ -55,6 +55,9 @@ from .shard_files import check_shards, open_shards
 
 logger = logging.get_logger(__name__)
 
+# What reads files of rows and shards, whose content the cache of `datasets` has
+SIGNED_BUILDERS = ("csv", "json", "parquet", "text", "webdataset")
+
 Rows = Dataset | IterableDataset
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # The types of values that are paths or contents of images
@@ -447,20 +450,21 @@ def load_builder(
         # where NA and None are words, and 007 is not 7
         converters = {} if key_column is None else {key_column: str}
         options = {"keep_default_na": False, "na_values": [""], "converters": converters}
-    signed = sign_files_of_rows(builder)
+    signed = None
+    if builder.info.builder_name in SIGNED_BUILDERS or source.dataset_name == "imagefolder":
+        signed = sign_files_of_data(builder)
     if signed is not None:
         return load_dataset_builder(builder.info.builder_name, data_files=signed, **options)
     return load_dataset_builder(*named, **options) if options else builder
 
 
-def sign_files_of_rows(builder: DatasetBuilder) -> DataFilesDict | None:
+def sign_files_of_data(builder: DatasetBuilder) -> DataFilesDict | None:
     """
-    Signs local files of rows: see [`sign_files`]. Returns None for other data, or where a README next to the files
+    Signs local files of data: see [`sign_files`]. Returns None if there are none, or where a README next to the files
     says what they hold.
     """
-    is_of_rows = builder.info.builder_name in ("csv", "json", "parquet", "text")
     files = builder.config.data_files
-    if not is_of_rows or not files or builder.info.features is not None or builder.config.features is not None:
+    if not files or builder.info.features is not None or getattr(builder.config, "features", None) is not None:
         return None
     return sign_files(files)
 

@@ -547,6 +547,25 @@ def test_another_content_of_equal_time_is_read_anew(tmp_path, name):
         assert load_split(source, "train", with_images=False)["caption"][:] == captions
 
 
+def test_a_shard_of_equal_time_is_read_anew(tmp_path):
+    found = []
+    for caption in (b"a red boat", b"a car"):
+        shard = write_shard(tmp_path / "0.tar", {"0.txt": caption})
+        os.utime(shard, ns=(10**18, 10**18))
+        found += load_split(SourceArguments("webdataset", data_files=[str(shard)]), "train", with_images=False)["txt"]
+    assert found == ["a red boat", "a car"]
+
+
+def test_metadata_of_equal_time_that_is_named_with_its_images_is_read_anew(tmp_path):
+    PIL.Image.new("RGB", (4, 3)).save(tmp_path / "0.png")
+    source = SourceArguments("imagefolder", data_files=[str(tmp_path / "*.png"), str(tmp_path / "metadata.jsonl")])
+    found = []
+    for caption in ("a red boat", "a car"):
+        write_captions(tmp_path, "metadata.jsonl", [caption])
+        found += load_split(source, "train", with_images=False)["caption"]
+    assert found == ["a red boat", "a car"]
+
+
 def test_a_misspelled_split_is_no_other_one(tmp_path):
     write_captions(tmp_path, "rows.csv", ["a red boat"])
     with pytest.raises(ValueError, match="has no split 'trian' but 'train': name this one"):
