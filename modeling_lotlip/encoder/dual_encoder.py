@@ -745,7 +745,7 @@ def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.n
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, a model computes without dropout; afterwards those of its modules train again that did before."""
+    """Lets a model compute without dropout inside; afterward those of its modules train again that did before."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
