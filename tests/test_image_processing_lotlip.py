@@ -115,12 +115,12 @@ def test_16_bit_is_scaled(processor, tmp_path):
 
 @both_backends
 def test_32_bit_pixels_are_those_of_8_bits_or_refused(processor, tmp_path):
-    grey = np.linspace(0, 255, 100 * 120).round().astype(np.int32).reshape(100, 120)
-    expected = pixels(processor, PIL.Image.fromarray(grey.astype(np.uint8)))
-    image = PIL.Image.fromarray(grey)
-    image.save(tmp_path / "grey.tif")
+    gray = np.linspace(0, 255, 100 * 120).round().astype(np.int32).reshape(100, 120)
+    expected = pixels(processor, PIL.Image.fromarray(gray.astype(np.uint8)))
+    image = PIL.Image.fromarray(gray)
+    image.save(tmp_path / "gray.tif")
     assert torch.equal(pixels(processor, image), expected)
-    assert torch.equal(pixels(processor, PIL.Image.open(tmp_path / "grey.tif")), expected)
+    assert torch.equal(pixels(processor, PIL.Image.open(tmp_path / "gray.tif")), expected)
     for values in ([0, 256], [-1, 255]):
         with pytest.raises(ValueError, match=f"got {values[0]} to {values[1]}. Give 16-bit pixels as `uint16`"):
             processor(PIL.Image.fromarray(np.array([values], dtype=np.int32)))

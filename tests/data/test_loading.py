@@ -407,6 +407,42 @@ def test_a_bad_row_leaves_the_others_as_they_are(tmp_path, caplog, bad, position
     assert is_named == ("caption that is" in bad)
 
 
+def write_table(path: Path, rows: list[dict]) -> None:
+    names = {name: None for row in rows for name in row}
+    Dataset.from_list([names | row for row in rows]).to_parquet(path)
+
+
+WRITERS = {
+    "csv": lambda path, rows: pd.DataFrame(rows).to_csv(path, index=False),
+    "json": lambda path, rows: path.write_text(json.dumps(rows)),
+    "parquet": write_table,
+}
+
+
+@both_ways
+@pytest.mark.parametrize("bad", [name for name in BAD_ROWS if "that is a" not in name])
+@pytest.mark.parametrize("ending", WRITERS)
+def test_a_bad_row_of_another_file_leaves_the_others_as_they_are(tmp_path, ending, bad, streaming):
+    good = [{"image": f"{index}.png", "caption": f"Boat {index}."} for index in range(3)]
+    write_images(tmp_path, [row["image"] for row in good])
+    (tmp_path / "torn.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
+    WRITERS[ending](tmp_path / f"rows.{ending}", [good[0], BAD_ROWS[bad], *good[1:]])
+    source = SourceArguments(str(tmp_path / f"rows.{ending}"), streaming=streaming)
+    reader = RowReader(["image", "caption"], CaptionArguments())
+    captions = []
+    unreadable = []
+    for index, row in enumerate(undecoded(load_split(source, "train"), "image")):
+        try:
+            captions.append([item.content for item in reader(index, row)][1:])
+        except UnreadableImageError:
+            unreadable.append(index)
+    if bad == "no caption":
+        assert captions.pop(1) == []
+    else:
+        assert unreadable == [1]
+    assert captions == [[row["caption"]] for row in good]
+
+
 @both_ways
 def test_sources_come_in_proportion_to_their_weights(tmp_path, streaming):
     names = [write_json(tmp_path / "a.json", range(20)), write_json(tmp_path / "b.json", range(20, 24))]

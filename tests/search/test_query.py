@@ -10,6 +10,8 @@ from modeling_lotlip.encoder.dual_encoder import DualEncoder
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.search.query import Query, QueryError, count_read_words
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.utils.sub_captions import mark_sub_captions
 from tests.conftest import WORDS
 from tests.helpers.embeddings import embed_images, make_table
 
@@ -49,6 +51,17 @@ def test_counts_what_is_within_the_limit(encoder, max_length):
     ]
     assert lengths[0] <= (max_length or processor.tokenizer.model_max_length) < lengths[1]
     assert count_read_words(Preprocessing(processor, max_length=100), words[:7]) == 7
+
+
+@pytest.mark.parametrize("splitter, num_sentences", [("paper", 3), ("sentences", 2)])
+def test_a_query_is_split_as_the_captions_of_the_table_were(encoder, tmp_path, splitter, num_sentences):
+    settings = {"kinds": ["image"], "sub_caption_splitter": splitter}
+    searcher = Searcher(encoder, EmbeddingTable.create(tmp_path, 4, settings))
+    text = "a boat is 3.5 m long. the sea is blue."
+    query = searcher.embed(text)
+    assert len(query.sentences) == num_sentences
+    expected = encoder.encode_text([mark_sub_captions(text, splitter)], convert_to_tensor=True)[0]
+    torch.testing.assert_close(query.embedding, expected, rtol=0, atol=1e-5)
 
 
 def test_query_of_text_and_image(open_table, encoder):

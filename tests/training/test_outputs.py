@@ -30,6 +30,8 @@ def test_losses_are_measured_by_the_names_of_slots_and_terms():
 
 
 TIMES = ("images_per_second", "tokens_per_second")
+# All of a LoTLIP
+PARTS = ["text_model", "vision_model", "text_projection", "logit_scale"]
 
 
 def without_times(rows: list[dict]) -> list[dict]:
@@ -137,6 +139,13 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_an_error_before_the_fi
         ({"objective": "clip", "caption_column": ""}, "trains on short captions, and there are none"),
         ({"short_captions": "none", "num_long_captions": 0}, "trains on short captions, and there are none"),
         ({"freeze": ["logit_scales"]}, "`--freeze logit_scales` is no module or parameter of the LotlipModel"),
+        ({"objective": "clip", "short_loss_weight": 0}, "`--short_loss_weight 0` is a weight .* only short ones are"),
+        (
+            {"short_captions": "none", "long_loss_weight": 3},
+            "`--long_loss_weight 3` is a weight .* only long ones are",
+        ),
+        ({"freeze": [""]}, "`--freeze ` is no module or parameter of the LotlipModel"),
+        ({"freeze": PARTS}, "`--freeze text_model .* leaves nothing to train"),
         ({"overwrite_output_dir": None, "resume_from_checkpoint": "nope"}, "nope` is no folder of a checkpoint"),
         ({"push_to_hub": True, "hub_model_id": "no name!"}, "Repo id must"),
     ],
