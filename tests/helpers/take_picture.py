@@ -27,6 +27,7 @@ def take_picture(address: str, text: str, output_file: Path) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": 1200})
         page.set_default_timeout(TIMEOUT)
         page.goto(address)
+        page.wait_for_selector("#status >> text=/Updated/")  # all images are indexed
         page.fill("#description textarea", text)
         page.click("#search")
         page.wait_for_selector("#results button.sentence")
