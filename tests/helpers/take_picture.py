@@ -45,11 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="The folder of images.")
     parser.add_argument("--model", type=Path, required=True, help="The folder of the model.")
+    parser.add_argument("--index_dir", type=Path, help="Where the index is kept; without it, nowhere.")
     parser.add_argument("--text", required=True, help="The description.")
     parser.add_argument("--output_file", type=Path, required=True, help="The picture.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (args.photos, "--model", args.model, "--index_dir", Path(folder, "indices"), "--k", 4)
+        index_dir = args.index_dir or Path(folder, "indices")
+        arguments = (args.photos, "--model", args.model, "--index_dir", index_dir, "--k", 4)
         with serve(Path(folder, "output.txt"), *arguments) as (address, _):
             take_picture(address, args.text, args.output_file)
     print(f"The picture is {args.output_file}.")
