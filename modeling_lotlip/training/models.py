@@ -485,7 +485,7 @@ def check_model_class(model_class: type[PreTrainedModel]) -> None:
     config_class = model_class.config_class
     model_type = config_class.model_type
     is_known = model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] is config_class
-    if is_known and MODEL_MAPPING.get(config_class) is model_class:
+    if is_known and MODEL_MAPPING.get(config_class, None) is model_class:
         return
     raise ValueError(
         f"The class {model_class.__name__} would be trained, but saved models of its `model_type`, {model_type!r}, "
