@@ -30,7 +30,7 @@ def load_captioner(name: str, arguments: CaptionerArguments) -> "LocalCaptioner 
 
     Raises:
         `ValueError`: if there is no such model, or it is no image-text-to-text model.
-        `ImportError`: if it is behind a server and openai is not installed.
+        `ImportError`: if it is on a server and openai is not installed.
     """
     if arguments.endpoint is not None:
         if importlib.util.find_spec("openai") is None:

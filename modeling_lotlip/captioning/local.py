@@ -103,7 +103,7 @@ def list_generate_options(arguments: CaptionerArguments) -> dict:
 
 
 def list_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
-    """Lists the ids of tokens that end an answer, or pad it behind its end."""
+    """Lists the ids of tokens that end an answer, or pad it after its end."""
     end_ids = {model.generation_config.pad_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     eos_token_id = model.generation_config.eos_token_id
     if isinstance(eos_token_id, list):

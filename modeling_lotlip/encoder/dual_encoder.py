@@ -28,7 +28,7 @@ from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
-from .hashes import hash_weights
+from .hashes import hash_model
 from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
 from .preprocessing import Preprocessing
 from .sentence_transformer import load_sentence_transformer
@@ -61,7 +61,7 @@ class DualEncoder:
         max_length (`int`, *optional*):
             Truncate texts at this many tokens, special ones included. Default: the limit of the model.
         truncate_dim (`int`, *optional*):
-            Keep the first numbers of an embedding, of a model that was trained for it (Kusupati et al., 2022,
+            Keep the first dimensions of an embedding, of a model that was trained for it (Kusupati et al., 2022,
             https://arxiv.org/abs/2205.13147).
         name (`str`, *optional*):
             What messages and tables call the model. Default: what it was loaded from.
@@ -134,7 +134,7 @@ class DualEncoder:
             max_length (`int`, *optional*):
                 Truncate texts at this many tokens, special ones included. Default: the limit of the model.
             truncate_dim (`int`, *optional*):
-                Keep the first numbers of an embedding, of a model that was trained for it.
+                Keep the first dimensions of an embedding, of a model that was trained for it.
             revision (`str`, *optional*):
                 A branch, tag or commit on the Hub.
             trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -191,7 +191,7 @@ class DualEncoder:
 
     @property
     def matryoshka_dims(self) -> tuple[int, ...]:
-        """The numbers of dimensions that embeddings can be cut to, as the model was trained."""
+        """The dims that embeddings can be truncated to, as the model was trained."""
         return tuple(getattr(self.model.config, "matryoshka_dims", None) or ())
 
     @property
@@ -216,7 +216,7 @@ class DualEncoder:
     @property
     def hashes(self) -> dict[str, str]:
         """Hashes of the weights and of the processor, as they are now."""
-        return {"weights": hash_weights(self.model), "processor": self.preprocessing.hash()}
+        return {"weights": hash_model(self.model), "processor": self.preprocessing.hash()}
 
     def describe(self) -> dict[str, str | int | None]:
         """Returns what results of this encoder depend on, for tables of people."""
@@ -362,7 +362,7 @@ class DualEncoder:
                 Whether to return a tensor instead of an array.
             errors (`str`, *optional*, defaults to `"raise"`):
                 `"raise"`: an image that cannot be read is an error. `"return"`: the message of each such image comes
-                beside the embeddings, by its position, and its embedding is NaN.
+                together with the embeddings, by its index, and its embedding is NaN.
 
         Returns:
             `np.ndarray` or `torch.Tensor` of shape `(dim,)` for one image, `(images, dim)` for many: float32, of
@@ -668,7 +668,7 @@ def open_array(array: np.ndarray) -> PIL.Image.Image:
     Returns the image of an array of shape `(height, width)` or `(height, width, channels)`, of 1, 3 or 4 channels.
 
     Raises:
-        `UnreadableImageError`: if its numbers are not of 8 bits, or its shape is another.
+        `UnreadableImageError`: if its pixels are not of 8 bits, or its shape is another.
     """
     is_image = array.dtype == np.uint8 and array.size > 0
     if array.ndim == 3 and array.shape[2] == 1:
@@ -697,7 +697,7 @@ def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.n
 
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, a model computes without dropout; afterwards it trains again if it did before."""
+    """Lets a model compute without dropout inside; afterward it trains again if it did before."""
     if not model.training:
         yield
         return

@@ -42,7 +42,7 @@ class Preprocessing:
         processor (`ProcessorMixin`):
             The tokenizer and the image processor of the model.
         family ([`Family`], *optional*):
-            How the model reads texts and images. Default: the one that the processor tells.
+            How the model reads texts and images. Default: the one that belongs to the processor.
         max_length (`int`, *optional*):
             The limit of a text in tokens, special ones included. Default: the tokenizer's `model_max_length`.
     """
@@ -182,7 +182,7 @@ class Preprocessing:
         budgets = self.family.patch_budgets
         if not budgets:
             return dict(image_processor(images, return_tensors="pt", **options))
-        # each image with as many patches as its own size calls for, whatever images are beside it
+        # each image with as many patches as its own size calls for, whatever images are in its batch
         rows = defaultdict(list)
         for image in images:
             num_patches = (image.width // 16) * (image.height // 16)

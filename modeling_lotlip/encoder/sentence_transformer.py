@@ -45,10 +45,12 @@ class SentenceTransformerPreprocessing(Preprocessing):
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer of the model."""
         return self.model.tokenizer
 
     @property
     def max_length(self) -> int:
+        """The max length of a text in tokens."""
         return self.model.get_max_seq_length()
 
     @property
@@ -62,6 +64,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         return True
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
+        """Tokenizes texts with the prompt of the model: see [`Preprocessing.tokenize`]."""
         prompt = self.model.prompts.get(self.model.default_prompt_name)
         whole = self.tokenize_whole(texts)
         with self.tokenizer_lock:
@@ -76,6 +79,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
+        """Tokenizes texts without truncation."""
         with self.tokenizer_lock:
             return self.model.tokenizer(
                 list(texts), add_special_tokens=add_special_tokens, truncation=False, verbose=False
@@ -124,10 +128,12 @@ class SentenceTransformerBackend(Backend):
 
     @property
     def dtype(self) -> str:
+        """The dtype of the weights, as `--dtype` names it."""
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:

@@ -16,7 +16,13 @@ from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.encoder.families import UNKNOWN_FAMILY
 from modeling_lotlip.encoder.preprocessing import Preprocessing
-from modeling_lotlip.evaluation.explanation import Explanation, encode_png, explain, number_tokens, render_page
+from modeling_lotlip.evaluation.explanation import (
+    Explanation,
+    encode_png,
+    explain,
+    find_sub_caption_indices,
+    render_page,
+)
 from modeling_lotlip.evaluation.relevance import (
     denormalize,
     heat_map,
@@ -44,7 +50,7 @@ class LinearEncoder(nn.Module):
         return SimpleNamespace(pooler_output=self.words(input_ids).sum(dim=1))
 
 
-def test_token_relevance_is_complete_and_right(loaded):
+def test_the_relevance_of_tokens_adds_up_to_the_length_of_the_embedding():
     torch.manual_seed(0)
     linear = LinearEncoder()
     input_ids = torch.tensor([[1, 2, 3, 3], [4, 5, 6, 7]])
@@ -55,7 +61,9 @@ def test_token_relevance_is_complete_and_right(loaded):
     assert relevance[0, 2] == relevance[0, 3]
     assert linear.words.weight.grad is None
 
-    # against a small step along a word embedding
+
+def test_the_relevance_of_a_token_is_the_slope_along_its_word_embedding(loaded):
+    torch.manual_seed(0)
     model, processor = loaded
     model.double().set_attn_implementation("sdpa")  # "eager" rounds the attention to float32
     encoder = DualEncoder(model, processor)
@@ -91,20 +99,26 @@ def test_grad_cam_is_that_of_the_equations(loaded):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_what_a_sub_caption_adds(loaded):
+def test_the_direction_of_a_sub_caption_is_what_it_adds_to_the_embedding(loaded):
     encoder = DualEncoder(*loaded)
     parts = TEXT.split(". ")
     directions = sub_caption_directions(encoder, parts)
     others = join_sub_captions([parts[0], parts[2]])
     whole, without = encoder.encode_text([TEXT, others], convert_to_tensor=True)
     assert torch.allclose(directions[1], whole - without, atol=1e-6)
-    shorter = DualEncoder(*loaded, max_length=6)
-    beyond_the_limit = sub_caption_directions(shorter, parts)[2]
+
+
+def test_a_sub_caption_beyond_the_limit_adds_nothing(loaded):
+    encoder = DualEncoder(*loaded, max_length=6)
+    beyond_the_limit = sub_caption_directions(encoder, TEXT.split(". "))[2]
     assert (beyond_the_limit.abs() < 1e-6).all()
-    assert sub_caption_directions(encoder, parts[:1]).shape == (1, 32)
 
 
-def test_what_the_model_sees(loaded):
+def test_a_single_sub_caption_has_a_direction(loaded):
+    assert sub_caption_directions(DualEncoder(*loaded), ["A red boat"]).shape == (1, 32)
+
+
+def test_denormalized_pixels_are_those_of_the_image(loaded):
     _, processor = loaded
     picture = make_scene(seed=1, index=0).draw().resize((32, 32))
     pixel_values = processor.image_processor([picture], return_tensors="pt")["pixel_values"]
@@ -120,9 +134,9 @@ def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_fo
         return [drawn.getpixel(point) for point in ((56, 56), (168, 56), (56, 168), (168, 168))]
 
     for_text, against, half, nothing = middles(heat_map(picture, relevance))
-    assert against == nothing, "grey, where nothing speaks for it"
-    assert len(set(nothing)) == 1, "grey, where nothing speaks for it"
-    redness = [colour[0] - colour[2] for colour in (for_text, half, nothing)]
+    assert against == nothing, "gray, where nothing speaks for it"
+    assert len(set(nothing)) == 1, "gray, where nothing speaks for it"
+    redness = [color[0] - color[2] for color in (for_text, half, nothing)]
     assert redness[0] > 0
     assert redness[1] > 0
     assert for_text != half
@@ -136,7 +150,7 @@ def test_texts_of_other_dual_encoders(family, family_folders):
     image = make_scene(seed=1, index=0).draw()
     explanation = explain(encoder, "a red boat. the ground is sand", image)
     assert len(explanation.over_text) == len(explanation.tokens)
-    assert {number for number in explanation.numbers if number is not None} == {0, 1}
+    assert {index for index in explanation.sub_caption_indices if index is not None} == {0, 1}
     assert explanation.over_image.shape[0] == 3
 
 
@@ -165,19 +179,19 @@ def test_tokens_belong_to_the_sub_captions_that_they_are_in(name, splitter):
     sub_captions = split_sub_captions(SENTENCES, splitter)
     text = join_sub_captions(sub_captions)
     (input_ids,) = preprocessing.tokenize([text]).inputs["input_ids"].tolist()
-    numbers = number_tokens(preprocessing, input_ids, sub_captions)
-    assert numbers[0] is numbers[-1] is None
-    assert None not in numbers[1:-1]
-    for number, sub_caption in enumerate(sub_captions):
-        own = [token for token, of_token in zip(input_ids, numbers) if of_token == number]
+    indices = find_sub_caption_indices(preprocessing, input_ids, sub_captions)
+    assert indices[0] is indices[-1] is None
+    assert None not in indices[1:-1]
+    for index, sub_caption in enumerate(sub_captions):
+        own = [token for token, of_token in zip(input_ids, indices) if of_token == index]
         assert keep_letters(tokenizer.decode(own)) == keep_letters(sub_caption)
 
     # truncated inside the second one: the others are not read, whatever full stops there are
-    limit = numbers.index(1) + 2
+    limit = indices.index(1) + 2
     (input_ids,) = preprocessing.tokenize([text], limit).inputs["input_ids"].tolist()
-    numbers = number_tokens(preprocessing, input_ids, sub_captions)
-    assert numbers == [None, *[0] * (limit - 3), 1, None]
-    assert Explanation("", [], numbers, [], sub_captions).num_read == 2
+    indices = find_sub_caption_indices(preprocessing, input_ids, sub_captions)
+    assert indices == [None, *[0] * (limit - 3), 1, None]
+    assert Explanation("", [], indices, [], sub_captions).num_read == 2
 
 
 def build_explanation(name: str, mark: str) -> Explanation:
@@ -185,7 +199,7 @@ def build_explanation(name: str, mark: str) -> Explanation:
     return Explanation(
         name=name,
         tokens=["[CLS]", f"{mark}red", "##dish", "boat", "[UNK]", "[SEP]"],
-        numbers=[None, 0, 0, 0, 1, None],
+        sub_caption_indices=[None, 0, 0, 0, 1, None],
         over_text=[0.0, 0.5, -0.25, 0.0, 0.25, 0.0],
         sub_captions=[f"{mark}reddish boat", f"{mark}sea", f"{mark}sky"],
         image=Image.new("RGB", (8, 8)),
@@ -221,7 +235,7 @@ def test_a_page_has_the_numbers():
     assert "rgb(33 102 191 / 0.42)" in page  # half of the largest, in blue
 
 
-def test_tokens_are_shaded_by_their_share_of_the_largest():
+def test_tokens_are_shaded_by_their_fraction_of_the_largest():
     """`[CLS]` may stand out far, and is not what the others are measured by."""
     explanation = build_explanation("model", "")._replace(over_text=[9.0, 0.2, -0.1, 0.0, -0.4, 0.0])
     shades = re.findall(r"background: rgb\((\d+) [^/]*/ ([\d.]+)\)", render_page([explanation]))

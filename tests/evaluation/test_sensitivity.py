@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_lotlip.data.scenes import COLOURS
+from modeling_lotlip.data.scenes import COLORS
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
@@ -32,8 +32,8 @@ from modeling_lotlip.evaluation.text_changes import (
 def test_a_model_without_positions_is_blind_to_the_order(loaded):
     model, processor = loaded
     model.text_model.embeddings.position_embeddings.weight.zero_()
-    colours = ("red", "green", "blue", "yellow")
-    parts = [["a red boat", "the ground is sand", f"a {colour} house"] for colour in colours]
+    colors = ("red", "green", "blue", "yellow")
+    parts = [["a red boat", "the ground is sand", f"a {color} house"] for color in colors]
     texts = LongTexts(parts, nn.functional.normalize(torch.randn(4, 32), dim=-1))
     rows = {row["change"]: row for row in measure_changes(DualEncoder(model, processor), texts, seed=0)}
     permuted = rows["sentences permuted"]
@@ -42,7 +42,7 @@ def test_a_model_without_positions_is_blind_to_the_order(loaded):
     assert permuted["before_t2i_recall@1"] == permuted["after_t2i_recall@1"]
     assert permuted["prefers_original"] == 50
     assert dropped["similarity"] < 0.999
-    assert rows["one colour swapped"]["num_texts"] == 4
+    assert rows["one color swapped"]["num_texts"] == 4
 
 
 def test_tokens_beyond_the_number_kept_do_not_count(loaded):
@@ -76,24 +76,51 @@ def test_every_image_counts_with_its_first_long_caption():
         select_first_long_captions(EmbeddedDataset(images, {}, [], 0))
 
 
-def test_changes_of_texts():
-    parts = ["A red boat is here", "The sea has a wave", "Sky"]
-    for seed in range(5):
-        generator = random.Random(seed)
-        permuted = permute(parts, generator)
-        assert sorted(permuted) == sorted(parts)
-        assert permuted != parts
-        assert drop_another(parts, generator)[0] == parts[0]
-        negated = negate(parts, generator)
-        assert negated in (["A red boat is not here", *parts[1:]], [parts[0], "The sea has no wave", "Sky"])
-        swapped = swap_word(parts, generator, [list(COLOURS)])
-        assert swapped[1:] == parts[1:]
-        assert re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
-    assert permute(["A", "A"], generator) is None
-    assert swap_word(["A red boat"], generator, [["red"]]) is None
-    assert swap_word(["A red boat"], generator, []) is None
-    assert drop_first(["A"], generator) is None
-    assert drop_first(parts, generator) == parts[1:]
+PARTS = ["A red boat is here", "The sea has a wave", "Sky"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_permuted_sub_captions_are_the_same_in_another_order(seed):
+    permuted = permute(PARTS, random.Random(seed))
+    assert sorted(permuted) == sorted(PARTS)
+    assert permuted != PARTS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_another_sub_caption_than_the_first_one_is_dropped(seed):
+    kept = drop_another(PARTS, random.Random(seed))
+    assert kept in ([PARTS[0], PARTS[1]], [PARTS[0], PARTS[2]])
+
+
+def test_the_first_sub_caption_is_dropped():
+    assert drop_first(PARTS, random.Random(0)) == PARTS[1:]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_verb_is_negated(seed):
+    negated = negate(PARTS, random.Random(seed))
+    assert negated in (["A red boat is not here", *PARTS[1:]], [PARTS[0], "The sea has no wave", "Sky"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_word_is_swapped_for_another_one_of_its_list(seed):
+    swapped = swap_word(PARTS, random.Random(seed), [list(COLORS)])
+    assert swapped[1:] == PARTS[1:]
+    assert re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda generator: permute(["A", "A"], generator),
+        lambda generator: swap_word(["A red boat"], generator, [["red"]]),
+        lambda generator: swap_word(["A red boat"], generator, []),
+        lambda generator: drop_first(["A"], generator),
+    ],
+    ids=["equal sub-captions", "no other word", "no list of words", "a single sub-caption"],
+)
+def test_a_text_that_cannot_be_changed_gives_none(change):
+    assert change(random.Random(0)) is None
 
 
 @pytest.mark.parametrize(
@@ -106,13 +133,13 @@ def test_what_is_negated_is_not_negated_again(negated):
         assert negate([negated, "It is small"], random.Random(seed)) == [negated, "It is not small"]
 
 
-def test_a_colour_is_swapped_for_one_that_the_texts_name():
+def test_a_color_is_swapped_for_one_that_the_texts_name():
     texts = [["A red boat"], ["A Mauve car", "Green grass"]]
     changes = list_changes(texts)
     assert len(changes) == 9
     assert list(changes)[-5:] == list(list_details())
     for seed in range(5):
-        assert changes["one colour swapped"](texts[0], random.Random(seed)) == ["A green boat"]
+        assert changes["one color swapped"](texts[0], random.Random(seed)) == ["A green boat"]
 
 
 def test_a_word_is_swapped_for_one_of_its_family():
@@ -125,7 +152,7 @@ def test_a_word_is_swapped_for_one_of_its_family():
 
 
 def test_details_become_false():
-    """Nothing but the detail changes, and the two spellings of a colour are no two colours."""
+    """Nothing but the detail changes, and the two spellings of a color are no two colors."""
     texts = [["A grey boat with two sails on the left", "It is small"], ["Gray sea"], ["A red star"]]
     details = list_changes(texts)
     found = {}
@@ -133,7 +160,7 @@ def test_details_become_false():
         change = details[name]
         found[name] = {tuple(change(texts[0], random.Random(seed))) for seed in range(40)}
     first, second = texts[0]
-    assert found["one colour swapped"] == {(first.replace("grey", "red"), second)}
+    assert found["one color swapped"] == {(first.replace("grey", "red"), second)}
     assert found["one place swapped"] == {(first.replace("left", "right"), second)}
     assert found["one relation or size swapped"] == {(first, "It is large"), (first, "It is big")}
     assert len(found["one number swapped"]) == 10
@@ -141,8 +168,8 @@ def test_details_become_false():
     others = ("Gray sea", "A red star")
     expected = {(other, second) for other in others} | {(first, other) for other in others}
     assert found["one sentence of another text"] == expected
-    colour = {details["one colour swapped"](texts[1], random.Random(seed))[0] for seed in range(20)}
-    assert colour == {"red sea"}
+    color = {details["one color swapped"](texts[1], random.Random(seed))[0] for seed in range(20)}
+    assert color == {"red sea"}
     assert exchange_sentence(["A"], random.Random(0), ["A"]) is None
     without = [details[name](["Waves"], random.Random(0)) for name in list_details()]
     assert without[:4] == [None] * 4

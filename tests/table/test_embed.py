@@ -17,8 +17,8 @@ from modeling_lotlip.table import embed as module
 from modeling_lotlip.table.embed import describe_missing
 from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import SERVER, WORDS, run_together
-from tests.data.test_loading import write_images, write_lines
 from tests.helpers.commands import read_error, to_argv
+from tests.helpers.data_files import write_images, write_lines
 from tests.helpers.images import NO_IMAGE, refuse_to_open, replace_values, save_images
 from tests.reliability.commands import run_quietly
 
@@ -171,7 +171,7 @@ def test_a_key_that_two_rows_have_is_refused(refuse, data_dir, tmp_path, streami
     assert "`--key_column name` must be different in all rows: rows 4 and 17 have 'same'." in message
 
 
-def test_streamed_data(embed, refuse, expected, data_dir, tmp_path):
+def test_a_stream_gives_the_table_of_the_data_set_and_does_not_mix_data(embed, refuse, expected, data_dir, tmp_path):
     file = tmp_path / "streamed" / "test.parquet"
     file.parent.mkdir()
     rows = Dataset.load_from_disk(data_dir)

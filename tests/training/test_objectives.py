@@ -20,7 +20,7 @@ from modeling_lotlip.training.samples import CaptionedImages
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("num_long_captions", [0, 1])
-def test_an_objective_trains(train, objective, num_long_captions):
+def test_an_objective_trains_its_slots_in_a_model_of_its_class(train, objective, num_long_captions):
     options = {"max_train_steps": 2, "logging_steps": 1, "eval_steps": 100, "num_long_captions": num_long_captions}
     options |= {"max_train_samples": 8, "max_eval_samples": 4, "per_device_train_batch_size": 4, "warmup_steps": 0}
     folder = train("run", objective=objective, **options, grad_cache_tokens=200 if num_long_captions else None)
