@@ -323,7 +323,7 @@ class DualEncoder:
         is_single = isinstance(texts, str)
         texts = [texts] if is_single else list_items(texts, "texts")
         for index, text in enumerate(texts):
-            check_text(text, f"texts[{index}]")
+            check_is_text(text, f"texts[{index}]")
         tokens_per_batch = TOKENS_PER_BATCH if batch_size is None else batch_size * self.max_length
         embeds = torch.empty(len(texts), self.dim)
         num_truncated = 0
@@ -332,7 +332,7 @@ class DualEncoder:
         ) as progress:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
-                    check_embeds(batch, "texts")
+                    check_finite_embeds(batch, "texts")
                     embeds[[item.row for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
                     progress.update(len(batch.entries))
@@ -401,7 +401,7 @@ class DualEncoder:
                         raise UnreadableImageError(f"{name} cannot be read as an image: {row.problem}")
                     problems[row.key] = row.problem
                 if batch.entries:
-                    check_embeds(batch, "images")
+                    check_finite_embeds(batch, "images")
                     embeds[[item.row for item in batch.entries]] = batch.embeds
                 progress.update(len(batch.entries) + len(batch.unreadable))
         given = give(embeds, is_single, convert_to_tensor)
@@ -658,11 +658,11 @@ def list_strings(strings: Iterable[str], argument: str) -> list[str]:
     if not listed:
         raise ValueError(f"`{argument}` must be a list of strings, got {strings!r}: give at least one.")
     for index, string in enumerate(listed):
-        check_text(string, f"{argument}[{index}]")
+        check_is_text(string, f"{argument}[{index}]")
     return listed
 
 
-def check_text(text: object, name: str) -> None:
+def check_is_text(text: object, name: str) -> None:
     """Raises a `ValueError` if this is no string, or no Unicode text."""
     if not isinstance(text, str):
         raise ValueError(f"`{name}` must be a string, got {text!r}: write it as text.")
@@ -719,7 +719,7 @@ def open_array(array: np.ndarray) -> PIL.Image.Image:
     return PIL.Image.fromarray(array)
 
 
-def check_embeds(batch: EmbeddedBatch, argument: str) -> None:
+def check_finite_embeds(batch: EmbeddedBatch, argument: str) -> None:
     """Raises a `ValueError` if an embedding of a batch is not finite, as a sum beyond float16 is not."""
     is_finite = batch.embeds.isfinite().all(dim=-1).tolist()
     for item, is_right in zip(batch.entries, is_finite):
