@@ -13,9 +13,11 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from modeling_lotlip import LotlipImageProcessor
 from modeling_lotlip.data.images import (
+    DECODING_MARGIN,
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
+    decode_reduced,
     find_upright_size,
     open_image,
     read_date,
@@ -149,6 +151,14 @@ def test_a_reduced_jpeg_has_nearly_the_pixels_of_a_whole_one(size, options, squa
     expected = processor(whole, return_tensors="pt")["pixel_values"]
     assert (pixels - expected).abs().max() < 0.04
     assert (pixels - expected).abs().mean() < 0.006
+
+
+@pytest.mark.parametrize("size", [(1600, 1200), (1200, 1600)])
+def test_a_jpeg_is_decoded_at_a_multiple_of_the_target_in_both_directions(size):
+    image = open_image(encode(photographs.make_picture(*size), "jpeg")["bytes"])
+    decode_reduced(image, Resizing(None, (64, 64), PIL.Image.Resampling.BICUBIC))
+    assert min(image.size) >= DECODING_MARGIN * 64
+    assert max(image.size) < max(size)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])

@@ -1,11 +1,18 @@
 """Dataclasses of arguments, and what a command line makes of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
-from modeling_lotlip.utils.arguments import Arguments, argument, check_combinations, check_output_file, parse
+from modeling_lotlip.utils.arguments import (
+    Arguments,
+    argument,
+    check_combinations,
+    check_output_file,
+    make_metavar,
+    parse,
+)
 
 
 @dataclass
@@ -43,6 +50,16 @@ def parse_line(line: str) -> tuple:
 )
 def test_a_command_line_gives_the_value_of_an_argument(line, name, value):
     assert getattr(parse_line(line)[0], name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "metavar"),
+    [("cache_dir", "DIR"), ("sizes", "N ..."), ("objective", "{lotlip,clip}"), ("steps", "N")],
+    ids=["last word of the name", "list of numbers", "choices", "number"],
+)
+def test_the_help_shows_what_kind_of_value_an_argument_takes(name, metavar):
+    (field,) = [field for field in fields(TowerArguments) if field.name == name]
+    assert make_metavar(field) == metavar
 
 
 def test_an_alias_and_a_negative_number():
