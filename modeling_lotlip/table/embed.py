@@ -329,8 +329,11 @@ def embed_background(encoder: DualEncoder) -> torch.Tensor:
     measured.
     """
     texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
+    # Whole, whatever `--max_length` of this run is: a table is shared by runs with others
+    own_limit = encoder.preprocessing.tokenizer.model_max_length
+    limit = max(encoder.max_length, min(own_limit, MAX_BACKGROUND_TOKENS))
     # not by `encode_text`, which counts the truncated ones: they are no texts of the user
-    return encoder.embed_texts(encoder.preprocessing.tokenize(texts.splitlines()).inputs)
+    return encoder.embed_texts(encoder.preprocessing.tokenize(texts.splitlines(), limit).inputs)
 
 
 def note_model(encoder: DualEncoder) -> dict[str, str | None]:
