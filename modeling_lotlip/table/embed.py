@@ -40,6 +40,8 @@ from .storage import EmbeddingTable
 from .thresholds import maintain
 
 
+# More than a background text has, which is of 20 words at most
+MAX_BACKGROUND_TOKENS = 64
 # Rows whose captions are sorted by length together
 GROUP_SIZE = 1024
 # Rows of the table that are written at once, or fewer after these seconds
