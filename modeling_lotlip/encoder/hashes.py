@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 import xxhash
 from torch import nn
-from transformers import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 
 # What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
@@ -26,6 +26,14 @@ def hash_weights(module: nn.Module) -> str:
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         weights.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return weights.hexdigest()
+
+
+def hash_model(model: PreTrainedModel) -> str:
+    """Returns a hash of the class, the configuration and the weights of a model, wherever it was loaded from."""
+    config = model.config.to_dict()
+    fields = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
+    described = f"{type(model).__name__} {fields!r} {hash_weights(model)}"
+    return xxhash.xxh3_128(described.encode()).hexdigest()
 
 
 def hash_processor(processor: ProcessorMixin) -> str:

@@ -13,10 +13,11 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from .arguments import LoadingArguments
+from .arguments import AUTO, LoadingArguments
 from .backends import Backend
 from .dual_encoder import DualEncoder
 from .families import UNKNOWN_FAMILY
+from .fastest import Computation
 from .hashes import hash_processor, hash_weights
 from .preprocessing import Preprocessing, TokenizedTexts
 
@@ -187,7 +188,7 @@ class SentenceTransformerEncoder(DualEncoder):
 
 
 def load_sentence_transformer(
-    name: str, arguments: LoadingArguments, revision: str | None = None
+    name: str, arguments: LoadingArguments, computation: Computation, revision: str | None = None
 ) -> SentenceTransformerEncoder:
     """
     Loads a multimodal model of the sentence-transformers library.
@@ -197,6 +198,8 @@ def load_sentence_transformer(
             A Hub id or a folder.
         arguments ([`LoadingArguments`]):
             How it is loaded.
+        computation ([`Computation`]):
+            How it is computed. What is open becomes float32 by PyTorch.
         revision (`str`, *optional*):
             A branch, tag or commit on the Hub.
 
@@ -211,14 +214,17 @@ def load_sentence_transformer(
         )
     from sentence_transformers import SentenceTransformer
 
-    if arguments.backend == "openvino":
+    if computation.backend == "openvino" or computation.dtype == "int8":
         raise ValueError("OpenVINO cannot compute models of sentence-transformers here: use `--backend torch`.")
+    dtype = computation.dtype
+    if dtype == AUTO:
+        dtype = "float32"
     model = SentenceTransformer(
         name,
         device=str(arguments.device or PartialState().device),
         revision=revision,
         trust_remote_code=arguments.trust_remote_code,
-        model_kwargs={"dtype": arguments.dtype},
+        model_kwargs={"dtype": dtype},
     )
     if arguments.max_length is not None:
         model.max_seq_length = arguments.max_length

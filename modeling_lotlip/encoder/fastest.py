@@ -1,0 +1,424 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+`--backend auto --dtype auto`: the fastest way to compute a model on this machine that stays close to float32.
+
+On a GPU that is its half precision. On a CPU no list of instructions tells: one that has bfloat16 may compute it more
+slowly than float32. So each way is measured once, for some seconds, and the choice is kept in the cache of the Hub,
+where a later start finds it. Both towers are computed in one way, the fastest for a batch of images and one of texts
+together, since the vectors of a table are of one way; images, which take longer, decide.
+"""
+
+import copy
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets.fingerprint import Hasher
+from huggingface_hub.constants import HF_ASSETS_CACHE
+from huggingface_hub.utils import WeakFileLock
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..data.scenes import make_scene
+from ..utils.files import write_json
+from .arguments import AUTO
+from .backends import Backend, PytorchBackend
+from .families import Family, find_family, find_text_limit
+from .hashes import hash_model
+from .preprocessing import Preprocessing
+
+
+logger = logging.getLogger(__name__)
+
+# The min cosine of an embedding to that in float32
+MIN_COSINE = 0.998
+# A way is preferred to a more exact one if it is at least so many times as fast
+MIN_GAIN = 1.1
+# Runs of each way, of which the shortest counts: other programs only make them longer
+NUM_RUNS = 3
+# A way whose first run takes longer than this many times the shortest of another is not run again
+HOPELESS = 3.0
+# Images and texts that are compared, and how many of them are timed
+NUM_COMPARED = 8
+NUM_TIMED = 4
+# What `/proc/cpuinfo` says of a processor and not of its state
+PROCESSOR_FIELDS = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "model name",
+    "stepping",
+    "flags",
+    "CPU implementer",
+    "CPU variant",
+    "CPU part",
+    "Features",
+)
+TITLES = {"torch": "PyTorch", "openvino": "OpenVINO"}
+
+
+@dataclass(frozen=True)
+class Computation:
+    """
+    A way to compute a model.
+
+    Args:
+        backend (`str`): What `--backend` calls it: `"torch"` or `"openvino"`; `"auto"` where it is to be chosen.
+        dtype (`str`): The precision, as `--dtype` names it; `"auto"` where it is to be chosen.
+    """
+
+    backend: str
+    dtype: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is to be chosen."""
+        return AUTO in (self.backend, self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} by {TITLES.get(self.backend, self.backend)}"
+
+
+# All ways on a CPU, the more exact ones first
+ON_A_CPU = (
+    Computation("torch", "float32"),
+    Computation("openvino", "float32"),
+    Computation("openvino", "bfloat16"),
+    Computation("torch", "bfloat16"),
+    Computation("openvino", "int8"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """
+    What is measured of a way to compute a model.
+
+    Args:
+        computation ([`Computation`]): The way.
+        seconds (`float`, *optional*): The seconds of a batch of images and one of texts.
+        cosine (`float`, *optional*): The min cosine of an embedding to that in float32.
+        problem (`str`, *optional*): Why the model cannot be computed so.
+    """
+
+    computation: Computation
+    seconds: float = float("inf")
+    cosine: float = 0.0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """
+    What ways are measured by.
+
+    Args:
+        texts (`dict[str, torch.Tensor]`): `input_ids` of shape `(NUM_COMPARED, length)` and what else is read.
+        images (`dict[str, torch.Tensor]`): Such as `pixel_values` of shape `(NUM_COMPARED, channels, height, width)`.
+    """
+
+    texts: dict[str, torch.Tensor]
+    images: dict[str, torch.Tensor]
+
+    def take(self, count: int) -> "Inputs":
+        """Returns the first `count` texts and images."""
+        texts = {name: tensor[:count] for name, tensor in self.texts.items()}
+        images = {name: tensor[:count] for name, tensor in self.images.items()}
+        return Inputs(texts, images)
+
+
+def choose_half_precision(asked: Computation, device: torch.device) -> Computation:
+    """
+    Completes what is asked for on a GPU or another accelerator: PyTorch, and bfloat16 where there is that.
+
+    Args:
+        asked ([`Computation`]): What is asked for.
+        device (`torch.device`): Where it is computed.
+    """
+    backend = asked.backend
+    if backend == AUTO:
+        backend = "torch"
+    dtype = asked.dtype
+    if dtype == AUTO:
+        has_bfloat16 = device.type != "mps"
+        if device.type == "cuda":
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = "bfloat16" if has_bfloat16 else "float16"
+    return Computation(backend, dtype)
+
+
+def list_computations(asked: Computation) -> list[Computation]:
+    """Lists the ways on a CPU that are asked for and installed, the more exact ones first."""
+    if asked.dtype not in (AUTO, *{computation.dtype for computation in ON_A_CPU}):
+        return [Computation("torch", asked.dtype)]
+    found = []
+    for computation in ON_A_CPU:
+        is_asked = asked.backend in (AUTO, computation.backend) and asked.dtype in (AUTO, computation.dtype)
+        if is_asked and is_installed(computation):
+            found.append(computation)
+    return found
+
+
+def is_installed(computation: Computation) -> bool:
+    """Returns whether the packages are there that a way needs."""
+    needed = []
+    if computation.backend == "openvino":
+        needed.append("openvino")
+    if computation.dtype == "int8":
+        needed.append("nncf")
+    return all(find_spec(name) is not None for name in needed)
+
+
+def choose(measured: Sequence[Measured], min_cosine: float = MIN_COSINE) -> Measured:
+    """
+    Chooses the fastest of the ways whose embeddings are close enough to float32, or a more exact one that is nearly as
+    fast; where none is close enough, the closest.
+
+    Args:
+        measured (`Sequence[Measured]`): What is measured of each, the more exact ones first.
+        min_cosine (`float`, *optional*, defaults to 0.998): The min cosine of an embedding to that in float32.
+
+    Raises:
+        `ValueError`: if the model can be computed in none of them.
+    """
+    possible = [one for one in measured if one.problem is None]
+    if not possible:
+        raise ValueError(measured[0].problem)
+    close = [one for one in possible if one.cosine >= min_cosine]
+    if not close:
+        return max(possible, key=lambda one: one.cosine)
+    shortest = min(one.seconds for one in close)
+    return next(one for one in close if one.seconds <= shortest * MIN_GAIN)
+
+
+def explain(measured: Sequence[Measured], chosen: Measured, min_cosine: float = MIN_COSINE) -> list[str]:
+    """
+    Writes a sentence on what was chosen, and one on each faster way that was not.
+
+    Args:
+        measured (`Sequence[Measured]`): What was measured of each.
+        chosen ([`Measured`]): What was chosen.
+        min_cosine (`float`, *optional*, defaults to 0.998): The min cosine that was asked for.
+    """
+    lines = []
+    for one in measured:
+        if one.problem is not None:
+            lines.append(f"Not computed in {one.computation}: {one.problem}")
+        elif one.seconds < chosen.seconds and one.cosine < min_cosine:
+            lines.append(
+                f"Not computed in {one.computation}, which is faster: an embedding has a cosine of {one.cosine:.4f} "
+                f"to float32, less than {min_cosine}."
+            )
+    most_exact = next(one for one in measured if one.problem is None)
+    lines.append(
+        f"This machine computes the model fastest in {chosen.computation}: {most_exact.seconds / chosen.seconds:.1f} "
+        f"times as fast as in {most_exact.computation}, with cosines of at least {chosen.cosine:.4f} to float32."
+    )
+    return lines
+
+
+def make_inputs(preprocessing: Preprocessing) -> Inputs:
+    """
+    Makes texts and images of several sorts in the model's full size: captions of drawn scenes, short and long, and
+    random letters; scenes, a gradient, and noise.
+    """
+    generator = np.random.default_rng(0)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789    "
+    texts = []
+    images = []
+    for index in range(NUM_COMPARED // 2):
+        scene = make_scene(seed=0, index=index)
+        next_scene = make_scene(seed=1, index=index)
+        texts.append(f"{scene.long_caption} {next_scene.long_caption}")
+        images.append(scene.draw())
+    for index in range(NUM_COMPARED // 4):
+        texts.append(make_scene(seed=2, index=index).caption)
+        texts.append("".join(generator.choice(list(letters), size=200)))
+        images.append(Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)))
+        ramp = np.linspace(0, 255, 224, dtype=np.uint8)
+        channels = [ramp, np.roll(ramp, 80 * (index + 1)), ramp[::-1]]
+        images.append(Image.fromarray(np.stack(channels, axis=-1)[None].repeat(224, axis=0)))
+    return Inputs(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
+
+
+@torch.inference_mode()
+def embed(backend: Backend, inputs: Inputs) -> torch.Tensor:
+    """Returns the embeddings of texts and then of images, of shape `(texts + images, dim)`, normalized, in float32."""
+    embeds = torch.cat([backend.embed_texts(inputs.texts).float(), backend.embed_images(inputs.images).float()])
+    return torch.nn.functional.normalize(embeds, dim=-1)
+
+
+def measure(
+    computation: Computation,
+    make_backend: Callable[[Computation], Backend],
+    inputs: Inputs,
+    exact: torch.Tensor,
+    shortest: float = float("inf"),
+) -> Measured:
+    """
+    Measures a way to compute a model.
+
+    Args:
+        computation ([`Computation`]): The way.
+        make_backend (`Callable`): Makes what computes it.
+        inputs ([`Inputs`]): What is embedded.
+        exact (`torch.Tensor` of shape `(texts + images, dim)`): Its normalized embeddings in float32.
+        shortest (`float`, *optional*): The seconds of the fastest way so far.
+    """
+    try:
+        backend = make_backend(computation)
+        cosines = (embed(backend, inputs) * exact).sum(dim=-1)
+    except (ImportError, ValueError) as error:
+        return Measured(computation, problem=str(error))
+    timed = inputs.take(NUM_TIMED)
+    best = float("inf")
+    for _ in range(NUM_RUNS):
+        start = time.perf_counter()
+        embed(backend, timed)
+        best = min(best, time.perf_counter() - start)
+        if best > HOPELESS * shortest:
+            break
+    return Measured(computation, best, cosines.min().item())
+
+
+def find_fastest(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    asked: Computation,
+) -> Computation:
+    """
+    Finds the fastest way to compute a model on this CPU: in the cache, where it was measured before, or by measuring.
+
+    Args:
+        model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
+        processor (`ProcessorMixin`): Its processor.
+        asked ([`Computation`]): What is asked for, of which something is open.
+
+    Raises:
+        `ValueError`: if it cannot be computed in any way that is asked for.
+    """
+    family = find_family(model.config, processor)
+    computations = list_computations(asked)
+    if len(computations) == 1 or family.compares_tokens:  # such a model has no single embeddings to compare
+        return computations[0]
+    file = locate_choice(model, computations)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(file.with_suffix(".lock")):
+        if file.is_file():
+            chosen = Computation(**json.loads(file.read_text(encoding="utf-8"))["chosen"])
+            logger.info(f"Computed in {chosen}, as {file} says.")
+            return chosen
+        logger.warning("Measuring once, for some seconds, how this machine computes the model fastest.")
+        processor.tokenizer.model_max_length = find_text_limit(model, processor, family)
+        inputs = make_inputs(Preprocessing(processor, family))
+        towers = file.with_suffix(".towers")
+        shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
+        try:
+            measured = measure_all(model, family, inputs, computations, towers)
+            chosen = choose(measured)
+            keep_towers(towers, chosen.computation)
+        finally:
+            shutil.rmtree(towers, ignore_errors=True)
+        for line in explain(measured, chosen):
+            logger.warning(line)
+        results = {"chosen": asdict(chosen.computation), "measured": [asdict(one) for one in measured]}
+        write_json(file, results)
+    return chosen.computation
+
+
+def measure_all(
+    model: PreTrainedModel,
+    family: Family,
+    inputs: Inputs,
+    computations: Sequence[Computation],
+    towers: Path,
+) -> list[Measured]:
+    """
+    Measures ways to compute a model, one after the other, so that one of them is in memory at a time.
+
+    Args:
+        model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
+        family ([`Family`]): How it reads texts and images.
+        inputs ([`Inputs`]): What is embedded.
+        computations (`Sequence[Computation]`): The ways.
+        towers (`Path`): Where towers are converted to for OpenVINO.
+    """
+
+    def make_backend(computation: Computation) -> Backend:
+        if computation.backend == "openvino":
+            from .backends.openvino import OpenvinoBackend
+
+            return OpenvinoBackend(model, family, computation.dtype, towers / stored_dtype(computation))
+        if computation.dtype == "float32":
+            return PytorchBackend(model, family)
+        return PytorchBackend(copy.deepcopy(model).to(getattr(torch, computation.dtype)), family)
+
+    exact = embed(PytorchBackend(model, family), inputs)
+    measured = []
+    shortest = float("inf")
+    for computation in computations:
+        measured.append(measure(computation, make_backend, inputs, exact, shortest))
+        shortest = min(shortest, measured[-1].seconds)
+    return measured
+
+
+def stored_dtype(computation: Computation) -> str:
+    """Returns the precision in which a tower is stored for OpenVINO: that in float32 is computed in bfloat16 too."""
+    if computation.dtype == "int8":
+        return "int8"
+    return "float32"
+
+
+def keep_towers(towers: Path, chosen: Computation) -> None:
+    """Moves the towers of the way that was chosen, if OpenVINO computes it, to where they are found; others go."""
+    folder = towers / stored_dtype(chosen)
+    if chosen.backend != "openvino" or not folder.is_dir():
+        return
+    from .backends.openvino import locate_towers
+
+    cache = locate_towers()
+    cache.mkdir(parents=True, exist_ok=True)
+    for tower in folder.iterdir():
+        kept = cache / tower.name
+        with WeakFileLock(cache / f"{tower.stem}.lock"):
+            if tower.is_dir() and not kept.exists():
+                os.replace(tower, kept)
+
+
+def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -> Path:
+    """
+    Locates the file of what was measured: it depends on the weights, the versions of what computes, the processor, the
+    number of threads, and the ways that were compared.
+    """
+    packages = ["torch", "transformers"]
+    if any(computation.backend == "openvino" for computation in computations):
+        packages.append("openvino")
+    versions = {name: version(name) for name in packages}
+    ways = [str(computation) for computation in computations]
+    depends_on = (hash_model(model), versions, describe_processor(), torch.get_num_threads(), ways)
+    return Path(HF_ASSETS_CACHE, "lotlip", "fastest", f"{Hasher.hash(depends_on)}.json")
+
+
+def describe_processor() -> str:
+    """Describes the processor and its instructions, the same at every start."""
+    file = Path("/proc/cpuinfo")
+    if not file.is_file():  # not Linux
+        return f"{platform.machine()} {platform.processor()}"
+    first_core = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    lines = []
+    for line in first_core.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in PROCESSOR_FIELDS:
+            lines.append(f"{name.strip()}: {value.strip()}")
+    return "\n".join([platform.machine(), *lines])
