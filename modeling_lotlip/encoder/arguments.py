@@ -78,10 +78,13 @@ class InferenceArguments(LoadingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.dtype == "int8":
-            self.backend = self.backend or "openvino"
-        if self.dtype == AUTO:
-            self.backend = self.backend or AUTO
+        if self.dtype == AUTO and self.backend is None:
+            self.backend = AUTO
+        # what one of the two alone computes
+        if self.dtype == "int8" and self.backend in (None, AUTO):
+            self.backend = "openvino"
+        if self.dtype == "float16" and self.backend == AUTO:
+            self.backend = "torch"
         if (self.dtype, self.backend) in (("float16", "openvino"), ("int8", "torch")):
             raise ValueError(f"--dtype {self.dtype} is not for --backend {self.backend}: leave out one of them.")
 

@@ -173,6 +173,11 @@ class DualEncoder:
         return self.backend.dtype
 
     @property
+    def computation(self) -> Computation:
+        """How embeddings are computed."""
+        return Computation(self.backend.name, self.dtype)
+
+    @property
     def max_length(self) -> int:
         """The max number of tokens of a text that is read, special ones included."""
         return self.preprocessing.max_length

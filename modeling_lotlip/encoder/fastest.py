@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.scenes import make_scene
 from ..utils.files import write_json
-from .arguments import AUTO
+from .arguments import AUTO, InferenceArguments
 from .backends import Backend, PytorchBackend
 from .families import Family, find_family, find_text_limit
 from .hashes import hash_model
@@ -119,7 +120,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Sample:
     """
     What ways are measured by.
 
@@ -131,11 +132,25 @@ class Inputs:
     texts: dict[str, torch.Tensor]
     images: dict[str, torch.Tensor]
 
-    def take(self, count: int) -> "Inputs":
+    def take(self, count: int) -> "Sample":
         """Returns the first `count` texts and images."""
         texts = {name: tensor[:count] for name, tensor in self.texts.items()}
         images = {name: tensor[:count] for name, tensor in self.images.items()}
-        return Inputs(texts, images)
+        return Sample(texts, images)
+
+
+def hint_at_auto(arguments: InferenceArguments) -> None:
+    """
+    Says on standard error that there is `auto`, in a command that computes exactly unless it is asked for something
+    else; of several processes on this machine one says it.
+    """
+    is_default = arguments.backend is None and arguments.dtype == "float32"
+    if is_default and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(
+            "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` is faster on most, "
+            f"with cosines of at least {MIN_COSINE} to this.",
+            file=sys.stderr,
+        )
 
 
 def choose_half_precision(asked: Computation, device: torch.device) -> Computation:
@@ -160,8 +175,6 @@ def choose_half_precision(asked: Computation, device: torch.device) -> Computati
 
 def list_computations(asked: Computation) -> list[Computation]:
     """Lists the ways on a CPU that are asked for and installed, the more exact ones first."""
-    if asked.dtype not in (AUTO, *{computation.dtype for computation in ON_A_CPU}):
-        return [Computation("torch", asked.dtype)]
     found = []
     for computation in ON_A_CPU:
         is_asked = asked.backend in (AUTO, computation.backend) and asked.dtype in (AUTO, computation.dtype)
@@ -202,7 +215,7 @@ def choose(measured: Sequence[Measured], min_cosine: float = MIN_COSINE) -> Meas
     return next(one for one in close if one.seconds <= shortest * MIN_GAIN)
 
 
-def explain(measured: Sequence[Measured], chosen: Measured, min_cosine: float = MIN_COSINE) -> list[str]:
+def explain_choice(measured: Sequence[Measured], chosen: Measured, min_cosine: float = MIN_COSINE) -> list[str]:
     """
     Writes a sentence on what was chosen, and one on each faster way that was not.
 
@@ -221,6 +234,8 @@ def explain(measured: Sequence[Measured], chosen: Measured, min_cosine: float = 
                 f"to float32, less than {min_cosine}."
             )
     most_exact = next(one for one in measured if one.problem is None)
+    if chosen == most_exact:
+        return [*lines, f"This machine computes the model fastest in {chosen.computation}."]
     lines.append(
         f"This machine computes the model fastest in {chosen.computation}: {most_exact.seconds / chosen.seconds:.1f} "
         f"times as fast as in {most_exact.computation}, with cosines of at least {chosen.cosine:.4f} to float32."
@@ -228,7 +243,7 @@ def explain(measured: Sequence[Measured], chosen: Measured, min_cosine: float = 
     return lines
 
 
-def make_inputs(preprocessing: Preprocessing) -> Inputs:
+def make_sample(preprocessing: Preprocessing) -> Sample:
     """
     Makes texts and images of several sorts in the model's full size: captions of drawn scenes, short and long, and
     random letters; scenes, a gradient, and noise.
@@ -249,20 +264,20 @@ def make_inputs(preprocessing: Preprocessing) -> Inputs:
         ramp = np.linspace(0, 255, 224, dtype=np.uint8)
         channels = [ramp, np.roll(ramp, 80 * (index + 1)), ramp[::-1]]
         images.append(Image.fromarray(np.stack(channels, axis=-1)[None].repeat(224, axis=0)))
-    return Inputs(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
+    return Sample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
 
 
 @torch.inference_mode()
-def embed(backend: Backend, inputs: Inputs) -> torch.Tensor:
+def embed_sample(backend: Backend, inputs: Sample) -> torch.Tensor:
     """Returns the embeddings of texts and then of images, of shape `(texts + images, dim)`, normalized, in float32."""
     embeds = torch.cat([backend.embed_texts(inputs.texts).float(), backend.embed_images(inputs.images).float()])
     return torch.nn.functional.normalize(embeds, dim=-1)
 
 
-def measure(
+def measure_computation(
     computation: Computation,
     make_backend: Callable[[Computation], Backend],
-    inputs: Inputs,
+    inputs: Sample,
     exact: torch.Tensor,
     shortest: float = float("inf"),
 ) -> Measured:
@@ -272,20 +287,20 @@ def measure(
     Args:
         computation ([`Computation`]): The way.
         make_backend (`Callable`): Makes what computes it.
-        inputs ([`Inputs`]): What is embedded.
+        inputs ([`Sample`]): What is embedded.
         exact (`torch.Tensor` of shape `(texts + images, dim)`): Its normalized embeddings in float32.
         shortest (`float`, *optional*): The seconds of the fastest way so far.
     """
     try:
         backend = make_backend(computation)
-        cosines = (embed(backend, inputs) * exact).sum(dim=-1)
+        cosines = (embed_sample(backend, inputs) * exact).sum(dim=-1)
     except (ImportError, ValueError) as error:
         return Measured(computation, problem=str(error))
     timed = inputs.take(NUM_TIMED)
     best = float("inf")
     for _ in range(NUM_RUNS):
         start = time.perf_counter()
-        embed(backend, timed)
+        embed_sample(backend, timed)
         best = min(best, time.perf_counter() - start)
         if best > HOPELESS * shortest:
             break
@@ -321,7 +336,7 @@ def find_fastest(
             return chosen
         logger.warning("Measuring once, for some seconds, how this machine computes the model fastest.")
         processor.tokenizer.model_max_length = find_text_limit(model, processor, family)
-        inputs = make_inputs(Preprocessing(processor, family))
+        inputs = make_sample(Preprocessing(processor, family))
         towers = file.with_suffix(".towers")
         shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
         try:
@@ -330,7 +345,7 @@ def find_fastest(
             keep_towers(towers, chosen.computation)
         finally:
             shutil.rmtree(towers, ignore_errors=True)
-        for line in explain(measured, chosen):
+        for line in explain_choice(measured, chosen):
             logger.warning(line)
         results = {"chosen": asdict(chosen.computation), "measured": [asdict(one) for one in measured]}
         write_json(file, results)
@@ -340,7 +355,7 @@ def find_fastest(
 def measure_all(
     model: PreTrainedModel,
     family: Family,
-    inputs: Inputs,
+    inputs: Sample,
     computations: Sequence[Computation],
     towers: Path,
 ) -> list[Measured]:
@@ -350,7 +365,7 @@ def measure_all(
     Args:
         model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
         family ([`Family`]): How it reads texts and images.
-        inputs ([`Inputs`]): What is embedded.
+        inputs ([`Sample`]): What is embedded.
         computations (`Sequence[Computation]`): The ways.
         towers (`Path`): Where towers are converted to for OpenVINO.
     """
@@ -364,11 +379,11 @@ def measure_all(
             return PytorchBackend(model, family)
         return PytorchBackend(copy.deepcopy(model).to(getattr(torch, computation.dtype)), family)
 
-    exact = embed(PytorchBackend(model, family), inputs)
+    exact = embed_sample(PytorchBackend(model, family), inputs)
     measured = []
     shortest = float("inf")
     for computation in computations:
-        measured.append(measure(computation, make_backend, inputs, exact, shortest))
+        measured.append(measure_computation(computation, make_backend, inputs, exact, shortest))
         shortest = min(shortest, measured[-1].seconds)
     return measured
 

@@ -12,7 +12,8 @@ import torch
 
 from ..encoder.arguments import ModelArguments
 from ..encoder.dual_encoder import load_encoder
-from ..table.embed import describe_missing
+from ..encoder.fastest import hint_at_auto
+from ..table.embed import describe_missing, load_encoder_of_table
 from ..table.storage import EmbeddingTable
 from ..table.vector_index import search
 from ..utils.addresses import is_loopback, listen
@@ -253,6 +254,7 @@ def create_server(app: Starlette) -> uvicorn.Server:
 
 def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) -> None:
     """Serves a dual encoder until Ctrl-C. Raises a `ValueError` if port, model or embeddings cannot be used."""
+    hint_at_auto(model_arguments)
     name = model_arguments.model_name_or_path
     served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:
@@ -261,12 +263,12 @@ def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) ->
             table = EmbeddingTable(serving.embeddings_dir)
             if model_arguments.max_length is None:
                 model_arguments.max_length = table.settings.get("max_length")
-        encoder = load_encoder(name, model_arguments)
-        encoder.check_single_embeddings()
-        if table is not None:
-            table.check_model(encoder)
+            encoder = load_encoder_of_table(table, name, model_arguments)
             for line in describe_missing(table):
                 print(line)
+        else:
+            encoder = load_encoder(name, model_arguments)
+            encoder.check_single_embeddings()
         embedder = Embedder(encoder, serving, model_arguments.batch_size)
         host, port = listener.getsockname()[:2]
         if ":" in host:  # of IPv6

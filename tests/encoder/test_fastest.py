@@ -18,7 +18,7 @@ from modeling_lotlip.encoder.fastest import (
     Measured,
     choose,
     choose_half_precision,
-    explain,
+    explain_choice,
     list_computations,
 )
 from tests.conftest import WORDS
@@ -71,7 +71,7 @@ def test_a_faster_one_that_is_not_close_is_said():
         Measured(BFLOAT16, 0.5, 0.9999),
         Measured(INT8, 0.25, 0.99),
     ]
-    lines = explain(measured, choose(measured))
+    lines = explain_choice(measured, choose(measured))
     assert lines == [
         "Not computed in int8 by OpenVINO, which is faster: an embedding has a cosine of 0.9900 to float32, less than "
         "0.998.",
@@ -86,8 +86,7 @@ def test_a_faster_one_that_is_not_close_is_said():
         ((), Computation("auto", "auto"), {"float32", "bfloat16", "int8"}),
         (("nncf",), Computation("auto", "auto"), {"float32", "bfloat16"}),
         ((), Computation("torch", "auto"), {"float32", "bfloat16"}),
-        ((), Computation("auto", "int8"), {"int8"}),
-        ((), Computation("auto", "float16"), {"float16"}),
+        ((), Computation("auto", "bfloat16"), {"bfloat16"}),
     ],
 )
 def test_what_is_asked_for_and_installed_is_compared(missing, asked, expected, monkeypatch):
@@ -185,9 +184,19 @@ def test_a_backend_or_a_precision_alone_is_chosen(model_dir, cache, monkeypatch)
     assert load(model_dir, backend="auto", dtype="int8").backend.name == "openvino"
 
 
-def test_a_precision_that_is_auto_alone_chooses_the_backend_too():
-    assert InferenceArguments(dtype="auto").backend == "auto"
-    assert InferenceArguments(dtype="auto", backend="torch").backend == "torch"
+@pytest.mark.parametrize(
+    ("dtype", "backend", "expected"),
+    [
+        ("auto", None, "auto"),
+        ("auto", "torch", "torch"),
+        ("int8", None, "openvino"),
+        ("int8", "auto", "openvino"),
+        ("float16", "auto", "torch"),
+        ("float32", None, None),
+    ],
+)
+def test_the_backend_of_a_precision(dtype, backend, expected):
+    assert InferenceArguments(dtype=dtype, backend=backend).backend == expected
 
 
 def test_another_number_of_threads_is_measured_anew(model_dir, cache, monkeypatch):
