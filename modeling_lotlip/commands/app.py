@@ -34,4 +34,5 @@ def run(page: PageArguments, model: SearchModelArguments) -> None:
     listen(page.host, page.port).close()
     announce("Loading the model")
     searcher = open_searcher(page, model)
+    searcher.table.keep_in_memory()
     serve(Handlers(searcher, read or open_images(searcher.table), page.k), page, logins)

@@ -15,7 +15,7 @@ from ..encoder.dual_encoder import load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..table.embed import describe_missing, load_encoder_of_table
 from ..table.storage import EmbeddingTable
-from ..table.vector_index import search
+from ..table.vector_index import search_many
 from ..utils.addresses import is_loopback, listen
 from .arguments import ServingArguments
 
@@ -162,8 +162,8 @@ async def answer_search(request: Request) -> Response:
             f"`kind` must be {' or '.join(table.settings['kinds'])}, as the table has: got {asked.kind}.", "kind"
         )
     data = []
-    for index, embedding in enumerate(embedded.embeds):
-        found = await asyncio.to_thread(search, table, embedding, asked.k, asked.kind)
+    answers = await asyncio.to_thread(search_many, table, embedded.embeds, asked.k, asked.kind)
+    for index, found in enumerate(answers):
         rows = zip(found.keys, found.positions, found.similarities.tolist())
         results = [{"key": key, "position": position, "similarity": similarity} for key, position, similarity in rows]
         data.append({"object": "results", "index": index, "results": results})
@@ -264,6 +264,7 @@ def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) ->
             if model_arguments.max_length is None:
                 model_arguments.max_length = table.settings.get("max_length")
             encoder = load_encoder_of_table(table, name, model_arguments)
+            table.keep_in_memory()
             for line in describe_missing(table):
                 print(line)
         else:

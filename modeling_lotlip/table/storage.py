@@ -20,6 +20,7 @@ from ..encoder.arguments import KINDS
 from ..encoder.dual_encoder import DualEncoder
 from ..encoder.fastest import Computation
 from ..utils.output_folder import OutputFolder
+from .memory import VectorMemory
 from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_vectors
 
 
@@ -50,6 +51,7 @@ class EmbeddingTable:
         self.settings = json.loads(metadata[b"settings"])
         self.notes = json.loads(metadata[b"notes"])
         self.dim = self.table.schema.field("embedding").type.list_size
+        self.memory: VectorMemory | None = None
         # of long texts, also as queries
         self.splitter = self.settings.get("sub_caption_splitter") or "sentences"
 
@@ -90,6 +92,10 @@ class EmbeddingTable:
         table = cls(folder)
         table.check_settings(settings)
         return table
+
+    def keep_in_memory(self) -> None:
+        """Lets searches of all embeddings be answered from memory, as long as the table is small."""
+        self.memory = VectorMemory(self)
 
     def add_missing_columns(self) -> None:
         """Adds the columns that the table of an earlier version lacks, with nulls."""

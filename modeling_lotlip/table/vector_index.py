@@ -14,6 +14,7 @@ from lancedb.index import Bitmap, BTree, IvfRq
 
 from .conditions import in_folder
 from .measurements import EXACT_SEARCH, ApproximateSearch, read_measurements
+from .memory import Candidates, HeldVectors
 from .schema import to_vectors
 from .storage import EmbeddingTable
 
@@ -107,7 +108,7 @@ def plan_search(
     long as nothing is measured, and where a filter leaves fewer than `NUM_EXACT`.
     """
     measured = read_measurements(table, kind)
-    if measured is None:
+    if measured is None or get_held(table, kind, where) is not None:
         return EXACT_SEARCH
     if where is None:
         return measured.search
@@ -155,18 +156,98 @@ def search(
     Raises:
         `OSError`: if a part of the table cannot be read.
     """
-    nearest = ask(table, query, k, kind, where, plan_search(table, kind, where))
+    return search_many(table, query[None], k, kind, where)[0]
+
+
+def search_many(
+    table: EmbeddingTable,
+    queries: torch.Tensor,
+    k: int,
+    kind: str = "image",
+    where: str | None = None,
+) -> list[Found]:
+    """
+    Finds the embeddings that are most similar to each of several queries: see [`search`]. Where the table is held in
+    memory and there is no condition, all are compared at once.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            Normalized embeddings.
+        k (`int`):
+            The maximal count of results of each.
+        kind (`str`, *optional*, defaults to `"image"`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition that holds for all results.
+
+    Returns:
+        `list[Found]`: the results of each query.
+    """
+    held = get_held(table, kind, where)
+    if held is not None:
+        candidates = held.find(queries.float().cpu(), 2 * k + 10)
+    else:
+        plan = plan_search(table, kind, where)
+        candidates = [read_candidates(table, query, k, kind, where, plan) for query in queries]
+    return [rank(rows, query, k) for rows, query in zip(candidates, queries)]
+
+
+def get_held(table: EmbeddingTable, kind: str, where: str | None) -> HeldVectors | None:
+    """Returns the vectors that a search is answered from in memory; None if the table itself answers."""
+    if table.memory is None or where is not None:
+        return None
+    return table.memory.get(kind)
+
+
+def read_candidates(
+    table: EmbeddingTable,
+    query: torch.Tensor,
+    k: int,
+    kind: str,
+    where: str | None,
+    plan: ApproximateSearch,
+) -> Candidates:
+    """
+    Reads the rows that LanceDB finds: see [`ask`].
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        query (`torch.Tensor` of shape `(dim,)`):
+            A normalized embedding.
+        k (`int`):
+            How many results are needed.
+        kind (`str`), where (`str`, *optional*):
+            The kind of embeddings, and an SQL condition that holds for them.
+        plan ([`ApproximateSearch`]):
+            How to search.
+    """
+    nearest = ask(table, query, k, kind, where, plan)
     with table.as_os_error():
         rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
-    embeds = to_vectors(rows["embedding"])
+    return Candidates(rows["key"].to_pylist(), rows["position"].to_pylist(), to_vectors(rows["embedding"]))
+
+
+def rank(rows: Candidates, query: torch.Tensor, k: int) -> Found:
+    """
+    Ranks candidates by their exact similarity to a query, equal ones by their keys.
+
+    Args:
+        rows ([`Candidates`]):
+            More rows than are needed, in any order.
+        query (`torch.Tensor` of shape `(dim,)`):
+            A normalized embedding.
+        k (`int`):
+            The maximal count of results.
+    """
     # in float64 those of equal vectors are equal, whatever stands beside them
-    similarities = (embeds.double() @ query.double().cpu()).float()
-    found = Found(rows["key"].to_pylist(), rows["position"].to_pylist(), similarities, embeds)
-
-    def rank(index: int) -> tuple[float, str, int]:
-        return -similarities[index].item(), found.keys[index], found.positions[index]
-
-    return found.take(sorted(range(len(found.keys)), key=rank)[:k])
+    similarities = (rows.embeds.double() @ query.double().cpu()).float()
+    found = Found(rows.keys, rows.positions, similarities, rows.embeds)
+    values = similarities.tolist()
+    order = sorted(range(len(values)), key=lambda index: (-values[index], found.keys[index], found.positions[index]))
+    return found.take(order[:k])
 
 
 def ask(
