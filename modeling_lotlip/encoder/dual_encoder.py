@@ -124,8 +124,8 @@ class DualEncoder:
                 `"torch"`, `"openvino"`, which is faster on a CPU, or `"auto"`, the fastest of them on this machine.
             dtype (`str`, *optional*, defaults to `"float32"`):
                 The precision: `"float32"`, `"float16"`, `"bfloat16"`, `"int8"`, or `"auto"`, the fastest on this
-                machine whose embeddings keep a cosine of 0.998 to float32. With `"auto"` it is measured once, for some
-                seconds, and kept in the cache of the Hub.
+                machine whose embeddings keep a cosine of 0.998 to float32. With `"auto"` it is measured once, in about
+                a minute, and kept in the cache of the Hub.
             device (`str`, *optional*):
                 Such as `"cpu"` or `"cuda:0"`. Default: an accelerator if there is one.
             max_length (`int`, *optional*):

@@ -15,7 +15,6 @@ from ..encoder.dual_encoder import load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..table.embed import describe_missing, load_encoder_of_table
 from ..table.storage import EmbeddingTable
-from ..table.vector_index import search_many
 from ..utils.addresses import is_loopback, listen
 from .arguments import ServingArguments
 
@@ -32,6 +31,7 @@ try:
 
     from ..search.guard import SameOrigin
     from .embedder import Embedded, Embedder, RequestError
+    from .finder import Finder
 except ImportError as error:
     raise ImportError(f'The server lacks {error.name}: `pip install "lotlip[serve]"` brings it.') from error
 
@@ -162,7 +162,7 @@ async def answer_search(request: Request) -> Response:
             f"`kind` must be {' or '.join(table.settings['kinds'])}, as the table has: got {asked.kind}.", "kind"
         )
     data = []
-    answers = await asyncio.to_thread(search_many, table, embedded.embeds, asked.k, asked.kind)
+    answers = await request.app.state.finder.find(embedded.embeds, asked.k, asked.kind)
     for index, found in enumerate(answers):
         rows = zip(found.keys, found.positions, found.similarities.tolist())
         results = [{"key": key, "position": position, "similarity": similarity} for key, position, similarity in rows]
@@ -215,11 +215,18 @@ async def report(request: Request, error: Exception) -> JSONResponse:
 def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = None) -> Starlette:
     """Makes the server, an ASGI application, of a model that requests call `name`; `/v1/search` needs a table."""
 
+    finder = None
+    if table is not None:
+        finder = Finder(table)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(embedder.run())
+        running = [asyncio.create_task(embedder.run())]
+        if finder is not None:
+            running.append(asyncio.create_task(finder.run()))
         yield
-        running.cancel()
+        for task in running:
+            task.cancel()
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),
@@ -238,6 +245,7 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
     app.state.embedder = embedder
     app.state.name = name
     app.state.table = table
+    app.state.finder = finder
     return app
 
 
