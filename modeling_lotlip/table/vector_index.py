@@ -14,7 +14,7 @@ from lancedb.index import Bitmap, BTree, IvfRq
 
 from .conditions import in_folder
 from .measurements import EXACT_SEARCH, ApproximateSearch, read_measurements
-from .memory import Candidates, HeldVectors
+from .memory import Candidates
 from .schema import to_vectors
 from .storage import EmbeddingTable
 
@@ -31,6 +31,8 @@ INDEX_PARAMETERS = ((20, 2), (40, 2), (80, 2), (160, 2), (320, 2), (640, 4), (AL
 FILTER_PARAMETERS = ((ALL_CELLS, 2), (ALL_CELLS, 8), (ALL_CELLS, 32))
 # Filters that the recall is measured with: folders with many images
 NUM_FILTERS = 3
+# Queries that memory answers faster than an index does: each reads all vectors, which together they do once
+MIN_TOGETHER = 4
 # Rows that are compared at once
 ROWS_AT_ONCE = 10_000
 
@@ -108,7 +110,7 @@ def plan_search(
     long as nothing is measured, and where a filter leaves fewer than `NUM_EXACT`.
     """
     measured = read_measurements(table, kind)
-    if measured is None or get_held(table, kind, where) is not None:
+    if measured is None:
         return EXACT_SEARCH
     if where is None:
         return measured.search
@@ -168,7 +170,8 @@ def search_many(
 ) -> list[Found]:
     """
     Finds the embeddings that are most similar to each of several queries: see [`search`]. Where the table is held in
-    memory and there is no condition, all are compared at once.
+    memory and there is no condition, all are compared at once, but a few queries of a table with a vector index, which
+    is faster for them.
 
     Args:
         table ([`EmbeddingTable`]):
@@ -185,20 +188,15 @@ def search_many(
     Returns:
         `list[Found]`: the results of each query.
     """
-    held = get_held(table, kind, where)
+    plan = plan_search(table, kind, where)
+    held = None
+    if table.memory is not None and where is None and (plan.is_exact or len(queries) >= MIN_TOGETHER):
+        held = table.memory.get(kind)
     if held is not None:
         candidates = held.find(queries.float().cpu(), 2 * k + 10)
     else:
-        plan = plan_search(table, kind, where)
         candidates = [read_candidates(table, query, k, kind, where, plan) for query in queries]
     return [rank(rows, query, k) for rows, query in zip(candidates, queries)]
-
-
-def get_held(table: EmbeddingTable, kind: str, where: str | None) -> HeldVectors | None:
-    """Returns the vectors that a search is answered from in memory; None if the table itself answers."""
-    if table.memory is None or where is not None:
-        return None
-    return table.memory.get(kind)
 
 
 def read_candidates(

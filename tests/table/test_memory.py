@@ -9,10 +9,10 @@ from modeling_lotlip.encoder.arguments import KINDS
 from modeling_lotlip.table import vector_index
 from modeling_lotlip.table.conditions import in_folder
 from modeling_lotlip.table.copies import search_groups
-from modeling_lotlip.table.measurements import ApproximateSearch
+from modeling_lotlip.table.measurements import ApproximateSearch, Measurements, write_measurements
 from modeling_lotlip.table.memory import VectorMemory
 from modeling_lotlip.table.storage import EmbeddingTable
-from modeling_lotlip.table.vector_index import plan_search, search, search_many
+from modeling_lotlip.table.vector_index import search, search_many
 from tests.helpers.embeddings import draw_unit_vectors, make_table
 
 
@@ -103,14 +103,21 @@ def test_images_without_an_embedding_are_not_found(table):
     assert "broken.png" not in search(table, torch.eye(16)[0], 400).keys
 
 
-def test_a_search_from_memory_is_exact(tmp_path):
-    plan = ApproximateSearch(20, 2, 0.9)
-    embeds = draw_unit_vectors(torch.manual_seed(0), 50, 16)
-    table = make_table(tmp_path, embeds, score_threshold=0, copy_threshold=1, search=plan)
-    assert plan_search(table).recall == 0.9
-    table.keep_in_memory()
+@pytest.mark.parametrize(("num_queries", "num_asked"), [(1, 1), (3, 3), (4, 0), (10, 0)])
+def test_a_few_queries_of_a_table_with_an_index_ask_that(table, num_queries, num_asked, monkeypatch):
+    write_measurements(table, "image", Measurements(0, 1, 300, search=ApproximateSearch(20, 2, 0.99)))
     table.memory.read("image")
-    assert plan_search(table).is_exact
+    asked = []
+    read_candidates = vector_index.read_candidates
+
+    def note(*arguments):
+        asked.append(arguments)
+        return read_candidates(*arguments)
+
+    monkeypatch.setattr(vector_index, "read_candidates", note)
+    queries = draw_unit_vectors(torch.manual_seed(1), num_queries, 16)
+    assert len(search_many(table, queries, 5)) == num_queries
+    assert len(asked) == num_asked
 
 
 def test_copies_are_one_result_from_memory_too(table):
