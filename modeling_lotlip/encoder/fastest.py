@@ -418,7 +418,14 @@ def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -
         packages.append("openvino")
     versions = {name: version(name) for name in packages}
     ways = [str(computation) for computation in computations]
-    depends_on = (hash_model(model), versions, describe_processor(), torch.get_num_threads(), ways)
+    depends_on = (
+        type(model).__name__,
+        hash_model(model),
+        versions,
+        describe_processor(),
+        torch.get_num_threads(),
+        ways,
+    )
     return Path(HF_ASSETS_CACHE, "lotlip", "fastest", f"{Hasher.hash(depends_on)}.json")
 
 
