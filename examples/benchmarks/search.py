@@ -42,7 +42,7 @@ from scaffold import BenchmarkArguments, peak_memory, set_up, write_results
 from modeling_lotlip.encoder.arguments import STORAGE_DTYPES
 from modeling_lotlip.table.conditions import in_folder
 from modeling_lotlip.table.measurements import read_measurements
-from modeling_lotlip.table.memory import MAX_BYTES
+from modeling_lotlip.table.memory import MAX_BYTES, keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.thresholds import maintain
 from modeling_lotlip.table.vector_index import plan_search, search_many
@@ -250,7 +250,7 @@ def open_memory(folder: Path, device: str) -> Callable[[torch.Tensor], list[list
     shape `(queries, dim)`.
     """
     table = EmbeddingTable(folder / "table")
-    table.keep_in_memory()
+    keep_in_memory(table)
     table.memory.read("image")
     return lambda queries: [list(map(int, found.keys)) for found in search_many(table, queries, K)]
 

@@ -14,6 +14,7 @@ from ..encoder.arguments import ModelArguments
 from ..encoder.dual_encoder import load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..table.embed import describe_missing, load_encoder_of_table
+from ..table.memory import keep_in_memory
 from ..table.storage import EmbeddingTable
 from ..utils.addresses import is_loopback, listen
 from ..utils.terminal import without_stop
@@ -276,7 +277,7 @@ def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) ->
             if model_arguments.max_length is None:
                 model_arguments.max_length = table.settings.get("max_length")
             encoder = load_encoder_of_table(table, name, model_arguments)
-            table.keep_in_memory()
+            keep_in_memory(table)
             for line in describe_missing(table):
                 print(line)
         else:

@@ -9,15 +9,12 @@ answers until a thread has read the vectors again, so that no search waits for i
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import torch
 
 from .schema import to_vectors
+from .storage import EmbeddingTable
 
-
-if TYPE_CHECKING:
-    from .storage import EmbeddingTable
 
 # Of all vectors of a table, as they are stored; in memory they are in float32
 MAX_BYTES = 256 * 2**20
@@ -91,7 +88,7 @@ class VectorMemory:
             The max size of its vectors, as they are stored. Those of a larger table are not held.
     """
 
-    def __init__(self, table: "EmbeddingTable", max_bytes: int = MAX_BYTES):
+    def __init__(self, table: EmbeddingTable, max_bytes: int = MAX_BYTES):
         self.table = table
         self.max_bytes = max_bytes
         self.held: dict[str, HeldVectors] = {}
@@ -130,3 +127,16 @@ class VectorMemory:
             positions += batch["position"].to_pylist()
             parts.append(to_vectors(batch["embedding"]))
         return Candidates(keys, positions, torch.cat(parts))
+
+
+def keep_in_memory(table: EmbeddingTable, max_bytes: int = MAX_BYTES) -> None:
+    """
+    Lets searches of all embeddings in a table be answered from memory, as long as it is small.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        max_bytes (`int`, *optional*):
+            The max size of its vectors, as they are stored.
+    """
+    table.memory = VectorMemory(table, max_bytes)

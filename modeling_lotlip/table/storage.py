@@ -21,7 +21,6 @@ from ..encoder.dual_encoder import DualEncoder
 from ..encoder.fastest import Computation
 from ..utils.output_folder import OutputFolder
 from ..utils.terminal import without_stop
-from .memory import VectorMemory
 from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_vectors
 
 
@@ -52,7 +51,7 @@ class EmbeddingTable:
         self.settings = json.loads(metadata[b"settings"])
         self.notes = json.loads(metadata[b"notes"])
         self.dim = self.table.schema.field("embedding").type.list_size
-        self.memory: VectorMemory | None = None
+        self.memory = None  # a `VectorMemory`, if its vectors are held: see `keep_in_memory`
         # of long texts, also as queries
         self.splitter = self.settings.get("sub_caption_splitter") or "sentences"
 
@@ -93,10 +92,6 @@ class EmbeddingTable:
         table = cls(folder)
         table.check_settings(settings)
         return table
-
-    def keep_in_memory(self) -> None:
-        """Lets searches of all embeddings be answered from memory, as long as the table is small."""
-        self.memory = VectorMemory(self)
 
     def freeze(self) -> "EmbeddingTable":
         """Opens the table once more, as it is now: what is written later is not seen."""

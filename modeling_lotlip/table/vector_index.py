@@ -217,8 +217,10 @@ def read_candidates(
             A normalized embedding.
         k (`int`):
             How many results are needed.
-        kind (`str`), where (`str`, *optional*):
-            The kind of embeddings, and an SQL condition that holds for them.
+        kind (`str`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition that holds for them.
         plan ([`ApproximateSearch`]):
             How to search.
     """

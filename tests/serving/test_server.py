@@ -26,6 +26,7 @@ from modeling_lotlip.serving import finder
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder, RequestError, is_image
 from modeling_lotlip.serving.server import create_app, create_server
+from modeling_lotlip.table.memory import keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.vector_index import search as search_table
 from modeling_lotlip.utils.addresses import listen
@@ -374,7 +375,7 @@ def test_searches_at_once_get_their_own_answers(model_dir, encoder, image_embeds
     settings = encoder.settings() | {"kinds": ["image"]}
     table = EmbeddingTable.create(tmp_path, image_embeds.shape[1], settings, {}, dtype="float32")
     table.append([{"key": key, "kind": "image", "embedding": row} for key, row in zip("abc", image_embeds)])
-    table.keep_in_memory()
+    keep_in_memory(table)
     table.memory.read("image")
 
     def ask(number: int) -> list[dict]:

@@ -10,7 +10,7 @@ from modeling_lotlip.table import vector_index
 from modeling_lotlip.table.conditions import in_folder
 from modeling_lotlip.table.copies import search_groups
 from modeling_lotlip.table.measurements import ApproximateSearch, Measurements, write_measurements
-from modeling_lotlip.table.memory import VectorMemory
+from modeling_lotlip.table.memory import keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.vector_index import search, search_many
 from tests.helpers.embeddings import draw_unit_vectors, make_table
@@ -22,7 +22,7 @@ def table(tmp_path) -> EmbeddingTable:
     embeds = draw_unit_vectors(torch.manual_seed(0), 300, 16)
     embeds[100:110] = embeds[0]
     table = make_table(tmp_path, embeds, dtype="float16")
-    table.keep_in_memory()
+    keep_in_memory(table)
     table.memory.read("image")
     return table
 
@@ -76,7 +76,7 @@ def test_conditions_and_kinds_are_respected(tmp_path):
         folder = "sea" if number < 30 else "land"
         rows.append({"key": f"{folder}/{number}", "kind": KINDS[number % 3], "embedding": embedding})
     table.append(rows)
-    table.keep_in_memory()
+    keep_in_memory(table)
     for kind in KINDS:
         table.memory.read(kind)
         found = search(table, embeds[1], 100, kind)
@@ -87,12 +87,12 @@ def test_conditions_and_kinds_are_respected(tmp_path):
 
 
 def test_a_large_table_is_not_held(table):
-    table.memory = VectorMemory(table, max_bytes=300 * 16 * 2 - 1)
+    keep_in_memory(table, max_bytes=300 * 16 * 2 - 1)
     table.memory.read("image")
     assert table.memory.get("image") is None
     assert table.memory.reading == {}
     assert len(search(table, torch.eye(16)[0], 5).keys) == 5
-    table.memory = VectorMemory(table, max_bytes=300 * 16 * 2)
+    keep_in_memory(table, max_bytes=300 * 16 * 2)
     table.memory.read("image")
     assert len(table.memory.get("image").rows.keys) == 300
 
