@@ -1,7 +1,9 @@
 """The fastest way to compute a model: what is measured, what is chosen, and that it is kept."""
 
 import json
+import os
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +19,7 @@ from modeling_lotlip.encoder.fastest import (
     Computation,
     Measured,
     choose,
+    choose_clock,
     choose_half_precision,
     explain_choice,
     list_computations,
@@ -109,6 +112,14 @@ def test_a_gpu_computes_in_its_half_precision(has_bfloat16, dtype, monkeypatch):
     assert choose_half_precision(Computation("auto", "auto"), device) == Computation("torch", dtype)
     assert choose_half_precision(Computation("torch", "auto"), device) == Computation("torch", dtype)
     assert choose_half_precision(Computation("auto", "float32"), device) == Computation("torch", "float32")
+
+
+def test_where_other_programs_want_all_cores_the_processor_tells_the_time(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.0, 9.0, 9.0))
+    assert choose_clock() is time.perf_counter
+    monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 1.0, 1.0))
+    assert choose_clock() is time.process_time
 
 
 def load(folder, **arguments):
