@@ -59,7 +59,7 @@ class Finder:
         return await waiting.answer
 
     async def run(self) -> None:
-        """Computes what is waiting, until it is cancelled."""
+        """Computes what is waiting, until it is canceled."""
         loop = asyncio.get_running_loop()
         while True:
             waiting = [await self.queue.get()]
