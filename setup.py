@@ -26,12 +26,12 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 
 # The commands of `lotlip` work after a plain `pip install`, but for these
 extras = {}
-extras["app"] = ["gradio>=6"]  # the search page
+extras["openvino"] = ["openvino>=2026.4"]  # embeds faster on a CPU
+extras["int8"] = [*extras["openvino"], "nncf>=3.4"]
+extras["app"] = ["gradio>=6", *extras["int8"]]  # the search page
 extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["heic"] = ["pillow-heif>=1.0"]  # HEIC; not in a plain installation, since its binaries are under the GPL
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
-extras["openvino"] = ["openvino>=2026.4"]  # embeds faster on a CPU
-extras["int8"] = [*extras["openvino"], "nncf>=3.4"]
 extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
@@ -52,7 +52,6 @@ extras["test"] = [
     *extras["heic"],
     *extras["mteb"],
     *extras["onnx"],
-    *extras["int8"],
     *extras["peft"],
     *extras["ray"],
     *extras["serve"],

@@ -277,6 +277,7 @@ def test_a_command_takes_the_released_checkpoint_where_none_is_named(hub, conver
     photos = save_images(tmp_path / "photos", images)
     # not the index of the user, who may have indexed the same images
     arguments = ("search", tmp_path / "found.json", photos, "a red boat", "--index_dir", tmp_path / "indices")
+    arguments += ("--backend", "torch", "--dtype", "float32")
     by_default = run_command(*arguments)
     by_folder = run_command(*arguments, "--model", converted / DEFAULT_MODEL)
     # both models are the same: the second search finds the index of the first

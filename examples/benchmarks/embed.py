@@ -49,9 +49,10 @@ TOKENS_OF_TEXTS = {
     "mixed": [(8, 20), (60, 126), (21, 59), (60, 126)],
 }
 PRECISIONS = ("float32", "bfloat16", "float16")
-OPENVINO = ("OpenVINO float32", "OpenVINO bfloat16")
+OPENVINO = ("OpenVINO float32", "OpenVINO bfloat16", "OpenVINO int8")
 OTHERS = ("sentence-transformers", "open_clip")
-VARIANTS = ("original", *PRECISIONS, *OPENVINO, *OTHERS)
+AUTO = "auto"  # the fastest of them on this machine that stays close to float32
+VARIANTS = ("original", *PRECISIONS, *OPENVINO, AUTO, *OTHERS)
 
 
 @dataclass
@@ -60,7 +61,7 @@ class EmbedArguments(BenchmarkArguments):
 
     workloads: list[str] = argument(list(WORKLOADS), "What is embedded.", choices=WORKLOADS)
     variants: list[str] = argument(
-        ["original", "float32", "bfloat16"],
+        ["original", "float32", "bfloat16", AUTO],
         "What embeds it.",
         choices=VARIANTS,
     )
@@ -110,6 +111,9 @@ def load_encoders(args: EmbedArguments, folder: str) -> dict[str, DualEncoder]:
         elif name in OPENVINO:
             dtype = name.split()[1]
             encoders[name] = DualEncoder.from_pretrained(folder, device="cpu", backend="openvino", dtype=dtype)
+        elif name == AUTO:
+            encoders[name] = DualEncoder.from_pretrained(folder, device=args.device, backend=AUTO, dtype=AUTO)
+            print(f"auto: {encoders[name].computation}")
     return encoders
 
 
@@ -194,7 +198,7 @@ def measure_variants(title: str, variants: dict[str, Embed], args: EmbedArgument
         embeds[name] = run()
 
     kept = {name: partial(keep, name, run) for name, run in variants.items()}
-    seconds = measure(kept, args.repeats, args.device)
+    seconds = measure(kept, args.repeats, args.device, args.clock)
     ours = {}
     for name, values in embeds.items():
         if name not in ("original", *OTHERS):

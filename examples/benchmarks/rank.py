@@ -80,7 +80,7 @@ def main() -> None:
         if args.texts == args.images:
             variants["sorting"] = lambda: sort_full_matrix(images, texts)
     baseline = next(iter(variants))
-    seconds = measure(variants, args.repeats, args.device)
+    seconds = measure(variants, args.repeats, args.device, args.clock)
     title = f"Ranks of {args.images:,} images and {args.texts:,} texts, width {args.width}"
     table = report(title, seconds, baseline, args)
     write_results([{**table, "memory_beyond_inputs": memory}], args)

@@ -44,6 +44,9 @@ class BenchmarkArguments(Arguments):
     device: str | None = argument(None, "Such as `cpu` or `cuda`. Default: CUDA if there is one.")
     threads: int = argument(os.cpu_count(), "Threads of the CPU.", least=1)
     repeats: int = argument(5, "Measurements of each variant, after a warm-up.", least=1)
+    processor_time: bool = argument(
+        False, "Measure the time of the processor in this process, of all threads, where other programs run too."
+    )
     output_file: Path | None = argument(None, "Write the measurements to this JSON file.")
 
     def __post_init__(self):
@@ -53,6 +56,13 @@ class BenchmarkArguments(Arguments):
             self.device = "cpu"
             if torch.cuda.is_available():
                 self.device = "cuda"
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What tells the seconds."""
+        if self.processor_time:
+            return time.process_time
+        return time.perf_counter
 
 
 @dataclass
@@ -77,7 +87,12 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def measure(variants: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
+def measure(
+    variants: dict[str, Callable[[], object]],
+    repeats: int,
+    device: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """
     Measures the seconds of each variant in turns (A B C A B C ...), so that a machine whose speed drifts is fair to
     all.
@@ -89,16 +104,18 @@ def measure(variants: dict[str, Callable[[], object]], repeats: int, device: str
             Counted runs of each.
         device (`str`):
             The device that they compute on.
+        clock (`Callable`, *optional*):
+            Tells the seconds.
     """
     seconds = {name: [] for name in variants}
     for repeat in range(repeats + 1):
         for name, run in variants.items():
             synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             run()
             synchronize(device)
             if repeat > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
@@ -146,7 +163,10 @@ def report(
     """
     columns = columns or {}
     titles = ["variant", "median", "min", "max", "times the baseline's speed", *columns]
-    print(f"\n{title} ({args.device}, {args.threads} threads)\n")
+    seconds_of = "of a clock"
+    if args.processor_time:
+        seconds_of = "of the processor"
+    print(f"\n{title} ({args.device}, {args.threads} threads, seconds {seconds_of})\n")
     print(f"| {' | '.join(titles)} |")
     print(f"|{' --- |' * len(titles)}")
     rows = {}

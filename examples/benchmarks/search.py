@@ -5,8 +5,9 @@
 # dependencies = ["lotlip[benchmarks]"]
 # ///
 """
-Search by texts in many images: the table of `lotlip embed` and `lotlip search` beside exact search in memory and
-HNSW32 of faiss, each in a process of its own (on Linux).
+Search by texts in many images, each method in a process of its own (on Linux): the table of `lotlip embed` and
+`lotlip search`; the same with its vectors in memory, as the page and the server hold a small one; exact search without
+a table; and HNSW32 of faiss.
 
     python examples/benchmarks/search.py
     python examples/benchmarks/search.py --num_vectors 1000000 --methods table exact
@@ -41,14 +42,15 @@ from scaffold import BenchmarkArguments, peak_memory, set_up, write_results
 from modeling_lotlip.encoder.arguments import STORAGE_DTYPES
 from modeling_lotlip.table.conditions import in_folder
 from modeling_lotlip.table.measurements import read_measurements
+from modeling_lotlip.table.memory import MAX_BYTES, keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.thresholds import maintain
-from modeling_lotlip.table.vector_index import plan_search
+from modeling_lotlip.table.vector_index import plan_search, search_many
 from modeling_lotlip.table.vector_index import search as search_table
 from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
-METHODS = ("table", "exact", "faiss")
+METHODS = ("table", "memory", "exact", "faiss")
 CHUNK = 20_000
 NUM_QUERIES = 200
 K = 10
@@ -242,6 +244,17 @@ def open_table(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[
     return lambda queries: [[int(key) for key in search_table(table, query, K).keys] for query in queries]
 
 
+def open_memory(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
+    """
+    Opens the table and reads its vectors, as the page and the server do. Returns what finds indices for queries of
+    shape `(queries, dim)`.
+    """
+    table = EmbeddingTable(folder / "table")
+    keep_in_memory(table)
+    table.memory.read("image")
+    return lambda queries: [list(map(int, found.keys)) for found in search_many(table, queries, K)]
+
+
 def open_exact(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
     """Reads the vectors into memory. Returns what finds indices for queries of shape `(queries, dim)`."""
     vectors = read_vectors(folder).to(device)
@@ -259,7 +272,7 @@ def open_faiss(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[
     return lambda queries: index.search(queries.numpy(), K)[1].tolist()
 
 
-OPEN = {"table": open_table, "exact": open_exact, "faiss": open_faiss}
+OPEN = {"table": open_table, "memory": open_memory, "exact": open_exact, "faiss": open_faiss}
 
 
 def measure_method(
@@ -313,11 +326,13 @@ def compare_methods(num: int, args: SearchArguments, methods: list[str]) -> dict
     """Measures the methods with a number of vectors."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        written = write(folder, num, args, "table" in methods)
+        written = write(folder, num, args, has_table=bool({"table", "memory"} & {*methods}))
         vectors = np.load(folder / "vectors.npy", mmap_mode="r+")
         exact = search(written.queries, torch.from_numpy(vectors))
         rows = {}
         devices = [(method, "cpu") for method in methods]
+        if vectors.size * np.dtype(args.storage_dtype).itemsize > MAX_BYTES:
+            devices = [(method, device) for method, device in devices if method != "memory"]  # it is not held
         if "exact" in methods and args.device != "cpu":
             devices.append(("exact", args.device))
         for method, device in devices:

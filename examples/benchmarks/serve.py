@@ -53,8 +53,8 @@ class ServeArguments(BenchmarkArguments):
     layers: int = argument(12, "Layers of both towers.", least=1)
     dtype: str = argument(
         "float32",
-        "What is computed in.",
-        choices=("float32", "bfloat16", "float16"),
+        "What is computed in. auto: the fastest here.",
+        choices=("float32", "bfloat16", "float16", "auto"),
     )
 
 

@@ -103,6 +103,7 @@ def measure_search(args: StartupArguments) -> dict:
             "imports of libraries": partial(answer, 0, "-c", LIBRARIES),
             # the first time, which does not count, makes the index
             "lotlip search": partial(answer, 0, *search),
+            "lotlip search, float32": partial(answer, 0, *search, "--backend", "torch", "--dtype", "float32"),
         }
         seconds = measure(variants, args.repeats, "cpu")
     return report(f"Search in {args.images} images, whole processes", seconds, "imports of libraries", args)

@@ -169,7 +169,7 @@ def build_variants(args: StepArguments) -> dict[str, Callable[[], None]]:
 def main() -> None:
     (args,) = parse((StepArguments,), description=__doc__)
     set_up(args)
-    seconds = measure(build_variants(args), args.repeats, args.device)
+    seconds = measure(build_variants(args), args.repeats, args.device, args.clock)
     table = report(f"A step of {args.images} images", seconds, args.variants[0], args)
     table["peak_memory"] = peak_memory(args.device)
     print(f"\nPeak memory: {table['peak_memory'] / 1e9:.2f} GB")

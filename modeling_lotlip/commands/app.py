@@ -21,6 +21,7 @@ def run(page: PageArguments, model: SearchModelArguments) -> None:
     from ..search.index import open_images
     from ..search.page import Handlers, serve
     from ..search.searcher import open_searcher
+    from ..table.memory import keep_in_memory
     from ..table.storage import EmbeddingTable
     from ..utils.addresses import listen
     from ..utils.terminal import announce
@@ -35,4 +36,5 @@ def run(page: PageArguments, model: SearchModelArguments) -> None:
     listen(page.host, page.port).close()
     announce("Loading the model")
     searcher = open_searcher(page, model)
+    keep_in_memory(searcher.table)
     serve(Handlers(searcher, read or open_images(searcher.table), page.k), page, logins)

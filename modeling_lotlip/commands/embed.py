@@ -42,6 +42,7 @@ def run(
     from ..data.loading import get_columns
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
+    from ..encoder.fastest import hint_at_auto
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model
     from ..table.export import export_embeddings
 
@@ -60,6 +61,7 @@ def run(
             RowReader(get_columns(dataset), captions, image_column=None)
         except ValueError as error:
             raise ValueError(f"{error} Name one, or embed `--only images`.") from error
+    hint_at_auto(model_arguments)
     encoder = load_encoder(model_arguments.model_name_or_path, model_arguments)
     encoder.check_single_embeddings()
     table = embed_to_table(

@@ -54,6 +54,7 @@ def run(
 
     from ..data.loading import load_split
     from ..encoder.dual_encoder import load_encoder
+    from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_recalls, load_benchmarks
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
@@ -67,6 +68,7 @@ def run(
         dataset = load_split(data, split.eval_split, split.max_eval_samples, key_column=key_column)
         datasets = {data.dataset_name or "scenes": dataset}
 
+    hint_at_auto(models)
     rows = []
     for model_name in dict.fromkeys(models.model_name_or_path):
         encoder = load_encoder(model_name, models)

@@ -12,10 +12,12 @@ from ..utils.plugins import load_plugin
 
 # The dtypes of stored embeddings
 STORAGE_DTYPES = ("float32", "float16")
+# The fastest on this machine that stays close to float32: see `fastest.py`
+AUTO = "auto"
 # What computes embeddings
-BACKENDS = ("torch", "openvino")
+BACKENDS = ("torch", "openvino", AUTO)
 # What they can be computed in
-PRECISIONS = (*DTYPES, "int8")
+PRECISIONS = (*DTYPES, "int8", AUTO)
 # What is embedded of a data set: images, short and long captions
 KINDS = ("image", "short", "long")
 
@@ -58,12 +60,13 @@ class InferenceArguments(LoadingArguments):
 
     dtype: str = argument(
         "float32",
-        "The precision of the computation. int8 is for a CPU, by OpenVINO.",
+        "The precision of the computation. int8 is for a CPU, by OpenVINO. auto: the fastest here that is close to "
+        "float32, measured once.",
         choices=PRECISIONS,
     )
     backend: str | None = argument(
         None,
-        "OpenVINO is faster on a CPU. Default: PyTorch, with int8 OpenVINO; in search that of --embeddings_dir.",
+        "What computes. auto: the fastest here. Default: PyTorch, with --dtype int8 OpenVINO, with auto auto.",
         choices=BACKENDS,
     )
     truncate_dim: int | None = argument(
@@ -75,8 +78,13 @@ class InferenceArguments(LoadingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.dtype == "int8":
-            self.backend = self.backend or "openvino"
+        if self.dtype == AUTO and self.backend is None:
+            self.backend = AUTO
+        # what one of the two alone computes
+        if self.dtype == "int8" and self.backend in (None, AUTO):
+            self.backend = "openvino"
+        if self.dtype == "float16" and self.backend == AUTO:
+            self.backend = "torch"
         if (self.dtype, self.backend) in (("float16", "openvino"), ("int8", "torch")):
             raise ValueError(f"--dtype {self.dtype} is not for --backend {self.backend}: leave out one of them.")
 

@@ -17,9 +17,10 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedConfig
 
-from .arguments import LoadingArguments
+from .arguments import AUTO, LoadingArguments
 from .backends import Backend
 from .families import UNKNOWN_FAMILY
+from .fastest import Computation
 from .hashes import hash_processor
 from .preprocessing import Preprocessing, TokenizedTexts
 
@@ -186,7 +187,7 @@ class SentenceTransformerModel(nn.Module):
 
 
 def load_sentence_transformer(
-    name: str, arguments: LoadingArguments, revision: str | None = None
+    name: str, arguments: LoadingArguments, computation: Computation, revision: str | None = None
 ) -> tuple[SentenceTransformerModel, SentenceTransformerBackend, SentenceTransformerPreprocessing]:
     """
     Loads a multimodal model of the sentence-transformers library.
@@ -196,6 +197,8 @@ def load_sentence_transformer(
             A Hub id or a folder.
         arguments ([`LoadingArguments`]):
             How it is loaded.
+        computation ([`Computation`]):
+            How it is computed. What is open becomes float32 by PyTorch.
         revision (`str`, *optional*):
             A branch, tag or commit on the Hub.
 
@@ -213,14 +216,17 @@ def load_sentence_transformer(
         )
     from sentence_transformers import SentenceTransformer
 
-    if arguments.backend == "openvino":
+    if computation.backend == "openvino" or computation.dtype == "int8":
         raise ValueError("OpenVINO cannot compute models of sentence-transformers here: use `--backend torch`.")
+    dtype = computation.dtype
+    if dtype == AUTO:
+        dtype = "float32"
     sentence_transformer = SentenceTransformer(
         name,
         device=str(arguments.device or PartialState().device),
         revision=revision,
         trust_remote_code=arguments.trust_remote_code,
-        model_kwargs={"dtype": arguments.dtype},
+        model_kwargs={"dtype": dtype},
     )
     if arguments.max_length is not None:
         sentence_transformer.max_seq_length = arguments.max_length

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..encoder.arguments import DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
+from ..encoder.arguments import AUTO, BACKENDS, DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
 from ..table.conditions import in_folder
 from ..utils.addresses import is_loopback
 from ..utils.arguments import Arguments, argument
@@ -96,10 +96,16 @@ class SearchModelArguments(ModelArguments):
         aliases=("--model",),
         metavar="MODEL",
     )
-    dtype: str | None = argument(
-        None,
-        "The precision of the computation. Default: that of --embeddings_dir; else float32.",
+    dtype: str = argument(
+        AUTO,
+        "The precision of the computation. Default: that of the embeddings that are there; else auto, the fastest "
+        "here that is close to float32, measured once.",
         choices=PRECISIONS,
+    )
+    backend: str = argument(
+        AUTO,
+        "What computes. Default: as --dtype.",
+        choices=BACKENDS,
     )
     batch_size: int = argument(
         64,

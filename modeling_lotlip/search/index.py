@@ -8,7 +8,7 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 from datasets.fingerprint import Hasher
@@ -17,10 +17,10 @@ from huggingface_hub.constants import HF_ASSETS_CACHE
 from ..data.folder import FolderScan, is_indexed_file, scan_folder
 from ..data.images import UnreadableImageError, undecoded
 from ..data.loading import compute_fingerprint
-from ..encoder.arguments import DEFAULT_MODEL
+from ..encoder.arguments import AUTO, DEFAULT_MODEL
 from ..encoder.batches import sign_file
-from ..encoder.dual_encoder import DualEncoder
-from ..table.embed import load_named_data, note_model
+from ..encoder.dual_encoder import DualEncoder, load_encoder
+from ..table.embed import find_lasting_name, load_named_data, note_model
 from ..table.reuse import list_tables
 from ..table.storage import EmbeddingTable, one_of
 from ..utils.files import hash_file
@@ -39,6 +39,11 @@ def locate_indices(index_dir: Path | None = None) -> Path:
     return index_dir or Path(HF_ASSETS_CACHE, "lotlip", "search")
 
 
+def describe_index(folder: Path, encoder: DualEncoder) -> dict:
+    """Describes what the embeddings of a folder of images depend on: the settings of its index."""
+    return encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+
+
 def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None) -> EmbeddingTable:
     """
     Opens the index of a folder of images and a model, which is made if there is none.
@@ -54,7 +59,7 @@ def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None
     Returns:
         [`EmbeddingTable`]: the index.
     """
-    settings = encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+    settings = describe_index(folder, encoder)
     name = f"{folder.resolve().name[:50]}-{Hasher.hash(settings)}"  # a name has at most 255 bytes
     return EmbeddingTable.create(
         locate_indices(index_dir) / name,
@@ -127,11 +132,64 @@ def open_table(folder: Path | None, arguments: SearchModelArguments) -> Embeddin
         if name is None:
             raise ValueError(f"`--embeddings_dir {folder}` does not say which model made it: name that by --model.")
     arguments.model_name_or_path = name or DEFAULT_MODEL
-    arguments.dtype = arguments.dtype or noted.get("dtype", "float32")
-    arguments.backend = arguments.backend or noted.get("backend", "torch")
     arguments.truncate_dim = arguments.truncate_dim or noted.get("truncate_dim")
     arguments.max_length = arguments.max_length or noted.get("max_length")
     return table
+
+
+def load_encoder_of_folder(
+    folder: Path, arguments: SearchModelArguments, index_dir: Path | None = None
+) -> DualEncoder:
+    """
+    Loads a model to search a folder of images. Where the arguments leave open how it is computed, and the folder has
+    an index of the model that can be computed here, it is computed as that was: the images are not embedded again.
+
+    Args:
+        folder (`Path`):
+            The folder.
+        arguments ([`SearchModelArguments`]):
+            The model, and how it runs.
+        index_dir (`Path`, *optional*):
+            The folder of indices: see [`locate_indices`].
+    """
+    if AUTO in (arguments.backend, arguments.dtype):
+        for table in list_indices_of_model(folder, arguments, index_dir):
+            made = replace(arguments, backend=table.computation.backend, dtype=table.computation.dtype)
+            try:
+                encoder = load_encoder(arguments.model_name_or_path, made)
+                table.check_settings(describe_index(folder, encoder))
+            except (ImportError, ValueError) as error:
+                logger.warning(printable(f"The index {table.folder} is not used: {error}"))
+                continue
+            return encoder
+    return load_encoder(arguments.model_name_or_path, arguments)
+
+
+def list_indices_of_model(
+    folder: Path, arguments: SearchModelArguments, index_dir: Path | None = None
+) -> list[EmbeddingTable]:
+    """
+    Lists the indices of a folder of images that are of a model of this name, and computed as far as the arguments say,
+    those of most images first.
+
+    Args:
+        folder (`Path`):
+            The folder.
+        arguments ([`SearchModelArguments`]):
+            The model, and how it runs.
+        index_dir (`Path`, *optional*):
+            The folder of indices: see [`locate_indices`].
+    """
+    wanted = {"source": str(folder.resolve()), "truncate_dim": arguments.truncate_dim}
+    asked = {"backend": arguments.backend, "dtype": arguments.dtype}
+    wanted |= {key: value for key, value in asked.items() if value != AUTO}
+    name = find_lasting_name(arguments.model_name_or_path)
+    found = []
+    for table in list_tables(locate_indices(index_dir)):
+        is_of_model = table.notes.get("model_name_or_path") == name
+        if is_of_model and all(table.settings.get(key) == value for key, value in wanted.items()):
+            found.append(table)
+    return sorted(found, key=len, reverse=True)
 
 
 def open_images(table: EmbeddingTable) -> Callable[[str], dict]:

@@ -16,19 +16,19 @@ from ..data.images import SAFE_FORMATS
 from ..data.reader import RowInfo
 from ..data.rows import batched
 from ..encoder.batches import EmbeddedBatch, RowCollator, TableReader, collate_rows, embed_rows
-from ..encoder.dual_encoder import DualEncoder, load_encoder
+from ..encoder.dual_encoder import DualEncoder
 from ..table.copies import search_groups
-from ..table.embed import describe_missing, embed_background, write_batches
+from ..table.embed import describe_missing, embed_background, load_encoder_of_table, write_batches
 from ..table.measurements import Measurements, read_measurements
 from ..table.reuse import Source, copy_rows, find_sources, list_tables_of_same_model
 from ..table.storage import EmbeddingTable
 from ..table.thresholds import has_other_count, maintain, measure_for_now
 from ..table.vector_index import describe_recall, search
 from ..utils.sub_captions import mark_query, split_sub_captions
-from ..utils.terminal import printable, progress_bar
+from ..utils.terminal import announce, printable, progress_bar
 from ..utils.texts import is_unicode
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
-from .index import Changes, Comparison, compare, describe_orphans, find_table, open_table
+from .index import Changes, Comparison, compare, describe_orphans, find_table, load_encoder_of_folder, open_table
 from .query import Query, QueryError, count_read_words, find_unknown_words
 
 
@@ -335,11 +335,13 @@ def open_searcher(index: IndexArguments, arguments: SearchModelArguments) -> Sea
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder: name the folder of your images.")
     table = open_table(index.embeddings_dir, arguments)
-    encoder = load_encoder(arguments.model_name_or_path, arguments)
-    encoder.check_single_embeddings()
     if folder is None:
-        table.check_model(encoder)
+        encoder = load_encoder_of_table(table, arguments.model_name_or_path, arguments)
     else:
+        encoder = load_encoder_of_folder(folder, arguments, index.index_dir)
+        encoder.check_single_embeddings()
+    announce(f"Computing in {encoder.computation}")
+    if folder is not None:
         table = find_table(folder, encoder, index.index_dir)
         for line in describe_orphans(index.index_dir):
             logger.warning(printable(line))

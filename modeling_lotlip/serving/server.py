@@ -12,9 +12,10 @@ import torch
 
 from ..encoder.arguments import ModelArguments
 from ..encoder.dual_encoder import load_encoder
-from ..table.embed import describe_missing
+from ..encoder.fastest import hint_at_auto
+from ..table.embed import describe_missing, load_encoder_of_table
+from ..table.memory import keep_in_memory
 from ..table.storage import EmbeddingTable
-from ..table.vector_index import search
 from ..utils.addresses import is_loopback, listen
 from ..utils.terminal import without_stop
 from .arguments import ServingArguments
@@ -32,6 +33,7 @@ try:
 
     from ..search.guard import SameOrigin
     from .embedder import Embedded, Embedder, RequestError
+    from .finder import Finder
 except ImportError as error:
     raise ImportError(f'The server lacks {error.name}: `pip install "lotlip[serve]"` brings it.') from error
 
@@ -163,8 +165,8 @@ async def answer_search(request: Request) -> Response:
             f"`kind` must be {' or '.join(table.settings['kinds'])}, as the table has: got {asked.kind}.", "kind"
         )
     data = []
-    for index, embedding in enumerate(embedded.embeds):
-        found = await asyncio.to_thread(search, table, embedding, asked.k, asked.kind)
+    answers = await request.app.state.finder.find(embedded.embeds, asked.k, asked.kind)
+    for index, found in enumerate(answers):
         rows = zip(found.keys, found.positions, found.similarities.tolist())
         results = [{"key": key, "position": position, "similarity": similarity} for key, position, similarity in rows]
         data.append({"object": "results", "index": index, "results": results})
@@ -218,11 +220,18 @@ async def report(request: Request, error: Exception) -> JSONResponse:
 def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = None) -> Starlette:
     """Makes the server, an ASGI application, of a model that requests call `name`; `/v1/search` needs a table."""
 
+    finder = None
+    if table is not None:
+        finder = Finder(table)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(embedder.run())
+        running = [asyncio.create_task(embedder.run())]
+        if finder is not None:
+            running.append(asyncio.create_task(finder.run()))
         yield
-        running.cancel()
+        for task in running:
+            task.cancel()
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),
@@ -241,6 +250,7 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
     app.state.embedder = embedder
     app.state.name = name
     app.state.table = table
+    app.state.finder = finder
     return app
 
 
@@ -257,6 +267,7 @@ def create_server(app: Starlette) -> uvicorn.Server:
 
 def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) -> None:
     """Serves a dual encoder until Ctrl-C. Raises a `ValueError` if port, model or embeddings cannot be used."""
+    hint_at_auto(model_arguments)
     name = model_arguments.model_name_or_path
     served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:
@@ -265,12 +276,13 @@ def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) ->
             table = EmbeddingTable(serving.embeddings_dir)
             if model_arguments.max_length is None:
                 model_arguments.max_length = table.settings.get("max_length")
-        encoder = load_encoder(name, model_arguments)
-        encoder.check_single_embeddings()
-        if table is not None:
-            table.check_model(encoder)
+            encoder = load_encoder_of_table(table, name, model_arguments)
+            keep_in_memory(table)
             for line in describe_missing(table):
                 print(line)
+        else:
+            encoder = load_encoder(name, model_arguments)
+            encoder.check_single_embeddings()
         embedder = Embedder(encoder, serving, model_arguments.batch_size)
         host, port = listener.getsockname()[:2]
         if ":" in host:  # of IPv6

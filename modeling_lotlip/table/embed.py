@@ -24,7 +24,7 @@ from ..data.images import name_readers, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import find_column
-from ..encoder.arguments import KINDS, StoreArguments
+from ..encoder.arguments import AUTO, KINDS, InferenceArguments, StoreArguments
 from ..encoder.batches import (
     EmbeddedBatch,
     RowCollator,
@@ -33,7 +33,7 @@ from ..encoder.batches import (
     embed_rows,
     warn_of_unreadable,
 )
-from ..encoder.dual_encoder import DualEncoder
+from ..encoder.dual_encoder import DualEncoder, load_encoder
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
 from .storage import EmbeddingTable
@@ -340,10 +340,45 @@ def embed_background(encoder: DualEncoder) -> torch.Tensor:
 
 def note_model(encoder: DualEncoder) -> dict[str, str | None]:
     """Notes by which name a model is found again, also from another folder, and its revision on the Hub."""
-    name = encoder.name
+    return {"model_name_or_path": find_lasting_name(encoder.name), "revision": encoder.revision}
+
+
+def find_lasting_name(name: str) -> str:
+    """Returns by which name a model is found again, also from another folder."""
     if os.path.exists(name):
-        name = os.path.abspath(name)
-    return {"model_name_or_path": name, "revision": encoder.revision}
+        return os.path.abspath(name)
+    return name
+
+
+def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: InferenceArguments) -> DualEncoder:
+    """
+    Loads the model of a table, computed as the table was where the arguments leave it open.
+
+    Args:
+        table ([`EmbeddingTable`]): The table.
+        name (`str`): A Hub id or a folder.
+        arguments ([`InferenceArguments`]): How it runs. What is `auto` is set to what the table was made with.
+
+    Raises:
+        `ValueError`: if it is another model, or cannot be computed here as the table was.
+    """
+    is_open = AUTO in (arguments.backend, arguments.dtype)
+    if arguments.backend == AUTO:
+        arguments.backend = table.computation.backend
+    if arguments.dtype == AUTO:
+        arguments.dtype = table.computation.dtype
+    try:
+        encoder = load_encoder(name, arguments)
+        encoder.check_single_embeddings()
+    except ImportError as error:
+        if not is_open:
+            raise
+        raise ValueError(
+            f"{table.folder} was computed in {table.computation}, which cannot be done here: {error} Or make it anew, "
+            "in another folder: `lotlip embed --output_dir FOLDER`, or of images `lotlip search PHOTOS`."
+        ) from error
+    table.check_model(encoder)
+    return encoder
 
 
 def to_rows(batch: EmbeddedBatch) -> list[dict]:

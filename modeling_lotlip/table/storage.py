@@ -18,6 +18,7 @@ from lancedb.util import value_to_sql
 from ..data.images import name_readers
 from ..encoder.arguments import KINDS
 from ..encoder.dual_encoder import DualEncoder
+from ..encoder.fastest import Computation
 from ..utils.output_folder import OutputFolder
 from ..utils.terminal import without_stop
 from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_vectors
@@ -50,6 +51,7 @@ class EmbeddingTable:
         self.settings = json.loads(metadata[b"settings"])
         self.notes = json.loads(metadata[b"notes"])
         self.dim = self.table.schema.field("embedding").type.list_size
+        self.memory = None  # a `VectorMemory`, if its vectors are held: see `keep_in_memory`
         # of long texts, also as queries
         self.splitter = self.settings.get("sub_caption_splitter") or "sentences"
 
@@ -122,10 +124,16 @@ class EmbeddingTable:
             changes = [f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed]
             raise ValueError(f"{self.folder} holds embeddings with {', '.join(changes)}: {remedy}.")
 
+    @property
+    def computation(self) -> Computation:
+        """How the embeddings were computed."""
+        return Computation(self.settings.get("backend", "torch"), self.settings.get("dtype", "float32"))
+
     def check_model(self, encoder: DualEncoder) -> None:
         """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""
         name = self.notes.get("model_name_or_path", "the same model")
-        self.check_settings(encoder.settings(), f"search with {name} as it was used")
+        options = f"--backend {self.computation.backend} --dtype {self.computation.dtype}"
+        self.check_settings(encoder.settings(), f"search with {name} as it was used, by `{options}`")
 
     def writing(self, wait: bool = False, argument: str = "output_dir") -> OutputFolder:
         """Makes a context in which this program alone writes, with all of its processes: see [`OutputFolder`]."""

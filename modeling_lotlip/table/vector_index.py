@@ -14,6 +14,7 @@ from lancedb.index import Bitmap, BTree, IvfRq
 
 from .conditions import in_folder
 from .measurements import EXACT_SEARCH, ApproximateSearch, read_measurements
+from .memory import Candidates
 from .schema import to_vectors
 from .storage import EmbeddingTable
 
@@ -30,6 +31,8 @@ INDEX_PARAMETERS = ((20, 2), (40, 2), (80, 2), (160, 2), (320, 2), (640, 4), (AL
 FILTER_PARAMETERS = ((ALL_CELLS, 2), (ALL_CELLS, 8), (ALL_CELLS, 32))
 # Filters that the recall is measured with: folders with many images
 NUM_FILTERS = 3
+# Queries that memory answers faster than an index does: each reads all vectors, which together they do once
+MIN_TOGETHER = 4
 # Rows that are compared at once
 ROWS_AT_ONCE = 10_000
 
@@ -155,18 +158,96 @@ def search(
     Raises:
         `OSError`: if a part of the table cannot be read.
     """
-    nearest = ask(table, query, k, kind, where, plan_search(table, kind, where))
+    return search_many(table, query[None], k, kind, where)[0]
+
+
+def search_many(
+    table: EmbeddingTable,
+    queries: torch.Tensor,
+    k: int,
+    kind: str = "image",
+    where: str | None = None,
+) -> list[Found]:
+    """
+    Finds the embeddings that are most similar to each of several queries: see [`search`]. Where the table is held in
+    memory and there is no condition, all are compared at once, but a few queries of a table with a vector index, which
+    is faster for them.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            Normalized embeddings.
+        k (`int`):
+            The maximal count of results of each.
+        kind (`str`, *optional*, defaults to `"image"`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition that holds for all results.
+
+    Returns:
+        `list[Found]`: the results of each query.
+    """
+    plan = plan_search(table, kind, where)
+    held = None
+    if table.memory is not None and where is None and (plan.is_exact or len(queries) >= MIN_TOGETHER):
+        held = table.memory.get(kind)
+    if held is not None:
+        candidates = held.find(queries.float().cpu(), 2 * k + 10)
+    else:
+        candidates = [read_candidates(table, query, k, kind, where, plan) for query in queries]
+    return [rank(rows, query, k) for rows, query in zip(candidates, queries)]
+
+
+def read_candidates(
+    table: EmbeddingTable,
+    query: torch.Tensor,
+    k: int,
+    kind: str,
+    where: str | None,
+    plan: ApproximateSearch,
+) -> Candidates:
+    """
+    Reads the rows that LanceDB finds: see [`ask`].
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        query (`torch.Tensor` of shape `(dim,)`):
+            A normalized embedding.
+        k (`int`):
+            How many results are needed.
+        kind (`str`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition that holds for them.
+        plan ([`ApproximateSearch`]):
+            How to search.
+    """
+    nearest = ask(table, query, k, kind, where, plan)
     with table.as_os_error():
         rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
-    embeds = to_vectors(rows["embedding"])
-    # in float64 those of equal vectors are equal, whatever else is in the product
-    similarities = (embeds.double() @ query.double().cpu()).float()
-    found = Found(rows["key"].to_pylist(), rows["position"].to_pylist(), similarities, embeds)
+    return Candidates(rows["key"].to_pylist(), rows["position"].to_pylist(), to_vectors(rows["embedding"]))
 
-    def rank(index: int) -> tuple[float, str, int]:
-        return -similarities[index].item(), found.keys[index], found.positions[index]
 
-    return found.take(sorted(range(len(found.keys)), key=rank)[:k])
+def rank(rows: Candidates, query: torch.Tensor, k: int) -> Found:
+    """
+    Ranks candidates by their exact similarity to a query, equal ones by their keys.
+
+    Args:
+        rows ([`Candidates`]):
+            More rows than are needed, in any order.
+        query (`torch.Tensor` of shape `(dim,)`):
+            A normalized embedding.
+        k (`int`):
+            The maximal count of results.
+    """
+    # in float64 those of equal vectors are equal, whatever stands beside them
+    similarities = (rows.embeds.double() @ query.double().cpu()).float()
+    found = Found(rows.keys, rows.positions, similarities, rows.embeds)
+    values = similarities.tolist()
+    order = sorted(range(len(values)), key=lambda index: (-values[index], found.keys[index], found.positions[index]))
+    return found.take(order[:k])
 
 
 def ask(

@@ -12,8 +12,11 @@ from PIL import Image
 import lotlip
 from modeling_lotlip.commands.search import WEAK
 from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.encoder import dual_encoder, fastest
 from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.backends import openvino
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.encoder.fastest import Computation, Measured
 from modeling_lotlip.table import vector_index
 from modeling_lotlip.table.measurements import Measurements
 from modeling_lotlip.table.storage import EmbeddingTable
@@ -44,6 +47,8 @@ def search(images, model_dir, tmp_path, monkeypatch, capsys):
         options = ["--device", "cpu"] + ([] if model is None else ["--model", str(model)])
         if "--embeddings" not in arguments:
             options += ["--index_dir", "indices"]
+            if "--dtype" not in arguments:
+                options += ["--backend", "torch", "--dtype", "float32"]
         try:
             status = lotlip.main(["search", *arguments, *options])
         except SystemExit as exit:
@@ -321,3 +326,55 @@ def test_images_of_an_object_store_are_named_by_their_urls(search, model_dir, ca
     assert "   s3://bucket/photos/more/3.png" in out
     error = read_error(capsys, "app", "--embeddings", table.folder, "--model", model_dir)
     assert "which the page cannot show" in error
+
+
+@pytest.fixture
+def fastest_way(monkeypatch, tmp_path):
+    """Sets which way to compute a model this machine is fastest in, which is not measured."""
+    monkeypatch.setattr(fastest, "HF_ASSETS_CACHE", tmp_path / "assets")
+    monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", tmp_path / "assets")
+
+    def set_fastest(computation: Computation) -> None:
+        shutil.rmtree(tmp_path / "assets" / "lotlip" / "fastest", ignore_errors=True)
+
+        def measure_all(model, family, sample, computations, towers):
+            return [Measured(one, 0.1 if one == computation else 1.0, 1.0) for one in computations]
+
+        monkeypatch.setattr(fastest, "measure_all", measure_all)
+
+    return set_fastest
+
+
+AUTO = ("--backend", "auto", "--dtype", "auto")
+
+
+def test_an_index_is_computed_as_it_was_made_and_not_embedded_again(search, fastest_way):
+    """Also after the machine has become faster in another way."""
+    fastest_way(Computation("openvino", "float32"))
+    _, out, err = search("photos", "a red boat", *AUTO)
+    assert "Computing in float32 by OpenVINO" in err
+    fastest_way(Computation("torch", "bfloat16"))
+    _, again, err = search("photos", "a red boat", *AUTO)
+    assert again == out
+    assert "Computing in float32 by OpenVINO" in err
+    assert "new" not in err.partition("Updated")[2]
+    (index,) = Path("indices").iterdir()
+    assert EmbeddingTable(index).settings["backend"] == "openvino"
+    _, _, err = search("photos", "a red boat", "--backend", "torch", "--dtype", "auto")
+    assert "Computing in bfloat16 by PyTorch" in err
+    assert len(list(Path("indices").iterdir())) == 2
+
+
+def test_an_index_that_cannot_be_computed_here_is_made_anew_in_another_way(search, fastest_way, monkeypatch, caplog):
+    fastest_way(Computation("openvino", "float32"))
+    search("photos", "a red boat", *AUTO)
+    (index,) = Path("indices").iterdir()
+    monkeypatch.setattr(dual_encoder, "find_spec", lambda name: None)
+    monkeypatch.setattr(fastest, "find_spec", lambda name: None)
+    status, _, err = search("photos", "a red boat", *AUTO)
+    assert status == 0
+    assert "Computing in float32 by PyTorch" in err
+    assert f"The index {index} is not used: This needs openvino" in caplog.text
+    status, _, err = search("--embeddings", str(index), "a red boat", model=None)
+    assert status == 2
+    assert "was computed in float32 by OpenVINO, which cannot be done here" in err

@@ -14,8 +14,7 @@ from modeling_lotlip.encoder import dual_encoder
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.backends import openvino
 from modeling_lotlip.encoder.dual_encoder import load_encoder
-from modeling_lotlip.search.arguments import SearchModelArguments
-from modeling_lotlip.search.index import open_table
+from modeling_lotlip.table.embed import load_encoder_of_table
 from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import WORDS
 from tests.helpers.dual_encoders import IMAGES
@@ -175,13 +174,17 @@ def test_a_table_is_searched_with_the_backend_that_made_it(family_folders, tmp_p
     table = EmbeddingTable.create(tmp_path / "table", 32, encoder.settings(), notes)
     with pytest.raises(ValueError, match="backend = 'openvino', this run has 'torch'"):
         table.check_model(load(family_folders("lotlip")))
-    arguments = SearchModelArguments()
-    open_table(tmp_path / "table", arguments)
-    assert arguments.backend == "openvino"
-    arguments = SearchModelArguments()
-    table = open_table(None, arguments)
-    assert table is None
-    assert arguments.backend == "torch"
+    arguments = InferenceArguments(device="cpu", backend="auto", dtype="auto")
+    assert load_encoder_of_table(table, str(family_folders("lotlip")), arguments).backend.name == "openvino"
+
+
+def test_a_table_that_cannot_be_computed_here_says_how_it_is_made_anew(family_folders, tmp_path, monkeypatch):
+    settings = {"backend": "openvino", "dtype": "int8"}
+    table = EmbeddingTable.create(tmp_path / "table", 32, settings)
+    monkeypatch.setattr(dual_encoder, "find_spec", lambda name: None)
+    arguments = InferenceArguments(device="cpu", backend="auto", dtype="auto")
+    with pytest.raises(ValueError, match="computed in int8 by OpenVINO, which cannot be .*openvino.* make it anew"):
+        load_encoder_of_table(table, str(family_folders("lotlip")), arguments)
 
 
 @pytest.mark.parametrize("name", ["lotlip", "clip"])

@@ -1,5 +1,6 @@
 """Every benchmark in miniature: what it measures is computed, and written."""
 
+import itertools
 import json
 import multiprocessing
 import runpy
@@ -38,7 +39,8 @@ def run(tmp_path, monkeypatch):
 def test_variants_take_turns_and_are_compared_turn_by_turn(capsys):
     order = []
     variants = {name: lambda name=name: order.append(name) for name in "ab"}
-    assert {name: len(times) for name, times in measure(variants, 2, "cpu").items()} == {"a": 2, "b": 2}
+    ticks = itertools.count()
+    assert measure(variants, 2, "cpu", lambda: next(ticks)) == {"a": [1, 1], "b": [1, 1]}
     assert order == list("ababab")  # the first turn is not counted
     seconds = {"a": [1.0, 2.0, 9.0], "b": [2.0, 1.0, 3.0]}
     args = rank.RankArguments(device="cpu", threads=1)
@@ -49,14 +51,15 @@ def test_variants_take_turns_and_are_compared_turn_by_turn(capsys):
 
 
 def test_embed_measures_every_variant_of_texts_and_images(run):
-    variants = ("original", "float32", "bfloat16", "OpenVINO float32", "sentence-transformers")
+    variants = ("original", "float32", "bfloat16", "OpenVINO float32", "auto", "sentence-transformers")
     tables = run("embed", "--layers", 1, "--size", 4, "--workloads", "short", "images", "--variants", *variants)
-    assert [set(table["rows"]) for table in tables] == [set(variants), set(variants[:4])]
+    assert [set(table["rows"]) for table in tables] == [set(variants), set(variants[:5])]
     for table in tables:
         cosines = {name: float(row["min cosine"] or "nan") for name, row in table["rows"].items()}
         assert table["rows"]["original"]["ratio"] == cosines["float32"] == 1
         assert 0.99 < cosines["bfloat16"] < 1
         assert cosines["OpenVINO float32"] > 0.9999
+        assert cosines["auto"] > 0.99
 
 
 def test_train_step_measures_every_variant(run):
@@ -72,7 +75,7 @@ def test_rank_measures_every_way_to_rank(run):
 
 
 def test_images_measures_the_model_and_the_way_from_files(run):
-    options = ("--layers", 1, "--images", 3, "--width", 700, "--height", 680, "--batch_size", 2)
+    options = ("--layers", 1, "--images", 3, "--width", 700, "--height", 680, "--batch_size", 2, "--dtype", "bfloat16")
     (table,) = run("images", *options, "--dataloader_num_workers", 0)
     assert list(table["rows"]) == ["model alone", "from files, 0 workers", "encode_image", "sentence-transformers"]
     assert all(float(row["images a second"]) > 0 for row in table["rows"].values())
@@ -85,9 +88,9 @@ def test_search_measures_every_method(run, monkeypatch, capsys):
     rows = table["rows"]
     # the second device has an exact search of its own
     assert "faiss is left out" in capsys.readouterr().out
-    assert list(rows) == ["table", "exact", "exact, cpu:0"]
+    assert list(rows) == ["table", "memory", "exact", "exact, cpu:0"]
     assert rows["exact"]["recall@10"] == rows["exact, cpu:0"]["recall@10"] == 1
-    assert rows["table"]["recall@10"] > 0.98
+    assert rows["table"]["recall@10"] == rows["memory"]["recall@10"] > 0.98
     assert all(row["queries_a_second"] > 0 for row in rows.values())
     assert rows["table"]["megabytes_on_disk"] > 0.03
 

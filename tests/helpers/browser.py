@@ -19,7 +19,8 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
     """The address of the page, and its process, whose output goes to a file."""
     with listen("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "lotlip", "app", "--port", port, "--device", "cpu", "--no_browser", *arguments]
+    exact = ("--device", "cpu", "--backend", "torch", "--dtype", "float32")
+    command = [sys.executable, "-m", "lotlip", "app", "--port", port, "--no_browser", *exact, *arguments]
     options = {"cwd": ROOT, "env": python_environment(), "stderr": subprocess.STDOUT}
     with open(output, "w") as file:
         process = subprocess.Popen(list(map(str, command)), **options, stdout=file)

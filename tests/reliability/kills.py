@@ -103,7 +103,7 @@ class Indexing:
         self.model = model
 
     def command(self, output: Path) -> list[str]:
-        options = {"index_dir": output, "model": self.model, "device": "cpu"}
+        options = {"index_dir": output, "model": self.model, "device": "cpu", "backend": "torch", "dtype": "float32"}
         return to_argv("search", self.photos, "a red boat", **options)
 
     def read(self, output: Path) -> list[dict]:

@@ -26,7 +26,8 @@ WRITERS = {
     "train": "--config_name config --output_dir out --max_train_samples 16 --max_eval_samples 8 --max_train_steps 2 "
     "--per_device_train_batch_size 8 --checkpointing_steps 1 --resume_from_checkpoint latest",
     "embed": "--model model --output_dir out --max_eval_samples 8 --output_file out/vectors.npz --device cpu",
-    "search": "photos boat --k 8 --all_copies --model model --index_dir out --device cpu",
+    "search": "photos boat --k 8 --all_copies --model model --index_dir out --device cpu --backend torch "
+    "--dtype float32",
     "recaption": "--captioner a --endpoint URL --output_dir out --dataset_name photos",
     "filter": "--captions captions.parquet --output_dir out",
     "evaluate": "--model model --max_eval_samples 8 --output_file out/results.json --device cpu",

@@ -22,11 +22,15 @@ from modeling_lotlip.encoder.batches import Batch
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.serving import embedder as embedder_module
+from modeling_lotlip.serving import finder
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder, RequestError, is_image
 from modeling_lotlip.serving.server import create_app, create_server
+from modeling_lotlip.table.memory import keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.table.vector_index import search as search_table
 from modeling_lotlip.utils.addresses import listen
+from tests.conftest import WORDS
 from tests.helpers.embeddings import embed_images
 
 
@@ -374,6 +378,33 @@ def test_a_text_is_searched_in_a_table_as_by_the_command(search, encoder, image_
     found = {row["key"]: row["similarity"] for row in answer["results"]}
     assert list(found) == sorted(expected, key=expected.get, reverse=True)[:2]
     assert found == pytest.approx({key: expected[key] for key in found}, abs=1e-5)
+
+
+def test_searches_at_once_get_their_own_answers(model_dir, encoder, image_embeds, tmp_path):
+    """From a table in memory, with several numbers of texts and of results."""
+    settings = encoder.settings() | {"kinds": ["image"]}
+    table = EmbeddingTable.create(tmp_path, image_embeds.shape[1], settings, {}, dtype="float32")
+    table.append([{"key": key, "kind": "image", "embedding": row} for key, row in zip("abc", image_embeds)])
+    keep_in_memory(table)
+    table.memory.read("image")
+
+    def ask(number: int) -> list[dict]:
+        texts = WORDS[number : number + 1 + number % 3]
+        body = {"model": "model", "input": texts, "k": 1 + number % 2}
+        return httpx.post(f"{address}/v1/search", json=body, trust_env=False, timeout=60).json()["data"]
+
+    with serving(model_dir, table=table) as address, ThreadPoolExecutor(8) as executor:
+        for number, answers in enumerate(executor.map(ask, range(8))):
+            queries = encoder.encode_text(WORDS[number : number + 1 + number % 3], convert_to_tensor=True)
+            expected = [search_table(table, query, 1 + number % 2).keys for query in queries]
+            assert [[row["key"] for row in answer["results"]] for answer in answers] == expected
+
+
+def test_a_search_that_fails_is_a_500_and_the_next_one_is_answered(search, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(finder, "search_many", None)
+        assert search(input="a").status_code == 500
+    assert search(input="a").status_code == 200
 
 
 def test_what_a_table_has_not_is_not_searched_for(search):

@@ -62,6 +62,11 @@ def get_core() -> openvino.Core:
     return openvino.Core()
 
 
+def locate_towers() -> Path:
+    """Locates the folder of converted towers, in the cache of the Hub."""
+    return Path(HF_ASSETS_CACHE, "lotlip", "openvino")
+
+
 def compress_to_int8(tower: openvino.Model) -> openvino.Model:
     """
     Returns a tower whose weights are stored in 8 bits, with a scale for each channel. Activations are quantized while
@@ -144,6 +149,8 @@ class OpenvinoBackend(Backend):
             How it reads texts and images.
         dtype (`str`):
             `"float32"`, `"bfloat16"` or `"int8"`.
+        cache_dir (`Path`, *optional*):
+            Where converted towers are kept. Default: see [`locate_towers`].
 
     Raises:
         `ValueError`: if the model is on another device, or cannot be computed so.
@@ -151,7 +158,7 @@ class OpenvinoBackend(Backend):
 
     name = "openvino"
 
-    def __init__(self, model: PreTrainedModel, family: Family, dtype: str):
+    def __init__(self, model: PreTrainedModel, family: Family, dtype: str, cache_dir: Path | None = None):
         if model.device.type != "cpu":
             raise ValueError(f"`--backend openvino` computes on the CPU, and the model is on {model.device}.")
         if family.compares_tokens or family.has_walk_types:
@@ -161,7 +168,7 @@ class OpenvinoBackend(Backend):
         self.device = model.device
         self.reference = PytorchBackend(model, family)
         self.towers: dict[str, openvino.CompiledModel] = {}
-        self.cache_dir = Path(HF_ASSETS_CACHE, "lotlip", "openvino")
+        self.cache_dir = cache_dir or locate_towers()
         self.lock = Lock()  # one request at a time: it uses all cores
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,7 +234,7 @@ class OpenvinoBackend(Backend):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                logger.warning(f"Converting the {modality} tower for OpenVINO, once, to `{folder}`.")
+                logger.warning(f"Converting the {modality} tower for OpenVINO, once.")
                 tower = self.convert(modality, inputs, shapes)
                 if self.dtype == "int8":
                     tower = compress_to_int8(tower)
@@ -290,11 +297,9 @@ class OpenvinoBackend(Backend):
     @cached_property
     def key(self) -> str:
         """The model that a converted tower is of, and what it stores its weights in."""
-        config = self.model.config.to_dict()
-        config = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
         versions = (__version__, transformers.__version__, openvino.__version__)
         weights_dtype = "int8" if self.dtype == "int8" else "float32"
-        return Hasher.hash((type(self.model).__name__, repr(config), hash_model(self.model), versions, weights_dtype))
+        return Hasher.hash((type(self.model).__name__, hash_model(self.model), versions, weights_dtype))
 
 
 @contextmanager

@@ -1,0 +1,455 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+`--backend auto --dtype auto`: the fastest way to compute a model on this machine that stays close to float32.
+
+On a GPU that is its half precision. On a CPU no list of instructions tells: one that has bfloat16 may compute it more
+slowly than float32. So each way is measured once, in about a minute with the conversion for OpenVINO, and the choice
+is kept in the cache of the Hub, where a later start finds it. Both towers are computed in one way, the fastest for a
+batch of images and one of texts together, since the vectors of a table are of one way; images, which take longer,
+decide.
+"""
+
+import copy
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets.fingerprint import Hasher
+from huggingface_hub.constants import HF_ASSETS_CACHE
+from huggingface_hub.utils import WeakFileLock
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..data.scenes import make_scene
+from ..utils.files import write_json
+from .arguments import AUTO, InferenceArguments
+from .backends import Backend, PytorchBackend
+from .families import Family, find_family, find_text_limit
+from .hashes import hash_model
+from .preprocessing import Preprocessing
+
+
+logger = logging.getLogger(__name__)
+
+# The min cosine of an embedding to that in float32
+MIN_COSINE = 0.998
+# A way is preferred to a more exact one if it is at least so many times as fast
+MIN_GAIN = 1.1
+# Runs of each way, of which the shortest counts: other programs only make them longer
+NUM_RUNS = 3
+# A way whose first run takes longer than this many times the shortest of another is not run again
+HOPELESS = 3.0
+# Images, and texts, that ways are measured by
+NUM_SAMPLED = 4
+# What `/proc/cpuinfo` says of a processor and not of its state
+PROCESSOR_FIELDS = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "model name",
+    "stepping",
+    "flags",
+    "CPU implementer",
+    "CPU variant",
+    "CPU part",
+    "Features",
+)
+TITLES = {"torch": "PyTorch", "openvino": "OpenVINO"}
+
+
+@dataclass(frozen=True)
+class Computation:
+    """
+    A way to compute a model.
+
+    Args:
+        backend (`str`): What `--backend` calls it: `"torch"` or `"openvino"`; `"auto"` where it is to be chosen.
+        dtype (`str`): The precision, as `--dtype` names it; `"auto"` where it is to be chosen.
+    """
+
+    backend: str
+    dtype: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is to be chosen."""
+        return AUTO in (self.backend, self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} by {TITLES.get(self.backend, self.backend)}"
+
+
+# Where OpenVINO can compute a model, it was faster in half precision on all processors that were tried
+LAST_RESORT = Computation("torch", "bfloat16")
+# All ways on a CPU, the more exact ones of a backend first
+ON_A_CPU = (
+    Computation("torch", "float32"),
+    Computation("openvino", "float32"),
+    Computation("openvino", "bfloat16"),
+    Computation("openvino", "int8"),
+    LAST_RESORT,
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """
+    What is measured of a way to compute a model.
+
+    Args:
+        computation ([`Computation`]): The way.
+        seconds (`float`, *optional*): The seconds of a batch of images and one of texts.
+        cosine (`float`, *optional*): The min cosine of an embedding to that in float32.
+        problem (`str`, *optional*): Why the model cannot be computed so.
+    """
+
+    computation: Computation
+    seconds: float = float("inf")
+    cosine: float = 0.0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    What ways are measured by.
+
+    Args:
+        texts (`dict[str, torch.Tensor]`): `input_ids` of shape `(NUM_SAMPLED, length)` and what else is read.
+        images (`dict[str, torch.Tensor]`): Such as `pixel_values` of shape `(NUM_SAMPLED, channels, height, width)`.
+    """
+
+    texts: dict[str, torch.Tensor]
+    images: dict[str, torch.Tensor]
+
+
+def hint_at_auto(arguments: InferenceArguments) -> None:
+    """
+    Says on standard error that there is `auto`, in a command that computes exactly unless it is asked for something
+    else; of several processes on this machine one says it.
+    """
+    is_default = arguments.backend is None and arguments.dtype == "float32"
+    if is_default and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(
+            "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` is faster on most, "
+            f"with cosines of at least {MIN_COSINE} to this.",
+            file=sys.stderr,
+        )
+
+
+def choose_half_precision(asked: Computation, device: torch.device) -> Computation:
+    """
+    Completes what is asked for on a GPU or another accelerator: PyTorch, and bfloat16 where there is that.
+
+    Args:
+        asked ([`Computation`]): What is asked for.
+        device (`torch.device`): Where it is computed.
+    """
+    backend = asked.backend
+    if backend == AUTO:
+        backend = "torch"
+    dtype = asked.dtype
+    if dtype == AUTO:
+        has_bfloat16 = device.type != "mps"
+        if device.type == "cuda":
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = "bfloat16" if has_bfloat16 else "float16"
+    return Computation(backend, dtype)
+
+
+def list_computations(asked: Computation) -> list[Computation]:
+    """Lists the ways on a CPU that are asked for and installed, the more exact ones first."""
+    found = []
+    for computation in ON_A_CPU:
+        is_asked = asked.backend in (AUTO, computation.backend) and asked.dtype in (AUTO, computation.dtype)
+        if is_asked and is_installed(computation):
+            found.append(computation)
+    return found
+
+
+def is_installed(computation: Computation) -> bool:
+    """Returns whether the packages are there that a way needs."""
+    needed = []
+    if computation.backend == "openvino":
+        needed.append("openvino")
+    if computation.dtype == "int8":
+        needed.append("nncf")
+    return all(find_spec(name) is not None for name in needed)
+
+
+def choose(measured: Sequence[Measured], min_cosine: float = MIN_COSINE) -> Measured:
+    """
+    Chooses the fastest of the ways whose embeddings are close enough to float32, or a more exact one that is nearly as
+    fast; where none is close enough, the closest.
+
+    Args:
+        measured (`Sequence[Measured]`): What is measured of each, the more exact ones first.
+        min_cosine (`float`, *optional*, defaults to 0.998): The min cosine of an embedding to that in float32.
+
+    Raises:
+        `ValueError`: if the model can be computed in none of them.
+    """
+    possible = [one for one in measured if one.problem is None]
+    if not possible:
+        raise ValueError(measured[0].problem)
+    close = [one for one in possible if one.cosine >= min_cosine]
+    if not close:
+        return max(possible, key=lambda one: one.cosine)
+    shortest = min(one.seconds for one in close)
+    return next(one for one in close if one.seconds <= shortest * MIN_GAIN)
+
+
+def explain_choice(measured: Sequence[Measured], chosen: Measured, min_cosine: float = MIN_COSINE) -> list[str]:
+    """
+    Writes a sentence on what was chosen, and one on each faster way that was not.
+
+    Args:
+        measured (`Sequence[Measured]`): What was measured of each.
+        chosen ([`Measured`]): What was chosen.
+        min_cosine (`float`, *optional*, defaults to 0.998): The min cosine that was asked for.
+    """
+    lines = []
+    for one in measured:
+        if one.problem is not None:
+            lines.append(f"Not computed in {one.computation}: {one.problem}")
+        elif one.seconds < chosen.seconds and one.cosine < min_cosine:
+            lines.append(
+                f"Not computed in {one.computation}, which is faster: an embedding has a cosine of {one.cosine:.4f} "
+                f"to float32, less than {min_cosine}."
+            )
+    most_exact = next(one for one in measured if one.problem is None)
+    if chosen == most_exact:
+        return [*lines, f"This machine computes the model fastest in {chosen.computation}."]
+    lines.append(
+        f"This machine computes the model fastest in {chosen.computation}: {most_exact.seconds / chosen.seconds:.1f} "
+        f"times as fast as in {most_exact.computation}, with cosines of at least {chosen.cosine:.4f} to float32."
+    )
+    return lines
+
+
+def make_sample(preprocessing: Preprocessing) -> Sample:
+    """
+    Makes texts and images of several sorts in the model's full size: two long captions of drawn scenes, a short one
+    and random letters; two scenes, a gradient and noise.
+    """
+    generator = np.random.default_rng(0)
+    texts = []
+    images = []
+    for index in range(2):
+        scene = make_scene(seed=0, index=index)
+        texts.append(f"{scene.long_caption} {make_scene(seed=1, index=index).long_caption}")
+        images.append(scene.draw())
+    texts.append(make_scene(seed=2, index=0).caption)
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789    ")
+    texts.append("".join(generator.choice(letters, size=200)))
+    ramp = np.linspace(0, 255, 224, dtype=np.uint8)
+    colors = np.stack([ramp, np.roll(ramp, 80), ramp[::-1]], axis=-1)
+    images.append(Image.fromarray(colors[None].repeat(224, axis=0)))
+    images.append(Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)))
+    return Sample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
+
+
+@torch.inference_mode()
+def embed_sample(backend: Backend, sample: Sample) -> torch.Tensor:
+    """Returns the embeddings of texts and then of images, of shape `(texts + images, dim)`, normalized, in float32."""
+    embeds = torch.cat([backend.embed_texts(sample.texts).float(), backend.embed_images(sample.images).float()])
+    return torch.nn.functional.normalize(embeds, dim=-1)
+
+
+def choose_clock() -> Callable[[], float]:
+    """
+    Chooses what tells seconds: a clock, but the processor time of this process where other programs want more cores
+    than there are. A clock would tell how much of them each run got.
+    """
+    is_busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)  # not on Windows
+    return time.process_time if is_busy else time.perf_counter
+
+
+def measure_computation(
+    computation: Computation,
+    make_backend: Callable[[Computation], Backend],
+    sample: Sample,
+    exact: torch.Tensor,
+    clock: Callable[[], float],
+    shortest: float = float("inf"),
+) -> Measured:
+    """
+    Measures a way to compute a model.
+
+    Args:
+        computation ([`Computation`]): The way.
+        make_backend (`Callable`): Makes what computes it.
+        sample ([`Sample`]): What is embedded.
+        exact (`torch.Tensor` of shape `(texts + images, dim)`): Its normalized embeddings in float32.
+        clock (`Callable`): Tells the seconds.
+        shortest (`float`, *optional*): The seconds of the fastest way so far.
+    """
+    try:
+        backend = make_backend(computation)
+        cosines = (embed_sample(backend, sample) * exact).sum(dim=-1)
+    except (ImportError, ValueError) as error:
+        return Measured(computation, problem=str(error))
+    best = float("inf")
+    for _ in range(NUM_RUNS):
+        start = clock()
+        embed_sample(backend, sample)
+        best = min(best, clock() - start)
+        if best > HOPELESS * shortest:
+            break
+    return Measured(computation, best, cosines.min().item())
+
+
+def find_fastest(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    asked: Computation,
+) -> Computation:
+    """
+    Finds the fastest way to compute a model on this CPU: in the cache, where it was measured before, or by measuring.
+
+    Args:
+        model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
+        processor (`ProcessorMixin`): Its processor.
+        asked ([`Computation`]): What is asked for, of which something is open.
+
+    Raises:
+        `ValueError`: if it cannot be computed in any way that is asked for.
+    """
+    family = find_family(model.config, processor)
+    computations = list_computations(asked)
+    if len(computations) == 1 or family.compares_tokens:  # such a model has no single embeddings to compare
+        return computations[0]
+    file = locate_choice(model, computations)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(file.with_suffix(".lock")):
+        if file.is_file():
+            chosen = Computation(**json.loads(file.read_text(encoding="utf-8"))["chosen"])
+            logger.info(f"Computed in {chosen}, as {file} says.")
+            return chosen
+        logger.warning("Measuring once, in about a minute, how this machine computes the model fastest.")
+        processor.tokenizer.model_max_length = find_text_limit(model, processor, family)
+        sample = make_sample(Preprocessing(processor, family))
+        towers = file.with_suffix(".towers")
+        shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
+        try:
+            measured = measure_all(model, family, sample, computations, towers)
+            chosen = choose(measured)
+            keep_towers(towers, chosen.computation)
+        finally:
+            shutil.rmtree(towers, ignore_errors=True)
+        for line in explain_choice(measured, chosen):
+            logger.warning(line)
+        results = {"chosen": asdict(chosen.computation), "measured": [asdict(one) for one in measured]}
+        write_json(file, results)
+    return chosen.computation
+
+
+def measure_all(
+    model: PreTrainedModel,
+    family: Family,
+    sample: Sample,
+    computations: Sequence[Computation],
+    towers: Path,
+) -> list[Measured]:
+    """
+    Measures ways to compute a model, one after the other, so that one of them is in memory at a time. PyTorch computes
+    in half precision only where OpenVINO cannot.
+
+    Args:
+        model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
+        family ([`Family`]): How it reads texts and images.
+        sample ([`Sample`]): What is embedded.
+        computations (`Sequence[Computation]`): The ways.
+        towers (`Path`): Where towers are converted to for OpenVINO.
+    """
+
+    def make_backend(computation: Computation) -> Backend:
+        if computation.backend == "openvino":
+            from .backends.openvino import OpenvinoBackend
+
+            return OpenvinoBackend(model, family, computation.dtype, towers / stored_dtype(computation))
+        if computation.dtype == "float32":
+            return PytorchBackend(model, family)
+        return PytorchBackend(copy.deepcopy(model).to(getattr(torch, computation.dtype)), family)
+
+    exact = embed_sample(PytorchBackend(model, family), sample)
+    measured = []
+    shortest = float("inf")
+    clock = choose_clock()
+    for computation in computations:
+        by_openvino = [one for one in measured if one.computation.backend == "openvino" and one.problem is None]
+        if computation == LAST_RESORT and by_openvino:
+            continue
+        measured.append(measure_computation(computation, make_backend, sample, exact, clock, shortest))
+        shortest = min(shortest, measured[-1].seconds)
+    return measured
+
+
+def stored_dtype(computation: Computation) -> str:
+    """Returns the precision in which a tower is stored for OpenVINO: that in float32 is computed in bfloat16 too."""
+    if computation.dtype == "int8":
+        return "int8"
+    return "float32"
+
+
+def keep_towers(towers: Path, chosen: Computation) -> None:
+    """Moves the towers of the way that was chosen, if OpenVINO computes it, to where they are found; others go."""
+    folder = towers / stored_dtype(chosen)
+    if chosen.backend != "openvino" or not folder.is_dir():
+        return
+    from .backends.openvino import locate_towers
+
+    cache = locate_towers()
+    cache.mkdir(parents=True, exist_ok=True)
+    for tower in folder.iterdir():
+        kept = cache / tower.name
+        with WeakFileLock(cache / f"{tower.stem}.lock"):
+            if tower.is_dir() and not kept.exists():
+                os.replace(tower, kept)
+
+
+def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -> Path:
+    """
+    Locates the file of what was measured: it depends on the weights, the versions of what computes, the processor, the
+    number of threads, and the ways that were compared.
+    """
+    packages = ["torch", "transformers"]
+    if any(computation.backend == "openvino" for computation in computations):
+        packages.append("openvino")
+    versions = {name: version(name) for name in packages}
+    ways = [str(computation) for computation in computations]
+    depends_on = (
+        type(model).__name__,
+        hash_model(model),
+        versions,
+        describe_processor(),
+        torch.get_num_threads(),
+        ways,
+    )
+    return Path(HF_ASSETS_CACHE, "lotlip", "fastest", f"{Hasher.hash(depends_on)}.json")
+
+
+def describe_processor() -> str:
+    """Describes the processor and its instructions, the same at every start."""
+    file = Path("/proc/cpuinfo")
+    if not file.is_file():  # not Linux
+        return f"{platform.machine()} {platform.processor()}"
+    first_core = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    lines = []
+    for line in first_core.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in PROCESSOR_FIELDS:
+            lines.append(f"{name.strip()}: {value.strip()}")
+    return "\n".join([platform.machine(), *lines])

@@ -1,0 +1,218 @@
+"""The fastest way to compute a model: what is measured, what is chosen, and that it is kept."""
+
+import json
+import os
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_lotlip import DualEncoder
+from modeling_lotlip.encoder import fastest
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.backends import openvino
+from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.encoder.fastest import (
+    Computation,
+    Measured,
+    choose,
+    choose_clock,
+    choose_half_precision,
+    explain_choice,
+    list_computations,
+)
+from tests.conftest import WORDS
+
+
+EXACT = Computation("torch", "float32")
+BFLOAT16 = Computation("openvino", "bfloat16")
+INT8 = Computation("openvino", "int8")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, tmp_path_factory, monkeypatch):
+    """The folder of what a test chooses; each tower is converted once for all tests."""
+    monkeypatch.setattr(fastest, "HF_ASSETS_CACHE", tmp_path)
+    monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", tmp_path_factory.getbasetemp() / "openvino")
+    return tmp_path / "lotlip" / "fastest"
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "int8", "expected"),
+    [
+        ((0.5, 0.9999), (0.3, 0.999), INT8),
+        ((0.5, 0.9999), (0.3, 0.997), BFLOAT16),
+        ((1.2, 0.9999), (1.5, 0.999), EXACT),
+        ((1.2, 0.9999), (0.3, 0.997), EXACT),
+        ((0.32, 0.9999), (0.3, 0.999), BFLOAT16),
+        ((0.95, 0.9999), (0.94, 0.999), EXACT),
+    ],
+)
+def test_the_fastest_close_one_is_chosen_unless_a_more_exact_one_is_as_fast(bfloat16, int8, expected):
+    measured = [Measured(EXACT, 1.0, 1.0), Measured(BFLOAT16, *bfloat16), Measured(INT8, *int8)]
+    assert choose(measured).computation == expected
+
+
+def test_one_that_cannot_be_computed_is_passed_over():
+    problem = Measured(INT8, problem="OpenVINO cannot compute it.")
+    assert choose([Measured(EXACT, 1.0, 1.0), problem]).computation == EXACT
+    with pytest.raises(ValueError, match="OpenVINO cannot compute it"):
+        choose([problem])
+
+
+def test_where_none_is_close_the_closest_is_chosen():
+    measured = [Measured(BFLOAT16, 1.0, 0.99), Measured(INT8, 0.5, 0.98)]
+    assert choose(measured).computation == BFLOAT16
+
+
+def test_a_faster_one_that_is_not_close_is_said():
+    measured = [
+        Measured(EXACT, 1.0, 1.0),
+        Measured(BFLOAT16, 0.5, 0.9999),
+        Measured(INT8, 0.25, 0.99),
+    ]
+    lines = explain_choice(measured, choose(measured))
+    assert lines == [
+        "Not computed in int8 by OpenVINO, which is faster: an embedding has a cosine of 0.9900 to float32, less than "
+        "0.998.",
+        "This machine computes the model fastest in bfloat16 by OpenVINO: 2.0 times as fast as in float32 by PyTorch, "
+        "with cosines of at least 0.9999 to float32.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "asked", "expected"),
+    [
+        ((), Computation("auto", "auto"), {"float32", "bfloat16", "int8"}),
+        (("nncf",), Computation("auto", "auto"), {"float32", "bfloat16"}),
+        ((), Computation("torch", "auto"), {"float32", "bfloat16"}),
+        ((), Computation("auto", "bfloat16"), {"bfloat16"}),
+    ],
+)
+def test_what_is_asked_for_and_installed_is_compared(missing, asked, expected, monkeypatch):
+    monkeypatch.setattr(fastest, "find_spec", lambda name: None if name in missing else name)
+    computations = list_computations(asked)
+    assert {computation.dtype for computation in computations} == expected
+    assert computations[0].dtype in ("float32", *expected)
+
+
+def test_without_openvino_pytorch_computes(monkeypatch):
+    monkeypatch.setattr(fastest, "find_spec", lambda name: None)
+    computations = list_computations(Computation("auto", "auto"))
+    assert computations == [EXACT, fastest.LAST_RESORT]
+
+
+@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_computes_in_its_half_precision(has_bfloat16, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    device = torch.device("cuda:0")
+    assert choose_half_precision(Computation("auto", "auto"), device) == Computation("torch", dtype)
+    assert choose_half_precision(Computation("torch", "auto"), device) == Computation("torch", dtype)
+    assert choose_half_precision(Computation("auto", "float32"), device) == Computation("torch", "float32")
+
+
+def test_where_other_programs_want_all_cores_the_processor_tells_the_time(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.0, 9.0, 9.0))
+    assert choose_clock() is time.perf_counter
+    monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 1.0, 1.0))
+    assert choose_clock() is time.process_time
+
+
+def load(folder, **arguments):
+    return DualEncoder.from_pretrained(folder, device="cpu", **arguments)
+
+
+def test_what_is_chosen_is_measured_once_and_is_what_a_table_keeps(model_dir, cache, monkeypatch, caplog):
+    encoder = load(model_dir, backend="auto", dtype="auto")
+    (file,) = cache.glob("*.json")
+    results = json.loads(file.read_text())
+    assert {"dtype": encoder.settings()["dtype"], "backend": encoder.settings()["backend"]} == results["chosen"]
+    assert [one["computation"]["dtype"] for one in results["measured"]] == ["float32", "float32", "bfloat16", "int8"]
+    assert "This machine computes the model fastest in" in caplog.text
+
+    monkeypatch.delattr(fastest, "measure_all")
+    again = load(model_dir, backend="auto", dtype="auto")
+    assert again.settings() == encoder.settings()
+    named = load(model_dir, **results["chosen"])
+    assert named.settings() == encoder.settings()
+    cosines = (encoder.encode_text(WORDS) * load(model_dir).encode_text(WORDS)).sum(axis=-1)
+    assert cosines.min() >= 0.995
+
+
+def make_fastest(monkeypatch, chosen: Computation) -> None:
+    """Lets a way take a tenth of the time of all others, and nothing is measured."""
+
+    def measure_all(model, family, inputs, computations, towers):
+        return [Measured(computation, 0.1 if computation == chosen else 1.0, 1.0) for computation in computations]
+
+    monkeypatch.setattr(fastest, "measure_all", measure_all)
+
+
+@pytest.mark.parametrize("chosen", fastest.ON_A_CPU, ids=str)
+def test_each_way_can_be_chosen(chosen, model_dir, cache, monkeypatch):
+    """And an encoder of each can be pickled and used by threads."""
+
+    make_fastest(monkeypatch, chosen)
+    encoder = load(model_dir, backend="auto", dtype="auto")
+    assert encoder.dtype == chosen.dtype
+    assert encoder.backend.name == chosen.backend
+    assert encoder.settings() == load(model_dir, backend=chosen.backend, dtype=chosen.dtype).settings()
+    expected = encoder.encode_text(WORDS)
+    copied = pickle.loads(pickle.dumps(encoder))
+    np.testing.assert_allclose(copied.encode_text(WORDS), expected, rtol=0, atol=1e-6)
+    with ThreadPoolExecutor(4) as executor:
+        for embeds in executor.map(encoder.encode_text, [WORDS] * 4):
+            np.testing.assert_allclose(embeds, expected, rtol=0, atol=1e-6)
+
+
+def test_towers_of_the_chosen_way_alone_are_kept(model_dir, cache, tmp_path, monkeypatch):
+    """Once they are measured they are not converted again."""
+    monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", tmp_path)
+    monkeypatch.setattr(fastest, "choose", lambda measured: next(one for one in measured if one.computation == INT8))
+    encoder = load(model_dir, backend="auto", dtype="auto")
+    monkeypatch.delattr(openvino.OpenvinoBackend, "convert")
+    encoder.encode_text(WORDS)
+    towers = list(tmp_path.glob("lotlip/openvino/*/tower.xml"))
+    assert len(towers) == 2
+    assert list(cache.glob("*.towers")) == []
+
+
+def test_a_model_that_openvino_cannot_compute_is_computed_by_pytorch(family_folders, cache, caplog):
+    encoder = load(family_folders("align"), backend="auto", dtype="float32")
+    assert encoder.backend.name == "torch"
+    assert "Not computed in float32 by OpenVINO" in caplog.text
+
+
+def test_a_backend_or_a_precision_alone_is_chosen(model_dir, cache, monkeypatch):
+    make_fastest(monkeypatch, INT8)
+    assert load(model_dir, backend="openvino", dtype="auto").backend.name == "openvino"
+    assert load(model_dir, backend="auto", dtype="bfloat16").dtype == "bfloat16"
+    assert load(model_dir, backend="torch", dtype="auto").backend.name == "torch"
+    assert load(model_dir, backend="auto", dtype="int8").backend.name == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "backend", "expected"),
+    [
+        ("auto", None, "auto"),
+        ("auto", "torch", "torch"),
+        ("int8", None, "openvino"),
+        ("int8", "auto", "openvino"),
+        ("float16", "auto", "torch"),
+        ("float32", None, None),
+    ],
+)
+def test_the_backend_of_a_precision(dtype, backend, expected):
+    assert InferenceArguments(dtype=dtype, backend=backend).backend == expected
+
+
+def test_another_number_of_threads_is_measured_anew(model_dir, cache, monkeypatch):
+    make_fastest(monkeypatch, EXACT)
+    load_encoder(str(model_dir), InferenceArguments(device="cpu", dtype="auto"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    load_encoder(str(model_dir), InferenceArguments(device="cpu", dtype="auto"))
+    assert len(list(cache.glob("*.json"))) == 2
