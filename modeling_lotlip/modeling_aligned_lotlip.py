@@ -231,6 +231,16 @@ def get_pooler_output(outputs: object) -> torch.Tensor:
     return pooler_output
 
 
+def replace_pooler_output(outputs: object, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
+    """Returns the states of a tower with another pooled output, of shape `(rows, dim)`."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=outputs.last_hidden_state,
+        pooler_output=pooler_output,
+        hidden_states=getattr(outputs, "hidden_states", None),
+        attentions=getattr(outputs, "attentions", None),
+    )
+
+
 class LotlipAlignedModel(PreTrainedModel):
     """
     A text tower and an image tower that were trained apart, joined by heads. Only the heads and `logit_scale` are
@@ -299,14 +309,13 @@ class LotlipAlignedModel(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         features = self.text_layers(pool_text(outputs, attention_mask, self.config.text_pooling))
-        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=features)
+        return replace_pooler_output(outputs, features)
 
     def compute_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """Returns the image tower's output, whose `pooler_output` is what the head reads, `(images, feature_dim)`."""
         outputs = self.vision_model(pixel_values=pixel_values, **kwargs)
         pooled = pool_image(outputs, self.config.num_image_prefix_tokens, self.config.image_pooling)
-        features = self.image_layers(pooled)
-        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=features)
+        return replace_pooler_output(outputs, self.image_layers(pooled))
 
     @can_return_tuple
     def get_text_features(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from modeling_lotlip.align.features import Features, compute_features, find_features_dir
+from modeling_lotlip.align.features import FeatureComputer, Features, find_features_dir
 from modeling_lotlip.align.heads import HeadSettings, measure_rank, train_heads
 from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
@@ -108,6 +108,7 @@ def load_features(args: argparse.Namespace) -> dict[str, dict[str, Features]]:
     """Returns the features of both splits of each data set, and how long they took, where they were not there."""
     text_tower = load_text_tower(args.text_model)
     image_tower = load_image_tower(args.vision_model, "cls_mean")
+    computer = FeatureComputer(text_tower, image_tower, args.features_dir)
     found = {}
     for item in args.data:
         name, _, folder = item.partition("=")
@@ -115,7 +116,7 @@ def load_features(args: argparse.Namespace) -> dict[str, dict[str, Features]]:
         for split in ("train", "test"):
             dataset = load_split(SourceArguments(dataset_name="imagefolder", data_dir=folder), split)
             reader = RowReader(get_columns(dataset), CaptionArguments())
-            found[name][split] = compute_features(text_tower, image_tower, dataset, reader, args.features_dir)
+            found[name][split] = computer.compute(dataset, reader)
     return found
 
 
