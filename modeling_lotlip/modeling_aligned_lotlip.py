@@ -5,6 +5,7 @@ A dual encoder of two towers that were trained apart, joined by heads that `lotl
 This file needs transformers alone: it goes to the Hub with the model.
 """
 
+import hashlib
 import os
 
 import torch
@@ -65,8 +66,8 @@ class LotlipAlignedConfig(PreTrainedConfig):
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
             The initial value of `logit_scale`.
         towers (`dict[str, dict]`, *optional*):
-            Where the weights of `text_model` and `vision_model` are, each a `name` and a `revision`: they are not
-            saved with the model. Default: they are.
+            Where the weights of `text_model` and `vision_model` are, each a `name`, and a `revision` on the Hub or a
+            `hash` of the weights in a folder: they are not saved with the model. Default: they are.
 
     Example:
 
@@ -231,6 +232,16 @@ def get_pooler_output(outputs: object) -> torch.Tensor:
     return pooler_output
 
 
+def hash_state(state_dict: dict[str, torch.Tensor]) -> str:
+    """Returns a hash of weights of any shapes, by which it is known whether a tower is still the same."""
+    weights = hashlib.blake2b(digest_size=20)
+    for name in sorted(state_dict):
+        tensor = state_dict[name].cpu().contiguous()
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return weights.hexdigest()
+
+
 def replace_pooler_output(outputs: object, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
     """Returns the states of a tower with another pooled output, of shape `(rows, dim)`."""
     return BaseModelOutputWithPooling(
@@ -392,7 +403,13 @@ class LotlipAlignedModel(PreTrainedModel):
         state_dict = load_file(cached_file(name, SAFE_WEIGHTS_NAME, **options))
         for part, tower in config.towers.items():
             loaded = AutoModel.from_pretrained(tower["name"], revision=tower["revision"], dtype=torch.float32)
-            for key, tensor in loaded.state_dict().items():
+            weights = loaded.state_dict()
+            if tower["hash"] is not None and hash_state(weights) != tower["hash"]:
+                raise ValueError(
+                    f"The heads of {name} were trained on other weights than {tower['name']} has now: put those back, "
+                    "or train the heads again."
+                )
+            for key, tensor in weights.items():
                 state_dict[f"{part}.{key}"] = tensor
         model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
         part = model[0] if isinstance(model, tuple) else model

@@ -49,6 +49,7 @@ def describe_alignment(
         "keep": args.keep,
         "captions": " ".join(args.captions),
         "text_pooling": args.text_pooling,
+        "text_prompt": args.text_prompt,
         "image_pooling": args.image_pooling,
         "max_length": args.max_length,
         "train_split": args.train_split,

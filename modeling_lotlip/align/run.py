@@ -60,12 +60,15 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     state = PartialState(cpu=args.device == "cpu")
     device = state.device if args.device is None else torch.device(args.device)
     dataset, evaluation_data = load_splits(args)
-    text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
+    text_tower = load_text_tower(
+        args.text_model_name_or_path, args.text_pooling, args.max_length, args.text_prompt, device
+    )
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
     reference = None
     if args.towers == "reference":
         reference = refer_to(text_tower, image_tower)
     args.text_pooling = text_tower.pooling
+    args.text_prompt = text_tower.prompt or None
     args.image_pooling = image_tower.pooling
     args.max_length = text_tower.tokenizer.model_max_length
     computer = FeatureComputer(

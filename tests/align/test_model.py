@@ -1,6 +1,7 @@
 """The model of two towers and heads: what it computes, and how it is saved and loaded."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip import DualEncoder, LotlipAlignedModel
 from modeling_lotlip.align.outputs import write_sentence_transformers_files
-from modeling_lotlip.align.towers import join_towers, make_processor, refer_to
+from modeling_lotlip.align.towers import join_towers, load_text_tower, make_processor, refer_to
 from modeling_lotlip.encoder.onnx import export_model
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
@@ -84,6 +85,18 @@ def test_towers_by_reference_are_loaded_from_where_they_are(text_tower, image_to
     state = AutoModel.from_pretrained(tmp_path).state_dict()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+def test_a_tower_that_has_changed_since_is_refused(text_folder, image_tower, tmp_path):
+    shutil.copytree(text_folder, tmp_path / "text")
+    text_tower = load_text_tower(str(tmp_path / "text"), "mean")
+    model = join_towers(text_tower, image_tower, 64, 128)
+    model.config.towers = refer_to(text_tower, image_tower)
+    model.save_pretrained(tmp_path / "model")
+    text_tower.model.embeddings.word_embeddings.weight[5] += 1
+    text_tower.model.save_pretrained(tmp_path / "text")
+    with pytest.raises(ValueError, match="were trained on other weights than"):
+        AutoModel.from_pretrained(tmp_path / "model")
 
 
 def test_its_graphs_on_onnxruntime_give_its_embeddings(folder, tmp_path):
