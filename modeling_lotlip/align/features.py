@@ -26,6 +26,7 @@ from huggingface_hub.constants import HF_ASSETS_CACHE
 
 from ..data.images import UnreadableImageError, read_file, undecoded
 from ..data.reader import RowReader
+from ..data.rows import name_row
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
 from ..encoder.hashes import hash_processor, hash_weights
 from ..encoder.preprocessing import Preprocessing
@@ -209,12 +210,12 @@ class FeatureComputer:
         def compute(positions: Sequence[int]) -> Iterator[Computed]:
             for prepared in prefetch(collate_rows(collate, read_batches(positions), self.num_workers), depth=2):
                 warn_of_unreadable(prepared.unreadable)
-                computed = [item.row.number for item in prepared.images.entries]
-                if not computed:
+                found = [item.row.number for item in prepared.images.entries]
+                if not found:
                     continue
-                features = tower.compute(prepared.images.inputs)
-                check_finite(features, tower.name, [f"row {position}" for position in computed])
-                yield Computed(computed, features, [False] * len(computed))
+                computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
+                check_finite(computed, tower.name, lambda position: name_row(rows[position], position))
+                yield computed
 
         names = (identify_image(row[column]) for row in rows)
         features, _ = self.image_store.find_or_compute(names, compute, "Image features", " images")
@@ -235,10 +236,10 @@ class FeatureComputer:
 
         def compute(positions: Sequence[int]) -> Iterator[Computed]:
             for batch in sort_texts(tokenize(positions), self.preprocessing):
-                computed = [position for position, _ in batch.entries]
-                features = tower.compute(batch.inputs)
-                check_finite(features, tower.name, [repr(texts[position]) for position in computed])
-                yield Computed(computed, features, [is_cut for _, is_cut in batch.entries])
+                found = [position for position, _ in batch.entries]
+                computed = Computed(found, tower.compute(batch.inputs), [is_cut for _, is_cut in batch.entries])
+                check_finite(computed, tower.name, lambda position: repr(texts[position]))
+                yield computed
 
         return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
 
@@ -249,15 +250,22 @@ def describe_config(config: object) -> dict:
     return {name: values[name] for name in sorted(values) if name not in ("_name_or_path", "dtype")}
 
 
-def check_finite(features: torch.Tensor, tower_name: str, names: list[str]) -> None:
-    """Raises a `ValueError` if a feature, of shape `(rows, dim)`, is not finite: names the tower and the row."""
-    is_finite = features.isfinite().all(dim=1)
-    if not is_finite.all():
-        first = int((~is_finite).nonzero()[0])
-        raise ValueError(
-            f"{tower_name} gives NaN or infinity for {names[first]}: its weights are damaged, or it is no model for "
-            "such data. Load it anew, or name another."
-        )
+def check_finite(computed: Computed, tower_name: str, describe: Callable[[int], str]) -> None:
+    """
+    Raises a `ValueError` if a feature is not finite.
+
+    Args:
+        computed ([`Computed`]): What a tower computed.
+        tower_name (`str`): The tower.
+        describe (`Callable`): Names the image or text at a position.
+    """
+    is_finite = computed.features.isfinite().all(dim=1).tolist()
+    for position, is_good in zip(computed.positions, is_finite):
+        if not is_good:
+            raise ValueError(
+                f"{tower_name} gives NaN or infinity for {describe(position)}: its weights are damaged, or it is no "
+                "model for such data. Load it anew, or name another."
+            )
 
 
 def list_captions(

@@ -114,10 +114,15 @@ class TrainedHeads:
 
 
 def standardize(head: nn.Module, features: torch.Tensor) -> None:
-    """Sets mean and deviation of a head, if it has them, to those of features of shape `(rows, dim)`."""
+    """
+    Sets mean and deviation of a head, if it has them, to those of features of shape `(rows, dim)`. What is the same in
+    all rows is not divided by its deviation: it may differ in others.
+    """
     if isinstance(head, nn.Sequential) and isinstance(head[0], Standardization):
+        std = features.std(dim=0, correction=0)
+        std[std < MIN_STD] = 1
         head[0].mean.copy_(features.mean(dim=0))
-        head[0].std.copy_(features.std(dim=0, correction=0).clamp(min=MIN_STD))
+        head[0].std.copy_(std)
 
 
 class CaptionSampler:
@@ -247,7 +252,8 @@ def run_epochs(
     features: Features, settings: HeadSettings, num_epochs: int, device: str | torch.device
 ) -> Iterator[tuple[Heads, float]]:
     """
-    Yields the heads, the same object in training, and the mean loss after each epoch.
+    Yields the heads, the same object in training, and the mean loss after each epoch. Raises a `ValueError` if it is
+    not finite.
 
     Args:
         features ([`Features`]): What they are trained on.
@@ -278,6 +284,10 @@ def run_epochs(
             with torch.no_grad():
                 heads.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
             losses.append(loss.item())
+        if not math.isfinite(sum(losses)):
+            raise ValueError(
+                f"The loss is not finite: a `--learning_rate` of {settings.learning_rate:g} is too high. Give less."
+            )
         yield heads, sum(losses) / max(1, len(losses))
 
 
