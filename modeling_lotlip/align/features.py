@@ -28,7 +28,7 @@ from ..data.images import UnreadableImageError, read_file, undecoded
 from ..data.reader import RowReader
 from ..data.rows import name_row
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
-from ..encoder.hashes import hash_processor, hash_weights
+from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
@@ -134,7 +134,7 @@ class FeatureComputer:
         """The files of the image tower."""
         tower = self.image_tower
         image_processor = tower.image_processor
-        settings = [describe_config(tower.model.config), hash_weights(tower.model), hash_weights(tower.weights)]
+        settings = [hash_model(tower.model), hash_model(tower.weights)]
         settings += [tower.layers, tower.pooling, tower.num_prefix_tokens]
         settings += [type(image_processor).__name__, image_processor.to_dict()]
         return FeatureStore(self.folder / "images", settings)
@@ -143,7 +143,7 @@ class FeatureComputer:
     def text_store(self) -> "FeatureStore":
         """The files of the text tower."""
         tower = self.text_tower
-        settings = [describe_config(tower.model.config), hash_weights(tower.model), hash_weights(tower.weights)]
+        settings = [hash_model(tower.model), hash_model(tower.weights)]
         settings += [tower.layers, tower.pooling, self.preprocessing.max_length, hash_processor(tower.tokenizer)]
         return FeatureStore(self.folder / "texts", settings)
 
@@ -210,7 +210,7 @@ class FeatureComputer:
         def compute(positions: Sequence[int]) -> Iterator[Computed]:
             for prepared in prefetch(collate_rows(collate, read_batches(positions), self.num_workers), depth=2):
                 warn_of_unreadable(prepared.unreadable)
-                found = [item.row.number for item in prepared.images.entries]
+                found = [item.row.row_index for item in prepared.images.entries]
                 if not found:
                     continue
                 computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
@@ -242,12 +242,6 @@ class FeatureComputer:
                 yield computed
 
         return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
-
-
-def describe_config(config: object) -> dict:
-    """Returns what a configuration says of what a tower computes, not where it was loaded from."""
-    values = config.to_dict()
-    return {name: values[name] for name in sorted(values) if name not in ("_name_or_path", "dtype")}
 
 
 def check_finite(computed: Computed, tower_name: str, describe: Callable[[int], str]) -> None:
