@@ -201,7 +201,9 @@ class FeatureComputer:
         tower = self.image_tower
         column = reader.image_column
         rows = undecoded(dataset.select_columns(column), column)
-        collate = RowCollator(self.preprocessing, RowReader([column], image_column=column))
+        # large JPEGs at a fraction, as search reads them
+        reader = RowReader([column], image_column=column, resizing=self.preprocessing.resizing)
+        collate = RowCollator(self.preprocessing, reader)
 
         def read_batches(positions: Sequence[int]) -> Iterator[list[tuple[int, dict]]]:
             for start in range(0, len(positions), self.batch_size):

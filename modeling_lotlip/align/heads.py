@@ -209,6 +209,11 @@ def check_features(features: Features, settings: HeadSettings) -> None:
         raise ValueError(
             f"The training data has no captions of {' or '.join(settings.captions)}: name others with --captions."
         )
+    is_wanted = torch.isin(
+        features.captions[:, 2], torch.tensor([MODALITIES.index(modality) for modality in settings.captions])
+    )
+    if len(features.captions[is_wanted, 1].unique()) == 1:
+        raise ValueError("All captions of the training data are the same text: there is nothing to tell apart.")
     if len(features.images) < 4:
         raise ValueError(
             f"The training data has {len(features.images)} images with captions that can be read: give 4 at least."

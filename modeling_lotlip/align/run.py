@@ -59,7 +59,7 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     """Joins two towers in a folder that no other run writes to: see [`align_towers`]."""
     state = PartialState(cpu=args.device == "cpu")
     device = state.device if args.device is None else torch.device(args.device)
-    dataset, evaluation_data = load_splits(args)
+    dataset, evaluation_data, num_shared = load_splits(args)
     text_tower = load_text_tower(
         args.text_model_name_or_path, args.text_pooling, args.max_length, args.text_prompt, device
     )
@@ -93,6 +93,8 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     model.config.towers = reference
     processor = make_processor(text_tower, image_tower)
     settings = describe_alignment(args, features, trained)
+    if num_shared > 0:
+        settings["evaluated_rows_that_were_trained_on"] = num_shared
     save_aligned(args, model, processor, (text_tower, image_tower), settings, results)
     return results
 
@@ -118,8 +120,8 @@ def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
     return EmbeddedDataset(image_embeds, captions, [None] * len(image_embeds), num_unreadable)
 
 
-def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset]:
-    """Returns the rows to train on and to evaluate, with a warning if some are both."""
+def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset, int]:
+    """Returns the rows to train on and to evaluate, and how many are both, with a warning if there are any."""
     dataset, slices = load_slices(args, args.train_split, args.max_train_samples)
     evaluation_data, evaluation_slices = load_slices(args, args.eval_split, args.max_eval_samples)
     num_shared = count_shared_rows(slices, evaluation_slices)
@@ -128,7 +130,7 @@ def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset]:
             f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
             '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
         )
-    return dataset, evaluation_data
+    return dataset, evaluation_data, num_shared
 
 
 def warn_of_counts(features: Features, max_length: int) -> None:

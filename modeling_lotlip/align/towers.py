@@ -164,7 +164,7 @@ def load_text_tower(
             tower.tokenizer = prepend(tower.tokenizer, tower.prompt)
         check_rebuildable(tower.model)
     except LOADING_ERRORS as error:
-        raise ValueError(f"`--text_model_name_or_path {name}` cannot be used: {explain(error)}") from error
+        raise ValueError(f"`--text_model_name_or_path {name}` cannot be used: {explain(name, error)}") from error
     limit_tokenizer(tower, max_length)
     tower.license = find_license(name)
     tower.freeze(device)
@@ -326,8 +326,10 @@ def check_rebuildable(model: PreTrainedModel) -> None:
         )
 
 
-def explain(error: Exception) -> str:
-    """Returns the message of an error in loading; what cannot be done in this command is not advised."""
+def explain(name: str, error: Exception) -> str:
+    """Returns the message of an error in loading a model; what cannot be done in this command is not advised."""
+    if str(name).startswith((".", "/", "~")) and not Path(name).exists():
+        return "there is no such folder."
     if "trust_remote_code" in str(error):
         return "it comes with code of its own, which cannot be saved with a model. Name one of transformers."
     return str(error)
@@ -380,7 +382,7 @@ def load_image_tower(
     try:
         tower = load_any_image_tower(name, pooling)
     except LOADING_ERRORS as error:
-        raise ValueError(f"`--vision_model_name_or_path {name}` cannot be used: {explain(error)}") from error
+        raise ValueError(f"`--vision_model_name_or_path {name}` cannot be used: {explain(name, error)}") from error
     tower.license = find_license(name)
     tower.freeze(device)
     return tower

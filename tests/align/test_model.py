@@ -63,15 +63,17 @@ def test_a_dual_encoder_embeds_by_it(folder):
 def test_its_code_loads_it_without_the_package(folder):
     path, model = folder
     program = (
-        "from transformers import AutoModel; import torch, sys; "
+        "from transformers import AutoModel, AutoProcessor; import torch, sys; "
         "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True); "
-        "features = model.get_text_features(torch.tensor([[2, 5, 8, 9, 3]])).pooler_output; "
+        "processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True); "
+        "features = model.get_text_features(**processor(text=['a red boat'], return_tensors='pt')).pooler_output; "
         "print('modeling_lotlip' in sys.modules, *features[0, :3].tolist())"
     )
     command = [sys.executable, "-I", "-c", program, str(path)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    inputs = AutoProcessor.from_pretrained(path)(text=["a red boat"], return_tensors="pt")
     with torch.inference_mode():
-        expected = model.get_text_features(torch.tensor([[2, 5, 8, 9, 3]])).pooler_output[0, :3]
+        expected = model.get_text_features(**inputs).pooler_output[0, :3]
     assert output[0] == "False"
     np.testing.assert_allclose([float(value) for value in output[1:]], expected.numpy(), atol=1e-6)
 

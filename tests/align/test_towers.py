@@ -60,6 +60,18 @@ def test_a_sentence_transformer_keeps_its_embeddings(text_folder, image_tower, t
     assert encoder.max_length == 16
 
 
+def test_a_text_alone_keeps_its_embedding_to_the_last_bit(text_folder, image_tower, tmp_path):
+    path = save_sentence_transformer(tmp_path / "st", text_folder, "mean", Normalize())
+    tower = load_text_tower(path)
+    model = join_towers(tower, image_tower, 64, 128, text_head="none", projection_dim=64)
+    model.save_pretrained(tmp_path / "model")
+    make_processor(tower, image_tower).save_pretrained(tmp_path / "model")
+    encoder = DualEncoder.from_pretrained(tmp_path / "model")
+    stored = SentenceTransformer(path, device="cpu")
+    for text in TEXTS:
+        np.testing.assert_array_equal(encoder.encode_text(text), stored.encode(text))
+
+
 def test_another_module_is_refused_by_name(text_folder, tmp_path):
     path = save_sentence_transformer(tmp_path, text_folder, "mean", Dropout(0.1))
     with pytest.raises(ValueError, match="modules Transformer, Pooling, Dropout"):
@@ -215,6 +227,8 @@ def test_registers_are_no_patches():
 def test_a_missing_tower_is_named():
     with pytest.raises(ValueError, match="`--vision_model_name_or_path nowhere` cannot be used"):
         load_image_tower("nowhere")
+    with pytest.raises(ValueError, match="./nowhere` cannot be used: there is no such folder"):
+        load_text_tower("./nowhere")
 
 
 def test_no_folder_of_this_machine_is_saved(text_tower, image_tower, text_folder):

@@ -67,9 +67,12 @@ def test_ctrl_c_leaves_no_folder_and_the_features(arguments, tmp_path, monkeypat
     assert list((tmp_path / "features").rglob("*.npz"))
 
 
-def test_few_rows_are_warned_of(arguments, caplog):
-    assert lotlip.main(["align", *arguments]) == 0
+def test_few_rows_and_rows_that_are_trained_on_are_warned_of(arguments, tmp_path, caplog):
+    assert lotlip.main(["align", *arguments, "--eval_split", "train[:7]"]) == 0
     assert "20 images are few" in caplog.text
+    assert "7 rows of `--eval_split train[:7]` are trained on" in caplog.text
+    card = ModelCard.load(tmp_path / "aligned" / "README.md")
+    assert "| `evaluated_rows_that_were_trained_on` | 7 |" in card.text
 
 
 def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
