@@ -233,7 +233,7 @@ def get_pooler_output(outputs: object) -> torch.Tensor:
 
 
 def hash_state(state_dict: dict[str, torch.Tensor]) -> str:
-    """Returns a hash of weights of any shapes, by which it is known whether a tower is still the same."""
+    """Returns a hash of weights, each of any shape `(...)`, by which a tower is known to be still the same."""
     weights = hashlib.blake2b(digest_size=20)
     for name in sorted(state_dict):
         tensor = state_dict[name].cpu().contiguous()

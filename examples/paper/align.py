@@ -17,6 +17,7 @@ settings take the same number of epochs, but for the one that chooses it on imag
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -181,7 +182,7 @@ def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
 
 def join_features(parts: list[Features]) -> Features:
     """Returns the features of several data sets as those of one, of which a text that two of them have counts once."""
-    contents = list(dict.fromkeys(text for part in parts for text in part.contents))
+    contents = list(dict.fromkeys(itertools.chain.from_iterable(part.contents for part in parts)))
     indices = {text: index for index, text in enumerate(contents)}
     texts = torch.empty(len(contents), parts[0].texts.shape[1])
     captions = []
@@ -201,9 +202,10 @@ def join_features(parts: list[Features]) -> Features:
 def as_text(rows: list[dict]) -> str:
     """Returns the mean and the standard deviation over the seeds of each setting, as a table in Markdown."""
     lines = []
-    names = ("trained_on", "data", "setting")
-    for name in dict.fromkeys(tuple(row[part] for part in names) for row in rows):
-        seeds = [row for row in rows if tuple(row[part] for part in names) == name]
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["trained_on"], row["data"], row["setting"]), []).append(row)
+    for name, seeds in groups.items():
         cells = list(name)
         for metric in METRICS:
             values = [row[metric] for row in seeds]

@@ -171,7 +171,7 @@ class FeatureComputer:
             `ValueError`: if no image can be read, or none that can has a caption, or a tower gives NaN.
         """
         images = self.compute_images(dataset, reader)
-        captions = list_captions(dataset, reader, modalities)
+        captions = list_texts(dataset, reader, modalities)
         contents = list(dict.fromkeys(text for _, text, _ in captions))
         texts, is_truncated = self.compute_texts(contents)
 
@@ -216,7 +216,7 @@ class FeatureComputer:
                 if not found:
                     continue
                 computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
-                check_finite(computed, tower.name, lambda position: name_row(rows[position], position))
+                check_computed(computed, tower.name, lambda position: name_row(rows[position], position))
                 yield computed
 
         names = (identify_image(row[column]) for row in rows)
@@ -240,13 +240,13 @@ class FeatureComputer:
             for batch in sort_texts(tokenize(positions), self.preprocessing):
                 found = [position for position, _ in batch.entries]
                 computed = Computed(found, tower.compute(batch.inputs), [is_cut for _, is_cut in batch.entries])
-                check_finite(computed, tower.name, lambda position: repr(texts[position]))
+                check_computed(computed, tower.name, lambda position: repr(texts[position]))
                 yield computed
 
         return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
 
 
-def check_finite(computed: Computed, tower_name: str, describe: Callable[[int], str]) -> None:
+def check_computed(computed: Computed, tower_name: str, describe: Callable[[int], str]) -> None:
     """
     Raises a `ValueError` if a feature is not finite.
 
@@ -264,7 +264,7 @@ def check_finite(computed: Computed, tower_name: str, describe: Callable[[int], 
             )
 
 
-def list_captions(
+def list_texts(
     dataset: Dataset, reader: RowReader, modalities: Sequence[str] = MODALITIES
 ) -> list[tuple[int, str, str]]:
     """

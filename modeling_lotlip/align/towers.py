@@ -164,7 +164,9 @@ def load_text_tower(
             tower.tokenizer = prepend(tower.tokenizer, tower.prompt)
         check_rebuildable(tower.model)
     except LOADING_ERRORS as error:
-        raise ValueError(f"`--text_model_name_or_path {name}` cannot be used: {explain(name, error)}") from error
+        raise ValueError(
+            f"`--text_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
+        ) from error
     limit_tokenizer(tower, max_length)
     tower.license = find_license(name)
     tower.freeze(device)
@@ -326,7 +328,7 @@ def check_rebuildable(model: PreTrainedModel) -> None:
         )
 
 
-def explain(name: str, error: Exception) -> str:
+def explain_loading_error(name: str, error: Exception) -> str:
     """Returns the message of an error in loading a model; what cannot be done in this command is not advised."""
     if str(name).startswith((".", "/", "~")) and not Path(name).exists():
         return "there is no such folder."
@@ -382,7 +384,9 @@ def load_image_tower(
     try:
         tower = load_any_image_tower(name, pooling)
     except LOADING_ERRORS as error:
-        raise ValueError(f"`--vision_model_name_or_path {name}` cannot be used: {explain(name, error)}") from error
+        raise ValueError(
+            f"`--vision_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
+        ) from error
     tower.license = find_license(name)
     tower.freeze(device)
     return tower

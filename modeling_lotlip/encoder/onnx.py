@@ -57,7 +57,7 @@ TOWER_NAMES = ("text_model", "vision_model")
 
 
 @dataclass
-class Tower:
+class ExportedTower:
     """
     A tower with projection or head, which becomes a graph.
 
@@ -107,7 +107,7 @@ class AlignedVisionTower(LotlipAlignedModel):
         return CLIPVisionModelOutput(image_embeds=outputs.pooler_output, last_hidden_state=outputs.last_hidden_state)
 
 
-def load_towers(path: str | Path, config: PreTrainedConfig, processor: ProcessorMixin) -> Iterator[Tower]:
+def list_towers(path: str | Path, config: PreTrainedConfig, processor: ProcessorMixin) -> Iterator[ExportedTower]:
     """
     Yields both towers of a model, one after the other.
 
@@ -120,20 +120,20 @@ def load_towers(path: str | Path, config: PreTrainedConfig, processor: Processor
         `ValueError`: if its images do not all become inputs of the same shape.
     """
     if isinstance(config, LotlipConfig):
-        yield Tower("text_model", LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval())
+        yield ExportedTower("text_model", LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval())
         model = LotlipVisionModelWithProjection.from_pretrained(path, dtype="float32").eval()
         image_size = model.vision_model.embeddings.image_size
-        yield Tower("vision_model", model, (model.config.num_channels, *image_size))
+        yield ExportedTower("vision_model", model, (model.config.num_channels, *image_size))
         return
     inputs = processor.image_processor([Image.new("RGB", (64, 64))], return_tensors="pt")
     if set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4:
         raise ValueError(f"`{path}` cannot be exported: its images have another number of patches each.")
-    yield Tower("text_model", AlignedTextTower.from_pretrained(path, dtype="float32").eval())
+    yield ExportedTower("text_model", AlignedTextTower.from_pretrained(path, dtype="float32").eval())
     model = AlignedVisionTower.from_pretrained(path, dtype="float32").eval()
-    yield Tower("vision_model", model, tuple(inputs["pixel_values"].shape[1:]))
+    yield ExportedTower("vision_model", model, tuple(inputs["pixel_values"].shape[1:]))
 
 
-def export_tower(tower: Tower) -> onnx_ir.Model:
+def export_tower(tower: ExportedTower) -> onnx_ir.Model:
     """Exports a tower as a graph in float32, for any number of images, or of texts of any length."""
     inputs = tower.make_inputs(num_rows=2, length=8)
     dynamic_shapes = {}
@@ -161,12 +161,12 @@ def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
 
 
 @torch.no_grad()
-def compare_with_model(tower: Tower, path: Path, length: int) -> tuple[float, float]:
+def compare_with_model(tower: ExportedTower, path: Path, length: int) -> tuple[float, float]:
     """
     Compares a graph on the CPU with the model, for other sizes than those it was traced with.
 
     Args:
-        tower ([`Tower`]): The tower, in float32.
+        tower ([`ExportedTower`]): The tower, in float32.
         path (`Path`): The graph.
         length (`int`): The number of tokens of the longest text.
 
@@ -186,13 +186,13 @@ def compare_with_model(tower: Tower, path: Path, length: int) -> tuple[float, fl
     return max(differences), min(cosines)
 
 
-def save_graph(path: Path, tower: Tower, program: onnx_ir.Model, dtype: str, length: int) -> list[str]:
+def save_graph(path: Path, tower: ExportedTower, program: onnx_ir.Model, dtype: str, length: int) -> list[str]:
     """
     Writes a graph in one dtype and compares it with the model.
 
     Args:
         path (`Path`): Where the graph goes.
-        tower ([`Tower`]): The tower, in float32.
+        tower ([`ExportedTower`]): The tower, in float32.
         program (`onnx_ir.Model`): The tower as a graph: see [`export_tower`].
         dtype (`str`): A key of `SUFFIXES`.
         length (`int`): The number of tokens of the longest text that it is compared by.
@@ -244,7 +244,7 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
         check_other_graphs(folder, dtypes)
         graphs.mkdir()
         rows = []
-        for tower in load_towers(path, config, processor):
+        for tower in list_towers(path, config, processor):
             program = export_tower(tower)
             for dtype in dtypes:
                 rows.append(save_graph(graphs / name_graph(tower.name, dtype), tower, program, dtype, length))
