@@ -84,8 +84,10 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     reader = RowReader(get_columns(evaluation_data), args, image_column=args.image_column)
     evaluation_features = computer.compute(evaluation_data, reader, ("short", "long"), what="evaluation")
     start = time.perf_counter()
+    if args.num_train_epochs is None:
+        logger.info("The number of epochs is chosen, on images held out of the training split.")
     trained = train_heads(features, make_settings(args), device)
-    logger.info(f"The heads were trained in {time.perf_counter() - start:.1f} s.")
+    logger.info(f"The heads were trained for {trained.num_epochs} epochs, in {time.perf_counter() - start:.1f} s.")
     embedded = embed_features(trained.heads, evaluation_features)
     # a drawn scene has the short caption of others
     results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
