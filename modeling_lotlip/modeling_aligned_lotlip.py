@@ -5,6 +5,7 @@ A dual encoder of two towers that were trained apart, joined by heads that `lotl
 This file needs transformers alone: it goes to the Hub with the model.
 """
 
+import hashlib
 import os
 
 import torch
@@ -65,8 +66,8 @@ class LotlipAlignedConfig(PreTrainedConfig):
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
             The initial value of `logit_scale`.
         towers (`dict[str, dict]`, *optional*):
-            Where the weights of `text_model` and `vision_model` are, each a `name` and a `revision`: they are not
-            saved with the model. Default: they are.
+            Where the weights of `text_model` and `vision_model` are, each a `name`, and a `revision` on the Hub or a
+            `hash` of the weights in a folder: they are not saved with the model. Default: they are.
 
     Example:
 
@@ -231,6 +232,26 @@ def get_pooler_output(outputs: object) -> torch.Tensor:
     return pooler_output
 
 
+def hash_state(state_dict: dict[str, torch.Tensor]) -> str:
+    """Returns a hash of weights, each of any shape `(...)`, by which a tower is known to be still the same."""
+    weights = hashlib.blake2b(digest_size=20)
+    for name in sorted(state_dict):
+        tensor = state_dict[name].cpu().contiguous()
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return weights.hexdigest()
+
+
+def replace_pooler_output(outputs: object, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
+    """Returns the states of a tower with another pooled output, of shape `(rows, dim)`."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=outputs.last_hidden_state,
+        pooler_output=pooler_output,
+        hidden_states=getattr(outputs, "hidden_states", None),
+        attentions=getattr(outputs, "attentions", None),
+    )
+
+
 class LotlipAlignedModel(PreTrainedModel):
     """
     A text tower and an image tower that were trained apart, joined by heads. Only the heads and `logit_scale` are
@@ -299,14 +320,13 @@ class LotlipAlignedModel(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         features = self.text_layers(pool_text(outputs, attention_mask, self.config.text_pooling))
-        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=features)
+        return replace_pooler_output(outputs, features)
 
     def compute_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """Returns the image tower's output, whose `pooler_output` is what the head reads, `(images, feature_dim)`."""
         outputs = self.vision_model(pixel_values=pixel_values, **kwargs)
         pooled = pool_image(outputs, self.config.num_image_prefix_tokens, self.config.image_pooling)
-        features = self.image_layers(pooled)
-        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=features)
+        return replace_pooler_output(outputs, self.image_layers(pooled))
 
     @can_return_tuple
     def get_text_features(
@@ -383,7 +403,13 @@ class LotlipAlignedModel(PreTrainedModel):
         state_dict = load_file(cached_file(name, SAFE_WEIGHTS_NAME, **options))
         for part, tower in config.towers.items():
             loaded = AutoModel.from_pretrained(tower["name"], revision=tower["revision"], dtype=torch.float32)
-            for key, tensor in loaded.state_dict().items():
+            weights = loaded.state_dict()
+            if tower["hash"] is not None and hash_state(weights) != tower["hash"]:
+                raise ValueError(
+                    f"The heads of {name} were trained on other weights than {tower['name']} has now: put those back, "
+                    "or train the heads again."
+                )
+            for key, tensor in weights.items():
                 state_dict[f"{part}.{key}"] = tensor
         model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
         part = model[0] if isinstance(model, tuple) else model

@@ -7,22 +7,25 @@
 """
 Which heads join two frozen towers best, on which texts, and how many pairs they need: each setting with several seeds.
 
-    python examples/paper/align.py --output_file align.json --data lamps=LAMPS flags=FLAGS \
-        --text_model MINILM --vision_model DINOV2
+    python examples/paper/align.py --output_file align.json --data lamps=LAMPS flags=FLAGS scenes= \
+        --together lamps flags --text_model MINILM --vision_model DINOV2
 
-Each folder of `--data` is an `imagefolder` with the splits `train` and `test`, `caption` and `long_captions`. All
+Each folder of `--data` is an `imagefolder` with the splits `train` and `test`, `caption` and `long_captions`; without
+a folder it is drawn scenes. `--together` trains on several of them at once, too, and finds each by itself. All
 settings take the same number of epochs, but for the one that chooses it on images held out of the training split.
 """
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
-from modeling_lotlip.align.features import Features, compute_features, find_features_dir
+from modeling_lotlip.align.features import FeatureComputer, Features, find_features_dir
 from modeling_lotlip.align.heads import HeadSettings, measure_rank, train_heads
 from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
@@ -89,48 +92,127 @@ def measure_recall(heads: torch.nn.Module, features: Features, modality: int, k:
     return 100 * ((similarities > own).sum(dim=1) < k).float().mean().item()
 
 
-def measure_head(training: Features, test: Features, settings: HeadSettings) -> dict[str, float]:
-    """Trains heads, and returns what they find on the test split and the seconds of a processor that it took."""
-    start = time.process_time()
-    trained = train_heads(training, settings)
-    seconds = time.process_time() - start
+def measure_heads(heads: torch.nn.Module, test: Features) -> dict[str, float]:
+    """Returns what heads find on a test split, in %."""
     return {
-        "short_mrr": 100 * measure_rank(trained.heads, test, ("short",)),
-        "short_recall@10": measure_recall(trained.heads, test, 0, 10),
-        "long_mrr": 100 * measure_rank(trained.heads, test, ("long",)),
-        "long_recall@10": measure_recall(trained.heads, test, 1, 10),
-        "seconds": seconds,
-        "epochs": trained.num_epochs,
+        "short_mrr": 100 * measure_rank(heads, test, ("short",)),
+        "short_recall@10": measure_recall(heads, test, 0, 10),
+        "long_mrr": 100 * measure_rank(heads, test, ("long",)),
+        "long_recall@10": measure_recall(heads, test, 1, 10),
     }
 
 
-def load_features(args: argparse.Namespace) -> dict[str, dict[str, Features]]:
-    """Returns the features of both splits of each data set, and how long they took, where they were not there."""
+def measure_setting(data_set: "DataSet", setting: str, seed: int, num_train_epochs: int) -> list[dict]:
+    """
+    Trains heads, and returns what they find of each test split, and the seconds of a processor that the training took.
+
+    Args:
+        data_set ([`DataSet`]): The features.
+        setting (`str`): One of `SETTINGS`, or `CHOSEN`.
+        seed (`int`): The seed of heads, order and samples.
+        num_train_epochs (`int`): The passes over the images, where they are not chosen.
+    """
+    options = dict(SETTINGS.get(setting, {}))
+    pooling = options.pop("pooling", "cls_mean")
+    pairs = options.pop("pairs", None)
+    if pairs is not None and pairs >= len(data_set.training.images):
+        return []
+    num_epochs = None if setting == CHOSEN else num_train_epochs
+    training = change_features(data_set.training, pooling, pairs, seed, is_training=True)
+    start = time.process_time()
+    trained = train_heads(training, HeadSettings(**options, num_epochs=num_epochs, seed=seed))
+    seconds = time.process_time() - start
+    rows = []
+    for name, test in data_set.tests.items():
+        test = change_features(test, pooling, pairs, seed, is_training=False)
+        row = {"trained_on": data_set.name, "data": name, "setting": setting, "seed": seed}
+        row |= measure_heads(trained.heads, test)
+        row |= {"seconds": seconds, "epochs": trained.num_epochs}
+        rows.append(row)
+    return rows
+
+
+@dataclasses.dataclass
+class DataSet:
+    """The features of a data set to train on, and of those whose images are to be found, by their names."""
+
+    name: str
+    training: Features
+    tests: dict[str, Features]
+
+
+def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
+    """Returns the features of all data sets, and of each split how long they took and the memory so far."""
     text_tower = load_text_tower(args.text_model)
     image_tower = load_image_tower(args.vision_model, "cls_mean")
-    found = {}
+    computer = FeatureComputer(text_tower, image_tower, args.features_dir)
+    data_sets = {}
+    costs = []
     for item in args.data:
         name, _, folder = item.partition("=")
-        found[name] = {}
-        for split in ("train", "test"):
-            dataset = load_split(SourceArguments(dataset_name="imagefolder", data_dir=folder), split)
+        source = SourceArguments()
+        if folder:
+            source = SourceArguments(dataset_name="imagefolder", data_dir=folder)
+        splits = {}
+        for split, num_scenes in (("train", args.num_scenes), ("test", args.num_scenes // 3)):
+            dataset = load_split(source, split, None if folder else num_scenes)
             reader = RowReader(get_columns(dataset), CaptionArguments())
-            found[name][split] = compute_features(text_tower, image_tower, dataset, reader, args.features_dir)
-    return found
+            start = time.process_time()
+            splits[split] = computer.compute(dataset, reader)
+            costs.append(
+                {
+                    "data": name,
+                    "split": split,
+                    "images": len(dataset),
+                    "texts": len(splits[split].contents),
+                    "seconds": time.process_time() - start,
+                    "memory_mb": psutil.Process().memory_info().rss / 1e6,
+                }
+            )
+            print(costs[-1], flush=True)
+        data_sets[name] = DataSet(name, splits["train"], {name: splits["test"]})
+    if args.together:
+        parts = [data_sets[name] for name in args.together]
+        name = " and ".join(args.together)
+        training = join_features([part.training for part in parts])
+        tests = {part.name: part.tests[part.name] for part in parts}
+        data_sets[name] = DataSet(name, training, tests)
+    return list(data_sets.values()), costs
+
+
+def join_features(parts: list[Features]) -> Features:
+    """Returns the features of several data sets as those of one, of which a text that two of them have counts once."""
+    contents = list(dict.fromkeys(itertools.chain.from_iterable(part.contents for part in parts)))
+    indices = {text: index for index, text in enumerate(contents)}
+    texts = torch.empty(len(contents), parts[0].texts.shape[1])
+    captions = []
+    num_images = 0
+    for part in parts:
+        new_indices = torch.tensor([indices[text] for text in part.contents])
+        texts[new_indices] = part.texts
+        rows = part.captions.clone()
+        rows[:, 0] += num_images
+        rows[:, 1] = new_indices[rows[:, 1]]
+        captions.append(rows)
+        num_images += len(part.images)
+    images = torch.cat([part.images for part in parts])
+    return Features(images, texts, torch.cat(captions), contents=contents)
 
 
 def as_text(rows: list[dict]) -> str:
     """Returns the mean and the standard deviation over the seeds of each setting, as a table in Markdown."""
     lines = []
-    for name in dict.fromkeys((row["data"], row["setting"]) for row in rows):
-        of_name = [row for row in rows if (row["data"], row["setting"]) == name]
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["trained_on"], row["data"], row["setting"]), []).append(row)
+    for name, seeds in groups.items():
         cells = list(name)
         for metric in METRICS:
-            values = [row[metric] for row in of_name]
+            values = [row[metric] for row in seeds]
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.1f} ± {deviation:.1f}")
         lines.append(cells)
-    return format_markdown(["data", "setting", *METRICS], lines)
+    return format_markdown(["trained on", "data", "setting", *METRICS], lines)
 
 
 def main() -> None:
@@ -143,23 +225,22 @@ def main() -> None:
     parser.add_argument("--num_train_epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", default=[*SETTINGS, CHOSEN])
+    parser.add_argument(
+        "--together", nargs="*", default=[], metavar="NAME", help="Data sets to train on at once, too."
+    )
+    parser.add_argument("--num_scenes", type=int, default=300, help="Drawn scenes to train on.")
     args = parser.parse_args()
+    data_sets, costs = load_features(args)
     rows = []
-    for name, splits in load_features(args).items():
+    for data_set in data_sets:
         for setting in args.settings:
-            options = dict(SETTINGS.get(setting, {}))
-            pooling = options.pop("pooling", "cls_mean")
-            pairs = options.pop("pairs", None)
-            if pairs is not None and pairs >= len(splits["train"].images):
-                continue
             for seed in args.seeds:
-                num_epochs = None if setting == CHOSEN else args.num_train_epochs
-                settings = HeadSettings(**options, num_epochs=num_epochs, seed=seed)
-                training = change_features(splits["train"], pooling, pairs, seed, is_training=True)
-                test = change_features(splits["test"], pooling, pairs, seed, is_training=False)
-                rows.append({"data": name, "setting": setting, "seed": seed} | measure_head(training, test, settings))
-                print(rows[-1], flush=True)
-                write_json(args.output_file, {"num_train_epochs": args.num_train_epochs, "rows": rows})
+                found = measure_setting(data_set, setting, seed, args.num_train_epochs)
+                rows += found
+                print(*found, sep="\n", flush=True)
+                write_json(
+                    args.output_file, {"num_train_epochs": args.num_train_epochs, "features": costs, "rows": rows}
+                )
     print(as_text(rows))
 
 

@@ -36,6 +36,12 @@ class TowersArguments(Arguments):
         "text encoder needs it.",
         choices=("mean", "cls", "last", "pooler"),
     )
+    text_prompt: str | None = argument(
+        None,
+        "What is put before each text, in training and in every use, such as `query: `. Default: the default prompt "
+        "of a model of sentence-transformers, if it has one; '' for none.",
+        metavar="TEXT",
+    )
     image_pooling: str | None = argument(
         None,
         "How the states of an image become one vector. Default: [CLS] and the mean of the patches, one after another "

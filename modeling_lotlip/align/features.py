@@ -1,19 +1,23 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What two frozen towers make of a data set: computed once, as it comes, and kept in files for all later runs.
+What two frozen towers make of images and texts: computed once, as it comes, and kept in files for all later runs.
 
-A file holds the features of some images or texts and is named by a hash of them and of the tower: whatever data set,
-split or heads ask for the same images or texts by the same tower, they find them.
+Each image or text is known by itself, and each tower by its weights and settings: whatever data set, split or heads
+ask for the same image by the same tower, they find it.
 """
 
 import hashlib
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,22 +26,24 @@ from huggingface_hub.constants import HF_ASSETS_CACHE
 
 from ..data.images import UnreadableImageError, read_file, undecoded
 from ..data.reader import RowReader
+from ..data.rows import name_row
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
 from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
-from ..utils.sub_captions import split_sub_captions
 from ..utils.terminal import progress_bar
 from .towers import ImageTower, TextTower, make_processor
 
 
 logger = logging.getLogger(__name__)
 
-# Images or texts in a file
+# Images or texts in a file, and so what a run that is killed computes again at most
 SHARD_SIZE = 256
 TEXTS_PER_CHUNK = 256
 # What texts of an image are, in the order of their codes
 MODALITIES = ("short", "long", "sub")
+# Changes when files of before mean something else
+FILE_VERSION = 2
 
 
 @dataclass
@@ -51,12 +57,16 @@ class Features:
         captions (`torch.Tensor` of shape `(captions, 3)`): For each caption its image, its text, and its modality as
             an index into `MODALITIES`, sorted by the image.
         counts (`dict[str, int]`): What was left out or truncated, by its name.
+        contents (`list[str]`): The texts themselves.
+        is_truncated (`torch.Tensor` of shape `(texts,)`): Whether a text is longer than its tower reads.
     """
 
     images: torch.Tensor
     texts: torch.Tensor
     captions: torch.Tensor
     counts: dict[str, int] = field(default_factory=dict)
+    contents: list[str] = field(default_factory=list)
+    is_truncated: torch.Tensor | None = None
 
     def select(self, images: torch.Tensor) -> "Features":
         """Returns the features of some images, by their sorted positions of shape `(selected,)`."""
@@ -64,7 +74,22 @@ class Features:
         new_positions[images] = torch.arange(len(images))
         captions = self.captions[torch.isin(self.captions[:, 0], images)].clone()
         captions[:, 0] = new_positions[captions[:, 0]]
-        return Features(self.images[images], self.texts, captions, self.counts)
+        return Features(self.images[images], self.texts, captions, self.counts, self.contents, self.is_truncated)
+
+
+class Computed(NamedTuple):
+    """
+    What a tower computed of some images or texts.
+
+    Attributes:
+        positions (`list[int]`): Which they are of those that were asked for.
+        features (`torch.Tensor` of shape `(positions, dim)`): Their features.
+        is_truncated (`list[bool]`): Whether each is a text that is longer than the tower reads.
+    """
+
+    positions: list[int]
+    features: torch.Tensor
+    is_truncated: list[bool]
 
 
 def find_features_dir() -> Path:
@@ -72,233 +97,333 @@ def find_features_dir() -> Path:
     return Path(HF_ASSETS_CACHE) / "lotlip" / "tower_features"
 
 
-def compute_features(
-    text_tower: TextTower,
-    image_tower: ImageTower,
-    dataset: Dataset,
-    reader: RowReader,
-    folder: Path,
-    batch_size: int = 32,
-    num_workers: int = 0,
-) -> Features:
+class FeatureComputer:
     """
-    Returns the features of a data set, from files where they are there.
+    Computes the features of data sets by two towers, or finds them in files.
 
     Args:
         text_tower ([`TextTower`]):
             The text tower.
         image_tower ([`ImageTower`]):
             The image tower.
-        dataset (`Dataset`):
-            The images and captions.
-        reader (`RowReader`):
-            Reads its rows.
         folder (`Path`):
             Where features are kept.
         batch_size (`int`, *optional*, defaults to 32):
             Images in a batch.
         num_workers (`int`, *optional*, defaults to 0):
             Processes that decode images.
-
-    Raises:
-        `ValueError`: if no image can be read, or none that can has a caption.
     """
-    preprocessing = Preprocessing(make_processor(text_tower, image_tower))
-    images = compute_image_features(image_tower, dataset, reader, preprocessing, folder, batch_size, num_workers)
-    captions = list_captions(dataset, reader)
-    texts = list(dict.fromkeys(text for _, text, _ in captions))
-    text_features, truncated = compute_text_features(text_tower, texts, preprocessing, folder)
 
-    # where no image at all can be read there are no dimensions
-    is_readable = images.isfinite().all(dim=1) & (images.shape[1] > 0)
-    if not is_readable.any():
-        raise ValueError("No image of the training data can be read.")
-    text_positions = {text: position for position, text in enumerate(texts)}
-    rows = []
-    for row, text, modality in captions:
-        if is_readable[row]:
-            rows.append([row, text_positions[text], MODALITIES.index(modality)])
-    if not rows:
-        raise ValueError("No image of the training data has a caption.")
-    kept = torch.tensor(sorted({row for row, _, _ in rows}))
-    is_long_or_short = [modality != "sub" for _, _, modality in captions]
-    counts = {
-        "rows": len(dataset),
-        "unreadable_images": int((~is_readable).sum()),
-        "images_without_caption": int(is_readable.sum()) - len(kept),
-        "captions": sum(is_long_or_short),
-        "truncated_captions": sum(
-            truncated[text_positions[text]] for _, text, modality in captions if modality != "sub"
-        ),
-    }
-    return Features(images, text_features, torch.tensor(rows), counts).select(kept)
+    def __init__(
+        self,
+        text_tower: TextTower,
+        image_tower: ImageTower,
+        folder: Path,
+        batch_size: int = 32,
+        num_workers: int = 0,
+    ):
+        self.text_tower = text_tower
+        self.image_tower = image_tower
+        self.folder = Path(folder)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.preprocessing = Preprocessing(make_processor(text_tower, image_tower))
+
+    @cached_property
+    def image_store(self) -> "FeatureStore":
+        """The files of the image tower."""
+        tower = self.image_tower
+        image_processor = tower.image_processor
+        settings = [hash_model(tower.model), hash_model(tower.weights)]
+        settings += [tower.layers, tower.pooling, tower.num_prefix_tokens]
+        settings += [type(image_processor).__name__, image_processor.to_dict()]
+        return FeatureStore(self.folder / "images", settings)
+
+    @cached_property
+    def text_store(self) -> "FeatureStore":
+        """The files of the text tower."""
+        tower = self.text_tower
+        settings = [hash_model(tower.model), hash_model(tower.weights)]
+        settings += [tower.layers, tower.pooling, self.preprocessing.max_length, hash_processor(tower.tokenizer)]
+        return FeatureStore(self.folder / "texts", settings)
+
+    def compute(
+        self,
+        dataset: Dataset,
+        reader: RowReader,
+        modalities: Sequence[str] = MODALITIES,
+        what: str = "training",
+    ) -> Features:
+        """
+        Returns the features of a data set, from files where they are there.
+
+        Args:
+            dataset (`Dataset`):
+                The images and captions.
+            reader (`RowReader`):
+                Reads its rows.
+            modalities (`Sequence[str]`, *optional*):
+                Which texts of an image are wanted, of `MODALITIES`.
+            what (`str`, *optional*, defaults to `"training"`):
+                What messages call the data.
+
+        Raises:
+            `ValueError`: if no image can be read, or none that can has a caption, or a tower gives NaN.
+        """
+        images = self.compute_images(dataset, reader)
+        captions = list_texts(dataset, reader, modalities)
+        contents = list(dict.fromkeys(text for _, text, _ in captions))
+        texts, is_truncated = self.compute_texts(contents)
+
+        is_readable = images.isfinite().all(dim=1) & (images.shape[1] > 0)
+        if not is_readable.any():
+            raise ValueError(f"No image of the {what} data can be read.")
+        text_positions = {text: position for position, text in enumerate(contents)}
+        rows = []
+        for row, text, modality in captions:
+            if is_readable[row]:
+                rows.append([row, text_positions[text], MODALITIES.index(modality)])
+        if not rows:
+            raise ValueError(f"No image of the {what} data that can be read has a caption.")
+        kept = torch.tensor(sorted({row for row, _, _ in rows}))
+        whole_captions = [text for _, text, modality in captions if modality != "sub"]
+        counts = {
+            "rows": len(dataset),
+            "unreadable_images": int((~is_readable).sum()),
+            "images_without_caption": int(is_readable.sum()) - len(kept),
+            "captions": len(whole_captions),
+            "truncated_captions": sum(bool(is_truncated[text_positions[text]]) for text in whole_captions),
+        }
+        return Features(images, texts, torch.tensor(rows), counts, contents, is_truncated).select(kept)
+
+    def compute_images(self, dataset: Dataset, reader: RowReader) -> torch.Tensor:
+        """Returns features of shape `(rows, dim)` of the images of a data set, NaN where one cannot be read."""
+        tower = self.image_tower
+        column = reader.image_column
+        rows = undecoded(dataset.select_columns(column), column)
+        # large JPEGs at a fraction, as search reads them
+        reader = RowReader([column], image_column=column, resizing=self.preprocessing.resizing)
+        collate = RowCollator(self.preprocessing, reader)
+
+        def read_batches(positions: Sequence[int]) -> Iterator[list[tuple[int, dict]]]:
+            for start in range(0, len(positions), self.batch_size):
+                yield [(position, rows[position]) for position in positions[start : start + self.batch_size]]
+
+        def compute(positions: Sequence[int]) -> Iterator[Computed]:
+            for prepared in prefetch(collate_rows(collate, read_batches(positions), self.num_workers), depth=2):
+                warn_of_unreadable(prepared.unreadable)
+                found = [item.row.row_index for item in prepared.images.entries]
+                if not found:
+                    continue
+                computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
+                check_computed(computed, tower.name, lambda position: name_row(rows[position], position))
+                yield computed
+
+        names = (identify_image(row[column]) for row in rows)
+        features, _ = self.image_store.find_or_compute(names, compute, "Image features", " images")
+        return features
+
+    def compute_texts(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Returns features of shape `(texts, dim)` of different texts, and of shape `(texts,)` whether each is longer
+        than the limit of the tower.
+        """
+        tower = self.text_tower
+
+        def tokenize(positions: Sequence[int]) -> Iterator[Batch[tuple[int, bool]]]:
+            for start in range(0, len(positions), TEXTS_PER_CHUNK):
+                chunk = positions[start : start + TEXTS_PER_CHUNK]
+                tokenized = self.preprocessing.tokenize([texts[position] for position in chunk])
+                yield Batch(list(zip(chunk, tokenized.truncated)), tokenized.inputs, "text")
+
+        def compute(positions: Sequence[int]) -> Iterator[Computed]:
+            for batch in sort_texts(tokenize(positions), self.preprocessing):
+                found = [position for position, _ in batch.entries]
+                computed = Computed(found, tower.compute(batch.inputs), [is_cut for _, is_cut in batch.entries])
+                check_computed(computed, tower.name, lambda position: repr(texts[position]))
+                yield computed
+
+        return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
 
 
-def list_captions(dataset: Dataset, reader: RowReader) -> list[tuple[int, str, str]]:
-    """Returns the row, the text and the modality of all captions, and of the sub-captions of long ones."""
+def check_computed(computed: Computed, tower_name: str, describe: Callable[[int], str]) -> None:
+    """
+    Raises a `ValueError` if a feature is not finite.
+
+    Args:
+        computed ([`Computed`]): What a tower computed.
+        tower_name (`str`): The tower.
+        describe (`Callable`): Names the image or text at a position.
+    """
+    is_finite = computed.features.isfinite().all(dim=1).tolist()
+    for position, is_good in zip(computed.positions, is_finite):
+        if not is_good:
+            raise ValueError(
+                f"{tower_name} gives NaN or infinity for {describe(position)}: its weights are damaged, or it is no "
+                "model for such data. Load it anew, or name another."
+            )
+
+
+def list_texts(
+    dataset: Dataset, reader: RowReader, modalities: Sequence[str] = MODALITIES
+) -> list[tuple[int, str, str]]:
+    """
+    Returns the row, the text and the modality of the captions of a data set, and of the sub-captions of long ones.
+
+    Args:
+        dataset (`Dataset`): The rows.
+        reader (`RowReader`): Reads them.
+        modalities (`Sequence[str]`, *optional*): Which texts are wanted, of `MODALITIES`.
+    """
+    reader = copy(reader)
+    reader.image_column = None  # images are not read
     captions = []
-    for index, row in enumerate(dataset.select_columns(reader.text_columns)):
-        for text in reader.short_captions(row):
-            captions.append((index, text, "short"))
-        for text in reader.long_captions(row):
-            sub_captions = split_sub_captions(text, reader.splitter)
-            if not sub_captions:
-                continue
-            captions.append((index, ". ".join(sub_captions), "long"))
-            if len(sub_captions) > 1:
-                captions += [(index, sub_caption, "sub") for sub_caption in sub_captions]
+    for position, row in enumerate(dataset.select_columns(reader.text_columns)):
+        for item in reader(position, row):
+            if item.kind in modalities:
+                captions.append((position, item.content, item.kind))
+            sub_captions = item.content.split(". ")  # as the reader has joined them
+            if item.kind == "long" and "sub" in modalities and len(sub_captions) > 1:
+                captions += [(position, sub_caption, "sub") for sub_caption in sub_captions]
     return captions
 
 
-def compute_image_features(
-    tower: ImageTower,
-    dataset: Dataset,
-    reader: RowReader,
-    preprocessing: Preprocessing,
-    folder: Path,
-    batch_size: int = 32,
-    num_workers: int = 0,
-) -> torch.Tensor:
+class FeatureStore:
     """
-    Returns features of shape `(rows, dim)` of the images of a data set, NaN where one cannot be read.
+    The features of one tower in files of up to `SHARD_SIZE` images or texts, each known by a hash of its name. Several
+    runs may read and write at the same time: a file is there whole or not at all, and none is ever changed.
 
     Args:
-        tower ([`ImageTower`]): The image tower.
-        dataset (`Dataset`): The images.
-        reader (`RowReader`): Reads its rows.
-        preprocessing (`Preprocessing`): Makes the inputs of the tower.
-        folder (`Path`): Where features are kept.
-        batch_size (`int`, *optional*, defaults to 32): Images in a batch.
-        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
+        folder (`Path`): The folder of features of all towers.
+        settings (`list`): What features depend on beside the image or text.
     """
-    column = reader.image_column
-    rows = undecoded(dataset.select_columns(column), column)
-    image_processor = tower.image_processor
-    settings = [hash_model(tower.model), hash_model(tower.weights)]
-    settings += [tower.pooling, tower.num_prefix_tokens]
-    settings += [type(image_processor).__name__, image_processor.to_dict()]
-    collate = RowCollator(preprocessing, RowReader([column], image_column=column))
 
-    def read_batches(indices: Sequence[int]) -> Iterator[list[tuple[int, dict]]]:
-        for start in range(0, len(indices), batch_size):
-            yield [(index, rows[index]) for index in indices[start : start + batch_size]]
+    def __init__(self, folder: Path, settings: list):
+        content = json.dumps([FILE_VERSION, settings], default=str, sort_keys=True)
+        self.folder = Path(folder) / hash_text(content)
 
-    def compute(indices: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Yields positions and the features of their images, of shape `(positions, dim)`."""
-        for prepared in prefetch(collate_rows(collate, read_batches(indices), num_workers), depth=2):
-            warn_of_unreadable(prepared.unreadable)
-            entries = prepared.images.entries
-            if entries:
-                yield [item.row.row_index for item in entries], tower.compute(prepared.images.inputs)
+    def find_or_compute(
+        self,
+        names: Iterable[str],
+        compute: Callable[[Sequence[int]], Iterator[Computed]],
+        title: str,
+        unit: str,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Returns features of shape `(names, dim)`, NaN where there are none, and of shape `(names,)` whether each is of
+        a text that is truncated. Those that are not yet in files are computed and written.
 
-    names = (identify_image(row[column]) for row in rows)
-    return read_or_compute(names, settings, compute, folder / "images", "Image features", " images")
+        Args:
+            names (`Iterable[str]`):
+                What each image or text is known by, in whatever data set it is.
+            compute (`Callable`):
+                Yields what is computed of some positions in `names`. Those that it leaves out are asked for again by
+                the next run.
+            title (`str`):
+                What the progress bar says.
+            unit (`str`):
+                What it counts.
+        """
+        hashes = [hash_text(name) for name in names]
+        missing = {}
+        for position, name_hash in enumerate(hashes):
+            missing.setdefault(name_hash, position)
+        first_positions = dict(missing)
+        table = FeatureTable(len(hashes))
+        for file in sorted(self.folder.glob("*.npz")):
+            self.read(file, missing, table)
+        num_found = len(first_positions) - len(missing)
+        with progress_bar(total=len(first_positions), initial=num_found, desc=title, unit=unit) as progress:
+            positions = list(missing.values())
+            for start in range(0, len(positions), SHARD_SIZE):
+                parts = []
+                for part in compute(positions[start : start + SHARD_SIZE]):
+                    parts.append(part)
+                    table.set(part)
+                    progress.update(len(part.positions))
+                if parts:
+                    self.write(parts, hashes)
+        table.copy([first_positions[name_hash] for name_hash in hashes])
+        return table.features, table.is_truncated
+
+    def read(self, file: Path, missing: dict[str, int], table: "FeatureTable") -> None:
+        """
+        Reads what is missing from a file, and strikes it off.
+
+        Args:
+            file (`Path`): The file.
+            missing (`dict[str, int]`): The hashes of the names that are missing, and their positions.
+            table ([`FeatureTable`]): Gets their features.
+        """
+        try:
+            with np.load(file) as arrays:
+                names = [name.decode() for name in arrays["names"].tolist()]
+                rows = [row for row, name in enumerate(names) if name in missing]
+                if not rows:
+                    return
+                features = torch.from_numpy(arrays["features"][rows])
+                is_truncated = arrays["is_truncated"][rows].tolist()
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            logger.warning(f"{file} cannot be read, and its features are computed again: {error}")
+            return
+        positions = [missing.pop(names[row]) for row in rows]
+        table.set(Computed(positions, features, is_truncated))
+
+    def write(self, parts: list[Computed], hashes: list[str]) -> None:
+        """Writes what was computed to a file of its own, known by the hashes of the names at its positions."""
+        names = []
+        is_truncated = []
+        for part in parts:
+            names += [hashes[position] for position in part.positions]
+            is_truncated += part.is_truncated
+        features = torch.cat([part.features for part in parts])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.folder / f"{hash_text(' '.join(names))}.npz") as partial, open(partial, "wb") as opened:
+            np.savez(
+                opened,
+                names=np.array(names, dtype=np.bytes_),
+                features=features.numpy(),
+                is_truncated=np.array(is_truncated),
+            )
 
 
-def compute_text_features(
-    tower: TextTower, texts: list[str], preprocessing: Preprocessing, folder: Path
-) -> tuple[torch.Tensor, list[bool]]:
+class FeatureTable:
     """
-    Returns features of shape `(texts, dim)` of texts, and of each whether it is longer than the limit of the tower.
+    Features in the order of what was asked for, filled in any order.
 
     Args:
-        tower ([`TextTower`]): The text tower.
-        texts (`list[str]`): Different texts.
-        preprocessing (`Preprocessing`): Makes the inputs of the tower.
-        folder (`Path`): Where features are kept.
+        num_rows (`int`): The number of rows.
     """
-    settings = [hash_model(tower.model), hash_model(tower.weights), tower.pooling]
-    settings += [preprocessing.max_length, hash_processor(tower.tokenizer)]
 
-    def tokenize(indices: Sequence[int]) -> Iterator[Batch[int]]:
-        for start in range(0, len(indices), TEXTS_PER_CHUNK):
-            chunk = list(indices[start : start + TEXTS_PER_CHUNK])
-            inputs = preprocessing.tokenize([texts[index] for index in chunk]).inputs
-            yield Batch(chunk, inputs, "text")
+    def __init__(self, num_rows: int):
+        self.features = torch.full((num_rows, 0), torch.nan)
+        self.is_truncated = torch.zeros(num_rows, dtype=torch.bool)
 
-    def compute(indices: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Yields positions and the features of their texts, of shape `(positions, dim)`."""
-        for batch in sort_texts(tokenize(indices), preprocessing):
-            yield batch.entries, tower.compute(batch.inputs)
+    def set(self, part: Computed) -> None:
+        """Fills in some rows."""
+        if self.features.shape[1] == 0:  # the first part says how many dimensions there are
+            self.features = torch.full((len(self.features), part.features.shape[1]), torch.nan)
+        self.features[part.positions] = part.features
+        self.is_truncated[part.positions] = torch.tensor(part.is_truncated)
 
-    features = read_or_compute(texts, settings, compute, folder / "texts", "Text features", " texts")
-    lengths = [len(ids) for ids in preprocessing.tokenize_whole(texts)]
-    return features, [length > preprocessing.max_length for length in lengths]
-
-
-def read_or_compute(
-    names: Iterable[str],
-    settings: list,
-    compute: Callable[[Sequence[int]], Iterator[tuple[list[int], torch.Tensor]]],
-    folder: Path,
-    title: str,
-    unit: str,
-) -> torch.Tensor:
-    """
-    Returns features of shape `(names, dim)`, those that are not yet in files computed and written.
-
-    Args:
-        names (`Iterable[str]`):
-            What each image or text is known by, in whatever data set it is.
-        settings (`list`):
-            What else features depend on.
-        compute (`Callable`):
-            Yields positions, and the features of shape `(positions, dim)` of these, of positions that it is given.
-        folder (`Path`):
-            The folder of the files.
-        title (`str`):
-            What the progress bar says.
-        unit (`str`):
-            What it counts.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = list(names)
-    parts = []
-    with progress_bar(total=len(names), desc=title, unit=unit) as progress:
-        for start in range(0, len(names), SHARD_SIZE):
-            indices = range(start, min(start + SHARD_SIZE, len(names)))
-            content = json.dumps([settings, [names[index] for index in indices]], default=str)
-            file = folder / f"{hashlib.blake2b(content.encode(), digest_size=20).hexdigest()}.npy"
-            if not file.exists():
-                write_shard(file, indices, compute, progress)
-            else:
-                progress.update(len(indices))
-            parts.append(torch.from_numpy(np.load(file)))
-    num_dims = max(part.shape[1] for part in parts)
-    # a file of no readable image at all does not know how many dimensions there are
-    features = torch.full((len(names), num_dims), torch.nan)
-    for shard_index, part in enumerate(parts):
-        start = shard_index * SHARD_SIZE
-        features[start : start + len(part), : part.shape[1]] = part
-    return features
+    def copy(self, sources: list[int]) -> None:
+        """Gives each row what the row `sources[row]` has: the same image in several rows is computed once."""
+        if sources != list(range(len(sources))):
+            self.features = self.features[sources]
+            self.is_truncated = self.is_truncated[sources]
 
 
-def write_shard(file: Path, indices: range, compute: Callable, progress: object) -> None:
-    """
-    Computes the features of some images or texts and writes them to a file, NaN where there are none.
-
-    Args:
-        file (`Path`): The file.
-        indices (`range`): The indices of the images or texts.
-        compute (`Callable`): See [`read_or_compute`].
-        progress (`tqdm`): Counts them.
-    """
-    features = torch.full((len(indices), 0), torch.nan)
-    for computed, rows in compute(indices):
-        if features.shape[1] == 0:
-            features = torch.full((len(indices), rows.shape[1]), torch.nan)
-        features[torch.tensor(computed) - indices.start] = rows
-        progress.update(len(computed))
-    with atomic_write(file) as partial, open(partial, "wb") as opened:
-        np.save(opened, features.numpy())
+def hash_text(text: str) -> str:
+    """Returns a hash of a text, of 40 characters."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=20).hexdigest()
 
 
 def identify_image(file: dict | None) -> str:
-    """Returns what an undecoded image is known by: the path, size and time of its file, or a hash of its content."""
+    """Returns what an undecoded image is known by: the path, size and times of its file, or a hash of its content."""
     path = (file or {}).get("path")
     if (file or {}).get("bytes") is None and path is not None and os.path.isfile(path):
         status = os.stat(path)
-        return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
+        return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     try:
         return hashlib.blake2b(read_file(file), digest_size=16).hexdigest()
     except UnreadableImageError as error:

@@ -114,10 +114,15 @@ class TrainedHeads:
 
 
 def standardize(head: nn.Module, features: torch.Tensor) -> None:
-    """Sets mean and deviation of a head, if it has them, to those of features of shape `(rows, dim)`."""
+    """
+    Sets mean and deviation of a head, if it has them, to those of features of shape `(rows, dim)`. What is the same in
+    all rows is not divided by its deviation: it may differ in others.
+    """
     if isinstance(head, nn.Sequential) and isinstance(head[0], Standardization):
+        std = features.std(dim=0, correction=0)
+        std[std < MIN_STD] = 1
         head[0].mean.copy_(features.mean(dim=0))
-        head[0].std.copy_(features.std(dim=0, correction=0).clamp(min=MIN_STD))
+        head[0].std.copy_(std)
 
 
 class CaptionSampler:
@@ -204,6 +209,11 @@ def check_features(features: Features, settings: HeadSettings) -> None:
         raise ValueError(
             f"The training data has no captions of {' or '.join(settings.captions)}: name others with --captions."
         )
+    is_wanted = torch.isin(
+        features.captions[:, 2], torch.tensor([MODALITIES.index(modality) for modality in settings.captions])
+    )
+    if len(features.captions[is_wanted, 1].unique()) == 1:
+        raise ValueError("All captions of the training data are the same text: there is nothing to tell apart.")
     if len(features.images) < 4:
         raise ValueError(
             f"The training data has {len(features.images)} images with captions that can be read: give 4 at least."
@@ -247,7 +257,8 @@ def run_epochs(
     features: Features, settings: HeadSettings, num_epochs: int, device: str | torch.device
 ) -> Iterator[tuple[Heads, float]]:
     """
-    Yields the heads, the same object in training, and the mean loss after each epoch.
+    Yields the heads, the same object in training, and the mean loss after each epoch. Raises a `ValueError` if it is
+    not finite.
 
     Args:
         features ([`Features`]): What they are trained on.
@@ -278,6 +289,10 @@ def run_epochs(
             with torch.no_grad():
                 heads.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
             losses.append(loss.item())
+        if not math.isfinite(sum(losses)):
+            raise ValueError(
+                f"The loss is not finite: a `--learning_rate` of {settings.learning_rate:g} is too high. Give less."
+            )
         yield heads, sum(losses) / max(1, len(losses))
 
 

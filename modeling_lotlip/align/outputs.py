@@ -6,23 +6,34 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from PIL import Image
 from safetensors import SafetensorError
-from transformers import ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin
 from transformers.utils import CONFIG_NAME
 
+from ..encoder.preprocessing import Preprocessing
 from ..hub import SENTENCE_TRANSFORMERS_FILES
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import public_name, write_json, write_text
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
-from .towers import ImageTower, TextTower
+from .towers import ImageTower, TextTower, make_processor
 
 
 RESULTS_FILE = "eval_results.json"
 TEMPLATE = Path(__file__).parent / "model_card.md"
 UNKNOWN_LICENSE = "not known"
+# By which it is seen whether a saved tokenizer still reads as before
+CHECKED_TEXTS = (
+    "A red boat lies at a pier. The sea is calm.",
+    "Caf\u00e9, 3.5 m\u00b2, \u5bbf \u0646\u0645",
+)
+# The min cosine of a feature of the saved model to that of the tower: devices round in other ways
+MIN_COSINE = 0.999
 
 
 def check_model_dir(args: AlignArguments) -> None:
@@ -49,6 +60,7 @@ def describe_alignment(
         "keep": args.keep,
         "captions": " ".join(args.captions),
         "text_pooling": args.text_pooling,
+        "text_prompt": args.text_prompt,
         "image_pooling": args.image_pooling,
         "max_length": args.max_length,
         "train_split": args.train_split,
@@ -150,6 +162,7 @@ def save_aligned(
         with tempfile.TemporaryDirectory(suffix=".0.partial", dir=folder) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
+            check_saved(Path(partial), model, towers)
             write_json(Path(partial, RESULTS_FILE), results)
             write_card(Path(partial), args, towers, settings, results)
             write_sentence_transformers_files(Path(partial))
@@ -157,6 +170,43 @@ def save_aligned(
                 file.replace(folder / file.name)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
+
+
+def check_saved(folder: Path, model: LotlipAlignedModel, towers: tuple[TextTower, ImageTower]) -> None:
+    """
+    Raises a `ValueError` if what was saved does not read as the towers did: another processor, or other features.
+
+    Args:
+        folder (`Path`): The folder of the model.
+        model ([`LotlipAlignedModel`]): The model that was saved.
+        towers (`tuple[TextTower, ImageTower]`): What it was made from.
+    """
+    text_tower, image_tower = towers
+    saved = Preprocessing(AutoProcessor.from_pretrained(folder))
+    used = Preprocessing(make_processor(text_tower, image_tower))
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    text_inputs = used.tokenize(CHECKED_TEXTS).inputs
+    image_inputs = used.prepare_images([Image.fromarray(noise)])
+    saved_text_inputs = saved.tokenize(CHECKED_TEXTS).inputs
+    saved_image_inputs = saved.prepare_images([Image.fromarray(noise)])
+    if not torch.equal(saved_text_inputs["input_ids"], text_inputs["input_ids"]):
+        raise ValueError(
+            f"The tokenizer of {text_tower.name} is another one after it was saved: name another text model."
+        )
+    if not torch.equal(saved_image_inputs["pixel_values"], image_inputs["pixel_values"]):
+        raise ValueError(
+            f"The image processor of {image_tower.name} is another one after it was saved: name another image model."
+        )
+    with torch.inference_mode():
+        text_features = model.compute_text_features(**text_inputs).pooler_output
+        image_features = model.compute_image_features(**image_inputs).pooler_output
+    text_cosines = torch.cosine_similarity(text_features, text_tower.compute(text_inputs))
+    image_cosines = torch.cosine_similarity(image_features, image_tower.compute(image_inputs))
+    if not torch.cat([text_cosines, image_cosines]).min() >= MIN_COSINE:
+        raise ValueError(
+            f"The model that was saved does not compute what {text_tower.name} and {image_tower.name} compute: name "
+            "other models."
+        )
 
 
 def write_sentence_transformers_files(folder: Path) -> None:

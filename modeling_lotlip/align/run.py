@@ -11,13 +11,13 @@ from datasets import Dataset
 
 from ..data.loading import count_shared_rows, get_columns, load_slices
 from ..data.reader import RowReader
-from ..encoder.dual_encoder import DualEncoder
 from ..encoder.loading import check_device
-from ..evaluation.retrieval import evaluate_retrieval
+from ..evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset, measure_retrieval
 from ..modeling_aligned_lotlip import LotlipAlignedModel
+from ..utils.output_folder import OutputFolder
 from .arguments import AlignArguments
-from .features import Features, compute_features, find_features_dir
-from .heads import HeadSettings, TrainedHeads, train_heads
+from .features import MODALITIES, FeatureComputer, Features, find_features_dir
+from .heads import Heads, HeadSettings, TrainedHeads, train_heads
 from .outputs import check_model_dir, describe_alignment, save_aligned
 from .towers import (
     ImageTower,
@@ -44,59 +44,86 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         args ([`AlignArguments`]): What `lotlip align` takes.
 
     Returns:
-        `dict[str, float]`: the results on `eval_split`: see [`evaluate_retrieval`].
+        `dict[str, float]`: the results on `eval_split`: see [`measure_retrieval`].
 
     Raises:
         `ValueError`: if a tower or the data cannot be used.
     """
     check_device(args.device)
     check_model_dir(args)
+    with OutputFolder(args.output_dir, content="an aligned model"):
+        return align_and_save(args)
+
+
+def align_and_save(args: AlignArguments) -> dict[str, float]:
+    """Joins two towers in a folder that no other run writes to: see [`align_towers`]."""
     state = PartialState(cpu=args.device == "cpu")
     device = state.device if args.device is None else torch.device(args.device)
-    dataset, evaluation_data = load_splits(args)
-    text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
+    dataset, evaluation_data, num_shared = load_splits(args)
+    text_tower = load_text_tower(
+        args.text_model_name_or_path, args.text_pooling, args.max_length, args.text_prompt, device
+    )
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
+    reference = None
     if args.towers == "reference":
-        refer_to(text_tower, image_tower)  # says now if that cannot be
+        reference = refer_to(text_tower, image_tower)
     args.text_pooling = text_tower.pooling
+    args.text_prompt = text_tower.prompt or None
     args.image_pooling = image_tower.pooling
     args.max_length = text_tower.tokenizer.model_max_length
-    reader = RowReader(get_columns(dataset), args, image_column=args.image_column)
-    features = compute_features(
+    computer = FeatureComputer(
         text_tower,
         image_tower,
-        dataset,
-        reader,
         args.features_dir or find_features_dir(),
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
+    reader = RowReader(get_columns(dataset), args, image_column=args.image_column)
+    features = computer.compute(dataset, reader, args.captions)
     warn_of_counts(features, args.max_length)
+    reader = RowReader(get_columns(evaluation_data), args, image_column=args.image_column)
+    evaluation_features = computer.compute(evaluation_data, reader, ("short", "long"), what="evaluation")
     start = time.perf_counter()
+    if args.num_train_epochs is None:
+        logger.info("The number of epochs is chosen, on images held out of the training split.")
     trained = train_heads(features, make_settings(args), device)
-    logger.info(f"The heads were trained in {time.perf_counter() - start:.1f} s.")
+    logger.info(f"The heads were trained for {trained.num_epochs} epochs, in {time.perf_counter() - start:.1f} s.")
+    embedded = embed_features(trained.heads, evaluation_features)
+    # a drawn scene has the short caption of others
+    results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
     model = join(text_tower, image_tower, features, trained, args)
+    model.config.towers = reference
     processor = make_processor(text_tower, image_tower)
-    encoder = DualEncoder(model.to(device), processor, max_length=args.max_length, name=args.output_dir)
-    results = evaluate_retrieval(
-        encoder,
-        evaluation_data,
-        args,
-        image_column=args.image_column,
-        # a drawn scene has the short caption of others
-        distinct_short_captions=args.dataset_name is None,
-        batch_size=args.batch_size,
-        num_workers=args.dataloader_num_workers,
-    )
-    if args.towers == "reference":
-        model.config.towers = refer_to(text_tower, image_tower)
     settings = describe_alignment(args, features, trained)
-    save_aligned(args, model.cpu(), encoder.processor, (text_tower, image_tower), settings, results)
+    if num_shared > 0:
+        settings["evaluated_rows_that_were_trained_on"] = num_shared
+    save_aligned(args, model, processor, (text_tower, image_tower), settings, results)
     return results
 
 
-def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset]:
-    """Returns the rows to train on and to evaluate, with a warning if some are both."""
+def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
+    """Returns what heads make of features, as `lotlip evaluate` measures it."""
+    with torch.inference_mode():
+        image_embeds = heads.embed("image", features.images)
+        text_embeds = heads.embed("text", features.texts)
+    captions = {}
+    for code, modality in enumerate(MODALITIES):
+        rows = features.captions[features.captions[:, 2] == code]
+        if len(rows) == 0:
+            continue
+        texts = rows[:, 1]
+        captions[modality] = EmbeddedCaptions(
+            texts=[features.contents[text] for text in texts.tolist()],
+            images=rows[:, 0],
+            embeds=text_embeds[texts],
+            num_truncated=int(features.is_truncated[texts].sum()),
+        )
+    num_unreadable = features.counts["unreadable_images"]
+    return EmbeddedDataset(image_embeds, captions, [None] * len(image_embeds), num_unreadable)
+
+
+def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset, int]:
+    """Returns the rows to train on and to evaluate, and how many are both, with a warning if there are any."""
     dataset, slices = load_slices(args, args.train_split, args.max_train_samples)
     evaluation_data, evaluation_slices = load_slices(args, args.eval_split, args.max_eval_samples)
     num_shared = count_shared_rows(slices, evaluation_slices)
@@ -105,7 +132,7 @@ def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset]:
             f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
             '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
         )
-    return dataset, evaluation_data
+    return dataset, evaluation_data, num_shared
 
 
 def warn_of_counts(features: Features, max_length: int) -> None:

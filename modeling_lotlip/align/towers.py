@@ -15,24 +15,30 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from PIL import Image
 from PIL.Image import Resampling
+from tokenizers import normalizers
 from torch import nn
 from transformers import (
+    MODEL_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    AutoProcessor,
     AutoTokenizer,
     BaseImageProcessor,
     CLIPImageProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     VisionTextDualEncoderProcessor,
 )
 
-from ..encoder.loading import LOADING_ERRORS, SENTENCE_TRANSFORMERS_MODULES, find_file, is_dual_encoder
+from ..encoder.families import find_family, find_text_limit
+from ..encoder.loading import LOADING_ERRORS, find_file, is_dual_encoder, is_sentence_transformer
 from ..hub_lotlip import find_pretrained
 from ..modeling_aligned_lotlip import (
     LotlipAlignedConfig,
     LotlipAlignedModel,
+    hash_state,
     pool_image,
     pool_text,
 )
@@ -84,9 +90,11 @@ class TextTower(FrozenTower):
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, with the limit of a text.
+        prompt (`str`, *optional*): What its tokenizer puts before each text.
     """
 
     tokenizer: PreTrainedTokenizerBase
+    prompt: str | None = None
 
     @torch.inference_mode()
     def compute(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -121,6 +129,7 @@ def load_text_tower(
     name: str,
     pooling: str | None = None,
     max_length: int | None = None,
+    prompt: str | None = None,
     device: str | torch.device = "cpu",
 ) -> TextTower:
     """
@@ -134,6 +143,9 @@ def load_text_tower(
             One of `TEXT_POOLINGS`. Default: that of the sentence-transformers library, or of the dual encoder.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens. Default: the limit of the model.
+        prompt (`str`, *optional*):
+            What the tokenizer puts before each text. Default: the default prompt of a model of the
+            sentence-transformers library, if it has one; `""`: none.
         device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
             Where it computes.
 
@@ -142,21 +154,26 @@ def load_text_tower(
         `ImportError`: if the sentence-transformers library is needed and not installed.
     """
     try:
-        if find_file(name, SENTENCE_TRANSFORMERS_MODULES) is not None:
-            tower = load_sentence_tower(name)
+        if is_sentence_transformer(name):
+            tower = load_sentence_tower(name, pooling, prompt)
         else:
             tower = load_plain_text_tower(name, pooling)
+        if prompt:
+            tower.prompt = prompt
+        if tower.prompt:
+            tower.tokenizer = prepend(tower.tokenizer, tower.prompt)
+        check_rebuildable(tower.model)
     except LOADING_ERRORS as error:
-        raise ValueError(f"`--text_model_name_or_path {name}` cannot be used: {error}") from error
-    if pooling is not None:
-        tower.pooling = pooling
+        raise ValueError(
+            f"`--text_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
+        ) from error
     limit_tokenizer(tower, max_length)
     tower.license = find_license(name)
     tower.freeze(device)
     return tower
 
 
-def load_sentence_tower(name: str) -> TextTower:
+def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> TextTower:
     """Loads the text tower of a model of the sentence-transformers library: see [`load_text_tower`]."""
     if find_spec("sentence_transformers") is None:
         raise ImportError(
@@ -166,18 +183,21 @@ def load_sentence_tower(name: str) -> TextTower:
 
     model = SentenceTransformer(str(name), device="cpu", model_kwargs={"dtype": "float32"})
     check_modules(model)
-    if model.default_prompt_name is not None:
+    if prompt is None and model.default_prompt_name is not None:
+        prompt = model.prompts[model.default_prompt_name]
+    if prompt is None and any(model.prompts.values()):
         logger.warning(
-            f"The prompt {model.prompts[model.default_prompt_name]!r} that {name} puts before texts is left out: "
-            "write it into the texts."
+            f"{name} has the prompts {model.prompts}, and none by default: none is put before texts. Name one with "
+            "`--text_prompt` if it was trained so."
         )
-    pooling = None
+    if prompt and not model[1].include_prompt:
+        raise ValueError("it leaves its prompt out of the mean of the tokens, which cannot be saved. Name another.")
     layers = []
     weights = nn.Sequential()
     for module in list(model)[1:]:
         module_name = type(module).__name__
         if module_name == "Pooling":
-            pooling = SENTENCE_POOLINGS[module.pooling_mode]
+            pooling = pooling or SENTENCE_POOLINGS[module.pooling_mode]
         elif module_name == "Dense":
             layers.append(
                 {
@@ -189,14 +209,14 @@ def load_sentence_tower(name: str) -> TextTower:
             )
             weights.append(module.linear)
             weights.append(module.activation_function)
-    encoder = model[0].model
     return TextTower(
         name=str(name),
-        model=encoder,
+        model=model[0].model,
         tokenizer=model[0].tokenizer,
         pooling=pooling,
         layers=layers,
         weights=weights,
+        prompt=prompt,
     )
 
 
@@ -243,12 +263,23 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
     tokenizer = AutoTokenizer.from_pretrained(path)
     if is_dual_encoder(type(model)):
         check_parts(model, "text_model")
-        layers, weights = copy_projection(getattr(model, "text_projection", None))
+        processor = AutoProcessor.from_pretrained(path)
+        family = find_family(model.config, processor)
+        if family.padding is not None or family.is_lower_case:
+            raise ValueError(
+                f"it is a {type(model).__name__}, which reads texts in lower case, padded to its limit, and that is "
+                "not saved. Name another model for texts."
+            )
+        tokenizer.model_max_length = find_text_limit(model, processor, family)
+        projection = None
+        if pooling in (None, "pooler"):
+            projection = getattr(model, "text_projection", None)
+        layers, weights = copy_projection(projection)
         return TextTower(
             name=str(name),
             model=model.text_model,
             tokenizer=tokenizer,
-            pooling="pooler",
+            pooling=pooling or "pooler",
             layers=layers,
             weights=weights,
         )
@@ -258,6 +289,52 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
             "trained."
         )
     return TextTower(name=str(name), model=model, tokenizer=tokenizer, pooling=pooling)
+
+
+def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokenizerBase:
+    """
+    Returns a tokenizer that puts a prompt before each text, wherever it is loaded. Raises a `ValueError` for one that
+    is not of the tokenizers library.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(f"a prompt cannot be saved with its {type(tokenizer).__name__}: name another model.")
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    steps = [normalizers.Prepend(prompt)]
+    if backend.normalizer is not None:
+        steps.append(backend.normalizer)
+    backend.normalizer = normalizers.Sequence(steps)
+    # its own class would make its normalizer anew when it is loaded
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        model_input_names=tokenizer.model_input_names,
+        **tokenizer.special_tokens_map,
+    )
+
+
+def check_rebuildable(model: PreTrainedModel) -> None:
+    """Raises a `ValueError` if a tower is not what its configuration alone makes, and so would not load again."""
+    if type(model.config) not in MODEL_MAPPING:
+        raise ValueError(f"`AutoModel` of transformers makes no {type(model).__name__} alone. Name another model.")
+    with torch.device("meta"):
+        rebuilt = AutoModel.from_config(model.config)
+    expected = {name: tensor.shape for name, tensor in rebuilt.state_dict().items()}
+    if {name: tensor.shape for name, tensor in model.state_dict().items()} != expected:
+        raise ValueError(
+            f"it is a {type(model).__name__}, which its configuration alone does not make, but a "
+            f"{type(rebuilt).__name__}. Name another model."
+        )
+
+
+def explain_loading_error(name: str, error: Exception) -> str:
+    """Returns the message of an error in loading a model; what cannot be done in this command is not advised."""
+    if str(name).startswith((".", "/", "~")) and not Path(name).exists():
+        return "there is no such folder."
+    if "trust_remote_code" in str(error):
+        return "it comes with code of its own, which cannot be saved with a model. Name one of transformers."
+    return str(error)
 
 
 def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
@@ -270,6 +347,8 @@ def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
         # RoBERTa's positions begin after that of padding
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             num_positions -= module.padding_idx + 1
+    if num_positions is not None:
+        num_positions -= getattr(tower.model.config, "num_corner_tokens", 0)
     if max_length is None:
         max_length = tower.tokenizer.model_max_length
         if num_positions is not None:
@@ -305,7 +384,9 @@ def load_image_tower(
     try:
         tower = load_any_image_tower(name, pooling)
     except LOADING_ERRORS as error:
-        raise ValueError(f"`--vision_model_name_or_path {name}` cannot be used: {error}") from error
+        raise ValueError(
+            f"`--vision_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
+        ) from error
     tower.license = find_license(name)
     tower.freeze(device)
     return tower
@@ -322,10 +403,19 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         projection = getattr(model, "visual_projection", None)
         model = model.vision_model
         pooling = pooling or "pooler"
+    check_rebuildable(model)
     num_prefix_tokens = count_prefix_tokens(model)
+    inputs = image_processor([Image.new("RGB", (64, 64))], return_tensors="pt")
+    with torch.inference_mode():
+        outputs = model.eval()(**inputs)
     if pooling is None:
-        outputs = model(**image_processor([Image.new("RGB", (64, 64))], return_tensors="pt"))
         pooling = choose_image_pooling(outputs, num_prefix_tokens)
+    if pooling != "pooler" and len(inputs) > 1:
+        raise ValueError(
+            f"its images have another number of patches each, of which `--image_pooling {pooling}` would count the "
+            "padding: take `pooler`."
+        )
+    pool_image(outputs, num_prefix_tokens, pooling)  # says now what it lacks
     layers, weights = copy_projection(projection if pooling == "pooler" else None)
     return ImageTower(
         name=str(name),
@@ -359,7 +449,8 @@ def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:
 
 def choose_image_pooling(outputs: object, num_prefix_tokens: int) -> str:
     """Returns the pooling of an image tower that is best where none is asked for, by what the tower returns."""
-    if outputs.last_hidden_state.dim() == 4:
+    is_convolutional = outputs.last_hidden_state.dim() == 4
+    if is_convolutional:
         return "pooler"
     if num_prefix_tokens == 0:
         return "mean"
@@ -376,6 +467,8 @@ def count_prefix_tokens(model: PreTrainedModel) -> int:
 
 def check_parts(model: PreTrainedModel, part: str) -> None:
     """Raises a `ValueError` if a dual encoder has no tower of that name that can be taken out of it."""
+    if isinstance(model, LotlipAlignedModel):
+        raise ValueError("it is made by `lotlip align` itself. Name the tower that it was made from.")
     tower = getattr(model, part, None)
     if not isinstance(tower, PreTrainedModel):
         raise ValueError(f"it is a {type(model).__name__}, whose `{part}` cannot be taken out. Name another model.")
@@ -432,8 +525,6 @@ def join_towers(
         heads (`str`, `int` or `float`):
             Fields of [`LotlipAlignedConfig`], such as `text_head`.
 
-    Raises:
-        `ValueError`: if a tower cannot be made from its configuration.
     """
     config = LotlipAlignedConfig(
         text_config=name_without_folder(text_tower.model.config),
@@ -448,14 +539,8 @@ def join_towers(
         **heads,
     )
     model = LotlipAlignedModel(config)
-    for part, tower in (("text_model", text_tower), ("vision_model", image_tower)):
-        try:
-            getattr(model, part).load_state_dict(tower.model.state_dict())
-        except RuntimeError as error:
-            raise ValueError(
-                f"{tower.name} is a {type(tower.model).__name__}, which its configuration alone does not make: name "
-                "another model."
-            ) from error
+    model.text_model.load_state_dict(text_tower.model.state_dict())
+    model.vision_model.load_state_dict(image_tower.model.state_dict())
     model.text_layers.load_state_dict(text_tower.weights.state_dict())
     model.image_layers.load_state_dict(image_tower.weights.state_dict())
     return model.eval()
@@ -470,13 +555,22 @@ def refer_to(text_tower: TextTower, image_tower: ImageTower) -> dict[str, dict]:
     """
     towers = {}
     for part, tower in (("text_model", text_tower), ("vision_model", image_tower)):
-        config = AutoConfig.from_pretrained(tower.name)
+        try:
+            config = AutoConfig.from_pretrained(tower.name)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"`--towers reference` cannot refer to {tower.name}: {error}") from error
         if config.model_type != tower.model.config.model_type:
             raise ValueError(
                 f"`--towers reference` cannot refer to {tower.name}, of which the tower is a part only: save it whole."
             )
-        name = str(Path(tower.name).resolve()) if Path(tower.name).exists() else tower.name
-        towers[part] = {"name": name, "revision": getattr(config, "_commit_hash", None)}
+        if Path(tower.name).exists():
+            towers[part] = {
+                "name": str(Path(tower.name).resolve()),
+                "revision": None,
+                "hash": hash_state(tower.model.state_dict()),
+            }
+        else:
+            towers[part] = {"name": tower.name, "revision": getattr(config, "_commit_hash", None), "hash": None}
     return towers
 
 

@@ -1,17 +1,25 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Both towers of a LoTLIP as graphs of ONNX with CLIP's names, for onnxruntime and for transformers.js."""
+"""
+Both towers of a LoTLIP, or of two encoders that were joined, as graphs of ONNX with CLIP's names, for onnxruntime and
+for transformers.js.
+"""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch.export import Dim
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
 
 from .. import (
+    LotlipAlignedConfig,
+    LotlipAlignedModel,
     LotlipConfig,
-    LotlipPreTrainedModel,
     LotlipProcessor,
     LotlipTextModelWithProjection,
     LotlipVisionModelWithProjection,
@@ -43,36 +51,98 @@ except ImportError as error:
 SUFFIXES = {"float32": "", "float16": "_fp16", "q8": "_quantized"}
 # The min cosine similarity of an embedding in float32 to the model's; the other dtypes are reported only
 MIN_COSINE = 1 - 1e-5
+# The max number of tokens of the texts that a graph is compared by: those of 8,192 take gigabytes
+MAX_COMPARED_LENGTH = 512
+TOWER_NAMES = ("text_model", "vision_model")
 
 
-def make_tower_inputs(
-    model: LotlipPreTrainedModel,
-    num_rows: int,
-    length: int,
-) -> dict[str, torch.Tensor]:
+@dataclass
+class ExportedTower:
     """
-    Makes random inputs of a tower: `pixel_values` of shape `(num_rows, channels, height, width)`, or `input_ids` and
-    `attention_mask` of shape `(num_rows, length)`, of texts from 2 tokens (the first one) to `length`, padded.
+    A tower with projection or head, which becomes a graph.
+
+    Args:
+        name (`str`): The name of the graph: `"text_model"` or `"vision_model"`.
+        model (`PreTrainedModel`): The tower, in float32, whose output has `text_embeds` or `image_embeds`.
+        image_shape (`tuple[int, ...]`, *optional*): Channels, height and width of what it reads, if it reads images.
     """
-    if isinstance(model, LotlipVisionModelWithProjection):
-        size = model.vision_model.embeddings.image_size
-        return {"pixel_values": torch.randn(num_rows, model.config.num_channels, *size)}
-    input_ids = torch.randint(model.config.vocab_size, (num_rows, length))
-    lengths = torch.linspace(2, length, num_rows).long()
-    attention_mask = (torch.arange(length) < lengths[:, None]).long()
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    name: str
+    model: PreTrainedModel
+    image_shape: tuple[int, ...] | None = None
+
+    @property
+    def output_name(self) -> str:
+        """The name of its embeddings."""
+        return "text_embeds" if self.image_shape is None else "image_embeds"
+
+    def make_inputs(self, num_rows: int, length: int) -> dict[str, torch.Tensor]:
+        """
+        Makes random inputs: `pixel_values` of shape `(num_rows, channels, height, width)`, or `input_ids` and
+        `attention_mask` of shape `(num_rows, length)`, of texts from 2 tokens (the first one) to `length`, padded.
+        """
+        if self.image_shape is not None:
+            return {"pixel_values": torch.randn(num_rows, *self.image_shape)}
+        input_ids = torch.randint(self.model.config.get_text_config().vocab_size, (num_rows, length))
+        lengths = torch.linspace(2, length, num_rows).long()
+        attention_mask = (torch.arange(length) < lengths[:, None]).long()
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-def export_tower(model: LotlipPreTrainedModel) -> onnx_ir.Model:
-    """Exports a tower with projection as a graph in float32, for any number of images, or of texts of any length."""
-    inputs = make_tower_inputs(model, num_rows=2, length=8)
+class AlignedTextTower(LotlipAlignedModel):
+    """The text tower of two encoders that were joined, with its head."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> CLIPTextModelOutput:
+        """Returns embeddings of shape `(texts, dim)` of tokens and their mask, both `(texts, length)`."""
+        outputs = self.get_text_features(input_ids, attention_mask)
+        return CLIPTextModelOutput(text_embeds=outputs.pooler_output, last_hidden_state=outputs.last_hidden_state)
+
+
+class AlignedVisionTower(LotlipAlignedModel):
+    """The image tower of two encoders that were joined, with its head."""
+
+    def forward(self, pixel_values: torch.Tensor) -> CLIPVisionModelOutput:
+        """Returns embeddings of shape `(images, dim)` of images `(images, channels, height, width)`."""
+        outputs = self.get_image_features(pixel_values)
+        return CLIPVisionModelOutput(image_embeds=outputs.pooler_output, last_hidden_state=outputs.last_hidden_state)
+
+
+def list_towers(path: str | Path, config: PreTrainedConfig, processor: ProcessorMixin) -> Iterator[ExportedTower]:
+    """
+    Yields both towers of a model, one after the other.
+
+    Args:
+        path (`str` or `Path`): The model.
+        config (`PreTrainedConfig`): Its configuration.
+        processor (`ProcessorMixin`): Its processor.
+
+    Raises:
+        `ValueError`: if its images do not all become inputs of the same shape.
+    """
+    if isinstance(config, LotlipConfig):
+        yield ExportedTower("text_model", LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval())
+        model = LotlipVisionModelWithProjection.from_pretrained(path, dtype="float32").eval()
+        image_size = model.vision_model.embeddings.image_size
+        yield ExportedTower("vision_model", model, (model.config.num_channels, *image_size))
+        return
+    inputs = processor.image_processor([Image.new("RGB", (64, 64))], return_tensors="pt")
+    if set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4:
+        raise ValueError(f"`{path}` cannot be exported: its images have another number of patches each.")
+    yield ExportedTower("text_model", AlignedTextTower.from_pretrained(path, dtype="float32").eval())
+    model = AlignedVisionTower.from_pretrained(path, dtype="float32").eval()
+    yield ExportedTower("vision_model", model, tuple(inputs["pixel_values"].shape[1:]))
+
+
+def export_tower(tower: ExportedTower) -> onnx_ir.Model:
+    """Exports a tower as a graph in float32, for any number of images, or of texts of any length."""
+    inputs = tower.make_inputs(num_rows=2, length=8)
     dynamic_shapes = {}
     for name, tensor in inputs.items():
         dynamic_shapes[name] = {0: Dim.AUTO}
         if tensor.dim() == 2:  # of texts, the length too
             dynamic_shapes[name][1] = Dim.AUTO
     config = OnnxConfig(dynamic=True, dynamic_shapes=dynamic_shapes)
-    return OnnxExporter().export(model, inputs, config).program
+    return OnnxExporter().export(tower.model, inputs, config).program
 
 
 def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
@@ -91,12 +161,12 @@ def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
 
 
 @torch.no_grad()
-def compare_with_model(model: LotlipPreTrainedModel, path: Path, length: int) -> tuple[float, float]:
+def compare_with_model(tower: ExportedTower, path: Path, length: int) -> tuple[float, float]:
     """
     Compares a graph on the CPU with the model, for other sizes than those it was traced with.
 
     Args:
-        model (`LotlipPreTrainedModel`): A tower with projection, in float32.
+        tower ([`ExportedTower`]): The tower, in float32.
         path (`Path`): The graph.
         length (`int`): The number of tokens of the longest text.
 
@@ -107,31 +177,22 @@ def compare_with_model(model: LotlipPreTrainedModel, path: Path, length: int) ->
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences = []
     cosines = []
-    for inputs in (make_tower_inputs(model, 1, 2), make_tower_inputs(model, 3, length)):
-        outputs = model(**inputs)
-        name = "image_embeds"
-        if "text_embeds" in outputs:
-            name = "text_embeds"
-        (array,) = session.run([name], {key: tensor.numpy() for key, tensor in inputs.items()})
+    for inputs in (tower.make_inputs(1, 2), tower.make_inputs(3, length)):
+        expected = tower.model(**inputs)[tower.output_name]
+        (array,) = session.run([tower.output_name], {key: tensor.numpy() for key, tensor in inputs.items()})
         embeds = torch.from_numpy(array)
-        differences.append((embeds - outputs[name]).abs().max().item())
-        cosines.append(torch.nn.functional.cosine_similarity(embeds, outputs[name]).min().item())
+        differences.append((embeds - expected).abs().max().item())
+        cosines.append(torch.nn.functional.cosine_similarity(embeds, expected).min().item())
     return max(differences), min(cosines)
 
 
-def save_graph(
-    path: Path,
-    model: LotlipPreTrainedModel,
-    program: onnx_ir.Model,
-    dtype: str,
-    length: int,
-) -> list[str]:
+def save_graph(path: Path, tower: ExportedTower, program: onnx_ir.Model, dtype: str, length: int) -> list[str]:
     """
     Writes a graph in one dtype and compares it with the model.
 
     Args:
         path (`Path`): Where the graph goes.
-        model (`LotlipPreTrainedModel`): The tower, in float32.
+        tower ([`ExportedTower`]): The tower, in float32.
         program (`onnx_ir.Model`): The tower as a graph: see [`export_tower`].
         dtype (`str`): A key of `SUFFIXES`.
         length (`int`): The number of tokens of the longest text that it is compared by.
@@ -143,16 +204,13 @@ def save_graph(
         `RuntimeError`: if a graph in float32 is not the model.
     """
     onnx.save(convert_dtype(program, dtype), path)
-    difference, cosine = compare_with_model(model, path, length)
+    difference, cosine = compare_with_model(tower, path, length)
     if dtype == "float32" and not cosine >= MIN_COSINE:
         raise RuntimeError(
             f"`{path.stem}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} to "
             "the model's. Try other versions of torch, onnx and onnxscript."
         )
     return [path.name, f"{path.stat().st_size / 1e6:.1f}", f"{difference:.1e}", f"{cosine:.6f}"]
-
-
-TOWERS = {"text_model": LotlipTextModelWithProjection, "vision_model": LotlipVisionModelWithProjection}
 
 
 def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> str:
@@ -163,7 +221,7 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
 
     Args:
         model_name_or_path (`str`):
-            A Hub id or a folder of a LoTLIP.
+            A Hub id or a folder of a LoTLIP, or of what `lotlip align` makes.
         folder (`Path`):
             Where they go. It may hold the model itself.
         dtypes (`list[str]`):
@@ -173,40 +231,42 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
         `str`: how each graph compares with the model, in Markdown.
 
     Raises:
-        `ValueError`: if the model is no LoTLIP, or the folder holds another model or other graphs.
+        `ValueError`: if the model is no such model, or the folder holds another model or other graphs.
         `RuntimeError`: if a graph is not the model.
     """
-    path = find_lotlip(model_name_or_path)
+    path, config = find_exportable(model_name_or_path)
     if any(folder.glob("*.safetensors")) and folder.resolve() != path.resolve():
         raise ValueError(f"`--output_dir {folder}` holds another model: name another folder.")
-    processor = LotlipProcessor.from_pretrained(path)
+    processor_class = LotlipProcessor if isinstance(config, LotlipConfig) else AutoProcessor
+    processor = processor_class.from_pretrained(path)
+    length = min(processor.tokenizer.model_max_length, MAX_COMPARED_LENGTH)
     with OutputFolder(folder, content="ONNX graphs"), atomic_write(folder / "onnx") as graphs:
         check_other_graphs(folder, dtypes)
         graphs.mkdir()
         rows = []
-        for name, tower in TOWERS.items():
-            model = tower.from_pretrained(path, dtype="float32").eval()
-            program = export_tower(model)
+        for tower in list_towers(path, config, processor):
+            program = export_tower(tower)
             for dtype in dtypes:
-                graph = graphs / name_graph(name, dtype)
-                rows.append(save_graph(graph, model, program, dtype, processor.tokenizer.model_max_length))
-        AutoConfig.from_pretrained(path).save_pretrained(folder)
+                rows.append(save_graph(graphs / name_graph(tower.name, dtype), tower, program, dtype, length))
+        config.save_pretrained(folder)
         processor.tokenizer.save_pretrained(folder)
         write_image_processor(processor, folder)
     return format_markdown(["graph", "MB", "max difference", "min cosine similarity"], rows)
 
 
-def find_lotlip(model_name_or_path: str) -> Path:
-    """Finds the folder of a LoTLIP that can be exported. Raises a `ValueError` if it is none."""
+def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
+    """
+    Finds the folder and the configuration of a model that can be exported. Raises a `ValueError` if it is none.
+    """
     try:
         path = find_pretrained(model_name_or_path)
         config = AutoConfig.from_pretrained(path)
-        if not isinstance(config, LotlipConfig):
-            raise ValueError(f"it is a `{config.model_type}`, no LoTLIP.")
+        if not isinstance(config, (LotlipConfig, LotlipAlignedConfig)):
+            raise ValueError(f"it is a `{config.model_type}`, no LoTLIP and not made by `lotlip align`.")
         check_single_embeddings(config)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
-    return Path(path)
+    return Path(path), config
 
 
 def name_graph(tower: str, dtype: str) -> str:
@@ -217,7 +277,7 @@ def name_graph(tower: str, dtype: str) -> str:
 def check_other_graphs(folder: Path, dtypes: list[str]) -> None:
     """Raises a `ValueError` if there are files in `onnx` that would not be written again, and so be lost."""
     written = set()
-    for tower in TOWERS:
+    for tower in TOWER_NAMES:
         written.update(name_graph(tower, dtype) for dtype in dtypes)
     others = {path.name for path in folder.glob("onnx/*")} - written
     if others:
@@ -227,9 +287,13 @@ def check_other_graphs(folder: Path, dtypes: list[str]) -> None:
         )
 
 
-def write_image_processor(processor: LotlipProcessor, folder: Path) -> None:
-    """Writes the image processor by the name of CLIP's: it takes the same steps, and transformers.js knows it."""
+def write_image_processor(processor: ProcessorMixin, folder: Path) -> None:
+    """
+    Writes the image processor; that of a LoTLIP by the name of CLIP's, which takes the same steps and which
+    transformers.js knows.
+    """
     settings = json.loads(processor.image_processor.to_json_string())
-    settings["image_processor_type"] = "CLIPImageProcessor"
+    if isinstance(processor, LotlipProcessor):
+        settings["image_processor_type"] = "CLIPImageProcessor"
     settings.pop("auto_map", None)
     write_json(folder / "preprocessor_config.json", settings)

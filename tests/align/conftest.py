@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import ViTImageProcessor
 
-from modeling_lotlip.align.features import compute_features
+from modeling_lotlip.align.features import FeatureComputer
 from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
@@ -43,6 +43,7 @@ def compute(text_tower, image_tower, tmp_path):
     def compute(dataset=None):
         dataset = load_scenes(12) if dataset is None else dataset
         reader = RowReader(dataset.column_names, CaptionArguments())
-        return compute_features(text_tower, image_tower, dataset, reader, tmp_path / "features", batch_size=4)
+        computer = FeatureComputer(text_tower, image_tower, tmp_path / "features", batch_size=4)
+        return computer.compute(dataset, reader)
 
     return compute

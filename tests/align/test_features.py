@@ -40,6 +40,83 @@ def test_a_second_run_computes_nothing(compute, computed_images):
     torch.testing.assert_close(first.images, second.images, rtol=0, atol=0)
 
 
+def test_another_split_finds_the_images_that_it_shares(compute, computed_images):
+    whole = compute(load_scenes(12))
+    part = compute(load_scenes(12).select([7, 2, 11]))
+    assert sum(computed_images) == 12
+    torch.testing.assert_close(part.images, whole.images[[7, 2, 11]], rtol=0, atol=0)
+
+
+def test_the_same_image_in_several_rows_is_computed_once(compute, computed_images):
+    features = compute(load_scenes(12).select([3, 5, 3]))
+    assert sum(computed_images) == 2
+    assert torch.equal(features.images[0], features.images[2])
+    assert not torch.equal(features.images[0], features.images[1])
+
+
+def test_a_damaged_file_is_computed_again(compute, computed_images, tmp_path, caplog):
+    expected = compute()
+    (file,) = (tmp_path / "features" / "images").rglob("*.npz")
+    file.write_bytes(file.read_bytes()[:500])
+    features = compute()
+    assert sum(computed_images) == 24
+    assert f"{file} cannot be read" in caplog.text
+    torch.testing.assert_close(features.images, expected.images, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", ["weights", "pooling", "image processor"])
+def test_features_of_another_tower_are_not_taken(compute, computed_images, image_tower, change):
+    compute()
+    if change == "weights":
+        image_tower.model.layernorm.bias[0] += 1
+    elif change == "pooling":
+        image_tower.pooling = "mean"
+    else:
+        image_tower.image_processor.image_mean = [0.1, 0.2, 0.3]
+    compute()
+    assert sum(computed_images) == 24
+
+
+def test_features_of_texts_of_another_limit_are_not_taken(compute, text_tower, tmp_path):
+    compute()
+    (folder,) = (tmp_path / "features" / "texts").iterdir()
+    text_tower.tokenizer.model_max_length = 8
+    compute()
+    assert len(list((tmp_path / "features" / "texts").iterdir())) == 2
+    assert folder.exists()
+
+
+def test_a_tower_that_gives_nan_is_named_with_the_row(compute, image_tower, monkeypatch):
+    compute_features = image_tower.compute
+
+    def give_nan(inputs):
+        features = compute_features(inputs).clone()
+        features[1, 0] = torch.nan
+        return features
+
+    monkeypatch.setattr(image_tower, "compute", torch.inference_mode()(give_nan))
+    with pytest.raises(ValueError, match="gives NaN or infinity for row 1"):
+        compute()
+
+
+def test_an_unreadable_image_is_named_in_every_run(compute, caplog):
+    torn = replace_values(load_scenes(12), {5: {"image": NO_IMAGE}})
+    compute(torn)
+    caplog.clear()
+    compute(torn)
+    assert "The image of torn.png cannot be read" in caplog.text
+
+
+def test_captions_that_are_no_texts_are_named_and_left_out(compute, caplog):
+    dataset = load_scenes(12)
+    rows = [{**dataset[row], "long_captions": None, "caption": f"a boat {row}"} for row in range(12)]
+    captions = [{"text": row["caption"]} if number == 5 else None for number, row in enumerate(rows)]
+    dataset = dataset.select_columns(["image"]).add_column("caption", captions)
+    with pytest.raises(ValueError, match="has a caption"):
+        compute(dataset)
+    assert "The captions of row 5 are left out" in caplog.text
+
+
 def test_towers_with_other_heads_are_other_towers(compute, image_tower, computed_images):
     """Of the same weights: the configuration alone says how many heads there are."""
     first = compute()

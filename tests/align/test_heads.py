@@ -103,6 +103,21 @@ def test_missing_captions_are_an_error():
         train_heads(make_features(), dataclasses.replace(FAST, captions=("sub",)))
 
 
+def test_captions_that_are_all_the_same_are_an_error():
+    features = make_features()
+    features.captions[:, 1] = 0
+    with pytest.raises(ValueError, match="All captions of the training data are the same text"):
+        train_heads(features, FAST)
+
+
+def test_what_is_the_same_in_all_rows_is_not_blown_up_in_others():
+    features = make_features()
+    features.images[:, 0] = 3
+    heads = train_heads(features, FAST).heads
+    standardized = heads.image_head[0](features.images + 0.5)
+    assert standardized[:, 0].tolist() == pytest.approx([0.5] * len(standardized))
+
+
 def test_ranks_of_equal_similarities_are_means():
     """Of a text that is as near to all of four images, its own is at the middle of ranks 1 to 4."""
     heads = SimpleNamespace(eval=lambda: None, embed=lambda side, features: features)

@@ -1,17 +1,25 @@
 """The model of two towers and heads: what it computes, and how it is saved and loaded."""
 
+import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip import DualEncoder, LotlipAlignedModel
-from modeling_lotlip.align.towers import join_towers, make_processor, refer_to
+from modeling_lotlip.align.outputs import write_sentence_transformers_files
+from modeling_lotlip.align.towers import join_towers, load_text_tower, make_processor, refer_to
+from modeling_lotlip.encoder.onnx import export_model
+from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
 
 
@@ -55,15 +63,17 @@ def test_a_dual_encoder_embeds_by_it(folder):
 def test_its_code_loads_it_without_the_package(folder):
     path, model = folder
     program = (
-        "from transformers import AutoModel; import torch, sys; "
+        "from transformers import AutoModel, AutoProcessor; import torch, sys; "
         "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True); "
-        "features = model.get_text_features(torch.tensor([[2, 5, 8, 9, 3]])).pooler_output; "
+        "processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True); "
+        "features = model.get_text_features(**processor(text=['a red boat'], return_tensors='pt')).pooler_output; "
         "print('modeling_lotlip' in sys.modules, *features[0, :3].tolist())"
     )
     command = [sys.executable, "-I", "-c", program, str(path)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    inputs = AutoProcessor.from_pretrained(path)(text=["a red boat"], return_tensors="pt")
     with torch.inference_mode():
-        expected = model.get_text_features(torch.tensor([[2, 5, 8, 9, 3]])).pooler_output[0, :3]
+        expected = model.get_text_features(**inputs).pooler_output[0, :3]
     assert output[0] == "False"
     np.testing.assert_allclose([float(value) for value in output[1:]], expected.numpy(), atol=1e-6)
 
@@ -77,6 +87,63 @@ def test_towers_by_reference_are_loaded_from_where_they_are(text_tower, image_to
     state = AutoModel.from_pretrained(tmp_path).state_dict()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+def test_a_tower_that_has_changed_since_is_refused(text_folder, image_tower, tmp_path):
+    shutil.copytree(text_folder, tmp_path / "text")
+    text_tower = load_text_tower(str(tmp_path / "text"), "mean")
+    model = join_towers(text_tower, image_tower, 64, 128)
+    model.config.towers = refer_to(text_tower, image_tower)
+    model.save_pretrained(tmp_path / "model")
+    text_tower.model.embeddings.word_embeddings.weight[5] += 1
+    text_tower.model.save_pretrained(tmp_path / "text")
+    with pytest.raises(ValueError, match="were trained on other weights than"):
+        AutoModel.from_pretrained(tmp_path / "model")
+
+
+def test_its_graphs_on_onnxruntime_give_its_embeddings(folder, tmp_path):
+    path, model = folder
+    export_model(str(path), tmp_path / "exported", ["float32"])
+    graphs = tmp_path / "exported" / "onnx"
+    input_ids = torch.tensor([[2, 5, 8, 9, 3], [2, 5, 9, 3, 0]])
+    attention_mask = (input_ids > 0).long()
+    pixel_values = torch.randn(3, 3, 32, 32)
+    session = onnxruntime.InferenceSession(graphs / "text_model.onnx")
+    inputs = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+    (text_embeds,) = session.run(["text_embeds"], inputs)
+    session = onnxruntime.InferenceSession(graphs / "vision_model.onnx")
+    (image_embeds,) = session.run(["image_embeds"], {"pixel_values": pixel_values.numpy()})
+    with torch.inference_mode():
+        expected_texts = model.get_text_features(input_ids, attention_mask).pooler_output.numpy()
+        expected_images = model.get_image_features(pixel_values).pooler_output.numpy()
+    np.testing.assert_allclose(text_embeds, expected_texts, atol=1e-5)
+    np.testing.assert_allclose(image_embeds, expected_images, atol=1e-5)
+    settings = json.loads((tmp_path / "exported" / "preprocessor_config.json").read_text())
+    assert settings["image_processor_type"].startswith("ViTImageProcessor")
+
+
+def test_openvino_computes_its_embeddings(folder):
+    path, _ = folder
+    expected = DualEncoder.from_pretrained(path)
+    encoder = DualEncoder.from_pretrained(path, backend="openvino")
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), expected.encode_text(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_image(IMAGE), expected.encode_image(IMAGE), atol=1e-5)
+
+
+def test_what_the_model_attends_to_is_explained(folder):
+    path, _ = folder
+    explanation = explain(DualEncoder.from_pretrained(path), "a red boat. a photo", Image.fromarray(IMAGE))
+    assert explanation.over_image.shape == (3, 2, 2)
+    assert explanation.over_image.sum() > 0
+
+
+def test_it_is_a_sentence_transformer(folder):
+    path, _ = folder
+    write_sentence_transformers_files(path)
+    model = SentenceTransformer(str(path), device="cpu")
+    encoder = DualEncoder.from_pretrained(path)
+    np.testing.assert_allclose(model.encode(TEXTS), encoder.encode_text(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(model.encode([Image.fromarray(IMAGE)])[0], encoder.encode_image(IMAGE), atol=1e-6)
 
 
 def test_logits_are_scaled_cosines_of_its_features(folder):

@@ -8,8 +8,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Dropout, Normalize, Pooling, Transformer
 from transformers import (
     AutoImageProcessor,
+    AutoTokenizer,
+    BertTokenizer,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    T5Config,
+    T5EncoderModel,
     TimmWrapperConfig,
     TimmWrapperModel,
 )
@@ -24,9 +28,15 @@ from modeling_lotlip.align.towers import (
     refer_to,
 )
 from tests.helpers.dual_encoders import save_family
+from tests.helpers.towers import WORDS
 
 
 TEXTS = ["a red boat", "a photo of a boat of a boat"]
+
+
+def save_t5_with_tokenizer(folder):
+    BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(folder)
+    return str(folder)
 
 
 def save_sentence_transformer(path, text_folder, pooling_mode, *others):
@@ -48,6 +58,18 @@ def test_a_sentence_transformer_keeps_its_embeddings(text_folder, image_tower, t
     expected = SentenceTransformer(path, device="cpu").encode(TEXTS)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected, atol=1e-6)
     assert encoder.max_length == 16
+
+
+def test_a_text_alone_keeps_its_embedding_to_the_last_bit(text_folder, image_tower, tmp_path):
+    path = save_sentence_transformer(tmp_path / "st", text_folder, "mean", Normalize())
+    tower = load_text_tower(path)
+    model = join_towers(tower, image_tower, 64, 128, text_head="none", projection_dim=64)
+    model.save_pretrained(tmp_path / "model")
+    make_processor(tower, image_tower).save_pretrained(tmp_path / "model")
+    encoder = DualEncoder.from_pretrained(tmp_path / "model")
+    stored = SentenceTransformer(path, device="cpu")
+    for text in TEXTS:
+        np.testing.assert_array_equal(encoder.encode_text(text), stored.encode(text))
 
 
 def test_another_module_is_refused_by_name(text_folder, tmp_path):
@@ -73,16 +95,99 @@ def test_texts_are_no_longer_than_there_are_positions(text_folder):
         load_text_tower(text_folder, "mean", max_length=513)
 
 
-def test_towers_of_a_dual_encoder_keep_its_space(tmp_path):
-    save_family("clip", tmp_path)
-    clip = DualEncoder.from_pretrained(tmp_path)
+@pytest.mark.parametrize("family", ["clip", "long_clip", "tipsv2", "vit_bert"])
+def test_towers_of_a_dual_encoder_keep_its_space(tmp_path, family):
+    save_family(family, tmp_path)
+    expected = DualEncoder.from_pretrained(tmp_path)
     text_tower = load_text_tower(str(tmp_path))
     image_tower = load_image_tower(str(tmp_path))
-    model = join_towers(text_tower, image_tower, 24, 24, text_head="none", image_head="none", projection_dim=24)
+    dim = expected.dim
+    model = join_towers(text_tower, image_tower, dim, dim, text_head="none", image_head="none", projection_dim=dim)
     encoder = DualEncoder(model, make_processor(text_tower, image_tower))
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    np.testing.assert_allclose(encoder.encode_image(image), clip.encode_image(image), atol=1e-6)
-    np.testing.assert_allclose(encoder.encode_text(TEXTS), clip.encode_text(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_image(image), expected.encode_image(image), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), expected.encode_text(TEXTS), atol=1e-6)
+    assert encoder.max_length == expected.max_length
+
+
+def test_a_text_tower_that_transformers_does_not_make_alone_is_refused(tmp_path):
+    save_family("chinese_clip", tmp_path)
+    with pytest.raises(ValueError, match="`AutoModel` of transformers makes no ChineseCLIPTextModel alone"):
+        load_text_tower(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", ["siglip", "siglip2"])
+def test_images_of_siglip_keep_their_space_and_its_texts_are_refused(tmp_path, text_tower, family):
+    save_family(family, tmp_path)
+    expected = DualEncoder.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="reads texts in lower case, padded to its limit"):
+        load_text_tower(str(tmp_path))
+    image_tower = load_image_tower(str(tmp_path))
+    model = join_towers(text_tower, image_tower, 64, 32, image_head="none", projection_dim=32)
+    encoder = DualEncoder(model, make_processor(text_tower, image_tower))
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    np.testing.assert_allclose(encoder.encode_image(image), expected.encode_image(image), atol=1e-6)
+
+
+def test_patches_of_padding_are_not_averaged(tmp_path):
+    save_family("siglip2", tmp_path)
+    with pytest.raises(ValueError, match="`--image_pooling mean` would count the padding: take `pooler`"):
+        load_image_tower(str(tmp_path), "mean")
+
+
+def test_both_towers_of_a_lotlip_keep_its_space(model_dir):
+    expected = DualEncoder.from_pretrained(model_dir)
+    text_tower = load_text_tower(str(model_dir))
+    image_tower = load_image_tower(str(model_dir))
+    dim = expected.dim
+    model = join_towers(text_tower, image_tower, dim, dim, text_head="none", image_head="none", projection_dim=dim)
+    encoder = DualEncoder(model, make_processor(text_tower, image_tower))
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    np.testing.assert_allclose(encoder.encode_image(image), expected.encode_image(image), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), expected.encode_text(TEXTS), atol=1e-6)
+    assert encoder.max_length == expected.max_length
+
+
+def test_a_model_that_was_joined_is_no_tower(text_tower, image_tower, tmp_path):
+    join_towers(text_tower, image_tower, 64, 128).save_pretrained(tmp_path)
+    make_processor(text_tower, image_tower).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="it is made by `lotlip align` itself"):
+        load_text_tower(str(tmp_path))
+
+
+def test_a_prompt_is_put_before_each_text_wherever_the_tokenizer_is_loaded(text_folder, tmp_path):
+    plain = load_text_tower(text_folder, "mean").tokenizer
+    tower = load_text_tower(text_folder, "mean", prompt="a photo of ")
+    tower.tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    expected = plain(["a photo of a red boat"])["input_ids"]
+    assert tower.tokenizer(["a red boat"])["input_ids"] == expected
+    assert loaded(["a red boat"])["input_ids"] == expected
+    assert loaded.model_max_length == plain.model_max_length
+    assert loaded.model_input_names == plain.model_input_names
+
+
+def test_the_default_prompt_of_a_sentence_transformer_counts(text_folder, image_tower, tmp_path):
+    modules = [Transformer(text_folder, max_seq_length=16), Pooling(64)]
+    options = {"prompts": {"query": "a photo of "}, "default_prompt_name": "query", "device": "cpu"}
+    SentenceTransformer(modules=modules, **options).save(str(tmp_path / "st"))
+    tower = load_text_tower(str(tmp_path / "st"))
+    model = join_towers(tower, image_tower, 64, 128, text_head="none", projection_dim=64)
+    encoder = DualEncoder(model, make_processor(tower, image_tower))
+    expected = SentenceTransformer(str(tmp_path / "st"), device="cpu").encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), expected, atol=1e-6)
+    assert load_text_tower(str(tmp_path / "st"), prompt="").prompt == ""
+
+
+def test_a_tower_that_its_configuration_does_not_make_is_refused_at_once(tmp_path):
+    config = T5Config(vocab_size=20, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    T5EncoderModel(config).save_pretrained(tmp_path / "t5")
+    model = SentenceTransformer(
+        modules=[Transformer(save_t5_with_tokenizer(tmp_path / "t5")), Pooling(16)], device="cpu"
+    )
+    model.save(str(tmp_path / "st"))
+    with pytest.raises(ValueError, match="a T5EncoderModel, which its configuration alone does not make"):
+        load_text_tower(str(tmp_path / "st"))
 
 
 def test_a_part_of_a_dual_encoder_is_no_tower_to_refer_to(text_tower, tmp_path):
@@ -122,6 +227,8 @@ def test_registers_are_no_patches():
 def test_a_missing_tower_is_named():
     with pytest.raises(ValueError, match="`--vision_model_name_or_path nowhere` cannot be used"):
         load_image_tower("nowhere")
+    with pytest.raises(ValueError, match="./nowhere` cannot be used: there is no such folder"):
+        load_text_tower("./nowhere")
 
 
 def test_no_folder_of_this_machine_is_saved(text_tower, image_tower, text_folder):

@@ -7,8 +7,9 @@ from huggingface_hub import ModelCard
 
 import lotlip
 from modeling_lotlip import DualEncoder
+from modeling_lotlip.utils.output_folder import OutputFolder
 from tests.align.conftest import text_folder, vision_folder  # noqa: F401, fixtures
-from tests.helpers.commands import read_error
+from tests.helpers.commands import read_error, to_argv
 
 
 @pytest.fixture
@@ -39,9 +40,39 @@ def test_the_model_is_evaluated_and_saved_with_its_card(arguments, tmp_path, cap
     assert "| long | 10 | 10" in capsys.readouterr().out
 
 
-def test_few_rows_are_warned_of(arguments, caplog):
+def test_the_results_are_those_of_evaluate(arguments, tmp_path):
     assert lotlip.main(["align", *arguments]) == 0
+    results = json.loads((tmp_path / "aligned" / "eval_results.json").read_text())
+    output_file = tmp_path / "evaluated.json"
+    options = {"model": tmp_path / "aligned", "max_eval_samples": 10, "output_file": output_file}
+    assert lotlip.main(to_argv("evaluate", **options)) == 0
+    evaluated = json.loads(output_file.read_text())
+    recalls = {name: value for name, value in results.items() if "recall" in name}
+    assert recalls
+    assert recalls == pytest.approx({name: evaluated[name] for name in recalls})
+
+
+def test_two_runs_do_not_write_to_one_folder(arguments, tmp_path, capsys):
+    with OutputFolder(tmp_path / "aligned", content="an aligned model"):
+        assert "is written by process" in read_error(capsys, "align", *arguments)
+
+
+def test_ctrl_c_leaves_no_folder_and_the_features(arguments, tmp_path, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modeling_lotlip.align.run.train_heads", stop)
+    assert lotlip.main(["align", *arguments]) == 130
+    assert not (tmp_path / "aligned").exists()
+    assert list((tmp_path / "features").rglob("*.npz"))
+
+
+def test_few_rows_and_rows_that_are_trained_on_are_warned_of(arguments, tmp_path, caplog):
+    assert lotlip.main(["align", *arguments, "--eval_split", "train[:7]"]) == 0
     assert "20 images are few" in caplog.text
+    assert "7 rows of `--eval_split train[:7]` are trained on" in caplog.text
+    card = ModelCard.load(tmp_path / "aligned" / "README.md")
+    assert "| `evaluated_rows_that_were_trained_on` | 7 |" in card.text
 
 
 def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
@@ -58,6 +89,7 @@ def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
         (["--head", "linear", "--dropout", "0.1"], "--dropout has no effect with --head linear"),
         (["--streaming"], "--streaming is not for `lotlip align`"),
         (["--image_column", "photo"], "photo"),
+        (["--learning_rate", "1e30"], "The loss is not finite: a `--learning_rate` of 1e+30 is too high"),
     ],
 )
 def test_mistakes_are_one_line_that_names_them(arguments, capsys, others, message):
