@@ -31,6 +31,10 @@ SENTENCE_TRANSFORMERS_FILES = {
 LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
 
+# What `lotlip interpolate` measured of mixtures, and the picture of it in the card
+INTERPOLATION_FILE = "interpolation.json"
+INTERPOLATION_CURVE_FILE = "interpolation.png"
+
 # What belongs to a saved model, beside its weights and its code
 MODEL_FILES = (
     "README.md",
@@ -40,6 +44,8 @@ MODEL_FILES = (
     "tokenizer.json",
     TOKENIZER_CONFIG_FILE,
     "eval_results.json",
+    INTERPOLATION_FILE,
+    INTERPOLATION_CURVE_FILE,
     *SENTENCE_TRANSFORMERS_FILES,
 )
 
