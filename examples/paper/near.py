@@ -7,13 +7,13 @@ What a model forgets when it learns long texts, and what `--distill_weight` and 
     python examples/paper/near.py --output_dir outputs/near_lamps --output_file outputs/near_lamps.json \
         --data_dir LAMPS --vision_model_name_or_path DINOV2 --text_model_name_or_path MINILM
 
-On drawn scenes a small CLIP, SigLIP and LoTLIP are trained from scratch, alike, on short captions of at most 16 tokens:
-this is `before`. Then each is trained on both kinds of captions at 126 tokens, once plainly (`after`), and once with
-`--distill_weight` (`distilled`). Weights between `before` and each of the two are measured on one half of 512 unseen
+On drawn scenes a small CLIP, SigLIP and LoTLIP are trained from scratch, alike, on short captions of at most 16
+tokens: this is `before`. Then each is trained on both kinds of captions at 126 tokens, once plainly (`after`), and
+once with `--distill_weight` (`distilled`). Weights between `before` and each of the two are measured on one half of 512 unseen
 scenes (`interpolated` and `both` are the best), and reported on the other, as all results are.
 
-On a folder of captioned images (`train`, `validation`, `test`) the same is done with two pretrained towers, joined as a
-`VisionTextDualEncoderModel` and as a LoTLIP, with a frozen image tower; `validation` and `test` are held back.
+On a folder of captioned images (`train`, `validation`, `test`) the same is done with two pretrained towers, joined as
+a `VisionTextDualEncoderModel` and as a LoTLIP, with a frozen image tower; `validation` and `test` are held back.
 Started again, the script skips what is done.
 """
 
@@ -65,6 +65,7 @@ TOWER = {
     "intermediate_size": 256,
     "initializer_range": 0.1,
 }
+ALPHAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 IMAGES = TOWER | {"image_size": 64, "patch_size": 16}
 METRICS = ("short_t2i_recall@1", "short_mean_recall", "zero_shot_top1", "long_t2i_recall@1", "long_mean_recall")
 
@@ -88,18 +89,16 @@ def mix(start: Path, end: Path, options: dict) -> dict:
     folder = end.parent / f"{end.name}-near"
     file = folder / "interpolation.json"
     if not file.exists():
-        process = get_context("fork").Process(target=run_mixing, args=(folder, start, end, options))
+        models = {"start": str(start), "end": str(end), "alphas": ALPHAS}
+        process = get_context("fork").Process(target=run_mixing, args=(folder, options | models))
         process.start()
         process.join()
     return json.loads(file.read_text())
 
 
-def run_mixing(folder: Path, start: Path, end: Path, options: dict) -> None:
+def run_mixing(folder: Path, options: dict) -> None:
     """What the command does, in a process whose imports are done."""
-    alphas = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    interpolate(
-        InterpolateArguments(start=str(start), end=str(end), output_dir=folder, alphas=alphas, max_loss=0, **options)
-    )
+    interpolate(InterpolateArguments(output_dir=folder, **options))
 
 
 def save_new(family: str, folder: Path, seed: int) -> None:
@@ -247,12 +246,12 @@ def find_commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def list_rows(found: dict[str, list[dict[str, dict]]]) -> list[dict]:
+def list_recalls(found: dict[str, list[dict[str, dict]]]) -> list[dict]:
     """Returns a row for each model and what was done to it, with a value for each seed."""
     rows = []
     for family, runs in found.items():
         for way in runs[0]:
-            row = {"model": family, "way": way}
+            row = {"model": family, "trained": way}
             for name in runs[0][way]:
                 row[name] = [run[way][name] for run in runs]
             rows.append(row)
@@ -293,7 +292,7 @@ def main() -> None:
     for seed in args.seeds:
         for family in args.families:
             found[family].append(run(args, family, seed))
-            rows = list_rows({name: runs for name, runs in found.items() if runs})
+            rows = list_recalls({name: runs for name, runs in found.items() if runs})
             results = {
                 "data": "drawn scenes" if args.data_dir is None else Path(args.data_dir).name,
                 "seeds": args.seeds[: len(found[args.families[0]])],
@@ -302,12 +301,12 @@ def main() -> None:
                 "date": str(date.today()),
                 "torch": torch.__version__,
                 "commit": find_commit(),
-                "rows": rows,
+                "recalls": rows,
             }
             write_json(args.output_file, results)
     for row in rows:
         means = [f"{name} {statistics.fmean(row[name]):.1f}" for name in METRICS if name in row]
-        print(row["model"], row["way"], *means)
+        print(row["model"], row["trained"], *means)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class MeasuredMixture:
 
     Args:
         alpha (`float`): How much of the second model there is in it.
-        results (`dict[str, dict[str, float]]`): By half: see [`measure`].
+        results (`dict[str, dict[str, float]]`): By half: see [`measure_halves`].
     """
 
     alpha: float
@@ -37,8 +37,8 @@ class MeasuredMixture:
 
 def choose_best(mixtures: list[MeasuredMixture], start: Results, max_loss: float) -> MeasuredMixture:
     """
-    Chooses the mixture with the highest mean recall of long captions among those that lose at most `max_loss` points,
-    of equal ones that with the smallest alpha. If all lose more, it is the one that loses least, and a warning says so.
+    Chooses the mixture with the highest mean recall of long captions among those that lose at most `max_loss` points;
+    of equal ones that with the smallest alpha. If all lose more, it is the one that loses least, with a warning.
 
     Args:
         mixtures (`list[MeasuredMixture]`): The mixtures, in the order of their alphas.

@@ -164,7 +164,11 @@ def measure_half(
     return results
 
 
-def measure(encoder: DualEncoder, data: HeldBackData, args: InterpolateArguments) -> dict[str, dict[str, float]]:
+def measure_halves(
+    encoder: DualEncoder,
+    data: HeldBackData,
+    args: InterpolateArguments,
+) -> dict[str, dict[str, float]]:
     """
     Measures a model, or a mixture, on both halves of the rows.
 

@@ -32,7 +32,7 @@ class Interpolation:
     All that was measured of two models and their mixtures.
 
     Args:
-        start (`dict[str, dict[str, float]]`): Of the first model as it is, by half: see [`measure`].
+        start (`dict[str, dict[str, float]]`): Of the first model as it is, by half: see [`measure_halves`].
         mixtures (`list[MeasuredMixture]`): In the order of their alphas.
         best ([`MeasuredMixture`]): One of them.
         is_stretched (`bool`): Whether the positions of the first model had to be stretched to mix it.
@@ -119,7 +119,7 @@ def plot_interpolation(interpolation: Interpolation, file: Path) -> None:
         figure.savefig(file, format="png", dpi=150)
 
 
-def check_output_dir(args: InterpolateArguments) -> None:
+def check_mixture_dir(args: InterpolateArguments) -> None:
     """Raises a `ValueError` for a folder that holds something, which is never replaced."""
     folder = args.output_dir
     if folder.exists() and any(folder.iterdir()):

@@ -10,9 +10,9 @@ from ..encoder.arguments import LoadingArguments
 from ..encoder.dual_encoder import load_encoder
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, choose_best
-from .measure import has_same_images, keep_image_embeddings, load_held_back, measure
-from .outputs import Interpolation, check_output_dir, save_mixture
-from .weights import check_models, check_weights, copy_weights, fit_start, mix_weights
+from .measure import has_same_images, keep_image_embeddings, load_held_back, measure_halves
+from .outputs import Interpolation, check_mixture_dir, save_mixture
+from .weights import check_models, check_weights, clone_weights, fit_start, mix_weights
 
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     Raises:
         `ValueError`: if the models do not fit together, or the data or the folder cannot be used.
     """
-    check_output_dir(args)
+    check_mixture_dir(args)
     state = PartialState(cpu=args.device == "cpu")
     data = load_held_back(args)
     loading = LoadingArguments(device=args.device, trust_remote_code=args.trust_remote_code)
@@ -44,15 +44,15 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     if has_same_images(start, end):
         logger.info("Both models embed images alike: they are embedded once.")
         keep_image_embeddings(data)
-    of_start = measure(start, data, args)
+    of_start = measure_halves(start, data, args)
     is_stretched = fit_start(start, end)
-    start_weights = copy_weights(start.model)
-    end_weights = copy_weights(end.model)
+    start_weights = clone_weights(start.model)
+    end_weights = clone_weights(end.model)
     check_weights(start_weights, end_weights)
     mixtures = []
     for alpha in args.all_alphas:
         end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))
-        mixtures.append(MeasuredMixture(alpha, measure(end, data, args)))
+        mixtures.append(MeasuredMixture(alpha, measure_halves(end, data, args)))
     if not state.is_main_process:
         return None
     best = choose_best(mixtures, of_start, args.max_loss)

@@ -46,8 +46,8 @@ def fit_start(start: DualEncoder, end: DualEncoder) -> bool:
     return True
 
 
-def copy_weights(model: PreTrainedModel) -> Weights:
-    """Copies what a model saves, tensors of any shape `(...)`, to the CPU."""
+def clone_weights(model: PreTrainedModel) -> Weights:
+    """Clones what a model saves, tensors of any shape `(...)`, to the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 

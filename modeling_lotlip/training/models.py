@@ -396,8 +396,8 @@ def find_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
 def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     """
     Stretches the position table of a text tower in place, for texts of `max_length` tokens, corners not counted. The
-    first 20 positions, of a short table half of it, stay as they are, and so does the last one, which is read out where
-    texts are padded to the full length (SigLIP); the others are interpolated linearly between ("knowledge-preserved
+    first 20 positions, of a short table half of it, stay as they are, and so does the last one, which is read out
+    where texts are padded to the full length (SigLIP); the others are interpolated linearly ("knowledge-preserved
     stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.2). Positions that are computed, not
     learned (TIPSv2), go on as they began.
 
@@ -425,7 +425,7 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
 
 
 def stretch_table(table: torch.Tensor, num_new: int) -> torch.Tensor:
-    """Returns a table of positions of shape (positions, dim) stretched to (num_new, dim): see [`stretch_positions`]."""
+    """Stretches a table of positions of shape (positions, dim) to (num_new, dim): see [`stretch_positions`]."""
     num_old = len(table)
     num_kept = min(20, num_old // 2)
     # where the new positions are in the old table

@@ -11,7 +11,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
-from modeling_lotlip.interpolation.measure import keep_image_embeddings, load_held_back, measure
+from modeling_lotlip.interpolation.measure import keep_image_embeddings, load_held_back, measure_halves
 from modeling_lotlip.interpolation.run import interpolate
 from modeling_lotlip.training.models import stretch_table
 
@@ -102,12 +102,12 @@ def test_embeddings_that_are_kept_change_no_result(family_folders, noise_dir, tm
     folder = family_folders("clip")
     args = make_arguments(folder, folder, noise_dir, tmp_path / "near")
     encoder = load_encoder(str(folder))
-    plain = measure(encoder, load_held_back(args), args)
+    plain = measure_halves(encoder, load_held_back(args), args)
     data = load_held_back(args)
     keep_image_embeddings(data)
-    measure(encoder, data, args)
+    measure_halves(encoder, data, args)
     assert data.chosen_on.image_cache.is_filled
-    assert measure(encoder, data, args) == plain
+    assert measure_halves(encoder, data, args) == plain
 
 
 def test_both_halves_are_all_rows_and_the_same_in_each_run(family_folders, noise_dir, tmp_path):

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from modeling_lotlip.encoder.dual_encoder import DualEncoder
 from modeling_lotlip.encoder.families import count_positions
-from modeling_lotlip.interpolation.weights import check_models, check_weights, copy_weights, fit_start, mix_weights
+from modeling_lotlip.interpolation.weights import check_models, check_weights, clone_weights, fit_start, mix_weights
 from modeling_lotlip.training.models import stretch_positions
 from tests.helpers.dual_encoders import FAMILIES
 
@@ -75,8 +75,8 @@ def test_the_start_is_stretched_as_at_the_beginning_of_a_training(family):
     stretch_positions(end.model, 150)
     assert fit_start(start, end)
     assert count_positions(start.model, start.family) == 150
-    expected = copy_weights(end.model)
-    found = copy_weights(start.model)
+    expected = clone_weights(end.model)
+    found = clone_weights(start.model)
     check_weights(found, expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert not fit_start(start, end)
@@ -87,8 +87,8 @@ def test_half_of_the_way_is_another_model():
     end = DualEncoder(copy.deepcopy(start.model), start.processor)
     change(end.model)
     embeds = []
-    start_weights = copy_weights(start.model)
-    end_weights = copy_weights(end.model)
+    start_weights = clone_weights(start.model)
+    end_weights = clone_weights(end.model)
     for alpha in (0, 0.5, 1):
         end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))
         embeds.append(end.encode_text(TEXTS, convert_to_tensor=True))
