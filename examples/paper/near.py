@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 What a model forgets when it learns long texts, and what `--distill_weight` and `lotlip interpolate` save of it.
 
@@ -9,8 +13,8 @@ What a model forgets when it learns long texts, and what `--distill_weight` and 
 
 On drawn scenes a small CLIP, SigLIP and LoTLIP are trained from scratch, alike, on short captions of at most 16
 tokens: this is `before`. Then each is trained on both kinds of captions at 126 tokens, once plainly (`after`), and
-once with `--distill_weight` (`distilled`). Weights between `before` and each of the two are measured on one half of 512 unseen
-scenes (`interpolated` and `both` are the best), and reported on the other, as all results are.
+once with `--distill_weight` (`distilled`). Weights between `before` and each of the two are measured on one half of
+512 unseen scenes (`interpolated` and `both` are the best), and reported on the other, as all results are.
 
 On a folder of captioned images (`train`, `validation`, `test`) the same is done with two pretrained towers, joined as
 a `VisionTextDualEncoderModel` and as a LoTLIP, with a frozen image tower; `validation` and `test` are held back.

@@ -39,24 +39,26 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     start = load_encoder(args.start, loading, "start")
     end = load_encoder(args.end, loading, "end")
     check_models(start, end)
+    fitted_start = fit_start(start, end)
+    start_weights = clone_weights(fitted_start)
+    end_weights = clone_weights(end.model)
+    check_weights(start_weights, end_weights)
     if data.class_names:
         end.check_single_embeddings()
     if has_same_images(start, end):
         logger.info("Both models embed images alike: they are embedded once.")
         keep_image_embeddings(data)
     of_start = measure_halves(start, data, args)
-    is_stretched = fit_start(start, end)
-    start_weights = clone_weights(start.model)
-    end_weights = clone_weights(end.model)
-    check_weights(start_weights, end_weights)
     mixtures = []
     for alpha in args.all_alphas:
         end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))
         mixtures.append(MeasuredMixture(alpha, measure_halves(end, data, args)))
+        logger.info(f"Measured alpha {alpha:g}.")
     if not state.is_main_process:
         return None
     best = choose_best(mixtures, of_start, args.max_loss)
     num_rows = {name: len(half.rows) for name, half in data.halves.items()}
+    is_stretched = fitted_start is not start.model
     interpolation = Interpolation(of_start, mixtures, best, is_stretched, num_rows)
     end.model.load_state_dict(mix_weights(start_weights, end_weights, best.alpha))
     save_mixture(args, end, interpolation)

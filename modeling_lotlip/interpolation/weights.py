@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weights of two models, and what lies between them (Wortsman et al., 2022, https://arxiv.org/abs/2109.01903)."""
 
+import copy
+
 import torch
 from transformers import PreTrainedModel
 
@@ -33,17 +35,18 @@ def check_models(start: DualEncoder, end: DualEncoder) -> None:
         )
 
 
-def fit_start(start: DualEncoder, end: DualEncoder) -> bool:
+def fit_start(start: DualEncoder, end: DualEncoder) -> PreTrainedModel:
     """
-    Stretches the positions of the first model to as many as the second one has, as a training with a larger
-    `--max_length` does before its first step. Returns whether it was needed.
+    Returns the first model with as many text positions as the second one has: a copy whose positions are stretched, as
+    a training with a larger `--max_length` does before its first step, or the model itself if it has as many.
     """
     num_positions = count_positions(end.model, end.family)
     num_before = count_positions(start.model, start.family)
     if num_positions is None or num_before is None or num_before >= num_positions:
-        return False
-    stretch_positions(start.model, num_positions)
-    return True
+        return start.model
+    stretched = copy.deepcopy(start.model)
+    stretch_positions(stretched, num_positions)
+    return stretched
 
 
 def clone_weights(model: PreTrainedModel) -> Weights:
