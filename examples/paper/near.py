@@ -49,7 +49,7 @@ from transformers import (
 )
 
 from modeling_lotlip import LotlipConfig
-from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.data.scenes import load_scenes, make_scene
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
 from modeling_lotlip.interpolation.run import interpolate
 from modeling_lotlip.training import loop
@@ -60,7 +60,6 @@ from modeling_lotlip.utils.files import write_json
 
 OLD = 16
 NEW = 126
-NUM_HELD_BACK = 512
 # As the demo's
 TOWER = {
     "hidden_size": 128,
@@ -108,10 +107,10 @@ def run_mixing(folder: Path, options: dict) -> None:
 def save_new(family: str, folder: Path, seed: int) -> None:
     """A small model with random weights for texts of 16 tokens, as transformers saves it."""
     torch.manual_seed(seed)
-    rows = load_scenes(1024)
-    texts = list(rows["caption"])
-    for long_captions in rows["long_captions"]:
-        texts += long_captions
+    texts = []
+    for index in range(1024):
+        scene = make_scene(0, index)
+        texts += [scene.caption, scene.long_caption]
     tokenizer = CLIPTokenizer().train_new_from_iterator(texts, 1000)
     tokenizer.model_max_length = OLD
     text = TOWER | {"vocab_size": len(tokenizer), "max_position_embeddings": OLD}
@@ -139,7 +138,13 @@ def save_new_lotlip(folder: Path) -> None:
 def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, dict]:
     """Returns the results of a model on unseen scenes, by what was done to it."""
     own = args.output_dir / f"{family}-{seed}"
-    common = {"seed": seed, "per_device_train_batch_size": 64, "max_eval_samples": 256, "eval_steps": args.steps}
+    common = {
+        "seed": seed,
+        "per_device_train_batch_size": 64,
+        "max_train_samples": args.max_train_samples,
+        "max_eval_samples": args.num_held_back // 2,
+        "eval_steps": args.steps,
+    }
     start = {"max_length": OLD, "num_long_captions": 0, "learning_rate": 1e-3, "max_train_steps": args.steps // 2}
     if family == "LoTLIP":
         save_new_lotlip(own / "new")
@@ -158,7 +163,7 @@ def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
     }
     scenes = args.output_dir / "scenes"
     if not scenes.exists():
-        load_scenes(NUM_HELD_BACK, seed=1).save_to_disk(scenes)
+        load_scenes(args.num_held_back, seed=1).save_to_disk(scenes)
     return tune(own, tuned, args.distill_weight, {"dataset_name": str(scenes), "label_column": "label"})
 
 
@@ -275,6 +280,8 @@ def parse_args() -> argparse.Namespace:
         default=1000,
         help="Of the training on both kinds of captions; half of them before, on short ones.",
     )
+    parser.add_argument("--max_train_samples", type=int, default=8192, help="Drawn scenes to train on.")
+    parser.add_argument("--num_held_back", type=int, default=512, help="Drawn scenes to choose and to report on.")
     parser.add_argument("--learning_rate", type=float, help="Of the same training. Default: 1e-3; of towers 1e-4.")
     parser.add_argument("--distill_weight", type=float, default=1.0)
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
