@@ -115,6 +115,7 @@ class TransformersDocstrings(griffe.Extension):
     """Completes the docstrings of a package and writes them as Markdown."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs) -> None:
+        """Rewrites the docstrings once griffe has loaded the package."""
         objects = list(walk(pkg))
         paths = {obj.path.removeprefix(f"{obj.module.path}."): obj.path for obj in objects if not obj.is_module}
 

@@ -3,8 +3,9 @@
 """
 Writes measurements into the pages: between `<!-- measured: NAME VARIANT ... -->` and `<!-- /measured -->` stands the
 table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline, or
-without variants all that was measured of each; that of `other_models.py` has the recalls of each model. The block
-`published` has the table of `examples/paper/published.json`, and `cost` what collections of several sizes cost.
+without variants all that was measured of each; behind `columns:` stand the measurements of a single table of all
+sizes. That of `other_models.py` has these recalls of each model, or all. The block `published` has the table of
+`examples/paper/published.json`, and `cost` what collections of several sizes cost.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -39,22 +40,41 @@ def format_cell(rows: dict[str, dict], name: str, baseline: str) -> str:
     return f"{row['median']:.2f} s" if name == baseline else f"{row['median']:.2f} s ({row['ratio']:.2f} x)"
 
 
+def format_number(value: float | str) -> str:
+    """A number with three digits, or with all before the point; a text as it is."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def format_rows(table: dict) -> list[str]:
-    """A row for each variant, a column for each number, with three digits."""
+    """A row for each variant, a column for each number."""
     rows = table["rows"]
     names = dict.fromkeys(name for row in rows.values() for name, value in row.items() if not isinstance(value, dict))
     titles = [f"{name}, s" if name in ("median", "min", "max") else name.replace("_", " ") for name in names]
     lines = [f"| {table['title']} | {' | '.join(titles)} |", f"|{' --- |' * (1 + len(names))}"]
     for variant, row in rows.items():
-        cells = [row.get(name, "") for name in names]
-        cells = [cell if isinstance(cell, str) else f"{cell:,.0f}" if cell >= 100 else f"{cell:.3g}" for cell in cells]
+        cells = [format_number(row.get(name, "")) for name in names]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
+def format_columns(tables: list[dict], names: list[str]) -> list[str]:
+    """One table of all tables, with a column for each of these measurements."""
+    titles = [name.replace("_", " ") for name in names]
+    lines = [f"| | | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(names))}"]
+    for table in tables:
+        for variant, row in table["rows"].items():
+            cells = [format_number(row.get(name, "")) for name in names]
+            lines.append(f"| {table['title']} | {variant} | {' | '.join(cells)} |")
+    return lines
+
+
 def format_table(results: dict, name: str, variants: list[str]) -> str:
     """A column for each variant, or all numbers of each, and where it was measured."""
-    if variants:
+    if variants[:1] == ["columns:"]:
+        lines = format_columns(results["tables"], variants[1:])
+    elif variants:
         lines = [f"| work | {' | '.join(variants)} |", f"|{' --- |' * (1 + len(variants))}"]
         for table in results["tables"]:
             cells = [format_cell(table["rows"], variant, variants[0]) for variant in variants]
@@ -66,9 +86,10 @@ def format_table(results: dict, name: str, variants: list[str]) -> str:
     return "\n".join(lines)
 
 
-def format_recalls(results: dict) -> str:
-    """A row for each model and way of training: recalls in %, the mean over seeds and the least and the greatest."""
-    names = [name for name in results["recalls"][0] if name not in ("model", "trained", "curves")]
+def format_recalls(results: dict, names: list[str]) -> str:
+    """A row for each model and way of training: these recalls, or all, in %, the mean over seeds with min and max."""
+    if not names:
+        names = [name for name in results["recalls"][0] if name not in ("model", "trained", "curves")]
     titles = [
         re.sub("_(i2t|t2i)_", lambda match: f" {match[1].upper()} ", name).replace("recall", "R") for name in names
     ]
@@ -166,7 +187,10 @@ def fill(text: str, folder: Path) -> str:
         if not file.is_file():
             return match[0]
         results = json.loads(file.read_text(encoding="utf-8"))
-        table = format_recalls(results) if "recalls" in results else format_table(results, name, variants)
+        if "recalls" in results:
+            table = format_recalls(results, variants)
+        else:
+            table = format_table(results, name, variants)
         return match[1] + table + match[3]
 
     return BLOCK.sub(replace, text)

@@ -36,9 +36,9 @@ CURVES = {
 KEPT = ("research/training_captions.md", "What is used of a long text", 0)
 
 
-# The style: SVG files whose colours follow the reader's light or dark mode
+# The style: SVG files whose colors follow the reader's light or dark mode
 
-# Names of the colours, with their values in light and in dark mode
+# Names of the colors, with their values in light and in dark mode
 COLORS = {
     "paper": ("#ffffff", "#1b1f27"),
     "ink": ("#23272f", "#e4e7ec"),
@@ -84,7 +84,7 @@ def svg_plot(
     path: str | os.PathLike, description: str, *, num_columns: int = 1, width: float = 7.2, height: float = 3.6
 ) -> Iterator[list[Axes]]:
     """
-    Plots in the style of the documentation, written as an SVG file when the block ends. Every colour of `COLORS`
+    Plots in the style of the documentation, written as an SVG file when the block ends. Every color of `COLORS`
     follows the reader's light or dark mode, so draw in `SERIES` and `LIGHT`.
 
     Args:
@@ -133,15 +133,21 @@ def mean_and_deviation(cell: str) -> tuple[float, float]:
     return float(mean), float(deviation)
 
 
+def describe_tables(tables: dict[str, list[dict[str, str]]], metrics: tuple[str, ...]) -> str:
+    """Writes the numbers of a plot as a text, for those who do not see it."""
+    descriptions = []
+    for title, rows in tables.items():
+        for row in rows:
+            numbers = [f"{metric} {row[metric]}" for metric in metrics]
+            descriptions.append(f"{title}, {row['setting']}: {', '.join(numbers)}")
+    return "; ".join(descriptions)
+
+
 def draw_recipes(output_dir: Path) -> None:
     """Recall at 1 by the captions that are trained on, with the deviation over the seeds."""
     metrics = ("long T2I R@1", "short T2I R@1")
     tables = {title: read_table(*place) for title, place in RECIPES.items()}
-    described = "; ".join(
-        f"{title}, {row['setting']}: {', '.join(f'{metric} {row[metric]}' for metric in metrics)}"
-        for title, rows in tables.items()
-        for row in rows
-    )
+    described = describe_tables(tables, metrics)
     with svg_plot(
         output_dir / "recipes.svg", f"Recall by recipe. {described}.", num_columns=2, width=9.6, height=3.4
     ) as plots:
@@ -165,11 +171,7 @@ def draw_curves(output_dir: Path) -> None:
     tables = {
         title: [row for row in read_table(*place) if "mask" not in row["setting"]] for title, place in CURVES.items()
     }
-    described = "; ".join(
-        f"{title} {row['setting']}: {', '.join(f'{metric} {row[metric]}' for metric in metrics)}"
-        for title, rows in tables.items()
-        for row in rows
-    )
+    described = describe_tables(tables, metrics)
     with svg_plot(
         output_dir / "curves.svg", f"Recall on drawn scenes. {described}.", num_columns=3, width=9.6, height=3
     ) as plots:
@@ -208,6 +210,7 @@ PLOTS = {
 
 
 def main() -> None:
+    """Draws every plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=DOCS / "images", help="Where the plots go.")
     args = parser.parse_args()

@@ -165,7 +165,7 @@ def name_in_german(thing: Thing) -> str:
     article = "ein"
     if ending == "e":
         article = "eine"
-    adjectives = [f"{WORDS[word]}{ending}" for word in (thing.size, thing.colour) if word is not None]
+    adjectives = [f"{WORDS[word]}{ending}" for word in (thing.size, thing.color) if word is not None]
     return " ".join([article, *adjectives, noun])
 
 

@@ -105,8 +105,12 @@ class MtebEncoder(AbsEncoder):
         Args:
             inputs (`DataLoader`):
                 Batches with a list under `text` or `image`.
-            task_metadata (`TaskMetadata`), hf_split (`str`), hf_subset (`str`):
-                What is evaluated.
+            task_metadata (`TaskMetadata`):
+                The task that is evaluated.
+            hf_split (`str`):
+                The split that is evaluated.
+            hf_subset (`str`):
+                The subset that is evaluated.
             prompt_type (`PromptType`, *optional*):
                 Whether these are queries or documents.
             kwargs (`Any`):

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 Contrastive training of LoTLIP in one file, to be read from top to bottom and changed. `lotlip train` has what is left
 out here: streams, side captions, frozen towers computed once, batches larger than the memory, bad images, and more.

@@ -42,7 +42,7 @@ CHECKPOINT_NAME = "model.pt"
 OPEN_CLIP_CONFIG_NAME = "open_clip_config.json"
 # Of rows of the word table beyond the words of the tokenizer, unless the settings give the number
 MAX_CORNER_TOKENS = 16
-# Fields that no tensor tells; the last three matter in training alone
+# Fields that follow from no tensor; the last three matter in training alone
 PASSED_ON = ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 # Which one depends on where the file is damaged, or on what else it holds
 DAMAGED_FILE_ERRORS = (
@@ -89,7 +89,7 @@ WORD_TABLE = "text.transformer.embeddings.word_embeddings.weight"
 # Layer scales, and the linear layers that they follow
 LAYER_SCALES = {".layer_scale1.lambda1": ".attention.o_proj", ".layer_scale2.lambda1": ".mlp.fc2"}
 LAYER_SCALES |= {".ls1.gamma": ".attn.proj", ".ls2.gamma": ".mlp.fc2"}
-# Other values that these settings of the original may have: the tensors tell which projection there is
+# Other values that these settings of the original may have: which projection there is follows from the tensors
 SYNONYMS = {"timm_proj": ["none", "linear", "", None], "act": ["gelu", "gelu (exact)"]}
 
 
@@ -106,7 +106,7 @@ def rename(name: str, model_type: str) -> str:
 
 
 def row_of(name: str) -> int:
-    """The index of the first row of `NAMES` that one of our names has a part of; -1 if there is none."""
+    """Returns the index of the first row of `NAMES` that one of our names has a part of; -1 if there is none."""
     for index, row in enumerate(NAMES):
         if row[0] in name:
             return index
@@ -578,7 +578,7 @@ def convert_checkpoint(
         output_dir (`str` or `Path`):
             The folder: a new or an empty one.
         config_path (`str` or `Path`, *optional*):
-            A file with the original's settings; by default the `open_clip_config.json` beside the checkpoint, if any.
+            A file with the original's settings; by default the `open_clip_config.json` next to the checkpoint, if any.
         tokenizer_path (`str`, *optional*):
             A folder or a repository with the words.
         hub_options (`dict`, *optional*):
@@ -590,10 +590,10 @@ def convert_checkpoint(
     output_dir = Path(output_dir).absolute()
     check_is_empty(output_dir)
     if not config_path:
-        beside = Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
+        found_config = Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
         config_path = None
-        if beside.is_file():
-            config_path = beside
+        if found_config.is_file():
+            config_path = found_config
     settings = load_settings(config_path)
     checkpoint = load_original_checkpoint(checkpoint_path)
     tokenizer = load_words(tokenizer_path, **hub_options)
@@ -668,9 +668,9 @@ def write_original(folder: str | Path, to_original: str | Path) -> None:
     if config_file.exists() and config_file.read_text(encoding="utf-8") != content:
         raise FileExistsError(f"`{config_file}` is there, of another model: name a file in another folder.")
     to_original.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(to_original) as file, atomic_write(config_file) as beside:
+    with atomic_write(to_original) as file, atomic_write(config_file) as partial_config:
         torch.save(original, file)
-        beside.write_text(content, encoding="utf-8")
+        partial_config.write_text(content, encoding="utf-8")
 
 
 def convert(
@@ -689,7 +689,7 @@ def convert(
         output_dir (`str` or `Path`, *optional*):
             The folder to write, by default of the checkpoint's name.
         config_path (`str` or `Path`, *optional*):
-            A file with the original's settings, by default the `open_clip_config.json` beside the checkpoint.
+            A file with the original's settings, by default the `open_clip_config.json` next to the checkpoint.
         tokenizer_path (`str`, *optional*):
             A folder or a repository with the words.
         to_original (`str` or `Path`, *optional*):
@@ -741,7 +741,7 @@ def find_original(name_or_path: str | os.PathLike, **options) -> Path | None:
 
 
 def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike | None = None, **options):
-    """What [`modeling_lotlip.hub_lotlip.find_pretrained`] says."""
+    """Finds what [`modeling_lotlip.hub_lotlip.find_pretrained`] returns."""
     folder = Path(name_or_path)
     if (folder / "random_states_0.pkl").is_file() and not (folder / CONFIG_NAME).is_file():
         raise ValueError(

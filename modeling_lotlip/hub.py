@@ -3,9 +3,11 @@
 """LoTLIP folders for the Hub: model card, upload."""
 
 import json
+import re
 from pathlib import Path
 
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResultEntry, HfApi, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
@@ -35,7 +37,10 @@ OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
 INTERPOLATION_FILE = "interpolation.json"
 INTERPOLATION_CURVE_FILE = "interpolation.png"
 
-# What belongs to a saved model, beside its weights and its code
+# What the Hub reads of results: those of data sets that are there
+EVAL_RESULTS_FILE = ".eval_results/lotlip.yaml"
+
+# What belongs to a saved model, in addition to its weights and its code
 MODEL_FILES = (
     "README.md",
     CONFIG_NAME,
@@ -46,6 +51,7 @@ MODEL_FILES = (
     "eval_results.json",
     INTERPOLATION_FILE,
     INTERPOLATION_CURVE_FILE,
+    EVAL_RESULTS_FILE,
     *SENTENCE_TRANSFORMERS_FILES,
 )
 
@@ -92,8 +98,8 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         base_model (`str` or `list[str]`, *optional*):
             Hub ids of the models that the weights were made from.
         results (`dict[str, float]`, *optional*):
-            Metrics by name, for a table, and for the Hub in the form of a model index: names that begin with
-            `zero_shot_` are of classification, the others of retrieval.
+            Metrics by name, for a table and, of a data set that is on the Hub, for the Hub's own lists of results,
+            in `.eval_results/lotlip.yaml`.
         dataset (`str`, *optional*):
             The data set that they were measured on. Needed with `results`.
         dataset_split (`str`, *optional*, defaults to `"test"`):
@@ -134,10 +140,6 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
     )
     if is_lotlip:
         data.tags = LOTLIP_TAGS
-    eval_results = list_eval_results(results or {}, dataset, dataset_split)
-    if eval_results:
-        data.model_name = title
-        data.eval_results = eval_results
     template = Path(__file__).parent / "templates" / "model_card.md"
     card = ModelCard.from_template(
         data,
@@ -161,6 +163,8 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         dataset_split=dataset_split,
     )
     card.save(save_directory / "README.md")
+    if results is not None:
+        write_eval_results(save_directory, results, dataset, dataset_split)
 
 
 def read_json(file: Path) -> dict:
@@ -181,30 +185,28 @@ def check_results(results: dict[str, float] | None, dataset: str | None) -> None
             raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
 
 
-def list_eval_results(
-    results: dict[str, float],
-    dataset: str | None,
-    dataset_split: str,
-) -> list[EvalResult]:
-    """Lists metrics in the form of a model index, for the Hub; counts are left out."""
-    eval_results = []
+def write_eval_results(folder: str | Path, results: dict[str, float], dataset: str, dataset_split: str) -> None:
+    """
+    Writes metrics as the Hub reads them, `.eval_results/lotlip.yaml`, if they are of a data set on the Hub; else
+    deletes the file, whose metrics were of something else. Counts are left out.
+
+    Args:
+        folder (`str` or `Path`): The folder of the model.
+        results (`dict[str, float]`): Metrics by name.
+        dataset (`str`): The data set that they were measured on; with a user's name it is on the Hub (`"org/name"`).
+        dataset_split (`str`): Its split.
+    """
+    file = Path(folder, EVAL_RESULTS_FILE)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+        file.unlink(missing_ok=True)
+        return
+    entries = []
     for name, value in results.items():
-        if "num_" in name:
-            continue
-        task_type = "image-text-retrieval"
-        if name.startswith("zero_shot_"):
-            task_type = "zero-shot-image-classification"
-        eval_results.append(
-            EvalResult(
-                task_type=task_type,
-                dataset_type=dataset,
-                dataset_name=dataset,
-                dataset_split=dataset_split,
-                metric_type=name,
-                metric_value=value,
-            )
-        )
-    return eval_results
+        if "num_" not in name:
+            notes = f"split {dataset_split}, measured by LoTLIP for Hugging Face"
+            entries.append(EvalResultEntry(dataset_id=dataset, task_id=name, value=value, notes=notes))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
 
 
 def describe_image_size(vision_config: dict) -> str:
@@ -248,7 +250,7 @@ def write_for_readers(folder: Path, repo_id: str) -> None:
 def find_model_files(folder: str | Path) -> list[str]:
     """
     Finds the names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
-    checkpoints of a training, no logs and nothing in a subfolder.
+    checkpoints of a training, no logs, and of subfolders the results for the Hub alone.
 
     Args:
         folder (`str` or `Path`):
@@ -265,7 +267,7 @@ def find_model_files(folder: str | Path) -> list[str]:
 
     >>> LotlipTextConfig().save_pretrained("lotlip-text")
     >>> find_model_files("lotlip-text")
-    ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py', 'image_processing_lotlip.py', ...]
+    ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py']
     ```"""
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file():

@@ -23,11 +23,9 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from huggingface_hub.utils import httpx
-from transformers import configuration_utils, image_processing_backends, modeling_utils, processing_utils
+from transformers import configuration_utils, image_processing_backends, modeling_utils
 from transformers import tokenization_utils_tokenizers as tokenization_utils
-from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ImageInput, SizeDict, is_pil_image, is_valid_image
-from transformers.processing_utils import ProcessingKwargs
 from transformers.tokenization_utils_base import LARGE_INTEGER, BatchEncoding, TruncationStrategy
 from transformers.utils import PaddingStrategy, is_torch_tensor, logging
 
@@ -42,6 +40,8 @@ OF_ONE_CALL = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_o
 
 # Beyond this ratio of its sides an image is cut to its middle before it is resized: the center crop sees no more of it
 MAX_ASPECT_RATIO = 32
+# Files of at most 16 bits that Pillow, or an older one, opens as images of 32 bits
+FORMATS_OF_16_BITS = ("JPEG2000", "PNG", "PPM")
 DAMAGED_IMAGE_ERRORS = (
     EOFError,
     OSError,
@@ -131,30 +131,30 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
             towers = [self.text_model, self.vision_model]
         # a class remembers one Auto class only, and a configuration the code that it was loaded with
         if type(self).__module__ != "__main__":
-            self.config.auto_map = dict.fromkeys(auto_classes, name_code(self))
+            self.config.auto_map = dict.fromkeys(auto_classes, name_code(type(self)))
         for tower in towers:
             if type(tower).__module__ != "__main__":
                 tower.config.auto_map = {
-                    "AutoConfig": name_code(tower.config),
-                    "AutoModel": name_code(tower),
+                    "AutoConfig": name_code(type(tower.config)),
+                    "AutoModel": name_code(type(tower)),
                 }
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
-            write_beside_model(save_directory, Path(save_directory).resolve().name)
+            write_model_extras(save_directory, Path(save_directory).resolve().name)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):
         """Uploads a model card that says something instead of transformers' empty one."""
-        write_beside_model(working_dir, repo_id)
+        write_model_extras(working_dir, repo_id)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
-def name_code(part: object) -> str:
-    """Makes the name of a class in `auto_map`."""
-    return f"{type(part).__module__.split('.')[-1]}.{type(part).__name__}"
+def name_code(part: type) -> str:
+    """Returns the name of a class in `auto_map`."""
+    return f"{part.__module__.split('.')[-1]}.{part.__name__}"
 
 
-def write_beside_model(folder: str | os.PathLike, repo_id: str) -> None:
-    """Writes what the package puts beside a model; the code on the Hub writes nothing."""
+def write_model_extras(folder: str | os.PathLike, repo_id: str) -> None:
+    """Writes what the package adds to a saved model; the code on the Hub writes nothing."""
     if package_functions.write_for_readers is not None:
         package_functions.write_for_readers(Path(folder), repo_id)
 
@@ -293,23 +293,45 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
 
 
 def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Turns a photograph as its EXIF orientation says, and scales 16-bit pixels, which Pillow would clip."""
+    """
+    Turns a photograph as its EXIF orientation says, and scales 16-bit pixels, which Pillow would clip. Raises a
+    `ValueError` for pixels without a known range, and for what is damaged.
+    """
+    file_format = image.format  # which is lost where the image is turned
     try:
         image.load()
         image = PIL.ImageOps.exif_transpose(image)
     except DAMAGED_IMAGE_ERRORS as error:
-        raise ValueError(f"The image `{image}` is damaged or cut off: {error}.") from error
+        raise ValueError(f"The image `{image}` is damaged or cut off: {str(error).rstrip('.')}.") from error
     # multiplied by their transparency, which only Pillow knows to undo
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if image.mode == "F":
         raise ValueError("An image of floating point pixels (mode `F`) has no known range. Scale it to 8 bits before.")
     if image.mode.startswith("I"):
-        pixels = np.array(image)
-        if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-            raise ValueError(f"An image of mode `{image.mode}` must have values from 0 to 65535. Scale it before.")
-        image = PIL.Image.fromarray(array_to_8_bit(pixels.astype(np.uint16)))
+        return integers_to_8_bit(image, file_format)
     return image
+
+
+def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Image.Image:
+    """
+    Makes a grey image of 8 bits of one of 16 or 32 bits. In mode `I`, of 32 bits, Pillow opens some files of 16 bits,
+    whose range is known; other images of it, from a TIFF or an array, may have 8 bits and no more.
+    """
+    pixels = np.array(image)
+    has_16_bits = image.mode != "I" or file_format in FORMATS_OF_16_BITS
+    if not has_16_bits and not 0 <= pixels.min(initial=0) <= pixels.max(initial=0) <= 255:
+        raise ValueError(
+            f"An image of mode `I`, of 32 bits, must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. "
+            "Give 16-bit pixels as `uint16`, which is mode `I;16`."
+        )
+    grey = pixels.astype(np.uint8)
+    if has_16_bits:
+        grey = array_to_8_bit(pixels.astype(np.uint16))
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        grey[pixels == transparent] = 255
+    return PIL.Image.fromarray(grey)
 
 
 def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) -> "np.ndarray | torch.Tensor":
@@ -360,10 +382,10 @@ def round_to_8_bit(pixels: np.ndarray, dtype: object) -> np.ndarray:
 
 
 class ImageMixin(LoadingMixin):
-    """What the two backends of the image processor share."""
+    """Reads and resizes images in the same way in both backends of the image processor."""
 
     def fetch_images(self, image_url_or_urls: ImageInput | str | os.PathLike | list) -> ImageInput:
-        """Loads paths, URLs and base64 strings, and makes grey images of two-dimensional arrays."""
+        """Loads paths, URLs and base64 strings, and makes gray images of two-dimensional arrays."""
         image = image_url_or_urls
         if isinstance(image, (list, tuple)):
             return [self.fetch_images(item) for item in image]
@@ -404,55 +426,14 @@ class ImageMixin(LoadingMixin):
             return resized
         return resized.clip(min(0, image.min()), max(1, image.max()))
 
-    def to_dict(self) -> dict:
-        """Names the code of both backends, wherever it is saved."""
-        output = super().to_dict()
-        # imported here, so that the code of both is saved with either
-        from .image_processing_lotlip import LotlipImageProcessor
-        from .image_processing_pil_lotlip import LotlipImageProcessorPil
-
-        if type(self) in (LotlipImageProcessor, LotlipImageProcessorPil):
-            backends = {"torchvision": LotlipImageProcessor, "pil": LotlipImageProcessorPil}
-            names = {}
-            for name, backend in backends.items():
-                names[name] = f"{backend.__module__.split('.')[-1]}.{backend.__name__}"
-            output["auto_map"] = {"AutoImageProcessor": names}  # a processor names itself
-        return output
-
 
 class TorchvisionBackend(ImageMixin, image_processing_backends.TorchvisionBackend):
-    pass
+    """Preprocesses images by torchvision."""
 
 
 class PilBackend(ImageMixin, image_processing_backends.PilBackend):
-    pass
+    """Preprocesses images by Pillow and NumPy."""
 
 
-class ProcessorKwargs(ProcessingKwargs, total=False):
-    # for transformers 5.21 and 5.22, which do not know `text_kwargs` of a processor
-    _defaults = {"text_kwargs": {"padding": True}}
-
-
-class ProcessorMixin(LoadingMixin, processing_utils.ProcessorMixin):
-    """Leaves truncation to the tokenizer, which says what it cuts off."""
-
-    def __call__(self, images=None, text=None, *args, **kwargs) -> BatchFeature:
-        """As in transformers."""
-        text = as_list(text)
-        if isinstance(text, (list, tuple)) and len(text) == 0:
-            raise ValueError("`text` is empty: give a `str` or a list of `str` with at least one.")
-        if "truncation" not in kwargs.get("text_kwargs", {}):
-            kwargs.setdefault("truncation", None)
-        return super().__call__(images, text, *args, **kwargs)
-
-    def to_dict(self) -> dict:
-        """Names its code, also where it was loaded without it."""
-        return super().to_dict() | {"auto_map": {"AutoProcessor": name_code(self)}}
-
-
-if "text_kwargs" not in processing_utils.ProcessorMixin.__annotations__:
-    ProcessorMixin.valid_processor_kwargs = ProcessorKwargs
-
-
-for _base in (PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend, ProcessorMixin):
+for _base in (PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend):
     _base.register_for_auto_class()  # and all that inherit from it

@@ -131,7 +131,7 @@ def make_head(kind: str, in_dim: int, hidden_dim: int, out_dim: int, dropout: fl
         dropout (`float`): The dropout of an `"mlp"`.
 
     Raises:
-        `ValueError`: if there is no such head, or there is none and the numbers of dimensions differ.
+        `ValueError`: if there is no such head, or there is none and the dims differ.
     """
     if kind == "none":
         if in_dim != out_dim:
@@ -155,7 +155,7 @@ def make_head(kind: str, in_dim: int, hidden_dim: int, out_dim: int, dropout: fl
 
 
 def make_layers(layers: list[dict] | None) -> nn.Sequential:
-    """Returns the layers of a tower behind its pooling: see `text_layers` of [`LotlipAlignedConfig`]."""
+    """Returns the layers of a tower after its pooling: see `text_layers` of [`LotlipAlignedConfig`]."""
     modules = []
     for layer in layers or []:
         modules.append(nn.Linear(layer["in_features"], layer["out_features"], bias=layer["bias"]))

@@ -196,6 +196,7 @@ class LotlipTokenWiseModel(LotlipModel):
             )
 
     def get_text_features(self, *args, **kwargs):
+        """Raises a `ValueError`: a token-wise model embeds tokens, not whole texts or images."""
         raise ValueError("A token-wise model has no single embedding: call `get_{text,image}_token_embeds`.")
 
     get_image_features = get_text_features

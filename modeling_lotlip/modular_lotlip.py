@@ -4,10 +4,11 @@
 LoTLIP, written once: of this file `make modular` makes the others of the model, with the library's converter.
 
 In the files for this package, which are also the code on the Hub, these base classes are not the library's: they come
-from `hub_lotlip.py`, which extends the library's classes of the same names. `tests/upstream/lay_out.py` swaps them, by
-this list. In the library's own tree they stay the library's.
+from two files that extend the library's classes of the same names. `tests/upstream/lay_out.py` swaps them, by this
+list. In the library's own tree they stay the library's.
 
-    PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend, ProcessorMixin
+    hub_lotlip: PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend
+    hub_processing_lotlip: ProcessorMixin
 """
 
 import html
@@ -52,7 +53,7 @@ from transformers.utils.output_capturing import capture_outputs
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.json"}
 
 # Stands for the separator while BERT's normalizer, which would lowercase it, is at work: a rare punctuation mark that
-# the normalizer leaves alone. One in the text is exchanged for its neighbour; both are unknown to BERT.
+# the normalizer leaves alone. One in the text is exchanged for its neighbor; both are unknown to BERT.
 SEPARATOR_MARK = "\u2cf9"
 SEPARATOR_MARK_NEIGHBOR = "\u2cfa"
 

@@ -8,7 +8,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from transformers.utils import auto_docstring
 
-from .hub_lotlip import ProcessorMixin
+from .hub_processing_lotlip import ProcessorMixin
 
 
 @auto_docstring

@@ -20,7 +20,7 @@ from .hub_lotlip import TokenizersBackend
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.json"}
 
 # Stands for the separator while BERT's normalizer, which would lowercase it, is at work: a rare punctuation mark that
-# the normalizer leaves alone. One in the text is exchanged for its neighbour; both are unknown to BERT.
+# the normalizer leaves alone. One in the text is exchanged for its neighbor; both are unknown to BERT.
 SEPARATOR_MARK = "\u2cf9"
 SEPARATOR_MARK_NEIGHBOR = "\u2cfa"
 

@@ -39,6 +39,8 @@ LONG_FUNCTION = f"function of more than {MAX_LINES} lines"
 MANY_ARGUMENTS = f"function of more than {MAX_ARGUMENTS} arguments"
 NO_SHAPE = "public function of tensors without a shape"
 NO_ARGS = f"public function of {NUM_ARGUMENTS_TO_DESCRIBE} arguments or more without Args"
+UNKNOWN_ARGUMENT = "description of an argument that is not there"
+NO_DESCRIPTION = "class whose Args leave an argument out"
 REPEATED_NAME = "public name that several files define"
 
 # The max number of places for 1,000 lines of code
@@ -53,14 +55,23 @@ GOALS_PER_1000_LINES = {
     MANY_ARGUMENTS: 0.6,
 }
 # The max number of places in all. The name that several files may define is `run`, of each command
-GOALS_IN_ALL = {TRICK: 0, MESSAGE_IN_PARTS: 0, COMPOUND_ASSERT: 0, NO_SHAPE: 0, NO_ARGS: 0, REPEATED_NAME: 3}
+GOALS_IN_ALL = {
+    TRICK: 0,
+    MESSAGE_IN_PARTS: 0,
+    COMPOUND_ASSERT: 0,
+    NO_SHAPE: 0,
+    NO_ARGS: 0,
+    UNKNOWN_ARGUMENT: 0,
+    NO_DESCRIPTION: 0,
+    REPEATED_NAME: 3,
+}
 # What differs in other folders: an example is a program by itself, and nobody calls a test
 OTHER_GOALS_PER_1000_LINES = {
     "tests": {CONDITIONAL_EXPRESSION: 6.0, LONG_FUNCTION: 1.0, MANY_ARGUMENTS: 0.5, COMPOUND_ASSERT: 3.0},
 }
 RULES_LEFT_OUT = {
     "examples": {REPEATED_NAME},
-    "tests": {NO_SHAPE, NO_ARGS, REPEATED_NAME},
+    "tests": {NO_SHAPE, NO_ARGS, UNKNOWN_ARGUMENT, NO_DESCRIPTION, REPEATED_NAME},
 }
 
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -71,7 +82,10 @@ MESSAGE_NAMES = {"cause", "remedy", "reason", "why", "known", "wrong", "problem"
 TENSOR_TYPE = re.compile(r"\b(Tensor|LongTensor|FloatTensor|ndarray)\b")
 # "(batch, dim)", "shape" or "scalar"
 SHAPE = re.compile(r"\(\s*[\w.*+]+(\s*,\s*[\w.*+ ]+)*,?\s*\)|\b(shape|scalar)\b")
-ARGS_SECTION = re.compile(r"^\s*Args:$", re.MULTILINE)
+# up to the next line that begins with a word
+ARGS_SECTION = re.compile(r"^Args:\n((?: .*\n|\n)*)", re.MULTILINE)
+# "name:" or "name (`type`):", but not a line of the description below it
+ARGUMENT = re.compile(r"^ {4}(\w+)(?: \(.*\))?:", re.MULTILINE)
 
 
 @dataclass
@@ -153,6 +167,8 @@ def list_rules(node: ast.AST, docstrings: set[int]) -> Iterator[str]:
         yield COMPOUND_ASSERT
     if isinstance(node, FUNCTIONS):
         yield from list_rules_of_function(node, docstrings)
+    if isinstance(node, ast.ClassDef):
+        yield from list_rules_of_class(node)
 
 
 def is_several_assignments(node: ast.Assign) -> bool:
@@ -189,8 +205,7 @@ def is_truth_value(node: ast.AST) -> bool:
 
 def list_rules_of_function(function: ast.FunctionDef | ast.AsyncFunctionDef, docstrings: set[int]) -> Iterator[str]:
     """Yields the rules that a function is a place of."""
-    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    arguments = [argument for argument in arguments if argument.arg not in ("self", "cls")]
+    arguments = list_arguments(function)
     lines = set(range(function.lineno, function.end_lineno + 1)) - docstrings
     if len(lines) > MAX_LINES:
         yield LONG_FUNCTION
@@ -201,14 +216,47 @@ def list_rules_of_function(function: ast.FunctionDef | ast.AsyncFunctionDef, doc
     if function.name.startswith("_"):
         return
     docstring = ast.get_docstring(function) or ""
+    described = list_described_arguments(docstring)
+    catch_all = [argument.arg for argument in (function.args.vararg, function.args.kwarg) if argument is not None]
+    if described - {argument.arg for argument in arguments} - set(catch_all):
+        yield UNKNOWN_ARGUMENT
     types = [argument.annotation for argument in arguments if argument.annotation is not None]
     if function.returns is not None:
         types.append(function.returns)
     has_tensors = any(TENSOR_TYPE.search(ast.unparse(annotation)) for annotation in types)
     if has_tensors and not SHAPE.search(docstring):
         yield NO_SHAPE
-    if len(arguments) >= NUM_ARGUMENTS_TO_DESCRIBE and not ARGS_SECTION.search(docstring):
+    if len(arguments) >= NUM_ARGUMENTS_TO_DESCRIBE and not described:
         yield NO_ARGS
+
+
+def list_rules_of_class(definition: ast.ClassDef) -> Iterator[str]:
+    """Yields the rules that a class is a place of. Its Args are those of `__init__`, or its fields."""
+    names = {
+        node.target.id
+        for node in definition.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    for node in definition.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            names = {argument.arg for argument in list_arguments(node)}
+    described = list_described_arguments(ast.get_docstring(definition) or "")
+    if described and names - described:
+        yield NO_DESCRIPTION
+
+
+def list_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
+    """Lists the arguments of a function that have names."""
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [argument for argument in arguments if argument.arg not in ("self", "cls")]
+
+
+def list_described_arguments(docstring: str) -> set[str]:
+    """Lists the arguments that the section `Args:` of a docstring describes."""
+    section = ARGS_SECTION.search(f"{docstring}\n")
+    if section is None:
+        return set()
+    return set(ARGUMENT.findall(section[1]))
 
 
 def count_branches(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

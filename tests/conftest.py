@@ -9,6 +9,14 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+# Indices and converted towers of tests do not go to those of the user. It is read when the library is imported; the
+# processes of pytest-xdist, and commands that tests start, have it from the first process.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    ASSETS = TemporaryDirectory(prefix="lotlip-tests-", ignore_cleanup_errors=True)
+    os.environ["HF_ASSETS_CACHE"] = ASSETS.name
 
 import datasets
 import pytest

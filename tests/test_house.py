@@ -1,6 +1,7 @@
 """The rules of the layout, read from the imports: who may use what."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -99,25 +100,34 @@ def test_rooms_do_not_import_in_a_circle():
     assert set(order) == set(graph)
 
 
-# `ImageMixin.to_dict` imports both backends for one purpose: transformers saves the code of what a file imports
-SAVED_TOGETHER = {"image_processing_lotlip", "image_processing_pil_lotlip"}
-
-
 def any_of(module: str, names: set[str]) -> bool:
     """Whether a module, or something in it, is among absolute names."""
     return any(name == module or name.startswith(f"{module}.") for name in names)
 
 
-def test_files_of_the_model_do_not_import_in_a_circle():
-    """The package's own `__init__` brings the parts together that do not know of each other."""
-    files = [path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
-    names = {path.stem for path in files}
-    graph = {}
-    for path in files:
-        graph[path.stem] = {name for name in names if any_of(f"modeling_lotlip.{name}", imported(path))}
-    graph["hub_lotlip"] -= SAVED_TOGETHER
+def name_module(path: Path) -> str:
+    """The name by which a file of the package is imported; of an `__init__.py`, that of its folder."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def modules_imported(path: Path, modules: set[str]) -> set[str]:
+    """Which of some modules a file imports itself, or something in them."""
+    found = set()
+    for name in imported(path):
+        while name not in modules and "." in name:
+            name = name.rpartition(".")[0]
+        if name in modules:
+            found.add(name)
+    return found
+
+
+def test_files_do_not_import_in_a_circle():
+    """Imports inside functions and for annotations count. The package's own `__init__` brings its parts together."""
+    modules = {name_module(path) for path in FILES}
+    graph = {name_module(path): modules_imported(path, modules) for path in FILES}
     # raises a CycleError that names the files
-    assert set(TopologicalSorter(graph).static_order()) == names
+    order = list(TopologicalSorter(graph).static_order())
+    assert set(order) == modules
 
 
 EXAMPLES = sorted(path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.py"))
@@ -140,6 +150,17 @@ def test_examples_end_in_one_line_after_a_mistake(path):
         return
     text = (ROOT / "examples" / path).read_text(encoding="utf-8")
     assert "__main__" not in text or f'with exit_on_error("{path.name}"):' in text
+
+
+def test_no_message_puts_a_full_stop_behind_that_of_an_error():
+    """An error of another library may end in one: see `without_stop`."""
+    followed_by_stop = re.compile(r"\{(?:str\()?(?:\w+\.)?(?:error|message|problem|failure|detail)\)?\}\.")
+    found = []
+    for path in FILES:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if followed_by_stop.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}")
+    assert found == []
 
 
 @pytest.mark.parametrize("folder", MEASURED_FOLDERS)

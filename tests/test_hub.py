@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import parse_eval_result_entries
 from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_imports
 
@@ -25,7 +26,7 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
-from modeling_lotlip.hub import find_model_files, write_model_card
+from modeling_lotlip.hub import EVAL_RESULTS_FILE, find_model_files, write_model_card
 from tests.conftest import as_token_wise, python_environment, tiny_config
 from tests.helpers.hub_server import hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
@@ -238,17 +239,30 @@ def test_the_card_says_what_is_so(hub, tmp_path):
     results = {"zero_shot_top1": 50, "long_t2i_recall@1": 25.0, "num_images": 8}
     measured = card(results=results, dataset="photos", dataset_split="validation")
     assert "On the split `validation` of photos" in measured
-    index = ModelCard.load(tmp_path / "model" / "README.md").data.eval_results
-    assert [result.task_type for result in index] == ["zero-shot-image-classification", "image-text-retrieval"]
-    values = [(result.metric_type, result.metric_value) for result in index]
-    assert values == [("zero_shot_top1", 50), ("long_t2i_recall@1", 25.0)]
-    assert [result.dataset_split for result in index] == ["validation", "validation"]
+    assert "model-index" not in measured, "photos are not on the Hub"
+    assert not (tmp_path / "model" / EVAL_RESULTS_FILE).exists()
 
     LotlipTokenWiseModel(as_token_wise(tiny_config())).save_pretrained(tmp_path / "tokens")
     card_of_tokens = (tmp_path / "tokens" / "README.md").read_text()
     assert "SentenceTransformer(" not in card_of_tokens
     assert "has no single embedding" in card_of_tokens
     assert not (tmp_path / "tokens" / "modules.json").exists()
+
+
+def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(hub, tmp_path):
+    folder = shutil.copytree(hub.converted, tmp_path / "model")
+    results = {"zero_shot_top1": 50, "long_t2i_recall@1": 25.0, "num_images": 8}
+
+    write_model_card(folder, "me/model", results=results, dataset="org/photos", dataset_split="validation")
+
+    written = yaml.safe_load((folder / EVAL_RESULTS_FILE).read_text())
+    entries = parse_eval_result_entries(written)
+    assert {entry.task_id: entry.value for entry in entries} == {"zero_shot_top1": 50, "long_t2i_recall@1": 25.0}
+    assert {entry.dataset_id for entry in entries} == {"org/photos"}
+    assert "split validation" in entries[0].notes
+    assert EVAL_RESULTS_FILE in find_model_files(folder)
+    write_model_card(folder, "me/model", results=results, dataset="photos")
+    assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another data set"
 
 
 @pytest.mark.usefixtures("loaded")

@@ -92,18 +92,19 @@ def test_transparent_palette_is_white(processor):
 
 @both_backends
 def test_16_bit_is_scaled(processor, tmp_path):
-    grey = np.linspace(0, 255, 100 * 120).reshape(100, 120)
-    expected = pixels(processor, PIL.Image.fromarray(grey.round().astype(np.uint8)))
-    deep = (grey * 257).round().astype(np.uint16)
+    gray = np.linspace(0, 255, 100 * 120).reshape(100, 120)
+    expected = pixels(processor, PIL.Image.fromarray(gray.round().astype(np.uint8)))
+    deep = (gray * 257).round().astype(np.uint16)
     PIL.Image.fromarray(deep).save(tmp_path / "deep.png")
     PIL.Image.fromarray(deep).save(tmp_path / "deep.tif")
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.ppm")
 
     images = {
         "I;16": PIL.Image.fromarray(deep),
         "I;16B": PIL.Image.frombytes("I;16B", (120, 100), deep.astype(">u2").tobytes()),
-        "I": PIL.Image.fromarray(deep.astype(np.int32)),
         "png": PIL.Image.open(tmp_path / "deep.png"),
         "path": str(tmp_path / "deep.tif"),
+        "ppm, of mode I": PIL.Image.open(tmp_path / "deep.ppm"),
         "array": deep,
         "array of three channels": np.stack([deep] * 3),
         "tensor": torch.from_numpy(np.stack([deep] * 3)),
@@ -111,14 +112,34 @@ def test_16_bit_is_scaled(processor, tmp_path):
     for name, image in images.items():
         assert (pixels(processor, image) - expected).abs().max() <= 1.01 / 127.5, name
 
-    with pytest.raises(ValueError, match="from 0 to 65535"):
-        processor(PIL.Image.fromarray(np.array([[-5, 70_000]], dtype=np.int32)))
+
+@both_backends
+def test_32_bit_pixels_are_those_of_8_bits_or_refused(processor, tmp_path):
+    grey = np.linspace(0, 255, 100 * 120).round().astype(np.int32).reshape(100, 120)
+    expected = pixels(processor, PIL.Image.fromarray(grey.astype(np.uint8)))
+    image = PIL.Image.fromarray(grey)
+    image.save(tmp_path / "grey.tif")
+    assert torch.equal(pixels(processor, image), expected)
+    assert torch.equal(pixels(processor, PIL.Image.open(tmp_path / "grey.tif")), expected)
+    for values in ([0, 256], [-1, 255]):
+        with pytest.raises(ValueError, match=f"got {values[0]} to {values[1]}. Give 16-bit pixels as `uint16`"):
+            processor(PIL.Image.fromarray(np.array([values], dtype=np.int32)))
     with pytest.raises(ValueError, match="mode `F`"):
         processor(PIL.Image.new("F", (5, 5)))
 
 
 @both_backends
-def test_grey_and_binary_arrays(processor):
+def test_the_transparent_value_of_16_bits_is_white(processor, tmp_path):
+    deep = np.full((30, 30), 300, dtype=np.uint16)
+    deep[:, 15:] = 65535 // 2
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.png", transparency=300)
+    values = pixels(processor, PIL.Image.open(tmp_path / "deep.png"))[0]
+    assert (values[:, :, :90] == 1).all()
+    assert values[:, :, -90:].abs().max() < 0.01
+
+
+@both_backends
+def test_gray_and_binary_arrays(processor):
     array = np.array(random_image(60, 70, "L"))
     expected = pixels(processor, PIL.Image.fromarray(array))
     for image in (array, array[None], torch.from_numpy(array)):

@@ -1,4 +1,4 @@
-"""Towers initialised from BERT, ViT, DINOv2 and timm: the sources' own outputs, or a refusal that says why."""
+"""Towers initialized from BERT, ViT, DINOv2 and timm: the sources' own outputs, or a refusal that says why."""
 
 import json
 from collections.abc import Callable

@@ -320,7 +320,7 @@ def test_loss_is_the_plain_one(seed):
 
 
 def embed_alone(model, caption, output_corner_tokens):
-    """The normalised slots of one caption, computed without any other."""
+    """The normalized slots of one caption, computed without any other."""
     outputs = model.get_text_features(caption[None], output_corner_tokens=output_corner_tokens)
     slots = [outputs.pooler_output]
     if output_corner_tokens and outputs.corner_pooler_output is not None:

@@ -142,8 +142,10 @@ class Written:
     Args:
         queries (`torch.Tensor` of shape `(NUM_QUERIES, dim)`):
             Texts, normalized.
-        seconds_to_write (`float`), seconds_to_build (`float`):
-            How long the table took to write, and to index and measure.
+        seconds_to_write (`float`):
+            How long the table took to write.
+        seconds_to_build (`float`):
+            How long it took to index and to measure.
     """
 
     queries: torch.Tensor
@@ -273,8 +275,10 @@ def measure_method(
             Where the vectors are.
         queries (`torch.Tensor` of shape `(queries, dim)`):
             What is searched for.
-        threads (`int`), device (`str`):
-            What computes.
+        threads (`int`):
+            The number of threads that compute.
+        device (`str`):
+            The device that computes.
         results (`multiprocessing.Queue`):
             Gets both.
     """
@@ -345,8 +349,10 @@ def run_method(
             Where the vectors are.
         queries (`torch.Tensor` of shape `(queries, dim)`):
             What is searched for.
-        threads (`int`), device (`str`):
-            What computes.
+        threads (`int`):
+            The number of threads that compute.
+        device (`str`):
+            The device that computes.
 
     Returns:
         `tuple[dict[str, float], list[list[int]]]`: what it takes, and what it finds.

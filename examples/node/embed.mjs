@@ -3,7 +3,7 @@
 //     npm install --ignore-scripts --prefix examples/node
 //     node examples/node/embed.mjs outputs/onnx --text "A red boat. The sea is blue." --text "a car" --image photo.jpg
 //
-// Prints JSON: `text_embeds` and `image_embeds`, normalised, in the order given. `--dtype fp16` or `--dtype q8` takes the
+// Prints JSON: `text_embeds` and `image_embeds`, normalized, in the order given. `--dtype fp16` or `--dtype q8` takes the
 // smaller graphs, where they were exported.
 
 import { existsSync } from "node:fs";
@@ -46,8 +46,8 @@ function onWhite(image) {
   const pixels = new Uint8ClampedArray(3 * width * height);
   for (let pixel = 0; pixel < width * height; ++pixel) {
     const alpha = data[4 * pixel + 3] / 255;
-    for (let colour = 0; colour < 3; ++colour) {
-      pixels[3 * pixel + colour] = Math.round(alpha * data[4 * pixel + colour] + (1 - alpha) * 255);
+    for (let color = 0; color < 3; ++color) {
+      pixels[3 * pixel + color] = Math.round(alpha * data[4 * pixel + color] + (1 - alpha) * 255);
     }
   }
   return new RawImage(pixels, width, height, 3);

@@ -1,5 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["lotlip"]
+# ///
 """
 What `lotlip train` on long captions brings a model that people have, and what it costs on short ones.
 
@@ -197,7 +201,7 @@ def save_joined_towers(args: argparse.Namespace, folder: Path) -> None:
 
 
 def find_commit() -> str:
-    """The commit of the checkout that this file lies in, empty without one."""
+    """Returns the commit of the checkout that this file lies in, empty without one."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 

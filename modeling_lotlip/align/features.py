@@ -23,7 +23,7 @@ from huggingface_hub.constants import HF_ASSETS_CACHE
 from ..data.images import UnreadableImageError, read_file, undecoded
 from ..data.reader import RowReader
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
-from ..encoder.hashes import hash_processor, hash_weights
+from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.sub_captions import split_sub_captions
@@ -137,16 +137,16 @@ def compute_features(
 def list_captions(dataset: Dataset, reader: RowReader) -> list[tuple[int, str, str]]:
     """Returns the row, the text and the modality of all captions, and of the sub-captions of long ones."""
     captions = []
-    for number, row in enumerate(dataset.select_columns(reader.text_columns)):
+    for index, row in enumerate(dataset.select_columns(reader.text_columns)):
         for text in reader.short_captions(row):
-            captions.append((number, text, "short"))
+            captions.append((index, text, "short"))
         for text in reader.long_captions(row):
             sub_captions = split_sub_captions(text, reader.splitter)
             if not sub_captions:
                 continue
-            captions.append((number, ". ".join(sub_captions), "long"))
+            captions.append((index, ". ".join(sub_captions), "long"))
             if len(sub_captions) > 1:
-                captions += [(number, sub_caption, "sub") for sub_caption in sub_captions]
+                captions += [(index, sub_caption, "sub") for sub_caption in sub_captions]
     return captions
 
 
@@ -160,7 +160,7 @@ def compute_image_features(
     num_workers: int = 0,
 ) -> torch.Tensor:
     """
-    Returns features of shape `(rows, dim)` of the images of a data set, not a number where one cannot be read.
+    Returns features of shape `(rows, dim)` of the images of a data set, NaN where one cannot be read.
 
     Args:
         tower ([`ImageTower`]): The image tower.
@@ -174,22 +174,22 @@ def compute_image_features(
     column = reader.image_column
     rows = undecoded(dataset.select_columns(column), column)
     image_processor = tower.image_processor
-    settings = [hash_weights(tower.model), hash_weights(tower.weights)]
+    settings = [hash_model(tower.model), hash_model(tower.weights)]
     settings += [tower.pooling, tower.num_prefix_tokens]
     settings += [type(image_processor).__name__, image_processor.to_dict()]
     collate = RowCollator(preprocessing, RowReader([column], image_column=column))
 
-    def read_batches(numbers: Sequence[int]) -> Iterator[list[tuple[int, dict]]]:
-        for start in range(0, len(numbers), batch_size):
-            yield [(number, rows[number]) for number in numbers[start : start + batch_size]]
+    def read_batches(indices: Sequence[int]) -> Iterator[list[tuple[int, dict]]]:
+        for start in range(0, len(indices), batch_size):
+            yield [(index, rows[index]) for index in indices[start : start + batch_size]]
 
-    def compute(numbers: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def compute(indices: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yields positions and the features of their images, of shape `(positions, dim)`."""
-        for prepared in prefetch(collate_rows(collate, read_batches(numbers), num_workers), depth=2):
+        for prepared in prefetch(collate_rows(collate, read_batches(indices), num_workers), depth=2):
             warn_of_unreadable(prepared.unreadable)
             entries = prepared.images.entries
             if entries:
-                yield [item.row.number for item in entries], tower.compute(prepared.images.inputs)
+                yield [item.row.row_index for item in entries], tower.compute(prepared.images.inputs)
 
     names = (identify_image(row[column]) for row in rows)
     return read_or_compute(names, settings, compute, folder / "images", "Image features", " images")
@@ -207,18 +207,18 @@ def compute_text_features(
         preprocessing (`Preprocessing`): Makes the inputs of the tower.
         folder (`Path`): Where features are kept.
     """
-    settings = [hash_weights(tower.model), hash_weights(tower.weights), tower.pooling]
+    settings = [hash_model(tower.model), hash_model(tower.weights), tower.pooling]
     settings += [preprocessing.max_length, hash_processor(tower.tokenizer)]
 
-    def tokenize(numbers: Sequence[int]) -> Iterator[Batch[int]]:
-        for start in range(0, len(numbers), TEXTS_PER_CHUNK):
-            chunk = list(numbers[start : start + TEXTS_PER_CHUNK])
-            inputs = preprocessing.tokenize([texts[number] for number in chunk]).inputs
+    def tokenize(indices: Sequence[int]) -> Iterator[Batch[int]]:
+        for start in range(0, len(indices), TEXTS_PER_CHUNK):
+            chunk = list(indices[start : start + TEXTS_PER_CHUNK])
+            inputs = preprocessing.tokenize([texts[index] for index in chunk]).inputs
             yield Batch(chunk, inputs, "text")
 
-    def compute(numbers: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def compute(indices: Sequence[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yields positions and the features of their texts, of shape `(positions, dim)`."""
-        for batch in sort_texts(tokenize(numbers), preprocessing):
+        for batch in sort_texts(tokenize(indices), preprocessing):
             yield batch.entries, tower.compute(batch.inputs)
 
     features = read_or_compute(texts, settings, compute, folder / "texts", "Text features", " texts")
@@ -241,7 +241,7 @@ def read_or_compute(
         names (`Iterable[str]`):
             What each image or text is known by, in whatever data set it is.
         settings (`list`):
-            What features depend on beside that.
+            What else features depend on.
         compute (`Callable`):
             Yields positions, and the features of shape `(positions, dim)` of these, of positions that it is given.
         folder (`Path`):
@@ -256,38 +256,38 @@ def read_or_compute(
     parts = []
     with progress_bar(total=len(names), desc=title, unit=unit) as progress:
         for start in range(0, len(names), SHARD_SIZE):
-            numbers = range(start, min(start + SHARD_SIZE, len(names)))
-            content = json.dumps([settings, [names[number] for number in numbers]], default=str)
+            indices = range(start, min(start + SHARD_SIZE, len(names)))
+            content = json.dumps([settings, [names[index] for index in indices]], default=str)
             file = folder / f"{hashlib.blake2b(content.encode(), digest_size=20).hexdigest()}.npy"
             if not file.exists():
-                write_shard(file, numbers, compute, progress)
+                write_shard(file, indices, compute, progress)
             else:
-                progress.update(len(numbers))
+                progress.update(len(indices))
             parts.append(torch.from_numpy(np.load(file)))
     num_dims = max(part.shape[1] for part in parts)
     # a file of no readable image at all does not know how many dimensions there are
     features = torch.full((len(names), num_dims), torch.nan)
-    for number, part in enumerate(parts):
-        start = number * SHARD_SIZE
+    for shard_index, part in enumerate(parts):
+        start = shard_index * SHARD_SIZE
         features[start : start + len(part), : part.shape[1]] = part
     return features
 
 
-def write_shard(file: Path, numbers: range, compute: Callable, progress: object) -> None:
+def write_shard(file: Path, indices: range, compute: Callable, progress: object) -> None:
     """
-    Computes the features of some positions and writes them to a file, not a number where there are none.
+    Computes the features of some images or texts and writes them to a file, NaN where there are none.
 
     Args:
         file (`Path`): The file.
-        numbers (`range`): The positions.
+        indices (`range`): The indices of the images or texts.
         compute (`Callable`): See [`read_or_compute`].
         progress (`tqdm`): Counts them.
     """
-    features = torch.full((len(numbers), 0), torch.nan)
-    for computed, rows in compute(numbers):
+    features = torch.full((len(indices), 0), torch.nan)
+    for computed, rows in compute(indices):
         if features.shape[1] == 0:
-            features = torch.full((len(numbers), rows.shape[1]), torch.nan)
-        features[torch.tensor(computed) - numbers.start] = rows
+            features = torch.full((len(indices), rows.shape[1]), torch.nan)
+        features[torch.tensor(computed) - indices.start] = rows
         progress.update(len(computed))
     with atomic_write(file) as partial, open(partial, "wb") as opened:
         np.save(opened, features.numpy())

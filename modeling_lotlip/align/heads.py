@@ -23,7 +23,7 @@ MAX_STEPS = 100
 # Below this number of images the epochs are chosen on several parts of them in turn, since one part says little
 FEW_IMAGES = 2000
 NUM_FOLDS = 3
-# Images that are held out at most
+# The max number of images that are held out
 MAX_HELD_OUT = 2000
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP
 MIN_STD = 1e-6
@@ -226,14 +226,14 @@ def measure_epochs(features: Features, settings: HeadSettings, device: str | tor
         held_out = features.select(is_held_out.nonzero().flatten())
         steps_per_epoch = math.ceil(len(used.images) / settings.batch_size)
         max_epochs = max(MAX_EPOCHS, MAX_STEPS // steps_per_epoch)
-        of_fold = []
+        fold_ranks = []
         for heads, _ in run_epochs(used, settings, max_epochs, device):
-            of_fold.append(measure_rank(heads, held_out, settings.captions, device))
-            if has_stopped_rising(of_fold):
+            fold_ranks.append(measure_rank(heads, held_out, settings.captions, device))
+            if has_stopped_rising(fold_ranks):
                 break
-        measured.append(of_fold)
-    num_epochs = min(len(of_fold) for of_fold in measured)
-    table = torch.tensor([of_fold[:num_epochs] for of_fold in measured], dtype=torch.float64)
+        measured.append(fold_ranks)
+    num_epochs = min(len(fold_ranks) for fold_ranks in measured)
+    table = torch.tensor([fold_ranks[:num_epochs] for fold_ranks in measured], dtype=torch.float64)
     return table.mean(dim=0).tolist()
 
 
@@ -307,8 +307,8 @@ def compute_loss(
         if len(texts) < 2:
             continue
         text_embeds = heads.embed("text", features.texts[texts].to(device))
-        of_images = image_embeds[has_caption.to(device)]
-        losses.append(contrast(of_images, text_embeds, texts, heads.logit_scale.exp()))
+        captioned_images = image_embeds[has_caption.to(device)]
+        losses.append(contrast(captioned_images, text_embeds, texts, heads.logit_scale.exp()))
     if not losses:
         return None
     return torch.stack(losses).mean()

@@ -50,15 +50,14 @@ ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "re
 CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token")
 
 
-@dataclass
-class TextTower:
+@dataclass(kw_only=True)
+class FrozenTower:
     """
-    A frozen text tower.
+    A frozen tower: what [`TextTower`] and [`ImageTower`] share.
 
     Args:
         name (`str`): What messages and the model card call it.
         model (`PreTrainedModel`): Its encoder.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, with the limit of a text.
         pooling (`str`): How its states become one vector.
         layers (`list[dict]`): What comes after the pooling: see `text_layers` of [`LotlipAlignedConfig`].
         weights (`nn.Sequential`): These layers.
@@ -67,11 +66,27 @@ class TextTower:
 
     name: str
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     pooling: str
     layers: list[dict] = field(default_factory=list)
     weights: nn.Sequential = field(default_factory=nn.Sequential)
     license: str | None = None
+
+    def freeze(self, device: str | torch.device) -> None:
+        """Moves the tower to a device, where it computes without dropout and without gradients."""
+        self.model = self.model.to(device).eval().requires_grad_(False)
+        self.weights = self.weights.to(device).eval().requires_grad_(False)
+
+
+@dataclass(kw_only=True)
+class TextTower(FrozenTower):
+    """
+    A frozen text tower.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer, with the limit of a text.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
 
     @torch.inference_mode()
     def compute(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -81,30 +96,18 @@ class TextTower:
         return self.weights(pooled).float().cpu()
 
 
-@dataclass
-class ImageTower:
+@dataclass(kw_only=True)
+class ImageTower(FrozenTower):
     """
     A frozen image tower.
 
     Args:
-        name (`str`): What messages and the model card call it.
-        model (`PreTrainedModel`): Its encoder.
         image_processor (`BaseImageProcessor`): What makes its inputs.
-        pooling (`str`): How its states become one vector.
         num_prefix_tokens (`int`): The number of tokens before the patches.
-        layers (`list[dict]`): What comes after the pooling: the projection of a dual encoder.
-        weights (`nn.Sequential`): These layers.
-        license (`str`, *optional*): The Hub's identifier of its license, where its card says so.
     """
 
-    name: str
-    model: PreTrainedModel
     image_processor: BaseImageProcessor
-    pooling: str
     num_prefix_tokens: int
-    layers: list[dict] = field(default_factory=list)
-    weights: nn.Sequential = field(default_factory=nn.Sequential)
-    license: str | None = None
 
     @torch.inference_mode()
     def compute(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -149,8 +152,7 @@ def load_text_tower(
         tower.pooling = pooling
     limit_tokenizer(tower, max_length)
     tower.license = find_license(name)
-    tower.model = tower.model.to(device).eval().requires_grad_(False)
-    tower.weights = tower.weights.to(device).eval().requires_grad_(False)
+    tower.freeze(device)
     return tower
 
 
@@ -188,7 +190,14 @@ def load_sentence_tower(name: str) -> TextTower:
             weights.append(module.linear)
             weights.append(module.activation_function)
     encoder = model[0].model
-    return TextTower(str(name), encoder, model[0].tokenizer, pooling, layers, weights)
+    return TextTower(
+        name=str(name),
+        model=encoder,
+        tokenizer=model[0].tokenizer,
+        pooling=pooling,
+        layers=layers,
+        weights=weights,
+    )
 
 
 def check_modules(model: "SentenceTransformer") -> None:
@@ -234,14 +243,21 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
     tokenizer = AutoTokenizer.from_pretrained(path)
     if is_dual_encoder(type(model)):
         check_parts(model, "text_model")
-        projection = getattr(model, "text_projection", None)
-        return TextTower(str(name), model.text_model, tokenizer, "pooler", *copy_projection(projection))
+        layers, weights = copy_projection(getattr(model, "text_projection", None))
+        return TextTower(
+            name=str(name),
+            model=model.text_model,
+            tokenizer=tokenizer,
+            pooling="pooler",
+            layers=layers,
+            weights=weights,
+        )
     if pooling is None:
         raise ValueError(
             "it does not say how its states become one vector: give --text_pooling mean, cls or last, as it was "
             "trained."
         )
-    return TextTower(str(name), model, tokenizer, pooling)
+    return TextTower(name=str(name), model=model, tokenizer=tokenizer, pooling=pooling)
 
 
 def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
@@ -251,7 +267,7 @@ def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
     """
     num_positions = getattr(tower.model.config, "max_position_embeddings", None)
     for name, module in tower.model.named_modules():
-        # RoBERTa's positions begin behind the one of padding
+        # RoBERTa's positions begin after that of padding
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             num_positions -= module.padding_idx + 1
     if max_length is None:
@@ -291,8 +307,7 @@ def load_image_tower(
     except LOADING_ERRORS as error:
         raise ValueError(f"`--vision_model_name_or_path {name}` cannot be used: {error}") from error
     tower.license = find_license(name)
-    tower.model = tower.model.to(device).eval().requires_grad_(False)
-    tower.weights = tower.weights.to(device).eval().requires_grad_(False)
+    tower.freeze(device)
     return tower
 
 
@@ -312,7 +327,15 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         outputs = model(**image_processor([Image.new("RGB", (64, 64))], return_tensors="pt"))
         pooling = choose_image_pooling(outputs, num_prefix_tokens)
     layers, weights = copy_projection(projection if pooling == "pooler" else None)
-    return ImageTower(str(name), model, image_processor, pooling, num_prefix_tokens, layers, weights)
+    return ImageTower(
+        name=str(name),
+        model=model,
+        image_processor=image_processor,
+        pooling=pooling,
+        num_prefix_tokens=num_prefix_tokens,
+        layers=layers,
+        weights=weights,
+    )
 
 
 def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:

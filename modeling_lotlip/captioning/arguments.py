@@ -21,7 +21,7 @@ CAPTIONERS = {
 @dataclass
 class CaptionerArguments(Arguments):
     """
-    How captioners run and generate: on this machine, or behind a server.
+    How captioners run and generate: on this machine, or on a server.
 
     Example:
 
@@ -37,7 +37,7 @@ class CaptionerArguments(Arguments):
     seed: int = argument(0, "The random seed of prompts and sampling.", compared_on_resume=True)
     max_new_tokens: int = argument(
         512,
-        "The most tokens in a caption.",
+        "Max tokens in a caption.",
         least=1,
         compared_on_resume=True,
     )
@@ -121,13 +121,13 @@ class RuleArguments(Arguments):
     )
     min_words: int = argument(
         5,
-        "The fewest words of a caption (rule `too_short`).",
+        "Min words of a caption (rule `too_short`).",
         least=1,
         compared_on_resume=True,
     )
     max_words: int = argument(
         500,
-        "The most words of a caption (rule `too_long`).",
+        "Max words of a caption (rule `too_long`).",
         least=1,
         compared_on_resume=True,
     )
@@ -154,7 +154,7 @@ class RecaptionArguments(Arguments):
         compared_on_resume=True,
     )
     prompt: list[str] | None = argument(
-        None, "The prompt; of several one is drawn for each image.", excludes=("prompts_file",)
+        None, "The prompt; of several one is sampled for each image.", excludes=("prompts_file",)
     )
     prompts_file: Path | None = argument(
         None,

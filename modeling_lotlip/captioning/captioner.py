@@ -1,10 +1,10 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a captioner answers, and how one is found by its name."""
+"""How a captioner is found by its name."""
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .arguments import CAPTIONERS, CaptionerArguments
 
@@ -12,27 +12,6 @@ from .arguments import CAPTIONERS, CaptionerArguments
 if TYPE_CHECKING:
     from .endpoint import EndpointCaptioner
     from .local import LocalCaptioner
-
-
-class Answer(NamedTuple):
-    """
-    Holds what a captioner says of an image, or why it says nothing.
-
-    Args:
-        caption (`str`, *optional*):
-            What it says, None if it failed.
-        num_tokens (`int`, *optional*, defaults to 0):
-            The tokens of the caption by the captioner's tokenizer, None if that is not known.
-        error (`str`, *optional*):
-            Why there is no caption.
-        is_cut_off (`bool`, *optional*, defaults to `False`):
-            Whether the captioner was stopped at the maximum of tokens.
-    """
-
-    caption: str | None
-    num_tokens: int | None = 0
-    error: str | None = None
-    is_cut_off: bool = False
 
 
 def load_captioner(name: str, arguments: CaptionerArguments) -> "LocalCaptioner | EndpointCaptioner":
@@ -51,7 +30,7 @@ def load_captioner(name: str, arguments: CaptionerArguments) -> "LocalCaptioner 
 
     Raises:
         `ValueError`: if there is no such model, or it is no image-text-to-text model.
-        `ImportError`: if it is behind a server and openai is not installed.
+        `ImportError`: if it is on a server and openai is not installed.
     """
     if arguments.endpoint is not None:
         if importlib.util.find_spec("openai") is None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captioners behind an OpenAI-compatible server (vLLM, TGI, SGLang, ...)."""
+"""Captioners on an OpenAI-compatible server (vLLM, TGI, SGLang, ...)."""
 
 import asyncio
 import base64
@@ -20,8 +20,9 @@ from PIL import Image
 
 from ..data.images import UnreadableImageError
 from ..encoder.batches import prefetch
+from ..utils.terminal import without_stop
+from .answer import Answer
 from .arguments import CaptionerArguments
-from .captioner import Answer
 from .image_files import ImageFile
 
 
@@ -144,7 +145,7 @@ async def wait(seconds: float) -> None:
 
 class EndpointCaptioner:
     """
-    Captions images by a model behind a server.
+    Captions images by a model on a server.
 
     A failure that may pass (timeouts, broken connections, 408, 409, 429 and 5xx) is retried, up to `max_retries`
     times, after growing waits or after that for which `Retry-After` asks. The waits are not left to the client of
@@ -222,9 +223,9 @@ class EndpointCaptioner:
         except APIStatusError as error:
             if error.status_code in REFUSALS:
                 raise ValueError(
-                    f"`--endpoint {self.arguments.endpoint}` refuses `--captioner {self.name}`: {error}. The URL "
-                    "usually ends in /v1; the name is that of the model at the server; its key is read from "
-                    f"{API_KEY_VARIABLE}."
+                    f"`--endpoint {self.arguments.endpoint}` refuses `--captioner {self.name}`: "
+                    f"{without_stop(error)}. The URL usually ends in /v1; the name is that of the model at the "
+                    f"server; its key is read from {API_KEY_VARIABLE}."
                 ) from error
             answer = Answer(None, error=describe_failed_request(error))
         except (OpenAIError, UnreadableAnswerError) as error:
@@ -268,7 +269,7 @@ class EndpointCaptioner:
         if requested > MAX_REQUESTED_WAIT:
             raise ValueError(
                 f"`--endpoint {self.arguments.endpoint}` asks for a pause of {requested:.0f} seconds (Retry-After): "
-                f"{error}. What is captioned is kept; start again after it with the same command."
+                f"{without_stop(error)}. What is captioned is kept; start again after it with the same command."
             ) from error
         now = time.monotonic()
         # many requests wait at a time: a line for the first of them
@@ -289,7 +290,7 @@ class EndpointCaptioner:
         if self.num_failures_in_a_row == MAX_FAILURES_IN_A_ROW:
             raise ValueError(
                 f"`--endpoint {self.arguments.endpoint}` has failed {MAX_FAILURES_IN_A_ROW} times in a row, last: "
-                f"{answer.error}. Start again with `--retry_failed` when it answers."
+                f"{without_stop(answer.error)}. Start again with `--retry_failed` when it answers."
             )
 
 

@@ -26,7 +26,7 @@ from ..encoder.dual_encoder import load_encoder
 from ..utils.files import format_markdown, write_json
 from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
-from ..utils.terminal import progress_bar
+from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
 from .rules import RULES, apply_rules
 
@@ -73,7 +73,7 @@ def read_table(path: Path) -> pa.Table:
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {error}.") from error
+        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {without_stop(error)}.") from error
     return table
 
 
@@ -365,8 +365,10 @@ def filter_captions(
             Which rules apply.
         similarity (`SimilarityArguments`):
             How captions are compared with the images of a data set: only if it has a `dual_encoder`.
-        source (`SourceArguments`), split (`TrainSplitArguments`):
+        source (`SourceArguments`):
             The data set of the images.
+        split (`TrainSplitArguments`):
+            The rows of it that are read.
         inference (`InferenceArguments`):
             How the dual encoder runs.
 
@@ -457,8 +459,10 @@ def measure_similarities(
             Their columns of captions and keys.
         similarity ([`SimilarityArguments`]):
             The dual encoder, and the column of keys of the data set.
-        source ([`SourceArguments`]), split ([`TrainSplitArguments`]):
-            The data set of the images, and what of it is read.
+        source ([`SourceArguments`]):
+            The data set of the images.
+        split ([`TrainSplitArguments`]):
+            The rows of it that are read.
         inference ([`InferenceArguments`]):
             How the dual encoder runs.
 
@@ -481,14 +485,14 @@ def measure_similarities(
     counts = Counter()
     captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
 
-    def read_row(number: int, row: dict) -> Iterator[Item]:
+    def read_row(row_index: int, row: dict) -> Iterator[Item]:
         counts["rows"] += 1
         key = read_key(row, key_column)
         texts = find_captions(captions, key, column)
         if texts:  # else the image is not read
-            yield Item((number, key, None), "image", read_image(row[source.image_column]))
+            yield Item((row_index, key, None), "image", read_image(row[source.image_column]))
         for text in texts:
-            yield Item((number, key, text), "caption", mark_sub_captions(text) or text)
+            yield Item((row_index, key, text), "caption", mark_sub_captions(text) or text)
 
     encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
     encoder.check_single_embeddings()
@@ -497,7 +501,7 @@ def measure_similarities(
     group_size = BATCHES_PER_GROUP * inference.batch_size
     images = {}
     group = None
-    for embedded in embed_rows(encoder, prepared, group=lambda number: number // group_size):
+    for embedded in embed_rows(encoder, prepared, group=lambda row_index: row_index // group_size):
         warn_of_unreadable(embedded.unreadable)
         if embedded.group != group:
             group = embedded.group
@@ -505,12 +509,12 @@ def measure_similarities(
         if embedded.embeds is None:  # no row of the batch has a caption
             continue
         for item, embedding in zip(embedded.entries, embedded.embeds):
-            number, key, text = item.row
+            row_index, key, text = item.row
             if item.kind == "image":
-                images[number] = embedding
+                images[row_index] = embedding
             else:
                 counts["captions"] += 1
-                yield (key, text), float(images[number] @ embedding)
+                yield (key, text), float(images[row_index] @ embedding)
     if not counts["captions"]:
         raise ValueError(
             f"None of {counts['rows']} images has a caption in `--captions`: name the right `--key_column` and "

@@ -24,7 +24,7 @@ class ImageFile(NamedTuple):
 
     Args:
         key (`str`):
-            Its key, which tells it from all others.
+            Its key, which no other image has.
         url (`str`, *optional*):
             Its address, if the data set has one.
         sha256 (`str`, *optional*):
@@ -94,7 +94,7 @@ def read_image_files(
         connection (`sqlite3.Connection`):
             A new one of [`open_database`]. The keys that this pass meets go into a temporary table of it.
         counts (`Counter`):
-            Is given what there is to say of rows, as the rest of a sentence, with the number of rows.
+            Is called with each message on rows, as the rest of a sentence, and the count of rows.
         retry_failed (`bool`, *optional*, defaults to `False`):
             Whether a record without a caption counts as none.
 

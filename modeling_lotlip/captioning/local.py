@@ -26,8 +26,8 @@ from ..data.images import UnreadableImageError
 from ..data.rows import batched
 from ..encoder.batches import prefetch
 from ..encoder.loading import check_device
+from .answer import Answer
 from .arguments import CAPTIONERS, CaptionerArguments
-from .captioner import Answer
 from .image_files import ImageFile
 from .llava import is_original_llava, load_original_llava
 
@@ -103,7 +103,7 @@ def list_generate_options(arguments: CaptionerArguments) -> dict:
 
 
 def list_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
-    """Lists the ids of tokens that end an answer, or pad it behind its end."""
+    """Lists the ids of tokens that end an answer, or pad it after its end."""
     end_ids = {model.generation_config.pad_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     eos_token_id = model.generation_config.eos_token_id
     if isinstance(eos_token_id, list):

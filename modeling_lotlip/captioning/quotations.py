@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 
-# A straight mark behind a letter or digit opens nothing: it ends a quotation, is an apostrophe or stands for inches.
+# A straight mark after a letter or digit opens nothing: it ends a quotation, is an apostrophe or stands for inches.
 # A quotation ends before an empty line, so that a mark without its partner does not hide the rest of a caption.
 QUOTATION = re.compile(
     r"""

@@ -22,9 +22,10 @@ from ..data.rows import check_columns
 from ..utils.files import read_lines
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import StopSignal
-from ..utils.terminal import progress_bar
+from ..utils.terminal import progress_bar, without_stop
+from .answer import Answer
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
-from .captioner import Answer, load_captioner
+from .captioner import load_captioner
 from .image_files import ImageFile, read_image_files
 from .records import Records, open_database, replace_surrogates, summarize
 from .rules import apply_rules
@@ -40,15 +41,17 @@ def recaption(
     captioning: CaptionerArguments,
     rules: RuleArguments,
     state: PartialState,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> int:
     """
     Captions the images of a data set that fall to this process, by every captioner, and writes the records. All
     processes of `state` call it.
 
     Args:
-        source (`SourceArguments`), split (`TrainSplitArguments`):
+        source (`SourceArguments`):
             The data set of the images.
+        split (`TrainSplitArguments`):
+            The rows of it that are read.
         arguments (`RecaptionArguments`):
             The captioners, what they are asked, and where the captions go.
         captioning (`CaptionerArguments`):
@@ -57,8 +60,8 @@ def recaption(
             Which rules apply to captions.
         state (`PartialState`):
             Which process this is, of how many.
-        tell (`Callable[[str], None]`, *optional*, defaults to `print`):
-            Is given what there is to say, line by line.
+        report (`Callable[[str], None]`, *optional*, defaults to `print`):
+            Is called with each line of the summary.
 
     Returns:
         `int`: the number of the signal that ended it, 0 if none did.
@@ -84,16 +87,16 @@ def recaption(
             counts = Counter()
             outcomes.append(caption_by(name, job, state, stop.is_received, counts))
             for what, count in counts.items():
-                tell(f"{name}: {count} {what}.")
+                report(f"{name}: {count} {what}.")
             if stop.is_received():
                 return stop.number
         state.wait_for_everyone()
         outcomes = gather_object(outcomes)
         if state.is_main_process:
-            tell(f"{arguments.output_dir} holds captions:")
+            report(f"{arguments.output_dir} holds captions:")
             with open_database(arguments.output_dir) as reading:
                 for line in summarize(reading):
-                    tell(line)
+                    report(line)
         for name in arguments.captioner:
             refuse_failures([outcome for outcome in outcomes if outcome.captioner == name])
     return 0
@@ -105,10 +108,16 @@ class RecaptionJob:
     Holds what is captioned, and how.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`), source (`SourceArguments`):
+        dataset (`Dataset` or `IterableDataset`):
             The images.
-        arguments (`RecaptionArguments`), captioning (`CaptionerArguments`), rules (`RuleArguments`):
-            What was asked for.
+        source (`SourceArguments`):
+            Where the data set comes from, and its columns.
+        arguments (`RecaptionArguments`):
+            The captioners, what they are asked, and where the captions go.
+        captioning (`CaptionerArguments`):
+            How captioners run and generate.
+        rules (`RuleArguments`):
+            Which rules apply to captions.
         prompts (`list[str]`):
             The prompts.
         num_images (`int`, *optional*):
@@ -154,7 +163,7 @@ def caption_by(
         is_stopped (`Callable[[], bool]`):
             Says whether the run is to end.
         counts (`Counter`):
-            Is given what there is to say of rows and captions, with their numbers.
+            Is called with each message on rows or captions, and their count.
 
     Returns:
         `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
@@ -233,7 +242,7 @@ def refuse_failures(outcomes: list[CaptionerOutcome]) -> None:
         error = next(outcome.error for outcome in outcomes if outcome.error)
         raise ValueError(
             f"`--captioner {outcomes[0].captioner}` failed on each of the {num_images} images of this run, last: "
-            f"{error}. `--retry_failed` tries them again."
+            f"{without_stop(error)}. `--retry_failed` tries them again."
         )
 
 

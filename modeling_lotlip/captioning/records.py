@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ..utils.output_folder import atomic_write
+from ..utils.terminal import without_stop
 
 
 DATABASE = "captions.sqlite"
@@ -74,7 +75,7 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("CREATE INDEX IF NOT EXISTS unwritten ON records (id) WHERE NOT is_written")
         yield connection
     except sqlite3.Error as error:
-        raise OSError(f"{folder / DATABASE}: {error}.") from error
+        raise OSError(f"{folder / DATABASE}: {without_stop(error)}.") from error
     finally:
         connection.close()
 

@@ -11,7 +11,7 @@ unharmed, which counts for more than to find every bad one; what is quoted in a 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import eq
@@ -43,7 +43,12 @@ def compile_tags(opening: str, closing: str) -> tuple[re.Pattern, re.Pattern]:
 THOUGHTS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis)"
 ANSWER = r"(?:answer|caption|description|response)"
 OPENING, CLOSING = compile_tags(rf"<{THOUGHTS}>|◁think▷", rf"</{THOUGHTS}>|◁/think▷")
+OPENING_OR_CLOSING = re.compile(rf"(?P<opening>{OPENING.pattern})|{CLOSING.pattern}", re.IGNORECASE)
 ANSWER_OPENING, ANSWER_CLOSING = compile_tags(rf"<{ANSWER}>|<\|begin_of_box\|>", rf"</{ANSWER}>|<\|end_of_box\|>")
+# A tag in the middle of a sentence belongs to it: "A mug with <think> on it"
+SENTENCE_START = re.compile(r"(?:^|[.!?…。！？>\n][\"'”’»)\]*]*)\s*$")
+MIDDLE_OF_SENTENCE = re.compile(r"[ \t]*[^\W\d_]")
+NUM_CHARACTERS_BEFORE = 20  # a tag, which are looked at
 FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
 
 # Marks of a chat: of the prompt before an answer, of the turn after it, and of the ends of texts. `</s>` inside a text
@@ -65,17 +70,30 @@ JSON = re.compile(
     re.MULTILINE,
 )
 
-# The marks of lists and headings. A single number may be part of the text, as in "2. Bundesliga".
-MARK = re.compile(r"^[ \t]*(?:#{1,6}|[-*+•‣–])(?:[ \t]+|$)", re.MULTILINE)
+# The marks of lists and headings. A single number may be part of the text, as in "2. Bundesliga" and "# 1 fan".
+MARK = re.compile(r"^[ \t]*(?:#(?![ \t]+\d+(?:[ \t]|$))|#{2,6}|[-*+•‣–])(?:[ \t]+|$)", re.MULTILINE)
 NUMBER_MARK = re.compile(r"^[ \t]*\(?\d{1,2}[.)](?:[ \t]+|$)", re.MULTILINE)
 # Bold print, but neither `2**3` nor `__init__`
 EMPHASIS = re.compile(r"(?<!\w)(?:\*\*(?=\S)([^*_\n]{1,200})\*\*|__(?=\S)([^*_\n ]+ [^*_\n]{1,200})__)(?!\w)")
 
-# Words that no sentence ends with
+# Words that a sentence hardly ends with
 UNFINISHED = set(
     "a an the and or but nor of at to from with for into onto between as which whose is are was were has have "
     "been its their my your very".split()
 )
+# But some do: "what the dog looks at", "a ball to play with", "a meal that is paid for", "larger than it is"
+SUBJECT = (
+    r"(?:an?|everyone|he|her|his|i|it|its|my|nobody|one|our|people|she|someone|the|their|these|they|this|those|we|you)"
+)
+LAST_PREPOSITION = r"(?:at|for|from|into|of|to|with)$"
+FINISHED = re.compile(
+    rf"\b(?:what|where|which|who|whom|that) {SUBJECT}\b.* {LAST_PREPOSITION}"
+    rf"|\bto (?!be\b)\w+ {LAST_PREPOSITION}"
+    r"|\b(?:gazed|laughed|looked|stared) at$|\b(?:accounted|cared|paid) for$|\b(?:listened|spoken|talked) to$"
+    rf"|\b(?:as|how|than|what|where|who)(?: \w+)? {SUBJECT}\b.* (?:are|been|has|have|is|was|were)$",
+    re.IGNORECASE,
+)
+MAX_CLAUSE_LENGTH = 200  # in which the beginning of such a clause is looked for
 PREPOSITION = re.compile(
     r"(?:above|across|along|around|at|behind|below|beside|between|beyond|in|inside|near|next|on|over|to|under|with)\b",
     re.IGNORECASE,
@@ -114,17 +132,52 @@ def is_sentence(text: str) -> bool:
 
 def strip_reasoning(text: str) -> str:
     """Removes the thoughts before an answer, which may lack an end or a beginning, and the tags around an answer."""
-    start = 0
-    for tag in CLOSING.finditer(text):
-        start = tag.end()
-    end = len(text)
-    opening = OPENING.search(text, start)
-    if opening is not None:
-        end = opening.start()
-    answer = ANSWER_CLOSING.sub("", ANSWER_OPENING.sub("", text[start:end]))
+    start, end = find_answer(text)
+    answer = remove_tags(ANSWER_OPENING, text[start:end], begins_sentence)
+    answer = remove_tags(ANSWER_CLOSING, answer, ends_sentence)
     if answer == text:
         return text
     return answer.strip()
+
+
+def find_answer(text: str) -> tuple[int, int]:
+    """Finds where the answer of a model that reasons begins and ends: behind its thoughts, and before new ones."""
+    start = 0
+    end = len(text)
+    is_inside_sentence = False
+    for tag in OPENING_OR_CLOSING.finditer(text):
+        is_inside_thoughts = end < len(text)
+        if tag["opening"] is not None:
+            if is_inside_thoughts:
+                continue  # they may talk about tags
+            if begins_sentence(text, tag):
+                end = tag.start()
+            else:
+                is_inside_sentence = True
+        elif is_inside_sentence and not is_inside_thoughts:
+            is_inside_sentence = False
+        elif is_inside_thoughts or ends_sentence(text, tag):
+            start = tag.end()
+            end = len(text)
+            is_inside_sentence = False
+    return start, end
+
+
+def begins_sentence(text: str, tag: re.Match) -> bool:
+    """Whether a tag stands where a sentence may begin."""
+    before = text[max(0, tag.start() - NUM_CHARACTERS_BEFORE) : tag.start()]
+    return SENTENCE_START.search(before) is not None
+
+
+def ends_sentence(text: str, tag: re.Match) -> bool:
+    """Whether a tag stands where a sentence may have ended: no sentence goes on after it."""
+    following = MIDDLE_OF_SENTENCE.match(text, tag.end())
+    return following is None or not following.group()[-1].islower() or begins_sentence(text, tag)
+
+
+def remove_tags(pattern: re.Pattern, text: str, is_alone: Callable[[str, re.Match], bool]) -> str:
+    """Removes the tags of a pattern that are not in the middle of a sentence, by what `is_alone` says."""
+    return pattern.sub(lambda tag: "" if is_alone(text, tag) else tag.group(), text)
 
 
 def strip_structure(text: str) -> str:
@@ -187,7 +240,7 @@ def strip_announcement(text: str) -> str:
 
 
 def find_beginning(text: str) -> int:
-    """Finds where a description begins, behind the white space and the announcements before it."""
+    """Finds where a description begins, after the white space and the announcements."""
     start = len(text) - len(text.lstrip())
     while True:
         match = ANNOUNCEMENT.match(text, start)
@@ -221,14 +274,15 @@ def drop_unfinished_sentence(text: str) -> str:
 
 
 def breaks_off(sentence: str) -> bool:
-    """Says whether a sentence breaks off: behind "and a" or a comma, after "In the back", or in repetitions."""
+    """Says whether a sentence breaks off: after "and a" or a comma, after "In the back", or in repetitions."""
     if is_sentence(sentence):
         return False
     words = WORD.findall(sentence.lower())
     if not words or sentence[-1] in ",;:(-–":
         return True
     is_fragment = PREPOSITION.match(sentence) is not None and len(words) <= MAX_FRAGMENT_WORDS
-    return is_fragment or words[-1] in UNFINISHED or is_repetitive(sentence)
+    is_unfinished = words[-1] in UNFINISHED and FINISHED.search(sentence[-MAX_CLAUSE_LENGTH:]) is None
+    return is_fragment or is_unfinished or is_repetitive(sentence)
 
 
 def is_repetitive(text: str) -> bool:
@@ -366,8 +420,10 @@ def apply_rules(
             What the model wrote.
         rules (`Collection[str]`, *optional*):
             The names of the rules that apply, of `RULES`. By default all.
-        min_words, max_words (`int`, *optional*, defaults to 5 and 500):
-            Of the rules `too_short` and `too_long`. Each Chinese or Japanese character is a word.
+        min_words (`int`, *optional*, defaults to 5):
+            The rule `too_short` rejects captions of fewer words. Each Chinese or Japanese character is a word.
+        max_words (`int`, *optional*, defaults to 500):
+            The rule `too_long` rejects captions of more words.
         is_cut_off (`bool`, *optional*, defaults to `False`):
             Whether the model was stopped before its end, at the maximum of tokens. Then the rule `cut_off` removes a
             last sentence without an end, and rejects a caption that has no other; else it only removes one that

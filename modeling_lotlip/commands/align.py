@@ -18,6 +18,7 @@ ARGUMENTS = (AlignArguments,)
 
 
 def run(args: AlignArguments) -> None:
+    """Joins two towers by trained heads, and prints the recalls."""
     import logging
 
     from ..align.run import align_towers

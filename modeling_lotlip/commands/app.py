@@ -17,6 +17,7 @@ ARGUMENTS = (PageArguments, SearchModelArguments)
 
 
 def run(page: PageArguments, model: SearchModelArguments) -> None:
+    """Serves the page that searches a folder of images."""
     from ..search.index import open_images
     from ..search.page import Handlers, serve
     from ..search.searcher import open_searcher

@@ -50,6 +50,7 @@ ARGUMENTS = (ConvertArguments,)
 
 
 def run(conversion: ConvertArguments) -> None:
+    """Converts a checkpoint of the original, or back to one."""
     from ..convert_lotlip_to_hf import convert
 
     for written in convert(**vars(conversion)):

@@ -48,8 +48,8 @@ def run(
     if store.only == "texts":
         refuse_given(data, ("image_column",), "with --only texts")
     if store.only == "images":
-        of_captions = ("caption_column", "long_captions_column", "sub_caption_splitter")
-        refuse_given(captions, of_captions, "with --only images")
+        caption_arguments = ("caption_column", "long_captions_column", "sub_caption_splitter")
+        refuse_given(captions, caption_arguments, "with --only images")
         refuse_given(model_arguments, ("max_length",), "with --only images")
     # a process that is ready early waits for the last one
     state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))

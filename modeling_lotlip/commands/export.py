@@ -9,7 +9,7 @@ Exports both towers of a LoTLIP model as ONNX graphs, for onnxruntime and for tr
 - onnx/text_model.onnx: input_ids and attention_mask to text_embeds (batch, dim) and last_hidden_state
 - onnx/vision_model.onnx: pixel_values to image_embeds (batch, dim) and last_hidden_state
 
-The embeddings are not normalised. Each graph is compared with the model; the table has the difference.
+The embeddings are not normalized. Each graph is compared with the model; the table has the difference.
 """
 
 import sys
@@ -44,6 +44,7 @@ ARGUMENTS = (ExportArguments,)
 
 
 def run(export: ExportArguments) -> None:
+    """Exports a model to ONNX, and prints how near its embeddings are."""
     import logging
     import warnings
 

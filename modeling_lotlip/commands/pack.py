@@ -66,6 +66,7 @@ def run(
     check_columns(names, key_column=caption_files.key_column)
     captions = CaptionArguments(columns.caption_column, columns.long_captions_column)
     reader = RowReader(names, captions, caption_files, source.image_column)
+    reader.report_keys(dataset)
     how = (pack.output_dir, caption_files.key_column, pack.image_format, pack.shard_size)
     counts, num_converted = write_shards(dataset, reader, source, *how)
     print(f"{pack.output_dir}: {printable(str(counts))}")

@@ -28,6 +28,7 @@ ARGUMENTS = (PushArguments,)
 
 
 def run(upload: PushArguments) -> None:
+    """Uploads a folder of a model, and prints its address."""
     from ..hub import push_folder
 
     print(push_folder(upload.folder, upload.name))

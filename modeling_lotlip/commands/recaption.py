@@ -46,8 +46,8 @@ def run(
 
     # a process that is ready early waits for the last one
     state = PartialState(cpu=captioning.device == "cpu", timeout=timedelta(days=7))
-    tell = partial(print, flush=True)
-    stop_number = recaption(source, split, arguments, captioning, rules, state, tell)
+    report = partial(print, flush=True)
+    stop_number = recaption(source, split, arguments, captioning, rules, state, report)
     if stop_number:
-        tell(f"Stopped by {signal.Signals(stop_number).name}. Resume with the same command.")
+        report(f"Stopped by {signal.Signals(stop_number).name}. Resume with the same command.")
         sys.exit(128 + stop_number)

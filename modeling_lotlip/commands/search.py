@@ -35,6 +35,7 @@ WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
+    """Searches a folder of images for texts, and prints the results; or deletes its index."""
     from ..search.index import forget_folder
     from ..search.searcher import open_searcher
     from ..utils.files import write_results

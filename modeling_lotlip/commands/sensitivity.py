@@ -77,6 +77,7 @@ def run(
         raise ValueError("`lotlip sensitivity` runs in one process: start it without `accelerate launch`.")
     data = load_split(dataset, split.eval_split, split.max_eval_samples, key_column=caption_files.image_key_column)
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
+    reader.report_keys(data)
     results = []
     for name in dict.fromkeys(models.model_name_or_path):
         encoder = load_encoder(name, models)

@@ -17,6 +17,7 @@ ARGUMENTS = (ServingArguments, ModelArguments)
 
 
 def run(serving: ServingArguments, model: ModelArguments) -> None:
+    """Serves embeddings of texts and images, in OpenAI's form."""
     from ..serving.server import serve_encoder
     from ..utils.terminal import announce
 

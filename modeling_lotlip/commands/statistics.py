@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 The data table of the paper for any data set or benchmark: images, texts, sub-captions and tokens per text, and the
-share of texts that are too long for a model.
+fraction of texts that are too long for a model.
 
     lotlip statistics --dataset_name my_photos --eval_split train
     lotlip statistics --benchmark iiw --data_dir iiw --text_only --output_file iiw.json
@@ -97,8 +97,9 @@ def run(
     if source.image_column in columns:
         dataset = undecoded(dataset, source.image_column)
     reader = RowReader(columns, captions, caption_files, source.image_column)
+    reader.report_keys(dataset)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
-    measured = {kind: summarize_lengths(of_kind) for kind, of_kind in lengths.items()}
+    measured = {kind: summarize_lengths(text_lengths) for kind, text_lengths in lengths.items()}
     table = format_statistics(name, measured)
     print_tables(table)
     if output.output_file is not None:
@@ -106,5 +107,5 @@ def run(
         kind, *others = measured
         results = {"dataset": name, "captions": kind, **measured[kind], **about}
         results |= {other: measured[other] for other in others}
-        rows = [{"dataset": name, "captions": kind, **of_kind, **about} for kind, of_kind in measured.items()]
+        rows = [{"dataset": name, "captions": kind, **summary, **about} for kind, summary in measured.items()]
         write_results(output.output_file, results, table, rows)

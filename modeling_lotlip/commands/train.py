@@ -33,6 +33,7 @@ def keep_freed_memory() -> None:
 
 
 def run(args: TrainArguments) -> None:
+    """Trains a model."""
     from ..training import loop
 
     keep_freed_memory()

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 A page of what a dual encoder does: which tokens and sentences of a text its similarity with an image depends on, and
-which places of the image each sentence is found in, for one model or several.
+where in the image each sentence is found, for one model or several.
 
     lotlip visualize --model outputs/demo --output_dir outputs/visualize
     lotlip visualize --model MODEL OTHER_MODEL --output_dir outputs/visualize \\

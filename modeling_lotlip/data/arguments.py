@@ -129,6 +129,7 @@ class CaptionFileArguments(Arguments):
 
     @property
     def image_key_column(self) -> str:
+        """The column of the data set that has the keys of images."""
         return self.key_column or self.file_key_column
 
 

@@ -108,8 +108,12 @@ def select_with_images(rows: list[Row], name: str, data_dir: Path, allow_partial
     Selects the rows of a benchmark whose images are in its folder.
 
     Args:
-        rows (`list[Row]`), name (`str`), data_dir (`Path`):
-            The rows of the benchmark, its name and its folder.
+        rows (`list[Row]`):
+            The rows of the benchmark.
+        name (`str`):
+            The name of the benchmark.
+        data_dir (`Path`):
+            The folder of the benchmark.
         allow_partial (`bool`):
             Whether images may be missing, though not all; a warning names some.
 

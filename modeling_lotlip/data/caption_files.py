@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captions in files beside the images, found by a key of the image."""
+"""Captions in files of their own, found by a key of the image."""
 
 import os
 from glob import glob
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, load_dataset
+from datasets import Dataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
 from transformers.utils import logging
@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .folder import describe_failure
+from .json_files import open_json
 from .row_files import check_row_files, unify_parquet_types
 from .rows import read_captions
 
@@ -88,7 +89,7 @@ class CaptionFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, open(partial, "wb") as file:
                 np.save(file, self._make_index())
-        self.hashes, self.places = np.load(path, mmap_mode="r")
+        self.hashes, self.row_indices = np.load(path, mmap_mode="r")
 
     @property
     def builder(self) -> str:
@@ -116,6 +117,10 @@ class CaptionFiles:
         try:
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
+            if builder == "json" and local:
+                reader = open_json(load_dataset_builder(builder, data_files=self.files), local)
+                reader.download_and_prepare()
+                return reader.as_dataset("train")
             return load_dataset(builder, data_files=self.files, split="train", **options)
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
             check_row_files(builder, local, self.key_column)  # says which file it is
@@ -182,7 +187,7 @@ class CaptionFiles:
         hashed = hash_keys([key])
         start = np.searchsorted(self.hashes, hashed, "left")[0]
         stop = np.searchsorted(self.hashes, hashed, "right")[0]
-        rows = [self.rows[int(index)] for index in self.places[start:stop]]
+        rows = [self.rows[int(index)] for index in self.row_indices[start:stop]]
         # another key may have the same hash
         return [row for row in rows if str(row[self.key_column]) == key]
 
@@ -196,7 +201,7 @@ class CaptionFiles:
 
 
 def list_examples(keys: list) -> str:
-    """Some keys, in brackets; nothing where there are none."""
+    """Lists some keys, in brackets; nothing where there are none."""
     if not keys:
         return ""
     return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})"

@@ -17,6 +17,7 @@ from pandas.errors import ParserError
 from transformers.utils import logging
 
 from ..utils.keys import join_key, to_key
+from ..utils.terminal import without_stop
 from .images import IMAGE_EXTENSIONS, SAFE_EXTENSIONS
 
 
@@ -74,7 +75,7 @@ def scan_file(path: str, folder: str | Path, scan: FolderScan) -> None:
     except PermissionError:  # its folder may be listed, and no more
         scan.closed_folders.add(to_key(os.path.relpath(os.path.dirname(path), folder)))
     except OSError:  # a link to nowhere, or just deleted
-        scan.left_out["without a file behind it"] += 1
+        scan.left_out["linked to no file"] += 1
     else:
         if stat.S_ISREG(status.st_mode):  # reading from a pipe may never end
             scan.files[name] = status
@@ -83,19 +84,19 @@ def scan_file(path: str, folder: str | Path, scan: FolderScan) -> None:
 
 
 def is_image_file(name: str) -> bool:
-    """Whether a file is an image by its ending."""
+    """Returns whether a file is an image by its ending."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 def is_indexed_file(name: str) -> bool:
-    """Whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
+    """Returns whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
     return os.path.splitext(name)[1].lower() in SAFE_EXTENSIONS
 
 
 def find_files_about_images(names: Iterable[str]) -> set[str]:
     """
-    Finds the JSON files that phones and exports leave beside images, each about one of them: `IMG_1.json`,
-    `IMG_1.jpg.json` and `IMG_1.jpg.supplemental-metadata.json` beside `IMG_1.jpg`.
+    Finds the JSON files that phones and exports leave next to images, each about one of them: `IMG_1.json`,
+    `IMG_1.jpg.json` and `IMG_1.jpg.supplemental-metadata.json` for `IMG_1.jpg`.
     """
     names = list(names)
     stems = {os.path.splitext(name)[0].lower() for name in names if is_image_file(name)}
@@ -152,7 +153,7 @@ def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) ->
 
 
 def has_card_with_splits(folder: str | Path) -> bool:
-    """Whether the card of a data set in a folder says which file is in which split."""
+    """Returns whether the card of a data set in a folder says which file is in which split."""
     for name in ("README.md", ".huggingface.yaml"):
         card = Path(folder, name)
         if card.is_file() and re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")):
@@ -189,12 +190,12 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
             if file.lower().endswith(TEXT_ENDINGS) and os.path.isfile(file) and not is_utf8(file):
                 return f"{file} is not UTF-8: save it as UTF-8."
     if isinstance(error, ParserError):
-        return f"{error}. Separate cells by commas, and quote those that have some."
+        return f"{without_stop(error)}. Separate cells by commas, and quote those that have some."
     return str(error) or "there are no rows."
 
 
 def is_utf8(file: str) -> bool:
-    """Whether a text file is UTF-8."""
+    """Returns whether a text file is UTF-8."""
     try:
         Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:

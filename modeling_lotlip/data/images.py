@@ -48,7 +48,7 @@ IMAGE_ERRORS = (
     zlib.error,
 )
 
-# The formats of uploads and of indexed folders, by their names in Pillow; HEIC is read beside them
+# The formats of uploads and of indexed folders, by their names in Pillow; HEIC is read too
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # The endings of files in these formats
 SAFE_EXTENSIONS = frozenset(
@@ -58,7 +58,7 @@ SAFE_EXTENSIONS = frozenset(
 UNSAFE_FORMATS = frozenset({"EPS", "IPTC", "WMF"})
 # Files that are larger are not read: an uncompressed image with as many pixels as may be decoded has about as much
 MAX_FILE_BYTES = 2**30
-# The bytes that tell the format of a file, and how many are read at a time after them
+# The bytes by which the format of a file is known, and how many are read at a time after them
 FIRST_BYTES = 4096
 BYTES_AT_ONCE = 2**24
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
@@ -175,7 +175,7 @@ def read_image(
 
 
 def is_of_content(error: Exception) -> bool:
-    """Whether what Pillow raises at a file is because of its content, not of the memory or the system."""
+    """Returns whether what Pillow raises at a file is because of its content, not of the memory or the system."""
     return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
 
 

@@ -42,9 +42,11 @@ from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
+from ..utils.terminal import without_stop
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder, sign
 from .images import IMAGE_EXTENSIONS, undecoded
+from .json_files import FolderTexts, find_metadata_dates, open_json, replace_times_of
 from .row_files import check_json_column, check_row_files, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
@@ -128,17 +130,23 @@ def load_slices(
     Loads the same as [`load_split`], and says which slices it is made of: see [`count_shared_rows`].
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a split, or a slice, or several: see [`load_split`].
         max_samples (`int`, *optional*):
             Use the first rows only.
+        with_images (`bool`, *optional*, defaults to `True`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     parts = []
     slices = []
     for part in split.split("+"):
-        rows, of_part = load_part(source, part, max_samples, with_images, key_column)
+        rows, part_slice = load_part(source, part, max_samples, with_images, key_column)
         parts.append(rows)
-        slices.append(of_part)
+        slices.append(part_slice)
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     return finish_split(rows, source, split, max_samples, with_images), slices
 
@@ -150,8 +158,14 @@ def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: i
     Args:
         rows (`Dataset` or `IterableDataset`):
             The rows.
-        source (`SourceArguments`), split (`str`), max_samples (`int`, *optional*), with_images (`bool`):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of the split, for an error.
+        max_samples (`int`, *optional*):
+            Use the first rows only.
+        with_images (`bool`):
+            Whether there must be a column of images.
     """
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -177,12 +191,18 @@ def interleave_files(
     Mixes the rows of several files.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`].
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a split, or a slice, or several: see [`load_split`].
+        with_images (`bool`):
+            Whether there must be a column of images.
         weights (`list[float]`):
             How often a row comes from each of `source.data_files`.
         seed (`int`):
             The seed of the order.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     parts = []
     for file in source.data_files:
@@ -203,10 +223,16 @@ def load_part(
     Loads a split, or a slice of one, and says which.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`], but a single split or slice.
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a single split, or a slice of one such as `"train[:100]"`.
         max_samples (`int`, *optional*):
             How many rows are used in the end. All may be loaded.
+        with_images (`bool`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     name, bracket, part = split.partition("[")
     if source.dataset_name is None:
@@ -311,20 +337,26 @@ def load_built_split(
     Loads a split of a data set of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
 
     Args:
-        source (`SourceArguments`), split (`str`), with_images (`bool`), key_column (`str`, *optional*):
-            Those of [`load_split`], but a single split.
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The name of a single split.
+        with_images (`bool`):
+            Whether there must be a column of images.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
     """
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
     warn_of_unfinished(map(Path, files))
     if is_plain_image_folder(builder):
         return split, with_file_names(read_image_folder(builder, split, source.streaming), source, files)
+    are_rows = builder.info.builder_name in BUILDERS.values()
     try:
         builder = check_files(builder, files, key_column)
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
-            rows = read_keys_as_text(builder, split, rows, key_column)
-        are_rows = builder.info.builder_name in BUILDERS.values()
+            rows = read_metadata_as_text(builder, split, rows, key_column)
         may_have_paths = with_images and are_rows and any(map(os.path.isfile, files))
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
@@ -360,7 +392,7 @@ def make_builder(
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."
+            f"{describe_source(source)} cannot be loaded: {without_stop(error)}. Check these arguments."
         ) from error
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
@@ -373,7 +405,7 @@ def make_builder(
 
 
 def is_folder_of_data(source: SourceArguments) -> bool:
-    """Whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
+    """Returns whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
     is_builder = source.dataset_name in ("imagefolder", "webdataset", *BUILDERS.values())
     if is_builder and (source.data_files or source.data_dir):
         return False
@@ -425,7 +457,7 @@ def sign_files_of_rows(builder: DatasetBuilder) -> DataFilesDict | None:
     """
     Signs local files of rows (see [`sign`]), since `datasets` knows a file by the time of its content alone, and so
     takes another content of equal time for what it has in its cache. Returns None for other data, or where a README
-    beside the files says what they hold.
+    next to the files says what they hold.
     """
     is_of_rows = builder.info.builder_name in ("csv", "json", "parquet", "text")
     files = builder.config.data_files
@@ -450,7 +482,7 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
 
 
 def describe_source(source: SourceArguments) -> str:
-    """The arguments that name a data set, as they are typed."""
+    """Describes the arguments that name a data set, as they are typed."""
     given = {
         "dataset_name": source.dataset_name,
         "dataset_config_name": source.dataset_config_name,
@@ -484,8 +516,8 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
     Checks files on this machine before they are read.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for shards, and for parquet files of which some have no
-            value in a column of the others.
+        `DatasetBuilder`: what reads them. It is another one for shards, for JSON with texts that are written like
+            dates, and for parquet files of which some have no value in a column of the others.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -501,19 +533,21 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
             return Parquet(data_files=builder.config.data_files, features=features)
     if name == "webdataset" and are_all_local:
         return open_shards(builder, files)
+    if name == "json" and are_all_local:
+        return open_json(builder, files)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
         # their rows are what metadata names: the names of other files may be no addresses
-        of_splits = {}
+        files_by_split = {}
         for split, split_files in builder.config.data_files.items():
-            of_splits[split] = [file for file in split_files if not is_image_file(file)]
-        builder.config.data_files = of_splits
+            files_by_split[split] = [file for file in split_files if not is_image_file(file)]
+        builder.config.data_files = files_by_split
     return builder
 
 
 def list_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
-    """The files of metadata among those that a builder reads as a folder of images; none for other builders."""
+    """Lists the files of metadata among those that a builder reads as a folder of images; none for other builders."""
     if builder.info.builder_name != "imagefolder":
         return []
     return [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
@@ -530,12 +564,12 @@ def check_index_column(rows: Rows, files: list[str]) -> None:
 
 
 def is_image_folder(builder: DatasetBuilder) -> bool:
-    """Whether a builder reads a folder of images on this machine."""
+    """Returns whether a builder reads a folder of images on this machine."""
     return isinstance(builder, ImageFolder) and all(map(os.path.isfile, list_files(builder, "all")))
 
 
 def is_plain_image_folder(builder: DatasetBuilder) -> bool:
-    """Whether a builder reads image files on this machine, without metadata and archives."""
+    """Returns whether a builder reads image files on this machine, without metadata and archives."""
     return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
 
 
@@ -560,9 +594,10 @@ def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows
     return rows
 
 
-def read_keys_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
+def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
     """
-    Reads the rows of a folder of images again if its metadata has a column of keys: there 007 is not 7.
+    Reads the rows of a folder of images again if its metadata has a column of keys, where 007 is not 7, or texts that
+    are written like dates.
 
     Args:
         builder (`ImageFolder`):
@@ -570,20 +605,26 @@ def read_keys_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: 
         split (`str`):
             The split that they are.
         rows (`Dataset` or `IterableDataset`):
-            The rows, which are returned where there are no such keys.
+            The rows, which are returned where there are neither.
         key_column (`str`, *optional*):
             The column of keys.
     """
-    if not isinstance(rows.features.get(key_column), Value):
+    dates = find_metadata_dates(rows.features, list_metadata(builder, list_files(builder, "all")))
+    has_keys = isinstance(rows.features.get(key_column), Value)
+    if not dates and not has_keys:
         return rows
-    features = Features({**rows.features, key_column: Value("string")})
-    builder = ImageFolder(data_files=builder.config.data_files, features=features)
+    features = replace_times_of(rows.features)
+    if has_keys:
+        features[key_column] = Value("string")
+    builder = FolderTexts(data_files=builder.config.data_files, features=features)
     builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+    builder.info.builder_name = "imagefolder"
+    builder.date_columns = frozenset(dates)
     return build(builder, split, isinstance(rows, IterableDataset))
 
 
 def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
-    """Adds the `file_name` to rows of a folder of images, unless streamed; tells what its metadata leaves out."""
+    """Adds the `file_name` to rows of a folder of images, unless streamed; warns of what its metadata leaves out."""
     column = source.image_column
     if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
         return dataset
@@ -624,7 +665,7 @@ def warn_of_lost_words(files: list[str]) -> None:
 
 
 def find_file_names(dataset: Rows) -> str | None:
-    """The column of the names of images if [`load_split`] has read a folder of them; else None."""
+    """Finds the column of the names of images if [`load_split`] has read a folder of them; else None."""
     if dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {}):
         return FILE_NAME_COLUMN
     return None
@@ -658,8 +699,8 @@ def find_images(rows: Rows, source: SourceArguments, files: list[str], key_colum
         return join_image_paths(rows, source.image_column, folders[0])
     parts = []
     for folder in folders:
-        of_folder = [file for file in files if os.path.dirname(file) == folder]
-        part = replace(source, data_dir=None, data_files=of_folder)
+        folder_files = [file for file in files if os.path.dirname(file) == folder]
+        part = replace(source, data_dir=None, data_files=folder_files)
         parts.append(load_built_split(part, "train", True, key_column)[1])
     return concatenate_datasets(parts)
 
@@ -736,7 +777,7 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 
 def get_columns(dataset: Rows) -> list[str]:
-    """The columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
+    """Returns the columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if not columns:
         raise ValueError("The data set has no rows: name other data or another split.")

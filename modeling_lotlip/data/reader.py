@@ -28,8 +28,8 @@ MAX_BAD_ROWS = 20
 class RowInfo(NamedTuple):
     """What a row is known by."""
 
-    number: Any  # in the data set
-    key: Any  # of its image; without a column of keys the number
+    row_index: Any  # in the data set
+    key: Any  # of its image; without a column of keys the index of the row
     label: Any = None
     about: Any = None  # what else is known of its image
 
@@ -136,9 +136,9 @@ class RowReader:
         if captions.long_captions_column not in ("", CaptionArguments.long_captions_column):
             check_columns(columns, long_captions_column=captions.long_captions_column)
 
-    def __call__(self, number: Any, row: dict) -> Iterator[Item]:
+    def __call__(self, row_index: Any, row: dict) -> Iterator[Item]:
         """
-        Reads the image and the texts of a row with a `number`, sub-captions of long ones marked. The index of a
+        Reads the image and the texts of the row with a `row_index`, sub-captions of long ones marked. The index of a
         caption is its position in the column, blank ones counted; captions of caption files follow.
 
         Raises:
@@ -149,21 +149,21 @@ class RowReader:
         if self.image_column is not None:
             row = {**row, self.image_column: {"bytes": read_file(row[self.image_column]), "path": None}}
             image = self.read_image(row)
-        info = RowInfo(number, self.read_key(number, row), row.get(self.label_column))
+        info = RowInfo(row_index, self.read_key(row_index, row), row.get(self.label_column))
         if image is not None:
             yield Item(info, "image", image)
-        short_captions = self.leave_out_bad(number, row, lambda: list_captions(row, self.short_column))
+        short_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.short_column))
         for index, text in enumerate(short_captions):
             if text.strip():
                 yield Item(info, "short", text, index)
-        long_captions = self.leave_out_bad(number, row, lambda: list_captions(row, self.long_column))
-        captions_beside = self.leave_out_bad(number, row, lambda: self.captions_beside(row)[0])
-        for index, text in enumerate([*long_captions, *captions_beside]):
+        long_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.long_column))
+        captions_in_files = self.leave_out_bad(row_index, row, lambda: self.captions_in_files(row)[0])
+        for index, text in enumerate([*long_captions, *captions_in_files]):
             marked = mark_sub_captions(text, self.splitter)
             if marked:
                 yield Item(info, "long", marked, index)
 
-    def leave_out_bad(self, number: Any, row: dict, read: Callable[[], list[str]]) -> list[str]:
+    def leave_out_bad(self, row_index: Any, row: dict, read: Callable[[], list[str]]) -> list[str]:
         """
         Reads captions of a row. One whose captions are no texts is named and has none; after `MAX_BAD_ROWS` of them it
         is the column that is wrong, which is a `ValueError`.
@@ -174,22 +174,22 @@ class RowReader:
             self.num_bad_rows += 1
             if self.num_bad_rows > MAX_BAD_ROWS:
                 raise
-            logger.warning(f"The captions of {name_row(row, number)} are left out: {error}")
+            logger.warning(f"The captions of {name_row(row, row_index)} are left out: {error}")
             return []
 
     def read_image(self, row: dict) -> Image.Image:
-        """The image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
+        """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
         return read_image(row.get(self.image_column), resizing=self.resizing)
 
-    def read_key(self, number: Any, row: dict) -> Any:
-        """The key of a row, without a column of keys the number. Raises a `ValueError` if there is none."""
+    def read_key(self, row_index: Any, row: dict) -> Any:
+        """Reads the key of a row, without a column of keys its index. Raises a `ValueError` if there is none."""
         if self.key_column is None:
-            return number
+            return row_index
         key = read_key(row, self.key_column)
         value = look_up(row, self.key_column)
         if key is None or isinstance(value, (list, float)) or hasattr(value, "isoformat"):  # a date
             raise ValueError(
-                f"`--key_column {self.key_column}` must hold integers or strings; row {number} has {value!r}."
+                f"`--key_column {self.key_column}` must hold integers or strings; row {row_index} has {value!r}."
             )
         return key
 
@@ -199,20 +199,22 @@ class RowReader:
         return self.long_column is not None or self.caption_files is not None
 
     def short_captions(self, row: dict) -> list[str]:
-        """The short captions of a row that are not blank."""
+        """Returns the short captions of a row that are not blank."""
         return read_captions(row, self.short_column)
 
     def long_captions(self, row: dict) -> list[str]:
-        """The long captions of a row that are not blank, those of caption files after those of the column."""
+        """Returns the long captions of a row that are not blank, those of caption files after those of the column."""
         return self.match_long_captions(row)[0]
 
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
-        """The long captions of a row, and its key if there are caption files and it has no captions there."""
-        beside, unmatched = self.captions_beside(row)
-        return read_captions(row, self.long_column) + beside, unmatched
+        """Returns the long captions of a row, and its key if there are caption files and it has no captions there."""
+        file_captions, unmatched = self.captions_in_files(row)
+        return read_captions(row, self.long_column) + file_captions, unmatched
 
-    def captions_beside(self, row: dict) -> tuple[list[str], str | None]:
-        """The captions of a row in caption files, and its key if there are such files and it has none there."""
+    def captions_in_files(self, row: dict) -> tuple[list[str], str | None]:
+        """
+        Returns the captions of a row in caption files, and its key if there are such files and it has none there.
+        """
         if self.caption_files is None:
             return [], None
         key = read_key(row, self.file_key_column)
@@ -223,15 +225,18 @@ class RowReader:
             return captions, None
         return [], str(key)
 
+    def knows_keys(self, dataset: Dataset | IterableDataset) -> bool:
+        """Whether there are caption files, and the keys of all images are known without reading these."""
+        is_known = self.file_key_column != self.image_column and isinstance(dataset, Dataset)
+        return self.caption_files is not None and is_known
+
     def report_keys(self, dataset: Dataset | IterableDataset, what: str = "images") -> None:
         """
         Warns how many images have no captions in the caption files, and how many rows of these belong to no image; of
         a stream, and of hashes, [`RowCounts`] counts the former. `what` the images are called. Raises a `ValueError`
         if no image has captions.
         """
-        if self.caption_files is None:
-            return
-        if self.file_key_column == self.image_column or isinstance(dataset, IterableDataset):
+        if not self.knows_keys(dataset):
             return
         files = self.caption_files
         unmatched = []
@@ -245,7 +250,7 @@ class RowReader:
         counts.check_matched(what)
         if unmatched:
             logger.warning(f"Of {len(dataset)} {what}{counts.name_unmatched()}")
-        unused = files.places[np.flatnonzero(~np.isin(files.hashes, np.concatenate(hashes)))]
+        unused = np.sort(files.row_indices[~np.isin(files.hashes, np.concatenate(hashes))])
         if len(unused):
             keys = [files.rows[int(index)][files.key_column] for index in unused[:NUM_EXAMPLES]]
             logger.warning(
@@ -296,7 +301,7 @@ class RowCounts:
         return total
 
     def state_dict(self) -> dict:
-        """The arguments of equal counts, for JSON."""
+        """Returns the arguments of equal counts, for JSON."""
         return vars(self) | {"left_out": dict(self.left_out)}
 
     def check_matched(self, what: str = "images") -> None:
@@ -308,7 +313,7 @@ class RowCounts:
             )
 
     def name_unmatched(self) -> str:
-        """A message on the rows without captions in the caption files."""
+        """Writes a message on the rows without captions in the caption files."""
         examples = list_examples(self.examples.get("unmatched", []))
         return f" {self.num_unmatched} have no captions in `--caption_files`{examples}."
 

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ import pyarrow as pa
 from datasets import Features
 from pyarrow import parquet
 
+from ..utils.terminal import without_stop
 from .rows import look_up
 
 
@@ -65,7 +67,7 @@ def open_text(path: str) -> Iterator[IO[str]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: save it as UTF-8.") from error
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from error
+        raise ValueError(f"{path} cannot be read: {without_stop(error)}.") from error
 
 
 def check_csv(path: str) -> None:
@@ -106,8 +108,8 @@ def check_csv_rows(path: str, reader: Iterator[list[str]]) -> None:
             first_line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"{path} cannot be read at line {first_line}: {error}. Quote cells whole, and double "
-            "the quotation marks in them."
+            f"{path} cannot be read at line {first_line}: {without_stop(error)}. Quote cells whole, and double the "
+            "quotation marks in them."
         ) from error
 
 
@@ -125,17 +127,29 @@ def refuse_repeated_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def iterate_json_rows(path: str) -> Iterator[tuple[str, object]]:
-    """Reads the rows of a JSON or JSON lines file, each with where it is. Ends at what is no JSON."""
+def iterate_json_rows(path: str, pattern: re.Pattern | None = None) -> Iterator[tuple[str, object]]:
+    """
+    Reads the rows of a JSON or JSON lines file, each with where it is. Ends at what is no JSON.
+
+    Args:
+        path (`str`):
+            The file.
+        pattern (`re.Pattern`, *optional*):
+            Lines without it are passed over, and lists without it in any row.
+    """
     with open_text(path) as file:
         is_list = file.read(1) == "["
         file.seek(0)
         try:
             if is_list:
-                for index, row in enumerate(json.load(file)):
+                text = file.read()
+                rows = json.loads(text) if pattern is None or pattern.search(text) else []
+                for index, row in enumerate(rows):
                     yield f"row {index} of {path}", row
-            else:
-                for number, line in enumerate(file, start=1):
+                return
+            for number, line in enumerate(file, start=1):
+                is_passed_over = pattern is not None and pattern.search(line) is None
+                if line.strip() and not is_passed_over:
                     yield f"line {number} of {path}", json.loads(line)
         except json.JSONDecodeError:  # who reads the rows after this says so
             return
@@ -217,7 +231,7 @@ def unify_parquet_types(paths: list[str]) -> Features | None:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(
                 f"{path} has other types than the files before it: "
-                f"{str(error).rpartition(': ')[2]}. Write all files with the same types."
+                f"{without_stop(str(error).rpartition(': ')[2])}. Write all files with the same types."
             ) from error
     if schema.remove_metadata() == first.remove_metadata():
         return None

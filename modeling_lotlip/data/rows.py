@@ -106,7 +106,7 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     folders += [os.path.dirname(os.path.abspath(file)) for file in source.data_files or []]
     for folder in filter(None, folders):
         for base in (os.path.abspath(folder), os.path.realpath(folder)):
-            # Windows tells no upper case from lower case, of a drive's letter, say
+            # Windows does not distinguish upper and lower case, for instance of a drive's letter
             if os.path.normcase(path).startswith(os.path.normcase(base + os.sep)):
                 return to_key(os.path.relpath(path, base))
     return path
@@ -121,8 +121,8 @@ def read_url(row: dict) -> str | None:
     return None
 
 
-def name_row(row: dict, number: int | None = None) -> str:
-    """Names a row in messages: by the key of a shard, by the file of its image, or by its number."""
+def name_row(row: dict, row_index: int | None = None) -> str:
+    """Names a row in messages: by the key of a shard, by the file of its image, or by its index."""
     names = [row.get("__key__"), row.get("file_name")]
     for value in row.values():
         if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
@@ -130,7 +130,7 @@ def name_row(row: dict, number: int | None = None) -> str:
     for name in names:
         if name:
             return name
-    return "a row" if number is None else f"row {number}"
+    return "a row" if row_index is None else f"row {row_index}"
 
 
 def batched(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:

@@ -5,9 +5,11 @@ The embedded data set: scenes drawn from a seed. The short caption names the lar
 the long one leaves it out and describes all else, which alone distinguishes scenes with the same short caption.
 """
 
+import json
 import random
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
@@ -20,7 +22,7 @@ FRAME_WIDTH = 2
 OVERSAMPLING = 8
 
 # Things are dark and grounds are light, so that every thing is seen on every ground.
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (215, 30, 35),
     "brown": (120, 65, 30),
     "green": (20, 130, 55),
@@ -104,7 +106,7 @@ SHAPES = SALIENT_SHAPES | OTHER_SHAPES
 # Side of the square that a thing is drawn in, in pixels.
 SALIENT_SIDES = (24, 25, 26)
 OTHER_SIDES = {"small": 8, "big": 12}
-# The other things stand in a ring of eight cells around the middle; a place's pixel is its cell's centre.
+# The other things stand in a ring of eight cells around the middle; a place's pixel is its cell's center.
 PLACES: dict[str, tuple[int, int]] = {
     "northwest": (10, 10),
     "north": (32, 10),
@@ -121,12 +123,12 @@ LIGHTS: dict[str, int] = {"above": 0, "the left": 90, "below": 180, "the right":
 DARKEST = 0.7
 
 NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
-SALIENT_PAIRS = [(colour, kind) for kind in SALIENT_SHAPES for colour in COLOURS]
+SALIENT_PAIRS = [(color, kind) for kind in SALIENT_SHAPES for color in COLORS]
 
 OTHER_TEMPLATES = (
-    "a {size} {colour} {kind} is in the {place}",
-    "in the {place} is a {size} {colour} {kind}",
-    "the {place} has a {size} {colour} {kind}",
+    "a {size} {color} {kind} is in the {place}",
+    "in the {place} is a {size} {color} {kind}",
+    "the {place} has a {size} {color} {kind}",
 )
 COUNT_TEMPLATES = ("{count} things are around it", "there are {count} other things")
 GROUND_TEMPLATES = ("the ground is {ground}", "everything lies on {ground}", "the background is {ground}")
@@ -139,7 +141,7 @@ class Thing:
     """A thing in a scene."""
 
     kind: str
-    colour: str
+    color: str
     box: tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
     size: str | None = None  # of things around the middle, as their place
     place: str | None = None
@@ -159,7 +161,7 @@ class Scene:
     @property
     def caption(self) -> str:
         """The salient thing and its color."""
-        return f"a photo of a {self.salient.colour} {self.salient.kind}"
+        return f"a photo of a {self.salient.color} {self.salient.kind}"
 
     @property
     def long_caption(self) -> str:
@@ -171,7 +173,7 @@ class Scene:
         image = PILImage.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), GROUNDS[self.ground])
         for thing in (self.salient, *self.others):
             side = thing.box[2] - thing.box[0]
-            image.paste(COLOURS[thing.colour], thing.box, _shape_mask(thing.kind, side))
+            image.paste(COLORS[thing.color], thing.box, _shape_mask(thing.kind, side))
         image = ImageChops.multiply(image, _light_map(self.light))
         # The frame is around the scene, so no light of the scene falls on it.
         corner = (0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)
@@ -183,11 +185,11 @@ def make_scene(seed: int, index: int) -> Scene:
     """Makes the scene `index` of the series `seed`; any `len(SALIENT_PAIRS)` in a row have each short caption once."""
     # A generator seeded with a text gives the same numbers in every Python version.
     generator = random.Random(f"scene {index} of series {seed}")
-    colour, kind = SALIENT_PAIRS[index % len(SALIENT_PAIRS)]
+    color, kind = SALIENT_PAIRS[index % len(SALIENT_PAIRS)]
     ground = generator.choice(list(GROUNDS))
 
     side = generator.choice(SALIENT_SIDES)
-    salient = Thing(kind, colour, _box(IMAGE_SIZE // 2, IMAGE_SIZE // 2, side, generator))
+    salient = Thing(kind, color, _box(IMAGE_SIZE // 2, IMAGE_SIZE // 2, side, generator))
     count = generator.choice(list(NUMBERS))
     places = generator.sample(list(PLACES), count)
     kinds = generator.sample(list(OTHER_SHAPES), count)
@@ -195,7 +197,7 @@ def make_scene(seed: int, index: int) -> Scene:
     for place, other_kind in zip(places, kinds):
         size = generator.choice(list(OTHER_SIDES))
         box = _box(*PLACES[place], OTHER_SIDES[size], generator)
-        others.append(Thing(other_kind, generator.choice(list(COLOURS)), box, size, place))
+        others.append(Thing(other_kind, generator.choice(list(COLORS)), box, size, place))
     light = generator.choice(list(LIGHTS))
     frame = generator.choice(list(FRAMES))
 
@@ -214,7 +216,7 @@ def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
     `long_captions` (a list of one) and `label` (a `ClassLabel` with names such as "red boat").
     """
     scenes = [make_scene(seed, index) for index in range(num_scenes)]
-    names = [f"{colour} {kind}" for colour, kind in SALIENT_PAIRS]
+    names = [f"{color} {kind}" for color, kind in SALIENT_PAIRS]
     features = Features(
         image=Image(),
         caption=Value("string"),
@@ -230,6 +232,34 @@ def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
         },
         features=features,
     )
+
+
+def save_scenes(output_dir: str | Path, num_scenes: int, seed: int = 0) -> None:
+    """
+    Draws the first scenes of the series `seed` into a folder: PNG files, and their captions in `metadata.jsonl`.
+    Scenes that are there already are drawn again.
+
+    Args:
+        output_dir (`str` or `Path`): The folder, which is made if it is not there.
+        num_scenes (`int`): How many scenes.
+        seed (`int`, *optional*, defaults to 0): The series.
+
+    Raises:
+        FileExistsError: If the folder has a `metadata.jsonl` of something else.
+    """
+    output_dir = Path(output_dir)
+    scenes = [make_scene(seed, index) for index in range(num_scenes)]
+    lines = []
+    for index, scene in enumerate(scenes):
+        row = {"file_name": f"{index:04}.png", "caption": scene.caption, "long_captions": [scene.long_caption]}
+        lines.append(json.dumps(row) + "\n")
+    metadata = output_dir / "metadata.jsonl"
+    if metadata.exists() and metadata.read_text(encoding="utf-8") != "".join(lines):
+        raise FileExistsError(f"{metadata} has other captions: name a new folder as `output_dir`.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for index, scene in enumerate(scenes):
+        scene.draw().save(output_dir / f"{index:04}.png")
+    metadata.write_text("".join(lines), encoding="utf-8")
 
 
 def _box(x: int, y: int, side: int, generator: random.Random) -> tuple[int, int, int, int]:

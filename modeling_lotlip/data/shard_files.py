@@ -13,6 +13,8 @@ from datasets import DatasetBuilder, Features, Image, Json, Value
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
+from ..utils.terminal import without_stop
+
 
 logger = logging.get_logger(__name__)
 
@@ -29,7 +31,7 @@ def decode_text(content: bytes) -> str | None:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        logger.warning_once(f"A text in a shard is not UTF-8, and is read as none: {error}.")
+        logger.warning_once(f"A text in a shard is not UTF-8, and is read as none: {without_stop(error)}.")
         return None
 
 
@@ -38,7 +40,7 @@ def decode_json(content: bytes) -> object:
     try:
         return json.loads(content)
     except ValueError as error:
-        logger.warning_once(f"A JSON file in a shard is damaged, and is read as none: {error}.")
+        logger.warning_once(f"A JSON file in a shard is damaged, and is read as none: {without_stop(error)}.")
         return None
 
 
@@ -53,7 +55,10 @@ class Shards(WebDataset):
 
 
 def get_column_type(column: str) -> Image | Json | Value | None:
-    """The type of what members with an ending such as `jpg`, `txt` or `caption.json` hold; None for other endings."""
+    """
+    Returns the type of what members with an ending such as `jpg`, `txt` or `caption.json` hold; None for other
+    endings.
+    """
     ending = column.rpartition(".")[2].lower()
     if ending in WebDataset.IMAGE_EXTENSIONS:
         return Image()
@@ -67,7 +72,7 @@ def get_column_type(column: str) -> Image | Json | Value | None:
 
 
 def list_columns(shard: str) -> list[str]:
-    """The endings of the members at the beginning of a shard, in their order."""
+    """Lists the endings of the members at the beginning of a shard, in their order."""
     with tarfile.open(shard, "r|") as tar:
         names = [member.name for member in islice(tar, NUM_MEMBERS) if member.isfile()]
     matches = map(MEMBER_NAME.fullmatch, names)

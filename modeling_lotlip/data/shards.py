@@ -71,12 +71,12 @@ def pack_row(
     return members, is_converted
 
 
-def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
-    """Writes a shard; its samples are counted on from `first_number`, and no other shards have their keys."""
+def write_tar(path: Path, samples: list[dict[str, bytes]], first_index: int) -> None:
+    """Writes a shard; its samples are counted on from `first_index`, and no other shards have their keys."""
     with tarfile.open(path, "w") as tar:
-        for number, members in enumerate(samples, start=first_number):
+        for index, members in enumerate(samples, start=first_index):
             digest = hashlib.sha256(b"".join(members.values())).hexdigest()
-            key = f"{number:09d}-{digest[:8]}"  # a key of the data may have dots and slashes
+            key = f"{index:09d}-{digest[:8]}"  # a key of the data may have dots and slashes
             for extension, content in members.items():
                 info = tarfile.TarInfo(f"{key}.{extension}")
                 info.size = len(content)
@@ -122,16 +122,16 @@ def write_shards(
 
     def pack(rows: Iterable[dict]) -> Iterator[dict[str, bytes]]:
         nonlocal num_converted
-        for number, row in enumerate(rows):
+        for row_index, row in enumerate(rows):
             try:
                 key = find_key(row, source, key_column)
                 members, is_converted = pack_row(row, reader, key, image_format)
             except UnreadableImageError as error:
-                counts.count(name_row(row, number), f"the image cannot be read: {error}")
+                counts.count(name_row(row, row_index), f"the image cannot be read: {error}")
             except ValueError as error:
-                counts.count(name_row(row, number), str(error))
+                counts.count(name_row(row, row_index), str(error))
             else:
-                counts.count(name_row(row, number))
+                counts.count(name_row(row, row_index))
                 if is_converted:
                     num_converted += 1
                 yield members
@@ -143,9 +143,9 @@ def write_shards(
         for shard in earlier:  # of a run that was killed: all are written anew
             shard.unlink()
         rows = progress_bar(undecoded(dataset, source.image_column), desc="Packing", unit=" images")
-        for number, samples in enumerate(batched(pack(rows), shard_size)):
-            with atomic_write(output_dir / f"{number:05d}.tar") as partial:
-                write_tar(partial, samples, number * shard_size)
+        for shard_index, samples in enumerate(batched(pack(rows), shard_size)):
+            with atomic_write(output_dir / f"{shard_index:05d}.tar") as partial:
+                write_tar(partial, samples, shard_index * shard_size)
         if counts.num_used == 0:
             raise ValueError(f"There is nothing to pack: {counts} Name the right columns, keys and `--caption_files`.")
     return counts, num_converted

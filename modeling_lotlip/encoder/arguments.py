@@ -10,7 +10,7 @@ from ..utils.arguments import DTYPES, Arguments, argument, check_output_file
 from ..utils.plugins import load_plugin
 
 
-# How a number of a stored embedding can be stored
+# The dtypes of stored embeddings
 STORAGE_DTYPES = ("float32", "float16")
 # What computes embeddings
 BACKENDS = ("torch", "openvino")
@@ -68,7 +68,7 @@ class InferenceArguments(LoadingArguments):
     )
     truncate_dim: int | None = argument(
         None,
-        "Keep the first N numbers of an embedding, of a model that was trained with --matryoshka_dims.",
+        "Keep the first N dimensions of an embedding, of a model that was trained with --matryoshka_dims.",
         least=1,
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
@@ -127,10 +127,10 @@ class StoreArguments(Arguments):
     key_column: str | None = argument(
         None,
         "A column of strings or integers, different in all rows, by which images and captions are known. Default: the "
-        "paths of files in a folder of images; else (or with --streaming) the numbers of rows, from 0.",
+        "paths of files in a folder of images; else (or with --streaming) the indices of rows, from 0.",
     )
     only: str | None = argument(None, "Embed only texts or only images.", choices=("texts", "images"))
-    tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
+    tokens_per_batch: int = argument(2048, "Max tokens in a batch of texts.", least=1)
     dataloader_num_workers: int | None = argument(
         None, "Processes that decode and tokenize. Default: one for each core, 8 at most.", least=0
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, groupby, islice
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch.distributed
 from accelerate import PartialState
@@ -38,13 +38,10 @@ from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
 from ..utils.files import hash_bytes
 from ..utils.signals import leave_signals_to_the_main_process
-from ..utils.terminal import printable
+from ..utils.terminal import printable, without_stop
 from .lengths import partition_by_length
 from .preprocessing import Preprocessing
 
-
-if TYPE_CHECKING:
-    from .dual_encoder import DualEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -248,6 +245,7 @@ class TableReader(RowReader):
         self.formats = formats
 
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
+        """Yields the image and the texts of a row. The image is read from its file, if it is in one."""
         about = dict(info.about or {})
         if self.image_column is not None:
             image = row[self.image_column] or {}
@@ -256,7 +254,7 @@ class TableReader(RowReader):
             content = read_file(image, self.formats)
             row = {**row, self.image_column: {"bytes": content, "path": None}}
             about |= describe_file(content, self.formats)
-        for item in super().__call__(info.number, row):
+        for item in super().__call__(info.row_index, row):
             yield item._replace(row=info._replace(about=about))
 
     def read_image(self, row: dict) -> Image.Image:
@@ -318,6 +316,7 @@ class RowCollator:
         self.read_texts = read_texts
 
     def __call__(self, rows: list[KeyedRow]) -> PreparedRows:
+        """Returns the inputs of the model for some rows, and which images cannot be read."""
         items, unreadable = self.read_rows(rows)
         try:
             images = self.prepare_images(items)
@@ -371,7 +370,7 @@ class RowCollator:
 def name_item(key: Any, row: Any) -> str:
     """Returns how messages call a row: see `name_row`; where it is none of a data set its key is the name."""
     if isinstance(row, dict):
-        return name_row(row, getattr(key, "number", key))
+        return name_row(row, getattr(key, "row_index", key))
     return str(getattr(key, "key", key))
 
 
@@ -399,18 +398,18 @@ def batch_rows(
     return batched(rows, batch_size)
 
 
-def gather_to_main(share: Any) -> list[Any]:
+def gather_to_main(part: Any) -> list[Any]:
     """Gathers what each process has, in their order, for the main one alone: the others get an empty list."""
     state = PartialState()
     if state.num_processes == 1:
-        return [share]
-    shares = [None] * state.num_processes if state.is_main_process else None
-    torch.distributed.gather_object(share, shares)
-    return shares or []
+        return [part]
+    parts = [None] * state.num_processes if state.is_main_process else None
+    torch.distributed.gather_object(part, parts)
+    return parts or []
 
 
 def count_workers() -> int:
-    """One for each core, 8 at most; of several processes on this machine each has its share."""
+    """Returns one for each core, 8 at most; each of several processes on this machine has its part of them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
@@ -496,8 +495,17 @@ def end_with_the_main_process() -> None:
     os._exit(1)
 
 
+class BatchEncoder(Protocol):
+    """What [`embed_rows`] asks of a `DualEncoder`, which is built on this file."""
+
+    preprocessing: Preprocessing
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Returns normalized embeddings of shape `(entries, dim)`, in float32 on the CPU."""
+
+
 def embed_rows(
-    encoder: "DualEncoder",
+    encoder: BatchEncoder,
     prepared: Iterable[PreparedRows],
     tokens_per_batch: int = TOKENS_PER_BATCH,
     group: Callable[[Any], Any] = lambda key: None,
@@ -507,8 +515,8 @@ def embed_rows(
     Embeds prepared rows, while a thread makes the next batches: images as they come, texts in batches of like length.
 
     Args:
-        encoder ([`DualEncoder`]):
-            Embeds them.
+        encoder ([`BatchEncoder`]):
+            Embeds them: a `DualEncoder`.
         prepared (`Iterable[PreparedRows]`):
             What a [`RowCollator`] returns.
         tokens_per_batch (`int`, *optional*, defaults to 2048):
@@ -539,5 +547,5 @@ def embed_rows(
 def warn_of_unreadable(unreadable: Sequence[Unreadable]) -> None:
     """Logs a warning for each row that was left out."""
     for row in unreadable:
-        problem = row.problem.rstrip(".")
-        logger.warning(printable(f"The image of {row.name} cannot be read and is left out: {problem}."))
+        line = f"The image of {row.name} cannot be read and is left out: {without_stop(row.problem)}."
+        logger.warning(printable(line))

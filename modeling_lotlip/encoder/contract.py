@@ -24,7 +24,7 @@ class Contract(Protocol):
     """What a dual encoder can do, whatever its family."""
 
     def embed_images(self, pixel_values: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        """Normalized embeddings (batch, dim) in float32 of what the image processor makes of images."""
+        """Computes normalized embeddings (batch, dim) in float32 of what the image processor makes of images."""
 
     def embed_captions(
         self,
@@ -45,7 +45,7 @@ class Contract(Protocol):
 
 
 def get_contract(model: PreTrainedModel) -> Contract:
-    """The two methods of a dual encoder: the model itself if it has them, otherwise an adapter."""
+    """Returns the two methods of a dual encoder: the model itself if it has them, otherwise an adapter."""
     if find_family(model.config).compares_tokens:
         return TokenWiseContract(model)
     if hasattr(model, "embed_images") and hasattr(model, "embed_captions"):
@@ -149,7 +149,7 @@ class Temperature:
     divides: bool
 
     def scale(self, parameter: torch.Tensor) -> torch.Tensor:
-        """What similarities are multiplied by, of the same shape as the parameter (one element)."""
+        """Returns what similarities are multiplied by, of the same shape as the parameter (one element)."""
         return 1 / parameter if self.divides else parameter.exp()
 
     @torch.no_grad()
@@ -172,7 +172,7 @@ TEMPERATURES = (Temperature("logit_scale", divides=False), Temperature("temperat
 
 
 def find_temperature(model: nn.Module) -> Temperature | None:
-    """The temperature of a dual encoder; None if it has none."""
+    """Finds the temperature of a dual encoder; None if it has none."""
     for temperature in TEMPERATURES:
         if isinstance(getattr(model, temperature.name, None), nn.Parameter):
             return temperature

@@ -28,9 +28,10 @@ from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
-from .hashes import hash_processor, hash_weights
+from .hashes import hash_model
 from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
 from .preprocessing import Preprocessing
+from .sentence_transformer import load_sentence_transformer
 
 
 logger = logging.getLogger(__name__)
@@ -53,17 +54,19 @@ class DualEncoder:
     Args:
         model (`PreTrainedModel`):
             A dual encoder with `get_text_features` and `get_image_features`. It is put into evaluation mode.
-        processor (`ProcessorMixin`):
-            Its processor.
+        processor (`ProcessorMixin`, *optional*):
+            Its processor. `None` only where `preprocessing` is given.
         backend ([`Backend`], *optional*):
             What computes the embeddings. Default: PyTorch, by the model itself.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens, special ones included. Default: the limit of the model.
         truncate_dim (`int`, *optional*):
-            Keep the first numbers of an embedding, of a model that was trained for it (Kusupati et al., 2022,
+            Keep the first dimensions of an embedding, of a model that was trained for it (Kusupati et al., 2022,
             https://arxiv.org/abs/2205.13147).
         name (`str`, *optional*):
             What messages and tables call the model. Default: what it was loaded from.
+        preprocessing ([`Preprocessing`], *optional*):
+            Makes the inputs of the model. Default: by the processor, as the family of the model was trained.
 
     Example:
 
@@ -80,21 +83,24 @@ class DualEncoder:
     def __init__(
         self,
         model: PreTrainedModel,
-        processor: ProcessorMixin,
+        processor: ProcessorMixin | None,
         backend: Backend | None = None,
         max_length: int | None = None,
         truncate_dim: int | None = None,
         name: str | None = None,
+        preprocessing: Preprocessing | None = None,
     ):
         self.model = model.eval()
         self.processor = processor
         self.family = find_family(model.config, processor)
         self.name = model.config.name_or_path if name is None else str(name)
         self.backend = PytorchBackend(model, self.family) if backend is None else backend
-        processor.tokenizer.model_max_length = find_text_limit(model, processor, self.family)
-        if max_length is not None:
-            self.check_max_length(max_length)
-        self.preprocessing = Preprocessing(processor, self.family, max_length)
+        if preprocessing is None:
+            processor.tokenizer.model_max_length = find_text_limit(model, processor, self.family)
+            if max_length is not None:
+                self.check_max_length(max_length)
+            preprocessing = Preprocessing(processor, self.family, max_length)
+        self.preprocessing = preprocessing
         self.lock = RLock()  # one computation at a time: it uses all cores
         self.truncate_dim = None
         if truncate_dim is not None:
@@ -128,7 +134,7 @@ class DualEncoder:
             max_length (`int`, *optional*):
                 Truncate texts at this many tokens, special ones included. Default: the limit of the model.
             truncate_dim (`int`, *optional*):
-                Keep the first numbers of an embedding, of a model that was trained for it.
+                Keep the first dimensions of an embedding, of a model that was trained for it.
             revision (`str`, *optional*):
                 A branch, tag or commit on the Hub.
             trust_remote_code (`bool`, *optional*, defaults to `False`):
@@ -185,7 +191,7 @@ class DualEncoder:
 
     @property
     def matryoshka_dims(self) -> tuple[int, ...]:
-        """The numbers of dimensions that embeddings can be cut to, as the model was trained."""
+        """The dims that embeddings can be truncated to, as the model was trained."""
         return tuple(getattr(self.model.config, "matryoshka_dims", None) or ())
 
     @property
@@ -210,7 +216,7 @@ class DualEncoder:
     @property
     def hashes(self) -> dict[str, str]:
         """Hashes of the weights and of the processor, as they are now."""
-        return {"weights": hash_weights(self.model), "processor": hash_processor(self.processor)}
+        return {"weights": hash_model(self.model), "processor": self.preprocessing.hash()}
 
     def describe(self) -> dict[str, str | int | None]:
         """Returns what results of this encoder depend on, for tables of people."""
@@ -356,7 +362,7 @@ class DualEncoder:
                 Whether to return a tensor instead of an array.
             errors (`str`, *optional*, defaults to `"raise"`):
                 `"raise"`: an image that cannot be read is an error. `"return"`: the message of each such image comes
-                beside the embeddings, by its position, and its embedding is NaN.
+                together with the embeddings, by its index, and its embedding is NaN.
 
         Returns:
             `np.ndarray` or `torch.Tensor` of shape `(dim,)` for one image, `(images, dim)` for many: float32, of
@@ -472,27 +478,22 @@ class DualEncoder:
         return torch.nn.functional.normalize(embeds, dim=-1)
 
     @property
-    def scored_model(self) -> torch.nn.Module:
-        """The module whose `logit_scale`, `logit_bias` or `temperature` were trained with the embeddings."""
-        return self.model
-
-    @property
     def is_sigmoid(self) -> bool:
         """Whether the model was trained with a sigmoid for every pair, and has a bias."""
-        return getattr(self.scored_model, "logit_bias", None) is not None
+        return getattr(self.model, "logit_bias", None) is not None
 
     def scale_similarities(self, similarities: torch.Tensor) -> torch.Tensor:
         """
         Returns cosine similarities of any shape as the logits that the model was trained on; as they are, if it has
         neither a scale nor a temperature.
         """
-        temperature = find_temperature(self.scored_model)
+        temperature = find_temperature(self.model)
         logits = similarities
         if temperature is not None:
-            parameter = getattr(self.scored_model, temperature.name)
+            parameter = getattr(self.model, temperature.name)
             logits = similarities * temperature.scale(parameter.detach().float().cpu())
         if self.is_sigmoid:
-            logits = logits + self.scored_model.logit_bias.detach().float().cpu()
+            logits = logits + self.model.logit_bias.detach().float().cpu()
         return logits
 
     def check_single_embeddings(self) -> None:
@@ -572,9 +573,15 @@ def load_encoder(
     dtype = torch.float32 if arguments.dtype == "int8" else getattr(torch, arguments.dtype)
     try:
         if is_sentence_transformer(name, revision, arguments.trust_remote_code):
-            from .sentence_transformer import load_sentence_transformer
-
-            return load_sentence_transformer(name, arguments, revision)
+            model, made_backend, preprocessing = load_sentence_transformer(name, arguments, revision)
+            return DualEncoder(
+                model,
+                processor=None,
+                backend=made_backend,
+                truncate_dim=arguments.truncate_dim,
+                name=name,
+                preprocessing=preprocessing,
+            )
         model, processor = load_model(name, dtype, revision, arguments.trust_remote_code)
     except LOADING_ERRORS as error:
         if name.startswith((".", "/", "~")) and not os.path.exists(name):
@@ -661,7 +668,7 @@ def open_array(array: np.ndarray) -> PIL.Image.Image:
     Returns the image of an array of shape `(height, width)` or `(height, width, channels)`, of 1, 3 or 4 channels.
 
     Raises:
-        `UnreadableImageError`: if its numbers are not of 8 bits, or its shape is another.
+        `UnreadableImageError`: if its pixels are not of 8 bits, or its shape is another.
     """
     is_image = array.dtype == np.uint8 and array.size > 0
     if array.ndim == 3 and array.shape[2] == 1:
@@ -690,7 +697,7 @@ def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.n
 
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, a model computes without dropout; afterwards it trains again if it did before."""
+    """Lets a model compute without dropout inside; afterwards it trains again if it did before."""
     if not model.training:
         yield
         return

@@ -29,7 +29,7 @@ class Family:
         has_walk_types (`bool`, *optional*, defaults to `False`):
             Whether it reads short and long texts in two ways, by an argument `walk_type`.
         patch_budgets (`tuple[int, ...]`, *optional*):
-            The numbers of patches that its image processor is called with, by the size of an image.
+            The max numbers of patches that its image processor is called with, by the size of an image.
         compares_tokens (`bool`, *optional*, defaults to `False`):
             Whether it compares all tokens of a text with all of an image, and has no single embedding of either
             (FILIP, Yao et al., 2021, https://arxiv.org/abs/2111.07783).
@@ -117,7 +117,7 @@ def count_positions(model: PreTrainedModel, family: Family) -> int | None:
     if num_positions is None:
         return None
     for name, module in model.named_modules():
-        # RoBERTa's positions begin behind the one of padding
+        # RoBERTa's positions begin after that of padding
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             num_positions -= module.padding_idx + 1
     return num_positions - getattr(config, "num_corner_tokens", 0)

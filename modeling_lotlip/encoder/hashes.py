@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 import xxhash
 from torch import nn
-from transformers import ProcessorMixin
+from transformers import PreTrainedConfig, ProcessorMixin
 
 
 # What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
@@ -17,15 +17,43 @@ FLEETING_FIELDS = {
     "tokenizer_config.json": ("is_local", "local_files_only"),
     "tokenizer.json": ("padding", "truncation"),
 }
+# What a configuration knows of where a model comes from, of what it was saved by, and of its precision, which the
+# weights have themselves
+FLEETING_CONFIG_FIELDS = (
+    *("_commit_hash", "_name_or_path", "architectures", "auto_map", "dtype", "name_or_path", "torch_dtype"),
+    *("towers", "transformers_version"),
+)
 
 
-def hash_weights(module: nn.Module) -> str:
-    """Returns a hash of all parameters and buffers of a module: their names, dtypes, shapes and values."""
+def hash_model(module: nn.Module) -> str:
+    """
+    Returns a hash of what a module computes with: all parameters and buffers, by their names, dtypes, shapes and
+    values, and its configuration, if it has one. The same weights with other heads are another model.
+    """
     weights = xxhash.xxh3_128()
+    config = getattr(module, "config", None)
+    if isinstance(config, PreTrainedConfig):
+        weights.update(json.dumps(describe_config(config), sort_keys=True, default=str).encode())
     for name, tensor in module.state_dict().items():
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         weights.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return weights.hexdigest()
+
+
+def describe_config(config: PreTrainedConfig) -> dict:
+    """
+    Returns the fields of a configuration, and of those in it, that are not the defaults, without what says how a model
+    was loaded and saved. A default that another version of transformers adds changes nothing.
+    """
+    fields = {}
+    for name, value in config.to_diff_dict().items():
+        if name in FLEETING_CONFIG_FIELDS:
+            continue
+        part = getattr(config, name, None)
+        if isinstance(part, PreTrainedConfig):
+            value = describe_config(part)
+        fields[name] = value
+    return fields
 
 
 def hash_processor(processor: ProcessorMixin) -> str:

@@ -22,7 +22,9 @@ def partition_by_length(
     have little padding, large ones make few calls; the cost weighs one against the other.
 
     The partition is found by a dynamic program over the texts sorted by length, the longest first. Some cheapest
-    partition has groups that are contiguous in this order, so that one is settled by where its groups start. The first
+    partition has groups that are contiguous in this order (of two groups that overlap, the one with the longest text
+    can take the longer texts of the other for shorter ones, and neither gets longer), so that it is enough to choose
+    where groups start. The first
     text of a group is its longest one, and the cheapest partition of the first `end` texts costs
 
         cost[end] = min over start < end of cost[start] + (end - start) * length[start] + tokens_per_call

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, find_adapter_config_file
 
 from ..hub_lotlip import find_pretrained
+from ..utils.terminal import without_stop
 
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
@@ -83,7 +84,7 @@ def is_dual_encoder(model_class: type) -> bool:
 def load_with_adapters(
     path: str | PathLike, dtype: torch.dtype, options: dict[str, str]
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Loads a model with adapters of PEFT merged into its weights; the processor beside them, or else the model's."""
+    """Loads a model with adapters of PEFT merged into its weights; the processor next to them, or else the model's."""
     if find_spec("peft") is None:
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
     from peft import PeftConfig, PeftModel
@@ -120,8 +121,8 @@ def load_with_code(
     if has_code and not folder.is_dir():
         folder = Path(snapshot_download(name, revision=options.get("revision"), allow_patterns=WEIGHTS))
     if has_code and any(list(folder.glob(pattern)) for pattern in WEIGHTS):
-        # Not by `from_pretrained`: code from before transformers 5 draws weights anew after they were loaded, and its
-        # tensors that are no parameters stay empty
+        # Not by `from_pretrained`: code from before transformers 5 initializes loaded weights anew, and its tensors
+        # that are no parameters stay empty
         model = auto_class.from_config(config, dtype=dtype, **options)
         missing = load_torch_model(model, folder).missing_keys
         if missing:
@@ -191,7 +192,8 @@ def check_device(device: str | None) -> None:
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:  # the former where PyTorch was built without it
-        message = str(error).splitlines()[0].rstrip(".")
+        message = str(error).splitlines()[0]
         raise ValueError(
-            f"`--device {device}` cannot be used: {message}. Leave it out for what there is, or name `cpu`."
+            f"`--device {device}` cannot be used: {without_stop(message)}. Leave it out for what "
+            "there is, or name `cpu`."
         ) from error

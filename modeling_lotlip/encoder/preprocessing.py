@@ -12,10 +12,11 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
-from transformers.tokenization_utils_base import LARGE_INTEGER
+from transformers.tokenization_utils_base import LARGE_INTEGER, PreTrainedTokenizerBase
 
 from ..data.images import Resizing, bound_aspect_ratio
 from .families import Family, find_family, get_text_kwargs
+from .hashes import hash_processor
 
 
 class TokenizedTexts(NamedTuple):
@@ -41,7 +42,7 @@ class Preprocessing:
         processor (`ProcessorMixin`):
             The tokenizer and the image processor of the model.
         family ([`Family`], *optional*):
-            How the model reads texts and images. Default: the one that the processor tells.
+            How the model reads texts and images. Default: the one that belongs to the processor.
         max_length (`int`, *optional*):
             The limit of a text in tokens, special ones included. Default: the tokenizer's `model_max_length`.
     """
@@ -66,6 +67,11 @@ class Preprocessing:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.tokenizer_lock = RLock()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the model."""
+        return self.processor.tokenizer
 
     @property
     def max_length(self) -> int:
@@ -176,7 +182,7 @@ class Preprocessing:
         budgets = self.family.patch_budgets
         if not budgets:
             return dict(image_processor(images, return_tensors="pt", **options))
-        # each image with as many patches as its own size calls for, whatever images are beside it
+        # each image with as many patches as its own size calls for, whatever images are in its batch
         rows = defaultdict(list)
         for image in images:
             num_patches = (image.width // 16) * (image.height // 16)
@@ -185,3 +191,7 @@ class Preprocessing:
             for name, tensor in inputs.items():
                 rows[name].append(tensor[0])
         return {name: pad_sequence(tensors, batch_first=True) for name, tensors in rows.items()}
+
+    def hash(self) -> str:
+        """Returns a hash of the processor, as it is now."""
+        return hash_processor(self.processor)

@@ -1,10 +1,12 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Multimodal models of the sentence-transformers library as [`DualEncoder`]s: its CLIP modules, Qwen3-VL-Embedding."""
+"""
+Multimodal models of the sentence-transformers library, such as its CLIP and Qwen3-VL-Embedding, as the three parts of
+a `DualEncoder`: a model, its backend and its preprocessing.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from importlib.util import find_spec
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -12,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import PartialState
 from PIL import Image
+from torch import nn
+from transformers import PreTrainedConfig
 
 from .arguments import LoadingArguments
 from .backends import Backend
-from .dual_encoder import DualEncoder
 from .families import UNKNOWN_FAMILY
-from .hashes import hash_processor, hash_weights
+from .hashes import hash_processor
 from .preprocessing import Preprocessing, TokenizedTexts
 
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerBase
 
 
 class SentenceTransformerPreprocessing(Preprocessing):
@@ -40,7 +44,13 @@ class SentenceTransformerPreprocessing(Preprocessing):
         self.tokenizer_lock = RLock()
 
     @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer of the model."""
+        return self.model.tokenizer
+
+    @property
     def max_length(self) -> int:
+        """The max length of a text in tokens."""
         return self.model.get_max_seq_length()
 
     @property
@@ -48,15 +58,28 @@ class SentenceTransformerPreprocessing(Preprocessing):
         """Not known: large JPEGs are decoded at their full size."""
         return None
 
+    @property
+    def padding(self) -> bool:
+        """Texts are padded to the longest of a batch."""
+        return True
+
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
+        """Tokenizes texts with the prompt of the model: see [`Preprocessing.tokenize`]."""
         prompt = self.model.prompts.get(self.model.default_prompt_name)
-        limit = self.max_length if max_length is None else max_length
-        with self.tokenizer_lock:
-            inputs = self.model.preprocess(list(texts), prompt=prompt)
         whole = self.tokenize_whole(texts)
+        with self.tokenizer_lock:
+            own_limit = self.max_length
+            limit = own_limit if max_length is None else max_length
+            # the library truncates at the limit of the model alone
+            self.model.max_seq_length = limit
+            try:
+                inputs = self.model.preprocess(list(texts), prompt=prompt)
+            finally:
+                self.model.max_seq_length = own_limit
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
+        """Tokenizes texts without truncation."""
         with self.tokenizer_lock:
             return self.model.tokenizer(
                 list(texts), add_special_tokens=add_special_tokens, truncation=False, verbose=False
@@ -76,6 +99,12 @@ class SentenceTransformerPreprocessing(Preprocessing):
     def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
         """Returns the inputs of upright RGB images, of any shape `(images, ...)`; `options` have no effect."""
         return only_tensors(self.model.preprocess(list(images)))
+
+    def hash(self) -> str:
+        """Returns a hash of the modules of the model and of its processor, if its first module has one."""
+        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
+        processor = getattr(self.model[0], "processor", None)
+        return modules if processor is None else f"{hash_processor(processor)} {modules}"
 
 
 def only_tensors(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -99,10 +128,12 @@ class SentenceTransformerBackend(Backend):
 
     @property
     def dtype(self) -> str:
+        """The dtype of the weights, as `--dtype` names it."""
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
@@ -119,76 +150,44 @@ class SentenceTransformerBackend(Backend):
         return self.model({**moved, "modality": modality})["sentence_embedding"]
 
 
-class SentenceTransformerEncoder(DualEncoder):
+class SentenceTransformerConfig(PreTrainedConfig):
+    """What a `DualEncoder` reads of the configuration of such a model: its type, and `name_or_path`."""
+
+    model_type = "sentence-transformers"
+
+
+class SentenceTransformerModel(nn.Module):
     """
-    A multimodal model of the sentence-transformers library as a dual encoder.
+    A multimodal model of the sentence-transformers library with the attributes that dual encoders of transformers
+    have: a configuration, and what scales similarities.
 
     Args:
-        model (`SentenceTransformer`):
+        sentence_transformer (`SentenceTransformer`):
             A model that embeds texts and images.
-        truncate_dim (`int`, *optional*):
-            Keep the first numbers of an embedding.
-        name (`str`, *optional*):
-            What messages and tables call the model.
+        name (`str`):
+            What it was loaded from.
 
     Raises:
         `ValueError`: if it embeds texts alone.
     """
 
-    def __init__(self, model: "SentenceTransformer", truncate_dim: int | None = None, name: str = ""):
-        if not model.supports("image") or not model.supports("text"):
-            raise ValueError(
-                f"it embeds {', '.join(map(str, model.modalities))}, and no images and texts. Name a model of both."
-            )
-        self.model = model.eval()
-        self.processor = None
-        self.family = UNKNOWN_FAMILY
-        self.name = name
-        self.backend = SentenceTransformerBackend(model)
-        self.preprocessing = SentenceTransformerPreprocessing(model)
-        self.lock = RLock()
-        self.truncate_dim = None
-        if truncate_dim is not None:
-            self.check_truncate_dim(truncate_dim)
-            self.truncate_dim = truncate_dim
-
-    @property
-    def matryoshka_dims(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def revision(self) -> str | None:
-        return None
-
-    @property
-    def scored_model(self) -> torch.nn.Module:
-        return getattr(self.model[0], "model", self.model)
-
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
-        processor = getattr(self.model[0], "processor", None)
-        if processor is None:
-            return {"weights": hash_weights(self.model), "processor": modules}
-        return {"weights": hash_weights(self.model), "processor": f"{hash_processor(processor)} {modules}"}
-
-    def describe(self) -> dict[str, str | int | None]:
-        return {
-            "model": self.name,
-            "revision": self.revision,
-            "model_type": "sentence-transformers",
-            "dtype": self.dtype,
-            "truncate_dim": self.truncate_dim,
-            "max_length": self.max_length,
-        }
-
-    def check_single_embeddings(self) -> None:
-        """Passes: a sentence embedding is one vector."""
+    def __init__(self, sentence_transformer: "SentenceTransformer", name: str):
+        super().__init__()
+        if not sentence_transformer.supports("image") or not sentence_transformer.supports("text"):
+            modalities = ", ".join(map(str, sentence_transformer.modalities))
+            raise ValueError(f"it embeds {modalities}, and no images and texts. Name a model of both.")
+        self.sentence_transformer = sentence_transformer
+        self.config = SentenceTransformerConfig(name_or_path=name)
+        # The parameters that were trained with the embeddings are those of the model inside, if it has them
+        inside = getattr(sentence_transformer[0], "model", sentence_transformer)
+        self.logit_scale = getattr(inside, "logit_scale", None)
+        self.logit_bias = getattr(inside, "logit_bias", None)
+        self.temperature = getattr(inside, "temperature", None)
 
 
 def load_sentence_transformer(
     name: str, arguments: LoadingArguments, revision: str | None = None
-) -> SentenceTransformerEncoder:
+) -> tuple[SentenceTransformerModel, SentenceTransformerBackend, SentenceTransformerPreprocessing]:
     """
     Loads a multimodal model of the sentence-transformers library.
 
@@ -199,6 +198,9 @@ def load_sentence_transformer(
             How it is loaded.
         revision (`str`, *optional*):
             A branch, tag or commit on the Hub.
+
+    Returns:
+        The model, its backend and its preprocessing.
 
     Raises:
         `ImportError`: if the library is not installed.
@@ -213,7 +215,7 @@ def load_sentence_transformer(
 
     if arguments.backend == "openvino":
         raise ValueError("OpenVINO cannot compute models of sentence-transformers here: use `--backend torch`.")
-    model = SentenceTransformer(
+    sentence_transformer = SentenceTransformer(
         name,
         device=str(arguments.device or PartialState().device),
         revision=revision,
@@ -221,5 +223,7 @@ def load_sentence_transformer(
         model_kwargs={"dtype": arguments.dtype},
     )
     if arguments.max_length is not None:
-        model.max_seq_length = arguments.max_length
-    return SentenceTransformerEncoder(model, arguments.truncate_dim, name)
+        sentence_transformer.max_seq_length = arguments.max_length
+    model = SentenceTransformerModel(sentence_transformer, name)
+    backend = SentenceTransformerBackend(sentence_transformer)
+    return model, backend, SentenceTransformerPreprocessing(sentence_transformer)

@@ -27,8 +27,8 @@ class Explanation(NamedTuple):
     Attributes:
         name (`str`): The model.
         tokens (`list[str]`): The tokens of the text.
-        numbers (`list[int | None]`): The index of the sub-caption of each token, None for special tokens around the
-            text.
+        sub_caption_indices (`list[int | None]`): The index of the sub-caption of each token, None for special tokens
+            around the text.
         over_text (`list[float]`): How much each token contributes to the similarity with the image, or without an
             image to the length of the embedding.
         sub_captions (`list[str]`): The sub-captions of the text.
@@ -41,7 +41,7 @@ class Explanation(NamedTuple):
 
     name: str
     tokens: list[str]
-    numbers: list[int | None]
+    sub_caption_indices: list[int | None]
     over_text: list[float]
     sub_captions: list[str]
     image: Image.Image | None = None
@@ -51,11 +51,11 @@ class Explanation(NamedTuple):
     @property
     def num_read(self) -> int:
         """How many sub-captions are within the model's limit, the last one perhaps in part."""
-        read = [number for number in self.numbers if number is not None]
+        read = [index for index in self.sub_caption_indices if index is not None]
         return 1 + max(read, default=-1)
 
     def begins_word(self, index: int) -> bool:
-        """Whether a space stands before a token, by the marks of its tokenizer."""
+        """Returns whether a space stands before a token, by the marks of its tokenizer."""
         token = self.tokens[index]
         if any(token.startswith(("\u2581", "\u0120")) for token in self.tokens):
             return token.startswith(("\u2581", "\u0120"))
@@ -100,8 +100,8 @@ def explain(
         image_embeds = encoder.embed_images(image_inputs)
     explanation = Explanation(
         name=encoder.name,
-        tokens=encoder.processor.tokenizer.convert_ids_to_tokens(input_ids),
-        numbers=number_tokens(encoder.preprocessing, input_ids, sub_captions),
+        tokens=encoder.preprocessing.tokenizer.convert_ids_to_tokens(input_ids),
+        sub_caption_indices=find_sub_caption_indices(encoder.preprocessing, input_ids, sub_captions),
         over_text=token_relevance(encoder, inputs, image_embeds)[0].tolist(),
         sub_captions=sub_captions,
     )
@@ -117,7 +117,7 @@ def explain(
     )
 
 
-def number_tokens(
+def find_sub_caption_indices(
     preprocessing: Preprocessing,
     input_ids: list[int],
     sub_captions: list[str],
@@ -135,12 +135,12 @@ def number_tokens(
     ends = [len(ids) for ids in tokens]
     text = tokens[-1]
     start = input_ids.index(text[0])
-    numbers: list[int | None] = [None] * len(input_ids)
+    sub_caption_indices: list[int | None] = [None] * len(input_ids)
     for position, (token, expected) in enumerate(zip(input_ids[start:], text)):
         if token != expected:
             break
-        numbers[start + position] = bisect.bisect_right(ends, position)
-    return numbers
+        sub_caption_indices[start + position] = bisect.bisect_right(ends, position)
+    return sub_caption_indices
 
 
 def render_page(explanations: list[Explanation]) -> str:
@@ -167,16 +167,19 @@ def lay_out_text(explanation: Explanation) -> list[dict]:
     """
     values = explanation.over_text
     total = sum(map(abs, values))
-    shaded = [abs(value) for value, number in zip(values, explanation.numbers) if number is not None]
+    shaded = [abs(value) for value, index in zip(values, explanation.sub_caption_indices) if index is not None]
     largest = max(shaded, default=0.0)
 
     lines = []
-    if explanation.numbers and explanation.numbers[0] is None:
+    if explanation.sub_caption_indices and explanation.sub_caption_indices[0] is None:
         lines.append(lay_out_line(explanation, [0], largest, total))
-    for number, sub_caption in enumerate(explanation.sub_captions):
-        indices = [index for index, own in enumerate(explanation.numbers) if own == number]
-        line = lay_out_line(explanation, indices, largest, total)
-        if not indices:
+    for sub_caption_index, sub_caption in enumerate(explanation.sub_captions):
+        tokens = []
+        for token, index in enumerate(explanation.sub_caption_indices):
+            if index == sub_caption_index:
+                tokens.append(token)
+        line = lay_out_line(explanation, tokens, largest, total)
+        if not tokens:
             line["unread"] = sub_caption
         lines.append(line)
     return lines
@@ -198,12 +201,12 @@ def lay_out_line(explanation: Explanation, indices: list[int], largest: float, t
     return {
         "tokens": [lay_out_token(explanation, index, largest) for index in indices],
         "unread": "",
-        "share": f"{100 * fraction:.1f} %",
+        "fraction": f"{100 * fraction:.1f} %",
     }
 
 
 def lay_out_token(explanation: Explanation, index: int, largest: float) -> dict:
-    """Lays out a token, its number, and its color: red for what counts for, blue for what counts against."""
+    """Lays out a token, its contribution, and its color: red for what counts for, blue for what counts against."""
     value = explanation.over_text[index]
     color = "214 48 38" if value > 0 else "33 102 191"
     alpha = 0.0

@@ -75,7 +75,7 @@ def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
 @contextmanager
 def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
     """
-    Cuts the graph of gradients behind a layer: within it gradients reach the outputs of `module`, tensors of any
+    Cuts the graph of gradients after a layer: within it gradients reach the outputs of `module`, tensors of any
     shape, which are put into the list, and nothing before them.
     """
     outputs = []

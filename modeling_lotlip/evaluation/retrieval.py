@@ -137,8 +137,8 @@ class ImageEmbeddingCache:
 
     def add_images(self, captions: EmbeddedPart) -> EmbeddedPart:
         """Returns the images with an evaluation's captions, less those of images that could not be read."""
-        readable = {item.row.number for item in self.images.items}
-        indices = [index for index, item in enumerate(captions.items) if item.row.number in readable]
+        readable = {item.row.row_index for item in self.images.items}
+        indices = [index for index, item in enumerate(captions.items) if item.row.row_index in readable]
         read = captions.select(indices)
         return EmbeddedPart(
             items=self.images.items + read.items,
@@ -272,7 +272,7 @@ class EmbeddedItem(NamedTuple):
     @property
     def row_key(self) -> tuple[int, int]:
         """What its row is known by: of a stream, each process numbers the rows of its part from 0 on."""
-        return self.process, self.item.row.number
+        return self.process, self.item.row.row_index
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -368,6 +368,8 @@ def evaluate_retrieval(  # noqa: PLR0913, the options of the command
     state = PartialState()
     with state.main_process_first():  # which reads new caption files
         reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
+    if state.is_main_process:
+        reader.report_keys(dataset)
     embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers)
     if not state.is_main_process:
         return {}
@@ -392,13 +394,13 @@ def measure_retrieval(
         distinct_short_captions (`bool`, *optional*, defaults to `False`):
             Whether each short caption and one image of it stand for all that have it.
         group_equal_captions (`bool`, *optional*, defaults to `True`):
-            Otherwise each caption is a text of its own, whose right answer is its own image alone: so the numbers of
+            Otherwise each caption is a text of its own, whose right answer is its own image alone: so the counts of
             published benchmarks are counted.
         device (`torch.device` or `str`, *optional*):
             Where similarities are computed. Default: where the embeddings are.
 
     Returns:
-        `dict[str, float]`: the results of [`ImageTextRetrieval`] with prefixes `short_` and `long_`, the numbers of
+        `dict[str, float]`: the results of [`ImageTextRetrieval`] with prefixes `short_` and `long_`, the counts of
         images and captions of each, of them those that several images share (`num_shared_captions`) if they are
         grouped, and the fraction of captions that were truncated.
 
@@ -635,7 +637,7 @@ def describe_texts(row: dict, kind: str) -> str:
 def format_benchmarks(rows: list[dict]) -> str:
     """
     Formats recall at 1 of every model on every benchmark, as in the paper, and the means. A benchmark that is not
-    complete has its size beside its name.
+    complete has its size after its name.
     """
     benchmarks = {row["benchmark"]: row for row in rows}
     titles = ["model"]

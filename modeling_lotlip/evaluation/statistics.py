@@ -1,11 +1,11 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The data table of the paper: images, texts, sub-captions and tokens per text, and the share of texts that are too long
-for a model.
+The data table of the paper: images, texts, sub-captions and tokens per text, and the fraction of texts that are too
+long for a model.
 
 Tokens are those of the text as it is, without special tokens and without truncation; the paper counts word pieces of
-BERT uncased. What a model truncates is counted apart: of the text as LoTLIP reads it, with `[CLS]`, a `[SEP]` behind
+BERT uncased. What a model truncates is counted apart: of the text as LoTLIP reads it, with `[CLS]`, a `[SEP]` after
 each sub-caption, and the corner tokens.
 """
 
@@ -15,14 +15,17 @@ from itertools import chain
 
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .. import LotlipTextConfig, LotlipTokenizer
-from ..data.reader import RowReader
-from ..data.rows import batched
+from ..data.reader import RowCounts, RowReader
+from ..data.rows import batched, name_row
 from ..hub_lotlip import find_pretrained
 from ..utils.files import format_markdown
 from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 
+
+logger = logging.get_logger(__name__)
 
 # Positions of models: CLIP 77, LoTLIP 128, and the longer limits of the paper.
 LIMITS = (77, 128, 192, 256)
@@ -52,7 +55,7 @@ class TextLengths:
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
     """
-    A tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
+    Loads a tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
     sub-captions, BERT's with the same words. A folder may hold nothing but BERT's `vocab.txt`.
 
     Raises:
@@ -77,7 +80,7 @@ def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text, without special ones and without truncation."""
+    """Returns the number of tokens of each text, without special ones and without truncation."""
     tokens = tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)
     return [len(ids) for ids in tokens["input_ids"]]
 
@@ -95,7 +98,7 @@ def make_reading_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
 
 
 def count_read_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text as a model reads it, special ones included, without truncation."""
+    """Returns the number of tokens of each text as a model reads it, special ones included, without truncation."""
     tokens = tokenizer(texts, truncation=False, padding=False, verbose=False)
     return [len(ids) for ids in tokens["input_ids"]]
 
@@ -104,28 +107,39 @@ def measure_texts(
     dataset: Dataset | IterableDataset, reader: RowReader, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, TextLengths]:
     """
-    The lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not decoded.
+    Returns the lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not
+    decoded. A warning says how many images have no captions in caption files, unless [`RowReader.report_keys`] knows
+    that.
 
     Raises:
         `ValueError`: if there are none.
     """
+    counts = RowCounts()
     reading_tokenizer = make_reading_tokenizer(tokenizer)
     num_corner_tokens = 0
     if isinstance(reading_tokenizer, LotlipTokenizer):
         num_corner_tokens = LotlipTextConfig().num_corner_tokens
     lengths = {kind: TextLengths(num_corner_tokens=num_corner_tokens) for kind in ("long", "short")}
     for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
-        for kind, read in {"long": reader.long_captions, "short": reader.short_captions}.items():
-            of_rows = [read(row) for row in rows]
-            texts = list(chain.from_iterable(of_rows))
+        captions = {"long": [], "short": []}
+        for row in rows:
+            long_captions, unmatched_key = reader.match_long_captions(row)
+            captions["long"].append(long_captions)
+            captions["short"].append(reader.short_captions(row))
+            counts.count(name_row(row, counts.num_rows), unmatched=unmatched_key)
+        for kind, row_texts in captions.items():
+            texts = list(chain.from_iterable(row_texts))
             if not texts:
                 continue
-            lengths[kind].num_images += sum(map(bool, of_rows))
+            lengths[kind].num_images += sum(map(bool, row_texts))
             lengths[kind].sub_captions += [len(split_sub_captions(text, reader.splitter)) for text in texts]
             lengths[kind].tokens += count_tokens(tokenizer, texts)
             if kind == "long":
                 texts = [mark_sub_captions(text, reader.splitter) for text in texts]
             lengths[kind].read_tokens += count_read_tokens(reading_tokenizer, texts)
+    counts.check_matched()
+    if counts.num_unmatched > 0 and not reader.knows_keys(dataset):
+        logger.warning(f"Of {counts.num_rows} images{counts.name_unmatched()}")
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:
         raise ValueError("No image has a caption: there is nothing to measure.")
@@ -162,7 +176,7 @@ def summarize_lengths(lengths: TextLengths) -> dict:
 
 
 def format_statistics(name: str, statistics: dict[str, dict]) -> str:
-    """The statistics of each kind of caption as a Markdown table, fractions in %."""
+    """Formats the statistics of each kind of caption as a Markdown table, fractions in %."""
     titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
     titles += [f"> {limit} tokens" for limit in LIMITS]
     titles += [f"truncated at {limit}" for limit in LIMITS]

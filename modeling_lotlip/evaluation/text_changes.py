@@ -9,7 +9,7 @@ from functools import partial
 
 
 # The basic color terms of English (Berlin & Kay, 1969), and the other spelling of one of them
-COLOURS = "black white red green yellow blue brown purple pink orange gray grey".split()
+COLORS = "black white red green yellow blue brown purple pink orange gray grey".split()
 NUMBERS = "two three four five six seven eight nine ten eleven twelve".split()
 
 # Words that fit into the same phrases: those of a place, and those of a relation or a size
@@ -140,16 +140,16 @@ def exchange_sentence(
 Change = Callable[[list[str], random.Random], list[str] | None]
 
 
-def list_details(colours: Sequence[str] = COLOURS, sentences: Sequence[str] = ()) -> dict[str, Change]:
+def list_details(colors: Sequence[str] = COLORS, sentences: Sequence[str] = ()) -> dict[str, Change]:
     """
-    Lists the changes that make a detail of a text false, by their names: a color becomes another one of `colours`, a
+    Lists the changes that make a detail of a text false, by their names: a color becomes another one of `colors`, a
     sentence one of `sentences`.
     """
     # two families, for one spelling is no other color than the other spelling
-    with_gray = [name for name in colours if name != "grey"]
-    with_grey = [name for name in colours if name != "gray"]
+    with_gray = [name for name in colors if name != "grey"]
+    with_grey = [name for name in colors if name != "gray"]
     families = {
-        "one colour swapped": [with_gray, with_grey],
+        "one color swapped": [with_gray, with_grey],
         "one number swapped": [NUMBERS],
         "one place swapped": PLACES,
         "one relation or size swapped": RELATIONS,
@@ -174,5 +174,5 @@ def list_changes(texts: list[list[str]]) -> dict[str, Change]:
         "first sentence dropped": drop_first,
         "another sentence dropped": drop_another,
         "one statement negated": negate,
-        **list_details(sorted(words & set(COLOURS)), sorted(sentences)),
+        **list_details(sorted(words & set(COLORS)), sorted(sentences)),
     }

@@ -42,7 +42,7 @@ def draw_pairs(
     seed: int = 0,
 ) -> Pairs:
     """
-    Random pairs in float64 to try a loss on, some with equal short captions.
+    Makes random pairs in float64 to try a loss on, some with equal short captions.
 
     Args:
         num_rows (`int`): The number of images.
@@ -57,24 +57,24 @@ def draw_pairs(
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(*shape: int) -> torch.Tensor:
-        """Unit vectors of shape (*shape, dim)."""
+    def sample(*shape: int) -> torch.Tensor:
+        """Samples unit vectors of shape (*shape, dim)."""
         return normalize(torch.randn(*shape, DIM, generator=generator, dtype=torch.float64), dim=-1)
 
     captions = {}
     if has_short:
         mask = torch.rand(num_rows, generator=generator) >= absent
         captions["short_mask"] = mask
-        captions["short"] = draw(num_rows).masked_fill(~mask[:, None], 0)
+        captions["short"] = sample(num_rows).masked_fill(~mask[:, None], 0)
         captions["groups"] = torch.randint(0, max(1, num_rows - 1), (num_rows,), generator=generator)
     if num_long > 0:
         mask = torch.rand(num_rows, num_long, generator=generator) >= absent
         captions["long_mask"] = mask
-        captions["long"] = draw(num_rows, num_long).masked_fill(~mask[..., None], 0)
+        captions["long"] = sample(num_rows, num_long).masked_fill(~mask[..., None], 0)
         if num_corners > 0:
-            corners = draw(num_rows, num_long, num_corners)
+            corners = sample(num_rows, num_long, num_corners)
             captions["corners"] = corners.masked_fill(~mask[..., None, None], 0)
-    return Pairs.from_embeds(draw(num_rows), **captions)
+    return Pairs.from_embeds(sample(num_rows), **captions)
 
 
 def check_loss(loss: LossFunction, *, has_constants: bool = False, **arguments: torch.Tensor | float) -> None:
@@ -91,7 +91,7 @@ def check_loss(loss: LossFunction, *, has_constants: bool = False, **arguments: 
             Whether the loss holds something constant that depends on embeddings (`detach`): its gradients are then not
             those of differences, and only have to be finite.
         arguments (`torch.Tensor` of one element, or `float`):
-            Further arguments beside `logit_scale`, which every loss takes: a `logit_bias`, options.
+            Further arguments in addition to `logit_scale`, which every loss takes: a `logit_bias`, options.
 
     Raises:
         `ValueError`: if a loss is not so; the message says in what.

@@ -34,9 +34,9 @@ def contrastive_loss(pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor) 
     >>> contrastive_loss(pairs, pairs, torch.tensor(2.0))
     tensor([[0.3408, 0.3408, 0.3408, 0.3408]])
     ```"""
-    of_images = _cross_entropies(image_logits(pairs, all_pairs, logit_scale), pairs)
-    of_texts = _cross_entropies(text_logits(pairs, all_pairs, logit_scale), pairs)
-    return 0.5 * of_images + 0.5 * of_texts
+    image_losses = _cross_entropies(image_logits(pairs, all_pairs, logit_scale), pairs)
+    text_losses = _cross_entropies(text_logits(pairs, all_pairs, logit_scale), pairs)
+    return 0.5 * image_losses + 0.5 * text_losses
 
 
 def _cross_entropies(logits: torch.Tensor, pairs: Pairs) -> torch.Tensor:

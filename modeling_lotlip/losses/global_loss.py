@@ -47,7 +47,7 @@ class BatchLoss:
     terms: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def by_name(self) -> dict[str, float]:
-        """The loss of each name of a slot that has pairs, and each term, as `loss_short`, `loss_long`, ..."""
+        """Returns the loss of each name of a slot that has pairs, and each term, as `loss_short`, `loss_long`, ..."""
         values = {}
         for name, loss in zip(self.slots.names, self.slot_losses.tolist()):
             if isfinite(loss):
@@ -58,7 +58,7 @@ class BatchLoss:
         return means
 
     def detach(self) -> "BatchLoss":
-        """The same numbers, without what their gradients are made of."""
+        """Returns the same numbers, without what their gradients are made of."""
         terms = {name: value.detach() for name, value in self.terms.items()}
         return BatchLoss(self.loss.detach(), self.slot_losses.detach(), self.slots, terms)
 
@@ -77,6 +77,14 @@ def average_losses(losses: Sequence[BatchLoss]) -> dict[str, float]:
 
 
 class _GatherRows(torch.autograd.Function):
+    """
+    Gathers the rows of all processes, with a gradient.
+
+    Every process compares its rows with all rows, so that the gradient of a row is the sum of what all processes find
+    for it. A reduce-scatter computes this sum and gives each process that of its own rows. An all-reduce would give
+    every process the sums of all rows, of which it needs one part only.
+    """
+
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
         """Of shape (processes * rows, ...)."""
@@ -95,8 +103,8 @@ class _GatherRows(torch.autograd.Function):
 
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
     """
-    The rows of all processes in their order, with a gradient: of shape (processes * rows, ...) where every process has
-    values of shape (rows, ...).
+    Gathers the rows of all processes in their order, with a gradient: of shape (processes * rows, ...) where every
+    process has values of shape (rows, ...).
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return values
@@ -107,8 +115,12 @@ def gather_rows(values: torch.Tensor) -> torch.Tensor:
 
 def share_parameter(parameter: torch.Tensor) -> torch.Tensor:
     """
-    A parameter, of any shape, that every process holds, as the mean over all of them in float32. Its gradient is that
-    of the loss of all rows, on every process.
+    Returns a parameter, of any shape, that every process holds, as the mean over all of them in float32. Its gradient
+    is that of the loss of all rows, on every process.
+
+    The mean has the value of the parameter, which is equal on all processes, and is there for its backward pass, which
+    adds what all processes find for it. So the gradient needs no help of data parallelism, and its mean of equal
+    gradients changes nothing.
     """
     return gather_rows(parameter.float()[None]).mean(dim=0)
 
@@ -147,7 +159,7 @@ def global_loss(
             The weight of each slot of long captions, `[CLS]` and each corner token. The loss is the weighted mean.
         matryoshka_dims (`Sequence[int]`, *optional*):
             The loss is the mean of that of whole embeddings and of those of their first dimensions, normalized, for
-            each of these numbers (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
+            each of these dims (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
         terms (`dict[str, tuple[float, Callable]]`, *optional*):
             By name, a weight and a function of [`Pairs`], those of this process and all, that returns values of shape
             `(rows,)`. Weight times their mean over the images with any text is added to the loss.
@@ -181,6 +193,9 @@ def global_loss(
         for name, value in arguments.items():
             if isinstance(value, torch.Tensor):
                 arguments[name] = share_parameter(value.reshape(()))
+        # The loss of a slot is the mean over the images of all processes that have its text. A process adds its rows,
+        # each as a fraction of this mean, and the sums of the processes are added up below. Processes may have
+        # different numbers of texts in a slot, so that a mean of their means would be another one.
         counts = all_pairs.present.sum(dim=0)
         fractions = pairs.present.t() / counts.clamp(min=1)[:, None]
         parts = []
@@ -209,8 +224,8 @@ def make_pairs(
     short_groups: torch.Tensor | None = None,
 ) -> Pairs:
     """
-    The rows of this process as [`Pairs`] in float32, with their indices among those of all processes: `images` of
-    shape (rows, dim), `captions` with the fields of `LotlipCaptionEmbeddings`.
+    Returns the rows of this process as [`Pairs`] in float32, with their indices among those of all processes: `images`
+    of shape (rows, dim), `captions` with the fields of `LotlipCaptionEmbeddings`.
     """
     names = ("short", "long", "corners", "short_mask", "long_mask")
     pairs = Pairs.from_embeds(images, **{name: getattr(captions, name) for name in names}, groups=short_groups)

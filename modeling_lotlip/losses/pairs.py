@@ -50,7 +50,7 @@ class Slots:
     def names(self) -> tuple[str, ...]:
         """The name of each slot; those of several long captions have the same names."""
         short = ("short",) if self.has_short else ()
-        corners = tuple(f"corner_{number}" for number in range(1, self.num_corners + 1))
+        corners = tuple(f"corner_{index}" for index in range(1, self.num_corners + 1))
         return short + self.num_long * ("long", *corners)
 
     def __len__(self) -> int:
@@ -58,11 +58,13 @@ class Slots:
 
     @property
     def num_short(self) -> int:
-        """The number of slots of short captions, 0 or 1: those of long ones begin behind it."""
+        """The number of slots of short captions, 0 or 1: those of long ones begin after it."""
         return int(self.has_short)
 
     def weigh(self, short_weight: float, long_weight: float) -> list[float]:
-        """The weight of each slot: that of the short caption, and that of long captions and their corner tokens."""
+        """
+        Returns the weight of each slot: that of the short caption, and that of long captions and their corner tokens.
+        """
         return [short_weight if name == "short" else long_weight for name in self.names]
 
 
@@ -140,11 +142,11 @@ class Pairs:
             if long_mask is None:
                 long_mask = torch.ones(long.shape[:2], dtype=torch.bool, device=long.device)
             num_long = long.shape[1]
-            of_long = long[:, :, None]
+            long_slots = long[:, :, None]
             if corners is not None:
                 num_corners = corners.shape[2]
-                of_long = torch.cat([of_long, corners], dim=2)
-            texts.append(of_long.flatten(1, 2))
+                long_slots = torch.cat([long_slots, corners], dim=2)
+            texts.append(long_slots.flatten(1, 2))
             present.append(long_mask[:, :, None].expand(-1, -1, 1 + num_corners).flatten(1, 2))
         if not texts:
             raise ValueError("A batch needs texts: give `short`, `long` or both.")
@@ -211,11 +213,11 @@ class Pairs:
         )
 
     def select_short(self) -> Pairs:
-        """The slot of short captions alone."""
+        """Selects the slot of short captions alone."""
         return replace(self, texts=self.texts[:, :1], present=self.present[:, :1], slots=Slots())
 
     def select_long(self) -> Pairs:
-        """The slots of long captions alone."""
+        """Selects the slots of long captions alone."""
         start = self.slots.num_short
         slots = replace(self.slots, has_short=False)
         return replace(self, texts=self.texts[:, start:], present=self.present[:, start:], slots=slots, groups=None)
@@ -231,8 +233,8 @@ class Pairs:
 
 def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:
     """
-    Text embeddings of shape (rows, slots, dim) as one. Those of tokens, (rows, slots, length, dim), are padded with
-    zeros to the longest.
+    Concatenates text embeddings of shape (rows, slots, dim). Those of tokens, (rows, slots, length, dim), are padded
+    with zeros to the longest.
     """
     if embeds[0].dim() == 4:
         length = max(part.shape[2] for part in embeds)
@@ -284,7 +286,7 @@ def text_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Te
 
 
 def _comparison(pairs: Pairs) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Similarities (..., queries, keys) of queries and keys, (..., number, dim), or (..., number, length, dim)."""
+    """Similarities (..., queries, keys) of queries and keys, (..., count, dim), or (..., count, length, dim)."""
     if pairs.images.dim() == 3:
         return late_interaction
     return lambda queries, keys: torch.matmul(queries, keys.mT)
@@ -308,6 +310,12 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
     Decorates a loss of shape `(slots, rows)` of some rows, all rows and more: it is computed for blocks of rows and,
     in the backward pass, once more. So memory grows with the number of rows, not with its square.
 
+    A loss compares each row with all rows. In a large batch these similarities, and what their gradient needs of them,
+    are more than all else that is kept for the backward pass: 32,768 images with four slots have 4 billion of them, 17
+    GB in float32. The losses of a row need the similarities of this row alone. So they are computed for as many rows
+    as `BLOCK_SIZE` allows, dropped, and computed again, block by block, when their gradient is asked for: a second
+    product of embeddings, which is little compared with the towers.
+
     Example:
 
     ```python
@@ -324,6 +332,7 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
     >>> image_loss(pairs, pairs, torch.tensor(10.0)).shape
     torch.Size([1, 2])
     ```"""
+    # a loss uses no random numbers, whose state would have to be kept and restored for each block
     compute = partial(
         checkpoint, loss_function, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
     )

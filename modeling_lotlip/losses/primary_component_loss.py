@@ -14,8 +14,8 @@ def primary_component_loss(
     pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor, num_components: int = 32
 ) -> torch.Tensor:
     """
-    "Primary component matching" (Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.3): the slot of
-    short captions is contrasted with image embeddings reduced to the primary components of all rows, which
+    Computes "primary component matching" (Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.3): the slot
+    of short captions is contrasted with image embeddings reduced to the primary components of all rows, which
     are constants; the others with the embeddings as they are. The released code takes the components of each process
     by itself, and smooths the labels.
 

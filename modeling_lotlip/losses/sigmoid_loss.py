@@ -16,8 +16,8 @@ def sigmoid_loss(
     logit_bias: torch.Tensor,
 ) -> torch.Tensor:
     """
-    Of every image and every text by itself: do they belong together (Zhai et al., 2023,
-    https://arxiv.org/abs/2303.15343, equation 1)? The loss of a row is the sum over all texts of its image.
+    Classifies every pair of an image and a text by itself, as one that belongs together or not (Zhai et al., 2023,
+    https://arxiv.org/abs/2303.15343, equation 1). The loss of a row is the sum over all texts of its image.
 
     Args:
         pairs (`Pairs`): The rows whose losses are computed.
@@ -39,6 +39,6 @@ def sigmoid_loss(
     tensor(0.0269)
     ```"""
     logits = image_logits(pairs, all_pairs, logit_scale) + logit_bias
-    of_pairs = logits.take_along_dim(pairs.indices[None, :, None], dim=2)[:, :, 0]
+    positive_logits = logits.take_along_dim(pairs.indices[None, :, None], dim=2)[:, :, 0]
     # softplus(x) is -log sigmoid(-x), and softplus(x) - x is -log sigmoid(x)
-    return softplus(logits).sum(dim=2) - of_pairs
+    return softplus(logits).sum(dim=2) - positive_logits

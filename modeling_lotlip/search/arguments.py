@@ -179,6 +179,7 @@ class SearchArguments(IndexArguments):
 
     @property
     def is_search(self) -> bool:
+        """Whether images are searched, and no index is deleted."""
         return self.forget is None
 
     def __post_init__(self):

@@ -24,7 +24,7 @@ MAX_UPLOAD = 64 * 2**20  # bytes of an uploaded image
 MAX_UPLOADS = 2**30  # bytes of all of them together
 MAX_REQUEST = 2**20  # bytes of any other request
 SECONDS_AFTER_WRONG_LOGIN = 1.0
-# A route of Gradio that answers with a file, or with what it fetches from a URL in the same place
+# A route of Gradio that answers with a file, or with what it fetches from a URL in the same part of the path
 FILE_ROUTE = re.compile(r"/(?:file[=/]|proxy=)(?P<path>.*)", re.DOTALL)
 
 
@@ -45,6 +45,7 @@ class SameOrigin:
         self.refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, as ASGI has it."""
         app = self.app
         if scope["type"] != "lifespan":
             app = self.choose_app(Headers(scope=scope))
@@ -84,6 +85,7 @@ class Guard:
         self.logins = WeakValueDictionary()  # a lock for each address that logs in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, as ASGI has it."""
         app = self.app
         if scope["type"] == "http":
             app = self.choose_app(scope)
@@ -149,8 +151,12 @@ class Guard:
         Args:
             num_bytes (`int`):
                 The length of the request.
-            scope (`Scope`), receive (`Receive`), send (`Send`):
-                The request, and its channels, as ASGI has them.
+            scope (`Scope`):
+                The request, as ASGI has it.
+            receive (`Receive`):
+                Reads the body of the request.
+            send (`Send`):
+                Writes the answer.
         """
         app = self.app
         self.num_uploading += num_bytes
@@ -198,7 +204,7 @@ def find_paths(body: bytes) -> list[object]:
 
 
 def is_uploaded(path: object, uploads: Path) -> bool:
-    """Whether the path of a file leads to a folder of uploads, or below it."""
+    """Returns whether the path of a file leads to a folder of uploads, or below it."""
     if not isinstance(path, str):
         return False
     # by its letters first: on Windows a mere look at `//host/name` calls that host

@@ -26,6 +26,7 @@ from ..data.images import (
     read_file,
     read_image,
 )
+from ..utils.terminal import without_stop
 from .arguments import ALL_IMAGES, Filter
 from .query import Query, QueryError, draw_heat_map
 from .searcher import Searcher, count
@@ -49,7 +50,7 @@ NOT_THERE = "This image is not in the collection any more. Search again."
 
 
 def read_resource(name: str) -> str:
-    """Reads a file beside this one, such as `page.css`."""
+    """Reads a file of this folder, such as `page.css`."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -85,7 +86,7 @@ def encode_image(image: Image.Image) -> str:
 def check_text(text: str) -> None:
     """Raises a `QueryError` if a text is longer than a visitor may ask for, or is none."""
     if len(text) > MAX_CHARACTERS:
-        raise QueryError(f"This text has {len(text):,} characters: the most are {MAX_CHARACTERS:,}.")
+        raise QueryError(f"This text has {len(text):,} characters: the max is {MAX_CHARACTERS:,}.")
     if HALF_CHARACTER.search(text):
         raise QueryError("This text holds half of a character, which no file of text can hold: write it anew.")
 
@@ -202,7 +203,7 @@ class Handlers:
             # of a JPEG, as cameras make them, a fraction is decoded
             if image.format != "JPEG" and image.width * image.height > MAX_PIXELS:
                 raise QueryError(
-                    f"This image has {image.width} x {image.height} pixels, the most are {MAX_PIXELS:,}: "
+                    f"This image has {image.width} x {image.height} pixels, the max is {MAX_PIXELS:,}: "
                     "make it smaller."
                 )
             with self.upload_lock:
@@ -211,7 +212,7 @@ class Handlers:
             if isinstance(error, QueryError):
                 raise
             raise QueryError(
-                f"This file is not an image that can be read: {str(error).rstrip('.')}. Choose another one."
+                f"This file is not an image that can be read: {without_stop(error)}. Choose another one."
             ) from error
 
     def search(
@@ -230,8 +231,12 @@ class Handlers:
                 The description.
             image_path (`str`, *optional*):
                 The file of an image that was uploaded.
-            folder (`str`, *optional*), taken_from (`str`), taken_to (`str`):
-                Which images are searched: see [`Filter.parse`]. Empty texts are no filter.
+            folder (`str`, *optional*):
+                The folder that is searched: see [`Filter.parse`]. An empty text is no filter.
+            taken_from (`str`):
+                The first day of the images that are searched, or an empty text.
+            taken_to (`str`):
+                The last day, or an empty text.
 
         Returns:
             `tuple[str, Asked]`: the first results as HTML, and what [`more`] of them needs.
@@ -342,7 +347,7 @@ class Handlers:
             failure = update.exception()
         if failure is not None:
             alert = (
-                f"The images in {self.searcher.place} could not be indexed: {str(failure) or type(failure).__name__}"
+                f"The images in {self.searcher.source} could not be indexed: {str(failure) or type(failure).__name__}"
             )
             line = ""
             if len(table):

@@ -30,6 +30,9 @@ from .arguments import SearchModelArguments
 
 logger = logging.getLogger(__name__)
 
+# Folders that are not there any more, each with a sentence of its own
+MAX_ORPHANS_NAMED = 3
+
 
 def locate_indices(index_dir: Path | None = None) -> Path:
     """Locates the folder of indices, by default `assets/lotlip/search` in the cache of the Hub."""
@@ -87,17 +90,27 @@ def forget_folder(folder: str, index_dir: Path | None = None) -> list[Path]:
 
 
 def describe_orphans(index_dir: Path | None = None) -> list[str]:
-    """Describes the indices of folders that are not there any more: a sentence each, with what deletes it."""
-    lines = []
+    """
+    Describes the indices of folders that are not there any more, with what deletes them: a sentence each, or one for
+    all if they are many. An index without images is passed over.
+    """
+    sizes = {}
     for table in list_tables(locate_indices(index_dir)):
         source = table.settings.get("source")
-        if isinstance(source, str) and "://" not in source and not os.path.isdir(source):
+        if isinstance(source, str) and "://" not in source and not os.path.isdir(source) and len(table) > 0:
             num_bytes = sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file())
-            lines.append(
-                f"The folder {source} is not there; its index takes {num_bytes / 2**20:,.0f} MB. If it will not come "
-                f"back: lotlip search --forget {shlex.quote(source)}"
-            )
-    return lines
+            sizes[source] = sizes.get(source, 0) + num_bytes / 2**20
+    if len(sizes) > MAX_ORPHANS_NAMED:
+        first = ", ".join(sorted(sizes)[:MAX_ORPHANS_NAMED])
+        return [
+            f"{len(sizes)} folders that were indexed are not there, {first} and others; their indices take "
+            f"{sum(sizes.values()):,.0f} MB. To delete that of one: lotlip search --forget FOLDER"
+        ]
+    return [
+        f"The folder {source} is not there; its index takes {size:,.0f} MB. If it will not come back: "
+        f"lotlip search --forget {shlex.quote(source)}"
+        for source, size in sizes.items()
+    ]
 
 
 def open_table(folder: Path | None, arguments: SearchModelArguments) -> EmbeddingTable | None:

@@ -149,10 +149,14 @@ def connect_search(
     Args:
         handlers (`Handlers`):
             The answers.
-        inputs (`Inputs`), button (`gr.Button`):
-            Where a visitor says what to search for, and that it is searched for.
-        results (`gr.HTML`), shown (`gr.State`):
-            Where the results stand, and what they are of.
+        inputs (`Inputs`):
+            The fields of the description, the image and the filters.
+        button (`gr.Button`):
+            Starts the search.
+        results (`gr.HTML`):
+            Shows the results.
+        shown (`gr.State`):
+            Which results are shown: what [`Handlers.more`] needs.
     """
 
     def show_problem(text: str) -> tuple[str, Any]:
@@ -188,8 +192,10 @@ def connect_status(
     Args:
         handlers (`Handlers`):
             The answers.
-        page (`gr.Blocks`), rescan_button (`gr.Button`):
-            An update begins when a visitor opens the page, or clicks the button.
+        page (`gr.Blocks`):
+            The page. An update begins when a visitor opens it.
+        rescan_button (`gr.Button`):
+            Starts an update as well.
         outputs (`list`):
             Where the status is shown, the timer that asks for it, the results, and what they are of.
     """

@@ -20,7 +20,7 @@ class QueryError(ValueError):
 class Query(NamedTuple):
     """A text, an image or both."""
 
-    embedding: torch.Tensor  # (dim,): normalised
+    embedding: torch.Tensor  # (dim,): normalized
     words: list[str] = []  # of the text
     num_read: int = 0  # words that are within the model's limit
     unknown_words: list[str] = []  # that the model does not know
@@ -35,8 +35,8 @@ class Query(NamedTuple):
 
 
 def find_unknown_words(preprocessing: Preprocessing, text: str) -> list[str]:
-    """The different words of which a model knows no part. Raises a `QueryError` if it knows none of them."""
-    unknown = {preprocessing.processor.tokenizer.unk_token_id}
+    """Finds the different words of which a model knows no part. Raises a `QueryError` if it knows none of them."""
+    unknown = {preprocessing.tokenizer.unk_token_id}
     words = list(dict.fromkeys(re.findall(r"\w+", text)))
     ids, *word_ids = preprocessing.tokenize_whole([text, *words], add_special_tokens=False)
     unknown_words = [word for word, tokens in zip(words, word_ids) if set(tokens) == unknown]
@@ -57,7 +57,9 @@ def count_read_words(preprocessing: Preprocessing, words: list[str]) -> int:
 
 
 def draw_heat_map(encoder: DualEncoder, image: Image.Image, sentence: str) -> Image.Image:
-    """Where in an image a sentence is found: the part that the model sees, under the relevance of its patches."""
+    """
+    Draws where in an image a sentence is found: the part that the model sees, under the relevance of its patches.
+    """
     from ..evaluation.relevance import denormalize, heat_map, patch_relevance  # imports Matplotlib
 
     inputs = encoder.preprocessing.prepare_images([image])

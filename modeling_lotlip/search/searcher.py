@@ -19,10 +19,10 @@ from ..encoder.batches import EmbeddedBatch, RowCollator, TableReader, collate_r
 from ..encoder.dual_encoder import DualEncoder, load_encoder
 from ..table.copies import search_groups
 from ..table.embed import describe_missing, embed_background, write_batches
-from ..table.measurements import read_measurements
+from ..table.measurements import Measurements, read_measurements
 from ..table.reuse import Source, copy_rows, find_sources, list_tables_of_same_model
 from ..table.storage import EmbeddingTable
-from ..table.thresholds import maintain
+from ..table.thresholds import has_other_count, maintain, measure_for_now
 from ..table.vector_index import describe_recall, search
 from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import printable, progress_bar
@@ -75,11 +75,13 @@ class Searcher:
         self.table = table
         self.folder = folder
         self.batch_size = batch_size
-        self.place = str(folder or table.folder)
+        self.source = str(folder or table.folder)
         if folder is None and isinstance(table.settings.get("source"), str):
-            self.place = table.settings["source"]
+            self.source = table.settings["source"]
         self.resizing = encoder.preprocessing.resizing
         self.changes = Changes()  # of the last update
+        self.background: torch.Tensor | None = None
+        self.measured_for_now: dict[str, Measurements] = {}
 
     def update(self, report: Report = lambda done, total: None, wait: bool = False) -> Changes:
         """
@@ -191,7 +193,7 @@ class Searcher:
         return query._replace(embedding=torch.nn.functional.normalize(mean, dim=0))
 
     def embed_text(self, text: str, sentences: list[str], is_alone: bool) -> Query:
-        """Embeds a description, which there is no image beside if it `is_alone`."""
+        """Embeds a description, without an image if it `is_alone`."""
         preprocessing = self.encoder.preprocessing
         unknown_words = find_unknown_words(preprocessing, text)
         whole = mark_query(text, self.table.splitter)
@@ -215,7 +217,7 @@ class Searcher:
             query ([`Query`]):
                 What is searched for.
             k (`int`, *optional*, defaults to 5):
-                The maximal count of results.
+                The max number of results.
             chosen ([`Filter`], *optional*):
                 Which images are searched. Default: all.
             kind (`str`, *optional*, defaults to `"image"`):
@@ -226,12 +228,12 @@ class Searcher:
         Returns:
             `list[Result]`: the results, the most similar first.
         """
+        measured = self.find_measurements(kind)
         if all_copies:
             found = search(self.table, query.embedding, k, kind, chosen.condition)
             groups = [found.take([index]) for index in range(len(found.keys))]
         else:
-            groups = search_groups(self.table, query.embedding, k, kind, chosen.condition)
-        measured = read_measurements(self.table, kind)
+            groups = search_groups(self.table, query.embedding, k, kind, chosen.condition, measured)
         threshold = -1.0
         if query.is_text and measured is not None:
             threshold = measured.score_threshold
@@ -244,6 +246,25 @@ class Searcher:
             is_weak = first.similarity < threshold
             results.append(first._replace(is_below_threshold=is_weak, copies=copies, sentence_similarities=alone))
         return results
+
+    def find_measurements(self, kind: str) -> Measurements | None:
+        """
+        Finds what is measured of a kind; None if there are no embeddings. Where a program still writes the first ones,
+        nothing is: then those that are there are measured now, and again when many more have come.
+        """
+        measured = read_measurements(self.table, kind)
+        if measured is not None:
+            return measured
+        num_rows = self.table.count(kind)
+        if num_rows == 0:
+            return None
+        measured = self.measured_for_now.get(kind)
+        if measured is None or has_other_count(measured, num_rows):
+            if self.background is None:
+                self.background = self.embed_background().float().cpu()
+            measured = measure_for_now(self.table, kind, self.background)
+            self.measured_for_now[kind] = measured
+        return measured
 
     def count(self, chosen: Filter = ALL_IMAGES, kind: str = "image") -> int:
         """Counts the images or captions that are searched. Raises a `QueryError` if there is none."""
@@ -258,7 +279,7 @@ class Searcher:
         if num == 0 and self.folder is None:
             raise QueryError(f"{self.table.folder} holds no embeddings of kind {kind}: search for another --kind.")
         if num == 0:
-            raise QueryError(f"There is no image in {self.place}. Put images into it, such as JPEG, PNG or WebP.")
+            raise QueryError(f"There is no image in {self.source}. Put images into it, such as JPEG, PNG or WebP.")
         return num
 
     def describe(self, chosen: Filter = ALL_IMAGES, kind: str = "image") -> list[str]:
@@ -268,11 +289,11 @@ class Searcher:
         """
         images = count(len(self.table), "image")
         if chosen == ALL_IMAGES:
-            lines = [f"{images} in {self.place}{describe_recall(self.table, kind)}."]
+            lines = [f"{images} in {self.source}{describe_recall(self.table, kind)}."]
         else:
             num = self.table.count(kind, chosen.condition)
             recall = describe_recall(self.table, kind, chosen.condition)
-            lines = [f"{images} in {self.place}, of which {num:,} are {chosen}{recall}."]
+            lines = [f"{images} in {self.source}, of which {num:,} are {chosen}{recall}."]
         changes = [
             f"{number:,} {what}"
             for number, what in (

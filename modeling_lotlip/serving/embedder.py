@@ -18,6 +18,7 @@ from ..data.images import IMAGE_ERRORS, SAFE_FORMATS, open_image, read_image
 from ..encoder.batches import Batch, sort_texts
 from ..encoder.dual_encoder import DualEncoder
 from ..utils.sub_captions import mark_query
+from ..utils.terminal import without_stop
 from .arguments import ServingArguments
 
 
@@ -185,7 +186,7 @@ class Embedder:
         num_pixels = sum(num for _, num in images)
         if num_pixels > self.limits.max_pixels:
             raise RequestError(
-                f"The images of the request have {num_pixels} pixels, the most are {self.limits.max_pixels}: send "
+                f"The images of the request have {num_pixels} pixels, the max is {self.limits.max_pixels}: send "
                 "fewer in a request, or smaller ones.",
                 status=413,
             )
@@ -197,10 +198,10 @@ class Embedder:
             image = read_image({"bytes": content}, formats=SAFE_FORMATS)
             return self.encoder.preprocessing.prepare_images([image])
         except IMAGE_ERRORS as error:
-            raise RequestError(f"`input[{index}]` is no image that can be read: {str(error).rstrip('.')}.") from error
+            raise RequestError(f"`input[{index}]` is no image that can be read: {without_stop(error)}.") from error
 
     async def run(self) -> None:
-        """Computes what is waiting, until it is cancelled."""
+        """Computes what is waiting, until it is canceled."""
         loop = asyncio.get_running_loop()
         while True:
             waiting = [await self.queue.get()]
@@ -281,9 +282,9 @@ def open_data_url(index: int, entry: str) -> tuple[bytes, int]:
         content = base64.b64decode(data, validate=True)
         width, height = open_image(content, SAFE_FORMATS).size
     except IMAGE_ERRORS as error:
-        raise RequestError(f"`input[{index}]` is no image that can be read: {str(error).rstrip('.')}.") from error
+        raise RequestError(f"`input[{index}]` is no image that can be read: {without_stop(error)}.") from error
     if width * height > MAX_PIXELS:
-        raise RequestError(f"`input[{index}]` has {width} x {height} pixels, the most are {MAX_PIXELS}.", status=413)
+        raise RequestError(f"`input[{index}]` has {width} x {height} pixels, the max is {MAX_PIXELS}.", status=413)
     return content, width * height
 
 

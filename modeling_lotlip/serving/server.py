@@ -16,6 +16,7 @@ from ..table.embed import describe_missing
 from ..table.storage import EmbeddingTable
 from ..table.vector_index import search
 from ..utils.addresses import is_loopback, listen
+from ..utils.terminal import without_stop
 from .arguments import ServingArguments
 
 
@@ -81,11 +82,12 @@ def describe_problem(error: ValidationError) -> RequestError:
     """Describes the first problem of a body, in the form of OpenAI: it names the field, of `input` also the entry."""
     problems = error.errors(include_url=False, include_input=False)
     first = problems[0]
+    requirement = without_stop(first["msg"])
     if not first["loc"]:
-        return RequestError(f"The request: {first['msg']}.", None)
+        return RequestError(f"The request: {requirement}.", None)
     name = str(first["loc"][0])
     if name != "input" or first["type"] == "missing":
-        return RequestError(f"`{name}`: {first['msg']}.", name)
+        return RequestError(f"`{name}`: {requirement}.", name)
     # pydantic names the entry last, after which of both types it tried
     bad_entries = [problem["loc"][-1] for problem in problems if isinstance(problem["loc"][-1], int)]
     if not bad_entries:
@@ -192,8 +194,10 @@ def make_error(
     Args:
         status (`int`):
             The HTTP status.
-        message (`str`), param (`str`, *optional*):
-            What is wrong, and the field of the request that it is in.
+        message (`str`):
+            What is wrong.
+        param (`str`, *optional*):
+            The field of the request that is wrong.
         headers (`dict`, *optional*):
             Further headers of the answer.
     """

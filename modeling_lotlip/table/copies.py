@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from .measurements import read_measurements
+from .measurements import Measurements
 from .storage import EmbeddingTable
 from .vector_index import Found, search
 
@@ -18,7 +18,12 @@ NUM_COPIES = 50
 
 
 def search_groups(
-    table: EmbeddingTable, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None
+    table: EmbeddingTable,
+    query: torch.Tensor,
+    k: int,
+    kind: str = "image",
+    where: str | None = None,
+    measured: Measurements | None = None,
 ) -> list[Found]:
     """
     Searches as [`search`] does, but embeddings that are nearly the same are one result. All identical copies are
@@ -30,16 +35,17 @@ def search_groups(
         query (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         k (`int`):
-            The maximal count of results.
+            The max number of results.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
         where (`str`, *optional*):
             An SQL condition that holds for all results.
+        measured ([`Measurements`], *optional*):
+            Says how similar copies are. Without it they are identical.
 
     Returns:
         `list[Found]`: the results, each with its copies after it.
     """
-    measured = read_measurements(table, kind)
     threshold = 1.0
     if measured is not None:
         threshold = measured.copy_threshold
@@ -84,7 +90,7 @@ def search_copies(
         embedding (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         threshold (`float`):
-            The minimal similarity.
+            The min similarity.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
         where (`str`, *optional*):

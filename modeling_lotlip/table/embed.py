@@ -74,8 +74,6 @@ def embed_to_table(
             Which column has images.
         batch_size (`int`, *optional*, defaults to 64):
             Images in a batch.
-        max_length (`int`, *optional*):
-            The maximal count of tokens of a text.
         source (`dict`, *optional*):
             What the data are, which is compared when the run is resumed: see [`name_data`].
         notes (`dict`, *optional*):
@@ -123,7 +121,7 @@ def embed_to_table(
         prepared = collate_rows(collate, batches, store.dataloader_num_workers)
 
         def find_group(info: RowInfo) -> int:
-            return info.number // group_size
+            return info.row_index // group_size
 
         results = embed_rows(encoder, prepared, store.tokens_per_batch, group=find_group)
         with closing(show_progress(results, due.count, disable=not state.is_local_main_process)) as results:
@@ -152,8 +150,10 @@ def make_reader(
             What embeds them.
         store ([`StoreArguments`]):
             What is stored.
-        captions ([`CaptionArguments`], *optional*), image_column (`str`):
-            Which columns have captions and images.
+        captions ([`CaptionArguments`], *optional*):
+            The columns of captions.
+        image_column (`str`):
+            The column of images.
 
     Returns:
         [`TableReader`]: the reader.
@@ -190,7 +190,7 @@ class DueRows:
 
     Args:
         rows (`Iterable[tuple[int, dict]]`):
-            The rows with their numbers.
+            The rows with their indices.
         count (`int`, *optional*):
             How many there are; None of a stream.
     """
@@ -216,7 +216,7 @@ def find_due_rows(
         group_size (`int`):
             Rows in a group, all of which one process embeds and writes together.
         done (`set[int]`):
-            The numbers of rows that are embedded.
+            The indices of rows that are embedded.
 
     Returns:
         [`DueRows`]: the rows, with undecoded images.
@@ -226,13 +226,13 @@ def find_due_rows(
     if reader.image_column is not None:
         dataset = undecoded(dataset, reader.image_column)
 
-    def is_due(number: int) -> bool:
-        return number // group_size % state.num_processes == state.process_index and number not in done
+    def is_due(row_index: int) -> bool:
+        return row_index // group_size % state.num_processes == state.process_index and row_index not in done
 
     if not isinstance(dataset, Dataset):
         return DueRows((row for row in check_keys(dataset, reader) if is_due(row[0])), None)
-    numbers = [number for number in range(len(dataset)) if is_due(number)]
-    return DueRows(((number, dataset[number]) for number in numbers), len(numbers))
+    indices = [row_index for row_index in range(len(dataset)) if is_due(row_index)]
+    return DueRows(((row_index, dataset[row_index]) for row_index in indices), len(indices))
 
 
 def make_batches_of_rows(
@@ -243,22 +243,24 @@ def make_batches_of_rows(
 
     Args:
         rows (`Iterable[tuple[int, dict]]`):
-            The rows with their numbers.
+            The rows with their indices.
         reader ([`TableReader`]):
             Reads their keys.
-        group_size (`int`), batch_size (`int`):
-            Rows in a group, and in a batch.
+        group_size (`int`):
+            The number of rows of a group.
+        batch_size (`int`):
+            The max number of rows of a batch.
 
     Returns:
         `Iterator[list[tuple[RowInfo, dict]]]`: the rows with what they are known by.
     """
 
     def find_batch(row: tuple[int, dict]) -> tuple[int, int]:
-        number = row[0]
-        return number // group_size, number % group_size // batch_size
+        row_index = row[0]
+        return row_index // group_size, row_index % group_size // batch_size
 
     for _, batch in groupby(rows, find_batch):
-        yield [(RowInfo(number, str(reader.read_key(number, row))), row) for number, row in batch]
+        yield [(RowInfo(row_index, str(reader.read_key(row_index, row))), row) for row_index, row in batch]
 
 
 def check_all_keys(dataset: Dataset, reader: RowReader) -> None:
@@ -273,17 +275,17 @@ def check_keys(rows: Iterable[dict], reader: RowReader) -> Iterator[tuple[int, d
     """
     Numbers the rows. Raises a `ValueError` if a key is no string or integer, or two rows have it.
     """
-    numbers = {}
-    for number, row in enumerate(rows):
+    indices = {}
+    for row_index, row in enumerate(rows):
         if reader.key_column is not None:
-            key = reader.read_key(number, row)
-            other = numbers.setdefault(hash(str(key)), number)
-            if other != number:
+            key = reader.read_key(row_index, row)
+            other = indices.setdefault(hash(str(key)), row_index)
+            if other != row_index:
                 raise ValueError(
-                    f"`--key_column {reader.key_column}` must be different in all rows: rows {other} and {number} "
+                    f"`--key_column {reader.key_column}` must be different in all rows: rows {other} and {row_index} "
                     f"have {key!r}. Name another column."
                 )
-        yield number, row
+        yield row_index, row
 
 
 def name_data(source: SourceArguments, split: str, max_samples: int | None) -> dict[str, Any]:
@@ -351,7 +353,7 @@ def to_rows(batch: EmbeddedBatch) -> list[dict]:
         rows.append(
             {
                 "key": item.row.key,
-                "row": item.row.number,
+                "row": item.row.row_index,
                 **item.row.about,
                 "kind": item.kind,
                 "position": item.index,
@@ -360,7 +362,7 @@ def to_rows(batch: EmbeddedBatch) -> list[dict]:
             }
         )
     for bad in batch.unreadable:
-        row = {"key": bad.key.key, "row": bad.key.number, **(bad.key.about or {}), "problem": bad.problem}
+        row = {"key": bad.key.key, "row": bad.key.row_index, **(bad.key.about or {}), "problem": bad.problem}
         if bad.is_final:
             row["tried_with"] = name_readers()
         rows.append(row)
@@ -401,8 +403,8 @@ def show_progress(
     with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
         for batch in batches:
             warn_of_unreadable(batch.unreadable)
-            new = {item.row.number for item in batch.entries}
-            new.update(row.key.number for row in batch.unreadable)
+            new = {item.row.row_index for item in batch.entries}
+            new.update(row.key.row_index for row in batch.unreadable)
             progress.update(len(new - seen))
             seen |= new
             yield batch

@@ -14,7 +14,7 @@ from ..utils.output_folder import atomic_write
 from .storage import EmbeddingTable
 
 
-# The columns beside that of embeddings
+# The columns other than that of embeddings
 NAMES = ("key", "kind", "position")
 
 

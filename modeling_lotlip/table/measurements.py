@@ -28,6 +28,7 @@ class ApproximateSearch:
 
     @property
     def is_exact(self) -> bool:
+        """Whether every embedding is compared."""
         return self.num_cells is None
 
 
@@ -46,8 +47,10 @@ class Measurements:
             Images that are at least as similar to each other are copies, or of one burst.
         num_rows (`int`):
             How many embeddings there were.
-        search ([`ApproximateSearch`], *optional*), filtered_search ([`ApproximateSearch`], *optional*):
-            How all are searched, and how those are that a filter leaves, if these are many.
+        search ([`ApproximateSearch`], *optional*):
+            How all embeddings are searched.
+        filtered_search ([`ApproximateSearch`], *optional*):
+            How those are searched that a filter leaves, if these are many.
         sample (`dict[str, str | None]`, *optional*):
             Keys of some of the embeddings with the hashes of their files, by which is seen how many are still there.
     """
@@ -76,5 +79,6 @@ def write_measurements(table: EmbeddingTable, kind: str, measured: Measurements)
 
 
 def read_all(table: EmbeddingTable) -> dict[str, dict]:
+    """Reads what is measured, by the kind of embeddings."""
     metadata = table.table.schema.field("embedding").metadata or {}
     return json.loads(metadata.get(b"measured", b"{}"))

@@ -44,7 +44,7 @@ def list_tables(folder: Path) -> list[EmbeddingTable]:
 
 
 def list_tables_of_same_model(table: EmbeddingTable) -> list[EmbeddingTable]:
-    """Opens the tables beside a table whose embeddings were computed in the same way, of other images."""
+    """Opens the tables in the folder of a table whose embeddings were computed in the same way, of other images."""
     settings = table.settings | {"source": None}
     others = [other for other in list_tables(table.folder.parent) if other.folder != table.folder]
     return [other for other in others if other.settings | {"source": None} == settings]
@@ -155,8 +155,10 @@ def copy_part(
     Copies rows from one table: see [`copy_rows`].
 
     Args:
-        table ([`EmbeddingTable`]), source_table ([`EmbeddingTable`]):
-            The table that is written to, and that which is read.
+        table ([`EmbeddingTable`]):
+            The table that is written to.
+        source_table ([`EmbeddingTable`]):
+            The table that is read.
         copied (`dict[str, str]`):
             By the new keys the keys in the table that is read.
         signatures (`dict[str, dict[str, int]]`):

@@ -49,8 +49,8 @@ def make_schema(dim: int, dtype: str, settings: dict, notes: dict) -> pa.Schema:
     Returns:
         `pa.Schema`: the columns, with settings and notes as metadata.
     """
-    number = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
-    columns = {**COLUMNS, "embedding": pa.list_(number, dim)}
+    element_type = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
+    columns = {**COLUMNS, "embedding": pa.list_(element_type, dim)}
     return pa.schema(columns, metadata={"settings": json.dumps(settings), "notes": json.dumps(notes)})
 
 

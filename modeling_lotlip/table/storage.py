@@ -19,6 +19,7 @@ from ..data.images import name_readers
 from ..encoder.arguments import KINDS
 from ..encoder.dual_encoder import DualEncoder
 from ..utils.output_folder import OutputFolder
+from ..utils.terminal import without_stop
 from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_vectors
 
 
@@ -90,6 +91,12 @@ class EmbeddingTable:
         table.check_settings(settings)
         return table
 
+    def freeze(self) -> "EmbeddingTable":
+        """Opens the table once more, as it is now: what is written later is not seen."""
+        frozen = EmbeddingTable(self.folder)
+        frozen.table.checkout(frozen.table.version)
+        return frozen
+
     def add_missing_columns(self) -> None:
         """Adds the columns that the table of an earlier version lacks, with nulls."""
         names = [name for name in NEW_COLUMNS if name not in self.table.schema.names]
@@ -109,7 +116,7 @@ class EmbeddingTable:
         if changed in (["data"], ["files"]):
             raise ValueError(f"The data have changed since {self.folder} was made: name another folder, or delete it.")
         if changed:
-            # a hash tells nothing where something else does
+            # a hash is no evidence where something else is
             hashes = ("data", "files", "weights", "processor")
             changed = [name for name in changed if name not in hashes] or changed
             changes = [f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed]
@@ -260,8 +267,9 @@ class EmbeddingTable:
         except RuntimeError as error:
             problem = re.sub(r", \S+\.rs:\d+:\d+", "", str(error).splitlines()[0])
             raise OSError(
-                f"The embeddings in {self.folder} cannot be read or written, and are as they were: {problem}. Make "
-                "room on the disk; if a file is missing or damaged, delete the folder to make it anew."
+                f"The embeddings in {self.folder} cannot be read or written, and are as they were: "
+                f"{without_stop(problem)}. Make room on the disk; if a file is missing or damaged, "
+                "delete the folder to make it anew."
             ) from error
 
     def delete(self, keys: list[str]) -> None:
@@ -295,7 +303,7 @@ def one_of(column: str, values: list) -> str:
 
 
 def flatten(settings: dict) -> dict:
-    """Puts the arguments that name a data set beside the other settings."""
+    """Adds the arguments that name a data set to the other settings."""
     source = settings.get("source")
     if not isinstance(source, dict):
         return settings
@@ -308,5 +316,5 @@ def connect(folder: Path) -> lancedb.DBConnection:
 
 
 def is_table(folder: Path) -> bool:
-    """Whether there is a table of embeddings in a folder."""
+    """Returns whether there is a table of embeddings in a folder."""
     return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))

@@ -3,8 +3,10 @@
 """What a table is measured for: when a result is weak, when two images are copies, and what the index finds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
+import pyarrow as pa
 import torch
 
 from ..encoder.arguments import KINDS
@@ -85,9 +87,14 @@ def list_due_kinds(table: EmbeddingTable) -> list[str]:
     return due
 
 
+def has_other_count(measured: Measurements, num_rows: int) -> bool:
+    """Whether there are many more or fewer embeddings than when they were measured."""
+    return abs(num_rows - measured.num_rows) > MUCH_NEW * measured.num_rows
+
+
 def has_changed_much(table: EmbeddingTable, kind: str, measured: Measurements, num_rows: int) -> bool:
     """
-    Whether many embeddings of a kind are new or gone since they were measured.
+    Returns whether many embeddings of a kind are new or gone since they were measured.
 
     Args:
         table ([`EmbeddingTable`]):
@@ -102,7 +109,7 @@ def has_changed_much(table: EmbeddingTable, kind: str, measured: Measurements, n
     Returns:
         `bool`: by their count, and by what is left of a sample: all may be others, and as many.
     """
-    if abs(num_rows - measured.num_rows) > MUCH_NEW * measured.num_rows:
+    if has_other_count(measured, num_rows):
         return True
     if not measured.sample:
         return False
@@ -131,10 +138,7 @@ def measure(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measu
         [`Measurements`]: what was measured.
     """
     rows = sample_rows(table, kind, NUM_SAMPLED)
-    queries = Queries(
-        embeds=torch.cat([background, to_vectors(rows["embedding"])]),
-        own_ids=[None] * len(background) + rows["_rowid"].to_pylist(),
-    )
+    queries = make_queries(rows, background)
     neighbors = find_neighbors(table, queries.embeds, kind)
     search = EXACT_SEARCH
     filtered_search = EXACT_SEARCH
@@ -144,16 +148,52 @@ def measure(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measu
         search = choose_search(table, take_queries(queries, indices), few, kind)
         indices = thin_out(queries, len(background), NUM_FILTER_MEASURED)
         filtered_search = choose_filtered_search(table, take_queries(queries, indices), kind)
-    measured = Measurements(
-        score_threshold=find_score_threshold(neighbors.similarities[: len(background), 0]),
-        copy_threshold=find_copy_threshold(neighbors.similarities[len(background) :]),
-        num_rows=neighbors.num_rows,
+    measured = replace(
+        find_thresholds(neighbors, len(background)),
         search=search,
         filtered_search=filtered_search,
         sample=remember(rows["key"].to_pylist(), rows["hash"].to_pylist()),
     )
     write_measurements(table, kind, measured)
     return measured
+
+
+def measure_for_now(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measurements:
+    """
+    Measures the thresholds of a table to which another program writes, as [`measure`] will when that has ended.
+    Nothing is kept with the table.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            That of [`measure`].
+        kind (`str`):
+            That of [`measure`].
+        background (`torch.Tensor` of shape `(num_texts, dim)`):
+            That of [`measure`].
+
+    Returns:
+        [`Measurements`]: the thresholds of the embeddings that are there now.
+    """
+    table = table.freeze()  # the ids of rows become others when the program merges files
+    queries = make_queries(sample_rows(table, kind, NUM_SAMPLED), background)
+    return find_thresholds(find_neighbors(table, queries.embeds, kind), len(background))
+
+
+def make_queries(rows: pa.Table, background: torch.Tensor) -> Queries:
+    """Makes queries of background embeddings of shape `(num_texts, dim)`, and of sampled rows after them."""
+    return Queries(
+        embeds=torch.cat([background, to_vectors(rows["embedding"])]),
+        own_ids=[None] * len(background) + rows["_rowid"].to_pylist(),
+    )
+
+
+def find_thresholds(neighbors: Neighbors, num_texts: int) -> Measurements:
+    """Finds the thresholds from the neighbors of the queries of [`make_queries`], the first of which are texts."""
+    return Measurements(
+        score_threshold=find_score_threshold(neighbors.similarities[:num_texts, 0]),
+        copy_threshold=find_copy_threshold(neighbors.similarities[num_texts:]),
+        num_rows=neighbors.num_rows,
+    )
 
 
 def thin_out(queries: Queries, num_texts: int, max_images: int) -> list[int]:

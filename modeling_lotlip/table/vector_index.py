@@ -143,7 +143,7 @@ def search(
         query (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         k (`int`):
-            The maximal count of results.
+            The max number of results.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings: `"image"`, `"short"` or `"long"`.
         where (`str`, *optional*):
@@ -159,7 +159,7 @@ def search(
     with table.as_os_error():
         rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
     embeds = to_vectors(rows["embedding"])
-    # in float64 those of equal vectors are equal, whatever stands beside them
+    # in float64 those of equal vectors are equal, whatever else is in the product
     similarities = (embeds.double() @ query.double().cpu()).float()
     found = Found(rows["key"].to_pylist(), rows["position"].to_pylist(), similarities, embeds)
 
@@ -188,8 +188,10 @@ def ask(
             A normalized embedding.
         k (`int`):
             How many results are needed.
-        kind (`str`), where (`str`, *optional*):
-            The kind of embeddings, and an SQL condition that holds for them.
+        kind (`str`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition, which the results meet.
         plan ([`ApproximateSearch`]):
             How to search.
 
@@ -205,12 +207,12 @@ def ask(
 
 
 def needs_index(table: EmbeddingTable) -> bool:
-    """Whether a table has so many embeddings that comparing all of them takes too long."""
+    """Returns whether a table has so many embeddings that comparing all of them takes too long."""
     return table.count(None) >= NUM_EXACT
 
 
 def has_index(table: EmbeddingTable) -> bool:
-    """Whether a table has a vector index."""
+    """Returns whether a table has a vector index."""
     return any(index.columns == ["embedding"] for index in table.table.list_indices())
 
 
@@ -287,8 +289,10 @@ def measure_recall(
             What is searched for.
         neighbors ([`Neighbors`]):
             What exact search finds.
-        kind (`str`), where (`str`, *optional*):
-            The kind of embeddings, and the filter.
+        kind (`str`):
+            The kind of embeddings.
+        where (`str`, *optional*):
+            An SQL condition, which the results meet.
         plan ([`ApproximateSearch`]):
             How to search.
 
@@ -314,8 +318,10 @@ def choose_search(
     Args:
         table ([`EmbeddingTable`]):
             The table, with an index.
-        queries ([`Queries`]), neighbors ([`Neighbors`]):
-            What is searched for, and what exact search finds.
+        queries ([`Queries`]):
+            What is searched for.
+        neighbors ([`Neighbors`]):
+            What exact search finds.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
 
@@ -337,7 +343,7 @@ def choose_filtered_search(
 ) -> ApproximateSearch:
     """
     Chooses how to search under filters: with the fewest candidates that find enough in each of the folders with many
-    images, and in all images, as in a filter by days. Exactly, if no number of candidates does.
+    images, and in all images, as in a filter by days. Exactly, if no count of candidates does.
     """
     conditions = [None, *list_large_folders(table, kind)]
     neighbors = [find_neighbors(table, queries.embeds, kind, condition) for condition in conditions]

@@ -40,7 +40,7 @@ class TrainDataArguments(Arguments):
 
     _argument_group_name = "data"
 
-    data_weights: list[float] | None = compared(None, "How often to draw from each of --data_files.")
+    data_weights: list[float] | None = compared(None, "How often to sample from each of --data_files.")
     eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
     row_reader: str | None = compared(
         None,
@@ -49,13 +49,13 @@ class TrainDataArguments(Arguments):
     )
     shuffle_buffer_size: int = compared(
         10_000,
-        "Rows of a stream to draw from.",
+        "Rows of a stream to sample from.",
         least=1,
         requires="streaming",
     )
     max_bad_fraction: float = argument(
         0.01,
-        "Samples that cannot be used are skipped; the run ends if more than this share are.",
+        "Samples that cannot be used are skipped; the run ends if more than this fraction is.",
         least=0,
         most=1,
     )
@@ -166,7 +166,7 @@ class ObjectiveArguments(Arguments):
     )
     num_sub_captions: int | None = compared(
         None,
-        "Consecutive sub-captions drawn of each. Default: all.",
+        "Consecutive sub-captions sampled of each. Default: all.",
         least=1,
     )
     min_crop_scale: float | None = compared(
@@ -178,8 +178,8 @@ class ObjectiveArguments(Arguments):
     )
     matryoshka_dims: list[int] | None = compared(
         None,
-        "Train the first N numbers of each embedding to be an embedding too, for each N given (Kusupati et al., 2022, "
-        "https://arxiv.org/abs/2205.13147). Default: those of the model that is trained further.",
+        "Train the first N dimensions of each embedding to be an embedding too, for each N given (Kusupati et al., "
+        "2022, https://arxiv.org/abs/2205.13147). Default: those of the model that is trained further.",
         least=1,
     )
     distill_weight: float = compared(
@@ -212,7 +212,7 @@ class ObjectiveArguments(Arguments):
             raise ValueError("--keep_duplicate_negatives has no effect with --short_captions none: leave it out.")
 
     def check_weights(self) -> None:
-        """Raises a `ValueError` for weights of slots that are no numbers, or leave no loss."""
+        """Raises a `ValueError` for weights of slots that are not finite, or leave no loss."""
         for name in ("short_loss_weight", "long_loss_weight"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"--{name} must be a number from 0 on, got {getattr(self, name)}.")
@@ -264,7 +264,7 @@ class OptimizationArguments(Arguments):
     )
     warmup_steps: float = compared(
         0.1,
-        "Steps of a rising learning rate; below 1, their share of all.",
+        "Steps of a rising learning rate; below 1, a fraction of all steps.",
         least=0,
     )
     num_train_epochs: int = argument(
@@ -395,7 +395,7 @@ class TrainArguments(
             self.min_crop_scale = 1.0 if sees_whole_images else 0.9
 
     def choose_learning_rate(self) -> float:
-        """A rate that fits what the model starts from."""
+        """Chooses a rate that fits what the model starts from."""
         if self.model_name_or_path:
             return 1e-5
         if self.text_model_name_or_path:
@@ -429,7 +429,7 @@ class TrainArguments(
         return OBJECTIVES[self.objective].read_options(self.objective_options)
 
     def compared_on_resume(self) -> dict[str, object]:
-        """What a resumed run must have in common with the first one, to take the same steps."""
+        """Returns what a resumed run must have in common with the first one, to take the same steps."""
         names = [field.name for field in fields(self) if field.metadata["compared_on_resume"]]
         settings = {name: getattr(self, name) for name in names}
         settings["data_files"] = self.data_file_names
@@ -438,7 +438,7 @@ class TrainArguments(
         return settings
 
     def in_model_card(self) -> dict[str, object]:
-        """What the model card lists: numbers and choices, but no names of files, which are of this machine."""
+        """Returns what the model card lists: numbers and choices, but no names of files, which are of this machine."""
         choices = {field.name for field in fields(self) if field.metadata["choices"]}
         settings = self.compared_on_resume()
         settings["per_device_train_batch_size"] = self.per_device_train_batch_size

@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig
 from ..encoder.lengths import partition_by_length
 
 
-# What a further forward and backward pass costs beside its tokens, in tokens of BERT-base: on a CPU the sum of its
-# gradients with those before, on an accelerator the start of its kernels (estimated, not measured).
+# What a further forward and backward pass costs in addition to its tokens, in tokens of BERT-base: on a CPU the sum of
+# its gradients with those before, on an accelerator the start of its kernels (estimated, not measured).
 TOKENS_PER_CALL = {"cpu": 128, "accelerator": 8192}
 
 
@@ -49,18 +49,20 @@ class Texts:
         return positions.where(self.attention_mask != 0, 0).amax(dim=-1)
 
     def to(self, device: torch.device) -> Texts:
-        """The captions on a device."""
+        """Returns the captions on a device."""
         return Texts(self.input_ids.to(device), self.attention_mask.to(device))
 
     def select_rows(self, start: int, stop: int) -> Texts:
-        """Some rows, without the padding that none of them needs."""
+        """Selects some rows, without the padding that none of them needs."""
         mask = self.attention_mask[start:stop]
         rows = Texts(self.input_ids[start:stop], mask)
         length = max(1, int(rows.lengths.max()))
         return Texts(rows.input_ids[..., :length], mask[..., :length])
 
     def sort(self) -> tuple[Texts, torch.Tensor]:
-        """The captions of all images from the longest to the shortest, and the order of shape (captions of all,)."""
+        """
+        Returns the captions of all images from the longest to the shortest, and the order, of shape (all captions,).
+        """
         order = self.lengths.flatten().argsort(descending=True, stable=True)
         ids = self.input_ids.flatten(0, -2)[order].view_as(self.input_ids)
         mask = self.attention_mask.flatten(0, -2)[order].view_as(self.attention_mask)
@@ -111,7 +113,7 @@ class CaptionBatch:
         return torch.stack([texts.attention_mask.sum() for texts in self.texts]).sum()
 
     def name_captions(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """The captions on a device as arguments of `embed_captions`, of shapes (rows, length) and more."""
+        """Returns the captions on a device as arguments of `embed_captions`, of shapes (rows, length) and more."""
         short = self.short.to(device)
         named = {"short_input_ids": short.input_ids, "short_attention_mask": short.attention_mask}
         if self.long is not None:
@@ -120,7 +122,7 @@ class CaptionBatch:
         return named
 
     def group_short_captions(self) -> torch.Tensor:
-        """A number for each row, of shape (rows,), on every process the same for the same short caption."""
+        """Returns an integer for each row, of shape (rows,), on every process the same for the same short caption."""
         digests = []
         for ids in (self.short.input_ids * self.short.attention_mask).cpu().numpy():
             digests.append(sha256(ids.tobytes().rstrip(b"\0")).digest())
@@ -128,7 +130,7 @@ class CaptionBatch:
 
 
 def count_image_tokens(config: PreTrainedConfig, batch: CaptionBatch) -> int:
-    """The tokens of each image that a tower of a configuration computes, none where its output is given."""
+    """Counts the tokens of each image that a tower of a configuration computes, none where its output is given."""
     if "pixel_values" not in batch.images:
         return 0
     shape = batch.images["pixel_values"].shape
@@ -146,12 +148,12 @@ def split_by_length(
     tokens_per_image: int,
 ) -> list[int]:
     """
-    The rows of each group of a batch whose captions are sorted by length, from the longest.
+    Returns the rows of each group of a batch whose captions are sorted by length, from the longest.
 
     Args:
         sorted_batch (`CaptionBatch`): The batch.
         device (`torch.device`): Where it is computed, which says what a further group costs.
-        tokens_per_group (`int`, *optional*): The most tokens of a group, padding and images included.
+        tokens_per_group (`int`, *optional*): The max number of tokens of a group, padding and images included.
         tokens_per_image (`int`): The tokens of an image.
 
     Returns:
@@ -165,10 +167,10 @@ def split_by_length(
     return [len(rows) for rows in partition_by_length(work.tolist(), tokens_per_call, tokens_per_group)]
 
 
-def make_as_many(sizes: list[int], number: int) -> list[int]:
+def make_as_many(sizes: list[int], count: int) -> list[int]:
     """Sizes of groups, the largest halved until there are that many, which there are rows for."""
     sizes = list(sizes)
-    while len(sizes) < number:
+    while len(sizes) < count:
         index = sizes.index(max(sizes))
         half = sizes[index] // 2
         sizes[index : index + 1] = [sizes[index] - half, half]
@@ -177,8 +179,8 @@ def make_as_many(sizes: list[int], number: int) -> list[int]:
 
 def sort_batch(batch: CaptionBatch) -> tuple[CaptionBatch, torch.Tensor, torch.Tensor | None]:
     """
-    A batch with its captions of each modality from the longest to the shortest, and both orders: of shape (rows,) and
-    (rows * captions,).
+    Returns a batch with its captions of each modality from the longest to the shortest, and both orders: of shape
+    (rows,) and (rows * captions,).
     """
     short, short_order = batch.short.sort()
     if batch.long is None:
@@ -188,7 +190,7 @@ def sort_batch(batch: CaptionBatch) -> tuple[CaptionBatch, torch.Tensor, torch.T
 
 
 def select_groups(batch: CaptionBatch, sizes: list[int]) -> list[CaptionBatch]:
-    """A batch in groups of rows, each padded to its own longest captions."""
+    """Returns a batch in groups of rows, each padded to its own longest captions."""
     groups = []
     for start, stop in zip(accumulate([0, *sizes]), accumulate(sizes)):
         images = {name: values[start:stop] for name, values in batch.images.items()}

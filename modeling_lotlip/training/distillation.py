@@ -33,7 +33,7 @@ class StartModel:
 
     @classmethod
     def copy(cls, model: PreTrainedModel, max_length: int) -> "StartModel":
-        """The copy of a model whose texts have that many tokens at most."""
+        """Returns the copy of a model whose texts have that many tokens at most."""
         return cls(copy.deepcopy(model).eval().requires_grad_(False), max_length)
 
 
@@ -44,7 +44,7 @@ def distill(
     short: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    The squared error of embeddings against those of a teacher, a term of a loss: see [`global_loss`].
+    Returns the squared error of embeddings against those of a teacher, a term of a loss: see [`global_loss`].
 
     Args:
         pairs (`Pairs`): The rows of this process.
@@ -59,8 +59,8 @@ def distill(
     if images is not None:
         errors = errors + (pairs.images - images).square().sum(dim=-1)
     if short is not None:
-        of_captions = (pairs.short - short).square().sum(dim=-1)
-        errors = errors + of_captions.masked_fill(~pairs.short_mask, 0)
+        caption_errors = (pairs.short - short).square().sum(dim=-1)
+        errors = errors + caption_errors.masked_fill(~pairs.short_mask, 0)
     return errors
 
 
@@ -83,7 +83,7 @@ class Teacher:
     @torch.no_grad()
     def embed(self, batch: CaptionBatch, sizes: list[int]) -> dict[str, torch.Tensor]:
         """
-        The teacher's embeddings by name, `short` and, unless they are frozen, `images`, of shape (rows, dim).
+        Returns the teacher's embeddings by name, `short` and, unless they are frozen, `images`, of shape (rows, dim).
 
         Args:
             batch (`CaptionBatch`): The batch, with short captions that were truncated for the start model.
@@ -105,7 +105,7 @@ class Teacher:
         return {name: torch.cat(values).float() for name, values in parts.items()}
 
     def embed_images(self, batch: CaptionBatch, start: int, stop: int) -> torch.Tensor:
-        """The embeddings of some rows, of shape (stop - start, dim)."""
+        """Computes the embeddings of some rows, of shape (stop - start, dim)."""
         device = self.accelerator.device
         if batch.image_features is not None:
             return self.model.embed_features(batch.image_features[start:stop].to(device))
@@ -113,5 +113,5 @@ class Teacher:
         return self.model.contract.embed_images(**images)
 
     def make_term(self, batch: CaptionBatch, sizes: list[int]) -> Term:
-        """The term of a batch (rows, ...): [`distill`] with the teacher's embeddings."""
+        """Makes the term of a batch (rows, ...): [`distill`] with the teacher's embeddings."""
         return partial(distill, **self.embed(batch, sizes))

@@ -30,7 +30,9 @@ class ClampLogitScaleCallback(TrainerCallback):
         Clamps the temperature after a step.
 
         Args:
-            args (`TrainingArguments`), state (`TrainerState`), control (`TrainerControl`): What every callback gets.
+            args (`TrainingArguments`): The arguments of the trainer.
+            state (`TrainerState`): How far the training is.
+            control (`TrainerControl`): What the trainer does next.
             model (`PreTrainedModel`): The model.
         """
         clamp_logit_scale(model)
@@ -52,7 +54,7 @@ class ImageSide(Enum):
     """What is trained of what `embed_images` computes."""
 
     FROZEN = "nothing: embeddings of images never change"
-    PROJECTION = "the projection behind the image tower alone: outputs of the tower never change"
+    PROJECTION = "the projection after the image tower alone: outputs of the tower never change"
     TRAINED = "the image tower, or something else"
 
 
@@ -120,15 +122,15 @@ class ContrastiveModel(nn.Module):
         The parameters that FSDP2 leaves whole: scalars, which cannot be sharded, and those of the loss, which is
         computed outside of the forward. Every process has the gradient of the whole loss for them.
         """
-        of_loss = [] if self.loss is None else list(self.loss.parameters())
-        return [*self.scalar_parameters.values(), *of_loss]
+        loss_parameters = [] if self.loss is None else list(self.loss.parameters())
+        return [*self.scalar_parameters.values(), *loss_parameters]
 
     def clamp_temperature(self) -> None:
         """Brings the temperature back into its bounds, after a step: see [`Temperature.clamp`]."""
         self.temperature.clamp(self.model)
 
     def train(self, mode: bool = True) -> "ContrastiveModel":
-        """A part that is frozen as a whole stays in evaluation mode: its output does not change from step to step."""
+        """Leaves what is frozen as a whole in evaluation mode: its output does not change from step to step."""
         super().train(mode)
         if mode:
             for name, module in self.named_modules():
@@ -140,8 +142,9 @@ class ContrastiveModel(nn.Module):
 
     def encode_images(self, images: dict[str, torch.Tensor]) -> torch.Tensor:
         """
-        What does not change of the image side, of what the image processor gave (rows, ...): the embeddings (rows,
-        dim); if the projection is trained the output of the image tower, (rows, width), or (rows, length, width).
+        Computes what does not change of the image side, of what the image processor gave (rows, ...): the embeddings
+        (rows, dim); if the projection is trained the output of the image tower, (rows, width), or (rows, length,
+        width).
         """
         if self.image_side is not ImageSide.PROJECTION:
             return self.contract.embed_images(**images)
@@ -150,7 +153,7 @@ class ContrastiveModel(nn.Module):
         return outputs.last_hidden_state if compares_tokens else outputs.pooler_output
 
     def embed_features(self, features: torch.Tensor) -> torch.Tensor:
-        """The embeddings (rows, dim) of what [`encode_images`] gave, (rows, ...)."""
+        """Returns the embeddings (rows, dim) of what [`encode_images`] gave, (rows, ...)."""
         if self.image_side is ImageSide.PROJECTION:
             features = self.model.visual_projection(features.to(self.model.dtype))
         return normalize(features.float(), dim=-1)
@@ -159,7 +162,7 @@ class ContrastiveModel(nn.Module):
         """
         Embeds a batch, whose tensors may be on any device: they go to that of the model when they are needed.
 
-        With `recompute` the backward pass computes all that is trained once more, with the same random draws, in place
+        With `recompute` the backward pass computes all that is trained once more, with the same random state, in place
         of keeping its activations (gradient caching, Gao et al., 2021, https://arxiv.org/abs/2101.06983): of a large
         batch that is embedded in parts, the device holds the activations and the pixels of one of them at a time.
 
@@ -173,7 +176,7 @@ class ContrastiveModel(nn.Module):
         device = self.model.device
 
         def embed_images() -> torch.Tensor:
-            """Of shape (rows, dim)."""
+            """Computes embeddings of shape (rows, dim)."""
             images = {name: values.to(device, non_blocking=True) for name, values in batch.images.items()}
             return self.contract.embed_images(**images)
 
@@ -192,7 +195,7 @@ class ContrastiveModel(nn.Module):
 
 
 def compute_again(function: Callable[[], object], device: torch.device) -> object:
-    """What a function gives, whose activations are not kept, but computed once more in the backward pass."""
+    """Returns what a function gives, whose activations are not kept, but computed once more in the backward pass."""
     # by its argument `checkpoint` finds the device whose random state it has to keep for dropout
     anchor = torch.empty(0, device=device)
     return checkpoint(lambda _: function(), anchor, use_reentrant=False)
@@ -253,7 +256,7 @@ def freeze_unused(trained: ContrastiveModel, batch: CaptionBatch) -> list[str]:
 
 
 def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The embeddings (rows, dim) of images (rows, ...), without dropout."""
+    """Returns the embeddings (rows, dim) of images (rows, ...), without dropout."""
     is_training = trained.training
     trained.eval()
     try:
@@ -264,7 +267,9 @@ def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.
 
 @torch.no_grad()
 def computes_tower_and_projection(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> bool:
-    """Whether embeddings of images (rows, ...) are those of the image tower behind the projection, and no more."""
+    """
+    Returns whether embeddings of images (rows, ...) are those of the image tower after the projection, and no more.
+    """
     expected = embed_in_evaluation_mode(trained, images)
     before = trained.image_side
     is_training = trained.training

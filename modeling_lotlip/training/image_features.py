@@ -35,7 +35,9 @@ SHARD_SIZE = 1024
 
 
 def read_features(folder: Path, index: int) -> torch.Tensor:
-    """What [`FeatureCache`] wrote of an image, of shape (...); not a number where the image could not be read."""
+    """
+    Reads what [`FeatureCache`] wrote of an image, of shape (...); not a number where the image could not be read.
+    """
     shard, row = divmod(index, SHARD_SIZE)
     return torch.from_numpy(np.load(folder / f"{shard:06}.npy", mmap_mode="r")[row].copy())
 
@@ -71,14 +73,14 @@ class FeatureCache:
 
     @torch.no_grad()
     def encode(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What is kept of images (rows, ...), in float32 on the CPU."""
+        """Returns what is kept of images (rows, ...), in float32 on the CPU."""
         device = self.accelerator.device
         with self.accelerator.autocast():
             images = {name: values.to(device) for name, values in inputs.items()}
             return self.model.encode_images(images).float().cpu()
 
     def find_folder(self, dataset: Dataset, image_column: str) -> Path:
-        """The folder of these images, this image side, its preprocessing and its precision."""
+        """Finds the folder of these images, this image side, its preprocessing and its precision."""
         model = self.model.model
         image_processor = self.processor.image_processor
         settings = (
@@ -142,20 +144,20 @@ class FeatureCache:
         collate = RowCollator(preprocessing, RowReader(images.column_names, image_column=image_column))
         shape = self.encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:]
         made = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
-        for shard, of_shard in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
+        for shard, shard_batches in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
             indices = list_indices(shard, len(images))
             features = torch.full((len(indices), *shape), torch.nan)
-            for prepared in of_shard:
+            for prepared in shard_batches:
                 batch = prepared.images
                 if batch.entries:  # where all are unreadable the training says so, and counts them
-                    rows = [item.row.number - indices[0] for item in batch.entries]
+                    rows = [item.row.row_index - indices[0] for item in batch.entries]
                     features[rows] = self.encode(batch.inputs)
                 report(len(batch.entries) + len(prepared.unreadable))
             with atomic_write(folder / f"{shard:06}.npy") as partial, open(partial, "wb") as file:
                 np.save(file, features.numpy())
 
     def list_batches(self, images: Dataset, shards: list[int]) -> Iterator[list[tuple[int, dict]]]:
-        """The images of shards with their indices, in batches of which none is of two shards."""
+        """Lists the images of shards with their indices, in batches of which none is of two shards."""
         for shard in shards:
             indices = list_indices(shard, len(images))
             for start in range(0, len(indices), self.batch_size):
@@ -163,7 +165,7 @@ class FeatureCache:
 
 
 def hash_image_side(trained: ContrastiveModel) -> str:
-    """A hash of the weights that make what is kept: not of those of texts, nor of a projection behind it."""
+    """Returns a hash of the weights that make what is kept: not of those of texts, nor of a projection after it."""
     names = set(trained.image_parameters)
     if trained.image_side is ImageSide.PROJECTION:
         names = {name for name in names if not name.startswith("visual_projection.")}
@@ -179,5 +181,5 @@ def hash_image_side(trained: ContrastiveModel) -> str:
 
 
 def list_indices(shard: int, num_images: int) -> range:
-    """The indices of the images of a shard."""
+    """Lists the indices of the images of a shard."""
     return range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, num_images))

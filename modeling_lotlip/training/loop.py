@@ -18,7 +18,7 @@ from ..encoder.dual_encoder import DualEncoder
 from ..evaluation.retrieval import embed_dataset, format_recalls, measure_retrieval
 from ..losses.global_loss import average_losses
 from ..utils.signals import StopSignal
-from ..utils.terminal import progress_bar
+from ..utils.terminal import progress_bar, without_stop
 from . import outputs
 from .arguments import TrainArguments
 from .batch import CaptionBatch, make_as_many
@@ -54,8 +54,8 @@ class NextBatch:
 
 def run(args: TrainArguments) -> None:
     """
-    A whole training: see `lotlip train`. Every process calls this. Raises a `ValueError` if arguments, data and model
-    do not fit together, or the data is too bad, and an `OSError` if something cannot be read or written.
+    Runs a whole training: see `lotlip train`. Every process calls this. Raises a `ValueError` if arguments, data and
+    model do not fit together, or the data is too bad, and an `OSError` if something cannot be read or written.
     """
     accelerator = start_processes(args)
     with fail_together(accelerator):
@@ -76,7 +76,7 @@ def run(args: TrainArguments) -> None:
 
 
 def train(training: Training) -> int:
-    """The steps, with checkpoints and evaluations, to the last one or a signal, whose number is returned, else 0."""
+    """Takes the steps, with checkpoints and evaluations, to the last or a signal, whose number it returns, or 0."""
     args = training.args
     accelerator = training.accelerator
     state = training.state
@@ -120,8 +120,9 @@ def train(training: Training) -> int:
 
 def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
     """
-    The batches of what is left of an epoch, whose samples are counted. For each of them the processes agree, in one
-    question, on the number of its groups, on whether one of them has failed, and whether one was told to stop.
+    Reads the batches of what is left of an epoch, whose samples are counted. For each of them the processes agree, in
+    one question, on the number of its groups, on whether one of them has failed, and on whether one has a signal to
+    stop.
     """
     args = training.args
     state = training.state
@@ -142,7 +143,7 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
                 for outcome in outcomes:
                     training.counts.count(outcome)
                     if outcome.message is not None:
-                        logger.warning(f"Skipped: {outcome.message}.", main_process_only=False)
+                        logger.warning(f"Skipped: {without_stop(outcome.message)}.", main_process_only=False)
                 training.counts.check(args.max_bad_fraction, num_samples)
                 sizes = size_groups(training.trained, batch, args.grad_cache_tokens)
                 agreed["num_groups"] = len(sizes)
@@ -181,7 +182,7 @@ def take_step(training: Training, item: NextBatch) -> StepResult:
 
 
 def is_checkpoint_due(training: Training, is_epoch_over: bool) -> bool:
-    """Whether the step that was taken ends with a checkpoint."""
+    """Returns whether the step that was taken ends with a checkpoint."""
     state = training.state
     every = training.args.checkpointing_steps
     if every is None:
@@ -202,7 +203,7 @@ def stop_training(training: Training, stop_number: int) -> int:
 
 
 def sum_counts(training: Training) -> SampleCounts:
-    """What became of all rows and captions of the run, of all processes and all its starts."""
+    """Returns what became of all rows and captions of the run, of all processes and all its starts."""
     return sum(gather_object([training.counts]), start=training.state.counts)
 
 
@@ -239,9 +240,9 @@ def evaluate_if_due(training: Training) -> None:
 
 def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, float]:
     """
-    Retrieval on the evaluation data, with the keys `short_...` and `long_...`. Every process embeds its part, or the
-    main one all if it has the model alone (FSDP2); it has the results, and keeps the model if they are the best so
-    far, the others get none.
+    Evaluates retrieval, with the keys `short_...` and `long_...`. Every process embeds its part, or the main one all
+    if it has the model alone (FSDP2); it has the results, and keeps the model if they are the best so far, the others
+    get none.
     """
     args = training.args
     accelerator = training.accelerator
@@ -275,7 +276,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
 
 
 def save(training: Training) -> None:
-    """A checkpoint, from which the run can be resumed."""
+    """Saves a checkpoint, from which the run can be resumed."""
     state = replace(training.state, counts=sum_counts(training))
     limit = training.args.checkpoints_total_limit
     outputs.save_checkpoint(training.accelerator, training.args.output_dir, state, training.settings, limit)

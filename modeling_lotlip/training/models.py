@@ -75,8 +75,9 @@ def build_model(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    The dual encoder to train, what is not trained frozen, and its processor, whose tokenizer has the limit of texts;
-    without a tokenizer the words of the captions are the vocabulary. Raises a `ValueError` if it does not fit `args`.
+    Builds the dual encoder to train, what is not trained frozen, and its processor, whose tokenizer has the limit of
+    texts; without a tokenizer the words of the captions are the vocabulary. Raises a `ValueError` if it does not fit
+    `args`.
     """
     model, processor, _ = build_model_and_start(args, dataset, reader)
     return model, processor
@@ -85,7 +86,7 @@ def build_model(
 def build_model_and_start(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[PreTrainedModel, ProcessorMixin, StartModel | None]:
-    """The same as [`build_model`], and a copy of the model before it is changed, if it is to be a teacher."""
+    """Builds the same as [`build_model`], and a copy of the model before it is changed, if it is to be a teacher."""
     if args.model_name_or_path is not None:
         # trained in float32, whatever the weights are stored in
         loading = LoadingArguments(device="cpu", trust_remote_code=args.trust_remote_code)
@@ -180,19 +181,22 @@ def check_vocabulary(
 
 
 def count_corners(model: PreTrainedModel) -> int:
-    """The corner tokens of a text tower, which LoTLIP alone has."""
+    """Counts the corner tokens of a text tower, which LoTLIP alone has."""
     return getattr(model.config.get_text_config(), "num_corner_tokens", 0)
 
 
 def build_small_model(dataset: datasets.Dataset, reader: RowReader) -> tuple[LotlipModel, LotlipProcessor]:
-    """A small LoTLIP with random weights for images of 64 pixels, and its processor with the words of the captions."""
+    """
+    Builds a small LoTLIP with random weights for images of 64 pixels, and its processor with the words of the
+    captions.
+    """
     return build_model(TrainArguments(output_dir="."), dataset, reader)
 
 
 def load_towers_or_new(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[LotlipModel, LotlipProcessor]:
-    """A LoTLIP of the towers or the configuration that the arguments name, and its processor."""
+    """Loads a LoTLIP of the towers or the configuration that the arguments name, and its processor."""
     text_name = args.text_model_name_or_path
     vision_name = args.vision_model_name_or_path
     tokenizer_name = args.tokenizer_name or text_name
@@ -274,7 +278,7 @@ def compare_captions(model: LotlipModel, tokenizer: LotlipTokenizer, captions: l
 
 
 def find_image_processor(name: str) -> BaseImageProcessor | None:
-    """The image processor of an image tower of transformers, if it has one."""
+    """Finds the image processor of an image tower of transformers, if it has one."""
     try:
         return AutoImageProcessor.from_pretrained(find_pretrained(name))
     except (OSError, ValueError):
@@ -285,9 +289,9 @@ def make_image_processor(
     image_size: tuple[int, int], vision_model_name_or_path: str | None = None
 ) -> LotlipImageProcessor:
     """
-    The image processor of an image tower for images of (height, width), which keep their proportions. Mean, standard
-    deviation, resampling and the margin around the center crop are those of the tower's image processor, or, without a
-    margin, of its timm configuration. Raises a `ValueError` if the tower does not tell mean and standard deviation.
+    Makes the image processor of an image tower for images of (height, width), which keep their proportions. Mean,
+    standard deviation, resampling and the margin around the center crop are those of the tower's image processor, or,
+    without a margin, of its timm configuration. Raises a `ValueError` if the tower has no mean and standard deviation.
     """
     height, width = image_size
     settings = {}
@@ -312,7 +316,7 @@ def make_image_processor(
 
 
 def read_timm_settings(timm_settings: dict) -> dict:
-    """Mean, standard deviation and resampling by the configuration of a tower of timm."""
+    """Reads mean, standard deviation and resampling from the configuration of a tower of timm."""
     interpolation = timm_settings.get("interpolation", "").upper()
     return {
         "image_mean": timm_settings["mean"],
@@ -322,12 +326,12 @@ def read_timm_settings(timm_settings: dict) -> dict:
 
 
 def scales_to_one(image_processor: BaseImageProcessor) -> bool:
-    """Whether an image processor makes pixels numbers from 0 to 1, before it normalizes them."""
+    """Returns whether an image processor makes pixels numbers from 0 to 1, before it normalizes them."""
     return image_processor.do_rescale and math.isclose(image_processor.rescale_factor, 1 / 255, rel_tol=1e-3)
 
 
 def read_image_processor(image_processor: BaseImageProcessor) -> tuple[dict, float]:
-    """Mean, standard deviation and resampling of an image processor, and how much larger it makes what it cuts out."""
+    """Reads mean, standard deviation and resampling of an image processor, and its margin around the center crop."""
     settings = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3, "resample": image_processor.resample}
     if image_processor.do_normalize:
         settings["image_mean"] = image_processor.image_mean
@@ -341,7 +345,7 @@ def read_image_processor(image_processor: BaseImageProcessor) -> tuple[dict, flo
 
 
 def find_image_size(image_processor: BaseImageProcessor) -> tuple[int, int] | None:
-    """Height and width of what an image processor makes of any image, None if that is not one size."""
+    """Finds height and width of what an image processor makes of any image, None if that is not one size."""
     size = getattr(image_processor, "size", None)
     if getattr(image_processor, "do_center_crop", False):
         size = getattr(image_processor, "crop_size", None)
@@ -353,7 +357,7 @@ def find_image_size(image_processor: BaseImageProcessor) -> tuple[int, int] | No
 
 def find_used_size(name: str) -> int | None:
     """
-    The side of the images that an image tower is used at, where its image processor makes smaller ones than its
+    Finds the side of the images that an image tower is used at, where its image processor makes smaller ones than its
     configuration says: DINOv2's is of 518 pixels, and its processor cuts out 224.
     """
     largest = getattr(AutoConfig.from_pretrained(find_pretrained(name)), "image_size", None)
@@ -365,8 +369,8 @@ def find_used_size(name: str) -> int | None:
 
 def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None) -> None:
     """
-    Sets the most tokens of a text, by default what the tokenizer says, or as many as there are positions. Beyond these
-    the position table is stretched. Raises a `ValueError` if there is no room for a text.
+    Sets the max number of tokens of a text, by default what the tokenizer says, or as many as there are positions.
+    Beyond these the position table is stretched. Raises a `ValueError` if there is no room for a text.
     """
     tokenizer = processor.tokenizer
     num_positions = count_positions(model, find_family(model.config))
@@ -385,7 +389,7 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
 
 
 def find_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
-    """The tokens of a text by the tokenizer, or as many as there are positions."""
+    """Finds the tokens of a text by the tokenizer, or as many as there are positions."""
     limit = processor.tokenizer.model_max_length
     num_positions = count_positions(model, find_family(model.config))
     if num_positions is None:
@@ -438,8 +442,8 @@ def stretch_table(table: torch.Tensor, num_new: int) -> torch.Tensor:
 
 def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel | None:
     """
-    The dual encoder in a [`ContrastiveModel`]; where its parameters are sharded (FSDP2) a copy that has all of them on
-    the main process, and None on the others. Every process must call this.
+    Returns the dual encoder in a [`ContrastiveModel`]; where its parameters are sharded (FSDP2) a copy that has all of
+    them on the main process, and None on the others. Every process must call this.
     """
     trained = accelerator.unwrap_model(model).model
     if not accelerator.is_fsdp2:
@@ -455,8 +459,9 @@ def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel 
 
 def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedModel:
     """
-    A LoTLIP of the class that an objective trains, with the weights of another one; the bias of the logits, and the
-    temperature that goes with it, are new. A model that has a bias keeps it, and other dual encoders are as they are.
+    Makes a LoTLIP of the class that an objective trains, with the weights of another one; the bias of the logits, and
+    the temperature that goes with it, are new. A model that has a bias keeps it, and other dual encoders are as they
+    are.
     Raises a `ValueError` if the model compares all tokens and the objective does not, or the other way round.
     """
     model_class = objective.load_model_class()
@@ -481,8 +486,8 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
 
 def build_tokenizer(dataset: datasets.Dataset, reader: RowReader) -> LotlipTokenizer:
     """
-    A tokenizer with the most frequent words of the captions, and their characters for all other words, the same in
-    every process and run; the trainer of WordPiece breaks ties at random.
+    Builds a tokenizer with the most frequent words of the captions, and their characters for all other words, the same
+    in every process and run; the trainer of WordPiece breaks ties at random.
     """
     if isinstance(dataset, datasets.IterableDataset):
         raise ValueError("A stream gives no vocabulary: name a tokenizer with `--tokenizer_name`.")

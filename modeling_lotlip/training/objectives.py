@@ -65,7 +65,9 @@ class Objective:
     short_captions: str = "given"
 
     def load_loss(self, has_bias: bool) -> Callable | None:
-        """The loss for a model with or without a `logit_bias`; None if the objective does not train such a model."""
+        """
+        Loads the loss for a model with or without a `logit_bias`; None if the objective does not train such a model.
+        """
         if has_bias and not self.takes_bias:
             return load_named(self.loss_with_bias)
         if self.takes_bias and not has_bias:
@@ -73,12 +75,12 @@ class Objective:
         return load_named(self.loss)
 
     def load_model_class(self) -> type:
-        """The class of the models that are trained."""
+        """Loads the class of the models that are trained."""
         return load_named(self.model_class)
 
     def read_options(self, words: list[str]) -> dict[str, Any]:
         """
-        All options, those of words such as `weight=0.5` in place of their defaults. Raises a `ValueError` for an
+        Reads all options, those of words such as `weight=0.5` in place of their defaults. Raises a `ValueError` for an
         option that there is not, or a value of another type.
         """
         options = dict(self.options)
@@ -95,7 +97,9 @@ class Objective:
 
 
 def read_value(word: str, value: str, value_type: type) -> bool | int | float | str:
-    """A value in the type of a default. Raises a `ValueError` that names the word `NAME=VALUE` if it is of another."""
+    """
+    Reads a value in the type of a default. Raises a `ValueError` that names the word `NAME=VALUE` if it is of another.
+    """
     if value_type is bool:
         if value.lower() not in ("true", "false"):
             raise ValueError(f"--objective_options {word} must be true or false.")
@@ -107,7 +111,7 @@ def read_value(word: str, value: str, value_type: type) -> bool | int | float | 
 
 
 def load_named(named: object) -> Any:
-    """What a string `module:name` names; anything else is returned as it is."""
+    """Returns what a string `module:name` names; anything else is returned as it is."""
     if not isinstance(named, str):
         return named
     module, _, name = named.partition(":")
@@ -132,7 +136,7 @@ OBJECTIVES: dict[str, Objective] = {
         loss_with_bias=SIGMOID,
     ),
     "laclip": Objective(
-        "CLIP with a caption drawn among all, short and long, of an image (Fan et al., 2023, "
+        "CLIP with a caption sampled among all, short and long, of an image (Fan et al., 2023, "
         "https://arxiv.org/abs/2305.20088)",
         CONTRASTIVE,
         loss_with_bias=SIGMOID,

@@ -38,6 +38,15 @@ class BatchSampler:
     """
     This process's part of every global batch of an epoch, as keys of samples, of a permutation seeded with (seed,
     epoch). Where the last batch does not divide, some processes get a row of padding.
+
+    Args:
+        num_samples (`int`): How many samples there are.
+        batch_size (`int`): The number of samples of a batch of one process.
+        seed (`int`): The seed of the order.
+        process_index (`int`): Which process this is.
+        num_processes (`int`): The number of processes.
+        epoch (`int`): The epoch.
+        first_batch (`int`): The batch that a resumed run begins with.
     """
 
     num_samples: int
@@ -69,6 +78,13 @@ class StreamBatchSampler:
     The same of an epoch of a shuffled stream, as keys with the row, its image undecoded. The processes divide it, by
     shards where their number divides, otherwise by rows. A process at the end of its part returns rows of padding
     until the last process is there.
+
+    Args:
+        stream (`IterableDataset`): The shuffled rows, with undecoded images.
+        batch_size (`int`): The number of samples of a batch of one process.
+        accelerator (`Accelerator`): The processes.
+        epoch (`int`): The epoch.
+        first_batch (`int`): The batch that a resumed run begins with.
     """
 
     stream: IterableDataset
@@ -91,7 +107,7 @@ class StreamBatchSampler:
                 yield own + [SampleKey(self.epoch, 0, is_padding=True)] * (size - len(own))
 
     def read_keys(self) -> Iterator[SampleKey]:
-        """The rows of this process, with their indices among those of all processes."""
+        """Reads the rows of this process, with their indices among those of all processes."""
         first = self.accelerator.process_index
         step = self.accelerator.num_processes
         part = split_dataset_by_node(self.stream, first, step)

@@ -17,9 +17,10 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..hub import push_folder, write_model_card
+from ..hub import EVAL_RESULTS_FILE, push_folder, write_model_card
 from ..utils.files import public_name, write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete
+from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
 from .plan import Plan
@@ -45,7 +46,18 @@ BIASES_OF_SCENES = "It has seen nothing but drawn scenes: it is for trying out h
 
 @dataclass
 class TrainingState:
-    """Where a run is, and what it has counted: what a checkpoint holds beside what accelerate saves."""
+    """
+    Where a run is, and what it has counted: what a checkpoint holds in addition to what accelerate saves.
+
+    Args:
+        epoch (`int`): The index of the epoch.
+        batch (`int`): How many batches of the epoch are done.
+        step (`int`): How many steps of the optimizer are done.
+        evaluated_step (`int`): The step of the last evaluation, -1 before the first.
+        skipped_steps (`int`): How many steps were left out, because their loss or gradients were not finite.
+        skipped_in_a_row (`int`): How many of them were the last ones, without a good step between.
+        counts (`SampleCounts`): What became of the rows that all processes have read.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -53,7 +65,7 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    counts: SampleCounts = field(default_factory=SampleCounts)  # of all processes
+    counts: SampleCounts = field(default_factory=SampleCounts)
 
 
 # ---- the folder
@@ -75,7 +87,9 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
 
 
 def resumes_in_output_dir(args: TrainArguments) -> bool:
-    """Whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere."""
+    """
+    Returns whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere.
+    """
     named = args.resume_from_checkpoint
     return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
 
@@ -88,13 +102,14 @@ def delete_leftovers(args: TrainArguments, state: TrainingState) -> None:
 
 
 def find_leftovers(args: TrainArguments) -> list[Path]:
-    """What an earlier run left in the output folder, unless it is resumed: nothing else in it is ever deleted."""
+    """Finds what an earlier run left in the output folder, unless it is resumed: nothing else is ever deleted."""
     if resumes_in_output_dir(args):
         return []
     folder = args.output_dir
     names = (path for path in folder.glob("*") if WRITTEN.fullmatch(path.name) or LEFT.fullmatch(path.name))
     best = [path.parent for path in folder.glob(f"{BEST_FOLDER}/{RESULTS_FILE}")]
-    return [*sorted(names), *list_checkpoints(folder), *best, *folder.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
+    others = [*folder.glob(EVAL_RESULTS_FILE), *folder.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
+    return [*sorted(names), *list_checkpoints(folder), *best, *others]
 
 
 def check_output_dir(args: TrainArguments) -> None:
@@ -120,14 +135,14 @@ def check_output_dir(args: TrainArguments) -> None:
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
-    """The complete checkpoints in a folder, the oldest first."""
+    """Lists the complete checkpoints in a folder, the oldest first."""
     checkpoints = [path.parent for path in output_dir.glob(f"checkpoint-*/{STATE_FILE}")]
     numbered = [(int(path.name[11:]), path) for path in checkpoints if path.name[11:].isdecimal()]
     return [path for _, path in sorted(numbered)]
 
 
 def find_checkpoint(args: TrainArguments) -> Path | None:
-    """The checkpoint to resume from, none for `latest` where there is none yet; there may be no later ones."""
+    """Finds the checkpoint to resume from, none for `latest` where there is none yet; there may be no later ones."""
     if args.resume_from_checkpoint is None:
         return None
     checkpoints = list_checkpoints(args.output_dir)
@@ -189,7 +204,7 @@ def save_checkpoint(
 
 
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
-    """The state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
+    """Reads the state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
@@ -228,7 +243,7 @@ def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Acce
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
+    """Reads the rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
@@ -252,6 +267,7 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
+        """Begins to count and to measure the time anew."""
         self.done = torch.zeros(2)
         self.start = time.perf_counter()
 
@@ -270,11 +286,12 @@ class Throughput:
 
 
 def name_repository(args: TrainArguments) -> str:
+    """Returns the name of the repository on the Hub: by default that of the output folder."""
     return args.hub_model_id or args.output_dir.resolve().name
 
 
 def describe_training(args: TrainArguments, plan: Plan) -> dict:
-    """What the model card says of a training: arguments of [`write_model_card`]."""
+    """Returns what the model card says of a training: arguments of [`write_model_card`]."""
 
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
@@ -294,7 +311,9 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 
 
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
-    """Whether a result is better than that of the model in a folder, or there is none, or one on other data."""
+    """
+    Returns whether a result is better than that of the model in a folder, or there is none, or one on other data.
+    """
     path = folder / RESULTS_FILE
     if not path.exists():
         return True
@@ -337,8 +356,11 @@ def save_model(
             processor.save_pretrained(partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
-            for file in Path(partial).iterdir():
-                file.replace(folder / file.name)
+            for file in Path(partial).rglob("*"):
+                if file.is_file():
+                    target = folder / file.relative_to(partial)
+                    target.parent.mkdir(exist_ok=True)
+                    file.replace(target)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
 
@@ -359,17 +381,18 @@ def save_last_model(
         processor (`ProcessorMixin`): Its processor.
     """
     delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
+    delete(args.output_dir / EVAL_RESULTS_FILE)
     try:
         save_model(args, plan, args.output_dir, model, processor)
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
         save_model(args, plan, folder, model, processor)
-        raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
+        raise OSError(f"{without_stop(error)}. It was saved in {folder}: move it from there.") from error
 
 
 def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict | None) -> None:
     """
-    Writes results, if there are any, beside a saved model, and its model card.
+    Writes results, if there are any, with a saved model, and its model card.
 
     Args:
         args (`TrainArguments`): The arguments of the training.

@@ -38,7 +38,7 @@ class Plan:
     matryoshka_dims: list[int] | None
 
     def compared_on_resume(self, args: TrainArguments) -> dict[str, object]:
-        """What a resumed run must have in common with the first one, to take the same steps."""
+        """Returns what a resumed run must have in common with the first one, to take the same steps."""
         settings = args.compared_on_resume()
         settings["mixed_precision"] = self.mixed_precision
         settings["num_processes"] = self.num_processes
@@ -52,7 +52,7 @@ class Plan:
         return settings
 
     def in_model_card(self, args: TrainArguments) -> dict[str, object]:
-        """What the model card lists of a training."""
+        """Returns what the model card lists of a training."""
         listed = args.in_model_card()
         listed["num_processes"] = self.num_processes
         listed["max_train_steps"] = self.max_train_steps
@@ -61,20 +61,20 @@ class Plan:
         return listed
 
     def in_trackers(self, args: TrainArguments) -> dict[str, int | float | str]:
-        """What trackers are told of a run: arguments, and what they leave open."""
+        """Returns what trackers log of a run: arguments, and what they leave open."""
         named = vars(args) | asdict(self)
         return {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
 
 
 def count_part(steps: float, max_train_steps: int) -> int:
-    """A number of steps, or below 1 a fraction of all of them."""
+    """Counts steps that are given as their count, or below 1 as a fraction of all steps."""
     if steps < 1:
         return math.ceil(steps * max_train_steps)
     return math.ceil(steps)
 
 
 def count_steps(args: TrainArguments, batches_per_epoch: int | None) -> tuple[int, int]:
-    """The steps of a run, and those of a rising learning rate. Raises a `ValueError` if the latter are more."""
+    """Counts the steps of a run, and those of a rising learning rate. Raises a `ValueError` if the latter are more."""
     max_train_steps = args.max_train_steps
     if max_train_steps is None:
         num_batches = batches_per_epoch * args.num_train_epochs

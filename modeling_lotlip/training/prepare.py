@@ -27,7 +27,7 @@ from ..data.images import undecoded
 from ..data.loading import Slice, count_shared_rows, get_columns, load_slices, load_split
 from ..data.reader import RowReader
 from ..data.row_functions import read_rows
-from ..encoder.hashes import hash_processor, hash_weights
+from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..evaluation.retrieval import ImageEmbeddingCache
 from ..losses.global_loss import BatchLoss
@@ -35,7 +35,7 @@ from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
 from .arguments import TrainArguments
-from .distillation import Teacher
+from .distillation import StartModel, Teacher
 from .dual_encoder import ContrastiveModel, freeze_unused, inspect_image_side
 from .image_features import FeatureCache
 from .models import build_model_and_start, find_image_size
@@ -77,6 +77,10 @@ class Training:
         schedule (`Callable`): The learning rate of each step.
         state (`TrainingState`): Where it is.
         teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
+        counts (`SampleCounts`): What became of the rows that this process has read since the start.
+        throughput (`Throughput`): The images and tokens since it was last logged.
+        step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
+        image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
     """
 
     args: TrainArguments
@@ -91,12 +95,9 @@ class Training:
     schedule: Callable[[int], float]
     state: outputs.TrainingState
     teacher: Teacher | None = None
-    # what became of the rows that this process has read since the start
     counts: SampleCounts = field(default_factory=SampleCounts)
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
-    # those of the batches of a step that is not complete
     step_losses: list[BatchLoss] = field(default_factory=list)
-    # what a frozen image side gave for the evaluation data
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
 
     @property
@@ -112,7 +113,7 @@ class Training:
 
 
 def start_processes(args: TrainArguments) -> Accelerator:
-    """The processes, ready for this training. Raises a `ValueError` for ways to train that are not supported."""
+    """Starts the processes of a training. Raises a `ValueError` for ways to train that are not supported."""
     installed = [str(tracker) for tracker in get_available_trackers()]
     if args.with_tracking and not (installed and args.report_to in ("all", *installed)):
         raise ValueError(
@@ -149,7 +150,9 @@ def start_processes(args: TrainArguments) -> Accelerator:
 
 
 def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Data]:
-    """The data to train and to evaluate on: the main process reads a new data set, the others find it in the cache."""
+    """
+    Loads the data to train and to evaluate on: the main process reads a new data set, the others find it in the cache.
+    """
     for is_turn in (accelerator.is_main_process, not accelerator.is_main_process):
         with fail_together(accelerator):
             if is_turn:
@@ -160,7 +163,9 @@ def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Dat
 
 
 def load_training_data(args: TrainArguments, num_processes: int) -> Data:
-    """The training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images."""
+    """
+    Loads the training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images.
+    """
     source = replace(args, data_weights=None)
     slices = []
     if args.data_weights is None:
@@ -191,13 +196,13 @@ def check_captions(args: TrainArguments, reader: RowReader) -> None:
     if needs_short and not has_short:
         raise ValueError(
             f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`, "
-            "or draw them from the long ones with `--short_captions any`."
+            "or sample them from the long ones with `--short_captions any`."
         )
     default = OBJECTIVES[args.objective].num_long_captions
     if not reader.has_long_captions and args.num_long_captions not in (0, default):
         refuse_without_long_captions("num_long_captions", args.num_long_captions)
-    draws_from_long = args.num_long_captions > 0 or args.short_captions == "any"
-    if args.num_sub_captions is not None and not (reader.has_long_captions and draws_from_long):
+    samples_from_long = args.num_long_captions > 0 or args.short_captions == "any"
+    if args.num_sub_captions is not None and not (reader.has_long_captions and samples_from_long):
         refuse_without_long_captions("num_sub_captions", args.num_sub_captions)
 
 
@@ -210,7 +215,7 @@ def refuse_without_long_captions(name: str, value: int) -> None:
 
 
 def load_evaluation_data(args: TrainArguments) -> Data:
-    """The data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
+    """Loads the data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
     source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
     dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
@@ -246,7 +251,7 @@ def make_loader(
     accelerator: Accelerator,
 ) -> DataLoader:
     """
-    Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn.
+    Batches of this process, in the order of their sampler, of images, or crops of them, with sampled captions.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -274,12 +279,12 @@ def make_loader(
         num_workers=args.dataloader_num_workers,
         persistent_workers=args.dataloader_num_workers > 0,
         worker_init_fn=leave_signals_to_the_main_process,
-        generator=torch.Generator(),  # leaves the global random state to dropout: a resumed run draws the same
+        generator=torch.Generator(),  # leaves the global random state to dropout, which is the same in a resumed run
     )
 
 
 def make_crop(args: TrainArguments, processor: ProcessorMixin) -> RandomResizedCrop | None:
-    """What cuts a part out of each image, if it is to be cropped. Raises a `ValueError` if it cannot."""
+    """Returns what cuts a part out of each image, if it is to be cropped. Raises a `ValueError` if it cannot."""
     if args.min_crop_scale == 1:
         return None
     size = find_image_size(processor.image_processor)
@@ -298,7 +303,7 @@ def make_trained_model(
     args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin, has_long_captions: bool
 ) -> ContrastiveModel:
     """
-    A dual encoder with the loss of its objective, ready to be trained.
+    Makes a dual encoder with the loss of its objective, ready to be trained.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -376,7 +381,7 @@ def make_plan(
 def make_optimizer(
     args: TrainArguments, plan: Plan, trained: ContrastiveModel
 ) -> tuple[AdamW, Callable[[int], float]]:
-    """AdamW, and the learning rate of each step."""
+    """Makes AdamW, and the learning rate of each step."""
     optimizer = AdamW(
         parameter_groups(trained, args.weight_decay),
         lr=args.learning_rate,
@@ -400,12 +405,38 @@ def make_optimizer(
 # ---- where a run begins
 
 
+def describe_settings(
+    args: TrainArguments,
+    plan: Plan,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    start: StartModel | None,
+) -> dict[str, object]:
+    """
+    Returns what a resumed run must have in common with the run that wrote its checkpoint.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        plan (`Plan`): What they leave open.
+        model (`PreTrainedModel`): The dual encoder, before a step. A frozen image tower is compared by its weights.
+        processor (`ProcessorMixin`): Its processor.
+        start (`StartModel`, *optional*): What the teacher is made of.
+    """
+    settings = plan.compared_on_resume(args)
+    settings["processor"] = hash_processor(processor)
+    settings["start_model"] = start is not None and hash_model(start.model)
+    settings["image_tower"] = args.freeze_vision_model and hash_model(model.vision_model)
+    return settings
+
+
 def find_state(
     plan: Plan,
     checkpoint: Path | None,
     settings: dict[str, object],
 ) -> outputs.TrainingState:
-    """Where the run begins. Raises a `ValueError` if the checkpoint is of another run, or behind this one's end."""
+    """
+    Finds where the run begins. Raises a `ValueError` if the checkpoint is of another run, or after this one's end.
+    """
     if checkpoint is None:
         return outputs.TrainingState()
     state = outputs.read_state(checkpoint, settings)
@@ -424,7 +455,7 @@ def describe(
     processor: ProcessorMixin,
 ) -> str:
     """
-    What a run says of itself at its start.
+    Describes a run at its start.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -454,7 +485,13 @@ def prepare(
     stack: ExitStack,
 ) -> Training:
     """
-    Gets everything ready, and takes over the output folder until the stack is closed; until then nothing is changed.
+    Gets everything ready, and takes over the output folder until the stack is closed.
+
+    The order matters. Everything that a user's mistake can stop comes first, and changes no file: the data, the model,
+    the plan, and whether a checkpoint is of the same run. Only then is the output folder taken over, which deletes
+    what an earlier run left there, and are features of images computed, which may take hours. The accelerator wraps
+    the model last, since it may divide the weights among the processes: their hashes, the teacher and the optimizer
+    need them whole. A checkpoint is loaded into what is wrapped, and sets the random state after `set_seed` has.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -465,10 +502,12 @@ def prepare(
     Returns:
         [`Training`]: ready for its next step.
     """
+    # the data first: a new tokenizer takes its words from them
     data, evaluation_data = load_data(args, accelerator)
     model, processor, start = build_model_and_start(args, data.dataset, data.reader)
     has_long_captions = data.reader.has_long_captions and args.num_long_captions > 0
     trained = make_trained_model(args, model, processor, has_long_captions)
+    # before the plan, which counts its batches
     loader = make_loader(args, data, processor, accelerator)
     teacher = None
     if start is not None:
@@ -477,10 +516,7 @@ def prepare(
     plan = make_plan(args, accelerator, data, loader, trained)
     optimizer, schedule = make_optimizer(args, plan, trained)
     outputs.check_room(args, model)
-    settings = plan.compared_on_resume(args)
-    settings["processor"] = hash_processor(processor)
-    settings["start_model"] = start is not None and hash_weights(start.model)
-    settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
+    settings = describe_settings(args, plan, model, processor, start)
     state = find_state(plan, checkpoint, settings)
     features = FeatureCache(
         trained,
@@ -493,6 +529,7 @@ def prepare(
     if args.cache_image_features:
         features.check()
 
+    # from here on files change
     take_over_output_dir(args, accelerator, data, evaluation_data, stack)
     if args.cache_image_features:
         loader.dataset.features_dir = features.fill(data.dataset, args.image_column)
@@ -501,9 +538,11 @@ def prepare(
             outputs.delete_leftovers(args, state)
     accelerator.init_trackers(outputs.RUN_NAME, plan.in_trackers(args))
     logger.info(describe(args, plan, trained, processor))
+
     if accelerator.is_fsdp2:
         accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(trained.unsharded_parameters)]
     wrapped, optimizer = accelerator.prepare(trained, optimizer)
+    # dropout differs between processes; the weights were made by the same seed in all of them
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
         outputs.load_checkpoint(accelerator, checkpoint)

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a training reads: images with captions drawn for them, and how samples become a batch."""
+"""What a training reads: images with captions sampled for them, and how samples become a batch."""
 
 import logging
 import random
@@ -127,19 +127,19 @@ class SampleCounts:
             raise ValueError(f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: {self.rows}")
 
     def state_dict(self) -> dict:
-        """The counts for JSON, by name."""
+        """Returns the counts for JSON, by name."""
         return {name: counts.state_dict() for name, counts in vars(self).items()}
 
     @classmethod
     def from_state_dict(cls, state: dict) -> "SampleCounts":
-        """The counts of [`SampleCounts.state_dict`]."""
+        """Returns the counts of [`SampleCounts.state_dict`]."""
         return cls(**{name: RowCounts(**values) for name, values in state.items()})
 
 
 @dataclass(frozen=True)
-class DrawnCaptions:
+class SampledCaptions:
     """
-    The captions drawn for an image, empty where there is none.
+    The captions sampled for an image, empty where there is none.
 
     Args:
         short (`str`): The short caption.
@@ -175,61 +175,61 @@ class Sample:
     outcome: Outcome | None = None
 
 
-class CaptionDrawing:
+class RowCaptionSampler:
     """
-    Draws captions of rows: see `ObjectiveArguments`. Every draw comes from a generator seeded with (seed, epoch,
-    index): it does not depend on workers, on processes, or on what was drawn before.
+    Samples captions of rows: see `ObjectiveArguments`. Every sample comes from a generator seeded with (seed, epoch,
+    index): it does not depend on workers, on processes, or on what was sampled before.
     """
 
-    def __init__(self, reader: RowReader, drawing: ObjectiveArguments, seed: int):
+    def __init__(self, reader: RowReader, arguments: ObjectiveArguments, seed: int):
         self.reader = reader
-        self.drawing = drawing
+        self.arguments = arguments
         self.seed = seed
-        self.has_short_captions = drawing.short_captions != "none" and reader.short_column is not None
+        self.has_short_captions = arguments.short_captions != "none" and reader.short_column is not None
         self.num_long_captions = 0
         if reader.has_long_captions:
-            self.num_long_captions = drawing.num_long_captions
+            self.num_long_captions = arguments.num_long_captions
 
-    def draw_sub_captions(self, text: str, generator: random.Random) -> str:
-        """Some consecutive sub-captions of a long caption, or all of them, without the numbers of a list."""
+    def sample_sub_captions(self, text: str, generator: random.Random) -> str:
+        """Samples some consecutive sub-captions of a long caption, or all of them, without the numbers of a list."""
         sub_captions = split_sub_captions(text, self.reader.splitter)
         sub_captions = [part for part in sub_captions if not is_enumeration(part)]
-        number = self.drawing.num_sub_captions
-        if number is not None and len(sub_captions) > number:
-            start = generator.randrange(len(sub_captions) - number + 1)
-            sub_captions = sub_captions[start : start + number]
+        count = self.arguments.num_sub_captions
+        if count is not None and len(sub_captions) > count:
+            start = generator.randrange(len(sub_captions) - count + 1)
+            sub_captions = sub_captions[start : start + count]
         return join_sub_captions(sub_captions)
 
-    def draw(self, row: dict, index: int, epoch: int) -> DrawnCaptions:
-        """A short caption of a row and `num_long_captions` long ones."""
+    def sample(self, row: dict, index: int, epoch: int) -> SampledCaptions:
+        """Samples a short caption of a row and `num_long_captions` long ones."""
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = []
-        if self.drawing.short_captions != "none":
+        if self.arguments.short_captions != "none":
             short_captions = self.reader.short_captions(row)
         long_captions, unmatched_key = self.reader.match_long_captions(row)
         long_captions = [text for text in long_captions if split_sub_captions(text, self.reader.splitter)]
-        if self.drawing.short_captions == "any":
-            short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
+        if self.arguments.short_captions == "any":
+            short_captions = short_captions + [self.sample_sub_captions(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
-        long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
+        long_captions = [self.sample_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
         short_caption = ""
         if short_captions:
             short_caption = generator.choice(short_captions)
-        return DrawnCaptions(short_caption, long_captions, unmatched_key)
+        return SampledCaptions(short_caption, long_captions, unmatched_key)
 
 
 class CaptionedImages(Dataset):
     """
-    Images with the captions drawn for them, by their keys: see [`SampleKey`]. A sample that cannot be used is a black
-    image without captions, which takes no part in the loss; its outcome says why.
+    Images with the captions sampled for them, by their keys: see [`SampleKey`]. A sample that cannot be used is a
+    black image without captions, which takes no part in the loss; its outcome says why.
     """
 
     def __init__(
         self,
         dataset: MapDataset | IterableDataset,
         reader: RowReader,
-        drawing: ObjectiveArguments,
+        arguments: ObjectiveArguments,
         seed: int = 0,
         crop: RandomResizedCrop | None = None,
         features_dir: Path | None = None,
@@ -238,13 +238,13 @@ class CaptionedImages(Dataset):
         Args:
             dataset (`Dataset` or `IterableDataset`): The rows; of a stream the keys bring them.
             reader (`RowReader`): What reads them.
-            drawing (`ObjectiveArguments`): Which captions are drawn.
+            arguments (`ObjectiveArguments`): Which captions are sampled.
             seed (`int`, *optional*, defaults to 0): The seed of captions and crops.
             crop (`RandomResizedCrop`, *optional*): What cuts a part out of each image.
             features_dir (`Path`, *optional*): The folder of what is known of images: see `image_features.py`.
         """
         self.reader = reader
-        self.captions = CaptionDrawing(reader, drawing, seed)
+        self.captions = RowCaptionSampler(reader, arguments, seed)
         self.seed = seed
         self.crop = crop
         self.features_dir = features_dir
@@ -256,7 +256,7 @@ class CaptionedImages(Dataset):
             self.rows = dataset.select_columns(reader.text_columns)
 
     def load_image(self, key: SampleKey, name: str) -> PIL.Image.Image:
-        """An image, not cropped. Raises an `UnreadableImageError` if it cannot be read, or is not there."""
+        """Loads an image, not cropped. Raises an `UnreadableImageError` if it cannot be read, or is not there."""
         row = key.row
         if row is None:
             row = self.images[key.index]
@@ -266,7 +266,7 @@ class CaptionedImages(Dataset):
             raise UnreadableImageError(f"the image of {name} cannot be read: {error}") from error
 
     def draw_crop(self, image: PIL.Image.Image, key: SampleKey) -> PIL.Image.Image:
-        """A part of an image, if it is to be cropped."""
+        """Samples a part of an image, if it is to be cropped."""
         if self.crop is None:
             return image
         seed = random.Random(f"{self.seed} {key.epoch} {key.index}").getrandbits(63)
@@ -283,7 +283,7 @@ class CaptionedImages(Dataset):
             row = key.row
             if row is None:
                 row = self.rows[key.index]
-            captions = self.captions.draw(row, key.index, key.epoch)
+            captions = self.captions.sample(row, key.index, key.epoch)
             if not captions:
                 return self.make_empty(key, self.describe_missing(name, captions))
             image, features = self.read_image_or_features(key, name)
@@ -297,8 +297,8 @@ class CaptionedImages(Dataset):
         )
         return Sample(captions.short, captions.long, image, features, outcome)
 
-    def describe_missing(self, name: str, captions: DrawnCaptions) -> Outcome:
-        """What became of a row without captions."""
+    def describe_missing(self, name: str, captions: SampledCaptions) -> Outcome:
+        """Describes what became of a row without captions."""
         if captions.unmatched_key is not None:
             return Outcome(name, Cause.NO_FILE_CAPTION, unmatched_key=captions.unmatched_key)
         return Outcome(name, Cause.NO_CAPTION, message=f"{name} has no caption")
@@ -308,7 +308,7 @@ class CaptionedImages(Dataset):
         key: SampleKey,
         name: str,
     ) -> tuple[PIL.Image.Image | None, torch.Tensor | None]:
-        """The image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
+        """Reads the image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
         if self.features_dir is None:
             return self.draw_crop(self.load_image(key, name), key), None
         features = read_features(self.features_dir, key.index)
@@ -318,7 +318,7 @@ class CaptionedImages(Dataset):
         return None, features
 
     def make_empty(self, key: SampleKey, outcome: Outcome | None) -> Sample:
-        """A black image without captions, or features that can be normalized."""
+        """Makes a black image without captions, or features that can be normalized."""
         no_captions = [""] * self.captions.num_long_captions
         if self.features_dir is not None:
             features = torch.ones_like(read_features(self.features_dir, key.index))
@@ -331,7 +331,7 @@ class CaptionedImages(Dataset):
 
 
 def describe_error(name: str, error: ValueError) -> Outcome:
-    """What became of a row whose image or captions cannot be read."""
+    """Describes what became of a row whose image or captions cannot be read."""
     origin = getattr(error.__cause__, "__cause__", None)
     if origin is not None:
         return Outcome(name, Cause.UNREADABLE_IMAGE, error=type(origin).__name__, message=str(error))

@@ -88,7 +88,7 @@ class ObjectiveLoss(nn.Module):
             self.function = partial(function, **given)
 
     def compute_with_parameters(self, *arguments, **scalars) -> torch.Tensor:
-        """The losses (slots, rows) of a loss with parameters, each the mean over all processes."""
+        """Returns the losses (slots, rows) of a loss with parameters, each the mean over all processes."""
         parameters = {name: share_parameter(parameter) for name, parameter in self.module.named_parameters()}
         return torch.func.functional_call(self.module, parameters, arguments, scalars)
 
@@ -105,7 +105,7 @@ class ObjectiveLoss(nn.Module):
         Args:
             embeds (`BatchEmbeds`): The embeddings by name.
             short_groups (`torch.LongTensor` of shape `(rows,)`, *optional*): Equal where short captions are.
-            terms (`dict`, *optional*): Terms beside those of the objective: see [`global_loss`].
+            terms (`dict`, *optional*): Terms in addition to those of the objective: see [`global_loss`].
             scalars (`torch.Tensor` of one element): `logit_scale` (no logarithm), and `logit_bias` if there is one.
 
         Returns:
@@ -129,7 +129,7 @@ def size_groups(
     batch: CaptionBatch,
     tokens_per_group: int | None = None,
 ) -> list[int]:
-    """The rows of each group that a batch (rows, ...) is embedded in: see [`embed_batch`]."""
+    """Counts the rows of each group that a batch (rows, ...) is embedded in: see [`embed_batch`]."""
     sorted_batch, _, _ = sort_batch(batch)
     tokens_per_image = count_image_tokens(trained.model.config.vision_config, batch)
     return split_by_length(sorted_batch, trained.model.device, tokens_per_group, tokens_per_image)
@@ -142,8 +142,8 @@ def embed_batch(
     recompute: bool = False,
 ) -> BatchEmbeds:
     """
-    The embeddings of a batch, from a call for each group of it. The embedding of a caption does not depend on the
-    image or the captions beside it: so the captions of each modality are sorted by length, and each group is padded to
+    Embeds a batch, with a call for each group of it. The embedding of a caption does not depend on
+    the image or the other captions: so the captions of each modality are sorted by length, and each group is padded to
     its own longest ones; images keep their order.
 
     Args:
@@ -172,7 +172,7 @@ def embed_batch(
 
 
 def join_parts(parts: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
-    """One field of the embeddings of all groups, (rows, ...): of tokens padded with zeros to the longest."""
+    """Joins one field of the embeddings of all groups, (rows, ...): of tokens padded with zeros to the longest."""
     if parts[0] is None:
         return None
     lengths = {part.shape[-2] for part in parts if part.dim() > 2}
@@ -232,8 +232,8 @@ class StepResult:
 
 def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]:
     """
-    The parameters that are trained, in groups of an optimizer: matrices decay; norms, biases and scalars do not.
-    Corner tokens, rows of a table, decay as those of words do: the original has them in the table of words.
+    Returns the parameters that are trained, in groups of an optimizer: matrices decay; norms, biases and scalars do
+    not. Corner tokens, rows of a table, decay as those of words do: the original has them in the table of words.
 
     Args:
         model (`ContrastiveModel`): The model, not yet prepared by the accelerator.

@@ -5,9 +5,11 @@
 import ipaddress
 import socket
 
+from .terminal import without_stop
+
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach an address."""
+    """Returns whether only programs on this machine reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # another name
@@ -21,4 +23,6 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         detail = getattr(error, "strerror", None) or error
-        raise ValueError(f"Cannot listen at --host {host} --port {port}: {detail}. Name others.") from error
+        raise ValueError(
+            f"Cannot listen at --host {host} --port {port}: {without_stop(detail)}. Name others."
+        ) from error

@@ -44,7 +44,7 @@ def argument(  # noqa: PLR0913, what a declaration may say
     compared_on_resume: bool = False,
 ) -> Any:
     """
-    A field of a dataclass of arguments. One that has its default counts as not given.
+    Declares a field of a dataclass of arguments. One that has its default counts as not given.
 
     Args:
         default (`Any`, *optional*):
@@ -66,7 +66,7 @@ def argument(  # noqa: PLR0913, what a declaration may say
         requires (`str`, *optional*):
             An argument of the same command without which it has no effect.
         excludes (`tuple[str, ...]`, *optional*):
-            Arguments of the same command beside which it has no effect.
+            Arguments of the same command that leave it without effect.
         compared_on_resume (`bool`, *optional*, defaults to `False`):
             Whether a training can only be resumed with the same value, which its model card lists.
     """
@@ -123,7 +123,7 @@ def find_existing(path: Path) -> Path | None:
 
 
 def get_default(field: dataclasses.Field) -> Any:
-    """The default of a field, `MISSING` where it has none."""
+    """Returns the default of a field, `MISSING` where it has none."""
     if field.default_factory is MISSING:
         return field.default
     return field.default_factory()
@@ -200,7 +200,7 @@ def list_groups(arguments: Iterable[type]) -> dict[str, list[dataclasses.Field]]
 
 
 def describe_default(field: dataclasses.Field) -> str:
-    """Describes the default of a field for the help, with nothing where the text of the help tells it."""
+    """Describes the default of a field for the help, with nothing where the text of the help has it."""
     default = get_default(field)
     if default is MISSING:
         return "(required)"

@@ -183,7 +183,7 @@ class OutputFolder:
             delete(self.path)
 
     def list_files(self) -> dict[str, int]:
-        """The times at which the files were written last, but for those of this class."""
+        """Returns the times at which the files were written last, but for those of this class."""
         own = (SETTINGS_FILE, LOCK_FILE)
         return {path.name: path.stat().st_mtime_ns for path in self.path.iterdir() if path.name not in own}
 

@@ -35,12 +35,12 @@ def load_plugin(path: str | Path) -> ModuleType:
 
 
 def hash_plugin(path: str | Path) -> str:
-    """A hash of the source of a plugin, by which a change is noticed."""
+    """Returns a hash of the source of a plugin, by which a change is noticed."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def find_plugins(args: list[str]) -> list[str]:
-    """The files that a command line names behind `--plugin`, before it can be parsed."""
+    """Finds the files that a command line names after `--plugin`, before it can be parsed."""
     paths = []
     is_value = False
     for arg in args:

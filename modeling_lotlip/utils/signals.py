@@ -20,14 +20,14 @@ class StopSignal:
     def note(self, number: int, frame: object) -> None:
         """Handles a signal: notes it, and lets a second one of its kind end the run."""
         self.number = number
-        # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
+        # of this kind only: at Ctrl-C torchrun sends SIGTERM after the terminal's SIGINT
         signal.signal(number, self.handlers[number])
         # past Python's buffer, in which the signal may have found a progress bar at work
         with suppress(OSError):  # the terminal is gone
             os.write(2, f"{self.promise}\n".encode())
 
     def is_received(self) -> bool:
-        """Whether a signal has come."""
+        """Returns whether a signal has come."""
         return self.number != 0
 
     def __enter__(self) -> "StopSignal":
@@ -44,7 +44,7 @@ class StopSignal:
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
+    """Moves a data worker out of the process group that signals go to: it ends with the process it works for."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     if hasattr(os, "setpgid"):  # Windows has no process groups

@@ -43,7 +43,7 @@ def split_sub_captions(text: str, splitter: str = "paper") -> list[str]:
 
     By the paper's rule (Wu et al., 2024, https://arxiv.org/abs/2410.05249) they end at line breaks, at `"</s>"` and at
     full stops; parts are stripped, and empty ones dropped. The other splitter takes sentences ([`split_sentences`])
-    without their last full stops; a space behind a full stop inside a sentence becomes a no-break space, so that the
+    without their last full stops; a space after a full stop inside a sentence becomes a no-break space, so that the
     tokenizer makes no `[SEP]` of the two.
 
     Args:
@@ -80,7 +80,7 @@ def split_sub_captions(text: str, splitter: str = "paper") -> list[str]:
 
 def join_sub_captions(sub_captions: list[str]) -> str:
     """
-    Joins sub-captions with `". "`, which the tokenizer turns into a `[SEP]` behind each of them.
+    Joins sub-captions with `". "`, which the tokenizer turns into a `[SEP]` after each of them.
 
     Args:
         sub_captions (`list[str]`):

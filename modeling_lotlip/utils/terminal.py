@@ -57,6 +57,11 @@ def printable(text: str) -> str:
     return "".join(characters)
 
 
+def without_stop(text: object) -> str:
+    """Writes an error, or another text, without the full stop at its end: it goes on within a sentence."""
+    return str(text).rstrip(". \n")
+
+
 def print_tables(markdown: str) -> None:
     """Prints Markdown to standard output: drawn where that is a terminal, and as it is in a pipe or a file."""
     if not sys.stdout.isatty():

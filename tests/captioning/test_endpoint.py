@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from modeling_lotlip.captioning import endpoint
+from modeling_lotlip.captioning.answer import Answer
 from modeling_lotlip.captioning.arguments import CaptionerArguments
-from modeling_lotlip.captioning.captioner import Answer, load_captioner
+from modeling_lotlip.captioning.captioner import load_captioner
 from modeling_lotlip.captioning.endpoint import EndpointCaptioner
 from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.data.scenes import load_scenes

@@ -15,8 +15,8 @@ from modeling_lotlip.captioning.records import SCHEMA, Records, open_database
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from tests.data.test_loading import write_shard
 from tests.helpers.captioners import read_records
+from tests.helpers.data_files import write_shard
 from tests.helpers.images import save_images
 
 

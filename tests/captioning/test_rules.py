@@ -1,6 +1,7 @@
 """Rules for captions that models wrote."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -83,28 +84,32 @@ def test_what_counts_as_a_quotation(text, masked):
     assert mask_quotations(text).replace("\0", "-") == masked
 
 
-def read_published_captions() -> list[str]:
-    """Captions by people, from ImageInWords and of flags and lamps."""
+def read_published_captions(path: Path) -> list[str]:
+    """Reads captions by people: of ImageInWords, of flags or of lamps."""
     captions = []
-    for path in sorted((SHARED / "data").glob("*/*/*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            long_captions = row.get("IIW", row.get("long_captions"))
-            if isinstance(long_captions, str):
-                long_captions = [long_captions]
-            captions += long_captions
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        long_captions = row.get("IIW", row.get("long_captions"))
+        if isinstance(long_captions, str):
+            long_captions = [long_captions]
+        captions += long_captions
     return captions
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the data are not part of the repository")
-def test_captions_that_people_wrote_are_neither_cut_nor_rejected():
-    """Those of ImageInWords, of flags and of lamps; some are longer than a captioner's may be."""
-    captions = read_published_captions()
+# Beside those of the table the captions of data sets, where these are beside the repository
+BY_PEOPLE = [None, *sorted((SHARED / "data").glob("*/*/*.jsonl"))]
+
+
+@pytest.mark.parametrize("path", BY_PEOPLE, ids=lambda path: "table" if path is None else "-".join(path.parts[-3:-1]))
+def test_captions_that_people_wrote_are_neither_cut_nor_rejected(path):
+    """Some are longer than a captioner's may be; one of IIW-400 begins as an announcement does."""
+    captions = GOOD if path is None else read_published_captions(path)
     outcomes = {caption: apply_rules(caption, max_words=1000) for caption in captions}
     rejected = {caption: rule for caption, (_, rule, _) in outcomes.items() if rule is not None}
     assert rejected == {}
-    changed = [(caption[:28], rules) for caption, (_, _, rules) in outcomes.items() if rules]
-    assert changed == [("This is an image of N.C. Wye", ["announcement"])]
+    changed = {caption[:28]: rules for caption, (_, _, rules) in outcomes.items() if rules}
+    changed.pop("This is an image of N.C. Wye", None)
+    assert changed == {}
 
 
 @pytest.mark.parametrize(

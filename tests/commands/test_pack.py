@@ -1,7 +1,6 @@
 """`lotlip pack`: images and captions as webdataset shards."""
 
 import hashlib
-import json
 import re
 import shutil
 import tarfile
@@ -19,6 +18,7 @@ from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.shards import write_tar
 from modeling_lotlip.utils.output_folder import OutputFolder
 from tests.helpers.commands import read_error, to_argv
+from tests.helpers.data_files import write_lines
 from tests.helpers.photographs import encode
 
 
@@ -41,7 +41,7 @@ def photos(tmp_path) -> Path:
     rows[2] |= {"caption": None, "long_captions": []}
     rows[4]["caption"] = None
     rows[5]["long_captions"] = None
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(folder / "metadata.jsonl", rows)
     return folder
 
 
@@ -145,10 +145,10 @@ def test_mistakes(photos, capsys):
 
 
 def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, caplog):
-    def stop(path: Path, samples: list, first_number: int) -> None:
-        if first_number:
+    def stop(path: Path, samples: list, first_index: int) -> None:
+        if first_index:
             raise KeyboardInterrupt
-        write_tar(path, samples, first_number)
+        write_tar(path, samples, first_index)
 
     expected = pack(photos, "--shard_size", 1)
     shards = photos.parent / "shards"

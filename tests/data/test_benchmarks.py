@@ -26,9 +26,9 @@ def write(path, content):
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def draw(path, colour="red"):
+def draw(path, color="red"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 3), colour).save(path, format="JPEG")
+    Image.new("RGB", (4, 3), color).save(path, format="JPEG")
 
 
 def make_dci(folder):

@@ -7,8 +7,10 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset
+from pyarrow import parquet
 
 from modeling_lotlip.data import caption_files
 from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
@@ -17,6 +19,7 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from tests.helpers.data_files import write_lines
 
 
 NUM_IMAGES = 24
@@ -94,12 +97,15 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
     captions = read("long.jsonl.gz", gzip.compress(b'{"key": 12, "caption": "of a number"}\n'))
     assert captions["12"] == ["of a number"]
     for name, content, message in (
-        ("dates.jsonl", b'{"key": "2021-01-01", "caption": "a"}\n', "are read as timestamp"),
         ("latin.csv", "key,caption\na,für\n".encode("latin-1"), "latin.csv is not UTF-8: save it as UTF-8"),
         ("empty.jsonl", b"", "`--caption_files .*empty.jsonl` cannot be read: there are no rows."),
     ):
         with pytest.raises(ValueError, match=message):
             read(name, content)
+    times = pa.table({"key": pa.array([0], pa.timestamp("s")), "caption": ["a"]})
+    parquet.write_table(times, tmp_path / "times.parquet")
+    with pytest.raises(ValueError, match="are read as timestamp"):
+        CaptionFiles([str(tmp_path / "times.parquet")], "key", ["caption"])
     with pytest.raises(ValueError, match="`--caption_files .*nothing-.*` cannot be read"):
         CaptionFiles([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
 
@@ -111,7 +117,7 @@ def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
         {"key": "b", "url": "y", "llava": "", "blip": "B b."},
     ]
     file = tmp_path / "long.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(file, rows)
 
     def read(key_column: str, columns: list[str], keys: str) -> list[list[str]]:
         captions = CaptionFiles([str(file)], key_column, columns)
@@ -186,7 +192,7 @@ def test_a_bad_caption_leaves_the_others_as_they_are(tmp_path, caplog, bad):
         {"key": "b", "caption": "A car."},
     ]
     file = tmp_path / "long.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(file, rows)
     captions = CaptionFileArguments(caption_files=[str(file)])
     reader = RowReader(["key"], CaptionArguments(), captions, image_column=None)
     first, second, third = (list(reader(index, row)) for index, row in enumerate(rows))
@@ -204,6 +210,14 @@ def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):
     rows = scenes.remove_columns("long_captions")
     assert evaluate_retrieval(encoder, rows, CaptionArguments(), files) == whole
     assert whole["long_num_captions"] == NUM_IMAGES
+
+
+def test_evaluation_names_the_captions_of_no_image(scenes, tmp_path, encoder, caplog):
+    captions = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[1:], "nobody"]]
+    files = CaptionFileArguments([write(tmp_path / "long.jsonl", captions)], key_column="url")
+    evaluate_retrieval(encoder, scenes.remove_columns("long_captions"), CaptionArguments(), files)
+    assert f"Of 24 images 1 have no captions in `--caption_files` (such as '{URLS[0]}')." in caplog.text
+    assert "1 of 24 rows of `--caption_files` belong to none of the 24 images (such as 'nobody')." in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -2,9 +2,7 @@
 
 import json
 import os
-import tarfile
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +25,7 @@ from modeling_lotlip.data.loading import (
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_key
 from modeling_lotlip.data.scenes import make_scene
-
-
-def write_lines(path: Path, rows: list[dict]) -> str:
-    """Writes JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+from tests.helpers.data_files import write_images, write_lines, write_shard
 
 
 def write_json(path: Path, numbers: range) -> str:
@@ -41,21 +34,6 @@ def write_json(path: Path, numbers: range) -> str:
 
 def read_numbers(source: SourceArguments, *args, **options) -> list[int]:
     return [row["number"] for row in load_split(source, *args, with_images=False, **options)]
-
-
-def write_images(folder: Path, names: list[str]) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.new("RGB", (4, 3), "red").save(folder / name)
-
-
-def write_shard(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, BytesIO(content))
-    return path
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
@@ -175,7 +153,7 @@ def test_files_that_cannot_be_used_are_counted(tmp_path, caplog):
     (tmp_path / "linked").symlink_to(tmp_path)
     assert len(load_split(open_folder(tmp_path, True), "train")) == 1
     assert "1 with a name that is not UTF-8" in caplog.text
-    assert "1 without a file behind it" in caplog.text
+    assert "1 linked to no file" in caplog.text
     assert "1 that is a pipe" in caplog.text
     assert "1 in a linked" in caplog.text
 
@@ -518,7 +496,7 @@ def write_captions(folder: Path, name: str, captions: list[str]) -> None:
     elif path.suffix == ".parquet":
         pd.DataFrame(rows).to_parquet(path)
     else:
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        write_lines(path, rows)
     os.utime(path, ns=(10**18, 10**18))
 
 

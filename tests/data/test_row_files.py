@@ -11,6 +11,7 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.row_files import check_row_files, unify_parquet_types
+from tests.helpers.data_files import write_lines
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
@@ -92,11 +93,6 @@ def test_a_comma_in_a_caption_is_no_second_column_of_caption_files(tmp_path, con
 
 
 # JSON
-
-
-def write_lines(path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 @both_ways

@@ -43,17 +43,17 @@ def test_what_is_said_is_in_the_image(seed):
             left, top, right, bottom = thing.box
             assert free[top : bottom + 1, left : right + 1].all(), "things are at least a pixel apart"
             free[top : bottom + 1, left : right + 1] = False
-            is_thing = np.abs(pixels - np.array(scenes.COLOURS[thing.colour]) * light).max(-1) <= 3
+            is_thing = np.abs(pixels - np.array(scenes.COLORS[thing.color]) * light).max(-1) <= 3
             assert is_thing[top:bottom, left:right].sum() >= 5
         free[:2] = free[-2:] = free[:, :2] = free[:, -2:] = False
         assert np.abs(pixels - np.array(scenes.GROUNDS[scene.ground]) * light)[free].max() <= 3
 
-        assert scene.caption.endswith(f"{scene.salient.colour} {scene.salient.kind}")
+        assert scene.caption.endswith(f"{scene.salient.color} {scene.salient.kind}")
         assert len(scene.sub_captions) == len(scene.others) + 4
         assert scene.salient.kind not in scene.long_caption.lower().replace(".", "").split()
         for thing in scene.others:
             (told,) = [part for part in scene.sub_captions if thing.place in part.split()]
-            assert {thing.size, thing.colour, thing.kind} <= {*told.split()}
+            assert {thing.size, thing.color, thing.kind} <= {*told.split()}
             center = np.add(thing.box[:2], thing.box[2:]) / 2
             assert np.abs(center - scenes.PLACES[thing.place]).max() <= 2
             assert thing.box[2] - thing.box[0] == scenes.OTHER_SIDES[thing.size]
@@ -63,7 +63,7 @@ def test_what_is_said_is_in_the_image(seed):
 
 def test_dataset_columns_and_values():
     dataset = scenes.load_scenes(130, seed=1)
-    names = [f"{colour} {kind}" for colour, kind in scenes.SALIENT_PAIRS]
+    names = [f"{color} {kind}" for color, kind in scenes.SALIENT_PAIRS]
     assert dataset.features == datasets.Features(
         image=datasets.Image(),
         caption=datasets.Value("string"),
@@ -77,3 +77,20 @@ def test_dataset_columns_and_values():
         assert row["image"].tobytes() == scene.draw().tobytes()
         assert row["caption"] == scene.caption == f"a photo of a {names[row['label']]}"
         assert row["long_captions"] == [scene.long_caption]
+
+
+def test_saved_scenes_are_read_as_a_folder_of_images(tmp_path):
+    scenes.save_scenes(tmp_path / "train", num_scenes=3, seed=4)
+    loaded = datasets.load_dataset("imagefolder", data_dir=tmp_path, split="train")
+    expected = scenes.load_scenes(3, seed=4)
+    assert loaded["long_captions"][:] == expected["long_captions"][:]
+    assert loaded[2]["caption"] == expected[2]["caption"]
+    np.testing.assert_array_equal(loaded[2]["image"], expected[2]["image"])
+
+
+def test_scenes_are_saved_again_but_never_over_other_captions(tmp_path):
+    scenes.save_scenes(tmp_path, num_scenes=2)
+    scenes.save_scenes(tmp_path, num_scenes=2)
+    with pytest.raises(FileExistsError, match=r"metadata\.jsonl has other captions: name a new folder"):
+        scenes.save_scenes(tmp_path, num_scenes=3)
+    assert not (tmp_path / "0002.png").exists()

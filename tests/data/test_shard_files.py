@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import PIL.Image
@@ -13,6 +12,7 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.rows import read_captions, read_key
 from modeling_lotlip.data.shard_files import get_column_type
+from tests.helpers.data_files import write_shard
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
@@ -31,13 +31,9 @@ def make_sample(key: str, about: object = None) -> dict[str, bytes]:
     return {f"{key}.jpg": JPEG, f"{key}.txt": b"a boat", f"{key}.json": json.dumps(about).encode()}
 
 
-def write_shard(path: Path, samples: list[dict[str, bytes]]) -> SourceArguments:
-    with tarfile.open(path, "w") as tar:
-        for members in samples:
-            for name, content in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
+def open_shard(path: Path, samples: list[dict[str, bytes]]) -> SourceArguments:
+    """Writes a shard, and names it as a data set."""
+    write_shard(path, *samples)
     return SourceArguments("webdataset", data_files=[str(path)], image_column="jpg")
 
 
@@ -53,7 +49,7 @@ def test_ids_that_are_texts_are_no_numbers(tmp_path, first, streaming):
     ids = [0, 1, 2, 3, 4, 5, 6]
     ids[first] = "007"
     samples = [make_sample(str(index), {"id": value}) for index, value in enumerate(ids)]
-    rows = read_rows(write_shard(tmp_path / "0.tar", samples), streaming)
+    rows = read_rows(open_shard(tmp_path / "0.tar", samples), streaming)
     assert [read_key(row, "json.id") for row in rows.values()] == [str(value) for value in ids]
 
 
@@ -73,10 +69,10 @@ BAD_MEMBERS = {
 @pytest.mark.parametrize("bad", BAD_MEMBERS)
 def test_a_bad_sample_leaves_the_others_as_they_are(tmp_path, bad, position, streaming):
     good = [make_sample(str(index), {"id": index, "captions": ["a", "b"]}) for index in range(6)]
-    expected = read_rows(write_shard(tmp_path / "0.tar", good), streaming)
+    expected = read_rows(open_shard(tmp_path / "0.tar", good), streaming)
     members = make_sample("bad", {"id": 9}) | BAD_MEMBERS[bad]
     members = {name: content for name, content in members.items() if content is not None}
-    rows = read_rows(write_shard(tmp_path / "1.tar", [*good[:position], members, *good[position:]]), streaming)
+    rows = read_rows(open_shard(tmp_path / "1.tar", [*good[:position], members, *good[position:]]), streaming)
     row = rows.pop("bad")
     for one in (*rows.values(), *expected.values()):
         del one["__url__"]  # the shards have different names
@@ -87,7 +83,7 @@ def test_a_bad_sample_leaves_the_others_as_they_are(tmp_path, bad, position, str
 
 def test_damaged_members_are_told(tmp_path, caplog):
     samples = [make_sample("a"), make_sample("b") | {"b.txt": b"a car \xff", "b.json": b'{"a": 1'}]
-    read_rows(write_shard(tmp_path / "0.tar", samples), streaming=False)
+    read_rows(open_shard(tmp_path / "0.tar", samples), streaming=False)
     assert "A text in a shard is not UTF-8, and is read as none" in caplog.text
     assert "A JSON file in a shard is damaged, and is read as none" in caplog.text
 

@@ -19,9 +19,8 @@ from accelerate.commands.launch import launch_command_parser
 from transformers import ViTImageProcessor
 
 import lotlip
-from examples.draw_scenes import draw_scenes
 from modeling_lotlip.captioning.captioner import CAPTIONERS
-from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.data.scenes import load_scenes, save_scenes
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL
 from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import ROOT, forget_accelerator
@@ -141,8 +140,8 @@ def workspace(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     for name in ("examples", "modeling_lotlip"):
         (folder / name).symlink_to(ROOT / name)
-    for split in ("train", "test"):
-        draw_scenes(folder / "my_photos" / split, 8, seed=9)
+    save_scenes(folder / "my_photos" / "train", num_scenes=32)  # as README does
+    save_scenes(folder / "my_photos" / "test", num_scenes=8, seed=9)
     (folder / "class_names.txt").write_text("\n".join(load_scenes(1).features["label"].names))
 
     unused = [f"[unused{index}]" for index in range(30512)]

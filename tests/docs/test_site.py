@@ -111,8 +111,8 @@ def test_plots_are_those_of_the_tables(name, tmp_path):
     fixed = set(re.findall(r"#[0-9a-fA-F]{6}\b", drawn)) - {"#1f77b4"}  # of lines, which have nothing to fill
     assert "prefers-color-scheme: dark" in style
     assert not fixed
-    assert all(f"--{colour}:" in style for colour in re.findall(r"var\(--(\w+)\)", drawn))
-    # a text without a colour of its own would be black in dark mode, too
+    assert all(f"--{color}:" in style for color in re.findall(r"var\(--(\w+)\)", drawn))
+    # a text without a color of its own would be black in dark mode, too
     assert all("var(--ink)" in text for text in re.findall(r"<text [^>]*>", drawn))
 
 

@@ -108,20 +108,20 @@ def test_each_row_of_a_stream_is_in_one_share(rows):
     assert sorted(texts) == sorted(rows["text"])
 
 
-def read_grey(name: str, grey: int) -> list[Item]:
-    """An image of one grey and a text. Some end the process that decodes them, or are no image."""
+def read_gray(name: str, gray: int) -> list[Item]:
+    """An image of one gray and a text. Some end the process that decodes them, or are no image."""
     if name == "torn":
         raise UnreadableImageError("it is torn")
     if name == "wrong":
         raise LookupError("no column wrong")
     if name == "bomb" and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
-    image = PILImage.new("RGB", (40, 40), (grey, grey, grey))
+    image = PILImage.new("RGB", (40, 40), (gray, gray, gray))
     return [Item(name, "image", image), Item(name, "text", "a red boat")]
 
 
 def cut(names: list[str]) -> list[list]:
-    rows = [(name, grey) for grey, name in enumerate(names)]
+    rows = [(name, gray) for gray, name in enumerate(names)]
     return [rows[start : start + 3] for start in range(0, len(rows), 3)]
 
 
@@ -130,7 +130,7 @@ def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
     names[4] = "torn"
     names[12] = "torn"
     batches = cut(names)
-    collate = RowCollator(encoder.preprocessing, read_grey)
+    collate = RowCollator(encoder.preprocessing, read_gray)
     state = torch.get_rng_state()
     made = list(collate_rows(collate, batches, num_workers=2))
     assert torch.equal(torch.get_rng_state(), state)
@@ -155,7 +155,7 @@ def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
     ],
 )
 def test_errors_of_a_worker_come_through(encoder, name, error, message):
-    collate = RowCollator(encoder.preprocessing, read_grey)
+    collate = RowCollator(encoder.preprocessing, read_gray)
     batches = cut(["image", "image", "image", name])
     with pytest.raises(error, match=message):
         list(collate_rows(collate, batches, num_workers=1))

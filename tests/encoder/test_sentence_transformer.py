@@ -9,7 +9,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip import DualEncoder
-from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerEncoder
+from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel
+from modeling_lotlip.evaluation.explanation import explain
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
 
@@ -36,16 +37,23 @@ def test_embeddings_are_those_of_the_library(folder, encoder):
     model = SentenceTransformer(str(folder), device="cpu")
     expected_texts = model.encode(TEXTS, normalize_embeddings=True)
     expected_images = model.encode(IMAGES, normalize_embeddings=True)
-    assert isinstance(encoder, SentenceTransformerEncoder)
+    assert isinstance(encoder.model, SentenceTransformerModel)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected_texts, rtol=0, atol=2e-6)
     np.testing.assert_allclose(encoder.encode_image(IMAGES), expected_images, rtol=0, atol=2e-6)
 
 
 def test_truncated_texts_are_counted(encoder, caplog):
-    lengths = [len(encoder.model.tokenizer(text)["input_ids"]) for text in TEXTS]
+    lengths = [len(encoder.preprocessing.tokenizer(text)["input_ids"]) for text in TEXTS]
     num_truncated = sum(length > 77 for length in lengths)
     encoder.encode_text(TEXTS)
     assert f"{num_truncated} of {len(TEXTS)} texts were truncated" in caplog.text
+
+
+def test_the_first_tokens_of_a_text_are_embedded_as_a_text_that_ends_there(encoder):
+    first = encoder.preprocessing.tokenize_first_tokens(["a red boat and a house"], 5)
+    whole = encoder.preprocessing.tokenize(["a red boat"]).inputs
+    assert first["input_ids"].tolist() == whole["input_ids"].tolist()
+    assert encoder.max_length == 77
 
 
 def test_classes_have_the_probabilities_of_the_model_inside(encoder, family_folders):
@@ -88,3 +96,8 @@ def test_a_model_of_texts_alone_is_refused(tmp_path):
 def test_openvino_is_refused(folder):
     with pytest.raises(ValueError, match="OpenVINO cannot compute models of sentence-transformers"):
         DualEncoder.from_pretrained(folder, device="cpu", backend="openvino")
+
+
+def test_what_looks_into_the_towers_says_that_it_cannot(encoder):
+    with pytest.raises(ValueError, match="SentenceTransformerModel has no text tower"):
+        explain(encoder, "A red boat.")

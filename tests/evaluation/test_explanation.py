@@ -16,7 +16,13 @@ from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.encoder.families import UNKNOWN_FAMILY
 from modeling_lotlip.encoder.preprocessing import Preprocessing
-from modeling_lotlip.evaluation.explanation import Explanation, encode_png, explain, number_tokens, render_page
+from modeling_lotlip.evaluation.explanation import (
+    Explanation,
+    encode_png,
+    explain,
+    find_sub_caption_indices,
+    render_page,
+)
 from modeling_lotlip.evaluation.relevance import (
     denormalize,
     heat_map,
@@ -120,9 +126,9 @@ def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_fo
         return [drawn.getpixel(point) for point in ((56, 56), (168, 56), (56, 168), (168, 168))]
 
     for_text, against, half, nothing = middles(heat_map(picture, relevance))
-    assert against == nothing, "grey, where nothing speaks for it"
-    assert len(set(nothing)) == 1, "grey, where nothing speaks for it"
-    redness = [colour[0] - colour[2] for colour in (for_text, half, nothing)]
+    assert against == nothing, "gray, where nothing speaks for it"
+    assert len(set(nothing)) == 1, "gray, where nothing speaks for it"
+    redness = [color[0] - color[2] for color in (for_text, half, nothing)]
     assert redness[0] > 0
     assert redness[1] > 0
     assert for_text != half
@@ -136,7 +142,7 @@ def test_texts_of_other_dual_encoders(family, family_folders):
     image = make_scene(seed=1, index=0).draw()
     explanation = explain(encoder, "a red boat. the ground is sand", image)
     assert len(explanation.over_text) == len(explanation.tokens)
-    assert {number for number in explanation.numbers if number is not None} == {0, 1}
+    assert {index for index in explanation.sub_caption_indices if index is not None} == {0, 1}
     assert explanation.over_image.shape[0] == 3
 
 
@@ -165,19 +171,19 @@ def test_tokens_belong_to_the_sub_captions_that_they_are_in(name, splitter):
     sub_captions = split_sub_captions(SENTENCES, splitter)
     text = join_sub_captions(sub_captions)
     (input_ids,) = preprocessing.tokenize([text]).inputs["input_ids"].tolist()
-    numbers = number_tokens(preprocessing, input_ids, sub_captions)
-    assert numbers[0] is numbers[-1] is None
-    assert None not in numbers[1:-1]
-    for number, sub_caption in enumerate(sub_captions):
-        own = [token for token, of_token in zip(input_ids, numbers) if of_token == number]
+    indices = find_sub_caption_indices(preprocessing, input_ids, sub_captions)
+    assert indices[0] is indices[-1] is None
+    assert None not in indices[1:-1]
+    for index, sub_caption in enumerate(sub_captions):
+        own = [token for token, of_token in zip(input_ids, indices) if of_token == index]
         assert keep_letters(tokenizer.decode(own)) == keep_letters(sub_caption)
 
     # truncated inside the second one: the others are not read, whatever full stops there are
-    limit = numbers.index(1) + 2
+    limit = indices.index(1) + 2
     (input_ids,) = preprocessing.tokenize([text], limit).inputs["input_ids"].tolist()
-    numbers = number_tokens(preprocessing, input_ids, sub_captions)
-    assert numbers == [None, *[0] * (limit - 3), 1, None]
-    assert Explanation("", [], numbers, [], sub_captions).num_read == 2
+    indices = find_sub_caption_indices(preprocessing, input_ids, sub_captions)
+    assert indices == [None, *[0] * (limit - 3), 1, None]
+    assert Explanation("", [], indices, [], sub_captions).num_read == 2
 
 
 def build_explanation(name: str, mark: str) -> Explanation:
@@ -185,7 +191,7 @@ def build_explanation(name: str, mark: str) -> Explanation:
     return Explanation(
         name=name,
         tokens=["[CLS]", f"{mark}red", "##dish", "boat", "[UNK]", "[SEP]"],
-        numbers=[None, 0, 0, 0, 1, None],
+        sub_caption_indices=[None, 0, 0, 0, 1, None],
         over_text=[0.0, 0.5, -0.25, 0.0, 0.25, 0.0],
         sub_captions=[f"{mark}reddish boat", f"{mark}sea", f"{mark}sky"],
         image=Image.new("RGB", (8, 8)),

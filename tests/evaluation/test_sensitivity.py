@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_lotlip.data.scenes import COLOURS
+from modeling_lotlip.data.scenes import COLORS
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
@@ -32,8 +32,8 @@ from modeling_lotlip.evaluation.text_changes import (
 def test_a_model_without_positions_is_blind_to_the_order(loaded):
     model, processor = loaded
     model.text_model.embeddings.position_embeddings.weight.zero_()
-    colours = ("red", "green", "blue", "yellow")
-    parts = [["a red boat", "the ground is sand", f"a {colour} house"] for colour in colours]
+    colors = ("red", "green", "blue", "yellow")
+    parts = [["a red boat", "the ground is sand", f"a {color} house"] for color in colors]
     texts = LongTexts(parts, nn.functional.normalize(torch.randn(4, 32), dim=-1))
     rows = {row["change"]: row for row in measure_changes(DualEncoder(model, processor), texts, seed=0)}
     permuted = rows["sentences permuted"]
@@ -42,7 +42,7 @@ def test_a_model_without_positions_is_blind_to_the_order(loaded):
     assert permuted["before_t2i_recall@1"] == permuted["after_t2i_recall@1"]
     assert permuted["prefers_original"] == 50
     assert dropped["similarity"] < 0.999
-    assert rows["one colour swapped"]["num_texts"] == 4
+    assert rows["one color swapped"]["num_texts"] == 4
 
 
 def test_tokens_beyond_the_number_kept_do_not_count(loaded):
@@ -86,7 +86,7 @@ def test_changes_of_texts():
         assert drop_another(parts, generator)[0] == parts[0]
         negated = negate(parts, generator)
         assert negated in (["A red boat is not here", *parts[1:]], [parts[0], "The sea has no wave", "Sky"])
-        swapped = swap_word(parts, generator, [list(COLOURS)])
+        swapped = swap_word(parts, generator, [list(COLORS)])
         assert swapped[1:] == parts[1:]
         assert re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
     assert permute(["A", "A"], generator) is None
@@ -106,13 +106,13 @@ def test_what_is_negated_is_not_negated_again(negated):
         assert negate([negated, "It is small"], random.Random(seed)) == [negated, "It is not small"]
 
 
-def test_a_colour_is_swapped_for_one_that_the_texts_name():
+def test_a_color_is_swapped_for_one_that_the_texts_name():
     texts = [["A red boat"], ["A Mauve car", "Green grass"]]
     changes = list_changes(texts)
     assert len(changes) == 9
     assert list(changes)[-5:] == list(list_details())
     for seed in range(5):
-        assert changes["one colour swapped"](texts[0], random.Random(seed)) == ["A green boat"]
+        assert changes["one color swapped"](texts[0], random.Random(seed)) == ["A green boat"]
 
 
 def test_a_word_is_swapped_for_one_of_its_family():
@@ -125,7 +125,7 @@ def test_a_word_is_swapped_for_one_of_its_family():
 
 
 def test_details_become_false():
-    """Nothing but the detail changes, and the two spellings of a colour are no two colours."""
+    """Nothing but the detail changes, and the two spellings of a color are no two colors."""
     texts = [["A grey boat with two sails on the left", "It is small"], ["Gray sea"], ["A red star"]]
     details = list_changes(texts)
     found = {}
@@ -133,7 +133,7 @@ def test_details_become_false():
         change = details[name]
         found[name] = {tuple(change(texts[0], random.Random(seed))) for seed in range(40)}
     first, second = texts[0]
-    assert found["one colour swapped"] == {(first.replace("grey", "red"), second)}
+    assert found["one color swapped"] == {(first.replace("grey", "red"), second)}
     assert found["one place swapped"] == {(first.replace("left", "right"), second)}
     assert found["one relation or size swapped"] == {(first, "It is large"), (first, "It is big")}
     assert len(found["one number swapped"]) == 10
@@ -141,8 +141,8 @@ def test_details_become_false():
     others = ("Gray sea", "A red star")
     expected = {(other, second) for other in others} | {(first, other) for other in others}
     assert found["one sentence of another text"] == expected
-    colour = {details["one colour swapped"](texts[1], random.Random(seed))[0] for seed in range(20)}
-    assert colour == {"red sea"}
+    color = {details["one color swapped"](texts[1], random.Random(seed))[0] for seed in range(20)}
+    assert color == {"red sea"}
     assert exchange_sentence(["A"], random.Random(0), ["A"]) is None
     without = [details[name](["Waves"], random.Random(0)) for name in list_details()]
     assert without[:4] == [None] * 4

@@ -19,6 +19,8 @@ from modeling_lotlip.evaluation.statistics import (
     summarize_lengths,
 )
 from modeling_lotlip.utils.sub_captions import mark_sub_captions
+from tests.helpers.commands import read_error
+from tests.helpers.data_files import write_lines
 
 
 def test_batches_change_nothing(monkeypatch, vocab_dir):
@@ -137,7 +139,7 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
         {"caption": ["a car"], "long_captions": None},
         {"caption": None, "long_captions": ["  "]},
     ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(tmp_path / "rows.jsonl", rows)
     data = ["--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train"]
     data += ["--tokenizer_path", vocab_dir]
     for streaming in ([], ["--streaming"]):
@@ -149,6 +151,31 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
         assert short["tokens_per_text"] == pytest.approx(7 / 3)
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert [line.split(" | ")[1:4] for line in lines] == [["long", "1", "1"], ["short", "2", "3"]]
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]], ids=["rows", "stream"])
+def test_captions_and_images_without_each_other_are_counted_and_named(run, tmp_path, vocab_dir, caplog, streaming):
+    """Where there is no stream, captions of no image are, too."""
+    rows = [{"id": "1", "caption": "a boat"}, {"id": "2", "caption": "a car"}]
+    captions = [{"key": key, "caption": "the sea is blue. sand."} for key in ("2", "3", "4")]
+    for name, lines in (("rows", rows), ("long", captions)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = ["--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train", *streaming]
+    files = ["--caption_files", tmp_path / "long.jsonl", "--key_column", "id"]
+    results = run(*data, *files, "--tokenizer_path", vocab_dir)
+    assert (results["num_images"], results["num_texts"]) == (1, 1)
+    assert "Of 2 images 1 have no captions in `--caption_files` (such as '1')." in caplog.text
+    unused = "2 of 3 rows of `--caption_files` belong to none of the 2 images (such as '3', '4')."
+    assert (unused in caplog.text) == (streaming == [])
+
+
+def test_caption_files_of_other_images_are_refused(tmp_path, vocab_dir, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"id": "1", "caption": "a boat"}\n')
+    (tmp_path / "long.jsonl").write_text('{"key": "2", "caption": "a boat"}\n')
+    data = ["--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train"]
+    files = ["--caption_files", tmp_path / "long.jsonl", "--key_column", "id", "--tokenizer_path", vocab_dir]
+    error = read_error(capsys, "statistics", *data, *files, "--streaming")
+    assert "Of 1 images 1 have no captions in `--caption_files` (such as '1'). Name the right `--key_column`" in error
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

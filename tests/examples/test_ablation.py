@@ -27,15 +27,15 @@ import argparse, os, signal, sys, time
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--output_dir")
-parser.add_argument("--behaviour")
+parser.add_argument("--behavior")
 parser.add_argument("--seed", type=int)
 parser.add_argument("--overwrite_output_dir", action="store_true")
 parser.add_argument("--resume_from_checkpoint")
 args, _ = parser.parse_known_args()
-if args.behaviour == "fail":
+if args.behavior == "fail":
     print("10%\\r20%\\r30% of it")
     sys.exit("a reason")
-if args.behaviour == "wait" and not args.resume_from_checkpoint:
+if args.behavior == "wait" and not args.resume_from_checkpoint:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.mkdir(args.output_dir + "/checkpoint-1")))
     open(args.output_dir + "/is_training", "w").close()
     time.sleep(60)
@@ -71,9 +71,9 @@ def stand_in(monkeypatch, tmp_path):
     )
 
 
-def set_behaviours(monkeypatch, *behaviours: str) -> None:
-    settings = {behaviour: {"behaviour": behaviour} for behaviour in behaviours}
-    gains = [(behaviours[-1], behaviours[0])]
+def set_behaviors(monkeypatch, *behaviors: str) -> None:
+    settings = {behavior: {"behavior": behavior} for behavior in behaviors}
+    gains = [(behaviors[-1], behaviors[0])]
     monkeypatch.setattr(ablation, "GROUPS", {"stand_in": Group("A stand-in", settings, gains)})
 
 
@@ -94,10 +94,10 @@ def test_the_grid(monkeypatch, tmp_path):
 
 
 def test_cells_that_fail(run, stand_in, monkeypatch, tmp_path, capsys):
-    set_behaviours(monkeypatch, "fail", "well")
+    set_behaviors(monkeypatch, "fail", "well")
     groups, status = run("--seeds", 0, 4)
     told = capsys.readouterr().out
-    assert "behaviour=fail,seed=4 ended with status 1" in told
+    assert "behavior=fail,seed=4 ended with status 1" in told
     assert "    a reason\n" in told
     assert "    30% of it\n" in told
     assert "10%" not in told, "of a progress bar its last state"
@@ -109,15 +109,15 @@ def test_cells_that_fail(run, stand_in, monkeypatch, tmp_path, capsys):
     groups, status = run("--seeds", 4, 0, 7)
     assert status.startswith("3 of 6")
     assert groups["stand_in"]["settings"]["well"]["seeds"] == [4, 0, 7]
-    logs = [tmp_path / "out" / "cells" / f"behaviour={name},seed=0" / "train.log" for name in ("well", "fail")]
+    logs = [tmp_path / "out" / "cells" / f"behavior={name},seed=0" / "train.log" for name in ("well", "fail")]
     starts = [path.read_text().count("stand_in.py ") for path in logs]
     assert starts == [1, 2], "what is done is not done again"
 
 
 def test_a_cell_that_another_process_runs_is_left_to_it(run, stand_in, monkeypatch, tmp_path, capsys):
-    set_behaviours(monkeypatch, "well")
+    set_behaviors(monkeypatch, "well")
     (tmp_path / "out" / "cells").mkdir(parents=True)
-    with FileLock(tmp_path / "out" / "cells" / "behaviour=well,seed=0.lock"):
+    with FileLock(tmp_path / "out" / "cells" / "behavior=well,seed=0.lock"):
         groups, status = run("--seeds", 0, 1)
     assert groups["stand_in"]["settings"]["well"]["seeds"] == [1]
     assert status == 0
@@ -125,11 +125,11 @@ def test_a_cell_that_another_process_runs_is_left_to_it(run, stand_in, monkeypat
 
 
 def test_other_arguments_are_refused(run, stand_in, monkeypatch, capsys):
-    set_behaviours(monkeypatch, "well")
+    set_behaviors(monkeypatch, "well")
     run("--seeds", 0)
     with pytest.raises(ValueError, match="Give the same arguments, or name another folder"):
         run("--seeds", 0, "--learning_rate", "1e-4")
-    for arguments in (["--seed", 3], ["--behaviour=well"], ["--resume_from_checkpoint", "latest"]):
+    for arguments in (["--seed", 3], ["--behavior=well"], ["--resume_from_checkpoint", "latest"]):
         assert run(*arguments)[1] == 2
         assert f"{str(arguments[0]).split('=')[0]}: this script sets it" in capsys.readouterr().err
 
@@ -227,8 +227,8 @@ def test_gains_are_paired():
 
 def test_a_stopped_grid_goes_on(run, stand_in, monkeypatch, tmp_path, capsys):
     """SIGINT while a cell trains reaches the training, and the same command goes on."""
-    set_behaviours(monkeypatch, "wait", "well")
-    cell = tmp_path / "out" / "cells" / "behaviour=wait,seed=0"
+    set_behaviors(monkeypatch, "wait", "well")
+    cell = tmp_path / "out" / "cells" / "behavior=wait,seed=0"
 
     def interrupt():
         while not (cell / "is_training").exists():

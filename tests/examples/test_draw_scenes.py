@@ -1,7 +1,7 @@
 from datasets import load_dataset
 
 from examples.draw_scenes import NOUNS, WORDS, describe_in_german, draw_scenes
-from modeling_lotlip.data.scenes import COLOURS, FRAMES, GROUNDS, LIGHTS, OTHER_SIDES, PLACES, SHAPES, make_scene
+from modeling_lotlip.data.scenes import COLORS, FRAMES, GROUNDS, LIGHTS, OTHER_SIDES, PLACES, SHAPES, make_scene
 
 
 def test_drawn_scenes_are_a_data_set(tmp_path):
@@ -28,5 +28,5 @@ def test_a_scene_in_two_languages(tmp_path):
     # every word that a scene may need is there, and no two have the same translation
     assert NOUNS.keys() == SHAPES.keys()
     assert len(set(NOUNS.values())) == len(NOUNS)
-    assert WORDS.keys() == {*COLOURS, *OTHER_SIDES, *PLACES, *GROUNDS, *LIGHTS, *FRAMES}
+    assert WORDS.keys() == {*COLORS, *OTHER_SIDES, *PLACES, *GROUNDS, *LIGHTS, *FRAMES}
     assert len(set(WORDS.values())) == len(WORDS)

@@ -25,7 +25,7 @@ def sentence_transformer(model_dir):
 
 @pytest.fixture
 def features(model_dir):
-    """A function that gives the normalised features of the model itself."""
+    """A function that gives the normalized features of the model itself."""
     model = LotlipModel.from_pretrained(model_dir)
     processor = LotlipProcessor.from_pretrained(model_dir)
 

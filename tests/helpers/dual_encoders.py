@@ -238,7 +238,7 @@ def save_family(name, folder):
     """Saves a small random model of a family with its processor."""
     torch.manual_seed(0)
     model, processor = FAMILIES[name].build()
-    with torch.no_grad():  # at the usual initialisation all texts are nearly the same
+    with torch.no_grad():  # at the usual initialization all texts are nearly the same
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.25)

@@ -21,8 +21,8 @@ def make_picture(width: int = 400, height: int = 300) -> PIL.Image.Image:
     """Red, green, blue and white quarters."""
     upper = [(200, 30, 30), (30, 160, 60)]
     lower = [(20, 40, 180), (255, 255, 255)]
-    colours = np.array([upper, lower], dtype=np.uint8)
-    return PIL.Image.fromarray(colours).resize((width, height), PIL.Image.Resampling.NEAREST)
+    colors = np.array([upper, lower], dtype=np.uint8)
+    return PIL.Image.fromarray(colors).resize((width, height), PIL.Image.Resampling.NEAREST)
 
 
 def make_grain(width: int, height: int, seed: int = 0, grain: int = 6) -> PIL.Image.Image:
@@ -69,12 +69,12 @@ def write_photographs(folder: Path) -> tuple[dict[str, PIL.Image.Image], dict[st
     folder.mkdir(parents=True)
     image = make_picture()
     other = PIL.Image.new("RGB", image.size, "black")
-    grey = image.convert("L")
+    gray = image.convert("L")
     transparent = image.convert("RGBA")
     transparent.paste((0, 0, 0, 0), (200, 150, 400, 300))
     palette = image.quantize(8)
     white = palette.getpixel((399, 299))
-    deep = np.asarray(grey, dtype=np.uint16) * 257
+    deep = np.asarray(gray, dtype=np.uint16) * 257
     animated = {"save_all": True, "append_images": [other], "duration": 50}
     files = {
         "plain.jpg": encode(image),
@@ -97,21 +97,21 @@ def write_photographs(folder: Path) -> tuple[dict[str, PIL.Image.Image], dict[st
         "lying.png": encode(image.transpose(PIL.Image.Transpose.ROTATE_90), "png", exif=turned(6)),
     }
     seen = dict.fromkeys(files, image)
-    greys = {
-        "grey.jpg": encode(grey),
+    grays = {
+        "gray.jpg": encode(gray),
         "deep.png": encode(PIL.Image.fromarray(deep), "png"),
         "deep.tif": encode(PIL.Image.fromarray(deep), "tiff"),
     }
-    seen |= dict.fromkeys(greys, grey.convert("RGB"))
+    seen |= dict.fromkeys(grays, gray.convert("RGB"))
     named = {
-        "float.tif": (encode(grey.convert("F"), "tiff"), "floating point pixels"),
+        "float.tif": (encode(gray.convert("F"), "tiff"), "floating point pixels"),
         "cut.heic": (files["photo.heic"][:-200], ""),
         "cut.avif": (files["photo.avif"][:-200], ""),
         "huge.png": (encode(make_picture(*HUGE), "png"), "240000 pixels.*make it smaller"),
         "huge.heic": (encode(make_picture(*HUGE), "heic"), "600 x 400 pixels are more than 200000.*make it smaller"),
         "empty.heic": (b"", "cannot identify"),
     }
-    for name, content in (files | greys).items():
+    for name, content in (files | grays).items():
         (folder / name).write_bytes(content)
     messages = {}
     for name, (content, message) in named.items():

@@ -203,7 +203,7 @@ def test_search_by_image(handlers, folder):
 def test_an_uploaded_image_has_a_number_of_pixels(handlers, tmp_path):
     """One of 6 kB took seconds, in which no other visitor was answered."""
     Image.new("1", (7100, 7100)).save(tmp_path / "a.png")
-    with pytest.raises(QueryError, match="7100 x 7100 pixels, the most are 50,000,000: make it smaller"):
+    with pytest.raises(QueryError, match="7100 x 7100 pixels, the max is 50,000,000: make it smaller"):
         handlers.search("", str(tmp_path / "a.png"), "", "", "")
 
 
@@ -220,7 +220,8 @@ def test_images_that_are_like_one_of_the_collection(handlers):
 
 
 def test_search_by_text(handlers):
-    _, asked = handlers.search("A boat. It is 3.5 m long.", None, "", "", "")
+    page, asked = handlers.search("A boat. It is 3.5 m long.", None, "", "", "")
+    assert re.search(r"most similar of \d+ images\.", page), "no space before the full stop"
     assert asked.query.sentences == ["A boat", "It is 3.5 m long"]
 
 

@@ -22,6 +22,7 @@ from modeling_lotlip.search.index import Changes, describe_orphans, find_table, 
 from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.table.thresholds import maintain
 from modeling_lotlip.table.vector_index import has_index, plan_search
 from modeling_lotlip.utils.output_folder import FolderInUseError
 from tests.helpers import photographs
@@ -190,6 +191,17 @@ def test_an_index_whose_folder_is_gone_is_named_with_what_deletes_it(folder, sea
     assert forget_folder(str(folder), tmp_path / "indices") == [searcher.table.folder]
     assert describe_orphans(tmp_path / "indices") == []
     assert list((tmp_path / "indices").iterdir()) == []
+
+
+def test_many_indices_whose_folders_are_gone_are_one_sentence(folder, encoder, tmp_path):
+    for name in ("a", "b", "c", "d"):
+        shutil.copytree(folder, tmp_path / name)
+        Searcher(encoder, find_table(tmp_path / name, encoder, tmp_path / "indices"), tmp_path / name).update()
+    find_table(tmp_path / "without_images", encoder, tmp_path / "indices")
+    for name in ("a", "b", "c", "d"):
+        shutil.rmtree(tmp_path / name)
+    (line,) = describe_orphans(tmp_path / "indices")
+    assert line.startswith(f"4 folders that were indexed are not there, {tmp_path / 'a'}, ")
 
 
 def test_a_folder_without_an_index_cannot_be_forgotten(folder, searcher, tmp_path):
@@ -411,6 +423,25 @@ def test_an_index_is_measured_after_an_update_and_after_many_new_images(folder, 
     assert plan_search(table).recall == 1
 
 
+def test_weak_results_and_copies_are_known_while_another_program_still_indexes(folder, searcher):
+    def stop_after_six(done: int, total: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    shutil.copy(folder / "0.png", folder / "00.png")
+    with pytest.raises(KeyboardInterrupt):
+        searcher.update(stop_after_six)
+    assert read_measurements(searcher.table) is None
+    query = searcher.embed("a boat")
+    meanwhile = searcher.search(query, k=6)
+    assert read_measurements(searcher.table) is None
+    maintain(searcher.table, searcher.embed_background)
+    assert read_measurements(searcher.table) is not None
+    assert meanwhile == searcher.search(query, k=6)
+    assert any(result.is_below_threshold for result in meanwhile)
+    assert [copy.key for result in meanwhile for copy in result.copies] == ["00.png"]
+
+
 def test_each_model_has_an_index(folder, searcher, encoder, tmp_path):
     model = encoder.model
     processor = encoder.processor
@@ -427,6 +458,9 @@ def test_each_model_has_an_index(folder, searcher, encoder, tmp_path):
     moved.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
     moved = DualEncoder(moved.model, moved.processor)
     assert len(find_table(folder, moved, tmp_path / "indices")) == 0
+    other = copy.deepcopy(model)
+    other.config.vision_config.num_attention_heads *= 2  # of the same weights
+    assert len(find_table(folder, DualEncoder(other, processor), tmp_path / "indices")) == 0
     assert len(find_table(folder / ("é" * 127), moved, tmp_path / "indices")) == 0  # the longest name there is
 
 

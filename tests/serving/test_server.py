@@ -148,7 +148,7 @@ BAD_ENTRIES = [
     ("data:image/png;base64,a*c", 400, "is no image that can be read: Only base64 data"),
     (NO_IMAGE, 400, "is no image that can be read: it is none of JPEG"),
     (CUT_OFF, 400, "is no image that can be read: The image is dam"),
-    (TOO_LARGE, 413, "has 101 x 100 pixels, the most are 10000"),
+    (TOO_LARGE, 413, "has 101 x 100 pixels, the max is 10000"),
     ("file:///a.png", 400, "is an address, and this server fetches none"),
     (data_url(IMAGES[0]).partition(",")[2], 400, BARE_IMAGE),
     (data_url(IMAGES[0])[len("data:") :], 400, BARE_IMAGE),
@@ -235,7 +235,7 @@ def test_pixels_are_counted_before_an_image_is_decoded(model_dir, monkeypatch):
         answer = post(address, {"model": "model", "input": [url] * 256})
     assert answer.status_code == 413
     assert answer.json()["error"]["message"] == (
-        "The images of the request have 12544000000 pixels, the most are 100000000: send fewer in a request, or "
+        "The images of the request have 12544000000 pixels, the max is 100000000: send fewer in a request, or "
         "smaller ones."
     )
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modeling_lotlip.table.copies import search_groups
+from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.vector_index import search
 from tests.helpers.embeddings import draw_unit_vectors, make_table
@@ -23,7 +24,7 @@ def copied(tmp_path) -> tuple[EmbeddingTable, torch.Tensor]:
 def test_all_copies_of_a_result_are_counted(copied, k):
     table, images = copied
     query = draw_unit_vectors(torch.manual_seed(1), 32)
-    results = search_groups(table, query, k)
+    results = search_groups(table, query, k, measured=read_measurements(table))
     expected = (images @ query).topk(k).indices.tolist()
     assert len(results) == k
     for group, image in zip(results, expected):
@@ -35,7 +36,7 @@ def test_all_copies_of_a_result_are_counted(copied, k):
 def test_copies_stand_in_the_order_of_their_similarity_with_the_query(copied):
     table, _ = copied
     query = draw_unit_vectors(torch.manual_seed(1), 32)
-    for group in search_groups(table, query, 3):
+    for group in search_groups(table, query, 3, measured=read_measurements(table)):
         assert group.similarities.sort(descending=True).values.equal(group.similarities)
         torch.testing.assert_close(group.similarities, group.embeds @ query, rtol=0, atol=1e-6)
 
@@ -45,5 +46,6 @@ def test_identical_copies_of_the_last_result_are_counted(tmp_path, num_first):
     """Also where of these the first one alone is among what is looked at."""
     embeds = torch.eye(3)[[0] * num_first + [1] * 5 + [2] * 40]
     table = make_table(tmp_path, embeds, score_threshold=0.0, copy_threshold=0.98)
-    results = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=2)
+    query = torch.tensor([0.8, 0.6, 0.0])
+    results = search_groups(table, query, k=2, measured=read_measurements(table))
     assert [len(group.keys) for group in results] == [num_first, 5]

@@ -17,8 +17,8 @@ from modeling_lotlip.table import embed as module
 from modeling_lotlip.table.embed import describe_missing
 from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import SERVER, WORDS, run_together
-from tests.data.test_loading import write_images, write_lines
 from tests.helpers.commands import read_error, to_argv
+from tests.helpers.data_files import write_images, write_lines
 from tests.helpers.images import NO_IMAGE, refuse_to_open, replace_values, save_images
 from tests.reliability.commands import run_quietly
 

@@ -79,7 +79,7 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(acc
 
 
 def plain_text_embeds(folder: Path, padding: bool | str) -> torch.Tensor:
-    """Normalised embeddings of the long captions by transformers alone, in a process that has no other package."""
+    """Normalized embeddings of the long captions by transformers alone, in a process that has no other package."""
     script = """
 import json, sys, torch
 from transformers import AutoModel, AutoProcessor

@@ -12,7 +12,7 @@ from transformers import ViTImageProcessor
 import lotlip
 from modeling_lotlip.data.scenes import load_scenes
 from tests.conftest import ROOT
-from tests.data.test_loading import write_shard
+from tests.helpers.data_files import write_shard
 from tests.helpers.photographs import encode
 from tests.helpers.towers import WORDS, save_bert, save_vit
 

@@ -64,11 +64,11 @@ IMPORTS = (
     (r"^from transformers\.", "from ..."),
 )
 
-# The line at the head of the modular file with the base classes that the package's files take from `hub_lotlip.py`
-HUB_BASES = re.compile(r"^    (PreTrainedConfig, .+)$", re.MULTILINE)
+# A line at the head of the modular file: a file of the package, and the base classes that the others take from it
+HUB_BASES = re.compile(r"^    (hub\w*_lotlip): (.+)$", re.MULTILINE)
 
-SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
-# Which has the library's licence and lazy import
+SHORT_LICENSE = "# SPDX-License-Identifier: Apache-2.0\n"
+# Which has the library's license and lazy import
 TEMPLATE = INSTALLED / "models/siglip/__init__.py"
 
 TOKENIZER = '"LotlipTokenizer" if is_tokenizers_available() else None'
@@ -138,27 +138,29 @@ def convert(modular: str) -> dict[str, str]:
     return files
 
 
-def import_of_the_package(node: ast.ImportFrom, hub_bases: set[str]) -> str:
-    """Writes an import of the library's tree as an absolute one, but that `hub_bases` come from `hub_lotlip.py`."""
+def import_of_the_package(node: ast.ImportFrom, hub_files: dict[str, str]) -> str:
+    """Writes an import of the library's tree as an absolute one, but that base classes come from `hub_files`."""
     module = ["transformers"]
     if node.level == 2:
         module.append("models")
     if node.module:
         module.append(node.module)
-    kept = [ast.unparse(alias) for alias in node.names if alias.name not in hub_bases]
-    swapped = [alias.name for alias in node.names if alias.name in hub_bases]
+    kept = [ast.unparse(alias) for alias in node.names if alias.name not in hub_files]
+    swapped = [alias.name for alias in node.names if alias.name in hub_files]
     lines = []
     if kept:
         lines.append(f"from {'.'.join(module)} import {', '.join(kept)}")
-    if swapped:
-        lines.append(f"from .hub_lotlip import {', '.join(swapped)}")
+    for name in swapped:
+        lines.append(f"from .{hub_files[name]} import {name}")
     return "\n".join(lines)
 
 
 def make_package_files() -> dict[Path, str]:
-    """What the library would generate, but that imports are absolute and base classes come from `hub_lotlip.py`."""
+    """What the library would generate, but that imports are absolute and some base classes are the package's."""
     modular = MODULAR.read_text(encoding="utf-8")
-    hub_bases = set(HUB_BASES.search(modular)[1].split(", "))
+    hub_files = {}
+    for file, names in HUB_BASES.findall(modular):
+        hub_files |= dict.fromkeys(names.split(", "), file)
     texts = {}
     for name, text in convert(modular).items():
         if name.startswith("modular"):
@@ -168,7 +170,7 @@ def make_package_files() -> dict[Path, str]:
             if isinstance(node, ast.ImportFrom) and node.level > 1:
                 # the same number of lines, so that the other imports stay where the tree says
                 lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-                lines[node.lineno - 1] = import_of_the_package(node, hub_bases)
+                lines[node.lineno - 1] = import_of_the_package(node, hub_files)
         texts[Path(name)] = "\n".join(lines) + "\n"
     return format_files(texts)
 
@@ -204,15 +206,15 @@ def lay_out(output_dir: str | Path) -> list[Path]:
                 if source.name not in ("__pycache__", "models", "auto"):
                     (output_dir / SOURCE / part / source.name).symlink_to(source)
     template = TEMPLATE.read_text()
-    licence, lazy_import = re.search(r"(#\n# Licensed.*?)(from typing.*)", template, re.DOTALL).groups()
-    modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENCE, licence)
-    licence = modular.partition('"""')[0]
+    license, lazy_import = re.search(r"(#\n# Licensed.*?)(from typing.*)", template, re.DOTALL).groups()
+    modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENSE, license)
+    license = modular.partition('"""')[0]
     texts = {MODEL / name: text for name, text in convert(modular).items()}
     generated = [file.stem for file in texts if not file.stem.startswith("modular")]
     imports = "".join(f"    from .{name} import *\n" for name in generated)
-    texts[MODEL / "__init__.py"] = licence + re.sub(r"(    from \.\w+ import \*\n)+", imports, lazy_import)
+    texts[MODEL / "__init__.py"] = license + re.sub(r"(    from \.\w+ import \*\n)+", imports, lazy_import)
     for name, name_there in TEST_MODULES.items():
-        texts[TESTS / f"{name_there}.py"] = licence + (HERE / f"{name}.py").read_text(encoding="utf-8")
+        texts[TESTS / f"{name_there}.py"] = license + (HERE / f"{name}.py").read_text(encoding="utf-8")
     texts[TESTS / "__init__.py"] = ""
     texts = format_files(texts)
     page = (HERE / "model_page.md").read_text(encoding="utf-8")

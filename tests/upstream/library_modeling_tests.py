@@ -3,11 +3,13 @@
 import tempfile
 import unittest
 
+from parameterized import parameterized
 from transformers import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
-from transformers.testing_utils import require_torch, torch_device
+from transformers.testing_utils import require_torch, require_vision, slow, torch_device
 from transformers.utils import is_torch_available
 
 from ...test_configuration_common import ConfigTester
+from ...test_image_processing_common import COCO_CATS_IMAGE_URL, load_test_image
 from ...test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
 from ...test_pipeline_mixin import PipelineTesterMixin
 
@@ -16,6 +18,7 @@ if is_torch_available():
     import torch
     from transformers import (
         LotlipModel,
+        LotlipProcessor,
         LotlipTextModel,
         LotlipTextModelWithProjection,
         LotlipVisionModel,
@@ -267,3 +270,47 @@ class LotlipModelTest(ModelTesterMixin, PipelineTesterMixin, unittest.TestCase):
             self.assertDictEqual(config.vision_config.to_dict(), vision_config.to_dict())
             text_config = LotlipTextConfig.from_pretrained(tmp_dir_name)
             self.assertDictEqual(config.text_config.to_dict(), text_config.to_dict())
+
+
+TEXTS = [
+    "Two cats lie on a pink couch. Two remote controls lie beside them.",
+    "A dog runs on a beach. The sea is calm.",
+]
+# By checkpoint, with the image and the texts above, on a CPU in float32: the logits, and the first numbers of the
+# image's embedding, of the first text's, and of its corner tokens, as they are projected
+EXPECTED = {
+    "weiwu-ww/LoTLIP-ViT-B-16-100M": {"logits": [], "image": [], "text": [], "corners": []},
+    "weiwu-ww/LoTLIP-ViT-B-32-100M": {"logits": [], "image": [], "text": [], "corners": []},
+}
+
+
+@require_vision
+@require_torch
+class LotlipModelIntegrationTest(unittest.TestCase):
+    def load(self, model_id):
+        processor = LotlipProcessor.from_pretrained(model_id)
+        inputs = processor(text=TEXTS, images=load_test_image(COCO_CATS_IMAGE_URL), return_tensors="pt")
+        return LotlipModel.from_pretrained(model_id).to(torch_device).eval(), inputs.to(torch_device)
+
+    def check(self, actual, expected):
+        torch.testing.assert_close(actual.cpu(), torch.tensor(expected), rtol=1e-3, atol=1e-3)
+
+    @parameterized.expand(EXPECTED)
+    @slow
+    def test_logits(self, model_id):
+        model, inputs = self.load(model_id)
+        with torch.no_grad():
+            outputs = model(**inputs)
+        self.check(outputs.logits_per_image, EXPECTED[model_id]["logits"])
+        self.check(outputs.logits_per_text.t(), EXPECTED[model_id]["logits"])
+
+    @parameterized.expand(EXPECTED)
+    @slow
+    def test_features(self, model_id):
+        model, inputs = self.load(model_id)
+        with torch.no_grad():
+            image = model.get_image_features(inputs["pixel_values"]).pooler_output
+            texts = model.get_text_features(inputs["input_ids"], inputs["attention_mask"], output_corner_tokens=True)
+        self.check(image[0, :4], EXPECTED[model_id]["image"])
+        self.check(texts.pooler_output[0, :4], EXPECTED[model_id]["text"])
+        self.check(texts.corner_pooler_output[0, :, :4], EXPECTED[model_id]["corners"])

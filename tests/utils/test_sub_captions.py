@@ -12,7 +12,7 @@ from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.samples import CaptionDrawing
+from modeling_lotlip.training.samples import RowCaptionSampler
 from modeling_lotlip.utils.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
 from tests.conftest import SHARED, SPECIAL_TOKENS
 
@@ -79,15 +79,15 @@ def test_no_character_is_lost(text):
 @pytest.mark.parametrize("splitter", SPLITTERS)
 def test_training_splits_as_asked(splitter):
     reader = open_reader(["caption", "long_captions"], splitter)
-    drawing = CaptionDrawing(reader, ObjectiveArguments(), seed=0)
-    drawn = drawing.draw({"caption": "A boat", "long_captions": [TEXT]}, index=0, epoch=0)
-    assert drawn.long == [join_sub_captions(split_sub_captions(TEXT, splitter))]
+    sampler = RowCaptionSampler(reader, ObjectiveArguments(), seed=0)
+    sampled = sampler.sample({"caption": "A boat", "long_captions": [TEXT]}, index=0, epoch=0)
+    assert sampled.long == [join_sub_captions(split_sub_captions(TEXT, splitter))]
 
 
 @pytest.mark.parametrize("splitter", SPLITTERS)
 def test_training_draws_consecutive_sub_captions_without_the_numbers_of_a_list(splitter):
     reader = open_reader(["long_captions"], splitter)
-    drawing = CaptionDrawing(reader, ObjectiveArguments(num_sub_captions=2), seed=0)
-    drawn = {drawing.draw_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}
+    sampler = RowCaptionSampler(reader, ObjectiveArguments(num_sub_captions=2), seed=0)
+    sampled = {sampler.sample_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}
     parts = [part for part in split_sub_captions(TEXT, splitter) if not part.isdecimal()]
-    assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
+    assert sampled == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}

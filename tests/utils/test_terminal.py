@@ -2,7 +2,9 @@
 
 import sys
 
-from modeling_lotlip.utils.terminal import print_tables, printable, progress_bar
+import pytest
+
+from modeling_lotlip.utils.terminal import print_tables, printable, progress_bar, without_stop
 
 
 TABLE = "| model | R@1 |\n| --- | --- |\n| demo | 74.6 |"
@@ -36,3 +38,8 @@ def test_control_codes_do_not_reach_the_terminal():
     assert printable("Café 日本\n\ttab \x1b]0;title\x07\x9b2J \udcff") == (
         "Café 日本\\n\\ttab \\x1b]0;title\\x07\\x9b2J \\udcff"
     )
+
+
+@pytest.mark.parametrize("end", ["", ".", "...", ".\n"])
+def test_an_error_goes_on_within_a_sentence(end):
+    assert f"{without_stop(OSError('the disk is full' + end))}. Make room." == "the disk is full. Make room."

@@ -28,8 +28,9 @@ from transformers import PreTrainedModel
 
 from ... import __version__
 from ...utils.output_folder import atomic_write
+from ...utils.terminal import without_stop
 from ..families import Family
-from ..hashes import hash_weights
+from ..hashes import hash_model
 from .backend import Backend
 from .pytorch import PytorchBackend
 
@@ -207,7 +208,7 @@ class OpenvinoBackend(Backend):
             message = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
                 f"OpenVINO cannot compute the {modality} tower of this {type(self.model).__name__}: "
-                f"{message[:MAX_MESSAGE_LENGTH].rstrip('.')}. Use `--backend torch`."
+                f"{without_stop(message[:MAX_MESSAGE_LENGTH])}. Use `--backend torch`."
             ) from error
         return compiled
 
@@ -293,14 +294,12 @@ class OpenvinoBackend(Backend):
         config = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
         versions = (__version__, transformers.__version__, openvino.__version__)
         weights_dtype = "int8" if self.dtype == "int8" else "float32"
-        return Hasher.hash(
-            (type(self.model).__name__, repr(config), hash_weights(self.model), versions, weights_dtype)
-        )
+        return Hasher.hash((type(self.model).__name__, repr(config), hash_model(self.model), versions, weights_dtype))
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Inside, the attributes of a model that its tracer asks for do not warn."""
+    """Silences, inside, the warnings of attributes of a model that its tracer asks for."""
     library = logging.getLogger("transformers")
     level = library.level
     library.setLevel(logging.ERROR)

@@ -47,10 +47,12 @@ class PytorchBackend(Backend):
 
     @property
     def dtype(self) -> str:
+        """The dtype of the weights, as `--dtype` names it."""
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.model.device
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:

@@ -44,7 +44,7 @@ class RetrievalRanks(NamedTuple):
     Example:
 
         >>> import torch
-        >>> # two candidates are better, the match shares its place with one other
+        >>> # two candidates are better, the match ties with one other
         >>> ranks = RetrievalRanks(better=torch.tensor([2]), equal=torch.tensor([2]), own=torch.tensor([1]))
         >>> [ranks.hits(k).item() for k in (2, 3, 4)], ranks.expected_rank().item()
         ([0.0, 0.5, 1.0], 3.5)
@@ -56,8 +56,8 @@ class RetrievalRanks(NamedTuple):
 
     def hits(self, k: int) -> torch.Tensor:
         """
-        The probability that a match is among the first `k` when equals are ordered at random: 0 for k <= g, and
-        1 - C(T - c, k - g) / C(T, k - g) above.
+        Returns the probability that a match is among the first `k` when equals are ordered at random: 0 for k <= g,
+        and 1 - C(T - c, k - g) / C(T, k - g) above.
 
         Args:
             k (`int`): The number of candidates looked at, from 1 on.
@@ -78,7 +78,7 @@ class RetrievalRanks(NamedTuple):
 
     def expected_rank(self) -> torch.Tensor:
         """
-        The mean rank of the best match when equals are ordered at random, g + (T + 1) / (c + 1), from 1 on: a
+        Returns the mean rank of the best match when equals are ordered at random, g + (T + 1) / (c + 1), from 1 on: a
         `torch.Tensor` of shape `(num_queries,)`, float64.
         """
         return self.better + (self.equal + 1) / (self.own + 1).double()
@@ -224,11 +224,11 @@ def retrieval_metrics(
     ks: Iterable[int] = (1, 5, 10),
 ) -> dict[str, float]:
     """
-    Recall in % and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
+    Returns recall in % and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
 
     Args:
-        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
-        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`): Need not be normalised.
+        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalized.
+        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`): Need not be normalized.
         text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
             The image or images that each caption belongs to.
         ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`): The ranks at which recall is taken.
@@ -283,9 +283,9 @@ def retrieval_ranks(
     rounding is far below this: no block splits equals.
 
     Args:
-        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
+        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalized.
         text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
-            Need not be normalised. Moved to the device of `image_embeds`.
+            Need not be normalized. Moved to the device of `image_embeds`.
         text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
             The image or images that each caption belongs to. By default caption j belongs to image j.
 
@@ -459,15 +459,15 @@ def _shared_images(units: torch.Tensor, text_to_image: Embeddings) -> torch.Tens
         raise ValueError("`text_to_image` must give one image for each pair: a row holds the vector of one.")
     num_images = int(image_of_row.max()) + 1
     first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_row, rows, "amin")
-    of_image = first[image_of_row]
+    first_rows = first[image_of_row]
     differences = []
-    for block, indices in zip(units.split(1024), of_image.split(1024)):
+    for block, indices in zip(units.split(1024), first_rows.split(1024)):
         differences.append((block - units[indices]).abs().amax(dim=1))
     differs = torch.cat(differences) > 1e-4
     if differs.any():
         row = int(differs.nonzero()[0])
         raise ValueError(
-            f"`text_to_image` says that rows {int(of_image[row])} and {row} share an image, but "
+            f"`text_to_image` says that rows {int(first_rows[row])} and {row} share an image, but "
             "their predictions differ."
         )
     return units[first]
@@ -560,7 +560,7 @@ def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
             embeds = np.asarray(embeds)
             is_real = embeds.dtype.kind in "fiu"
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:
-        raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
+        raise ValueError(f"`{name}` must hold rows of real numbers: {str(error).rstrip('.')}.") from error
     if embeds.ndim > 0 and len(embeds) == 0:
         raise ValueError(f"`{name}` has no rows.")
     if not is_real:

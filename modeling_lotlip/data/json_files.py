@@ -1,0 +1,179 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""JSON files on this machine are read: what is written like a date is the text that it is."""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+from datasets import DatasetBuilder, Features
+from datasets.features.features import generate_from_arrow_type
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from datasets.packaged_modules.json.json import Json
+
+from .row_files import ARCHIVES, iterate_json_rows
+
+
+# What pyarrow takes for a time, and perhaps more: "2020-01-01", "2020-01-01T10:20:30Z"
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[ T][\d:.+-]+Z?)?")
+QUOTED_DATE = re.compile(f'"{DATE.pattern}"')
+
+
+class JsonTexts(Json):
+    """
+    Reads JSON and JSON lines as `datasets` does, but for columns with texts that are written like dates, of which
+    pyarrow makes times where there is nothing else in a part of a file.
+    """
+
+    date_columns: frozenset[str] = frozenset()
+
+    def _generate_tables(
+        self, base_files: list, files_iterables: list, original_files: list, allow_full_read: bool = True
+    ) -> Iterator[tuple[Any, pa.Table]]:
+        rows = iterate_rows(original_files)
+        for key, table in super()._generate_tables(base_files, files_iterables, original_files, allow_full_read):
+            of_table = list(islice(rows, len(table)))
+            if len(of_table) != len(table):
+                raise ValueError(f"{original_files} hold dates, and other rows than lines: write JSON lines.")
+            yield key, restore_texts(table, of_table, self.date_columns)
+
+
+class FolderTexts(ImageFolder):
+    """Reads a folder of images with `metadata.jsonl` as `datasets` does, but for the same columns there."""
+
+    date_columns: frozenset[str] = frozenset()
+
+    def _generate_examples(
+        self, files: list, metadata_files: list, add_metadata: bool, add_labels: bool
+    ) -> Iterator[tuple[Any, dict]]:
+        examples = super()._generate_examples(files, metadata_files, add_metadata, add_labels)
+        if not self.date_columns:
+            yield from examples
+            return
+        rows = iterate_rows(names[-1] for names in metadata_files)
+        for (key, example), row in zip(examples, rows, strict=True):
+            for name in self.date_columns & example.keys():
+                example[name] = row.get(name)
+            yield key, example
+
+
+def iterate_rows(files: Iterable[str]) -> Iterator[object]:
+    """Reads the rows of JSON files, one after another."""
+    for file in files:
+        for _, row in iterate_json_rows(file):
+            yield row
+
+
+def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Table:
+    """
+    Puts the values of rows into some columns of the table that pyarrow has made of them.
+
+    Args:
+        table (`pa.Table`):
+            The table.
+        rows (`list`):
+            The rows as they are written: dictionaries, or nothing but texts.
+        columns (`Iterable[str]`):
+            The columns in which there are dates.
+
+    Returns:
+        `pa.Table`: the table, with texts in place of times.
+    """
+    for name in sorted(set(columns) & set(table.column_names)):
+        index = table.column_names.index(name)
+        column_type = table.schema.field(name).type
+        if isinstance(column_type, pa.ExtensionType):  # of values of several types, which are texts already
+            continue
+        values = [row.get(name) if isinstance(row, dict) else row for row in rows]
+        table = table.set_column(index, name, pa.array(values, replace_times(column_type)))
+    return table
+
+
+def replace_times(column_type: pa.DataType) -> pa.DataType:
+    """Replaces times in a type, also inside of lists and dictionaries, by texts."""
+    if pa.types.is_timestamp(column_type):
+        return pa.string()
+    if pa.types.is_list(column_type):
+        return pa.list_(replace_times(column_type.value_type))
+    if pa.types.is_struct(column_type):
+        return pa.struct([(field.name, replace_times(field.type)) for field in column_type])
+    return column_type
+
+
+def replace_times_of(features: Features) -> Features:
+    """Replaces times in the types of columns by texts."""
+    replaced = {}
+    for name, feature in features.items():
+        replaced[name] = feature
+        column_type = features.arrow_schema.field(name).type
+        if has_time(column_type):
+            replaced[name] = generate_from_arrow_type(replace_times(column_type))
+    return Features(replaced)
+
+
+def has_time(column_type: pa.DataType) -> bool:
+    """Whether there are times in a type, also inside of lists and dictionaries."""
+    return replace_times(column_type) != column_type
+
+
+def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
+    """
+    Finds what reads JSON files on this machine.
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`, which is returned where no text is written like a date.
+        files (`list[str]`):
+            The paths of the files. In archives, which `datasets` extracts by itself, dates stay times.
+    """
+    if any(file.lower().endswith(ARCHIVES) for file in files):
+        return builder
+    columns = set()
+    for file in files:
+        columns |= find_date_columns(file)
+    features = builder.config.features or builder.info.features
+    if features is not None:  # where a card says that they are times, they are
+        columns -= {name for name, field in named_types(features) if has_time(field)}
+    if not columns:
+        return builder
+    reader = JsonTexts(data_files=builder.config.data_files, features=features)
+    reader.date_columns = frozenset(columns)
+    return reader
+
+
+def find_metadata_dates(features: Features, files: Iterable[str]) -> set[str]:
+    """
+    Finds the columns of files `metadata.jsonl` in which a text is written like a date, and which `datasets` reads with
+    some types.
+    """
+    columns = set()
+    for file in files:
+        if file.endswith(".jsonl"):
+            columns |= find_date_columns(file)
+    return columns & features.keys()
+
+
+def named_types(features: Features) -> list[tuple[str, pa.DataType]]:
+    """Lists the names of columns with their types."""
+    return [(field.name, field.type) for field in features.arrow_schema]
+
+
+def find_date_columns(file: str) -> set[str]:
+    """Finds the columns of a JSON file in which a text is written like a date."""
+    columns = set()
+    for _, row in iterate_json_rows(file, QUOTED_DATE):
+        if not isinstance(row, dict):
+            row = {"text": row}  # as `datasets` calls it
+        columns |= {name for name, value in row.items() if name not in columns and holds_date(value)}
+    return columns
+
+
+def holds_date(value: object) -> bool:
+    """Whether a value of JSON is a text that is written like a date, or holds one."""
+    if isinstance(value, str):
+        return DATE.fullmatch(value) is not None
+    if isinstance(value, dict):
+        return any(map(holds_date, value.values()))
+    return isinstance(value, list) and any(map(holds_date, value))

@@ -1,0 +1,86 @@
+"""Texts in JSON that are written like dates are the texts that they are."""
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
+from modeling_lotlip.data.loading import load_split
+
+
+both_ways = pytest.mark.parametrize("streaming", [False, True])
+DATES = ["2020-01-01", "2021-05-06 10:20", "2021-05-06T01:02:03Z", "2021-05-06T01:02:03.5+02:00"]
+# Values of a column, in one file or several, which all come back as they are
+VALUES = {
+    "dates": [DATES],
+    "dates and words": [["2020-01-01", "A boat"]],
+    "dates and numbers in texts": [["2020-01-01", "2020", "007"]],
+    "dates and nothing": [[None, "2020-01-01"]],
+    "dates before words": [["2020-01-01"], ["A boat"]],
+    "words before dates": [["A boat"], ["2020-01-01"]],
+    "lists": [[["2020-01-01", "2020-01-02"], []]],
+    "dictionaries": [[{"taken": "2020-01-01", "number": 1}]],
+}
+
+
+def write_lines(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@both_ways
+@pytest.mark.parametrize("name", VALUES)
+def test_dates_in_json_lines_are_texts(tmp_path, name, streaming):
+    files = []
+    for index, values in enumerate(VALUES[name]):
+        rows = [{"number": 1.5, "caption": value} for value in values]
+        files.append(write_lines(tmp_path / f"{index}.jsonl", rows))
+    rows = load_split(SourceArguments("json", data_files=files, streaming=streaming), "train", with_images=False)
+    assert [row["caption"] for row in rows] == [value for values in VALUES[name] for value in values]
+    assert {row["number"] for row in rows} == {1.5}
+
+
+@both_ways
+@pytest.mark.parametrize("rows", [[{"text": "2020-01-01"}], ["2020-01-01"]], ids=["rows", "texts"])
+def test_dates_in_a_json_list_are_texts(tmp_path, rows, streaming):
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
+    source = SourceArguments(str(tmp_path / "rows.json"), streaming=streaming)
+    assert list(load_split(source, "train", with_images=False)) == [{"text": "2020-01-01"}]
+
+
+@both_ways
+def test_dates_are_times_where_the_card_says_so(tmp_path, streaming):
+    write_lines(tmp_path / "rows.jsonl", [{"taken": "2020-01-01", "caption": "2020-01-02"}])
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files: rows.jsonl\n  features:\n"
+        "  - name: taken\n    dtype: timestamp[s]\n  - name: caption\n    dtype: string\n"
+        "dataset_info:\n  features:\n  - name: taken\n    dtype: timestamp[s]\n  - name: caption\n    dtype: string\n"
+        "---\n"
+    )
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train", with_images=False)
+    assert list(rows) == [{"taken": datetime.datetime(2020, 1, 1), "caption": "2020-01-02"}]
+
+
+def test_dates_in_caption_files_are_keys_and_captions(tmp_path):
+    rows = [{"key": "2020-01-01", "caption": "2021-05-06"}, {"key": "2020-01-02", "caption": "2021-05-07"}]
+    captions = CaptionFiles([write_lines(tmp_path / "long.jsonl", rows)], "key", ["caption"])
+    assert captions["2020-01-01"] == ["2021-05-06"]
+    assert captions["2020-01-02"] == ["2021-05-07"]
+
+
+@both_ways
+@pytest.mark.parametrize("key_column", [None, "id"])
+def test_dates_in_metadata_are_texts(tmp_path, key_column, streaming):
+    """With a column of keys, which is read as text, or without one."""
+    expected = []
+    for index, date in enumerate(DATES):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.png")
+        expected.append({"id": f"2020-01-0{index + 1}", "caption": date, "long_captions": [date, date]})
+    rows = [{"file_name": f"{index}.png", **row} for index, row in enumerate(expected)]
+    write_lines(tmp_path / "metadata.jsonl", rows)
+    found = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train", key_column=key_column)
+    assert [{name: row[name] for name in expected[0]} for row in found] == expected
