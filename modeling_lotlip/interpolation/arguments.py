@@ -66,7 +66,7 @@ class MixtureArguments(Arguments):
 
     @property
     def all_alphas(self) -> list[float]:
-        """The mixtures that are measured, in order, 0 and 1 among them."""
+        """Returns the mixtures that are measured, in order, 0 and 1 among them."""
         return sorted({0.0, *self.alphas, 1.0})
 
 

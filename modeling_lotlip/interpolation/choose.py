@@ -16,7 +16,7 @@ Results = dict[str, dict[str, float]]
 @dataclass(frozen=True)
 class MeasuredMixture:
     """
-    What was measured of a mixture.
+    Holds what was measured of a mixture.
 
     Args:
         alpha (`float`): How much of the second model there is in it.

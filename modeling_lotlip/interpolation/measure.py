@@ -32,7 +32,7 @@ KEPT_SCORES = ("short_mean_recall", "zero_shot_top1")
 @dataclass
 class Half:
     """
-    Half of the rows that were held back.
+    Holds half of the rows that were held back.
 
     Args:
         rows (`Dataset`): The rows.
@@ -46,7 +46,7 @@ class Half:
 @dataclass
 class HeldBackData:
     """
-    The rows that mixtures are measured on.
+    Holds the rows that mixtures are measured on.
 
     Args:
         chosen_on ([`Half`]): The half on which the best is chosen.
@@ -62,7 +62,7 @@ class HeldBackData:
 
     @property
     def halves(self) -> dict[str, Half]:
-        """Both halves by name."""
+        """Returns both halves by name."""
         return {"chosen_on": self.chosen_on, "reported_on": self.reported_on}
 
 

@@ -29,7 +29,7 @@ COLORS = {"short": "#5470c6", "long": "#e39124", "zero-shot": "#3a9d6e"}
 @dataclass(frozen=True)
 class Interpolation:
     """
-    All that was measured of two models and their mixtures.
+    Holds all that was measured of two models and their mixtures.
 
     Args:
         start (`dict[str, dict[str, float]]`): Of the first model as it is, by half: see [`measure_halves`].
