@@ -162,20 +162,26 @@ def measure(heads: Heads, data: Data) -> dict[str, dict[str, float]]:
     return results
 
 
-def choose(start: Heads, end: Heads, data: Data) -> tuple[float, dict[str, float]]:
-    """Returns the alpha of the best mixture by the rule of `lotlip interpolate`, and what it finds."""
-    before = measure(start, data)["chosen_on"]
-    best_alpha = 0.0
-    best = measure(start, data)
+def measure_mixtures(start: Heads, end: Heads, data: Data) -> list[dict]:
+    """Returns what each mixture finds on both halves, with its `alpha`, from the start to the end."""
+    mixtures = []
     mixed = copy.deepcopy(start)
-    for alpha in [*ALPHAS, 1.0]:
+    for alpha in [0.0, *ALPHAS, 1.0]:
         mixed.load_state_dict(mix_weights(start.state_dict(), end.state_dict(), alpha))
-        found = measure(mixed, data)
-        loss = max(before[name] - found["chosen_on"][name] for name in ("short", "known"))
-        if loss <= MAX_LOSS and found["chosen_on"]["long"] > best["chosen_on"]["long"]:
-            best_alpha = alpha
-            best = found
-    return best_alpha, best["reported_on"]
+        mixtures.append({"alpha": alpha, **measure(mixed, data)})
+    return mixtures
+
+
+def choose(mixtures: list[dict]) -> dict:
+    """Returns the best mixture by the rule of `lotlip interpolate`."""
+    before = mixtures[0]["chosen_on"]
+    best = mixtures[0]
+    for mixture in mixtures:
+        found = mixture["chosen_on"]
+        loss = max(before[name] - found[name] for name in ("short", "known"))
+        if loss <= MAX_LOSS and found["long"] > best["chosen_on"]["long"]:
+            best = mixture
+    return best
 
 
 def run_seed(args: argparse.Namespace, data: Data, seed: int) -> list[dict]:
@@ -187,8 +193,11 @@ def run_seed(args: argparse.Namespace, data: Data, seed: int) -> list[dict]:
         end = train_further(start, data.learned, args, seed, weight)
         name = "after" if weight == 0 else f"distilled, weight {weight:g}"
         rows.append({"done": name, "seed": seed, "alpha": 1.0, **measure(end, data)["reported_on"]})
-        alpha, found = choose(start, end, data)
-        rows.append({"done": f"{name}, interpolated", "seed": seed, "alpha": alpha, **found})
+        mixtures = measure_mixtures(start, end, data)
+        best = choose(mixtures)
+        row = {"done": f"{name}, interpolated", "seed": seed, "alpha": best["alpha"], **best["reported_on"]}
+        row["curve"] = [{"alpha": mixture["alpha"], **mixture["reported_on"]} for mixture in mixtures]
+        rows.append(row)
     return rows
 
 

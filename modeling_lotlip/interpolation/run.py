@@ -31,7 +31,18 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
 
     Raises:
         `ValueError`: if the models do not fit together, or the data or the folder cannot be used.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.interpolation.arguments import InterpolateArguments
+    >>> from modeling_lotlip.interpolation.run import interpolate
+
+    >>> models = {"start": "openai/clip-vit-base-patch16", "end": "outputs/long_clip"}
+    >>> args = InterpolateArguments(**models, output_dir="outputs/near", dataset_name="my_photos")
+    >>> interpolate(args).best.alpha  # doctest: +SKIP
+    0.6
+    ```"""
     check_mixture_dir(args)
     state = PartialState(cpu=args.device == "cpu")
     data = load_held_back(args)
