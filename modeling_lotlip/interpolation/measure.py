@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a mixture finds on rows that were held back, in two halves: one to choose the best by, one to report it on."""
 
+import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +19,12 @@ from ..evaluation.retrieval import ImageEmbeddingCache, embed_dataset, measure_r
 from .arguments import InterpolateArguments
 
 
+logger = logging.getLogger(__name__)
+
 # Two rows in each half; with one an image is always found
 MIN_ROWS = 4
+# Rows of a half of which one text counts a point or more
+FEW_ROWS = 100
 # The halves are the same in each run
 SEED_OF_HALVES = 0
 NUM_PROBES = 2
@@ -99,6 +104,11 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
         class_names = read_class_names(labels, args.class_names, args.class_names_file)
     shuffled = rows.shuffle(seed=SEED_OF_HALVES)
     middle = len(rows) // 2
+    if middle < FEW_ROWS:
+        logger.warning(
+            f"Half of the rows are {middle}, of which one text counts {100 / middle:.1f} points of recall at 1: what is "
+            "chosen by so few is uncertain. Hold back hundreds."
+        )
     first = shuffled.select(range(middle))
     second = shuffled.select(range(middle, len(rows)))
     return HeldBackData(Half(first), Half(second), reader, class_names)

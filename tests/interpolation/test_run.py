@@ -110,6 +110,12 @@ def test_embeddings_that_are_kept_change_no_result(family_folders, noise_dir, tm
     assert measure_halves(encoder, data, args) == plain
 
 
+def test_few_rows_are_warned_of(family_folders, noise_dir, tmp_path, caplog):
+    folder = family_folders("clip")
+    load_held_back(make_arguments(folder, folder, noise_dir, tmp_path / "near"))
+    assert "Half of the rows are 4, of which one text counts 25.0 points of recall at 1" in caplog.text
+
+
 def test_both_halves_are_all_rows_and_the_same_in_each_run(family_folders, noise_dir, tmp_path):
     folder = family_folders("clip")
     args = make_arguments(folder, folder, noise_dir, tmp_path / "near")
