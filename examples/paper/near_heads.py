@@ -135,7 +135,18 @@ def train_further(start: Heads, features: Features, args: argparse.Namespace, se
 
 
 def measure_distance(heads: nn.Module, start: nn.Module, side: str, features: torch.Tensor) -> torch.Tensor:
-    """Returns the mean squared error, a scalar, of embeddings of features `(rows, dim)` against those of the start."""
+    """
+    Returns the mean squared error of embeddings against those of the start.
+
+    Args:
+        heads ([`Heads`]): The heads in training.
+        start ([`Heads`]): Those before.
+        side (`str`): `"text"` or `"image"`.
+        features (`torch.Tensor` of shape `(rows, dim)`): What is embedded.
+
+    Returns:
+        `torch.Tensor`: a scalar.
+    """
     with torch.no_grad():
         expected = start.embed(side, features)
     return (heads.embed(side, features) - expected).square().sum(dim=-1).mean()

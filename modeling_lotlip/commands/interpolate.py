@@ -24,6 +24,7 @@ ARGUMENTS = (InterpolateArguments,)
 
 
 def run(args: InterpolateArguments) -> None:
+    """Mixes the weights of two models, saves the best mixture, and prints what each finds."""
     import logging
 
     from ..interpolation.outputs import format_interpolation

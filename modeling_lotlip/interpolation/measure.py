@@ -106,8 +106,8 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
     middle = len(rows) // 2
     if middle < FEW_ROWS:
         logger.warning(
-            f"Half of the rows are {middle}, of which one text counts {100 / middle:.1f} points of recall at 1: what is "
-            "chosen by so few is uncertain. Hold back hundreds."
+            f"Half of the rows are {middle}, of which one text counts {100 / middle:.1f} points of recall at 1: what "
+            "is chosen by so few is uncertain. Hold back hundreds."
         )
     first = shuffled.select(range(middle))
     second = shuffled.select(range(middle, len(rows)))
