@@ -93,6 +93,7 @@ docs-serve: $(VENV)/.installed
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 style: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

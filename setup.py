@@ -41,7 +41,7 @@ extras["peft"] = ["peft"]
 extras["ray"] = ["ray[data]>=2.50"]  # examples/embed_on_ray.py
 # For developers
 extras["benchmarks"] = ["faiss-cpu"]  # to which examples/benchmarks/search.py compares
-extras["quality"] = ["ruff>=0.14"]
+extras["quality"] = ["codespell>=2.4", "ruff>=0.14"]
 extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0", "proselint>=0.16", *extras["quality"]]
 # tests of the page, in an installed Chromium; axe-core checks that everyone can use it
 extras["browser"] = extras["app"] + ["axe-playwright-python", "playwright", "pytest"]

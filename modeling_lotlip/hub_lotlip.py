@@ -315,7 +315,7 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Image.Image:
     """
-    Makes a grey image of 8 bits of one of 16 or 32 bits. In mode `I`, of 32 bits, Pillow opens some files of 16 bits,
+    Makes a gray image of 8 bits of one of 16 or 32 bits. In mode `I`, of 32 bits, Pillow opens some files of 16 bits,
     whose range is known; other images of it, from a TIFF or an array, may have 8 bits and no more.
     """
     pixels = np.array(image)
@@ -325,13 +325,13 @@ def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Im
             f"An image of mode `I`, of 32 bits, must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. "
             "Give 16-bit pixels as `uint16`, which is mode `I;16`."
         )
-    grey = pixels.astype(np.uint8)
+    gray = pixels.astype(np.uint8)
     if has_16_bits:
-        grey = array_to_8_bit(pixels.astype(np.uint16))
+        gray = array_to_8_bit(pixels.astype(np.uint16))
     transparent = image.info.get("transparency")
     if transparent is not None:
-        grey[pixels == transparent] = 255
-    return PIL.Image.fromarray(grey)
+        gray[pixels == transparent] = 255
+    return PIL.Image.fromarray(gray)
 
 
 def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) -> "np.ndarray | torch.Tensor":

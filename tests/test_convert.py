@@ -129,7 +129,7 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
 
 @needs_reference
 @pytest.mark.parametrize(("patch_size", "with_config"), [(16, True), (32, False)])
-def test_released_architectures(patch_size, with_config):
+def test_the_released_architectures_convert_key_by_key(patch_size, with_config):
     shapes = json.loads((REFERENCE / f"checkpoint_keys_vit_b_{patch_size}.json").read_text())
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     settings = {}
@@ -373,7 +373,7 @@ def test_a_failed_or_slower_conversion_leaves_nothing(tmp_path, checkpoint, toke
     assert (output_dir / "config.json").read_text() == "of the faster one"
 
 
-def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
+def test_the_command_converts_and_names_what_it_wrote(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
     def run(**options) -> None:
         monkeypatch.setattr("sys.argv", to_argv("convert", **options))
         main()

@@ -204,7 +204,7 @@ def loaded(hub):
     return {name: load_file(folder / name) for name in ("package", "remote", "plain", "again")}
 
 
-def test_push(hub):
+def test_push_uploads_every_file_of_the_model_and_prints_the_address(hub):
     assert f"{hub.url}/{REPO_ID}" in hub.output
     pushed = {file.name: file.read_bytes() for file in (hub.root / REPO_ID).iterdir()}
     assert pushed == {file.name: file.read_bytes() for file in hub.converted.iterdir()}

@@ -67,7 +67,7 @@ def test_crop_is_torchvisions(processor):
 
 @both_backends
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "YCbCr"])
-def test_modes(processor, mode):
+def test_images_of_every_mode_are_converted_over_white(processor, mode):
     image = random_image(90, 121, mode)
     expected = image.convert("RGB")
     if mode in ("LA", "RGBA"):
@@ -115,12 +115,12 @@ def test_16_bit_is_scaled(processor, tmp_path):
 
 @both_backends
 def test_32_bit_pixels_are_those_of_8_bits_or_refused(processor, tmp_path):
-    grey = np.linspace(0, 255, 100 * 120).round().astype(np.int32).reshape(100, 120)
-    expected = pixels(processor, PIL.Image.fromarray(grey.astype(np.uint8)))
-    image = PIL.Image.fromarray(grey)
-    image.save(tmp_path / "grey.tif")
+    gray = np.linspace(0, 255, 100 * 120).round().astype(np.int32).reshape(100, 120)
+    expected = pixels(processor, PIL.Image.fromarray(gray.astype(np.uint8)))
+    image = PIL.Image.fromarray(gray)
+    image.save(tmp_path / "gray.tif")
     assert torch.equal(pixels(processor, image), expected)
-    assert torch.equal(pixels(processor, PIL.Image.open(tmp_path / "grey.tif")), expected)
+    assert torch.equal(pixels(processor, PIL.Image.open(tmp_path / "gray.tif")), expected)
     for values in ([0, 256], [-1, 255]):
         with pytest.raises(ValueError, match=f"got {values[0]} to {values[1]}. Give 16-bit pixels as `uint16`"):
             processor(PIL.Image.fromarray(np.array([values], dtype=np.int32)))
@@ -192,7 +192,7 @@ def test_extreme_ratios_show_the_middle(processor, size, monkeypatch):
 
 
 @both_backends
-def test_strings(processor, tmp_path):
+def test_paths_urls_and_base64_give_the_pixels_of_the_image(processor, tmp_path):
     image = random_image(60, 80)
     image.save(tmp_path / "image.png")
     expected = pixels(processor, image)
@@ -220,7 +220,7 @@ def test_strings(processor, tmp_path):
 
 
 @both_backends
-def test_unreadable_images(processor, tmp_path):
+def test_an_unreadable_image_is_an_error(processor, tmp_path):
     random_image(300, 300).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     (tmp_path / "text.png").write_text("no image")

@@ -131,7 +131,7 @@ def save_timm(path, architecture="vit_tiny_patch16_224", pretrained_cfg=None, **
 
 
 @pytest.mark.parametrize("model_args", [{}, {"init_values": 0.5, "mlp_ratio": 3}])
-def test_timm(tmp_path, model_args):
+def test_a_tower_of_timm_gives_the_outputs_of_its_source(tmp_path, model_args):
     """Four heads of 16 units: shapes alone would say one of 64."""
     source, path = save_timm(tmp_path, **model_args)
     model = load_towers(path, **NEW_TEXT)
@@ -181,7 +181,7 @@ def test_text_towers_that_do_not_fit(tmp_path):
         load_towers(text_model_name_or_path=path)
 
 
-def test_overrides(bert, vit):
+def test_fields_that_are_given_replace_those_of_the_towers(bert, vit):
     text_config = {"num_corner_tokens": 4, "hidden_dropout_prob": 0.3}
     model = load_towers(vit[1], bert[1], {"projection_dim": 24}, text_config)
     assert model.text_model.embeddings.corner_tokens.shape == (4, 64)

@@ -232,7 +232,7 @@ def test_positions_leave_room_for_the_corner_tokens():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(tmp_path, dtype):
+def test_half_precision_is_near_float32(tmp_path, dtype):
     model = new_model(vision_projection_dim=WIDTH)
     model.save_pretrained(tmp_path)
     half = LotlipModel.from_pretrained(tmp_path, dtype=dtype)
@@ -664,7 +664,7 @@ def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
     assert_close(outputs.corner_embeds, expected.corner_pooler_output)
 
 
-def test_resize_token_embeddings(tmp_path):
+def test_resized_token_embeddings_leave_the_features_as_they_are(tmp_path):
     model = new_model()
     captions = pad(random_captions(3))
     with torch.no_grad():

@@ -251,7 +251,7 @@ def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, reposit
     assert hub.calls == 0
 
 
-def test_folders(cache, words, repositories, converted, tmp_path):
+def test_a_folder_in_the_layout_of_the_original_loads(cache, words, repositories, converted, tmp_path):
     for name in (DEFAULT_MODEL, WITH_CONFIG):
         folder = shutil.copytree(repositories / name, tmp_path / name)
         assert_loads_as(str(folder), converted / name)

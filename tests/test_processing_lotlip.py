@@ -27,7 +27,7 @@ def processor() -> LotlipProcessor:
     return LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
 
 
-def test_is_its_parts(processor):
+def test_the_processor_gives_what_its_parts_give(processor):
     images = [PIL.Image.new("RGB", (50, 40), "red"), PIL.Image.new("L", (40, 50))]
     texts = ["A red car. A street", "a car"]
 

@@ -110,7 +110,7 @@ def test_all_entry_points_clean(tokenizer):
     assert list(tokenizer(text)) == ["input_ids", "attention_mask"]
 
 
-def test_saved_and_pickled(tokenizer, tmp_path):
+def test_a_saved_or_pickled_tokenizer_gives_the_same_ids(tokenizer, tmp_path):
     texts = ["A “red” car. [sep] [SEP]", LONG_TEXT]
     expected = tokenizer(texts, padding=True)
     tokenizer.save_pretrained(tmp_path)
@@ -183,7 +183,7 @@ class TestTruncation:
         tokenizer(LONG_TEXT)
         assert len(caplog.records) == 1
 
-    def test_explicit_choices(self, tokenizer, caplog):
+    def test_truncation_that_the_caller_chooses_is_followed(self, tokenizer, caplog):
         assert len(tokenizer(LONG_TEXT, truncation=True)["input_ids"]) == 126
         assert len(tokenizer(LONG_TEXT, truncation=True, max_length=20)["input_ids"]) == 20
         assert len(tokenizer(LONG_TEXT, truncation=False, verbose=False)["input_ids"]) == 242

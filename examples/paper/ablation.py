@@ -16,6 +16,8 @@ A method of one's own against LoTLIP: a file that registers an objective, and pe
 
     python examples/paper/ablation.py --output_dir outputs/mine --plugin mine.py --seeds 0 1 2
 
+`--objective_options NAME=VALUE ...` go to the cells whose objective has the option: each value is a cell of its own.
+
 Arguments that are not listed below go to the training, for every cell: a cell is a setting with a seed. `--data_dir`
 is an `imagefolder` with the splits `train` and `test`, `caption` and `long_captions`. A cell is trained once, however
 many groups it is in. Started again, the script resumes stopped cells and skips finished ones; started several times at
@@ -31,7 +33,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -459,6 +461,45 @@ def add_groups(path: Path) -> list[str]:
     return list(groups)
 
 
+def find_objective(train_args: list[str]) -> str:
+    """The objective that the arguments of the trainings name."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--objective", default="lotlip")
+    return parser.parse_known_args(train_args)[0].objective
+
+
+def add_objective_options(groups: list[str], words: list[str], default: str) -> None:
+    """
+    Adds options, such as `weight=0.5`, to the settings of some groups whose objective, by default the one of that
+    name, has them, and that have no options of their own. Raises a `ValueError` for an option that no setting takes,
+    or an objective that is not registered.
+    """
+    taken = set()
+    for name in groups:
+        settings = {}
+        for setting, options in GROUPS[name].settings.items():
+            settings[setting] = options
+            name_of_objective = options.get("objective", default)
+            if name_of_objective not in OBJECTIVES:
+                raise ValueError(
+                    f"The setting {setting!r} has the objective `{name_of_objective}`, which is not registered: name "
+                    f"one of {', '.join(OBJECTIVES)}."
+                )
+            objective = OBJECTIVES[name_of_objective]
+            known = objective.read_options([])
+            chosen = [word for word in words if word.partition("=")[0] in known]
+            if chosen and "objective_options" not in options:
+                objective.read_options(chosen)  # says at once what is wrong
+                settings[setting] = options | {"objective_options": tuple(chosen)}
+                taken |= set(chosen)
+        GROUPS[name] = replace(GROUPS[name], settings=settings)
+    unknown = [word for word in words if word not in taken]
+    if unknown:
+        raise ValueError(
+            f"--objective_options {' '.join(unknown)} is no option of any objective that is compared: leave it out."
+        )
+
+
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     """The arguments of this script, and those of the trainings."""
     default_groups = list(GROUPS)
@@ -470,11 +511,13 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output_dir", type=Path, required=True, help="Where cells and tables go.")
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--plugin", type=Path, help="A file with an objective or `GROUPS` of your own.")
+    parser.add_argument("--objective_options", nargs="+", default=[], metavar="NAME=VALUE", help="Of your objective.")
     parser.add_argument("--groups", nargs="+", default=default_groups, choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
     args, train_args = parser.parse_known_args()
     args.groups = list(dict.fromkeys(args.groups))
     args.seeds = list(dict.fromkeys(args.seeds))
+    add_objective_options(args.groups, args.objective_options, find_objective(train_args))
     set_here = {"seed", "overwrite_output_dir", "resume_from_checkpoint", "dataset_name"}
     for group in args.groups:
         for options in GROUPS[group].settings.values():

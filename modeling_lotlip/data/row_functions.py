@@ -4,6 +4,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
@@ -11,6 +12,14 @@ from datasets.fingerprint import Hasher
 
 # By name, functions that take a row without its image, and return columns that are added to it
 ROW_READERS: dict[str, Callable[[dict], dict]] = {}
+
+
+def read_source(function: Callable) -> str:
+    """The source of the file that a function is in, since it may call others there; without a file its own."""
+    file = getattr(inspect.getmodule(function), "__file__", None)
+    if file is None:
+        return inspect.getsource(function)
+    return Path(file).read_text(encoding="utf-8")
 
 
 def read_rows(
@@ -39,7 +48,7 @@ def read_rows(
         return rows.map(function)
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
     # a changed source is noticed, which a function that is imported by its name does not show
-    fingerprint = Hasher.hash((texts._fingerprint, inspect.getsource(function)))
+    fingerprint = Hasher.hash((texts._fingerprint, name, read_source(function)))
     made = texts.map(
         function, remove_columns=texts.column_names, new_fingerprint=fingerprint, desc=f"Reading rows by {name}"
     )

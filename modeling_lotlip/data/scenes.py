@@ -117,7 +117,7 @@ PLACES: dict[str, tuple[int, int]] = {
     "south": (32, 54),
     "southeast": (54, 54),
 }
-# Where the light comes from: a fall of brightness from above to below, turned anticlockwise by these degrees.
+# Where the light comes from: a fall of brightness from above to below, turned counterclockwise by these degrees.
 LIGHTS: dict[str, int] = {"above": 0, "the left": 90, "below": 180, "the right": 270}
 # Brightness at the side away from the light.
 DARKEST = 0.7

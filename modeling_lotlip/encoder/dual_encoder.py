@@ -697,7 +697,7 @@ def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.n
 
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Lets a model compute without dropout inside; afterwards it trains again if it did before."""
+    """Lets a model compute without dropout inside; afterward it trains again if it did before."""
     if not model.training:
         yield
         return

@@ -80,8 +80,9 @@ def draw_pairs(
 def check_loss(loss: LossFunction, *, has_constants: bool = False, **arguments: torch.Tensor | float) -> None:
     """
     Checks that a loss is what [`global_loss`] takes: its shape with one to many slots, its gradients in float64
-    against differences, that each process can compute the losses of its own rows, that absent texts count nowhere and
-    that memory does not grow with the square of the batch (see [`in_blocks`]).
+    against differences, that each process can compute the losses of its own rows, whose gradients add up to those of
+    all rows, that absent texts, and images without any, count nowhere, and that memory does not grow with the square
+    of the batch (see [`in_blocks`]).
 
     Args:
         loss (`Callable`):
@@ -116,6 +117,7 @@ def check_loss(loss: LossFunction, *, has_constants: bool = False, **arguments: 
     check_gradients(loss, arguments, has_constants)
     check_processes(loss, arguments)
     check_absent_texts(loss, arguments)
+    check_absent_rows(loss, arguments)
     check_memory(loss, arguments)
 
 
@@ -123,7 +125,13 @@ def check_shape(loss: LossFunction, arguments: dict) -> None:
     """Raises a `ValueError` if a loss is not of shape (slots, rows), whatever texts there are."""
     for num_long, num_corners, has_short in ((0, 0, True), (1, 0, True), (1, 2, True), (2, 2, True), (1, 2, False)):
         pairs = draw_pairs(5, num_long, num_corners, has_short)
-        losses = loss(pairs, pairs, **arguments)
+        try:
+            losses = loss(pairs, pairs, **arguments)
+        except (AttributeError, IndexError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"With the slots {', '.join(pairs.slots.names)} the loss cannot be computed: "
+                f"{type(error).__name__}: {error}. What `pairs` does not have is None."
+            ) from error
         expected = (len(pairs.slots), 5)
         if tuple(losses.shape) != expected:
             raise ValueError(
@@ -146,7 +154,10 @@ def check_gradients(loss: LossFunction, arguments: dict, has_constants: bool = F
 
     inputs = [pairs.images, pairs.texts, *(arguments[name] for name in names)]
     inputs = [value.clone().requires_grad_() for value in inputs]
-    gradients = torch.autograd.grad(compute(*inputs).sum(), inputs, allow_unused=True)
+    losses = compute(*inputs)
+    if not losses.requires_grad:
+        raise ValueError("The loss has no gradient: nothing of it depends on embeddings, but what is detached.")
+    gradients = torch.autograd.grad(losses.sum(), inputs, allow_unused=True)
     for gradient in gradients:
         if gradient is not None and not gradient.isfinite().all():
             raise ValueError("The gradients of the loss are not finite.")
@@ -161,8 +172,10 @@ def check_gradients(loss: LossFunction, arguments: dict, has_constants: bool = F
 
 
 def check_processes(loss: LossFunction, arguments: dict) -> None:
-    """Raises a `ValueError` if the losses of two halves of the rows are not those of all of them."""
-    all_pairs = draw_pairs(6, absent=0.2)
+    """Raises a `ValueError` if losses, or gradients, of two halves of the rows are not those of all of them."""
+    drawn = draw_pairs(6, absent=0.2)
+    embeds = [drawn.images.clone().requires_grad_(), drawn.texts.clone().requires_grad_()]
+    all_pairs = replace(drawn, images=embeds[0], texts=embeds[1])
     whole = loss(all_pairs, all_pairs, **arguments)
     halves = []
     try:
@@ -175,6 +188,14 @@ def check_processes(loss: LossFunction, arguments: dict) -> None:
     present = all_pairs.present.t()
     if together.shape != whole.shape or not torch.allclose(together[present], whole[present]):
         raise ValueError("The losses of two processes are not those of all rows: compare `pairs` with `all_pairs`.")
+    expected = torch.autograd.grad(whole[present].sum(), embeds, materialize_grads=True)
+    found = torch.autograd.grad(together[present].sum(), embeds, materialize_grads=True)
+    for ours, theirs in zip(found, expected):
+        if not torch.allclose(ours, theirs):
+            raise ValueError(
+                "The gradients of two processes do not add up to those of all rows: `all_pairs` needs its gradient, "
+                "too, and what is detached must be so for one process and for several."
+            )
 
 
 def check_absent_texts(loss: LossFunction, arguments: dict) -> None:
@@ -187,9 +208,25 @@ def check_absent_texts(loss: LossFunction, arguments: dict) -> None:
     counted = losses[pairs.present.t()]
     if not counted.isfinite().all():
         raise ValueError("The loss of a text that is there is not finite where another is absent.")
-    gradient = torch.autograd.grad(counted.sum(), texts)[0]
+    gradient = torch.autograd.grad(counted.sum(), texts, materialize_grads=True)[0]
     if gradient[~pairs.present].any():
         raise ValueError("An absent text has a gradient: mask it by `pairs.present`.")
+
+
+def check_absent_rows(loss: LossFunction, arguments: dict) -> None:
+    """Raises a `ValueError` if images without any text count: if the losses of others are not those without them."""
+    drawn = draw_pairs(6)
+    kept = torch.tensor([0, 2, 3, 5])
+    present = torch.zeros_like(drawn.present).index_fill(0, kept, True)
+    pairs = replace(drawn, present=present, texts=drawn.texts.masked_fill(~present[..., None], 0))
+    fewer = pairs.map(lambda values: values[kept])
+    fewer = replace(fewer, indices=torch.arange(len(kept)))
+    found = loss(pairs, pairs, **arguments)[:, kept]
+    if not torch.allclose(found, loss(fewer, fewer, **arguments)):
+        raise ValueError(
+            "The losses of others depend on images without any text: leave out by `all_pairs.present` what is absent, "
+            "and do not divide by the number of rows."
+        )
 
 
 def check_memory(loss: LossFunction, arguments: dict) -> None:

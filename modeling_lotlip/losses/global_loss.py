@@ -170,7 +170,8 @@ def global_loss(
         [`BatchLoss`], whose `loss` is the mean over the slots that have at least two pairs, 0 if none has.
 
     Raises:
-        `ValueError`: if embeddings have fewer dimensions, or a weight is negative, or both are 0.
+        `ValueError`: if embeddings have fewer dimensions, a weight is negative, or both are 0, or what a loss or a
+            term returns is of another shape.
 
     Example:
 
@@ -201,6 +202,11 @@ def global_loss(
         parts = []
         for dim in sorted({images.shape[-1], *matryoshka_dims}, reverse=True):
             losses = loss_function(pairs.truncate(dim), all_pairs.truncate(dim), **arguments)
+            if losses.shape != fractions.shape:
+                raise ValueError(
+                    f"The loss is of shape {tuple(losses.shape)}: return one of shape (slots, rows), "
+                    f"{tuple(fractions.shape)}."
+                )
             # what a loss says of an absent text is dropped, also if it is not finite
             parts.append((losses * fractions).masked_fill(fractions == 0, 0).sum(dim=1))
         slot_losses = gather_rows(torch.stack(parts).mean(dim=0)[None]).sum(dim=0)
@@ -212,7 +218,13 @@ def global_loss(
         loss = (weights * slot_losses.masked_fill(~has_pairs, 0)).sum() / divisor
         values = {}
         for name, (weight, term) in (terms or {}).items():
-            value = _mean_over_images(term(pairs, all_pairs), pairs, all_pairs)
+            of_images = term(pairs, all_pairs)
+            if of_images.shape != pairs.indices.shape:
+                raise ValueError(
+                    f"The term `{name}` is of shape {tuple(of_images.shape)}: return a value for each image, of shape "
+                    f"(rows,), {tuple(pairs.indices.shape)}."
+                )
+            value = _mean_over_images(of_images, pairs, all_pairs)
             loss = loss + weight * value
             values[name] = value.detach()
         return BatchLoss(loss, slot_losses.detach().masked_fill(~has_pairs, torch.nan), pairs.slots, values)

@@ -178,7 +178,7 @@ def ask(
     plan: ApproximateSearch,
 ):
     """
-    Makes the query of LanceDB, for more than `k` results: equal ones are sorted by their keys afterwards, and rounding
+    Makes the query of LanceDB, for more than `k` results: equal ones are sorted by their keys afterward, and rounding
     may exchange others. Embeddings that are null are never found.
 
     Args:

@@ -139,7 +139,7 @@ def check_corners(args: TrainArguments, model: PreTrainedModel) -> None:
 def freeze(model: PreTrainedModel, names: list[str]) -> None:
     """
     Freezes modules and parameters by their names; `text_head` is the last layer of texts, whatever a family calls it.
-    Raises a `ValueError` for a name that there is not.
+    Raises a `ValueError` for a name that there is not, or if nothing is left to train.
     """
     parameters = dict(model.named_parameters())
     modules = dict(model.named_modules())
@@ -148,7 +148,7 @@ def freeze(model: PreTrainedModel, names: list[str]) -> None:
             name = next((head for head in TEXT_HEADS if head in modules), name)
         if name in parameters:
             parameters[name].requires_grad_(False)
-        elif name in modules:
+        elif name in modules and name != "":  # the name of the whole model
             modules[name].requires_grad_(False)
         else:
             scalars = [known for known in parameters if "." not in known]
@@ -157,6 +157,8 @@ def freeze(model: PreTrainedModel, names: list[str]) -> None:
                 f"`--freeze {name}` is no module or parameter of the {type(model).__name__}, which has "
                 f"{', '.join([*top_level, *scalars])}: name one of these, or one within, as `text_model.embeddings`."
             )
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ValueError(f"`--freeze {' '.join(names)}` leaves nothing to train: leave out a name.")
 
 
 def check_vocabulary(
@@ -480,7 +482,11 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     if "logit_scale_init_value" in new:
         del weights["logit_scale"]
     converted = model_class(config)
-    converted.load_state_dict(weights, strict=False)
+    lost = converted.load_state_dict(weights, strict=False).unexpected_keys
+    if lost:
+        logger.warning(
+            f"A {model_class.__name__} has no {', '.join(lost)}: these weights of the {type(model).__name__} are lost."
+        )
     return converted.eval()
 
 

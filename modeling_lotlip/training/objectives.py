@@ -104,6 +104,11 @@ def read_value(word: str, value: str, value_type: type) -> bool | int | float | 
         if value.lower() not in ("true", "false"):
             raise ValueError(f"--objective_options {word} must be true or false.")
         return value.lower() == "true"
+    if value_type not in (int, float, str):
+        raise ValueError(
+            f"--objective_options {word} cannot be read: its default is of type {value_type.__name__}. Give the "
+            "option a bool, a float, an int or a str as its default."
+        )
     try:
         return value_type(value)
     except ValueError:
@@ -121,7 +126,17 @@ def load_named(named: object) -> Any:
 CONTRASTIVE = "modeling_lotlip.losses:contrastive_loss"
 SIGMOID = "modeling_lotlip.losses:sigmoid_loss"
 
-OBJECTIVES: dict[str, Objective] = {
+
+class Objectives(dict[str, Objective]):
+    """Objectives by name. A plugin adds others: one by the name of this package's would be trained in its place."""
+
+    def __setitem__(self, name: str, objective: Objective) -> None:
+        if name in BUILT_IN_OBJECTIVES:
+            raise ValueError(f"The objective `{name}` is one of this package: give yours another name.")
+        super().__setitem__(name, objective)
+
+
+PACKAGE_OBJECTIVES = {
     "lotlip": Objective(
         "short and long captions, these with corner tokens (Wu et al., 2024, https://arxiv.org/abs/2410.05249)",
         CONTRASTIVE,
@@ -162,5 +177,7 @@ OBJECTIVES: dict[str, Objective] = {
     ),
 }
 
-# Those of the package, to which a plugin adds
-BUILT_IN_OBJECTIVES = tuple(OBJECTIVES)
+# The names of this package's
+BUILT_IN_OBJECTIVES = tuple(PACKAGE_OBJECTIVES)
+
+OBJECTIVES = Objectives(PACKAGE_OBJECTIVES)

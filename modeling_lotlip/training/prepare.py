@@ -190,7 +190,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
 
 
 def check_captions(args: TrainArguments, reader: RowReader) -> None:
-    """Raises a `ValueError` if there are no captions to train on, or an argument of long ones has no effect."""
+    """Raises a `ValueError` if there are no captions to train on, or an argument of captions has no effect."""
     has_short = args.short_captions == "any" or (args.short_captions == "given" and reader.short_column is not None)
     needs_short = args.objective == "long_clip" or args.num_long_captions == 0
     if needs_short and not has_short:
@@ -198,12 +198,26 @@ def check_captions(args: TrainArguments, reader: RowReader) -> None:
             f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`, "
             "or sample them from the long ones with `--short_captions any`."
         )
+    has_long = args.num_long_captions > 0 and reader.has_long_captions
+    if not (has_short and has_long):
+        check_weights_of_one_modality(args, "short" if has_short else "long")
     default = OBJECTIVES[args.objective].num_long_captions
     if not reader.has_long_captions and args.num_long_captions not in (0, default):
         refuse_without_long_captions("num_long_captions", args.num_long_captions)
     samples_from_long = args.num_long_captions > 0 or args.short_captions == "any"
     if args.num_sub_captions is not None and not (reader.has_long_captions and samples_from_long):
         refuse_without_long_captions("num_sub_captions", args.num_sub_captions)
+
+
+def check_weights_of_one_modality(args: TrainArguments, modality: str) -> None:
+    """Raises a `ValueError` for a weight where captions are all short, or all long: 0 would leave no loss."""
+    for name in ("short_loss_weight", "long_loss_weight"):
+        weight = getattr(args, name)
+        if weight != 1:
+            raise ValueError(
+                f"`--{name} {weight:g}` is a weight of short against long captions, and only {modality} ones are "
+                "trained on: leave it out."
+            )
 
 
 def refuse_without_long_captions(name: str, value: int) -> None:

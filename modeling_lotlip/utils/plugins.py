@@ -6,7 +6,23 @@ import hashlib
 import importlib.util
 import sys
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
+
+
+# What the code of a file raises while it is imported, as far as a mistake of its author is
+IMPORT_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def load_plugin(path: str | Path) -> ModuleType:
@@ -30,8 +46,18 @@ def load_plugin(path: str | Path) -> ModuleType:
         raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
     try:
         return importlib.import_module(name)
-    except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"--plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
+    except SyntaxError as error:  # says the line itself
+        raise ValueError(f"--plugin {path} cannot be imported: SyntaxError: {error}") from error
+    except IMPORT_ERRORS as error:
+        raise ValueError(
+            f"--plugin {path} cannot be imported: {type(error).__name__}: {error} (line {find_line(path, error)})"
+        ) from error
+
+
+def find_line(path: Path, error: Exception) -> int | None:
+    """The last line of a file that an error came through; None if it came through none."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]
+    return lines[-1] if lines else None
 
 
 def hash_plugin(path: str | Path) -> str:

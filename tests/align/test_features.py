@@ -40,6 +40,16 @@ def test_a_second_run_computes_nothing(compute, computed_images):
     torch.testing.assert_close(first.images, second.images, rtol=0, atol=0)
 
 
+def test_towers_with_other_heads_are_other_towers(compute, image_tower, computed_images):
+    """Of the same weights: the configuration alone says how many heads there are."""
+    first = compute()
+    computed_images.clear()
+    image_tower.model.config.num_attention_heads *= 2
+    second = compute()
+    assert len(computed_images) > 0
+    assert first.texts.equal(second.texts)
+
+
 def test_a_stopped_run_goes_on(compute, image_tower, computed_images, monkeypatch):
     monkeypatch.setattr(features_module, "SHARD_SIZE", 4)
     count = image_tower.compute

@@ -120,7 +120,7 @@ def test_padding_takes_no_part_in_the_pooling_of_texts(pooling, mask, expected):
         ("cls_mean", 1, torch.cat([STATES[0, 0], STATES[0, 1:].mean(dim=0)])),
     ],
 )
-def test_pooling_of_images(pooling, num_prefix_tokens, expected):
+def test_an_image_is_pooled_by_cls_mean_or_both(pooling, num_prefix_tokens, expected):
     pooled = pool_image(SimpleNamespace(last_hidden_state=STATES), num_prefix_tokens, pooling)
     torch.testing.assert_close(pooled[0], expected)
 

@@ -98,7 +98,7 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
     assert [name for name, row in rows.items() if row["error"]] == ["broken.png"]
 
 
-def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
+def test_a_run_with_a_server_ends_at_a_signal(caption, photos, tmp_path):
     options = {**of_folder(photos), "concurrency": 4, "shard_size": 1}
     with serve({digest: ["stall"] for digest in [*hash_photos(photos).values()][2:]}) as server:
         stop_later(tmp_path / "out")

@@ -199,7 +199,7 @@ def test_what_is_left_of_a_text(text, whole, expected):
     assert is_part(text, whole) == expected
 
 
-def test_other_files(run, tmp_path):
+def test_files_of_other_columns_are_filtered_and_keep_them(run, tmp_path):
     """Columns of another name, and none of what `lotlip recaption` writes beside the caption."""
     text = f"The image shows a dog. {BOAT}"
     table = pa.table({"id": [1, 2], "text": [text, "Dog."], "box": [[1, 2], []]})
@@ -258,7 +258,7 @@ def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
     ]
 
 
-def test_bad_files(captions_dir, run, tmp_path):
+def test_a_damaged_file_is_refused_and_leaves_no_output(captions_dir, run, tmp_path):
     (captions_dir / "1.parquet").write_bytes((captions_dir / "1.parquet").read_bytes()[:-20])
     with pytest.raises(ValueError, match="1.parquet cannot be read, it is damaged or cut off"):
         run(captions_dir / "*.parquet", "out")

@@ -24,7 +24,7 @@ NAMES = [f"{index}.png" for index in range(4)]
 URLS = [f"https://example.org/{index}" for index in range(4)]
 
 
-def test_keys_and_addresses(caption, llava, tmp_path, capsys):
+def test_images_of_shards_have_their_keys_and_urls(caption, llava, tmp_path, capsys):
     scenes = load_scenes(4, seed=22).add_column("url", URLS)
     digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
     (tmp_path / "shards").mkdir()

@@ -89,9 +89,12 @@ def test_prompts_end_where_the_answer_begins(family, end_with_text, end_with_pad
     assert not mask[0, end_with_padding]
 
 
-def test_options_of_generate():
-    plain = {"max_new_tokens": 512, "num_beams": 1, "do_sample": False}
-    assert list_generate_options(CaptionerArguments()) == plain
+def test_captions_are_greedy_by_default():
+    expected = {"max_new_tokens": 512, "num_beams": 1, "do_sample": False}
+    assert list_generate_options(CaptionerArguments()) == expected
+
+
+def test_captions_are_sampled_with_a_temperature():
     options = {
         "max_new_tokens": 9,
         "num_beams": 3,
@@ -102,7 +105,7 @@ def test_options_of_generate():
     assert list_generate_options(CaptionerArguments(**options)) == {**options, "do_sample": True}
 
 
-def test_names_folders_and_revisions(monkeypatch, tmp_path):
+def test_a_captioner_is_a_short_name_a_repository_at_a_revision_or_a_folder(monkeypatch, tmp_path):
     loaded = []
 
     def load(self, name, revision, arguments):

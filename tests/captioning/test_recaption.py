@@ -45,7 +45,7 @@ def test_draws_of_prompts_depend_on_seed_captioner_and_image_alone():
     assert sampled == set(prompts)
 
 
-def test_files_of_prompts(tmp_path):
+def test_prompts_are_the_lines_of_a_file_without_comments(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("# mine\n\n  What is there? \nHow many?\n", encoding="utf-8-sig")  # as Windows writes it
     assert recaption.read_prompts(file) == ["What is there?", "How many?"]

@@ -18,7 +18,7 @@ def test_who_reaches_a_page():
         assert not PageArguments(photos=".", host=host).is_shared
 
 
-def test_a_port_that_is_taken_is_told(tmp_path, capsys):
+def test_a_port_that_is_taken_is_an_error_that_names_it(tmp_path, capsys):
     with listen("127.0.0.1", 0) as other:
         port = other.getsockname()[1]
         status = lotlip.main(["app", str(tmp_path), "--port", str(port)])

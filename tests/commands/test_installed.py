@@ -75,5 +75,5 @@ def test_the_package_is_that_of_the_wheel_its_metric_loads_by_its_constant_and_i
     assert recall == "100.0"
 
 
-def test_a_command(run):
+def test_the_wheel_brings_what_a_command_needs(run):
     run("lotlip", "visualize", "--model", "model", "--output_dir", "maps")

@@ -103,7 +103,7 @@ def workspace(tmp_path, model_dir, monkeypatch):
         ("export --model nowhere --output_dir out", "onnxruntime", "encoder.onnx", "onnx"),
     ],
 )
-def test_a_missing_extra_is_told_before_it_starts(line, package, module, extra, workspace, monkeypatch, capsys):
+def test_a_missing_extra_is_an_error_before_it_starts(line, package, module, extra, workspace, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)  # counts as not installed
     monkeypatch.delitem(sys.modules, f"modeling_lotlip.{module}", raising=False)
     assert f'pip install "lotlip[{extra}]"' in read_error(capsys, *line.split())

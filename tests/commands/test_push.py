@@ -9,7 +9,7 @@ from tests.helpers.commands import read_error
 from tests.helpers.hub_server import hub_server
 
 
-def test_who_is_not_known_is_told_to_log_in(model_dir, tmp_path, monkeypatch, capsys):
+def test_a_push_without_a_login_is_an_error_that_names_the_command(model_dir, tmp_path, monkeypatch, capsys):
     with hub_server(tmp_path / "hub") as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

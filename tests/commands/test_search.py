@@ -137,7 +137,7 @@ def test_what_another_program_has_indexed_is_searched_meanwhile(search, caplog):
     assert "is written by process" in caplog.text
 
 
-def test_folders_and_days(search):
+def test_results_are_of_the_folder_and_the_days_that_are_asked_for(search):
     exif = Image.Exif()
     exif[0x0132] = "2024:05:31 12:00:00"
     make_scene(5, 20).draw().save("photos/more/taken.jpg", exif=exif)

@@ -143,7 +143,7 @@ def three_images(monkeypatch):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_layout(name, tmp_path):
+def test_a_benchmark_is_read_in_the_layout_of_its_publishers(name, tmp_path):
     expected = MAKERS[name](tmp_path)
     column = "long_captions"
     if name in ("coco", "flickr30k"):
@@ -159,7 +159,7 @@ def test_layout(name, tmp_path):
     assert without_images.to_dict() == dataset.remove_columns("image").to_dict()
 
 
-def test_missing_images(tmp_path, caplog):
+def test_missing_images_are_an_error_unless_partial_ones_are_allowed(tmp_path, caplog):
     expected = make_urban1k(tmp_path)
     (tmp_path / expected[1][0]).unlink()
     with pytest.raises(FileNotFoundError) as error:
@@ -191,7 +191,7 @@ def test_images_of_iiw_that_are_published_as_those_of_training(tmp_path):
     assert dataset[2]["image"].getpixel((0, 0))[2] > 200
 
 
-def test_size(tmp_path, monkeypatch):
+def test_a_benchmark_of_another_size_than_published_is_refused(tmp_path, monkeypatch):
     MAKERS["coco"](tmp_path)
     monkeypatch.setitem(BENCHMARKS, "coco", dataclasses.replace(BENCHMARKS["coco"], num_images=4))
     with pytest.raises(ValueError, match="3 images and 15 texts, but 4 and 15 are published.*set `--allow_partial`"):
@@ -199,7 +199,7 @@ def test_size(tmp_path, monkeypatch):
     assert len(load_benchmark("coco", tmp_path, allow_partial=True)) == 3
 
 
-def test_missing_annotations(tmp_path):
+def test_a_folder_without_annotations_is_an_error_that_names_it(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises((FileNotFoundError, ValueError)) as error:
             load_benchmark("dci", folder, allow_partial=True)

@@ -81,31 +81,56 @@ def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key
             assert unmatched is None
 
 
-def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
+@pytest.fixture
+def read_captions(tmp_path):
+    """Writes a file and reads its captions."""
+
     def read(name: str, content: bytes) -> CaptionFiles:
         (tmp_path / name).write_bytes(content)
         return CaptionFiles([str(tmp_path / name)], "key", ["caption"])
 
-    captions = read("long.csv", b'key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
+    return read
+
+
+def test_keys_of_csv_files_are_texts(read_captions):
+    captions = read_captions("long.csv", b'key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
     assert captions["000000012"] == ["A boat. Red."]
     assert captions["12"] == ["Other"]
+
+
+def test_a_row_without_a_key_is_none_of_the_key_none(read_captions):
     lines = [b'{"key": null, "caption": "of none"}', b'{"key": "None", "caption": "of it"}']
-    captions = read("long.jsonl", b"\n".join(lines))
+    captions = read_captions("long.jsonl", b"\n".join(lines))
     assert captions["None"] == ["of it"]
     assert captions["zzz"] == []
     assert len(captions.hashes) == 1
-    captions = read("long.jsonl.gz", gzip.compress(b'{"key": 12, "caption": "of a number"}\n'))
+
+
+def test_a_compressed_file_is_read(read_captions):
+    captions = read_captions("long.jsonl.gz", gzip.compress(b'{"key": 12, "caption": "of a number"}\n'))
     assert captions["12"] == ["of a number"]
-    for name, content, message in (
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
         ("latin.csv", "key,caption\na,für\n".encode("latin-1"), "latin.csv is not UTF-8: save it as UTF-8"),
         ("empty.jsonl", b"", "`--caption_files .*empty.jsonl` cannot be read: there are no rows."),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read(name, content)
+    ],
+)
+def test_a_file_that_would_be_read_as_something_else_is_refused(read_captions, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_captions(name, content)
+
+
+def test_a_column_of_times_is_refused_as_keys(tmp_path):
     times = pa.table({"key": pa.array([0], pa.timestamp("s")), "caption": ["a"]})
     parquet.write_table(times, tmp_path / "times.parquet")
     with pytest.raises(ValueError, match="are read as timestamp"):
         CaptionFiles([str(tmp_path / "times.parquet")], "key", ["caption"])
+
+
+def test_a_pattern_of_no_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`--caption_files .*nothing-.*` cannot be read"):
         CaptionFiles([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
 
@@ -140,13 +165,13 @@ def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
         (["image"], "image", ["image"]),
     ],
 )
-def test_columns_that_are_read(tmp_path, columns, key_column, expected):
+def test_the_columns_that_are_read_are_those_of_texts_and_keys(tmp_path, columns, key_column, expected):
     (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "of a"}\n')
     reader = open_reader(columns, caption_files=[str(tmp_path / "long.jsonl")], key_column=key_column)
     assert reader.text_columns == expected
 
 
-def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
+def test_keys_with_the_same_hash_are_distinguished(tmp_path, monkeypatch):
     def hash_alike(keys: list[str | None]) -> np.ndarray:
         return np.full(len(keys), keys != [None], dtype=np.uint64)
 
@@ -157,7 +182,7 @@ def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
     assert [captions[key] for key in "abcd"] == [["of a"], ["of b"], ["of c"], []]
 
 
-def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
+def test_images_and_captions_without_a_match_are_counted_and_named(scenes, tmp_path, caplog):
     rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody"]]
     files = [write(tmp_path / "long.jsonl", rows)]
     reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
@@ -221,7 +246,7 @@ def test_evaluation_names_the_captions_of_no_image(scenes, tmp_path, encoder, ca
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, caplog):
+def test_rejected_rows_are_left_out_and_counted_once(scenes, tmp_path, suffix, caplog):
     keys = [*URLS[:6], URLS[0]]
     rejected = [None, "too_short", None, "refusal", None, None, "repetition"]
     rows = []

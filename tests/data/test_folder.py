@@ -101,7 +101,7 @@ def test_other_files_are_rows(name):
     assert find_files_about_images(["IMG_1.jpg", name]) == set()
 
 
-def test_rows_beside_images_that_are_not_read_are_told(tmp_path, caplog):
+def test_files_of_rows_that_are_not_read_are_warned_of(tmp_path, caplog):
     for name in ("a.png", "b.png"):
         PIL.Image.new("RGB", (4, 3)).save(tmp_path / name)
     (tmp_path / "captions.csv").write_text("image,caption\na.png,A boat.\n")

@@ -85,7 +85,7 @@ def test_a_jpeg_may_be_larger_than_what_is_decoded_of_it(monkeypatch):
         read_image(encode(image, "jpeg", progressive=True), resizing=resizing)
 
 
-def test_heic_says_what_reads_it(photos, monkeypatch):
+def test_heic_without_its_package_names_what_to_install(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(UnreadableImageError, match=r'HEIC needs `pip install "lotlip\[heic\]"`'):
         read_image({"path": str(photos[0] / "photo.heic"), "bytes": None})
@@ -188,7 +188,7 @@ def test_files_are_read_from_wherever_they_are(tmp_path):
     assert read_file({"bytes": b"x", "path": "nothing.png"}) == b"x"
 
 
-def test_causes_are_told_without_addresses_of_the_memory(tmp_path):
+def test_messages_on_unreadable_images_have_no_addresses_of_memory(tmp_path):
     whole = encode(PIL.Image.effect_noise((60, 60), 90).convert("RGB"))["bytes"]
     for file, cause in (
         (None, "there is no image"),
@@ -201,13 +201,22 @@ def test_causes_are_told_without_addresses_of_the_memory(tmp_path):
         assert "0x" not in str(raised.value)
 
 
-def test_names_of_rows():
-    file = {"bytes": b"content", "path": None}
-    assert name_row({"image": file, "__key__": "007", "file_name": "c.png"}) == "007"
-    assert name_row({"image": file | {"path": "b.png"}}) == "b.png"
-    assert name_row({"file_name": "c.png", "image": file}, 5) == "c.png"
-    assert name_row({"image": file}, 5) == "row 5"
-    assert name_row({"image": None}) == "a row"
+FILE = {"bytes": b"content", "path": None}
+
+
+@pytest.mark.parametrize(
+    ("row", "row_index", "name"),
+    [
+        ({"image": FILE, "__key__": "007", "file_name": "c.png"}, None, "007"),
+        ({"image": FILE | {"path": "b.png"}}, None, "b.png"),
+        ({"file_name": "c.png", "image": FILE}, 5, "c.png"),
+        ({"image": FILE}, 5, "row 5"),
+        ({"image": None}, None, "a row"),
+    ],
+    ids=["key of a shard", "path", "name of a file", "index", "nothing"],
+)
+def test_a_row_is_named_by_the_best_that_is_known_of_it(row, row_index, name):
+    assert name_row(row, row_index) == name
 
 
 @pytest.mark.parametrize(
@@ -226,7 +235,7 @@ def test_names_of_rows():
         (None, datetime(1999, 1, 1)),
     ],
 )
-def test_dates(written, expected):
+def test_a_date_is_read_in_every_form_that_cameras_write(written, expected):
     exif = PIL.Image.Exif()
     exif.get_ifd(0x8769)[0x9003] = written
     exif[0x0132] = "1999:01:01 00:00:00"

@@ -42,7 +42,7 @@ both_ways = pytest.mark.parametrize("streaming", [False, True])
 # The embedded data set
 
 
-def test_splits_of_scenes():
+def test_scenes_are_drawn_without_a_data_set_and_split():
     source = SourceArguments()
     assert load_split(source, "train", 3)["caption"] == [make_scene(0, index).caption for index in range(3)]
     assert len(load_split(source, "test")) == 256
@@ -61,7 +61,7 @@ def test_what_scenes_have_not():
 
 
 @both_ways
-def test_the_only_split_is_taken_and_told_once(tmp_path, caplog, streaming):
+def test_the_only_split_is_taken_and_logged_once(tmp_path, caplog, streaming):
     file = write_json(tmp_path / "a.json", range(5))
     source = SourceArguments("json", data_files=[file], streaming=streaming)
     for _ in range(2):
@@ -172,7 +172,7 @@ def test_text_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_none(tmp_path,
         load_split(SourceArguments(str(tmp_path)), "train")
 
 
-def test_files_outside_of_the_splits_of_names_are_told(tmp_path, caplog):
+def test_files_outside_of_the_splits_of_names_are_warned_of(tmp_path, caplog):
     write_json(tmp_path / "train.json", range(2))
     extra = write_json(tmp_path / "extra.json", range(3))
     assert read_numbers(SourceArguments("json", data_dir=str(tmp_path)), "train") == [0, 1]
@@ -296,7 +296,7 @@ def test_keys_of_csv_files_are_text(tmp_path, caplog, streaming):
 
 
 @both_ways
-def test_the_image_column(tmp_path, streaming):
+def test_the_image_column_may_have_any_name(tmp_path, streaming):
     write_images(tmp_path, ["a.png"])
     rows = {"picture": str(tmp_path / "a.png"), "caption": "a boat"}
     (tmp_path / "rows.json").write_text(json.dumps(rows) + "\n")
@@ -405,6 +405,42 @@ def test_a_bad_row_leaves_the_others_as_they_are(tmp_path, caplog, bad, position
     assert list(captions.values()) == [[row["caption"]] for row in good]
     is_named = f"The captions of row {position} are left out" in caplog.text
     assert is_named == ("caption that is" in bad)
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    names = {name: None for row in rows for name in row}
+    Dataset.from_list([names | row for row in rows]).to_parquet(path)
+
+
+WRITERS = {
+    "csv": lambda path, rows: pd.DataFrame(rows).to_csv(path, index=False),
+    "json": lambda path, rows: path.write_text(json.dumps(rows)),
+    "parquet": write_table,
+}
+
+
+@both_ways
+@pytest.mark.parametrize("bad", [name for name in BAD_ROWS if "that is a" not in name])
+@pytest.mark.parametrize("ending", WRITERS)
+def test_a_bad_row_of_another_file_leaves_the_others_as_they_are(tmp_path, ending, bad, streaming):
+    good = [{"image": f"{index}.png", "caption": f"Boat {index}."} for index in range(3)]
+    write_images(tmp_path, [row["image"] for row in good])
+    (tmp_path / "torn.png").write_bytes((tmp_path / "0.png").read_bytes()[:40])
+    WRITERS[ending](tmp_path / f"rows.{ending}", [good[0], BAD_ROWS[bad], *good[1:]])
+    source = SourceArguments(str(tmp_path / f"rows.{ending}"), streaming=streaming)
+    reader = RowReader(["image", "caption"], CaptionArguments())
+    captions = []
+    unreadable = []
+    for index, row in enumerate(undecoded(load_split(source, "train"), "image")):
+        try:
+            captions.append([item.content for item in reader(index, row)][1:])
+        except UnreadableImageError:
+            unreadable.append(index)
+    if bad == "no caption":
+        assert captions.pop(1) == []
+    else:
+        assert unreadable == [1]
+    assert captions == [[row["caption"]] for row in good]
 
 
 @both_ways

@@ -58,23 +58,32 @@ def test_what_a_row_holds():
     assert read(RowReader(["image"]), 0, {"image": png(), "caption": "a boat"})[1:] == []
 
 
-def test_keys():
+def read_key(column: str | None) -> str | int:
+    """The key of a row with columns of several types."""
     row = {"image": png(), "id": 7, "nothing": None, "day": datetime(2024, 1, 1)}
-    columns = [*row]
+    (item, *_) = RowReader([*row], key_column=column)(3, row)
+    return item.row.key
 
-    def key(column):
-        return next(RowReader(columns, key_column=column)(3, row)).row.key
 
-    assert key(None) == 3
-    assert key("id") == "7"
-    assert key("image") == hashlib.sha256(row["image"]["bytes"]).hexdigest()
-    with pytest.raises(ValueError, match="`--key_column nothing` must hold integers or strings; row 3 has None"):
-        key("nothing")
-    with pytest.raises(ValueError, match="`--key_column day` must hold integers or strings"):  # of JSON lines
-        key("day")
-    for name in ("key", "label"):
-        with pytest.raises(ValueError, match=f"`--{name}_column other` is not a column of the dataset, which has"):
-            RowReader(columns, **{f"{name}_column": "other"})
+@pytest.mark.parametrize(
+    ("column", "key"),
+    [(None, 3), ("id", "7"), ("image", hashlib.sha256(png()["bytes"]).hexdigest())],
+    ids=["index of the row", "number", "hash of the image"],
+)
+def test_the_key_of_a_row(column, key):
+    assert read_key(column) == key
+
+
+@pytest.mark.parametrize("column", ["nothing", "day"])
+def test_a_key_that_is_no_integer_and_no_text_is_refused(column):
+    with pytest.raises(ValueError, match=f"`--key_column {column}` must hold integers or strings; row 3 has"):
+        read_key(column)
+
+
+@pytest.mark.parametrize("argument", ["key_column", "label_column"])
+def test_a_column_that_is_not_there_is_refused(argument):
+    with pytest.raises(ValueError, match=f"`--{argument} other` is not a column of the dataset, which has"):
+        RowReader(["image", "id"], **{argument: "other"})
 
 
 def test_captions_of_caption_files_follow(tmp_path):

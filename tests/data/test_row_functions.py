@@ -1,7 +1,10 @@
 """Columns of captions that a function of a user makes from rows of another form."""
 
+import importlib
+import sys
+
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 
 from modeling_lotlip.data.row_functions import ROW_READERS, read_rows
 
@@ -31,6 +34,22 @@ def test_a_function_makes_the_columns_of_captions(reader):
     rows = read_rows(make_rows(), "conversations", "image")
     assert rows[0] == make_rows()[0] | {"caption": "BOAT", "long_captions": ["A boat. It is red."]}
     assert reader == {"caption", "conversations"}, "the image is not read"
+
+
+def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path):
+    """The rows that it made before lie in the cache."""
+    path = tmp_path / "reader_of_a_test.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    make_rows().save_to_disk(tmp_path / "rows")
+    read = []
+    for word in ("red", "blue"):
+        path.write_text(f"def name():\n    return '{word} boat'\n\ndef read(row):\n    return {{'caption': name()}}\n")
+        sys.modules.pop("reader_of_a_test", None)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        monkeypatch.setitem(ROW_READERS, "boats", importlib.import_module("reader_of_a_test").read)
+        read.append(read_rows(load_from_disk(tmp_path / "rows"), "boats", "image")[0]["caption"])
+    assert read == ["red boat", "blue boat"]
 
 
 def test_a_stream_is_read_by_the_same_function():

@@ -12,7 +12,7 @@ from modeling_lotlip.data.rows import find_column, find_key, read_captions, read
 from modeling_lotlip.utils import keys
 
 
-def test_captions():
+def test_captions_are_the_texts_of_a_column_that_are_not_blank():
     assert read_captions({"caption": "a boat"}, "caption") == ["a boat"]
     assert read_captions({"caption": ["a", None, " ", "b"]}, "caption") == ["a", "b"]
     for row, column in [({"caption": None}, "caption"), ({"caption": "a"}, None), ({}, "caption"), ({"a": ""}, "a")]:
@@ -28,19 +28,31 @@ def test_captions():
             read_captions({"caption": wrong}, "caption")
 
 
-def test_keys(tmp_path):
-    columns = ["json", "a.b", "url"]
-    assert [find_column(columns, name) for name in ("url", "json.url", "a.b", "b", "a.c")] == [
-        "url", "json", "a.b", None, None,
-    ]  # fmt: skip
-    assert read_key({"id": 12}, "id") == "12"
-    assert read_key({"id": None}, "id") is None
-    assert read_key({}, "id") is None
-    row = {"json": {"url": "x.org", "more": {"id": 3}}, "a.b": "flat"}
-    assert read_key(row, "json.url") == "x.org"
-    assert read_key(row, "json.more.id") == "3"
-    assert read_key(row, "json.nothing.id") is None
-    assert read_key(row, "a.b") == "flat"
+@pytest.mark.parametrize(
+    ("name", "column"), [("url", "url"), ("json.url", "json"), ("a.b", "a.b"), ("b", None), ("a.c", None)]
+)
+def test_a_column_is_found_by_its_name_or_by_that_of_its_json(name, column):
+    assert find_column(["json", "a.b", "url"], name) == column
+
+
+@pytest.mark.parametrize(
+    ("column", "key"),
+    [
+        ("id", "12"),
+        ("nothing", None),
+        ("other", None),
+        ("json.url", "x.org"),
+        ("json.more.id", "3"),
+        ("json.nothing.id", None),
+        ("a.b", "flat"),
+    ],
+)
+def test_a_key_is_the_text_of_a_column_or_of_a_field_of_json(column, key):
+    row = {"id": 12, "nothing": None, "json": {"url": "x.org", "more": {"id": 3}}, "a.b": "flat"}
+    assert read_key(row, column) == key
+
+
+def test_the_key_of_an_image_is_the_hash_of_its_file(tmp_path):
     (tmp_path / "a.png").write_bytes(b"content")
     expected = hashlib.sha256(b"content").hexdigest()
     assert read_key({"image": {"bytes": b"content", "path": "other.png"}}, "image") == expected
@@ -83,7 +95,7 @@ def test_keys_on_windows(monkeypatch):
     assert find_key({"image": elsewhere}, source) == r"D:\photos\3.jpg"
 
 
-def test_addresses():
+def test_a_url_is_found_in_the_column_or_in_json():
     assert read_url({"url": "x.org/1", "URL": "x.org/2"}) == "x.org/1"
     assert read_url({"json": {"url": "x.org/3"}, "URL": None}) == "x.org/3"
     assert read_url({"address": "x.org"}) is None

@@ -81,14 +81,14 @@ def test_a_bad_sample_leaves_the_others_as_they_are(tmp_path, bad, position, str
     assert read_captions(row, "txt") == ([] if "bad.txt" in BAD_MEMBERS[bad] else ["a boat"])
 
 
-def test_damaged_members_are_told(tmp_path, caplog):
+def test_damaged_members_are_warned_of(tmp_path, caplog):
     samples = [make_sample("a"), make_sample("b") | {"b.txt": b"a car \xff", "b.json": b'{"a": 1'}]
     read_rows(open_shard(tmp_path / "0.tar", samples), streaming=False)
     assert "A text in a shard is not UTF-8, and is read as none" in caplog.text
     assert "A JSON file in a shard is damaged, and is read as none" in caplog.text
 
 
-def test_types_of_members():
+def test_a_member_has_the_type_of_its_ending():
     names = ("jpg", "caption.json", "TXT", "cls", "npy")
     types = [type(get_column_type(name)).__name__ for name in names]
     assert types == ["Image", "Json", "Value", "Value", "NoneType"]

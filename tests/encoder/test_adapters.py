@@ -8,6 +8,7 @@ from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.encoder import loading
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL, LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.table.embed import note_model
 
 
 @pytest.mark.parametrize("has_processor", [False, True])
@@ -35,3 +36,19 @@ def test_adapters_of_a_released_model(model_dir, tmp_path, monkeypatch, has_proc
     assert type(model) is LotlipModel
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert (loaded.tokenizer.model_max_length == 9) is has_processor
+
+
+def test_a_table_knows_an_adapter_from_its_base_and_another_adapter(model_dir, tmp_path):
+    encoders = [load_encoder(str(model_dir), LoadingArguments(device="cpu"))]
+    for seed in range(2):
+        torch.manual_seed(seed)
+        config = LoraConfig(target_modules="all-linear", init_lora_weights=False)
+        tuned = get_peft_model(LotlipModel.from_pretrained(model_dir), config)
+        tuned.save_pretrained(tmp_path / f"{seed}")
+        encoders.append(load_encoder(str(tmp_path / f"{seed}"), LoadingArguments(device="cpu")))
+    settings = [encoder.settings() for encoder in encoders]
+    assert len({of_one["weights"] for of_one in settings}) == 3
+    names = [note_model(encoder)["model_name_or_path"] for encoder in encoders]
+    assert names == [str(model_dir), str(tmp_path / "0"), str(tmp_path / "1")]
+    again = load_encoder(str(tmp_path / "1"), LoadingArguments(device="cpu"))
+    assert again.settings() == settings[2]

@@ -182,7 +182,7 @@ class TestFormsOfInput:
         assert encoder.encode_text("a house").shape == (encoder.dim,)
         assert encoder.encode_text([]).shape == (0, encoder.dim)
 
-    def test_tensors(self, encoder):
+    def test_convert_to_tensor_gives_a_tensor_of_the_same_embeddings(self, encoder):
         embeds = encoder.encode_text(["a red boat"], convert_to_tensor=True)
         assert isinstance(embeds, torch.Tensor)
         np.testing.assert_array_equal(embeds, encoder.encode_text(["a red boat"]))
@@ -269,7 +269,7 @@ class TestFormsOfInput:
             encoder.encode_image(items)
 
     @pytest.mark.parametrize("batch_size", [0, -1, 2.5])
-    def test_batch_sizes(self, encoder, batch_size):
+    def test_a_batch_size_that_is_no_positive_integer_is_refused(self, encoder, batch_size):
         with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
             encoder.encode_text(["a red boat"], batch_size=batch_size)
         with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
@@ -317,7 +317,7 @@ def test_threads_may_share_one(encoder):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_it_pickles(encoder):
+def test_a_pickled_encoder_gives_the_same_embeddings(encoder):
     copied = pickle.loads(pickle.dumps(encoder))
     np.testing.assert_allclose(copied.encode_text("a red boat"), encoder.encode_text("a red boat"), rtol=0, atol=1e-6)
     assert copied.settings() == encoder.settings()

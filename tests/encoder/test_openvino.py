@@ -52,7 +52,7 @@ def embed(encoder, kind, number):
 @pytest.mark.parametrize(
     ("name", "kind"), [("lotlip", "text"), ("lotlip", "image"), ("clip", "text"), ("siglip", "image")]
 )
-def test_equals_torch(name, kind, family_folders):
+def test_embeddings_are_those_of_torch_at_every_length(name, kind, family_folders):
     """At other lengths and numbers than the first ones, which the tower was traced and checked with."""
     plain = load(family_folders(name), backend="torch")
     encoder = load(family_folders(name), backend="openvino")
@@ -64,7 +64,7 @@ def test_equals_torch(name, kind, family_folders):
     assert max(calls) <= 1e-6
 
 
-def test_bfloat16(family_folders):
+def test_bfloat16_is_near_the_model_of_torch(family_folders):
     plain = load(family_folders("lotlip"), backend="torch")
     encoder = load(family_folders("lotlip"), backend="openvino", dtype="bf16")
     for kind in ("text", "image"):

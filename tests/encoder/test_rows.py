@@ -86,7 +86,7 @@ def test_a_group_is_complete_when_the_next_one_begins(encoder, rows):
     assert found == {0: {0, 1}, 1: set(), 2: {4, 5, 6}}
 
 
-def read_shares(rows: Dataset | IterableDataset, num_processes: int) -> list[tuple]:
+def read_parts(rows: Dataset | IterableDataset, num_processes: int) -> list[tuple]:
     """The rows of all processes, one process after the other."""
     numbered = []
     for process in range(num_processes):
@@ -96,15 +96,15 @@ def read_shares(rows: Dataset | IterableDataset, num_processes: int) -> list[tup
 
 
 @pytest.mark.parametrize("num_processes", [1, 3, 13])
-def test_each_row_is_in_one_share(rows, num_processes):
-    numbered = read_shares(rows, num_processes)
+def test_each_row_is_read_by_one_process(rows, num_processes):
+    numbered = read_parts(rows, num_processes)
     assert [number for number, _ in numbered] == list(range(11))
     assert [row["text"] for _, row in numbered] == rows["text"][:]
 
 
-def test_each_row_of_a_stream_is_in_one_share(rows):
+def test_each_row_of_a_stream_is_read_by_one_process(rows):
     stream = rows.to_iterable_dataset(num_shards=3)
-    texts = [row["text"] for _, row in read_shares(stream, num_processes=3)]
+    texts = [row["text"] for _, row in read_parts(stream, num_processes=3)]
     assert sorted(texts) == sorted(rows["text"])
 
 

@@ -71,7 +71,7 @@ def test_it_is_evaluated_by_the_command(folder, family_folders, noise_dir, tmp_p
     assert recalls[0] == pytest.approx(recalls[1])
 
 
-def test_settings_and_copies(folder, encoder):
+def test_the_settings_differ_by_what_changes_embeddings(folder, encoder):
     again = DualEncoder.from_pretrained(folder, device="cpu")
     assert again.settings() == encoder.settings()
     shorter = DualEncoder.from_pretrained(folder, device="cpu", truncate_dim=8)

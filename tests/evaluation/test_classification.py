@@ -12,7 +12,7 @@ from tests.helpers.commands import read_error, run_command
 from tests.helpers.images import NO_IMAGE, replace_values
 
 
-def test_zero_shot_classification(model_dir, evaluation_dir, tmp_path):
+def test_classify_averages_templates_and_counts_by_hand(model_dir, evaluation_dir, tmp_path):
     templates = ["a photo of {}", "the {} of sand"]
     arguments = ("--model_name_or_path", model_dir, "--dataset_name", evaluation_dir, "--batch_size", 3)
     results = run_command("classify", tmp_path / "results.json", *arguments, "--templates", *templates)

@@ -50,7 +50,7 @@ class LinearEncoder(nn.Module):
         return SimpleNamespace(pooler_output=self.words(input_ids).sum(dim=1))
 
 
-def test_token_relevance_is_complete_and_right(loaded):
+def test_the_relevance_of_tokens_adds_up_to_the_length_of_the_embedding():
     torch.manual_seed(0)
     linear = LinearEncoder()
     input_ids = torch.tensor([[1, 2, 3, 3], [4, 5, 6, 7]])
@@ -61,7 +61,9 @@ def test_token_relevance_is_complete_and_right(loaded):
     assert relevance[0, 2] == relevance[0, 3]
     assert linear.words.weight.grad is None
 
-    # against a small step along a word embedding
+
+def test_the_relevance_of_a_token_is_the_slope_along_its_word_embedding(loaded):
+    torch.manual_seed(0)
     model, processor = loaded
     model.double().set_attn_implementation("sdpa")  # "eager" rounds the attention to float32
     encoder = DualEncoder(model, processor)
@@ -97,20 +99,26 @@ def test_grad_cam_is_that_of_the_equations(loaded):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_what_a_sub_caption_adds(loaded):
+def test_the_direction_of_a_sub_caption_is_what_it_adds_to_the_embedding(loaded):
     encoder = DualEncoder(*loaded)
     parts = TEXT.split(". ")
     directions = sub_caption_directions(encoder, parts)
     others = join_sub_captions([parts[0], parts[2]])
     whole, without = encoder.encode_text([TEXT, others], convert_to_tensor=True)
     assert torch.allclose(directions[1], whole - without, atol=1e-6)
-    shorter = DualEncoder(*loaded, max_length=6)
-    beyond_the_limit = sub_caption_directions(shorter, parts)[2]
+
+
+def test_a_sub_caption_beyond_the_limit_adds_nothing(loaded):
+    encoder = DualEncoder(*loaded, max_length=6)
+    beyond_the_limit = sub_caption_directions(encoder, TEXT.split(". "))[2]
     assert (beyond_the_limit.abs() < 1e-6).all()
-    assert sub_caption_directions(encoder, parts[:1]).shape == (1, 32)
 
 
-def test_what_the_model_sees(loaded):
+def test_a_single_sub_caption_has_a_direction(loaded):
+    assert sub_caption_directions(DualEncoder(*loaded), ["A red boat"]).shape == (1, 32)
+
+
+def test_denormalized_pixels_are_those_of_the_image(loaded):
     _, processor = loaded
     picture = make_scene(seed=1, index=0).draw().resize((32, 32))
     pixel_values = processor.image_processor([picture], return_tensors="pt")["pixel_values"]
@@ -227,7 +235,7 @@ def test_a_page_has_the_numbers():
     assert "rgb(33 102 191 / 0.42)" in page  # half of the largest, in blue
 
 
-def test_tokens_are_shaded_by_their_share_of_the_largest():
+def test_tokens_are_shaded_by_their_fraction_of_the_largest():
     """`[CLS]` may stand out far, and is not what the others are measured by."""
     explanation = build_explanation("model", "")._replace(over_text=[9.0, 0.2, -0.1, 0.0, -0.4, 0.0])
     shades = re.findall(r"background: rgb\((\d+) [^/]*/ ([\d.]+)\)", render_page([explanation]))

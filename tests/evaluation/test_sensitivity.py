@@ -76,24 +76,51 @@ def test_every_image_counts_with_its_first_long_caption():
         select_first_long_captions(EmbeddedDataset(images, {}, [], 0))
 
 
-def test_changes_of_texts():
-    parts = ["A red boat is here", "The sea has a wave", "Sky"]
-    for seed in range(5):
-        generator = random.Random(seed)
-        permuted = permute(parts, generator)
-        assert sorted(permuted) == sorted(parts)
-        assert permuted != parts
-        assert drop_another(parts, generator)[0] == parts[0]
-        negated = negate(parts, generator)
-        assert negated in (["A red boat is not here", *parts[1:]], [parts[0], "The sea has no wave", "Sky"])
-        swapped = swap_word(parts, generator, [list(COLORS)])
-        assert swapped[1:] == parts[1:]
-        assert re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
-    assert permute(["A", "A"], generator) is None
-    assert swap_word(["A red boat"], generator, [["red"]]) is None
-    assert swap_word(["A red boat"], generator, []) is None
-    assert drop_first(["A"], generator) is None
-    assert drop_first(parts, generator) == parts[1:]
+PARTS = ["A red boat is here", "The sea has a wave", "Sky"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_permuted_sub_captions_are_the_same_in_another_order(seed):
+    permuted = permute(PARTS, random.Random(seed))
+    assert sorted(permuted) == sorted(PARTS)
+    assert permuted != PARTS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_another_sub_caption_than_the_first_one_is_dropped(seed):
+    kept = drop_another(PARTS, random.Random(seed))
+    assert kept in ([PARTS[0], PARTS[1]], [PARTS[0], PARTS[2]])
+
+
+def test_the_first_sub_caption_is_dropped():
+    assert drop_first(PARTS, random.Random(0)) == PARTS[1:]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_verb_is_negated(seed):
+    negated = negate(PARTS, random.Random(seed))
+    assert negated in (["A red boat is not here", *PARTS[1:]], [PARTS[0], "The sea has no wave", "Sky"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_word_is_swapped_for_another_one_of_its_list(seed):
+    swapped = swap_word(PARTS, random.Random(seed), [list(COLORS)])
+    assert swapped[1:] == PARTS[1:]
+    assert re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda generator: permute(["A", "A"], generator),
+        lambda generator: swap_word(["A red boat"], generator, [["red"]]),
+        lambda generator: swap_word(["A red boat"], generator, []),
+        lambda generator: drop_first(["A"], generator),
+    ],
+    ids=["equal sub-captions", "no other word", "no list of words", "a single sub-caption"],
+)
+def test_a_text_that_cannot_be_changed_gives_none(change):
+    assert change(random.Random(0)) is None
 
 
 @pytest.mark.parametrize(

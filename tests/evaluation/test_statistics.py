@@ -37,7 +37,7 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
     assert measured[0]["long"].sub_captions[:4] == [1, 1, 2, 1]
 
 
-def test_nothing_to_measure(vocab_dir):
+def test_data_without_captions_are_refused(vocab_dir):
     rows = Dataset.from_dict({"caption": [None, " "]})
     reader = RowReader(rows.column_names, CaptionArguments())
     with pytest.raises(ValueError, match="No image has a caption"):
@@ -101,7 +101,7 @@ def run(tmp_path, capsys):
     return run
 
 
-def test_by_hand(run, tmp_path, vocab_dir, capsys):
+def test_statistics_are_those_that_are_counted_by_hand(run, tmp_path, vocab_dir, capsys):
     texts = [
         "a red boat. the sea is blue.\nsand</s> ... cars",  # 4 sub-captions; </s> and 3 stops are 7 pieces
         "a photo of " * 100,  # longer than any model takes

@@ -77,7 +77,7 @@ def set_behaviors(monkeypatch, *behaviors: str) -> None:
     monkeypatch.setattr(ablation, "GROUPS", {"stand_in": Group("A stand-in", settings, gains)})
 
 
-def test_the_grid(monkeypatch, tmp_path):
+def test_every_setting_of_the_grid_is_trained_once_per_seed(monkeypatch, tmp_path):
     cells = ablation.list_cells(tmp_path, list(ablation.GROUPS), [0, 1])
     num_settings = sum(len(group.settings) for group in ablation.GROUPS.values())
     assert len(set(cells)) == len({cell.folder for cell in cells}) == len(cells) < 2 * num_settings, "some are shared"
@@ -179,6 +179,40 @@ def test_an_objective_of_a_plugin_is_compared_with_lotlip(run, stand_in, write_p
         run("--plugin", path, "--seeds", 0)
 
 
+def test_options_go_to_the_cells_whose_objective_has_them(run, stand_in, write_plugin, tmp_path):
+    path = write_plugin("plugin_with_options", PLUGIN)
+    for factor in (3, 4):
+        groups, status = run("--plugin", path, "--seeds", 0, "--objective_options", f"factor={factor}")
+        assert status == 0
+    settings = groups["plugin_with_options"]["settings"]
+    assert settings["LoTLIP"]["options"] == {"num_corner_tokens": 2}
+    assert settings["scaled"]["options"] == {"objective": "scaled", "objective_options": ["factor=4"]}
+    cells = {folder.name for folder in (tmp_path / "out" / "cells").iterdir() if folder.is_dir()}
+    scaled = {f"objective=scaled,objective_options=factor={factor},seed=0" for factor in (3, 4)}
+    assert cells == {"num_corner_tokens=2,seed=0"} | scaled, "each value is a cell of its own"
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        ("nosuch=1", "--objective_options nosuch=1 is no option of any objective that is compared: leave it out"),
+        ("factor=a", "--objective_options factor=a must be of type float"),
+    ],
+)
+def test_an_option_that_no_objective_takes_is_refused(run, stand_in, write_plugin, word, message):
+    path = write_plugin(f"plugin_of_{word.partition('=')[0]}", PLUGIN)
+    with pytest.raises(ValueError, match=message):
+        run("--plugin", path, "--objective_options", word)
+
+
+def test_options_are_those_of_the_objective_of_all_cells(run, stand_in, write_plugin):
+    lengths = {"question": "Lengths", "settings": {"8": {"max_length": 8}}, "gains": []}
+    path = write_plugin("plugin_of_all_cells", f"{PLUGIN}\nGROUPS = {{'a': {lengths!r}}}")
+    options = ["--objective", "scaled", "--objective_options", "factor=3"]
+    groups, _ = run("--plugin", path, "--seeds", 0, *options)
+    assert groups["a"]["settings"]["8"]["options"] == {"max_length": 8, "objective_options": ["factor=3"]}
+
+
 def test_groups_may_come_from_a_plugin(run, stand_in, write_plugin):
     groups = {"lengths": {"question": "Lengths", "settings": {"8": {"max_length": 8}}, "gains": []}}
     path = write_plugin("plugin_of_groups", f"GROUPS = {groups!r}")
@@ -194,7 +228,7 @@ def test_a_plugin_without_anything_to_compare_is_refused(run, stand_in, write_pl
         run("--plugin", path)
 
 
-def test_tables_by_hand(monkeypatch, tmp_path, capsys):
+def test_tables_are_those_computed_by_hand(monkeypatch, tmp_path, capsys):
     options = {"short": {"max_length": 8}, "long": {"max_length": 20}}
     monkeypatch.setattr(ablation, "GROUPS", {"lengths": Group("Lengths", options, [("long", "short")])})
     # seed 2 of the longer one is not done

@@ -48,7 +48,7 @@ def test_variants_take_turns_and_are_compared_turn_by_turn(capsys):
     assert "| b | 2.000 s | 1.000 s | 3.000 s | 2.00 | 7 |" in capsys.readouterr().out
 
 
-def test_embed(run):
+def test_embed_measures_every_variant_of_texts_and_images(run):
     variants = ("original", "float32", "bfloat16", "OpenVINO float32", "sentence-transformers")
     tables = run("embed", "--layers", 1, "--size", 4, "--workloads", "short", "images", "--variants", *variants)
     assert [set(table["rows"]) for table in tables] == [set(variants), set(variants[:4])]
@@ -59,26 +59,26 @@ def test_embed(run):
         assert cosines["OpenVINO float32"] > 0.9999
 
 
-def test_train_step(run):
+def test_train_step_measures_every_variant(run):
     names = ["original", "float32, cached", "bfloat16", "float32, in chunks"]
     (table,) = run("train_step", "--layers", 1, "--images", 2, "--lengths", "mean_46", "--variants", *names)
     assert list(table["rows"]) == names
     assert table["peak_memory"] > 1e8
 
 
-def test_rank(run):
+def test_rank_measures_every_way_to_rank(run):
     (table,) = run("rank", "--images", 300, "--width", 16)
     assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]
 
 
-def test_images(run):
+def test_images_measures_the_model_and_the_way_from_files(run):
     options = ("--layers", 1, "--images", 3, "--width", 700, "--height", 680, "--batch_size", 2)
     (table,) = run("images", *options, "--dataloader_num_workers", 0)
     assert list(table["rows"]) == ["model alone", "from files, 0 workers", "encode_image", "sentence-transformers"]
     assert all(float(row["images a second"]) > 0 for row in table["rows"].values())
 
 
-def test_search(run, monkeypatch, capsys):
+def test_search_measures_every_method(run, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without faiss
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: SERVER)  # which has imported all
     (table,) = run("search", "--num_vectors", 1000, "--width", 16, "--device", "cpu:0")
@@ -101,7 +101,7 @@ def test_search_with_filters(run):
         assert row["shown_recall"] == 1.0
 
 
-def test_serve(run):
+def test_serve_measures_requests_together_and_one_after_the_other(run):
     (table,) = run("serve", "--layers", 1, "--clients", 3, "--requests", 2, "--words", 4)
     assert table["title"] == "3 clients, 4 words"
     assert list(table["rows"]) == ["together", "one after the other"]

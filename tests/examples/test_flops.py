@@ -17,7 +17,7 @@ def encoder_flops(length: int, hidden_size: int, intermediate_size: int, num_lay
 
 
 @pytest.mark.parametrize("num_corner_tokens, is_masked", [(0, True), (3, True), (3, False)])
-def test_text_tower(num_corner_tokens, is_masked):
+def test_flops_of_a_text_tower_are_those_that_torch_counts(num_corner_tokens, is_masked):
     config = tiny_config(num_corner_tokens=num_corner_tokens, corner_attention_mask=is_masked)
     model = flops.build_meta_model(config)
     for length in (1, 7, 30):

@@ -168,11 +168,17 @@ def test_every_benchmark_has_two_tasks(tmp_path):
     assert dci["queries"]["text"] == ["A a. It is big", "It is big", "A c"]  # as in the paper
 
 
-def test_mistakes(tmp_path):
+def test_a_task_without_its_folder_is_an_error():
     with pytest.raises(FileNotFoundError, match="IIWT2IRetrieval needs `data_dir`.*imageinwords"):
         TASKS["IIWT2IRetrieval"]().load_data()
+
+
+def test_a_root_without_the_folder_of_a_task_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"--data_root {tmp_path} has no folder 'iiw'"):
         load_tasks(["IIWT2IRetrieval"], tmp_path)
+
+
+def test_a_language_that_a_task_has_not_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="No subsets were found for Multi30kT2IRetrieval .*swa"):
         load_tasks(["Multi30kT2IRetrieval"], tmp_path, ["swa"])
 

@@ -101,10 +101,13 @@ def write_photographs(folder: Path) -> tuple[dict[str, PIL.Image.Image], dict[st
         "gray.jpg": encode(gray),
         "deep.png": encode(PIL.Image.fromarray(deep), "png"),
         "deep.tif": encode(PIL.Image.fromarray(deep), "tiff"),
+        "deep.pgm": encode(PIL.Image.fromarray(deep), "ppm"),
+        "integers.tif": encode(PIL.Image.fromarray(np.asarray(gray, dtype=np.int32)), "tiff"),
     }
     seen |= dict.fromkeys(grays, gray.convert("RGB"))
     named = {
         "float.tif": (encode(gray.convert("F"), "tiff"), "floating point pixels"),
+        "large integers.tif": (encode(PIL.Image.fromarray(deep.astype(np.int32)), "tiff"), "of 32 bits, .* 0 to 255"),
         "cut.heic": (files["photo.heic"][:-200], ""),
         "cut.avif": (files["photo.avif"][:-200], ""),
         "huge.png": (encode(make_picture(*HUGE), "png"), "240000 pixels.*make it smaller"),

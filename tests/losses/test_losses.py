@@ -187,6 +187,26 @@ def test_a_term_is_added_by_its_name():
     assert found.by_name()["loss_mine"] == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("shape", [(6, 1), (), (6, 2)])
+def test_a_term_of_another_shape_is_refused(shape):
+    """A value for each long caption, of which there is one, would be counted as often as there are images."""
+    (images, texts), scalars, _ = make_inputs("contrastive", 6, 2, seed=2)
+    terms = {"mine": (0.5, lambda pairs, all_pairs: torch.ones(shape))}
+    with pytest.raises(ValueError, match=r"The term `mine` is of shape \(.*\(rows,\), \(6,\)"):
+        compute("contrastive", images, texts, scalars, terms=terms)
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.t, torch.sum, lambda losses: losses.mean(dim=0)])
+def test_a_loss_of_another_shape_is_refused(change):
+    (images, texts), scalars, _ = make_inputs("contrastive", 6, 2, seed=2)
+
+    def changed(*arguments, **scalars):
+        return change(contrastive_loss(*arguments, **scalars))
+
+    with pytest.raises(ValueError, match=r"The loss is of shape .* return one of shape \(slots, rows\), \(2, 6\)"):
+        global_loss(changed, images, name_captions(texts), **scalars)
+
+
 @pytest.mark.parametrize("name", OF_A_ROW)
 def test_matryoshka_is_the_mean_over_prefixes(name):
     embeds, scalars, groups = make_inputs(name, 9, 3, seed=4)
@@ -351,6 +371,32 @@ def of_absent_texts(pairs, all_pairs, logit_scale):
     return (logit_scale * pairs.images @ all_pairs.texts.transpose(0, 1).mT).logsumexp(dim=-1)
 
 
+def without_the_gradient_of_others(pairs, all_pairs, logit_scale):
+    if len(pairs.images) < len(all_pairs.images):
+        all_pairs = all_pairs.map(torch.Tensor.detach)
+    return contrastive_loss(pairs, all_pairs, logit_scale)
+
+
+@in_blocks
+def of_absent_texts_as_zero(pairs, all_pairs, logit_scale):
+    logits = logit_scale * pairs.images @ all_pairs.texts.transpose(0, 1).mT
+    return logits.masked_fill(~all_pairs.present.t()[:, None], 0).logsumexp(dim=-1)
+
+
+def divided_by_all_rows(pairs, all_pairs, logit_scale):
+    return contrastive_loss(pairs, all_pairs, logit_scale) / len(all_pairs.images)
+
+
+def of_corners(pairs, all_pairs, logit_scale):
+    return contrastive_loss(pairs, all_pairs, logit_scale) + pairs.corners.sum()
+
+
+def of_constants_alone(pairs, all_pairs, logit_scale):
+    pairs = pairs.map(torch.Tensor.detach)
+    all_pairs = all_pairs.map(torch.Tensor.detach)
+    return contrastive_loss(pairs, all_pairs, logit_scale.detach())
+
+
 def without_blocks(pairs, all_pairs, logit_scale):
     return contrastive_loss.__wrapped__(pairs, all_pairs, logit_scale)
 
@@ -363,6 +409,11 @@ def without_blocks(pairs, all_pairs, logit_scale):
         (with_a_constant_gradient, "gradients of the loss are not those of differences"),
         (of_one_slot, r"is of shape \(1, 5\): return one of shape \(slots, rows\)"),
         (of_absent_texts, "An absent text has a gradient"),
+        (without_the_gradient_of_others, "gradients of two processes do not add up to those of all rows"),
+        (of_absent_texts_as_zero, "losses of others depend on images without any text"),
+        (divided_by_all_rows, "losses of others depend on images without any text"),
+        (of_constants_alone, "The loss has no gradient"),
+        (of_corners, "With the slots short the loss cannot be computed: AttributeError"),
         (without_blocks, "decorate it with `modeling_lotlip.losses.in_blocks`"),
     ],
 )
@@ -373,7 +424,8 @@ def test_the_check_says_what_is_wrong_with_a_loss(loss, message):
 
 def test_a_loss_may_hold_something_constant():
     def of_constants(pairs, all_pairs, logit_scale):
-        weights = (pairs.images @ all_pairs.images.mean(dim=0)).detach().exp()
+        has_text = all_pairs.present.any(dim=1)
+        weights = (pairs.images @ all_pairs.images[has_text].mean(dim=0)).detach().exp()
         return weights * contrastive_loss(pairs, all_pairs, logit_scale)
 
     check_loss(of_constants, has_constants=True)

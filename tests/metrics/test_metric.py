@@ -138,7 +138,7 @@ def test_blocks_do_not_split_equals(width, kind):
 
 
 @pytest.mark.parametrize(("gap", "num_better", "num_equal"), ((4e-7, 0, 2), (2e-6, 1, 1)))
-def test_tolerance(gap, num_better, num_equal):
+def test_similarities_within_the_tolerance_are_equal(gap, num_better, num_equal):
     images = [[np.cos(angle), np.sin(angle)] for angle in (np.arccos(0.5), np.arccos(0.5 + gap))]
     ranks = retrieval_ranks(images, [[1.0, 0.0], [0.0, 1.0]])[1]
     assert ranks.better[0] == num_better
@@ -234,7 +234,7 @@ def test_first_bad_row_beyond_the_first_block():
         retrieval_ranks(torch.ones(3000, 2), texts)
 
 
-def test_pairs_equal_arrays(metric):
+def test_pairs_added_in_batches_give_the_results_of_arrays(metric):
     rng = np.random.default_rng(1)
     text_to_image = captions_of(rng, 30, 70)
     images = rng.standard_normal((30, 6))

@@ -303,7 +303,7 @@ def test_copies_of_a_name_that_is_no_text_are_refused(names, handlers):
         handlers.copies({"names": names})
 
 
-def test_heat_map(handlers):
+def test_a_heat_map_is_a_jpeg_in_the_page(handlers):
     answer = handlers.heat_map({"name": "more/3.jpg", "sentence": "a red boat"})
     assert answer["source"].startswith("data:image/jpeg")
 

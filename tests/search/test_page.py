@@ -229,7 +229,7 @@ def test_more_results_and_copies_and_filters(open_page, served_trips):
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport, min_width", [(DESKTOP, 200), (PHONE, 300)], ids=["desktop", "phone"])
-def test_accessibility(open_page, served_trips, viewport, min_width, color_scheme):
+def test_axe_finds_nothing_serious_in_any_state(open_page, served_trips, viewport, min_width, color_scheme):
     """axe-core finds nothing serious in any state of the page."""
     page = open_page(served_trips, viewport, color_scheme=color_scheme)
     page.wait_for_selector("#status >> text=/22 images in/")
@@ -268,7 +268,7 @@ def tab_to(page, selector: str) -> None:
     raise AssertionError(f"the tabulator does not reach {selector}")
 
 
-def test_keyboard_alone(address, open_page):
+def test_the_page_can_be_used_by_keyboard_alone(address, open_page):
     page = open_page(address)
     page.wait_for_selector("#status >> text=/14 images in/")
     assert page.locator("#results").inner_text().startswith("Describe an image")

@@ -10,6 +10,8 @@ from modeling_lotlip.encoder.dual_encoder import DualEncoder
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.search.query import Query, QueryError, count_read_words
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.utils.sub_captions import mark_sub_captions
 from tests.conftest import WORDS
 from tests.helpers.embeddings import embed_images, make_table
 
@@ -51,6 +53,17 @@ def test_counts_what_is_within_the_limit(encoder, max_length):
     assert count_read_words(Preprocessing(processor, max_length=100), words[:7]) == 7
 
 
+@pytest.mark.parametrize("splitter, num_sentences", [("paper", 3), ("sentences", 2)])
+def test_a_query_is_split_as_the_captions_of_the_table_were(encoder, tmp_path, splitter, num_sentences):
+    settings = {"kinds": ["image"], "sub_caption_splitter": splitter}
+    searcher = Searcher(encoder, EmbeddingTable.create(tmp_path, 4, settings))
+    text = "a boat is 3.5 m long. the sea is blue."
+    query = searcher.embed(text)
+    assert len(query.sentences) == num_sentences
+    expected = encoder.encode_text([mark_sub_captions(text, splitter)], convert_to_tensor=True)[0]
+    torch.testing.assert_close(query.embedding, expected, rtol=0, atol=1e-5)
+
+
 def test_query_of_text_and_image(open_table, encoder):
     searcher = open_table(torch.eye(4))
     image = make_scene(5, 0).draw()
@@ -72,7 +85,7 @@ def test_a_query_of_nothing_is_refused(open_table):
         open_table(torch.eye(4)).embed(" \n. ")
 
 
-def test_similarities_with_sentences(open_table, encoder):
+def test_the_similarity_with_a_sentence_is_that_of_it_alone(open_table, encoder):
     """Each sentence alone, also those that are beyond the limit of the whole text."""
     embeds = embed_images(encoder, [make_scene(6, number).draw() for number in range(30)])
     searcher = open_table(embeds, max_length=12)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from modeling_lotlip.table.conditions import in_folder
 from modeling_lotlip.table.copies import search_groups
 from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
@@ -39,6 +40,15 @@ def test_copies_stand_in_the_order_of_their_similarity_with_the_query(copied):
     for group in search_groups(table, query, 3, measured=read_measurements(table)):
         assert group.similarities.sort(descending=True).values.equal(group.similarities)
         torch.testing.assert_close(group.similarities, group.embeds @ query, rtol=0, atol=1e-6)
+
+
+def test_copies_outside_of_a_filter_are_none(tmp_path):
+    keys = ["a/0", "b/0", "a/1", "b/1", "a/2"]
+    embeds = torch.eye(3)[[0, 0, 1, 1, 0]]
+    table = make_table(tmp_path, embeds, keys, score_threshold=0.0, copy_threshold=0.98)
+    query = torch.tensor([0.8, 0.6, 0.0])
+    results = search_groups(table, query, 5, where=in_folder("a"), measured=read_measurements(table))
+    assert [sorted(group.keys) for group in results] == [["a/0", "a/2"], ["a/1"]]
 
 
 @pytest.mark.parametrize("num_first", [3, 7])

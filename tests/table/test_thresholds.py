@@ -36,7 +36,7 @@ def test_an_empty_table_is_not_due(tmp_path):
     assert list_due_kinds(EmbeddingTable.create(tmp_path, 4, {})) == []
 
 
-def test_thresholds_by_hand(measured):
+def test_thresholds_are_those_computed_by_hand(measured):
     table, embeds, texts = measured
     result = read_measurements(table)
     assert result.num_rows == 2500

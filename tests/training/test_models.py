@@ -1,6 +1,7 @@
 """The model that a training starts from: its pixels, its words, the limit of its texts, and what does not fit."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, Lot
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
-from modeling_lotlip.training.models import build_model
+from modeling_lotlip.training.models import build_model, convert_model
+from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
 from tests.helpers.towers import SMALL, WORDS, save_bert, save_vit
 from tests.test_initialization import save_timm
@@ -209,3 +211,19 @@ def test_a_configuration_keeps_what_it_says(build, tmp_path):
     assert model.config.text_config.initializer_range == 0.03
     assert model.config.text_config.hidden_dropout_prob == 0.1
     assert model.config.vision_config.image_size == 64
+
+
+class RenamedModel(LotlipModel):
+    """Projects texts by a layer of another name."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.projection = self.text_projection
+        del self.text_projection
+        self.post_init()
+
+
+def test_weights_that_a_class_of_ones_own_has_no_parameter_for_are_named(caplog):
+    objective = replace(OBJECTIVES["lotlip"], model_class=RenamedModel)
+    convert_model(LotlipModel(tiny_config()), objective)
+    assert "A RenamedModel has no text_projection.weight: these weights of the LotlipModel are lost." in caplog.text

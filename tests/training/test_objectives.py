@@ -13,14 +13,14 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.objectives import OBJECTIVES, Objective
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.samples import CaptionedImages
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("num_long_captions", [0, 1])
-def test_an_objective_trains(train, objective, num_long_captions):
+def test_an_objective_trains_its_slots_in_a_model_of_its_class(train, objective, num_long_captions):
     options = {"max_train_steps": 2, "logging_steps": 1, "eval_steps": 100, "num_long_captions": num_long_captions}
     options |= {"max_train_samples": 8, "max_eval_samples": 4, "per_device_train_batch_size": 4, "warmup_steps": 0}
     folder = train("run", objective=objective, **options, grad_cache_tokens=200 if num_long_captions else None)
@@ -92,3 +92,18 @@ def test_laclip_draws_among_all_captions_of_an_image():
     drawn = [samples[epoch, 0, False] for epoch in range(200)]
     assert {sample.short_caption for sample in drawn} == {"a", "b", "One", "Two", "Three"}
     assert all(sample.long_captions == [] for sample in drawn)
+
+
+def test_an_objective_of_the_package_is_not_replaced():
+    known = OBJECTIVES["lotlip"]
+    with pytest.raises(ValueError, match="The objective `lotlip` is one of this package: give yours another name"):
+        OBJECTIVES["lotlip"] = Objective("mine", "modeling_lotlip.losses:sigmoid_loss")
+    assert OBJECTIVES["lotlip"] is known
+
+
+@pytest.mark.parametrize("default", [(1, 2), [1], None])
+def test_an_option_that_a_command_line_cannot_say_is_refused(default):
+    objective = Objective("mine", "modeling_lotlip.losses:contrastive_loss", options={"dims": default})
+    assert objective.read_options([]) == {"dims": default}
+    with pytest.raises(ValueError, match="dims=12 cannot be read: its default is of type"):
+        objective.read_options(["dims=12"])

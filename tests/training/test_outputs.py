@@ -30,6 +30,8 @@ def test_losses_are_measured_by_the_names_of_slots_and_terms():
 
 
 TIMES = ("images_per_second", "tokens_per_second")
+# All of a LoTLIP
+PARTS = ["text_model", "vision_model", "text_projection", "logit_scale"]
 
 
 def without_times(rows: list[dict]) -> list[dict]:
@@ -96,7 +98,7 @@ def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kin
     assert is_best({"long_mean_recall": 3, "long_num_images": 9}, "long_mean_recall", tmp_path), "on other data"
 
 
-def test_an_evaluation_on_the_training_data_is_told(train, tmp_path, caplog):
+def test_an_evaluation_on_the_training_data_is_warned_of(train, tmp_path, caplog):
     """Also where the split that is asked for is not there, and the only one is taken."""
     load_scenes(24, seed=2).to_parquet(tmp_path / "rows.parquet")
     options = {"dataset_name": "parquet", "data_files": tmp_path / "rows.parquet", "max_train_steps": 1}
@@ -113,7 +115,7 @@ def test_every_result_can_choose_the_best_model():
     assert {f"{kind}_{name}" for kind in ("short", "long") for name in results} <= set(METRICS)
 
 
-def test_a_disk_without_room_for_model_and_checkpoints_is_told_before_the_first_step(train, monkeypatch):
+def test_a_disk_without_room_for_model_and_checkpoints_is_an_error_before_the_first_step(train, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
     train("run", max_train_steps=1, max_eval_samples=2)
     with pytest.raises(ValueError, match="has 0.0015 GB left, but the model and checkpoints need .* GB: make room"):
@@ -137,6 +139,13 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_told_before_the_first_
         ({"objective": "clip", "caption_column": ""}, "trains on short captions, and there are none"),
         ({"short_captions": "none", "num_long_captions": 0}, "trains on short captions, and there are none"),
         ({"freeze": ["logit_scales"]}, "`--freeze logit_scales` is no module or parameter of the LotlipModel"),
+        ({"objective": "clip", "short_loss_weight": 0}, "`--short_loss_weight 0` is a weight .* only short ones are"),
+        (
+            {"short_captions": "none", "long_loss_weight": 3},
+            "`--long_loss_weight 3` is a weight .* only long ones are",
+        ),
+        ({"freeze": [""]}, "`--freeze ` is no module or parameter of the LotlipModel"),
+        ({"freeze": PARTS}, "`--freeze text_model .* leaves nothing to train"),
         ({"overwrite_output_dir": None, "resume_from_checkpoint": "nope"}, "nope` is no folder of a checkpoint"),
         ({"push_to_hub": True, "hub_model_id": "no name!"}, "Repo id must"),
     ],

@@ -178,31 +178,45 @@ def sample_dataset(seed: int = 0, **options) -> CaptionedImages:
     return CaptionedImages(dataset, reader, ObjectiveArguments(**options), seed)
 
 
-def test_draws_of_captions():
+def test_every_caption_of_an_image_is_sampled_in_some_epoch():
     samples = sample_dataset(num_long_captions=2)
-    drawn = {samples[epoch, 0, False].short_caption for epoch in range(50)}
-    assert drawn == {"a", "b", "c"}
-    assert samples[0, 1, False].short_caption == "d"
-    # enumeration goes, but a number in a sentence stays; "2) A boat" is a sub-caption with its number
-    assert samples[0, 1, False].long_captions == ["First things. 2) A boat. The sea. Last", ""]
-    assert samples[0, 2, False].long_captions == ["", ""]
-    assert samples[0, 2, False].short_caption == ""
-    assert samples[0, 0, True].long_captions == ["", ""]
-    assert samples[0, 0, True].short_caption == ""
-    assert {tuple(samples[epoch, 0, False].long_captions) for epoch in range(50)} == {
+    short = {samples[epoch, 0, False].short_caption for epoch in range(50)}
+    long = {tuple(samples[epoch, 0, False].long_captions) for epoch in range(50)}
+    assert short == {"a", "b", "c"}
+    assert long == {
         ("First things. 2) A boat. The sea. Last", "Other"),
         ("Other", "First things. 2) A boat. The sea. Last"),
     }
 
+
+def test_enumeration_is_no_sub_caption_but_a_number_in_a_sentence_stays():
+    sample = sample_dataset(num_long_captions=2)[0, 1, False]
+    assert sample.short_caption == "d"
+    assert sample.long_captions == ["First things. 2) A boat. The sea. Last", ""]
+
+
+@pytest.mark.parametrize("key", [(0, 2, False), (0, 0, True)], ids=["no captions", "padding"])
+def test_a_sample_without_captions_has_empty_texts(key):
+    sample = sample_dataset(num_long_captions=2)[key]
+    assert sample.short_caption == ""
+    assert sample.long_captions == ["", ""]
+
+
+def test_sub_captions_that_are_sampled_are_consecutive():
     parts = ["First things", "2) A boat", "The sea", "Last"]
     consecutive = {". ".join(parts[start : start + 2]) for start in range(3)}
     samples = sample_dataset(num_sub_captions=2)
     assert {samples[epoch, 1, False].long_captions[0] for epoch in range(50)} == consecutive
-    again = sample_dataset(num_sub_captions=2)
-    order = [(epoch, index, False) for epoch in range(5) for index in range(3)]
-    drawn = {key: samples[key].long_captions for key in order}
-    random.Random(0).shuffle(order)
-    assert all(again[key].long_captions == drawn[key] for key in order), "a draw depends on the sample alone"
+
+
+def test_captions_that_are_sampled_do_not_depend_on_earlier_ones():
+    keys = [(epoch, index, False) for epoch in range(5) for index in range(3)]
+    samples = sample_dataset(num_sub_captions=2)
+    in_order = {key: samples[key].long_captions for key in keys}
+    random.Random(0).shuffle(keys)
+    samples = sample_dataset(num_sub_captions=2)
+    shuffled = {key: samples[key].long_captions for key in keys}
+    assert shuffled == in_order
 
 
 def test_draws_and_crops_depend_on_sample_epoch_and_seed():

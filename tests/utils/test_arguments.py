@@ -41,7 +41,7 @@ def parse_line(line: str) -> tuple:
         ("--steps 3", "steps", 3),
     ],
 )
-def test_values(line, name, value):
+def test_a_command_line_gives_the_value_of_an_argument(line, name, value):
     assert getattr(parse_line(line)[0], name) == value
 
 

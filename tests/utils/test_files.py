@@ -5,7 +5,7 @@ import pytest
 from modeling_lotlip.utils.files import read_lines
 
 
-def test_lines(tmp_path):
+def test_lines_are_read_without_blanks_and_must_be_utf_8(tmp_path):
     path = tmp_path / "names.txt"
     path.write_bytes("\ufeffboat \r\n\r\n  Schiff für alle\n".encode())
     assert read_lines(path, "class_names_file") == ["boat", "Schiff für alle"]

@@ -45,7 +45,9 @@ def test_a_plugin_in_a_folder_that_is_imported_from_is_itself(write, monkeypatch
 @pytest.mark.parametrize(
     "name, source, message",
     [
-        ("plugin_b", "import nosuch", "cannot be imported: ModuleNotFoundError: No module named 'nosuch'"),
+        ("plugin_b", "import nosuch", r"ModuleNotFoundError: No module named 'nosuch' \(line 1\)"),
+        ("plugin_f", "known = {}\n\nknown['a']", r"cannot be imported: KeyError: 'a' \(line 3\)"),
+        ("plugin_g", "def divide():\n    return 1 / 0\n\ndivide()", r"ZeroDivisionError: .* \(line 2\)"),
         ("plugin_c", "1 +", "cannot be imported: SyntaxError"),
         ("json", "", "has the name of another module, json: rename the file"),
         ("no-name", "", "cannot be imported: rename it"),

@@ -57,7 +57,7 @@ def test_a_separator_stands_behind_each_sub_caption_and_nowhere_else(tokenizers,
         assert lotlip(join_sub_captions(parts))["input_ids"] == expected
 
 
-def test_sentences():
+def test_sentences_end_at_full_stops_but_not_at_abbreviations():
     assert split_sub_captions(TEXT, "sentences") == SENTENCES
     assert [part.rstrip(".").replace(". ", ".\u00a0") for part in split_sentences(TEXT)] == SENTENCES
     assert len(split_sub_captions(TEXT)) == 9

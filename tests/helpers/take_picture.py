@@ -1,0 +1,58 @@
+"""
+Takes the picture of the search page that README and docs/search.md show: the results of a description, in Chromium.
+
+    lotlip align --output_dir outputs/flags --dataset_name FLAGS --text_model MINILM --vision_model DINOV2
+    python -m tests.helpers.take_picture --photos FLAGS/test --model outputs/flags \
+        --text "Three horizontal bands of red, yellow and green. A large black star is in the middle band." \
+        --output_file docs/images/search_flags.png
+
+FLAGS, MINILM and DINOV2 are those of docs/research/index.md.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from tests.helpers.browser import open_chromium, serve
+
+
+WIDTH = 1120
+# Of a busy machine, in milliseconds
+TIMEOUT = 300_000
+
+
+def take_picture(address: str, text: str, output_file: Path) -> None:
+    """Searches for a text on the page at an address, and writes what is seen of it down to the results' end."""
+    with open_chromium() as browser:
+        page = browser.new_page(viewport={"width": WIDTH, "height": 1200})
+        page.set_default_timeout(TIMEOUT)
+        page.goto(address)
+        page.fill("#description textarea", text)
+        page.click("#search")
+        page.wait_for_selector("#results button.sentence")
+        page.wait_for_function("[...document.querySelectorAll('#results img')].every(image => image.complete)")
+        page.wait_for_timeout(2000)  # Gradio fades what is being computed
+        bottoms = []
+        for card in page.locator("#results .card").all():
+            box = card.bounding_box()
+            bottoms.append(box["y"] + box["height"])
+        height = max(bottoms) + 24
+        page.screenshot(path=output_file, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="The folder of images.")
+    parser.add_argument("--model", type=Path, required=True, help="The folder of the model.")
+    parser.add_argument("--text", required=True, help="The description.")
+    parser.add_argument("--output_file", type=Path, required=True, help="The picture.")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (args.photos, "--model", args.model, "--index_dir", Path(folder, "indices"), "--k", 4)
+        with serve(Path(folder, "output.txt"), *arguments) as (address, _):
+            take_picture(address, args.text, args.output_file)
+    print(f"The picture is {args.output_file}.")
+
+
+if __name__ == "__main__":
+    main()
