@@ -7,23 +7,19 @@
 """
 What a model forgets when it learns long texts, and what `--distill_weight` and `lotlip interpolate` save of it.
 
-    python examples/paper/near.py --output_dir outputs/near --output_file outputs/near.json \
-        --vision_model_name_or_path outputs/demo
-    python examples/paper/near.py --output_dir outputs/near_lamps --output_file outputs/near_lamps.json \
-        --data_dir LAMPS --vision_model_name_or_path DINOV2 --text_model_name_or_path MINILM
+    python examples/paper/near.py --output_dir outputs/near --output_file outputs/near.json
 
-The image tower is frozen: on drawn scenes that of `make demo`. A small text tower is trained from scratch for it on
-short captions of at most 16 tokens: this is `before`. Then it is trained on both kinds of captions at 126 tokens, once
-plainly (`after`), and once with `--distill_weight` (`distilled`). Weights between `before` and each of the two are
-measured on one half of 512 unseen scenes (`interpolated` and `both` are the best), and reported on the other, as all
-results are. It is done with the loss of LoTLIP and its corner tokens, and with those of CLIP and of SigLIP.
+On drawn scenes a small CLIP, SigLIP and LoTLIP are trained from scratch, alike, on short captions of at most 16
+tokens: this is `before`. Then each is trained on both kinds of captions at 126 tokens, once plainly (`after`), and
+once with `--distill_weight` (`distilled`). Weights between `before` and each of the two are measured on one half of
+512 unseen scenes (`interpolated` and `both` are the best), and reported on the other, as all results are.
 
-On a folder of captioned images (`train`, `validation`, `test`) the same is done with two pretrained towers, of the
-second the last layer alone; `validation` and `test` are held back. Started again, the script skips what is done.
+Started again, the script skips what is done.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -32,8 +28,20 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    SiglipProcessor,
+)
 
-from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip import LotlipConfig
+from modeling_lotlip.data.scenes import load_scenes, make_scene
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
 from modeling_lotlip.interpolation.run import interpolate
 from modeling_lotlip.training import loop
@@ -44,7 +52,16 @@ from modeling_lotlip.utils.files import write_json
 
 OLD = 16
 NEW = 126
+# As the demo's
+TOWER = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "initializer_range": 0.1,
+}
 ALPHAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+IMAGES = TOWER | {"image_size": 64, "patch_size": 16}
 METRICS = ("short_t2i_recall@1", "short_mean_recall", "zero_shot_top1", "long_t2i_recall@1", "long_mean_recall")
 
 
@@ -79,70 +96,86 @@ def run_mixing(folder: Path, options: dict) -> None:
     interpolate(InterpolateArguments(output_dir=folder, **options))
 
 
-def run_scenes(args: argparse.Namespace, objective: str, seed: int) -> dict[str, dict]:
+def save_new(family: str, folder: Path, seed: int) -> None:
+    """A small model with random weights for texts of 16 tokens, as transformers saves it."""
+    torch.manual_seed(seed)
+    texts = []
+    for index in range(1024):
+        scene = make_scene(0, index)
+        texts += [scene.caption, scene.long_caption]
+    tokenizer = CLIPTokenizer().train_new_from_iterator(texts, 1000)
+    tokenizer.model_max_length = OLD
+    text = TOWER | {"vocab_size": len(tokenizer), "max_position_embeddings": OLD}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        text[name] = getattr(tokenizer, name)
+    if family == "CLIP":
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=IMAGES, projection_dim=128))
+        processor = CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64), tokenizer)
+    else:
+        model = SiglipModel(SiglipConfig(text_config=text | {"projection_size": 128}, vision_config=IMAGES))
+        model.logit_scale.data.fill_(math.log(10))  # as its paper starts
+        model.logit_bias.data.fill_(-10)
+        processor = SiglipProcessor(SiglipImageProcessor(size={"height": 64, "width": 64}), tokenizer)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def save_new_lotlip(folder: Path) -> None:
+    """The configuration of a LoTLIP of the same size."""
+    text = TOWER | {"max_position_embeddings": OLD + 2, "projection_dim": 128}
+    text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    LotlipConfig(text_config=text, vision_config=IMAGES, projection_dim=128).save_pretrained(folder)
+
+
+def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, dict]:
     """Returns the results of a model on unseen scenes, by what was done to it."""
+    own = args.output_dir / f"{family}-{seed}"
+    common = {
+        "seed": seed,
+        "per_device_train_batch_size": 64,
+        "max_train_samples": args.max_train_samples,
+        "max_eval_samples": args.num_held_back // 2,
+        "eval_steps": args.steps,
+    }
+    start = {"max_length": OLD, "num_long_captions": 0, "learning_rate": 1e-3, "max_train_steps": args.steps // 2}
+    if family == "LoTLIP":
+        save_new_lotlip(own / "new")
+        start["config_name"] = str(own / "new")
+    else:
+        save_new(family, own / "new", seed)
+        start["model_name_or_path"] = str(own / "new")
+        start["freeze_vision_model"] = False
+    train(own / "before", common | start)
+    tuned = common | {
+        "model_name_or_path": str(own / "before"),
+        "freeze_vision_model": False,
+        "learning_rate": args.learning_rate,
+        "max_length": NEW,
+        "max_train_steps": args.steps,
+    }
     scenes = args.output_dir / "scenes"
     if not scenes.exists():
         load_scenes(args.num_held_back, seed=1).save_to_disk(scenes)
-    start = {"learning_rate": 2e-3, "max_train_samples": args.max_train_samples}
-    tuned = {"learning_rate": args.learning_rate, "max_train_samples": args.max_train_samples}
-    return tune(args, objective, seed, start, tuned, {"dataset_name": str(scenes), "label_column": "label"})
+    return tune(own, tuned, args.distill_weight, {"dataset_name": str(scenes), "label_column": "label"})
 
 
-def run_folder(args: argparse.Namespace, objective: str, seed: int) -> dict[str, dict]:
-    """Returns the results of two pretrained towers on what is held back of a folder, by what was done to them."""
-    data = {"dataset_name": "imagefolder", "data_dir": args.data_dir}
-    lower_layers = [f"text_model.layers.{layer}" for layer in range(args.num_frozen_layers)]
-    frozen = {"freeze": ["text_model.embeddings.word_embeddings", *lower_layers]}
-    start = data | frozen | {"learning_rate": 1e-3, "image_size": 224}
-    start["text_model_name_or_path"] = args.text_model_name_or_path
-    tuned = data | frozen | {"learning_rate": args.learning_rate}
-    return tune(args, objective, seed, start, tuned, data | {"eval_split": "validation+test"})
-
-
-def tune(
-    args: argparse.Namespace, objective: str, seed: int, start: dict, tuned: dict, held_back: dict
-) -> dict[str, dict]:
+def tune(own: Path, options: dict, distill_weight: float, held_back: dict) -> dict[str, dict]:
     """
-    Trains a model on short captions, then on both kinds, plainly and with its start as a teacher, and mixes weights.
+    Trains the model in `own / "before"` on both kinds of captions, plainly and with its start as a teacher, and mixes
+    the weights.
 
     Args:
-        args (`argparse.Namespace`): Those of the script.
-        objective (`str`): The loss.
-        seed (`int`): The seed of both trainings.
-        start (`dict`): Further arguments of the first training.
-        tuned (`dict`): Further arguments of the second.
+        own (`Path`): The folder of the family and seed.
+        options (`dict`): The arguments of the training.
+        distill_weight (`float`): The weight of the teacher.
         held_back (`dict`): The arguments that name the rows to choose and to report on.
 
     Returns:
         `dict[str, dict]`: the results by what was done, each with its `alpha`.
     """
-    own = args.output_dir / f"{objective}-{seed}"
-    common = {
-        "objective": objective,
-        "seed": seed,
-        "cache_image_features": True,
-        "image_features_dir": args.output_dir / "features",
-        "per_device_train_batch_size": 64,
-        "max_eval_samples": 16,
-        "eval_steps": args.steps,
-    }
-    of_start = {
-        "vision_model_name_or_path": args.vision_model_name_or_path,
-        "max_length": OLD,
-        "num_long_captions": 0,
-        "max_train_steps": args.start_steps,
-    }
-    train(own / "before", common | of_start | start)
-    of_tuned = {
-        "model_name_or_path": str(own / "before"),
-        "max_length": NEW,
-        "num_long_captions": 1,
-        "max_train_steps": args.steps,
-    }
-    distilled = own / f"distilled-{args.distill_weight:g}"
-    train(own / "after", common | of_tuned | tuned)
-    train(distilled, common | of_tuned | tuned | {"distill_weight": args.distill_weight})
+    distilled = own / f"distilled-{distill_weight:g}"
+    train(own / "after", options)
+    train(distilled, options | {"distill_weight": distill_weight})
     plain = mix(own / "before", own / "after", held_back)
     with_teacher = mix(own / "before", distilled, held_back)
     results = {
@@ -180,9 +213,9 @@ def find_commit() -> str:
 def list_recalls(found: dict[str, list[dict[str, dict]]]) -> list[dict]:
     """Returns a row for each model and what was done to it, with a value for each seed."""
     rows = []
-    for objective, runs in found.items():
+    for family, runs in found.items():
         for way in runs[0]:
-            row = {"model": objective, "trained": way}
+            row = {"model": family, "trained": way}
             for name in runs[0][way]:
                 row[name] = [run[way][name] for run in runs]
             rows.append(row)
@@ -194,33 +227,32 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where the models go.")
     parser.add_argument("--output_file", type=Path, required=True, help="Where the results go (JSON).")
-    parser.add_argument("--vision_model_name_or_path", required=True, help="The image tower, which is frozen.")
-    parser.add_argument("--objectives", nargs="+", default=["lotlip", "clip", "siglip"])
+    parser.add_argument("--families", nargs="+", default=["CLIP", "SigLIP", "LoTLIP"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--start_steps", type=int, default=150, help="Of the training on short captions.")
-    parser.add_argument("--steps", type=int, default=200, help="Of the training on both kinds of captions.")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=1000,
+        help="Of the training on both kinds of captions; half of them before, on short ones.",
+    )
+    parser.add_argument("--max_train_samples", type=int, default=8192, help="Drawn scenes to train on.")
+    parser.add_argument("--num_held_back", type=int, default=512, help="Drawn scenes to choose and to report on.")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="Of the same training.")
     parser.add_argument("--distill_weight", type=float, default=1.0)
-    parser.add_argument("--max_train_samples", type=int, default=4096, help="Drawn scenes to train on.")
-    parser.add_argument("--num_held_back", type=int, default=512, help="Drawn scenes to choose and to report on.")
-    parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
-    parser.add_argument("--text_model_name_or_path", help="With it, a pretrained text tower.")
-    parser.add_argument("--num_frozen_layers", type=int, default=5, help="Layers of this tower that stay as they are.")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run = run_scenes if args.data_dir is None else run_folder
-    found = {objective: [] for objective in args.objectives}
+    found = {family: [] for family in args.families}
     for seed in args.seeds:
-        for objective in args.objectives:
-            found[objective].append(run(args, objective, seed))
+        for family in args.families:
+            found[family].append(run_scenes(args, family, seed))
             rows = list_recalls({name: runs for name, runs in found.items() if runs})
             results = {
-                "data": "drawn scenes" if args.data_dir is None else Path(args.data_dir).name,
-                "seeds": args.seeds[: len(found[args.objectives[0]])],
+                "data": "drawn scenes",
+                "seeds": args.seeds[: len(found[args.families[0]])],
                 "steps": args.steps,
                 "distill_weight": args.distill_weight,
                 "date": str(date.today()),
