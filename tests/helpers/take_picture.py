@@ -18,7 +18,7 @@ from tests.helpers.browser import open_chromium, serve
 
 WIDTH = 1120
 # Of a busy machine, in milliseconds
-TIMEOUT = 300_000
+TIMEOUT = 600_000
 
 
 def take_picture(address: str, text: str, output_file: Path) -> None:
@@ -27,9 +27,13 @@ def take_picture(address: str, text: str, output_file: Path) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": 1200})
         page.set_default_timeout(TIMEOUT)
         page.goto(address)
+        page.wait_for_selector("#status >> text=/Updated/")  # all images are indexed
         page.fill("#description textarea", text)
         page.click("#search")
         page.wait_for_selector("#results button.sentence")
+        weak = page.locator("#results details.weak:not([open]) > summary")
+        if weak.count() > 0:
+            weak.click()
         page.wait_for_function("[...document.querySelectorAll('#results img')].every(image => image.complete)")
         page.wait_for_timeout(2000)  # Gradio fades what is being computed
         bottoms = []
@@ -44,11 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="The folder of images.")
     parser.add_argument("--model", type=Path, required=True, help="The folder of the model.")
+    parser.add_argument("--index_dir", type=Path, help="Where the index is kept; without it, nowhere.")
     parser.add_argument("--text", required=True, help="The description.")
     parser.add_argument("--output_file", type=Path, required=True, help="The picture.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (args.photos, "--model", args.model, "--index_dir", Path(folder, "indices"), "--k", 4)
+        index_dir = args.index_dir or Path(folder, "indices")
+        arguments = (args.photos, "--model", args.model, "--index_dir", index_dir, "--k", 4)
         with serve(Path(folder, "output.txt"), *arguments) as (address, _):
             take_picture(address, args.text, args.output_file)
     print(f"The picture is {args.output_file}.")
