@@ -33,6 +33,10 @@ SENTENCE_TRANSFORMERS_FILES = {
 LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
 
+# What `lotlip interpolate` measured of mixtures, and the picture of it in the card
+INTERPOLATION_FILE = "interpolation.json"
+INTERPOLATION_CURVE_FILE = "interpolation.png"
+
 # What the Hub reads of results: those of data sets that are there
 EVAL_RESULTS_FILE = ".eval_results/lotlip.yaml"
 
@@ -45,6 +49,8 @@ MODEL_FILES = (
     "tokenizer.json",
     TOKENIZER_CONFIG_FILE,
     "eval_results.json",
+    INTERPOLATION_FILE,
+    INTERPOLATION_CURVE_FILE,
     EVAL_RESULTS_FILE,
     *SENTENCE_TRANSFORMERS_FILES,
 )

@@ -65,7 +65,7 @@ FLOORS = [
     {"data", "losses", "metrics"},
     {"encoder"},
     {"table"},
-    {"training", "align", "evaluation", "captioning"},
+    {"training", "align", "interpolation", "evaluation", "captioning"},
     {"search", "serving"},
     {"commands"},
 ]

@@ -12,6 +12,7 @@ COMMANDS = {
     "serve": "embeddings of texts and images by OpenAI's API",
     "embed": "embeddings of the images and captions of a data set",
     "train": "contrastive training on images with short and long captions",
+    "interpolate": "weights between a model and what a training made of it",
     "align": "two encoders that were trained apart, joined by heads",
     "evaluate": "image-text retrieval on a data set or the paper's benchmarks",
     "classify": "zero-shot classification",

@@ -96,7 +96,8 @@ class TowerArguments(Arguments):
     freeze_vision_model: bool | None = compared(None, "Default: frozen if its weights were loaded.")
     freeze: list[str] = compared(
         [],
-        "Modules or parameters of the model that are not trained, as logit_scale.",
+        "Modules or parameters of the model that are not trained, as logit_scale; text_head is the last layer of "
+        "texts.",
     )
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     cache_image_features: bool = argument(

@@ -69,6 +69,10 @@ MAX_VOCAB_SIZE = 8192
 COLLAPSED_COSINE = 0.995
 NUM_COMPARED_CAPTIONS = 64
 
+# The last layer of texts: its name in `--freeze`, and those of families (CLIP and LoTLIP; SigLIP)
+TEXT_HEAD = "text_head"
+TEXT_HEADS = ("text_projection", "text_model.head")
+
 
 def build_model(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
@@ -137,12 +141,14 @@ def check_corners(args: TrainArguments, model: PreTrainedModel) -> None:
 
 def freeze(model: PreTrainedModel, names: list[str]) -> None:
     """
-    Freezes modules and parameters by their names. Raises a `ValueError` for a name that there is not, or if nothing is
-    left to train.
+    Freezes modules and parameters by their names; `text_head` is the last layer of texts, whatever a family calls it.
+    Raises a `ValueError` for a name that there is not, or if nothing is left to train.
     """
     parameters = dict(model.named_parameters())
     modules = dict(model.named_modules())
     for name in names:
+        if name == TEXT_HEAD and name not in modules:
+            name = next((head for head in TEXT_HEADS if head in modules), name)
         if name in parameters:
             parameters[name].requires_grad_(False)
         elif name in modules and name != "":  # the name of the whole model
@@ -399,9 +405,12 @@ def find_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
 def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     """
     Stretches the position table of a text tower in place, for texts of `max_length` tokens, corners not counted. The
-    first 20 positions, of a short table half of it, stay as they are; the others are interpolated linearly between
-    these and the last one ("knowledge-preserved stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378,
-    section 3.2). Raises a `ValueError` if the model has no such table, or has that many positions already.
+    first 20 positions, of a short table half of it, stay as they are, and so does the last one, which is read out
+    where texts are padded to the full length (SigLIP); the others are interpolated linearly ("knowledge-preserved
+    stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.2). Positions that are computed, not
+    learned (TIPSv2), go on as they began.
+
+    Raises a `ValueError` if the model has no such table, or has that many positions already.
     """
     config = model.config.get_text_config()
     num_positions = count_positions(model, find_family(model.config))
@@ -414,20 +423,26 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     parent, _, name = tables[0].rpartition(".")
     embeddings = model.text_model.get_submodule(parent)
     weights = embeddings.state_dict()
-    table = weights[f"{name}.weight"]
+    table_name = f"{name}.weight"
+    num_new = config.max_position_embeddings + max_length - num_positions
+    if table_name in weights:
+        weights[table_name] = stretch_table(weights[table_name], num_new)
+    config.max_position_embeddings = num_new
+    longer = type(embeddings)(config).to(next(embeddings.parameters()))  # with all buffers of the new length
+    longer.load_state_dict(weights)
+    model.text_model.set_submodule(parent, longer.train(embeddings.training))
+
+
+def stretch_table(table: torch.Tensor, num_new: int) -> torch.Tensor:
+    """Stretches a table of positions of shape (positions, dim) to (num_new, dim): see [`stretch_positions`]."""
     num_old = len(table)
-    num_new = num_old + max_length - num_positions
     num_kept = min(20, num_old // 2)
     # where the new positions are in the old table
     old_positions = torch.linspace(num_kept, num_old - 1, num_new - num_kept, dtype=torch.float64, device=table.device)
     left = old_positions.long().clamp(max=num_old - 2)
     fractions = (old_positions - left)[:, None]
     stretched = torch.lerp(table[left].double(), table[left + 1].double(), fractions).to(table)
-    weights[f"{name}.weight"] = torch.cat([table[:num_kept], stretched])
-    config.max_position_embeddings = num_new
-    longer = type(embeddings)(config).to(table)  # with all buffers of the new length
-    longer.load_state_dict(weights)
-    model.text_model.set_submodule(parent, longer.train(embeddings.training))
+    return torch.cat([table[:num_kept], stretched])
 
 
 def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel | None:

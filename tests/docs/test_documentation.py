@@ -148,7 +148,9 @@ def workspace(tmp_path_factory) -> Path:
     save_bert(folder / "local" / "bert", [*WORDS, *unused], 30522)
     save_vit(folder / "local" / "vit", ViTImageProcessor(resample=3))
     save_captioner("llava", folder / "local" / "llava")
-    save_family("clip", folder / "openai" / "clip-vit-base-patch16")  # instead of that on the Hub
+    # instead of those on the Hub
+    save_family("clip", folder / "openai" / "clip-vit-base-patch16")
+    save_family("siglip2_fixed", folder / "google" / "siglip2-base-patch16-224")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         run_command(monkeypatch, "lotlip train --output_dir outputs/demo")

@@ -50,6 +50,24 @@ def test_the_teacher_embeds_what_the_start_model_does(make_accelerator, image_si
         torch.testing.assert_close(embeds["images"], images)
 
 
+def test_the_teacher_takes_what_is_cached_of_a_frozen_tower(make_accelerator):
+    """Its own projection goes over it: no image is embedded again."""
+    model = LotlipModel(tiny_config()).eval()
+    model.visual_projection = torch.nn.Linear(32, 32, bias=False)
+    trained = ContrastiveModel(model)
+    trained.image_side = ImageSide.PROJECTION
+    teacher = Teacher(StartModel.copy(model, 20), trained, make_accelerator())
+    pixel_values = torch.randn(5, 3, 32, 32)
+    with torch.no_grad():
+        expected = model.embed_images(pixel_values)
+        features = trained.encode_images({"pixel_values": pixel_values})
+        model.visual_projection.weight.zero_()  # the copy stays as it was
+    ids = torch.randint(5, 64, (5, 6))
+    short = Texts(ids, torch.ones_like(ids))
+    batch = CaptionBatch({}, short, image_features=features, start_short=short)
+    torch.testing.assert_close(teacher.embed(batch, [2, 3])["images"], expected)
+
+
 @pytest.mark.parametrize("family", ["clip", "siglip2"])
 def test_short_captions_stay_where_the_start_model_has_them(train, family_folders, noise_dir, family):
     """

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.encoder.families import count_positions, find_family
@@ -164,6 +164,75 @@ def test_what_a_model_cannot_do_is_one_line(train, family_folders, noise_dir, fa
     data = {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train"}
     with pytest.raises(ValueError, match=message):
         train("run", config_name=None, model_name_or_path=family_folders(family), **data, **options)
+
+
+@pytest.mark.parametrize(
+    "family, max_length, text_side", [("align", 64, "text_model"), ("tipsv2", 100, "text_encoder")]
+)
+def test_a_model_whose_temperature_divides_is_trained(train, tmp_path, noise_dir, family, max_length, text_side):
+    """ALIGN at its limit; TIPSv2, whose positions are computed, beyond it."""
+    model, processor = FAMILIES[family].build()
+    with torch.no_grad():
+        model.temperature.fill_(0.1)
+    model.save_pretrained(tmp_path / "start")
+    processor.save_pretrained(tmp_path / "start")
+    options = {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train", "max_train_steps": 3}
+    options["max_length"] = max_length
+    start = tmp_path / "start"
+    folder = train("run", config_name=None, model_name_or_path=start, freeze_vision_model=True, **options)
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, folder))
+    assert before.keys() == after.keys()
+    assert after["temperature"] != before["temperature"]
+    assert 0.001 <= after["temperature"] <= 1
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert text_side in changed
+    assert not {side for side in changed if side.startswith("vision")}
+    assert load_encoder(str(folder)).max_length == max_length
+
+
+def test_the_settings_of_the_published_long_siglip2(train, family_folders, noise_dir):
+    """Image tower, scale, bias and text head stay as they are; the rest of the text tower is trained."""
+    start = family_folders("siglip2")
+    options = {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train", "max_train_steps": 3}
+    options |= {"max_length": 100, "freeze": ["logit_scale", "logit_bias", "text_head"], "learning_rate": 4e-4}
+    folder = train("run", config_name=None, model_name_or_path=start, freeze_vision_model=True, **options)
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, folder))
+    table = "text_model.embeddings.position_embedding.weight"
+    assert len(after.pop(table)) == 100
+    del before[table]
+    unchanged = {name for name in before if torch.equal(before[name], after[name])}
+    is_frozen = ("vision_model.", "text_model.head.", "logit_")
+    assert unchanged == {name for name in before if name.startswith(is_frozen)}
+
+
+def test_a_stretched_clip_loads_as_the_text_encoder_of_a_diffusion_pipeline(tmp_path):
+    model, processor = FAMILIES["clip"].build()
+    stretch_positions(model.eval(), 248)
+    processor.tokenizer.model_max_length = 248
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    text_encoder = CLIPTextModel.from_pretrained(tmp_path)
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
+    tokens = tokenizer(flatten(LONG)[0], padding="max_length", truncation=True, return_tensors="pt")
+    assert tokens.input_ids.shape[1] == 248
+    with torch.no_grad():
+        found = text_encoder(**tokens)
+        expected = model.text_model(**tokens)
+    assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
+    assert torch.equal(found.pooler_output, expected.pooler_output)
+
+
+def test_computed_positions_go_on_as_they_began(tmp_path):
+    model, _ = FAMILIES["tipsv2"].build()
+    model.eval()
+    tokens = {"input_ids": torch.randint(5, 15, (3, 16)), "attention_mask": torch.ones(3, 16, dtype=torch.long)}
+    before = model.get_text_features(**tokens).pooler_output
+    stretch_positions(model, 248)
+    torch.testing.assert_close(model.get_text_features(**tokens).pooler_output, before, rtol=0, atol=0)
+    model.save_pretrained(tmp_path)
+    longer = {"input_ids": torch.randint(5, 15, (1, 248)), "attention_mask": torch.ones(1, 248, dtype=torch.long)}
+    after = AutoModel.from_pretrained(tmp_path).get_text_features(**longer).pooler_output
+    torch.testing.assert_close(after, model.get_text_features(**longer).pooler_output)
 
 
 @pytest.mark.parametrize("family", ["clip", "vit_bert", "altclip", "lotlip", "siglip"])

@@ -1,0 +1,185 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What `lotlip interpolate` gives: a table, a curve, and the best mixture whole, with its card."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from safetensors import SafetensorError
+
+from ..encoder.dual_encoder import DualEncoder
+from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, write_model_card
+from ..utils.files import format_markdown, public_name, write_json
+from ..utils.output_folder import atomic_write
+from .arguments import InterpolateArguments
+from .choose import MeasuredMixture, Results
+from .measure import LONG_SCORE
+
+
+RESULTS_FILE = "eval_results.json"
+
+# The scores that are compared, by their titles
+SCORES = {"short": "short_mean_recall", "long": LONG_SCORE, "zero-shot": "zero_shot_top1"}
+HALVES = {"chosen_on": "to choose", "reported_on": "to report"}
+COLORS = {"short": "#5470c6", "long": "#e39124", "zero-shot": "#3a9d6e"}
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """
+    Holds all that was measured of two models and their mixtures.
+
+    Args:
+        start (`dict[str, dict[str, float]]`): Of the first model as it is, by half: see [`measure_halves`].
+        mixtures (`list[MeasuredMixture]`): In the order of their alphas.
+        best ([`MeasuredMixture`]): One of them.
+        is_stretched (`bool`): Whether the positions of the first model had to be stretched to mix it.
+        num_rows (`dict[str, int]`): The rows of each half.
+    """
+
+    start: Results
+    mixtures: list[MeasuredMixture]
+    best: MeasuredMixture
+    is_stretched: bool
+    num_rows: dict[str, int]
+
+    def as_dict(self, args: InterpolateArguments) -> dict:
+        """Returns all of it for JSON, with the models and the rule."""
+        rows = [{"alpha": mixture.alpha, **mixture.results} for mixture in self.mixtures]
+        return {
+            "start": public_name(args.start),
+            "end": public_name(args.end),
+            "max_loss": args.max_loss,
+            "best_alpha": self.best.alpha,
+            "num_rows": self.num_rows,
+            "is_stretched": self.is_stretched,
+            "start_results": self.start,
+            "mixtures": rows,
+        }
+
+
+def describe_rule(args: InterpolateArguments) -> str:
+    """Says in a sentence which mixture is the best."""
+    return (
+        "The best has the highest mean recall of long captions of all that lose at most "
+        f"{args.max_loss:g} points of the mean recall of short captions, and of the accuracy if labels are named, "
+        "against START, on the half to choose."
+    )
+
+
+def format_interpolation(interpolation: Interpolation) -> str:
+    """Formats the scores of START and of each mixture on both halves as a Markdown table, in %; the best is bold."""
+    scores = {}
+    for title, name in SCORES.items():
+        if name in interpolation.start["chosen_on"]:
+            scores[title] = name
+    titles = ["alpha"]
+    for half in HALVES.values():
+        titles += [f"{title}, {half}" for title in scores]
+    lines = []
+    for name, results in list_rows(interpolation):
+        cells = [name]
+        for half in HALVES:
+            cells += [f"{results[half][score]:.1f}" for score in scores.values()]
+        if name == f"{interpolation.best.alpha:g}":
+            cells = [f"**{cell}**" for cell in cells]
+        lines.append(cells)
+    return format_markdown(titles, lines)
+
+
+def list_rows(interpolation: Interpolation) -> list[tuple[str, Results]]:
+    """Lists the mixtures with their results by the names of rows; START first, where it was not mixed as it is."""
+    rows = []
+    if interpolation.is_stretched:
+        rows.append(("START as it is", interpolation.start))
+    for mixture in interpolation.mixtures:
+        rows.append((f"{mixture.alpha:g}", mixture.results))
+    return rows
+
+
+def plot_interpolation(interpolation: Interpolation, file: Path) -> None:
+    """Draws the scores on the half to report by alpha, with that of START as a dashed line, as a PNG file."""
+    alphas = [mixture.alpha for mixture in interpolation.mixtures]
+    with rc_context({"axes.spines.right": False, "axes.spines.top": False, "font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=(6, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for title, name in SCORES.items():
+            if name not in interpolation.start["reported_on"]:
+                continue
+            values = [mixture.results["reported_on"][name] for mixture in interpolation.mixtures]
+            axes.plot(alphas, values, marker="o", color=COLORS[title], label=title)
+            before = interpolation.start["reported_on"][name]
+            axes.axhline(before, color=COLORS[title], linestyle="--", linewidth=0.8)
+        axes.axvline(interpolation.best.alpha, color="#6b7280", linestyle=":", label="best")
+        axes.set_xlabel("alpha: 0 is START, 1 is END")
+        axes.set_ylabel("mean recall, accuracy in %")
+        axes.legend(frameon=False)
+        figure.savefig(file, format="png", dpi=150)
+
+
+def check_mixture_dir(args: InterpolateArguments) -> None:
+    """Raises a `ValueError` for a folder that holds something, which is never replaced."""
+    folder = args.output_dir
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"`--output_dir {folder}` holds files already: name a new folder.")
+
+
+def describe_mixture(args: InterpolateArguments, interpolation: Interpolation) -> str:
+    """Writes where the weights came from, with all that was measured, in Markdown, for the card."""
+    lines = [
+        f"Mixed by `lotlip interpolate`: the weights are {1 - interpolation.best.alpha:g} times those of "
+        f"`{public_name(args.start)}` (START) and {interpolation.best.alpha:g} times those of "
+        f"`{public_name(args.end)}` (END), which a training made of it "
+        "([Wortsman et al., 2022](https://huggingface.co/papers/2109.01903)).",
+    ]
+    if interpolation.is_stretched:
+        lines.append("START's table of text positions was stretched first, to as many as END has.")
+    lines += [
+        f"{describe_rule(args)} The rows that were held back are halved: {interpolation.num_rows['chosen_on']} to "
+        f"choose, {interpolation.num_rows['reported_on']} to report. Mean recall and accuracy in %:",
+        format_interpolation(interpolation),
+        f"![Scores by alpha]({INTERPOLATION_CURVE_FILE})",
+    ]
+    return "\n\n".join(lines)
+
+
+def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation: Interpolation) -> None:
+    """
+    Saves the best mixture with its processor, its code, its card, the curve and all that was measured: all of it, or
+    nothing.
+
+    Args:
+        args ([`InterpolateArguments`]): What was asked for.
+        encoder ([`DualEncoder`]): The best mixture.
+        interpolation ([`Interpolation`]): What was measured.
+
+    Raises:
+        `OSError`: if it cannot be written.
+    """
+    results = interpolation.best.results["reported_on"]
+    dataset = "drawn scenes"
+    if args.dataset_name is not None:
+        dataset = public_name(args.data_dir or args.dataset_name)
+    models = dict.fromkeys([args.start, args.end])
+    try:
+        args.output_dir.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(args.output_dir) as partial:
+            encoder.model.save_pretrained(partial)
+            encoder.processor.save_pretrained(partial)
+            write_json(partial / RESULTS_FILE, results)
+            write_json(partial / INTERPOLATION_FILE, interpolation.as_dict(args))
+            plot_interpolation(interpolation, partial / INTERPOLATION_CURVE_FILE)
+            write_model_card(
+                partial,
+                args.output_dir.resolve().name,
+                provenance=describe_mixture(args, interpolation),
+                license_note="The weights are under the terms of the data and the models that they were made from.",
+                base_model=[name for name in models if not Path(name).exists()] or None,
+                results=results,
+                dataset=dataset,
+                dataset_split=f"{args.eval_split} (half of it)",
+            )
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"The model cannot be saved in {args.output_dir}: {error}") from error

@@ -1,0 +1,76 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Mixes the weights of two models, from loading them to the saved mixture: see [`interpolate`]."""
+
+import logging
+
+from accelerate import PartialState
+
+from ..encoder.arguments import LoadingArguments
+from ..encoder.dual_encoder import load_encoder
+from .arguments import InterpolateArguments
+from .choose import MeasuredMixture, choose_best
+from .measure import has_same_images, keep_image_embeddings, load_held_back, measure_halves
+from .outputs import Interpolation, check_mixture_dir, save_mixture
+from .weights import check_models, check_weights, clone_weights, fit_start, mix_weights
+
+
+logger = logging.getLogger(__name__)
+
+
+def interpolate(args: InterpolateArguments) -> Interpolation | None:
+    """
+    Measures mixtures of the weights of two models on rows that were held back, and saves the best in
+    `args.output_dir`.
+
+    Args:
+        args ([`InterpolateArguments`]): What `lotlip interpolate` takes.
+
+    Returns:
+        [`Interpolation`]: all that was measured; `None` but on the main process.
+
+    Raises:
+        `ValueError`: if the models do not fit together, or the data or the folder cannot be used.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.interpolation.arguments import InterpolateArguments
+    >>> from modeling_lotlip.interpolation.run import interpolate
+
+    >>> models = {"start": "openai/clip-vit-base-patch16", "end": "outputs/long_clip"}
+    >>> args = InterpolateArguments(**models, output_dir="outputs/near", dataset_name="my_photos")
+    >>> interpolate(args).best.alpha  # doctest: +SKIP
+    0.6
+    ```"""
+    check_mixture_dir(args)
+    state = PartialState(cpu=args.device == "cpu")
+    data = load_held_back(args)
+    loading = LoadingArguments(device=args.device, trust_remote_code=args.trust_remote_code)
+    start = load_encoder(args.start, loading, "start")
+    end = load_encoder(args.end, loading, "end")
+    check_models(start, end)
+    fitted_start = fit_start(start, end)
+    start_weights = clone_weights(fitted_start)
+    end_weights = clone_weights(end.model)
+    check_weights(start_weights, end_weights)
+    if data.class_names:
+        end.check_single_embeddings()
+    if has_same_images(start, end):
+        logger.info("Both models embed images alike: they are embedded once.")
+        keep_image_embeddings(data)
+    of_start = measure_halves(start, data, args)
+    mixtures = []
+    for alpha in args.all_alphas:
+        end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))
+        mixtures.append(MeasuredMixture(alpha, measure_halves(end, data, args)))
+        logger.info(f"Measured alpha {alpha:g}.")
+    if not state.is_main_process:
+        return None
+    best = choose_best(mixtures, of_start, args.max_loss)
+    num_rows = {name: len(half.rows) for name, half in data.halves.items()}
+    is_stretched = fitted_start is not start.model
+    interpolation = Interpolation(of_start, mixtures, best, is_stretched, num_rows)
+    end.model.load_state_dict(mix_weights(start_weights, end_weights, best.alpha))
+    save_mixture(args, end, interpolation)
+    return interpolation

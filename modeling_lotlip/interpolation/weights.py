@@ -1,0 +1,90 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The weights of two models, and what lies between them (Wortsman et al., 2022, https://arxiv.org/abs/2109.01903)."""
+
+import copy
+
+import torch
+from transformers import PreTrainedModel
+
+from ..encoder.dual_encoder import DualEncoder
+from ..encoder.families import count_positions
+from ..training.models import stretch_positions
+
+
+Weights = dict[str, torch.Tensor]
+
+
+def check_models(start: DualEncoder, end: DualEncoder) -> None:
+    """Raises a `ValueError` if two models are of different types, or read texts as different words."""
+    for name, encoder in (("START", start), ("END", end)):
+        if not isinstance(encoder.model, PreTrainedModel):
+            raise ValueError(
+                f"{name} {encoder.name} is a {type(encoder.model).__name__}, whose weights are not mixed: name a dual "
+                "encoder of transformers."
+            )
+    if type(start.model) is not type(end.model):
+        raise ValueError(
+            f"START {start.name} is a {type(start.model).__name__} and END {end.name} a {type(end.model).__name__}: "
+            "name a model, and what `lotlip train` made of it with the same objective."
+        )
+    if start.processor.tokenizer.get_vocab() != end.processor.tokenizer.get_vocab():
+        raise ValueError(
+            f"The tokenizers of START {start.name} and END {end.name} know different words: name a model, and what "
+            "`lotlip train` made of it."
+        )
+
+
+def fit_start(start: DualEncoder, end: DualEncoder) -> PreTrainedModel:
+    """
+    Returns the first model with as many text positions as the second one has: a copy whose positions are stretched, as
+    a training with a larger `--max_length` does before its first step, or the model itself if it has as many.
+    """
+    num_positions = count_positions(end.model, end.family)
+    num_before = count_positions(start.model, start.family)
+    if num_positions is None or num_before is None or num_before >= num_positions:
+        return start.model
+    stretched = copy.deepcopy(start.model)
+    stretch_positions(stretched, num_positions)
+    return stretched
+
+
+def clone_weights(model: PreTrainedModel) -> Weights:
+    """Clones what a model saves, tensors of any shape `(...)`, to the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def check_weights(start: Weights, end: Weights) -> None:
+    """Raises a `ValueError` if tensors of two models, of any shape `(...)`, have other names or other shapes."""
+    unmatched = sorted(start.keys() ^ end.keys())
+    if unmatched:
+        owner = "START" if unmatched[0] in start else "END"
+        raise ValueError(f"{owner} alone has `{unmatched[0]}`: only weights of the same names can be mixed.")
+    for name, tensor in start.items():
+        if tensor.shape != end[name].shape:
+            raise ValueError(
+                f"`{name}` is of shape {tuple(tensor.shape)} in START and {tuple(end[name].shape)} in END: only "
+                "weights of the same shapes can be mixed."
+            )
+
+
+def mix_weights(start: Weights, end: Weights, alpha: float) -> Weights:
+    """
+    Mixes the weights of two models.
+
+    Args:
+        start (`dict[str, torch.Tensor]`): Those of the first, of any shape `(...)`.
+        end (`dict[str, torch.Tensor]`): Those of the second, of the same names and shapes.
+        alpha (`float`): How much there is of the second, from 0 to 1.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `(1 - alpha) start + alpha end`, exactly the ends at 0 and 1. What is no
+        floating-point number, such as a counter, is that of the nearer end.
+    """
+    mixed = {}
+    for name, tensor in start.items():
+        if alpha in (0, 1) or not tensor.is_floating_point():
+            mixed[name] = tensor if alpha < 0.5 else end[name]
+        else:
+            mixed[name] = torch.lerp(tensor.double(), end[name].double(), alpha).to(tensor.dtype)
+    return mixed

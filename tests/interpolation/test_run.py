@@ -1,0 +1,129 @@
+"""Mixtures of a model before and after a real training: measured, chosen and saved."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from modeling_lotlip.interpolation.arguments import InterpolateArguments
+from modeling_lotlip.interpolation.measure import keep_image_embeddings, load_held_back, measure_halves
+from modeling_lotlip.interpolation.run import interpolate
+from modeling_lotlip.training.models import stretch_table
+
+
+TABLE = "text_model.embeddings.position_embedding.weight"
+
+
+@pytest.fixture
+def train_further(train, family_folders, noise_dir):
+    """Trains a model of a family for texts of 100 tokens, and returns its folder before and after."""
+
+    def run(family: str, **options) -> tuple[Path, Path]:
+        start = family_folders(family)
+        data = {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train"}
+        steps = {"max_train_steps": 3, "per_device_train_batch_size": 9, "learning_rate": 1e-2, "max_length": 100}
+        return start, train("end", config_name=None, model_name_or_path=start, **data, **steps, **options)
+
+    return run
+
+
+def make_arguments(start: Path, end: Path, noise_dir: Path, output_dir: Path, **options) -> InterpolateArguments:
+    return InterpolateArguments(
+        start=str(start),
+        end=str(end),
+        dataset_name=str(noise_dir),
+        eval_split="train",
+        output_dir=output_dir,
+        device="cpu",
+        **options,
+    )
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "align", "lotlip"])
+def test_every_mixture_is_measured_and_the_best_is_saved_whole(train_further, noise_dir, tmp_path, family):
+    start, end = train_further(family)
+    args = make_arguments(start, end, noise_dir, tmp_path / "near", alphas=[0.5], max_loss=100)
+    found = interpolate(args)
+    assert [mixture.alpha for mixture in found.mixtures] == [0, 0.5, 1]
+
+    rows = load_held_back(args).reported_on.rows
+    assert len(rows) == 5
+    after = evaluate_retrieval(load_encoder(str(end)), rows, CaptionArguments())
+    assert found.mixtures[-1].results["reported_on"] == pytest.approx(after)
+    before = evaluate_retrieval(load_encoder(str(start)), rows, CaptionArguments())
+    assert found.start["reported_on"] == pytest.approx(before)
+
+    saved = load_file(tmp_path / "near" / "model.safetensors")
+    first = load_file(start / "model.safetensors")
+    last = load_file(end / "model.safetensors")
+    assert saved.keys() == last.keys()
+    alpha = found.best.alpha
+    for name, weights in saved.items():
+        if first[name].shape != weights.shape:
+            first[name] = stretch_table(first[name], len(weights))
+        expected = (1 - alpha) * first[name].double() + alpha * last[name].double()
+        torch.testing.assert_close(weights.double(), expected, rtol=0, atol=1e-6)
+    results = json.loads((tmp_path / "near" / "eval_results.json").read_text())
+    mixture = evaluate_retrieval(load_encoder(str(tmp_path / "near")), rows, CaptionArguments())
+    assert results == pytest.approx(mixture)
+
+
+def test_all_that_was_measured_stands_beside_the_model(train_further, noise_dir, tmp_path):
+    start, end = train_further("clip")
+    interpolate(make_arguments(start, end, noise_dir, tmp_path / "near"))
+    measured = json.loads((tmp_path / "near" / "interpolation.json").read_text())
+    assert [row["alpha"] for row in measured["mixtures"]] == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert measured["num_rows"] == {"chosen_on": 4, "reported_on": 5}
+    assert measured["is_stretched"]
+    card = (tmp_path / "near" / "README.md").read_text()
+    assert f"`{start.name}` (START)" in card
+    assert "lose at most 0.5 points" in card
+    assert "| START as it is |" in card
+    assert "](interpolation.png)" in card
+    assert str(tmp_path) not in card
+    assert (tmp_path / "near" / "interpolation.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_images_that_no_mixture_changes_are_embedded_once(train_further, noise_dir, tmp_path, caplog, is_frozen):
+    caplog.set_level("INFO")
+    option = "freeze_vision_model" if is_frozen else "no_freeze_vision_model"
+    start, end = train_further("siglip", **{option: True})
+    interpolate(make_arguments(start, end, noise_dir, tmp_path / "near"))
+    assert ("Both models embed images alike" in caplog.text) == is_frozen
+
+
+def test_embeddings_that_are_kept_change_no_result(family_folders, noise_dir, tmp_path):
+    folder = family_folders("clip")
+    args = make_arguments(folder, folder, noise_dir, tmp_path / "near")
+    encoder = load_encoder(str(folder))
+    plain = measure_halves(encoder, load_held_back(args), args)
+    data = load_held_back(args)
+    keep_image_embeddings(data)
+    measure_halves(encoder, data, args)
+    assert data.chosen_on.image_cache.is_filled
+    assert measure_halves(encoder, data, args) == plain
+
+
+def test_few_rows_are_warned_of(family_folders, noise_dir, tmp_path, caplog):
+    folder = family_folders("clip")
+    load_held_back(make_arguments(folder, folder, noise_dir, tmp_path / "near"))
+    assert "Half of the rows are 4, of which one text counts 25.0 points of recall at 1" in caplog.text
+
+
+def test_both_halves_are_all_rows_and_the_same_in_each_run(family_folders, noise_dir, tmp_path):
+    folder = family_folders("clip")
+    args = make_arguments(folder, folder, noise_dir, tmp_path / "near")
+    halves = []
+    for _ in range(2):
+        data = load_held_back(args)
+        halves.append([half.rows["caption"][:] for half in data.halves.values()])
+    assert halves[0] == halves[1]
+    captions = halves[0][0] + halves[0][1]
+    assert len(captions) == 9
+    assert len({str(own) for own in captions}) == 9

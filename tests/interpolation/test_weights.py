@@ -1,0 +1,102 @@
+"""The weights between two models, and which models fit together."""
+
+import copy
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from modeling_lotlip.encoder.dual_encoder import DualEncoder
+from modeling_lotlip.encoder.families import count_positions
+from modeling_lotlip.interpolation.weights import check_models, check_weights, clone_weights, fit_start, mix_weights
+from modeling_lotlip.training.models import stretch_positions
+from tests.helpers.dual_encoders import FAMILIES
+
+
+TEXTS = ["a red boat", "the sea is blue. a tree"]
+
+
+def build(family: str) -> DualEncoder:
+    model, processor = FAMILIES[family].build()
+    return DualEncoder(model, processor, name=family)
+
+
+def change(model: PreTrainedModel) -> None:
+    """Adds noise to all weights, as a training does."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_a_mixture_lies_on_the_line_between_both():
+    start = {"weight": torch.tensor([0.0, 2.0]), "count": torch.tensor(3)}
+    end = {"weight": torch.tensor([1.0, -2.0]), "count": torch.tensor(7)}
+    mixed = mix_weights(start, end, 0.25)
+    torch.testing.assert_close(mixed["weight"], torch.tensor([0.25, 1.0]))
+    assert mixed["count"] == 3
+    assert mix_weights(start, end, 0.75)["count"] == 7
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_the_ends_of_the_line_are_the_models_bit_by_bit(alpha):
+    generator = torch.Generator().manual_seed(0)
+    start = {"weight": torch.randn(100, generator=generator)}
+    end = {"weight": torch.randn(100, generator=generator)}
+    expected = (start, end)[alpha]
+    assert torch.equal(mix_weights(start, end, alpha)["weight"], expected["weight"])
+
+
+def test_weights_of_other_names_or_shapes_are_named():
+    start = {"a": torch.zeros(2), "b": torch.zeros(3)}
+    with pytest.raises(ValueError, match="START alone has `b`: only weights of the same names"):
+        check_weights(start, {"a": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"`b` is of shape \(3,\) in START and \(4,\) in END"):
+        check_weights(start, {"a": torch.zeros(2), "b": torch.zeros(4)})
+
+
+def test_models_of_two_types_are_refused():
+    with pytest.raises(ValueError, match="START clip is a CLIPModel and END siglip a SiglipModel: name a model, and"):
+        check_models(build("clip"), build("siglip"))
+
+
+def test_tokenizers_of_other_words_are_refused():
+    start = build("clip")
+    end = DualEncoder(start.model, copy.deepcopy(start.processor), name="end")
+    end.processor.tokenizer.add_tokens(["anotherword"])
+    with pytest.raises(ValueError, match="The tokenizers of START clip and END end know different words"):
+        check_models(start, end)
+
+
+@pytest.mark.parametrize("family", ["clip", "vit_bert", "lotlip", "siglip"])
+def test_the_start_is_stretched_as_at_the_beginning_of_a_training(family):
+    start = build(family)
+    end = DualEncoder(copy.deepcopy(start.model), copy.deepcopy(start.processor))
+    stretch_positions(end.model, 150)
+    num_before = count_positions(start.model, start.family)
+    fitted = fit_start(start, end)
+    assert count_positions(start.model, start.family) == num_before
+    expected = clone_weights(end.model)
+    found = clone_weights(fitted)
+    check_weights(found, expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_start_with_as_many_positions_is_taken_as_it_is():
+    start = build("clip")
+    assert fit_start(start, start) is start.model
+
+
+def test_half_of_the_way_is_another_model():
+    start = build("clip")
+    end = DualEncoder(copy.deepcopy(start.model), start.processor)
+    change(end.model)
+    embeds = []
+    start_weights = clone_weights(start.model)
+    end_weights = clone_weights(end.model)
+    for alpha in (0, 0.5, 1):
+        end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))
+        embeds.append(end.encode_text(TEXTS, convert_to_tensor=True))
+    torch.testing.assert_close(embeds[0], start.encode_text(TEXTS, convert_to_tensor=True))
+    assert (embeds[1] - embeds[0]).abs().max() > 1e-3
+    assert (embeds[1] - embeds[2]).abs().max() > 1e-3
