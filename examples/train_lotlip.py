@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     add("--learning_rate", type=float, help="default: 1e-5 for a named model, else 2e-3")
     add("--weight_decay", type=float, default=0.1)
     add("--max_grad_norm", type=float, default=1.0)
-    add("--num_train_epochs", type=int, default=16)
+    add("--num_train_epochs", type=int, default=15)
     add("--max_train_steps", type=int, help="instead of a number of epochs")
     add("--warmup_steps", type=float, default=0.05, help="a number, or below 1 a fraction of all steps")
     add("--decay_steps", type=float, default=0.3, help="of the end, as above; the rate falls")
