@@ -258,3 +258,13 @@ def test_both_backends_clip_floats_alike():
         assert unit.min() >= -1
         assert unit.max() <= 1
     assert (results[0] - results[1]).abs().max() <= 4 / 127
+
+
+@both_backends
+def test_a_saved_image_processor_has_its_code(processor, tmp_path):
+    """A saved `LotlipProcessor` has that of both backends: see tests/test_hub.py."""
+    processor.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    module, _, name = config["auto_map"]["AutoImageProcessor"].partition(".")
+    assert name == type(processor).__name__
+    assert {file.name for file in tmp_path.glob("*.py")} == {f"{module}.py", "hub_lotlip.py"}

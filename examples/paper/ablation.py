@@ -462,7 +462,7 @@ def add_groups(path: Path) -> list[str]:
 
 
 def find_objective(train_args: list[str]) -> str:
-    """The objective that the arguments of the trainings name."""
+    """Finds the objective that the arguments of the trainings name."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--objective", default="lotlip")
     return parser.parse_known_args(train_args)[0].objective

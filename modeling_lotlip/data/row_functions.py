@@ -15,7 +15,7 @@ ROW_READERS: dict[str, Callable[[dict], dict]] = {}
 
 
 def read_source(function: Callable) -> str:
-    """The source of the file that a function is in, since it may call others there; without a file its own."""
+    """Reads the source of the file that a function is in, since it may call others there; without a file its own."""
     file = getattr(inspect.getmodule(function), "__file__", None)
     if file is None:
         return inspect.getsource(function)

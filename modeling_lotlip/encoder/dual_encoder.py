@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -23,9 +24,10 @@ from ..data.images import IMAGE_ERRORS, Resizing, UnreadableImageError, read_ima
 from ..data.reader import Item
 from ..data.rows import batched
 from ..utils.terminal import progress_bar
+from ..utils.texts import is_unicode
 from .arguments import InferenceArguments, LoadingArguments
 from .backends import Backend, PytorchBackend
-from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
+from .batches import TOKENS_PER_BATCH, Batch, EmbeddedBatch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
 from .hashes import hash_model
@@ -40,7 +42,11 @@ IMAGES_PER_BATCH = 32
 TEXTS_PER_CHUNK = 256
 # Two batches are decoded while one is computed
 DECODING_THREADS = 2
+# An image of Pillow reads its file when it is needed, one thread at a time: the same image may be in a list twice
+LOADING_LOCK = RLock()
 DEFAULT_TEMPLATES = ("a photo of a {}",)
+# The first and the last token of most tokenizers, and one of a text
+MIN_TOKENS = 3
 
 ImageLike = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray
 
@@ -96,10 +102,13 @@ class DualEncoder:
         self.name = model.config.name_or_path if name is None else str(name)
         self.backend = PytorchBackend(model, self.family) if backend is None else backend
         if preprocessing is None:
-            processor.tokenizer.model_max_length = find_text_limit(model, processor, self.family)
+            limit = find_text_limit(model, processor, self.family)
+            processor.tokenizer.model_max_length = limit
             if max_length is not None:
                 self.check_max_length(max_length)
-            preprocessing = Preprocessing(processor, self.family, max_length)
+                limit = max_length
+            # its own, whatever another encoder with the same processor makes of the tokenizer's
+            preprocessing = Preprocessing(processor, self.family, limit)
         self.preprocessing = preprocessing
         self.lock = RLock()  # one computation at a time: it uses all cores
         self.truncate_dim = None
@@ -152,7 +161,7 @@ class DualEncoder:
             truncate_dim=truncate_dim,
             trust_remote_code=trust_remote_code,
         )
-        encoder = load_encoder(str(name), arguments, revision=revision)
+        encoder = load_encoder(str(name), arguments, revision=revision, encoder_class=cls)
         encoder.check_single_embeddings()
         return encoder
 
@@ -309,12 +318,12 @@ class DualEncoder:
             `ValueError`: if one is no text, or the model compares tokens.
         """
         self.check_single_embeddings()
-        check_batch_size(batch_size)
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
         is_single = isinstance(texts, str)
         texts = [texts] if is_single else list_items(texts, "texts")
         for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"`texts[{index}]` must be a string, got {text!r}: write it as text.")
+            check_is_text(text, f"texts[{index}]")
         tokens_per_batch = TOKENS_PER_BATCH if batch_size is None else batch_size * self.max_length
         embeds = torch.empty(len(texts), self.dim)
         num_truncated = 0
@@ -323,6 +332,7 @@ class DualEncoder:
         ) as progress:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
+                    check_finite_embeds(batch, "texts")
                     embeds[[item.row for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
                     progress.update(len(batch.entries))
@@ -374,7 +384,8 @@ class DualEncoder:
         self.check_single_embeddings()
         if errors not in ("raise", "return"):
             raise ValueError(f"`errors` must be 'raise' or 'return', got {errors!r}.")
-        check_batch_size(batch_size)
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
         is_single = is_single_image(images)
         images = [images] if is_single else list_items(images, "images")
         embeds = torch.full((len(images), self.dim), torch.nan)
@@ -390,6 +401,7 @@ class DualEncoder:
                         raise UnreadableImageError(f"{name} cannot be read as an image: {row.problem}")
                     problems[row.key] = row.problem
                 if batch.entries:
+                    check_finite_embeds(batch, "images")
                     embeds[[item.row for item in batch.entries]] = batch.embeds
                 progress.update(len(batch.entries) + len(batch.unreadable))
         given = give(embeds, is_single, convert_to_tensor)
@@ -462,11 +474,8 @@ class DualEncoder:
             labels (`Sequence[str]`): The names of the classes.
             templates (`Sequence[str]`, *optional*): See [`DualEncoder.classify`].
         """
-        if isinstance(labels, str) or len(list_items(labels, "labels")) == 0:
-            raise ValueError(f"`labels` must be a list of names, got {labels!r}: give at least one.")
-        templates = DEFAULT_TEMPLATES if templates is None else templates
-        if isinstance(templates, str) or len(templates) == 0:
-            raise ValueError(f"`templates` must be a list of prompts, got {templates!r}: give at least one.")
+        labels = list_strings(labels, "labels")
+        templates = list_strings(DEFAULT_TEMPLATES if templates is None else templates, "templates")
         for template in templates:
             if "{}" not in template:
                 raise ValueError(f"`templates` has {template!r}, without {{}}: write that where the name goes.")
@@ -502,6 +511,7 @@ class DualEncoder:
 
     def check_max_length(self, max_length: int) -> None:
         """Raises a `ValueError` if the text tower has not so many positions, or reads texts of other lengths only."""
+        check_integer("max_length", max_length, MIN_TOKENS)
         num_positions = count_positions(self.model, self.family)
         if num_positions is not None and max_length > num_positions:
             raise ValueError(
@@ -516,6 +526,7 @@ class DualEncoder:
 
     def check_truncate_dim(self, dim: int) -> None:
         """Warns of embeddings cut to a length that the model was not trained for, and refuses a longer one."""
+        check_integer("truncate_dim", dim, 1)
         if self.family.compares_tokens:
             raise ValueError(
                 f"`--truncate_dim {dim}` is not for `{self.name}`, which compares all tokens: leave it out."
@@ -544,6 +555,7 @@ def load_encoder(
     arguments: LoadingArguments | None = None,
     argument: str = "model_name_or_path",
     revision: str | None = None,
+    encoder_class: type[DualEncoder] = DualEncoder,
 ) -> DualEncoder:
     """
     Loads the dual encoder that an argument of a command names. It may compare tokens: see
@@ -558,6 +570,8 @@ def load_encoder(
             The argument that named it, for messages.
         revision (`str`, *optional*):
             A branch, tag or commit on the Hub.
+        encoder_class (`type[DualEncoder]`, *optional*, defaults to [`DualEncoder`]):
+            What is made: perhaps a subclass.
 
     Raises:
         `ValueError`: if it is no dual encoder, or cannot be run so.
@@ -574,7 +588,7 @@ def load_encoder(
     try:
         if is_sentence_transformer(name, revision, arguments.trust_remote_code):
             model, made_backend, preprocessing = load_sentence_transformer(name, arguments, revision)
-            return DualEncoder(
+            return encoder_class(
                 model,
                 processor=None,
                 backend=made_backend,
@@ -593,7 +607,7 @@ def load_encoder(
         from .backends.openvino import OpenvinoBackend
 
         made_backend = OpenvinoBackend(model, find_family(model.config, processor), arguments.dtype)
-    return DualEncoder(model, processor, made_backend, arguments.max_length, arguments.truncate_dim, name)
+    return encoder_class(model, processor, made_backend, arguments.max_length, arguments.truncate_dim, name)
 
 
 def check_backend_is_installed(backend: str, dtype: str) -> None:
@@ -616,24 +630,44 @@ def check_single_embeddings(config: PreTrainedConfig) -> None:
 def is_single_image(images: object) -> bool:
     """Returns whether this is one image, and no iterable of them."""
     if isinstance(images, np.ndarray):
-        return images.ndim < 4
+        return images.ndim in (2, 3)  # of one dimension it is a list, of paths say
     return isinstance(images, (str, os.PathLike, bytes, bytearray, PIL.Image.Image)) or hasattr(images, "read")
 
 
 def list_items(items: Iterable, argument: str) -> list:
     """
     Returns the items of a list, a tuple, an array, a column or a generator. Raises a `ValueError` for what gives
-    something else than its content, or in no order: a table gives the names of its columns, say.
+    none, or something else than its content, or in no order: a table gives the names of its columns, say.
     """
+    if not np.iterable(items):
+        raise ValueError(f"`{argument}` must be a list, got {items!r}.")
     if isinstance(items, (Mapping, Set)) or hasattr(items, "columns"):
         raise ValueError(f"`{argument}` must be a list, got a {type(items).__name__}: give one of its columns, say.")
     return list(items)
 
 
-def check_batch_size(batch_size: int | None) -> None:
-    """Raises a `ValueError` if a batch size is given that is no positive integer."""
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(f"`batch_size` must be an integer of at least 1, got {batch_size!r}.")
+def check_integer(argument: str, value: object, min_value: int) -> None:
+    """Raises a `ValueError` if an argument is no integer, or less than the min value."""
+    if not isinstance(value, Integral) or value < min_value:
+        raise ValueError(f"`{argument}` must be an integer of at least {min_value}, got {value!r}.")
+
+
+def list_strings(strings: Iterable[str], argument: str) -> list[str]:
+    """Returns the strings of a list, a column or a generator. Raises a `ValueError` if they are none, or no list."""
+    listed = [] if isinstance(strings, str) else list_items(strings, argument)
+    if not listed:
+        raise ValueError(f"`{argument}` must be a list of strings, got {strings!r}: give at least one.")
+    for index, string in enumerate(listed):
+        check_is_text(string, f"{argument}[{index}]")
+    return listed
+
+
+def check_is_text(text: object, name: str) -> None:
+    """Raises a `ValueError` if this is no string, or no Unicode text."""
+    if not isinstance(text, str):
+        raise ValueError(f"`{name}` must be a string, got {text!r}: write it as text.")
+    if not is_unicode(text):
+        raise ValueError(f"`{name}` is no Unicode text, got {text!r}: read it in its own encoding.")
 
 
 def open_any_image(image: ImageLike, resizing: Resizing | None = None) -> PIL.Image.Image:
@@ -645,6 +679,8 @@ def open_any_image(image: ImageLike, resizing: Resizing | None = None) -> PIL.Im
     """
     try:
         if isinstance(image, (str, os.PathLike)):
+            if Path(image).is_dir():
+                raise UnreadableImageError("it is a folder: give the paths of its images")
             if not Path(image).is_file():
                 raise UnreadableImageError("there is no such file")
             image = Path(image).read_bytes()
@@ -656,6 +692,8 @@ def open_any_image(image: ImageLike, resizing: Resizing | None = None) -> PIL.Im
             image = open_array(image)
         if not isinstance(image, PIL.Image.Image):
             raise UnreadableImageError(f"a {type(image).__name__} is none: give a path, bytes, an image or an array")
+        with LOADING_LOCK:
+            image.load()
         return upright_rgb(image)
     except UnreadableImageError:
         raise
@@ -681,6 +719,16 @@ def open_array(array: np.ndarray) -> PIL.Image.Image:
     return PIL.Image.fromarray(array)
 
 
+def check_finite_embeds(batch: EmbeddedBatch, argument: str) -> None:
+    """Raises a `ValueError` if an embedding of a batch is not finite, as a sum beyond float16 is not."""
+    is_finite = batch.embeds.isfinite().all(dim=-1).tolist()
+    for item, is_right in zip(batch.entries, is_finite):
+        if not is_right:
+            raise ValueError(
+                f"The model's embedding of `{argument}[{item.row}]` holds NaN or infinity: choose a wider `dtype`."
+            )
+
+
 def name_image(index: int, image: ImageLike) -> str:
     """Returns how messages call an image."""
     if isinstance(image, (str, os.PathLike)):
@@ -696,13 +744,13 @@ def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.n
 
 
 @contextmanager
-def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Lets a model compute without dropout inside; afterward it trains again if it did before."""
-    if not model.training:
-        yield
-        return
-    model.eval()
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Lets a model compute without dropout inside; afterward those of its modules train again that did before."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        model.train()
+        for module in training:
+            module.training = True

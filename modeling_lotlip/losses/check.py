@@ -9,6 +9,7 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..utils.terminal import without_stop
 from .global_loss import LossFunction
 from .pairs import BLOCK_SIZE, Pairs
 
@@ -130,7 +131,7 @@ def check_shape(loss: LossFunction, arguments: dict) -> None:
         except (AttributeError, IndexError, RuntimeError, TypeError) as error:
             raise ValueError(
                 f"With the slots {', '.join(pairs.slots.names)} the loss cannot be computed: "
-                f"{type(error).__name__}: {error}. What `pairs` does not have is None."
+                f"{type(error).__name__}: {without_stop(error)}. What `pairs` does not have is None."
             ) from error
         expected = (len(pairs.slots), 5)
         if tuple(losses.shape) != expected:

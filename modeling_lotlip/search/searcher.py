@@ -26,6 +26,7 @@ from ..table.thresholds import has_other_count, maintain, measure_for_now
 from ..table.vector_index import describe_recall, search
 from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import printable, progress_bar
+from ..utils.texts import is_unicode
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
 from .index import Changes, Comparison, compare, describe_orphans, find_table, open_table
 from .query import Query, QueryError, count_read_words, find_unknown_words
@@ -176,8 +177,13 @@ class Searcher:
     def embed(self, text: str, image: Image.Image | None = None) -> Query:
         """
         Embeds a description, an image or both as a query: the mean of both normalized embeddings, normalized. Several
-        sentences are joined, as long captions in evaluation. Raises a `QueryError` if the model knows nothing of it.
+        sentences are joined, as long captions in evaluation. Raises a `QueryError` if it is no Unicode text, or the
+        model knows nothing of it.
         """
+        if not is_unicode(text):
+            raise QueryError(
+                "The text is not in the encoding of this terminal, or no Unicode text: write it in UTF-8."
+            )
         sentences = split_sub_captions(text, self.table.splitter)
         query = Query(torch.empty(0))
         embeds = []

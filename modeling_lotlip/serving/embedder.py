@@ -195,8 +195,9 @@ class Embedder:
     def read_image(self, index: int, content: bytes) -> dict[str, torch.Tensor]:
         """Makes the inputs of an image, of shape `(1, ...)`. Raises a `RequestError` if it cannot be read."""
         try:
-            image = read_image({"bytes": content}, formats=SAFE_FORMATS)
-            return self.encoder.preprocessing.prepare_images([image])
+            preprocessing = self.encoder.preprocessing
+            image = read_image({"bytes": content}, resizing=preprocessing.resizing, formats=SAFE_FORMATS)
+            return preprocessing.prepare_images([image])
         except IMAGE_ERRORS as error:
             raise RequestError(f"`input[{index}]` is no image that can be read: {without_stop(error)}.") from error
 

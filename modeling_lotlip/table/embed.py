@@ -329,7 +329,8 @@ def embed_background(encoder: DualEncoder) -> torch.Tensor:
     measured.
     """
     texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
-    return encoder.encode_text(texts.splitlines(), convert_to_tensor=True)
+    # not by `encode_text`, which counts the truncated ones: they are no texts of the user
+    return encoder.embed_texts(encoder.preprocessing.tokenize(texts.splitlines()).inputs)
 
 
 def note_model(encoder: DualEncoder) -> dict[str, str | None]:

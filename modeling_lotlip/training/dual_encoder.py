@@ -12,9 +12,13 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, TrainerCallback
 
+from .. import LotlipModel
 from ..encoder.contract import Contract, Temperature, find_temperature, get_contract
 from ..encoder.families import find_family
 from .batch import CaptionBatch
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def clamp_logit_scale(model: PreTrainedModel) -> None:
@@ -130,13 +134,19 @@ class ContrastiveModel(nn.Module):
         self.temperature.clamp(self.model)
 
     def train(self, mode: bool = True) -> "ContrastiveModel":
-        """Leaves what is frozen as a whole in evaluation mode: its output does not change from step to step."""
+        """
+        Switches between training and evaluation. A part that is frozen as a whole stays in evaluation mode: its output
+        does not change from step to step. So do batch norms of other families (ALIGN), which keep the statistics of
+        the start model: those of a batch would be of the images that are beside one in a group of captions of like
+        length.
+        """
         super().train(mode)
         if mode:
             for name, module in self.named_modules():
                 parameters = list(module.parameters())
                 is_frozen = not any(parameter.requires_grad for parameter in parameters)
-                if name and parameters and is_frozen:
+                is_batch_norm = isinstance(module, BATCH_NORMS) and not isinstance(self.model, LotlipModel)
+                if is_batch_norm or (name and parameters and is_frozen):
                     module.eval()
         return self
 

@@ -13,6 +13,8 @@ from PIL.Image import Resampling
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     BaseImageProcessor,
@@ -26,6 +28,7 @@ from .. import (
     LotlipImageProcessor,
     LotlipModel,
     LotlipProcessor,
+    LotlipSigmoidModel,
     LotlipTokenizer,
     LotlipTokenWiseModel,
 )
@@ -448,8 +451,8 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     """
     Makes a LoTLIP of the class that an objective trains, with the weights of another one; the bias of the logits, and
     the temperature that goes with it, are new. A model that has a bias keeps it, and other dual encoders are as they
-    are.
-    Raises a `ValueError` if the model compares all tokens and the objective does not, or the other way round.
+    are. Raises a `ValueError` if the model compares all tokens and the objective does not, or the other way round, or
+    if `AutoModel` would not find the class.
     """
     model_class = objective.load_model_class()
     if find_family(model.config).compares_tokens and model_class is not type(model):
@@ -459,8 +462,14 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
             f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot: "
             "leave it out, or train a LoTLIP."
         )
+    if not isinstance(model, LotlipModel) and model_class not in (LotlipModel, LotlipSigmoidModel):
+        raise ValueError(
+            f"The objective trains a {model_class.__name__}, which a {type(model).__name__} cannot become: choose "
+            "another `--objective`, or train a LoTLIP."
+        )
     if isinstance(model, model_class) or not isinstance(model, LotlipModel):
         return model
+    check_model_class(model_class)
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}
     config = model_class.config_class(**{k: value for k, value in model.config.to_dict().items() if k not in new})
     weights = model.state_dict()
@@ -473,6 +482,20 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
             f"A {model_class.__name__} has no {', '.join(lost)}: these weights of the {type(model).__name__} are lost."
         )
     return converted.eval()
+
+
+def check_model_class(model_class: type[PreTrainedModel]) -> None:
+    """Raises a `ValueError` for a class that `AutoModel` does not find by its configuration: it loads another one."""
+    config_class = model_class.config_class
+    model_type = config_class.model_type
+    is_known = model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] is config_class
+    if is_known and MODEL_MAPPING.get(config_class, None) is model_class:
+        return
+    raise ValueError(
+        f"The class {model_class.__name__} would be trained, but saved models of its `model_type`, {model_type!r}, "
+        "would load as another class: give it a `config_class` with a `model_type` of its own, and register both with "
+        "`AutoConfig` and `AutoModel`."
+    )
 
 
 def build_tokenizer(dataset: datasets.Dataset, reader: RowReader) -> LotlipTokenizer:

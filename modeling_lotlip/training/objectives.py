@@ -128,7 +128,7 @@ SIGMOID = "modeling_lotlip.losses:sigmoid_loss"
 
 
 class Objectives(dict[str, Objective]):
-    """Objectives by name. A plugin adds others: one by the name of this package's would be trained in its place."""
+    """Holds objectives by name. A plugin adds others, and replaces none of this package, which it is compared with."""
 
     def __setitem__(self, name: str, objective: Objective) -> None:
         if name in BUILT_IN_OBJECTIVES:

@@ -55,7 +55,7 @@ def load_plugin(path: str | Path) -> ModuleType:
 
 
 def find_line(path: Path, error: Exception) -> int | None:
-    """The last line of a file that an error came through; None if it came through none."""
+    """Finds the last line of a file that an error came through; None if it came through none."""
     lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]
     return lines[-1] if lines else None
 

@@ -253,6 +253,34 @@ class TestFormsOfInput:
             with pytest.raises(ValueError, match=r"`images\[1\]` cannot be read as an image"):
                 encoder.encode_image([IMAGES[0], opened])
 
+    def test_an_image_that_was_opened_and_not_decoded_may_be_in_a_list_twice(self, encoder, tmp_path):
+        Image.effect_noise((2000, 2000), 50).save(tmp_path / "large.png", compress_level=1)
+        with Image.open(tmp_path / "large.png") as opened:
+            embeds = encoder.encode_image([opened] * 4, batch_size=1)
+        np.testing.assert_array_equal(embeds, [embeds[0]] * 4)
+
+    @pytest.mark.parametrize("dtype", [str, object])
+    def test_an_array_of_paths_is_a_list(self, encoder, dtype, tmp_path):
+        IMAGES[0].save(tmp_path / "image.png")
+        paths = np.array([str(tmp_path / "image.png"), str(tmp_path / "nowhere.png")], dtype=dtype)
+        embeds, problems = encoder.encode_image(paths, errors="return")
+        assert embeds.shape == (2, encoder.dim)
+        assert problems == {1: "there is no such file"}
+
+    def test_a_folder_is_no_image(self, encoder, tmp_path):
+        with pytest.raises(ValueError, match="it is a folder: give the paths of its images"):
+            encoder.encode_image(tmp_path)
+
+    def test_embeddings_that_are_not_finite_are_refused(self, family_folders):
+        encoder = load(family_folders("clip"))
+        with torch.no_grad():
+            encoder.model.text_projection.weight.fill_(torch.nan)
+            encoder.model.visual_projection.weight.fill_(torch.inf)
+        with pytest.raises(ValueError, match=r"embedding of `texts\[\d\]` holds NaN or infinity"):
+            encoder.encode_text(["a red boat", "a house"])
+        with pytest.raises(ValueError, match=r"embedding of `images\[\d\]` holds NaN or infinity"):
+            encoder.encode_image(IMAGES[:2], errors="return")
+
     def test_open_files_and_gray_arrays_are_images(self, encoder, tmp_path):
         IMAGES[0].convert("L").save(tmp_path / "gray.png")
         expected = encoder.encode_image(tmp_path / "gray.png")
@@ -260,6 +288,16 @@ class TestFormsOfInput:
             np.testing.assert_array_equal(encoder.encode_image(file), expected)
         gray = np.array(IMAGES[0].convert("L"))
         np.testing.assert_array_equal(encoder.encode_image(gray[:, :, None]), expected)
+
+    def test_what_is_no_list_is_refused(self, encoder):
+        with pytest.raises(ValueError, match="`texts` must be a list, got None"):
+            encoder.encode_text(None)
+        with pytest.raises(ValueError, match="`images` must be a list, got 7"):
+            encoder.encode_image(7)
+
+    def test_half_of_a_surrogate_pair_is_no_text(self, encoder):
+        with pytest.raises(ValueError, match=r"`texts\[1\]` is no Unicode text, got '\\ud83d'"):
+            encoder.encode_text(["a red boat", "\ud83d"])
 
     @pytest.mark.parametrize("items", [{"a": 1}, {"a", "b"}, pd.DataFrame({"caption": ["a red boat"]})], ids=type)
     def test_what_gives_no_items_in_order_is_refused(self, encoder, items):
@@ -303,10 +341,22 @@ def test_class_embeddings_are_means_over_templates(encoder):
 def test_classes_without_a_place_for_the_name(encoder):
     with pytest.raises(ValueError, match="`templates` has 'a photo', without {}"):
         encoder.classify(IMAGES, ["boat"], ["a photo"])
-    with pytest.raises(ValueError, match="`labels` must be a list of names, got 'boat'"):
+    with pytest.raises(ValueError, match="`labels` must be a list of strings, got 'boat'"):
         encoder.classify(IMAGES, "boat")
-    with pytest.raises(ValueError, match=r"`templates` must be a list of prompts, got \[\]"):
+    with pytest.raises(ValueError, match=r"`templates` must be a list of strings, got \[\]"):
         encoder.classify(IMAGES, ["boat"], [])
+
+
+def test_labels_and_templates_are_lists_of_any_kind(encoder):
+    labels = ["boat", "house"]
+    templates = ["a {}", "the {} is red"]
+    expected = encoder.classify(IMAGES[0], labels, templates)
+    found = encoder.classify(IMAGES[0], (label for label in labels), pd.Series(templates, index=[3, 5]))
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match=r"`labels\[1\]` must be a string, got 2"):
+        encoder.classify(IMAGES[0], ["boat", 2])
+    with pytest.raises(ValueError, match="`templates` must be a list, got a set"):
+        encoder.classify(IMAGES[0], labels, set(templates))
 
 
 def test_threads_may_share_one(encoder):
@@ -351,6 +401,50 @@ def test_a_model_that_is_trained_further_is_another_one(family_folders):
     with torch.no_grad():
         encoder.model.text_projection.weight.mul_(2)
     assert encoder.settings() != settings
+
+
+def test_modules_train_again_that_trained_before(family_folders):
+    """A part that is frozen in evaluation mode stays so, and one that trains alone embeds without dropout."""
+    model = AutoModel.from_pretrained(family_folders("vit_bert"))
+    encoder = DualEncoder(model, AutoProcessor.from_pretrained(family_folders("vit_bert")))
+    expected = encoder.encode_text("a red boat")
+    model.text_model.train()
+    np.testing.assert_array_equal(encoder.encode_text("a red boat"), expected)
+    assert model.text_model.encoder.training
+    assert not model.training
+    model.train()
+    model.vision_model.eval()
+    encoder.encode_image(IMAGES[0])
+    assert model.training
+    assert not model.vision_model.training
+
+
+def test_encoders_with_one_processor_keep_their_limits(family_folders):
+    processor = AutoProcessor.from_pretrained(family_folders("clip"))
+    short = DualEncoder(AutoModel.from_pretrained(family_folders("clip")), processor)
+    long = DualEncoder(AutoModel.from_pretrained(family_folders("long_clip")), processor)
+    assert short.max_length == 77
+    assert long.max_length == 248
+    assert short.encode_text("red " * 100).shape == (short.dim,)
+
+
+@pytest.mark.parametrize("max_length", [-1, 0, 1, 2, 5.5, "10"])
+def test_max_length_has_room_for_a_text(encoder, max_length):
+    with pytest.raises(ValueError, match="`max_length` must be an integer of at least 3"):
+        DualEncoder(encoder.model, encoder.processor, max_length=max_length)
+
+
+@pytest.mark.parametrize("truncate_dim", [-1, 0, 2.5, "8"])
+def test_an_embedding_keeps_a_number_of_dimensions(encoder, truncate_dim):
+    with pytest.raises(ValueError, match="`truncate_dim` must be an integer of at least 1"):
+        DualEncoder(encoder.model, encoder.processor, truncate_dim=truncate_dim)
+
+
+def test_a_subclass_is_loaded_as_itself(family_folders):
+    class OwnEncoder(DualEncoder):
+        pass
+
+    assert type(OwnEncoder.from_pretrained(family_folders("clip"), device="cpu")) is OwnEncoder
 
 
 def test_a_revision_of_a_folder_is_refused(family_folders):

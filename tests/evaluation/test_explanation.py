@@ -1,5 +1,7 @@
 """What one model does with a text and an image: relevance on cases whose answer is known, and the page of it."""
 
+import base64
+import io
 import re
 from types import SimpleNamespace
 
@@ -240,6 +242,15 @@ def test_tokens_are_shaded_by_their_fraction_of_the_largest():
     explanation = build_explanation("model", "")._replace(over_text=[9.0, 0.2, -0.1, 0.0, -0.4, 0.0])
     shades = re.findall(r"background: rgb\((\d+) [^/]*/ ([\d.]+)\)", render_page([explanation]))
     assert shades == [("214", "0.85"), ("214", "0.42"), ("33", "0.21"), ("33", "0.00"), ("33", "0.85")]
+
+
+def test_an_image_in_a_page_is_a_png_of_its_pixels():
+    image = make_scene(seed=1, index=0).draw()
+    header, _, content = encode_png(image).partition(",")
+    decoded = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert header == "data:image/png;base64"
+    assert decoded.format == "PNG"
+    assert np.array_equal(decoded, image)
 
 
 def test_the_maps_of_sub_captions_share_a_scale_of_their_own():

@@ -40,6 +40,11 @@ def test_a_text_of_which_the_model_knows_nothing_is_refused(text, open_table):
         open_table(torch.eye(4)).embed(text)
 
 
+def test_half_of_a_surrogate_pair_is_refused(open_table):
+    with pytest.raises(QueryError, match="or no Unicode text: write it in UTF-8"):
+        open_table(torch.eye(4)).embed("a red boat \ud83d")
+
+
 @pytest.mark.parametrize("max_length", [None, 12, 3])
 def test_counts_what_is_within_the_limit(encoder, max_length):
     processor = encoder.processor

@@ -107,6 +107,16 @@ def test_embeddings_are_those_of_the_library(family, encoding_format, model_dir,
     assert np.abs(np.array(embeds) - expected.numpy()).max() < 1e-6
 
 
+def test_a_large_jpeg_has_the_embedding_that_the_library_gives(model_dir, tmp_path):
+    IMAGES[0].resize((1200, 900)).save(tmp_path / "large.jpg")
+    content = (tmp_path / "large.jpg").read_bytes()
+    expected = load_encoder(str(model_dir), LoadingArguments(device="cpu")).encode_image(content)
+    with serving(model_dir) as address, connect(address) as client:
+        entry = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+        (answer,) = client.embeddings.create(model="model", input=entry).data
+    np.testing.assert_allclose(answer.embedding, expected, rtol=0, atol=1e-6)
+
+
 def test_a_string_is_one_entry_whose_tokens_are_counted(client):
     answer = client.embeddings.with_raw_response.create(model="model", input="a red boat")
     assert answer.headers["x-truncated-texts"] == "0"

@@ -8,13 +8,13 @@ import torch
 from datasets import Dataset, Features, Image, List, Value
 
 import lotlip
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import KINDS
 from modeling_lotlip.encoder.batches import Batch, sort_texts
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.table import embed as module
-from modeling_lotlip.table.embed import describe_missing
+from modeling_lotlip.table.embed import describe_missing, embed_background
 from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import SERVER, WORDS, run_together
 from tests.helpers.commands import read_error, to_argv
@@ -245,6 +245,12 @@ def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
     assert_same(rows, expected)
     assert rows[: len(survivors)] == survivors
     assert describe_missing(EmbeddingTable(tmp_path / "killed")) == []
+
+
+def test_the_texts_that_a_table_is_measured_by_are_none_of_the_user(encoder, caplog):
+    embeds = embed_background(DualEncoder(encoder.model, encoder.processor, max_length=4))
+    assert len(embeds) > 1
+    assert "truncated" not in caplog.text
 
 
 def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):

@@ -47,6 +47,17 @@ def make_batch(family: str) -> CaptionBatch:
     return CaptionBatch(images, *texts)
 
 
+def test_batch_norms_keep_the_statistics_of_the_start_model():
+    """Those of a batch would depend on the groups in which its images are embedded."""
+    trained = ContrastiveModel(build_model("align")).train()
+    before = {name: values.clone() for name, values in trained.named_buffers() if "running" in name}
+    trained(make_batch("align"))
+    after = dict(trained.named_buffers())
+    assert before
+    assert trained.model.vision_model.training
+    assert all(torch.equal(after[name], values) for name, values in before.items())
+
+
 @pytest.mark.parametrize("is_frozen", [False, True])
 @pytest.mark.parametrize("family", ["clip", "metaclip2", "siglip", "siglip2", "vit_bert", "align", "tipsv2"])
 def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(accelerator, family, is_frozen):

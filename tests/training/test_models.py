@@ -7,7 +7,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoProcessor, BitImageProcessor, Dinov2Config, Dinov2Model, ViTImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoProcessor,
+    BitImageProcessor,
+    Dinov2Config,
+    Dinov2Model,
+    ViTImageProcessor,
+)
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.reader import RowReader
@@ -16,6 +24,7 @@ from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.models import build_model, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
+from tests.helpers.dual_encoders import FAMILIES
 from tests.helpers.towers import SMALL, WORDS, save_bert, save_vit
 from tests.test_initialization import save_timm
 
@@ -213,8 +222,14 @@ def test_a_configuration_keeps_what_it_says(build, tmp_path):
     assert model.config.vision_config.image_size == 64
 
 
+class RenamedConfig(LotlipConfig):
+    model_type = "lotlip_renamed"
+
+
 class RenamedModel(LotlipModel):
     """Projects texts by a layer of another name."""
+
+    config_class = RenamedConfig
 
     def __init__(self, config):
         super().__init__(config)
@@ -224,6 +239,35 @@ class RenamedModel(LotlipModel):
 
 
 def test_weights_that_a_class_of_ones_own_has_no_parameter_for_are_named(caplog):
+    AutoConfig.register("lotlip_renamed", RenamedConfig, exist_ok=True)
+    AutoModel.register(RenamedConfig, RenamedModel, exist_ok=True)
     objective = replace(OBJECTIVES["lotlip"], model_class=RenamedModel)
     convert_model(LotlipModel(tiny_config()), objective)
     assert "A RenamedModel has no text_projection.weight: these weights of the LotlipModel are lost." in caplog.text
+
+
+class WithoutConfigModel(LotlipModel):
+    """A saved one would be a plain LotlipModel."""
+
+
+class UnregisteredConfig(LotlipConfig):
+    model_type = "lotlip_unregistered"
+
+
+class UnregisteredModel(LotlipModel):
+    config_class = UnregisteredConfig
+
+
+@pytest.mark.parametrize("model_class", [WithoutConfigModel, UnregisteredModel])
+def test_a_class_that_would_not_be_found_again_is_refused(model_class):
+    objective = replace(OBJECTIVES["lotlip"], model_class=model_class)
+    with pytest.raises(ValueError, match=f"{model_class.__name__} would be trained, but .* would load as another"):
+        convert_model(LotlipModel(tiny_config()), objective)
+
+
+def test_a_model_of_another_family_does_not_become_a_class_of_ones_own():
+    model, _ = FAMILIES["vit_bert"].build()
+    objective = replace(OBJECTIVES["lotlip"], model_class=UnregisteredModel)
+    with pytest.raises(ValueError, match="trains a UnregisteredModel, which a VisionText.* cannot become"):
+        convert_model(model, objective)
+    assert convert_model(model, OBJECTIVES["lotlip"]) is model
