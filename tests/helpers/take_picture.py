@@ -2,6 +2,7 @@
 Takes the picture of the search page that README and docs/search.md show: the results of a description, in Chromium.
 
     lotlip align --output_dir outputs/flags --dataset_name FLAGS --text_model MINILM --vision_model DINOV2
+    lotlip search FLAGS/test "a star" --model outputs/flags --index_dir outputs/indices
     python -m tests.helpers.take_picture --photos FLAGS/test --model outputs/flags \
         --text "Three horizontal bands of red, yellow and green. A large black star is in the middle band." \
         --output_file docs/images/search_flags.png
@@ -27,7 +28,7 @@ def take_picture(address: str, text: str, output_file: Path) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": 1200})
         page.set_default_timeout(TIMEOUT)
         page.goto(address)
-        page.wait_for_selector("#status >> text=/Updated/")  # all images are indexed
+        page.wait_for_selector("#status >> text=/images in/")
         page.fill("#description textarea", text)
         page.click("#search")
         page.wait_for_selector("#results button.sentence")
@@ -35,7 +36,7 @@ def take_picture(address: str, text: str, output_file: Path) -> None:
         if weak.count() > 0:
             weak.click()
         page.wait_for_function("[...document.querySelectorAll('#results img')].every(image => image.complete)")
-        page.wait_for_timeout(2000)  # Gradio fades what is being computed
+        page.wait_for_timeout(12_000)  # Gradio fades what is being computed, and the folder is looked through again
         bottoms = []
         for card in page.locator("#results .card").all():
             box = card.bounding_box()
