@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modeling_lotlip.align.features import MODALITIES, Features, compute_features, find_features_dir
+from modeling_lotlip.align.features import MODALITIES, FeatureComputer, Features, find_features_dir
 from modeling_lotlip.align.heads import CaptionSampler, Heads, HeadSettings, compute_loss, train_heads
 from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
@@ -61,15 +61,16 @@ class Data:
     halves: dict[str, tuple[Features, Features]]
 
 
-def load_data(args: argparse.Namespace) -> Data:
+def load_collections(args: argparse.Namespace) -> Data:
     """Returns the features of both collections, from files where they are there."""
     text_tower = load_text_tower(args.text_model)
     image_tower = load_image_tower(args.vision_model, "cls_mean")
+    computer = FeatureComputer(text_tower, image_tower, args.features_dir)
 
     def load(folder: str, split: str) -> Features:
         dataset = load_split(SourceArguments(dataset_name="imagefolder", data_dir=folder), split)
         reader = RowReader(get_columns(dataset), CaptionArguments())
-        return compute_features(text_tower, image_tower, dataset, reader, args.features_dir)
+        return computer.compute(dataset, reader)
 
     learned = load(args.learned, "train")
     known = load(args.known, "test")
@@ -153,7 +154,7 @@ def measure_distance(heads: nn.Module, start: nn.Module, side: str, features: to
 
 
 @torch.no_grad()
-def measure_recall(heads: Heads, features: Features, modality: str) -> float:
+def find_recall(heads: Heads, features: Features, modality: str) -> float:
     """Returns the mean recall, at 1, 5 and 10 in both directions, of the captions of a modality, in %."""
     rows = features.captions[features.captions[:, 2] == MODALITIES.index(modality)]
     images = heads.embed("image", features.images)
@@ -161,14 +162,14 @@ def measure_recall(heads: Heads, features: Features, modality: str) -> float:
     return retrieval_metrics(images, texts, rows[:, 0])["mean_recall"]
 
 
-def measure(heads: Heads, data: Data) -> dict[str, dict[str, float]]:
+def measure_halves(heads: Heads, data: Data) -> dict[str, dict[str, float]]:
     """Returns the scores of heads on both halves: short and long captions, and those of the known collection."""
     results = {}
     for half, (learned, known) in data.halves.items():
         results[half] = {
-            "short": measure_recall(heads, learned, "short"),
-            "known": measure_recall(heads, known, "long"),
-            "long": measure_recall(heads, learned, "long"),
+            "short": find_recall(heads, learned, "short"),
+            "known": find_recall(heads, known, "long"),
+            "long": find_recall(heads, learned, "long"),
         }
     return results
 
@@ -179,7 +180,7 @@ def measure_mixtures(start: Heads, end: Heads, data: Data) -> list[dict]:
     mixed = copy.deepcopy(start)
     for alpha in [0.0, *ALPHAS, 1.0]:
         mixed.load_state_dict(mix_weights(start.state_dict(), end.state_dict(), alpha))
-        mixtures.append({"alpha": alpha, **measure(mixed, data)})
+        mixtures.append({"alpha": alpha, **measure_halves(mixed, data)})
     return mixtures
 
 
@@ -199,11 +200,11 @@ def run_seed(args: argparse.Namespace, data: Data, seed: int) -> list[dict]:
     """Returns a row for each thing that was done to the heads of a seed."""
     settings = HeadSettings(num_epochs=args.num_train_epochs, seed=seed)
     start = train_heads(data.start, settings).heads
-    rows = [{"done": "before", "seed": seed, "alpha": 0.0, **measure(start, data)["reported_on"]}]
+    rows = [{"done": "before", "seed": seed, "alpha": 0.0, **measure_halves(start, data)["reported_on"]}]
     for weight in (0.0, *args.distill_weights):
         end = train_further(start, data.learned, args, seed, weight)
         name = "after" if weight == 0 else f"distilled, weight {weight:g}"
-        rows.append({"done": name, "seed": seed, "alpha": 1.0, **measure(end, data)["reported_on"]})
+        rows.append({"done": name, "seed": seed, "alpha": 1.0, **measure_halves(end, data)["reported_on"]})
         mixtures = measure_mixtures(start, end, data)
         best = choose(mixtures)
         row = {"done": f"{name}, interpolated", "seed": seed, "alpha": best["alpha"], **best["reported_on"]}
@@ -212,7 +213,7 @@ def run_seed(args: argparse.Namespace, data: Data, seed: int) -> list[dict]:
     return rows
 
 
-def as_text(rows: list[dict]) -> str:
+def format_rows(rows: list[dict]) -> str:
     """Returns the mean and the standard deviation over the seeds of each thing that was done, as a Markdown table."""
     lines = []
     for done in dict.fromkeys(row["done"] for row in rows):
@@ -240,12 +241,12 @@ def main() -> None:
     parser.add_argument("--distill_weights", type=float, nargs="+", default=[1.0, 10.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    data = load_data(args)
+    data = load_collections(args)
     rows = []
     for seed in args.seeds:
         rows += run_seed(args, data, seed)
         write_json(args.output_file, {"num_train_epochs": args.num_train_epochs, "rows": rows})
-    print(as_text(rows))
+    print(format_rows(rows))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ from modeling_lotlip.utils.files import write_json
 
 OLD = 16
 NEW = 126
+OPTIONS_FILE = "options.json"
 # As the demo's
 TOWER = {
     "hidden_size": 128,
@@ -80,6 +81,7 @@ def train(folder: Path, options: dict) -> dict:
         process = get_context("fork").Process(target=run_training, args=(folder, options))
         process.start()
         process.join()
+        write_json(folder / OPTIONS_FILE, options)  # by which near.py trains once more
     measured = json.loads(results.read_text())
     print(folder, {name: round(measured[name], 1) for name in METRICS}, flush=True)
     curve = []
@@ -130,7 +132,7 @@ def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
     common = {
         "seed": seed,
         "per_device_train_batch_size": 64,
-        "max_train_samples": 8192,
+        "max_train_samples": args.max_train_samples,
         "max_eval_samples": 256,
         "eval_steps": args.eval_steps,
     }
@@ -220,6 +222,7 @@ def parse_args() -> argparse.Namespace:
         help="Of the training on both kinds of captions; half of them before, on short ones.",
     )
     parser.add_argument("--eval_steps", type=int, default=250, help="Steps between two points of a curve.")
+    parser.add_argument("--max_train_samples", type=int, default=8192, help="Drawn scenes to train on.")
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--vision_model_name_or_path", help="Its image tower.")
     parser.add_argument("--text_model_name_or_path", help="Its text tower.")

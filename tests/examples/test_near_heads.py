@@ -5,7 +5,7 @@ import argparse
 import torch
 from torch.nn.functional import normalize
 
-from examples.paper.near_heads import Data, as_text, join, keep_captions, run_seed, train_further
+from examples.paper.near_heads import Data, format_rows, join, keep_captions, run_seed, train_further
 from modeling_lotlip.align.features import MODALITIES, Features
 from modeling_lotlip.align.heads import HeadSettings, train_heads
 
@@ -52,7 +52,7 @@ def test_a_row_for_each_thing_that_was_done():
     done = ["before", "after", "after, interpolated", "distilled, weight 10", "distilled, weight 10, interpolated"]
     assert [row["done"] for row in rows] == done
     assert rows[1]["alpha"] == 1
-    assert "| after, interpolated |" in as_text(rows)
+    assert "| after, interpolated |" in format_rows(rows)
 
 
 def test_a_teacher_keeps_heads_near_their_start():
