@@ -71,7 +71,7 @@ class DualEncoder:
             https://arxiv.org/abs/2205.13147).
         name (`str`, *optional*):
             What messages and tables call the model. Default: what it was loaded from.
-        preprocessing ([`Preprocessing`], *optional*):
+        preprocessing (`Preprocessing`, *optional*):
             Makes the inputs of the model. Default: by the processor, as the family of the model was trained.
 
     Example:
