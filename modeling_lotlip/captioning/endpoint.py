@@ -44,6 +44,8 @@ FIRST_WAIT = 0.5
 MAX_WAIT = 8.0
 # A server that asks for a longer pause, such as one whose quota for the day is used up, ends the run.
 MAX_REQUESTED_WAIT = 3600.0
+# The column of the parquet files has 32 bits; a larger count of a caption's tokens is a mistake of the server.
+MAX_NUM_TOKENS = 2**31 - 1
 MIN_ANNOUNCED_WAIT = 10.0  # seconds in which a user would wonder what the run does
 
 
@@ -333,6 +335,6 @@ def read_completion(completion: object) -> Answer:
         raise UnreadableAnswerError(f"the answer has no text (finish_reason {finish_reason}): {text!r:.200}")
     usage = getattr(completion, "usage", None)
     num_tokens = getattr(usage, "completion_tokens", None)
-    if not isinstance(num_tokens, int):
+    if not isinstance(num_tokens, int) or not 0 <= num_tokens <= MAX_NUM_TOKENS:
         num_tokens = None
     return Answer(text.strip(), num_tokens, is_cut_off=finish_reason == "length")

@@ -145,12 +145,14 @@ def sign(status: os.stat_result) -> tuple[str, str, str]:
 def sign_files(files: DataFilesDict) -> DataFilesDict | None:
     """
     Signs the files of each split (see [`sign`]), since `datasets` knows a file by the time of its content alone, and
-    so takes another content of equal time for what it has in its cache. Returns None if one is not on this machine.
+    so takes another content of equal time for what it has in its cache. A file that several patterns name is there
+    once: `datasets` would read its rows again. Returns None if one is not on this machine.
     """
     signed = {}
     for split, names in files.items():
         if not all(map(os.path.isfile, names)):
             return None
+        names = {os.path.abspath(name): name for name in names}.values()
         signed[str(split)] = DataFilesList(list(names), [sign(os.stat(name)) for name in names])
     return DataFilesDict(signed)
 

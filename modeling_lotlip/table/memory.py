@@ -47,13 +47,13 @@ class HeldVectors:
     All embeddings of a kind, as they were at a version of the table.
 
     Args:
-        version (`int`):
-            The version.
+        version (`tuple[int, int]`):
+            The version: see [`EmbeddingTable.version`].
         rows ([`Candidates`], *optional*):
             The embeddings; None if the table is too large.
     """
 
-    version: int
+    version: tuple[int, int]
     rows: Candidates | None
 
     def find(self, queries: torch.Tensor, count: int) -> list[Candidates]:
@@ -98,7 +98,7 @@ class VectorMemory:
 
     def get(self, kind: str) -> HeldVectors | None:
         """Returns the vectors of a kind as they are now; None if they are not held, and a thread begins to read."""
-        version = self.table.table.version
+        version = self.table.version
         held = self.held.get(kind)
         if held is not None and held.version == version:
             return held if held.rows is not None else None
@@ -110,7 +110,7 @@ class VectorMemory:
 
     def read(self, kind: str) -> None:
         """Reads the vectors of a kind from the table, unless it is too large."""
-        version = self.table.table.version  # what is written meanwhile makes it another one
+        version = self.table.version  # what is written meanwhile makes it another one
         bytes_of_row = self.table.table.schema.field("embedding").type.value_type.byte_width * self.table.dim
         rows = None
         if self.table.count(None) * bytes_of_row <= self.max_bytes:

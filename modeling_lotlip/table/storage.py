@@ -93,6 +93,15 @@ class EmbeddingTable:
         table.check_settings(settings)
         return table
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """
+        The version that is on disk now, and the time in nanoseconds when it was written: a table that was deleted and
+        made anew counts its versions from 1 again.
+        """
+        written_at = (self.folder / f"{TABLE}.lance" / "_versions").stat().st_mtime_ns
+        return self.table.version, written_at
+
     def freeze(self) -> "EmbeddingTable":
         """Opens the table once more, as it is now: what is written later is not seen."""
         frozen = EmbeddingTable(self.folder)

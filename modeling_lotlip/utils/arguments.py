@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import os
+import select
 import sys
 import time
 import typing
@@ -387,6 +388,19 @@ def resolve_value(field: dataclasses.Field, values: dict[str, Any]) -> Any:
     return value
 
 
+def is_output_closed() -> bool:
+    """
+    Says, after a `BrokenPipeError`, whether nobody reads the output of this process any more. If somebody does, it is
+    another pipe that broke, such as that to a worker which was killed.
+    """
+    if not hasattr(select, "poll"):  # Windows, where it is not said
+        return True
+    poll = select.poll()
+    for output in (1, 2):
+        poll.register(output, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
 @contextmanager
 def exit_on_error(prog: str) -> Iterator[None]:
     """
@@ -398,10 +412,10 @@ def exit_on_error(prog: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted.", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
-        raise
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        if os.environ.get("LOTLIP_DEBUG") == "1":
+        # who reads the output, such as `head`, has seen enough
+        has_no_reader = isinstance(error, BrokenPipeError) and is_output_closed()
+        if has_no_reader or os.environ.get("LOTLIP_DEBUG") == "1":
             raise
         line = f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}"
         print(line, file=sys.stderr)

@@ -9,13 +9,14 @@ from http.server import ThreadingHTTPServer
 
 import httpx
 import pytest
+from openai.types.chat import ChatCompletion
 from PIL import Image
 
 from modeling_lotlip.captioning import endpoint
 from modeling_lotlip.captioning.answer import Answer
 from modeling_lotlip.captioning.arguments import CaptionerArguments
 from modeling_lotlip.captioning.captioner import load_captioner
-from modeling_lotlip.captioning.endpoint import EndpointCaptioner
+from modeling_lotlip.captioning.endpoint import EndpointCaptioner, read_completion
 from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import hash_photos, of_folder, read_records, stop_later
@@ -227,6 +228,13 @@ def test_forms_of_retry_after(headers, expected):
 def test_a_date_in_retry_after_is_seconds_from_now():
     date = formatdate(time.time() + 500, usegmt=True)
     assert endpoint.read_retry_after(httpx.Headers({"retry-after": date})) == pytest.approx(500, abs=2)
+
+
+@pytest.mark.parametrize("num_tokens, expected", [(0, 0), (2**31 - 1, 2**31 - 1), (2**31, None), (-1, None)])
+def test_a_count_of_tokens_that_no_file_can_hold_is_left_out(num_tokens, expected):
+    choice = {"message": {"content": "A boat."}, "finish_reason": "stop"}
+    completion = ChatCompletion.construct(choices=[choice], usage={"completion_tokens": num_tokens})
+    assert read_completion(completion).num_tokens == expected
 
 
 def test_a_missing_extra_is_named(monkeypatch):

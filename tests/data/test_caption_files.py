@@ -136,6 +136,11 @@ def test_a_pattern_of_no_file_is_refused(tmp_path):
         CaptionFiles([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
 
 
+def test_a_file_that_several_patterns_name_is_read_once(tmp_path):
+    path = write_lines(tmp_path / "long.jsonl", [{"key": "a", "caption": "A boat."}])
+    assert CaptionFiles([path, str(tmp_path / "*.jsonl")], "key", ["caption"])["a"] == ["A boat."]
+
+
 def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(caption_files, "HF_HOME", tmp_path / "cache")
     rows = [

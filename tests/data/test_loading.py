@@ -236,6 +236,16 @@ def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
         SourceArguments(dataset_name="json", streaming=True, split_seed=0)
 
 
+@both_ways
+@pytest.mark.parametrize("again", ["*.jsonl", "2.jsonl", "./2.jsonl"])
+def test_a_file_that_several_patterns_name_is_read_once(tmp_path, monkeypatch, again, streaming):
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "1.jsonl", range(3))
+    write_json(tmp_path / "2.jsonl", range(3))
+    source = SourceArguments("json", data_files=["1.jsonl", "2.jsonl", again], streaming=streaming)
+    assert read_numbers(source, "train") == [0, 1, 2, 0, 1, 2], "files of equal content are two"
+
+
 def test_what_is_not_there_is_named(tmp_path):
     nothing = str(tmp_path / "nothing")
     with pytest.raises(ValueError, match=f"`--dataset_name {nothing}` cannot be loaded: .*Check these arguments"):

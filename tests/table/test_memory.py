@@ -1,5 +1,6 @@
 """Searches that are answered from memory: what the table itself answers, also after it has changed."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -66,6 +67,15 @@ def test_a_search_after_a_change_lets_a_thread_read_the_vectors(table):
     assert table.memory.get("image") is None
     table.memory.reading["image"].result(60)
     assert "new" in table.memory.get("image").rows.keys
+
+
+def test_a_table_that_was_made_anew_is_not_answered_from_memory(table):
+    """As many writes make as many versions."""
+    version, _ = table.version
+    shutil.rmtree(table.folder)
+    anew = make_table(table.folder, draw_unit_vectors(torch.manual_seed(2), 300, 16), dtype="float16")
+    assert anew.version[0] == version
+    assert table.memory.get("image") is None
 
 
 def test_conditions_and_kinds_are_respected(tmp_path):

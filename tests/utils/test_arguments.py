@@ -1,15 +1,19 @@
 """Dataclasses of arguments, and what a command line makes of them."""
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
+from modeling_lotlip.utils import arguments
 from modeling_lotlip.utils.arguments import (
     Arguments,
     argument,
     check_combinations,
     check_output_file,
+    exit_on_error,
+    is_output_closed,
     make_metavar,
     parse,
 )
@@ -107,3 +111,31 @@ def test_an_output_on_a_drive_that_is_not_there_is_refused(monkeypatch):
         Output(Path("Z:/out"))
     with pytest.raises(ValueError, match="--output_file Z:/out.json cannot be written: its drive is not there."):
         check_output_file(Path("Z:/out.json"))
+
+
+def test_a_broken_pipe_is_an_error_if_the_output_is_read(monkeypatch, capsys):
+    monkeypatch.setattr(arguments, "is_output_closed", lambda: False)
+    with pytest.raises(SystemExit) as ended, exit_on_error("lotlip embed"):
+        raise BrokenPipeError("Broken pipe")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "lotlip embed: error: Broken pipe\n"
+
+
+def test_a_broken_pipe_is_no_error_if_nobody_reads_the_output(monkeypatch):
+    monkeypatch.setattr(arguments, "is_output_closed", lambda: True)
+    with pytest.raises(BrokenPipeError), exit_on_error("lotlip embed"):
+        raise BrokenPipeError("Broken pipe")
+
+
+def test_an_output_without_a_reader_is_closed():
+    reading, writing = os.pipe()
+    os.close(reading)
+    output = os.dup(1)
+    os.dup2(writing, 1)
+    try:
+        is_closed = is_output_closed()
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(writing)
+    assert is_closed
