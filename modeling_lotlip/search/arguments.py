@@ -32,7 +32,10 @@ class Filter(NamedTuple):
         taken_from: str | None = None,
         taken_to: str | None = None,
     ) -> "Filter":
-        """Makes a filter of texts, where a blank one is none. Raises a `ValueError` if they name no days, in order."""
+        """
+        Makes a filter of texts; a blank one filters nothing. Raises a `ValueError` if one of the days is none, or the
+        last comes before the first.
+        """
         first = parse_day("taken_from", taken_from)
         last = parse_day("taken_to", taken_to)
         if first is not None and last is not None and first > last:
@@ -190,7 +193,7 @@ class SearchArguments(IndexArguments):
 
     def __post_init__(self):
         if self.embeddings_dir is not None and self.photos is not None:
-            # there is no PHOTOS then: the first word is a text as well
+            # the parser takes the first word for PHOTOS, which are not named then: it is a TEXT as well
             self.texts = [self.photos, *self.texts]
             self.photos = None
         super().__post_init__()
@@ -246,7 +249,10 @@ class PageArguments(IndexArguments):
 
 
 def read_logins(path: Path) -> list[tuple[str, str]]:
-    """Reads a file with a line `USER:PASSWORD` for each user. Raises a `ValueError` if others can read it, say."""
+    """
+    Reads a file with a line `USER:PASSWORD` for each user. Raises a `ValueError` if other users of this machine can
+    read it, a line is no such one, or no user is named.
+    """
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise ValueError(f"--auth_file {path} can be read by others: `chmod 600 {path}`.")
     logins = {}

@@ -178,6 +178,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 is_wrong = message["status"] >= 400
                 headers = message["headers"]
+                # Gradio lets requests of other sites carry the cookie
                 lax = [(name, value.replace(b"SameSite=none", b"SameSite=lax")) for name, value in headers]
                 message = {**message, "headers": lax}
             await send(message)

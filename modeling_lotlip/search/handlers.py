@@ -40,6 +40,7 @@ NUM_COPIES = 100  # that are shown of an image
 MAX_PIXELS = 50_000_000
 # Of what a visitor writes: far more than a model reads
 MAX_CHARACTERS = 20_000
+# One half of a UTF-16 pair, which JSON can hold alone and UTF-8 cannot
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 # What may go wrong with files, the model and memory
 PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
@@ -91,11 +92,11 @@ def check_text(text: str) -> None:
         raise QueryError("This text holds half of a character, which no file of text can hold: write it anew.")
 
 
-def read_field(asked: object, name: str, expected_type: type = str) -> Any:
-    """Reads a field of a question of `page.js`. Raises a `QueryError` if it is not there: something else has asked."""
-    if not isinstance(asked, dict) or not isinstance(asked.get(name), expected_type):
+def read_field(request: object, name: str, expected_type: type = str) -> Any:
+    """Reads a field of a request of `page.js`. Raises a `QueryError` if it is not there: something else has asked."""
+    if not isinstance(request, dict) or not isinstance(request.get(name), expected_type):
         raise QueryError(f"The request has no {name}.")
-    return asked[name]
+    return request[name]
 
 
 class Updater:
@@ -167,7 +168,7 @@ class Handlers:
         self.upload_lock = Lock()
 
     def encode(self, key: str, modified: int) -> str:
-        """Makes a thumbnail; the time of its file makes a changed one another entry of the cache."""
+        """Makes a thumbnail. The time of the file is there for the cache: a file that has changed gets a new one."""
         return encode_image(read_image(self.read(key), THUMBNAIL_SIDE))
 
     def thumbnail(self, key: str) -> str | None:
@@ -254,7 +255,7 @@ class Handlers:
             image = self.read_upload(image_path)
         if self.updater.is_running and len(self.searcher.table) == 0:
             raise QueryError("The first images are still being indexed. Try again in a moment.")
-        self.searcher.count(chosen)
+        self.searcher.count(chosen)  # raises if nothing is left to search in
         query = self.searcher.embed(text, image)
         return self.show(Asked(query, chosen, self.k))
 
@@ -289,9 +290,9 @@ class Handlers:
         )
         return html, asked
 
-    def copies(self, asked: dict) -> dict[str, str]:
+    def copies(self, request: dict) -> dict[str, str]:
         """Shows images that are nearly the same as a result. Raises a `QueryError` if none is there any more."""
-        names = read_field(asked, "names", list)
+        names = read_field(request, "names", list)
         if not all(isinstance(name, str) for name in names):
             raise QueryError("The request has a name that is no text.")
         first = names[:NUM_COPIES]
@@ -307,15 +308,15 @@ class Handlers:
         )
         return {"html": html}
 
-    def enlarge(self, asked: dict) -> dict[str, str]:
+    def enlarge(self, request: dict) -> dict[str, str]:
         """Shows an image large."""
-        image = self.read_known(read_field(asked, "name"), LARGE_SIDE)
+        image = self.read_known(read_field(request, "name"), LARGE_SIDE)
         return {"source": encode_image(image)}
 
-    def heat_map(self, asked: dict) -> dict[str, str]:
+    def heat_map(self, request: dict) -> dict[str, str]:
         """Shows where in an image a sentence is found."""
-        key = read_field(asked, "name")
-        sentence = read_field(asked, "sentence")
+        key = read_field(request, "name")
+        sentence = read_field(request, "sentence")
         check_text(sentence)
         searcher = self.searcher
         image = self.read_known(key, resizing=searcher.resizing)

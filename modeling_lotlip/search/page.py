@@ -176,6 +176,7 @@ def connect_search(
     events = [button.click, inputs.text.submit, inputs.taken_from.submit, inputs.taken_to.submit]
     found = gr.on(events, search, list(inputs), [results, shown], **SEVERAL)
     found.then(None, js=SHOW_RESULTS)
+    # `page.js` triggers these two: "more like this" at a result, and "Show more" below all of them
     results.select(similar, None, [results, shown], api_visibility="private", **SEVERAL)
     results.submit(more, shown, [results, shown], api_visibility="private", **SEVERAL)
 

@@ -53,6 +53,7 @@ def count_read_words(preprocessing: Preprocessing, words: list[str]) -> int:
         (ids,) = preprocessing.tokenize_whole([" ".join(words[:num_words])])
         return len(ids) > preprocessing.max_length
 
+    # more words have more tokens; the index of the first count that is beyond is the last count that is not
     return bisect_left(range(1, len(words) + 1), True, key=is_beyond)
 
 

@@ -109,12 +109,13 @@ class Searcher:
             found = compare(self.table, self.folder)
             sources = self.find_embeddings(found, report)
             written = copy_rows(self.table, sources, found.signatures)
-            pending = {key: about for key, about in found.signatures.items() if key not in written}
+            pending = {key: signature for key, signature in found.signatures.items() if key not in written}
             moved_away = {
                 source.key
                 for source in sources.values()
                 if source.table is self.table and not os.path.lexists(self.folder / source.key)
             }
+            # of changed and retried files the old rows go, before the new ones are written
             self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])
             self.embed_files(pending, report)
             maintain(self.table, self.embed_background)
@@ -140,7 +141,7 @@ class Searcher:
 
             def follow() -> None:
                 progress.update()
-                report(0, len(files))
+                report(0, len(files))  # nothing is embedded yet, but a report may end the update
 
             sizes = {name: signature["size"] for name, signature in sorted(files.items())}
             return find_sources(tables, self.folder, sizes, follow)
@@ -148,9 +149,9 @@ class Searcher:
     def embed_files(self, pending: dict[str, dict[str, int]], report: Report) -> None:
         """Embeds files, of which the signatures are given, and writes what is embedded as it comes."""
         rows = []
-        for name, about in sorted(pending.items()):
+        for name, signature in sorted(pending.items()):
             image = {"path": str(self.folder / name), "bytes": None}
-            rows.append((RowInfo(None, name, about=about), {"image": image}))
+            rows.append((RowInfo(None, name, about=signature), {"image": image}))
         reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.resizing)
         collate = RowCollator(self.encoder.preprocessing, reader)
         batches = collate_rows(collate, batched(rows, self.batch_size), None)
@@ -185,7 +186,7 @@ class Searcher:
                 "The text is not in the encoding of this terminal, or no Unicode text: write it in UTF-8."
             )
         sentences = split_sub_captions(text, self.table.splitter)
-        query = Query(torch.empty(0))
+        query = Query(torch.empty(0))  # of an image alone, which has no words; the embedding comes below
         embeds = []
         if sentences:
             query = self.embed_text(text, sentences, is_alone=image is None)

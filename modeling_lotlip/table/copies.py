@@ -27,7 +27,7 @@ def search_groups(
 ) -> list[Found]:
     """
     Searches as [`search`] does, but embeddings that are nearly the same are one result. All identical copies are
-    found, and where there is one other copy among the first `2 * k`, all others.
+    found; all that are only nearly the same, where one of them is among the first `2 * k`.
 
     Args:
         table ([`EmbeddingTable`]):
@@ -61,6 +61,7 @@ def search_groups(
     seen = set()
     for indices in groups:
         group = found.take(indices)
+        # identical copies, as similar to the query as the last one found, may lie beyond the limit
         is_cut = group.similarities[0] - found.similarities[-1] <= ROUNDING
         if not has_all and (is_cut or len(group.keys) > 1):
             near = search_copies(table, group.embeds[0], threshold, kind, where)

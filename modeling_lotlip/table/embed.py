@@ -117,9 +117,9 @@ def embed_to_table(
             group_size = batch_size
         due = find_due_rows(dataset, reader, group_size, table.rows_done())
         batches = make_batches_of_rows(due.rows, reader, group_size, batch_size)
-        read_texts = copy(reader)
-        read_texts.image_column = None
-        collate = RowCollator(encoder.preprocessing, reader, read_texts)
+        text_reader = copy(reader)  # of rows whose image cannot be read
+        text_reader.image_column = None
+        collate = RowCollator(encoder.preprocessing, reader, text_reader)
         prepared = collate_rows(collate, batches, store.dataloader_num_workers)
 
         def find_group(info: RowInfo) -> int:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 The vectors of a small table in memory, for programs that answer many searches: one matrix product finds the nearest of
-many queries at once. The table stays what is true: each search asks for its version. After a change the table itself
-answers until a thread has read the vectors again, so that no search waits for it.
+many queries at once. What is on disk decides: each search compares its version with that in memory. After a change the
+table itself answers until a thread has read the vectors again, so that no search waits for it.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor

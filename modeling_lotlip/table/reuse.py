@@ -70,7 +70,7 @@ def find_sources(
             Is called after each file that is read.
 
     Returns:
-        `dict[str, Source]`: by the names of those files whose content is known where the embedding is.
+        `dict[str, Source]`: where the embedding is, by the names of the files whose content is known.
     """
     wanted = set(sizes.values())
     known_sizes = set()
@@ -123,9 +123,9 @@ def copy_rows(
         table ([`EmbeddingTable`]):
             The table that is written to.
         sources (`dict[str, Source]`):
-            By the new keys what is copied.
+            What is copied, by the new keys.
         signatures (`dict[str, dict[str, int]]`):
-            By the new keys the signatures of their files: see [`sign_file`].
+            The signatures of the files, by the new keys: see [`sign_file`].
 
     Returns:
         `set[str]`: the keys that were written. A source may be gone.
@@ -163,9 +163,9 @@ def copy_part(
         source_table ([`EmbeddingTable`]):
             The table that is read.
         copied (`dict[str, str]`):
-            By the new keys the keys in the table that is read.
+            The keys in the table that is read, by the new ones.
         signatures (`dict[str, dict[str, int]]`):
-            By the new keys the signatures of their files.
+            The signatures of the files, by the new keys.
 
     Returns:
         `set[str]`: the new keys that were written.

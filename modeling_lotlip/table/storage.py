@@ -46,6 +46,7 @@ class EmbeddingTable:
             raise ValueError(f"{folder} holds no embeddings: make them with `lotlip embed --output_dir {folder}`.")
         self.folder = folder
         with self.as_os_error():
+            # the table of LanceDB; other files call an `EmbeddingTable` `table`, and so this one `table.table`
             self.table = connect(folder).open_table(TABLE)
         metadata = self.table.schema.metadata
         self.settings = json.loads(metadata[b"settings"])
@@ -149,7 +150,7 @@ class EmbeddingTable:
         return OutputFolder(self.folder, content="embeddings", argument=argument, wait=wait)
 
     def condition(self, kind: str | None = "image", where: str | None = None) -> str:
-        """Writes what LanceDB is asked for: embeddings of a kind for which an SQL condition holds."""
+        """Writes the SQL condition of the embeddings of a kind, or of all (None), for which `where` holds too."""
         parts = ["problem IS NULL"]
         if kind is not None and self.settings.get("kinds") != [kind]:
             parts.append(f"kind = '{kind}'")

@@ -66,6 +66,7 @@ def maintain(table: EmbeddingTable, embed_background: Callable[[], torch.Tensor]
         build_index(table)
     background = embed_background().float().cpu()
     recalls = [measure(table, kind, background).search.recall for kind in due]
+    # an index that is new would find no more if it were made again
     if min(recalls) < MIN_RECALL and not is_new:
         build_index(table)
         for kind in due:
@@ -165,11 +166,11 @@ def measure_for_now(table: EmbeddingTable, kind: str, background: torch.Tensor) 
 
     Args:
         table ([`EmbeddingTable`]):
-            That of [`measure`].
+            The table.
         kind (`str`):
-            That of [`measure`].
+            The kind of embeddings.
         background (`torch.Tensor` of shape `(num_texts, dim)`):
-            That of [`measure`].
+            The normalized embeddings of texts that fit no image.
 
     Returns:
         [`Measurements`]: the thresholds of the embeddings that are there now.
@@ -223,6 +224,7 @@ def find_copy_threshold(similarities: torch.Tensor) -> float:
     Finds the similarity from which on images are copies, from those of shape `(images, k)` of images with the most
     similar ones, the first of which is the image itself.
     """
+    # the second column, or the only one where there is a single image
     nearest_other = similarities[:, :2][:, -1]
     distance = torch.quantile(1 - nearest_other, COPY_QUANTILE).clamp(min=0).item()
     return 1 - COPY_DISTANCE * distance

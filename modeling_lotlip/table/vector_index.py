@@ -31,7 +31,7 @@ INDEX_PARAMETERS = ((20, 2), (40, 2), (80, 2), (160, 2), (320, 2), (640, 4), (AL
 FILTER_PARAMETERS = ((ALL_CELLS, 2), (ALL_CELLS, 8), (ALL_CELLS, 32))
 # Filters that the recall is measured with: folders with many images
 NUM_FILTERS = 3
-# Queries that memory answers faster than an index does: each reads all vectors, which together they do once
+# From this number of queries at once on memory is faster than an index: together they read all vectors only once
 MIN_TOGETHER = 4
 # Rows that are compared at once
 ROWS_AT_ONCE = 10_000
@@ -170,8 +170,8 @@ def search_many(
 ) -> list[Found]:
     """
     Finds the embeddings that are most similar to each of several queries: see [`search`]. Where the table is held in
-    memory and there is no condition, all are compared at once, but a few queries of a table with a vector index, which
-    is faster for them.
+    memory and there is no condition, all queries are compared there at once. Fewer than `MIN_TOGETHER` queries go to
+    the vector index instead, if the table has one: it is faster for them.
 
     Args:
         table ([`EmbeddingTable`]):
@@ -193,7 +193,7 @@ def search_many(
     if table.memory is not None and where is None and (plan.is_exact or len(queries) >= MIN_TOGETHER):
         held = table.memory.get(kind)
     if held is not None:
-        candidates = held.find(queries.float().cpu(), 2 * k + 10)
+        candidates = held.find(queries.float().cpu(), 2 * k + 10)  # as many as of `make_query`
     else:
         candidates = [read_candidates(table, query, k, kind, where, plan) for query in queries]
     return [rank(rows, query, k) for rows, query in zip(candidates, queries)]
@@ -208,7 +208,7 @@ def read_candidates(
     plan: ApproximateSearch,
 ) -> Candidates:
     """
-    Reads the rows that LanceDB finds: see [`ask`].
+    Reads the rows that LanceDB finds: see [`make_query`].
 
     Args:
         table ([`EmbeddingTable`]):
@@ -224,7 +224,7 @@ def read_candidates(
         plan ([`ApproximateSearch`]):
             How to search.
     """
-    nearest = ask(table, query, k, kind, where, plan)
+    nearest = make_query(table, query, k, kind, where, plan)
     with table.as_os_error():
         rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
     return Candidates(rows["key"].to_pylist(), rows["position"].to_pylist(), to_vectors(rows["embedding"]))
@@ -250,7 +250,7 @@ def rank(rows: Candidates, query: torch.Tensor, k: int) -> Found:
     return found.take(order[:k])
 
 
-def ask(
+def make_query(
     table: EmbeddingTable,
     query: torch.Tensor,
     k: int,
@@ -382,7 +382,7 @@ def measure_recall(
     """
     fractions = {"texts": [], "images": []}
     for query, own_id, exact in zip(queries.embeds, queries.own_ids, neighbors.ids.tolist()):
-        rows = ask(table, query, RECALL_K, kind, where, plan).select(["_distance"]).with_row_id(True).to_arrow()
+        rows = make_query(table, query, RECALL_K, kind, where, plan).select(["_distance"]).with_row_id(True).to_arrow()
         expected = [row_id for row_id in exact if row_id != own_id][:RECALL_K]
         found = [row_id for row_id in rows["_rowid"].to_pylist() if row_id != own_id][:RECALL_K]
         modality = "texts" if own_id is None else "images"
