@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 From rows to embeddings: a [`RowCollator`] prepares rows, [`collate_rows`] does so in several processes, and
-[`embed_rows`] embeds what they have prepared.
+[`embed_rows`] embeds what they have prepared. What a table of embeddings stores of a file besides its embedding is
+read here too, by a [`TableReader`]: a new fact is a key of [`describe_file`] and a column of `table/schema.py`.
 """
 
 import logging
@@ -51,6 +52,7 @@ BATCHES_PER_WINDOW = 64
 PREFETCHED_BATCHES = 8
 # Batches of rows that each worker has before it
 BATCHES_PER_WORKER = 2
+# The max number of tokens of a batch of texts, padding included
 TOKENS_PER_BATCH = 2048
 # What a table can store: a time, and a side of an image in pixels
 MAX_NANOSECONDS = 2**63 - 1
@@ -156,7 +158,7 @@ def sorted_batches(
             That of all texts: see [`Batch`].
     """
     lengths = [len(inputs["input_ids"]) for _, inputs in window]
-    # as few batches as there can be
+    # a call costs as much as a full batch: as few batches as there can be
     for indices in partition_by_length(lengths, tokens_per_batch, tokens_per_batch):
         entries = [window[index][0] for index in indices]
         inputs = preprocessing.pad([window[index][1] for index in indices])
@@ -250,8 +252,10 @@ class TableReader(RowReader):
         if self.image_column is not None:
             image = row[self.image_column] or {}
             if image.get("bytes") is None and os.path.isfile(image.get("path") or ""):
+                # an earlier signature is kept: if the file has changed since, the next update of the table sees it
                 about = sign_file(os.stat(image["path"])) | about
             content = read_file(image, self.formats)
+            # the file is read once: hash, facts and pixels are of the same content
             row = {**row, self.image_column: {"bytes": content, "path": None}}
             about |= describe_file(content, self.formats)
         for item in super().__call__(info.row_index, row):
@@ -278,7 +282,8 @@ def sign_file(status: os.stat_result) -> dict[str, int]:
 def describe_file(content: bytes, formats: tuple[str, ...] | None = None) -> dict[str, str | int | datetime | None]:
     """
     Describes the file of an image, as far as it says so: its `hash`, `width` and `height` of the upright image, and
-    when it was `taken`. Formats that are not read have the hash alone: see [`read_image`].
+    when it was `taken`. Formats that are not read have the hash alone: see [`read_image`]. The keys are names of
+    columns of a table (`table/schema.py`), which must be able to store the values.
     """
     facts = {"hash": hash_bytes(content)}
     try:
@@ -288,7 +293,7 @@ def describe_file(content: bytes, formats: tuple[str, ...] | None = None) -> dic
             facts |= {"width": width, "height": height}
         facts["taken"] = read_date(image.getexif())
     except IMAGE_ERRORS:
-        pass
+        pass  # what is known until then is kept; `read_image` names the problem
     return facts
 
 
@@ -368,8 +373,9 @@ class RowCollator:
 
 
 def name_item(key: Any, row: Any) -> str:
-    """Returns how messages call a row: see `name_row`; where it is none of a data set its key is the name."""
+    """Returns how messages call a row: by [`name_row`] if it is one of a data set, otherwise by its key."""
     if isinstance(row, dict):
+        # the key is a `RowInfo`, or else the index of the row itself
         return name_row(row, getattr(key, "row_index", key))
     return str(getattr(key, "key", key))
 
@@ -409,7 +415,10 @@ def gather_to_main(part: Any) -> list[Any]:
 
 
 def count_workers() -> int:
-    """Returns one for each core, 8 at most; each of several processes on this machine has its part of them."""
+    """
+    Returns how many workers a process has: one for each core, 8 at most. Several processes on this machine share the
+    cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
@@ -434,6 +443,7 @@ def collate_rows(
     """
     if num_workers is None:
         num_workers = count_workers()
+    # two batches are taken out to see whether there is more than one: for a single one no process is started
     batches = iter(batches)
     first = list(islice(batches, 2))
     batches = chain(first, batches)
@@ -490,7 +500,7 @@ def collate_in_worker(rows: list[KeyedRow]) -> PreparedRows:
 
 
 def end_with_the_main_process() -> None:
-    """Ends a worker of a fork server, which its process does not, when the process that it works for is gone."""
+    """Waits until the process that this worker works for is gone, and ends the worker: the fork server does not."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -529,19 +539,20 @@ def embed_rows(
     """
 
     def make_batches() -> Iterator[tuple[Batch, list[Unreadable], Any]]:
-        for name, parts in groupby(prepared, key=lambda part: group(part.key)):
+        for group_name, parts in groupby(prepared, key=lambda part: group(part.key)):
             windows = TextWindows(encoder.preprocessing, tokens_per_batch)
             for part in parts:
-                yield part.images, part.unreadable, name
+                yield part.images, part.unreadable, group_name
                 for batch in part.texts:
                     for made in windows.add(batch):
-                        yield made, [], name
+                        yield made, [], group_name
             for made in windows.finish():
-                yield made, [], name
+                yield made, [], group_name
 
-    for batch, unreadable, name in prefetch(make_batches(), depth=num_prefetched):
+    for batch, unreadable, group_name in prefetch(make_batches(), depth=num_prefetched):
+        # without entries where rows have no images, or none that can be read; these are still to be named
         embeds = encoder.embed(batch) if batch.entries else None
-        yield EmbeddedBatch(batch.entries, embeds, unreadable, name)
+        yield EmbeddedBatch(batch.entries, embeds, unreadable, group_name)
 
 
 def warn_of_unreadable(unreadable: Sequence[Unreadable]) -> None:

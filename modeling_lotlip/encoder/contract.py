@@ -3,7 +3,8 @@
 """
 The contract of a dual encoder: `embed_images` and `embed_captions`, all that training, evaluation and export call of
 it. LoTLIP and its subclasses have the two; other families get them here, from their `get_image_features` and
-`get_text_features`.
+`get_text_features`. Gradients pass through. A `Backend`, by which a `DualEncoder` embeds, has methods of like names,
+but knows no absent captions, and no gradients unless it is PyTorch.
 """
 
 import math

@@ -39,6 +39,7 @@ from .sentence_transformer import load_sentence_transformer
 logger = logging.getLogger(__name__)
 
 IMAGES_PER_BATCH = 32
+# Texts that are tokenized together, before they are sorted by length into batches
 TEXTS_PER_CHUNK = 256
 # Two batches are decoded while one is computed
 DECODING_THREADS = 2
@@ -104,6 +105,7 @@ class DualEncoder:
         if preprocessing is None:
             check_parts(model, processor)
             limit = find_text_limit(model, processor, self.family)
+            # the model's own limit, whatever its tokenizer says; `max_length` goes to `Preprocessing` alone
             processor.tokenizer.model_max_length = limit
             if max_length is not None:
                 self.check_max_length(max_length)
@@ -218,8 +220,8 @@ class DualEncoder:
 
     def settings(self) -> dict[str, Any]:
         """
-        Returns what embeddings depend on, whatever they are of, by which a table knows that they are of this encoder.
-        The code of a model from the Hub counts by its revision.
+        Returns what embeddings of any texts and images depend on. A table stores it, and takes no embeddings of an
+        encoder with other settings. Code that comes with a model from the Hub is known by its revision.
         """
         has_code = type(self.model).__module__.startswith("transformers_modules")
         return {
@@ -341,6 +343,7 @@ class DualEncoder:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
                     check_finite_embeds(batch, "texts")
+                    # `Item.row` is the position in the list
                     embeds[[item.row for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
                     progress.update(len(batch.entries))
@@ -348,7 +351,7 @@ class DualEncoder:
             logger.warning(
                 f"{num_truncated} of {len(texts)} texts were truncated: they have more than {self.max_length} tokens."
             )
-        return give(embeds, is_single, convert_to_tensor)
+        return to_return_value(embeds, is_single, convert_to_tensor)
 
     def prepare_texts(self, texts: Sequence[str], is_long: bool = False) -> Iterator[PreparedRows]:
         """Yields texts, or long captions, as inputs, known by their positions."""
@@ -412,10 +415,10 @@ class DualEncoder:
                     check_finite_embeds(batch, "images")
                     embeds[[item.row for item in batch.entries]] = batch.embeds
                 progress.update(len(batch.entries) + len(batch.unreadable))
-        given = give(embeds, is_single, convert_to_tensor)
+        returned = to_return_value(embeds, is_single, convert_to_tensor)
         if errors == "return":
-            return given, problems
-        return given
+            return returned, problems
+        return returned
 
     def prepare_image_batches(
         self,
@@ -467,7 +470,7 @@ class DualEncoder:
         class_embeds = self.embed_classes(labels, templates)
         logits = self.scale_similarities(image_embeds @ class_embeds.T)
         probabilities = logits.sigmoid() if self.is_sigmoid else logits.softmax(dim=-1)
-        return give(probabilities, is_single, convert_to_tensor=False)
+        return to_return_value(probabilities, is_single, convert_to_tensor=False)
 
     def embed_classes(
         self,
@@ -628,6 +631,7 @@ def load_encoder(
     model = model.to(device).eval()
     if computation.is_open:
         computation = find_fastest(model, processor, computation)
+        # ways are measured on weights in float32: another precision is loaded as if it had been asked for
         if find_weights_dtype(computation) != torch.float32:
             model, processor = load(find_weights_dtype(computation))
             model.eval()
@@ -672,8 +676,8 @@ def is_single_image(images: object) -> bool:
 
 def list_items(items: Iterable, argument: str) -> list:
     """
-    Returns the items of a list, a tuple, an array, a column or a generator. Raises a `ValueError` for what gives
-    none, or something else than its content, or in no order: a table gives the names of its columns, say.
+    Returns the items of a list, a tuple, an array, a column or a generator. Raises a `ValueError` for what cannot be
+    iterated, has no order (a set), or iterates over names and not over what it holds (a dictionary, a table).
     """
     if not np.iterable(items):
         raise ValueError(f"`{argument}` must be a list, got {items!r}.")
@@ -744,10 +748,10 @@ def open_array(array: np.ndarray) -> PIL.Image.Image:
     Raises:
         `UnreadableImageError`: if its pixels are not of 8 bits, or its shape is another.
     """
-    is_image = array.dtype == np.uint8 and array.size > 0
+    has_8_bits = array.dtype == np.uint8 and array.size > 0
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if not is_image or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+    if not has_8_bits or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise UnreadableImageError(
             f"an array of shape {array.shape} and type {array.dtype} is no image of 8 bits: give "
             "(height, width, channels) in uint8"
@@ -772,8 +776,8 @@ def name_image(index: int, image: ImageLike) -> str:
     return f"`images[{index}]`"
 
 
-def give(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.ndarray | torch.Tensor:
-    """Returns rows, of shape `(rows, dim)`, as callers get them: the only one alone, as an array or a tensor."""
+def to_return_value(embeds: torch.Tensor, is_single: bool, convert_to_tensor: bool) -> np.ndarray | torch.Tensor:
+    """Converts rows, of shape `(rows, dim)`, to an array or a tensor: of a single item, to its row."""
     if is_single:
         embeds = embeds[0]
     return embeds if convert_to_tensor else embeds.numpy()

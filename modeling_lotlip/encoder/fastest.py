@@ -51,8 +51,6 @@ MIN_GAIN = 1.1
 NUM_RUNS = 3
 # A way whose first run takes longer than this many times the shortest of another is not run again
 HOPELESS = 3.0
-# Images, and texts, that ways are measured by
-NUM_SAMPLED = 4
 # What `/proc/cpuinfo` says of a processor and not of its state
 PROCESSOR_FIELDS = (
     "vendor_id",
@@ -91,7 +89,8 @@ class Computation:
         return f"{self.dtype} by {TITLES.get(self.backend, self.backend)}"
 
 
-# Where OpenVINO can compute a model, it was faster in half precision on all processors that were tried
+# Measured only where OpenVINO cannot compute a model: otherwise that was faster in half precision, on all processors
+# that were tried
 LAST_RESORT = Computation("torch", "bfloat16")
 # All ways on a CPU, the more exact ones of a backend first
 ON_A_CPU = (
@@ -127,8 +126,8 @@ class Sample:
     What ways are measured by.
 
     Args:
-        texts (`dict[str, torch.Tensor]`): `input_ids` of shape `(NUM_SAMPLED, length)` and what else is read.
-        images (`dict[str, torch.Tensor]`): Such as `pixel_values` of shape `(NUM_SAMPLED, channels, height, width)`.
+        texts (`dict[str, torch.Tensor]`): `input_ids` of shape `(texts, length)` and what else is read.
+        images (`dict[str, torch.Tensor]`): Such as `pixel_values` of shape `(images, channels, height, width)`.
     """
 
     texts: dict[str, torch.Tensor]

@@ -20,8 +20,15 @@ FLEETING_FIELDS = {
 # What a configuration knows of where a model comes from, of what it was saved by, and of its precision, which the
 # weights have themselves
 FLEETING_CONFIG_FIELDS = (
-    *("_commit_hash", "_name_or_path", "architectures", "auto_map", "dtype", "name_or_path", "torch_dtype"),
-    *("towers", "transformers_version"),
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "name_or_path",
+    "torch_dtype",
+    "towers",  # where those of a `LotlipAlignedModel` are loaded from
+    "transformers_version",
 )
 
 

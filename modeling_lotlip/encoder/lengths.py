@@ -24,8 +24,8 @@ def partition_by_length(
     The partition is found by a dynamic program over the texts sorted by length, the longest first. Some cheapest
     partition has groups that are contiguous in this order (of two groups that overlap, the one with the longest text
     can take the longer texts of the other for shorter ones, and neither gets longer), so that it is enough to choose
-    where groups start. The first
-    text of a group is its longest one, and the cheapest partition of the first `end` texts costs
+    where groups start. The first text of a group is its longest one, and the cheapest partition of the first `end`
+    texts costs
 
         cost[end] = min over start < end of cost[start] + (end - start) * length[start] + tokens_per_call
 

@@ -151,7 +151,8 @@ def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
     computation), or `"q8"`: weights of matrix products and embeddings in 8 bits, activations quantized while it runs.
     """
     if dtype == "q8":
-        # convolutions have no kernel in 8 bits on CPUs; 7 of the bits, as older processors overflow with all
+        # convolutions are left out: they have no kernel in 8 bits on CPUs. `reduce_range` uses 7 of the bits, since
+        # sums of all 8 overflow on older processors
         config = OnnxRuntimeDynamicConfig(["MatMul", "Gemm", "Gather"], per_channel=True, reduce_range=True)
         program = OnnxRuntimeQuantizer(config).quantize(program, {}, ExportFormat.ONNX)
     proto = onnx_ir.to_proto(program)

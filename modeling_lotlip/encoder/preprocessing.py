@@ -108,6 +108,7 @@ class Preprocessing:
         """
         tokenizer = self.processor.tokenizer
         texts = self.in_trained_case(texts)
+        # a tokenizer without a limit has a huge one, which Rust cannot hold
         if max_length is None and self.max_length < LARGE_INTEGER:
             max_length = self.max_length
         with self.tokenizer_lock:
@@ -185,7 +186,7 @@ class Preprocessing:
         # each image with as many patches as its own size calls for, whatever images are in its batch
         rows = defaultdict(list)
         for image in images:
-            num_patches = (image.width // 16) * (image.height // 16)
+            num_patches = (image.width // 16) * (image.height // 16)  # of 16 x 16 pixels, as FG-CLIP 2 has them
             budget = next((budget for budget in budgets if num_patches <= budget), budgets[-1])
             inputs = image_processor([image], max_num_patches=budget, return_tensors="pt")
             for name, tensor in inputs.items():

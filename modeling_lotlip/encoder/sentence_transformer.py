@@ -40,6 +40,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
     """
 
     def __init__(self, model: "SentenceTransformer"):
+        # not by `super().__init__`: there is no processor, and what reads one is overridden below
         self.model = model
         self.family = UNKNOWN_FAMILY
         self.tokenizer_lock = RLock()
