@@ -19,7 +19,8 @@ from ..utils.plugins import hash_plugin, load_plugin
 from .objectives import OBJECTIVES
 
 
-# An argument without which a resumed run would take other steps, and that the model card lists
+# An argument that is compared when a run is resumed, since with another value it would take other steps; the model
+# card lists it. What a `Plan` resolves, as the batch size of all processes, is compared there.
 compared = partial(argument, compared_on_resume=True)
 
 # The results of an evaluation, by any of which the best model is kept

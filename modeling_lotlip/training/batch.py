@@ -168,7 +168,10 @@ def split_by_length(
 
 
 def make_as_many(sizes: list[int], count: int) -> list[int]:
-    """Sizes of groups, the largest halved until there are that many, which there are rows for."""
+    """
+    Returns sizes of groups, the largest halved until there are `count`: in data parallelism every process calls the
+    model as often as the others. Each has as many rows as the others, and so enough for that many groups.
+    """
     sizes = list(sizes)
     while len(sizes) < count:
         index = sizes.index(max(sizes))

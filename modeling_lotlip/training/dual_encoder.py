@@ -152,9 +152,9 @@ class ContrastiveModel(nn.Module):
 
     def encode_images(self, images: dict[str, torch.Tensor]) -> torch.Tensor:
         """
-        Computes what does not change of the image side, of what the image processor gave (rows, ...): the embeddings
-        (rows, dim); if the projection is trained the output of the image tower, (rows, width), or (rows, length,
-        width).
+        Computes the part of the image side that training does not change, from what the image processor gave, (rows,
+        ...). It is the embeddings (rows, dim), or, if the projection is trained, the output of the image tower before
+        it, (rows, width) or (rows, length, width).
         """
         if self.image_side is not ImageSide.PROJECTION:
             return self.contract.embed_images(**images)

@@ -76,11 +76,15 @@ def run(args: TrainArguments) -> None:
 
 
 def train(training: Training) -> int:
-    """Takes the steps, with checkpoints and evaluations, to the last or a signal, whose number it returns, or 0."""
+    """
+    Takes the steps, with checkpoints and evaluations. Returns 0 after the last one, or the number of the signal that
+    stopped it before.
+    """
     args = training.args
     accelerator = training.accelerator
     state = training.state
     last_step = training.plan.max_train_steps
+    # whether an epoch has ended without its checkpoint: amid an accumulation it waits for the update
     is_epoch_over = False
     training.model.train()
     training.throughput.restart()
@@ -92,15 +96,15 @@ def train(training: Training) -> int:
     ):
         evaluate_if_due(training)  # a resumed run may have been stopped before it
         while state.step < last_step:
-            for item in read_epoch(training, stop):
-                if item.stop_number and accelerator.sync_gradients:  # else once the update that is begun is done
-                    return stop_training(training, item.stop_number)
-                result = take_step(training, item)
+            for next_batch in read_epoch(training, stop):
+                if next_batch.stop_number and accelerator.sync_gradients:  # else once the update that is begun is done
+                    return stop_training(training, next_batch.stop_number)
+                result = take_step(training, next_batch)
                 if not result.is_update:
                     continue
                 bar.update()
                 if state.step % args.logging_steps == 0 or state.step == last_step:
-                    bar.set_postfix_str(describe_step(training, result), refresh=False)
+                    bar.set_postfix_str(log_step(training, result), refresh=False)
                 if is_checkpoint_due(training, is_epoch_over):
                     save(training)
                     is_epoch_over = False
@@ -120,9 +124,8 @@ def train(training: Training) -> int:
 
 def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
     """
-    Reads the batches of what is left of an epoch, whose samples are counted. For each of them the processes agree, in
-    one question, on the number of its groups, on whether one of them has failed, and on whether one has a signal to
-    stop.
+    Reads the batches of what is left of an epoch, and counts their samples. For each batch the processes exchange once
+    how many groups they need for it, whether one of them has failed, and whether one has got a signal to stop.
     """
     args = training.args
     state = training.state
@@ -153,13 +156,18 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
         yield NextBatch(batch, make_as_many(sizes, agreed["num_groups"]), agreed["stop_number"])
 
 
-def take_step(training: Training, item: NextBatch) -> StepResult:
-    """Trains on a batch at the learning rate of the step. Raises a `ValueError` after ten that were not finite."""
+def take_step(training: Training, next_batch: NextBatch) -> StepResult:
+    """
+    Trains on a batch, the last of an accumulation with an update of the weights. Raises a `ValueError` after ten steps
+    in a row that were not finite.
+    """
     state = training.state
     optimizer = training.optimizer
     for group in optimizer.param_groups:
         group["lr"] = training.schedule(state.step)
-    result = train_step(training.model, item.batch, optimizer, training.accelerator, training.step_options, item.sizes)
+    result = train_step(
+        training.model, next_batch.batch, optimizer, training.accelerator, training.step_options, next_batch.sizes
+    )
     state.batch += 1
     training.step_losses.append(result.loss.detach())
     if not result.is_update:
@@ -177,7 +185,7 @@ def take_step(training: Training, item: NextBatch) -> StepResult:
                 f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "
                 "lower learning rate."
             )
-    state.step += 1
+    state.step += 1  # a skipped one too: the schedule and the end of the run count it
     return result
 
 
@@ -207,8 +215,8 @@ def sum_counts(training: Training) -> SampleCounts:
     return sum(gather_object([training.counts]), start=training.state.counts)
 
 
-def describe_step(training: Training, result: StepResult) -> str:
-    """Logs what is measured of a step; gives what the progress bar shows."""
+def log_step(training: Training, result: StepResult) -> str:
+    """Logs what is measured of the step that was taken. Returns what the progress bar shows."""
     accelerator = training.accelerator
     state = training.state
     rows = sum_counts(training).rows
@@ -216,7 +224,7 @@ def describe_step(training: Training, result: StepResult) -> str:
         rows.check_matched()
     measured = {
         "loss": result.losses["loss"],
-        "learning_rate": training.schedule(state.step),
+        "learning_rate": training.schedule(state.step),  # that of the next step, since this one is counted already
         "logit_scale": training.trained.scalars["logit_scale"].log().item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),
@@ -240,9 +248,11 @@ def evaluate_if_due(training: Training) -> None:
 
 def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, float]:
     """
-    Evaluates retrieval, with the keys `short_...` and `long_...`. Every process embeds its part, or the main one all
-    if it has the model alone (FSDP2); it has the results, and keeps the model if they are the best so far, the others
-    get none.
+    Evaluates retrieval, and keeps the model if it is the best so far. Every process calls this, and embeds its part.
+    With FSDP2 the main process alone has the model, and embeds all.
+
+    Returns:
+        `dict[str, float]`: the results, as `short_...` and `long_...`; empty on all processes but the main one.
     """
     args = training.args
     accelerator = training.accelerator
@@ -259,9 +269,9 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
             is_alone=accelerator.is_fsdp2,
             image_cache=training.image_cache if is_frozen else None,
         )
-        if accelerator.is_main_process:  # a drawn scene has the short caption of others
-            are_distinct = args.dataset_name is None
-            results = measure_retrieval(embedded, distinct_short_captions=are_distinct, device=model.device)
+        if accelerator.is_main_process:
+            is_drawn = args.dataset_name is None  # scenes, many of which have the same short caption
+            results = measure_retrieval(embedded, distinct_short_captions=is_drawn, device=model.device)
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:

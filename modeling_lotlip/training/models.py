@@ -485,10 +485,11 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     if isinstance(model, model_class) or not isinstance(model, LotlipModel):
         return model
     check_model_class(model_class)
+    # what the class has of its own, which the configuration of another one would overwrite
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}
     config = model_class.config_class(**{k: value for k, value in model.config.to_dict().items() if k not in new})
     weights = model.state_dict()
-    if "logit_scale_init_value" in new:
+    if "logit_scale_init_value" in new:  # the class starts from a temperature of its own
         del weights["logit_scale"]
     converted = model_class(config)
     lost = converted.load_state_dict(weights, strict=False).unexpected_keys

@@ -75,9 +75,9 @@ class BatchSampler:
 @dataclass
 class StreamBatchSampler:
     """
-    The same of an epoch of a shuffled stream, as keys with the row, its image undecoded. The processes divide it, by
-    shards where their number divides, otherwise by rows. A process at the end of its part returns rows of padding
-    until the last process is there.
+    This process's part of every global batch of an epoch of a shuffled stream, as keys that hold the row, its image
+    undecoded. The processes divide the shards if their number is a multiple of that of the processes, otherwise the
+    rows. A process at the end of its part gives rows of padding until the last process is there.
 
     Args:
         stream (`IterableDataset`): The shuffled rows, with undecoded images.

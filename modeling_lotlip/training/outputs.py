@@ -39,7 +39,7 @@ BEST_FOLDER = "best"
 LOGGING_FOLDER = "logs"
 RUN_NAME = "lotlip"
 # The files of a run by their names; its folders are known by a file in them, since others use their names too
-WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
+RUN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
 
 BIASES_OF_SCENES = "It has seen nothing but drawn scenes: it is for trying out how such models are trained and used."
 
@@ -52,11 +52,13 @@ class TrainingState:
     Args:
         epoch (`int`): The index of the epoch.
         batch (`int`): How many batches of the epoch are done.
-        step (`int`): How many steps of the optimizer are done.
+        step (`int`): How many steps of the optimizer are done, those that were skipped included.
         evaluated_step (`int`): The step of the last evaluation, -1 before the first.
         skipped_steps (`int`): How many steps were left out, because their loss or gradients were not finite.
         skipped_in_a_row (`int`): How many of them were the last ones, without a good step between.
-        counts (`SampleCounts`): What became of the rows that all processes have read.
+        counts (`SampleCounts`):
+            What became of the rows that all processes have read: in a checkpoint all of them, during a run those
+            before its last start.
     """
 
     epoch: int = 0
@@ -106,7 +108,7 @@ def find_leftovers(args: TrainArguments) -> list[Path]:
     if resumes_in_output_dir(args):
         return []
     folder = args.output_dir
-    names = (path for path in folder.glob("*") if WRITTEN.fullmatch(path.name) or LEFT.fullmatch(path.name))
+    names = (path for path in folder.glob("*") if RUN_FILES.fullmatch(path.name) or LEFT.fullmatch(path.name))
     best = [path.parent for path in folder.glob(f"{BEST_FOLDER}/{RESULTS_FILE}")]
     others = [*folder.glob(EVAL_RESULTS_FILE), *folder.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
     return [*sorted(names), *list_checkpoints(folder), *best, *others]
@@ -137,8 +139,12 @@ def check_output_dir(args: TrainArguments) -> None:
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """Lists the complete checkpoints in a folder, the oldest first."""
     checkpoints = [path.parent for path in output_dir.glob(f"checkpoint-*/{STATE_FILE}")]
-    numbered = [(int(path.name[11:]), path) for path in checkpoints if path.name[11:].isdecimal()]
-    return [path for _, path in sorted(numbered)]
+    by_step = []
+    for path in checkpoints:
+        step = path.name.removeprefix("checkpoint-")
+        if step.isdecimal():  # not of one that is unfinished
+            by_step.append((int(step), path))
+    return [path for _, path in sorted(by_step)]
 
 
 def find_checkpoint(args: TrainArguments) -> Path | None:
@@ -254,6 +260,7 @@ def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
     rows = read_metrics(output_dir / METRICS_FILE)
     kept = []
     for row in rows:
+        # a row without a loss is of an evaluation, which is repeated if the checkpoint was written before it
         last_step = state.step if "loss" in row else state.evaluated_step
         if row["step"] <= last_step:
             kept.append(json.dumps(row) + "\n")

@@ -38,7 +38,10 @@ class Plan:
     matryoshka_dims: list[int] | None
 
     def compared_on_resume(self, args: TrainArguments) -> dict[str, object]:
-        """Returns what a resumed run must have in common with the first one, to take the same steps."""
+        """
+        Returns what a resumed run must have in common with the first one, to take the same steps. The number of steps
+        is not among it, since a run may be lengthened.
+        """
         settings = args.compared_on_resume()
         settings["mixed_precision"] = self.mixed_precision
         settings["num_processes"] = self.num_processes

@@ -74,7 +74,7 @@ class Training:
         loader (`DataLoader`): The batches of this process.
         evaluation_data (`Data`): What is evaluated on.
         optimizer (`torch.optim.Optimizer`): The optimizer.
-        schedule (`Callable`): The learning rate of each step.
+        schedule (`Callable`): Gives the learning rate of a step by the number of steps before it.
         state (`TrainingState`): Where it is.
         teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
         counts (`SampleCounts`): What became of the rows that this process has read since the start.
@@ -395,7 +395,10 @@ def make_plan(
 def make_optimizer(
     args: TrainArguments, plan: Plan, trained: ContrastiveModel
 ) -> tuple[AdamW, Callable[[int], float]]:
-    """Makes AdamW, and the learning rate of each step."""
+    """
+    Makes AdamW, and a function that gives the learning rate of a step by the number of steps before it. A checkpoint
+    has no state of it: so a run that is lengthened goes on at the rate of its new length.
+    """
     optimizer = AdamW(
         parameter_groups(trained, args.weight_decay),
         lr=args.learning_rate,
@@ -406,6 +409,7 @@ def make_optimizer(
     options = None
     if args.lr_scheduler_type == "warmup_stable_decay":
         options = {"num_decay_steps": plan.decay_steps}
+    # every choice of `--lr_scheduler_type` is a `LambdaLR`, of which the function alone is used
     scheduler = get_scheduler(
         args.lr_scheduler_type,
         optimizer,

@@ -30,7 +30,8 @@ from .order import SampleKey
 
 logger = logging.getLogger(__name__)
 
-# Rows of a stream after which a training ends of which all, or more than the fraction that is allowed, are bad
+# So many rows are awaited before a training ends because too many of a stream are bad, or none has a caption in the
+# caption files
 NUM_AWAITED = 1000
 
 
@@ -114,9 +115,10 @@ class SampleCounts:
 
     def check(self, max_bad_fraction: float, num_samples: int | None) -> None:
         """
-        Raises a `ValueError` if more rows are bad than the fraction allows of the `num_samples` of this process (of a
-        stream, None, of those seen, 1,000 at least), or all of 100. Rows without captions in the caption files are not
-        bad: rules reject a caption, or a captioner failed.
+        Raises a `ValueError` if too many rows are bad: all, once 100 are read, or more than the fraction of the
+        `num_samples` of this process. A stream does not know these (None): there it is the fraction of the rows that
+        are read, or of 1,000 while these are fewer. Rows without captions in the caption files are not bad: rules have
+        rejected a caption, or a captioner failed.
         """
         num_bad = 0
         for reason, number in self.rows.left_out.items():
@@ -244,7 +246,7 @@ class CaptionedImages(Dataset):
             features_dir (`Path`, *optional*): The folder of what is known of images: see `image_features.py`.
         """
         self.reader = reader
-        self.captions = RowCaptionSampler(reader, arguments, seed)
+        self.caption_sampler = RowCaptionSampler(reader, arguments, seed)
         self.seed = seed
         self.crop = crop
         self.features_dir = features_dir
@@ -283,7 +285,7 @@ class CaptionedImages(Dataset):
             row = key.row
             if row is None:
                 row = self.rows[key.index]
-            captions = self.captions.sample(row, key.index, key.epoch)
+            captions = self.caption_sampler.sample(row, key.index, key.epoch)
             if not captions:
                 return self.make_empty(key, self.describe_missing(name, captions))
             image, features = self.read_image_or_features(key, name)
@@ -292,8 +294,8 @@ class CaptionedImages(Dataset):
         outcome = Outcome(
             name,
             unmatched_key=captions.unmatched_key,
-            has_short_caption=bool(captions.short) if self.captions.has_short_captions else None,
-            has_long_caption=any(captions.long) if self.captions.num_long_captions > 0 else None,
+            has_short_caption=bool(captions.short) if self.caption_sampler.has_short_captions else None,
+            has_long_caption=any(captions.long) if self.caption_sampler.num_long_captions > 0 else None,
         )
         return Sample(captions.short, captions.long, image, features, outcome)
 
@@ -319,7 +321,7 @@ class CaptionedImages(Dataset):
 
     def make_empty(self, key: SampleKey, outcome: Outcome | None) -> Sample:
         """Makes a black image without captions, or features that can be normalized."""
-        no_captions = [""] * self.captions.num_long_captions
+        no_captions = [""] * self.caption_sampler.num_long_captions
         if self.features_dir is not None:
             features = torch.ones_like(read_features(self.features_dir, key.index))
             return Sample("", no_captions, image_features=features, outcome=outcome)
@@ -332,6 +334,8 @@ class CaptionedImages(Dataset):
 
 def describe_error(name: str, error: ValueError) -> Outcome:
     """Describes what became of a row whose image or captions cannot be read."""
+    # `load_image` raises its error from that of `read_image`, and this from that of Pillow, or from none if the value
+    # is no image
     origin = getattr(error.__cause__, "__cause__", None)
     if origin is not None:
         return Outcome(name, Cause.UNREADABLE_IMAGE, error=type(origin).__name__, message=str(error))
@@ -365,7 +369,10 @@ class SampleCollator:
                 self.image_options["do_center_crop"] = False
 
     def tokenize(self, texts: list[str], max_length: int | None = None) -> Texts:
-        """Captions (texts, length), their mask of ones where padding is read too, and zero for an absent caption."""
+        """
+        Tokenizes captions to (texts, length). Their mask is 1 in padding too if the model reads it, and all 0 for a
+        caption that is absent.
+        """
         tokens, truncated = self.preprocessing.tokenize(texts, max_length)
         if any(truncated) and max_length is None:
             warn_of_truncation(self.preprocessing.max_length)

@@ -184,7 +184,10 @@ def join_parts(parts: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
 
 
 def restore_order(values: torch.Tensor | None, order: torch.Tensor | None) -> torch.Tensor | None:
-    """Values (rows, ...) of sorted captions, `(rows,)` or `(rows * captions,)` of them, where the captions were."""
+    """
+    Returns values (rows, ...) of sorted captions in the order that the captions had before. `order` is what
+    [`Texts.sort`] gave, of shape (rows,) or (rows * captions,).
+    """
     if values is None:
         return None
     by_caption = values.reshape(len(order), -1)
@@ -197,14 +200,15 @@ class StepOptions:
     How steps are taken.
 
     Args:
-        tokens_per_chunk (`int`, *optional*):
-            That many tokens of captions and images are embedded at a time, and again in the backward pass.
+        tokens_per_group (`int`, *optional*):
+            That many tokens of captions and images are embedded at a time, and again in the backward pass:
+            `--grad_cache_tokens`.
         max_grad_norm (`float`, *optional*, defaults to 1.0): The norm that gradients are clipped to; 0: none.
         teacher (`Teacher`, *optional*): The start model, near which images and short captions are kept.
         distill_weight (`float`, *optional*, defaults to 0.0): The weight of the error against it.
     """
 
-    tokens_per_chunk: int | None = None
+    tokens_per_group: int | None = None
     max_grad_norm: float = 1.0
     teacher: Teacher | None = None
     distill_weight: float = 0.0
@@ -217,7 +221,8 @@ class StepResult:
 
     Args:
         loss (`BatchLoss`): Its losses.
-        losses (`dict[str, float]`): By name those of the step, the means over the batches of an accumulation.
+        losses (`dict[str, float]`):
+            By name the means over the batches of an accumulation: the training loop adds them after an update.
         is_update (`bool`): Whether the step of the optimizer was due: after the last batch of an accumulation.
         is_taken (`bool`): Whether the weights were changed: not if loss or gradients are not finite.
         gradient_norm (`float`, *optional*): That of the gradients before they were clipped.
@@ -247,13 +252,13 @@ def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]
     groups = []
     for is_unsharded in (False, True):
         decayed = []
-        kept = []
+        undecayed = []
         for parameter in model.parameters():
             if parameter.requires_grad and (id(parameter) in unsharded) is is_unsharded:
-                chosen = decayed if parameter.dim() >= 2 else kept
+                chosen = decayed if parameter.dim() >= 2 else undecayed
                 chosen.append(parameter)
         groups.append({"params": decayed, "weight_decay": weight_decay})
-        groups.append({"params": kept, "weight_decay": 0.0})
+        groups.append({"params": undecayed, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
 
 
@@ -282,20 +287,20 @@ def train_step(
     options = options or StepOptions()
     trained: ContrastiveModel = accelerator.unwrap_model(model)
     if sizes is None:
-        sizes = size_groups(trained, batch, options.tokens_per_chunk)
+        sizes = size_groups(trained, batch, options.tokens_per_group)
         sizes = make_as_many(sizes, *gather_max([len(sizes)], accelerator))
     with accelerator.accumulate(model):
-        embeds = embed_batch(model, batch, sizes, recompute=options.tokens_per_chunk is not None)
+        embeds = embed_batch(model, batch, sizes, recompute=options.tokens_per_group is not None)
         groups = batch.group_short_captions().to(accelerator.device)
         terms = {}
         if options.teacher is not None:
             terms["distill"] = (options.distill_weight, options.teacher.make_term(batch, sizes))
-        losses = trained.loss(embeds, groups, terms, **trained.scalars)
-        accelerator.backward(losses.loss)
+        loss = trained.loss(embeds, groups, terms, **trained.scalars)
+        accelerator.backward(loss.loss)
         if not accelerator.sync_gradients:
-            return StepResult(losses)
+            return StepResult(loss)
         norm = float(accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm or math.inf))
-        is_taken = math.isfinite(losses.loss.item()) and math.isfinite(norm)
+        is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
         if is_taken:
             optimizer.step()
             trained.clamp_temperature()
@@ -303,4 +308,4 @@ def train_step(
         elif accelerator.scaler is not None:
             accelerator.scaler.update()  # lowers the scale: clipping has looked for infinite gradients
         optimizer.zero_grad()
-        return StepResult(losses, is_update=True, is_taken=is_taken, gradient_norm=norm)
+        return StepResult(loss, is_update=True, is_taken=is_taken, gradient_norm=norm)
