@@ -290,7 +290,7 @@ def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
 
     metric.add_batch(predictions=GOOD, references=GOOD)
     metric.add_batch(predictions=GOOD[:, :3], references=GOOD[:, :3])
-    with pytest.raises(ValueError, match="unequal width, row 0 .* row 3"):
+    with pytest.raises(ValueError, match="`predictions` must hold rows .*unequal width, row 0 .* row 3"):
         metric.compute()
     metric.add_batch(predictions=GOOD, references=GOOD)
     with pytest.raises(ValueError, match="not on both"):
