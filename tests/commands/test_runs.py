@@ -14,6 +14,7 @@ from modeling_lotlip.commands.export import ExportArguments
 from modeling_lotlip.data.scenes import load_scenes, make_scene
 from modeling_lotlip.encoder.onnx import SUFFIXES
 from tests.helpers.caption_files import SCHEMA, make_rows
+from tests.helpers.data_files import write_lines
 
 
 @pytest.fixture
@@ -83,6 +84,16 @@ def test_sensitivity_writes_and_prints_tables(model_dir, tmp_path, run):
     changed = [row for row in rows if row["change"]]
     assert len(changed) == 9
     assert all(0 <= float(row["after_t2i_recall@1"]) <= 100 for row in changed)
+
+
+def test_sensitivity_names_the_captions_of_no_image(model_dir, tmp_path, run, caplog):
+    load_scenes(4).add_column("key", list("abcd")).save_to_disk(tmp_path / "scenes")
+    rows = [{"key": key, "caption": "A red boat. The ground is sand."} for key in "abcdz"]
+    captions = write_lines(tmp_path / "captions.jsonl", rows)
+    argv = ["sensitivity", "--model_name_or_path", model_dir, "--dataset_name", tmp_path / "scenes"]
+    run(*argv, "--long_captions_column", "", "--caption_files", captions, "--num_tokens", 8)
+    message = "1 of 5 rows of `--caption_files` belong to none of the 4 images (such as 'z')."
+    assert message in caplog.text
 
 
 def test_visualize_writes_a_page_of_several_models(model_dir, tmp_path, run):

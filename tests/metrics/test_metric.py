@@ -256,6 +256,17 @@ def test_pairs_added_in_batches_give_the_results_of_arrays(metric):
     assert metric.compute() == pytest.approx(retrieval_metrics(pairs, texts))
 
 
+def test_pairs_of_one_image_are_compared_beyond_the_first_block(metric):
+    text_to_image = np.arange(1500) % 5
+    images = np.eye(5)
+    pairs = images[text_to_image]
+    expected = retrieval_metrics(images, pairs, text_to_image)
+    assert metric.compute(predictions=pairs, references=pairs, text_to_image=text_to_image) == expected
+    pairs[1402] = images[3]
+    with pytest.raises(ValueError, match="rows 2 and 1402 share an image"):
+        metric.compute(predictions=pairs, references=pairs, text_to_image=text_to_image)
+
+
 def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
     with pytest.raises(ValueError, match="no rows"):
         metric.compute()
@@ -279,7 +290,7 @@ def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
 
     metric.add_batch(predictions=GOOD, references=GOOD)
     metric.add_batch(predictions=GOOD[:, :3], references=GOOD[:, :3])
-    with pytest.raises(ValueError, match="unequal width, row 0 .* row 3"):
+    with pytest.raises(ValueError, match="`predictions` must hold rows .*unequal width, row 0 .* row 3"):
         metric.compute()
     metric.add_batch(predictions=GOOD, references=GOOD)
     with pytest.raises(ValueError, match="not on both"):
