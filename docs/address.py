@@ -22,8 +22,8 @@ BEFORE_RELEASE = """```text
 pip install "./lotlip[{extra}]"
 ```
 
-`./lotlip` is the folder with this project; nothing is on PyPI yet. From the wheel that `make wheel` writes it is
-`pip install "dist/lotlip-{version}-py3-none-any.whl[{extra}]"`.
+`./lotlip` is the folder with this project; nothing is on PyPI yet. If you have only the wheel, give its path:
+`pip install "./lotlip-{version}-py3-none-any.whl[{extra}]"`. (`make wheel` writes it into `dist`.)
 """
 AFTER_RELEASE = """```text
 pip install "lotlip[{extra}]"
