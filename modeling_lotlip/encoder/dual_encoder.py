@@ -103,7 +103,7 @@ class DualEncoder:
         self.name = model.config.name_or_path if name is None else str(name)
         self.backend = PytorchBackend(model, self.family) if backend is None else backend
         if preprocessing is None:
-            check_parts(model, processor)
+            check_model_and_processor(model, processor)
             limit = find_text_limit(model, processor, self.family)
             # the model's own limit, whatever its tokenizer says; `max_length` goes to `Preprocessing` alone
             processor.tokenizer.model_max_length = limit
@@ -561,7 +561,7 @@ class DualEncoder:
             )
 
 
-def check_parts(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+def check_model_and_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     """Raises a `ValueError` if a model does not embed texts and images, or a processor does not prepare both."""
     if not is_dual_encoder(type(model)):
         raise ValueError(
