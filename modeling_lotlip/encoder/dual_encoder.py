@@ -31,8 +31,7 @@ from .batches import TOKENS_PER_BATCH, Batch, EmbeddedBatch, PreparedRows, RowCo
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths
 from .fastest import Computation, choose_half_precision, find_fastest
-from .hashes import hash_model
-from .loading import LOADING_ERRORS, check_device, is_sentence_transformer, load_model
+from .loading import LOADING_ERRORS, check_device, is_dual_encoder, is_sentence_transformer, load_model
 from .preprocessing import Preprocessing
 from .sentence_transformer import load_sentence_transformer
 
@@ -72,7 +71,7 @@ class DualEncoder:
             https://arxiv.org/abs/2205.13147).
         name (`str`, *optional*):
             What messages and tables call the model. Default: what it was loaded from.
-        preprocessing ([`Preprocessing`], *optional*):
+        preprocessing (`Preprocessing`, *optional*):
             Makes the inputs of the model. Default: by the processor, as the family of the model was trained.
 
     Example:
@@ -103,6 +102,7 @@ class DualEncoder:
         self.name = model.config.name_or_path if name is None else str(name)
         self.backend = PytorchBackend(model, self.family) if backend is None else backend
         if preprocessing is None:
+            check_parts(model, processor)
             limit = find_text_limit(model, processor, self.family)
             processor.tokenizer.model_max_length = limit
             if max_length is not None:
@@ -232,8 +232,8 @@ class DualEncoder:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Hashes of the weights and of the processor, as they are now."""
-        return {"weights": hash_model(self.model), "processor": self.preprocessing.hash()}
+        """Hashes of the weights that embeddings are computed with, and of the processor."""
+        return {"weights": self.backend.hash_weights(self.model), "processor": self.preprocessing.hash()}
 
     def describe(self) -> dict[str, str | int | None]:
         """Returns what results of this encoder depend on, for tables of people."""
@@ -556,6 +556,20 @@ class DualEncoder:
                 f"`{self.name}` was not trained for embeddings of {dim} dimensions (`--truncate_dim`): they may find "
                 "much less. Train one with `--matryoshka_dims`."
             )
+
+
+def check_parts(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Raises a `ValueError` if a model does not embed texts and images, or a processor does not prepare both."""
+    if not is_dual_encoder(type(model)):
+        raise ValueError(
+            f"`model` must have `get_text_features` and `get_image_features`, and a {type(model).__name__} has not "
+            "both: give a dual encoder."
+        )
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise ValueError(
+            f"`processor` must have a `tokenizer` and an `image_processor`, and a {type(processor).__name__} has not "
+            "both: give the processor of the model."
+        )
 
 
 def load_encoder(

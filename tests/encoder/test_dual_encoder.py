@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, CLIPTextModel
 
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.encoder.arguments import LoadingArguments
@@ -464,3 +464,12 @@ def test_settings_tell_encoders_apart(family_folders):
     assert DualEncoder.from_pretrained(folder, device="cpu", dtype="bfloat16").settings() != settings
     assert DualEncoder.from_pretrained(folder, device="cpu", truncate_dim=8).settings() != settings
     assert load(family_folders("lit")).settings() != settings
+
+
+def test_a_model_of_texts_alone_and_a_tokenizer_are_refused(family_folders):
+    encoder = load(family_folders("clip"))
+    text_model = CLIPTextModel(encoder.model.config.text_config)
+    with pytest.raises(ValueError, match="a CLIPTextModel has not both: give a dual encoder"):
+        DualEncoder(text_model, encoder.processor)
+    with pytest.raises(ValueError, match="`processor` must have a `tokenizer` and an `image_processor`"):
+        DualEncoder(encoder.model, encoder.processor.tokenizer)

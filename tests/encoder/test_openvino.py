@@ -87,6 +87,18 @@ def test_cache_is_used_again(family_folders, cache, monkeypatch):
         embed(other, "text", 7)
 
 
+def test_weights_that_change_later_have_no_effect_and_settings_say_so(family_folders):
+    encoder = load(family_folders("lotlip"), backend="openvino")
+    settings = encoder.settings()
+    before = embed(encoder, "text", 3)
+    with torch.no_grad():
+        encoder.model.text_projection.weight.mul_(-1)
+    torch.testing.assert_close(embed(encoder, "text", 3), before, rtol=0, atol=0)
+    assert encoder.settings() == settings
+    with pytest.raises(ValueError, match="The weights of the model have changed"):
+        embed(encoder, "image", 2)
+
+
 SCRIPT = """
 import sys
 from modeling_lotlip import DualEncoder
@@ -138,11 +150,12 @@ def test_signals_after_a_model_is_gone(family_folders):
 def test_tower_of_another_model_is_refused(family_folders, cache, caplog, monkeypatch):
     """Whatever lies in the cache is compared with PyTorch before it is used."""
     folder = family_folders("lotlip")
-    encoder = load(folder, backend="openvino")
+    other = load(folder, backend="torch")
     with torch.no_grad():
-        encoder.model.text_projection.weight.normal_()
-    embed(encoder, "text", 7)
-    key = encoder.backend.key
+        other.model.text_projection.weight.normal_()
+    backend = openvino.OpenvinoBackend(other.model, other.family, "float32")
+    backend.embed_texts(other.preprocessing.tokenize(TEXTS[-7:]).inputs)
+    key = backend.key
 
     monkeypatch.setattr(openvino.OpenvinoBackend, "key", key)
     encoder = load(folder, backend="openvino")

@@ -116,7 +116,6 @@ def test_the_similarity_with_a_sentence_is_that_of_it_alone(open_table, encoder)
     [
         ({"score_threshold": 0.4, "copy_threshold": 1.0}, True, [False, False, True, True]),
         ({"score_threshold": 0.4, "copy_threshold": 1.0}, False, [False] * 4),
-        ({}, True, [False] * 4),
     ],
 )
 def test_results_of_a_text_below_the_threshold_are_weak(measured, is_text, expected, open_table):

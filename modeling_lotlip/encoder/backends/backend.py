@@ -5,6 +5,9 @@
 from abc import ABC, abstractmethod
 
 import torch
+from torch import nn
+
+from ..hashes import hash_model
 
 
 class Backend(ABC):
@@ -38,6 +41,10 @@ class Backend(ABC):
     name: str
     dtype: str
     device: torch.device
+
+    def hash_weights(self, model: nn.Module) -> str:
+        """Returns a hash of the weights of a model that embeddings are computed with: those that it has now."""
+        return hash_model(model)
 
     @abstractmethod
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:

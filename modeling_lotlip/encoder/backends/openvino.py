@@ -167,6 +167,7 @@ class OpenvinoBackend(Backend):
         self.dtype = dtype
         self.device = model.device
         self.reference = PytorchBackend(model, family)
+        self.weights_hash = hash_model(model)
         self.towers: dict[str, openvino.CompiledModel] = {}
         self.cache_dir = cache_dir or locate_towers()
         self.lock = Lock()  # one request at a time: it uses all cores
@@ -181,6 +182,10 @@ class OpenvinoBackend(Backend):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.lock = Lock()
+
+    def hash_weights(self, model: nn.Module) -> str:
+        """Returns a hash of the weights that the towers are converted from: later changes have no effect on them."""
+        return self.weights_hash
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
@@ -208,6 +213,8 @@ class OpenvinoBackend(Backend):
         Returns the compiled tower of a modality, from the cache or converted now, after it was compared with PyTorch
         by inputs, each of any shape `(rows, ...)`.
         """
+        if hash_model(self.model) != self.weights_hash:
+            raise ValueError("The weights of the model have changed: make another `DualEncoder` for OpenVINO.")
         try:
             compiled = self.compile(modality, inputs)
             self.check(compiled, modality, inputs)
@@ -299,7 +306,7 @@ class OpenvinoBackend(Backend):
         """The model that a converted tower is of, and what it stores its weights in."""
         versions = (__version__, transformers.__version__, openvino.__version__)
         weights_dtype = "int8" if self.dtype == "int8" else "float32"
-        return Hasher.hash((type(self.model).__name__, hash_model(self.model), versions, weights_dtype))
+        return Hasher.hash((type(self.model).__name__, self.weights_hash, versions, weights_dtype))
 
 
 @contextmanager
