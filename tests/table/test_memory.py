@@ -42,7 +42,7 @@ def assert_same_answers(table: EmbeddingTable, queries: torch.Tensor, k: int) ->
 def test_memory_answers_as_the_table(table, k, monkeypatch):
     queries = torch.cat([draw_unit_vectors(torch.manual_seed(1), 70, 16), search(table, torch.eye(16)[0], 1).embeds])
     assert_same_answers(table, queries, k)
-    monkeypatch.delattr(vector_index, "ask")  # LanceDB is not asked
+    monkeypatch.delattr(vector_index, "make_query")  # LanceDB is not asked
     assert len(search_many(table, queries, k)) == 71
 
 
