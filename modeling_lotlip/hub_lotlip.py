@@ -426,6 +426,13 @@ class ImageMixin(LoadingMixin):
             return resized
         return resized.clip(min(0, image.min()), max(1, image.max()))
 
+    def to_dict(self) -> dict:
+        """Names its own code alone, also where it was loaded with a processor, which names that of both backends."""
+        output = super().to_dict()
+        if type(self).__module__ != "__main__":
+            output["auto_map"] = {"AutoImageProcessor": name_code(type(self))}
+        return output
+
 
 class TorchvisionBackend(ImageMixin, image_processing_backends.TorchvisionBackend):
     """Preprocesses images by torchvision."""
