@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, groupby, islice
@@ -286,14 +287,13 @@ def describe_file(content: bytes, formats: tuple[str, ...] | None = None) -> dic
     columns of a table (`table/schema.py`), which must be able to store the values.
     """
     facts = {"hash": hash_bytes(content)}
-    try:
+    # what is known before an error is kept; `read_image` names the problem
+    with suppress(*IMAGE_ERRORS):
         image = open_image(content, formats)
         width, height = find_upright_size(image)
         if max(width, height) <= MAX_SIDE:
             facts |= {"width": width, "height": height}
         facts["taken"] = read_date(image.getexif())
-    except IMAGE_ERRORS:
-        pass  # what is known until then is kept; `read_image` names the problem
     return facts
 
 

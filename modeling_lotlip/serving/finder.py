@@ -82,12 +82,13 @@ class Finder:
             kind (`str`): What is searched.
         """
         queries = torch.cat([one.embeds for one in group])
-        try:
-            found = await loop.run_in_executor(self.thread, search_many, self.table, queries, k, kind)
-        except Exception as error:  # whatever it is, the requests behind it are answered
+        search = loop.run_in_executor(self.thread, search_many, self.table, queries, k, kind)
+        # An error is returned, not raised: it belongs to the requests, and the searches after it go on
+        (found,) = await asyncio.gather(search, return_exceptions=True)
+        if isinstance(found, BaseException):
             for one in group:
                 if not one.answer.done():
-                    one.answer.set_exception(error)
+                    one.answer.set_exception(found)
             return
         for one in group:
             own = found[: len(one.embeds)]
