@@ -222,7 +222,11 @@ def parse_args() -> argparse.Namespace:
         help="Of the training on both kinds of captions; half of them before, on short ones.",
     )
     parser.add_argument(
-        "--limits", type=int, nargs="+", default=[OLD, NEW], help="Of the texts, in tokens, to train on both kinds with."
+        "--limits",
+        type=int,
+        nargs="+",
+        default=[OLD, NEW],
+        help="Of the texts, in tokens, to train on both kinds with.",
     )
     parser.add_argument("--eval_steps", type=int, default=250, help="Steps between two points of a curve.")
     parser.add_argument("--max_train_samples", type=int, default=8192, help="Drawn scenes to train on.")
