@@ -150,7 +150,7 @@ def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
         start["model_name_or_path"] = str(own / "new")
         start["freeze_vision_model"] = False
     results = {"before": train(own / "start", common | start)}
-    for limit in (OLD, NEW):
+    for limit in args.limits:
         tuned = {
             "model_name_or_path": str(own / "start"),
             "freeze_vision_model": False,
@@ -186,7 +186,7 @@ def run_folder(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
         save_joined_towers(args, own / "new")
         start["model_name_or_path"] = str(own / "new")
     results = {"before": train(own / "start", data | start)}
-    for limit in (OLD, NEW):
+    for limit in args.limits:
         tuned = {"model_name_or_path": str(own / "start"), "max_length": limit}
         results[f"both kinds, {limit} tokens"] = train(own / f"tuned-{limit}", data | tuned)
     return results
@@ -220,6 +220,13 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=2000,
         help="Of the training on both kinds of captions; half of them before, on short ones.",
+    )
+    parser.add_argument(
+        "--limits",
+        type=int,
+        nargs="+",
+        default=[OLD, NEW],
+        help="Of the texts, in tokens, to train on both kinds with.",
     )
     parser.add_argument("--eval_steps", type=int, default=250, help="Steps between two points of a curve.")
     parser.add_argument("--max_train_samples", type=int, default=8192, help="Drawn scenes to train on.")
