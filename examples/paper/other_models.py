@@ -177,7 +177,7 @@ def run_folder(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
         "image_features_dir": args.output_dir / "features",
         "per_device_train_batch_size": 64,
         "learning_rate": 1e-4,
-        "max_train_steps": args.steps // 2,
+        "max_train_steps": args.steps // 3,
         "eval_steps": args.eval_steps,
     }
     start = {"max_length": OLD, "num_long_captions": 0}
@@ -223,7 +223,7 @@ def parse_args() -> argparse.Namespace:
         "--steps",
         type=int,
         default=1200,
-        help="Of the training on both kinds of captions; before it a third of them on short ones alone.",
+        help="Of the training on both kinds of captions of scenes; all other trainings have a third of them.",
     )
     parser.add_argument(
         "--limits",
