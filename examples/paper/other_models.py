@@ -222,7 +222,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--steps",
         type=int,
-        default=1200,
+        default=1600,
         help="Of the training on both kinds of captions of scenes; all other trainings have a third of them.",
     )
     parser.add_argument(
