@@ -118,9 +118,9 @@ def read_text_and_image(
         caption_files ([`CaptionFileArguments`]): Files of further captions.
 
     Raises:
-        `ValueError`: if there is no such row, or it has no caption.
+        `ValueError`: if there is no such row, or it has no caption or no image that can be read.
     """
-    from ..data.images import read_image, undecoded
+    from ..data.images import UnreadableImageError, read_image, undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
 
@@ -133,4 +133,8 @@ def read_text_and_image(
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     if not texts:
         raise ValueError(f"--row {row} has no caption.")
-    return texts[0], read_image(rows[0][dataset.image_column])
+    try:
+        image = read_image(rows[0][dataset.image_column])
+    except UnreadableImageError as error:
+        raise ValueError(f"The image of --row {row} cannot be read: {error}. Choose another --row.") from error
+    return texts[0], image

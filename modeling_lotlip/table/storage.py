@@ -143,7 +143,9 @@ class EmbeddingTable:
         """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""
         name = self.notes.get("model_name_or_path", "the same model")
         options = f"--backend {self.computation.backend} --dtype {self.computation.dtype}"
-        self.check_settings(encoder.settings(), f"search with {name} as it was used, by `{options}`")
+        settings = encoder.settings()
+        del settings["max_length"]  # of captions: a query may be read up to another limit
+        self.check_settings(settings, f"search with {name} as it was used, by `{options}`")
 
     def writing(self, wait: bool = False, argument: str = "output_dir") -> OutputFolder:
         """Makes a context in which this program alone writes, with all of its processes: see [`OutputFolder`]."""
