@@ -63,8 +63,8 @@ from .shard_files import check_shards, open_shards
 
 logger = logging.get_logger(__name__)
 
-# What reads files of rows and shards, whose content the cache of `datasets` has
-SIGNED_BUILDERS = ("csv", "json", "parquet", "text", "webdataset")
+# What reads files whose content, or names, the cache of `datasets` has
+SIGNED_BUILDERS = ("csv", "imagefolder", "json", "parquet", "text", "webdataset")
 
 Rows = Dataset | IterableDataset
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
@@ -540,22 +540,21 @@ def load_builder(
         converters = {} if key_column is None else {key_column: str}
         options = {"keep_default_na": False, "na_values": [""], "converters": converters, **of_card}
     signed = None
-    if builder.info.builder_name in SIGNED_BUILDERS or source.dataset_name == "imagefolder":
-        signed = sign_files_of_data(builder)
+    if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
+        signed = sign_files(builder.config.data_files)
     if signed is not None:
-        return load_dataset_builder(builder.info.builder_name, data_files=signed, **of_card | options)
+        name = builder.info.builder_name
+        features = find_features(builder)
+        return load_dataset_builder(name, data_files=signed, features=features, **of_card | options)
     return load_dataset_builder(*named, **options) if options else builder
 
 
-def sign_files_of_data(builder: DatasetBuilder) -> DataFilesDict | None:
-    """
-    Signs local files of data: see [`sign_files`]. Returns None if there are none, or where a README next to the files
-    says what they hold.
-    """
-    files = builder.config.data_files
-    if not files or builder.info.features is not None or getattr(builder.config, "features", None) is not None:
-        return None
-    return sign_files(files)
+def find_features(builder: DatasetBuilder) -> Features | None:
+    """Finds the types of columns that a card says; None if it does not, or `datasets` does not read them there."""
+    features = getattr(builder.config, "features", None)
+    if features is None and builder.info.builder_name != "imagefolder":
+        features = builder.info.features
+    return features
 
 
 def list_files(builder: DatasetBuilder, split: str) -> list[str]:
@@ -615,7 +614,7 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
     check_shards(local)
     options = find_options(builder)
     check_row_files(name, local, key_column, options)
-    if name == "parquet" and are_all_local:
+    if name == "parquet" and are_all_local and builder.config.features is None:
         features = unify_parquet_types(files)
         if features is not None:
             return Parquet(data_files=builder.config.data_files, features=features, **options)
@@ -646,8 +645,12 @@ def check_index_column(builder: DatasetBuilder, rows: Rows, files: list[str]) ->
     """Raises a `ValueError` if pandas took a column of a CSV file that could not be checked before for an index."""
     if builder.info.builder_name != "csv" or builder.config.index_col is not None:
         return
-    is_checked = are_csv_rows_checked(find_options(builder)) and all(map(os.path.isfile, files))
-    if not is_checked and INDEX_COLUMN in (rows.features or {}):
+    if are_csv_rows_checked(find_options(builder)) and all(map(os.path.isfile, files)):
+        return
+    features = rows.features
+    if features is None:
+        features = concatenate_datasets([rows]).features  # which finds out the types
+    if INDEX_COLUMN in (features or {}):
         raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote cells with separators.")
 
 

@@ -90,13 +90,12 @@ def check_row_files(
         columns = None
         for path in paths:
             header = check_csv(path, options)
-            if columns is None or "usecols" in options:
+            if columns is None:
                 columns = header
-            new = [name for name in header if name not in columns]
-            if new:
+            if header != columns and "usecols" not in options:
                 raise ValueError(
-                    f"{path} has the columns {new}, which {paths[0]} does not have: write all files with the same "
-                    "columns."
+                    f"{path} has the columns {header}, but {paths[0]} has {columns}: write all files with the same "
+                    "columns in the same order."
                 )
     elif builder == "json" and options.keys().isdisjoint(OTHER_JSON_OPTIONS):
         for path in paths:

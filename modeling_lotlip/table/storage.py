@@ -48,7 +48,12 @@ class EmbeddingTable:
         with self.as_os_error():
             # the table of LanceDB; other files call an `EmbeddingTable` `table`, and so this one `table.table`
             self.table = connect(folder).open_table(TABLE)
-        metadata = self.table.schema.metadata
+            metadata = self.table.schema.metadata or {}
+        if b"settings" not in metadata:
+            raise OSError(
+                f"The embeddings in {folder} cannot be read: what they depend on is not noted. It is damaged, or of "
+                "another program: delete the folder to make it anew, or name another one."
+            )
         self.settings = json.loads(metadata[b"settings"])
         self.notes = json.loads(metadata[b"notes"])
         self.dim = self.table.schema.field("embedding").type.list_size
@@ -101,12 +106,14 @@ class EmbeddingTable:
         made anew counts its versions from 1 again.
         """
         written_at = (self.folder / f"{TABLE}.lance" / "_versions").stat().st_mtime_ns
-        return self.table.version, written_at
+        with self.as_os_error():
+            return self.table.version, written_at
 
     def freeze(self) -> "EmbeddingTable":
         """Opens the table once more, as it is now: what is written later is not seen."""
         frozen = EmbeddingTable(self.folder)
-        frozen.table.checkout(frozen.table.version)
+        with self.as_os_error():
+            frozen.table.checkout(frozen.table.version)
         return frozen
 
     def add_missing_columns(self) -> None:
@@ -172,8 +179,10 @@ class EmbeddingTable:
     @property
     def unreadable(self) -> dict[str, str]:
         """By key what is wrong with images that cannot be read."""
-        rows = self.table.search().where("problem IS NOT NULL").select(["key", "problem"]).to_arrow()
-        return dict(zip(rows["key"].to_pylist(), rows["problem"].to_pylist()))
+        problems = {}
+        for batch in self.read(["key", "problem"], "problem IS NOT NULL"):
+            problems.update(zip(batch["key"].to_pylist(), batch["problem"].to_pylist()))
+        return problems
 
     @property
     def is_to_be_tried_again(self) -> str:
@@ -187,7 +196,8 @@ class EmbeddingTable:
         """The counts of embeddings of each kind, of truncated captions and of unreadable images."""
         conditions = {kind: f"problem IS NULL AND kind = '{kind}'" for kind in KINDS}
         conditions |= {"truncated": "truncated", "unreadable": "problem IS NOT NULL"}
-        return {name: self.table.count_rows(condition) for name, condition in conditions.items()}
+        with self.as_os_error():
+            return {name: self.table.count_rows(condition) for name, condition in conditions.items()}
 
     @property
     def folders(self) -> list[str]:
@@ -211,7 +221,8 @@ class EmbeddingTable:
     def embedding(self, key: str) -> torch.Tensor | None:
         """Reads the embedding of an image, of shape `(dim,)`, normalized; None if there is none of the key."""
         where = self.condition("image", f"key = {value_to_sql(key)}")
-        rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
+        with self.as_os_error():
+            rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
         if len(rows) == 0:
             return None
         return to_vectors(rows["embedding"])[0]
@@ -250,7 +261,8 @@ class EmbeddingTable:
 
     def read_hash(self, key: str) -> str | None:
         """Reads the hash of the file of an image; None if it is not known."""
-        rows = self.table.search().where(f"key = {value_to_sql(key)}").select(["hash"]).limit(1).to_arrow()
+        with self.as_os_error():
+            rows = self.table.search().where(f"key = {value_to_sql(key)}").select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:
             return None
         return rows["hash"][0].as_py()
@@ -284,11 +296,10 @@ class EmbeddingTable:
         """Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line."""
         try:
             yield
-        except RuntimeError as error:
-            problem = re.sub(r", \S+\.rs:\d+:\d+", "", str(error).splitlines()[0])
+        except (RuntimeError, ValueError) as error:  # the latter where a file is no file of LanceDB any more
             raise OSError(
                 f"The embeddings in {self.folder} cannot be read or written, and are as they were: "
-                f"{without_stop(problem)}. Make room on the disk; if a file is missing or damaged, "
+                f"{describe_problem(error)}. Make room on the disk; if a file is missing or damaged, "
                 "delete the folder to make it anew."
             ) from error
 
@@ -310,6 +321,15 @@ class EmbeddingTable:
             with self.as_os_error():
                 self.table.delete(one_of("row", part))
         return len(rows)
+
+
+def describe_problem(error: Exception) -> str:
+    """Describes an error of LanceDB without the lines of its sources that it passed, and the names of its layers."""
+    problem = str(error).partition("\n")[0]
+    problem = re.sub(r", \S+\.rs:\d+:\d+", "", problem)
+    problem = re.sub(r"(?:lance error|LanceError\([\w ]+\)|Generic [\w/]+ error|Wrapped error): ", "", problem)
+    problem = problem.replace("Not found: Not found: ", "Not found: ")
+    return without_stop(problem)
 
 
 def split_list(values: list) -> list[list]:

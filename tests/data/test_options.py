@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 from pyarrow import parquet
 
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.loading import load_split
-from tests.helpers.data_files import write_images
+from tests.helpers.data_files import write_images, write_lines
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
@@ -20,12 +20,16 @@ def write_card(folder: Path, *lines: str) -> None:
     (folder / "README.md").write_text("\n".join(["---", "configs:", *lines, "---", ""]))
 
 
+def load_plainly(folder: Path, streaming: bool, config: str | None = None) -> Dataset | IterableDataset:
+    """The rows of the split `train` of a folder by `datasets` alone, in whose cache there is nothing else."""
+    return load_dataset(str(folder), config, split="train", streaming=streaming, cache_dir=str(folder / ".cache"))
+
+
 def read_both(folder: Path, streaming: bool, config: str | None = None) -> tuple[list[dict], list[dict]]:
     """The rows of the split `train` of a folder, as they are read here and by `datasets`."""
     source = SourceArguments(str(folder), dataset_config_name=config, streaming=streaming)
     rows = load_split(source, "train", with_images=False)
-    expected = load_dataset(str(folder), config, split="train", streaming=streaming)
-    return list(rows), list(expected)
+    return list(rows), list(load_plainly(folder, streaming, config))
 
 
 @both_ways
@@ -134,7 +138,7 @@ def test_options_of_a_folder_of_images(tmp_path, option, folders, has_metadata, 
         lines = [f"{name},A boat,{index}\n" for index, name in enumerate(names)]
         (tmp_path / "metadata.csv").write_text("file_name,caption,number\n" + "".join(lines))
     write_card(tmp_path, "- config_name: default", '  data_files: "**"', option)
-    expected = load_dataset(str(tmp_path), split="train", streaming=streaming)
+    expected = load_plainly(tmp_path, streaming)
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
     known = [name for name in rows.column_names if name != "file_name"]  # which is added here
     assert known == expected.column_names
@@ -208,3 +212,45 @@ def test_a_folder_of_images_without_a_card_has_no_configuration(tmp_path):
     source = SourceArguments(str(tmp_path), dataset_config_name="boats")
     with pytest.raises(ValueError, match="no card in the folder has a configuration 'boats': leave it out"):
         load_split(source, "train")
+
+
+CARD_WITH_TYPES = """---
+configs:
+- config_name: default
+  data_files: "rows.*"
+dataset_info:
+  features:
+  - name: caption
+    dtype: string
+  - name: key
+    dtype: string
+---
+"""
+
+
+@both_ways
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_the_types_of_a_card_hold_and_so_does_what_a_file_has_now(tmp_path, name, streaming):
+    """`datasets` makes the key 7 of 007 in a CSV file first, and takes the rows of an earlier file from its cache."""
+    (tmp_path / "README.md").write_text(CARD_WITH_TYPES)
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    for keys in (["007"], ["008", "009"]):
+        rows = [{"caption": "A boat", "key": key} for key in keys]
+        if name.endswith("csv"):
+            lines = [f"A boat,{key}\n" for key in keys]
+            (tmp_path / name).write_text("caption,key\n" + "".join(lines))
+        elif name.endswith("jsonl"):
+            write_lines(tmp_path / name, rows)
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+        assert list(load_split(source, "train", with_images=False)) == rows
+
+
+@both_ways
+def test_images_that_are_added_to_a_folder_with_a_card_are_there(tmp_path, streaming):
+    write_card(tmp_path, "- config_name: default", '  data_files: "**"')
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    for names in (["0.png"], ["0.png", "1.png"]):
+        write_images(tmp_path, names)
+        write_lines(tmp_path / "metadata.jsonl", [{"file_name": name, "caption": name} for name in names])
+        assert [row["caption"] for row in load_split(source, "train")] == names
