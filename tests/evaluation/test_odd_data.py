@@ -46,7 +46,7 @@ def test_statistics_leave_out_captions_that_are_no_texts(rows, tmp_path, vocab_d
     assert lotlip.main(["statistics", *map(str, arguments)]) == 0
     results = json.loads(output.read_text())
     assert (results["num_images"], results["num_texts"]) == (2, 2)
-    assert "The captions of 1.png are left out: The column 'about.caption' must hold strings" in caplog.text
+    assert "The captions of row 4 are left out: The column 'about.caption' must hold strings" in caplog.text
 
 
 def test_statistics_of_a_column_of_numbers_are_refused(tmp_path, vocab_dir, capsys):
@@ -63,7 +63,7 @@ def test_statistics_of_a_column_of_numbers_are_refused(tmp_path, vocab_dir, caps
         (["--dataset_name", "empty"], "cannot be loaded"),
         (["--dataset_name", "rows.jsonl", "--eval_split", "validation[9:]"], "is empty: there are 5 rows"),
         (["--dataset_name", "rows.jsonl", "--eval_split", "val"], "has no split 'val' but 'train'"),
-        (["--dataset_name", "rows.jsonl", "--caption_column", "text"], "`--caption_column text` is"),
+        (["--dataset_name", "rows.jsonl", "--caption_column", "text"], "Neither `--caption_column text` nor"),
         (["--dataset_name", "photos"], "Neither `--caption_column caption` nor"),
     ],
     ids=["empty folder", "empty slice", "no split", "no column", "images without captions"],

@@ -169,9 +169,8 @@ def test_images_without_a_date_that_is_known_are_counted_where_days_are_asked_fo
     assert searcher.count(chosen) == 1
     assert f"Left out, {len(searcher.table) - 1} images without a date that is known." in lines
     in_folder = Filter.parse(folder="more", taken_from="2024-01-01")
-    num_in_folder = searcher.count(Filter.parse(folder="more"))
-    assert f"Left out, {num_in_folder} images without a date that is known." in searcher.describe(in_folder)
-    assert not any("date" in line for line in searcher.describe())
+    assert "Left out, 1 image without a date that is known." in searcher.describe(in_folder)
+    assert not any("a date" in line for line in searcher.describe())
 
 
 def test_a_file_whose_times_alone_are_others_is_not_embedded_again(folder, searcher, embedded):
