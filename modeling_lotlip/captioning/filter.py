@@ -258,7 +258,9 @@ class CaptionFilter:
         the caption as it came. Then it is a caption of its own, and the caption as it came stays where it is.
         """
         before = row.get(self.before_column)
-        return before is not None and not is_made_by_rules(row[self.column], before, bool(row.get(CUT_OFF_COLUMN)))
+        if before is None:
+            return False
+        return not is_made_by_rules(row[self.column], before, bool(row.get(CUT_OFF_COLUMN)))
 
     def hash_rows(self, kept: list[dict]) -> None:
         """Notes hashes of captions and their images. A row without an image's key or hash counts as an image."""

@@ -166,7 +166,7 @@ def load_slices(
         slices.append(part_slice)
     names = {part_slice.split for part_slice in slices}
     if "all" in names and len(names) > 1:
-        raise ValueError(f"The split {split!r} names other splits beside 'all', which has their rows: leave them out.")
+        raise ValueError(f"The split {split!r} names others beside 'all', which has their rows: leave them out.")
     if max_samples is not None:
         slices = take_first(slices, max_samples)
     check_repeated_rows(split, slices, may_repeat)
@@ -437,7 +437,8 @@ def load_built_split(
     files = list_files(builder, split)
     warn_of_unfinished(map(Path, files))
     if is_plain_image_folder(builder):
-        return split, with_file_names(read_image_folder(builder, split, source.streaming), source, files, [])
+        rows = read_image_folder(builder, split, source.streaming)
+        return split, with_file_names(rows, source, files, [])
     are_rows = builder.info.builder_name in BUILDERS.values()
     try:
         builder = check_files(builder, files, key_column)
@@ -479,7 +480,7 @@ def make_builder(
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
         problem = " ".join(without_stop(error).split())
-        if "Config name is missing" in problem:  # as `datasets` says where a card has several and no default
+        if "Config name is missing" in problem:  # where a card has several and no default
             raise ValueError(f"{problem}. Name one by --dataset_config_name.") from error
         raise ValueError(f"{describe_source(source)} cannot be loaded: {problem}. Check these arguments.") from error
     if isinstance(builder, ImageFolder):
@@ -529,7 +530,7 @@ def load_builder(
     if image_files:
         is_folder = source.dataset_name != "imagefolder"
         if is_folder and source.dataset_config_name not in (None, "default"):
-            raise ValueError(f"no card in the folder has a configuration {source.dataset_config_name!r}: leave it out")
+            raise ValueError(f"no card there has a configuration {source.dataset_config_name!r}: leave it out")
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
     named = (source.dataset_name, source.dataset_config_name, source.data_dir, source.data_files)
     builder = load_dataset_builder(*named)
@@ -651,7 +652,7 @@ def check_index_column(builder: DatasetBuilder, rows: Rows, files: list[str]) ->
     if features is None:
         features = concatenate_datasets([rows]).features  # which finds out the types
     if INDEX_COLUMN in (features or {}):
-        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote cells with separators.")
+        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote such cells.")
 
 
 # Folders of images
@@ -717,7 +718,8 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
     features = replace_times_of(rows.features)
     if has_keys:
         features[key_column] = Value("string")
-    builder = FolderTexts(data_files=builder.config.data_files, features=features, **find_options(builder))
+    options = find_options(builder)
+    builder = FolderTexts(data_files=builder.config.data_files, features=features, **options)
     builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
     builder.info.builder_name = "imagefolder"
     builder.date_columns = frozenset(dates)

@@ -120,7 +120,8 @@ def open_text(path: str) -> Iterator[IO[str]]:
 def are_csv_rows_checked(options: Mapping[str, Any]) -> bool:
     """Whether the rows of CSV files that are read with some options can be checked before."""
     separator = options.get("sep", ",")
-    is_character = isinstance(separator, str) and len(separator) == 1  # else a pattern, or to be guessed
+    # else it is a pattern, or to be guessed
+    is_character = isinstance(separator, str) and len(separator) == 1
     return is_character and options.keys() <= {*CSV_FORMAT, *OTHER_CSV_OPTIONS}
 
 

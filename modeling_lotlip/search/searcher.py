@@ -142,7 +142,7 @@ class Searcher:
 
             def follow() -> None:
                 progress.update()
-                report(0, 0)  # nothing is embedded, and perhaps nothing will be, but a report may end the update
+                report(0, 0)  # nothing is to be embedded yet, but a report may end the update
 
             sizes = {name: signature["size"] for name, signature in sorted(files.items())}
             return find_sources(tables, self.folder, sizes, follow)

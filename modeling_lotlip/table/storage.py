@@ -25,6 +25,8 @@ from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_
 
 
 TABLE = "embeddings"
+# What LanceDB puts before an error, of the parts of it that it passed
+LAYERS = re.compile(r"(?:lance error|LanceError\([\w ]+\)|Generic [\w/]+ error|Wrapped error): ")
 # Rows that are read at once, and keys in a condition
 NUM_AT_ONCE = 1_000
 
@@ -261,8 +263,9 @@ class EmbeddingTable:
 
     def read_hash(self, key: str) -> str | None:
         """Reads the hash of the file of an image; None if it is not known."""
+        where = f"key = {value_to_sql(key)}"
         with self.as_os_error():
-            rows = self.table.search().where(f"key = {value_to_sql(key)}").select(["hash"]).limit(1).to_arrow()
+            rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:
             return None
         return rows["hash"][0].as_py()
@@ -296,10 +299,10 @@ class EmbeddingTable:
         """Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line."""
         try:
             yield
-        except (RuntimeError, ValueError) as error:  # the latter where a file is no file of LanceDB any more
+        except (RuntimeError, ValueError) as error:  # the latter where a file is none of LanceDB any more
             raise OSError(
                 f"The embeddings in {self.folder} cannot be read or written, and are as they were: "
-                f"{describe_problem(error)}. Make room on the disk; if a file is missing or damaged, "
+                f"{shorten_problem(error)}. Make room on the disk; if a file is missing or damaged, "
                 "delete the folder to make it anew."
             ) from error
 
@@ -323,11 +326,11 @@ class EmbeddingTable:
         return len(rows)
 
 
-def describe_problem(error: Exception) -> str:
+def shorten_problem(error: Exception) -> str:
     """Describes an error of LanceDB without the lines of its sources that it passed, and the names of its layers."""
     problem = str(error).partition("\n")[0]
     problem = re.sub(r", \S+\.rs:\d+:\d+", "", problem)
-    problem = re.sub(r"(?:lance error|LanceError\([\w ]+\)|Generic [\w/]+ error|Wrapped error): ", "", problem)
+    problem = LAYERS.sub("", problem)
     problem = problem.replace("Not found: Not found: ", "Not found: ")
     return without_stop(problem)
 

@@ -303,8 +303,9 @@ def build_index(table: EmbeddingTable) -> None:
     Makes the indices of embeddings, keys and kinds. With fewer than 4 bits for each dimension texts find too few
     images.
     """
+    config = IvfRq(distance_type="cosine", num_bits=4)
     with table.as_os_error():
-        table.table.create_index("embedding", config=IvfRq(distance_type="cosine", num_bits=4), replace=True)
+        table.table.create_index("embedding", config=config, replace=True)
         table.table.create_index("key", config=BTree(), replace=True)
         if table.settings.get("kinds") != ["image"]:
             table.table.create_index("kind", config=Bitmap(), replace=True)

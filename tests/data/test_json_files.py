@@ -104,7 +104,7 @@ def test_dates_in_metadata_are_texts(tmp_path, key_column, streaming):
     ],
     ids=["other columns", "other columns with dates", "other types"],
 )
-def test_a_file_of_json_lines_that_does_not_fit_the_others_is_named(tmp_path, first, second, message, streaming):
+def test_a_file_that_does_not_fit_the_others_is_named(tmp_path, first, second, message, streaming):
     files = [write_lines(tmp_path / "0.jsonl", [first]), write_lines(tmp_path / "1.jsonl", [second])]
     source = SourceArguments("json", data_files=files, streaming=streaming)
     with pytest.raises(ValueError, match=message) as error:
@@ -114,7 +114,8 @@ def test_a_file_of_json_lines_that_does_not_fit_the_others_is_named(tmp_path, fi
 
 @both_ways
 def test_a_column_that_a_later_file_of_json_lines_lacks_is_empty_there(tmp_path, streaming):
-    files = [write_lines(tmp_path / "0.jsonl", [{"a": 1, "b": "c"}]), write_lines(tmp_path / "1.jsonl", [{"a": 2}])]
+    first = write_lines(tmp_path / "0.jsonl", [{"a": 1, "b": "c"}])
+    files = [first, write_lines(tmp_path / "1.jsonl", [{"a": 2}])]
     source = SourceArguments("json", data_files=files, streaming=streaming)
     rows = list(load_split(source, "train", with_images=False))
     assert rows == [{"a": 1, "b": "c"}, {"a": 2, "b": None}]

@@ -22,7 +22,8 @@ def write_card(folder: Path, *lines: str) -> None:
 
 def load_plainly(folder: Path, streaming: bool, config: str | None = None) -> Dataset | IterableDataset:
     """The rows of the split `train` of a folder by `datasets` alone, in whose cache there is nothing else."""
-    return load_dataset(str(folder), config, split="train", streaming=streaming, cache_dir=str(folder / ".cache"))
+    cache_dir = str(folder / ".cache")
+    return load_dataset(str(folder), config, split="train", streaming=streaming, cache_dir=cache_dir)
 
 
 def read_both(folder: Path, streaming: bool, config: str | None = None) -> tuple[list[dict], list[dict]]:
@@ -203,14 +204,14 @@ def test_the_default_of_two_configurations(two_configs, streaming):
 )
 def test_a_configuration_that_is_not_there_is_one_line(two_configs, config, message):
     with pytest.raises(ValueError, match=message) as error:
-        load_split(SourceArguments(str(two_configs), dataset_config_name=config), "train", with_images=False)
+        read_both(two_configs, False, config)
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_of_images_without_a_card_has_no_configuration(tmp_path):
     write_images(tmp_path, ["a.png"])
     source = SourceArguments(str(tmp_path), dataset_config_name="boats")
-    with pytest.raises(ValueError, match="no card in the folder has a configuration 'boats': leave it out"):
+    with pytest.raises(ValueError, match="no card there has a configuration 'boats': leave it out"):
         load_split(source, "train")
 
 
@@ -252,5 +253,6 @@ def test_images_that_are_added_to_a_folder_with_a_card_are_there(tmp_path, strea
     source = SourceArguments(str(tmp_path), streaming=streaming)
     for names in (["0.png"], ["0.png", "1.png"]):
         write_images(tmp_path, names)
-        write_lines(tmp_path / "metadata.jsonl", [{"file_name": name, "caption": name} for name in names])
+        lines = [{"file_name": name, "caption": name} for name in names]
+        write_lines(tmp_path / "metadata.jsonl", lines)
         assert [row["caption"] for row in load_split(source, "train")] == names

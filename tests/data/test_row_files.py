@@ -79,7 +79,7 @@ def test_a_csv_file_with_other_columns_is_named(tmp_path, header, streaming):
         values = ",".join("a" for _ in columns.split(","))
         Path(files[-1]).write_text(f"{columns}\n{values}\n")
     source = SourceArguments("csv", data_files=files, streaming=streaming)
-    with pytest.raises(ValueError, match=r"2.csv has the columns .*, but .*0.csv has \['caption', 'image'\]: write"):
+    with pytest.raises(ValueError, match="2.csv has the columns .*, but .*0.csv has .*: write all"):
         load_split(source, "train", with_images=False)
     in_order = SourceArguments("csv", data_files=files[:2], streaming=streaming)
     assert list(load_split(in_order, "train", with_images=False)) == [{"caption": "a", "image": "a"}] * 2

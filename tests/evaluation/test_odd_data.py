@@ -46,7 +46,7 @@ def test_statistics_leave_out_captions_that_are_no_texts(rows, tmp_path, vocab_d
     assert lotlip.main(["statistics", *map(str, arguments)]) == 0
     results = json.loads(output.read_text())
     assert (results["num_images"], results["num_texts"]) == (2, 2)
-    assert "The captions of row 4 are left out: The column 'about.caption' must hold strings" in caplog.text
+    assert "The captions of row 4 are left out: The column 'about.caption' must" in caplog.text
 
 
 def test_statistics_of_a_column_of_numbers_are_refused(tmp_path, vocab_dir, capsys):
@@ -92,7 +92,7 @@ def test_data_that_are_not_there_are_an_error_of_one_line(
         (5, "--row 5 is beyond the split 'train'"),
     ],
 )
-def test_a_row_that_cannot_be_looked_at_is_an_error_of_one_line(rows, tmp_path, model_dir, capsys, row, message):
+def test_a_row_that_cannot_be_looked_at_is_named(rows, tmp_path, model_dir, capsys, row, message):
     arguments = ["--dataset_name", rows, "--eval_split", "train", "--caption_column", "about.caption", "--row", row]
     arguments += ["--model", model_dir, "--output_dir", tmp_path / "out"]
     assert message in read_error(capsys, "visualize", *arguments)
@@ -100,7 +100,7 @@ def test_a_row_that_cannot_be_looked_at_is_an_error_of_one_line(rows, tmp_path, 
 
 
 @pytest.mark.parametrize("with_image", [True, False])
-def test_a_model_with_weights_that_are_no_numbers_is_refused(rows, no_number_dir, tmp_path, capsys, with_image):
+def test_a_model_with_nan_is_refused(rows, no_number_dir, tmp_path, capsys, with_image):
     arguments = ["--model", no_number_dir, "--output_dir", tmp_path / "out"]
     if with_image:
         arguments += ["--dataset_name", rows, "--eval_split", "train"]

@@ -194,9 +194,10 @@ def test_a_damaged_file_of_data_is_one_line_with_the_folder_and_the_remedy(tmp_p
     table = make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 8))
     for path in tmp_path.rglob("data/*.lance"):
         damage(path)
-    message = rf"^The embeddings in {tmp_path} cannot be read or written[^\n]*delete the folder to make it anew\.$"
     for ask in ASKS:
-        with pytest.raises(OSError, match=message) as error:
+        with pytest.raises(
+            OSError, match=rf"^The embeddings in {tmp_path} [^\n]*delete the folder to make it"
+        ) as error:
             ask(table)
         assert not re.search(r"LanceError|\.rs:|lance error|Wrapped", str(error.value))
 
