@@ -12,6 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from .utils.markdown import format_markdown
+
 
 # What sentence-transformers reads: its own modules call the model, and give embeddings of length 1
 SENTENCE_TRANSFORMERS_FILES = {
@@ -157,14 +159,30 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         model_type=model_type,
         language=describe_languages(language),
         biases=biases,
-        settings=settings,
-        results=results,
+        settings=format_settings(settings or {}),
+        results=format_metrics(results or {}),
         dataset=dataset,
         dataset_split=dataset_split,
     )
     card.save(save_directory / "README.md")
     if results is not None:
         write_eval_results(save_directory, results, dataset, dataset_split)
+
+
+def format_settings(settings: dict[str, object]) -> str:
+    """Formats the settings of a training as a table of a model card; nothing if there are none."""
+    if not settings:
+        return ""
+    rows = [[f"`{name}`", value] for name, value in settings.items()]
+    return format_markdown(["setting", "value"], rows)
+
+
+def format_metrics(results: dict[str, float]) -> str:
+    """Formats metrics as a table of a model card; nothing if there are none."""
+    if not results:
+        return ""
+    rows = [[f"`{name}`", f"{value:.4g}"] for name, value in results.items()]
+    return format_markdown(["metric", "value"], rows)
 
 
 def read_json(file: Path) -> dict:

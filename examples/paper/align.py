@@ -32,7 +32,8 @@ from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import get_columns, load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.utils.arguments import exit_on_error
-from modeling_lotlip.utils.files import format_markdown, write_json
+from modeling_lotlip.utils.files import write_json
+from modeling_lotlip.utils.markdown import format_markdown
 
 
 # What differs from the defaults of `HeadSettings`; `pooling` and `pairs` change the features instead

@@ -15,9 +15,10 @@ from transformers import AutoProcessor, ProcessorMixin
 from transformers.utils import CONFIG_NAME
 
 from ..encoder.preprocessing import Preprocessing
-from ..hub import SENTENCE_TRANSFORMERS_FILES
+from ..hub import SENTENCE_TRANSFORMERS_FILES, format_metrics, format_settings
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import public_name, write_json, write_text
+from ..utils.markdown import format_markdown
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
@@ -110,7 +111,7 @@ def write_card(
     title = args.output_dir.resolve().name
     rows = []
     for role, tower in zip(("texts", "images"), towers):
-        rows.append((role, public_name(tower.name), tower.license or UNKNOWN_LICENSE))
+        rows.append([role, public_name(tower.name), tower.license or UNKNOWN_LICENSE])
     card = ModelCard.from_template(
         ModelCardData(
             license="other",
@@ -123,11 +124,11 @@ def write_card(
         ),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
         title=title,
-        towers=rows,
+        towers=format_markdown(["reads", "tower", "license"], rows),
         dataset=dataset,
         dataset_split=args.eval_split,
-        settings=settings,
-        results=results,
+        settings=format_settings(settings),
+        results=format_metrics(results),
         keep=args.keep,
         max_length=towers[0].tokenizer.model_max_length,
     )

@@ -124,7 +124,7 @@ def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
 
 def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset, int]:
     """Returns the rows to train on and to evaluate, and how many are both, with a warning if there are any."""
-    dataset, slices = load_slices(args, args.train_split, args.max_train_samples)
+    dataset, slices = load_slices(args, args.train_split, args.max_train_samples, may_repeat=True)
     evaluation_data, evaluation_slices = load_slices(args, args.eval_split, args.max_eval_samples)
     num_shared = count_shared_rows(slices, evaluation_slices)
     if num_shared > 0:

@@ -338,8 +338,8 @@ def find_fastest(
             logger.info(f"Computed in {chosen}, as {file} says.")
             return chosen
         logger.warning("Measuring once, in about a minute, how this machine computes the model fastest.")
-        processor.tokenizer.model_max_length = find_text_limit(model, processor, family)
-        sample = make_sample(Preprocessing(processor, family))
+        limit = find_text_limit(model, processor, family)
+        sample = make_sample(Preprocessing(processor, family, limit))
         towers = file.with_suffix(".towers")
         shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
         try:

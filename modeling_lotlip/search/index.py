@@ -41,7 +41,9 @@ def locate_indices(index_dir: Path | None = None) -> Path:
 
 def describe_index(folder: Path, encoder: DualEncoder) -> dict:
     """Describes what the embeddings of a folder of images depend on: the settings of its index."""
-    return encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+    settings = encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+    del settings["max_length"]  # of texts, which an index has none of
+    return settings
 
 
 def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None) -> EmbeddingTable:

@@ -94,7 +94,6 @@ def embed_to_table(
         **encoder.settings(),
         "source": source,
         **reader_settings(reader),
-        "max_length": encoder.max_length,
         "data": None,
     }
     num_rows = None
