@@ -152,6 +152,19 @@ def test_a_pipe_that_nobody_reads_ends_a_command_without_an_error(error_number, 
     assert status == 0
 
 
+def test_results_that_a_full_disk_does_not_take_are_an_error_of_one_line(monkeypatch, tmp_path, capsys):
+    def flush() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=flush, fileno=file.fileno))
+        monkeypatch.setattr(lotlip, "run", lambda argv: 0)
+        status = lotlip.main([])
+    assert status == 2
+    expected = "lotlip: error: standard output cannot be written: No space left on device.\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_a_disk_that_is_full_is_no_reader_that_has_seen_enough(monkeypatch, tmp_path):
     def fail(argv: list[str]) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
