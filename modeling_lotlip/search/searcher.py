@@ -141,7 +141,7 @@ class Searcher:
 
             def follow() -> None:
                 progress.update()
-                report(0, len(files))  # nothing is embedded yet, but a report may end the update
+                report(0, 0)  # it is not known yet what is to be embedded, but a report may end the update
 
             sizes = {name: signature["size"] for name, signature in sorted(files.items())}
             return find_sources(tables, self.folder, sizes, follow)

@@ -368,6 +368,15 @@ def test_an_image_that_was_written_later_is_embedded_again(folder, searcher, emb
     assert embedded == ["0.png"]
 
 
+def test_files_that_are_only_compared_are_not_reported_as_embedded(folder, searcher):
+    searcher.update()
+    for file in folder.iterdir():
+        os.utime(file, (5, 5))
+    reports = []
+    searcher.update(lambda done, total: reports.append((done, total)))
+    assert set(reports) == {(0, 0)}
+
+
 @pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
 def test_what_ends_an_update_keeps_what_is_embedded(searcher, error):
     reports = []
