@@ -169,7 +169,7 @@ class Handlers:
         self.upload_lock = Lock()
 
     def encode(self, key: str, signature: tuple[int, ...]) -> str:
-        """Makes a thumbnail. The file's signature is there for the cache: one that has changed gets a new thumbnail."""
+        """Makes a thumbnail. The file's signature is there for the cache: one that has changed gets a new one."""
         return encode_image(read_image(self.read(key), THUMBNAIL_SIDE))
 
     def thumbnail(self, key: str) -> str | None:
