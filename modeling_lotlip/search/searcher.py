@@ -28,7 +28,16 @@ from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import announce, printable, progress_bar
 from ..utils.texts import is_unicode
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
-from .index import Changes, Comparison, compare, describe_orphans, find_table, load_encoder_of_folder, open_table
+from .index import (
+    Changes,
+    Comparison,
+    check_folder,
+    compare,
+    describe_orphans,
+    find_table,
+    load_encoder_of_folder,
+    open_table,
+)
 from .query import Query, QueryError, count_read_words, find_unknown_words
 
 
@@ -118,6 +127,7 @@ class Searcher:
             # of changed and retried files the old rows go, before the new ones are written
             self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])
             self.embed_files(pending, report)
+            check_folder(self.folder)  # else what it had is now counted as images that cannot be read
             maintain(self.table, self.embed_background)
         moved = written & found.new.keys()
         moved_from = {sources[key].key for key in moved if sources[key].table is self.table}

@@ -116,6 +116,19 @@ def test_a_folder_that_is_gone_or_has_become_empty_is_kept(folder, searcher, emb
     assert embedded == []
 
 
+def test_a_folder_that_goes_while_it_is_indexed_is_an_error_and_indexed_later(folder, searcher, tmp_path):
+    def take_away(done: int, total: int) -> None:
+        if total > 0 and folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(FileNotFoundError, match=f"The folder {folder} is not there any more"):
+        searcher.update(take_away)
+    (tmp_path / "elsewhere").rename(folder)
+    searcher.update()
+    assert len(searcher.table) == 10
+    assert searcher.table.unreadable == {}
+
+
 def test_renamed_images_keep_their_embeddings(folder, searcher, embedded):
     searcher.update()
     embedded.clear()
