@@ -144,6 +144,9 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in NO_READER:
             raise
         status = 0
+    except KeyboardInterrupt:  # before the command has begun, which says so itself
+        print("lotlip: interrupted.", file=sys.stderr)
+        status = 130
     try:
         sys.stdout.flush()
     except OSError as error:

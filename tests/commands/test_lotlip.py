@@ -105,6 +105,16 @@ def test_ctrl_c_while_the_package_is_imported_is_said(monkeypatch, capsys):
     assert lines == ["lotlip statistics: loading PyTorch ...", "lotlip statistics: interrupted."]
 
 
+def test_ctrl_c_while_arguments_are_parsed_is_one_line(monkeypatch, capsys):
+    def interrupt(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lotlip, "run", interrupt)
+    status = lotlip.main(["search"])
+    assert status == 130
+    assert capsys.readouterr().err == "lotlip: interrupted.\n"
+
+
 def test_a_command_says_at_once_what_it_does_also_where_there_is_no_terminal(tmp_path):
     """Before it imports what takes seconds, and past the buffer of its error stream."""
     command = [sys.executable, "-m", "lotlip", "search", str(tmp_path), "a boat"]
