@@ -734,6 +734,8 @@ def open_any_image(image: ImageLike, resizing: Resizing | None = None) -> PIL.Im
             image = open_array(image)
         if not isinstance(image, PIL.Image.Image):
             raise UnreadableImageError(f"a {type(image).__name__} is none: give a path, bytes, an image or an array")
+        if 0 in image.size:
+            raise UnreadableImageError(f"it has {image.width} x {image.height} pixels")
         with LOADING_LOCK:
             image.load()
         return upright_rgb(image)

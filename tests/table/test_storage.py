@@ -240,3 +240,18 @@ def test_a_full_disk_is_one_line_and_leaves_the_table_as_it_was(tmp_path):
     assert len(table) == 20
     table.append([{"key": "more", "embedding": torch.ones(64)}])
     assert len(table) == 21
+
+
+def create_on_a_full_disk(folder: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    with pytest.raises(OSError, match="^[^\n]*cannot be read or written, and are as they[^\n]*$"):
+        EmbeddingTable.create(folder, 4, {"model": "a"}, notes={"much": "a" * 50_000})
+
+
+def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
+    process = SERVER.Process(target=create_on_a_full_disk, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert len(EmbeddingTable.create(tmp_path, 4, {"model": "a"})) == 0
