@@ -24,6 +24,7 @@ from ..data.rows import find_column, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import load_encoder
+from ..encoder.fastest import hint_at_auto
 from ..utils.files import write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
@@ -506,6 +507,7 @@ def measure_similarities(
 
     encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
     encoder.check_single_embeddings()
+    hint_at_auto(inference, encoder.model, encoder.processor)
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
     prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size

@@ -30,7 +30,7 @@ from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, EmbeddedBatch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths, with_text_limit
-from .fastest import Computation, choose_half_precision, find_fastest
+from .fastest import EXACT, Computation, choose_half_precision, describe_auto, find_fastest
 from .loading import LOADING_ERRORS, check_device, is_dual_encoder, is_sentence_transformer, load_model
 from .preprocessing import Preprocessing
 from .sentence_transformer import load_sentence_transformer
@@ -169,6 +169,10 @@ class DualEncoder:
         )
         encoder = load_encoder(str(name), arguments, revision=revision, encoder_class=cls)
         encoder.check_single_embeddings()
+        if encoder.computation == EXACT and logger.isEnabledFor(logging.INFO):
+            sentence = describe_auto(encoder.model, encoder.processor)
+            if sentence is not None:
+                logger.info(sentence)
         return encoder
 
     def __getstate__(self) -> dict[str, Any]:
