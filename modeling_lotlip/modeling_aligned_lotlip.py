@@ -256,7 +256,7 @@ def find_unchanged(towers: dict[str, dict], state_dict: dict[str, torch.Tensor])
     return unchanged or None
 
 
-def load_towers(
+def load_referred_towers(
     towers: dict[str, dict], name: str | os.PathLike, options: dict[str, object]
 ) -> dict[str, torch.Tensor]:
     """
@@ -457,7 +457,7 @@ class LotlipAlignedModel(PreTrainedModel):
             return super().from_pretrained(name, *args, config=config, **kwargs)
         state_dict = load_file(cached_file(name, SAFE_WEIGHTS_NAME, **options))
         options.pop("revision", None)  # that of this model, not of its towers
-        state_dict |= load_towers(config.towers, name, options)
+        state_dict |= load_referred_towers(config.towers, name, options)
         model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
         part = model[0] if isinstance(model, tuple) else model
         part.name_or_path = str(name)

@@ -179,8 +179,9 @@ def test_nothing_readable_is_an_error(compute):
 
 
 def test_data_without_captions_is_an_error_before_any_image_is_computed(compute, computed_images):
+    nothing = {"caption": "", "long_captions": []}
     with pytest.raises(ValueError, match=r"No row of the training data has a caption .*\(short, long, sub\)"):
-        compute(replace_values(load_scenes(2), dict.fromkeys(range(2), {"caption": "", "long_captions": []})))
+        compute(replace_values(load_scenes(2), {0: nothing, 1: nothing}))
     assert computed_images == []
 
 

@@ -1,4 +1,4 @@
-"""What the card of an aligned model says of its towers, and how a model takes the place of an earlier one."""
+"""What the card of an aligned model says, and how a model takes the place of an earlier one."""
 
 import dataclasses
 
@@ -28,11 +28,13 @@ def test_the_card_has_the_license_of_each_tower_or_says_that_it_is_not_known(tex
     assert "| images | someone/image-tower | not known |" in lines
 
 
-def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(names, text_tower, image_tower, tmp_path):
-    args = AlignArguments(output_dir=tmp_path, dataset_name="org/photos", eval_split="validation", **names)
+def test_results_on_a_dataset_of_the_hub_are_for_the_hub(names, text_tower, image_tower, tmp_path):
+    names |= {"dataset_name": "org/photos", "eval_split": "validation"}
+    args = AlignArguments(output_dir=tmp_path, **names)
     results = {"long_t2i_recall@1": 25.0, "long_num_images": 8}
     write_card(tmp_path, args, (text_tower, image_tower), settings={}, results=results)
-    entries = parse_eval_result_entries(yaml.safe_load((tmp_path / EVAL_RESULTS_FILE).read_text(encoding="utf-8")))
+    written = yaml.safe_load((tmp_path / EVAL_RESULTS_FILE).read_text(encoding="utf-8"))
+    entries = parse_eval_result_entries(written)
     assert {entry.task_id: entry.value for entry in entries} == {"long_t2i_recall@1": 25.0}
     assert entries[0].dataset_id == "org/photos"
     assert "split validation" in entries[0].notes
@@ -48,5 +50,6 @@ def test_files_of_an_earlier_model_go_and_those_of_others_stay(tmp_path):
     new.mkdir()
     (new / "config.json").write_text('{"new": true}')
     replace_model(new, folder)
-    assert sorted(file.name for file in folder.rglob("*") if file.is_file()) == ["config.json", "notes.md"]
+    names = sorted(file.name for file in folder.rglob("*") if file.is_file())
+    assert names == ["config.json", "notes.md"]
     assert (folder / "config.json").read_text() == '{"new": true}'

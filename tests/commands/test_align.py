@@ -92,8 +92,8 @@ def test_captions_in_files_belong_to_their_images(arguments, tmp_path, caplog):
         key = hashlib.sha256(image.read_bytes()).hexdigest()
         lines.append(json.dumps({"sha256": key, "caption": f"A boat. The sky is {image.stem}."}))
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
-    options = to_argv("align", dataset_name=tmp_path / "photos", eval_split="train", long_captions_column="")
-    options += ["--caption_files", str(tmp_path / "captions.jsonl")]
+    options = to_argv("align", dataset_name=tmp_path / "photos", long_captions_column="")
+    options += ["--eval_split", "train", "--caption_files", str(tmp_path / "captions.jsonl")]
     options += ["--file_key_column", "sha256", "--key_column", "image"]
     assert lotlip.main([*options, *arguments]) == 0
     results = json.loads((tmp_path / "aligned" / "eval_results.json").read_text())
