@@ -72,6 +72,8 @@ def describe_alignment(
         "seed": args.seed,
         "images": len(features.images),
     }
+    if args.caption_files is not None:
+        settings["caption_files"] = ", ".join(Path(file).name for file in args.caption_files)
     settings |= features.counts
     return {name: value for name, value in settings.items() if value is not None}
 

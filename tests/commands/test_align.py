@@ -100,6 +100,8 @@ def test_captions_in_files_belong_to_their_images(arguments, tmp_path, caplog):
     assert results["short_num_images"] == 10
     assert results["long_num_captions"] == 10
     assert "5 of 20 images have no long caption" in caplog.text
+    card = ModelCard.load(tmp_path / "aligned" / "README.md")
+    assert "| `caption_files` | captions.jsonl |" in card.text
 
 
 @pytest.mark.parametrize(
