@@ -509,7 +509,7 @@ def measure_similarities(
         if embedded.embeds is None:  # no row of the batch has a caption
             continue
         for item, embedding in zip(embedded.entries, embedded.embeds):
-            row_index, key, text = item.row
+            row_index, key, text = item.row_key
             if item.kind == "image":
                 images[row_index] = embedding
             else:

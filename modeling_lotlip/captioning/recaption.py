@@ -170,7 +170,7 @@ def caption_by(
     """
     arguments = job.arguments
     captioner = load_captioner(name, job.captioning)
-    about = {
+    captioner_facts = {
         "captioner": name,
         "revision": captioner.revision,
         "generation_settings": json.dumps(captioner.settings),
@@ -189,7 +189,7 @@ def caption_by(
             file._replace(prompt=sample_prompt(job.prompts, job.captioning.seed, file.key, name)) for file in files
         )
         records = Records(writing, arguments.output_dir, arguments.shard_size)
-        return record_answers(captioner.answer(files, is_stopped), about, job.rules, records, bar, counts)
+        return record_answers(captioner.answer(files, is_stopped), captioner_facts, job.rules, records, bar, counts)
 
 
 def read_prompts(path: Path | None = None) -> list[str]:
@@ -258,7 +258,7 @@ def list_compared(source: SourceArguments, *others: object) -> dict:
 
 def record_answers(
     answers: Iterable[tuple[ImageFile, Answer]],
-    about: dict,
+    captioner_facts: dict,
     rules: RuleArguments,
     records: Records,
     bar: tqdm,
@@ -270,7 +270,7 @@ def record_answers(
     Args:
         answers (`Iterable[tuple[ImageFile, Answer]]`):
             Images with what the captioner answered.
-        about (`dict`):
+        captioner_facts (`dict`):
             The captioner, its revision and its settings, for every record.
         rules (`RuleArguments`):
             Which rules apply.
@@ -291,7 +291,7 @@ def record_answers(
         for file, answer in answers:
             outcome, changed = apply_rules_to_answer(answer, rules)
             image = {"key": file.key, "url": file.url, "sha256": file.sha256, "prompt": file.prompt}
-            records.add(image | about | outcome | {"num_tokens": answer.num_tokens})
+            records.add(image | captioner_facts | outcome | {"num_tokens": answer.num_tokens})
             counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
             num_images += 1
             if outcome["error"] is not None:
@@ -300,7 +300,7 @@ def record_answers(
             bar.update()
     finally:
         records.write()
-    return CaptionerOutcome(about["captioner"], num_images, num_failed, last_error)
+    return CaptionerOutcome(captioner_facts["captioner"], num_images, num_failed, last_error)
 
 
 def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:

@@ -137,8 +137,8 @@ class ImageEmbeddingCache:
 
     def add_images(self, captions: EmbeddedPart) -> EmbeddedPart:
         """Returns the images with an evaluation's captions, less those of images that could not be read."""
-        readable = {item.row.row_index for item in self.images.items}
-        indices = [index for index, item in enumerate(captions.items) if item.row.row_index in readable]
+        readable = {item.row_key.row_index for item in self.images.items}
+        indices = [index for index, item in enumerate(captions.items) if item.row_key.row_index in readable]
         read = captions.select(indices)
         return EmbeddedPart(
             items=self.images.items + read.items,
@@ -272,7 +272,7 @@ class EmbeddedItem(NamedTuple):
     @property
     def row_key(self) -> tuple[int, int]:
         """What its row is known by: of a stream, each process numbers the rows of its part from 0 on."""
-        return self.process, self.item.row.row_index
+        return self.process, self.item.row_key.row_index
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -299,7 +299,7 @@ def join_embedded_parts(parts: list[EmbeddedPart]) -> EmbeddedDataset:
     return EmbeddedDataset(
         image_embeds=stack([image.embedding for image in images]),
         captions=captions,
-        labels=[image.item.row.label for image in images],
+        labels=[image.item.row_key.label for image in images],
         num_unreadable=sum(part.num_unreadable for part in parts),
     )
 

@@ -37,17 +37,17 @@ def make_features(num_images=80, first=0):
 @pytest.mark.parametrize("keep", [None, "text", "image"])
 def test_heads_find_images_that_they_have_not_seen(head, keep):
     settings = dataclasses.replace(FAST, head=head, keep=keep, num_epochs=100)
-    trained = train_heads(make_features(120), settings)
+    trained_heads = train_heads(make_features(120), settings)
     unseen = make_features(40, first=120)
-    assert measure_rank(trained.heads, unseen, ("short", "long")) > 0.5
+    assert measure_rank(trained_heads.heads, unseen, ("short", "long")) > 0.5
 
 
 @pytest.mark.parametrize("keep", ["text", "image"])
 def test_the_side_that_is_kept_stays_bit_for_bit(keep):
     features = make_features()
-    trained = train_heads(features, dataclasses.replace(FAST, keep=keep))
+    trained_heads = train_heads(features, dataclasses.replace(FAST, keep=keep))
     side = features.texts if keep == "text" else features.images
-    head = trained.heads.text_head if keep == "text" else trained.heads.image_head
+    head = trained_heads.heads.text_head if keep == "text" else trained_heads.heads.image_head
     assert torch.equal(head(side), side)
 
 
@@ -67,10 +67,10 @@ def test_random_numbers_of_others_stay_as_they_are():
 
 
 def test_the_number_of_epochs_is_that_of_the_best_rank_of_images_held_out():
-    trained = train_heads(make_features(30), dataclasses.replace(FAST, num_epochs=None))
-    best = trained.held_out[trained.num_epochs - 1]
-    assert best == max(trained.held_out)
-    assert len(trained.losses) == trained.num_epochs
+    trained_heads = train_heads(make_features(30), dataclasses.replace(FAST, num_epochs=None))
+    best = trained_heads.held_out[trained_heads.num_epochs - 1]
+    assert best == max(trained_heads.held_out)
+    assert len(trained_heads.losses) == trained_heads.num_epochs
 
 
 def test_equal_captions_are_no_negatives():

@@ -61,7 +61,7 @@ def test_an_image_that_cannot_be_preprocessed_is_left_out(encoder):
     collator = RowCollator(Preprocessing(processor), read_image)
     results = list(embed_rows(encoder, [collator([(name, None) for name in images])]))
     (embedded,) = [result for result in results if result.entries]
-    assert [item.row for item in embedded.entries] == ["good"]
+    assert [item.row_key for item in embedded.entries] == ["good"]
     assert embedded.embeds.shape == (1, 32)
     unreadable = []
     for result in results:
@@ -82,7 +82,7 @@ def test_a_group_is_complete_when_the_next_one_begins(encoder, rows):
     assert set(order) == {0, 1, 2}, "a group without a result"
     found = {0: set(), 1: set(), 2: set()}
     for result in results:
-        found[result.group].update(item.row for item in result.entries)
+        found[result.group].update(item.row_key for item in result.entries)
     assert found == {0: {0, 1}, 1: set(), 2: {4, 5, 6}}
 
 
