@@ -138,7 +138,10 @@ def count_images(
     split: TrainSplitArguments,
     state: PartialState,
 ) -> int | None:
-    """Counts the images that fall to a process, about; a stream without a maximum has no known count."""
+    """
+    Counts the rows that fall to a process, about: which ones do depends on their keys. A stream without a maximum has
+    no known count.
+    """
     num_images = split.max_train_samples
     if isinstance(dataset, Dataset):
         num_images = len(dataset)
@@ -163,7 +166,7 @@ def caption_by(
         is_stopped (`Callable[[], bool]`):
             Says whether the run is to end.
         counts (`Counter`):
-            Is called with each message on rows or captions, and their count.
+            Counts rows and captions by what is to be said of them, in words that follow their count.
 
     Returns:
         `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
@@ -279,7 +282,7 @@ def record_answers(
         bar (`tqdm`):
             Is advanced by one for each image.
         counts (`Counter`):
-            Is given the counts of captions that each rule changed.
+            Counts the captions that each rule changed.
 
     Returns:
         `CaptionerOutcome`: how many images there were, and on how many the captioner failed.

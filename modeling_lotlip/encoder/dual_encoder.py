@@ -353,7 +353,7 @@ class DualEncoder:
             )
         return to_return_value(embeds, is_single, convert_to_tensor)
 
-    def prepare_texts(self, texts: Sequence[str], is_long: bool = False) -> Iterator[PreparedRows]:
+    def prepare_texts(self, texts: Sequence[str], is_long: bool) -> Iterator[PreparedRows]:
         """Yields texts, or long captions, as inputs, known by their positions."""
         kind = "long" if is_long else "text"
         collate = RowCollator(self.preprocessing, lambda index, text: [Item(index, kind, text)])

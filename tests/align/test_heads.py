@@ -13,6 +13,7 @@ from modeling_lotlip.align.heads import (
     contrast,
     has_stopped_rising,
     measure_rank,
+    run_epochs,
     train_heads,
 )
 
@@ -53,9 +54,23 @@ def test_the_side_that_is_kept_stays_bit_for_bit(keep):
 
 def test_a_seed_gives_the_same_heads_and_another_one_others():
     features = make_features()
-    first, again, other = (train_heads(features, dataclasses.replace(FAST, seed=seed)).heads for seed in (1, 1, 2))
+    trained = []
+    for seed in (1, 1, 2):
+        torch.rand(1)  # the state of the global generator is another one each time
+        trained.append(train_heads(features, dataclasses.replace(FAST, seed=seed)).heads)
+    first, again, other = trained
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
     assert not torch.equal(first.image_head[-1].weight, other.image_head[-1].weight)
+
+
+def test_heads_that_were_measured_after_an_epoch_are_in_training_in_the_next():
+    """Without dropout the losses of later epochs would be others."""
+    plain = [loss for _, loss in run_epochs(make_features(), FAST, 3, "cpu")]
+    measured = []
+    for heads, loss in run_epochs(make_features(), FAST, 3, "cpu"):
+        measured.append(loss)
+        heads.eval()
+    assert measured == plain
 
 
 def test_random_numbers_of_others_stay_as_they_are():
