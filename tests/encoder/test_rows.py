@@ -15,7 +15,15 @@ from PIL import Image as PILImage
 
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.encoder.batches import Item, RowCollator, batch_rows, collate_rows, count_workers, embed_rows
+from modeling_lotlip.encoder.batches import (
+    Item,
+    RowCollator,
+    batch_rows,
+    collate_rows,
+    count_workers,
+    embed_rows,
+    prefetch,
+)
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from tests.conftest import WORDS
 
@@ -194,6 +202,25 @@ def is_running(pid: int) -> bool:
         return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.parametrize("num_items", [0, 1, 3, 20])
+def test_what_is_fetched_ahead_comes_whole_and_in_order(num_items):
+    assert list(prefetch(iter(range(num_items)), depth=3)) == list(range(num_items))
+
+
+def test_no_more_is_fetched_ahead_than_the_depth():
+    fetched = []
+
+    def fetch():
+        for item in range(20):
+            fetched.append(item)
+            yield item
+
+    items = prefetch(fetch(), depth=3)
+    assert next(items) == 0
+    items.close()
+    assert len(fetched) <= 4
 
 
 @pytest.mark.parametrize("num_processes, expected", [(None, 8), ("4", 3), ("16", 1)])
