@@ -41,7 +41,7 @@ from ..utils.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 
-# A batch of texts holds as many tokens as so long texts do, in the number of the images of a batch
+# A batch of texts holds as many tokens as texts of this length would have, one for each image of a batch
 TOKENS_PER_TEXT = 128
 # Similarities of tokens in a block, 4 bytes each
 BLOCK_SIZE = 2**26

@@ -183,7 +183,7 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(
                 f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "
-                "lower learning rate."
+                "lower `--learning_rate`."
             )
     state.step += 1  # a skipped one too: the schedule and the end of the run count it
     return result
