@@ -140,10 +140,21 @@ def start_processes(args: TrainArguments) -> Accelerator:
     logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     if accelerator.device.type == "cpu":
-        # `accelerate launch` leaves all cores but one idle
-        torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        torch.set_num_threads(count_threads())
     set_seed(args.seed)
     return accelerator
+
+
+def count_threads() -> int:
+    """
+    Returns how many threads this process computes with on a CPU: `OMP_NUM_THREADS`, or an equal part of the cores.
+    Launchers set that variable to 1 unless it is set, which would leave cores idle: their 1 does not count.
+    """
+    is_launched = "LOCAL_WORLD_SIZE" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    num_threads = os.environ.get("OMP_NUM_THREADS", "")
+    if num_threads.isdecimal() and int(num_threads) > 0 and not (is_launched and num_threads == "1"):
+        return int(num_threads)
+    return max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 # ---- data
