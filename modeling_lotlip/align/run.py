@@ -87,9 +87,8 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     if args.num_train_epochs is None:
         logger.info("The number of epochs is chosen, on images held out of the training split.")
     trained_heads = train_heads(features, make_settings(args), device)
-    logger.info(
-        f"The heads were trained for {trained_heads.num_epochs} epochs, in {time.perf_counter() - start:.1f} s."
-    )
+    seconds = time.perf_counter() - start
+    logger.info(f"The heads were trained for {trained_heads.num_epochs} epochs, in {seconds:.1f} s.")
     embedded = embed_features(trained_heads.heads, evaluation_features)
     # a drawn scene has the short caption of others
     results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)

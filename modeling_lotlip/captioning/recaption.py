@@ -192,7 +192,8 @@ def caption_by(
             file._replace(prompt=sample_prompt(job.prompts, job.captioning.seed, file.key, name)) for file in files
         )
         records = Records(writing, arguments.output_dir, arguments.shard_size)
-        return record_answers(captioner.answer(files, is_stopped), captioner_facts, job.rules, records, bar, counts)
+        answers = captioner.answer(files, is_stopped)
+        return record_answers(answers, captioner_facts, job.rules, records, bar, counts)
 
 
 def read_prompts(path: Path | None = None) -> list[str]:

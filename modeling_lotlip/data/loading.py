@@ -63,7 +63,7 @@ FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # The types of values that are paths or contents of images
 IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
 INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
-# Of the drawn scenes; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
+# Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
 

@@ -41,7 +41,7 @@ from ..utils.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 
-# A batch of texts holds as many tokens as texts of this length would have, one for each image of a batch
+# A batch of texts holds as many tokens as one text of this length for each image of a batch
 TOKENS_PER_TEXT = 128
 # Similarities of tokens in a block, 4 bytes each
 BLOCK_SIZE = 2**26
@@ -138,7 +138,8 @@ class ImageEmbeddingCache:
     def add_images(self, captions: EmbeddedPart) -> EmbeddedPart:
         """Returns the images with an evaluation's captions, less those of images that could not be read."""
         readable = {item.row_key.row_index for item in self.images.items}
-        indices = [index for index, item in enumerate(captions.items) if item.row_key.row_index in readable]
+        rows = [item.row_key.row_index for item in captions.items]
+        indices = [index for index, row in enumerate(rows) if row in readable]
         read = captions.select(indices)
         return EmbeddedPart(
             items=self.images.items + read.items,

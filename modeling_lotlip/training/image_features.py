@@ -145,7 +145,7 @@ class FeatureCache:
         shape = self.encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:]
         # a batch has the index of its first image as its key
         prepared_batches = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
-        for shard, shard_batches in groupby(prepared_batches, key=lambda prepared: prepared.key // SHARD_SIZE):
+        for shard, shard_batches in groupby(prepared_batches, key=lambda batch: batch.key // SHARD_SIZE):
             indices = list_indices(shard, len(images))
             features = torch.full((len(indices), *shape), torch.nan)
             for prepared in shard_batches:

@@ -460,7 +460,8 @@ def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel 
     weights = accelerator.get_state_dict(dual_encoder)  # of the main process alone
     if not accelerator.is_main_process:
         return None
-    with torch.random.fork_rng():  # weights are sampled, and replaced: the random state of the training stays
+    # weights are sampled, and replaced: the random state of the training stays
+    with torch.random.fork_rng():
         copy = type(dual_encoder)(dual_encoder.config)
     copy.load_state_dict(weights)
     return copy.to(accelerator.device)

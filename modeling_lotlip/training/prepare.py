@@ -356,7 +356,8 @@ def make_trained_model(
     contrastive_model = ContrastiveModel(
         model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options)
     )
-    inspect_image_side(contrastive_model, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (64, 64))]))
+    blank_image = PIL.Image.new("RGB", (64, 64))
+    inspect_image_side(contrastive_model, Preprocessing(processor).prepare_images([blank_image]))
     sample = Sample("a", ["a"] if has_long_captions else [], image=PIL.Image.new("RGB", (64, 64)))
     batch, _ = SampleCollator(processor)([sample])
     unused = freeze_unused(contrastive_model, batch)
@@ -479,7 +480,7 @@ def find_state(
     return state
 
 
-def describe_run(
+def describe_start(
     args: TrainArguments,
     plan: Plan,
     contrastive_model: ContrastiveModel,
@@ -494,7 +495,8 @@ def describe_run(
         contrastive_model (`ContrastiveModel`): The model.
         processor (`ProcessorMixin`): Its processor.
     """
-    num_parameters = sum(parameter.numel() for parameter in contrastive_model.parameters() if parameter.requires_grad)
+    trained = [parameter for parameter in contrastive_model.parameters() if parameter.requires_grad]
+    num_parameters = sum(parameter.numel() for parameter in trained)
     image_size = find_image_size(processor.image_processor)
     size = "several sizes"
     if image_size is not None:
@@ -568,7 +570,7 @@ def prepare(
         if accelerator.is_main_process:
             outputs.delete_leftovers(args, state)
     accelerator.init_trackers(outputs.RUN_NAME, plan.in_trackers(args))
-    logger.info(describe_run(args, plan, contrastive_model, processor))
+    logger.info(describe_start(args, plan, contrastive_model, processor))
 
     if accelerator.is_fsdp2:
         accelerator.state.fsdp_plugin.ignored_modules = [

@@ -93,7 +93,8 @@ def test_weights_in_8_bits_use_7_of_them(exported, tower):
     graph = onnx.load(exported / "onnx" / f"{tower}_model_quantized.onnx").graph
     weights = []
     for initializer in graph.initializer:
-        if initializer.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) and len(initializer.dims) > 1:
+        is_in_8_bits = initializer.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+        if is_in_8_bits and len(initializer.dims) > 1:
             weights.append(onnx.numpy_helper.to_array(initializer).astype(int))
     assert weights
     assert max(weight.max() - weight.min() for weight in weights) <= 2**7

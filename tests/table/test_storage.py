@@ -92,7 +92,8 @@ COLUMNS_OF_THE_FIRST_VERSION = (
 
 def test_a_table_of_an_earlier_version_gets_the_columns_it_lacks(tmp_path):
     schema = make_schema(4, "float32", {"storage_dtype": "float32"}, {})
-    first_schema = pa.schema([schema.field(name) for name in COLUMNS_OF_THE_FIRST_VERSION], schema.metadata)
+    first_columns = [schema.field(name) for name in COLUMNS_OF_THE_FIRST_VERSION]
+    first_schema = pa.schema(first_columns, schema.metadata)
     connect(tmp_path).create_table(TABLE, schema=first_schema)
     table = EmbeddingTable(tmp_path)
     table.append([{"key": "a", "size": 1, "modified": 2, "problem": "cut off"}])
@@ -100,7 +101,7 @@ def test_a_table_of_an_earlier_version_gets_the_columns_it_lacks(tmp_path):
     table.add_missing_columns()
     signature = {"size": 1, "modified": 2, "changed": None}
     assert list(table.read_signatures(table.is_to_be_tried_again)) == [("a", signature)]
-    assert set(table.table.schema.names) == set(schema.names), "a new column is missing in `NEW_COLUMNS`"
+    assert set(table.table.schema.names) == set(schema.names), "is a new one in `NEW_COLUMNS`?"
 
 
 def test_a_table_sees_what_another_one_writes(tmp_path):

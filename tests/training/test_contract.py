@@ -120,8 +120,10 @@ def test_the_trained_part_of_the_image_side_is_found(names):
         model.get_submodule(name).requires_grad_(False)
     contrastive_model = ContrastiveModel(model)
     inspect_image_side(contrastive_model, {"pixel_values": torch.randn(1, 3, 32, 32)})
-    assert contrastive_model.image_side is (ImageSide.FROZEN if "second_tower" in names else ImageSide.TRAINED)
-    assert {name.split(".")[0] for name in contrastive_model.image_parameters} == {"vision_model", "second_tower"}
+    expected = ImageSide.FROZEN if "second_tower" in names else ImageSide.TRAINED
+    assert contrastive_model.image_side is expected
+    modules = {name.split(".")[0] for name in contrastive_model.image_parameters}
+    assert modules == {"vision_model", "second_tower"}
     assert model.text_projection.weight.requires_grad
     assert not next(model.vision_model.parameters()).requires_grad
 

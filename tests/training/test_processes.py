@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from modeling_lotlip.training import processes
 from modeling_lotlip.training.processes import fail_together, gather_max
 
 
@@ -29,12 +30,12 @@ def test_what_a_block_leaves_becomes_the_max_under_its_name():
 
 
 def test_a_block_that_fails_raises_its_own_error(monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.training.processes.gather_object", lambda messages: [*messages, None])
+    monkeypatch.setattr(processes, "gather_object", lambda messages: [*messages, None])
     with pytest.raises(KeyError, match="mine"), fail_together(make_accelerator(0)):
         raise KeyError("mine")
 
 
 def test_a_block_that_fails_elsewhere_is_an_error_with_the_message_from_there(monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.training.processes.gather_object", lambda messages: [*messages, "no disk"])
+    monkeypatch.setattr(processes, "gather_object", lambda messages: [*messages, "no disk"])
     with pytest.raises(ValueError, match="^no disk$"), fail_together(make_accelerator(1)):
         pass
