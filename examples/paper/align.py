@@ -139,14 +139,14 @@ def measure_setting(data_set: "DataSet", setting: str, seed: int, num_train_epoc
     num_epochs = None if setting == CHOSEN else num_train_epochs
     training = change_features(data_set.training, pooling, pairs, seed, is_training=True)
     start = time.process_time()
-    trained = train_heads(training, HeadSettings(**options, num_epochs=num_epochs, seed=seed))
+    trained_heads = train_heads(training, HeadSettings(**options, num_epochs=num_epochs, seed=seed))
     seconds = time.process_time() - start
     rows = []
     for name, test in data_set.tests.items():
         test = change_features(test, pooling, pairs, seed, is_training=False)
         row = {"trained_on": data_set.name, "data": name, "setting": setting, "seed": seed}
-        row |= measure_heads(trained.heads, test, is_scenes=name in data_set.scenes)
-        row |= {"seconds": seconds, "epochs": trained.num_epochs}
+        row |= measure_heads(trained_heads.heads, test, is_scenes=name in data_set.scenes)
+        row |= {"seconds": seconds, "epochs": trained_heads.num_epochs}
         rows.append(row)
     return rows
 

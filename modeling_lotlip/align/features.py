@@ -220,7 +220,7 @@ class FeatureComputer:
         def compute(positions: Sequence[int]) -> Iterator[Computed]:
             for prepared in prefetch(collate_rows(collate, read_batches(positions), self.num_workers), depth=2):
                 warn_of_unreadable(prepared.unreadable)
-                found = [item.row.row_index for item in prepared.images.entries]
+                found = [item.row_key.row_index for item in prepared.images.entries]
                 if not found:
                     continue
                 computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))

@@ -60,7 +60,7 @@ def check_model_dir(args: AlignArguments) -> None:
 def describe_alignment(
     args: AlignArguments,
     features: Features,
-    trained: TrainedHeads,
+    trained_heads: TrainedHeads,
 ) -> dict[str, object]:
     """Returns the settings of a run and what it counted, for the card."""
     settings = {
@@ -72,7 +72,7 @@ def describe_alignment(
         "image_pooling": args.image_pooling,
         "max_length": args.max_length,
         "train_split": args.train_split,
-        "num_train_epochs": trained.num_epochs,
+        "num_train_epochs": trained_heads.num_epochs,
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "learning_rate": args.learning_rate,
         "weight_decay": args.weight_decay,

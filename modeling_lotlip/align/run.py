@@ -88,15 +88,16 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     start = time.perf_counter()
     if args.num_train_epochs is None:
         logger.info("The number of epochs is chosen, on images held out of the training split.")
-    trained = train_heads(features, make_settings(args), device)
-    logger.info(f"The heads were trained for {trained.num_epochs} epochs, in {time.perf_counter() - start:.1f} s.")
-    embedded = embed_features(trained.heads, evaluation_features)
+    trained_heads = train_heads(features, make_settings(args), device)
+    seconds = time.perf_counter() - start
+    logger.info(f"The heads were trained for {trained_heads.num_epochs} epochs, in {seconds:.1f} s.")
+    embedded = embed_features(trained_heads.heads, evaluation_features)
     # a drawn scene has the short caption of others
     results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
-    model = join(text_tower, image_tower, features, trained, args)
+    model = join(text_tower, image_tower, features, trained_heads, args)
     model.config.towers = reference
     processor = make_processor(text_tower, image_tower)
-    settings = describe_alignment(args, features, trained)
+    settings = describe_alignment(args, features, trained_heads)
     if num_shared > 0:
         settings["evaluated_rows_that_were_trained_on"] = num_shared
     save_aligned(args, model, processor, (text_tower, image_tower), settings, results)
@@ -185,7 +186,7 @@ def join(
     text_tower: TextTower,
     image_tower: ImageTower,
     features: Features,
-    trained: TrainedHeads,
+    trained_heads: TrainedHeads,
     args: AlignArguments,
 ) -> LotlipAlignedModel:
     """
@@ -195,7 +196,7 @@ def join(
         text_tower ([`TextTower`]): The text tower.
         image_tower ([`ImageTower`]): The image tower.
         features ([`Features`]): What the heads were trained on.
-        trained ([`TrainedHeads`]): The heads.
+        trained_heads ([`TrainedHeads`]): The heads.
         args ([`AlignArguments`]): How they were made.
     """
     text_dim = features.texts.shape[1]
@@ -211,8 +212,8 @@ def join(
         head_dropout=args.dropout,
         projection_dim=projection_dims[args.keep],
     )
-    model.text_head.load_state_dict(trained.heads.text_head.state_dict())
-    model.image_head.load_state_dict(trained.heads.image_head.state_dict())
+    model.text_head.load_state_dict(trained_heads.heads.text_head.state_dict())
+    model.image_head.load_state_dict(trained_heads.heads.image_head.state_dict())
     with torch.no_grad():
-        model.logit_scale.copy_(trained.heads.logit_scale)
+        model.logit_scale.copy_(trained_heads.heads.logit_scale)
     return model

@@ -45,7 +45,7 @@ CUT_OFF_COLUMN = "is_cut_off"
 
 def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     """
-    Finds the files of captions that patterns name, each once, in the order of their names.
+    Finds the files of captions that patterns name, each once, in the order of their paths.
 
     Raises:
         `ValueError`: if there are none, or of the same name, or the output folder is theirs or has other captions.
@@ -56,12 +56,13 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     files = sorted(found)
     if not files:
         raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
-    names = {file.name for file in files}
+    counts = Counter(file.name for file in files)
     if output_dir.resolve() in {file.parent.resolve() for file in files}:
         raise ValueError(f"`--output_dir {output_dir}` is the folder of `--captions`: name another one.")
-    if len(names) < len(files):
-        raise ValueError("Several of `--captions` have the same name: filter their folders one by one.")
-    others = [path.name for path in output_dir.glob("*.parquet") if path.name not in names]
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} files of `--captions` have the name {name}: filter their folders one by one.")
+    others = sorted(path.name for path in output_dir.glob("*.parquet") if path.name not in counts)
     if others:
         raise ValueError(
             f"`--output_dir {output_dir}` holds other captions, such as {others[0]}: name another folder."
@@ -489,7 +490,7 @@ def measure_similarities(
     names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
+            f"`--key_column {key_column}` is not a column of the data set, which has {names}: name the one whose "
             "values stand in `--file_key_column` of `--captions`."
         )
     column = columns.caption_column
@@ -521,7 +522,7 @@ def measure_similarities(
         if embedded.embeds is None:  # no row of the batch has a caption
             continue
         for item, embedding in zip(embedded.entries, embedded.embeds):
-            row_index, key, text = item.row
+            row_index, key, text = item.row_key
             if item.kind == "image":
                 images[row_index] = embedding
             else:

@@ -71,7 +71,7 @@ FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # The types of values that are paths or contents of images
 IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
 INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
-# Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
+# Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
 
@@ -378,7 +378,7 @@ def load_scene_split(
     split: str,
     max_samples: int | None,
 ) -> tuple[str, Dataset]:
-    """Loads a split of the embedded data set. Returns its name, too."""
+    """Loads a split of the data set of drawn scenes. Returns its name, too."""
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),

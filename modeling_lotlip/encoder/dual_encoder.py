@@ -349,8 +349,8 @@ class DualEncoder:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
                     check_finite_embeds(batch, "texts")
-                    # `Item.row` is the position in the list
-                    embeds[[item.row for item in batch.entries]] = batch.embeds
+                    # `Item.row_key` is the position in the list
+                    embeds[[item.row_key for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
                     progress.update(len(batch.entries))
         if num_truncated > 0:
@@ -359,7 +359,7 @@ class DualEncoder:
             )
         return to_return_value(embeds, is_single, convert_to_tensor)
 
-    def prepare_texts(self, texts: Sequence[str], is_long: bool = False) -> Iterator[PreparedRows]:
+    def prepare_texts(self, texts: Sequence[str], is_long: bool) -> Iterator[PreparedRows]:
         """Yields texts, or long captions, as inputs, known by their positions."""
         kind = "long" if is_long else "text"
         collate = RowCollator(self.preprocessing, lambda index, text: [Item(index, kind, text)])
@@ -419,7 +419,7 @@ class DualEncoder:
                     problems[row.key] = row.problem
                 if batch.entries:
                     check_finite_embeds(batch, "images")
-                    embeds[[item.row for item in batch.entries]] = batch.embeds
+                    embeds[[item.row_key for item in batch.entries]] = batch.embeds
                 progress.update(len(batch.entries) + len(batch.unreadable))
         returned = to_return_value(embeds, is_single, convert_to_tensor)
         if errors == "return":
@@ -773,7 +773,7 @@ def check_finite_embeds(batch: EmbeddedBatch, argument: str) -> None:
     for item, is_right in zip(batch.entries, is_finite):
         if not is_right:
             raise ValueError(
-                f"The model's embedding of `{argument}[{item.row}]` holds NaN or infinity: choose a wider `dtype`."
+                f"The model's embedding of `{argument}[{item.row_key}]` holds NaN or infinity: choose a wider `dtype`."
             )
 
 

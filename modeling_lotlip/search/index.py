@@ -101,22 +101,22 @@ def describe_orphans(index_dir: Path | None = None) -> list[str]:
     Describes the indices of folders that are not there any more, with what deletes them: a sentence each, or one for
     all if they are many. An index without images is passed over.
     """
-    sizes = {}
+    megabytes = {}
     for table in list_tables(locate_indices(index_dir)):
         source = table.settings.get("source")
         if isinstance(source, str) and "://" not in source and not os.path.isdir(source) and len(table) > 0:
             num_bytes = sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file())
-            sizes[source] = sizes.get(source, 0) + num_bytes / 2**20
-    if len(sizes) > MAX_ORPHANS_NAMED:
-        first = ", ".join(sorted(sizes)[:MAX_ORPHANS_NAMED])
+            megabytes[source] = megabytes.get(source, 0) + num_bytes / 2**20
+    if len(megabytes) > MAX_ORPHANS_NAMED:
+        first = ", ".join(sorted(megabytes)[:MAX_ORPHANS_NAMED])
         return [
-            f"{len(sizes)} folders that were indexed are not there, {first} and others; their indices take "
-            f"{sum(sizes.values()):,.0f} MB. To delete that of one: lotlip search --forget FOLDER"
+            f"{len(megabytes)} folders that were indexed are not there, {first} and others; their indices take "
+            f"{sum(megabytes.values()):,.0f} MB. To delete that of one: lotlip search --forget FOLDER"
         ]
     return [
         f"The folder {source} is not there; its index takes {size:,.0f} MB. If it will not come back: "
         f"lotlip search --forget {shlex.quote(source)}"
-        for source, size in sizes.items()
+        for source, size in megabytes.items()
     ]
 
 
@@ -208,9 +208,13 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
             )
         return lambda key: read_unchanged(table, key, {"path": os.path.join(source, key), "bytes": None})
     if source["streaming"]:
-        raise ValueError(f"{table.folder} holds embeddings of streamed data: the page has no images to show.")
+        raise ValueError(
+            f"{table.folder} holds embeddings of streamed data, which the page cannot show: use `lotlip search`."
+        )
     if "image" not in table.settings["kinds"]:
-        raise ValueError(f"{table.folder} holds no embeddings of images: the page has no images to show.")
+        raise ValueError(
+            f"{table.folder} holds no embeddings of images, which the page shows: use `lotlip search --kind`."
+        )
     column = source["image_column"]
     dataset = load_named_data(source, key_column=table.settings["key_column"])
     table.check_settings({"data": compute_fingerprint(dataset, column)})
@@ -333,7 +337,7 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
             result.retried[key] = files[key]
     if not files and num_stored > 0 and num_stored == len(result.gone):
         raise FileNotFoundError(
-            f"there is no image any more. The {num_stored:,} that were indexed are kept; to forget them: "
+            f"There is no image in {folder} any more. The {num_stored:,} that were indexed are kept; to forget them: "
             f"lotlip search --forget {shlex.quote(str(folder))}"
         )
     emptied = kept_folders & as_keys(scan.empty_folders)

@@ -162,7 +162,7 @@ class Searcher:
         rows = []
         for name, signature in sorted(pending.items()):
             image = {"path": str(self.folder / name), "bytes": None}
-            rows.append((RowInfo(None, name, about=signature), {"image": image}))
+            rows.append((RowInfo(None, name, file_facts=signature), {"image": image}))
         reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.resizing)
         collate = RowCollator(self.encoder.preprocessing, reader)
         batches = collate_rows(collate, batched(rows, self.batch_size), None)

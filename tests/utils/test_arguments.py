@@ -139,6 +139,18 @@ def test_an_output_on_a_drive_that_is_not_there_is_refused(monkeypatch):
         check_output_file(Path("Z:/out.json"))
 
 
+def test_an_output_file_that_is_a_folder_or_lies_in_a_file_is_refused(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").touch()
+    check_output_file(tmp_path / "new" / "out.json")
+    with pytest.raises(ValueError, match="--output_file .*folder.json is a folder: name a file in it"):
+        check_output_file(tmp_path / "folder.json")
+    with pytest.raises(
+        ValueError, match=r"out.json cannot be written: .*file is not a writable folder\. Name another"
+    ):
+        check_output_file(tmp_path / "file" / "out.json")
+
+
 def test_a_broken_pipe_is_an_error_if_the_output_is_read(monkeypatch, capsys):
     monkeypatch.setattr(arguments, "is_output_closed", lambda: False)
     with pytest.raises(SystemExit) as ended, exit_on_error("lotlip embed"):
