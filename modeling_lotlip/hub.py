@@ -50,6 +50,14 @@ MODEL_FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
     TOKENIZER_CONFIG_FILE,
+    # what tokenizers have that are not of the tokenizers library
+    "added_tokens.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
     "eval_results.json",
     INTERPOLATION_FILE,
     INTERPOLATION_CURVE_FILE,
@@ -299,6 +307,22 @@ def find_model_files(folder: str | Path) -> list[str]:
     return sorted(name for name in names if (folder / name).is_file())
 
 
+def check_towers(folder: str | Path) -> None:
+    """
+    Raises a `ValueError` if a model of `lotlip align --towers reference` loads a tower from a folder of this machine:
+    whoever downloads the model does not have it.
+    """
+    config = read_json(Path(folder, CONFIG_NAME))
+    if config.get("model_type") != "lotlip_aligned":
+        return
+    for tower in (config.get("towers") or {}).values():
+        if Path(tower["name"]).is_absolute():
+            raise ValueError(
+                f"`{folder}` loads a tower from {tower['name']}, which stays on this machine: align with `--towers "
+                "whole`, or name towers of the Hub."
+            )
+
+
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
     Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
@@ -315,7 +339,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         `str`: the address of the repository.
 
     Raises:
-        `ValueError`: if the Hub does not know who uploads.
+        `ValueError`: if the Hub does not know who uploads, or the model needs a folder that stays on this machine.
         `HfHubHTTPError`: if the Hub refuses for another reason.
 
     Example:
@@ -327,6 +351,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     ```"""
     if allow_patterns is None:
         allow_patterns = find_model_files(folder)
+    check_towers(folder)
     api = HfApi()
     try:
         repo_url = api.create_repo(repo_id, exist_ok=True)

@@ -24,6 +24,7 @@ from ..data.rows import find_column, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import load_encoder
+from ..encoder.fastest import hint_at_auto
 from ..utils.files import write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
@@ -44,7 +45,7 @@ CUT_OFF_COLUMN = "is_cut_off"
 
 def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     """
-    Finds the files of captions that patterns name, each once, in the order of their names.
+    Finds the files of captions that patterns name, each once, in the order of their paths.
 
     Raises:
         `ValueError`: if there are none, or of the same name, or the output folder is theirs or has other captions.
@@ -55,12 +56,13 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     files = sorted(found)
     if not files:
         raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
-    names = {file.name for file in files}
+    counts = Counter(file.name for file in files)
     if output_dir.resolve() in {file.parent.resolve() for file in files}:
         raise ValueError(f"`--output_dir {output_dir}` is the folder of `--captions`: name another one.")
-    if len(names) < len(files):
-        raise ValueError("Several of `--captions` have the same name: filter their folders one by one.")
-    others = [path.name for path in output_dir.glob("*.parquet") if path.name not in names]
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} files of `--captions` have the name {name}: filter their folders one by one.")
+    others = sorted(path.name for path in output_dir.glob("*.parquet") if path.name not in counts)
     if others:
         raise ValueError(
             f"`--output_dir {output_dir}` holds other captions, such as {others[0]}: name another folder."
@@ -488,7 +490,7 @@ def measure_similarities(
     names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
+            f"`--key_column {key_column}` is not a column of the data set, which has {names}: name the one whose "
             "values stand in `--file_key_column` of `--captions`."
         )
     column = columns.caption_column
@@ -506,6 +508,7 @@ def measure_similarities(
 
     encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
     encoder.check_single_embeddings()
+    hint_at_auto(inference, encoder.model, encoder.processor)
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
     prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size
@@ -519,7 +522,7 @@ def measure_similarities(
         if embedded.embeds is None:  # no row of the batch has a caption
             continue
         for item, embedding in zip(embedded.entries, embedded.embeds):
-            row_index, key, text = item.row
+            row_index, key, text = item.row_key
             if item.kind == "image":
                 images[row_index] = embedding
             else:

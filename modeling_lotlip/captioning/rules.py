@@ -141,7 +141,7 @@ def strip_reasoning(text: str) -> str:
 
 
 def find_answer(text: str) -> tuple[int, int]:
-    """Finds where the answer of a model that reasons begins and ends: behind its thoughts, and before new ones."""
+    """Finds where the answer of a model that reasons begins, after its thoughts, and ends, before new ones."""
     start = 0
     end = len(text)
     is_inside_sentence = False

@@ -67,6 +67,7 @@ def run(
     """
     from ..encoder.dual_encoder import load_encoder
     from ..evaluation.explanation import explain, render_page
+    from ..utils.files import write_text
     from ..utils.sub_captions import split_sub_captions
 
     if visualize.text is None:
@@ -84,8 +85,9 @@ def run(
         encoder.check_single_embeddings()
         explanations.append(explain(encoder, text, image, splitter=captions.sub_caption_splitter))
     page = render_page(explanations)
-    (visualize.output_dir / "visualize.html").write_text(page, encoding="utf-8")
-    print(f"The page is {visualize.output_dir / 'visualize.html'}.")
+    path = visualize.output_dir / "visualize.html"
+    write_text(path, page)
+    print(f"The page is {path}.")
 
 
 def read_image_file(path: Path | None) -> "Image.Image | None":
@@ -140,5 +142,7 @@ def read_text_and_image(
     try:
         image = read_image(rows[0][dataset.image_column])
     except UnreadableImageError as error:
-        raise ValueError(f"The image of --row {row} cannot be read: {without_stop(error)}. Choose another.") from error
+        raise ValueError(
+            f"The image of --row {row} cannot be read: {without_stop(error)}. Choose another --row."
+        ) from error
     return texts[0], image

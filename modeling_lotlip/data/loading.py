@@ -71,7 +71,7 @@ FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # The types of values that are paths or contents of images
 IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
 INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
-# Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
+# Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
 
@@ -378,7 +378,7 @@ def load_scene_split(
     split: str,
     max_samples: int | None,
 ) -> tuple[str, Dataset]:
-    """Loads a split of the embedded data set. Returns its name, too."""
+    """Loads a split of the data set of drawn scenes. Returns its name, too."""
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
@@ -479,10 +479,10 @@ def make_builder(
         builder = load_builder(source, image_files, key_column)
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
-        line = " ".join(without_stop(error).split())
-        if "Config name is missing" in line:  # where a card has several and no default
-            raise ValueError(f"{line}. Name one by --dataset_config_name.") from error
-        raise ValueError(f"{describe_source(source)} cannot be loaded: {line}. Check these arguments.") from error
+        cause = " ".join(without_stop(error).split())
+        if "Config name is missing" in cause:  # where a card has several and no default
+            raise ValueError(f"{cause}. Name one by --dataset_config_name.") from error
+        raise ValueError(f"{describe_source(source)} cannot be loaded: {cause}. Check these arguments.") from error
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)

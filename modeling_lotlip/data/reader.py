@@ -31,13 +31,13 @@ class RowInfo(NamedTuple):
     row_index: Any  # in the data set
     key: Any  # of its image; without a column of keys the index of the row
     label: Any = None
-    about: Any = None  # what else is known of its image
+    file_facts: Any = None  # of the file of its image, by column of a table, such as its size
 
 
 class Item(NamedTuple):
     """An image or a text of a row."""
 
-    row: Any  # what the row is known by: a `RowInfo`
+    row_key: Any  # what the row is known by: a `RowInfo`, or what the caller of a `RowCollator` chose
     kind: str  # "image", or any other word for a text: "short" or "long"
     # the upright RGB image, which is dropped when it is preprocessed, or the text
     content: Image.Image | str | None = None

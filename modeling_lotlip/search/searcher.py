@@ -28,7 +28,16 @@ from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import announce, printable, progress_bar
 from ..utils.texts import is_unicode
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
-from .index import Changes, Comparison, compare, describe_orphans, find_table, load_encoder_of_folder, open_table
+from .index import (
+    Changes,
+    Comparison,
+    check_folder_exists,
+    compare,
+    describe_orphans,
+    find_table,
+    load_encoder_of_folder,
+    open_table,
+)
 from .query import Query, QueryError, count_read_words, find_unknown_words
 
 
@@ -118,6 +127,7 @@ class Searcher:
             # of changed and retried files the old rows go, before the new ones are written
             self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])
             self.embed_files(pending, report)
+            check_folder_exists(self.folder)  # else what it had is now counted as images that cannot be read
             maintain(self.table, self.embed_background)
         own = {key: source.key for key, source in sources.items() if source.table is self.table}
         moved = {key for key in written if own.get(key) != key}
@@ -142,7 +152,7 @@ class Searcher:
 
             def follow() -> None:
                 progress.update()
-                report(0, 0)  # nothing is to be embedded yet, but a report may end the update
+                report(0, 0)  # it is not known yet what is to be embedded, but a report may end the update
 
             sizes = {name: signature["size"] for name, signature in sorted(files.items())}
             return find_sources(tables, self.folder, sizes, follow)
@@ -152,7 +162,7 @@ class Searcher:
         rows = []
         for name, signature in sorted(pending.items()):
             image = {"path": str(self.folder / name), "bytes": None}
-            rows.append((RowInfo(None, name, about=signature), {"image": image}))
+            rows.append((RowInfo(None, name, file_facts=signature), {"image": image}))
         reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.resizing)
         collate = RowCollator(self.encoder.preprocessing, reader)
         batches = collate_rows(collate, batched(rows, self.batch_size), None)

@@ -5,7 +5,7 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -96,7 +96,9 @@ class EmbeddingTable:
             # LanceDB leaves a moment in which two processes can create it
             with OutputFolder(folder, content="embeddings", **options):
                 if not is_table(folder):
-                    connect(folder).create_table(TABLE, schema=make_schema(dim, dtype, settings, notes or {}))
+                    schema = make_schema(dim, dtype, settings, notes or {})
+                    with as_os_error(folder):
+                        connect(folder).create_table(TABLE, schema=schema)
         table = cls(folder)
         table.check_settings(settings)
         return table
@@ -294,17 +296,9 @@ class EmbeddingTable:
             writer = self.table.merge_insert("key")
             writer.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
-    @contextmanager
-    def as_os_error(self) -> Iterator[None]:
-        """Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line."""
-        try:
-            yield
-        except (RuntimeError, ValueError) as error:  # the latter where a file is none of LanceDB any more
-            raise OSError(
-                f"The embeddings in {self.folder} cannot be read or written, and are as they were: "
-                f"{shorten_problem(error)}. Make room on the disk; if a file is missing or damaged, "
-                "delete the folder to make it anew."
-            ) from error
+    def as_os_error(self) -> AbstractContextManager[None]:
+        """Makes errors of LanceDB an `OSError`: see [`as_os_error`]."""
+        return as_os_error(self.folder)
 
     def delete(self, keys: list[str]) -> None:
         """Deletes images."""
@@ -333,6 +327,19 @@ def shorten_problem(error: Exception) -> str:
     problem = LAYERS.sub("", problem)
     problem = problem.replace("Not found: Not found: ", "Not found: ")
     return without_stop(problem)
+
+
+@contextmanager
+def as_os_error(folder: Path) -> Iterator[None]:
+    """Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # the latter where a file is none of LanceDB any more
+        raise OSError(
+            f"The embeddings in {folder} cannot be read or written, and are as they were: "
+            f"{shorten_problem(error)}. Make room on the disk; if a file is missing or damaged, "
+            "delete the folder to make it anew."
+        ) from error
 
 
 def split_list(values: list) -> list[list]:

@@ -179,7 +179,7 @@ def search_many(
         queries (`torch.Tensor` of shape `(queries, dim)`):
             Normalized embeddings.
         k (`int`):
-            The maximal count of results of each.
+            The max number of results of each.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
         where (`str`, *optional*):
@@ -240,7 +240,7 @@ def rank(rows: Candidates, query: torch.Tensor, k: int) -> Found:
         query (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         k (`int`):
-            The maximal count of results.
+            The max number of results.
     """
     # in float64 those of equal vectors are equal, whatever stands beside them
     similarities = (rows.embeds.double() @ query.double().cpu()).float()

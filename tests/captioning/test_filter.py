@@ -262,7 +262,7 @@ def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "0.parquet").write_bytes((captions_dir / "0.parquet").read_bytes())
     patterns = [str(captions_dir / "*.parquet"), str(tmp_path / "b" / "*")]
-    with pytest.raises(ValueError, match="Several of `--captions` have the same name"):
+    with pytest.raises(ValueError, match="2 files of `--captions` have the name 0.parquet: filter"):
         find_files(patterns, tmp_path / "out")
     # named by two patterns, a file is one
     assert find_files([patterns[0], str(captions_dir / "0.*t")], tmp_path / "out") == [

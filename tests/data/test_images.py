@@ -17,6 +17,7 @@ from modeling_lotlip.data.images import (
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
+    check_num_pixels,
     decode_reduced,
     find_upright_size,
     open_image,
@@ -85,6 +86,14 @@ def test_a_jpeg_may_be_larger_than_what_is_decoded_of_it(monkeypatch):
     assert read_image(encode(image, "jpeg"), resizing=resizing).size == (57, 32)
     with pytest.raises(UnreadableImageError, match="900 x 500 pixels are more than 400000"):
         read_image(encode(image, "jpeg", progressive=True), resizing=resizing)
+
+
+@pytest.mark.parametrize("allowance", [1, 4])
+def test_an_image_may_have_as_many_pixels_as_the_limit_and_no_more(monkeypatch, allowance):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 50)
+    check_num_pixels(PIL.Image.new("1", (10, 10 * allowance)), allowance)
+    with pytest.raises(UnreadableImageError, match=f"are more than {100 * allowance}"):
+        check_num_pixels(PIL.Image.new("1", (101 * allowance, 1)), allowance)
 
 
 def test_heic_without_its_package_names_what_to_install(photos, monkeypatch):

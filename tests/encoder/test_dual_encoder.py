@@ -236,9 +236,10 @@ class TestFormsOfInput:
             np.zeros((0, 5, 3), np.uint8),
             np.zeros((4, 4), np.uint16),
             Image.new("F", (4, 4)),
+            Image.new("RGB", (0, 4)),
             "a" * 5000,
         ],
-        ids=["row", "empty", "16 bits", "float image", "long name"],
+        ids=["row", "empty", "16 bits", "float image", "no pixels", "long name"],
     )
     def test_one_odd_image_leaves_the_others(self, encoder, broken):
         embeds, problems = encoder.encode_image([broken, IMAGES[0]], errors="return")

@@ -117,6 +117,19 @@ def test_a_folder_that_is_gone_or_has_become_empty_is_kept(folder, searcher, emb
     assert embedded == []
 
 
+def test_a_folder_that_goes_while_it_is_indexed_is_an_error_and_indexed_later(folder, searcher, tmp_path):
+    def take_away(done: int, total: int) -> None:
+        if total > 0 and folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(FileNotFoundError, match=f"The folder {folder} is not there any more"):
+        searcher.update(take_away)
+    (tmp_path / "elsewhere").rename(folder)
+    searcher.update()
+    assert len(searcher.table) == 10
+    assert searcher.table.unreadable == {}
+
+
 def test_renamed_images_keep_their_embeddings(folder, searcher, embedded):
     searcher.update()
     embedded.clear()
@@ -385,6 +398,15 @@ def test_an_image_that_was_written_later_is_embedded_again(folder, searcher, emb
     changes = searcher.update()
     assert changes == Changes(changed=1)
     assert embedded == ["0.png"]
+
+
+def test_files_that_are_only_compared_are_not_reported_as_embedded(folder, searcher):
+    searcher.update()
+    for file in folder.iterdir():
+        os.utime(file, (5, 5))
+    reports = []
+    searcher.update(lambda done, total: reports.append((done, total)))
+    assert set(reports) == {(0, 0)}
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
