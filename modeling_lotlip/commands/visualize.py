@@ -122,13 +122,17 @@ def read_text_and_image(
     Raises:
         `ValueError`: if there is no such row, or it has no caption.
     """
+    from datasets import Dataset
+
     from ..data.images import read_image, undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
 
     data = load_split(dataset, split, row + 1, key_column=caption_files.image_key_column)
     data = undecoded(data, dataset.image_column)
-    rows = list(data.skip(row))
+    rows = []
+    if not isinstance(data, Dataset) or row < len(data):
+        rows = list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)

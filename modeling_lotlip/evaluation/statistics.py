@@ -124,7 +124,9 @@ def measure_texts(
         captions = {"long": [], "short": []}
         for row in rows:
             long_captions, unmatched_key = reader.match_long_captions(row)
-            captions["long"].append(long_captions)
+            # one without a sub-caption is neither trained on nor evaluated
+            read_captions = [text for text in long_captions if split_sub_captions(text, reader.splitter)]
+            captions["long"].append(read_captions)
             captions["short"].append(reader.short_captions(row))
             counts.count(name_row(row, counts.num_rows), unmatched=unmatched_key)
         for kind, row_texts in captions.items():
