@@ -79,7 +79,7 @@ class Worker:
         """Returns, under `row`, rows of the table whose keys are the paths of the files."""
         rows = []
         for path, content in zip(batch["path"], batch["bytes"]):
-            info = RowInfo(None, path, about={"size": len(content)})
+            info = RowInfo(None, path, file_facts={"size": len(content)})
             rows.append((info, {"image": {"path": None, "bytes": content}}))
         found = []
         for embedded in embed_rows(self.encoder, [self.collate(rows)]):

@@ -60,6 +60,10 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     state = PartialState(cpu=args.device == "cpu")
     device = state.device if args.device is None else torch.device(args.device)
     dataset, evaluation_data, num_shared = load_splits(args)
+    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader.report_keys(dataset, "training images")
+    evaluation_reader = RowReader(get_columns(evaluation_data), args, args, args.image_column)
+    evaluation_reader.report_keys(evaluation_data, "evaluation images")
     text_tower = load_text_tower(
         args.text_model_name_or_path, args.text_pooling, args.max_length, args.text_prompt, device
     )
@@ -78,11 +82,9 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
-    reader = RowReader(get_columns(dataset), args, image_column=args.image_column)
     features = computer.compute(dataset, reader, args.captions)
     warn_of_counts(features, args.max_length)
-    reader = RowReader(get_columns(evaluation_data), args, image_column=args.image_column)
-    evaluation_features = computer.compute(evaluation_data, reader, ("short", "long"), what="evaluation")
+    evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
     start = time.perf_counter()
     if args.num_train_epochs is None:
         logger.info("The number of epochs is chosen, on images held out of the training split.")
@@ -125,8 +127,13 @@ def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
 
 def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset, int]:
     """Returns the rows to train on and to evaluate, and how many are both, with a warning if there are any."""
-    dataset, slices = load_slices(args, args.train_split, args.max_train_samples)
-    evaluation_data, evaluation_slices = load_slices(args, args.eval_split, args.max_eval_samples)
+    key_column = args.image_key_column
+    dataset, slices = load_slices(
+        args, args.train_split, args.max_train_samples, key_column=key_column, may_repeat=True
+    )
+    evaluation_data, evaluation_slices = load_slices(
+        args, args.eval_split, args.max_eval_samples, key_column=key_column
+    )
     num_shared = count_shared_rows(slices, evaluation_slices)
     if num_shared > 0:
         logger.warning(
@@ -145,10 +152,12 @@ def warn_of_counts(features: Features, max_length: int) -> None:
         logger.warning(f"{counts['unreadable_images']} of {counts['rows']} images cannot be read, and are left out.")
     if counts["images_without_caption"] > 0:
         logger.warning(f"{counts['images_without_caption']} images have no caption and are left out.")
+    if counts.get("images_without_long_caption", 0) > 0:
+        logger.warning(f"{counts['images_without_long_caption']} of {num_images} images have no long caption.")
     if counts["truncated_captions"] > 0:
         logger.warning(
-            f"{counts['truncated_captions']} of {counts['captions']} captions are longer than the {max_length} tokens "
-            "that the text model reads, and are cut off."
+            f"{counts['truncated_captions']} of {counts['num_captions']} captions are longer than the {max_length} "
+            "tokens that the text model reads, and are cut off."
         )
     if num_images < FEW_ROWS:
         logger.warning(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of captions through the rules: captions are mended, or marked with the rule that rejects them."""
 
+import logging
 import os
 import random
 from collections import Counter, defaultdict
@@ -23,13 +24,17 @@ from ..data.rows import find_column, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import load_encoder
-from ..utils.files import format_markdown, write_json
+from ..encoder.fastest import hint_at_auto
+from ..utils.files import write_json
+from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
-from .rules import RULES, apply_rules
+from .rules import RULES, apply_rules, is_made_by_rules
 
+
+logger = logging.getLogger(__name__)
 
 BATCHES_PER_GROUP = 16  # of images, among whose texts those of like length share a batch
 MAX_IMAGES = 3  # that may have a caption from one captioner
@@ -127,8 +132,9 @@ class CaptionFilter:
     of 64 bits of every caption that is kept.
 
     Captions are judged anew: a mark that a rule left in an earlier run counts for nothing, and where a rule has cut a
-    caption, the caption as it came is judged. Marks of other names stay, since nothing here can say whether they still
-    hold; so does that of the similarity where no similarity is measured, unless all rules are left out.
+    caption, the caption as it came is judged, unless somebody has edited what the rule had left. Marks of other names
+    stay, since nothing here can say whether they still hold; so does that of the similarity where no similarity is
+    measured, unless all rules are left out.
 
     Args:
         columns (`FilterArguments`):
@@ -154,6 +160,7 @@ class CaptionFilter:
         self.left_marked = defaultdict(Counter)
         self.rejected_examples = Examples()
         self.changed_examples = Examples()
+        self.num_edited = 0
         self.hashes = []  # of captions with their captioners, and of their images
         self.repeated = np.empty(0, dtype=np.uint64)
         self.similarities = None  # by the image's key and the caption
@@ -225,32 +232,37 @@ class CaptionFilter:
 
     def judge_row(self, row: dict, captioner: str) -> None:
         """Applies the rules to the caption of a row, as it came."""
-        original = self.find_original(row)
+        is_edited = self.is_edited(row)
+        self.num_edited += is_edited
+        original = row[self.column]
+        if not is_edited:
+            original = row.get(self.before_column) or original
         is_cut_off = bool(row.get(CUT_OFF_COLUMN)) or row[REJECTED_COLUMN] == "cut_off"
         rules = self.rules
         text, rejected_by, changed = apply_rules(original, rules.rules, rules.min_words, rules.max_words, is_cut_off)
         if text != row[self.column] and SIMILARITY in row:
             row[SIMILARITY] = None  # it was that of another text
-        row[self.column] = text
-        row[self.before_column] = None
-        row[REJECTED_COLUMN] = None
         if changed:
             row[self.before_column] = original
+        elif not is_edited:
+            row[self.before_column] = None
+        row[self.column] = text
+        row[REJECTED_COLUMN] = None
         for rule in changed:
             self.changed[captioner][rule] += 1
             self.changed_examples.add(captioner, rule, {"key": self.get_key(row), "before": original, "after": text})
         if rejected_by is not None:
             self.reject(row, rejected_by)
 
-    def find_original(self, row: dict) -> str:
+    def is_edited(self, row: dict) -> bool:
         """
-        Finds the caption as it came: that of before the rules, if the caption is what is left of it. Where somebody
-        has rewritten the caption since, it is the caption itself.
+        Says whether a caption that rules changed in an earlier run has been changed since: it is what no rules make of
+        the caption as it came. Then it is a caption of its own, and the caption as it came stays where it is.
         """
         before = row.get(self.before_column)
-        if before is not None and is_part(row[self.column], before):
-            return before
-        return row[self.column]
+        if before is None:
+            return False
+        return not is_made_by_rules(row[self.column], before, bool(row.get(CUT_OFF_COLUMN)))
 
     def hash_rows(self, kept: list[dict]) -> None:
         """Notes hashes of captions and their images. A row without an image's key or hash counts as an image."""
@@ -337,12 +349,6 @@ class CaptionFilter:
         return report
 
 
-def is_part(text: str, whole: str) -> bool:
-    """Says whether a text is left of another one if characters are left out, whatever their case."""
-    characters = iter(whole.lower())
-    return all(character in characters for character in text.lower())
-
-
 def get_captioner(row: dict) -> str:
     """Gets the captioner of a row; where the file does not say, all are one."""
     return row.get("captioner") or "captions"
@@ -390,6 +396,11 @@ def filter_captions(
                 caption_filter.rewrite(file, mended / file.name, caption_filter.judge)
             if not caption_filter.counts:
                 raise ValueError(f"`--captions {' '.join(columns.captions)}` have no rows.")
+            if caption_filter.num_edited > 0:
+                logger.warning(
+                    f"{caption_filter.num_edited} captions are not what rules make of those in the column "
+                    f"{caption_filter.before_column!r}: they count as edited, and what rules had cut is not put back."
+                )
             caption_filter.find_repeated()
             if similarity.dual_encoder is not None and has_kept(caption_filter.summarize()):
                 paths = [mended / file.name for file in files]
@@ -497,6 +508,7 @@ def measure_similarities(
 
     encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
     encoder.check_single_embeddings()
+    hint_at_auto(inference, encoder.model, encoder.processor)
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
     prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size

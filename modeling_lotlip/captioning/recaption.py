@@ -183,7 +183,10 @@ def caption_by(
         open_database(arguments.output_dir) as writing,
         progress_bar(total=job.num_images, desc=name, unit=" images", disable=not state.is_main_process) as bar,
     ):
-        (num_done,) = reading.execute("SELECT count(*) FROM records WHERE captioner = ?", (name,)).fetchone()
+        query = "SELECT count(*) FROM records WHERE captioner = ?"
+        if arguments.retry_failed:
+            query += " AND error IS NULL"
+        (num_done,) = reading.execute(query, (name,)).fetchone()
         bar.update(num_done // state.num_processes)
         files = read_image_files(
             job.dataset, job.source, arguments.key_column, name, state, reading, counts, arguments.retry_failed
@@ -192,6 +195,7 @@ def caption_by(
             file._replace(prompt=sample_prompt(job.prompts, job.captioning.seed, file.key, name)) for file in files
         )
         records = Records(writing, arguments.output_dir, arguments.shard_size)
+        records.find_lost_files()
         answers = captioner.answer(files, is_stopped)
         return record_answers(answers, captioner_facts, job.rules, records, bar, counts)
 

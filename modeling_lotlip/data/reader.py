@@ -165,17 +165,23 @@ class RowReader:
 
     def leave_out_bad(self, row_index: Any, row: dict, read: Callable[[], list[str]]) -> list[str]:
         """
-        Reads captions of a row. One whose captions are no texts is named and has none; after `MAX_BAD_ROWS` of them it
-        is the column that is wrong, which is a `ValueError`.
+        Reads captions of a row. One whose captions are no texts is named and has none: see [`note_bad_row`].
         """
         try:
             return read()
         except ValueError as error:
-            self.num_bad_rows += 1
-            if self.num_bad_rows > MAX_BAD_ROWS:
-                raise
-            logger.warning(f"The captions of {name_row(row, row_index)} are left out: {error}")
+            self.note_bad_row(row_index, row, error)
             return []
+
+    def note_bad_row(self, row_index: Any, row: dict, error: ValueError) -> None:
+        """
+        Names a row whose captions are no texts. After `MAX_BAD_ROWS` of them it is the column that is wrong, and the
+        error is raised.
+        """
+        self.num_bad_rows += 1
+        if self.num_bad_rows > MAX_BAD_ROWS:
+            raise error
+        logger.warning(f"The captions of {name_row(row, row_index)} are left out: {error}")
 
     def read_image(self, row: dict) -> Image.Image:
         """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""

@@ -35,7 +35,7 @@ from ..encoder.batches import (
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
-from ..utils.files import format_markdown
+from ..utils.markdown import format_markdown
 from ..utils.terminal import progress_bar
 
 

@@ -12,7 +12,14 @@ from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, choose_best
 from .measure import has_same_images, keep_image_embeddings, load_held_back, measure_halves
 from .outputs import Interpolation, check_mixture_dir, save_mixture
-from .weights import check_models, check_weights, clone_weights, fit_start, mix_weights
+from .weights import (
+    check_computation,
+    check_models,
+    check_weights,
+    clone_weights,
+    fit_start,
+    mix_weights,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -59,6 +66,8 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     if has_same_images(start, end):
         logger.info("Both models embed images alike: they are embedded once.")
         keep_image_embeddings(data)
+    end.model.load_state_dict(start_weights)
+    check_computation(fitted_start, end)
     of_start = measure_halves(start, data, args)
     mixtures = []
     for alpha in args.all_alphas:

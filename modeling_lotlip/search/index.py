@@ -41,7 +41,9 @@ def locate_indices(index_dir: Path | None = None) -> Path:
 
 def describe_index(folder: Path, encoder: DualEncoder) -> dict:
     """Describes what the embeddings of a folder of images depend on: the settings of its index."""
-    return encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+    settings = encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+    del settings["max_length"]  # of texts, which an index has none of
+    return settings
 
 
 def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None) -> EmbeddingTable:
@@ -301,13 +303,18 @@ class Comparison:
         return {**self.new, **self.changed, **self.retried}
 
 
+def check_folder(folder: Path) -> None:
+    """Raises a `FileNotFoundError` if the folder of an index is not there any more."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The folder {folder} is not there any more. What was indexed is kept.")
+
+
 def compare(table: EmbeddingTable, folder: Path) -> Comparison:
     """
     Compares a folder of images with its index. Images in a folder that may not be read, or has become empty, are kept.
     Raises a `FileNotFoundError` if the folder, or all images in it, are not there any more.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"The folder {folder} is not there any more. What was indexed is kept.")
+    check_folder(folder)
     scan = scan_folder(folder)
     files, others = sign_images(scan)
     to_be_tried_again = {key for key, _ in table.read_signatures(table.is_to_be_tried_again)}

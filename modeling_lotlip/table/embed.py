@@ -94,7 +94,6 @@ def embed_to_table(
         **encoder.settings(),
         "source": source,
         **reader_settings(reader),
-        "max_length": encoder.max_length,
         "data": None,
     }
     num_rows = None
@@ -421,8 +420,11 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
     written_at = time.monotonic()
     try:
         for group in groups:
+            # all of a group at once: a row with a part of its embeddings in the table counts as done
+            rows_of_group = []
             for batch in group:
-                rows += to_rows(batch)
+                rows_of_group += to_rows(batch)
+            rows += rows_of_group
             is_due = len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS
             if rows and is_due:  # a group may have no rows yet
                 # an error of writing must not make the end write them once more

@@ -294,7 +294,8 @@ def needs_index(table: EmbeddingTable) -> bool:
 
 def has_index(table: EmbeddingTable) -> bool:
     """Returns whether a table has a vector index."""
-    return any(index.columns == ["embedding"] for index in table.table.list_indices())
+    with table.as_os_error():
+        return any(index.columns == ["embedding"] for index in table.table.list_indices())
 
 
 def build_index(table: EmbeddingTable) -> None:
@@ -302,10 +303,12 @@ def build_index(table: EmbeddingTable) -> None:
     Makes the indices of embeddings, keys and kinds. With fewer than 4 bits for each dimension texts find too few
     images.
     """
-    table.table.create_index("embedding", config=IvfRq(distance_type="cosine", num_bits=4), replace=True)
-    table.table.create_index("key", config=BTree(), replace=True)
-    if table.settings.get("kinds") != ["image"]:
-        table.table.create_index("kind", config=Bitmap(), replace=True)
+    config = IvfRq(distance_type="cosine", num_bits=4)
+    with table.as_os_error():
+        table.table.create_index("embedding", config=config, replace=True)
+        table.table.create_index("key", config=BTree(), replace=True)
+        if table.settings.get("kinds") != ["image"]:
+            table.table.create_index("kind", config=Bitmap(), replace=True)
 
 
 def find_neighbors(

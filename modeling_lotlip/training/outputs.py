@@ -364,13 +364,22 @@ def save_model(
             processor.save_pretrained(partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
-            for file in Path(partial).rglob("*"):
-                if file.is_file():
-                    target = folder / file.relative_to(partial)
-                    target.parent.mkdir(exist_ok=True)
-                    file.replace(target)
+            replace_files(Path(partial), folder)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
+
+
+def replace_files(complete: Path, folder: Path) -> None:
+    """
+    Moves the files of a saved model into a folder, in place of those there. Results are deleted first and moved last:
+    whatever ends it between, none stand beside the files of another model.
+    """
+    delete(folder / RESULTS_FILE)
+    files = [file for file in complete.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.name == RESULTS_FILE):
+        target = folder / file.relative_to(complete)
+        target.parent.mkdir(exist_ok=True)
+        file.replace(target)
 
 
 def save_last_model(

@@ -181,7 +181,11 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     slices = []
     if args.data_weights is None:
         dataset, slices = load_slices(
-            source, args.train_split, args.max_train_samples, key_column=args.image_key_column
+            source,
+            args.train_split,
+            args.max_train_samples,
+            key_column=args.image_key_column,
+            may_repeat=True,
         )
     else:
         dataset = load_split(
@@ -191,6 +195,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
             weights=args.data_weights,
             seed=args.seed,
             key_column=args.image_key_column,
+            may_repeat=True,
         )
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)

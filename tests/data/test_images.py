@@ -251,6 +251,18 @@ def test_a_row_is_named_by_the_best_that_is_known_of_it(row, row_index, name):
         (b"2020:01:02 03:04:05", datetime(2020, 1, 2, 3, 4, 5)),
         ("0000:00:00 00:00:00", datetime(1999, 1, 1)),  # then when the file was written
         ("20200102030405", datetime(1999, 1, 1)),
+        ("2020: 1: 2  3: 4: 5", datetime(2020, 1, 2, 3, 4, 5)),
+        ("2020/1/2 3:04 PM", datetime(2020, 1, 2, 15, 4)),
+        ("2020:01:02 12:04:05 a.m.", datetime(2020, 1, 2, 0, 4, 5)),
+        ("2020:01:02 03:04:05\0of a camera", datetime(2020, 1, 2, 3, 4, 5)),
+        # what may mean several days, or says more than is understood
+        ("5/6/24", datetime(1999, 1, 1)),
+        ("24:06:05 10:00:00", datetime(1999, 1, 1)),
+        ("05/06/2024 10:00:00", datetime(1999, 1, 1)),
+        ("Sun Jun 05 10:00:00 2024", datetime(1999, 1, 1)),
+        ("2020:01:02 15:04:05 PM", datetime(1999, 1, 1)),
+        ("2020:01:02 03:04:05 in the afternoon", datetime(1999, 1, 1)),
+        ("2020:13:01 00:00:00", datetime(1999, 1, 1)),
         (None, datetime(1999, 1, 1)),
     ],
 )

@@ -1,6 +1,7 @@
 """What the page shows: everything that is filled in is escaped, and what is said about a collection is so."""
 
 import json
+import os
 import re
 import shutil
 import unicodedata
@@ -356,3 +357,16 @@ def test_a_thumbnail_is_made_once_and_again_of_a_changed_image(handlers, folder)
     assert handlers.thumbnail("1.png") not in (None, first)
     (folder / "1.png").unlink()
     assert handlers.thumbnail("1.png") is None
+
+
+def test_images_that_exchange_names_exchange_thumbnails(handlers, folder):
+    """Also if both have one time: that of the unpacked archive that they are from, say."""
+    for name in ("0.png", "1.png"):
+        os.utime(folder / name, (1, 1))
+    handlers.searcher.update()
+    first = [handlers.thumbnail(name) for name in ("0.png", "1.png")]
+    os.rename(folder / "0.png", folder / "third.png")
+    os.rename(folder / "1.png", folder / "0.png")
+    os.rename(folder / "third.png", folder / "1.png")
+    handlers.searcher.update()
+    assert [handlers.thumbnail(name) for name in ("1.png", "0.png")] == first

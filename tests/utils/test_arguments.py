@@ -67,6 +67,32 @@ def test_the_help_shows_what_kind_of_value_an_argument_takes(name, metavar):
     assert make_metavar(field) == metavar
 
 
+@dataclass
+class ReaderArguments(Arguments):
+    dataset_name: str | None = argument(None, "What is read.")
+    data_files: list[str] | None = argument(None, "Files, or patterns.")
+    output_file: Path | None = argument(None, "What is written.")
+
+
+@pytest.mark.parametrize("option", ["--dataset_name rows.csv", "--data_files other.csv ro*.csv"])
+def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").touch()
+    line = f"{option} --output_file {tmp_path}/rows.csv"
+    with pytest.raises(SystemExit, match="2"):
+        parse((ReaderArguments,), line.split(), prog="evaluate")
+    name = option.split()[0]
+    message = f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
+    assert capsys.readouterr().err == message
+
+
+def test_a_file_of_earlier_results_is_written_over(tmp_path):
+    (tmp_path / "results.csv").touch()
+    line = f"--dataset_name {tmp_path} --output_file {tmp_path}/results.csv"
+    (arguments,) = parse((ReaderArguments,), line.split(), prog="evaluate")
+    assert arguments.output_file == tmp_path / "results.csv"
+
+
 def test_an_alias_and_a_negative_number():
     assert parse_line("--steps 1 --rate -0.5")[1].rate == -0.5
     assert parse_line("--passes 3")[1].epochs == 3
