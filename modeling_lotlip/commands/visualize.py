@@ -127,6 +127,7 @@ def read_text_and_image(
     from ..data.images import UnreadableImageError, read_image, undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
+    from ..utils.terminal import without_stop
 
     data = load_split(dataset, split, row + 1, key_column=caption_files.image_key_column)
     data = undecoded(data, dataset.image_column)
@@ -141,5 +142,7 @@ def read_text_and_image(
     try:
         image = read_image(rows[0][dataset.image_column])
     except UnreadableImageError as error:
-        raise ValueError(f"The image of --row {row} cannot be read: {error}. Choose another --row.") from error
+        raise ValueError(
+            f"The image of --row {row} cannot be read: {without_stop(error)}. Choose another --row."
+        ) from error
     return texts[0], image

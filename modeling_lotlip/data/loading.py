@@ -479,10 +479,10 @@ def make_builder(
         builder = load_builder(source, image_files, key_column)
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
-        problem = " ".join(without_stop(error).split())
-        if "Config name is missing" in problem:  # where a card has several and no default
-            raise ValueError(f"{problem}. Name one by --dataset_config_name.") from error
-        raise ValueError(f"{describe_source(source)} cannot be loaded: {problem}. Check these arguments.") from error
+        cause = " ".join(without_stop(error).split())
+        if "Config name is missing" in cause:  # where a card has several and no default
+            raise ValueError(f"{cause}. Name one by --dataset_config_name.") from error
+        raise ValueError(f"{describe_source(source)} cannot be loaded: {cause}. Check these arguments.") from error
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)

@@ -126,7 +126,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimingSample:
     """
     What ways are measured by.
 
@@ -261,7 +261,7 @@ def explain_choice(measured: Sequence[Measured], chosen: Measured, min_cosine: f
     return lines
 
 
-def make_sample(preprocessing: Preprocessing) -> Sample:
+def make_sample(preprocessing: Preprocessing) -> TimingSample:
     """
     Makes texts and images of several sorts in the model's full size: two long captions of drawn scenes, a short one
     and random letters; two scenes, a gradient and noise.
@@ -280,11 +280,11 @@ def make_sample(preprocessing: Preprocessing) -> Sample:
     colors = np.stack([ramp, np.roll(ramp, 80), ramp[::-1]], axis=-1)
     images.append(Image.fromarray(colors[None].repeat(224, axis=0)))
     images.append(Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)))
-    return Sample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
+    return TimingSample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
 
 
 @torch.inference_mode()
-def embed_sample(backend: Backend, sample: Sample) -> torch.Tensor:
+def embed_sample(backend: Backend, sample: TimingSample) -> torch.Tensor:
     """Returns the embeddings of texts and then of images, of shape `(texts + images, dim)`, normalized, in float32."""
     embeds = torch.cat([backend.embed_texts(sample.texts).float(), backend.embed_images(sample.images).float()])
     return torch.nn.functional.normalize(embeds, dim=-1)
@@ -302,7 +302,7 @@ def choose_clock() -> Callable[[], float]:
 def measure_computation(
     computation: Computation,
     make_backend: Callable[[Computation], Backend],
-    sample: Sample,
+    sample: TimingSample,
     exact: torch.Tensor,
     clock: Callable[[], float],
     shortest: float = float("inf"),
@@ -313,7 +313,7 @@ def measure_computation(
     Args:
         computation ([`Computation`]): The way.
         make_backend (`Callable`): Makes what computes it.
-        sample ([`Sample`]): What is embedded.
+        sample ([`TimingSample`]): What is embedded.
         exact (`torch.Tensor` of shape `(texts + images, dim)`): Its normalized embeddings in float32.
         clock (`Callable`): Tells the seconds.
         shortest (`float`, *optional*): The seconds of the fastest way so far.
@@ -388,7 +388,7 @@ def find_fastest(
 def measure_all(
     model: PreTrainedModel,
     family: Family,
-    sample: Sample,
+    sample: TimingSample,
     computations: Sequence[Computation],
     towers: Path,
 ) -> list[Measured]:
@@ -399,7 +399,7 @@ def measure_all(
     Args:
         model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
         family ([`Family`]): How it reads texts and images.
-        sample ([`Sample`]): What is embedded.
+        sample ([`TimingSample`]): What is embedded.
         computations (`Sequence[Computation]`): The ways.
         towers (`Path`): Where towers are converted to for OpenVINO.
     """

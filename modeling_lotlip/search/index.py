@@ -303,7 +303,7 @@ class Comparison:
         return {**self.new, **self.changed, **self.retried}
 
 
-def check_index_folder(folder: Path) -> None:
+def check_folder_exists(folder: Path) -> None:
     """Raises a `FileNotFoundError` if the folder of an index is not there any more."""
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder {folder} is not there any more. What was indexed is kept.")
@@ -314,7 +314,7 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
     Compares a folder of images with its index. Images in a folder that may not be read, or has become empty, are kept.
     Raises a `FileNotFoundError` if the folder, or all images in it, are not there any more.
     """
-    check_index_folder(folder)
+    check_folder_exists(folder)
     scan = scan_folder(folder)
     files, others = sign_images(scan)
     to_be_tried_again = {key for key, _ in table.read_signatures(table.is_to_be_tried_again)}

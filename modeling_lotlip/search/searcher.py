@@ -31,7 +31,7 @@ from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
 from .index import (
     Changes,
     Comparison,
-    check_index_folder,
+    check_folder_exists,
     compare,
     describe_orphans,
     find_table,
@@ -127,7 +127,7 @@ class Searcher:
             # of changed and retried files the old rows go, before the new ones are written
             self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])
             self.embed_files(pending, report)
-            check_index_folder(self.folder)  # else what it had is now counted as images that cannot be read
+            check_folder_exists(self.folder)  # else what it had is now counted as images that cannot be read
             maintain(self.table, self.embed_background)
         own = {key: source.key for key, source in sources.items() if source.table is self.table}
         moved = {key for key in written if own.get(key) != key}

@@ -82,8 +82,8 @@ def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, 
     with pytest.raises(SystemExit, match="2"):
         parse((ReaderArguments,), line.split(), prog="evaluate")
     name = option.split()[0]
-    expected = f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
-    assert capsys.readouterr().err == expected
+    printed = capsys.readouterr().err
+    assert printed == f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
 
 
 def test_a_file_of_earlier_results_is_written_over(tmp_path):
