@@ -300,7 +300,8 @@ class Searcher:
         else:
             num = self.table.count(kind, chosen.condition)
             recall = describe_recall(self.table, kind, chosen.condition)
-            lines = [f"{images} in {self.source}, of which {num:,} are {chosen}{recall}."]
+            verb = "is" if num == 1 else "are"
+            lines = [f"{images} in {self.source}, of which {num:,} {verb} {chosen}{recall}."]
         changes = [
             f"{number:,} {what}"
             for number, what in (
