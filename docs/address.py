@@ -23,7 +23,7 @@ pip install "./lotlip[{extra}]"
 ```
 
 `./lotlip` is the folder with this project; nothing is on PyPI yet. If you have only the wheel, give its path:
-`pip install "./lotlip-{version}-py3-none-any.whl[{extra}]"`. (`make wheel` writes it into `dist`.)
+`pip install "./lotlip-{version}-py3-none-any.whl[{extra}]"`.
 """
 AFTER_RELEASE = """```text
 pip install "lotlip[{extra}]"

@@ -633,6 +633,9 @@ def load_encoder(
     except LOADING_ERRORS as error:
         if name.startswith((".", "/", "~")) and not os.path.exists(name):
             raise ValueError(f"`--{argument} {name}` cannot be used: there is no such folder.") from error
+        # `outputs/mine` may be meant as a folder or as a name on the Hub
+        if os.path.isdir(os.path.dirname(name)) and not os.path.exists(name):
+            raise ValueError(f"`--{argument} {name}` cannot be used: there is no such folder. {error}") from error
         raise ValueError(f"`--{argument} {name}` cannot be used: {error}") from error
     model = model.to(device).eval()
     if computation.is_open:

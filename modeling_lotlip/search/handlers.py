@@ -342,6 +342,8 @@ class Handlers:
         if update is not None and not update.done():
             return self.show_progress()
         table = self.searcher.table
+        if update is None and self.searcher.folder is not None and len(table) == 0:
+            return self.show_progress()  # the page, when it is opened, looks for images first
         line, *notes = self.searcher.describe()
         alert = ""
         failure = None

@@ -311,7 +311,8 @@ class Searcher:
         else:
             num = self.table.count(kind, chosen.condition)
             recall = describe_recall(self.table, kind, chosen.condition)
-            lines = [f"{images} in {self.source}, of which {num:,} are {chosen}{recall}."]
+            verb = "is" if num == 1 else "are"
+            lines = [f"{images} in {self.source}, of which {num:,} {verb} {chosen}{recall}."]
         lines += self.describe_undated(chosen, kind)
         changes = [
             f"{number:,} {what}"

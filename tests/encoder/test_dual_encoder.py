@@ -477,6 +477,14 @@ def test_a_folder_that_is_not_there(tmp_path):
         DualEncoder.from_pretrained(tmp_path / "nowhere")
 
 
+def test_a_folder_that_is_not_there_with_a_path_like_a_name_on_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ValueError, match="outputs/nowhere` cannot be used: there is no such folder"):
+        DualEncoder.from_pretrained("outputs/nowhere")
+
+
 def test_settings_tell_encoders_apart(family_folders):
     folder = family_folders("lotlip")
     settings = load(folder).settings()

@@ -25,7 +25,7 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
     with open(output, "w") as file:
         process = subprocess.Popen(list(map(str, command)), **options, stdout=file)
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not re.search("Search your images at", output.read_text()):
             assert process.poll() is None, output.read_text()
             assert time.monotonic() < deadline, output.read_text()

@@ -2,10 +2,11 @@
 Takes the picture of the search page that README and docs/search.md show: the results of a description, in Chromium.
 
     lotlip align --output_dir outputs/flags --dataset_name FLAGS --text_model MINILM --vision_model DINOV2
-    lotlip search FLAGS/test "a star" --model outputs/flags --index_dir outputs/indices
-    python -m tests.helpers.take_picture --photos FLAGS/test --model outputs/flags \
-        --text "Three horizontal bands of red, yellow and green. A large black star is in the middle band." \
-        --output_file docs/images/search_flags.png
+    cp -r FLAGS/test/images flags
+    python -m tests.helpers.take_picture --photos flags --model outputs/flags \
+        --output_file docs/images/search_flags.png \
+        --text "Three equal horizontal bands of red, yellow and green. \
+    A large black five-pointed star is centered in the yellow band."
 
 FLAGS, MINILM and DINOV2 are those of docs/research/index.md.
 """
@@ -20,6 +21,7 @@ from tests.helpers.browser import open_chromium, serve
 WIDTH = 1120
 # Of a busy machine, in milliseconds
 TIMEOUT = 600_000
+INDEXED = r"#status >> text=/[1-9]\d* images in/"
 
 
 def take_picture(address: str, text: str, output_file: Path) -> None:
@@ -28,10 +30,12 @@ def take_picture(address: str, text: str, output_file: Path) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": 1200})
         page.set_default_timeout(TIMEOUT)
         page.goto(address)
-        page.wait_for_selector("#status >> text=/images in/")
+        page.wait_for_selector(INDEXED)
+        page.reload()  # after which nothing is new
+        page.wait_for_selector(INDEXED)
         page.fill("#description textarea", text)
         page.click("#search")
-        page.wait_for_selector("#results button.sentence")
+        page.wait_for_selector("#results button.sentence", state="attached")  # weak results are folded
         weak = page.locator("#results details.weak:not([open]) > summary")
         if weak.count() > 0:
             weak.click()
@@ -49,13 +53,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="The folder of images.")
     parser.add_argument("--model", type=Path, required=True, help="The folder of the model.")
-    parser.add_argument("--index_dir", type=Path, help="Where the index is kept; without it, nowhere.")
     parser.add_argument("--text", required=True, help="The description.")
     parser.add_argument("--output_file", type=Path, required=True, help="The picture.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        index_dir = args.index_dir or Path(folder, "indices")
-        arguments = (args.photos, "--model", args.model, "--index_dir", index_dir, "--k", 4)
+        arguments = (args.photos, "--model", args.model, "--index_dir", Path(folder, "indices"), "--k", 4)
         with serve(Path(folder, "output.txt"), *arguments) as (address, _):
             take_picture(address, args.text, args.output_file)
     print(f"The picture is {args.output_file}.")

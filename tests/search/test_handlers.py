@@ -1,5 +1,6 @@
 """What the page shows: everything that is filled in is escaped, and what is said about a collection is so."""
 
+import concurrent.futures
 import json
 import os
 import re
@@ -137,7 +138,14 @@ def test_an_empty_folder_says_what_to_put_into_it(open_folder):
     handlers = open_folder()
     with pytest.raises(QueryError, match="There is no image in .*photos. Put images into it"):
         handlers.search("a boat", None, "", "", "")
+    handlers.updater.start()
+    concurrent.futures.wait([handlers.updater.last])
     assert "0 images in" in handlers.status()
+
+
+def test_a_folder_is_not_called_empty_before_it_was_looked_through(open_folder):
+    handlers = open_folder()
+    assert "Looking ..." in handlers.status()
 
 
 def test_progress_is_shown_and_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypatch):
