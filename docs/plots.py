@@ -1,14 +1,14 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Draws the plots of the documentation from the tables of its pages, where the measured numbers are. After a change of a
-table:
+Draws the plots of the documentation from the numbers of `docs/measured/recipes.json`. After a change of these:
 
     python docs/plots.py
 """
 
 import argparse
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -22,18 +22,9 @@ from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parent
 
-# The tables: page, heading, and which of the tables below it
-RECIPES = {
-    "photographs": ("research/training_captions.md", "Photographs", 0),
-    "drawn scenes": ("research/training_captions.md", "Drawn scenes", 0),
-}
-# Of the scenes, by what is on the x axis
-CURVES = {
-    "corner tokens": ("research/corner_tokens.md", "Drawn scenes", 0),
-    "sub-captions": ("research/sub_captions.md", "Drawn scenes", 0),
-    "token limit": ("research/sub_captions.md", "Drawn scenes", 1),
-}
-KEPT = ("research/training_captions.md", "What is used of a long text", 0)
+# Means and deviations over seeds: by the captions that are trained on, by what is on the x axis, and by tokens kept
+MEASURED = json.loads((DOCS / "measured" / "recipes.json").read_text(encoding="utf-8"))
+METRICS = ("long T2I R@1", "short T2I R@1")
 
 
 # The style: SVG files whose colors follow the reader's light or dark mode
@@ -116,44 +107,26 @@ def svg_plot(
     Path(path).write_text(re.sub(r"(<svg [^>]*>)", rf"\1\n{style}", svg, count=1), encoding="utf-8")
 
 
-def read_table(page: str, heading: str, number: int) -> list[dict[str, str]]:
-    """The rows of a table under a heading of a page, by the titles of their columns, without marks of Markdown."""
-    content = (DOCS / page).read_text(encoding="utf-8")
-    section = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^#|\Z)", content, re.DOTALL | re.MULTILINE)
-    tables = re.findall(r"(?:^\|.*\|\n)+", section[1], re.MULTILINE) if section else []
-    if number >= len(tables):
-        raise ValueError(f"{page} has no table {number} under {heading!r}. The plots of `docs/plots.py` need it.")
-    rows = [[cell.strip().strip("*`") for cell in row.strip("|").split("|")] for row in tables[number].splitlines()]
-    return [dict(zip(rows[0], row)) for row in rows[2:]]
-
-
-def mean_and_deviation(cell: str) -> tuple[float, float]:
-    """The numbers of a cell such as "47.1 ± 11.9"."""
-    mean, _, deviation = cell.partition("±")
-    return float(mean), float(deviation)
-
-
-def describe_tables(tables: dict[str, list[dict[str, str]]], metrics: tuple[str, ...]) -> str:
+def describe_tables(tables: dict[str, list[dict]]) -> str:
     """Writes the numbers of a plot as a text, for those who do not see it."""
     descriptions = []
     for title, rows in tables.items():
         for row in rows:
-            numbers = [f"{metric} {row[metric]}" for metric in metrics]
+            numbers = [f"{metric} {row[metric][0]:.1f} ± {row[metric][1]:.1f}" for metric in METRICS]
             descriptions.append(f"{title}, {row['setting']}: {', '.join(numbers)}")
     return "; ".join(descriptions)
 
 
 def draw_recipes(output_dir: Path) -> None:
     """Recall at 1 by the captions that are trained on, with the deviation over the seeds."""
-    metrics = ("long T2I R@1", "short T2I R@1")
-    tables = {title: read_table(*place) for title, place in RECIPES.items()}
-    described = describe_tables(tables, metrics)
+    tables = MEASURED["recipes"]
+    described = describe_tables(tables)
     with svg_plot(
         output_dir / "recipes.svg", f"Recall by recipe. {described}.", num_columns=2, width=9.6, height=3.4
     ) as plots:
         for axes, (title, rows) in zip(plots, tables.items()):
-            for offset, metric, color in ((-0.2, metrics[0], SERIES[0]), (0.2, metrics[1], SERIES[1])):
-                means, deviations = zip(*(mean_and_deviation(row[metric]) for row in rows))
+            for offset, metric, color in ((-0.2, METRICS[0], SERIES[0]), (0.2, METRICS[1], SERIES[1])):
+                means, deviations = zip(*(row[metric] for row in rows))
                 places = [place + offset for place in range(len(rows))]
                 axes.barh(places, means, 0.36, label=metric.removesuffix(" R@1"), color=color)
                 axes.errorbar(means, places, xerr=deviations, fmt="none", ecolor=LIGHT["ink"], capsize=2, elinewidth=1)
@@ -167,17 +140,16 @@ def draw_recipes(output_dir: Path) -> None:
 
 def draw_curves(output_dir: Path) -> None:
     """Recall at 1 on drawn scenes by corner tokens, sub-captions and the token limit, with deviations."""
-    metrics = ("long T2I R@1", "short T2I R@1")
-    tables = {
-        title: [row for row in read_table(*place) if "mask" not in row["setting"]] for title, place in CURVES.items()
-    }
-    described = describe_tables(tables, metrics)
+    tables = {}
+    for title, rows in MEASURED["curves"].items():
+        tables[title] = [row for row in rows if "mask" not in row["setting"]]
+    described = describe_tables(tables)
     with svg_plot(
         output_dir / "curves.svg", f"Recall on drawn scenes. {described}.", num_columns=3, width=9.6, height=3
     ) as plots:
         for axes, (title, rows) in zip(plots, tables.items()):
-            for metric, color in zip(metrics, SERIES):
-                means, deviations = zip(*(mean_and_deviation(row[metric]) for row in rows))
+            for metric, color in zip(METRICS, SERIES):
+                means, deviations = zip(*(row[metric] for row in rows))
                 label = metric.removesuffix(" R@1")
                 axes.errorbar(range(len(rows)), means, deviations, marker="o", capsize=3, color=color, label=label)
             axes.set_xticks(range(len(rows)), [row["setting"] for row in rows])
@@ -189,14 +161,17 @@ def draw_curves(output_dir: Path) -> None:
 
 def draw_kept(output_dir: Path) -> None:
     """Recall at 1 on photographs by the tokens of long texts that are kept."""
-    rows = read_table(*KEPT)
-    numbers = [name for name in rows[0] if name.isdecimal()]
-    described = "; ".join(f"{row['setting']} {', '.join(row[number] for number in numbers)}" for row in rows)
-    description = f"Long text-to-image recall at 1 with {', '.join(numbers)} tokens: {described}."
+    curves = {row["setting"]: row["long T2I R@1"] for row in MEASURED["tokens_kept"]}
+    described = []
+    for setting, curve in curves.items():
+        recalls = [f"{recall:.1f}" for recall in curve.values()]
+        described.append(f"{setting} {', '.join(recalls)}")
+    numbers = ", ".join(curves["short"])
+    description = f"Long text-to-image recall at 1 with {numbers} tokens: {'; '.join(described)}."
     with svg_plot(output_dir / "tokens_kept.svg", description, height=3) as (axes,):
-        for row, marker, color in zip(rows, "os^Dv", [*SERIES, LIGHT["faint"]]):
-            recalls = [float(row[number]) for number in numbers]
-            axes.plot([int(number) for number in numbers], recalls, marker=marker, color=color, label=row["setting"])
+        for (setting, curve), marker, color in zip(curves.items(), "os^Dv", [*SERIES, LIGHT["faint"]]):
+            tokens = [int(number) for number in curve]
+            axes.plot(tokens, list(curve.values()), marker=marker, color=color, label=setting)
         axes.set_xlabel("tokens kept of a long text")
         axes.set_ylabel("T2I R@1 in %")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -120,23 +120,29 @@ def read_text_and_image(
         caption_files ([`CaptionFileArguments`]): Files of further captions.
 
     Raises:
-        `ValueError`: if there is no such row, or it has no caption.
+        `ValueError`: if there is no such row, or it has no caption or no image that can be read.
     """
     from datasets import Dataset
 
-    from ..data.images import read_image, undecoded
+    from ..data.images import UnreadableImageError, read_image, undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
+    from ..utils.terminal import without_stop
 
     data = load_split(dataset, split, row + 1, key_column=caption_files.image_key_column)
     data = undecoded(data, dataset.image_column)
-    rows = []
-    if not isinstance(data, Dataset) or row < len(data):
-        rows = list(data.skip(row))
+    is_beyond = isinstance(data, Dataset) and row >= len(data)
+    rows = [] if is_beyond else list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     if not texts:
         raise ValueError(f"--row {row} has no caption.")
-    return texts[0], read_image(rows[0][dataset.image_column])
+    try:
+        image = read_image(rows[0][dataset.image_column])
+    except UnreadableImageError as error:
+        raise ValueError(
+            f"The image of --row {row} cannot be read: {without_stop(error)}. Choose another --row."
+        ) from error
+    return texts[0], image

@@ -15,7 +15,7 @@ from .outputs import Interpolation, check_mixture_dir, save_mixture
 from .weights import (
     check_computation,
     check_models,
-    check_weights,
+    check_same_shapes,
     clone_weights,
     fit_start,
     mix_weights,
@@ -60,7 +60,7 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     fitted_start = fit_start(start, end)
     start_weights = clone_weights(fitted_start)
     end_weights = clone_weights(end.model)
-    check_weights(start_weights, end_weights)
+    check_same_shapes(start_weights, end_weights)
     if data.class_names:
         end.check_single_embeddings()
     if has_same_images(start, end):

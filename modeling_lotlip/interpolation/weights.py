@@ -61,7 +61,7 @@ def clone_weights(model: PreTrainedModel) -> Weights:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def check_weights(start: Weights, end: Weights) -> None:
+def check_same_shapes(start: Weights, end: Weights) -> None:
     """Raises a `ValueError` if tensors of two models, of any shape `(...)`, have other names or other shapes."""
     unmatched = sorted(start.keys() ^ end.keys())
     if unmatched:

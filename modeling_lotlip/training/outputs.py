@@ -75,11 +75,12 @@ class TrainingState:
 
 def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
     """Raises a `ValueError` if the disk has no room for the model twice, and two checkpoints with AdamW's moments."""
-    total = sum(tensor.nbytes for tensor in model.state_dict().values())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    needed = 2 * total
+    total_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained_bytes = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    needed = 2 * total_bytes
     if args.checkpointing_steps is not None:
-        needed += 2 * (total + 2 * trained)
+        needed += 2 * (total_bytes + 2 * trained_bytes)
+    # the folder itself may not be there yet ("x" makes it the first of the parents)
     free = shutil.disk_usage(next(path for path in (args.output_dir / "x").absolute().parents if path.exists())).free
     if needed > free:
         raise ValueError(
@@ -275,7 +276,7 @@ class Throughput:
 
     def restart(self) -> None:
         """Begins to count and to measure the time anew."""
-        self.done = torch.zeros(2)
+        self.done = torch.zeros(2)  # images, tokens
         self.start = time.perf_counter()
 
     def count(self, batch: CaptionBatch) -> None:

@@ -166,8 +166,10 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
     folder = find_existing(path.absolute().parent)
     if folder is None:
         raise ValueError(f"--output_file {path} cannot be written: its drive is not there.")
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder.")
+    if path.is_dir():
+        raise ValueError(f"--output_file {path} is a folder: name a file in it, or another one.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder. Name another.")
 
 
 def list_named_files(arguments: Iterable[Arguments]) -> list[tuple[str, str]]:

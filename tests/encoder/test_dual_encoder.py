@@ -429,6 +429,25 @@ def test_encoders_with_one_processor_keep_their_limits(family_folders):
     assert short.encode_text("red " * 100).shape == (short.dim,)
 
 
+@pytest.mark.parametrize("limit", [50, 10_000])
+def test_nothing_is_set_on_a_processor_of_the_user(family_folders, limit):
+    """Whose tokenizer has another limit than the model: 50 with 77 positions, or none at all."""
+    processor = AutoProcessor.from_pretrained(family_folders("clip"))
+    tokenizer = processor.tokenizer
+    tokenizer.model_max_length = limit
+    encoder = DualEncoder(AutoModel.from_pretrained(family_folders("clip")), processor)
+    encoder.encode_text("red " * 100)
+    assert processor.tokenizer is tokenizer
+    assert tokenizer.model_max_length == limit
+    assert encoder.max_length == min(limit, 77)
+    assert encoder.preprocessing.tokenizer.model_max_length == min(limit, 77)
+
+
+def test_the_limit_of_texts_is_a_setting(encoder):
+    shorter = DualEncoder(encoder.model, encoder.processor, max_length=9)
+    assert shorter.settings() == encoder.settings() | {"max_length": 9}
+
+
 @pytest.mark.parametrize("max_length", [-1, 0, 1, 2, 5.5, "10"])
 def test_max_length_has_room_for_a_text(encoder, max_length):
     with pytest.raises(ValueError, match="`max_length` must be an integer of at least 3"):

@@ -167,6 +167,13 @@ def test_progress_is_shown_and_what_is_indexed_can_be_searched_meanwhile(folder,
     assert "&lt;b&gt;.png" in status
 
 
+@pytest.mark.parametrize("num_done, num_total, percent", [(0, 0, 0), (0, 1, 0), (1, 1, 100), (1, 4, 25)])
+def test_the_bar_shows_the_fraction_that_is_done(open_folder, num_done, num_total, percent):
+    handlers = open_folder()
+    handlers.updater.report(num_done, num_total)
+    assert f'aria-valuenow="{percent}"' in handlers.show_progress()
+
+
 @pytest.mark.parametrize(
     "error, message", [(MemoryError(), "MemoryError"), (OSError("the disk is gone"), "the disk is gone")]
 )

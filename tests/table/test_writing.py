@@ -9,7 +9,7 @@ from modeling_lotlip.table import embed
 
 
 def make_batch(row_index: int, kind: str, value: float) -> EmbeddedBatch:
-    item = Item(RowInfo(row_index, f"row {row_index}", about={}), kind)
+    item = Item(RowInfo(row_index, f"row {row_index}", file_facts={}), kind)
     return EmbeddedBatch([item], torch.tensor([[value, 0.0]]), [])
 
 

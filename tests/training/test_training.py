@@ -1,5 +1,6 @@
 import gc
 import json
+import os
 import random
 import re
 
@@ -18,6 +19,7 @@ from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import read_metrics
+from modeling_lotlip.training.prepare import count_threads
 from modeling_lotlip.training.samples import CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
 from tests.conftest import assert_same_weights, run_together, tiny_config, training_argv
@@ -257,8 +259,8 @@ def test_no_weight_decay_on_norms_biases_and_temperature():
 def test_a_frozen_tower_stays_in_evaluation_mode(is_frozen):
     model = LotlipModel(tiny_config())
     model.vision_model.requires_grad_(not is_frozen)
-    trained = ContrastiveModel(model).train()
-    assert trained.training
+    contrastive_model = ContrastiveModel(model).train()
+    assert contrastive_model.training
     assert model.text_model.training
     assert model.vision_model.training != is_frozen
 
@@ -323,3 +325,22 @@ def test_trackers_get_losses_and_results(train):
     assert [event.step for event in events.Scalars("long_t2i_recall@1")] == [4, 8]
     results = json.loads((folder / "eval_results.json").read_text())
     assert events.Scalars("short_mean_recall")[-1].value == pytest.approx(results["short_mean_recall"])
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        pytest.param({}, 12, id="all cores"),
+        pytest.param({"OMP_NUM_THREADS": "1"}, 1, id="one, as the user says"),
+        pytest.param({"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 12, id="the 1 of a launcher"),
+        pytest.param({"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "4"}, 3, id="the 1 of a launcher of four processes"),
+        pytest.param({"OMP_NUM_THREADS": "5", "LOCAL_WORLD_SIZE": "4"}, 5, id="the user's, in four processes"),
+    ],
+)
+def test_threads_are_those_that_the_user_asks_for_or_an_equal_part_of_the_cores(monkeypatch, variables, expected):
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert count_threads() == expected

@@ -81,8 +81,8 @@ def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, 
     with pytest.raises(SystemExit, match="2"):
         parse((ReaderArguments,), line.split(), prog="evaluate")
     name = option.split()[0]
-    message = f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
-    assert capsys.readouterr().err == message
+    printed = capsys.readouterr().err
+    assert printed == f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
 
 
 def test_a_file_of_earlier_results_is_written_over(tmp_path):
@@ -137,6 +137,18 @@ def test_an_output_on_a_drive_that_is_not_there_is_refused(monkeypatch):
         Output(Path("Z:/out"))
     with pytest.raises(ValueError, match="--output_file Z:/out.json cannot be written: its drive is not there."):
         check_output_file(Path("Z:/out.json"))
+
+
+def test_an_output_file_that_is_a_folder_or_lies_in_a_file_is_refused(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").touch()
+    check_output_file(tmp_path / "new" / "out.json")
+    with pytest.raises(ValueError, match="--output_file .*folder.json is a folder: name a file in it"):
+        check_output_file(tmp_path / "folder.json")
+    with pytest.raises(
+        ValueError, match=r"out.json cannot be written: .*file is not a writable folder\. Name another"
+    ):
+        check_output_file(tmp_path / "file" / "out.json")
 
 
 def test_a_broken_pipe_is_an_error_if_the_output_is_read(monkeypatch, capsys):
