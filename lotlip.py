@@ -27,6 +27,8 @@ from contextlib import contextmanager
 
 PACKAGE = "modeling_lotlip"
 SHELLS = ("bash", "zsh", "fish", "tcsh")
+# Errors of an output that nobody reads any more, such as `head` that has seen enough; the last one on Windows
+NO_READER = (errno.EPIPE, errno.EINVAL)
 
 
 @contextmanager
@@ -138,13 +140,21 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = run(argv)
+    except OSError as error:
+        if error.errno not in NO_READER:
+            raise
+        status = 0
+    except KeyboardInterrupt:  # before the command has begun, which says so itself
+        print("lotlip: interrupted.", file=sys.stderr)
+        status = 130
+    try:
         sys.stdout.flush()
     except OSError as error:
-        # who reads the output, such as `head`, has seen enough: on Windows an invalid argument
-        if error.errno not in (errno.EPIPE, errno.EINVAL):
-            raise
+        # what is left in the buffer must not fail once more at the end of the process
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if error.errno not in NO_READER:
+            print(f"lotlip: error: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+            return 2
     return status
 
 

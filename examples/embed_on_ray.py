@@ -79,7 +79,7 @@ class Worker:
         """Returns, under `row`, rows of the table whose keys are the paths of the files."""
         rows = []
         for path, content in zip(batch["path"], batch["bytes"]):
-            info = RowInfo(None, path, about={"size": len(content)})
+            info = RowInfo(None, path, file_facts={"size": len(content)})
             rows.append((info, {"image": {"path": None, "bytes": content}}))
         found = []
         for embedded in embed_rows(self.encoder, [self.collate(rows)]):
@@ -144,7 +144,7 @@ def main() -> None:
         if isinstance(filesystem, LocalFileSystem):
             images = list_images(folder)  # Ray's own list follows links
     except (OSError, ValueError) as error:
-        raise ValueError(f"--photos {args.photos} cannot be read: {error}. Name the folder of your images.") from error
+        raise ValueError(f"--photos {args.photos} cannot be read: {error}; name the folder of your images.") from error
     encoder = load_encoder(args.model_name_or_path, LoadingArguments(device="cpu"))
     encoder.check_single_embeddings()
     settings = encoder.settings() | {"kinds": ["image"], "source": source}

@@ -42,7 +42,8 @@ from modeling_lotlip.encoder.arguments import InferenceArguments, ModelsArgument
 from modeling_lotlip.encoder.dual_encoder import IMAGES_PER_BATCH, load_encoder
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
-from modeling_lotlip.utils.files import format_markdown, write_results
+from modeling_lotlip.utils.files import write_results
+from modeling_lotlip.utils.markdown import format_markdown
 
 
 SUITES = {
@@ -183,7 +184,7 @@ def load_mteb_encoder(name: str, arguments: InferenceArguments | None = None) ->
 
 def hash_settings(encoder: DualEncoder) -> str:
     """Returns a hash of what embeddings of an encoder depend on: weights, processor, precision, limits."""
-    settings = encoder.settings() | {"max_length": encoder.max_length}
+    settings = encoder.settings()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -459,8 +459,8 @@ def main() -> None:
             if args.checkpointing_steps is not None and step % args.checkpointing_steps == 0:
                 accelerator.save_state(str(args.output_dir / f"checkpoint-{step}"))
             if step % args.eval_steps == 0 or step == num_steps:
-                trained = accelerator.unwrap_model(model).model
-                results = evaluate(trained, processor, eval_rows, args)
+                dual_encoder = accelerator.unwrap_model(model).model
+                results = evaluate(dual_encoder, processor, eval_rows, args)
                 shown = [name for name in results if name.endswith(("recall@1", "truncated"))]
                 accelerator.print(f"step {step}: { {name: round(results[name], 2) for name in shown} }")
                 model.train()
@@ -468,7 +468,7 @@ def main() -> None:
                 break
 
     if accelerator.is_main_process:
-        save(args.output_dir, trained, processor, results)
+        save(args.output_dir, dual_encoder, processor, results)
     model, optimizer, loader = accelerator.free_memory(model, optimizer, loader)  # or the end may hang
     accelerator.end_training()
 

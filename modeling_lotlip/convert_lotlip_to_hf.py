@@ -751,12 +751,13 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
     checkpoint = find_original(name_or_path, cache_dir=cache_dir, **options)
     if checkpoint is None:
         return name_or_path
-    # a file by this name may become another one, and the Hub's cache links to files by their content
+    # a file by this name may become another one, also of the same size and time (as archives unpack them), and the
+    # Hub's cache links to files by their content
     stamps = []
     for file in (checkpoint, checkpoint.with_name(OPEN_CLIP_CONFIG_NAME)):
         if file.is_file():
             status = file.resolve().stat()
-            stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
+            stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     key = sha256(repr((FORMAT, stamps)).encode()).hexdigest()
     # the layout of the Hub's cache, whose tools look for `snapshots`
     cache = Path(cache_dir or constants.HF_HUB_CACHE)

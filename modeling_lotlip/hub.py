@@ -12,6 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from .utils.markdown import format_markdown
+
 
 # What sentence-transformers reads: its own modules call the model, and give embeddings of length 1
 SENTENCE_TRANSFORMERS_FILES = {
@@ -48,6 +50,14 @@ MODEL_FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
     TOKENIZER_CONFIG_FILE,
+    # what tokenizers have that are not of the tokenizers library
+    "added_tokens.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
     "eval_results.json",
     INTERPOLATION_FILE,
     INTERPOLATION_CURVE_FILE,
@@ -157,14 +167,30 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         model_type=model_type,
         language=describe_languages(language),
         biases=biases,
-        settings=settings,
-        results=results,
+        settings=format_settings(settings or {}),
+        results=format_metrics(results or {}),
         dataset=dataset,
         dataset_split=dataset_split,
     )
     card.save(save_directory / "README.md")
     if results is not None:
         write_eval_results(save_directory, results, dataset, dataset_split)
+
+
+def format_settings(settings: dict[str, object]) -> str:
+    """Formats the settings of a training as a table of a model card; nothing if there are none."""
+    if not settings:
+        return ""
+    rows = [[f"`{name}`", value] for name, value in settings.items()]
+    return format_markdown(["setting", "value"], rows)
+
+
+def format_metrics(results: dict[str, float]) -> str:
+    """Formats metrics as a table of a model card; nothing if there are none."""
+    if not results:
+        return ""
+    rows = [[f"`{name}`", f"{value:.4g}"] for name, value in results.items()]
+    return format_markdown(["metric", "value"], rows)
 
 
 def read_json(file: Path) -> dict:
@@ -281,6 +307,22 @@ def find_model_files(folder: str | Path) -> list[str]:
     return sorted(name for name in names if (folder / name).is_file())
 
 
+def check_towers(folder: str | Path) -> None:
+    """
+    Raises a `ValueError` if a model of `lotlip align --towers reference` loads a tower from a folder of this machine:
+    whoever downloads the model does not have it.
+    """
+    config = read_json(Path(folder, CONFIG_NAME))
+    if config.get("model_type") != "lotlip_aligned":
+        return
+    for tower in (config.get("towers") or {}).values():
+        if Path(tower["name"]).is_absolute():
+            raise ValueError(
+                f"`{folder}` loads a tower from {tower['name']}, which stays on this machine: align with `--towers "
+                "whole`, or name towers of the Hub."
+            )
+
+
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
     Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
@@ -297,7 +339,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         `str`: the address of the repository.
 
     Raises:
-        `ValueError`: if the Hub does not know who uploads.
+        `ValueError`: if the Hub does not know who uploads, or the model needs a folder that stays on this machine.
         `HfHubHTTPError`: if the Hub refuses for another reason.
 
     Example:
@@ -309,6 +351,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     ```"""
     if allow_patterns is None:
         allow_patterns = find_model_files(folder)
+    check_towers(folder)
     api = HfApi()
     try:
         repo_url = api.create_repo(repo_id, exist_ok=True)

@@ -66,8 +66,8 @@ class LotlipAlignedConfig(PreTrainedConfig):
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
             The initial value of `logit_scale`.
         towers (`dict[str, dict]`, *optional*):
-            Where the weights of `text_model` and `vision_model` are, each a `name`, and a `revision` on the Hub or a
-            `hash` of the weights in a folder: they are not saved with the model. Default: they are.
+            Where the weights of `text_model` and `vision_model` are, each a `name`, a `revision` if it is on the Hub,
+            and a `hash` of the weights: they are not saved with the model while they stay so. Default: they are.
 
     Example:
 
@@ -242,6 +242,57 @@ def hash_state(state_dict: dict[str, torch.Tensor]) -> str:
     return weights.hexdigest()
 
 
+def find_unchanged(towers: dict[str, dict], state_dict: dict[str, torch.Tensor]) -> dict[str, dict] | None:
+    """
+    Returns those of `towers` (see [`LotlipAlignedConfig`]) whose weights in a model, each of any shape `(...)`, are
+    still the same, or `None`.
+    """
+    unchanged = {}
+    for part, tower in towers.items():
+        prefix = f"{part}."
+        weights = {name.removeprefix(prefix): state_dict[name] for name in state_dict if name.startswith(prefix)}
+        if hash_state(weights) == tower["hash"]:
+            unchanged[part] = tower
+    return unchanged or None
+
+
+def load_referred_towers(
+    towers: dict[str, dict], name: str | os.PathLike, options: dict[str, object]
+) -> dict[str, torch.Tensor]:
+    """
+    Returns the weights, each of any shape `(...)`, of towers that were not saved with a model.
+
+    Args:
+        towers (`dict[str, dict]`): Where they are: see [`LotlipAlignedConfig`].
+        name (`str` or `os.PathLike`): The model, for messages.
+        options (`dict[str, object]`): Arguments of `from_pretrained`, such as `token`.
+
+    Raises:
+        `OSError`: if a tower cannot be loaded.
+        `ValueError`: if its weights have changed.
+    """
+    state_dict = {}
+    for part, tower in towers.items():
+        try:
+            loaded = AutoModel.from_pretrained(
+                tower["name"], revision=tower["revision"], dtype=torch.float32, **options
+            )
+        except OSError as error:
+            raise OSError(
+                f"{name} has the heads alone, and its `{part}`, {tower['name']}, cannot be loaded: put that back, or "
+                f"align again with `--towers whole`. {error}"
+            ) from error
+        weights = loaded.state_dict()
+        if tower["revision"] is None and hash_state(weights) != tower["hash"]:
+            raise ValueError(
+                f"The heads of {name} were trained on other weights than {tower['name']} has now: put those back, or "
+                "train the heads again."
+            )
+        for key, tensor in weights.items():
+            state_dict[f"{part}.{key}"] = tensor
+    return state_dict
+
+
 def replace_pooler_output(outputs: object, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
     """Returns the states of a tower with another pooled output, of shape `(rows, dim)`."""
     return BaseModelOutputWithPooling(
@@ -382,12 +433,16 @@ class LotlipAlignedModel(PreTrainedModel):
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
-        """As in transformers; and the code, so that it loads with `trust_remote_code=True` without the package."""
+        """
+        As in transformers; and the code, so that it loads with `trust_remote_code=True` without the package. A tower
+        that the configuration refers to is saved with the model if it was trained since.
+        """
         code = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
         self.config.auto_map = {"AutoModel": code, "AutoModelForZeroShotImageClassification": code}
         if self.config.towers is not None:
             state_dict = kwargs.pop("state_dict", None) or self.state_dict()
-            prefixes = tuple(f"{part}." for part in self.config.towers)
+            self.config.towers = find_unchanged(self.config.towers, state_dict)
+            prefixes = tuple(f"{part}." for part in self.config.towers or {})
             kwargs["state_dict"] = {name: state_dict[name] for name in state_dict if not name.startswith(prefixes)}
         super().save_pretrained(save_directory, **kwargs)
 
@@ -401,16 +456,8 @@ class LotlipAlignedModel(PreTrainedModel):
         if config.towers is None or name is None:
             return super().from_pretrained(name, *args, config=config, **kwargs)
         state_dict = load_file(cached_file(name, SAFE_WEIGHTS_NAME, **options))
-        for part, tower in config.towers.items():
-            loaded = AutoModel.from_pretrained(tower["name"], revision=tower["revision"], dtype=torch.float32)
-            weights = loaded.state_dict()
-            if tower["hash"] is not None and hash_state(weights) != tower["hash"]:
-                raise ValueError(
-                    f"The heads of {name} were trained on other weights than {tower['name']} has now: put those back, "
-                    "or train the heads again."
-                )
-            for key, tensor in weights.items():
-                state_dict[f"{part}.{key}"] = tensor
+        options.pop("revision", None)  # that of this model, not of its towers
+        state_dict |= load_referred_towers(config.towers, name, options)
         model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
         part = model[0] if isinstance(model, tuple) else model
         part.name_or_path = str(name)

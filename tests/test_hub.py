@@ -236,6 +236,10 @@ def test_the_card_says_what_is_so(hub, tmp_path):
         with pytest.raises(ValueError, match=message):
             card(**wrong)
 
+    settings = card(settings={"data_files": ["a|b.jsonl"], "max_length": None})
+    assert r"| `data_files` | ['a\|b.jsonl'] |" in settings.splitlines()
+    assert "## Settings of the training" not in mine
+
     results = {"zero_shot_top1": 50, "long_t2i_recall@1": 25.0, "num_images": 8}
     measured = card(results=results, dataset="photos", dataset_split="validation")
     assert "On the split `validation` of photos" in measured

@@ -1,6 +1,7 @@
 """Checkpoints in the original's layout by their name: over HTTP on loopback, and from folders."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -260,7 +261,9 @@ def test_a_folder_in_the_layout_of_the_original_loads(cache, words, repositories
     assert find_pretrained(folder) == before
     killed = Path(f"{before}.7.partial")  # what a process that was killed leaves
     killed.mkdir()
+    status = os.stat(folder / "model.pt")
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", folder)  # as large
+    os.utime(folder / "model.pt", ns=(status.st_atime_ns, status.st_mtime_ns))
     after = find_pretrained(folder)
     assert after != before
     assert not killed.exists()

@@ -32,6 +32,7 @@ from modeling_lotlip import (
 )
 from modeling_lotlip.utils.arguments import Arguments, argument, check_output_file
 from modeling_lotlip.utils.files import write_json
+from modeling_lotlip.utils.markdown import format_markdown
 
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -167,9 +168,8 @@ def report(
     if args.processor_time:
         seconds_of = "of the processor"
     print(f"\n{title} ({args.device}, {args.threads} threads, seconds {seconds_of})\n")
-    print(f"| {' | '.join(titles)} |")
-    print(f"|{' --- |' * len(titles)}")
     rows = {}
+    lines = []
     for name, times in seconds.items():
         ratios = [other / time for other, time in zip(seconds[baseline], times)]
         row = {
@@ -187,8 +187,9 @@ def report(
             f"{row['ratio']:.2f}",
             *further.values(),
         ]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        lines.append(cells)
         rows[name] = row | further
+    print(format_markdown(titles, lines), flush=True)
     return {"title": title, "baseline": baseline, "rows": rows}
 
 

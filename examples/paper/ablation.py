@@ -47,7 +47,8 @@ from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
 from modeling_lotlip.training.objectives import BUILT_IN_OBJECTIVES, OBJECTIVES
 from modeling_lotlip.utils.arguments import exit_on_error
-from modeling_lotlip.utils.files import format_markdown, write_json, write_text
+from modeling_lotlip.utils.files import write_json, write_text
+from modeling_lotlip.utils.markdown import format_markdown
 from modeling_lotlip.utils.plugins import find_plugins, hash_plugin, load_plugin
 from modeling_lotlip.utils.signals import StopSignal
 

@@ -13,26 +13,36 @@ Which heads join two frozen towers best, on which texts, and how many pairs they
 Each folder of `--data` is an `imagefolder` with the splits `train` and `test`, `caption` and `long_captions`; without
 a folder it is drawn scenes. `--together` trains on several of them at once, too, and finds each by itself. All
 settings take the same number of epochs, but for the one that chooses it on images held out of the training split.
+Images are found by the rules of `lotlip evaluate`.
+
+`--num_train_epochs` takes several numbers. `--measure_commands` runs `lotlip align` on each folder instead, each
+setting in a process of its own, the first one without any features, and measures its time and memory (Linux, macOS).
 """
 
 import argparse
 import dataclasses
 import itertools
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import torch
 
-from modeling_lotlip.align.features import FeatureComputer, Features, find_features_dir
-from modeling_lotlip.align.heads import HeadSettings, measure_rank, train_heads
+from modeling_lotlip.align.features import MODALITIES, FeatureComputer, Features, find_features_dir
+from modeling_lotlip.align.heads import HeadSettings, train_heads
+from modeling_lotlip.align.run import embed_features
 from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import get_columns, load_split
 from modeling_lotlip.data.reader import RowReader
+from modeling_lotlip.evaluation.retrieval import rank_captions
 from modeling_lotlip.utils.arguments import exit_on_error
-from modeling_lotlip.utils.files import format_markdown, write_json
+from modeling_lotlip.utils.files import write_json
+from modeling_lotlip.utils.markdown import format_markdown
 
 
 # What differs from the defaults of `HeadSettings`; `pooling` and `pairs` change the features instead
@@ -53,7 +63,23 @@ SETTINGS = {
     "200 pairs": {"pairs": 200},
 }
 CHOSEN = "epochs chosen"
-METRICS = ("short_mrr", "short_recall@10", "long_mrr", "long_recall@10", "seconds")
+METRICS = (
+    "short_mrr",
+    "short_recall@1",
+    "short_recall@10",
+    "long_mrr",
+    "long_recall@1",
+    "long_recall@10",
+    "seconds",
+)
+# What `lotlip align` is run with by `--measure_commands`, after the first run
+COMMANDS = {
+    "features and mlp heads": [],
+    "mlp heads": [],
+    "linear heads": ["--head", "linear"],
+    "keep text": ["--keep", "text"],
+    "keep image": ["--keep", "image"],
+}
 
 
 def change_features(features: Features, pooling: str, pairs: int | None, seed: int, is_training: bool) -> Features:
@@ -75,31 +101,24 @@ def change_features(features: Features, pooling: str, pairs: int | None, seed: i
     return dataclasses.replace(features, images=features.images[:, columns[pooling]])
 
 
-def measure_recall(heads: torch.nn.Module, features: Features, modality: int, k: int) -> float:
+def measure_heads(heads: torch.nn.Module, test: Features, is_scenes: bool) -> dict[str, float]:
     """
-    Returns how many captions of a modality, in %, find their image among the first `k`.
+    Returns what heads find on a test split, in %.
 
     Args:
         heads (`torch.nn.Module`): Heads that are trained.
-        features ([`Features`]): Images and captions, `(images, dim)` and `(texts, dim)`.
-        modality (`int`): 0 for short captions, 1 for long ones.
-        k (`int`): How many images are looked at.
+        test ([`Features`]): Images and captions.
+        is_scenes (`bool`): Whether they are drawn scenes, of which several have the same short caption.
     """
-    rows = features.captions[features.captions[:, 2] == modality]
-    with torch.inference_mode():
-        similarities = heads.embed("text", features.texts[rows[:, 1]]) @ heads.embed("image", features.images).t()
-    own = similarities.gather(1, rows[:, :1])
-    return 100 * ((similarities > own).sum(dim=1) < k).float().mean().item()
-
-
-def measure_heads(heads: torch.nn.Module, test: Features) -> dict[str, float]:
-    """Returns what heads find on a test split, in %."""
-    return {
-        "short_mrr": 100 * measure_rank(heads, test, ("short",)),
-        "short_recall@10": measure_recall(heads, test, 0, 10),
-        "long_mrr": 100 * measure_rank(heads, test, ("long",)),
-        "long_recall@10": measure_recall(heads, test, 1, 10),
-    }
+    embedded = embed_features(heads, test)
+    measured = {}
+    for modality, captions in embedded.captions.items():
+        grouping = "distinct" if is_scenes and modality == "short" else "group"
+        ranks = rank_captions(embedded.image_embeds, captions, grouping).text_to_image
+        measured[f"{modality}_mrr"] = 100 * (1 / ranks.expected_rank()).mean().item()
+        for k in (1, 10):
+            measured[f"{modality}_recall@{k}"] = 100 * ranks.hits(k).mean().item()
+    return measured
 
 
 def measure_setting(data_set: "DataSet", setting: str, seed: int, num_train_epochs: int) -> list[dict]:
@@ -120,29 +139,33 @@ def measure_setting(data_set: "DataSet", setting: str, seed: int, num_train_epoc
     num_epochs = None if setting == CHOSEN else num_train_epochs
     training = change_features(data_set.training, pooling, pairs, seed, is_training=True)
     start = time.process_time()
-    trained = train_heads(training, HeadSettings(**options, num_epochs=num_epochs, seed=seed))
+    trained_heads = train_heads(training, HeadSettings(**options, num_epochs=num_epochs, seed=seed))
     seconds = time.process_time() - start
     rows = []
     for name, test in data_set.tests.items():
         test = change_features(test, pooling, pairs, seed, is_training=False)
         row = {"trained_on": data_set.name, "data": name, "setting": setting, "seed": seed}
-        row |= measure_heads(trained.heads, test)
-        row |= {"seconds": seconds, "epochs": trained.num_epochs}
+        row |= measure_heads(trained_heads.heads, test, is_scenes=name in data_set.scenes)
+        row |= {"seconds": seconds, "epochs": trained_heads.num_epochs}
         rows.append(row)
     return rows
 
 
 @dataclasses.dataclass
 class DataSet:
-    """The features of a data set to train on, and of those whose images are to be found, by their names."""
+    """
+    The features of a data set to train on, of those whose images are to be found, by their names, and which of these
+    are drawn scenes.
+    """
 
     name: str
     training: Features
     tests: dict[str, Features]
+    scenes: set[str] = dataclasses.field(default_factory=set)
 
 
 def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
-    """Returns the features of all data sets, and of each split how long they took and the memory so far."""
+    """Returns the features of all data sets, and of each split how long they took."""
     text_tower = load_text_tower(args.text_model)
     image_tower = load_image_tower(args.vision_model, "cls_mean")
     computer = FeatureComputer(text_tower, image_tower, args.features_dir)
@@ -154,11 +177,12 @@ def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
         if folder:
             source = SourceArguments(dataset_name="imagefolder", data_dir=folder)
         splits = {}
-        for split, num_scenes in (("train", args.num_scenes), ("test", args.num_scenes // 3)):
+        for split, num_scenes in (("train", args.num_scenes), ("test", args.num_unseen_scenes)):
             dataset = load_split(source, split, None if folder else num_scenes)
             reader = RowReader(get_columns(dataset), CaptionArguments())
             start = time.process_time()
-            splits[split] = computer.compute(dataset, reader)
+            modalities = MODALITIES if split == "train" else ("short", "long")
+            splits[split] = computer.compute(dataset, reader, modalities)
             costs.append(
                 {
                     "data": name,
@@ -166,17 +190,18 @@ def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
                     "images": len(dataset),
                     "texts": len(splits[split].contents),
                     "seconds": time.process_time() - start,
-                    "memory_mb": psutil.Process().memory_info().rss / 1e6,
                 }
             )
             print(costs[-1], flush=True)
-        data_sets[name] = DataSet(name, splits["train"], {name: splits["test"]})
+        scenes = set() if folder else {name}
+        data_sets[name] = DataSet(name, splits["train"], {name: splits["test"]}, scenes)
     if args.together:
         parts = [data_sets[name] for name in args.together]
         name = " and ".join(args.together)
         training = join_features([part.training for part in parts])
         tests = {part.name: part.tests[part.name] for part in parts}
-        data_sets[name] = DataSet(name, training, tests)
+        scenes = set().union(*[part.scenes for part in parts])
+        data_sets[name] = DataSet(name, training, tests, scenes)
     return list(data_sets.values()), costs
 
 
@@ -204,7 +229,9 @@ def as_text(rows: list[dict]) -> str:
     lines = []
     groups = {}
     for row in rows:
-        groups.setdefault((row["trained_on"], row["data"], row["setting"]), []).append(row)
+        # an `epochs` that was chosen differs between seeds
+        epochs = "" if row["setting"] == CHOSEN else str(row["epochs"])
+        groups.setdefault((row["trained_on"], row["data"], row["setting"], epochs), []).append(row)
     for name, seeds in groups.items():
         cells = list(name)
         for metric in METRICS:
@@ -212,7 +239,37 @@ def as_text(rows: list[dict]) -> str:
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.1f} ± {deviation:.1f}")
         lines.append(cells)
-    return format_markdown(["trained on", "data", "setting", *METRICS], lines)
+    return format_markdown(["trained on", "data", "setting", "epochs", *METRICS], lines)
+
+
+def measure_command(command: list[str]) -> dict[str, float]:
+    """Runs a command, and returns the seconds of a processor that it took and its max memory."""
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise ValueError(f"{' '.join(command)} ended with status {process.returncode}.")
+    # kilobytes, but bytes on macOS
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mb": usage.ru_maxrss * unit / 1e6}
+
+
+def measure_commands(args: argparse.Namespace) -> list[dict]:
+    """Returns the time and the memory of `lotlip align` on each folder, by setting, the first with all features."""
+    rows = []
+    for item in args.data:
+        name, _, folder = item.partition("=")
+        source = []
+        if folder:
+            source = ["--dataset_name", "imagefolder", "--data_dir", folder]
+        with tempfile.TemporaryDirectory() as scratch:
+            for setting, options in COMMANDS.items():
+                command = [sys.executable, "-m", "lotlip", "align", "--output_dir", f"{scratch}/{setting}"]
+                command += ["--text_model", args.text_model, "--vision_model", args.vision_model]
+                command += ["--features_dir", f"{scratch}/features", *source, *options]
+                rows.append({"data": name, "setting": setting} | measure_command(command))
+                print(rows[-1], flush=True)
+    return rows
 
 
 def main() -> None:
@@ -222,25 +279,30 @@ def main() -> None:
     parser.add_argument("--text_model", required=True)
     parser.add_argument("--vision_model", required=True)
     parser.add_argument("--features_dir", type=Path, default=find_features_dir())
-    parser.add_argument("--num_train_epochs", type=int, default=40)
+    parser.add_argument("--num_train_epochs", type=int, nargs="+", default=[40])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", default=[*SETTINGS, CHOSEN])
     parser.add_argument(
         "--together", nargs="*", default=[], metavar="NAME", help="Data sets to train on at once, too."
     )
-    parser.add_argument("--num_scenes", type=int, default=300, help="Drawn scenes to train on.")
+    parser.add_argument("--num_scenes", type=int, default=512, help="Drawn scenes to train on.")
+    parser.add_argument("--num_unseen_scenes", type=int, default=256, help="Drawn scenes to find.")
+    parser.add_argument("--measure_commands", action="store_true", help="Measure time and memory of `lotlip align`.")
     args = parser.parse_args()
+    if args.measure_commands:
+        write_json(args.output_file, {"commands": measure_commands(args)})
+        return
     data_sets, costs = load_features(args)
     rows = []
-    for data_set in data_sets:
-        for setting in args.settings:
-            for seed in args.seeds:
-                found = measure_setting(data_set, setting, seed, args.num_train_epochs)
-                rows += found
-                print(*found, sep="\n", flush=True)
-                write_json(
-                    args.output_file, {"num_train_epochs": args.num_train_epochs, "features": costs, "rows": rows}
-                )
+    for data_set, setting, num_epochs, seed in itertools.product(
+        data_sets, args.settings, args.num_train_epochs, args.seeds
+    ):
+        if setting == CHOSEN and num_epochs != args.num_train_epochs[0]:
+            continue
+        found = measure_setting(data_set, setting, seed, num_epochs)
+        rows += found
+        print(*found, sep="\n", flush=True)
+        write_json(args.output_file, {"features": costs, "rows": rows})
     print(as_text(rows))
 
 

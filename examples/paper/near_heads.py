@@ -35,7 +35,8 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.interpolation.weights import mix_weights
 from modeling_lotlip.metrics import retrieval_metrics
 from modeling_lotlip.utils.arguments import exit_on_error
-from modeling_lotlip.utils.files import format_markdown, write_json
+from modeling_lotlip.utils.files import write_json
+from modeling_lotlip.utils.markdown import format_markdown
 
 
 ALPHAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

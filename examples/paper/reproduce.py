@@ -36,7 +36,8 @@ from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.evaluation.statistics import load_tokenizer, measure_texts, summarize_lengths
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
-from modeling_lotlip.utils.files import format_markdown, write_results
+from modeling_lotlip.utils.files import write_results
+from modeling_lotlip.utils.markdown import format_markdown
 
 
 PUBLISHED = Path(__file__).with_name("published.json")

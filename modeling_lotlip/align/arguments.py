@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..data.arguments import (
     CaptionArguments,
+    CaptionFileArguments,
     DatasetArguments,
     EvaluationSplitArguments,
     TrainSplitArguments,
@@ -123,6 +124,7 @@ class AlignedOutputArguments(Arguments):
 class AlignArguments(
     HeadArguments,
     TowersArguments,
+    CaptionFileArguments,
     CaptionArguments,
     TrainSplitArguments,
     EvaluationSplitArguments,
@@ -133,5 +135,7 @@ class AlignArguments(
 
     def __post_init__(self):
         super().__post_init__()
+        if self.caption_files is None:
+            refuse_given(self, ("key_column",), "without --caption_files")
         if self.streaming:
             raise ValueError("--streaming is not for `lotlip align`, which keeps features of all rows: leave it out.")

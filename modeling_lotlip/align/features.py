@@ -170,8 +170,13 @@ class FeatureComputer:
         Raises:
             `ValueError`: if no image can be read, or none that can has a caption, or a tower gives NaN.
         """
-        images = self.compute_images(dataset, reader)
         captions = list_texts(dataset, reader, modalities)
+        if not captions:
+            raise ValueError(
+                f"No row of the {what} data has a caption of those that are asked for ({', '.join(modalities)}): name "
+                "its column, or other `--captions`."
+            )
+        images = self.compute_images(dataset, reader)
         contents = list(dict.fromkeys(text for _, text, _ in captions))
         texts, is_truncated = self.compute_texts(contents)
 
@@ -191,9 +196,12 @@ class FeatureComputer:
             "rows": len(dataset),
             "unreadable_images": int((~is_readable).sum()),
             "images_without_caption": int(is_readable.sum()) - len(kept),
-            "captions": len(whole_captions),
+            "num_captions": len(whole_captions),
             "truncated_captions": sum(bool(is_truncated[text_positions[text]]) for text in whole_captions),
         }
+        if "long" in modalities and reader.has_long_captions:
+            with_long = {row for row, _, modality in rows if modality == MODALITIES.index("long")}
+            counts["images_without_long_caption"] = len(kept) - len(with_long)
         return Features(images, texts, torch.tensor(rows), counts, contents, is_truncated).select(kept)
 
     def compute_images(self, dataset: Dataset, reader: RowReader) -> torch.Tensor:
@@ -212,7 +220,7 @@ class FeatureComputer:
         def compute(positions: Sequence[int]) -> Iterator[Computed]:
             for prepared in prefetch(collate_rows(collate, read_batches(positions), self.num_workers), depth=2):
                 warn_of_unreadable(prepared.unreadable)
-                found = [item.row.row_index for item in prepared.images.entries]
+                found = [item.row_key.row_index for item in prepared.images.entries]
                 if not found:
                     continue
                 computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
@@ -275,10 +283,11 @@ def list_texts(
         reader (`RowReader`): Reads them.
         modalities (`Sequence[str]`, *optional*): Which texts are wanted, of `MODALITIES`.
     """
+    rows = undecoded(dataset, reader.image_column).select_columns(reader.text_columns)
     reader = copy(reader)
     reader.image_column = None  # images are not read
     captions = []
-    for position, row in enumerate(dataset.select_columns(reader.text_columns)):
+    for position, row in enumerate(rows):
         for item in reader(position, row):
             if item.kind in modalities:
                 captions.append((position, item.content, item.kind))

@@ -196,8 +196,8 @@ def train_heads(features: Features, settings: HeadSettings, device: str | torch.
             num_epochs = 1 + max(range(len(held_out)), key=lambda epoch: held_out[epoch])
         losses = []
         heads = None
-        for trained, loss in run_epochs(features, settings, num_epochs, device):
-            heads = trained
+        for epoch_heads, loss in run_epochs(features, settings, num_epochs, device):
+            heads = epoch_heads
             losses.append(loss)
     return TrainedHeads(heads.eval().cpu(), num_epochs, held_out, losses)
 

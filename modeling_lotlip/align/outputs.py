@@ -8,16 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoProcessor, ProcessorMixin
 from transformers.utils import CONFIG_NAME
 
 from ..encoder.preprocessing import Preprocessing
-from ..hub import SENTENCE_TRANSFORMERS_FILES
+from ..hub import (
+    SENTENCE_TRANSFORMERS_FILES,
+    find_model_files,
+    format_metrics,
+    format_settings,
+    write_eval_results,
+)
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import public_name, write_json, write_text
+from ..utils.markdown import format_markdown
+from ..utils.output_folder import delete
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
@@ -52,7 +60,7 @@ def check_model_dir(args: AlignArguments) -> None:
 def describe_alignment(
     args: AlignArguments,
     features: Features,
-    trained: TrainedHeads,
+    trained_heads: TrainedHeads,
 ) -> dict[str, object]:
     """Returns the settings of a run and what it counted, for the card."""
     settings = {
@@ -64,13 +72,15 @@ def describe_alignment(
         "image_pooling": args.image_pooling,
         "max_length": args.max_length,
         "train_split": args.train_split,
-        "num_train_epochs": trained.num_epochs,
+        "num_train_epochs": trained_heads.num_epochs,
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "learning_rate": args.learning_rate,
         "weight_decay": args.weight_decay,
         "seed": args.seed,
         "images": len(features.images),
     }
+    if args.caption_files is not None:
+        settings["caption_files"] = ", ".join(Path(file).name for file in args.caption_files)
     settings |= features.counts
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -83,7 +93,7 @@ def write_card(
     results: dict[str, float],
 ) -> None:
     """
-    Writes the model card of a folder.
+    Writes the model card of a folder, and the results on a data set of the Hub as the Hub reads them.
 
     Args:
         folder (`Path`): The folder of the model.
@@ -95,22 +105,10 @@ def write_card(
     dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
     if args.dataset_name == "imagefolder" and args.data_dir is not None:
         dataset = public_name(args.data_dir)
-    measured = [
-        EvalResult(
-            task_type="image-text-retrieval",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_split=args.eval_split,
-            metric_type=name,
-            metric_value=value,
-        )
-        for name, value in results.items()
-        if "num_" not in name
-    ]
     title = args.output_dir.resolve().name
     rows = []
     for role, tower in zip(("texts", "images"), towers):
-        rows.append((role, public_name(tower.name), tower.license or UNKNOWN_LICENSE))
+        rows.append([role, public_name(tower.name), tower.license or UNKNOWN_LICENSE])
     card = ModelCard.from_template(
         ModelCardData(
             license="other",
@@ -118,20 +116,19 @@ def write_card(
             base_model=[tower.name for tower in towers if not Path(tower.name).exists()] or None,
             pipeline_tag="zero-shot-image-classification",
             tags=["lotlip", "image-text-retrieval", "long-text", "sentence-transformers"],
-            model_name=title,
-            eval_results=measured or None,
         ),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
         title=title,
-        towers=rows,
+        towers=format_markdown(["reads", "tower", "license"], rows),
         dataset=dataset,
         dataset_split=args.eval_split,
-        settings=settings,
-        results=results,
+        settings=format_settings(settings),
+        results=format_metrics(results),
         keep=args.keep,
         max_length=towers[0].tokenizer.model_max_length,
     )
     write_text(folder / "README.md", card.content)
+    write_eval_results(folder, results, dataset, args.eval_split)
 
 
 def save_aligned(
@@ -166,10 +163,25 @@ def save_aligned(
             write_json(Path(partial, RESULTS_FILE), results)
             write_card(Path(partial), args, towers, settings, results)
             write_sentence_transformers_files(Path(partial))
-            for file in Path(partial).iterdir():
-                file.replace(folder / file.name)
+            replace_model(Path(partial), folder)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
+
+
+def replace_model(source: Path, folder: Path) -> None:
+    """Moves the files of a model from one folder to another, and deletes those of an earlier model there."""
+    earlier = set()
+    if (folder / CONFIG_NAME).exists():
+        earlier.update(find_model_files(folder))
+    for file in sorted(source.rglob("*")):
+        if file.is_file():
+            name = file.relative_to(source)
+            target = folder / name
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
+            earlier.discard(name.as_posix())
+    for name in earlier:
+        delete(folder / name)
 
 
 def check_saved(folder: Path, model: LotlipAlignedModel, towers: tuple[TextTower, ImageTower]) -> None:

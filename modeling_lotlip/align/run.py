@@ -60,6 +60,10 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     state = PartialState(cpu=args.device == "cpu")
     device = state.device if args.device is None else torch.device(args.device)
     dataset, evaluation_data, num_shared = load_splits(args)
+    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader.report_keys(dataset, "training images")
+    evaluation_reader = RowReader(get_columns(evaluation_data), args, args, args.image_column)
+    evaluation_reader.report_keys(evaluation_data, "evaluation images")
     text_tower = load_text_tower(
         args.text_model_name_or_path, args.text_pooling, args.max_length, args.text_prompt, device
     )
@@ -78,23 +82,22 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
-    reader = RowReader(get_columns(dataset), args, image_column=args.image_column)
     features = computer.compute(dataset, reader, args.captions)
     warn_of_counts(features, args.max_length)
-    reader = RowReader(get_columns(evaluation_data), args, image_column=args.image_column)
-    evaluation_features = computer.compute(evaluation_data, reader, ("short", "long"), what="evaluation")
+    evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
     start = time.perf_counter()
     if args.num_train_epochs is None:
         logger.info("The number of epochs is chosen, on images held out of the training split.")
-    trained = train_heads(features, make_settings(args), device)
-    logger.info(f"The heads were trained for {trained.num_epochs} epochs, in {time.perf_counter() - start:.1f} s.")
-    embedded = embed_features(trained.heads, evaluation_features)
+    trained_heads = train_heads(features, make_settings(args), device)
+    seconds = time.perf_counter() - start
+    logger.info(f"The heads were trained for {trained_heads.num_epochs} epochs, in {seconds:.1f} s.")
+    embedded = embed_features(trained_heads.heads, evaluation_features)
     # a drawn scene has the short caption of others
     results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
-    model = join(text_tower, image_tower, features, trained, args)
+    model = join(text_tower, image_tower, features, trained_heads, args)
     model.config.towers = reference
     processor = make_processor(text_tower, image_tower)
-    settings = describe_alignment(args, features, trained)
+    settings = describe_alignment(args, features, trained_heads)
     if num_shared > 0:
         settings["evaluated_rows_that_were_trained_on"] = num_shared
     save_aligned(args, model, processor, (text_tower, image_tower), settings, results)
@@ -124,8 +127,13 @@ def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
 
 def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset, int]:
     """Returns the rows to train on and to evaluate, and how many are both, with a warning if there are any."""
-    dataset, slices = load_slices(args, args.train_split, args.max_train_samples)
-    evaluation_data, evaluation_slices = load_slices(args, args.eval_split, args.max_eval_samples)
+    key_column = args.image_key_column
+    dataset, slices = load_slices(
+        args, args.train_split, args.max_train_samples, key_column=key_column, may_repeat=True
+    )
+    evaluation_data, evaluation_slices = load_slices(
+        args, args.eval_split, args.max_eval_samples, key_column=key_column
+    )
     num_shared = count_shared_rows(slices, evaluation_slices)
     if num_shared > 0:
         logger.warning(
@@ -144,10 +152,12 @@ def warn_of_counts(features: Features, max_length: int) -> None:
         logger.warning(f"{counts['unreadable_images']} of {counts['rows']} images cannot be read, and are left out.")
     if counts["images_without_caption"] > 0:
         logger.warning(f"{counts['images_without_caption']} images have no caption and are left out.")
+    if counts.get("images_without_long_caption", 0) > 0:
+        logger.warning(f"{counts['images_without_long_caption']} of {num_images} images have no long caption.")
     if counts["truncated_captions"] > 0:
         logger.warning(
-            f"{counts['truncated_captions']} of {counts['captions']} captions are longer than the {max_length} tokens "
-            "that the text model reads, and are cut off."
+            f"{counts['truncated_captions']} of {counts['num_captions']} captions are longer than the {max_length} "
+            "tokens that the text model reads, and are cut off."
         )
     if num_images < FEW_ROWS:
         logger.warning(
@@ -176,7 +186,7 @@ def join(
     text_tower: TextTower,
     image_tower: ImageTower,
     features: Features,
-    trained: TrainedHeads,
+    trained_heads: TrainedHeads,
     args: AlignArguments,
 ) -> LotlipAlignedModel:
     """
@@ -186,7 +196,7 @@ def join(
         text_tower ([`TextTower`]): The text tower.
         image_tower ([`ImageTower`]): The image tower.
         features ([`Features`]): What the heads were trained on.
-        trained ([`TrainedHeads`]): The heads.
+        trained_heads ([`TrainedHeads`]): The heads.
         args ([`AlignArguments`]): How they were made.
     """
     text_dim = features.texts.shape[1]
@@ -202,8 +212,8 @@ def join(
         head_dropout=args.dropout,
         projection_dim=projection_dims[args.keep],
     )
-    model.text_head.load_state_dict(trained.heads.text_head.state_dict())
-    model.image_head.load_state_dict(trained.heads.image_head.state_dict())
+    model.text_head.load_state_dict(trained_heads.heads.text_head.state_dict())
+    model.image_head.load_state_dict(trained_heads.heads.image_head.state_dict())
     with torch.no_grad():
-        model.logit_scale.copy_(trained.heads.logit_scale)
+        model.logit_scale.copy_(trained_heads.heads.logit_scale)
     return model

@@ -564,13 +564,12 @@ def refer_to(text_tower: TextTower, image_tower: ImageTower) -> dict[str, dict]:
                 f"`--towers reference` cannot refer to {tower.name}, of which the tower is a part only: save it whole."
             )
         if Path(tower.name).exists():
-            towers[part] = {
-                "name": str(Path(tower.name).resolve()),
-                "revision": None,
-                "hash": hash_state(tower.model.state_dict()),
-            }
+            name = str(Path(tower.name).resolve())
+            revision = None
         else:
-            towers[part] = {"name": tower.name, "revision": getattr(config, "_commit_hash", None), "hash": None}
+            name = tower.name
+            revision = getattr(config, "_commit_hash", None)
+        towers[part] = {"name": name, "revision": revision, "hash": hash_state(tower.model.state_dict())}
     return towers
 
 

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..encoder.arguments import AUTO
 from ..utils.arguments import DTYPES, Arguments, argument
 from .rules import RULES
 
@@ -64,8 +65,8 @@ class CaptionerArguments(Arguments):
     batch_size: int = argument(8, "Images in a batch, for each process.", least=1)
     dtype: str | None = argument(
         None,
-        "The precision of the computation. Default: bfloat16, on a CPU float32.",
-        choices=tuple(DTYPES),
+        "The precision of the computation. Default, and auto: bfloat16, on a CPU float32.",
+        choices=(*DTYPES, AUTO),
         compared_on_resume=True,
     )
     device: str | None = argument(

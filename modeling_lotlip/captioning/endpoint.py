@@ -284,7 +284,7 @@ class EndpointCaptioner:
         return requested
 
     def count_failure(self, answer: Answer) -> None:
-        """Counts failures in a row. Raises a `ValueError` at the last one that is accepted."""
+        """Counts failures in a row; raises a `ValueError` if they are `MAX_FAILURES_IN_A_ROW`."""
         if answer.error is None:
             self.num_failures_in_a_row = 0
             return

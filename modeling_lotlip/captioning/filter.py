@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of captions through the rules: captions are mended, or marked with the rule that rejects them."""
 
+import logging
 import os
 import random
 from collections import Counter, defaultdict
@@ -23,13 +24,17 @@ from ..data.rows import find_column, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import load_encoder
-from ..utils.files import format_markdown, write_json
+from ..encoder.fastest import hint_at_auto
+from ..utils.files import write_json
+from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
-from .rules import RULES, apply_rules
+from .rules import RULES, apply_rules, is_made_by_rules
 
+
+logger = logging.getLogger(__name__)
 
 BATCHES_PER_GROUP = 16  # of images, among whose texts those of like length share a batch
 MAX_IMAGES = 3  # that may have a caption from one captioner
@@ -40,7 +45,7 @@ CUT_OFF_COLUMN = "is_cut_off"
 
 def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     """
-    Finds the files of captions that patterns name, each once, in the order of their names.
+    Finds the files of captions that patterns name, each once, in the order of their paths.
 
     Raises:
         `ValueError`: if there are none, or of the same name, or the output folder is theirs or has other captions.
@@ -51,12 +56,13 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     files = sorted(found)
     if not files:
         raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
-    names = {file.name for file in files}
+    counts = Counter(file.name for file in files)
     if output_dir.resolve() in {file.parent.resolve() for file in files}:
         raise ValueError(f"`--output_dir {output_dir}` is the folder of `--captions`: name another one.")
-    if len(names) < len(files):
-        raise ValueError("Several of `--captions` have the same name: filter their folders one by one.")
-    others = [path.name for path in output_dir.glob("*.parquet") if path.name not in names]
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} files of `--captions` have the name {name}: filter their folders one by one.")
+    others = sorted(path.name for path in output_dir.glob("*.parquet") if path.name not in counts)
     if others:
         raise ValueError(
             f"`--output_dir {output_dir}` holds other captions, such as {others[0]}: name another folder."
@@ -126,8 +132,9 @@ class CaptionFilter:
     of 64 bits of every caption that is kept.
 
     Captions are judged anew: a mark that a rule left in an earlier run counts for nothing, and where a rule has cut a
-    caption, the caption as it came is judged. Marks of other names stay, since nothing here can say whether they still
-    hold; so does that of the similarity where no similarity is measured, unless all rules are left out.
+    caption, the caption as it came is judged, unless somebody has edited what the rule had left. Marks of other names
+    stay, since nothing here can say whether they still hold; so does that of the similarity where no similarity is
+    measured, unless all rules are left out.
 
     Args:
         columns (`FilterArguments`):
@@ -153,6 +160,7 @@ class CaptionFilter:
         self.left_marked = defaultdict(Counter)
         self.rejected_examples = Examples()
         self.changed_examples = Examples()
+        self.num_edited = 0
         self.hashes = []  # of captions with their captioners, and of their images
         self.repeated = np.empty(0, dtype=np.uint64)
         self.similarities = None  # by the image's key and the caption
@@ -224,32 +232,37 @@ class CaptionFilter:
 
     def judge_row(self, row: dict, captioner: str) -> None:
         """Applies the rules to the caption of a row, as it came."""
-        original = self.find_original(row)
+        is_edited = self.is_edited(row)
+        self.num_edited += is_edited
+        original = row[self.column]
+        if not is_edited:
+            original = row.get(self.before_column) or original
         is_cut_off = bool(row.get(CUT_OFF_COLUMN)) or row[REJECTED_COLUMN] == "cut_off"
         rules = self.rules
         text, rejected_by, changed = apply_rules(original, rules.rules, rules.min_words, rules.max_words, is_cut_off)
         if text != row[self.column] and SIMILARITY in row:
             row[SIMILARITY] = None  # it was that of another text
-        row[self.column] = text
-        row[self.before_column] = None
-        row[REJECTED_COLUMN] = None
         if changed:
             row[self.before_column] = original
+        elif not is_edited:
+            row[self.before_column] = None
+        row[self.column] = text
+        row[REJECTED_COLUMN] = None
         for rule in changed:
             self.changed[captioner][rule] += 1
             self.changed_examples.add(captioner, rule, {"key": self.get_key(row), "before": original, "after": text})
         if rejected_by is not None:
             self.reject(row, rejected_by)
 
-    def find_original(self, row: dict) -> str:
+    def is_edited(self, row: dict) -> bool:
         """
-        Finds the caption as it came: that of before the rules, if the caption is what is left of it. Where somebody
-        has rewritten the caption since, it is the caption itself.
+        Says whether a caption that rules changed in an earlier run has been changed since: it is what no rules make of
+        the caption as it came. Then it is a caption of its own, and the caption as it came stays where it is.
         """
         before = row.get(self.before_column)
-        if before is not None and is_part(row[self.column], before):
-            return before
-        return row[self.column]
+        if before is None:
+            return False
+        return not is_made_by_rules(row[self.column], before, bool(row.get(CUT_OFF_COLUMN)))
 
     def hash_rows(self, kept: list[dict]) -> None:
         """Notes hashes of captions and their images. A row without an image's key or hash counts as an image."""
@@ -336,12 +349,6 @@ class CaptionFilter:
         return report
 
 
-def is_part(text: str, whole: str) -> bool:
-    """Says whether a text is left of another one if characters are left out, whatever their case."""
-    characters = iter(whole.lower())
-    return all(character in characters for character in text.lower())
-
-
 def get_captioner(row: dict) -> str:
     """Gets the captioner of a row; where the file does not say, all are one."""
     return row.get("captioner") or "captions"
@@ -389,6 +396,11 @@ def filter_captions(
                 caption_filter.rewrite(file, mended / file.name, caption_filter.judge)
             if not caption_filter.counts:
                 raise ValueError(f"`--captions {' '.join(columns.captions)}` have no rows.")
+            if caption_filter.num_edited > 0:
+                logger.warning(
+                    f"{caption_filter.num_edited} captions are not what rules make of those in the column "
+                    f"{caption_filter.before_column!r}: they count as edited, and what rules had cut is not put back."
+                )
             caption_filter.find_repeated()
             if similarity.dual_encoder is not None and has_kept(caption_filter.summarize()):
                 paths = [mended / file.name for file in files]
@@ -478,7 +490,7 @@ def measure_similarities(
     names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
+            f"`--key_column {key_column}` is not a column of the data set, which has {names}: name the one whose "
             "values stand in `--file_key_column` of `--captions`."
         )
     column = columns.caption_column
@@ -496,6 +508,7 @@ def measure_similarities(
 
     encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
     encoder.check_single_embeddings()
+    hint_at_auto(inference, encoder.model, encoder.processor)
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
     prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size
@@ -509,7 +522,7 @@ def measure_similarities(
         if embedded.embeds is None:  # no row of the batch has a caption
             continue
         for item, embedding in zip(embedded.entries, embedded.embeds):
-            row_index, key, text = item.row
+            row_index, key, text = item.row_key
             if item.kind == "image":
                 images[row_index] = embedding
             else:

@@ -94,7 +94,7 @@ def read_image_files(
         connection (`sqlite3.Connection`):
             A new one of [`open_database`]. The keys that this pass meets go into a temporary table of it.
         counts (`Counter`):
-            Is called with each message on rows, as the rest of a sentence, and the count of rows.
+            Counts rows by what is to be said of them, in words that follow their count.
         retry_failed (`bool`, *optional*, defaults to `False`):
             Whether a record without a caption counts as none.
 

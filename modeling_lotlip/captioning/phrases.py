@@ -15,7 +15,7 @@ PICTURE = r"(?:(?:provided|given|uploaded) )?(?:image|picture|photo|photograph|s
 AGREEMENT = r"(?:sure|certainly|of course|okay|absolutely)(?: thing)?"
 HERE_IS = r"(?:here is|here's|below is|the following is)"
 
-# Behind "Sure!" on a sign that is not quoted: "Sure! is written on the wall"
+# After "Sure!" on a sign that is not quoted: "Sure! is written on the wall"
 IS_WRITTEN = r"(?:appears|are|has|in|is|on|painted|printed|reads|says|stands|was|were|written)\b"
 
 # Sentences at the beginning that only announce

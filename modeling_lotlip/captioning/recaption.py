@@ -138,7 +138,10 @@ def count_images(
     split: TrainSplitArguments,
     state: PartialState,
 ) -> int | None:
-    """Counts the images that fall to a process, about; a stream without a maximum has no known count."""
+    """
+    Counts the rows that fall to a process, about: which ones do depends on their keys. A stream without a maximum has
+    no known count.
+    """
     num_images = split.max_train_samples
     if isinstance(dataset, Dataset):
         num_images = len(dataset)
@@ -163,14 +166,14 @@ def caption_by(
         is_stopped (`Callable[[], bool]`):
             Says whether the run is to end.
         counts (`Counter`):
-            Is called with each message on rows or captions, and their count.
+            Counts rows and captions by what is to be said of them, in words that follow their count.
 
     Returns:
         `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
     """
     arguments = job.arguments
     captioner = load_captioner(name, job.captioning)
-    about = {
+    captioner_facts = {
         "captioner": name,
         "revision": captioner.revision,
         "generation_settings": json.dumps(captioner.settings),
@@ -180,7 +183,10 @@ def caption_by(
         open_database(arguments.output_dir) as writing,
         progress_bar(total=job.num_images, desc=name, unit=" images", disable=not state.is_main_process) as bar,
     ):
-        (num_done,) = reading.execute("SELECT count(*) FROM records WHERE captioner = ?", (name,)).fetchone()
+        query = "SELECT count(*) FROM records WHERE captioner = ?"
+        if arguments.retry_failed:
+            query += " AND error IS NULL"
+        (num_done,) = reading.execute(query, (name,)).fetchone()
         bar.update(num_done // state.num_processes)
         files = read_image_files(
             job.dataset, job.source, arguments.key_column, name, state, reading, counts, arguments.retry_failed
@@ -189,7 +195,9 @@ def caption_by(
             file._replace(prompt=sample_prompt(job.prompts, job.captioning.seed, file.key, name)) for file in files
         )
         records = Records(writing, arguments.output_dir, arguments.shard_size)
-        return record_answers(captioner.answer(files, is_stopped), about, job.rules, records, bar, counts)
+        records.find_lost_files()
+        answers = captioner.answer(files, is_stopped)
+        return record_answers(answers, captioner_facts, job.rules, records, bar, counts)
 
 
 def read_prompts(path: Path | None = None) -> list[str]:
@@ -258,7 +266,7 @@ def list_compared(source: SourceArguments, *others: object) -> dict:
 
 def record_answers(
     answers: Iterable[tuple[ImageFile, Answer]],
-    about: dict,
+    captioner_facts: dict,
     rules: RuleArguments,
     records: Records,
     bar: tqdm,
@@ -270,7 +278,7 @@ def record_answers(
     Args:
         answers (`Iterable[tuple[ImageFile, Answer]]`):
             Images with what the captioner answered.
-        about (`dict`):
+        captioner_facts (`dict`):
             The captioner, its revision and its settings, for every record.
         rules (`RuleArguments`):
             Which rules apply.
@@ -279,7 +287,7 @@ def record_answers(
         bar (`tqdm`):
             Is advanced by one for each image.
         counts (`Counter`):
-            Is given the counts of captions that each rule changed.
+            Counts the captions that each rule changed.
 
     Returns:
         `CaptionerOutcome`: how many images there were, and on how many the captioner failed.
@@ -291,7 +299,7 @@ def record_answers(
         for file, answer in answers:
             outcome, changed = apply_rules_to_answer(answer, rules)
             image = {"key": file.key, "url": file.url, "sha256": file.sha256, "prompt": file.prompt}
-            records.add(image | about | outcome | {"num_tokens": answer.num_tokens})
+            records.add(image | captioner_facts | outcome | {"num_tokens": answer.num_tokens})
             counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
             num_images += 1
             if outcome["error"] is not None:
@@ -300,7 +308,7 @@ def record_answers(
             bar.update()
     finally:
         records.write()
-    return CaptionerOutcome(about["captioner"], num_images, num_failed, last_error)
+    return CaptionerOutcome(captioner_facts["captioner"], num_images, num_failed, last_error)
 
 
 def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:

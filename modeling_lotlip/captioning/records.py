@@ -111,6 +111,25 @@ class Records:
         if self.num_added % self.shard_size == 0:
             self.write()
 
+    def find_lost_files(self) -> None:
+        """Notes the rows of parquet files that were deleted or damaged since, to be written anew."""
+        (last,) = self.connection.execute("SELECT max(id) FROM records").fetchone()
+        for shard in range(-(-(last or 0) // self.shard_size)):
+            with self.transaction():  # no other process is about to write the file
+                query = "SELECT count(*) FROM records WHERE is_written AND id BETWEEN ? AND ?"
+                (num_written,) = self.connection.execute(query, self.list_ids(shard)).fetchone()
+                if count_rows(self.name_file(shard)) < num_written:
+                    query = "UPDATE records SET is_written = 0 WHERE id BETWEEN ? AND ?"
+                    self.connection.execute(query, self.list_ids(shard))
+
+    def list_ids(self, shard: int) -> tuple[int, int]:
+        """Returns the first and the last id of the rows of a parquet file."""
+        return shard * self.shard_size + 1, (shard + 1) * self.shard_size
+
+    def name_file(self, shard: int) -> Path:
+        """Returns the path of a parquet file."""
+        return self.folder / f"captions-{shard:06d}.parquet"
+
     def commit(self) -> None:
         """Writes to the table what was added."""
         if self.added:
@@ -133,10 +152,9 @@ class Records:
         if first is None:
             return False
         shard = (first - 1) // self.shard_size
-        ids = (shard * self.shard_size + 1, (shard + 1) * self.shard_size)
+        ids = self.list_ids(shard)
         rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", ids)
-        path = self.folder / f"captions-{shard:06d}.parquet"
-        with atomic_write(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
+        with atomic_write(self.name_file(shard)) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
             batch = rows.fetchmany(ROWS_PER_BATCH)
             while batch:
                 writer.write_table(to_table(batch))
@@ -150,6 +168,14 @@ class Records:
         self.connection.execute("BEGIN IMMEDIATE")
         with self.connection:
             yield
+
+
+def count_rows(path: Path) -> int:
+    """Counts the rows of a parquet file, without reading them; none of one that is damaged or not there."""
+    try:
+        return parquet.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError):
+        return 0
 
 
 def replace_surrogates(value: object) -> object:

@@ -44,6 +44,7 @@ def run(
 
     from ..data.loading import get_columns, load_split
     from ..encoder.dual_encoder import load_encoder
+    from ..encoder.fastest import hint_at_auto
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
@@ -61,6 +62,7 @@ def run(
     for model_name in dict.fromkeys(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
         encoder.check_single_embeddings()
+        hint_at_auto(models, encoder.model, encoder.processor)
         results = evaluate_zero_shot(
             encoder,
             dataset,

@@ -61,9 +61,9 @@ def run(
             RowReader(get_columns(dataset), captions, image_column=None)
         except ValueError as error:
             raise ValueError(f"{error} Name one, or embed `--only images`.") from error
-    hint_at_auto(model_arguments)
     encoder = load_encoder(model_arguments.model_name_or_path, model_arguments)
     encoder.check_single_embeddings()
+    hint_at_auto(model_arguments, encoder.model, encoder.processor)
     table = embed_to_table(
         encoder,
         dataset,

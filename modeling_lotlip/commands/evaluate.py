@@ -68,10 +68,10 @@ def run(
         dataset = load_split(data, split.eval_split, split.max_eval_samples, key_column=key_column)
         datasets = {data.dataset_name or "scenes": dataset}
 
-    hint_at_auto(models)
     rows = []
     for model_name in dict.fromkeys(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
+        hint_at_auto(models, encoder.model, encoder.processor)
         settings = encoder.describe()
         settings["sub_caption_splitter"] = captions.sub_caption_splitter
         for name, dataset in datasets.items():

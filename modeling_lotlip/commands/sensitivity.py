@@ -67,6 +67,7 @@ def run(
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
+    from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import embed_dataset
     from ..evaluation.sensitivity import flatten_results, format_sensitivity, measure_sensitivity
     from ..utils.files import write_results
@@ -82,6 +83,7 @@ def run(
     for name in dict.fromkeys(models.model_name_or_path):
         encoder = load_encoder(name, models)
         encoder.check_single_embeddings()
+        hint_at_auto(models, encoder.model, encoder.processor)
         options = {"batch_size": models.batch_size, "num_workers": dataset.dataloader_num_workers}
         embedded = embed_dataset(encoder, data, reader, **options)
         options = {"seed": sensitivity.seed, "splitter": captions.sub_caption_splitter}

@@ -80,7 +80,7 @@ def run(
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
 
-    about = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
+    conditions = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
     if statistics.benchmark is None:
         name = source.dataset_name or "scenes"
         how = {"with_images": False, "key_column": caption_files.image_key_column}
@@ -91,7 +91,7 @@ def run(
         name = statistics.benchmark
         dataset = load_benchmark(name, source.data_dir, statistics.text_only, statistics.allow_partial)
         dataset = dataset if split.max_eval_samples is None else dataset.take(split.max_eval_samples)
-        about |= {"published_num_images": benchmark.num_images, "published_num_texts": benchmark.num_texts}
+        conditions |= {"published_num_images": benchmark.num_images, "published_num_texts": benchmark.num_texts}
 
     columns = get_columns(dataset)
     if source.image_column in columns:
@@ -105,7 +105,7 @@ def run(
     if output.output_file is not None:
         # the data table's row at the top: of long captions where there are any
         kind, *others = measured
-        results = {"dataset": name, "captions": kind, **measured[kind], **about}
+        results = {"dataset": name, "captions": kind, **measured[kind], **conditions}
         results |= {other: measured[other] for other in others}
-        rows = [{"dataset": name, "captions": kind, **summary, **about} for kind, summary in measured.items()]
+        rows = [{"dataset": name, "captions": kind, **summary, **conditions} for kind, summary in measured.items()]
         write_results(output.output_file, results, table, rows)

@@ -67,6 +67,7 @@ def run(
     """
     from ..encoder.dual_encoder import load_encoder
     from ..evaluation.explanation import explain, render_page
+    from ..utils.files import write_text
     from ..utils.sub_captions import split_sub_captions
 
     if visualize.text is None:
@@ -84,8 +85,9 @@ def run(
         encoder.check_single_embeddings()
         explanations.append(explain(encoder, text, image, splitter=captions.sub_caption_splitter))
     page = render_page(explanations)
-    (visualize.output_dir / "visualize.html").write_text(page, encoding="utf-8")
-    print(f"The page is {visualize.output_dir / 'visualize.html'}.")
+    path = visualize.output_dir / "visualize.html"
+    write_text(path, page)
+    print(f"The page is {path}.")
 
 
 def read_image_file(path: Path | None) -> "Image.Image | None":
@@ -118,19 +120,29 @@ def read_text_and_image(
         caption_files ([`CaptionFileArguments`]): Files of further captions.
 
     Raises:
-        `ValueError`: if there is no such row, or it has no caption.
+        `ValueError`: if there is no such row, or it has no caption or no image that can be read.
     """
-    from ..data.images import read_image, undecoded
+    from datasets import Dataset
+
+    from ..data.images import UnreadableImageError, read_image, undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
+    from ..utils.terminal import without_stop
 
     data = load_split(dataset, split, row + 1, key_column=caption_files.image_key_column)
     data = undecoded(data, dataset.image_column)
-    rows = list(data.skip(row))
+    is_beyond = isinstance(data, Dataset) and row >= len(data)
+    rows = [] if is_beyond else list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     if not texts:
         raise ValueError(f"--row {row} has no caption.")
-    return texts[0], read_image(rows[0][dataset.image_column])
+    try:
+        image = read_image(rows[0][dataset.image_column])
+    except UnreadableImageError as error:
+        raise ValueError(
+            f"The image of --row {row} cannot be read: {without_stop(error)}. Choose another --row."
+        ) from error
+    return texts[0], image

@@ -15,7 +15,7 @@ BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "c
 
 @dataclass
 class SourceArguments(Arguments):
-    """Where rows with images come from. Without `dataset_name` it is the embedded data set of drawn scenes."""
+    """Where rows with images come from: without `dataset_name` the built-in data set of drawn scenes."""
 
     _argument_group_name = "data"
 

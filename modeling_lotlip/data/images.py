@@ -63,6 +63,14 @@ FIRST_BYTES = 4096
 BYTES_AT_ONCE = 2**24
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
+# A date of EXIF, "2020:01:02 03:04:05", and what programs write in its place: a year of four digits first, then month
+# and day, perhaps a time of 24 or of 12 hours, fractions of a second and a time zone
+DATE = re.compile(
+    r"\s*(\d{4})[:/.-]\s?(\d{1,2})[:/.-]\s?(\d{1,2})"
+    r"(?:[T\s]\s*(\d{1,2}):\s?(\d{1,2})(?::\s?(\d{1,2})(?:[.,]\d+)?)?\s*(?:(?P<half>[ap])\.?m\.?)?"
+    r"\s*(?:Z|[+-]\d{2}:?\d{2})?)?\s*",
+    re.ASCII | re.IGNORECASE,
+)
 # The orientations of EXIF that exchange width and height
 TURNED = (5, 6, 7, 8)
 # What a file of HEVC images, HEIC, says of itself, in the first brands that it names
@@ -330,14 +338,24 @@ def read_rest(opened: BinaryIO, start: bytes) -> bytes:
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
     """
-    Reads when an image was taken, or else its file was written, by the clock of the camera; None if there is no date.
+    Reads when an image was taken, or else its file was written, by the clock of the camera; None if there is no date,
+    or it is written in a form that may mean several days, such as `5/6/24`.
     """
     taken = exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal)
     written = exif.get(ExifTag.DateTime)
     for value in (taken, written):
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        numbers = [int(digits) for digits in re.findall(r"\d+", text, re.ASCII)]
-        year, month, day, hour, minute, second = [*numbers, 0, 0, 0, 0, 0, 0][:6]
+        found = DATE.fullmatch(text.partition("\0")[0])
+        if found is None:
+            continue
+        year, month, day, hour, minute, second = [int(number or 0) for number in found.groups()[:6]]
+        half = (found["half"] or "").lower()
+        if half and not 1 <= hour <= 12:
+            continue
+        if half:
+            hour %= 12
+        if half == "p":
+            hour += 12
         try:
             return datetime(year, month, day, hour, minute) + timedelta(seconds=second)
         except (ValueError, OverflowError):  # 0000:00:00, say

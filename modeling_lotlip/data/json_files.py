@@ -12,8 +12,11 @@ from datasets import DatasetBuilder, Features
 from datasets.features.features import generate_from_arrow_type
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.json.json import Json
+from datasets.table import CastError
 
-from .row_files import ARCHIVES, iterate_json_rows
+from ..utils.terminal import without_stop
+from .options import find_options
+from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
 
 
 # What pyarrow takes for a time, and perhaps more: "2020-01-01", "2020-01-01T10:20:30Z"
@@ -24,7 +27,7 @@ QUOTED_DATE = re.compile(f'"{DATE.pattern}"')
 class JsonTexts(Json):
     """
     Reads JSON and JSON lines as `datasets` does, but for columns with texts that are written like dates, of which
-    pyarrow makes times where there is nothing else in a part of a file.
+    pyarrow makes times where there is nothing else in a part of a file. An error names the file.
     """
 
     date_columns: frozenset[str] = frozenset()
@@ -32,8 +35,30 @@ class JsonTexts(Json):
     def _generate_tables(
         self, base_files: list, files_iterables: list, original_files: list, allow_full_read: bool = True
     ) -> Iterator[tuple[Any, pa.Table]]:
+        begun = []
+        followed = []
+        for files, original_file in zip(files_iterables, original_files):
+            followed.append(note_begin(files, original_file, begun))
+        tables = super()._generate_tables(base_files, followed, original_files, allow_full_read)
+        if self.date_columns:
+            tables = self.restore_dates(tables, original_files)
+        try:
+            yield from tables
+        except UnicodeDecodeError:  # who catches this says which file it is
+            raise
+        except CastError as error:
+            new = sorted(set(error.table_column_names) - set(error.requested_column_names))
+            raise ValueError(
+                f"{begun[-1]} has the columns {new}, which the rows before do not have: write all rows with the same "
+                "columns."
+            ) from error
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
+
+    def restore_dates(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
+        """Puts the texts that are written like dates into the tables that pyarrow has made of some files."""
         rows = iterate_rows(original_files)
-        for key, table in super()._generate_tables(base_files, files_iterables, original_files, allow_full_read):
+        for key, table in tables:
             of_table = list(islice(rows, len(table)))
             if len(of_table) != len(table):
                 raise ValueError(f"{original_files} hold dates, and other rows than lines: write JSON lines.")
@@ -57,6 +82,13 @@ class FolderTexts(ImageFolder):
             for name in self.date_columns & example.keys():
                 example[name] = row.get(name)
             yield key, example
+
+
+def note_begin(files: Iterable[str], name: str, begun: list[str]) -> Iterator[str]:
+    """Yields what is read of a file, which may have several parts, and adds its name to a list first."""
+    for file in files:
+        begun.append(name)
+        yield file
 
 
 def iterate_rows(files: Iterable[str]) -> Iterator[object]:
@@ -124,11 +156,13 @@ def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
 
     Args:
         builder (`DatasetBuilder`):
-            That of `datasets`, which is returned where no text is written like a date.
+            That of `datasets`.
         files (`list[str]`):
-            The paths of the files. In archives, which `datasets` extracts by itself, dates stay times.
+            The paths of the files. In archives, which `datasets` extracts by itself, dates stay times, and so they do
+            where a card says that rows are elsewhere in a file.
     """
-    if any(file.lower().endswith(ARCHIVES) for file in files):
+    options = find_options(builder)
+    if any(file.lower().endswith(ARCHIVES) for file in files) or options.keys() & OTHER_JSON_OPTIONS:
         return builder
     columns = set()
     for file in files:
@@ -136,9 +170,7 @@ def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
     features = builder.config.features or builder.info.features
     if features is not None:  # where a card says that they are times, they are
         columns -= {name for name, field in named_types(features) if has_time(field)}
-    if not columns:
-        return builder
-    reader = JsonTexts(data_files=builder.config.data_files, features=features)
+    reader = JsonTexts(data_files=builder.config.data_files, features=features, **options)
     reader.date_columns = frozenset(columns)
     return reader
 

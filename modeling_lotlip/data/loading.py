@@ -44,10 +44,18 @@ from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
 from .arguments import BUILDERS, SourceArguments
-from .folder import describe_failure, find_image_files, is_image_file, scan_folder, sign_files
+from .folder import (
+    describe_failure,
+    find_image_files,
+    has_card_with_splits,
+    is_image_file,
+    scan_folder,
+    sign_files,
+)
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_files import FolderTexts, find_metadata_dates, open_json, replace_times_of
-from .row_files import check_json_column, check_row_files, unify_parquet_types
+from .options import find_options
+from .row_files import are_csv_rows_checked, check_json_column, check_row_files, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
 from .shard_files import check_shards, open_shards
@@ -55,22 +63,22 @@ from .shard_files import check_shards, open_shards
 
 logger = logging.get_logger(__name__)
 
-# What reads files of rows and shards, whose content the cache of `datasets` has
-SIGNED_BUILDERS = ("csv", "json", "parquet", "text", "webdataset")
+# What reads files whose content, or names, the cache of `datasets` has
+SIGNED_BUILDERS = ("csv", "imagefolder", "json", "parquet", "text", "webdataset")
 
 Rows = Dataset | IterableDataset
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # The types of values that are paths or contents of images
 IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
 INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
-# Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
+# Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
 
 class Slice(NamedTuple):
-    """The rows of a split from one index up to another."""
+    """The rows of a split from one index up to another; of a stream up to `sys.maxsize`."""
 
-    split: str
+    split: str  # of all splits together "all"
     start: int
     stop: int
 
@@ -86,6 +94,7 @@ def load_split(
     weights: list[float] | None = None,
     seed: int = 0,
     key_column: str | None = None,
+    may_repeat: bool = False,
 ) -> Rows:
     """
     Loads a split of the data set that the data arguments name. A relative path of an image is one in the folder of the
@@ -107,18 +116,20 @@ def load_split(
             The seed of the order of the files with `weights`.
         key_column (`str`, *optional*):
             A column of keys, which is read as text.
+        may_repeat (`bool`, *optional*, defaults to `False`):
+            Whether several slices may have rows in common: see [`check_repeated_rows`].
 
     Returns:
         `Dataset` or `IterableDataset`: the rows, a stream where the data arguments ask for one.
 
     Raises:
         `ValueError`: if the data set, the split or the image column is not there, rows would be read as something
-            else, or the split is empty.
+            else, the split is empty, or rows come several times.
     """
     if weights is not None:
-        rows = interleave_files(source, split, with_images, weights, seed, key_column)
+        rows = interleave_files(source, split, with_images, weights, seed, key_column, may_repeat)
         return finish_split(rows, source, split, max_samples, with_images)
-    rows, _ = load_slices(source, split, max_samples, with_images, key_column)
+    rows, _ = load_slices(source, split, max_samples, with_images, key_column, may_repeat)
     return rows
 
 
@@ -128,6 +139,7 @@ def load_slices(
     max_samples: int | None = None,
     with_images: bool = True,
     key_column: str | None = None,
+    may_repeat: bool = False,
 ) -> tuple[Rows, list[Slice]]:
     """
     Loads the same as [`load_split`], and says which slices it is made of: see [`count_shared_rows`].
@@ -143,6 +155,8 @@ def load_slices(
             Whether there must be a column of images.
         key_column (`str`, *optional*):
             A column of keys, which is read as text.
+        may_repeat (`bool`, *optional*, defaults to `False`):
+            Whether several slices may have rows in common: see [`check_repeated_rows`].
     """
     parts = []
     slices = []
@@ -150,6 +164,12 @@ def load_slices(
         rows, part_slice = load_part(source, part, max_samples, with_images, key_column)
         parts.append(rows)
         slices.append(part_slice)
+    names = {part_slice.split for part_slice in slices}
+    if "all" in names and len(names) > 1:
+        raise ValueError(f"The split {split!r} names others beside 'all', which has their rows: leave them out.")
+    if max_samples is not None:
+        slices = take_first(slices, max_samples)
+    check_repeated_rows(split, slices, may_repeat)
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     return finish_split(rows, source, split, max_samples, with_images), slices
 
@@ -189,6 +209,7 @@ def interleave_files(
     weights: list[float],
     seed: int,
     key_column: str | None,
+    may_repeat: bool,
 ) -> Rows:
     """
     Mixes the rows of several files.
@@ -206,11 +227,14 @@ def interleave_files(
             The seed of the order.
         key_column (`str`, *optional*):
             A column of keys, which is read as text.
+        may_repeat (`bool`):
+            Whether several slices may have rows in common: see [`check_repeated_rows`].
     """
     parts = []
     for file in source.data_files:
         part = replace(source, data_files=[file])
-        parts.append(load_split(part, split, with_images=with_images, key_column=key_column))
+        rows = load_split(part, split, with_images=with_images, key_column=key_column, may_repeat=may_repeat)
+        parts.append(rows)
     probabilities = [weight / sum(weights) for weight in weights]
     return interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
 
@@ -254,8 +278,6 @@ def load_part(
     if bracket:
         start, stop = resolve_slice(split, name + bracket + part, rows)
         rows = rows.select(range(start, stop))
-    if max_samples is not None:
-        stop = min(stop, start + max_samples)
     return rows, Slice(name, start, stop)
 
 
@@ -272,13 +294,70 @@ def resolve_slice(split: str, spec: str, rows: Rows) -> tuple[int, int]:
     return start, stop
 
 
+def take_first(slices: list[Slice], num_rows: int) -> list[Slice]:
+    """Shortens slices to those that hold the first rows of all together; a stream may have fewer than it could."""
+    taken = []
+    num_left = num_rows
+    for part in slices:
+        stop = min(part.stop, part.start + num_left)
+        if stop > part.start:
+            taken.append(part._replace(stop=stop))
+        if part.stop != sys.maxsize:
+            num_left -= stop - part.start
+    return taken
+
+
+def check_repeated_rows(split: str, slices: list[Slice], may_repeat: bool) -> None:
+    """
+    Raises a `ValueError` if a row is in several slices of a data set, which `datasets` gives several times.
+
+    Args:
+        split (`str`):
+            The slices as they are named.
+        slices (`list[Slice]`):
+            The slices.
+        may_repeat (`bool`):
+            Whether there is a warning in place of the error, since who trains may want that.
+    """
+    num_repeated = count_repeated_rows(slices)
+    if num_repeated == 0:
+        return
+    number = "All" if num_repeated >= sys.maxsize else num_repeated
+    if may_repeat:
+        logger.warning(f"{number} rows of the split {split!r} come again: each counts as often as it is named.")
+        return
+    raise ValueError(
+        f"{number} rows of the split {split!r} come again, and would count several times: name each row once, as in "
+        "'train[:50%]+train[50%:]'."
+    )
+
+
+def count_repeated_rows(slices: list[Slice]) -> int:
+    """Counts how often a row of slices of one data set comes again, `sys.maxsize` or more for equal streams."""
+    num_repeated = 0
+    last_split = None
+    seen_until = 0
+    for part in sorted(slices):
+        if part.split != last_split:
+            last_split = part.split
+            seen_until = 0
+        num_repeated += max(0, min(part.stop, seen_until) - part.start)
+        seen_until = max(seen_until, part.stop)
+    return num_repeated
+
+
 def count_shared_rows(slices: list[Slice], others: list[Slice]) -> int:
-    """Counts the rows that slices of one data set have in common, `sys.maxsize` for equal streams."""
+    """
+    Counts the rows that slices of one data set have in common, `sys.maxsize` for equal streams; of a part of all
+    splits together and another split, how many these may be.
+    """
     num_shared = 0
     for one in slices:
         for two in others:
             if one.split == two.split:
                 num_shared += max(0, min(one.stop, two.stop) - max(one.start, two.start))
+            elif "all" in (one.split, two.split):
+                num_shared += min(one.stop - one.start, two.stop - two.start)
     return num_shared
 
 
@@ -299,7 +378,7 @@ def load_scene_split(
     split: str,
     max_samples: int | None,
 ) -> tuple[str, Dataset]:
-    """Loads a split of the embedded data set. Returns its name, too."""
+    """Loads a split of the data set of drawn scenes. Returns its name, too."""
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
@@ -307,6 +386,9 @@ def load_scene_split(
         remedy="leave it out, or name what reads it with --dataset_name",
     )
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
+    if split == "all":
+        parts = [load_scene_split(source, name, max_samples)[1] for name in NUM_SCENES]
+        return split, concatenate_datasets(parts)
     num_scenes = NUM_SCENES[split]
     if max_samples is not None:
         num_scenes = min(num_scenes, max_samples)
@@ -326,7 +408,9 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
     rows = load_from_disk(source.dataset_name)
     if isinstance(rows, DatasetDict):
         split = resolve_split(split, list(rows), name)
-        rows = rows[split]
+        if split in rows:
+            return split, rows[split]
+        rows = concatenate_datasets(list(rows.values()))
     return split, rows
 
 
@@ -353,7 +437,8 @@ def load_built_split(
     files = list_files(builder, split)
     warn_of_unfinished(map(Path, files))
     if is_plain_image_folder(builder):
-        return split, with_file_names(read_image_folder(builder, split, source.streaming), source, files)
+        rows = read_image_folder(builder, split, source.streaming)
+        return split, with_file_names(rows, source, files, [])
     are_rows = builder.info.builder_name in BUILDERS.values()
     try:
         builder = check_files(builder, files, key_column)
@@ -366,9 +451,9 @@ def load_built_split(
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
         failure = describe_failure(error, files)
         raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
-    check_index_column(rows, files)
+    check_index_column(builder, rows, files)
     if not may_have_paths:
-        return split, with_file_names(rows, source, files)
+        return split, with_file_names(rows, source, files, list_metadata(builder, files))
     return split, find_images(rows, source, files, key_column)
 
 
@@ -394,14 +479,15 @@ def make_builder(
         builder = load_builder(source, image_files, key_column)
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{describe_source(source)} cannot be loaded: {without_stop(error)}. Check these arguments."
-        ) from error
+        cause = " ".join(without_stop(error).split())
+        if "Config name is missing" in cause:  # where a card has several and no default
+            raise ValueError(f"{cause}. Name one by --dataset_config_name.") from error
+        raise ValueError(f"{describe_source(source)} cannot be loaded: {cause}. Check these arguments.") from error
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
     is_named = is_folder_of_data(source) or source.data_dir is not None
-    if not image_files and folder is not None and is_named:
+    if not image_files and folder is not None and is_named and not has_card_with_splits(folder):
         warn_of_files_without_split(builder, folder)
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
     return builder, resolve_split(split, splits, describe_source(source))
@@ -442,31 +528,34 @@ def load_builder(
 ) -> DatasetBuilder:
     """Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name."""
     if image_files:
+        is_folder = source.dataset_name != "imagefolder"
+        if is_folder and source.dataset_config_name not in (None, "default"):
+            raise ValueError(f"no card there has a configuration {source.dataset_config_name!r}: leave it out")
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
     named = (source.dataset_name, source.dataset_config_name, source.data_dir, source.data_files)
     builder = load_dataset_builder(*named)
+    of_card = find_options(builder)
     options = {}
     if builder.info.builder_name == "csv":
         # where NA and None are words, and 007 is not 7
         converters = {} if key_column is None else {key_column: str}
-        options = {"keep_default_na": False, "na_values": [""], "converters": converters}
+        options = {"keep_default_na": False, "na_values": [""], "converters": converters, **of_card}
     signed = None
-    if builder.info.builder_name in SIGNED_BUILDERS or source.dataset_name == "imagefolder":
-        signed = sign_files_of_data(builder)
+    if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
+        signed = sign_files(builder.config.data_files)
     if signed is not None:
-        return load_dataset_builder(builder.info.builder_name, data_files=signed, **options)
+        name = builder.info.builder_name
+        features = find_features(builder)
+        return load_dataset_builder(name, data_files=signed, features=features, **of_card | options)
     return load_dataset_builder(*named, **options) if options else builder
 
 
-def sign_files_of_data(builder: DatasetBuilder) -> DataFilesDict | None:
-    """
-    Signs local files of data: see [`sign_files`]. Returns None if there are none, or where a README next to the files
-    says what they hold.
-    """
-    files = builder.config.data_files
-    if not files or builder.info.features is not None or getattr(builder.config, "features", None) is not None:
-        return None
-    return sign_files(files)
+def find_features(builder: DatasetBuilder) -> Features | None:
+    """Finds the types of columns that a card says; None if it does not, or `datasets` does not read them there."""
+    features = getattr(builder.config, "features", None)
+    if features is None and builder.info.builder_name != "imagefolder":
+        features = builder.info.features
+    return features
 
 
 def list_files(builder: DatasetBuilder, split: str) -> list[str]:
@@ -524,11 +613,12 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
     are_all_local = len(local) == len(files) > 0
     name = builder.info.builder_name
     check_shards(local)
-    check_row_files(name, local, key_column)
-    if name == "parquet" and are_all_local:
+    options = find_options(builder)
+    check_row_files(name, local, key_column, options)
+    if name == "parquet" and are_all_local and builder.config.features is None:
         features = unify_parquet_types(files)
         if features is not None:
-            return Parquet(data_files=builder.config.data_files, features=features)
+            return Parquet(data_files=builder.config.data_files, features=features, **options)
     if name == "webdataset" and are_all_local:
         return open_shards(builder, files)
     if name == "json" and are_all_local:
@@ -546,16 +636,23 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
 
 def list_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
     """Lists the files of metadata among those that a builder reads as a folder of images; none for other builders."""
-    if builder.info.builder_name != "imagefolder":
+    if builder.info.builder_name != "imagefolder" or builder.config.drop_metadata:
         return []
-    return [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
+    names = builder.config.metadata_filenames or ImageFolder.METADATA_FILENAMES
+    return [file for file in files if os.path.basename(file) in names]
 
 
-def check_index_column(rows: Rows, files: list[str]) -> None:
-    """Raises a `ValueError` if pandas took a column of a CSV file elsewhere than on this machine for an index."""
-    is_checked = rows.info.builder_name != "csv" or all(map(os.path.isfile, files))
-    if not is_checked and INDEX_COLUMN in (rows.features or {}):
-        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote cells with commas.")
+def check_index_column(builder: DatasetBuilder, rows: Rows, files: list[str]) -> None:
+    """Raises a `ValueError` if pandas took a column of a CSV file that could not be checked before for an index."""
+    if builder.info.builder_name != "csv" or builder.config.index_col is not None:
+        return
+    if are_csv_rows_checked(find_options(builder)) and all(map(os.path.isfile, files)):
+        return
+    features = rows.features
+    if features is None:
+        features = concatenate_datasets([rows]).features  # which finds out the types
+    if INDEX_COLUMN in (features or {}):
+        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote such cells.")
 
 
 # Folders of images
@@ -567,14 +664,16 @@ def is_image_folder(builder: DatasetBuilder) -> bool:
 
 
 def is_plain_image_folder(builder: DatasetBuilder) -> bool:
-    """Returns whether a builder reads image files on this machine, without metadata and archives."""
-    return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
+    """Returns whether a builder reads all image files on this machine that it names, without metadata and archives."""
+    if not is_image_folder(builder) or builder.config.filters is not None:
+        return False
+    return all(map(is_image_file, list_files(builder, "all")))
 
 
 def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows:
     """
     Makes rows of the images of a plain folder: `datasets` reads `a::b.jpg` and `$HOME.jpg` as addresses and variables.
-    As there, folders are labels if there are several and all are equally deep.
+    As there, folders are labels if there are several and all are equally deep, unless a card says whether they are.
     """
     all_files = list_files(builder, "all")
     files = list_files(builder, split)
@@ -582,7 +681,10 @@ def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows
     depths = {file.count(os.sep) for file in all_files}
     features = Features({builder.BASE_COLUMN_NAME: Image()})
     columns = {builder.BASE_COLUMN_NAME: files}
-    if len(labels) > 1 and len(depths) == 1:
+    are_labels = len(labels) > 1 and len(depths) == 1
+    if builder.config.drop_labels is not None:
+        are_labels = not builder.config.drop_labels
+    if are_labels:
         features["label"] = ClassLabel(names=labels)
         columns["label"] = [os.path.basename(os.path.dirname(file)) for file in files]
     info = DatasetInfo(features=features, builder_name=builder.info.builder_name)
@@ -607,28 +709,42 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
         key_column (`str`, *optional*):
             The column of keys.
     """
-    dates = find_metadata_dates(rows.features, list_metadata(builder, list_files(builder, "all")))
+    dates = set()
+    if builder.config.filters is None:  # by which rows are missing
+        dates = find_metadata_dates(rows.features, list_metadata(builder, list_files(builder, "all")))
     has_keys = isinstance(rows.features.get(key_column), Value)
     if not dates and not has_keys:
         return rows
     features = replace_times_of(rows.features)
     if has_keys:
         features[key_column] = Value("string")
-    builder = FolderTexts(data_files=builder.config.data_files, features=features)
+    options = find_options(builder)
+    builder = FolderTexts(data_files=builder.config.data_files, features=features, **options)
     builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
     builder.info.builder_name = "imagefolder"
     builder.date_columns = frozenset(dates)
     return build(builder, split, isinstance(rows, IterableDataset))
 
 
-def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
-    """Adds the `file_name` to rows of a folder of images, unless streamed; warns of what its metadata leaves out."""
+def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], metadata: list[str]) -> Rows:
+    """
+    Adds the `file_name` to rows of a folder of images, unless streamed; warns of what its metadata leaves out.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        source (`SourceArguments`):
+            The data arguments.
+        files (`list[str]`):
+            The files of the folder.
+        metadata (`list[str]`):
+            Those of metadata among them.
+    """
     column = source.image_column
     if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
         return dataset
     if not isinstance(dataset.features.get(column), Image):
         return dataset
-    metadata = [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
     is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
     if is_named and not metadata:
         return dataset
@@ -647,7 +763,9 @@ def warn_of_images_without_metadata(images: list[dict | None], files: list[str])
     used = {os.path.abspath(image["path"]) for image in images if image is not None}
     unused = sorted({file for file in files if is_image_file(file)} - used)
     if unused:
-        logger.warning_once(f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata.")
+        logger.warning_once(
+            f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata that is read."
+        )
 
 
 def warn_of_lost_words(files: list[str]) -> None:

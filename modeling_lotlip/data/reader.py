@@ -31,13 +31,13 @@ class RowInfo(NamedTuple):
     row_index: Any  # in the data set
     key: Any  # of its image; without a column of keys the index of the row
     label: Any = None
-    about: Any = None  # what else is known of its image
+    file_facts: Any = None  # of the file of its image, by column of a table, such as its size
 
 
 class Item(NamedTuple):
     """An image or a text of a row."""
 
-    row: Any  # what the row is known by: a `RowInfo`
+    row_key: Any  # what the row is known by: a `RowInfo`, or what the caller of a `RowCollator` chose
     kind: str  # "image", or any other word for a text: "short" or "long"
     # the upright RGB image, which is dropped when it is preprocessed, or the text
     content: Image.Image | str | None = None
@@ -165,17 +165,23 @@ class RowReader:
 
     def leave_out_bad(self, row_index: Any, row: dict, read: Callable[[], list[str]]) -> list[str]:
         """
-        Reads captions of a row. One whose captions are no texts is named and has none; after `MAX_BAD_ROWS` of them it
-        is the column that is wrong, which is a `ValueError`.
+        Reads captions of a row. One whose captions are no texts is named and has none: see [`note_bad_row`].
         """
         try:
             return read()
         except ValueError as error:
-            self.num_bad_rows += 1
-            if self.num_bad_rows > MAX_BAD_ROWS:
-                raise
-            logger.warning(f"The captions of {name_row(row, row_index)} are left out: {error}")
+            self.note_bad_row(row_index, row, error)
             return []
+
+    def note_bad_row(self, row_index: Any, row: dict, error: ValueError) -> None:
+        """
+        Names a row whose captions are no texts. After `MAX_BAD_ROWS` of them it is the column that is wrong, and the
+        error is raised.
+        """
+        self.num_bad_rows += 1
+        if self.num_bad_rows > MAX_BAD_ROWS:
+            raise error
+        logger.warning(f"The captions of {name_row(row, row_index)} are left out: {error}")
 
     def read_image(self, row: dict) -> Image.Image:
         """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""

@@ -10,10 +10,10 @@ import lzma
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 from datasets import Features
@@ -27,11 +27,47 @@ from .rows import look_up
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # Endings of archives, which `datasets` extracts by itself
 ARCHIVES = (".zip", ".tar", ".zst", ".lz4", ".7z", ".rar")
+# The options of `datasets` that say where cells of a CSV file begin and end, by their names in Python's `csv`
+CSV_FORMAT = {
+    "sep": "delimiter",
+    "quotechar": "quotechar",
+    "doublequote": "doublequote",
+    "escapechar": "escapechar",
+    "skipinitialspace": "skipinitialspace",
+    "quoting": "quoting",
+}
+# Further ones by which a row keeps its cells; of others, such as `skiprows`, the rows are not checked
+OTHER_CSV_OPTIONS = (
+    "delimiter",
+    "names",
+    "column_names",
+    "usecols",
+    "converters",
+    "true_values",
+    "false_values",
+    "na_values",
+    "keep_default_na",
+    "na_filter",
+    "thousands",
+    "decimal",
+    "date_format",
+    "float_precision",
+    "engine",
+    "chunksize",
+    "memory_map",
+)
+# The options of `datasets` by which rows of JSON are elsewhere in a file, or it is not UTF-8
+OTHER_JSON_OPTIONS = ("encoding", "encoding_errors", "field")
 # Of a cell of a CSV file; the default of Python is too small for lists of captions
 MAX_CELL_LENGTH = 2**31 - 1
 
 
-def check_row_files(builder: str, paths: Iterable[str], key_column: str | None = None) -> None:
+def check_row_files(
+    builder: str,
+    paths: Iterable[str],
+    key_column: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """
     Checks CSV and JSON files before they are read.
 
@@ -42,15 +78,26 @@ def check_row_files(builder: str, paths: Iterable[str], key_column: str | None =
             Files on this machine. Those in archives, which `datasets` extracts by itself, are not checked.
         key_column (`str`, *optional*):
             The column of keys; dots lead into dictionaries.
+        options (`Mapping[str, Any]`, *optional*):
+            How they are read, where that is not the default: see [`find_options`].
 
     Raises:
         `ValueError`: if rows would be read as something else, or dropped, or a file is not UTF-8; names the file.
     """
     paths = [path for path in paths if not path.lower().endswith(ARCHIVES)]
-    if builder == "csv":
+    options = options or {}
+    if builder == "csv" and are_csv_rows_checked(options):
+        columns = None
         for path in paths:
-            check_csv(path)
-    elif builder == "json":
+            header = check_csv(path, options)
+            if columns is None:
+                columns = header
+            if header != columns and "usecols" not in options:
+                raise ValueError(
+                    f"{path} has the columns {header}, but {paths[0]} has {columns}: write all files with the same "
+                    "columns in the same order."
+                )
+    elif builder == "json" and options.keys().isdisjoint(OTHER_JSON_OPTIONS):
         for path in paths:
             check_json_names(path)
         if key_column is not None:
@@ -70,25 +117,36 @@ def open_text(path: str) -> Iterator[IO[str]]:
         raise ValueError(f"{path} cannot be read: {without_stop(error)}.") from error
 
 
-def check_csv(path: str) -> None:
+def are_csv_rows_checked(options: Mapping[str, Any]) -> bool:
+    """Whether the rows of CSV files that are read with some options can be checked before."""
+    separator = options.get("sep", ",")
+    # else it is a pattern, or to be guessed
+    is_character = isinstance(separator, str) and len(separator) == 1
+    return is_character and options.keys() <= {*CSV_FORMAT, *OTHER_CSV_OPTIONS}
+
+
+def check_csv(path: str, options: Mapping[str, Any]) -> list[str]:
     """
     Checks that each row of a CSV file has as many fields as the header, and each column a name of its own: with one
-    field more pandas takes the first one for an index, with fewer it makes up empty ones.
+    field more pandas takes the first one for an index, with fewer it makes up empty ones. Returns the names.
 
     Raises:
         `ValueError`: if that is not so; names the file and the line.
     """
+    cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
     limit = csv.field_size_limit(MAX_CELL_LENGTH)
     try:
         with open_text(path) as file:
-            check_csv_rows(path, csv.reader(file, strict=True))
+            return check_csv_rows(path, csv.reader(file, strict=True, **cells), options.get("names"))
     finally:
         csv.field_size_limit(limit)
 
 
-def check_csv_rows(path: str, reader: Iterator[list[str]]) -> None:
-    """Checks the rows that a `csv.reader` reads from a file: see [`check_csv`]."""
-    header = None
+def check_csv_rows(path: str, reader: Iterator[list[str]], header: list[str] | None) -> list[str]:
+    """
+    Checks the rows that a `csv.reader` reads from a file, and returns its header, which may be given: see
+    [`check_csv`].
+    """
     first_line = 1
     try:
         for row in reader:
@@ -103,7 +161,7 @@ def check_csv_rows(path: str, reader: Iterator[list[str]]) -> None:
             elif len(row) != len(header):
                 raise ValueError(
                     f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its "
-                    "header. Separate cells by commas, and quote those that have some."
+                    f"header. Separate cells by {reader.dialect.delimiter!r}, and quote those that have some."
                 )
             first_line = reader.line_num + 1
     except csv.Error as error:
@@ -111,6 +169,7 @@ def check_csv_rows(path: str, reader: Iterator[list[str]]) -> None:
             f"{path} cannot be read at line {first_line}: {without_stop(error)}. Quote cells whole, and double the "
             "quotation marks in them."
         ) from error
+    return header or []
 
 
 class RepeatedNameError(ValueError):

@@ -64,8 +64,8 @@ def pack_row(
         buffer = io.BytesIO()
         image.save(buffer, FORMATS[image_format], quality=QUALITY)
         content = buffer.getvalue()
-    about = {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}
-    members = {image_format: content, "json": json.dumps(about).encode()}
+    metadata = {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}
+    members = {image_format: content, "json": json.dumps(metadata).encode()}
     for name, texts in captions.items():
         members[f"{name}.json"] = json.dumps(texts).encode()
     return members, is_converted

@@ -36,7 +36,11 @@ class LoadingArguments(Arguments):
 
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     plugin: list[Path] = argument([], "Python files of your own that register models.", metavar="FILE")
-    dtype: str = argument("float32", "The precision of the computation.", choices=tuple(DTYPES))
+    dtype: str = argument(
+        "float32",
+        "The precision of the computation. auto: the fastest here that is close to float32, measured once.",
+        choices=(*DTYPES, AUTO),
+    )
     device: str | None = argument(
         None,
         "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.",

@@ -224,7 +224,8 @@ def prefetch(items: Iterator[T], depth: int = PREFETCHED_BATCHES) -> Iterator[T]
 
 class TableReader(RowReader):
     """
-    Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says of the image.
+    Reads rows that are known by a [`RowInfo`]. Its `file_facts` are extended by what [`describe_file`] says of the
+    image.
 
     Args:
         columns (`Iterable[str]`):
@@ -249,18 +250,18 @@ class TableReader(RowReader):
 
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
         """Yields the image and the texts of a row. The image is read from its file, if it is in one."""
-        about = dict(info.about or {})
+        file_facts = dict(info.file_facts or {})
         if self.image_column is not None:
             image = row[self.image_column] or {}
             if image.get("bytes") is None and os.path.isfile(image.get("path") or ""):
                 # an earlier signature is kept: if the file has changed since, the next update of the table sees it
-                about = sign_file(os.stat(image["path"])) | about
+                file_facts = sign_file(os.stat(image["path"])) | file_facts
             content = read_file(image, self.formats)
             # the file is read once: hash, facts and pixels are of the same content
             row = {**row, self.image_column: {"bytes": content, "path": None}}
-            about |= describe_file(content, self.formats)
+            file_facts |= describe_file(content, self.formats)
         for item in super().__call__(info.row_index, row):
-            yield item._replace(row=info._replace(about=about))
+            yield item._replace(row_key=info._replace(file_facts=file_facts))
 
     def read_image(self, row: dict) -> Image.Image:
         """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""

@@ -29,8 +29,8 @@ from .arguments import InferenceArguments, LoadingArguments
 from .backends import Backend, PytorchBackend
 from .batches import TOKENS_PER_BATCH, Batch, EmbeddedBatch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
-from .families import count_positions, find_family, find_text_limit, text_lengths
-from .fastest import Computation, choose_half_precision, find_fastest
+from .families import count_positions, find_family, find_text_limit, text_lengths, with_text_limit
+from .fastest import EXACT, Computation, choose_half_precision, describe_auto, find_fastest
 from .loading import LOADING_ERRORS, check_device, is_dual_encoder, is_sentence_transformer, load_model
 from .preprocessing import Preprocessing
 from .sentence_transformer import load_sentence_transformer
@@ -62,7 +62,8 @@ class DualEncoder:
         model (`PreTrainedModel`):
             A dual encoder with `get_text_features` and `get_image_features`. It is put into evaluation mode.
         processor (`ProcessorMixin`, *optional*):
-            Its processor. `None` only where `preprocessing` is given.
+            Its processor. Nothing is set on it: where its tokenizer has another limit than the model, a copy is used.
+            `None` only where `preprocessing` is given.
         backend ([`Backend`], *optional*):
             What computes the embeddings. Default: PyTorch, by the model itself.
         max_length (`int`, *optional*):
@@ -106,7 +107,7 @@ class DualEncoder:
             check_model_and_processor(model, processor)
             limit = find_text_limit(model, processor, self.family)
             # the model's own limit, whatever its tokenizer says; `max_length` goes to `Preprocessing` alone
-            processor.tokenizer.model_max_length = limit
+            processor = self.processor = with_text_limit(processor, limit)
             if max_length is not None:
                 self.check_max_length(max_length)
                 limit = max_length
@@ -168,6 +169,10 @@ class DualEncoder:
         )
         encoder = load_encoder(str(name), arguments, revision=revision, encoder_class=cls)
         encoder.check_single_embeddings()
+        if encoder.computation == EXACT and logger.isEnabledFor(logging.INFO):
+            sentence = describe_auto(encoder.model, encoder.processor)
+            if sentence is not None:
+                logger.info(sentence)
         return encoder
 
     def __getstate__(self) -> dict[str, Any]:
@@ -228,6 +233,7 @@ class DualEncoder:
             **self.hashes,
             "dtype": self.dtype,
             "backend": self.backend.name,
+            "max_length": self.max_length,
             "truncate_dim": self.truncate_dim,
             "revision": self.revision if has_code else None,
         }
@@ -343,8 +349,8 @@ class DualEncoder:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
                     check_finite_embeds(batch, "texts")
-                    # `Item.row` is the position in the list
-                    embeds[[item.row for item in batch.entries]] = batch.embeds
+                    # `Item.row_key` is the position in the list
+                    embeds[[item.row_key for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
                     progress.update(len(batch.entries))
         if num_truncated > 0:
@@ -353,7 +359,7 @@ class DualEncoder:
             )
         return to_return_value(embeds, is_single, convert_to_tensor)
 
-    def prepare_texts(self, texts: Sequence[str], is_long: bool = False) -> Iterator[PreparedRows]:
+    def prepare_texts(self, texts: Sequence[str], is_long: bool) -> Iterator[PreparedRows]:
         """Yields texts, or long captions, as inputs, known by their positions."""
         kind = "long" if is_long else "text"
         collate = RowCollator(self.preprocessing, lambda index, text: [Item(index, kind, text)])
@@ -413,7 +419,7 @@ class DualEncoder:
                     problems[row.key] = row.problem
                 if batch.entries:
                     check_finite_embeds(batch, "images")
-                    embeds[[item.row for item in batch.entries]] = batch.embeds
+                    embeds[[item.row_key for item in batch.entries]] = batch.embeds
                 progress.update(len(batch.entries) + len(batch.unreadable))
         returned = to_return_value(embeds, is_single, convert_to_tensor)
         if errors == "return":
@@ -735,6 +741,8 @@ def open_any_image(image: ImageLike, resizing: Resizing | None = None) -> PIL.Im
             image = open_array(image)
         if not isinstance(image, PIL.Image.Image):
             raise UnreadableImageError(f"a {type(image).__name__} is none: give a path, bytes, an image or an array")
+        if 0 in image.size:
+            raise UnreadableImageError(f"it has {image.width} x {image.height} pixels")
         with LOADING_LOCK:
             image.load()
         return upright_rgb(image)
@@ -768,7 +776,7 @@ def check_finite_embeds(batch: EmbeddedBatch, argument: str) -> None:
     for item, is_right in zip(batch.entries, is_finite):
         if not is_right:
             raise ValueError(
-                f"The model's embedding of `{argument}[{item.row}]` holds NaN or infinity: choose a wider `dtype`."
+                f"The model's embedding of `{argument}[{item.row_key}]` holds NaN or infinity: choose a wider `dtype`."
             )
 
 

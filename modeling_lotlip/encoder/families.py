@@ -5,6 +5,7 @@ The table of families of dual encoders: how each reads texts and images, where n
 processor says so. A model of no family here works too, if it has `get_text_features` and `get_image_features`.
 """
 
+from copy import copy, deepcopy
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -121,6 +122,16 @@ def count_positions(model: PreTrainedModel, family: Family) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             num_positions -= module.padding_idx + 1
     return num_positions - getattr(config, "num_corner_tokens", 0)
+
+
+def with_text_limit(processor: ProcessorMixin, limit: int) -> ProcessorMixin:
+    """Returns a processor whose tokenizer has a limit of tokens: the given one, or a copy if it has another limit."""
+    if processor.tokenizer.model_max_length == limit:
+        return processor
+    limited = copy(processor)
+    limited.tokenizer = deepcopy(processor.tokenizer)
+    limited.tokenizer.model_max_length = limit
+    return limited
 
 
 def find_text_limit(model: PreTrainedModel, processor: ProcessorMixin, family: Family) -> int:

@@ -32,6 +32,7 @@ from huggingface_hub.utils import WeakFileLock
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from .. import __version__
 from ..data.scenes import make_scene
 from ..utils.files import write_json
 from .arguments import AUTO, InferenceArguments
@@ -47,8 +48,10 @@ logger = logging.getLogger(__name__)
 MIN_COSINE = 0.998
 # A way is preferred to a more exact one if it is at least so many times as fast
 MIN_GAIN = 1.1
-# Runs of each way, of which the shortest counts: other programs only make them longer
+# Runs of each way at most, of which the shortest counts: other programs only make them longer
 NUM_RUNS = 3
+# Two runs that differ by no more than this factor are enough
+AGREEMENT = 1.05
 # A way whose first run takes longer than this many times the shortest of another is not run again
 HOPELESS = 3.0
 # What `/proc/cpuinfo` says of a processor and not of its state
@@ -89,12 +92,14 @@ class Computation:
         return f"{self.dtype} by {TITLES.get(self.backend, self.backend)}"
 
 
+# What all others are compared with
+EXACT = Computation("torch", "float32")
 # Measured only where OpenVINO cannot compute a model: otherwise that was faster in half precision, on all processors
 # that were tried
 LAST_RESORT = Computation("torch", "bfloat16")
 # All ways on a CPU, the more exact ones of a backend first
 ON_A_CPU = (
-    Computation("torch", "float32"),
+    EXACT,
     Computation("openvino", "float32"),
     Computation("openvino", "bfloat16"),
     Computation("openvino", "int8"),
@@ -121,7 +126,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimingSample:
     """
     What ways are measured by.
 
@@ -134,18 +139,36 @@ class Sample:
     images: dict[str, torch.Tensor]
 
 
-def hint_at_auto(arguments: InferenceArguments) -> None:
+@dataclass(frozen=True)
+class Choice:
     """
-    Says on standard error that there is `auto`, in a command that computes exactly unless it is asked for something
-    else; of several processes on this machine one says it.
+    What was measured on this machine, and chosen.
+
+    Args:
+        chosen ([`Measured`]): The way that was chosen.
+        most_exact ([`Measured`]): The most exact way of those that were compared.
     """
-    is_default = arguments.backend is None and arguments.dtype == "float32"
-    if is_default and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(
-            "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` is faster on most, "
-            f"with cosines of at least {MIN_COSINE} to this.",
-            file=sys.stderr,
-        )
+
+    chosen: Measured
+    most_exact: Measured
+
+
+def read_choice(file: Path) -> Choice:
+    """Reads what [`find_fastest`] wrote."""
+    results = json.loads(file.read_text(encoding="utf-8"))
+    measured = []
+    for one in results["measured"]:
+        measured.append(Measured(**{**one, "computation": Computation(**one["computation"])}))
+    chosen = Computation(**results["chosen"])
+    return Choice(
+        chosen=next(one for one in measured if one.computation == chosen),
+        most_exact=find_most_exact(measured),
+    )
+
+
+def find_most_exact(measured: Sequence[Measured]) -> Measured:
+    """Finds the most exact of the ways in which the model can be computed, of a list that begins with these."""
+    return next(one for one in measured if one.problem is None)
 
 
 def choose_half_precision(asked: Computation, device: torch.device) -> Computation:
@@ -228,7 +251,7 @@ def explain_choice(measured: Sequence[Measured], chosen: Measured, min_cosine: f
                 f"Not computed in {one.computation}, which is faster: an embedding has a cosine of {one.cosine:.4f} "
                 f"to float32, less than {min_cosine}."
             )
-    most_exact = next(one for one in measured if one.problem is None)
+    most_exact = find_most_exact(measured)
     if chosen == most_exact:
         return [*lines, f"This machine computes the model fastest in {chosen.computation}."]
     lines.append(
@@ -238,7 +261,7 @@ def explain_choice(measured: Sequence[Measured], chosen: Measured, min_cosine: f
     return lines
 
 
-def make_sample(preprocessing: Preprocessing) -> Sample:
+def make_sample(preprocessing: Preprocessing) -> TimingSample:
     """
     Makes texts and images of several sorts in the model's full size: two long captions of drawn scenes, a short one
     and random letters; two scenes, a gradient and noise.
@@ -257,11 +280,11 @@ def make_sample(preprocessing: Preprocessing) -> Sample:
     colors = np.stack([ramp, np.roll(ramp, 80), ramp[::-1]], axis=-1)
     images.append(Image.fromarray(colors[None].repeat(224, axis=0)))
     images.append(Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)))
-    return Sample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
+    return TimingSample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
 
 
 @torch.inference_mode()
-def embed_sample(backend: Backend, sample: Sample) -> torch.Tensor:
+def embed_sample(backend: Backend, sample: TimingSample) -> torch.Tensor:
     """Returns the embeddings of texts and then of images, of shape `(texts + images, dim)`, normalized, in float32."""
     embeds = torch.cat([backend.embed_texts(sample.texts).float(), backend.embed_images(sample.images).float()])
     return torch.nn.functional.normalize(embeds, dim=-1)
@@ -279,7 +302,7 @@ def choose_clock() -> Callable[[], float]:
 def measure_computation(
     computation: Computation,
     make_backend: Callable[[Computation], Backend],
-    sample: Sample,
+    sample: TimingSample,
     exact: torch.Tensor,
     clock: Callable[[], float],
     shortest: float = float("inf"),
@@ -290,24 +313,31 @@ def measure_computation(
     Args:
         computation ([`Computation`]): The way.
         make_backend (`Callable`): Makes what computes it.
-        sample ([`Sample`]): What is embedded.
+        sample ([`TimingSample`]): What is embedded.
         exact (`torch.Tensor` of shape `(texts + images, dim)`): Its normalized embeddings in float32.
         clock (`Callable`): Tells the seconds.
         shortest (`float`, *optional*): The seconds of the fastest way so far.
     """
     try:
         backend = make_backend(computation)
-        cosines = (embed_sample(backend, sample) * exact).sum(dim=-1)
+        cosine = (embed_sample(backend, sample) * exact).sum(dim=-1).min().item()
     except (ImportError, ValueError) as error:
         return Measured(computation, problem=str(error))
+    if not cosine >= backend.min_cosine:  # also of what is not a number
+        return Measured(
+            computation,
+            problem=f"an embedding has a cosine of {cosine:.6f} to PyTorch's in float32.",
+        )
     best = float("inf")
     for _ in range(NUM_RUNS):
         start = clock()
         embed_sample(backend, sample)
-        best = min(best, clock() - start)
-        if best > HOPELESS * shortest:
+        seconds = clock() - start
+        is_confirmed = max(seconds, best) <= AGREEMENT * min(seconds, best)
+        best = min(seconds, best)
+        if is_confirmed or best > HOPELESS * shortest:
             break
-    return Measured(computation, best, cosines.min().item())
+    return Measured(computation, best, cosine)
 
 
 def find_fastest(
@@ -334,12 +364,12 @@ def find_fastest(
     file.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(file.with_suffix(".lock")):
         if file.is_file():
-            chosen = Computation(**json.loads(file.read_text(encoding="utf-8"))["chosen"])
+            chosen = read_choice(file).chosen.computation
             logger.info(f"Computed in {chosen}, as {file} says.")
             return chosen
         logger.warning("Measuring once, in about a minute, how this machine computes the model fastest.")
-        processor.tokenizer.model_max_length = find_text_limit(model, processor, family)
-        sample = make_sample(Preprocessing(processor, family))
+        limit = find_text_limit(model, processor, family)
+        sample = make_sample(Preprocessing(processor, family, limit))
         towers = file.with_suffix(".towers")
         shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
         try:
@@ -358,7 +388,7 @@ def find_fastest(
 def measure_all(
     model: PreTrainedModel,
     family: Family,
-    sample: Sample,
+    sample: TimingSample,
     computations: Sequence[Computation],
     towers: Path,
 ) -> list[Measured]:
@@ -369,7 +399,7 @@ def measure_all(
     Args:
         model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
         family ([`Family`]): How it reads texts and images.
-        sample ([`Sample`]): What is embedded.
+        sample ([`TimingSample`]): What is embedded.
         computations (`Sequence[Computation]`): The ways.
         towers (`Path`): Where towers are converted to for OpenVINO.
     """
@@ -378,7 +408,8 @@ def measure_all(
         if computation.backend == "openvino":
             from .backends.openvino import OpenvinoBackend
 
-            return OpenvinoBackend(model, family, computation.dtype, towers / stored_dtype(computation))
+            # what it computes is compared with PyTorch here
+            return OpenvinoBackend(model, family, computation.dtype, towers, is_checked=False)
         if computation.dtype == "float32":
             return PytorchBackend(model, family)
         return PytorchBackend(copy.deepcopy(model).to(getattr(torch, computation.dtype)), family)
@@ -396,27 +427,75 @@ def measure_all(
     return measured
 
 
-def stored_dtype(computation: Computation) -> str:
-    """Returns the precision in which a tower is stored for OpenVINO: that in float32 is computed in bfloat16 too."""
-    if computation.dtype == "int8":
-        return "int8"
-    return "float32"
-
-
 def keep_towers(towers: Path, chosen: Computation) -> None:
     """Moves the towers of the way that was chosen, if OpenVINO computes it, to where they are found; others go."""
-    folder = towers / stored_dtype(chosen)
-    if chosen.backend != "openvino" or not folder.is_dir():
+    if chosen.backend != "openvino" or not towers.is_dir():
         return
-    from .backends.openvino import locate_towers
+    from .backends.openvino import locate_towers, stored_dtype
 
-    cache = locate_towers()
+    folder = towers / stored_dtype(chosen.dtype)
+    cache = locate_towers() / stored_dtype(chosen.dtype)
     cache.mkdir(parents=True, exist_ok=True)
     for tower in folder.iterdir():
         kept = cache / tower.name
         with WeakFileLock(cache / f"{tower.stem}.lock"):
             if tower.is_dir() and not kept.exists():
                 os.replace(tower, kept)
+
+
+def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> str | None:
+    """
+    Describes in a sentence what `auto` gives for a model that is computed in float32 by PyTorch: on a CPU what was
+    measured, if it was. Returns `None` where it gives the same, because nothing else can be computed.
+
+    Args:
+        model (`PreTrainedModel`): A dual encoder in float32.
+        processor (`ProcessorMixin`, *optional*): Its processor; none of a model of sentence-transformers.
+    """
+    open_one = Computation(AUTO, AUTO)
+    if model.device.type != "cpu":
+        return (
+            "Computing in float32 by PyTorch, as on every machine. `--dtype auto` would compute in "
+            f"{choose_half_precision(open_one, model.device)}."
+        )
+    computations = list_computations(open_one)
+    if processor is None or len(computations) == 1 or find_family(model.config, processor).compares_tokens:
+        return None
+    file = locate_choice(model, computations)
+    if not file.is_file():
+        return (
+            "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` is faster on most, "
+            f"with cosines of at least {MIN_COSINE} to this."
+        )
+    choice = read_choice(file)
+    if choice.chosen == choice.most_exact:
+        return (
+            "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` would give the same "
+            "here: nothing else was faster."
+        )
+    return (
+        "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` would compute in "
+        f"{choice.chosen.computation} here, {choice.most_exact.seconds / choice.chosen.seconds:.1f} times as fast, "
+        f"with cosines of at least {choice.chosen.cosine:.4f} to this."
+    )
+
+
+def hint_at_auto(arguments: InferenceArguments, model: PreTrainedModel, processor: ProcessorMixin | None) -> None:
+    """
+    Says on standard error what `auto` would give, in a command that computes exactly unless it is asked for something
+    else; of several processes on this machine one says it.
+
+    Args:
+        arguments ([`InferenceArguments`]): What the command is asked for.
+        model (`PreTrainedModel`): The dual encoder that it has loaded.
+        processor (`ProcessorMixin`, *optional*): Its processor.
+    """
+    is_default = arguments.backend is None and arguments.dtype == "float32"
+    if not is_default or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    sentence = describe_auto(model, processor)
+    if sentence is not None:
+        print(sentence, file=sys.stderr)
 
 
 def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -> Path:
@@ -427,11 +506,14 @@ def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -
     packages = ["torch", "transformers"]
     if any(computation.backend == "openvino" for computation in computations):
         packages.append("openvino")
+    if any(computation.dtype == "int8" for computation in computations):
+        packages.append("nncf")
     versions = {name: version(name) for name in packages}
     ways = [str(computation) for computation in computations]
     depends_on = (
         type(model).__name__,
         hash_model(model),
+        __version__,
         versions,
         describe_processor(),
         torch.get_num_threads(),

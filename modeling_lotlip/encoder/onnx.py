@@ -25,7 +25,8 @@ from .. import (
     LotlipVisionModelWithProjection,
 )
 from ..hub_lotlip import find_pretrained
-from ..utils.files import format_markdown, write_json
+from ..utils.files import write_json
+from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write
 from .dual_encoder import check_single_embeddings
 

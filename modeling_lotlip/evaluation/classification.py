@@ -17,7 +17,8 @@ from datasets.features.features import FeatureType
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..metrics import check_finite
-from ..utils.files import format_markdown, read_lines
+from ..utils.files import read_lines
+from ..utils.markdown import format_markdown
 from .retrieval import embed_dataset
 
 

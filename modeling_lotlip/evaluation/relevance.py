@@ -51,6 +51,7 @@ def token_relevance(
     """
     with gradients_from(input_embeddings(encoder.model, "text")) as outputs:
         features = PytorchBackend(encoder.model, encoder.family).text_features(inputs)
+        check_finite(features, "features")
         if image_embeds is None:
             score = features.float().norm(dim=-1)
         else:

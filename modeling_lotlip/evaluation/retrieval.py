@@ -35,13 +35,13 @@ from ..encoder.batches import (
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
-from ..utils.files import format_markdown
+from ..utils.markdown import format_markdown
 from ..utils.terminal import progress_bar
 
 
 logger = logging.getLogger(__name__)
 
-# A batch of texts holds as many tokens as so long texts do, in the number of the images of a batch
+# A batch of texts holds as many tokens as one text of this length for each image of a batch
 TOKENS_PER_TEXT = 128
 # Similarities of tokens in a block, 4 bytes each
 BLOCK_SIZE = 2**26
@@ -137,8 +137,9 @@ class ImageEmbeddingCache:
 
     def add_images(self, captions: EmbeddedPart) -> EmbeddedPart:
         """Returns the images with an evaluation's captions, less those of images that could not be read."""
-        readable = {item.row.row_index for item in self.images.items}
-        indices = [index for index, item in enumerate(captions.items) if item.row.row_index in readable]
+        readable = {item.row_key.row_index for item in self.images.items}
+        rows = [item.row_key.row_index for item in captions.items]
+        indices = [index for index, row in enumerate(rows) if row in readable]
         read = captions.select(indices)
         return EmbeddedPart(
             items=self.images.items + read.items,
@@ -272,7 +273,7 @@ class EmbeddedItem(NamedTuple):
     @property
     def row_key(self) -> tuple[int, int]:
         """What its row is known by: of a stream, each process numbers the rows of its part from 0 on."""
-        return self.process, self.item.row.row_index
+        return self.process, self.item.row_key.row_index
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -299,7 +300,7 @@ def join_embedded_parts(parts: list[EmbeddedPart]) -> EmbeddedDataset:
     return EmbeddedDataset(
         image_embeds=stack([image.embedding for image in images]),
         captions=captions,
-        labels=[image.item.row.label for image in images],
+        labels=[image.item.row_key.label for image in images],
         num_unreadable=sum(part.num_unreadable for part in parts),
     )
 

@@ -13,7 +13,7 @@ import torch
 
 from ..encoder.dual_encoder import TEXTS_PER_CHUNK, DualEncoder
 from ..metrics import check_finite, retrieval_metrics
-from ..utils.files import format_markdown
+from ..utils.markdown import format_markdown
 from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
 from .text_changes import list_changes

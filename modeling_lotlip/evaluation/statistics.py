@@ -21,7 +21,7 @@ from .. import LotlipTextConfig, LotlipTokenizer
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import batched, name_row
 from ..hub_lotlip import find_pretrained
-from ..utils.files import format_markdown
+from ..utils.markdown import format_markdown
 from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 
 
@@ -109,7 +109,7 @@ def measure_texts(
     """
     Returns the lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not
     decoded. A warning says how many images have no captions in caption files, unless [`RowReader.report_keys`] knows
-    that.
+    that. Captions that are no texts are left out and named.
 
     Raises:
         `ValueError`: if there are none.
@@ -123,9 +123,16 @@ def measure_texts(
     for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
         captions = {"long": [], "short": []}
         for row in rows:
-            long_captions, unmatched_key = reader.match_long_captions(row)
+            long_captions = []
+            short_captions = []
+            unmatched_key = None
+            try:
+                short_captions = reader.short_captions(row)
+                long_captions, unmatched_key = reader.match_long_captions(row)
+            except ValueError as error:
+                reader.note_bad_row(counts.num_rows, row, error)
             captions["long"].append(long_captions)
-            captions["short"].append(reader.short_captions(row))
+            captions["short"].append(short_captions)
             counts.count(name_row(row, counts.num_rows), unmatched=unmatched_key)
         for kind, row_texts in captions.items():
             texts = list(chain.from_iterable(row_texts))

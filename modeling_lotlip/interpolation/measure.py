@@ -116,15 +116,15 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
 
 def has_same_images(start: DualEncoder, end: DualEncoder) -> bool:
     """
-    Returns whether two models embed images alike, bit by bit, as after a training with a frozen image tower: tried on
-    images of noise.
+    Returns whether two models, each with its own image processor, embed images alike, bit by bit, as after a training
+    with a frozen image tower: tried on images of noise.
     """
     generator = np.random.default_rng(0)
     probes = []
     for pixels in generator.integers(0, 256, (NUM_PROBES, 64, 64, 3), dtype=np.uint8):
         probes.append(Image.fromarray(pixels))
-    inputs = end.preprocessing.prepare_images(probes)
-    return torch.equal(start.embed_images(inputs), end.embed_images(inputs))
+    embeds_of_start = start.embed_images(start.preprocessing.prepare_images(probes))
+    return torch.equal(embeds_of_start, end.embed_images(end.preprocessing.prepare_images(probes)))
 
 
 def keep_image_embeddings(data: HeldBackData) -> None:

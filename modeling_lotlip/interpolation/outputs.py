@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 
 from ..encoder.dual_encoder import DualEncoder
 from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, write_model_card
-from ..utils.files import format_markdown, public_name, write_json
+from ..utils.files import public_name, write_json
+from ..utils.markdown import format_markdown
 from ..utils.output_folder import atomic_write
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, Results

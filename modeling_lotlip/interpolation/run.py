@@ -12,7 +12,14 @@ from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, choose_best
 from .measure import has_same_images, keep_image_embeddings, load_held_back, measure_halves
 from .outputs import Interpolation, check_mixture_dir, save_mixture
-from .weights import check_models, check_weights, clone_weights, fit_start, mix_weights
+from .weights import (
+    check_computation,
+    check_models,
+    check_same_shapes,
+    clone_weights,
+    fit_start,
+    mix_weights,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -53,12 +60,14 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     fitted_start = fit_start(start, end)
     start_weights = clone_weights(fitted_start)
     end_weights = clone_weights(end.model)
-    check_weights(start_weights, end_weights)
+    check_same_shapes(start_weights, end_weights)
     if data.class_names:
         end.check_single_embeddings()
     if has_same_images(start, end):
         logger.info("Both models embed images alike: they are embedded once.")
         keep_image_embeddings(data)
+    end.model.load_state_dict(start_weights)
+    check_computation(fitted_start, end)
     of_start = measure_halves(start, data, args)
     mixtures = []
     for alpha in args.all_alphas:

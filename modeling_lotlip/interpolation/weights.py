@@ -4,15 +4,22 @@
 
 import copy
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
+from ..encoder.backends import PytorchBackend
 from ..encoder.dual_encoder import DualEncoder
 from ..encoder.families import count_positions
 from ..training.models import stretch_positions
 
 
 Weights = dict[str, torch.Tensor]
+
+# Of the embeddings of two models with the same weights: they may round in other ways
+MIN_COSINE = 0.999
 
 
 def check_models(start: DualEncoder, end: DualEncoder) -> None:
@@ -54,7 +61,7 @@ def clone_weights(model: PreTrainedModel) -> Weights:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def check_weights(start: Weights, end: Weights) -> None:
+def check_same_shapes(start: Weights, end: Weights) -> None:
     """Raises a `ValueError` if tensors of two models, of any shape `(...)`, have other names or other shapes."""
     unmatched = sorted(start.keys() ^ end.keys())
     if unmatched:
@@ -66,6 +73,33 @@ def check_weights(start: Weights, end: Weights) -> None:
                 f"`{name}` is of shape {tuple(tensor.shape)} in START and {tuple(end[name].shape)} in END: only "
                 "weights of the same shapes can be mixed."
             )
+
+
+def check_computation(start: PreTrainedModel, end: DualEncoder) -> None:
+    """
+    Raises a `ValueError` if two models embed a text or an image otherwise, though they have the same weights: their
+    configurations differ in what no weights show, such as the number of attention heads. Then nothing that lies
+    between them is a mixture of both.
+
+    Args:
+        start (`PreTrainedModel`): The first model, in evaluation mode.
+        end ([`DualEncoder`]): The second one, which has been given the weights of the first.
+    """
+    texts = end.preprocessing.tokenize(["A red boat lies at a pier."]).inputs
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    images = end.preprocessing.prepare_images([Image.fromarray(pixels)])
+    backend = PytorchBackend(start, end.family)
+    with torch.inference_mode():
+        text_embeds = end.normalize(backend.embed_texts(texts))
+        image_embeds = end.normalize(backend.embed_images(images))
+    text_cosine = torch.cosine_similarity(text_embeds.flatten(), end.embed_texts(texts).flatten(), dim=0)
+    image_cosine = torch.cosine_similarity(image_embeds.flatten(), end.embed_images(images).flatten(), dim=0)
+    # weights that are no numbers are named by who measures them
+    if text_cosine < MIN_COSINE or image_cosine < MIN_COSINE:
+        raise ValueError(
+            f"START and END {end.name} compute otherwise from the same weights: their `{CONFIG_NAME}` differ, in the "
+            "number of attention heads, say. Name a model, and what `lotlip train` made of it."
+        )
 
 
 def mix_weights(start: Weights, end: Weights, alpha: float) -> Weights:

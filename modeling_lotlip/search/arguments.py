@@ -60,6 +60,16 @@ class Filter(NamedTuple):
             parts.append(f"taken <= timestamp '{self.taken_to} 23:59:59'")
         return " AND ".join(parts) or None
 
+    @property
+    def condition_of_undated(self) -> str | None:
+        """Writes the SQL condition of images that are left out as their date is not known; None if no day is asked."""
+        if self.taken_from is None and self.taken_to is None:
+            return None
+        in_folders = Filter(self.folder).condition
+        if in_folders is None:
+            return "taken IS NULL"
+        return f"{in_folders} AND taken IS NULL"
+
     def __str__(self) -> str:
         """Describes the filter in words that follow "images"."""
         words = []

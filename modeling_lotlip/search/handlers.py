@@ -26,6 +26,7 @@ from ..data.images import (
     read_file,
     read_image,
 )
+from ..encoder.batches import sign_file
 from ..utils.terminal import without_stop
 from .arguments import ALL_IMAGES, Filter
 from .query import Query, QueryError, draw_heat_map
@@ -167,18 +168,18 @@ class Handlers:
         # one image of a visitor is decoded at a time, which may take half a gigabyte
         self.upload_lock = Lock()
 
-    def encode(self, key: str, modified: int) -> str:
-        """Makes a thumbnail. The time of the file is there for the cache: a file that has changed gets a new one."""
+    def encode(self, key: str, signature: tuple[int, ...]) -> str:
+        """Makes a thumbnail. The file's signature is there for the cache: one that has changed gets a new one."""
         return encode_image(read_image(self.read(key), THUMBNAIL_SIDE))
 
     def thumbnail(self, key: str) -> str | None:
         """Returns the data URL of an image, made smaller; None if it has changed or cannot be read any more."""
         try:
             path = self.read(key)["path"]
-            modified = 0
+            signature = ()
             if path and os.path.isfile(path):
-                modified = os.stat(path).st_mtime_ns
-            return self.encoded(key, modified)
+                signature = tuple(sign_file(os.stat(path)).values())
+            return self.encoded(key, signature)
         except (OSError, UnreadableImageError):
             return None
 

@@ -41,7 +41,9 @@ def locate_indices(index_dir: Path | None = None) -> Path:
 
 def describe_index(folder: Path, encoder: DualEncoder) -> dict:
     """Describes what the embeddings of a folder of images depend on: the settings of its index."""
-    return encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+    settings = encoder.settings() | {"kinds": ["image"], "source": str(folder.resolve())}
+    del settings["max_length"]  # of texts, which an index has none of
+    return settings
 
 
 def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None) -> EmbeddingTable:
@@ -99,22 +101,22 @@ def describe_orphans(index_dir: Path | None = None) -> list[str]:
     Describes the indices of folders that are not there any more, with what deletes them: a sentence each, or one for
     all if they are many. An index without images is passed over.
     """
-    sizes = {}
+    megabytes = {}
     for table in list_tables(locate_indices(index_dir)):
         source = table.settings.get("source")
         if isinstance(source, str) and "://" not in source and not os.path.isdir(source) and len(table) > 0:
             num_bytes = sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file())
-            sizes[source] = sizes.get(source, 0) + num_bytes / 2**20
-    if len(sizes) > MAX_ORPHANS_NAMED:
-        first = ", ".join(sorted(sizes)[:MAX_ORPHANS_NAMED])
+            megabytes[source] = megabytes.get(source, 0) + num_bytes / 2**20
+    if len(megabytes) > MAX_ORPHANS_NAMED:
+        first = ", ".join(sorted(megabytes)[:MAX_ORPHANS_NAMED])
         return [
-            f"{len(sizes)} folders that were indexed are not there, {first} and others; their indices take "
-            f"{sum(sizes.values()):,.0f} MB. To delete that of one: lotlip search --forget FOLDER"
+            f"{len(megabytes)} folders that were indexed are not there, {first} and others; their indices take "
+            f"{sum(megabytes.values()):,.0f} MB. To delete that of one: lotlip search --forget FOLDER"
         ]
     return [
         f"The folder {source} is not there; its index takes {size:,.0f} MB. If it will not come back: "
         f"lotlip search --forget {shlex.quote(source)}"
-        for source, size in sizes.items()
+        for source, size in megabytes.items()
     ]
 
 
@@ -206,9 +208,13 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
             )
         return lambda key: read_unchanged(table, key, {"path": os.path.join(source, key), "bytes": None})
     if source["streaming"]:
-        raise ValueError(f"{table.folder} holds embeddings of streamed data: the page has no images to show.")
+        raise ValueError(
+            f"{table.folder} holds embeddings of streamed data, which the page cannot show: use `lotlip search`."
+        )
     if "image" not in table.settings["kinds"]:
-        raise ValueError(f"{table.folder} holds no embeddings of images: the page has no images to show.")
+        raise ValueError(
+            f"{table.folder} holds no embeddings of images, which the page shows: use `lotlip search --kind`."
+        )
     column = source["image_column"]
     dataset = load_named_data(source, key_column=table.settings["key_column"])
     table.check_settings({"data": compute_fingerprint(dataset, column)})
@@ -297,13 +303,18 @@ class Comparison:
         return {**self.new, **self.changed, **self.retried}
 
 
+def check_folder_exists(folder: Path) -> None:
+    """Raises a `FileNotFoundError` if the folder of an index is not there any more."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The folder {folder} is not there any more. What was indexed is kept.")
+
+
 def compare(table: EmbeddingTable, folder: Path) -> Comparison:
     """
     Compares a folder of images with its index. Images in a folder that may not be read, or has become empty, are kept.
     Raises a `FileNotFoundError` if the folder, or all images in it, are not there any more.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"The folder {folder} is not there any more. What was indexed is kept.")
+    check_folder_exists(folder)
     scan = scan_folder(folder)
     files, others = sign_images(scan)
     to_be_tried_again = {key for key, _ in table.read_signatures(table.is_to_be_tried_again)}
@@ -326,7 +337,7 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
             result.retried[key] = files[key]
     if not files and num_stored > 0 and num_stored == len(result.gone):
         raise FileNotFoundError(
-            f"there is no image any more. The {num_stored:,} that were indexed are kept; to forget them: "
+            f"There is no image in {folder} any more. The {num_stored:,} that were indexed are kept; to forget them: "
             f"lotlip search --forget {shlex.quote(str(folder))}"
         )
     emptied = kept_folders & as_keys(scan.empty_folders)

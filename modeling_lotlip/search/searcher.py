@@ -28,7 +28,16 @@ from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import announce, printable, progress_bar
 from ..utils.texts import is_unicode
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
-from .index import Changes, Comparison, compare, describe_orphans, find_table, load_encoder_of_folder, open_table
+from .index import (
+    Changes,
+    Comparison,
+    check_folder_exists,
+    compare,
+    describe_orphans,
+    find_table,
+    load_encoder_of_folder,
+    open_table,
+)
 from .query import Query, QueryError, count_read_words, find_unknown_words
 
 
@@ -118,9 +127,11 @@ class Searcher:
             # of changed and retried files the old rows go, before the new ones are written
             self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])
             self.embed_files(pending, report)
+            check_folder_exists(self.folder)  # else what it had is now counted as images that cannot be read
             maintain(self.table, self.embed_background)
-        moved = written & found.new.keys()
-        moved_from = {sources[key].key for key in moved if sources[key].table is self.table}
+        own = {key: source.key for key, source in sources.items() if source.table is self.table}
+        moved = {key for key in written if own.get(key) != key}
+        moved_from = {own[key] for key in moved & found.new.keys() & own.keys()}
         repaired = (pending.keys() & found.retried.keys()) - self.table.unreadable.keys()
         self.changes = Changes(
             new=len(pending.keys() & found.new.keys()),
@@ -141,7 +152,7 @@ class Searcher:
 
             def follow() -> None:
                 progress.update()
-                report(0, len(files))  # nothing is embedded yet, but a report may end the update
+                report(0, 0)  # it is not known yet what is to be embedded, but a report may end the update
 
             sizes = {name: signature["size"] for name, signature in sorted(files.items())}
             return find_sources(tables, self.folder, sizes, follow)
@@ -151,7 +162,7 @@ class Searcher:
         rows = []
         for name, signature in sorted(pending.items()):
             image = {"path": str(self.folder / name), "bytes": None}
-            rows.append((RowInfo(None, name, about=signature), {"image": image}))
+            rows.append((RowInfo(None, name, file_facts=signature), {"image": image}))
         reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.resizing)
         collate = RowCollator(self.encoder.preprocessing, reader)
         batches = collate_rows(collate, batched(rows, self.batch_size), None)
@@ -302,6 +313,7 @@ class Searcher:
             recall = describe_recall(self.table, kind, chosen.condition)
             verb = "is" if num == 1 else "are"
             lines = [f"{images} in {self.source}, of which {num:,} {verb} {chosen}{recall}."]
+        lines += self.describe_undated(chosen, kind)
         changes = [
             f"{number:,} {what}"
             for number, what in (
@@ -317,6 +329,16 @@ class Searcher:
         if self.folder is not None:
             return lines + self.changes.left_out
         return lines + describe_missing(self.table)
+
+    def describe_undated(self, chosen: Filter, kind: str) -> list[str]:
+        """Describes in a sentence what a filter of days leaves out as its date is not known, if there is any."""
+        if chosen.condition_of_undated is None:
+            return []
+        num_undated = self.table.count(kind, chosen.condition_of_undated)
+        if num_undated == 0:
+            return []
+        what = count(num_undated, "image" if kind == "image" else "caption")
+        return [f"Left out, {what} without a date that is known."]
 
 
 def count(number: int, what: str) -> str:

@@ -267,7 +267,6 @@ def create_server(app: Starlette) -> uvicorn.Server:
 
 def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) -> None:
     """Serves a dual encoder until Ctrl-C. Raises a `ValueError` if port, model or embeddings cannot be used."""
-    hint_at_auto(model_arguments)
     name = model_arguments.model_name_or_path
     served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:
@@ -283,6 +282,7 @@ def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) ->
         else:
             encoder = load_encoder(name, model_arguments)
             encoder.check_single_embeddings()
+        hint_at_auto(model_arguments, encoder.model, encoder.processor)
         embedder = Embedder(encoder, serving, model_arguments.batch_size)
         host, port = listener.getsockname()[:2]
         if ":" in host:  # of IPv6

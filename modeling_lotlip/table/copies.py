@@ -110,8 +110,10 @@ def search_copies(
 
 
 def group_copies(embeds: torch.Tensor, threshold: float, k: int) -> list[list[int]]:
-    """Groups embeddings of shape `(rows, dim)`: the rows of at most `k` groups, as similar to their first one as a
-    threshold."""
+    """
+    Groups embeddings of shape `(rows, dim)`. Returns the indices of the rows of at most `k` groups; all of a group are
+    at least as similar to its first one as the threshold.
+    """
     groups = []
     is_free = torch.ones(len(embeds), dtype=torch.bool)
     while len(groups) < k and is_free.any():

@@ -94,7 +94,6 @@ def embed_to_table(
         **encoder.settings(),
         "source": source,
         **reader_settings(reader),
-        "max_length": encoder.max_length,
         "data": None,
     }
     num_rows = None
@@ -390,12 +389,14 @@ def to_rows(batch: EmbeddedBatch) -> list[dict]:
     for index, item in enumerate(batch.entries):
         embedding = batch.embeds[index]
         if not embedding.isfinite().all():
-            raise ValueError(f"The model's embedding of {item.row.key} holds NaN or infinity: choose a wider --dtype.")
+            raise ValueError(
+                f"The model's embedding of {item.row_key.key} holds NaN or infinity: choose a wider --dtype."
+            )
         rows.append(
             {
-                "key": item.row.key,
-                "row": item.row.row_index,
-                **item.row.about,
+                "key": item.row_key.key,
+                "row": item.row_key.row_index,
+                **item.row_key.file_facts,
                 "kind": item.kind,
                 "position": item.index,
                 "truncated": item.truncated,
@@ -403,7 +404,7 @@ def to_rows(batch: EmbeddedBatch) -> list[dict]:
             }
         )
     for bad in batch.unreadable:
-        row = {"key": bad.key.key, "row": bad.key.row_index, **(bad.key.about or {}), "problem": bad.problem}
+        row = {"key": bad.key.key, "row": bad.key.row_index, **(bad.key.file_facts or {}), "problem": bad.problem}
         if bad.is_final:
             row["tried_with"] = name_readers()
         rows.append(row)
@@ -419,8 +420,11 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
     written_at = time.monotonic()
     try:
         for group in groups:
+            # all of a group at once: a row with a part of its embeddings in the table counts as done
+            rows_of_group = []
             for batch in group:
-                rows += to_rows(batch)
+                rows_of_group += to_rows(batch)
+            rows += rows_of_group
             is_due = len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS
             if rows and is_due:  # a group may have no rows yet
                 # an error of writing must not make the end write them once more
@@ -444,7 +448,7 @@ def show_progress(
     with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
         for batch in batches:
             warn_of_unreadable(batch.unreadable)
-            new = {item.row.row_index for item in batch.entries}
+            new = {item.row_key.row_index for item in batch.entries}
             new.update(row.key.row_index for row in batch.unreadable)
             progress.update(len(new - seen))
             seen |= new

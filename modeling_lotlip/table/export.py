@@ -23,7 +23,9 @@ def export_embeddings(table: EmbeddingTable, path: Path) -> int:
     Writes all embeddings, which are in memory at once, as `.parquet` (columns `key`, `kind`, `position`, `embedding`)
     or `.npz` (arrays of these names), in the order of the data set. Returns how many there are.
     """
-    rows = table.table.search().where(table.condition(None)).select(["row", *NAMES, "embedding"]).to_arrow()
+    columns = ["row", *NAMES, "embedding"]
+    with table.as_os_error():
+        rows = table.table.search().where(table.condition(None)).select(columns).to_arrow()
     rows = rows.append_column("order", pc.index_in(rows["kind"], pa.array(KINDS)))
     rows = rows.sort_by([(name, "ascending") for name in ("row", "key", "order", "position")])
     path.parent.mkdir(parents=True, exist_ok=True)

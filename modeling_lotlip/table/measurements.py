@@ -75,7 +75,8 @@ def read_measurements(table: EmbeddingTable, kind: str = "image") -> Measurement
 def write_measurements(table: EmbeddingTable, kind: str, measured: Measurements) -> None:
     """Keeps what is measured of a kind with the table."""
     metadata = {"measured": json.dumps(read_all(table) | {kind: asdict(measured)})}
-    table.table.update_field_metadata({"path": "embedding", "metadata": metadata})
+    with table.as_os_error():
+        table.table.update_field_metadata({"path": "embedding", "metadata": metadata})
 
 
 def read_all(table: EmbeddingTable) -> dict[str, dict]:

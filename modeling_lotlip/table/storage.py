@@ -5,7 +5,7 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +25,8 @@ from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_
 
 
 TABLE = "embeddings"
+# What LanceDB puts before an error, of the parts of it that it passed
+LAYERS = re.compile(r"(?:lance error|LanceError\([\w ]+\)|Generic [\w/]+ error|Wrapped error): ")
 # Rows that are read at once, and keys in a condition
 NUM_AT_ONCE = 1_000
 
@@ -48,7 +50,12 @@ class EmbeddingTable:
         with self.as_os_error():
             # the table of LanceDB; other files call an `EmbeddingTable` `table`, and so this one `table.table`
             self.table = connect(folder).open_table(TABLE)
-        metadata = self.table.schema.metadata
+            metadata = self.table.schema.metadata or {}
+        if b"settings" not in metadata:
+            raise OSError(
+                f"The embeddings in {folder} cannot be read: what they depend on is not noted. It is damaged, or of "
+                "another program: delete the folder to make it anew, or name another one."
+            )
         self.settings = json.loads(metadata[b"settings"])
         self.notes = json.loads(metadata[b"notes"])
         self.dim = self.table.schema.field("embedding").type.list_size
@@ -89,7 +96,9 @@ class EmbeddingTable:
             # LanceDB leaves a moment in which two processes can create it
             with OutputFolder(folder, content="embeddings", **options):
                 if not is_table(folder):
-                    connect(folder).create_table(TABLE, schema=make_schema(dim, dtype, settings, notes or {}))
+                    schema = make_schema(dim, dtype, settings, notes or {})
+                    with as_os_error(folder):
+                        connect(folder).create_table(TABLE, schema=schema)
         table = cls(folder)
         table.check_settings(settings)
         return table
@@ -101,12 +110,14 @@ class EmbeddingTable:
         made anew counts its versions from 1 again.
         """
         written_at = (self.folder / f"{TABLE}.lance" / "_versions").stat().st_mtime_ns
-        return self.table.version, written_at
+        with self.as_os_error():
+            return self.table.version, written_at
 
     def freeze(self) -> "EmbeddingTable":
         """Opens the table once more, as it is now: what is written later is not seen."""
         frozen = EmbeddingTable(self.folder)
-        frozen.table.checkout(frozen.table.version)
+        with self.as_os_error():
+            frozen.table.checkout(frozen.table.version)
         return frozen
 
     def add_missing_columns(self) -> None:
@@ -143,7 +154,9 @@ class EmbeddingTable:
         """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""
         name = self.notes.get("model_name_or_path", "the same model")
         options = f"--backend {self.computation.backend} --dtype {self.computation.dtype}"
-        self.check_settings(encoder.settings(), f"search with {name} as it was used, by `{options}`")
+        settings = encoder.settings()
+        del settings["max_length"]  # of captions: a query may be read up to another limit
+        self.check_settings(settings, f"search with {name} as it was used, by `{options}`")
 
     def writing(self, wait: bool = False, argument: str = "output_dir") -> OutputFolder:
         """Makes a context in which this program alone writes, with all of its processes: see [`OutputFolder`]."""
@@ -170,8 +183,10 @@ class EmbeddingTable:
     @property
     def unreadable(self) -> dict[str, str]:
         """By key what is wrong with images that cannot be read."""
-        rows = self.table.search().where("problem IS NOT NULL").select(["key", "problem"]).to_arrow()
-        return dict(zip(rows["key"].to_pylist(), rows["problem"].to_pylist()))
+        problems = {}
+        for batch in self.read(["key", "problem"], "problem IS NOT NULL"):
+            problems.update(zip(batch["key"].to_pylist(), batch["problem"].to_pylist()))
+        return problems
 
     @property
     def is_to_be_tried_again(self) -> str:
@@ -185,7 +200,8 @@ class EmbeddingTable:
         """The counts of embeddings of each kind, of truncated captions and of unreadable images."""
         conditions = {kind: f"problem IS NULL AND kind = '{kind}'" for kind in KINDS}
         conditions |= {"truncated": "truncated", "unreadable": "problem IS NOT NULL"}
-        return {name: self.table.count_rows(condition) for name, condition in conditions.items()}
+        with self.as_os_error():
+            return {name: self.table.count_rows(condition) for name, condition in conditions.items()}
 
     @property
     def folders(self) -> list[str]:
@@ -209,7 +225,8 @@ class EmbeddingTable:
     def embedding(self, key: str) -> torch.Tensor | None:
         """Reads the embedding of an image, of shape `(dim,)`, normalized; None if there is none of the key."""
         where = self.condition("image", f"key = {value_to_sql(key)}")
-        rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
+        with self.as_os_error():
+            rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
         if len(rows) == 0:
             return None
         return to_vectors(rows["embedding"])[0]
@@ -248,7 +265,9 @@ class EmbeddingTable:
 
     def read_hash(self, key: str) -> str | None:
         """Reads the hash of the file of an image; None if it is not known."""
-        rows = self.table.search().where(f"key = {value_to_sql(key)}").select(["hash"]).limit(1).to_arrow()
+        where = f"key = {value_to_sql(key)}"
+        with self.as_os_error():
+            rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:
             return None
         return rows["hash"][0].as_py()
@@ -277,18 +296,9 @@ class EmbeddingTable:
             writer = self.table.merge_insert("key")
             writer.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
-    @contextmanager
-    def as_os_error(self) -> Iterator[None]:
-        """Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line."""
-        try:
-            yield
-        except RuntimeError as error:
-            problem = re.sub(r", \S+\.rs:\d+:\d+", "", str(error).splitlines()[0])
-            raise OSError(
-                f"The embeddings in {self.folder} cannot be read or written, and are as they were: "
-                f"{without_stop(problem)}. Make room on the disk; if a file is missing or damaged, "
-                "delete the folder to make it anew."
-            ) from error
+    def as_os_error(self) -> AbstractContextManager[None]:
+        """Makes errors of LanceDB an `OSError`: see [`as_os_error`]."""
+        return as_os_error(self.folder)
 
     def delete(self, keys: list[str]) -> None:
         """Deletes images."""
@@ -308,6 +318,28 @@ class EmbeddingTable:
             with self.as_os_error():
                 self.table.delete(one_of("row", part))
         return len(rows)
+
+
+def shorten_problem(error: Exception) -> str:
+    """Describes an error of LanceDB without the lines of its sources that it passed, and the names of its layers."""
+    problem = str(error).partition("\n")[0]
+    problem = re.sub(r", \S+\.rs:\d+:\d+", "", problem)
+    problem = LAYERS.sub("", problem)
+    problem = problem.replace("Not found: Not found: ", "Not found: ")
+    return without_stop(problem)
+
+
+@contextmanager
+def as_os_error(folder: Path) -> Iterator[None]:
+    """Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # the latter where a file is none of LanceDB any more
+        raise OSError(
+            f"The embeddings in {folder} cannot be read or written, and are as they were: "
+            f"{shorten_problem(error)}. Make room on the disk; if a file is missing or damaged, "
+            "delete the folder to make it anew."
+        ) from error
 
 
 def split_list(values: list) -> list[list]:

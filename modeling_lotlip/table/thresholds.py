@@ -231,6 +231,6 @@ def find_copy_threshold(similarities: torch.Tensor) -> float:
 
 
 def remember(keys: list[str], hashes: list[str | None]) -> dict[str, str | None]:
-    """Chooses `NUM_REMEMBERED` keys with their hashes, evenly."""
+    """Chooses keys with their hashes, evenly: all, or from `NUM_REMEMBERED` to twice as many."""
     step = max(1, len(keys) // NUM_REMEMBERED)
     return dict(list(zip(keys, hashes))[::step])

@@ -179,7 +179,7 @@ def search_many(
         queries (`torch.Tensor` of shape `(queries, dim)`):
             Normalized embeddings.
         k (`int`):
-            The maximal count of results of each.
+            The max number of results of each.
         kind (`str`, *optional*, defaults to `"image"`):
             The kind of embeddings.
         where (`str`, *optional*):
@@ -240,7 +240,7 @@ def rank(rows: Candidates, query: torch.Tensor, k: int) -> Found:
         query (`torch.Tensor` of shape `(dim,)`):
             A normalized embedding.
         k (`int`):
-            The maximal count of results.
+            The max number of results.
     """
     # in float64 those of equal vectors are equal, whatever stands beside them
     similarities = (rows.embeds.double() @ query.double().cpu()).float()
@@ -294,7 +294,8 @@ def needs_index(table: EmbeddingTable) -> bool:
 
 def has_index(table: EmbeddingTable) -> bool:
     """Returns whether a table has a vector index."""
-    return any(index.columns == ["embedding"] for index in table.table.list_indices())
+    with table.as_os_error():
+        return any(index.columns == ["embedding"] for index in table.table.list_indices())
 
 
 def build_index(table: EmbeddingTable) -> None:
@@ -302,10 +303,12 @@ def build_index(table: EmbeddingTable) -> None:
     Makes the indices of embeddings, keys and kinds. With fewer than 4 bits for each dimension texts find too few
     images.
     """
-    table.table.create_index("embedding", config=IvfRq(distance_type="cosine", num_bits=4), replace=True)
-    table.table.create_index("key", config=BTree(), replace=True)
-    if table.settings.get("kinds") != ["image"]:
-        table.table.create_index("kind", config=Bitmap(), replace=True)
+    config = IvfRq(distance_type="cosine", num_bits=4)
+    with table.as_os_error():
+        table.table.create_index("embedding", config=config, replace=True)
+        table.table.create_index("key", config=BTree(), replace=True)
+        if table.settings.get("kinds") != ["image"]:
+            table.table.create_index("kind", config=Bitmap(), replace=True)
 
 
 def find_neighbors(

@@ -134,7 +134,7 @@ class ObjectiveArguments(Arguments):
     objective: str = compared(
         "lotlip",
         "; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()) + ".",
-        choices=OBJECTIVES,  # as it is when a command line is parsed
+        choices=OBJECTIVES,  # not a copy: plugins add to it before a command line is parsed
     )
     objective_options: list[str] = argument(
         [],

@@ -70,14 +70,17 @@ class Teacher:
     they are anyway.
 
     Args:
-        start (`StartModel`): The start model.
-        trained (`ContrastiveModel`): The model that is trained, which says what of its image side is.
-        accelerator (`Accelerator`): The processes.
+        start (`StartModel`):
+            The start model.
+        contrastive_model (`ContrastiveModel`):
+            The model that is trained. Its `image_side` says whether images are embedded.
+        accelerator (`Accelerator`):
+            The processes.
     """
 
-    def __init__(self, start: StartModel, trained: ContrastiveModel, accelerator: Accelerator):
+    def __init__(self, start: StartModel, contrastive_model: ContrastiveModel, accelerator: Accelerator):
         self.model: nn.Module = ContrastiveModel(start.model).to(accelerator.device).eval()
-        self.model.image_side = trained.image_side
+        self.model.image_side = contrastive_model.image_side
         self.accelerator = accelerator
 
     @torch.no_grad()

@@ -211,49 +211,49 @@ def compute_again(function: Callable[[], object], device: torch.device) -> objec
     return checkpoint(lambda _: function(), anchor, use_reentrant=False)
 
 
-def inspect_image_side(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> None:
+def inspect_image_side(contrastive_model: ContrastiveModel, images: dict[str, torch.Tensor]) -> None:
     """
     Finds out which parameters embeddings of images depend on, and what of them is trained, whatever modules a subclass
     has: those that get a gradient from what the image processor gives, (rows, ...). The model notes it as
     `image_parameters` and `image_side`; its weights and modes stay as they are.
     """
-    named = dict(trained.model.named_parameters())
+    named = dict(contrastive_model.model.named_parameters())
     is_trained = {name: parameter.requires_grad for name, parameter in named.items()}
-    trained.model.requires_grad_(True)
+    contrastive_model.model.requires_grad_(True)
     try:
-        embeds = embed_in_evaluation_mode(trained, images)
+        embeds = embed_in_evaluation_mode(contrastive_model, images)
         gradients = torch.autograd.grad(embeds.sum(), list(named.values()), allow_unused=True)
     finally:
         for name, parameter in named.items():
             parameter.requires_grad_(is_trained[name])
     reached = [name for name, gradient in zip(named, gradients) if gradient is not None]
-    trained.image_parameters = tuple(reached)
+    contrastive_model.image_parameters = tuple(reached)
     reached_and_trained = [name for name in reached if is_trained[name]]
     is_projection = all(name.startswith("visual_projection.") for name in reached_and_trained)
     if not reached_and_trained:
-        trained.image_side = ImageSide.FROZEN
-    elif is_projection and computes_tower_and_projection(trained, images):
-        trained.image_side = ImageSide.PROJECTION
+        contrastive_model.image_side = ImageSide.FROZEN
+    elif is_projection and computes_tower_and_projection(contrastive_model, images):
+        contrastive_model.image_side = ImageSide.PROJECTION
     else:
-        trained.image_side = ImageSide.TRAINED
+        contrastive_model.image_side = ImageSide.TRAINED
 
 
-def freeze_unused(trained: ContrastiveModel, batch: CaptionBatch) -> list[str]:
+def freeze_unused(contrastive_model: ContrastiveModel, batch: CaptionBatch) -> list[str]:
     """
     Freezes the parameters that no embedding of a batch (rows, ...) depends on, for which data parallelism would wait:
     a pooler that is not read, corner tokens that a subclass leaves out. Returns their names.
     """
-    scalars = {id(parameter) for parameter in trained.scalar_parameters.values()}
+    scalars = {id(parameter) for parameter in contrastive_model.scalar_parameters.values()}
     named = {}
-    for name, parameter in trained.model.named_parameters():
+    for name, parameter in contrastive_model.model.named_parameters():
         if parameter.requires_grad and id(parameter) not in scalars:
             named[name] = parameter
-    is_training = trained.training
-    trained.eval()
+    is_training = contrastive_model.training
+    contrastive_model.eval()
     try:
-        embeds = trained(batch)
+        embeds = contrastive_model(batch)
     finally:
-        trained.train(is_training)
+        contrastive_model.train(is_training)
     floats = [values for values in embeds if values is not None and values.is_floating_point()]
     total = sum(values.sum() for values in floats)
     if not named or not total.requires_grad:
@@ -265,29 +265,29 @@ def freeze_unused(trained: ContrastiveModel, batch: CaptionBatch) -> list[str]:
     return unused
 
 
-def embed_in_evaluation_mode(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> torch.Tensor:
+def embed_in_evaluation_mode(contrastive_model: ContrastiveModel, images: dict[str, torch.Tensor]) -> torch.Tensor:
     """Returns the embeddings (rows, dim) of images (rows, ...), without dropout."""
-    is_training = trained.training
-    trained.eval()
+    is_training = contrastive_model.training
+    contrastive_model.eval()
     try:
-        return trained.contract.embed_images(**images)
+        return contrastive_model.contract.embed_images(**images)
     finally:
-        trained.train(is_training)
+        contrastive_model.train(is_training)
 
 
 @torch.no_grad()
-def computes_tower_and_projection(trained: ContrastiveModel, images: dict[str, torch.Tensor]) -> bool:
+def computes_tower_and_projection(contrastive_model: ContrastiveModel, images: dict[str, torch.Tensor]) -> bool:
     """
     Returns whether embeddings of images (rows, ...) are those of the image tower after the projection, and no more.
     """
-    expected = embed_in_evaluation_mode(trained, images)
-    before = trained.image_side
-    is_training = trained.training
-    trained.eval()
-    trained.image_side = ImageSide.PROJECTION
+    expected = embed_in_evaluation_mode(contrastive_model, images)
+    before = contrastive_model.image_side
+    is_training = contrastive_model.training
+    contrastive_model.eval()
+    contrastive_model.image_side = ImageSide.PROJECTION
     try:
-        found = trained.embed_features(trained.encode_images(images))
+        found = contrastive_model.embed_features(contrastive_model.encode_images(images))
     finally:
-        trained.image_side = before
-        trained.train(is_training)
+        contrastive_model.image_side = before
+        contrastive_model.train(is_training)
     return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-5)

@@ -143,14 +143,15 @@ class FeatureCache:
         preprocessing = Preprocessing(self.processor)
         collate = RowCollator(preprocessing, RowReader(images.column_names, image_column=image_column))
         shape = self.encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:]
-        made = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
-        for shard, shard_batches in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
+        # a batch has the index of its first image as its key
+        prepared_batches = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
+        for shard, shard_batches in groupby(prepared_batches, key=lambda batch: batch.key // SHARD_SIZE):
             indices = list_indices(shard, len(images))
             features = torch.full((len(indices), *shape), torch.nan)
             for prepared in shard_batches:
                 batch = prepared.images
                 if batch.entries:  # where all are unreadable the training says so, and counts them
-                    rows = [item.row.row_index - indices[0] for item in batch.entries]
+                    rows = [item.row_key.row_index - indices[0] for item in batch.entries]
                     features[rows] = self.encode(batch.inputs)
                 report(len(batch.entries) + len(prepared.unreadable))
             with atomic_write(folder / f"{shard:06}.npy") as partial, open(partial, "wb") as file:
@@ -164,15 +165,15 @@ class FeatureCache:
                 yield [(index, images[index]) for index in indices[start : start + self.batch_size]]
 
 
-def hash_image_side(trained: ContrastiveModel) -> str:
+def hash_image_side(contrastive_model: ContrastiveModel) -> str:
     """Returns a hash of the weights that make what is kept: not of those of texts, nor of a projection after it."""
-    names = set(trained.image_parameters)
-    if trained.image_side is ImageSide.PROJECTION:
+    names = set(contrastive_model.image_parameters)
+    if contrastive_model.image_side is ImageSide.PROJECTION:
         names = {name for name in names if not name.startswith("visual_projection.")}
     modules = {name.rpartition(".")[0] for name in names}
-    parameters = dict(trained.model.named_parameters())
-    weights = xxhash.xxh3_128(trained.image_side.name.encode())
-    for name, tensor in trained.model.state_dict().items():
+    parameters = dict(contrastive_model.model.named_parameters())
+    weights = xxhash.xxh3_128(contrastive_model.image_side.name.encode())
+    for name, tensor in contrastive_model.model.state_dict().items():
         is_buffer = name not in parameters
         if name in names or (is_buffer and name.rpartition(".")[0] in modules):
             weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

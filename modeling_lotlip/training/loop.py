@@ -148,7 +148,7 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
                     if outcome.message is not None:
                         logger.warning(f"Skipped: {without_stop(outcome.message)}.", main_process_only=False)
                 training.counts.check(args.max_bad_fraction, num_samples)
-                sizes = size_groups(training.trained, batch, args.grad_cache_tokens)
+                sizes = size_groups(training.contrastive_model, batch, args.grad_cache_tokens)
                 agreed["num_groups"] = len(sizes)
             agreed["stop_number"] = stop.number
         if item is None:
@@ -183,7 +183,7 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(
                 f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "
-                "lower learning rate."
+                "lower `--learning_rate`."
             )
     state.step += 1  # a skipped one too: the schedule and the end of the run count it
     return result
@@ -223,9 +223,9 @@ def log_step(training: Training, result: StepResult) -> str:
     if rows.num_rows >= NUM_AWAITED:
         rows.check_matched()
     measured = {
-        "loss": result.losses["loss"],
+        "loss": result.losses["loss"],  # here to come first; those of the slots come last
         "learning_rate": training.schedule(state.step),  # that of the next step, since this one is counted already
-        "logit_scale": training.trained.scalars["logit_scale"].log().item(),
+        "logit_scale": training.contrastive_model.scalars["logit_scale"].log().item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),
         "skipped_steps": state.skipped_steps,
@@ -259,7 +259,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     state = training.state
     results = {}
     if model is not None:
-        is_frozen = training.trained.image_side is ImageSide.FROZEN
+        is_frozen = training.contrastive_model.image_side is ImageSide.FROZEN
         embedded = embed_dataset(
             DualEncoder(model, training.processor),
             training.evaluation_data.dataset,

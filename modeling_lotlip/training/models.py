@@ -169,7 +169,10 @@ def check_vocabulary(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Tells a tokenizer of another model by the size of its vocabulary; a table of words may be padded."""
+    """
+    Finds out by the size of its vocabulary whether a tokenizer is that of another model. Raises a `ValueError` if it
+    has more words than the text tower, and warns if it has far fewer.
+    """
     num_words = len(tokenizer)
     num_rows = model.config.get_text_config().vocab_size
     if num_words > num_rows:
@@ -178,6 +181,7 @@ def check_vocabulary(
             "the right one into the folder of the model."
         )
     is_loaded = args.model_name_or_path is not None or args.text_model_name_or_path is not None
+    # a table that is padded to a multiple of 128 has fewer rows than that without a word
     if is_loaded and num_rows - num_words >= 128:
         logger.warning(
             f"The tokenizer has {num_words} words, but the text tower {num_rows}: if it is that of another model, "
@@ -394,7 +398,7 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
 
 
 def find_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
-    """Finds the tokens of a text by the tokenizer, or as many as there are positions."""
+    """Finds the max number of tokens of a text: that of the tokenizer, but no more than there are positions."""
     limit = processor.tokenizer.model_max_length
     num_positions = count_positions(model, find_family(model.config))
     if num_positions is None:
@@ -450,14 +454,15 @@ def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel 
     Returns the dual encoder in a [`ContrastiveModel`]; where its parameters are sharded (FSDP2) a copy that has all of
     them on the main process, and None on the others. Every process must call this.
     """
-    trained = accelerator.unwrap_model(model).model
+    dual_encoder = accelerator.unwrap_model(model).model
     if not accelerator.is_fsdp2:
-        return trained
-    weights = accelerator.get_state_dict(trained)  # of the main process alone
+        return dual_encoder
+    weights = accelerator.get_state_dict(dual_encoder)  # of the main process alone
     if not accelerator.is_main_process:
         return None
+    # weights are sampled, and replaced: the random state of the training stays
     with torch.random.fork_rng():
-        copy = type(trained)(trained.config)
+        copy = type(dual_encoder)(dual_encoder.config)
     copy.load_state_dict(weights)
     return copy.to(accelerator.device)
 

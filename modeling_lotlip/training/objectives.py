@@ -177,7 +177,7 @@ PACKAGE_OBJECTIVES = {
     ),
 }
 
-# The names of this package's
+# The objectives of this package by name, which no plugin may replace
 BUILT_IN_OBJECTIVES = tuple(PACKAGE_OBJECTIVES)
 
 OBJECTIVES = Objectives(PACKAGE_OBJECTIVES)

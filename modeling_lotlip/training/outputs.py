@@ -75,11 +75,12 @@ class TrainingState:
 
 def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
     """Raises a `ValueError` if the disk has no room for the model twice, and two checkpoints with AdamW's moments."""
-    total = sum(tensor.nbytes for tensor in model.state_dict().values())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    needed = 2 * total
+    total_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained_bytes = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    needed = 2 * total_bytes
     if args.checkpointing_steps is not None:
-        needed += 2 * (total + 2 * trained)
+        needed += 2 * (total_bytes + 2 * trained_bytes)
+    # the folder itself may not be there yet ("x" makes it the first of the parents)
     free = shutil.disk_usage(next(path for path in (args.output_dir / "x").absolute().parents if path.exists())).free
     if needed > free:
         raise ValueError(
@@ -275,7 +276,7 @@ class Throughput:
 
     def restart(self) -> None:
         """Begins to count and to measure the time anew."""
-        self.done = torch.zeros(2)
+        self.done = torch.zeros(2)  # images, tokens
         self.start = time.perf_counter()
 
     def count(self, batch: CaptionBatch) -> None:
@@ -363,13 +364,22 @@ def save_model(
             processor.save_pretrained(partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
-            for file in Path(partial).rglob("*"):
-                if file.is_file():
-                    target = folder / file.relative_to(partial)
-                    target.parent.mkdir(exist_ok=True)
-                    file.replace(target)
+            replace_files(Path(partial), folder)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
+
+
+def replace_files(complete: Path, folder: Path) -> None:
+    """
+    Moves the files of a saved model into a folder, in place of those there. Results are deleted first and moved last:
+    whatever ends it between, none stand beside the files of another model.
+    """
+    delete(folder / RESULTS_FILE)
+    files = [file for file in complete.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.name == RESULTS_FILE):
+        target = folder / file.relative_to(complete)
+        target.parent.mkdir(exist_ok=True)
+        file.replace(target)
 
 
 def save_last_model(

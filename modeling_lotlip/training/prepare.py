@@ -101,7 +101,7 @@ class Training:
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
 
     @property
-    def trained(self) -> ContrastiveModel:
+    def contrastive_model(self) -> ContrastiveModel:
         """The model without what the accelerator has put around it."""
         return self.accelerator.unwrap_model(self.model)
 
@@ -181,7 +181,11 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     slices = []
     if args.data_weights is None:
         dataset, slices = load_slices(
-            source, args.train_split, args.max_train_samples, key_column=args.image_key_column
+            source,
+            args.train_split,
+            args.max_train_samples,
+            key_column=args.image_key_column,
+            may_repeat=True,
         )
     else:
         dataset = load_split(
@@ -191,6 +195,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
             weights=args.data_weights,
             seed=args.seed,
             key_column=args.image_key_column,
+            may_repeat=True,
         )
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
@@ -353,14 +358,17 @@ def make_trained_model(
                 f"`--objective {args.objective}` is for a model without a `logit_bias`: choose another one."
             )
         raise ValueError(f"`--objective {args.objective}` is for a model with a `logit_bias`: choose another one.")
-    trained = ContrastiveModel(model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options))
-    inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (64, 64))]))
+    contrastive_model = ContrastiveModel(
+        model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options)
+    )
+    blank_image = PIL.Image.new("RGB", (64, 64))
+    inspect_image_side(contrastive_model, Preprocessing(processor).prepare_images([blank_image]))
     sample = Sample("a", ["a"] if has_long_captions else [], image=PIL.Image.new("RGB", (64, 64)))
     batch, _ = SampleCollator(processor)([sample])
-    unused = freeze_unused(trained, batch)
+    unused = freeze_unused(contrastive_model, batch)
     if unused:
         logger.info(f"Not trained, since no embedding depends on it: {', '.join(unused)}.")
-    return trained
+    return contrastive_model
 
 
 def make_plan(
@@ -368,7 +376,7 @@ def make_plan(
     accelerator: Accelerator,
     data: Data,
     loader: DataLoader,
-    trained: ContrastiveModel,
+    contrastive_model: ContrastiveModel,
 ) -> Plan:
     """
     Resolves what arguments leave open.
@@ -378,7 +386,7 @@ def make_plan(
         accelerator (`Accelerator`): The processes.
         data (`Data`): The training data.
         loader (`DataLoader`): Its batches.
-        trained (`ContrastiveModel`): The model.
+        contrastive_model (`ContrastiveModel`): The model.
 
     Returns:
         [`Plan`]
@@ -399,19 +407,19 @@ def make_plan(
         warmup_steps=warmup_steps,
         decay_steps=min(count_part(args.decay_steps, max_train_steps), max_train_steps - warmup_steps),
         max_length=loader.collate_fn.preprocessing.max_length,
-        matryoshka_dims=getattr(trained.model.config, "matryoshka_dims", None),
+        matryoshka_dims=getattr(contrastive_model.model.config, "matryoshka_dims", None),
     )
 
 
 def make_optimizer(
-    args: TrainArguments, plan: Plan, trained: ContrastiveModel
+    args: TrainArguments, plan: Plan, contrastive_model: ContrastiveModel
 ) -> tuple[AdamW, Callable[[int], float]]:
     """
     Makes AdamW, and a function that gives the learning rate of a step by the number of steps before it. A checkpoint
     has no state of it: so a run that is lengthened goes on at the rate of its new length.
     """
     optimizer = AdamW(
-        parameter_groups(trained, args.weight_decay),
+        parameter_groups(contrastive_model, args.weight_decay),
         lr=args.learning_rate,
         betas=(args.adam_beta1, args.adam_beta2),
         eps=args.adam_epsilon,
@@ -477,10 +485,10 @@ def find_state(
     return state
 
 
-def describe(
+def describe_start(
     args: TrainArguments,
     plan: Plan,
-    trained: ContrastiveModel,
+    contrastive_model: ContrastiveModel,
     processor: ProcessorMixin,
 ) -> str:
     """
@@ -489,10 +497,11 @@ def describe(
     Args:
         args (`TrainArguments`): The arguments.
         plan (`Plan`): What they leave open.
-        trained (`ContrastiveModel`): The model.
+        contrastive_model (`ContrastiveModel`): The model.
         processor (`ProcessorMixin`): Its processor.
     """
-    num_parameters = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
+    trained = [parameter for parameter in contrastive_model.parameters() if parameter.requires_grad]
+    num_parameters = sum(parameter.numel() for parameter in trained)
     image_size = find_image_size(processor.image_processor)
     size = "several sizes"
     if image_size is not None:
@@ -535,20 +544,20 @@ def prepare(
     data, evaluation_data = load_data(args, accelerator)
     model, processor, start = build_model_and_start(args, data.dataset, data.reader)
     has_long_captions = data.reader.has_long_captions and args.num_long_captions > 0
-    trained = make_trained_model(args, model, processor, has_long_captions)
+    contrastive_model = make_trained_model(args, model, processor, has_long_captions)
     # before the plan, which counts its batches
     loader = make_loader(args, data, processor, accelerator)
     teacher = None
     if start is not None:
-        teacher = Teacher(start, trained, accelerator)
+        teacher = Teacher(start, contrastive_model, accelerator)
         loader.collate_fn.start_length = start.max_length
-    plan = make_plan(args, accelerator, data, loader, trained)
-    optimizer, schedule = make_optimizer(args, plan, trained)
+    plan = make_plan(args, accelerator, data, loader, contrastive_model)
+    optimizer, schedule = make_optimizer(args, plan, contrastive_model)
     outputs.check_room(args, model)
     settings = describe_settings(args, plan, model, processor, start)
     state = find_state(plan, checkpoint, settings)
     features = FeatureCache(
-        trained,
+        contrastive_model,
         processor,
         accelerator,
         folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
@@ -566,11 +575,13 @@ def prepare(
         if accelerator.is_main_process:
             outputs.delete_leftovers(args, state)
     accelerator.init_trackers(outputs.RUN_NAME, plan.in_trackers(args))
-    logger.info(describe(args, plan, trained, processor))
+    logger.info(describe_start(args, plan, contrastive_model, processor))
 
     if accelerator.is_fsdp2:
-        accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(trained.unsharded_parameters)]
-    wrapped, optimizer = accelerator.prepare(trained, optimizer)
+        accelerator.state.fsdp_plugin.ignored_modules = [
+            torch.nn.ParameterList(contrastive_model.unsharded_parameters)
+        ]
+    wrapped, optimizer = accelerator.prepare(contrastive_model, optimizer)
     # dropout differs between processes; the weights were made by the same seed in all of them
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:

@@ -22,10 +22,11 @@ def gather_max(values: list[int], accelerator: Accelerator) -> list[int]:
 def fail_together(accelerator: Accelerator, **values: int) -> Iterator[dict[str, int]]:
     """
     Ends all processes at the end of a block that fails in one of them, the others with a `ValueError` of the same
-    message: otherwise they would wait for it until `--ddp_timeout`. In the block processes must not wait for another.
+    message: otherwise they would wait for it until `--ddp_timeout`. In the block no process may wait for another,
+    which may have failed before.
 
-    The processes may exchange values by the way: what a block leaves in the dictionary that it gets becomes
-    the maximum over all processes.
+    The processes may exchange values on this occasion: what a block leaves in the dictionary that it gets becomes the
+    maximum over all processes.
     """
     failure = None
     try:

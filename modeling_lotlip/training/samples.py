@@ -126,7 +126,10 @@ class SampleCounts:
                 num_bad += number
         num_allowed = max_bad_fraction * max(self.rows.num_rows, num_samples or NUM_AWAITED)
         if num_bad > num_allowed or num_bad == self.rows.num_rows >= 100:
-            raise ValueError(f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: {self.rows}")
+            raise ValueError(
+                f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: {self.rows} Mend them, or "
+                "allow more, if not all are bad."
+            )
 
     def state_dict(self) -> dict:
         """Returns the counts for JSON, by name."""
@@ -267,7 +270,7 @@ class CaptionedImages(Dataset):
         except UnreadableImageError as error:
             raise UnreadableImageError(f"the image of {name} cannot be read: {error}") from error
 
-    def draw_crop(self, image: PIL.Image.Image, key: SampleKey) -> PIL.Image.Image:
+    def sample_crop(self, image: PIL.Image.Image, key: SampleKey) -> PIL.Image.Image:
         """Samples a part of an image, if it is to be cropped."""
         if self.crop is None:
             return image
@@ -312,10 +315,10 @@ class CaptionedImages(Dataset):
     ) -> tuple[PIL.Image.Image | None, torch.Tensor | None]:
         """Reads the image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
         if self.features_dir is None:
-            return self.draw_crop(self.load_image(key, name), key), None
+            return self.sample_crop(self.load_image(key, name), key), None
         features = read_features(self.features_dir, key.index)
         if not features.isfinite().all():
-            self.load_image(key, name)  # says why not
+            self.load_image(key, name)  # raises, and says why it has none
             raise ValueError(f"the image of {name} has no features that are numbers")
         return None, features
 

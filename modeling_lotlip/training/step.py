@@ -125,14 +125,14 @@ class ObjectiveLoss(nn.Module):
 
 
 def size_groups(
-    trained: ContrastiveModel,
+    contrastive_model: ContrastiveModel,
     batch: CaptionBatch,
     tokens_per_group: int | None = None,
 ) -> list[int]:
     """Counts the rows of each group that a batch (rows, ...) is embedded in: see [`embed_batch`]."""
     sorted_batch, _, _ = sort_batch(batch)
-    tokens_per_image = count_image_tokens(trained.model.config.vision_config, batch)
-    return split_by_length(sorted_batch, trained.model.device, tokens_per_group, tokens_per_image)
+    tokens_per_image = count_image_tokens(contrastive_model.model.config.vision_config, batch)
+    return split_by_length(sorted_batch, contrastive_model.model.device, tokens_per_group, tokens_per_image)
 
 
 def embed_batch(
@@ -142,9 +142,9 @@ def embed_batch(
     recompute: bool = False,
 ) -> BatchEmbeds:
     """
-    Embeds a batch, with a call for each group of it. The embedding of a caption does not depend on
-    the image or the other captions: so the captions of each modality are sorted by length, and each group is padded to
-    its own longest ones; images keep their order.
+    Embeds a batch, with a call for each group of it. The embedding of a caption does not depend on the image or the
+    other captions: so the captions of each modality are sorted by length, and each group is padded to its own longest
+    ones; images keep their order, and are not beside their own captions in a group.
 
     Args:
         model (`torch.nn.Module`): A [`ContrastiveModel`], as the accelerator has prepared it.
@@ -172,7 +172,10 @@ def embed_batch(
 
 
 def join_parts(parts: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
-    """Joins one field of the embeddings of all groups, (rows, ...): of tokens padded with zeros to the longest."""
+    """
+    Joins one field of the embeddings of all groups, (rows, ...). Embeddings of all tokens of a caption are padded with
+    zeros to the longest one.
+    """
     if parts[0] is None:
         return None
     lengths = {part.shape[-2] for part in parts if part.dim() > 2}
@@ -180,6 +183,7 @@ def join_parts(parts: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
         return torch.cat(parts)
     if parts[0].dim() == 4:
         return concatenate(list(parts), dim=0)
+    # tokens of short captions (rows, length, dim), as if there were several for an image
     return concatenate([part[:, None] for part in parts], dim=0)[:, 0]
 
 
@@ -285,9 +289,9 @@ def train_step(
         [`StepResult`]: its losses are the same on every process.
     """
     options = options or StepOptions()
-    trained: ContrastiveModel = accelerator.unwrap_model(model)
+    contrastive_model: ContrastiveModel = accelerator.unwrap_model(model)
     if sizes is None:
-        sizes = size_groups(trained, batch, options.tokens_per_group)
+        sizes = size_groups(contrastive_model, batch, options.tokens_per_group)
         sizes = make_as_many(sizes, *gather_max([len(sizes)], accelerator))
     with accelerator.accumulate(model):
         embeds = embed_batch(model, batch, sizes, recompute=options.tokens_per_group is not None)
@@ -295,7 +299,7 @@ def train_step(
         terms = {}
         if options.teacher is not None:
             terms["distill"] = (options.distill_weight, options.teacher.make_term(batch, sizes))
-        loss = trained.loss(embeds, groups, terms, **trained.scalars)
+        loss = contrastive_model.loss(embeds, groups, terms, **contrastive_model.scalars)
         accelerator.backward(loss.loss)
         if not accelerator.sync_gradients:
             return StepResult(loss)
@@ -303,7 +307,7 @@ def train_step(
         is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
         if is_taken:
             optimizer.step()
-            trained.clamp_temperature()
+            contrastive_model.clamp_temperature()
             is_taken = not accelerator.optimizer_step_was_skipped
         elif accelerator.scaler is not None:
             accelerator.scaler.update()  # lowers the scale: clipping has looked for infinite gradients

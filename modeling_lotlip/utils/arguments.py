@@ -16,6 +16,8 @@ import typing
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
+from glob import glob
+from itertools import chain
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
@@ -28,6 +30,9 @@ from .plugins import find_plugins, load_plugin
 # The names of precisions that other libraries use, and PyTorch's for each
 DTYPES = {name: name for name in ("float32", "float16", "bfloat16")}
 DTYPES |= {"fp32": "float32", "no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+# Arguments that take patterns of the names of files
+PATTERN_ARGUMENTS = ("caption_files", "captions", "data_files", "eval_data_files")
 
 
 def argument(  # noqa: PLR0913, what a declaration may say
@@ -161,8 +166,36 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
     folder = find_existing(path.absolute().parent)
     if folder is None:
         raise ValueError(f"--output_file {path} cannot be written: its drive is not there.")
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder.")
+    if path.is_dir():
+        raise ValueError(f"--output_file {path} is a folder: name a file in it, or another one.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder. Name another.")
+
+
+def list_named_files(arguments: Iterable[Arguments]) -> list[tuple[str, str]]:
+    """Lists the files on this machine that arguments other than `--output_file` name, with the argument of each."""
+    named = []
+    for group in arguments:
+        for field in fields(group):
+            value = getattr(group, field.name)
+            values = value if isinstance(value, (list, tuple)) else [value]
+            paths = [os.fspath(one) for one in values if isinstance(one, (str, Path))]
+            if field.name in PATTERN_ARGUMENTS:
+                paths = list(chain.from_iterable(glob(pattern, recursive=True) for pattern in paths))
+            if field.name != "output_file":
+                named += [(field.name, path) for path in paths if os.path.isfile(path)]
+    return named
+
+
+def check_output_is_no_input(arguments: Iterable[Arguments]) -> None:
+    """Raises a `ValueError` if an `--output_file` is a file that another argument names, which it would replace."""
+    arguments = list(arguments)
+    for output_file in [getattr(group, "output_file", None) for group in arguments]:
+        if output_file is None or not output_file.is_file():
+            continue
+        for name, path in list_named_files(arguments):
+            if os.path.samefile(path, output_file):
+                raise ValueError(f"--output_file {output_file} is what --{name} names: name another file.")
 
 
 def refuse_given(
@@ -367,6 +400,7 @@ def parse(
         for cls in arguments:
             objects.append(cls(**{field.name: values[field.name] for field in fields(cls)}))
         check_combinations(objects)
+        check_output_is_no_input(objects)
     return tuple(objects)
 
 

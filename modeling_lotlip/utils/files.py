@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Hashes of files, text files that are read, and results as JSON, CSV, Markdown and parquet."""
+"""Hashes of files, text files that are read, and results as JSON, CSV and parquet."""
 
 import csv
 import hashlib
@@ -81,12 +81,6 @@ def public_name(name: str) -> str:
     if Path(name).exists():
         return Path(name).resolve().name
     return name
-
-
-def format_markdown(titles: list[str], rows: list[list[str]]) -> str:
-    """Formats a Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def write_results(path: Path, results: dict, table: str, rows: list[dict] | None = None) -> None:

@@ -178,6 +178,13 @@ def test_nothing_readable_is_an_error(compute):
         compute(replace_values(load_scenes(2), dict.fromkeys(range(2), {"image": NO_IMAGE})))
 
 
+def test_data_without_captions_is_an_error_before_any_image_is_computed(compute, computed_images):
+    nothing = {"caption": "", "long_captions": []}
+    with pytest.raises(ValueError, match=r"No row of the training data has a caption .*\(short, long, sub\)"):
+        compute(replace_values(load_scenes(2), {0: nothing, 1: nothing}))
+    assert computed_images == []
+
+
 def test_an_image_file_that_changes_is_another_image(tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(b"before")

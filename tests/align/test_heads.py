@@ -13,6 +13,7 @@ from modeling_lotlip.align.heads import (
     contrast,
     has_stopped_rising,
     measure_rank,
+    run_epochs,
     train_heads,
 )
 
@@ -37,25 +38,39 @@ def make_features(num_images=80, first=0):
 @pytest.mark.parametrize("keep", [None, "text", "image"])
 def test_heads_find_images_that_they_have_not_seen(head, keep):
     settings = dataclasses.replace(FAST, head=head, keep=keep, num_epochs=100)
-    trained = train_heads(make_features(120), settings)
+    trained_heads = train_heads(make_features(120), settings)
     unseen = make_features(40, first=120)
-    assert measure_rank(trained.heads, unseen, ("short", "long")) > 0.5
+    assert measure_rank(trained_heads.heads, unseen, ("short", "long")) > 0.5
 
 
 @pytest.mark.parametrize("keep", ["text", "image"])
 def test_the_side_that_is_kept_stays_bit_for_bit(keep):
     features = make_features()
-    trained = train_heads(features, dataclasses.replace(FAST, keep=keep))
+    trained_heads = train_heads(features, dataclasses.replace(FAST, keep=keep))
     side = features.texts if keep == "text" else features.images
-    head = trained.heads.text_head if keep == "text" else trained.heads.image_head
+    head = trained_heads.heads.text_head if keep == "text" else trained_heads.heads.image_head
     assert torch.equal(head(side), side)
 
 
 def test_a_seed_gives_the_same_heads_and_another_one_others():
     features = make_features()
-    first, again, other = (train_heads(features, dataclasses.replace(FAST, seed=seed)).heads for seed in (1, 1, 2))
+    trained = []
+    for seed in (1, 1, 2):
+        torch.rand(1)  # the state of the global generator is another one each time
+        trained.append(train_heads(features, dataclasses.replace(FAST, seed=seed)).heads)
+    first, again, other = trained
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
     assert not torch.equal(first.image_head[-1].weight, other.image_head[-1].weight)
+
+
+def test_heads_that_were_measured_after_an_epoch_are_in_training_in_the_next():
+    """Without dropout the losses of later epochs would be others."""
+    plain = [loss for _, loss in run_epochs(make_features(), FAST, 3, "cpu")]
+    measured = []
+    for heads, loss in run_epochs(make_features(), FAST, 3, "cpu"):
+        measured.append(loss)
+        heads.eval()
+    assert measured == plain
 
 
 def test_random_numbers_of_others_stay_as_they_are():
@@ -67,10 +82,10 @@ def test_random_numbers_of_others_stay_as_they_are():
 
 
 def test_the_number_of_epochs_is_that_of_the_best_rank_of_images_held_out():
-    trained = train_heads(make_features(30), dataclasses.replace(FAST, num_epochs=None))
-    best = trained.held_out[trained.num_epochs - 1]
-    assert best == max(trained.held_out)
-    assert len(trained.losses) == trained.num_epochs
+    trained_heads = train_heads(make_features(30), dataclasses.replace(FAST, num_epochs=None))
+    best = trained_heads.held_out[trained_heads.num_epochs - 1]
+    assert best == max(trained_heads.held_out)
+    assert len(trained_heads.losses) == trained_heads.num_epochs
 
 
 def test_equal_captions_are_no_negatives():

@@ -10,17 +10,20 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
+import lotlip
 from modeling_lotlip import DualEncoder, LotlipAlignedModel
 from modeling_lotlip.align.outputs import write_sentence_transformers_files
 from modeling_lotlip.align.towers import join_towers, load_text_tower, make_processor, refer_to
 from modeling_lotlip.encoder.onnx import export_model
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
+from tests.helpers.hub_server import hub_server
 
 
 TEXTS = ["a red boat", "a photo of a boat of a boat"]
@@ -78,6 +81,21 @@ def test_its_code_loads_it_without_the_package(folder):
     np.testing.assert_allclose([float(value) for value in output[1:]], expected.numpy(), atol=1e-6)
 
 
+def test_what_push_uploads_of_it_loads_with_its_code(folder, tmp_path, monkeypatch):
+    path, _ = folder
+    write_sentence_transformers_files(path)
+    with hub_server(tmp_path / "hub") as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        assert lotlip.main(["push", str(path), "org/aligned"]) == 0
+        pushed = hub.root / "org" / "aligned"
+    names = {file.name for file in pushed.iterdir()}
+    assert {"modeling_aligned_lotlip.py", "modules.json", "sentence_bert_config.json"} <= names
+    expected = DualEncoder.from_pretrained(path).encode_text(TEXTS)
+    np.testing.assert_array_equal(DualEncoder.from_pretrained(pushed).encode_text(TEXTS), expected)
+
+
 def test_towers_by_reference_are_loaded_from_where_they_are(text_tower, image_tower, tmp_path):
     model = join_towers(text_tower, image_tower, 64, 128)
     model.config.towers = refer_to(text_tower, image_tower)
@@ -98,6 +116,31 @@ def test_a_tower_that_has_changed_since_is_refused(text_folder, image_tower, tmp
     text_tower.model.embeddings.word_embeddings.weight[5] += 1
     text_tower.model.save_pretrained(tmp_path / "text")
     with pytest.raises(ValueError, match="were trained on other weights than"):
+        AutoModel.from_pretrained(tmp_path / "model")
+
+
+def test_a_tower_that_was_trained_since_is_saved_with_the_model(text_tower, image_tower, tmp_path):
+    model = join_towers(text_tower, image_tower, 64, 128)
+    model.config.towers = refer_to(text_tower, image_tower)
+    model.save_pretrained(tmp_path / "model")
+    trained = AutoModel.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        trained.text_model.embeddings.word_embeddings.weight[5] += 1
+    trained.save_pretrained(tmp_path / "trained")
+    saved = load_file(tmp_path / "trained" / "model.safetensors")
+    assert not [name for name in saved if name.startswith("vision_model.")]
+    state = AutoModel.from_pretrained(tmp_path / "trained").state_dict()
+    for name, tensor in trained.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+def test_a_tower_that_is_gone_is_named(text_folder, image_tower, tmp_path):
+    folder = shutil.copytree(text_folder, tmp_path / "text")
+    model = join_towers(load_text_tower(str(folder), "mean"), image_tower, 64, 128)
+    model.config.towers = refer_to(load_text_tower(str(folder), "mean"), image_tower)
+    model.save_pretrained(tmp_path / "model")
+    shutil.rmtree(folder)
+    with pytest.raises(OSError, match=f"and its `text_model`, {folder}, cannot be loaded"):
         AutoModel.from_pretrained(tmp_path / "model")
 
 

@@ -19,7 +19,7 @@ from modeling_lotlip.align.run import FEW_ROWS, warn_of_counts
     ],
 )
 def test_only_what_is_left_out_or_cut_off_is_warned_of(name, message, caplog):
-    counts = {"rows": 900, "captions": 950}
+    counts = {"rows": 900, "num_captions": 950}
     counts |= {"unreadable_images": 0, "images_without_caption": 0, "truncated_captions": 0, name: 1}
     nothing = torch.zeros(0, 3)
     warn_of_counts(Features(torch.zeros(FEW_ROWS, 1), nothing, nothing, counts), max_length=16)

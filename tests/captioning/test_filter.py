@@ -10,7 +10,7 @@ from pyarrow import parquet
 from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip.captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
-from modeling_lotlip.captioning.filter import CaptionFilter, Examples, find_files, is_part
+from modeling_lotlip.captioning.filter import CaptionFilter, Examples, find_files
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -141,14 +141,39 @@ def test_an_answer_that_was_cut_off_is_judged_as_one(run, tmp_path):
     assert read_captions(tmp_path / "out" / "rows.parquet") == expected
 
 
-def test_a_caption_that_somebody_has_rewritten_is_not_undone(run, tmp_path):
-    rows = [{"caption": f"The image shows a dog. {BOAT}"}]
-    write_captions(tmp_path / "rows.parquet", rows)
+@pytest.mark.parametrize(
+    ("cut", "edited"),
+    [
+        ("A dog.", "A poodle."),
+        ("A dog.", "Dog."),  # shorter
+        ("A dog.", "The image shows a poodle."),  # which the rules cut again
+    ],
+)
+def test_a_caption_that_somebody_has_edited_is_not_undone(run, tmp_path, caplog, cut, edited):
+    original = f"The image shows a dog. {BOAT}"
+    write_captions(tmp_path / "rows.parquet", [{"caption": original}])
     run(tmp_path / "rows.parquet", "out")
     (row,) = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
-    write_captions(tmp_path / "edited.parquet", [row | {"caption": f"A poodle. {BOAT}"}])
+    assert row["caption"] == f"{cut} {BOAT}"
+    write_captions(tmp_path / "edited.parquet", [row | {"caption": f"{edited} {BOAT}"}])
     run(tmp_path / "edited.parquet", "again")
-    assert read_captions(tmp_path / "again" / "edited.parquet") == [(f"A poodle. {BOAT}", None, None)]
+    ((caption, before, _),) = read_captions(tmp_path / "again" / "edited.parquet")
+    expected = (f"{edited} {BOAT}", original)
+    if edited.startswith("The image"):
+        expected = (f"A poodle. {BOAT}", f"{edited} {BOAT}")
+    assert (caption, before) == expected
+    assert "1 captions are not what rules make of those in the column" in caplog.text
+    run(tmp_path / "again" / "edited.parquet", "back", without_rules=["all"])
+    assert read_captions(tmp_path / "back" / "edited.parquet")[0][0] == f"{edited} {BOAT}"
+
+
+def test_a_caption_that_some_rules_have_cut_is_not_taken_for_an_edited_one(run, tmp_path, caplog):
+    original = f"The image shows a dog. {BOAT} In the"
+    write_captions(tmp_path / "rows.parquet", [{"caption": original}])
+    run(tmp_path / "rows.parquet", "out", without_rules=["cut_off"])
+    run(tmp_path / "out" / "rows.parquet", "again")
+    assert read_captions(tmp_path / "again" / "rows.parquet") == [(f"A dog. {BOAT}", original, None)]
+    assert "edited" not in caplog.text
 
 
 def read_column(file: Path, name: str) -> list:
@@ -185,18 +210,6 @@ def test_examples_are_chosen_among_all_and_the_same_in_every_run():
     assert kept[0] == kept[1]
     assert len(set(numbers)) == 5
     assert max(numbers) > 100
-
-
-@pytest.mark.parametrize(
-    "text, whole, expected",
-    [
-        ("A boat.", "The image shows a boat.", True),
-        ("A ship.", "The image shows a boat.", False),
-        ("", "A", True),
-    ],
-)
-def test_what_is_left_of_a_text(text, whole, expected):
-    assert is_part(text, whole) == expected
 
 
 def test_files_of_other_columns_are_filtered_and_keep_them(run, tmp_path):
@@ -249,7 +262,7 @@ def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "0.parquet").write_bytes((captions_dir / "0.parquet").read_bytes())
     patterns = [str(captions_dir / "*.parquet"), str(tmp_path / "b" / "*")]
-    with pytest.raises(ValueError, match="Several of `--captions` have the same name"):
+    with pytest.raises(ValueError, match="2 files of `--captions` have the name 0.parquet: filter"):
         find_files(patterns, tmp_path / "out")
     # named by two patterns, a file is one
     assert find_files([patterns[0], str(captions_dir / "0.*t")], tmp_path / "out") == [

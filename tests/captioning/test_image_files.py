@@ -49,7 +49,7 @@ def test_images_of_shards_have_their_keys_and_urls(caption, llava, tmp_path, cap
     scenes.select([0, 1, 2, 3, 1]).save_to_disk(tmp_path / "double")
     rows = caption("double", llava, dataset_name=str(tmp_path / "double"), key_column="url")
     assert len(rows) == 4
-    assert "1 rows repeat an image" in capsys.readouterr().out
+    assert ": 1 rows repeat an image" in capsys.readouterr().out
     scenes.map(lambda row: {"url": "the same"}).save_to_disk(tmp_path / "same")
     with pytest.raises(ValueError, match="Two different images have the key 'the same', the second in row 1"):
         caption("same", llava, dataset_name=str(tmp_path / "same"), key_column="url")

@@ -1,6 +1,7 @@
 """Captions for a data set: what is recorded, tried again and refused, and how they are kept."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -24,6 +25,10 @@ PROMPTS = [
     "Describe in long",
     "what is in the red house on the sand by the sea",
 ]
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
 
 
 def answer_with(content: str, **fields: str) -> tuple[int, dict]:
@@ -267,6 +272,20 @@ def test_what_a_killed_run_committed_is_written_by_the_next(tmp_path):
     assert list_shards(tmp_path) == []
     add(tmp_path, [make_record("c")], shard_size=100)
     assert [row["key"] for row in read_records(tmp_path)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, cut_off], ids=["deleted", "cut off"])
+def test_a_file_that_is_lost_is_written_anew_and_no_other(tmp_path, lose):
+    add(tmp_path, [make_record(key) for key in "abcde"], shard_size=2)
+    files = list_shards(tmp_path)
+    lose(files[1])
+    times = [files[number].stat().st_mtime_ns for number in (0, 2)]
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 2)
+        records.find_lost_files()
+        records.write()
+    assert [row["key"] for row in read_records(tmp_path)] == ["a", "b", "c", "d", "e"]
+    assert [files[number].stat().st_mtime_ns for number in (0, 2)] == times
 
 
 def test_a_captioner_has_one_record_of_a_key_the_last(tmp_path):

@@ -1,5 +1,6 @@
 """`lotlip align` from a data set to a folder that other commands read."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,6 +8,7 @@ from huggingface_hub import ModelCard
 
 import lotlip
 from modeling_lotlip import DualEncoder
+from modeling_lotlip.data.scenes import save_scenes
 from modeling_lotlip.utils.output_folder import OutputFolder
 from tests.align.conftest import text_folder, vision_folder  # noqa: F401, fixtures
 from tests.helpers.commands import read_error, to_argv
@@ -36,6 +38,8 @@ def test_the_model_is_evaluated_and_saved_with_its_card(arguments, tmp_path, cap
     assert DualEncoder.from_pretrained(folder).dim == 256
     card = ModelCard.load(folder / "README.md")
     assert "| `num_train_epochs` | 2 |" in card.text
+    assert "| `captions` | short long sub |" in card.text
+    assert "| `num_captions` | 40 |" in card.text
     assert str(tmp_path) not in card.content
     assert "| long | 10 | 10" in capsys.readouterr().out
 
@@ -81,12 +85,32 @@ def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
     assert lotlip.main(["align", *arguments, "--overwrite_output_dir", "--keep", "text"]) == 0
 
 
+def test_captions_in_files_belong_to_their_images(arguments, tmp_path, caplog):
+    save_scenes(tmp_path / "photos", 20)
+    lines = []
+    for image in sorted((tmp_path / "photos").glob("*.png"))[:15]:
+        key = hashlib.sha256(image.read_bytes()).hexdigest()
+        lines.append(json.dumps({"sha256": key, "caption": f"A boat. The sky is {image.stem}."}))
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    options = to_argv("align", dataset_name=tmp_path / "photos", long_captions_column="")
+    options += ["--eval_split", "train", "--caption_files", str(tmp_path / "captions.jsonl")]
+    options += ["--file_key_column", "sha256", "--key_column", "image"]
+    assert lotlip.main([*options, *arguments]) == 0
+    results = json.loads((tmp_path / "aligned" / "eval_results.json").read_text())
+    assert results["short_num_images"] == 10
+    assert results["long_num_captions"] == 10
+    assert "5 of 20 images have no long caption" in caplog.text
+    card = ModelCard.load(tmp_path / "aligned" / "README.md")
+    assert "| `caption_files` | captions.jsonl |" in card.text
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [
         (["--vision_model", "nowhere"], "`--vision_model_name_or_path nowhere` cannot be used"),
         (["--keep", "text", "--projection_dim", "8"], "--projection_dim excludes --keep"),
         (["--head", "linear", "--dropout", "0.1"], "--dropout has no effect with --head linear"),
+        (["--key_column", "image"], "--key_column has no effect without --caption_files"),
         (["--streaming"], "--streaming is not for `lotlip align`"),
         (["--image_column", "photo"], "photo"),
         (["--learning_rate", "1e30"], "The loss is not finite: a `--learning_rate` of 1e+30 is too high"),

@@ -105,6 +105,16 @@ def test_ctrl_c_while_the_package_is_imported_is_said(monkeypatch, capsys):
     assert lines == ["lotlip statistics: loading PyTorch ...", "lotlip statistics: interrupted."]
 
 
+def test_ctrl_c_while_arguments_are_parsed_is_one_line(monkeypatch, capsys):
+    def interrupt(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lotlip, "run", interrupt)
+    status = lotlip.main(["search"])
+    assert status == 130
+    assert capsys.readouterr().err == "lotlip: interrupted.\n"
+
+
 def test_a_command_says_at_once_what_it_does_also_where_there_is_no_terminal(tmp_path):
     """Before it imports what takes seconds, and past the buffer of its error stream."""
     command = [sys.executable, "-m", "lotlip", "search", str(tmp_path), "a boat"]
@@ -150,6 +160,19 @@ def test_a_pipe_that_nobody_reads_ends_a_command_without_an_error(error_number, 
         monkeypatch.setattr(lotlip, "run", lambda argv: 0)
         status = lotlip.main([])
     assert status == 0
+
+
+def test_results_that_a_full_disk_does_not_take_are_an_error_of_one_line(monkeypatch, tmp_path, capsys):
+    def flush() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=flush, fileno=file.fileno))
+        monkeypatch.setattr(lotlip, "run", lambda argv: 0)
+        status = lotlip.main([])
+    assert status == 2
+    expected = "lotlip: error: standard output cannot be written: No space left on device.\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_disk_that_is_full_is_no_reader_that_has_seen_enough(monkeypatch, tmp_path):

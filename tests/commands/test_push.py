@@ -1,7 +1,9 @@
 """`lotlip push`, over HTTP on loopback; what is uploaded is in tests/test_hub.py."""
 
+import json
 import shutil
 
+import pytest
 from huggingface_hub import constants
 
 from modeling_lotlip.hub import find_model_files
@@ -25,3 +27,17 @@ def test_results_go_with_the_model_and_checkpoints_do_not(model_dir, tmp_path):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}")
     assert {*find_model_files(folder)} == expected
+
+
+def test_a_model_that_needs_a_folder_of_this_machine_is_not_pushed(tmp_path, capsys):
+    tower = {"name": str(tmp_path / "text"), "revision": None, "hash": "1"}
+    config = {"model_type": "lotlip_aligned", "towers": {"text_model": tower}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert f"loads a tower from {tmp_path / 'text'}" in read_error(capsys, "push", tmp_path, "org/mine")
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "vocab.txt", "merges.txt"])
+def test_the_files_of_a_tokenizer_in_python_go_with_the_model(name, model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "run")
+    (folder / name).write_text("words")
+    assert name in find_model_files(folder)

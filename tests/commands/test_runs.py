@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+from shutil import rmtree
 
 import pyarrow as pa
 import pytest
@@ -12,8 +13,11 @@ from pyarrow import parquet
 import lotlip
 from modeling_lotlip.commands.export import ExportArguments
 from modeling_lotlip.data.scenes import load_scenes, make_scene
+from modeling_lotlip.encoder import fastest
+from modeling_lotlip.encoder.fastest import Measured
 from modeling_lotlip.encoder.onnx import SUFFIXES
 from tests.helpers.caption_files import SCHEMA, make_rows
+from tests.helpers.commands import run_command
 from tests.helpers.data_files import write_lines
 
 
@@ -116,3 +120,56 @@ def test_visualize_writes_a_page_of_several_models(model_dir, tmp_path, run):
 def test_visualize_a_row_of_the_data_or_a_text_alone(what, has_image, model_dir, tmp_path, run):
     run("visualize", "--model", model_dir, "--output_dir", tmp_path / "a page", *what)
     assert ("<img" in (tmp_path / "a page" / "visualize.html").read_text()) == has_image
+
+
+# Commands that compute exactly by default, with what they need beside a model
+EXACT_COMMANDS = {
+    "evaluate": ["--max_eval_samples", 4],
+    "classify": ["--max_eval_samples", 4],
+    "sensitivity": ["--max_eval_samples", 4, "--num_tokens", 8],
+    "embed": ["--max_eval_samples", 4, "--output_dir", "table"],
+}
+
+
+@pytest.fixture
+def choices(monkeypatch, tmp_path):
+    """The folder of what was measured, in which bfloat16 by PyTorch is the fastest, which is not measured."""
+
+    def measure_all(model, family, sample, computations, towers):
+        return [Measured(one, 0.1 if one == fastest.LAST_RESORT else 1.0, 1.0) for one in computations]
+
+    monkeypatch.setattr(fastest, "HF_ASSETS_CACHE", tmp_path / "assets")
+    monkeypatch.setattr(fastest, "measure_all", measure_all)
+    return tmp_path / "assets" / "lotlip" / "fastest"
+
+
+@pytest.mark.parametrize("command", EXACT_COMMANDS)
+def test_a_command_says_what_auto_gives_and_takes_it(command, model_dir, tmp_path, choices, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run_and_read(*options: object) -> str:
+        """Runs the command, and returns what it prints on standard error."""
+        rmtree(tmp_path / "table", ignore_errors=True)
+        argv = [command, "--device", "cpu", "--model", model_dir, *EXACT_COMMANDS[command], *options]
+        status = lotlip.main(list(map(str, argv)))
+        assert status == 0
+        return capsys.readouterr().err
+
+    before = run_and_read()
+    with_auto = run_and_read("--dtype", "auto")
+    after = run_and_read()
+    assert "`--backend auto --dtype auto` is faster on most" in before
+    assert "`--backend auto --dtype auto`" not in with_auto
+    assert "would compute in bfloat16 by PyTorch here, 10.0 times as fast" in after
+    assert len(list(choices.glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "classify"])
+def test_results_say_what_auto_has_chosen(command, model_dir, tmp_path, choices):
+    arguments = ["--model", model_dir, *EXACT_COMMANDS[command], "--dtype", "auto"]
+    assert run_command(command, tmp_path / "results.json", *arguments)["dtype"] == "bfloat16"
+
+
+def test_visualize_takes_auto(model_dir, tmp_path, choices, run):
+    run("visualize", "--model", model_dir, "--output_dir", tmp_path / "page", "--dtype", "auto")
+    assert len(list(choices.glob("*.json"))) == 1

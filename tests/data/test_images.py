@@ -17,6 +17,7 @@ from modeling_lotlip.data.images import (
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
+    check_num_pixels,
     decode_reduced,
     find_upright_size,
     open_image,
@@ -85,6 +86,14 @@ def test_a_jpeg_may_be_larger_than_what_is_decoded_of_it(monkeypatch):
     assert read_image(encode(image, "jpeg"), resizing=resizing).size == (57, 32)
     with pytest.raises(UnreadableImageError, match="900 x 500 pixels are more than 400000"):
         read_image(encode(image, "jpeg", progressive=True), resizing=resizing)
+
+
+@pytest.mark.parametrize("allowance", [1, 4])
+def test_an_image_may_have_as_many_pixels_as_the_limit_and_no_more(monkeypatch, allowance):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 50)
+    check_num_pixels(PIL.Image.new("1", (10, 10 * allowance)), allowance)
+    with pytest.raises(UnreadableImageError, match=f"are more than {100 * allowance}"):
+        check_num_pixels(PIL.Image.new("1", (101 * allowance, 1)), allowance)
 
 
 def test_heic_without_its_package_names_what_to_install(photos, monkeypatch):
@@ -242,6 +251,18 @@ def test_a_row_is_named_by_the_best_that_is_known_of_it(row, row_index, name):
         (b"2020:01:02 03:04:05", datetime(2020, 1, 2, 3, 4, 5)),
         ("0000:00:00 00:00:00", datetime(1999, 1, 1)),  # then when the file was written
         ("20200102030405", datetime(1999, 1, 1)),
+        ("2020: 1: 2  3: 4: 5", datetime(2020, 1, 2, 3, 4, 5)),
+        ("2020/1/2 3:04 PM", datetime(2020, 1, 2, 15, 4)),
+        ("2020:01:02 12:04:05 a.m.", datetime(2020, 1, 2, 0, 4, 5)),
+        ("2020:01:02 03:04:05\0of a camera", datetime(2020, 1, 2, 3, 4, 5)),
+        # what may mean several days, or says more than is understood
+        ("5/6/24", datetime(1999, 1, 1)),
+        ("24:06:05 10:00:00", datetime(1999, 1, 1)),
+        ("05/06/2024 10:00:00", datetime(1999, 1, 1)),
+        ("Sun Jun 05 10:00:00 2024", datetime(1999, 1, 1)),
+        ("2020:01:02 15:04:05 PM", datetime(1999, 1, 1)),
+        ("2020:01:02 03:04:05 in the afternoon", datetime(1999, 1, 1)),
+        ("2020:13:01 00:00:00", datetime(1999, 1, 1)),
         (None, datetime(1999, 1, 1)),
     ],
 )

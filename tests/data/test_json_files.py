@@ -84,3 +84,38 @@ def test_dates_in_metadata_are_texts(tmp_path, key_column, streaming):
     write_lines(tmp_path / "metadata.jsonl", rows)
     found = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train", key_column=key_column)
     assert [{name: row[name] for name in expected[0]} for row in found] == expected
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            {"caption": "a"},
+            {"caption": "b", "label": 1},
+            r"1.jsonl has the columns \['label'\], which the rows before",
+        ),
+        (
+            {"caption": "2020-01-01"},
+            {"caption": "b", "label": 1},
+            r"1.jsonl has the columns \['label'\], which the rows",
+        ),
+        ({"number": 1}, {"number": "a"}, "1.jsonl: .*string"),
+    ],
+    ids=["other columns", "other columns with dates", "other types"],
+)
+def test_a_file_that_does_not_fit_the_others_is_named(tmp_path, first, second, message, streaming):
+    files = [write_lines(tmp_path / "0.jsonl", [first]), write_lines(tmp_path / "1.jsonl", [second])]
+    source = SourceArguments("json", data_files=files, streaming=streaming)
+    with pytest.raises(ValueError, match=message) as error:
+        list(load_split(source, "train", with_images=False))
+    assert "\n" not in str(error.value)
+
+
+@both_ways
+def test_a_column_that_a_later_file_of_json_lines_lacks_is_empty_there(tmp_path, streaming):
+    first = write_lines(tmp_path / "0.jsonl", [{"a": 1, "b": "c"}])
+    files = [first, write_lines(tmp_path / "1.jsonl", [{"a": 2}])]
+    source = SourceArguments("json", data_files=files, streaming=streaming)
+    rows = list(load_split(source, "train", with_images=False))
+    assert rows == [{"a": 1, "b": "c"}, {"a": 2, "b": None}]

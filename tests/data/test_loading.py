@@ -236,6 +236,70 @@ def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
         SourceArguments(dataset_name="json", streaming=True, split_seed=0)
 
 
+@pytest.mark.parametrize(
+    ("split", "num_repeated"),
+    [
+        ("train[:3]+train[:3]", 3),
+        ("train[:3]+train[:3]+train[:3]", 6),
+        ("train[:50%]+train[40%:]", 1),
+        ("train[8:]+train[:9]", 1),
+        ("train+train[2:4]+train[3:5]", 4),
+        ("train+test", 10),  # of which only one is there
+        ("train[:5]+train[5:]", 0),
+    ],
+)
+def test_rows_that_are_named_again_are_refused_or_counted(tmp_path, caplog, split, num_repeated):
+    source = SourceArguments(write_json(tmp_path / "rows.jsonl", range(10)))
+    rows = read_numbers(source, split, may_repeat=True)
+    assert len(rows) - len(set(rows)) == num_repeated
+    warning = f"{num_repeated} rows of the split {split!r} come again"
+    assert (warning in caplog.text) == (num_repeated > 0)
+    if num_repeated == 0:
+        assert read_numbers(source, split) == rows
+    else:
+        with pytest.raises(ValueError, match=f"^{num_repeated} rows of the split .*: name each row once"):
+            read_numbers(source, split)
+
+
+def test_rows_that_are_named_again_but_not_used_are_no_error(tmp_path):
+    source = SourceArguments(write_json(tmp_path / "rows.jsonl", range(10)))
+    assert read_numbers(source, "train[:4]+train[:4]", 4) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="^1 rows of the split"):
+        read_numbers(source, "train[:4]+train[:4]", 5)
+
+
+def test_a_stream_that_is_named_again_is_refused(tmp_path):
+    source = SourceArguments(write_json(tmp_path / "rows.jsonl", range(3)), streaming=True)
+    with pytest.raises(ValueError, match=r"^All rows of the split 'train\+train' come again"):
+        read_numbers(source, "train+train")
+    assert read_numbers(source, "train+train", may_repeat=True) == [0, 1, 2, 0, 1, 2]
+
+
+def test_rows_of_several_files_that_are_named_again_are_refused(tmp_path):
+    files = [write_json(tmp_path / name, range(4)) for name in ("a.jsonl", "b.jsonl")]
+    source = SourceArguments("json", data_files=files)
+    with pytest.raises(ValueError, match="^2 rows of the split"):
+        read_numbers(source, "train[:2]+train[:2]", weights=[1, 1])
+
+
+def test_all_splits_have_the_rows_of_each(tmp_path):
+    DatasetDict(
+        {"train": Dataset.from_dict({"number": [0, 1]}), "val": Dataset.from_dict({"number": [2]})}
+    ).save_to_disk(tmp_path / "saved")
+    source = SourceArguments(str(tmp_path / "saved"))
+    rows, slices = load_slices(source, "all", with_images=False)
+    assert rows["number"][:] == [0, 1, 2]
+    _, others = load_slices(source, "val", with_images=False)
+    assert count_shared_rows(slices, others) == 1
+    with pytest.raises(ValueError, match="names others beside 'all', which has their rows: leave"):
+        read_numbers(source, "all+val")
+
+
+def test_all_scenes_are_those_of_both_splits():
+    rows = load_split(SourceArguments(), "all")
+    assert len(rows) == 8192 + 256
+
+
 @both_ways
 @pytest.mark.parametrize("again", ["*.jsonl", "2.jsonl", "./2.jsonl"])
 def test_a_file_that_several_patterns_name_is_read_once(tmp_path, monkeypatch, again, streaming):
@@ -260,7 +324,7 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="damaged.json` cannot be read: .*JSON"):
         load_split(SourceArguments("json", data_files=[str(tmp_path / "damaged.json")]), "train")
     (tmp_path / "rows.csv").write_text("image;caption\na.png;a boat\nb.png;a boat, red\n")
-    with pytest.raises(ValueError, match="(?s)rows.csv` cannot be read: .*line 3.*Separate cells by commas, and"):
+    with pytest.raises(ValueError, match="(?s)rows.csv` cannot be read: .*line 3.*Separate cells by ',', and"):
         load_split(SourceArguments(str(tmp_path / "rows.csv")), "train")
     empty = tmp_path / "empty.jsonl"
     empty.touch()

@@ -42,8 +42,8 @@ def test_what_a_row_holds():
     assert image.kind == "image"
     assert (image.content.mode, image.content.size) == ("RGB", (3, 2))
     assert image.content.getpixel((0, 0)) == (255, 255, 255)  # what is transparent is white
-    assert image.row == RowInfo(5, "x", 2)
-    assert all(text.row == image.row for text in texts)
+    assert image.row_key == RowInfo(5, "x", 2)
+    assert all(text.row_key == image.row_key for text in texts)
     facts = [text[1:4] for text in texts]
     assert facts == [("short", "a boat", 1), ("short", "a ship", 3), ("long", "Red. Blue", 0)]
     assert reader.columns == COLUMNS[1:3] + ["image", "label", "json"]
@@ -62,7 +62,7 @@ def read_key(column: str | None) -> str | int:
     """The key of a row with columns of several types."""
     row = {"image": png(), "id": 7, "nothing": None, "day": datetime(2024, 1, 1)}
     (item, *_) = RowReader([*row], key_column=column)(3, row)
-    return item.row.key
+    return item.row_key.key
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -67,6 +68,21 @@ def test_compressed_csv_files_are_checked_too(tmp_path):
     path.write_bytes(gzip.compress(b"caption,key\nA red boat,a\n")[:-9])
     with pytest.raises(ValueError, match="rows.csv.gz cannot be read: Compressed file ended"):
         check_row_files("csv", [str(path)])
+
+
+@both_ways
+@pytest.mark.parametrize("header", ["image,caption", "caption,image,label", "caption"])
+def test_a_csv_file_with_other_columns_is_named(tmp_path, header, streaming):
+    files = []
+    for index, columns in enumerate(["caption,image", "caption,image", header]):
+        files.append(str(tmp_path / f"{index}.csv"))
+        values = ",".join("a" for _ in columns.split(","))
+        Path(files[-1]).write_text(f"{columns}\n{values}\n")
+    source = SourceArguments("csv", data_files=files, streaming=streaming)
+    with pytest.raises(ValueError, match="2.csv has the columns .*, but .*0.csv has .*: write all"):
+        load_split(source, "train", with_images=False)
+    in_order = SourceArguments("csv", data_files=files[:2], streaming=streaming)
+    assert list(load_split(in_order, "train", with_images=False)) == [{"caption": "a", "image": "a"}] * 2
 
 
 @both_ways

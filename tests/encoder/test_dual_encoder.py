@@ -236,9 +236,10 @@ class TestFormsOfInput:
             np.zeros((0, 5, 3), np.uint8),
             np.zeros((4, 4), np.uint16),
             Image.new("F", (4, 4)),
+            Image.new("RGB", (0, 4)),
             "a" * 5000,
         ],
-        ids=["row", "empty", "16 bits", "float image", "long name"],
+        ids=["row", "empty", "16 bits", "float image", "no pixels", "long name"],
     )
     def test_one_odd_image_leaves_the_others(self, encoder, broken):
         embeds, problems = encoder.encode_image([broken, IMAGES[0]], errors="return")
@@ -426,6 +427,25 @@ def test_encoders_with_one_processor_keep_their_limits(family_folders):
     assert short.max_length == 77
     assert long.max_length == 248
     assert short.encode_text("red " * 100).shape == (short.dim,)
+
+
+@pytest.mark.parametrize("limit", [50, 10_000])
+def test_nothing_is_set_on_a_processor_of_the_user(family_folders, limit):
+    """Whose tokenizer has another limit than the model: 50 with 77 positions, or none at all."""
+    processor = AutoProcessor.from_pretrained(family_folders("clip"))
+    tokenizer = processor.tokenizer
+    tokenizer.model_max_length = limit
+    encoder = DualEncoder(AutoModel.from_pretrained(family_folders("clip")), processor)
+    encoder.encode_text("red " * 100)
+    assert processor.tokenizer is tokenizer
+    assert tokenizer.model_max_length == limit
+    assert encoder.max_length == min(limit, 77)
+    assert encoder.preprocessing.tokenizer.model_max_length == min(limit, 77)
+
+
+def test_the_limit_of_texts_is_a_setting(encoder):
+    shorter = DualEncoder(encoder.model, encoder.processor, max_length=9)
+    assert shorter.settings() == encoder.settings() | {"max_length": 9}
 
 
 @pytest.mark.parametrize("max_length", [-1, 0, 1, 2, 5.5, "10"])

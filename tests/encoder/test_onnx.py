@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -84,6 +85,19 @@ def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolera
         pixel_values = torch.randn(num_images, 3, 32, 32)
         (embeds,) = run(path, "image_embeds", pixel_values=pixel_values)
         check(embeds, model.get_image_features(pixel_values).pooler_output)
+
+
+@pytest.mark.parametrize("tower", ["text", "vision"])
+def test_weights_in_8_bits_use_7_of_them(exported, tower):
+    """Sums of products of all 8 overflow on older processors."""
+    graph = onnx.load(exported / "onnx" / f"{tower}_model_quantized.onnx").graph
+    weights = []
+    for initializer in graph.initializer:
+        is_in_8_bits = initializer.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+        if is_in_8_bits and len(initializer.dims) > 1:
+            weights.append(onnx.numpy_helper.to_array(initializer).astype(int))
+    assert weights
+    assert max(weight.max() - weight.min() for weight in weights) <= 2**7
 
 
 def test_the_table_and_what_transformers_js_reads_beside_the_graphs(exported, model_dir):

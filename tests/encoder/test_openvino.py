@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -76,7 +77,7 @@ def test_bfloat16_is_near_the_model_of_torch(family_folders):
 def test_cache_is_used_again(family_folders, cache, monkeypatch):
     encoder = load(family_folders("lotlip"), backend="openvino")
     first = embed(encoder, "text", 7)
-    (tower,) = cache.glob("*/tower.xml")
+    (tower,) = cache.glob("float32/*/tower.xml")
     stamp = tower.stat().st_mtime_ns
     monkeypatch.delattr(openvino.OpenvinoBackend, "convert")
     encoder = load(family_folders("lotlip"), backend="openvino")
@@ -225,7 +226,19 @@ def test_int8_is_another_setting_and_another_tower(family_folders, cache):
     assert encoder.settings()["backend"] == "openvino"
     for dtype in ("int8", "float32", "int8"):
         embed(load(folder, backend="openvino", dtype=dtype), "text", 3)
-    assert len(list(cache.glob("*/tower.xml"))) == 2
+    assert sorted(tower.parents[1].name for tower in cache.glob("*/*/tower.xml")) == ["float32", "int8"]
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_a_tower_is_converted_once_for_all_precisions(kind, family_folders, cache, monkeypatch):
+    """Each precision of the stored tower is that of a tower that was converted for it alone."""
+    folder = family_folders("lotlip")
+    alone = embed(load(folder, backend="openvino", dtype="int8"), kind, 3)
+    shutil.rmtree(cache)
+    embed(load(folder, backend="openvino"), kind, 3)
+    monkeypatch.delattr(openvino.OpenvinoBackend, "convert")
+    embed(load(folder, backend="openvino", dtype="bfloat16"), kind, 3)
+    torch.testing.assert_close(embed(load(folder, dtype="int8"), kind, 3), alone, rtol=0, atol=0)
 
 
 def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):

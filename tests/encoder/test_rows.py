@@ -15,7 +15,15 @@ from PIL import Image as PILImage
 
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.encoder.batches import Item, RowCollator, batch_rows, collate_rows, count_workers, embed_rows
+from modeling_lotlip.encoder.batches import (
+    Item,
+    RowCollator,
+    batch_rows,
+    collate_rows,
+    count_workers,
+    embed_rows,
+    prefetch,
+)
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from tests.conftest import WORDS
 
@@ -61,7 +69,7 @@ def test_an_image_that_cannot_be_preprocessed_is_left_out(encoder):
     collator = RowCollator(Preprocessing(processor), read_image)
     results = list(embed_rows(encoder, [collator([(name, None) for name in images])]))
     (embedded,) = [result for result in results if result.entries]
-    assert [item.row for item in embedded.entries] == ["good"]
+    assert [item.row_key for item in embedded.entries] == ["good"]
     assert embedded.embeds.shape == (1, 32)
     unreadable = []
     for result in results:
@@ -82,7 +90,7 @@ def test_a_group_is_complete_when_the_next_one_begins(encoder, rows):
     assert set(order) == {0, 1, 2}, "a group without a result"
     found = {0: set(), 1: set(), 2: set()}
     for result in results:
-        found[result.group].update(item.row for item in result.entries)
+        found[result.group].update(item.row_key for item in result.entries)
     assert found == {0: {0, 1}, 1: set(), 2: {4, 5, 6}}
 
 
@@ -194,6 +202,25 @@ def is_running(pid: int) -> bool:
         return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.parametrize("num_items", [0, 1, 3, 20])
+def test_what_is_fetched_ahead_comes_whole_and_in_order(num_items):
+    assert list(prefetch(iter(range(num_items)), depth=3)) == list(range(num_items))
+
+
+def test_no_more_is_fetched_ahead_than_the_depth():
+    fetched = []
+
+    def fetch():
+        for item in range(20):
+            fetched.append(item)
+            yield item
+
+    items = prefetch(fetch(), depth=3)
+    assert next(items) == 0
+    items.close()
+    assert len(fetched) <= 4
 
 
 @pytest.mark.parametrize("num_processes, expected", [(None, 8), ("4", 3), ("16", 1)])

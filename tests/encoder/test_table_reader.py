@@ -73,9 +73,9 @@ def test_an_image_comes_with_what_is_known_of_its_file(tmp_path):
     path = tmp_path / "image.png"
     PIL.Image.new("RGB", (20, 10)).save(path)
     (item,) = TableReader(["image"])(RowInfo(3, "key"), {"image": {"path": str(path), "bytes": None}})
-    assert item.row.key == "key"
-    assert item.row.about.keys() == {*SIGNATURE, "hash", "width", "height", "taken"}
-    assert item.row.about["size"] == path.stat().st_size
+    assert item.row_key.key == "key"
+    assert item.row_key.file_facts.keys() == {*SIGNATURE, "hash", "width", "height", "taken"}
+    assert item.row_key.file_facts["size"] == path.stat().st_size
     assert item.content.size == (20, 10)
 
 

@@ -96,7 +96,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     dataset = build_data()
     reader = RowReader(dataset.column_names, CaptionArguments())
     tokenizer = build_tokenizer(dataset, reader)
-    trained = build_model(name, vision == "trained", len(tokenizer), list(map(int, dims)))
+    contrastive_model = build_model(name, vision == "trained", len(tokenizer), list(map(int, dims)))
     image_processor = LotlipImageProcessor(size=64, crop_size=64)
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer))
     num_processes = accelerator.num_processes
@@ -105,8 +105,8 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     arguments = ObjectiveArguments(num_long_captions=2, num_sub_captions=4)
     samples = CaptionedImages(dataset, reader, arguments)
     if how == "chunks":
-        trained.model.activation_checkpointing_enable()
-    prepared = accelerator.prepare(trained)
+        contrastive_model.model.activation_checkpointing_enable()
+    prepared = accelerator.prepare(contrastive_model)
 
     steps = []
     for epoch in range(3):
@@ -115,10 +115,10 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
             batch, _ = collator([samples[key] for key in keys])
             sizes = [len(batch)]
             if how != "whole":
-                sizes = size_groups(trained, batch, TOKENS_PER_GROUP)
+                sizes = size_groups(contrastive_model, batch, TOKENS_PER_GROUP)
                 sizes = make_as_many(sizes, *gather_max([len(sizes)], accelerator))
             embeds = embed_batch(prepared, batch, sizes, recompute=how == "chunks")
-            losses = trained.loss(embeds, batch.group_short_captions(), **trained.scalars)
+            losses = contrastive_model.loss(embeds, batch.group_short_captions(), **contrastive_model.scalars)
             accelerator.backward(losses.loss)
             step = {
                 "keys": [tuple(key) for key in keys],
@@ -126,10 +126,10 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
                 "num_groups": len(sizes),
             }
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
-                gradients = get_gradients(trained)
+                gradients = get_gradients(contrastive_model)
                 step["gradients"] = {name: gradient.clone() for name, gradient in gradients.items()}
             else:
-                descend(trained)
+                descend(contrastive_model)
             prepared.zero_grad()
             steps.append(step)
     return steps

@@ -11,7 +11,12 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
-from modeling_lotlip.interpolation.measure import keep_image_embeddings, load_held_back, measure_halves
+from modeling_lotlip.interpolation.measure import (
+    has_same_images,
+    keep_image_embeddings,
+    load_held_back,
+    measure_halves,
+)
 from modeling_lotlip.interpolation.run import interpolate
 from modeling_lotlip.training.models import stretch_table
 
@@ -108,6 +113,14 @@ def test_embeddings_that_are_kept_change_no_result(family_folders, noise_dir, tm
     measure_halves(encoder, data, args)
     assert data.chosen_on.image_cache.is_filled
     assert measure_halves(encoder, data, args) == plain
+
+
+def test_images_that_another_image_processor_prepares_are_others(family_folders):
+    start = load_encoder(str(family_folders("clip")))
+    end = load_encoder(str(family_folders("clip")))
+    assert has_same_images(start, end)
+    end.processor.image_processor.image_mean = [0.0, 0.0, 0.0]
+    assert not has_same_images(start, end)
 
 
 def test_few_rows_are_warned_of(family_folders, noise_dir, tmp_path, caplog):

@@ -5,10 +5,18 @@ import copy
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.models.clip.modeling_clip import CLIPAttention
 
 from modeling_lotlip.encoder.dual_encoder import DualEncoder
 from modeling_lotlip.encoder.families import count_positions
-from modeling_lotlip.interpolation.weights import check_models, check_weights, clone_weights, fit_start, mix_weights
+from modeling_lotlip.interpolation.weights import (
+    check_computation,
+    check_models,
+    check_same_shapes,
+    clone_weights,
+    fit_start,
+    mix_weights,
+)
 from modeling_lotlip.training.models import stretch_positions
 from tests.helpers.dual_encoders import FAMILIES
 
@@ -50,9 +58,9 @@ def test_the_ends_of_the_line_are_the_models_bit_by_bit(alpha):
 def test_weights_of_other_names_or_shapes_are_named():
     start = {"a": torch.zeros(2), "b": torch.zeros(3)}
     with pytest.raises(ValueError, match="START alone has `b`: only weights of the same names"):
-        check_weights(start, {"a": torch.zeros(2)})
+        check_same_shapes(start, {"a": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"`b` is of shape \(3,\) in START and \(4,\) in END"):
-        check_weights(start, {"a": torch.zeros(2), "b": torch.zeros(4)})
+        check_same_shapes(start, {"a": torch.zeros(2), "b": torch.zeros(4)})
 
 
 def test_models_of_two_types_are_refused():
@@ -78,7 +86,7 @@ def test_the_start_is_stretched_as_at_the_beginning_of_a_training(family):
     assert count_positions(start.model, start.family) == num_before
     expected = clone_weights(end.model)
     found = clone_weights(fitted)
-    check_weights(found, expected)
+    check_same_shapes(found, expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -100,3 +108,16 @@ def test_half_of_the_way_is_another_model():
     torch.testing.assert_close(embeds[0], start.encode_text(TEXTS, convert_to_tensor=True))
     assert (embeds[1] - embeds[0]).abs().max() > 1e-3
     assert (embeds[1] - embeds[2]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("tower", ["text", "vision"])
+def test_models_that_compute_otherwise_from_the_same_weights_are_refused(tower):
+    start = build("clip")
+    end = build("clip")
+    end.model.load_state_dict(start.model.state_dict())
+    check_computation(start.model, end)
+    for module in getattr(end.model, f"{tower}_model").modules():
+        if isinstance(module, CLIPAttention):
+            module.scale *= 1000
+    with pytest.raises(ValueError, match="START and END clip compute otherwise from the same weights: their `config"):
+        check_computation(start.model, end)

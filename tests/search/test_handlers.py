@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import re
 import shutil
 import unicodedata
@@ -172,6 +173,13 @@ def test_progress_is_shown_and_what_is_indexed_can_be_searched_meanwhile(folder,
     assert "Updated: 11 new." in status
     assert "1 file that cannot be read" in status
     assert "&lt;b&gt;.png" in status
+
+
+@pytest.mark.parametrize("num_done, num_total, percent", [(0, 0, 0), (0, 1, 0), (1, 1, 100), (1, 4, 25)])
+def test_the_bar_shows_the_fraction_that_is_done(open_folder, num_done, num_total, percent):
+    handlers = open_folder()
+    handlers.updater.report(num_done, num_total)
+    assert f'aria-valuenow="{percent}"' in handlers.show_progress()
 
 
 @pytest.mark.parametrize(
@@ -357,3 +365,16 @@ def test_a_thumbnail_is_made_once_and_again_of_a_changed_image(handlers, folder)
     assert handlers.thumbnail("1.png") not in (None, first)
     (folder / "1.png").unlink()
     assert handlers.thumbnail("1.png") is None
+
+
+def test_images_that_exchange_names_exchange_thumbnails(handlers, folder):
+    """Also if both have one time: that of the unpacked archive that they are from, say."""
+    for name in ("0.png", "1.png"):
+        os.utime(folder / name, (1, 1))
+    handlers.searcher.update()
+    first = [handlers.thumbnail(name) for name in ("0.png", "1.png")]
+    os.rename(folder / "0.png", folder / "third.png")
+    os.rename(folder / "1.png", folder / "0.png")
+    os.rename(folder / "third.png", folder / "1.png")
+    handlers.searcher.update()
+    assert [handlers.thumbnail(name) for name in ("1.png", "0.png")] == first

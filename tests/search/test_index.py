@@ -18,6 +18,7 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.search import searcher as searcher_module
+from modeling_lotlip.search.arguments import Filter
 from modeling_lotlip.search.index import Changes, describe_orphans, find_table, forget_folder, open_images
 from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.table.measurements import read_measurements
@@ -116,6 +117,19 @@ def test_a_folder_that_is_gone_or_has_become_empty_is_kept(folder, searcher, emb
     assert embedded == []
 
 
+def test_a_folder_that_goes_while_it_is_indexed_is_an_error_and_indexed_later(folder, searcher, tmp_path):
+    def take_away(done: int, total: int) -> None:
+        if total > 0 and folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(FileNotFoundError, match=f"The folder {folder} is not there any more"):
+        searcher.update(take_away)
+    (tmp_path / "elsewhere").rename(folder)
+    searcher.update()
+    assert len(searcher.table) == 10
+    assert searcher.table.unreadable == {}
+
+
 def test_renamed_images_keep_their_embeddings(folder, searcher, embedded):
     searcher.update()
     embedded.clear()
@@ -149,9 +163,27 @@ def test_files_that_exchange_names_exchange_embeddings(folder, searcher, embedde
     os.rename(folder / "0.png", folder / "third.png")
     os.rename(folder / "1.png", folder / "0.png")
     os.rename(folder / "third.png", folder / "1.png")
-    searcher.update()
+    reported = []
+    changes = searcher.update(lambda num_done, num_total: reported.append((num_done, num_total)))
     assert embedded == []
     check_embeddings(searcher)
+    assert changes == Changes(moved=2)
+    assert set(reported) == {(0, 0)}  # nothing is to be embedded
+
+
+def test_images_without_a_date_that_is_known_are_counted_where_days_are_asked_for(folder, searcher):
+    for name, written in (("0.png", "2024:06:05 10:00:00"), ("1.png", "5/6/24")):
+        exif = Image.Exif()
+        exif[0x0132] = written
+        Image.open(folder / name).save(folder / name, exif=exif)
+    searcher.update()
+    chosen = Filter.parse(taken_from="2024-01-01")
+    lines = searcher.describe(chosen)
+    assert searcher.count(chosen) == 1
+    assert f"Left out, {len(searcher.table) - 1} images without a date that is known." in lines
+    in_folder = Filter.parse(folder="more", taken_from="2024-01-01")
+    assert "Left out, 1 image without a date that is known." in searcher.describe(in_folder)
+    assert not any("a date" in line for line in searcher.describe())
 
 
 def test_a_file_whose_times_alone_are_others_is_not_embedded_again(folder, searcher, embedded):
@@ -366,6 +398,15 @@ def test_an_image_that_was_written_later_is_embedded_again(folder, searcher, emb
     changes = searcher.update()
     assert changes == Changes(changed=1)
     assert embedded == ["0.png"]
+
+
+def test_files_that_are_only_compared_are_not_reported_as_embedded(folder, searcher):
+    searcher.update()
+    for file in folder.iterdir():
+        os.utime(file, (5, 5))
+    reports = []
+    searcher.update(lambda done, total: reports.append((done, total)))
+    assert set(reports) == {(0, 0)}
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])

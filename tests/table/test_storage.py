@@ -1,16 +1,19 @@
 """The table of embeddings: what it keeps, what it refuses, and what it does when the disk fails."""
 
+import re
 import resource
 import signal
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
 from modeling_lotlip.encoder.arguments import KINDS
 from modeling_lotlip.table import storage as module
-from modeling_lotlip.table.schema import NEW_COLUMNS, make_schema
+from modeling_lotlip.table.export import export_embeddings
+from modeling_lotlip.table.schema import make_schema
 from modeling_lotlip.table.storage import TABLE, EmbeddingTable, connect
 from modeling_lotlip.table.vector_index import search
 from modeling_lotlip.utils.output_folder import OutputFolder
@@ -72,17 +75,35 @@ def test_rows_to_try_again_are_deleted_with_their_captions(unreadable):
     assert unreadable.rows_done() == {2, 3}
 
 
+COLUMNS_OF_THE_FIRST_VERSION = (
+    "key",
+    "kind",
+    "position",
+    "row",
+    "truncated",
+    "size",
+    "modified",
+    "hash",
+    "width",
+    "height",
+    "taken",
+    "problem",
+    "embedding",
+)
+
+
 def test_a_table_of_an_earlier_version_gets_the_columns_it_lacks(tmp_path):
     schema = make_schema(4, "float32", {"storage_dtype": "float32"}, {})
-    for name in NEW_COLUMNS:
-        schema = schema.remove(schema.get_field_index(name))
-    connect(tmp_path).create_table(TABLE, schema=schema)
+    first_columns = [schema.field(name) for name in COLUMNS_OF_THE_FIRST_VERSION]
+    first_schema = pa.schema(first_columns, schema.metadata)
+    connect(tmp_path).create_table(TABLE, schema=first_schema)
     table = EmbeddingTable(tmp_path)
     table.append([{"key": "a", "size": 1, "modified": 2, "problem": "cut off"}])
     assert list(table.read_signatures(table.is_to_be_tried_again)) == [("a", {"size": 1, "modified": 2})]
     table.add_missing_columns()
     signature = {"size": 1, "modified": 2, "changed": None}
     assert list(table.read_signatures(table.is_to_be_tried_again)) == [("a", signature)]
+    assert set(table.table.schema.names) == set(schema.names), "is a new one in `NEW_COLUMNS`?"
 
 
 def test_a_table_sees_what_another_one_writes(tmp_path):
@@ -167,6 +188,56 @@ def test_a_table_with_a_missing_file_is_an_error(tmp_path, ask):
         ask(EmbeddingTable(tmp_path))
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+ASKS = [
+    len,
+    lambda table: table.counts,
+    lambda table: table.unreadable,
+    lambda table: table.embedding("00001"),
+    lambda table: table.read_hash("00001"),
+    lambda table: search(table, torch.ones(8), 3),
+    lambda table: export_embeddings(table, table.folder / "vectors.npz"),
+    lambda table: table.delete(["00001"]),
+]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, overwrite])
+def test_a_damaged_file_of_data_is_one_line_with_the_folder_and_the_remedy(tmp_path, damage):
+    table = make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 8))
+    for path in tmp_path.rglob("data/*.lance"):
+        damage(path)
+    for ask in ASKS:
+        with pytest.raises(
+            OSError, match=rf"^The embeddings in {tmp_path} [^\n]*delete the folder to make it"
+        ) as error:
+            ask(table)
+        assert not re.search(r"LanceError|\.rs:|lance error|Wrapped", str(error.value))
+
+
+@pytest.mark.parametrize("damage", [cut, overwrite])
+def test_a_damaged_manifest_is_one_line_with_the_folder_and_the_remedy(tmp_path, damage):
+    make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 8))
+    for path in tmp_path.rglob("_versions/*.manifest"):
+        damage(path)
+    with pytest.raises(OSError, match=rf"^The embeddings in {tmp_path} cannot be read[^\n]*delete the folder to make"):
+        EmbeddingTable(tmp_path)
+
+
+def test_a_table_of_another_program_is_refused(tmp_path):
+    connect(tmp_path).create_table(TABLE, [{"key": "a", "embedding": [1.0, 0.0]}])
+    with pytest.raises(
+        OSError, match=f"The embeddings in {tmp_path} cannot be read: .* or of another program: delete"
+    ):
+        EmbeddingTable(tmp_path)
+
+
 def append_to_a_full_disk(folder: Path) -> None:
     table = EmbeddingTable(folder)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -188,3 +259,18 @@ def test_a_full_disk_is_one_line_and_leaves_the_table_as_it_was(tmp_path):
     assert len(table) == 20
     table.append([{"key": "more", "embedding": torch.ones(64)}])
     assert len(table) == 21
+
+
+def create_on_a_full_disk(folder: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    with pytest.raises(OSError, match="^[^\n]*cannot be read or written, and are as they[^\n]*$"):
+        EmbeddingTable.create(folder, 4, {"model": "a"}, notes={"much": "a" * 50_000})
+
+
+def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
+    process = SERVER.Process(target=create_on_a_full_disk, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert len(EmbeddingTable.create(tmp_path, 4, {"model": "a"})) == 0

@@ -53,13 +53,13 @@ def test_what_is_trained_of_a_subclass_is_what_is_evaluated(train, objective):
     samples = [Sample(TEXTS[0], [TEXTS[1]], image=noise(seed)) for seed in range(3)]
     batch, _ = SampleCollator(encoder.processor)(samples)
     with torch.no_grad():
-        trained = ContrastiveModel(encoder.model).eval()(batch)
+        embeds = ContrastiveModel(encoder.model).eval()(batch)
     images = encoder.encode_image([noise(seed) for seed in range(3)], convert_to_tensor=True)
     tokens = {"input_ids": batch.long.input_ids[:, 0], "attention_mask": batch.long.attention_mask[:, 0]}
-    torch.testing.assert_close(trained.images, images)
-    torch.testing.assert_close(trained.short[0], encoder.encode_text(TEXTS[0], convert_to_tensor=True))
-    torch.testing.assert_close(trained.long[:, 0], encoder.embed_texts(tokens, is_long=True))
-    has_own_long = not torch.allclose(trained.long[:, 0], encoder.embed_texts(tokens), atol=1e-4)
+    torch.testing.assert_close(embeds.images, images)
+    torch.testing.assert_close(embeds.short[0], encoder.encode_text(TEXTS[0], convert_to_tensor=True))
+    torch.testing.assert_close(embeds.long[:, 0], encoder.embed_texts(tokens, is_long=True))
+    has_own_long = not torch.allclose(embeds.long[:, 0], encoder.embed_texts(tokens), atol=1e-4)
     assert has_own_long == (objective == "pooled_corners")
 
     first, last = (load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (1, 4))
@@ -118,10 +118,12 @@ def test_the_trained_part_of_the_image_side_is_found(names):
     model = TwoTowersModel(tiny_config(TwoTowersConfig))
     for name in names:
         model.get_submodule(name).requires_grad_(False)
-    trained = ContrastiveModel(model)
-    inspect_image_side(trained, {"pixel_values": torch.randn(1, 3, 32, 32)})
-    assert trained.image_side is (ImageSide.FROZEN if "second_tower" in names else ImageSide.TRAINED)
-    assert {name.split(".")[0] for name in trained.image_parameters} == {"vision_model", "second_tower"}
+    contrastive_model = ContrastiveModel(model)
+    inspect_image_side(contrastive_model, {"pixel_values": torch.randn(1, 3, 32, 32)})
+    expected = ImageSide.FROZEN if "second_tower" in names else ImageSide.TRAINED
+    assert contrastive_model.image_side is expected
+    modules = {name.split(".")[0] for name in contrastive_model.image_parameters}
+    assert modules == {"vision_model", "second_tower"}
     assert model.text_projection.weight.requires_grad
     assert not next(model.vision_model.parameters()).requires_grad
 
@@ -132,23 +134,23 @@ def test_a_projection_behind_a_frozen_tower_is_all_that_is_computed_in_each_step
         part.projection_dim = 24
     model = LotlipModel(config)
     model.vision_model.requires_grad_(False)
-    trained = ContrastiveModel(model)
-    inspect_image_side(trained, {"pixel_values": torch.randn(1, 3, 32, 32)})
-    assert trained.image_side is ImageSide.PROJECTION
+    contrastive_model = ContrastiveModel(model)
+    inspect_image_side(contrastive_model, {"pixel_values": torch.randn(1, 3, 32, 32)})
+    assert contrastive_model.image_side is ImageSide.PROJECTION
     pixel_values = torch.randn(3, 3, 32, 32)
-    features = trained.encode_images({"pixel_values": pixel_values})
+    features = contrastive_model.encode_images({"pixel_values": pixel_values})
     assert features.shape == (3, 32)
-    torch.testing.assert_close(trained.embed_features(features), model.embed_images(pixel_values))
+    torch.testing.assert_close(contrastive_model.embed_features(features), model.embed_images(pixel_values))
 
 
 def test_parameters_that_no_embedding_depends_on_are_frozen():
     """ALIGN reads the first token, and has a pooler that nothing reads: data parallelism would wait for it."""
     model, processor = FAMILIES["align"].build()
-    trained = ContrastiveModel(model)
+    contrastive_model = ContrastiveModel(model)
     batch, _ = SampleCollator(processor)([Sample("a boat", ["a tree"], image=noise(0))])
-    unused = freeze_unused(trained, batch)
+    unused = freeze_unused(contrastive_model, batch)
     assert unused == ["text_model.pooler.dense.weight", "text_model.pooler.dense.bias"]
-    trained.train()(batch).short.sum().backward()
+    contrastive_model.train()(batch).short.sum().backward()
     assert model.text_model.encoder.layer[0].output.dense.weight.grad is not None
     assert not model.text_model.pooler.dense.weight.requires_grad
 

@@ -31,9 +31,9 @@ def test_the_error_is_that_of_images_and_of_the_short_captions_that_there_are():
 @pytest.mark.parametrize("image_side", ImageSide)
 def test_the_teacher_embeds_what_the_start_model_does(make_accelerator, image_side):
     model = LotlipModel(tiny_config()).eval()
-    trained = ContrastiveModel(model)
-    trained.image_side = image_side
-    teacher = Teacher(StartModel.copy(model, 20), trained, make_accelerator())
+    contrastive_model = ContrastiveModel(model)
+    contrastive_model.image_side = image_side
+    teacher = Teacher(StartModel.copy(model, 20), contrastive_model, make_accelerator())
     ids = torch.randint(5, 64, (5, 6))
     short = Texts(ids, torch.ones_like(ids))
     pixel_values = torch.randn(5, 3, 32, 32)
@@ -54,13 +54,13 @@ def test_the_teacher_takes_what_is_cached_of_a_frozen_tower(make_accelerator):
     """Its own projection goes over it: no image is embedded again."""
     model = LotlipModel(tiny_config()).eval()
     model.visual_projection = torch.nn.Linear(32, 32, bias=False)
-    trained = ContrastiveModel(model)
-    trained.image_side = ImageSide.PROJECTION
-    teacher = Teacher(StartModel.copy(model, 20), trained, make_accelerator())
+    contrastive_model = ContrastiveModel(model)
+    contrastive_model.image_side = ImageSide.PROJECTION
+    teacher = Teacher(StartModel.copy(model, 20), contrastive_model, make_accelerator())
     pixel_values = torch.randn(5, 3, 32, 32)
     with torch.no_grad():
         expected = model.embed_images(pixel_values)
-        features = trained.encode_images({"pixel_values": pixel_values})
+        features = contrastive_model.encode_images({"pixel_values": pixel_values})
         model.visual_projection.weight.zero_()  # the copy stays as it was
     ids = torch.randint(5, 64, (5, 6))
     short = Texts(ids, torch.ones_like(ids))

@@ -49,12 +49,12 @@ def make_batch(family: str) -> CaptionBatch:
 
 def test_batch_norms_keep_the_statistics_of_the_start_model():
     """Those of a batch would depend on the groups in which its images are embedded."""
-    trained = ContrastiveModel(build_model("align")).train()
-    before = {name: values.clone() for name, values in trained.named_buffers() if "running" in name}
-    trained(make_batch("align"))
-    after = dict(trained.named_buffers())
+    contrastive_model = ContrastiveModel(build_model("align")).train()
+    before = {name: values.clone() for name, values in contrastive_model.named_buffers() if "running" in name}
+    contrastive_model(make_batch("align"))
+    after = dict(contrastive_model.named_buffers())
     assert before
-    assert trained.model.vision_model.training
+    assert contrastive_model.model.vision_model.training
     assert all(torch.equal(after[name], values) for name, values in before.items())
 
 
@@ -64,11 +64,11 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(acc
     torch.manual_seed(0)
     model = build_model(family).eval()
     batch = make_batch(family)
-    trained = ContrastiveModel(model)
-    trained.loss = ObjectiveLoss(OBJECTIVES["lotlip"], has_bias="logit_bias" in trained.scalars)
+    contrastive_model = ContrastiveModel(model)
+    contrastive_model.loss = ObjectiveLoss(OBJECTIVES["lotlip"], has_bias="logit_bias" in contrastive_model.scalars)
     model.vision_model.requires_grad_(not is_frozen)
     with torch.no_grad():
-        embeds = trained(batch)
+        embeds = contrastive_model(batch)
         expected = model.get_image_features(**batch.images).pooler_output
         torch.testing.assert_close(embeds.images, normalize(expected, dim=-1))
         expected = model.get_text_features(batch.short.input_ids, batch.short.attention_mask).pooler_output
@@ -79,7 +79,7 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(acc
 
     results = []
     for tokens_per_chunk in (None, 30):
-        copied = copy.deepcopy(trained)
+        copied = copy.deepcopy(contrastive_model)
         optimizer = torch.optim.SGD(copied.parameters())
         loss = train_step(copied, batch, optimizer, accelerator, StepOptions(tokens_per_chunk)).loss.loss
         results.append((loss.detach(), get_gradients(copied)))

@@ -263,10 +263,10 @@ def test_dropout_draws_the_same_in_both_passes():
     model, batch = build(dropout=0.3)
     results = []
     for recompute in (False, True):
-        trained = copy.deepcopy(model)
+        copied = copy.deepcopy(model)
         torch.manual_seed(1)
-        loss = backward(trained, embed_batch(trained, batch, size_groups(trained, batch, 70), recompute))
-        results.append((loss, get_gradients(trained), torch.rand(())))
+        loss = backward(copied, embed_batch(copied, batch, size_groups(copied, batch, 70), recompute))
+        results.append((loss, get_gradients(copied), torch.rand(())))
     assert results[0][2] == results[1][2], "the generator goes on as without the second pass"
     torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-6, atol=0)
     assert_same_gradients(results[1][1], results[0][1])

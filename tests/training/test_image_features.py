@@ -80,10 +80,13 @@ def cache(tmp_path, make_accelerator):
             sizes.append(len(pixel_values))
 
         model.vision_model.requires_grad_(False)
-        trained = ContrastiveModel(model)
-        inspect_image_side(trained, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (32, 32))]))
+        contrastive_model = ContrastiveModel(model)
+        inspect_image_side(
+            contrastive_model, Preprocessing(processor).prepare_images([PIL.Image.new("RGB", (32, 32))])
+        )
         hook = model.vision_model.register_forward_pre_hook(record, with_kwargs=True)
-        features = FeatureCache(trained, processor, accelerator, tmp_path / "features", batch_size=3)
+        folder = tmp_path / "features"
+        features = FeatureCache(contrastive_model, processor, accelerator, folder, batch_size=3)
         try:
             return features.fill(dataset, "image"), sizes
         except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.models import find_image_size
 from modeling_lotlip.training.order import StreamBatchSampler
-from modeling_lotlip.training.samples import CaptionedImages, Cause, Outcome, SampleCollator, SampleCounts
+from modeling_lotlip.training.samples import CaptionedImages, Cause, Outcome, Sample, SampleCollator, SampleCounts
 from tests.helpers.images import NO_IMAGE, replace_values
 
 
@@ -192,6 +192,18 @@ def test_a_crop_is_all_that_the_tower_sees(tokenizer):
     assert batch.images["pixel_values"].shape == (10, 3, 32, 32)
     assert seen[9] == 0
     assert seen[:9].min() > 0.9  # the root of 0.9, less half a pixel at either side
+
+
+def test_no_token_of_an_absent_caption_counts(tokenizer):
+    processor = LotlipProcessor(LotlipImageProcessor(), LotlipTokenizer.from_pretrained(tokenizer))
+    image = PIL.Image.new("RGB", (32, 32))
+    samples = [Sample("a boat", ["a tree", ""], image=image), Sample("", ["", "the sea"], image=image)]
+    batch, _ = SampleCollator(processor)(samples)
+    assert batch.short.present.tolist() == [True, False]
+    assert batch.long.present.tolist() == [[True, False], [False, True]]
+    tokens = processor.tokenizer(["a boat", "a tree", "the sea"])["input_ids"]
+    assert batch.num_tokens == sum(map(len, tokens))
+    assert batch.short.attention_mask.dtype == torch.int64
 
 
 def test_a_crop_seeds_no_accelerator(monkeypatch):

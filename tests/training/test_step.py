@@ -163,8 +163,10 @@ def test_a_step_is_the_plain_computation(make_accelerator, mixed_precision, dtyp
     model = LotlipModel(tiny_config(dropout=0.0, initializer_range=0.1)).eval()
     batches = [draw_batch(1), draw_batch(2)]
     expected = compute_by_hand(model, batches, dtype)
-    trained = ContrastiveModel(model, ObjectiveLoss(OBJECTIVES["lotlip"])).eval()
-    wrapped, optimizer = accelerator.prepare(trained, torch.optim.SGD(trained.parameters(), lr=1.0))
+    contrastive_model = ContrastiveModel(model, ObjectiveLoss(OBJECTIVES["lotlip"])).eval()
+    wrapped, optimizer = accelerator.prepare(
+        contrastive_model, torch.optim.SGD(contrastive_model.parameters(), lr=1.0)
+    )
     before = get_weights(model)
     options = StepOptions(tokens_per_chunk, max_grad_norm=0)
     for batch in batches:

@@ -259,8 +259,8 @@ def test_no_weight_decay_on_norms_biases_and_temperature():
 def test_a_frozen_tower_stays_in_evaluation_mode(is_frozen):
     model = LotlipModel(tiny_config())
     model.vision_model.requires_grad_(not is_frozen)
-    trained = ContrastiveModel(model).train()
-    assert trained.training
+    contrastive_model = ContrastiveModel(model).train()
+    assert contrastive_model.training
     assert model.text_model.training
     assert model.vision_model.training != is_frozen
 

@@ -66,6 +66,32 @@ def test_the_help_shows_what_kind_of_value_an_argument_takes(name, metavar):
     assert make_metavar(field) == metavar
 
 
+@dataclass
+class ReaderArguments(Arguments):
+    dataset_name: str | None = argument(None, "What is read.")
+    data_files: list[str] | None = argument(None, "Files, or patterns.")
+    output_file: Path | None = argument(None, "What is written.")
+
+
+@pytest.mark.parametrize("option", ["--dataset_name rows.csv", "--data_files other.csv ro*.csv"])
+def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").touch()
+    line = f"{option} --output_file {tmp_path}/rows.csv"
+    with pytest.raises(SystemExit, match="2"):
+        parse((ReaderArguments,), line.split(), prog="evaluate")
+    name = option.split()[0]
+    printed = capsys.readouterr().err
+    assert printed == f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
+
+
+def test_a_file_of_earlier_results_is_written_over(tmp_path):
+    (tmp_path / "results.csv").touch()
+    line = f"--dataset_name {tmp_path} --output_file {tmp_path}/results.csv"
+    (arguments,) = parse((ReaderArguments,), line.split(), prog="evaluate")
+    assert arguments.output_file == tmp_path / "results.csv"
+
+
 def test_an_alias_and_a_negative_number():
     assert parse_line("--steps 1 --rate -0.5")[1].rate == -0.5
     assert parse_line("--passes 3")[1].epochs == 3
@@ -111,6 +137,18 @@ def test_an_output_on_a_drive_that_is_not_there_is_refused(monkeypatch):
         Output(Path("Z:/out"))
     with pytest.raises(ValueError, match="--output_file Z:/out.json cannot be written: its drive is not there."):
         check_output_file(Path("Z:/out.json"))
+
+
+def test_an_output_file_that_is_a_folder_or_lies_in_a_file_is_refused(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").touch()
+    check_output_file(tmp_path / "new" / "out.json")
+    with pytest.raises(ValueError, match="--output_file .*folder.json is a folder: name a file in it"):
+        check_output_file(tmp_path / "folder.json")
+    with pytest.raises(
+        ValueError, match=r"out.json cannot be written: .*file is not a writable folder\. Name another"
+    ):
+        check_output_file(tmp_path / "file" / "out.json")
 
 
 def test_a_broken_pipe_is_an_error_if_the_output_is_read(monkeypatch, capsys):

@@ -18,6 +18,7 @@ class Backend(ABC):
         name (`str`): What `--backend` calls it.
         dtype (`str`): What it computes in, as `--dtype` names it.
         device (`torch.device`): Where it computes.
+        min_cosine (`float`): An embedding with a lower cosine to that of PyTorch in float32 is wrong.
 
     Example:
 
@@ -41,6 +42,7 @@ class Backend(ABC):
     name: str
     dtype: str
     device: torch.device
+    min_cosine: float = 0.0
 
     def hash_weights(self, model: nn.Module) -> str:
         """Returns a hash of the weights of a model that embeddings are computed with: those that it has now."""

@@ -43,6 +43,10 @@ MIN_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99, "int8": 0.9}
 INT8_GROUP_SIZE = 64
 # Some messages of OpenVINO go on for pages
 MAX_MESSAGE_LENGTH = 500
+# Rows that a tower is compared with PyTorch by
+NUM_CHECKED = 4
+# The description of a converted tower in its folder, beside its weights
+TOWER_FILE = "tower.xml"
 
 
 # It reports its import to Intel, by a fork of this process, but for a CI job
@@ -63,8 +67,16 @@ def get_core() -> openvino.Core:
 
 
 def locate_towers() -> Path:
-    """Locates the folder of converted towers, in the cache of the Hub."""
+    """Locates the folder of converted towers, in the cache of the Hub: a folder in it for each [`stored_dtype`]."""
     return Path(HF_ASSETS_CACHE, "lotlip", "openvino")
+
+
+def stored_dtype(dtype: str) -> str:
+    """
+    Returns the precision in which a tower is stored, `"float32"` or `"int8"`, that is computed in another one:
+    OpenVINO itself makes bfloat16 of float32.
+    """
+    return "int8" if dtype == "int8" else "float32"
 
 
 def compress_to_int8(tower: openvino.Model) -> openvino.Model:
@@ -151,6 +163,8 @@ class OpenvinoBackend(Backend):
             `"float32"`, `"bfloat16"` or `"int8"`.
         cache_dir (`Path`, *optional*):
             Where converted towers are kept. Default: see [`locate_towers`].
+        is_checked (`bool`, *optional*, defaults to `True`):
+            Whether a tower is compared with PyTorch when it is loaded. If not, the caller compares what it computes.
 
     Raises:
         `ValueError`: if the model is on another device, or cannot be computed so.
@@ -158,7 +172,14 @@ class OpenvinoBackend(Backend):
 
     name = "openvino"
 
-    def __init__(self, model: PreTrainedModel, family: Family, dtype: str, cache_dir: Path | None = None):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        dtype: str,
+        cache_dir: Path | None = None,
+        is_checked: bool = True,
+    ):
         if model.device.type != "cpu":
             raise ValueError(f"`--backend openvino` computes on the CPU, and the model is on {model.device}.")
         if family.compares_tokens or family.has_walk_types:
@@ -170,6 +191,7 @@ class OpenvinoBackend(Backend):
         self.weights_hash = hash_model(model)
         self.towers: dict[str, openvino.CompiledModel] = {}
         self.cache_dir = cache_dir or locate_towers()
+        self.is_checked = is_checked
         self.lock = Lock()  # one request at a time: it uses all cores
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,6 +204,11 @@ class OpenvinoBackend(Backend):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.lock = Lock()
+
+    @property
+    def min_cosine(self) -> float:
+        """The min cosine of an embedding to PyTorch's: see [`Backend`]."""
+        return MIN_COSINES[self.dtype]
 
     def hash_weights(self, model: nn.Module) -> str:
         """Returns a hash of the weights that the towers are converted from: later changes have no effect on them."""
@@ -217,7 +244,8 @@ class OpenvinoBackend(Backend):
             raise ValueError("The weights of the model have changed: make another `DualEncoder` for OpenVINO.")
         try:
             compiled = self.compile(modality, inputs)
-            self.check(compiled, modality, inputs)
+            if self.is_checked:
+                self.check(compiled, modality, inputs)
         except (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure) as error:
             message = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
@@ -237,17 +265,23 @@ class OpenvinoBackend(Backend):
             tensor = inputs[name]
             sizes = list(tensor.shape[1:]) if tensor.dim() > 2 else [-1]
             shapes.append([-1, *sizes])
-        folder = self.cache_dir / Hasher.hash((self.key, modality, sorted(inputs), shapes))
+        name = Hasher.hash((self.key, modality, sorted(inputs), shapes))
+        folder = self.cache_dir / stored_dtype(self.dtype) / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                logger.warning(f"Converting the {modality} tower for OpenVINO, once.")
-                tower = self.convert(modality, inputs, shapes)
+                in_float32 = self.cache_dir / "float32" / name / TOWER_FILE
+                if in_float32.is_file():
+                    tower = get_core().read_model(in_float32)
+                else:
+                    logger.warning(f"Converting the {modality} tower for OpenVINO, once.")
+                    tower = self.convert(modality, inputs, shapes)
                 if self.dtype == "int8":
+                    logger.warning(f"Storing the weights of the {modality} tower in 8 bits, once.")
                     tower = compress_to_int8(tower)
                 with atomic_write(folder) as partial:
                     partial.mkdir()
-                    openvino.save_model(tower, partial / "tower.xml", compress_to_fp16=False)
+                    openvino.save_model(tower, partial / TOWER_FILE, compress_to_fp16=False)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.dtype == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -255,7 +289,7 @@ class OpenvinoBackend(Backend):
             "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP_SIZE if self.dtype == "int8" else 0,
         }
-        return get_core().compile_model(folder / "tower.xml", "CPU", options)
+        return get_core().compile_model(folder / TOWER_FILE, "CPU", options)
 
     def check(
         self,
@@ -264,14 +298,15 @@ class OpenvinoBackend(Backend):
         inputs: dict[str, torch.Tensor],
     ) -> None:
         """
-        Raises a `RuntimeError` if an embedding of a compiled tower is not PyTorch's, for inputs, each of any shape
-        `(rows, ...)`, and for three rows of them.
+        Raises a `RuntimeError` if an embedding of a compiled tower is not PyTorch's, for the first of inputs, each of
+        any shape `(rows, ...)`, and for three rows of them.
         """
-        for batch in (sample_inputs(inputs, 3), inputs):
+        first = {name: tensor[:NUM_CHECKED] for name, tensor in inputs.items()}
+        for batch in (sample_inputs(inputs, 3), first):
             with torch.inference_mode():
                 expected = embed_modality(self.reference, modality, batch).double()
             cosine = torch.cosine_similarity(run_tower(compiled, batch).double(), expected, dim=-1).min().item()
-            if not cosine >= MIN_COSINES[self.dtype]:
+            if not cosine >= self.min_cosine:
                 raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
 
     def convert(
@@ -296,17 +331,21 @@ class OpenvinoBackend(Backend):
         # `openvino.convert_model` does the same, reports it to Intel, and changes the logging of all
         frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
         with without_warnings(), torch.no_grad():
-            decoder = TorchScriptPythonDecoder(tower, example_input=tuple(sort_inputs(example)))
+            decoder = TorchScriptPythonDecoder(
+                tower,
+                example_input=tuple(sort_inputs(example)),
+                # it would trace a second time and compare: the converted tower is compared with the model instead
+                trace_kwargs={"check_trace": False},
+            )
             converted = frontend.convert(frontend.load(decoder))
         converted.reshape({index: openvino.PartialShape(shape) for index, shape in enumerate(shapes)})
         return converted
 
     @cached_property
     def key(self) -> str:
-        """The model that a converted tower is of, and what it stores its weights in."""
+        """The model that a converted tower is of, and what converted it."""
         versions = (__version__, transformers.__version__, openvino.__version__)
-        weights_dtype = "int8" if self.dtype == "int8" else "float32"
-        return Hasher.hash((type(self.model).__name__, self.weights_hash, versions, weights_dtype))
+        return Hasher.hash((type(self.model).__name__, self.weights_hash, versions))
 
 
 @contextmanager
