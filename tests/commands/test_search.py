@@ -192,7 +192,7 @@ def test_the_recall_that_is_shown_is_that_of_the_filter(search, monkeypatch):
     assert "8 images in photos, searched approximately: 100.0% of the first 10 are those of exact search" in err
     status, _, err = search("photos", "a boat", "--folder", "more", "--output_file", "found.json")
     assert status == 0
-    assert "8 images in photos, of which 1 are in the folder more." in err
+    assert "8 images in photos, of which 1 is in the folder more." in err
     assert json.loads(Path("found.json").read_text())["recall"] == 1.0
 
 

@@ -15,6 +15,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 from tests.helpers.browser import open_chromium, serve
 
 
@@ -46,7 +48,11 @@ def take_picture(address: str, text: str, output_file: Path) -> None:
             box = card.bounding_box()
             bottoms.append(box["y"] + box["height"])
         height = max(bottoms) + 24
-        page.screenshot(path=output_file, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
+        page.screenshot(path=output_file, full_page=True, clip=clip)
+    with Image.open(output_file) as picture:
+        smaller = picture.convert("RGB").quantize(256)
+    smaller.save(output_file, optimize=True)
 
 
 def main() -> None:
