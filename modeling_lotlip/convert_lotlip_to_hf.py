@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -604,11 +605,14 @@ def convert_checkpoint(
     tokenizer.model_max_length = context_length - config.text_config.num_corner_tokens
 
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output_dir) as folder:
-        model.save_pretrained(folder)
-        LotlipProcessor(make_released_image_processor(config), tokenizer).save_pretrained(folder)
-        write_model_card(folder, output_dir.name, **OF_THE_ORIGINAL)
-        check_is_empty(output_dir)  # another run may have been faster
+    try:
+        with atomic_write(output_dir) as folder:
+            model.save_pretrained(folder)
+            LotlipProcessor(make_released_image_processor(config), tokenizer).save_pretrained(folder)
+            write_model_card(folder, output_dir.name, **OF_THE_ORIGINAL)
+            check_is_empty(output_dir)  # another run may have been faster
+    except SafetensorError as error:  # the disk is full, say
+        raise OSError(f"`{output_dir}` cannot be written: {error}") from error
     return config_path
 
 
@@ -668,9 +672,12 @@ def write_original(folder: str | Path, to_original: str | Path) -> None:
     if config_file.exists() and config_file.read_text(encoding="utf-8") != content:
         raise FileExistsError(f"`{config_file}` is there, of another model: name a file in another folder.")
     to_original.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(to_original) as file, atomic_write(config_file) as partial_config:
-        torch.save(original, file)
-        partial_config.write_text(content, encoding="utf-8")
+    try:
+        with atomic_write(to_original) as file, atomic_write(config_file) as partial_config:
+            torch.save(original, file)
+            partial_config.write_text(content, encoding="utf-8")
+    except RuntimeError as error:  # of PyTorch, which does not say that the disk is full
+        raise OSError(f"`{to_original}` cannot be written, is the disk full? {error}") from error
 
 
 def convert(

@@ -4,15 +4,19 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResultEntry, HfApi, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import httpx
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .utils.markdown import format_markdown
+from .utils.terminal import without_stop
 
 
 # What sentence-transformers reads: its own modules call the model, and give embeddings of length 1
@@ -323,6 +327,18 @@ def check_towers(folder: str | Path) -> None:
             )
 
 
+@contextmanager
+def reaching_the_hub(repo_id: str) -> Iterator[None]:
+    """Makes the errors of a Hub that cannot be reached an `OSError`, which names the repository."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise OSError(
+            f"The Hub cannot be reached for `{repo_id}`: {without_stop(error)}. Look for the connection, then upload "
+            "with `lotlip push`."
+        ) from error
+
+
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
     Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
@@ -341,6 +357,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     Raises:
         `ValueError`: if the Hub does not know who uploads, or the model needs a folder that stays on this machine.
         `HfHubHTTPError`: if the Hub refuses for another reason.
+        `OSError`: if the Hub cannot be reached.
 
     Example:
 
@@ -354,13 +371,14 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     check_towers(folder)
     api = HfApi()
     try:
-        repo_url = api.create_repo(repo_id, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_url.repo_id,
-            folder_path=folder,
-            commit_message="Upload LoTLIP",
-            allow_patterns=allow_patterns,
-        )
+        with reaching_the_hub(repo_id):
+            repo_url = api.create_repo(repo_id, exist_ok=True)
+            api.upload_folder(
+                repo_id=repo_url.repo_id,
+                folder_path=folder,
+                commit_message="Upload LoTLIP",
+                allow_patterns=allow_patterns,
+            )
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
             raise ValueError(

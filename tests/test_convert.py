@@ -9,6 +9,7 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoProcessor, BertConfig, BertModel
 
 import modeling_lotlip.convert_lotlip_to_hf as convert
@@ -357,12 +358,16 @@ def test_a_failed_or_slower_conversion_leaves_nothing(tmp_path, checkpoint, toke
         assert (folder / "model.safetensors").exists()
         raise OSError("No space left on device")
 
+    def disk_full_for_weights(folder, *args, **fields):
+        raise SafetensorError("I/O error: No space left on device")
+
     def another_is_faster(*args, **fields):
         output_dir.mkdir()
         (output_dir / "config.json").write_text("of the faster one")
 
     for write_card, message, expected in (
         (disk_full, "No space left", []),
+        (disk_full_for_weights, f"`{output_dir}` cannot be written: I/O error: No space left", []),
         (another_is_faster, "not an empty folder", ["folder", "config.json"]),
     ):
         monkeypatch.setattr(convert, "write_model_card", write_card)
@@ -371,6 +376,21 @@ def test_a_failed_or_slower_conversion_leaves_nothing(tmp_path, checkpoint, toke
         left = [path.name for path in (tmp_path / "out").rglob("*")]
         assert left == expected
     assert (output_dir / "config.json").read_text() == "of the faster one"
+
+
+def test_a_way_back_that_the_disk_has_no_room_for_is_named_and_leaves_nothing(
+    tmp_path, checkpoint, tokenizer_path, monkeypatch
+):
+    def disk_full(tensors: dict, file: Path) -> None:
+        file.touch()
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    torch.save(checkpoint, tmp_path / "model.pt")
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="back.pt` cannot be written, is the disk full"):
+        write_original(tmp_path / "folder", tmp_path / "out" / "back.pt")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_command_converts_and_names_what_it_wrote(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):

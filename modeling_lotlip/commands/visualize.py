@@ -131,8 +131,9 @@ def read_text_and_image(
 
     data = load_split(dataset, split, row + 1, key_column=caption_files.image_key_column)
     data = undecoded(data, dataset.image_column)
-    is_beyond = isinstance(data, Dataset) and row >= len(data)
-    rows = [] if is_beyond else list(data.skip(row))
+    rows = []
+    if not isinstance(data, Dataset) or row < len(data):
+        rows = list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)

@@ -320,7 +320,10 @@ def measure_computation(
     """
     try:
         backend = make_backend(computation)
-        cosine = (embed_sample(backend, sample) * exact).sum(dim=-1).min().item()
+        embeds = exact
+        if computation != EXACT:
+            embeds = embed_sample(backend, sample)
+        cosine = (embeds * exact).sum(dim=-1).min().item()
     except (ImportError, ValueError) as error:
         return Measured(computation, problem=str(error))
     if not cosine >= backend.min_cosine:  # also of what is not a number

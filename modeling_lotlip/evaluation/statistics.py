@@ -128,7 +128,9 @@ def measure_texts(
             unmatched_key = None
             try:
                 short_captions = reader.short_captions(row)
-                long_captions, unmatched_key = reader.match_long_captions(row)
+                matched_captions, unmatched_key = reader.match_long_captions(row)
+                # one without a sub-caption is neither trained on nor evaluated
+                long_captions = [text for text in matched_captions if split_sub_captions(text, reader.splitter)]
             except ValueError as error:
                 reader.note_bad_row(counts.num_rows, row, error)
             captions["long"].append(long_captions)

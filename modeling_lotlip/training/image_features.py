@@ -108,7 +108,8 @@ class FeatureCache:
         num_shards = -(-len(images) // SHARD_SIZE)
         missing = []
         for shard in range(self.accelerator.process_index, num_shards, self.accelerator.num_processes):
-            if not (folder / f"{shard:06}.npy").exists():
+            is_whole = (folder / f"{shard:06}.npy").exists() and not (folder / f"{shard:06}.again").exists()
+            if not is_whole:
                 missing.append(shard)
         num_images = sum(len(list_indices(shard, len(images))) for shard in missing)
         is_shown = self.accelerator.is_local_main_process
@@ -148,14 +149,22 @@ class FeatureCache:
         for shard, shard_batches in groupby(prepared_batches, key=lambda batch: batch.key // SHARD_SIZE):
             indices = list_indices(shard, len(images))
             features = torch.full((len(indices), *shape), torch.nan)
+            is_final = True
             for prepared in shard_batches:
+                is_final = is_final and all(row.is_final for row in prepared.unreadable)
                 batch = prepared.images
                 if batch.entries:  # where all are unreadable the training says so, and counts them
                     rows = [item.row_key.row_index - indices[0] for item in batch.entries]
                     features[rows] = self.encode(batch.inputs)
                 report(len(batch.entries) + len(prepared.unreadable))
+            # beside a file with images that can perhaps be read later: the next run makes it anew
+            again = folder / f"{shard:06}.again"
+            if not is_final:
+                again.touch()
             with atomic_write(folder / f"{shard:06}.npy") as partial, open(partial, "wb") as file:
                 np.save(file, features.numpy())
+            if is_final:
+                again.unlink(missing_ok=True)
 
     def list_batches(self, images: Dataset, shards: list[int]) -> Iterator[list[tuple[int, dict]]]:
         """Lists the images of shards with their indices, in batches of which none is of two shards."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are written completely or not at all, and folders that one run writes and a later one continues."""
 
+import errno
 import json
 import logging
 import os
@@ -21,6 +22,8 @@ from filelock import FileLock, Timeout
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE, LOCK_FILE = "settings.json", ".lock"
+# Errors of a disk that is full, or has no more room for this user or for a file of this size
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEFT = re.compile(r"(?P<name>.+)\.\d+\.(?P<kind>partial|replaced)")
 
 
@@ -44,6 +47,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if partial.is_dir() and path.exists():
             path.rename(replaced)
         partial.replace(path)
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)  # the system does not say which file it has no room for
+        raise
     finally:
         for left in (replaced, partial):
             clear(left)

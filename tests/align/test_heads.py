@@ -133,6 +133,13 @@ def test_what_is_the_same_in_all_rows_is_not_blown_up_in_others():
     assert standardized[:, 0].tolist() == pytest.approx([0.5] * len(standardized))
 
 
+def test_the_rank_is_one_more_than_the_count_of_more_similar_images():
+    heads = SimpleNamespace(eval=lambda: None, embed=lambda side, features: features)
+    captions = torch.tensor([[image, 0, 0] for image in range(3)])
+    features = Features(torch.tensor([[1.0], [2.0], [3.0]]), torch.ones(1, 1), captions)
+    assert measure_rank(heads, features, ("short",)) == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
+
+
 def test_ranks_of_equal_similarities_are_means():
     """Of a text that is as near to all of four images, its own is at the middle of ranks 1 to 4."""
     heads = SimpleNamespace(eval=lambda: None, embed=lambda side, features: features)

@@ -54,6 +54,7 @@ MISTAKES = [
     ("recaption --output_dir out --captioner a --endpoint localhost:8000/v1", "must begin with http:// or https://."),
     ("filter --captions nowhere.parquet --output_dir out", "`--captions nowhere.parquet` names no file"),
     ("pack --output_dir out --image_format bmp", "invalid choice 'bmp' for argument '--image_format'"),
+    ("visualize --model model --output_dir out --row 256", "--row 256 is beyond the split"),
     ("visualize --model model --output_dir out --row 99999999", "--row 99999999 is beyond the split"),
     ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
     ("visualize --model model --output_dir out --text ' . '", "empty"),

@@ -170,7 +170,7 @@ def test_a_jpeg_is_decoded_at_a_multiple_of_the_target_in_both_directions(size):
     assert max(image.size) < max(size)
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_reduced_jpeg_is_upright_in_every_orientation(orientation):
     """Width and height that the image processor makes of it are those of the upright image."""
     image = photographs.make_picture(600, 400)
@@ -275,7 +275,7 @@ def test_a_date_is_read_in_every_form_that_cameras_write(written, expected):
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif"])
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_size_of_an_image_is_that_of_the_upright_one(kind, orientation):
     file = encode(PIL.Image.new("RGB", (40, 20)), kind, exif=photographs.turned(orientation))
     assert find_upright_size(open_image(file["bytes"])) == read_image(file).size

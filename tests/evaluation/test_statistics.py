@@ -137,7 +137,7 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
     rows = [
         {"caption": ["a boat", "a red boat"], "long_captions": ["the sea is blue. sand."]},
         {"caption": ["a car"], "long_captions": None},
-        {"caption": None, "long_captions": ["  "]},
+        {"caption": None, "long_captions": ["  ", " . . "]},
     ]
     write_lines(tmp_path / "rows.jsonl", rows)
     data = ["--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train"]

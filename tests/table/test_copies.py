@@ -59,3 +59,9 @@ def test_identical_copies_of_the_last_result_are_counted(tmp_path, num_first):
     query = torch.tensor([0.8, 0.6, 0.0])
     results = search_groups(table, query, k=2, measured=read_measurements(table))
     assert [len(group.keys) for group in results] == [num_first, 5]
+
+
+def test_images_that_are_all_copies_are_one_result(tmp_path):
+    table = make_table(tmp_path, torch.eye(3)[[0] * 10], score_threshold=0.0, copy_threshold=0.98)
+    (group,) = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=1, measured=read_measurements(table))
+    assert len(set(group.keys)) == 10

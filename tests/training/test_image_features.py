@@ -11,7 +11,9 @@ from datasets import Dataset
 
 from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
+from modeling_lotlip.data.images import UnreadableImageError
 from modeling_lotlip.data.loading import compute_fingerprint, load_split
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.training import image_features
@@ -121,6 +123,21 @@ def test_a_changed_tower_preprocessing_or_data_set_is_noticed(cache, loaded):
     with torch.no_grad():
         model.vision_model.layers[0].mlp.fc1.bias[0] += 1e-3
     assert cache(model, processor)[1]
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+def test_images_that_can_perhaps_be_read_later_are_tried_again(cache, loaded, monkeypatch, is_final):
+    def refuse(reader: RowReader, row: dict) -> PIL.Image.Image:
+        raise UnreadableImageError("the memory is full", is_final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowReader, "read_image", refuse)
+        features, _ = cache(*loaded)
+    assert read_features(features, 0).isnan().all()
+    cache(*loaded)
+    assert read_features(features, 0).isnan().all() == is_final
+    _, sizes = cache(*loaded)
+    assert sizes == []
 
 
 def test_the_first_rows_of_a_data_set_keep_their_name():

@@ -1,6 +1,7 @@
 """Dataclasses of arguments, and what a command line makes of them."""
 
 import os
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def test_what_would_be_ignored_is_refused(line, error, capsys):
     assert ended.value.code == 2
     assert message.startswith(f"train: error: {error}")
     assert message.count("\n") == 1
+
+
+def test_messages_begin_with_the_name_of_the_program_without_its_folder(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["folder/mine.py", "--sizes", "0"])
+    with pytest.raises(SystemExit):
+        parse((TowerArguments,))
+    assert capsys.readouterr().err.startswith("mine.py: error: --sizes must be at least 1")
 
 
 def test_combinations_hold_in_python_too():

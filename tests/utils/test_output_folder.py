@@ -1,5 +1,6 @@
 """Files that are written completely or not at all, and folders that one run writes and a later one continues."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -40,6 +41,12 @@ def test_what_is_not_written_to_its_end_changes_nothing(tmp_path, kind):
         raise OSError("full")
     assert read() == "second"
     assert list_names(tmp_path) == ["it"]
+
+
+def test_the_file_that_a_full_disk_has_no_room_for_is_named(tmp_path):
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/it'"), atomic_write(tmp_path / "it"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list_names(tmp_path) == []
 
 
 def test_files_are_on_the_disk_before_they_get_their_name_also_by_the_rules_of_windows(tmp_path, monkeypatch):
