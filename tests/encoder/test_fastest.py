@@ -80,7 +80,7 @@ def test_a_faster_one_that_is_not_close_is_said():
     lines = explain_choice(measured, choose(measured))
     assert lines == [
         "Not computed in int8 by OpenVINO, which is faster: an embedding has a cosine of 0.9900 to float32, less than "
-        "0.998.",
+        "0.999.",
         "This machine computes the model fastest in bfloat16 by OpenVINO: 2.0 times as fast as in float32 by PyTorch, "
         "with cosines of at least 0.9999 to float32.",
     ]
