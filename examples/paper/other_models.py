@@ -145,7 +145,7 @@ def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
     start = {
         "max_length": OLD,
         "num_long_captions": 0,
-        "max_train_steps": args.steps // 3,
+        "max_train_steps": max(1, args.steps // 3),
     }
     if family == "LoTLIP":
         save_new_lotlip(own / "new")
@@ -177,7 +177,7 @@ def run_folder(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
         "image_features_dir": args.output_dir / "features",
         "per_device_train_batch_size": 64,
         "learning_rate": 1e-4,
-        "max_train_steps": args.steps // 3,
+        "max_train_steps": max(1, args.steps // 3),
         "eval_steps": args.eval_steps,
     }
     start = {"max_length": OLD, "num_long_captions": 0}

@@ -460,6 +460,8 @@ def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> s
         model (`PreTrainedModel`): A dual encoder in float32.
         processor (`ProcessorMixin`, *optional*): Its processor; none of a model of sentence-transformers.
     """
+    if processor is None:
+        return None
     open_one = Computation(AUTO, AUTO)
     if model.device.type != "cpu":
         return (
@@ -467,7 +469,7 @@ def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> s
             f"{choose_half_precision(open_one, model.device)}."
         )
     computations = list_computations(open_one)
-    if processor is None or len(computations) == 1 or find_family(model.config, processor).compares_tokens:
+    if len(computations) == 1 or find_family(model.config, processor).compares_tokens:
         return None
     file = locate_choice(model, computations)
     if not file.is_file():
