@@ -46,16 +46,16 @@ OPTIONS_FILE = "options.json"
 METRICS = ("short_t2i_recall@1", "short_mean_recall", "zero_shot_top1", "long_t2i_recall@1", "long_mean_recall")
 
 
-def train(folder: Path, options: dict) -> None:
+def train_once_more(folder: Path, options: dict) -> None:
     """Runs `lotlip train` in `folder`, if that is not done."""
     if (folder / "eval_results.json").exists():
         return
-    process = get_context("fork").Process(target=run_training, args=(folder, options))
+    process = get_context("fork").Process(target=run_once_more, args=(folder, options))
     process.start()
     process.join()
 
 
-def run_training(folder: Path, options: dict) -> None:
+def run_once_more(folder: Path, options: dict) -> None:
     """What the command does, in a process whose imports are done."""
     loop.run(TrainArguments(output_dir=folder, overwrite_output_dir=True, **options))
 
@@ -102,9 +102,9 @@ def measure_model(args: argparse.Namespace, family: str, seed: int, scenes: Path
         options["short_loss_weight"] = args.short_loss_weight
         own = own / f"short-{args.short_loss_weight:g}"
         after = own / "after"
-        train(after, options)
+        train_once_more(after, options)
     with_teacher = own / f"distilled-{args.distill_weight:g}"
-    train(with_teacher, options | {"distill_weight": args.distill_weight})
+    train_once_more(with_teacher, options | {"distill_weight": args.distill_weight})
     held_back = {"dataset_name": str(scenes), "label_column": "label"}
     plain = mix(before, after, own / "near", held_back)
     distilled = mix(before, with_teacher, own / "distilled-near", held_back)
