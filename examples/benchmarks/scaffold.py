@@ -221,7 +221,7 @@ def find_commit() -> str | None:
 
 
 def write_results(tables: list[dict], args: BenchmarkArguments) -> None:
-    """Writes tables, settings and the machine to `--output_file`."""
+    """Writes tables, settings and the machine to `--output_file`, whose own path is not among the settings."""
     if args.output_file is None:
         return
     device = "cpu"
@@ -238,7 +238,8 @@ def write_results(tables: list[dict], args: BenchmarkArguments) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "commit": find_commit(),
     }
-    settings = dataclasses.asdict(args) | {"output_file": str(args.output_file)}
+    settings = dataclasses.asdict(args)
+    del settings["output_file"]
     write_json(args.output_file, {"machine": machine, "settings": settings, "tables": tables})
 
 
