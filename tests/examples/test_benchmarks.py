@@ -81,6 +81,7 @@ def test_images_measures_the_model_and_the_way_from_files(run):
     assert all(float(row["images a second"]) > 0 for row in table["rows"].values())
 
 
+@pytest.mark.processes
 def test_search_measures_every_method(run, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without faiss
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: SERVER)  # which has imported all

@@ -30,3 +30,13 @@ def run_quietly(log: Path, argv: list[str], has_workers: bool, program: Callable
     os.environ |= training_environment() | variables
     torch.set_num_threads(1)
     sys.exit(program(argv))
+
+
+def launch(argv: list[str]) -> None:
+    """Runs `torchrun` in this process, with what its processes write on standard output in a file."""
+    from torch.distributed import run
+
+    output, *arguments = argv
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+    run.main(arguments)
