@@ -52,7 +52,6 @@ from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 METHODS = ("table", "memory", "exact", "faiss")
 CHUNK = 20_000
-NUM_QUERIES = 200
 K = 10
 # The folders of the measurement with filters, and the clusters of images in each
 FOLDERS = ("boats", "houses")
@@ -69,6 +68,7 @@ class SearchArguments(BenchmarkArguments):
     width: int = argument(768, "Their dimension.", least=8)
     storage_dtype: str = argument("float16", "How the table stores a number.", choices=STORAGE_DTYPES)
     methods: list[str] = argument(list(METHODS), "What is measured.", choices=METHODS)
+    queries: int = argument(200, "How many texts, or images, are searched for.", least=20)
     filters: bool = argument(False, "Measure the table with filters, in place of the methods.")
 
 
@@ -142,7 +142,7 @@ class Written:
     A table that was written to be searched.
 
     Args:
-        queries (`torch.Tensor` of shape `(NUM_QUERIES, dim)`):
+        queries (`torch.Tensor` of shape `(queries, dim)`):
             Texts, normalized.
         seconds_to_write (`float`):
             How long the table took to write.
@@ -189,7 +189,7 @@ def write(folder: Path, num: int, args: "SearchArguments", has_table: bool) -> W
     values.flush()
     # texts of other images stand for those that the parameters of the index are chosen by
     background = draw_pairs(NUM_BACKGROUND, args.width, num + 1, centers)[1]
-    texts = draw_pairs(NUM_QUERIES, args.width, 1, centers)[1]
+    texts = draw_pairs(args.queries, args.width, 1, centers)[1]
     begin = time.perf_counter()
     if table is not None:
         maintain(table, lambda: background)
@@ -428,8 +428,8 @@ def write_themes(folder: Path, num: int, args: SearchArguments) -> tuple[Embeddi
     queries = {}
     background = []
     for name, theme in zip(FOLDERS, themes):
-        queries[f"images of {name}"] = theme.draw(NUM_QUERIES, generator)[0]
-        queries[f"texts of {name}"] = theme.draw(NUM_QUERIES, generator)[1]
+        queries[f"images of {name}"] = theme.draw(args.queries, generator)[0]
+        queries[f"texts of {name}"] = theme.draw(args.queries, generator)[1]
         background.append(theme.draw(NUM_BACKGROUND // 2, generator)[1])
     maintain(table, lambda: torch.cat(background))
     return table, torch.cat(parts), queries

@@ -1,5 +1,6 @@
 """What a search finds, exactly and by the vector index, with and without filters, and which recall is shown."""
 
+import shutil
 from datetime import date, datetime
 
 import pytest
@@ -165,18 +166,17 @@ def test_the_smallest_parameters_that_find_enough_are_chosen(apart, monkeypatch)
     assert plan.recall >= 0.98
 
 
-@pytest.fixture
-def one_cell(monkeypatch) -> None:
+def search_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a filter one cell of an index is searched, and filters that leave 1,000 images are many."""
     monkeypatch.setattr(module, "NUM_EXACT", 1000)
     monkeypatch.setattr(module, "INDEX_PARAMETERS", ((1, 2),))
 
 
 @pytest.fixture(scope="module")
-def all_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
+def measured_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
     """
-    A table of two folders whose images have nothing in common, with an index of several cells, their embeddings, the
-    first half of which is of the first folder, and those of texts.
+    A table of two folders whose images have nothing in common, with an index of several cells, measured; their
+    embeddings, the first half of which is of the first folder, and those of texts.
     """
     generator = torch.manual_seed(0)
     directions = draw_unit_vectors(generator, 2, 32).repeat_interleave(10_000, dim=0)
@@ -184,15 +184,18 @@ def all_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Te
     keys = [f"{'boats' if number < 10_000 else 'houses'}/{number:05}" for number in range(20_000)]
     table = make_table(tmp_path_factory.mktemp("themes"), embeds, keys)
     build_index(table)
-    return table, embeds, draw_unit_vectors(generator, 64, 32)
+    texts = draw_unit_vectors(generator, 64, 32)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        search_one_cell(monkeypatch)
+        measure(table, "image", texts)
+    return table, embeds, texts
 
 
 @pytest.fixture
-def themes(all_themes, one_cell) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
-    """The same, measured."""
-    table, embeds, texts = all_themes
-    measure(table, "image", texts)
-    return table, embeds, texts
+def themes(measured_themes, monkeypatch) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
+    """The same, which is searched as it was measured."""
+    search_one_cell(monkeypatch)
+    return measured_themes
 
 
 @pytest.mark.parametrize("queries", ["images of the other folder", "images of the folder", "texts"])
@@ -222,8 +225,9 @@ def test_a_filter_that_leaves_few_images_is_exact(themes):
     assert mean_recall(table, embeds[10_000:10_100], texts, few, first=10_000) == 1.0
 
 
-def test_filters_are_exact_where_no_parameters_find_enough(themes, monkeypatch):
-    table, embeds, texts = themes
+def test_filters_are_exact_where_no_parameters_find_enough(themes, monkeypatch, tmp_path):
+    measured, embeds, texts = themes
+    table = EmbeddingTable(shutil.copytree(measured.folder, tmp_path / "table"))
     monkeypatch.setattr(module, "FILTER_PARAMETERS", ((1, 1),))
     measure(table, "image", texts)
     assert plan_search(table, where=in_folder("houses")) == EXACT_SEARCH
