@@ -7,7 +7,7 @@
 """
 Search by texts in many images, each method in a process of its own (on Linux): the table of `lotlip embed` and
 `lotlip search`; the same with its vectors in memory, as the page and the server hold a small one; exact search without
-a table; and HNSW32 of faiss.
+a table; and HNSW32 of faiss, of 200,000 vectors at most.
 
     python examples/benchmarks/search.py
     python examples/benchmarks/search.py --num_vectors 1000000 --methods table exact
@@ -32,6 +32,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -56,6 +57,8 @@ K = 10
 # The folders of the measurement with filters, and the clusters of images in each
 FOLDERS = ("boats", "houses")
 CLUSTERS = 60
+# Of how many vectors faiss builds a graph at most: that of a million takes minutes and 7 GB
+MAX_GRAPH = 200_000
 # Texts by which the parameters of the index are chosen
 NUM_BACKGROUND = 64
 
@@ -276,8 +279,8 @@ OPEN = {"table": open_table, "memory": open_memory, "exact": open_exact, "faiss"
 
 
 def measure_method(
-    name: str, folder: Path, queries: torch.Tensor, threads: int, device: str, results: multiprocessing.Queue
-) -> None:
+    name: str, folder: Path, queries: torch.Tensor, threads: int, device: str
+) -> tuple[dict[str, float], list[list[int]]]:
     """
     Measures what one method finds, and what it takes.
 
@@ -292,8 +295,9 @@ def measure_method(
             The number of threads that compute.
         device (`str`):
             The device that computes.
-        results (`multiprocessing.Queue`):
-            Gets both.
+
+    Returns:
+        `tuple[dict[str, float], list[list[int]]]`: what it takes, and what it finds.
     """
     torch.set_num_threads(threads)
     search(queries[:1].to(device), queries)
@@ -319,7 +323,7 @@ def measure_method(
         "queries_a_second": len(queries) / (time.perf_counter() - start),
         "megabytes_of_memory": (peak_memory(device) - before) / 2**20,
     }
-    results.put((row, found))
+    return row, found
 
 
 def compare_methods(num: int, args: SearchArguments, methods: list[str]) -> dict:
@@ -331,8 +335,11 @@ def compare_methods(num: int, args: SearchArguments, methods: list[str]) -> dict
         exact = search(written.queries, torch.from_numpy(vectors))
         rows = {}
         devices = [(method, "cpu") for method in methods]
-        if vectors.size * np.dtype(args.storage_dtype).itemsize > MAX_BYTES:
-            devices = [(method, device) for method, device in devices if method != "memory"]  # it is not held
+        too_large_to_hold = vectors.size * np.dtype(args.storage_dtype).itemsize > MAX_BYTES
+        if ("memory", "cpu") in devices and too_large_to_hold:
+            devices.remove(("memory", "cpu"))  # the page and the server do not hold it
+        if ("faiss", "cpu") in devices and num > MAX_GRAPH:
+            devices.remove(("faiss", "cpu"))
         if "exact" in methods and args.device != "cpu":
             devices.append(("exact", args.device))
         for method, device in devices:
@@ -373,12 +380,8 @@ def run_method(
         `tuple[dict[str, float], list[list[int]]]`: what it takes, and what it finds.
     """
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=measure_method, args=(name, folder, queries, threads, device, results))
-    process.start()
-    measured = results.get()
-    process.join()
-    return measured
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(measure_method, name, folder, queries, threads, device).result()
 
 
 def describe_table(folder: Path, written: Written) -> dict:
