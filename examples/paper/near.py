@@ -109,13 +109,14 @@ def measure_model(args: argparse.Namespace, family: str, seed: int, scenes: Path
     results = {
         "before": {"alpha": 0.0, **pick(plain["start_results"])},
         "after": take(plain, 1.0),
-        "interpolated": take(plain, plain["best_alpha"]),
     }
     if args.distill_weight > 0:
         with_teacher = own / f"distilled-{args.distill_weight:g}"
         train_once_more(with_teacher, options | {"distill_weight": args.distill_weight})
         distilled = mix(before, with_teacher, own / "distilled-near", held_back)
         results["distilled"] = take(distilled, 1.0)
+    results["interpolated"] = take(plain, plain["best_alpha"])
+    if args.distill_weight > 0:
         results["both"] = take(distilled, distilled["best_alpha"])
     for name, found in results.items():
         print(own, name, {metric: round(value, 1) for metric, value in found.items()}, flush=True)
