@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..utils.plugins import Registry
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -127,13 +129,13 @@ CONTRASTIVE = "modeling_lotlip.losses:contrastive_loss"
 SIGMOID = "modeling_lotlip.losses:sigmoid_loss"
 
 
-class Objectives(dict[str, Objective]):
+class Objectives(Registry[Objective]):
     """Holds objectives by name. A plugin adds others, and replaces none of this package, which it is compared with."""
 
-    def __setitem__(self, name: str, objective: Objective) -> None:
-        if name in BUILT_IN_OBJECTIVES:
-            raise ValueError(f"The objective `{name}` is one of this package: give yours another name.")
-        super().__setitem__(name, objective)
+    def check(self, name: str, item: Objective) -> None:
+        """Raises a `ValueError` for what is no [`Objective`]."""
+        if not isinstance(item, Objective):
+            raise ValueError(f"The objective `{name}` is a {type(item).__name__}: make it an `Objective`, with a loss.")
 
 
 PACKAGE_OBJECTIVES = {
@@ -177,7 +179,7 @@ PACKAGE_OBJECTIVES = {
     ),
 }
 
-# The objectives of this package by name, which no plugin may replace
-BUILT_IN_OBJECTIVES = tuple(PACKAGE_OBJECTIVES)
+OBJECTIVES = Objectives("objective", PACKAGE_OBJECTIVES)
 
-OBJECTIVES = Objectives(PACKAGE_OBJECTIVES)
+# The objectives of this package by name, which no plugin may replace
+BUILT_IN_OBJECTIVES = OBJECTIVES.built_in

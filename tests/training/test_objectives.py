@@ -12,6 +12,7 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.losses import contrastive_loss
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.objectives import OBJECTIVES, Objective
 from modeling_lotlip.training.outputs import read_metrics
@@ -99,6 +100,12 @@ def test_an_objective_of_the_package_is_not_replaced():
     with pytest.raises(ValueError, match="The objective `lotlip` is one of this package: give yours another name"):
         OBJECTIVES["lotlip"] = Objective("mine", "modeling_lotlip.losses:sigmoid_loss")
     assert OBJECTIVES["lotlip"] is known
+
+
+def test_an_objective_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="The objective `mine` is a function: make it an `Objective`, with a loss"):
+        OBJECTIVES["mine"] = contrastive_loss
+    assert "mine" not in OBJECTIVES
 
 
 @pytest.mark.parametrize("default", [(1, 2), [1], None])
