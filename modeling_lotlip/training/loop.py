@@ -278,7 +278,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            print(f"Step {state.step}:\n{format_recalls(results)}", flush=True)
+            print_results(state.step, results)
             outputs.log(results, state.step, args.output_dir, accelerator)
             folder = args.output_dir / outputs.BEST_FOLDER
             metric = args.metric_for_best_model
@@ -286,6 +286,14 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
                 numbered = {"num_steps": state.step, **results}
                 outputs.save_model(args, training.plan, folder, model, training.processor, numbered)
     return results
+
+
+def print_results(step: int, results: dict[str, float]) -> None:
+    """Prints what was measured at a step. Whoever read it, such as `head`, may be gone: the run goes on."""
+    try:
+        print(f"Step {step}:\n{format_recalls(results)}", flush=True)
+    except BrokenPipeError:
+        logger.warning(f"Nobody reads standard output any more: what is measured is in {outputs.METRICS_FILE}.")
 
 
 def save(training: Training) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import lotlip
 from modeling_lotlip.commands import COMMANDS
+from modeling_lotlip.utils import arguments
 from tests.conftest import training_environment
 
 
@@ -160,6 +161,36 @@ def test_a_pipe_that_nobody_reads_ends_a_command_without_an_error(error_number, 
         monkeypatch.setattr(lotlip, "run", lambda argv: 0)
         status = lotlip.main([])
     assert status == 0
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+@pytest.mark.parametrize("error_number", [errno.EPIPE, errno.EINVAL])
+def test_a_command_that_a_pipe_ends_before_it_is_done_has_not_succeeded(is_closed, error_number, monkeypatch):
+    """Nor has one that another pipe, or a wrong argument of the system's, ended: that is an error."""
+
+    def fail(argv: list[str]) -> int:
+        raise OSError(error_number, "broken")
+
+    monkeypatch.setattr(lotlip, "run", fail)
+    monkeypatch.setattr(arguments, "is_output_closed", lambda: is_closed)
+    if is_closed:
+        status = lotlip.main([])
+        assert status == 141
+        return
+    with pytest.raises(OSError, match="broken"):
+        lotlip.main([])
+
+
+@pytest.mark.parametrize("code", [None, 0])
+def test_code_of_others_that_ends_the_program_has_not_done_the_command(code, monkeypatch, capsys):
+    def end(*parsed: object) -> None:
+        sys.exit(code)
+
+    monkeypatch.setattr(importlib.import_module("modeling_lotlip.commands.evaluate"), "run", end)
+    status = lotlip.main(["evaluate", "--model", "any"])
+    assert status == 2
+    expected = "lotlip evaluate: error: code of a model or a plugin ended the program before the command was done."
+    assert capsys.readouterr().err.splitlines()[-1] == expected
 
 
 def test_results_that_a_full_disk_does_not_take_are_an_error_of_one_line(monkeypatch, tmp_path, capsys):

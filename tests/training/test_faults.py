@@ -1,6 +1,7 @@
 """What may happen to a run, provoked in real ones: nothing is lost, and nothing hangs."""
 
 import errno
+import io
 import math
 import os
 import pickle
@@ -8,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -89,6 +91,21 @@ def test_a_signal_during_an_evaluation_ends_a_run_after_it(train, tmp_path, monk
     assert end.value.code == 143
     assert "Stopped by SIGTERM after step 2" in caplog.text
     assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
+
+
+def test_a_run_whose_output_nobody_reads_any_more_goes_on(train, monkeypatch, caplog):
+    """As behind `| head`, which ends after some lines."""
+    output = io.StringIO()
+
+    def write(text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(output, "write", write)
+    monkeypatch.setattr(sys, "stdout", output)
+    folder = train("run", max_train_steps=4, eval_steps=2, max_eval_samples=2)
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl") if "loss" not in row] == [2, 4]
+    assert (folder / "eval_results.json").exists()
+    assert caplog.text.count("Nobody reads standard output any more: what is measured is in metrics.jsonl") == 2
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):

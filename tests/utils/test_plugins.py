@@ -50,8 +50,16 @@ def test_a_plugin_in_a_folder_that_is_imported_from_is_itself(write, monkeypatch
         ("plugin_f", "known = {}\n\nknown['a']", r"cannot be imported: KeyError: 'a' \(line 3\)"),
         ("plugin_g", "def divide():\n    return 1 / 0\n\ndivide()", r"ZeroDivisionError: .* \(line 2\)"),
         ("plugin_c", "1 +", "cannot be imported: SyntaxError"),
-        ("plugin_h", "import sys\n\nsys.exit()", r"ends the program while it is imported \(line 3\): put what it runs"),
-        ("plugin_i", "import argparse\nargparse.ArgumentParser().parse_args(['-h'])", r"ends the program .*\(line 2\)"),
+        (
+            "plugin_h",
+            "import sys\n\nsys.exit()",
+            r"ends the program while it is imported \(line 3\): put what it runs",
+        ),
+        (
+            "plugin_i",
+            "import argparse\nargparse.ArgumentParser().parse_args(['-h'])",
+            r"ends the program .*\(line 2\)",
+        ),
         ("json", "", "has the name of another module, json: rename the file"),
         ("no-name", "", "cannot be imported: rename it"),
     ],
@@ -127,7 +135,9 @@ def test_a_name_that_a_plugin_registers_twice_is_refused(write, registry):
 
 def test_a_name_that_two_plugins_register_is_refused(write, registry):
     load_plugin(write("plugin_l", REGISTER + "METHODS['mine'] = 2"))
-    with pytest.raises(ValueError, match="The method `mine` is registered by plugin_l.py and by plugin_m.py: give one"):
+    with pytest.raises(
+        ValueError, match="The method `mine` is registered by plugin_l.py and by plugin_m.py: give one"
+    ):
         load_plugin(write("plugin_m", REGISTER + "METHODS['mine'] = 3"))
     assert registry["mine"] == 2
 
