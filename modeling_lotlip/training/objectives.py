@@ -135,9 +135,7 @@ class Objectives(Registry[Objective]):
     def check(self, name: str, item: Objective) -> None:
         """Raises a `ValueError` for what is no [`Objective`]."""
         if not isinstance(item, Objective):
-            raise ValueError(
-                f"The objective `{name}` is a {type(item).__name__}: make it an `Objective`, with a loss."
-            )
+            raise ValueError(f"The objective `{name}` is a {type(item).__name__}: make it an `Objective` with a loss.")
 
 
 PACKAGE_OBJECTIVES = {

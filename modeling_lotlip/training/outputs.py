@@ -172,6 +172,20 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
     return checkpoint
 
 
+def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
+    """Raises a `ValueError` if a checkpoint to resume from is not the last one of the output folder any more."""
+    checkpoints = list_checkpoints(args.output_dir)
+    if (
+        resumes_in_output_dir(args)
+        and checkpoints
+        and (checkpoint is None or not checkpoints[-1].samefile(checkpoint))
+    ):
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this run began: "
+            "another run has written it. Start this one again."
+        )
+
+
 def save_checkpoint(
     accelerator: Accelerator,
     output_dir: Path,

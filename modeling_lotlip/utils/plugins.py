@@ -99,16 +99,16 @@ class Registry(MutableMapping[str, T]):
 
     def note(self, name: str, plugin: PluginImport) -> None:
         """
-        Notes which plugin registers a name. Raises a `ValueError` if another one has, or this one twice: a plugin whose
-        import has failed may be imported again.
+        Notes which plugin registers a name. Raises a `ValueError` if another one has, or this one twice: a plugin
+        whose import has failed may be imported again.
         """
         earlier = self.registered_by.get(name)
         if earlier is plugin:
             raise ValueError(f"The {self.what} `{name}` is registered twice: give one of both another name.")
         if earlier is not None and earlier.name != plugin.name:
             raise ValueError(
-                f"The {self.what} `{name}` is registered by {earlier.name}.py and by {plugin.name}.py: give one of both "
-                "another name."
+                f"The {self.what} `{name}` is registered by {earlier.name}.py and by {plugin.name}.py: give one of "
+                "both another name."
             )
         self.registered_by[name] = plugin
 
@@ -137,8 +137,8 @@ def load_plugin(path: str | Path) -> ModuleType:
             return importlib.import_module(name)
     except SystemExit as error:  # else the command would end as if it were done
         raise ValueError(
-            f"--plugin {path} ends the program while it is imported (line {find_line(path, error)}): put what it runs as "
-            'a script under `if __name__ == "__main__":`.'
+            f"--plugin {path} ends the program while it is imported (line {find_line(path, error)}): put what it runs "
+            'as a script under `if __name__ == "__main__":`.'
         ) from error
     except SyntaxError as error:  # says the line itself
         raise ValueError(f"--plugin {path} cannot be imported: SyntaxError: {error}") from error

@@ -12,7 +12,6 @@ import pytest
 
 import lotlip
 from modeling_lotlip.commands import COMMANDS
-from modeling_lotlip.utils import arguments
 from tests.conftest import training_environment
 
 
@@ -163,20 +162,26 @@ def test_a_pipe_that_nobody_reads_ends_a_command_without_an_error(error_number, 
     assert status == 0
 
 
-@pytest.mark.parametrize("is_closed", [True, False])
-@pytest.mark.parametrize("error_number", [errno.EPIPE, errno.EINVAL])
-def test_a_command_that_a_pipe_ends_before_it_is_done_has_not_succeeded(is_closed, error_number, monkeypatch):
-    """Nor has one that another pipe, or a wrong argument of the system's, ended: that is an error."""
+@pytest.fixture(params=[errno.EPIPE, errno.EINVAL], ids=["posix", "windows"])
+def broken_pipe(monkeypatch, request):
+    """A command that ends with an error of a pipe."""
 
     def fail(argv: list[str]) -> int:
-        raise OSError(error_number, "broken")
+        raise OSError(request.param, "broken")
 
     monkeypatch.setattr(lotlip, "run", fail)
-    monkeypatch.setattr(arguments, "is_output_closed", lambda: is_closed)
-    if is_closed:
-        status = lotlip.main([])
-        assert status == 141
-        return
+
+
+@pytest.mark.usefixtures("broken_pipe")
+def test_a_command_that_ends_as_nobody_reads_its_output_has_not_succeeded(monkeypatch):
+    monkeypatch.setattr(lotlip, "is_output_closed", lambda: True)
+    status = lotlip.main([])
+    assert status == 141
+
+
+@pytest.mark.usefixtures("broken_pipe")
+def test_an_error_of_another_pipe_is_one(monkeypatch):
+    monkeypatch.setattr(lotlip, "is_output_closed", lambda: False)
     with pytest.raises(OSError, match="broken"):
         lotlip.main([])
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training import loop, step
+from modeling_lotlip.training import loop, prepare, step
 from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
 from modeling_lotlip.utils.addresses import listen
@@ -278,6 +278,34 @@ def test_a_resumed_run_whose_rest_has_no_caption_files_goes_on(train, tmp_path):
     folder = train("run", **options)
     shutil.rmtree(folder / "checkpoint-2")
     train("run", **options | {"max_train_steps": 3}, resume_from_checkpoint="latest")
+
+
+@pytest.mark.parametrize(
+    ("options", "file", "message"),
+    [
+        ({}, "model.safetensors", "holds model.safetensors of an earlier run"),
+        (
+            {"resume_from_checkpoint": "latest"},
+            "checkpoint-9/training_state.json",
+            "holds checkpoint-9, which was not there",
+        ),
+    ],
+)
+def test_what_another_run_wrote_meanwhile_is_not_replaced(train, tmp_path, monkeypatch, options, file, message):
+    """Two commands at once: one ends while the other still loads its data."""
+
+    def load(*args):
+        written.parent.mkdir(parents=True)
+        written.write_text("precious")
+        return original(*args)
+
+    written = tmp_path / "run" / file
+    original = prepare.load_data
+    monkeypatch.setattr(prepare, "load_data", load)
+    with pytest.raises(ValueError, match=message):
+        train("run", max_train_steps=1, max_eval_samples=2, **options)
+    assert written.read_text() == "precious"
+    assert not (tmp_path / "run" / "settings.json").exists()
 
 
 @pytest.mark.parametrize("name", ["best", "tokenizer", "."])

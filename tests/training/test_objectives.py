@@ -103,7 +103,7 @@ def test_an_objective_of_the_package_is_not_replaced():
 
 
 def test_an_objective_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="The objective `mine` is a function: make it an `Objective`, with a loss"):
+    with pytest.raises(ValueError, match="The objective `mine` is a function: make it an `Objective` with a loss"):
         OBJECTIVES["mine"] = contrastive_loss
     assert "mine" not in OBJECTIVES
 
