@@ -311,6 +311,18 @@ def find_model_files(folder: str | Path) -> list[str]:
     return sorted(name for name in names if (folder / name).is_file())
 
 
+def find_replaced_file(folder: str | Path) -> str | None:
+    """
+    Finds the name of a file in a folder that is replaced when a model is saved there: one of another model, or a
+    `README.md` of somebody. None if there is none.
+    """
+    folder = Path(folder)
+    for name in (CONFIG_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, *MODEL_FILES):
+        if (folder / name).is_file():
+            return name
+    return None
+
+
 def check_towers(folder: str | Path) -> None:
     """
     Raises a `ValueError` if a model of `lotlip align --towers reference` loads a tower from a folder of this machine:

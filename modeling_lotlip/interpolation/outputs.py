@@ -4,16 +4,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
+from transformers.utils import CONFIG_NAME
 
 from ..encoder.dual_encoder import DualEncoder
 from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, write_model_card
 from ..utils.files import public_name, write_json
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import atomic_write
+from ..utils.output_folder import move_files
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, Results
 from .measure import LONG_SCORE
@@ -120,13 +122,6 @@ def plot_interpolation(interpolation: Interpolation, file: Path) -> None:
         figure.savefig(file, format="png", dpi=150)
 
 
-def check_mixture_dir(args: InterpolateArguments) -> None:
-    """Raises a `ValueError` for a folder that holds something, which is never replaced."""
-    folder = args.output_dir
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"`--output_dir {folder}` holds files already: name a new folder.")
-
-
 def describe_mixture(args: InterpolateArguments, interpolation: Interpolation) -> str:
     """Writes where the weights came from, with all that was measured, in Markdown, for the card."""
     lines = [
@@ -165,8 +160,8 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
         dataset = public_name(args.data_dir or args.dataset_name)
     models = dict.fromkeys([args.start, args.end])
     try:
-        args.output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(args.output_dir) as partial:
+        with TemporaryDirectory(suffix=".0.partial", dir=args.output_dir) as folder:
+            partial = Path(folder)
             encoder.model.save_pretrained(partial)
             encoder.processor.save_pretrained(partial)
             write_json(partial / RESULTS_FILE, results)
@@ -182,5 +177,6 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
                 dataset=dataset,
                 dataset_split=f"{args.eval_split} (half of it)",
             )
+            move_files(partial, args.output_dir, last=CONFIG_NAME)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {args.output_dir}: {error}") from error

@@ -17,9 +17,9 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..hub import EVAL_RESULTS_FILE, push_folder, write_model_card
+from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, write_model_card
 from ..utils.files import public_name, write_json, write_text
-from ..utils.output_folder import LEFT, atomic_write, delete
+from ..utils.output_folder import LEFT, atomic_write, delete, move_files
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -116,12 +116,21 @@ def find_leftovers(args: TrainArguments) -> list[Path]:
 
 
 def check_output_dir(args: TrainArguments) -> None:
-    """Raises a `ValueError` for a folder that holds an earlier run, or what the run reads and would replace."""
+    """
+    Raises a `ValueError` for a folder that holds an earlier run, files of the same names as a model's, or what the run
+    reads and would replace.
+    """
     leftovers = find_leftovers(args)
     if leftovers and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
             "(`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another."
+        )
+    replaced = find_replaced_file(args.output_dir)
+    if replaced is not None and not args.overwrite_output_dir and not resumes_in_output_dir(args):
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model of this run would replace: "
+            "`--overwrite_output_dir`, or name another."
         )
     changed = {path.resolve() for path in leftovers}
     for name, value in vars(args).items():
@@ -175,11 +184,9 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
 def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
     """Raises a `ValueError` if a checkpoint to resume from is not the last one of the output folder any more."""
     checkpoints = list_checkpoints(args.output_dir)
-    if (
-        resumes_in_output_dir(args)
-        and checkpoints
-        and (checkpoint is None or not checkpoints[-1].samefile(checkpoint))
-    ):
+    if not checkpoints or not resumes_in_output_dir(args):
+        return
+    if checkpoint is None or not checkpoints[-1].samefile(checkpoint):
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this run began: "
             "another run has written it. Start this one again."
@@ -378,22 +385,9 @@ def save_model(
             processor.save_pretrained(partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
-            replace_files(Path(partial), folder)
+            move_files(Path(partial), folder, last=RESULTS_FILE)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
-
-
-def replace_files(complete: Path, folder: Path) -> None:
-    """
-    Moves the files of a saved model into a folder, in place of those there. Results are deleted first and moved last:
-    whatever ends it between, none stand beside the files of another model.
-    """
-    delete(folder / RESULTS_FILE)
-    files = [file for file in complete.rglob("*") if file.is_file()]
-    for file in sorted(files, key=lambda file: file.name == RESULTS_FILE):
-        target = folder / file.relative_to(complete)
-        target.parent.mkdir(exist_ok=True)
-        file.replace(target)
 
 
 def save_last_model(
