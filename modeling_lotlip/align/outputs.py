@@ -24,7 +24,7 @@ from ..hub import (
     write_eval_results,
 )
 from ..modeling_aligned_lotlip import LotlipAlignedModel
-from ..utils.files import public_name, write_json, write_text
+from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import delete, move_files
 from .arguments import AlignArguments
@@ -49,13 +49,13 @@ def check_model_dir(args: AlignArguments) -> None:
     """Raises a `ValueError` for a folder that holds files of a model already, or one that the run reads."""
     for name in ("text_model_name_or_path", "vision_model_name_or_path", "dataset_name", "data_dir"):
         value = getattr(args, name)
-        if value is not None and Path(value).resolve() == args.output_dir.resolve():
+        if value is not None and is_same_path(value, args.output_dir):
             raise ValueError(f"`--output_dir {args.output_dir}` is what `--{name}` reads: name another.")
     replaced = find_replaced_file(args.output_dir)
     if replaced is not None and not args.overwrite_output_dir:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another folder, or "
-            "add `--overwrite_output_dir`."
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another folder, "
+            "or add `--overwrite_output_dir`."
         )
 
 

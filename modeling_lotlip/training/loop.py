@@ -183,6 +183,11 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         state.skipped_steps += 1
         state.skipped_in_a_row += 1
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
+        if state.skipped_in_a_row == MAX_SKIPPED_STEPS and state.step + 1 == MAX_SKIPPED_STEPS:
+            raise ValueError(
+                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any weight "
+                "was changed: look at the model that it starts from, and at the loss of its `--objective`."
+            )
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(
                 f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "

@@ -13,6 +13,10 @@ from typing import Any
 from ..utils.plugins import Registry
 
 
+# What is measured as `loss_NAME` by the package itself: the slots, and the error against a teacher
+TAKEN_NAMES = ("short", "long", "distill")
+
+
 @dataclass(frozen=True)
 class Objective:
     """
@@ -35,7 +39,7 @@ class Objective:
             `NAME_weight` is the weight of the term `NAME`.
         terms (`dict[str, Callable]`, *optional*):
             What is added to the loss, by name: functions of `Pairs` of some rows, and of all rows, that return values
-            of shape `(rows,)`.
+            of shape `(rows,)`. The names are not those of slots, nor `distill`.
         model_class (`type` or `str`, *optional*):
             The class of the models that are trained: a LoTLIP becomes one. Default: `LotlipModel`.
         num_corner_tokens (`int`, *optional*, defaults to 0):
@@ -65,6 +69,13 @@ class Objective:
     num_corner_tokens: int = 0
     num_long_captions: int = 0
     short_captions: str = "given"
+
+    def __post_init__(self):
+        for name in self.terms:
+            if name in TAKEN_NAMES or name.startswith("corner_"):
+                raise ValueError(
+                    f"The term `{name}` has a name of this package, `loss_{name}` in metrics.jsonl: give it another."
+                )
 
     def load_loss(self, has_bias: bool) -> Callable | None:
         """

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, write_model_card
-from ..utils.files import public_name, write_json, write_text
+from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete, move_files
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
@@ -132,15 +132,20 @@ def check_output_dir(args: TrainArguments) -> None:
             f"`--output_dir {args.output_dir}` holds {replaced}, which the model of this run would replace: "
             "`--overwrite_output_dir`, or name another."
         )
-    changed = {path.resolve() for path in leftovers}
     for name, value in vars(args).items():
-        if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
-            path = Path(value).resolve()
-            if path == args.output_dir.resolve() or {path, *path.parents} & changed:
-                raise ValueError(
-                    f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
-                    "another folder."
-                )
+        if value is None or not name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")):
+            continue
+        if is_same_path(value, args.output_dir) or any(is_within(value, path) for path in leftovers):
+            raise ValueError(
+                f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name another "
+                "folder."
+            )
+
+
+def is_within(path: str | Path, folder: Path) -> bool:
+    """Returns whether a path is that of a folder, or of something in it."""
+    path = Path(path).resolve()
+    return any(is_same_path(parent, folder) for parent in (path, *path.parents))
 
 
 # ---- checkpoints
@@ -405,9 +410,9 @@ def save_last_model(
         model (`PreTrainedModel`): The model.
         processor (`ProcessorMixin`): Its processor.
     """
-    delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
-    delete(args.output_dir / EVAL_RESULTS_FILE)
     try:
+        delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
+        delete(args.output_dir / EVAL_RESULTS_FILE)
         save_model(args, plan, args.output_dir, model, processor)
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training import loop, prepare, step
+from modeling_lotlip.training import loop, outputs, prepare, step
 from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
 from modeling_lotlip.utils.addresses import listen
@@ -147,6 +147,20 @@ def test_a_model_that_cannot_be_saved_is_saved_elsewhere_and_leaves_the_earlier_
     assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in weights.items())
 
 
+def test_a_model_is_saved_elsewhere_if_nothing_in_its_folder_can_be_changed(train, tmp_path, monkeypatch):
+    """A disk with an error becomes one that can only be read."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(outputs, "delete", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="Read-only file system.* It was saved in .*lotlip_.*: move it from there"):
+        train("run", max_train_steps=1, max_eval_samples=2)
+    (rescued,) = tmp_path.glob("lotlip_*")
+    assert (rescued / "model.safetensors").exists()
+
+
 def test_the_last_checkpoints_are_kept(train, tmp_path):
     folder = train("limited", checkpointing_steps=2, checkpoints_total_limit=2, max_train_steps=9)
     assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-6", "checkpoint-8"]
@@ -205,6 +219,19 @@ def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_p
     for path in checkpoints:
         assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
     assert not (tmp_path / "broken" / "model.safetensors").exists()
+
+
+def test_a_loss_that_is_never_finite_is_not_the_fault_of_the_learning_rate(train, monkeypatch):
+    def loss_without_a_number(*args, **kwargs):
+        found = original(*args, **kwargs)
+        return replace(found, loss=found.loss * float("nan"))
+
+    original = step.global_loss
+    monkeypatch.setattr(step, "global_loss", loss_without_a_number)
+    with pytest.raises(
+        ValueError, match="The first 10 steps had a loss .* before any weight was changed: look at the"
+    ):
+        train("run", max_train_steps=20, max_eval_samples=2)
 
 
 def test_a_process_whose_peer_died_ends(tmp_path):
