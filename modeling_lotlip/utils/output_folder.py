@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SETTINGS_FILE, LOCK_FILE = "settings.json", ".lock"
 # Errors of a disk that is full, or has no more room for this user or for a file of this size
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of folders with a model: see `OutputFolder.content`
+MODEL_CONTENTS = ("an aligned model", "a mixture", "a training")
 LEFT = re.compile(r"(?P<name>.+)\.\d+\.(?P<kind>partial|replaced)")
 
 
@@ -249,6 +251,15 @@ class OutputFolder:
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""
         write_stored(self.path, {"content": self.content, "settings": self.settings, "run": run})
+
+
+def holds_model(folder: Path) -> bool:
+    """Returns whether a run writes, or has written, a model to a folder."""
+    try:
+        stored = read_stored(folder)
+    except OSError:  # what may not be read is not known
+        return False
+    return stored is not None and stored.get("content") in MODEL_CONTENTS
 
 
 def describe_run(stored: dict | None) -> str:

@@ -228,9 +228,7 @@ def test_a_loss_that_is_never_finite_is_not_the_fault_of_the_learning_rate(train
 
     original = step.global_loss
     monkeypatch.setattr(step, "global_loss", loss_without_a_number)
-    with pytest.raises(
-        ValueError, match="The first 10 steps had a loss .* before any weight was changed: look at the"
-    ):
+    with pytest.raises(ValueError, match="The first 10 steps had a loss .* before any weight was changed: look at"):
         train("run", max_train_steps=20, max_eval_samples=2)
 
 
