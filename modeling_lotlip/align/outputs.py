@@ -21,6 +21,7 @@ from ..hub import (
     find_replaced_file,
     format_metrics,
     format_settings,
+    save_processor,
     write_eval_results,
 )
 from ..modeling_aligned_lotlip import LotlipAlignedModel
@@ -160,7 +161,7 @@ def save_aligned(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(suffix=".0.partial", dir=folder) as partial:
             model.save_pretrained(partial)
-            processor.save_pretrained(partial)
+            save_processor(processor, partial)
             check_saved(Path(partial), model, towers)
             write_json(Path(partial, RESULTS_FILE), results)
             write_card(Path(partial), args, towers, settings, results)

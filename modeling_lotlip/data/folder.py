@@ -46,8 +46,8 @@ class FolderScan(NamedTuple):
 
 def scan_folder(folder: str | Path) -> FolderScan:
     """
-    Lists the files in a folder and its subfolders. What a run has written with its model, a curve and JSON, is no data:
-    an output folder may lie in that of the images.
+    Lists the files in a folder and its subfolders. What a run has written with its model, a curve and JSON, is no
+    data: an output folder may lie in that of the images.
     """
     scan = FolderScan({}, Counter(), set(), set())
     model_folders = set()

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers.utils import CONFIG_NAME
 
 from ..encoder.dual_encoder import DualEncoder
-from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, write_model_card
+from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, save_processor, write_model_card
 from ..utils.files import public_name, write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import move_files
@@ -163,7 +163,7 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
         with TemporaryDirectory(suffix=".0.partial", dir=args.output_dir) as folder:
             partial = Path(folder)
             encoder.model.save_pretrained(partial)
-            encoder.processor.save_pretrained(partial)
+            save_processor(encoder.processor, partial)
             write_json(partial / RESULTS_FILE, results)
             write_json(partial / INTERPOLATION_FILE, interpolation.as_dict(args))
             plot_interpolation(interpolation, partial / INTERPOLATION_CURVE_FILE)

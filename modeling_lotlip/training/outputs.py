@@ -17,7 +17,7 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, write_model_card
+from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, save_processor, write_model_card
 from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.output_folder import LEFT, atomic_write, delete, move_files
 from ..utils.terminal import without_stop
@@ -220,20 +220,33 @@ def save_checkpoint(
     checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
     if checkpoint.exists():
         return
-    with fail_together(accelerator):
-        try:
-            accelerator.save_state(str(partial))
-        except SafetensorError as error:
-            raise OSError(f"{checkpoint} cannot be written: {error}") from error
-    with fail_together(accelerator):
-        if accelerator.is_main_process:
-            progress = vars(state) | {"counts": state.counts.state_dict()}
-            write_json(partial / STATE_FILE, {"settings": settings, "progress": progress})
-            with atomic_write(checkpoint) as complete:
-                partial.rename(complete)
-            if total_limit is not None:
-                for path in list_checkpoints(output_dir)[:-total_limit]:
-                    delete(path)
+    try:
+        with fail_together(accelerator):
+            write_state(accelerator, partial)
+        with fail_together(accelerator):
+            if accelerator.is_main_process:
+                progress = vars(state) | {"counts": state.counts.state_dict()}
+                write_json(partial / STATE_FILE, {"settings": settings, "progress": progress})
+                with atomic_write(checkpoint) as complete:
+                    partial.rename(complete)
+                if total_limit is not None:
+                    for path in list_checkpoints(output_dir)[:-total_limit]:
+                        delete(path)
+    except (OSError, ValueError):
+        if accelerator.is_main_process:  # of a full disk it would take what is left
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_state(accelerator: Accelerator, folder: Path) -> None:
+    """Writes the state of all processes. Raises an `OSError` that says how much room there is if it cannot."""
+    try:
+        accelerator.save_state(str(folder))
+    except (SafetensorError, RuntimeError) as error:  # PyTorch does not say that a disk is full
+        free = shutil.disk_usage(folder.parent).free
+        raise OSError(
+            f"{folder} cannot be written, there are {free / 1e6:,.1f} MB left on its disk: {error}"
+        ) from error
 
 
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
@@ -387,7 +400,7 @@ def save_model(
     try:
         with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
             model.save_pretrained(partial)
-            processor.save_pretrained(partial)
+            save_processor(processor, partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
             move_files(Path(partial), folder, last=RESULTS_FILE)
