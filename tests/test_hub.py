@@ -430,8 +430,8 @@ def test_remote_code_needs_no_more_than_transformers_and_ftfy(hub):
     }
 
 
-def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_system(loaded, tmp_path):
+def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_system(model_dir, tmp_path):
     """The library raises a bare `Exception`, also on a full disk."""
     (tmp_path / "tokenizer.json").mkdir()
     with pytest.raises(OSError, match="the tokenizer cannot be written: Is a directory"):
-        save_processor(loaded[1], tmp_path)
+        save_processor(LotlipProcessor.from_pretrained(model_dir), tmp_path)

@@ -15,7 +15,7 @@ from ..encoder.dual_encoder import DualEncoder
 from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, save_processor, write_model_card
 from ..utils.files import public_name, write_json
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import move_files
+from ..utils.output_folder import LEFT, LOCK_FILE, SETTINGS_FILE, move_files
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, Results
 from .measure import LONG_SCORE
@@ -120,6 +120,15 @@ def plot_interpolation(interpolation: Interpolation, file: Path) -> None:
         axes.set_ylabel("mean recall, accuracy in %")
         axes.legend(frameon=False)
         figure.savefig(file, format="png", dpi=150)
+
+
+def check_mixture_dir(folder: Path) -> None:
+    """Raises a `ValueError` for a folder that holds files, which are never replaced, but for those of a killed run."""
+    if not folder.exists():
+        return
+    own = (SETTINGS_FILE, LOCK_FILE)
+    if any(path.name not in own and not LEFT.fullmatch(path.name) for path in folder.iterdir()):
+        raise ValueError(f"`--output_dir {folder}` holds files already: name a new folder.")
 
 
 def describe_mixture(args: InterpolateArguments, interpolation: Interpolation) -> str:

@@ -12,7 +12,7 @@ from ..utils.output_folder import OutputFolder
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, choose_best
 from .measure import has_same_images, keep_image_embeddings, load_held_back, measure_halves
-from .outputs import Interpolation, format_interpolation, save_mixture
+from .outputs import Interpolation, check_mixture_dir, format_interpolation, save_mixture
 from .weights import (
     check_computation,
     check_models,
@@ -51,12 +51,12 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     >>> interpolate(args).best.alpha  # doctest: +SKIP
     0.6
     ```"""
+    check_mixture_dir(args.output_dir)
     state = PartialState(cpu=args.device == "cpu")
     if not state.is_main_process:
         return measure_and_save(args, state)
-    with OutputFolder(args.output_dir, content="a mixture") as folder:
-        if folder.before:  # which are never replaced
-            raise ValueError(f"`--output_dir {args.output_dir}` holds files already: name a new folder.")
+    with OutputFolder(args.output_dir, content="a mixture"):
+        check_mixture_dir(args.output_dir)  # another run may have ended there meanwhile
         return measure_and_save(args, state)
 
 
