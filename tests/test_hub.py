@@ -26,7 +26,7 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
-from modeling_lotlip.hub import EVAL_RESULTS_FILE, find_model_files, write_model_card
+from modeling_lotlip.hub import EVAL_RESULTS_FILE, find_model_files, save_processor, write_model_card
 from tests.conftest import as_token_wise, python_environment, tiny_config
 from tests.helpers.hub_server import hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
@@ -446,3 +446,10 @@ def test_remote_code_needs_no_more_than_transformers_and_ftfy(hub):
         "torch",
         "transformers",
     }
+
+
+def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_system(model_dir, tmp_path):
+    """The library raises a bare `Exception`, also on a full disk."""
+    (tmp_path / "tokenizer.json").mkdir()
+    with pytest.raises(OSError, match="the tokenizer cannot be written: Is a directory"):
+        save_processor(LotlipProcessor.from_pretrained(model_dir), tmp_path)

@@ -52,6 +52,7 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
     check_device(args.device)
     check_model_dir(args)
     with OutputFolder(args.output_dir, content="an aligned model"):
+        check_model_dir(args)  # another run may have ended there meanwhile
         return align_and_save(args)
 
 

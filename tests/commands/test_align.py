@@ -81,8 +81,15 @@ def test_few_rows_and_rows_that_are_trained_on_are_warned_of(arguments, tmp_path
 
 def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
     assert lotlip.main(["align", *arguments]) == 0
-    assert "holds a model: name another folder" in read_error(capsys, "align", *arguments)
+    assert "holds config.json, which the model would replace" in read_error(capsys, "align", *arguments)
     assert lotlip.main(["align", *arguments, "--overwrite_output_dir", "--keep", "text"]) == 0
+
+
+def test_a_page_of_the_user_is_not_replaced_unasked(arguments, tmp_path, capsys):
+    (tmp_path / "aligned").mkdir()
+    (tmp_path / "aligned" / "README.md").write_text("precious")
+    assert "holds README.md, which the model would replace" in read_error(capsys, "align", *arguments)
+    assert (tmp_path / "aligned" / "README.md").read_text() == "precious"
 
 
 def test_captions_in_files_belong_to_their_images(arguments, tmp_path, caplog):
