@@ -249,3 +249,11 @@ def test_a_tower_without_cls_has_no_cls_pooling():
 def test_a_side_without_head_has_the_dimensions_of_the_other():
     with pytest.raises(ValueError, match="embeddings of 4 dimensions, but `projection_dim` is 5"):
         make_head("none", 4, 8, 5, 0.0)
+
+
+def test_a_sentence_transformer_cuts_long_texts_off(folder):
+    path, _ = folder
+    write_sentence_transformers_files(path)
+    long = "a red boat " * 60
+    found = SentenceTransformer(str(path), device="cpu").encode([long])
+    np.testing.assert_allclose(found, DualEncoder.from_pretrained(path).encode_text([long]), atol=1e-6)
