@@ -1,4 +1,4 @@
-"""What commands do unless told otherwise, and the smallest and largest numbers that they take: scripts rely on both."""
+"""What commands do unless told otherwise, and which numbers they take at least and at most: scripts rely on it."""
 
 import dataclasses
 import importlib
