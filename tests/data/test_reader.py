@@ -155,8 +155,8 @@ def test_counts_of_rows_are_said_with_their_reasons_and_examples():
     counts.count("good.png")
     counts.count("other.png", unmatched="b")
     assert str(counts) == (
-        "2 of 9 rows are used; left out: 7, it is torn (such as '0.png', '1.png', '2.png', '3.png', '4.png'). 1 have no "
-        "captions in `--caption_files` (such as 'b')."
+        "2 of 9 rows are used; left out: 7, it is torn (such as '0.png', '1.png', '2.png', '3.png', '4.png'). "
+        "1 have no captions in `--caption_files` (such as 'b')."
     )
     assert str(RowCounts(3)) == "3 of 3 rows are used."
 
