@@ -163,7 +163,7 @@ def test_a_search_for_epochs_goes_on_while_the_best_is_late():
     ("num_measured", "best", "has_stopped"),
     [(29, 0, False), (30, 0, True), (30, 9, False), (31, 9, True), (60, 19, False), (61, 19, True)],
 )
-def test_a_search_for_epochs_takes_thirty_and_three_times_as_many_as_the_best(num_measured, best, has_stopped):
+def test_a_search_takes_thirty_epochs_and_three_times_the_best(num_measured, best, has_stopped):
     measured = [0.1] * num_measured
     measured[best] = 0.2
     assert has_stopped_rising(measured) == has_stopped
@@ -171,7 +171,7 @@ def test_a_search_for_epochs_takes_thirty_and_three_times_as_many_as_the_best(nu
 
 @pytest.fixture
 def searched(monkeypatch):
-    """Searches for the number of epochs without a training, by ranks that are given; and what it trained on."""
+    """Searches for the number of epochs by ranks that are given; and what would be trained on."""
     runs = []
 
     def run_epochs(features, settings, num_epochs, device):
@@ -203,7 +203,7 @@ def test_each_of_few_images_is_held_out_once(searched, monkeypatch):
 
 
 @pytest.mark.parametrize(("max_held_out", "num_held_out"), [(2000, 3), (2, 2)])
-def test_of_many_images_a_tenth_is_held_out_up_to_a_limit(searched, monkeypatch, max_held_out, num_held_out):
+def test_of_many_images_a_tenth_is_held_out(searched, monkeypatch, max_held_out, num_held_out):
     monkeypatch.setattr(heads_module, "FEW_IMAGES", 30)
     monkeypatch.setattr(heads_module, "MAX_HELD_OUT", max_held_out)
     means, runs = searched(30, [[0.1, 0.5]])
@@ -220,12 +220,12 @@ def test_a_search_takes_a_hundred_steps_or_thirty_epochs_at_most(searched, batch
 def test_heads_take_four_images_or_more():
     settings = dataclasses.replace(FAST, num_epochs=1)
     assert train_heads(make_features(4), settings).num_epochs == 1
-    with pytest.raises(ValueError, match="The training data has 3 images with captions that can be read: give 4"):
+    with pytest.raises(ValueError, match="The training data has 3 images with captions"):
         train_heads(make_features(3), settings)
 
 
 def test_a_training_that_diverges_is_an_error_that_names_the_rate():
-    with pytest.raises(ValueError, match=r"The loss is not finite: a `--learning_rate` of 1e\+30 is too high"):
+    with pytest.raises(ValueError, match=r"not finite: a `--learning_rate` of 1e\+30 is too high"):
         train_heads(make_features(), dataclasses.replace(FAST, learning_rate=1e30, num_epochs=3))
 
 

@@ -281,7 +281,8 @@ def test_a_head_standardizes_first_and_has_the_dimensions_that_are_asked_for(kin
     assert head(torch.randn(2, 4)).shape == (2, 5)
     head[0].mean += 1
     head[0].std *= 2
-    torch.testing.assert_close(head[0](torch.tensor([[1.0, 2, 3, 4]])), torch.tensor([[0.0, 0.5, 1, 1.5]]))
+    standardized = head[0](torch.tensor([[1.0, 2, 3, 4]]))
+    torch.testing.assert_close(standardized, torch.tensor([[0.0, 0.5, 1, 1.5]]))
     with pytest.raises(ValueError, match="`deep` is no head: name one of none, linear, mlp"):
         make_head("deep", 4, 8, 5, 0.0)
 

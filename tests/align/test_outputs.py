@@ -74,8 +74,9 @@ def test_a_model_that_was_saved_otherwise_is_refused(text_tower, image_tower, tm
     if changed == "tokenizer":
         text_tower.tokenizer.add_tokens(["boat", "pier"])
     elif changed == "image processor":
-        image_tower = dataclasses.replace(image_tower, image_processor=copy.deepcopy(image_tower.image_processor))
-        image_tower.image_processor.image_mean = [0.1, 0.2, 0.3]
+        image_processor = copy.deepcopy(image_tower.image_processor)
+        image_tower = dataclasses.replace(image_tower, image_processor=image_processor)
+        image_processor.image_mean = [0.1, 0.2, 0.3]
     else:
         tower = text_tower if changed == "text model" else image_tower
         tower.model = copy.deepcopy(tower.model)

@@ -100,14 +100,15 @@ def test_settings_that_do_not_go_together_are_refused(options, message):
     ("train_split", "eval_split", "num_shared"),
     [("train[:6]", "train[6:]", 0), ("train[:6]", "train[4:]", 2), ("train+train[:2]", "train[9:]", 1)],
 )
-def test_rows_that_are_trained_on_and_evaluated_are_counted(tmp_path, caplog, train_split, eval_split, num_shared):
+def test_rows_of_both_splits_are_counted(tmp_path, caplog, train_split, eval_split, num_shared):
     file = write_lines(tmp_path / "rows.jsonl", [{"image": f"{index}.png"} for index in range(10)])
     args = AlignArguments(**NAMES, dataset_name=file, train_split=train_split, eval_split=eval_split)
     training_data, evaluation_data, found = load_splits(args)
     assert found == num_shared
     assert len(training_data) == (12 if "+" in train_split else 6)
     assert len(evaluation_data) == 10 - int(eval_split[6])
-    assert (f"{num_shared} rows of `--eval_split {eval_split}` are trained on" in caplog.text) == (num_shared > 0)
+    warning = f"{num_shared} rows of `--eval_split {eval_split}` are trained on"
+    assert (warning in caplog.text) == (num_shared > 0)
 
 
 @pytest.mark.parametrize("keep", [None, "text", "image"])
@@ -123,7 +124,8 @@ def test_the_model_embeds_as_the_heads_do(compute, text_tower, image_tower, keep
     with torch.inference_mode():
         image_embeds = model.get_image_features(**inputs).pooler_output
     expected = embedded.image_embeds[3:4]
-    torch.testing.assert_close(torch.nn.functional.normalize(image_embeds, dim=-1), expected, atol=1e-5, rtol=0)
+    image_embeds = torch.nn.functional.normalize(image_embeds, dim=-1)
+    torch.testing.assert_close(image_embeds, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.logit_scale, trained_heads.heads.logit_scale)
     assert embedded.captions["short"].texts == dataset["caption"][:]
     assert embedded.captions["short"].images.tolist() == list(range(6))
@@ -141,7 +143,7 @@ def test_captions_that_were_cut_off_are_counted_by_their_length():
 
 
 def make_features() -> Features:
-    """Four images with a short and a long caption each, of which one short and two long ones are cut off."""
+    """Four images with two captions each, of which one short and two long ones are cut off."""
     generator = torch.Generator().manual_seed(0)
     captions = []
     for image in range(4):

@@ -244,7 +244,7 @@ def test_no_folder_of_this_machine_is_saved(text_tower, image_tower, text_folder
 
 
 class PositionTable(torch.nn.Module):
-    """A model with a table of positions, of which those up to that of the padding are no text's, as in RoBERTa."""
+    """A model with a table of positions, of which those up to the padding are no text's, as in RoBERTa."""
 
     def __init__(self, num_positions: int | None, padding_idx: int | None = None, num_corner_tokens: int = 0):
         super().__init__()
@@ -275,8 +275,9 @@ def test_the_limit_of_texts_is_that_of_positions_tokenizer_or_user(model, max_le
 
 
 def test_a_limit_beyond_the_positions_that_texts_have_is_refused():
-    tower = SimpleNamespace(model=PositionTable(40, 1), tokenizer=SimpleNamespace(model_max_length=50), name="tower")
-    with pytest.raises(ValueError, match="`--max_length 39` is beyond the 38 tokens that tower has positions for"):
+    tokenizer = SimpleNamespace(model_max_length=50)
+    tower = SimpleNamespace(model=PositionTable(40, 1), tokenizer=tokenizer, name="tower")
+    with pytest.raises(ValueError, match="`--max_length 39` is beyond the 38 tokens that tower has"):
         limit_tokenizer(tower, 39)
 
 
@@ -299,7 +300,8 @@ def test_a_layer_that_cannot_be_saved_is_refused(use_residual, activation, messa
     ids=["with [CLS]", "patches alone", "convolutional"],
 )
 def test_the_pooling_of_images_is_that_of_their_states(shape, num_prefix_tokens, expected):
-    assert choose_image_pooling(SimpleNamespace(last_hidden_state=torch.zeros(shape)), num_prefix_tokens) == expected
+    outputs = SimpleNamespace(last_hidden_state=torch.zeros(shape))
+    assert choose_image_pooling(outputs, num_prefix_tokens) == expected
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -321,7 +323,7 @@ def test_a_tower_without_projection_gets_no_layer():
     ("name", "error", "explanation"),
     [
         ("/nowhere/model", "no", "there is no such folder."),
-        ("someone/model", "set trust_remote_code=True", "it comes with code of its own, which cannot be saved"),
+        ("someone/model", "set trust_remote_code=True", "it comes with code of its own"),
         ("someone/model", "no such model", "no such model"),
         (".", "damaged", "damaged"),
     ],

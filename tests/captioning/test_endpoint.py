@@ -300,7 +300,7 @@ def test_a_server_that_fails_a_hundred_times_in_a_row_ends_the_run():
 
 
 def send(kind: str, mode: str = "RGB", orientation: int = 1, max_size: int | None = None) -> tuple[str, Image.Image]:
-    """The type of what is sent of an image of 40 x 20 pixels, and the image; `as it is` where no byte has changed."""
+    """The type of what is sent of an image, `as it is` where no byte has changed, and the image."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()

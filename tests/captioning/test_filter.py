@@ -392,7 +392,7 @@ def test_an_output_folder_of_the_captions_or_of_others_is_refused(tmp_path):
 def test_captions_are_texts_or_nothing(column_type):
     table = pa.table({"caption": pa.array([None], column_type)})
     check_strings(table, "caption", Path("a.parquet"))
-    with pytest.raises(ValueError, match=r"`--caption_column caption` of a.parquet must hold strings, not int64"):
+    with pytest.raises(ValueError, match=r"a.parquet must hold strings, not int64"):
         check_strings(pa.table({"caption": [1]}), "caption", Path("a.parquet"))
 
 

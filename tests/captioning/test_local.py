@@ -222,6 +222,7 @@ def test_a_missing_part_of_the_weights_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(("eos_token_id", "expected"), [(7, {0, 2, 5, 7}), ([7, 8], {0, 2, 5, 7, 8})])
 def test_an_answer_ends_with_any_token_of_the_end(eos_token_id, expected):
-    model = SimpleNamespace(generation_config=SimpleNamespace(pad_token_id=0, eos_token_id=eos_token_id))
+    generation_config = SimpleNamespace(pad_token_id=0, eos_token_id=eos_token_id)
+    model = SimpleNamespace(generation_config=generation_config)
     tokenizer = SimpleNamespace(eos_token_id=2, pad_token_id=5)
     assert list_end_ids(model, tokenizer) == expected

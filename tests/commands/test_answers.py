@@ -14,11 +14,13 @@ def make_hit(rank: int, key: str, weak: bool = False, **others: object) -> dict:
 
 
 def make_answer(*results: dict, truncated: bool = False, unknown_words: tuple = ()) -> dict:
-    return {"query": "a boat", "truncated": truncated, "unknown_words": list(unknown_words), "results": list(results)}
+    answer = {"query": "a boat", "truncated": truncated, "unknown_words": list(unknown_words)}
+    return answer | {"results": list(results)}
 
 
 def test_weak_results_stand_below_a_line_and_strong_ones_above():
-    lines = format_answers([make_answer(make_hit(1, "a.jpg"), make_hit(2, "b.jpg", weak=True))]).splitlines()
+    answer = make_answer(make_hit(1, "a.jpg"), make_hit(2, "b.jpg", weak=True))
+    lines = format_answers([answer]).splitlines()
     assert lines == ["a boat", "    1   0.4000   a.jpg", f"   {WEAK}:", "    2   0.3000   b.jpg"]
 
 

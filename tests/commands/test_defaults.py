@@ -1,4 +1,4 @@
-"""What commands do unless told otherwise, and which numbers they take at least and at most: scripts rely on it."""
+"""What commands do unless told otherwise, and which numbers they take: scripts rely on both."""
 
 import dataclasses
 import importlib

@@ -62,6 +62,7 @@ def test_a_function_has_the_default_of_the_command(function, parameter, argument
 
 
 def test_rules_templates_and_tokens_are_those_of_the_commands():
-    assert tuple(RuleArguments().rules) == tuple(RULES) == inspect.signature(apply_rules).parameters["rules"].default
+    assert RuleArguments().rules == list(RULES)
+    assert inspect.signature(apply_rules).parameters["rules"].default == tuple(RULES)
     assert tuple(ClassificationArguments().templates) == DEFAULT_TEMPLATES
     assert StoreArguments.__dataclass_fields__["tokens_per_batch"].default == TOKENS_PER_BATCH

@@ -164,7 +164,7 @@ def test_counts_of_rows_are_said_with_their_reasons_and_examples():
 @pytest.mark.parametrize(
     ("captions", "message"),
     [
-        ({}, "Neither `--caption_column caption` nor `--long_captions_column long_captions` is a column"),
+        ({}, "Neither `--caption_column caption` nor `--long_captions_column"),
         ({"caption_column": "text"}, "`--caption_column text` is not a column"),
         ({"long_captions_column": "text"}, "`--long_captions_column text` is not a column"),
         ({"sub_caption_splitter": "words"}, "--sub_caption_splitter must be one of paper, sentences"),

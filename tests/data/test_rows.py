@@ -118,5 +118,5 @@ def test_an_empty_text_is_no_key():
 )
 def test_a_column_that_is_not_there_is_refused_with_what_to_do(columns, message):
     check_columns(columns, key_column=None)
-    with pytest.raises(ValueError, match=f"`--key_column id` is not a column of the dataset, .*: {message}"):
+    with pytest.raises(ValueError, match=f"`--key_column id` is not a column of .*: {message}"):
         check_columns(columns, key_column="id")

@@ -30,7 +30,8 @@ class Plain:
         yield from ({"input_ids": row[row != 0]} for row in inputs["input_ids"])
 
     def pad(self, texts):
-        return {"input_ids": torch.nn.utils.rnn.pad_sequence([text["input_ids"] for text in texts], batch_first=True)}
+        rows = [text["input_ids"] for text in texts]
+        return {"input_ids": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)}
 
 
 def make_batch(first: int, lengths: list[int], modality: str = "text") -> Batch:
@@ -46,7 +47,10 @@ def test_a_window_of_texts_is_sorted_when_it_is_full(monkeypatch):
     assert list(windows.add(make_batch(0, [9, 2]))) == []
     assert list(windows.add(make_batch(2, [8], "long"))) == [], "long captions have a window of their own"
     first, *others = windows.add(make_batch(3, [9]))
-    assert sorted([*first.entries, *[entry for batch in others for entry in batch.entries]]) == [0, 1, 3]
+    entries = list(first.entries)
+    for batch in others:
+        entries += batch.entries
+    assert sorted(entries) == [0, 1, 3]
     (last,) = windows.finish()
     assert (last.entries, last.modality) == ([2], "long")
     assert list(windows.finish()) == []
@@ -149,7 +153,8 @@ def test_a_family_is_known_by_its_processor():
 
 
 def test_a_tower_is_tried_with_a_text_of_which_half_is_padding():
-    inputs = {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6]]), "attention_mask": torch.ones(2, 3, dtype=torch.long)}
+    mask = torch.ones(2, 3, dtype=torch.long)
+    inputs = {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6]]), "attention_mask": mask}
     rows = sample_inputs(inputs, 3)
     assert rows["input_ids"].tolist() == [[1, 2, 3], [4, 5, 6], [1, 2, 3]]
     assert rows["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1]]

@@ -287,13 +287,15 @@ def test_sub_captions_are_read_up_to_the_last_that_has_a_token(indices, num_read
 
 @pytest.mark.parametrize(("patch_size", "grid"), [(8, (4, 6)), ((8, 16), (4, 3))])
 def test_a_map_has_a_row_and_a_column_for_each_patch(patch_size, grid):
-    model = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(patch_size=patch_size)))
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=patch_size))
+    model = SimpleNamespace(config=config)
     assert patch_grid(model, torch.zeros(1, 3, 32, 48)) == grid
 
 
 @pytest.mark.parametrize(("patch_size", "shape"), [(None, (1, 3, 32, 48)), (8, (1, 24, 192))])
 def test_a_tower_without_patches_of_pixels_has_no_map(patch_size, shape):
-    model = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(patch_size=patch_size)))
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=patch_size))
+    model = SimpleNamespace(config=config)
     with pytest.raises(ValueError, match="does not cut images of pixels into patches"):
         patch_grid(model, torch.zeros(shape))
 

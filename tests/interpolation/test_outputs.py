@@ -30,7 +30,7 @@ def test_both_models_are_measured_and_each_mixture_once(alphas, expected):
         ({"templates": ["a {}"]}, "--templates has no effect without --label_column"),
         ({"class_names": ["a"]}, "--class_names has no effect without --label_column"),
         ({"class_names_file": "names.txt"}, "--class_names_file has no effect without --label_column"),
-        ({"label_column": "label", "templates": ["a photo"]}, "--templates 'a photo' has no {} for the class name"),
+        ({"label_column": "label", "templates": ["a photo"]}, "--templates 'a photo' has no {}"),
     ],
 )
 def test_arguments_that_make_no_mixture_are_refused(options, message):

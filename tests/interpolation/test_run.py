@@ -24,6 +24,7 @@ from tests.helpers.data_files import write_lines
 
 
 TABLE = "text_model.embeddings.position_embedding.weight"
+NAMES = {"start": "a", "end": "b", "output_dir": "out"}
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_both_halves_are_all_rows_and_the_same_in_each_run(family_folders, noise
 def test_rows_are_halved_and_fewer_than_two_hundred_warned_of(tmp_path, caplog, num_rows, is_warned):
     rows = [{"image": f"{index}.png", "caption": "a", "long_captions": ["b"]} for index in range(num_rows)]
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    args = InterpolateArguments(start="a", end="b", output_dir="out", dataset_name=file, eval_split="train")
+    args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
     data = load_held_back(args)
     assert len(data.chosen_on.rows) == num_rows // 2
     assert len(data.reported_on.rows) == num_rows - num_rows // 2
@@ -160,6 +161,6 @@ def test_rows_are_halved_and_fewer_than_two_hundred_warned_of(tmp_path, caplog, 
 def test_three_rows_are_too_few_to_halve(tmp_path):
     rows = [{"image": f"{index}.png", "caption": "a", "long_captions": ["b"]} for index in range(3)]
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    args = InterpolateArguments(start="a", end="b", output_dir="out", dataset_name=file, eval_split="train")
-    with pytest.raises(ValueError, match="has 3 rows, but a mixture is chosen on one half .* at least 4"):
+    args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
+    with pytest.raises(ValueError, match="has 3 rows, but a mixture .* at least 4"):
         load_held_back(args)

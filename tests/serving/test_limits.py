@@ -53,7 +53,7 @@ def test_images_of_a_request_have_as_many_pixels_as_they_may(embedder):
 def test_a_server_is_busy_when_its_queue_is_full(embedder):
     assert embedder.max_waiting == module.MAX_WAITING
     embedder.num_waiting = embedder.max_waiting
-    with pytest.raises(RequestError, match="The server is busy: it has 1024 texts and images") as raised:
+    with pytest.raises(RequestError, match="The server is busy: it has 1024 texts") as raised:
         asyncio.run(embedder.embed(["a boat"]))
     assert (raised.value.status_code, raised.value.headers) == (503, {"Retry-After": "1"})
     assert embedder.num_waiting == embedder.max_waiting
@@ -115,9 +115,11 @@ def test_a_question_has_the_defaults_of_openai_and_of_the_command():
 def test_an_error_is_of_the_request_or_of_the_server(status, error_type):
     answer = make_error(status, "no", "input")
     assert answer.status_code == status
-    assert json.loads(answer.body)["error"] == {"message": "no", "type": error_type, "param": "input", "code": None}
+    error = {"message": "no", "type": error_type, "param": "input", "code": None}
+    assert json.loads(answer.body)["error"] == error
 
 
 def test_an_embedding_is_a_list_or_little_endian_floats():
     assert encode(torch.tensor([1.0, -2.0]), "float") == [1, -2]
-    assert base64.b64decode(encode(torch.tensor([1.0, -2.0]), "base64")) == bytes.fromhex("0000803f000000c0")
+    encoded = encode(torch.tensor([1.0, -2.0]), "base64")
+    assert base64.b64decode(encoded) == bytes.fromhex("0000803f000000c0")

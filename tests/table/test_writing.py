@@ -37,7 +37,8 @@ def test_of_a_group_that_ends_in_an_error_nothing_is_written():
 def test_rows_are_written_when_there_are_enough(monkeypatch, write_size, sizes):
     monkeypatch.setattr(embed, "WRITE_SIZE", write_size)
     written = []
-    embed.write_batches([[make_batch(row, "image", 1.0)] for row in range(5)], lambda rows: written.append(len(rows)))
+    groups = [[make_batch(row, "image", 1.0)] for row in range(5)]
+    embed.write_batches(groups, lambda rows: written.append(len(rows)))
     assert written == sizes
 
 
@@ -45,7 +46,8 @@ def test_rows_are_written_when_half_a_minute_is_over(monkeypatch):
     now = iter([0.0, 29.0, 30.0, 31.0, 32.0])
     monkeypatch.setattr(embed.time, "monotonic", lambda: next(now))
     written = []
-    embed.write_batches([[make_batch(row, "image", 1.0)] for row in range(3)], lambda rows: written.append(len(rows)))
+    groups = [[make_batch(row, "image", 1.0)] for row in range(3)]
+    embed.write_batches(groups, lambda rows: written.append(len(rows)))
     assert written == [2, 1]
 
 
@@ -64,7 +66,7 @@ def test_what_is_stored_of_an_image_and_of_one_that_cannot_be_read():
 
 
 @pytest.mark.parametrize(("num_done", "num_rows", "is_said"), [(2, 3, True), (3, 3, False), (3, None, True)])
-def test_a_table_says_what_is_missing_while_its_run_has_not_ended(monkeypatch, num_done, num_rows, is_said):
+def test_a_table_says_what_is_missing(monkeypatch, num_done, num_rows, is_said):
     monkeypatch.setattr(embed, "describe_unfinished", lambda folder: "It is not complete.")
     rows = {None, *range(num_done)}
     table = SimpleNamespace(folder="folder", notes={"num_rows": num_rows}, rows_done=lambda: rows)

@@ -29,7 +29,7 @@ def test_a_port_that_is_taken_is_refused():
     with listen("127.0.0.1", 0) as first:
         assert first.family == socket.AF_INET
         port = first.getsockname()[1]
-        with pytest.raises(ValueError, match=f"Cannot listen at --host 127.0.0.1 --port {port}: .*in use"):
+        with pytest.raises(ValueError, match=f"at --host 127.0.0.1 --port {port}: .*in use"):
             listen("127.0.0.1", port)
 
 
