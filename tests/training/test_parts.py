@@ -424,9 +424,12 @@ def test_a_card_says_what_a_model_was_trained_on(tmp_path):
     names = {
         "text_model_name_or_path": "org/bert",
         "vision_model_name_or_path": str(tmp_path),
+        "dataset_name": "org/photos",
+        "hub_model_id": "org/mine",
+        "push_to_hub": True,
         "language": ["de", "en"],
     }
-    args = TrainArguments(output_dir=tmp_path / "run", dataset_name="org/photos", hub_model_id="org/mine", **names)
+    args = TrainArguments(output_dir=tmp_path / "run", **names)
     others = outputs.describe_training(args, make_plan())
     assert others["provenance"] == (
         f"Trained by `lotlip train` on org/photos, from {tmp_path.name} and org/bert, with seed 0."
