@@ -21,18 +21,18 @@ def make_answer(*results: dict, truncated: bool = False, unknown_words: tuple = 
 def test_weak_results_stand_below_a_line_and_strong_ones_above():
     answer = make_answer(make_hit(1, "a.jpg"), make_hit(2, "b.jpg", weak=True))
     lines = format_answers([answer]).splitlines()
-    assert lines == ["a boat", "    1   0.4000   a.jpg", f"   {WEAK}:", "    2   0.3000   b.jpg"]
+    assert lines == ["a boat", "    1   0.4000   a.jpg", f"      {WEAK}:", "    2   0.3000   b.jpg"]
 
 
 @pytest.mark.parametrize("weak", [True, False])
 def test_results_of_one_kind_have_a_line_only_if_they_are_weak(weak):
     lines = format_answers([make_answer(make_hit(1, "a.jpg", weak=weak))]).splitlines()
-    assert (f"   {WEAK}:" in lines) == weak
+    assert (f"      {WEAK}:" in lines) == weak
 
 
 def test_what_was_not_read_of_a_text_is_said():
     lines = format_answers([make_answer(truncated=True, unknown_words=("xyz", "abc"))]).splitlines()
-    assert lines == ["a boat (truncated)", "   The model does not know: xyz, abc."]
+    assert lines == ["a boat (truncated)", "      The model does not know: xyz, abc."]
 
 
 @pytest.mark.parametrize("folder", [None, "photos"])
@@ -43,7 +43,7 @@ def test_copies_are_counted_and_listed_where_there_is_room(folder):
     if folder is None:
         assert lines[1:] == [
             "    1   0.4000   /photos/a.jpg   caption 3   (+ 1 nearly the same)",
-            "     0.2500   /photos/c.jpg",
+            "        0.2500   /photos/c.jpg",
         ]
     else:
         assert lines[1:] == ["    1   0.4000   photos/a.jpg   caption 3   (+ 1 nearly the same)"]
