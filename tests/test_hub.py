@@ -26,7 +26,18 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
-from modeling_lotlip.hub import EVAL_RESULTS_FILE, find_model_files, save_processor, write_model_card
+from modeling_lotlip.hub import (
+    EVAL_RESULTS_FILE,
+    check_results,
+    describe_image_size,
+    describe_languages,
+    find_model_files,
+    format_metrics,
+    format_settings,
+    save_processor,
+    write_eval_results,
+    write_model_card,
+)
 from tests.conftest import as_token_wise, python_environment, tiny_config
 from tests.helpers.hub_server import hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
@@ -453,3 +464,70 @@ def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_system(model_dir,
     (tmp_path / "tokenizer.json").mkdir()
     with pytest.raises(OSError, match="the tokenizer cannot be written: Is a directory"):
         save_processor(LotlipProcessor.from_pretrained(model_dir), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("vision_config", "expected"),
+    [({"image_size": 224}, "224 x 224"), ({"image_size": [20, 30]}, "20 x 30"), ({}, "0 x 0")],
+)
+def test_a_card_says_the_size_of_images(vision_config, expected):
+    assert describe_image_size(vision_config) == expected
+
+
+@pytest.mark.parametrize(("language", "expected"), [(None, ""), ("en", "en"), (["de", "en"], "de, en")])
+def test_a_card_says_the_languages(language, expected):
+    assert describe_languages(language) == expected
+
+
+def test_tables_of_a_card_are_empty_where_there_is_nothing():
+    assert format_settings({}) == format_metrics({}) == ""
+    assert format_settings({"seed": 0}).splitlines()[2:] == ["| `seed` | 0 |"]
+    assert format_metrics({"recall": 12.3456}).splitlines()[2:] == ["| `recall` | 12.35 |"]
+
+
+@pytest.mark.parametrize(
+    ("results", "dataset", "message"),
+    [
+        ({"recall": 1.0}, None, "`results` without `dataset`"),
+        ({"recall": True}, "a", "`results` has True as 'recall': give the metrics only"),
+        ({"recall": "1"}, "a", "`results` has '1' as 'recall'"),
+    ],
+)
+def test_results_are_numbers_of_a_data_set(results, dataset, message):
+    check_results({"recall": 1, "rank": 2.5}, "a")
+    check_results(None, None)
+    with pytest.raises(ValueError, match=message):
+        check_results(results, dataset)
+
+
+@pytest.mark.parametrize("dataset", ["drawn scenes", "photos", "a/b/c", "/home/photos"])
+def test_results_on_a_data_set_of_this_machine_are_not_for_the_hub(tmp_path, dataset):
+    write_eval_results(tmp_path, {"recall": 1.0}, "org/photos", "test")
+    assert (tmp_path / EVAL_RESULTS_FILE).exists()
+    write_eval_results(tmp_path, {"recall": 1.0}, dataset, "test")
+    assert not (tmp_path / EVAL_RESULTS_FILE).exists()
+
+
+@pytest.mark.parametrize("is_split", [True, False])
+def test_the_files_of_a_model_are_its_weights_whole_or_in_parts(tmp_path, is_split):
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    names = [
+        "config.json",
+        "vocab.txt",
+        "modeling_lotlip.py",
+        "notes.md",
+        "model-1.safetensors",
+        "model-2.safetensors",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    expected = ["config.json", "modeling_lotlip.py", "vocab.txt"]
+    if is_split:
+        expected += ["model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"]
+    else:
+        (tmp_path / "model.safetensors").write_text("{}")
+        expected += ["model.safetensors"]
+    assert find_model_files(tmp_path) == sorted(expected)
+    with pytest.raises(ValueError, match="has no `config.json`: name a folder that a model was saved in"):
+        find_model_files(tmp_path / "nowhere")

@@ -10,10 +10,26 @@ from modeling_lotlip.encoder.arguments import KINDS
 from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
 from modeling_lotlip.table import vector_index as module
 from modeling_lotlip.table.conditions import in_folder
-from modeling_lotlip.table.measurements import EXACT_SEARCH, read_measurements
+from modeling_lotlip.table.measurements import (
+    EXACT_SEARCH,
+    ApproximateSearch,
+    Measurements,
+    read_measurements,
+    write_measurements,
+)
+from modeling_lotlip.table.memory import Candidates
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.thresholds import maintain, measure
-from modeling_lotlip.table.vector_index import build_index, describe_recall, has_index, plan_search, search
+from modeling_lotlip.table.vector_index import (
+    build_index,
+    describe_recall,
+    has_index,
+    list_large_folders,
+    needs_index,
+    plan_search,
+    rank,
+    search,
+)
 from tests.helpers.embeddings import draw_clusters, draw_unit_vectors, make_table, read_embeddings
 
 
@@ -277,3 +293,42 @@ def test_folders_and_days_of_a_filter(dated, chosen, expected):
 def test_folders_have_the_images_of_all_folders_in_them(dated):
     assert dated.count_folders() == {"it's 100%_": 2, "it's 100%_ too": 1, "it's 100%_/more": 1}
     assert dated.folders == ["it's 100%_", "it's 100%_ too", "it's 100%_/more"]
+
+
+def test_equal_results_are_in_the_order_of_their_keys_and_positions():
+    rows = Candidates(["b", "a", "a", "c"], [0, 1, 0, 0], torch.tensor([[1.0, 0], [1.0, 0], [1.0, 0], [0, 1.0]]))
+    found = rank(rows, torch.tensor([1.0, 0.0]), 3)
+    assert list(zip(found.keys, found.positions)) == [("a", 0), ("a", 1), ("b", 0)]
+    assert found.similarities.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("num_exact", "is_due"), [(5, True), (6, False)])
+def test_an_index_is_made_of_as_many_rows_as_are_too_many(tmp_path, monkeypatch, num_exact, is_due):
+    monkeypatch.setattr(module, "NUM_EXACT", num_exact)
+    assert needs_index(make_table(tmp_path, torch.eye(5))) == is_due
+
+
+@pytest.mark.parametrize(("num_exact", "folders"), [(2, ["a", "b"]), (3, ["a"]), (5, [])])
+def test_large_folders_have_too_many_images_but_not_all(tmp_path, monkeypatch, num_exact, folders):
+    monkeypatch.setattr(module, "NUM_EXACT", num_exact)
+    table = make_table(tmp_path, torch.eye(6), keys=["b/1", "b/2", "a/1", "a/2", "a/3", "c.jpg"])
+    assert list_large_folders(table) == [in_folder(folder) for folder in folders]
+
+
+@pytest.mark.parametrize(("num_exact", "is_exact"), [(3, False), (4, True)])
+def test_a_filter_of_few_images_is_searched_exactly(tmp_path, monkeypatch, num_exact, is_exact):
+    monkeypatch.setattr(module, "NUM_EXACT", num_exact)
+    table = make_table(tmp_path, torch.eye(4), keys=["a/1", "a/2", "a/3", "b/1"])
+    assert plan_search(table) == EXACT_SEARCH
+    measured = Measurements(0.1, 0.9, 4, ApproximateSearch(20, 2, 0.99), ApproximateSearch(40, 8, 0.98))
+    write_measurements(table, "image", measured)
+    assert plan_search(table) == measured.search
+    assert plan_search(table, where=in_folder("b")) == EXACT_SEARCH
+    assert plan_search(table, where=in_folder("a")).is_exact == is_exact
+    assert describe_recall(table).startswith(", searched approximately: 99.0% of the first 10 are")
+
+
+@pytest.mark.parametrize("name", ["it's", "a/b"])
+def test_a_folder_is_named_in_a_condition_whatever_its_letters(tmp_path, name):
+    table = make_table(tmp_path, torch.eye(3), keys=[f"{name}/1", f"{name}2/1", "other/1"])
+    assert table.count(where=in_folder(name)) == 1
