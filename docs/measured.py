@@ -4,8 +4,9 @@
 Writes measurements into the pages: between `<!-- measured: NAME VARIANT ... -->` and `<!-- /measured -->` stands the
 table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline, or
 without variants all that was measured of each; behind `columns:` stand the measurements of a single table of all
-sizes. That of `other_models.py` has these recalls of each model, or all. The block `published` has the table of
-`examples/paper/published.json`, and `cost` what collections of several sizes cost.
+sizes. That of `other_models.py` has these recalls of each model, or all, and that of `examples/paper/align.py` the
+table that is named. The block `published` has the table of `examples/paper/published.json`, and `cost` what collections
+of several sizes cost.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -103,6 +104,118 @@ def format_recalls(results: dict, names: list[str]) -> str:
     where = "{data}, seeds {seeds}, {steps} steps, torch {torch}, {date}, commit {commit}"
     lines += ["", f"`other_models.py`: {where.format(**results)}.", ""]
     return "\n".join(lines)
+
+
+# Columns of the tables of `align.py`, and what its rows are called there
+ALIGN_METRICS = {
+    "short_mrr": "short MRR",
+    "short_recall@10": "short R@10",
+    "long_mrr": "long MRR",
+    "long_recall@10": "long R@10",
+}
+ALIGN_SETTINGS = {
+    "lamps": (
+        "linear heads",
+        "mlp heads",
+        "mlp heads, twice as wide",
+        "short captions alone",
+        "long captions alone",
+        "short and long, no sentences",
+        "[CLS] alone",
+        "mean of patches alone",
+        "keep text, linear head",
+        "keep text, mlp head",
+        "keep image, linear head",
+        "keep image, mlp head",
+    ),
+    "flags": ("linear heads", "mlp heads", "keep text, linear head", "keep text, mlp head"),
+    "scenes": (
+        "linear heads",
+        "mlp heads",
+        "keep text, linear head",
+        "keep text, mlp head",
+        "keep image, linear head",
+        "keep image, mlp head",
+    ),
+}
+# Images to train on and images to find, of what a user may expect
+ALIGN_EXPECTED = {"lamps": (50, 200, None), "flags": (None,)}
+# Of a text and an image of DINOv2 ViT-S/14 at 224 pixels
+TFLOP_OF_AN_IMAGE = 0.011
+TFLOPS_OF_A_GPU = 0.4 * 989
+
+
+def format_spread(values: list[float]) -> str:
+    """The mean and the standard deviation of some values."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.1f} ± {deviation:.1f}"
+
+
+def select_rows(results: dict, trained_on: str, setting: str, pairs: int | None = None) -> list[dict]:
+    """The rows of all seeds of a setting that was trained on so many images, or on all, in the order of the seeds."""
+    rows = [row for row in results["rows"] if (row["trained_on"], row["setting"]) == (trained_on, setting)]
+    if pairs is None:
+        pairs = max((row["pairs"] for row in rows), default=0)
+    return sorted((row for row in rows if row["pairs"] == pairs), key=lambda row: row["seed"])
+
+
+def format_align_settings(results: dict) -> list[str]:
+    """What each setting finds, and what its command costs."""
+    commands = {(row["data"], row["setting"]): row for row in results["commands"]}
+    titles = ["data", "setting", *ALIGN_METRICS.values(), "core s", "MB"]
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    for data, settings in ALIGN_SETTINGS.items():
+        for setting in settings:
+            rows = select_rows(results, data, setting)
+            cells = [data, setting]
+            cells += [format_spread([row[metric] for row in rows]) for metric in ALIGN_METRICS]
+            command = commands.get((data, setting))
+            if command is None:
+                cells += ["", ""]
+            else:
+                cells += [f"{command['seconds']:.0f}", f"{command['peak_memory_mb']:.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        rows = [row for row in results["training"] if row["data"] == data]
+        if rows:
+            cells = [data, "`lotlip train`"]
+            cells += [format_spread([row[metric] for row in rows]) for metric in ALIGN_METRICS]
+            for cost in ("seconds", "peak_memory_mb"):
+                cells.append(f"{statistics.fmean(row[cost] for row in rows):.0f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def format_align_heads(results: dict) -> list[str]:
+    """By how many points linear heads find more than an MLP, the mean and the deviation over the seeds of both."""
+    titles = ["data", "images", "short MRR", "long MRR", "short MRR, epochs chosen", "long MRR, epochs chosen"]
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    sizes = {(row["trained_on"], row["data"], row["pairs"]) for row in results["rows"]}
+    for trained_on, data, pairs in sorted(sizes):
+        name = data if data == trained_on else f"{data}, with {trained_on.replace(data, '').replace(' and ', '')}"
+        cells = [name, str(pairs)]
+        for ending in ("", ", epochs chosen"):
+            of_heads = []
+            for head in ("linear", "mlp"):
+                rows = select_rows(results, trained_on, f"{head} heads{ending}", pairs)
+                of_heads.append({row["seed"]: row for row in rows if row["data"] == data})
+            seeds = of_heads[0].keys() & of_heads[1].keys()
+            for metric in ("short_mrr", "long_mrr"):
+                cells.append(format_spread([of_heads[0][seed][metric] - of_heads[1][seed][metric] for seed in seeds]))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def format_align_expected(results: dict) -> list[str]:
+    """What heads find by the defaults of `lotlip align`."""
+    tests = {row["data"]: row["images"] for row in results["sizes"] if row["split"] == "test"}
+    lines = ["| trained on | find | short R@10 | long R@10 |", f"|{' --- |' * 4}"]
+    for data, numbers in ALIGN_EXPECTED.items():
+        for number in numbers:
+            rows = select_rows(results, data, "linear heads, epochs chosen", number)
+            cells = [f"{rows[0]['pairs']} {data}", f"{tests[data]} {data}"]
+            cells += [format_spread([row[metric] for row in rows]) for metric in ("short_recall@10", "long_recall@10")]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def format_published() -> str:
