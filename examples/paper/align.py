@@ -80,7 +80,7 @@ METRICS = (
 )
 # What `lotlip align` is run with by `--measure_commands`, the first time without features
 COMMANDS = {
-    "features and mlp heads": ["--head", "mlp"],
+    "features and linear heads": ["--head", "linear"],
     "mlp heads": ["--head", "mlp"],
     "linear heads": ["--head", "linear"],
     "keep text, mlp head": ["--head", "mlp", "--keep", "text"],
