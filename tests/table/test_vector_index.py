@@ -17,7 +17,7 @@ from modeling_lotlip.table.measurements import (
     read_measurements,
     write_measurements,
 )
-from modeling_lotlip.table.memory import Candidates
+from modeling_lotlip.table.memory import Candidates, keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.thresholds import maintain, measure
 from modeling_lotlip.table.vector_index import (
@@ -91,6 +91,44 @@ def test_kinds_are_searched_apart(tmp_path, kind):
     found = search(table, query, 5, kind)
     assert [int(key) for key in found.keys] == expected.indices.tolist()
     torch.testing.assert_close(found.similarities, expected.values, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["on disk", "in memory"])
+@pytest.mark.parametrize(
+    ("query", "k", "kind", "message"),
+    [
+        (torch.ones(16), 0, "image", "`k` must be an integer of at least 1, got 0"),
+        (torch.ones(16), -1, "image", "`k` must be an integer of at least 1, got -1"),
+        (torch.ones(16), True, "image", "`k` must be an integer of at least 1, got True"),
+        (torch.ones(16), 2.5, "image", "`k` must be an integer of at least 1, got 2.5"),
+        (torch.ones(16), 3, "caption", "`kind` must be one of image, short, long, got 'caption'"),
+        (torch.ones(8), 3, "image", r"must be of shape \(16,\), .* got \(8,\)"),
+        (torch.ones(1, 16), 3, "image", r"must be of shape \(16,\), .* got \(1, 16\)"),
+        (torch.full((16,), torch.nan), 3, "image", "Query 0 holds NaN or infinity"),
+        (torch.full((16,), torch.inf), 3, "image", "Query 0 holds NaN or infinity"),
+        (torch.zeros(16), 3, "image", "or is all zeros"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused(tmp_path, query, k, kind, message, held):
+    table = make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 16))
+    if held:
+        keep_in_memory(table)
+        table.memory.read("image")
+    with pytest.raises(ValueError, match=message):
+        search(table, query, k, kind)
+
+
+def test_a_filter_of_alternatives_leaves_other_kinds_out(tmp_path):
+    embeds = draw_unit_vectors(torch.manual_seed(0), 4, 16)
+    table = EmbeddingTable.create(tmp_path, 16, {"kinds": ["image", "short"]})
+    rows = []
+    for key in ("a", "b"):
+        for kind in ("image", "short"):
+            rows.append({"key": key, "kind": kind, "position": len(rows), "embedding": embeds[len(rows)]})
+    table.append(rows)
+    where = "key = 'a' OR key = 'b'"
+    assert sorted(search(table, embeds[1], 4, where=where).positions) == [0, 2]
+    assert table.count("image", where) == 2
 
 
 def test_few_images_are_searched_exactly_and_many_by_an_index(tmp_path, monkeypatch):

@@ -88,3 +88,17 @@ def test_a_folder_is_named_without_those_of_this_machine(tmp_path, monkeypatch):
     assert public_name(str(tmp_path / "model")) == "model"
     assert public_name(".") == "model"
     assert public_name("someone/model") == "someone/model"
+
+
+@pytest.mark.parametrize(("content", "number"), [("boat\n\ncar\n", 2), ("\nboat\n", 1), ("boat\n \n\ncar", 2)])
+def test_a_blank_line_among_numbered_ones_is_an_error(tmp_path, content, number):
+    path = tmp_path / "names.txt"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"--class_names_file {path} has nothing in line {number}"):
+        read_lines(path, "class_names_file", are_numbered=True)
+
+
+def test_blank_lines_at_the_end_change_no_number(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("boat\ncar\n\n \n")
+    assert read_lines(path, "class_names_file", are_numbered=True) == ["boat", "car"]
