@@ -371,13 +371,16 @@ def test_a_layer_that_cannot_be_saved_is_refused(use_residual, activation, messa
 
 
 @pytest.mark.parametrize(
-    ("shape", "num_prefix_tokens", "expected"),
-    [((1, 5, 8), 1, "cls_mean"), ((1, 4, 8), 0, "mean"), ((1, 8, 2, 2), 0, "pooler")],
+    ("shape", "parameter", "expected"),
+    [((1, 5, 8), "cls_token", "cls_mean"), ((1, 4, 8), "weight", "mean"), ((1, 8, 2, 2), "weight", "pooler")],
     ids=["with [CLS]", "patches alone", "convolutional"],
 )
-def test_the_pooling_of_images_is_that_of_their_states(shape, num_prefix_tokens, expected):
+def test_the_pooling_of_images_is_that_of_their_states(shape, parameter, expected):
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(model_type="vit")
+    model.register_parameter(parameter, torch.nn.Parameter(torch.zeros(8)))
     outputs = SimpleNamespace(last_hidden_state=torch.zeros(shape))
-    assert choose_image_pooling(outputs, num_prefix_tokens) == expected
+    assert choose_image_pooling(model, outputs) == expected
 
 
 @pytest.mark.parametrize("bias", [True, False])
