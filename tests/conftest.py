@@ -17,6 +17,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     ASSETS = TemporaryDirectory(prefix="lotlip-tests-", ignore_cleanup_errors=True)
     os.environ["HF_ASSETS_CACHE"] = ASSETS.name
 
+# nothing that is imported is garbage: it is not looked for
+gc.disable()
+
 import datasets
 import pytest
 import torch
@@ -42,6 +45,8 @@ from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.utils.addresses import listen
 from modeling_lotlip.utils.arguments import parse
 
+
+gc.enable()
 
 WORDS = "a photo of red green blue yellow boat car house tree the ground is sand sea".split()
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -276,7 +281,7 @@ def run_together(log: Path, num_processes: int, argv: list[str], program: Callab
     processes = []
     for rank in range(num_processes):
         own = variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = SERVER.Process(target=run_quietly, args=(log, argv, True, program), kwargs=own)
+        process = SERVER.Process(target=run_quietly, args=(log, argv, False, program), kwargs=own)
         process.start()
         processes.append(process)
     for process in processes:
