@@ -1,8 +1,8 @@
 """The integration tests: they run on a checkpoint of the original's format, and notice another model."""
 
 import json
-import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
-from tests.conftest import SERVER, SHARED
-from tests.reliability.commands import run_quietly
+from tests.conftest import SHARED, python_environment
 from tests.test_tokenization_lotlip import vocab_file
 from tests.upstream import expected_values
 from tests.upstream.lay_out import PACKAGE_TESTS, copy_package_tests
@@ -63,17 +62,6 @@ def test_measured_values_are_those_of_the_original(converted):
     torch.testing.assert_close(torch.tensor(measured["corners"]), captions[1:], rtol=1e-4, atol=1e-4)
 
 
-def run_pytest(argv: list[str]) -> int:
-    """Runs pytest in a folder whose `tests` are not those of this repository, in this process."""
-    folder, *options = argv
-    os.chdir(folder)
-    for name in list(sys.modules):
-        if name.partition(".")[0] == "tests":
-            del sys.modules[name]
-    return pytest.main(options)
-
-
-@pytest.mark.processes
 @needs_reference
 def test_integration_tests_pass_on_the_measured_checkpoint_and_fail_on_another(converted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -93,13 +81,10 @@ def test_integration_tests_pass_on_the_measured_checkpoint_and_fail_on_another(c
         model.text_projection.weight[0] += 0.01
     model.save_pretrained("changed")
 
-    argv = [str(tmp_path), "-rA", "-p", "no:cacheprovider", str(tests), "-k", "Integration"]
-    log = tmp_path / "log"
-    process = SERVER.Process(target=run_quietly, args=(log, argv, False, run_pytest), kwargs={"RUN_SLOW": "1"})
-    process.start()
-    process.join(300)
+    command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", str(tests), "-k", "Integration"]
+    done = subprocess.run(command, env=python_environment(RUN_SLOW="1"), capture_output=True, text=True)
 
-    outcomes = dict(reversed(line.split()[:2]) for line in re.findall(r"^(?:PASSED|FAILED) .*", log.read_text(), re.M))
+    outcomes = dict(reversed(line.split()[:2]) for line in re.findall(r"^(?:PASSED|FAILED) .*", done.stdout, re.M))
     outcomes = {test.partition("::")[2]: outcome for test, outcome in outcomes.items()}
     assert outcomes == {
         "LotlipModelIntegrationTest::test_features_0_same": "PASSED",
