@@ -12,6 +12,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     ASSETS = TemporaryDirectory(prefix="lotlip-tests-", ignore_cleanup_errors=True)
     os.environ["HF_ASSETS_CACHE"] = ASSETS.name
 
+# what little is compiled is compiled here, not by processes that import torch for it
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 
 def pytest_configure(config):
     # the process that hands the tests out to workers runs none
