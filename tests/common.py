@@ -98,6 +98,12 @@ def no_workers_unless_asked_for(monkeypatch):
     monkeypatch.setattr("modeling_lotlip.encoder.batches.count_workers", lambda: 0)
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """No test turns the computer off."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 def build_lotlip(**text_fields: int) -> tuple[LotlipModel, LotlipProcessor]:
     """A small random model, and the processor that knows its words."""
     tower = {**TINY_TOWER, "initializer_range": 0.2}

@@ -63,7 +63,10 @@ MISTAKES = [
     ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
     ("visualize --model model --output_dir out --text ' . '", "empty"),
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
-    ("recaption --output_dir out --captioner lava --max_train_samples 8", "`--captioner lava` cannot be loaded. It must be one of instr"),
+    (
+        "recaption --output_dir out --captioner lava --max_train_samples 8",
+        "`--captioner lava` cannot be loaded. It must be one of instr",
+    ),
     ("embed --output_dir out --dtype int8 --backend torch", "--dtype int8 is not for --backend torch: leave out one"),
     ("embed --output_dir out --dataset_name photos --eval_split train", "Name one, or embed `--only images`"),
     ("embed --model model --output_dir file.txt", "file.txt is a file. Name a folder."),
