@@ -27,7 +27,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -92,6 +91,16 @@ TRAINING = ["--num_corner_tokens", "0", "--long_loss_weight", "3", "--learning_r
 TRAINING += ["--per_device_train_batch_size", "64", "--cache_image_features"]
 LAST_LAYER = ["--freeze", "text_model.embeddings", *[f"text_model.layers.{layer}" for layer in range(5)]]
 NUM_STEPS = 30
+# Runs a command in between, as a small process: the max memory of a process begins with that of the one that starts it
+MEASURER = """
+import json, os, subprocess, sys
+
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+process.returncode = os.waitstatus_to_exitcode(status)
+with open(sys.argv[1], "w") as file:
+    json.dump([process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss], file)
+"""
 
 
 def sample_images(features: Features, num_images: int, seed: int) -> Features:
@@ -245,14 +254,15 @@ def is_chosen(setting: str) -> bool:
 
 def measure_command(command: list[str]) -> dict[str, float]:
     """Runs a command, and returns the seconds of a processor that it took and its max memory."""
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise ValueError(f"{' '.join(command)} ended with status {process.returncode}.")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "usage.json")
+        subprocess.run([sys.executable, "-c", MEASURER, str(file), *command], check=True)
+        status, seconds, max_memory = json.loads(file.read_text())
+    if status != 0:
+        raise ValueError(f"{' '.join(command)} ended with status {status}.")
     # kilobytes, but bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
-    return {"seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mb": usage.ru_maxrss * unit / 1e6}
+    return {"seconds": seconds, "peak_memory_mb": max_memory * unit / 1e6}
 
 
 def list_source(name_and_folder: str, args: argparse.Namespace) -> tuple[str, SourceArguments, list[str]]:
