@@ -187,7 +187,7 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
 
 
 def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
-    """Raises a `ValueError` if a checkpoint to resume from is not the last one of the output folder any more."""
+    """Raises a `ValueError` if a checkpoint is not the last one of the output folder any more."""
     checkpoints = list_checkpoints(args.output_dir)
     if not checkpoints or not resumes_in_output_dir(args):
         return
@@ -240,8 +240,8 @@ def save_checkpoint(
 
 def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
     """
-    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError` that says
-    how much room there is if it cannot.
+    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError` that
+    says how much room there is if it cannot.
     """
     try:
         accelerator.save_state(str(folder))
