@@ -106,7 +106,7 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(train, monkeypatch, ca
     folder = train("run", max_train_steps=4, eval_steps=2, max_eval_samples=2)
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl") if "loss" not in row] == [2, 4]
     assert (folder / "eval_results.json").exists()
-    assert caplog.text.count("Nobody reads standard output any more: what is measured is in metrics.jsonl") == 2
+    assert caplog.text.count("Nobody reads standard output any more: see metrics.jsonl") == 2
 
 
 @pytest.mark.processes
