@@ -25,7 +25,14 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import Slice, count_shared_rows, get_columns, load_slices, load_split
+from ..data.loading import (
+    Slice,
+    count_shared_rows,
+    get_columns,
+    load_slices,
+    load_split,
+    warn_of_repeated_images,
+)
 from ..data.reader import RowReader
 from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_model, hash_processor
@@ -639,4 +646,7 @@ def take_over_output_dir(
         if accelerator.is_main_process:
             data.reader.report_keys(data.dataset, "training images")
             evaluation_data.reader.report_keys(evaluation_data.dataset, "evaluation images")
+            if args.data_weights is None:  # by which rows come several times
+                warn_of_repeated_images(data.dataset, args.image_column, "training")
+            warn_of_repeated_images(evaluation_data.dataset, args.image_column, "evaluation")
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
