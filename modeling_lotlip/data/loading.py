@@ -904,8 +904,9 @@ def count_repeated_images(dataset: Dataset, image_column: str) -> int:
     keys = []
     for table in images.with_format("arrow").iter(batch_size=1000):
         column = table[image_column].combine_chunks()
-        lengths = pc.binary_length(column.field("bytes")).to_pylist()
-        for path, length in zip(column.field("path").to_pylist(), lengths):
+        paths = pc.struct_field(column, "path").to_pylist()
+        lengths = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
+        for path, length in zip(paths, lengths):
             keys.append(path if length is None else length)
     counts = Counter(keys)
     for row, key in enumerate(keys):

@@ -7,7 +7,13 @@ import torch
 from datasets import ClassLabel, Dataset
 
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
-from modeling_lotlip.evaluation.classification import classify, evaluate_zero_shot, find_class, read_class_names
+from modeling_lotlip.evaluation.classification import (
+    check_labels,
+    classify,
+    evaluate_zero_shot,
+    find_class,
+    read_class_names,
+)
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.images import NO_IMAGE, replace_values
 
@@ -96,6 +102,22 @@ def test_a_blank_line_in_the_file_of_names_moves_no_name_to_another_label(tmp_pa
     (tmp_path / "names.txt").write_text("boat\n\ncar\n")
     with pytest.raises(ValueError, match="has nothing in line 2"):
         read_class_names(None, class_names_file=tmp_path / "names.txt")
+
+
+def test_labels_that_seem_to_be_counted_from_1_are_warned_of(caplog):
+    check_labels(Dataset.from_dict({"label": [1, 2, 1]}), "label", ["boat", "car", "house"])
+    assert "No image has the label 0, which is 'boat'. If the labels are counted from 1" in caplog.text
+
+
+@pytest.mark.parametrize("labels", [[0, 2], ["car"], [2]])
+def test_other_labels_are_not_warned_of(caplog, labels):
+    check_labels(Dataset.from_dict({"label": labels}), "label", ["boat", "car", "house"])
+    assert not caplog.records
+
+
+def test_several_labels_of_an_image_are_refused():
+    with pytest.raises(ValueError, match="`--label_column label` holds lists, but an image is of one class"):
+        check_labels(Dataset.from_dict({"label": [[0, 1], [1]]}), "label", ["boat", "car"])
 
 
 def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):
