@@ -274,3 +274,30 @@ def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
     process.join()
     assert process.exitcode == 0
     assert len(EmbeddingTable.create(tmp_path, 4, {"model": "a"})) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"embedding": torch.ones(4)}, r"must be of shape \(8,\).* got \(4,\)"),
+        ({"embedding": torch.ones(1, 8)}, r"must be of shape \(8,\).* got \(1, 8\)"),
+        ({"embedding": torch.full((8,), torch.nan)}, "hold no NaN or infinity"),
+        ({"embedding": torch.ones(8), "kind": "short"}, "are of image, got the kind 'short'"),
+        ({"embedding": torch.ones(8), "label": 3}, r"have no columns \['label'\]"),
+    ],
+)
+def test_rows_that_would_be_lost_or_found_as_others_are_refused(tmp_path, row, message):
+    table = EmbeddingTable.create(tmp_path, 8, {"kinds": ["image"]})
+    with pytest.raises(ValueError, match=message):
+        table.append([{"key": "a", "embedding": torch.ones(8)}, {"key": "b", **row}])
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize("where", ["colour = 'red'", "key = ", "key == == 'a'"])
+def test_a_wrong_condition_is_no_fault_of_the_disk(tmp_path, where):
+    table = EmbeddingTable.create(tmp_path, 8, {"kinds": ["image"]})
+    table.append([{"key": "a", "embedding": torch.ones(8)}])
+    with pytest.raises(ValueError, match="The condition is no SQL of the columns in"):
+        table.count("image", where)
+    with pytest.raises(ValueError, match="The condition is no SQL of the columns in"):
+        search(table, torch.ones(8), 1, where=where)
