@@ -241,7 +241,7 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
             # only a limit of the caller's has to be a multiple: 126 is none of 8
             kwargs["pad_to_multiple_of"] = None
         elif truncation is None:
-            kwargs["verbose"] = False  # lest it warn that a limit is ignored at which texts are truncated
+            kwargs["verbose"] = False  # it would warn that the limit is ignored
         padding_strategy, strategy, max_length, kwargs = super()._get_padding_truncation_strategies(
             padding=padding, truncation=truncation or False, max_length=max_length, **kwargs
         )

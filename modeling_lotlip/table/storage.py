@@ -299,18 +299,18 @@ class EmbeddingTable:
         """Raises a `ValueError` if something of a row would be lost, or found as something else."""
         others = row.keys() - {*COLUMNS, "embedding"}
         if others:
-            raise ValueError(f"The embeddings in {self.folder} have no columns {sorted(others)}: leave them out.")
+            raise ValueError(f"{self.folder} has no columns {sorted(others)}: leave them out.")
         embedding = row.get("embedding")
         if embedding is None:
             return
         kinds = self.settings.get("kinds") or KINDS
         kind = row.get("kind", "image")
         if kind not in kinds:
-            raise ValueError(f"The embeddings in {self.folder} are of {', '.join(kinds)}, got the kind {kind!r}.")
+            raise ValueError(f"{self.folder} holds {', '.join(kinds)}, got the kind {kind!r}.")
         if tuple(embedding.shape) != (self.dim,) or not embedding.isfinite().all():
             raise ValueError(
-                f"The embedding of {row.get('key')!r} must be of shape ({self.dim},), as those in {self.folder}, and "
-                f"hold no NaN or infinity, got {tuple(embedding.shape)}."
+                f"The embedding of {row.get('key')!r} must be of shape ({self.dim},), and hold no NaN or infinity, got "
+                f"{tuple(embedding.shape)}."
             )
 
     def replace(self, rows: pa.Table) -> None:

@@ -282,8 +282,8 @@ def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
         ({"embedding": torch.ones(4)}, r"must be of shape \(8,\).* got \(4,\)"),
         ({"embedding": torch.ones(1, 8)}, r"must be of shape \(8,\).* got \(1, 8\)"),
         ({"embedding": torch.full((8,), torch.nan)}, "hold no NaN or infinity"),
-        ({"embedding": torch.ones(8), "kind": "short"}, "are of image, got the kind 'short'"),
-        ({"embedding": torch.ones(8), "label": 3}, r"have no columns \['label'\]"),
+        ({"embedding": torch.ones(8), "kind": "short"}, "holds image, got the kind 'short'"),
+        ({"embedding": torch.ones(8), "label": 3}, r"has no columns \['label'\]"),
     ],
 )
 def test_rows_that_would_be_lost_or_found_as_others_are_refused(tmp_path, row, message):
