@@ -309,7 +309,7 @@ class EmbeddingTable:
             raise ValueError(f"{self.folder} holds {', '.join(kinds)}, got the kind {kind!r}.")
         if tuple(embedding.shape) != (self.dim,) or not embedding.isfinite().all():
             raise ValueError(
-                f"The embedding of {row.get('key')!r} must be of shape ({self.dim},), and hold no NaN or infinity, got "
+                f"The embedding of {row.get('key')!r} must be of shape ({self.dim},) and hold no NaN or infinity, got "
                 f"{tuple(embedding.shape)}."
             )
 

@@ -184,6 +184,11 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         state.skipped_steps += 1
         state.skipped_in_a_row += 1
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
+        if state.skipped_in_a_row == MAX_SKIPPED_STEPS and state.step + 1 == MAX_SKIPPED_STEPS:
+            raise ValueError(
+                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any weight "
+                "was changed: look at the model that it starts from, and at the loss of its `--objective`."
+            )
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(
                 f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "
@@ -279,7 +284,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            print(f"Step {state.step}:\n{format_recalls(results)}", flush=True)
+            print_results(state.step, results)
             outputs.log(results, state.step, args.output_dir, accelerator)
             folder = args.output_dir / outputs.BEST_FOLDER
             metric = args.metric_for_best_model
@@ -287,6 +292,14 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
                 numbered = {"num_steps": state.step, **results}
                 outputs.save_model(args, training.plan, folder, model, training.processor, numbered)
     return results
+
+
+def print_results(step: int, results: dict[str, float]) -> None:
+    """Prints what was measured at a step. Whoever read it, such as `head`, may be gone: the run goes on."""
+    try:
+        print(f"Step {step}:\n{format_recalls(results)}", flush=True)
+    except BrokenPipeError:
+        logger.warning(f"Nobody reads standard output any more: what is measured is in {outputs.METRICS_FILE}.")
 
 
 def save(training: Training) -> None:

@@ -594,7 +594,7 @@ def prepare(
         features.check()
 
     # from here on files change
-    take_over_output_dir(args, accelerator, data, evaluation_data, stack)
+    take_over_output_dir(args, accelerator, (data, evaluation_data), checkpoint, stack)
     if args.cache_image_features:
         loader.dataset.features_dir = features.fill(data.dataset, args.image_column)
     with fail_together(accelerator):
@@ -630,23 +630,31 @@ def prepare(
 
 
 def take_over_output_dir(
-    args: TrainArguments, accelerator: Accelerator, data: Data, evaluation_data: Data, stack: ExitStack
+    args: TrainArguments,
+    accelerator: Accelerator,
+    data: tuple[Data, Data],
+    checkpoint: Path | None,
+    stack: ExitStack,
 ) -> None:
     """
-    Takes over the output folder, once it is known how many images have captions in caption files.
+    Takes over the output folder, once it is known how many images have captions in caption files. Raises a
+    `ValueError` if another run has written there since this one has looked.
 
     Args:
         args (`TrainArguments`): The arguments.
         accelerator (`Accelerator`): The processes.
-        data (`Data`): The training data.
-        evaluation_data (`Data`): The evaluation data.
+        data (`tuple[Data, Data]`): The training data and the evaluation data.
+        checkpoint (`Path`, *optional*): Where to resume from, as it was found at the start.
         stack (`ExitStack`): What holds the output folder.
     """
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            data.reader.report_keys(data.dataset, "training images")
-            evaluation_data.reader.report_keys(evaluation_data.dataset, "evaluation images")
-            if args.data_weights is None:  # by which rows come several times
-                warn_of_repeated_images(data.dataset, args.image_column, "training")
-            warn_of_repeated_images(evaluation_data.dataset, args.image_column, "evaluation")
+            for part, what in zip(data, ("training images", "evaluation images")):
+                part.reader.report_keys(part.dataset, what)
+            for part, what in zip(data, ("training", "evaluation")):
+                if args.data_weights is None or what == "evaluation":  # by which rows come several times
+                    warn_of_repeated_images(part.dataset, args.image_column, what)
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
+            # another run may have begun and ended there while this one loaded data and model
+            outputs.check_output_dir(args)
+            outputs.check_latest(args, checkpoint)

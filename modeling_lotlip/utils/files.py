@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +31,17 @@ def hash_file(path: Path) -> str:
         while part := file.read(BYTES_AT_ONCE):
             digest.update(part)
     return digest.hexdigest()
+
+
+def is_same_path(path: str | Path, other: str | Path) -> bool:
+    """
+    Returns whether two paths are of the same file or folder, also where the disk does not distinguish capitals or
+    accents (macOS, Windows).
+    """
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return Path(path).resolve() == Path(other).resolve()
 
 
 def read_lines(path: Path, argument: str, are_numbered: bool = False) -> list[str]:

@@ -1,5 +1,7 @@
 """Towers of several libraries give the features that their libraries give."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -29,9 +31,13 @@ from transformers import (
 
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.align.towers import (
+    check_dense,
     choose_image_pooling,
+    copy_projection,
     count_prefix_tokens,
+    explain_loading_error,
     join_towers,
+    limit_tokenizer,
     load_image_tower,
     load_text_tower,
     make_processor,
@@ -322,3 +328,95 @@ def test_a_missing_tower_is_named():
 def test_no_folder_of_this_machine_is_saved(text_tower, image_tower, text_folder):
     model = join_towers(text_tower, image_tower, 64, 128)
     assert text_folder not in str(model.config.to_dict())
+
+
+class PositionTable(torch.nn.Module):
+    """A model with a table of positions, of which those up to the padding are no text's, as in RoBERTa."""
+
+    def __init__(self, num_positions: int | None, padding_idx: int | None = None, num_corner_tokens: int = 0):
+        super().__init__()
+        self.config = SimpleNamespace(num_corner_tokens=num_corner_tokens)
+        if num_positions is not None:
+            self.config.max_position_embeddings = num_positions
+            self.position_embeddings = torch.nn.Embedding(num_positions, 1, padding_idx=padding_idx)
+
+
+@pytest.mark.parametrize(
+    ("model", "max_length", "expected"),
+    [
+        (PositionTable(40), None, 40),
+        (PositionTable(60), None, 50),
+        (PositionTable(40), 40, 40),
+        (PositionTable(60), 60, 60),
+        (PositionTable(40, padding_idx=1), None, 38),
+        (PositionTable(40, num_corner_tokens=2), None, 38),
+        (PositionTable(None), None, 50),
+        (PositionTable(None), 90, 90),
+    ],
+    ids=["positions", "tokenizer", "asked for", "beyond the tokenizer", "padding", "corners", "no table", "no limit"],
+)
+def test_the_limit_of_texts_is_that_of_positions_tokenizer_or_user(model, max_length, expected):
+    tower = SimpleNamespace(model=model, tokenizer=SimpleNamespace(model_max_length=50), name="tower")
+    limit_tokenizer(tower, max_length)
+    assert tower.tokenizer.model_max_length == expected
+
+
+def test_a_limit_beyond_the_positions_that_texts_have_is_refused():
+    tokenizer = SimpleNamespace(model_max_length=50)
+    tower = SimpleNamespace(model=PositionTable(40, 1), tokenizer=tokenizer, name="tower")
+    with pytest.raises(ValueError, match="`--max_length 39` is beyond the 38 tokens that tower has"):
+        limit_tokenizer(tower, 39)
+
+
+@pytest.mark.parametrize(
+    ("use_residual", "activation", "message"),
+    [
+        (True, torch.nn.Tanh(), "a Dense with a residual"),
+        (False, torch.nn.Softmax(), "a Dense with Softmax, but only"),
+    ],
+)
+def test_a_layer_that_cannot_be_saved_is_refused(use_residual, activation, message):
+    check_dense(SimpleNamespace(use_residual=False, activation_function=torch.nn.Tanh()))
+    with pytest.raises(ValueError, match=message):
+        check_dense(SimpleNamespace(use_residual=use_residual, activation_function=activation))
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameter", "expected"),
+    [((1, 5, 8), "cls_token", "cls_mean"), ((1, 4, 8), "weight", "mean"), ((1, 8, 2, 2), "weight", "pooler")],
+    ids=["with [CLS]", "patches alone", "convolutional"],
+)
+def test_the_pooling_of_images_is_that_of_their_states(shape, parameter, expected):
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(model_type="vit")
+    model.register_parameter(parameter, torch.nn.Parameter(torch.zeros(8)))
+    outputs = SimpleNamespace(last_hidden_state=torch.zeros(shape))
+    assert choose_image_pooling(model, outputs) == expected
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_projection_becomes_a_layer_of_the_tower(bias):
+    projection = torch.nn.Linear(3, 2, bias=bias)
+    (layer,), weights = copy_projection(projection)
+    assert layer == {"in_features": 3, "out_features": 2, "bias": bias, "activation": "linear"}
+    states = torch.randn(1, 3)
+    assert torch.equal(weights(states), projection(states))
+
+
+def test_a_tower_without_projection_gets_no_layer():
+    layers, weights = copy_projection(None)
+    assert layers == []
+    assert len(weights) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "explanation"),
+    [
+        ("/nowhere/model", "no", "there is no such folder."),
+        ("someone/model", "set trust_remote_code=True", "it comes with code of its own"),
+        ("someone/model", "no such model", "no such model"),
+        (".", "damaged", "damaged"),
+    ],
+)
+def test_what_keeps_a_tower_from_being_loaded_is_explained(name, error, explanation):
+    assert explain_loading_error(name, OSError(error)).startswith(explanation)

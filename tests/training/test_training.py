@@ -42,6 +42,7 @@ WAYS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("num_processes", WAYS)
 def test_several_processes_equal_one(make_accelerator, tmp_path, num_processes):
     """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
@@ -79,6 +80,7 @@ def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) ->
     assert alone[-1]["loss"] != alone[-4]["loss"]
 
 
+@pytest.mark.processes
 def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     """With a frozen image tower whose output they compute together."""
 
@@ -116,6 +118,7 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
 STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train", "checkpointing_steps": 1}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "options, steps",  # 6 batches an epoch, with dropout: in the middle of an epoch, and at its end or in the next one
     [
