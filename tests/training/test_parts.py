@@ -27,6 +27,7 @@ from modeling_lotlip.training.outputs import TrainingState
 from modeling_lotlip.training.plan import Plan, count_part, count_steps
 from modeling_lotlip.training.prepare import check_captions, find_state, make_crop
 from modeling_lotlip.training.samples import Cause, Outcome, SampleCounts, describe_error
+from modeling_lotlip.training.step import ObjectiveLoss
 
 
 # ---- steps
@@ -452,3 +453,13 @@ def test_the_speed_is_measured_since_the_last_time(monkeypatch):
     throughput.count(batch)
     now[0] = 5.0
     assert throughput.measure(accelerator) == {"images_per_second": 2.0, "tokens_per_second": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("objective", "has_bias", "message"),
+    [("siglip", False, "The model has no `logit_bias`"), ("long_clip", True, "The model has a `logit_bias`")],
+)
+def test_an_objective_that_needs_a_bias_or_has_no_use_for_one_is_refused(objective, has_bias, message):
+    ObjectiveLoss(OBJECTIVES[objective], not has_bias)
+    with pytest.raises(ValueError, match=message):
+        ObjectiveLoss(OBJECTIVES[objective], has_bias)
