@@ -12,7 +12,7 @@ from modeling_lotlip.utils.arguments import parse
 
 
 ROWS = Dataset.from_dict(
-    {"image": ["a.png"], "caption": ["a boat"], "long_captions": ["Red."], "label": [0], "id": ["7"]}
+    {"picture": ["a.png"], "caption": ["a boat"], "long_captions": ["Red."], "label": [0], "id": ["7"]}
 )
 ENCODER = SimpleNamespace(
     model=None,
@@ -93,7 +93,7 @@ def record(monkeypatch):
     return lambda command: Recorder(monkeypatch, command)
 
 
-DATA = ["--dataset_name", "org/photos", "--max_eval_samples", "3", "--eval_split", "val", "--image_column", "image"]
+DATA = ["--dataset_name", "org/photos", "--max_eval_samples", "3", "--eval_split", "val", "--image_column", "picture"]
 MODEL = ["--model", "m", "--batch_size", "5"]
 WORKERS = ["--dataloader_num_workers", "2"]
 
@@ -108,7 +108,7 @@ def test_options_of_classify(record, tmp_path):
     recorder.run(*MODEL, *DATA, *WORKERS, *options)
     assert recorder.get("load_split", "split", "max_samples") == ["val", 3]
     names = ("class_names", "templates", "image_column", "label_column", "batch_size", "num_workers")
-    assert recorder.get("evaluate_zero_shot", *names) == [["boat"], ["a {}"], "image", "label", 5, 2]
+    assert recorder.get("evaluate_zero_shot", *names) == [["boat"], ["a {}"], "picture", "label", 5, 2]
     written = {"dataset": "org/photos", "model": "m", "templates": ["a {}"], "top1": 1.0}
     assert recorder.get("write_results", "path", "results", "table", "rows") == [
         Path(output),
@@ -135,7 +135,7 @@ def test_options_of_evaluate(record, tmp_path, models):
     recorder.run("--model", *models, "--batch_size", "5", *DATA, *WORKERS, *options)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     names = ("image_column", "distinct_short_captions", "group_equal_captions", "batch_size", "num_workers")
-    assert recorder.get("evaluate_retrieval", *names) == ["image", False, True, 5, 2]
+    assert recorder.get("evaluate_retrieval", *names) == ["picture", False, True, 5, 2]
     captions, files = recorder.get("evaluate_retrieval", "captions", "caption_files")
     assert captions.sub_caption_splitter == "sentences"
     assert files.key_column == "id"
@@ -176,6 +176,7 @@ def test_options_of_sensitivity(record, tmp_path):
     recorder.run(*MODEL, *DATA, *WORKERS, *options, "--output_file", output)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     assert recorder.get("embed_dataset", "batch_size", "num_workers") == [5, 2]
+    assert recorder.get("embed_dataset", "reader")[0].columns == ["caption", "long_captions", "picture"]
     assert recorder.get("measure_sensitivity", "num_tokens", "seed", "splitter") == [[4, 8], 6, "sentences"]
     results = {"dataset": "org/photos", "seed": 6, "models": [{"model": "m", "num_texts": 1}]}
     assert recorder.get("write_results", "results", "rows") == [results, ["rows"]]
@@ -183,7 +184,7 @@ def test_options_of_sensitivity(record, tmp_path):
 
 def test_options_of_statistics(record, tmp_path):
     recorder = record("statistics")
-    recorder.replace(load_split=ROWS.remove_columns("image"), load_tokenizer="tokenizer", print_tables=None)
+    recorder.replace(load_split=ROWS.remove_columns("picture"), load_tokenizer="tokenizer", print_tables=None)
     recorder.replace(measure_texts={"long": "a", "short": "b"}, summarize_lengths={"num_texts": 1})
     recorder.replace(format_statistics="table", write_results=None)
     options = ["--tokenizer_path", "bert", "--key_column", "id", "--output_file", str(tmp_path / "results.json")]
@@ -219,7 +220,7 @@ def test_options_of_embed(record, tmp_path):
     assert recorder.get("name_data", "split", "max_samples") == ["val", 3]
     assert recorder.get("load_named_data", "options") == [{"with_images": True, "key_column": "id"}]
     names = ("image_column", "batch_size", "source", "notes")
-    expected = ["image", 5, {"eval_split": "val"}, {"model_name_or_path": "m"}]
+    expected = ["picture", 5, {"eval_split": "val"}, {"model_name_or_path": "m"}]
     assert recorder.get("embed_to_table", *names) == expected
     assert recorder.get("export_embeddings", "path") == [Path(output)]
 

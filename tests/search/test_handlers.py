@@ -17,6 +17,7 @@ from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
 from modeling_lotlip.search.handlers import render
 from modeling_lotlip.search.query import Query, QueryError
 from modeling_lotlip.search.searcher import Result, Searcher
+from tests.helpers import photographs
 
 
 HOSTILE = "<em class='x'>\"'<em>"
@@ -378,3 +379,12 @@ def test_images_that_exchange_names_exchange_thumbnails(handlers, folder):
     os.rename(folder / "third.png", folder / "1.png")
     handlers.searcher.update()
     assert [handlers.thumbnail(name) for name in ("1.png", "0.png")] == first
+
+
+def test_a_heat_map_is_drawn_of_a_photograph_of_any_size(handlers, folder, monkeypatch):
+    """It is decoded at a fraction, as it was for its embedding."""
+    photographs.make_picture(*photographs.HUGE).save(folder / "more" / "3.jpg")
+    monkeypatch.setattr(handlers.searcher.table, "read_signatures", lambda where: [])
+    photographs.shrink_limit(monkeypatch)
+    answer = handlers.heat_map({"name": "more/3.jpg", "sentence": "a red boat"})
+    assert answer["source"].startswith("data:image/jpeg")
