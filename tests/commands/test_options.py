@@ -41,6 +41,7 @@ MODULES = {
     "table.embed": ["embed_to_table", "load_named_data", "name_data", "note_model"],
     "table.export": ["export_embeddings"],
     "captioning.filter": ["filter_captions", "format_report"],
+    "training.loop": ["run"],
     "utils.files": ["write_results"],
     "utils.terminal": ["print_tables"],
 }
@@ -272,3 +273,24 @@ def test_filter_says_that_nothing_is_kept(record, tmp_path, capsys):
     recorder.replace(filter_captions=report, format_report="table", print_tables=None)
     recorder.run("--captions", "a.parquet", "--output_dir", str(tmp_path))
     assert capsys.readouterr().out == "No caption is kept: there is nothing to train on.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--benchmark", "iiw"], "--benchmark needs --data_dir, the folder of its files, and no --dataset_name"),
+        (["--benchmark", "iiw", "--data_dir", "a", "--streaming"], "--streaming has no effect on a --benchmark"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "statistics"])
+def test_a_benchmark_is_read_by_every_command_as_it_is_published(record, command, options, message):
+    with pytest.raises(ValueError, match=message):
+        record(command).run(*options)
+
+
+def test_train_trains_as_its_arguments_say(record, tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")  # the memory of this process stays as it is
+    recorder = record("train")
+    recorder.replace(run=None)
+    recorder.run("--output_dir", str(tmp_path), "--seed", "7")
+    assert recorder.get("run", "args")[0].seed == 7
