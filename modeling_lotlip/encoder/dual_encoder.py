@@ -226,7 +226,7 @@ class DualEncoder:
     def settings(self) -> dict[str, Any]:
         """
         Returns what embeddings of any texts and images depend on. A table stores it, and takes no embeddings of an
-        encoder with other settings. Code that comes with a model from the Hub is known by its revision.
+        encoder with other settings. The hashes are of code, too, that is of no library.
         """
         has_code = type(self.model).__module__.startswith("transformers_modules")
         return {
@@ -697,7 +697,7 @@ def list_items(items: Iterable, argument: str) -> list:
 
 def check_integer(argument: str, value: object, min_value: int) -> None:
     """Raises a `ValueError` if an argument is no integer, or less than the min value."""
-    if not isinstance(value, Integral) or value < min_value:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < min_value:
         raise ValueError(f"`{argument}` must be an integer of at least {min_value}, got {value!r}.")
 
 

@@ -205,6 +205,14 @@ def test_logits_are_scaled_cosines_of_its_features(folder):
 STATES = torch.arange(12.0).reshape(1, 4, 3)
 
 
+def test_padded_ids_without_a_mask_are_warned_of(folder, caplog):
+    _, model = folder
+    model.text_model.config.pad_token_id = 0
+    with caplog.at_level("WARNING"):
+        model.get_text_features(torch.tensor([[2, 5, 3, 0, 0]]))
+    assert "input_ids may be padded" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("pooling", "mask", "expected"),
     [

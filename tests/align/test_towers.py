@@ -12,8 +12,14 @@ from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
     BertTokenizer,
+    DeiTConfig,
+    DeiTModel,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    DINOv3ConvNextConfig,
+    DINOv3ConvNextModel,
+    RadioConfig,
+    RadioModel,
     T5Config,
     T5EncoderModel,
     TimmWrapperConfig,
@@ -203,12 +209,24 @@ def test_a_part_of_a_dual_encoder_is_no_tower_to_refer_to(text_tower, tmp_path):
         refer_to(text_tower, load_image_tower(str(tmp_path)))
 
 
-@pytest.mark.parametrize(("architecture", "pooling"), [("test_vit", "cls_mean"), ("test_convnext", "pooler")])
-def test_an_encoder_of_timm_reads_images_as_timm_does(text_tower, tmp_path, architecture, pooling):
-    settings = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "crop_pct": 0.9, "interpolation": "bicubic"}
-    config = TimmWrapperConfig(architecture=architecture, num_labels=0, pretrained_cfg=settings)
-    TimmWrapperModel(config).save_pretrained(tmp_path / "timm")
-    tower = load_image_tower(str(tmp_path / "timm"))
+def save_timm(folder, architecture, model_args=None, **settings):
+    settings = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic", **settings}
+    config = TimmWrapperConfig(architecture=architecture, num_labels=0, pretrained_cfg=settings, model_args=model_args)
+    TimmWrapperModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pooling", "settings"),
+    [
+        ("test_vit", "cls_mean", {"crop_pct": 0.9}),
+        ("test_convnext", "pooler", {"crop_pct": 0.9}),
+        ("test_vit", "cls_mean", {"crop_pct": 0.9, "crop_mode": "squash"}),
+        ("test_vit", "cls_mean", {"crop_pct": 1.0, "crop_mode": "squash"}),
+    ],
+)
+def test_an_encoder_of_timm_reads_images_as_timm_does(text_tower, tmp_path, architecture, pooling, settings):
+    tower = load_image_tower(save_timm(tmp_path / "timm", architecture, **settings))
     assert tower.pooling == pooling
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 200, 3), dtype=np.uint8))
     expected = AutoImageProcessor.from_pretrained(tmp_path / "timm")(image, return_tensors="pt")["pixel_values"]
@@ -229,6 +247,64 @@ def test_registers_are_no_patches():
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14, num_register_tokens=4
     )
     assert count_prefix_tokens(Dinov2WithRegistersModel(config)) == 5
+
+
+@pytest.mark.parametrize(
+    ("crop_mode", "input_size"),
+    [("border", (3, 160, 160)), ("center", (3, 160, 128))],
+)
+def test_an_encoder_of_timm_that_reads_images_in_a_way_of_its_own_is_refused(tmp_path, crop_mode, input_size):
+    folder = save_timm(tmp_path, "test_vit", crop_mode=crop_mode, input_size=input_size)
+    with pytest.raises(ValueError, match=f"are resized in the way '{crop_mode}', and no image processor"):
+        load_image_tower(folder)
+
+
+def test_registers_of_timm_are_no_patches(tmp_path):
+    tower = load_image_tower(save_timm(tmp_path, "test_vit", {"reg_tokens": 3}))
+    assert tower.num_prefix_tokens == 4
+
+
+def test_registers_without_cls_are_neither_patches_nor_a_cls(tmp_path):
+    model_args = {"reg_tokens": 3, "class_token": False, "global_pool": "avg"}
+    folder = save_timm(tmp_path, "test_vit", model_args)
+    tower = load_image_tower(folder)
+    assert tower.num_prefix_tokens == 3
+    assert tower.pooling == "mean"
+    with pytest.raises(ValueError, match="has no .CLS. for `--image_pooling cls`"):
+        load_image_tower(folder, "cls")
+
+
+def test_states_whose_dimensions_come_last_have_no_mean(tmp_path):
+    model_args = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "img_size": 64}
+    folder = save_timm(tmp_path, "swin_tiny_patch4_window7_224", model_args, input_size=(3, 64, 64))
+    assert load_image_tower(folder).pooling == "pooler"
+    with pytest.raises(ValueError, match="`--image_pooling mean` would take the height for the dimensions"):
+        load_image_tower(folder, "mean")
+
+
+def test_a_distillation_token_is_no_patch():
+    config = DeiTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=16
+    )
+    assert count_prefix_tokens(DeiTModel(config)) == 2
+
+
+def test_summaries_of_radio_are_no_patches():
+    config = RadioConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_img_size=64, patch_size=16)
+    model = RadioModel(config).eval()
+    num_prefix_tokens = count_prefix_tokens(model)
+    with torch.inference_mode():
+        outputs = model(torch.zeros(1, 3, 32, 32))
+    assert num_prefix_tokens == outputs.last_hidden_state.shape[1] - 4
+
+
+def test_the_pooled_state_of_a_convolutional_dinov3_is_no_patch():
+    config = DINOv3ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1])
+    model = DINOv3ConvNextModel(config).eval()
+    with torch.inference_mode():
+        outputs = model(torch.zeros(1, 3, 64, 64))
+    assert count_prefix_tokens(model) == outputs.last_hidden_state.shape[1] - 4
+    assert choose_image_pooling(model, outputs) == "pooler"
 
 
 def test_a_missing_tower_is_named():
@@ -295,13 +371,16 @@ def test_a_layer_that_cannot_be_saved_is_refused(use_residual, activation, messa
 
 
 @pytest.mark.parametrize(
-    ("shape", "num_prefix_tokens", "expected"),
-    [((1, 5, 8), 1, "cls_mean"), ((1, 4, 8), 0, "mean"), ((1, 8, 2, 2), 0, "pooler")],
+    ("shape", "parameter", "expected"),
+    [((1, 5, 8), "cls_token", "cls_mean"), ((1, 4, 8), "weight", "mean"), ((1, 8, 2, 2), "weight", "pooler")],
     ids=["with [CLS]", "patches alone", "convolutional"],
 )
-def test_the_pooling_of_images_is_that_of_their_states(shape, num_prefix_tokens, expected):
+def test_the_pooling_of_images_is_that_of_their_states(shape, parameter, expected):
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(model_type="vit")
+    model.register_parameter(parameter, torch.nn.Parameter(torch.zeros(8)))
     outputs = SimpleNamespace(last_hidden_state=torch.zeros(shape))
-    assert choose_image_pooling(outputs, num_prefix_tokens) == expected
+    assert choose_image_pooling(model, outputs) == expected
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -163,6 +163,7 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
     assert lines[-1] == f"model: {len(names)} captions, 1 of them rejected by rules {{'refusal': 1}}, 0 failures."
 
 
+@pytest.mark.processes
 def test_two_processes_caption_each_image_once(llava, tmp_path):
     argv = to_argv(
         "recaption",

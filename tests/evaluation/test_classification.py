@@ -102,6 +102,12 @@ def test_names_of_classes(tmp_path, caplog):
     assert "The class names ['missile'] are there more than once" in caplog.text
 
 
+def test_a_blank_line_in_the_file_of_names_moves_no_name_to_another_label(tmp_path):
+    (tmp_path / "names.txt").write_text("boat\n\ncar\n")
+    with pytest.raises(ValueError, match="has nothing in line 2"):
+        read_class_names(None, class_names_file=tmp_path / "names.txt")
+
+
 def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):
     encoder = DualEncoder.from_pretrained(model_dir, device="cpu")
     encoder.model.train()

@@ -1,5 +1,6 @@
 """Mixtures of a model before and after a real training: measured, chosen and saved."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from modeling_lotlip.interpolation import outputs, run
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
 from modeling_lotlip.interpolation.measure import (
     has_same_images,
@@ -20,6 +22,7 @@ from modeling_lotlip.interpolation.measure import (
 )
 from modeling_lotlip.interpolation.run import interpolate
 from modeling_lotlip.training.models import stretch_table
+from modeling_lotlip.utils.output_folder import OutputFolder
 from tests.helpers.data_files import write_lines
 
 
@@ -98,6 +101,45 @@ def test_all_that_was_measured_stands_beside_the_model(train_further, noise_dir,
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
+def test_what_another_command_writes_meanwhile_stays(family_folders, noise_dir, tmp_path, monkeypatch):
+    """Two commands at once with one output folder."""
+
+    def load(args):
+        with pytest.raises(ValueError, match="is written by process"), OutputFolder(args.output_dir):
+            pass
+        (tmp_path / "near" / "mine.txt").write_text("precious")
+        return original(args)
+
+    original = run.load_held_back
+    monkeypatch.setattr(run, "load_held_back", load)
+    folder = family_folders("clip")
+    interpolate(make_arguments(folder, folder, noise_dir, tmp_path / "near"))
+    assert (tmp_path / "near" / "mine.txt").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(tmp_path, noise_dir, monkeypatch):
+    def refuse(path: Path, **options) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ValueError, match="`--output_dir .*near` cannot be written: Read-only file system"):
+        interpolate(make_arguments(tmp_path / "nosuch", tmp_path / "nosuch", noise_dir, tmp_path / "near"))
+
+
+def test_what_was_measured_is_shown_if_the_best_cannot_be_saved(
+    family_folders, noise_dir, tmp_path, monkeypatch, caplog
+):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(outputs, "plot_interpolation", fail)
+    folder = family_folders("clip")
+    with pytest.raises(OSError, match="The model cannot be saved in .*near: .* No space left on device"):
+        interpolate(make_arguments(folder, folder, noise_dir, tmp_path / "near"))
+    assert "| alpha | short, to choose |" in caplog.text
+    assert not (tmp_path / "near").exists()
+
+
 def test_images_that_no_mixture_changes_are_embedded_once(train_further, noise_dir, tmp_path, caplog, is_frozen):
     caplog.set_level("INFO")
     option = "freeze_vision_model" if is_frozen else "no_freeze_vision_model"

@@ -163,6 +163,7 @@ def create_and_append(folder: Path, barrier: Barrier, model: str) -> None:
         table.append([{"key": f"{model} {number}", "embedding": torch.ones(4)}])
 
 
+@pytest.mark.processes
 def test_processes_that_create_a_table_at_once_share_it_or_are_refused(tmp_path):
     models = ("a", "b")
     barrier = SERVER.Barrier(2)
@@ -248,6 +249,7 @@ def append_to_a_full_disk(folder: Path) -> None:
     assert len(search(table, torch.ones(64), 3).keys) == 3
 
 
+@pytest.mark.processes
 def test_a_full_disk_is_one_line_and_leaves_the_table_as_it_was(tmp_path):
     """A limit on the size of files stands for it: LanceDB gets the same kind of error from the system."""
     make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 64))
@@ -268,6 +270,7 @@ def create_on_a_full_disk(folder: Path) -> None:
         EmbeddingTable.create(folder, 4, {"model": "a"}, notes={"much": "a" * 50_000})
 
 
+@pytest.mark.processes
 def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
     process = SERVER.Process(target=create_on_a_full_disk, args=(tmp_path,))
     process.start()

@@ -1,5 +1,6 @@
 """What a search finds, exactly and by the vector index, with and without filters, and which recall is shown."""
 
+import shutil
 from datetime import date, datetime
 
 import pytest
@@ -16,7 +17,7 @@ from modeling_lotlip.table.measurements import (
     read_measurements,
     write_measurements,
 )
-from modeling_lotlip.table.memory import Candidates
+from modeling_lotlip.table.memory import Candidates, keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.thresholds import maintain, measure
 from modeling_lotlip.table.vector_index import (
@@ -90,6 +91,44 @@ def test_kinds_are_searched_apart(tmp_path, kind):
     found = search(table, query, 5, kind)
     assert [int(key) for key in found.keys] == expected.indices.tolist()
     torch.testing.assert_close(found.similarities, expected.values, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["on disk", "in memory"])
+@pytest.mark.parametrize(
+    ("query", "k", "kind", "message"),
+    [
+        (torch.ones(16), 0, "image", "`k` must be an integer of at least 1, got 0"),
+        (torch.ones(16), -1, "image", "`k` must be an integer of at least 1, got -1"),
+        (torch.ones(16), True, "image", "`k` must be an integer of at least 1, got True"),
+        (torch.ones(16), 2.5, "image", "`k` must be an integer of at least 1, got 2.5"),
+        (torch.ones(16), 3, "caption", "`kind` must be one of image, short, long, got 'caption'"),
+        (torch.ones(8), 3, "image", r"must be of shape \(16,\), .* got \(8,\)"),
+        (torch.ones(1, 16), 3, "image", r"must be of shape \(16,\), .* got \(1, 16\)"),
+        (torch.full((16,), torch.nan), 3, "image", "Query 0 holds NaN or infinity"),
+        (torch.full((16,), torch.inf), 3, "image", "Query 0 holds NaN or infinity"),
+        (torch.zeros(16), 3, "image", "or is all zeros"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused(tmp_path, query, k, kind, message, held):
+    table = make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 16))
+    if held:
+        keep_in_memory(table)
+        table.memory.read("image")
+    with pytest.raises(ValueError, match=message):
+        search(table, query, k, kind)
+
+
+def test_a_filter_of_alternatives_leaves_other_kinds_out(tmp_path):
+    embeds = draw_unit_vectors(torch.manual_seed(0), 4, 16)
+    table = EmbeddingTable.create(tmp_path, 16, {"kinds": ["image", "short"]})
+    rows = []
+    for key in ("a", "b"):
+        for kind in ("image", "short"):
+            rows.append({"key": key, "kind": kind, "position": len(rows), "embedding": embeds[len(rows)]})
+    table.append(rows)
+    where = "key = 'a' OR key = 'b'"
+    assert sorted(search(table, embeds[1], 4, where=where).positions) == [0, 2]
+    assert table.count("image", where) == 2
 
 
 def test_few_images_are_searched_exactly_and_many_by_an_index(tmp_path, monkeypatch):
@@ -181,18 +220,17 @@ def test_the_smallest_parameters_that_find_enough_are_chosen(apart, monkeypatch)
     assert plan.recall >= 0.98
 
 
-@pytest.fixture
-def one_cell(monkeypatch) -> None:
+def search_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a filter one cell of an index is searched, and filters that leave 1,000 images are many."""
     monkeypatch.setattr(module, "NUM_EXACT", 1000)
     monkeypatch.setattr(module, "INDEX_PARAMETERS", ((1, 2),))
 
 
 @pytest.fixture(scope="module")
-def all_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
+def measured_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
     """
-    A table of two folders whose images have nothing in common, with an index of several cells, their embeddings, the
-    first half of which is of the first folder, and those of texts.
+    A table of two folders whose images have nothing in common, with an index of several cells, measured; their
+    embeddings, the first half of which is of the first folder, and those of texts.
     """
     generator = torch.manual_seed(0)
     directions = draw_unit_vectors(generator, 2, 32).repeat_interleave(10_000, dim=0)
@@ -200,15 +238,18 @@ def all_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Te
     keys = [f"{'boats' if number < 10_000 else 'houses'}/{number:05}" for number in range(20_000)]
     table = make_table(tmp_path_factory.mktemp("themes"), embeds, keys)
     build_index(table)
-    return table, embeds, draw_unit_vectors(generator, 64, 32)
+    texts = draw_unit_vectors(generator, 64, 32)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        search_one_cell(monkeypatch)
+        measure(table, "image", texts)
+    return table, embeds, texts
 
 
 @pytest.fixture
-def themes(all_themes, one_cell) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
-    """The same, measured."""
-    table, embeds, texts = all_themes
-    measure(table, "image", texts)
-    return table, embeds, texts
+def themes(measured_themes, monkeypatch) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
+    """The same, which is searched as it was measured."""
+    search_one_cell(monkeypatch)
+    return measured_themes
 
 
 @pytest.mark.parametrize("queries", ["images of the other folder", "images of the folder", "texts"])
@@ -238,8 +279,9 @@ def test_a_filter_that_leaves_few_images_is_exact(themes):
     assert mean_recall(table, embeds[10_000:10_100], texts, few, first=10_000) == 1.0
 
 
-def test_filters_are_exact_where_no_parameters_find_enough(themes, monkeypatch):
-    table, embeds, texts = themes
+def test_filters_are_exact_where_no_parameters_find_enough(themes, monkeypatch, tmp_path):
+    measured, embeds, texts = themes
+    table = EmbeddingTable(shutil.copytree(measured.folder, tmp_path / "table"))
     monkeypatch.setattr(module, "FILTER_PARAMETERS", ((1, 1),))
     measure(table, "image", texts)
     assert plan_search(table, where=in_folder("houses")) == EXACT_SEARCH

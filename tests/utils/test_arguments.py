@@ -43,6 +43,12 @@ def parse_line(line: str) -> tuple:
     return parse((TowerArguments, LoopArguments), line.split(), prog="train")
 
 
+@pytest.mark.parametrize("size", ["8", True])
+def test_what_is_no_number_has_no_minimum(size):
+    with pytest.raises(ValueError, match=f"--sizes must be a number, got {size!r}"):
+        TowerArguments(sizes=[size])
+
+
 @pytest.mark.parametrize(
     ("line", "name", "value"),
     [

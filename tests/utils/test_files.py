@@ -3,11 +3,12 @@
 import csv
 import hashlib
 import json
+import os
 
 import pytest
 
 from modeling_lotlip.utils import files
-from modeling_lotlip.utils.files import hash_file, public_name, read_lines, write_csv, write_results
+from modeling_lotlip.utils.files import hash_file, is_same_path, public_name, read_lines, write_csv, write_results
 
 
 def test_lines_are_read_without_blanks_and_must_be_utf_8(tmp_path):
@@ -20,6 +21,19 @@ def test_lines_are_read_without_blanks_and_must_be_utf_8(tmp_path):
             read_lines(path, "class_names_file")
     with pytest.raises(ValueError, match=f"--texts_file {tmp_path / 'nothing'} cannot be read: No such file"):
         read_lines(tmp_path / "nothing", "texts_file")
+
+
+def test_two_names_of_one_file_are_the_same_path(tmp_path):
+    """As those in other capitals are on macOS."""
+    (tmp_path / "photo.png").write_text("it")
+    os.link(tmp_path / "photo.png", tmp_path / "PHOTO.PNG")
+    assert is_same_path(tmp_path / "photo.png", tmp_path / "PHOTO.PNG")
+
+
+def test_paths_that_are_not_there_are_compared_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_same_path("out", tmp_path / "out")
+    assert not is_same_path("out", tmp_path)
 
 
 def test_every_block_of_a_file_counts_in_its_hash(tmp_path, monkeypatch):
@@ -74,3 +88,17 @@ def test_a_folder_is_named_without_those_of_this_machine(tmp_path, monkeypatch):
     assert public_name(str(tmp_path / "model")) == "model"
     assert public_name(".") == "model"
     assert public_name("someone/model") == "someone/model"
+
+
+@pytest.mark.parametrize(("content", "number"), [("boat\n\ncar\n", 2), ("\nboat\n", 1), ("boat\n \n\ncar", 2)])
+def test_a_blank_line_among_numbered_ones_is_an_error(tmp_path, content, number):
+    path = tmp_path / "names.txt"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"--class_names_file {path} has nothing in line {number}"):
+        read_lines(path, "class_names_file", are_numbered=True)
+
+
+def test_blank_lines_at_the_end_change_no_number(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("boat\ncar\n\n \n")
+    assert read_lines(path, "class_names_file", are_numbered=True) == ["boat", "car"]

@@ -131,6 +131,17 @@ def test_other_settings_are_refused_where_there_are_files(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("content", ['{"editor.tabSize": 4}', "[1, 2]", "// mine\n{}", "\xff"])
+def test_settings_of_another_program_stay_as_they_are(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content, encoding="latin-1")
+    with (
+        pytest.raises(ValueError, match="holds other files, not results: name another folder"),
+        OutputFolder(tmp_path),
+    ):
+        pass
+    assert (tmp_path / "settings.json").read_text(encoding="latin-1") == content
+
+
 def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path, caplog):
     path = tmp_path / "out"
     with pytest.raises(OSError, match="full"), OutputFolder(path):
