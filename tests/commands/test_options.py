@@ -294,3 +294,17 @@ def test_train_trains_as_its_arguments_say(record, tmp_path, monkeypatch):
     recorder.replace(run=None)
     recorder.run("--output_dir", str(tmp_path), "--seed", "7")
     assert recorder.get("run", "args")[0].seed == 7
+
+
+def test_sensitivity_runs_in_one_process(record, monkeypatch):
+    several = SimpleNamespace(num_processes=2, is_main_process=True)
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: several)
+    with pytest.raises(ValueError, match="`lotlip sensitivity` runs in one process"):
+        record("sensitivity").run()
+
+
+def test_pack_refuses_a_column_of_keys_that_is_not_there(record, tmp_path):
+    recorder = record("pack")
+    recorder.replace(load_split=ROWS)
+    with pytest.raises(ValueError, match="`--key_column nothing` is not a column of the dataset"):
+        recorder.run("--output_dir", str(tmp_path), "--key_column", "nothing")

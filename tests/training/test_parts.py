@@ -13,6 +13,7 @@ from transformers import BitImageProcessor, ViTImageProcessor
 from modeling_lotlip.training import image_features, loop, outputs
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.batch import CaptionBatch, Texts, count_image_tokens
+from modeling_lotlip.training.dual_encoder import check_dual_encoder
 from modeling_lotlip.training.models import (
     find_image_size,
     freeze,
@@ -463,3 +464,13 @@ def test_an_objective_that_needs_a_bias_or_has_no_use_for_one_is_refused(objecti
     ObjectiveLoss(OBJECTIVES[objective], not has_bias)
     with pytest.raises(ValueError, match=message):
         ObjectiveLoss(OBJECTIVES[objective], has_bias)
+
+
+def test_what_lacks_a_tower_or_a_temperature_cannot_be_trained():
+    model = torch.nn.Module()
+    model.get_text_features = None
+    with pytest.raises(ValueError, match="`Module` has no `vision_model`, `logit_scale`. Name a LoTLIP"):
+        check_dual_encoder(model)
+    model.vision_model = torch.nn.Identity()
+    model.logit_scale = torch.nn.Parameter(torch.tensor(1.0))
+    check_dual_encoder(model)
