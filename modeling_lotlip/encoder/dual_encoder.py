@@ -241,7 +241,8 @@ class DualEncoder:
     @property
     def hashes(self) -> dict[str, str]:
         """Hashes of the weights that embeddings are computed with, and of the processor."""
-        return {"weights": self.backend.hash_weights(self.model), "processor": self.preprocessing.hash()}
+        weights_hash = self.backend.hash_weights(self.model)
+        return {"weights": weights_hash, "processor": self.preprocessing.hash()}
 
     def describe(self) -> dict[str, str | int | None]:
         """Returns what results of this encoder depend on, for tables of people."""
@@ -407,7 +408,9 @@ class DualEncoder:
         images = [images] if is_single else list_items(images, "images")
         embeds = torch.full((len(images), self.dim), torch.nan)
         problems: dict[int, str] = {}
-        prepared = self.prepare_image_batches(images, IMAGES_PER_BATCH if batch_size is None else batch_size)
+        if batch_size is None:
+            batch_size = IMAGES_PER_BATCH
+        prepared = self.prepare_image_batches(images, batch_size)
         with progress_bar(
             total=len(images), desc="Images", unit=" images", disable=not show_progress_bar, leave=False
         ) as progress:
@@ -680,7 +683,9 @@ def is_single_image(images: object) -> bool:
     """Returns whether this is one image, and no iterable of them."""
     if isinstance(images, np.ndarray):
         return images.ndim in (2, 3)  # of one dimension it is a list, of paths say
-    return isinstance(images, (str, os.PathLike, bytes, bytearray, PIL.Image.Image)) or hasattr(images, "read")
+    if hasattr(images, "read"):  # an open file
+        return True
+    return isinstance(images, (str, os.PathLike, bytes, bytearray, PIL.Image.Image))
 
 
 def list_items(items: Iterable, argument: str) -> list:
