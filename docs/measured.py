@@ -6,7 +6,7 @@ table of `docs/measured/NAME.json`. A benchmark's has a column for each variant,
 without variants all that was measured of each; behind `columns:` stand the measurements of a single table of all
 sizes. That of `other_models.py` has these recalls of each model, or all. The block `published` has the table of
 `examples/paper/published.json`, and `cost` what collections of several sizes cost. `align` has the tables of
-`ALIGN_TABLES`.
+`ALIGN_TABLES`, `near` that of `near.py`.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -87,6 +87,14 @@ def format_table(results: dict, name: str, variants: list[str]) -> str:
     return "\n".join(lines)
 
 
+def format_over_seeds(values: list[float]) -> str:
+    """The mean of a measurement over seeds, with its min and max if there are several."""
+    mean = f"{statistics.fmean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.1f}-{max(values):.1f})"
+
+
 def format_recalls(results: dict, names: list[str]) -> str:
     """A row for each model and way of training: these recalls, or all, in %, the mean over seeds with min and max."""
     if not names:
@@ -96,14 +104,44 @@ def format_recalls(results: dict, names: list[str]) -> str:
     ]
     lines = [f"| model | trained on | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(names))}"]
     for row in results["recalls"]:
-        cells = []
-        for values in map(row.get, names):
-            spread = f" ({min(values):.1f}-{max(values):.1f})" if len(values) > 1 else ""
-            cells.append(f"{statistics.fmean(values):.1f}{spread}")
+        cells = [format_over_seeds(row[name]) for name in names]
         lines.append(f"| {row['model']} | {row['trained']} | {' | '.join(cells)} |")
     where = "{data}, seeds {seeds}, {steps} steps, torch {torch}, {date}, commit {commit}"
     lines += ["", f"`other_models.py`: {where.format(**results)}.", ""]
     return "\n".join(lines)
+
+
+# What near.py trained on, by the name of its results
+NEAR = {
+    "near": "short and long",
+    "near_third": "short and long, short at a third",
+    "near_long_alone": "long alone",
+}
+NEAR_METRICS = {
+    "short_t2i_recall@1": "short T2I R@1",
+    "zero_shot_top1": "zero-shot",
+    "long_t2i_recall@1": "long T2I R@1",
+    "long_mean_recall": "long, mean recall",
+}
+
+
+def format_near(folder: Path) -> str:
+    """A row for each model and what near.py did to it, without the mixtures, mean over seeds with min and max."""
+    lines = [f"| model | trained on | seeds | {' | '.join(NEAR_METRICS.values())} |", f"|{' --- |' * 7}"]
+    measured = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in NEAR}
+    families = dict.fromkeys(row["model"] for row in measured["near"]["recalls"])
+    for family in families:
+        titles = {"before": "before"}
+        for name, title in NEAR.items():
+            titles |= {"after": title, "distilled": f"{title}, distilled"}
+            for row in measured[name]["recalls"]:
+                if row["model"] == family and row["trained"] in titles:
+                    cells = [format_over_seeds(row[metric]) for metric in NEAR_METRICS]
+                    trained_on = titles[row["trained"]]
+                    lines.append(f"| {family} | {trained_on} | {len(row['alpha'])} | {' | '.join(cells)} |")
+            titles.pop("before", None)  # it is the same for all
+    where = "drawn scenes, torch {torch}, {date}".format(**measured["near"])
+    return "\n".join([*lines, "", f"`near.py`: {where}.", ""])
 
 
 def format_published() -> str:
@@ -313,7 +351,9 @@ def fill(text: str, folder: Path) -> str:
         if not file.is_file():
             return match[0]
         results = json.loads(file.read_text(encoding="utf-8"))
-        if name == "align":
+        if name == "near":
+            table = format_near(file.parent)
+        elif name == "align":
             table = "\n".join([*ALIGN_TABLES[variants[0]](results), "", ""])
         elif "recalls" in results:
             table = format_recalls(results, variants)
