@@ -245,7 +245,7 @@ def assert_same_weights(folder: Path, expected_folder: Path, atol: float = 0) ->
 
 
 def torchrun(folder: Path, num_processes: int, script: Path, *arguments: object, **variables: str) -> CompletedProcess:
-    """Runs a script as `torchrun` does, in forks of a process that has imported all; its outputs are in the folder."""
+    """Runs a script as `torchrun` does, in forks of a process that has imported all."""
     from tests.reliability.commands import launch, run_quietly  # imports all commands
 
     options = ["--nproc_per_node", num_processes, "--start_method", "fork", "--run_path"]

@@ -234,8 +234,8 @@ def save_alone(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """
-    A server with a converted checkpoint, uploaded by the command and twice by plain `push_to_hub`, and then loaded, as
-    are models from folders.
+    A server with a converted checkpoint, uploaded by the command and twice by plain `push_to_hub`, and then loaded;
+    and what models from folders give.
     """
     folder = tmp_path_factory.mktemp("hub")
     torch.manual_seed(0)

@@ -391,7 +391,7 @@ def parse(
         description=inspect.cleandoc(description or ""),
         args=args,
         use_underscores=True,
-        # all help is given: comments of sources are not searched for it, which takes a third of the time
+        # all help is given: searching the comments of sources for it takes a third of the time
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.HelptextFromCommentsOff),
     )
     values = {}

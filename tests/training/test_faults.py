@@ -65,7 +65,7 @@ def wait_for(process: Process, condition: Callable[[], bool]) -> None:
 
 @pytest.mark.processes
 def test_a_signal_ends_a_run_with_a_checkpoint(train, tmp_path):
-    options = {"max_train_steps": 24, "eval_steps": 100, "checkpointing_steps": 3, "max_eval_samples": 2}
+    options = {"max_train_steps": 24, "eval_steps": 100, "max_eval_samples": 2, "checkpointing_steps": 3}
     process, output = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
     stopped = tmp_path / "stopped"
     wait_for(process, lambda: bool(list_checkpoints(stopped)))
