@@ -15,7 +15,7 @@ $(VENV)/.installed-app: $(VENV)/.installed
 	$(BIN)/pip install -e ".[app]"
 	touch $@
 
-$(VENV)/.installed-browser: $(VENV)/.installed-app
+$(VENV)/.installed-browser: $(VENV)/.installed
 	$(BIN)/pip install -e ".[browser]"
 	touch $@
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..data.loading import count_shared_rows, get_columns, load_slices
+from ..data.loading import count_shared_rows, get_columns, load_slices, warn_of_repeated_images
 from ..data.reader import RowReader
 from ..encoder.loading import check_device
 from ..evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset, measure_retrieval
@@ -83,9 +83,10 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
+    # first, since it is the smaller one: what is wrong with it is said before the features of all others are computed
+    evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
     features = computer.compute(dataset, reader, args.captions)
     warn_of_counts(features, args.max_length)
-    evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
     start = time.perf_counter()
     if args.num_train_epochs is None:
         logger.info("The number of epochs is chosen, on images held out of the training split.")
@@ -141,6 +142,8 @@ def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset, int]:
             f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
             '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
         )
+    warn_of_repeated_images(dataset, args.image_column, "training")
+    warn_of_repeated_images(evaluation_data, args.image_column, "evaluation")
     return dataset, evaluation_data, num_shared
 
 

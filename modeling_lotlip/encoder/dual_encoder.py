@@ -697,7 +697,7 @@ def list_items(items: Iterable, argument: str) -> list:
 
 def check_integer(argument: str, value: object, min_value: int) -> None:
     """Raises a `ValueError` if an argument is no integer, or less than the min value."""
-    if not isinstance(value, Integral) or value < min_value:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < min_value:
         raise ValueError(f"`{argument}` must be an integer of at least {min_value}, got {value!r}.")
 
 

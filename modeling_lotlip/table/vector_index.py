@@ -7,11 +7,13 @@ cells are searched: what a folder has may lie in cells that are far from the que
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import pyarrow as pa
 import torch
 from lancedb.index import Bitmap, BTree, IvfRq
 
+from ..encoder.arguments import KINDS
 from .conditions import in_folder
 from .measurements import EXACT_SEARCH, ApproximateSearch, read_measurements
 from .memory import Candidates
@@ -157,6 +159,7 @@ def search(
 
     Raises:
         `OSError`: if a part of the table cannot be read.
+        `ValueError`: if there is no such query, result or kind.
     """
     return search_many(table, query[None], k, kind, where)[0]
 
@@ -187,7 +190,11 @@ def search_many(
 
     Returns:
         `list[Found]`: the results of each query.
+
+    Raises:
+        `ValueError`: if there are no such queries, results or kind.
     """
+    check_search(table, queries, k, kind)
     plan = plan_search(table, kind, where)
     held = None
     if table.memory is not None and where is None and (plan.is_exact or len(queries) >= MIN_TOGETHER):
@@ -197,6 +204,41 @@ def search_many(
     else:
         candidates = [read_candidates(table, query, k, kind, where, plan) for query in queries]
     return [rank(rows, query, k) for rows, query in zip(candidates, queries)]
+
+
+def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str) -> None:
+    """
+    Checks what is searched for: see [`search_many`].
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            The queries.
+        k (`int`):
+            The max number of results of each.
+        kind (`str`):
+            The kind of embeddings.
+
+    Raises:
+        `ValueError`: if nothing is similar to a query, or there is no such number or kind.
+    """
+    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"`k` must be an integer of at least 1, got {k!r}: it is the max number of results.")
+    if kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if queries.dim() != 2 or queries.shape[1] != table.dim:
+        raise ValueError(
+            f"A query must be of shape ({table.dim},), as the embeddings in {table.folder}, got "
+            f"{tuple(queries.shape[1:])}: embed it by the model of the table."
+        )
+    has_direction = queries.isfinite().all(dim=1) & (queries != 0).any(dim=1)
+    if not has_direction.all():
+        index = int((~has_direction).nonzero()[0])
+        raise ValueError(
+            f"Query {index} holds NaN or infinity, or is all zeros: nothing is similar to it. Look for NaN in the "
+            "model's weights."
+        )
 
 
 def read_candidates(

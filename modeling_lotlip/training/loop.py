@@ -177,6 +177,7 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         return result
     result = replace(result, losses=average_losses(training.step_losses))
     training.step_losses = []
+    training.num_idle += result.gradient_norm == 0
     if result.is_taken:
         state.skipped_in_a_row = 0
     else:
@@ -308,8 +309,21 @@ def save(training: Training) -> None:
     outputs.save_checkpoint(training.accelerator, training.args.output_dir, state, training.settings, limit)
 
 
+def check_learning(training: Training) -> None:
+    """Raises a `ValueError` if no step had a gradient: then nothing was told apart, and the model is as it was."""
+    if 0 < training.state.step == training.num_idle:
+        raise ValueError(
+            f"None of {training.num_idle} steps had a gradient: in no batch have two images different captions. "
+            "Give more images with captions, or a larger `--per_device_train_batch_size`. No model is saved."
+        )
+
+
 def finish(training: Training) -> None:
-    """Saves and evaluates the trained model, and says what was wrong with the data."""
+    """
+    Saves and evaluates the trained model, and says what was wrong with the data. Raises a `ValueError` if nothing was
+    learned.
+    """
+    check_learning(training)
     args = training.args
     plan = training.plan
     accelerator = training.accelerator

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from glob import glob
 from pathlib import Path
 
 import datasets
@@ -24,7 +25,14 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import Slice, count_shared_rows, get_columns, load_slices, load_split
+from ..data.loading import (
+    Slice,
+    count_shared_rows,
+    get_columns,
+    load_slices,
+    load_split,
+    warn_of_repeated_images,
+)
 from ..data.reader import RowReader
 from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_model, hash_processor
@@ -81,6 +89,7 @@ class Training:
         throughput (`Throughput`): The images and tokens since it was last logged.
         step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
         image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
+        num_idle (`int`): The steps since the start that had no gradient.
     """
 
     args: TrainArguments
@@ -99,6 +108,7 @@ class Training:
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
     step_losses: list[BatchLoss] = field(default_factory=list)
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
+    num_idle: int = 0
 
     @property
     def contrastive_model(self) -> ContrastiveModel:
@@ -261,16 +271,32 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     return Data(dataset, reader, slices)
 
 
+def resolve_files(patterns: list[str] | None) -> list[str]:
+    """Lists the files that patterns name, each by its only path; a pattern of none on this machine stays."""
+    files = []
+    for pattern in patterns or []:
+        found = sorted(glob(pattern, recursive=True))
+        files += [os.path.realpath(file) for file in found] or [pattern]
+    return files
+
+
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
-    """Says how many rows are trained and evaluated on, where that is known."""
-    if args.eval_data_files not in (None, args.data_files) or args.data_weights is not None:
-        return
-    num_shared = count_shared_rows(data.slices, evaluation_data.slices)
-    if num_shared:
-        number = "All" if args.streaming else num_shared
+    """Says how many rows are trained and evaluated on, or where that is not known, of which files they may be."""
+    files = resolve_files(args.data_files)
+    evaluation_files = resolve_files(args.eval_data_files or args.data_files)
+    shared_files = sorted(set(files) & set(evaluation_files))
+    if files == evaluation_files and args.data_weights is None:
+        num_shared = count_shared_rows(data.slices, evaluation_data.slices)
+        if num_shared:
+            number = "All" if args.streaming else num_shared
+            logger.warning(
+                f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
+                '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
+            )
+    elif shared_files and not ("[" in args.train_split and "[" in args.eval_split):
         logger.warning(
-            f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
-            '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
+            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: name others with "
+            "`--eval_data_files`, or hold rows back by slices in `--train_split` and `--eval_split`."
         )
 
 
@@ -625,6 +651,9 @@ def take_over_output_dir(
         if accelerator.is_main_process:
             for part, what in zip(data, ("training images", "evaluation images")):
                 part.reader.report_keys(part.dataset, what)
+            for part, what in zip(data, ("training", "evaluation")):
+                if args.data_weights is None or what == "evaluation":  # by which rows come several times
+                    warn_of_repeated_images(part.dataset, args.image_column, what)
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
             # another run may have begun and ended there while this one loaded data and model
             outputs.check_output_dir(args)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from glob import glob
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
@@ -101,9 +102,12 @@ class Arguments:
 def check_value(field: dataclasses.Field, value: Any) -> None:
     """Raises a `ValueError` if a value, or one of a list, is not allowed by what declares its field."""
     least = field.metadata.get("least")
+    most = field.metadata.get("most")
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if (least is not None or most is not None) and not is_number:
+        raise ValueError(f"--{field.name} must be a number, got {value!r}.")
     if least is not None and not value >= least:
         raise ValueError(f"--{field.name} must be at least {least}, got {value}.")
-    most = field.metadata.get("most")
     if most is not None and not value <= most:
         raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
     choices = field.metadata.get("choices")
@@ -387,7 +391,8 @@ def parse(
         description=inspect.cleandoc(description or ""),
         args=args,
         use_underscores=True,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
+        # all help is given: comments of sources are not searched for it, which takes a third of the time
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.HelptextFromCommentsOff),
     )
     values = {}
     for group in vars(parsed).values():

@@ -148,3 +148,24 @@ def test_what_a_run_wrote_beside_images_is_no_data(tmp_path, content):
     scan = scan_folder(tmp_path)
     assert list(scan.files) == ["blue/b.png", "near/holidays/c.png", "red/a.png"]
     assert scan.left_out == {"of a saved model": 1}
+
+
+@pytest.mark.parametrize(("num_images", "num_read"), [(1, 0), (2, 2)])
+def test_more_images_than_tables_are_a_folder_of_images(tmp_path, num_images, num_read):
+    for index in range(num_images):
+        PIL.Image.new("RGB", (4, 3)).save(tmp_path / f"{index}.png")
+    (tmp_path / "rows.csv").write_text("image,caption\n0.png,A boat.\n")
+    assert sum(map(len, find_image_files(tmp_path).values())) == num_read
+
+
+def test_hidden_files_and_folders_are_counted_and_empty_ones_known(tmp_path):
+    for name in ("a/1.png", ".trash/2.png", "a/.3.png", "a/.notes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "b").mkdir()
+    scan = scan_folder(tmp_path)
+    assert list(scan.files) == ["a/1.png"]
+    assert scan.left_out == {"hidden": 2}
+    assert scan.empty_folders == {"b"}
+    (tmp_path / "c").mkdir()
+    assert scan_folder(tmp_path / "c").empty_folders == set(), "that is asked for is no folder in it"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,25 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value
 from pyarrow import parquet
 
+from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.images import UnreadableImageError, undecoded
 from modeling_lotlip.data.loading import (
+    Slice,
+    check_image_type,
     compute_fingerprint,
+    count_repeated_images,
     count_shared_rows,
+    get_columns,
     load_slices,
     load_split,
+    resolve_split,
     split_by_process,
+    take_first,
+    warn_of_repeated_images,
 )
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_key
@@ -295,9 +304,17 @@ def test_all_splits_have_the_rows_of_each(tmp_path):
         read_numbers(source, "all+val")
 
 
-def test_all_scenes_are_those_of_both_splits():
+def test_all_scenes_are_those_of_both_splits(monkeypatch):
+    monkeypatch.setattr(loading, "NUM_SCENES", {"train": 5, "test": 3})
     rows = load_split(SourceArguments(), "all")
-    assert len(rows) == 8192 + 256
+    expected = [make_scene(0, index).caption for index in range(5)] + [
+        make_scene(1, index).caption for index in range(3)
+    ]
+    assert rows["caption"][:] == expected
+
+
+def test_there_are_8192_scenes_to_train_on_and_256_to_test_on():
+    assert loading.NUM_SCENES == {"train": 8192, "test": 256}
 
 
 @both_ways
@@ -644,3 +661,95 @@ def test_a_misspelled_split_is_no_other_one(tmp_path):
     write_captions(tmp_path, "rows.csv", ["a red boat"])
     with pytest.raises(ValueError, match="has no split 'trian' but 'train': name this one"):
         load_split(SourceArguments(str(tmp_path / "rows.csv")), "trian")
+
+
+@pytest.mark.parametrize("is_in_the_data", [False, True])
+def test_rows_with_the_image_of_another_row_are_counted_and_warned_of(tmp_path, caplog, is_in_the_data):
+    files = []
+    for name, color in (("a.png", "red"), ("b.png", "blue"), ("c.png", "lime")):
+        PIL.Image.new("RGB", (8, 8), color).save(tmp_path / name)
+        files.append({"path": str(tmp_path / name), "bytes": None})
+    if is_in_the_data:
+        files = [{"path": "image.png", "bytes": Path(file["path"]).read_bytes()} for file in files]
+    first, second, third = files
+    rows = [first, second, first, None, first, third, None]
+    dataset = Dataset.from_list([{"image": file} for file in rows]).cast_column("image", Image())
+    assert count_repeated_images(dataset, "image") == 2
+    warn_of_repeated_images(dataset, "image", "evaluation")
+    assert "2 of 7 evaluation rows have the image of another row" in caplog.text
+    assert count_repeated_images(dataset.select([5, 1, 0, 3]), "image") == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "splits", "expected"),
+    [
+        ("val", [], "val"),
+        ("all", ["train", "test"], "all"),
+        ("test", ["train", "test"], "test"),
+        ("validation", ["train"], "train"),
+        ("test[:3]", ["train"], "train"),
+    ],
+)
+def test_a_split_is_that_of_its_name_or_the_only_one(split, splits, expected):
+    assert resolve_split(split, splits, "It") == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "num_rows", "expected"),
+    [
+        ([("a", 0, 4), ("a", 6, 9)], 5, [("a", 0, 4), ("a", 6, 7)]),
+        ([("a", 0, 4), ("a", 6, 9)], 4, [("a", 0, 4)]),
+        ([("a", 0, sys.maxsize), ("b", 0, 9)], 5, [("a", 0, 5), ("b", 0, 5)]),
+    ],
+    ids=["a part of the second", "the first alone", "a stream of which the length is not known"],
+)
+def test_the_first_rows_are_those_of_the_first_slices(start, num_rows, expected):
+    assert take_first([Slice(*part) for part in start], num_rows) == [Slice(*part) for part in expected]
+
+
+@pytest.mark.parametrize(
+    ("others", "num_shared"),
+    [
+        ([("a", 3, 9)], 2),
+        ([("a", 5, 9)], 0),
+        ([("b", 0, 5)], 0),
+        ([("a", 0, 1), ("a", 4, 5)], 2),
+        ([("all", 0, 100)], 5),
+    ],
+)
+def test_rows_that_two_splits_share_are_counted(others, num_shared):
+    assert count_shared_rows([Slice("a", 0, 5)], [Slice(*other) for other in others]) == num_shared
+
+
+def test_an_empty_data_set_is_an_error(tmp_path):
+    Dataset.from_dict({"number": []}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="The split 'train' is empty"):
+        read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
+    with pytest.raises(ValueError, match="The data set has no rows: name other data or another split"):
+        get_columns(IterableDataset.from_generator(lambda: iter(())))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [Image(), Value("string"), Value("large_binary"), {"bytes": Value("binary"), "path": Value("string")}],
+    ids=str,
+)
+def test_a_column_of_paths_or_content_is_one_of_images(found):
+    check_image_type(found, "image")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [Value("int64"), List(Value("uint8")), {"bytes": List(Value("uint8"))}, {"caption": Value("string")}],
+    ids=str,
+)
+def test_a_column_of_something_else_is_none_of_images(found):
+    with pytest.raises(ValueError, match="`--image_column image` holds .*, which is no image"):
+        check_image_type(found, "image")
+
+
+def test_files_are_known_by_their_names_in_the_folder_they_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [str(tmp_path / "more" / "a.json"), "more/b/a.json"]
+    assert SourceArguments("json", data_files=files).data_file_names == ["a.json", "b/a.json"]
+    assert SourceArguments("json").data_file_names == []

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.interpolation import outputs, run
@@ -22,9 +23,11 @@ from modeling_lotlip.interpolation.measure import (
 from modeling_lotlip.interpolation.run import interpolate
 from modeling_lotlip.training.models import stretch_table
 from modeling_lotlip.utils.output_folder import OutputFolder
+from tests.helpers.data_files import write_lines
 
 
 TABLE = "text_model.embeddings.position_embedding.weight"
+NAMES = {"start": "a", "end": "b", "output_dir": "out"}
 
 
 @pytest.fixture
@@ -182,3 +185,24 @@ def test_both_halves_are_all_rows_and_the_same_in_each_run(family_folders, noise
     captions = halves[0][0] + halves[0][1]
     assert len(captions) == 9
     assert len({str(own) for own in captions}) == 9
+
+
+@pytest.mark.parametrize(("num_rows", "is_warned"), [(4, True), (198, True), (199, True), (200, False)])
+def test_rows_are_halved_and_fewer_than_two_hundred_warned_of(tmp_path, caplog, num_rows, is_warned):
+    rows = [{"image": f"{index}.png", "caption": "a", "long_captions": ["b"]} for index in range(num_rows)]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
+    data = load_held_back(args)
+    assert len(data.chosen_on.rows) == num_rows // 2
+    assert len(data.reported_on.rows) == num_rows - num_rows // 2
+    assert ("what is chosen by so few is uncertain" in caplog.text) == is_warned
+    images = [row["path"] for half in data.halves.values() for row in undecoded(half.rows, "image")["image"]]
+    assert len(set(images)) == num_rows
+
+
+def test_three_rows_are_too_few_to_halve(tmp_path):
+    rows = [{"image": f"{index}.png", "caption": "a", "long_captions": ["b"]} for index in range(3)]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
+    with pytest.raises(ValueError, match="has 3 rows, but a mixture .* at least 4"):
+        load_held_back(args)

@@ -63,8 +63,9 @@ def wait_for(process: Process, condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.processes
 def test_a_signal_ends_a_run_with_a_checkpoint(train, tmp_path):
-    options = {"max_train_steps": 40, "eval_steps": 100, "checkpointing_steps": 3, "max_eval_samples": 2}
+    options = {"max_train_steps": 24, "eval_steps": 100, "checkpointing_steps": 3, "max_eval_samples": 2}
     process, output = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
     stopped = tmp_path / "stopped"
     wait_for(process, lambda: bool(list_checkpoints(stopped)))
@@ -72,7 +73,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(train, tmp_path):
     errors = finish(process, output)
     assert process.exitcode == 130, errors
     step = int(list_checkpoints(stopped)[-1].name.split("-")[1])
-    assert step < 40
+    assert step < 24
     assert f"Stopped by SIGINT after step {step}" in errors
     assert not (stopped / "model.safetensors").exists()
     resumed = train("stopped", **options, resume_from_checkpoint="latest")
@@ -108,6 +109,7 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(train, monkeypatch, ca
     assert caplog.text.count("Nobody reads standard output any more: see metrics.jsonl") == 2
 
 
+@pytest.mark.processes
 def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
     options = {"max_train_steps": 30, "checkpointing_steps": 1, "eval_steps": 100}
     full = tmp_path / "full"
@@ -207,6 +209,7 @@ def test_a_step_that_is_not_finite_is_skipped(train, monkeypatch, caplog):
     assert "Step 3 is skipped" in caplog.text
 
 
+@pytest.mark.processes
 def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_path):
     options = {"checkpointing_steps": 1, "eval_steps": 100, "max_train_steps": 40, "dataloader_num_workers": 1}
     process, output = start(training_argv(tmp_path, "broken", learning_rate=1e30, warmup_steps=0, **options))
@@ -232,6 +235,7 @@ def test_a_loss_that_is_never_finite_is_not_the_fault_of_the_learning_rate(train
         train("run", max_train_steps=20, max_eval_samples=2)
 
 
+@pytest.mark.processes
 def test_a_process_whose_peer_died_ends(tmp_path):
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
@@ -247,6 +251,7 @@ def test_a_process_whose_peer_died_ends(tmp_path):
     assert "peer" in errors or "timed out" in errors.lower()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fails_at", ["data", "checkpoint"])
 def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, fails_at):
     """The second process cannot read its images, or the first one cannot write: the other ends too, at once."""
@@ -264,7 +269,7 @@ def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, 
         "sys.exit(status)\n"
     )
     argv = training_argv(tmp_path, "two", max_train_steps=200, checkpointing_steps=2, max_eval_samples=2)
-    done = torchrun(2, str(script), fails_at, *argv)
+    done = torchrun(tmp_path, 2, script, fails_at, *argv)
     assert done.returncode != 0
     assert {f"process {rank} ends with 2" for rank in range(2)} <= set(done.stderr.splitlines())
     assert "lotlip train: error: a broken disk" in [line for line in done.stderr.splitlines() if line.strip("= ")][-1]

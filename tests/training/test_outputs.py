@@ -99,6 +99,11 @@ def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kin
     assert is_best({"long_mean_recall": 3, "long_num_images": 9}, "long_mean_recall", tmp_path), "on other data"
 
 
+def test_a_metric_that_was_not_measured_is_no_best_result(tmp_path):
+    with pytest.raises(ValueError, match="`--metric_for_best_model long_mean_recall` cannot be measured"):
+        is_best({"short_mean_recall": 9}, "long_mean_recall", tmp_path)
+
+
 @pytest.mark.parametrize("in_the_way", ["config.json", "model.safetensors"])
 def test_no_results_stand_beside_a_model_that_was_replaced_in_part(tmp_path, in_the_way):
     complete = tmp_path / "complete"

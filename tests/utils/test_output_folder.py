@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from modeling_lotlip.utils.output_folder import OutputFolder, atomic_write, delete, read_stored, warn_of_unfinished
+from modeling_lotlip.utils.output_folder import (
+    OutputFolder,
+    atomic_write,
+    delete,
+    describe_run,
+    read_stored,
+    warn_of_unfinished,
+)
 
 
 def list_names(folder: Path) -> list[str]:
@@ -184,3 +191,33 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "there"]
     assert list_names(tmp_path / "there") == []
     assert read_stored(tmp_path / "there") is None
+
+
+def test_of_a_linked_folder_the_link_alone_is_deleted(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "notes.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    delete(tmp_path / "link")
+    assert (tmp_path / "theirs" / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "link").exists()
+    delete(tmp_path / "link")
+    delete(tmp_path / "theirs")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"run": None}])
+def test_a_run_of_which_nothing_is_known_is_another_run(stored):
+    assert describe_run(stored) == "another run"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_each_error_of_a_full_disk_names_the_file(tmp_path, number):
+    with pytest.raises(OSError) as raised, atomic_write(tmp_path / "it"):
+        raise OSError(number, "full")
+    assert raised.value.filename == str(tmp_path / "it")
+
+
+def test_an_error_that_names_a_file_keeps_its_name(tmp_path):
+    with pytest.raises(OSError) as raised, atomic_write(tmp_path / "it"):
+        raise OSError(errno.ENOSPC, "full", "other")
+    assert raised.value.filename == "other"
