@@ -271,8 +271,8 @@ def freeze_unused(contrastive_model: ContrastiveModel, batch: CaptionBatch) -> l
 
 def check_normalized(model: PreTrainedModel, embeds: BatchEmbeds) -> None:
     """
-    Raises a `ValueError` if embeddings by name, of shape (rows, ..., dim), are not of length 1, as losses take them:
-    the methods of a model may be a user's. Those of absent captions, and of padding, are zero.
+    Raises a `ValueError` if embeddings by name, of shape (rows, ..., dim), are not of length 1, as losses take
+    them: the methods of a model may be a user's. Those of absent captions, and of padding, are zero.
     """
     for name, values in zip(embeds._fields, embeds):
         if values is None or not values.is_floating_point():

@@ -240,8 +240,8 @@ def save_checkpoint(
 
 def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
     """
-    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError` that
-    says how much room there is if it cannot.
+    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError`
+    that says how much room there is if it cannot.
     """
     try:
         accelerator.save_state(str(folder))

@@ -96,8 +96,8 @@ def delete(path: Path) -> None:
 
 def move_files(source: Path, folder: Path, last: str) -> list[str]:
     """
-    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is deleted
-    there first and moved last: whatever ends it between, it does not stand beside files that it is not of.
+    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is
+    deleted there first and moved last: whatever ends it between, it does not stand beside files of others.
 
     Args:
         source (`Path`): The folder whose files are moved.

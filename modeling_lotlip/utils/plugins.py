@@ -54,9 +54,9 @@ def noting_import(name: str) -> Iterator[None]:
 
 class Registry(MutableMapping[str, T]):
     """
-    What plugins register by name, beside what the package has. However a name is set, by `update` too, nothing of the
-    package is replaced, nor what a plugin has registered by another one, or twice by the same. Who tries something in
-    Python may set a name again.
+    What plugins register by name, beside what the package has. However a name is set, by `update` too, nothing
+    of the package is replaced, nor what a plugin has registered by another one, or twice by the same. Who tries
+    something in Python may set a name again.
 
     Args:
         what (`str`): What messages call an item, such as `"objective"`.
@@ -99,7 +99,7 @@ class Registry(MutableMapping[str, T]):
 
     def note(self, name: str, plugin: PluginImport) -> None:
         """
-        Notes which plugin registers a name. Raises a `ValueError` if another one has, or this one twice: a plugin
+        Notes which plugin registers a name. Raises a `ValueError` if another one has, or this one twice. One
         whose import has failed may be imported again.
         """
         earlier = self.registered_by.get(name)

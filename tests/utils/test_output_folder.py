@@ -72,12 +72,12 @@ def test_files_are_on_the_disk_before_they_get_their_name_also_by_the_rules_of_w
     assert modes == [os.O_RDWR, os.O_RDWR]
 
 
-def test_the_first_error_of_a_disk_that_becomes_read_only_is_the_one_that_is_told(tmp_path, monkeypatch):
+def test_the_first_error_of_a_disk_that_becomes_read_only_is_told(tmp_path, monkeypatch):
     def refuse(path: Path, **options) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(OSError, match="Read-only file system: '.*/it'"), atomic_write(tmp_path / "it") as partial:
+    with pytest.raises(OSError, match="Read-only .*: '.*/it'"), atomic_write(tmp_path / "it") as partial:
         partial.write_text("a")
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "it"))
 
