@@ -179,9 +179,7 @@ def load_with_code(
             )
         unused = [tensor for tensor in loaded.unexpected_keys if not tensor.endswith(REBUILT_TENSORS)]
         if unused:
-            logger.warning(
-                f"{len(unused)} tensors in the weights of {name} are of no use to its code, `{unused[0]}` first."
-            )
+            logger.warning(f"{len(unused)} tensors of {name} are of no use to its code, `{unused[0]}` first.")
     else:
         model = auto_class.from_pretrained(name, dtype=dtype, **options)
     processor = AutoProcessor.from_pretrained(name, **options)

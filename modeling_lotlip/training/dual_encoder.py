@@ -282,8 +282,8 @@ def check_normalized(model: PreTrainedModel, embeds: BatchEmbeds) -> None:
         if len(wrong) > 0:
             method = "embed_images" if name == "images" else "embed_captions"
             raise ValueError(
-                f"`{method}` of {type(model).__name__} gives `{name}` of length {wrong[0].item():.3g}: return "
-                "normalized embeddings, of length 1."
+                f"`{method}` of {type(model).__name__} gives `{name}` of length {wrong[0].item():.3g}: "
+                "return normalized embeddings, of length 1."
             )
 
 

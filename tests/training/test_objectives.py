@@ -97,7 +97,7 @@ def test_laclip_draws_among_all_captions_of_an_image():
 
 def test_an_objective_of_the_package_is_not_replaced():
     known = OBJECTIVES["lotlip"]
-    with pytest.raises(ValueError, match="The objective `lotlip` is one of this package: give yours another name"):
+    with pytest.raises(ValueError, match="The objective `lotlip` is one of this package: rename yours"):
         OBJECTIVES["lotlip"] = Objective("mine", "modeling_lotlip.losses:sigmoid_loss")
     assert OBJECTIVES["lotlip"] is known
 
