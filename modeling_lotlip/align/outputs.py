@@ -55,8 +55,8 @@ def check_model_dir(args: AlignArguments) -> None:
     replaced = find_replaced_file(args.output_dir)
     if replaced is not None and not args.overwrite_output_dir:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another folder, "
-            "or add `--overwrite_output_dir`."
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another, or "
+            "add `--overwrite_output_dir`."
         )
 
 

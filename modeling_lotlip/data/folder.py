@@ -46,8 +46,8 @@ class FolderScan(NamedTuple):
 
 def scan_folder(folder: str | Path) -> FolderScan:
     """
-    Lists the files in a folder and its subfolders. The curve and the JSON of a saved model are no data: an output
-    folder may lie in that of the images.
+    Lists the files in a folder and its subfolders. An output folder may lie in that of the images: the curve
+    and the JSON of a saved model are no data.
     """
     scan = FolderScan({}, Counter(), set(), set())
     model_folders = set()

@@ -118,13 +118,13 @@ def load_with_adapters(
     path: str | PathLike, dtype: torch.dtype, options: dict[str, str], trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    Loads a model with adapters of PEFT merged into its weights; the processor next to them, or else the model's.
+    Loads a model with adapters of PEFT merged into its weights; the processor beside them, or else its own.
 
     Args:
         path (`str` or `PathLike`): The name of the adapters.
         dtype (`torch.dtype`): The precision of the weights.
         options (`dict[str, str]`): The revision of the adapters, if one is named.
-        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the code of the model.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run its code.
     """
     if find_spec("peft") is None:
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
@@ -179,9 +179,7 @@ def load_with_code(
             )
         unused = [tensor for tensor in loaded.unexpected_keys if not tensor.endswith(REBUILT_TENSORS)]
         if unused:
-            logger.warning(
-                f"{len(unused)} tensors in the weights of {name} are of no use to its code, `{unused[0]}` first."
-            )
+            logger.warning(f"{len(unused)} tensors of {name} are of no use to its code, `{unused[0]}` first.")
     else:
         model = auto_class.from_pretrained(name, dtype=dtype, **options)
     processor = AutoProcessor.from_pretrained(name, **options)

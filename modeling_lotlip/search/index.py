@@ -4,7 +4,6 @@
 
 import logging
 import os
-import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,7 +23,7 @@ from ..table.embed import find_lasting_name, load_named_data, note_model
 from ..table.reuse import list_tables
 from ..table.storage import EmbeddingTable, one_of
 from ..utils.files import hash_file
-from ..utils.terminal import printable
+from ..utils.terminal import printable, quote
 from .arguments import SearchModelArguments
 
 
@@ -115,7 +114,7 @@ def describe_orphans(index_dir: Path | None = None) -> list[str]:
         ]
     return [
         f"The folder {source} is not there; its index takes {size:,.0f} MB. If it will not come back: "
-        f"lotlip search --forget {shlex.quote(source)}"
+        f"lotlip search --forget {quote(source)}"
         for source, size in megabytes.items()
     ]
 
@@ -338,7 +337,7 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
     if not files and num_stored > 0 and num_stored == len(result.gone):
         raise FileNotFoundError(
             f"There is no image in {folder} any more. The {num_stored:,} that were indexed are kept; to forget them: "
-            f"lotlip search --forget {shlex.quote(str(folder))}"
+            f"lotlip search --forget {quote(str(folder))}"
         )
     emptied = kept_folders & as_keys(scan.empty_folders)
     result.left_out = describe_left_out(others, scan.closed_folders, emptied)

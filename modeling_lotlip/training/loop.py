@@ -186,8 +186,8 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS and state.step + 1 == MAX_SKIPPED_STEPS:
             raise ValueError(
-                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any weight "
-                "was changed: look at the model that it starts from, and at the loss of its `--objective`."
+                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any "
+                "weight was changed: look at the start model, and at the loss of `--objective`."
             )
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(

@@ -129,16 +129,16 @@ def check_output_dir(args: TrainArguments) -> None:
     replaced = find_replaced_file(args.output_dir)
     if replaced is not None and not args.overwrite_output_dir and not resumes_in_output_dir(args):
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {replaced}, which the model of this run would replace: "
-            "`--overwrite_output_dir`, or name another."
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model of this run would "
+            "replace: `--overwrite_output_dir`, or name another."
         )
     for name, value in vars(args).items():
         if value is None or not name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")):
             continue
         if is_same_path(value, args.output_dir) or any(is_within(value, path) for path in leftovers):
             raise ValueError(
-                f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name another "
-                "folder."
+                f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: "
+                "name another folder."
             )
 
 
@@ -193,8 +193,8 @@ def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
         return
     if checkpoint is None or not checkpoints[-1].samefile(checkpoint):
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this run began: "
-            "another run has written it. Start this one again."
+            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this "
+            "run began: another run has written it. Start this one again."
         )
 
 
@@ -240,15 +240,15 @@ def save_checkpoint(
 
 def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
     """
-    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError` that
-    says how much room there is if it cannot.
+    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError`
+    that says how much room there is if it cannot.
     """
     try:
         accelerator.save_state(str(folder))
     except (SafetensorError, RuntimeError) as error:  # PyTorch does not say that a disk is full
         free = shutil.disk_usage(folder.parent).free
         raise OSError(
-            f"{folder.parent / name} cannot be written, with {free / 1e6:,.1f} MB left on its disk: {error}"
+            f"{folder.parent / name} cannot be written, with {free / 1e6:,.1f} MB left there: {error}"
         ) from error
 
 

@@ -35,8 +35,8 @@ def hash_file(path: Path) -> str:
 
 def is_same_path(path: str | Path, other: str | Path) -> bool:
     """
-    Returns whether two paths are of the same file or folder, also where the disk does not distinguish capitals or
-    accents (macOS, Windows).
+    Returns whether two paths are of the same file or folder, also on a disk that does not distinguish capitals
+    or accents (macOS, Windows).
     """
     try:
         return os.path.samefile(path, other)

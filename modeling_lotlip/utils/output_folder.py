@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
             if partial.is_dir() and path.exists():
                 path.rename(replaced)
             partial.replace(path)
-    finally:
+    except BaseException:
         for left in (replaced, partial):
-            clear(left)
+            with suppress(OSError):  # what cannot be deleted either says less than the first error
+                clear(left)
+        raise
+    clear(replaced)
 
 
 @contextmanager
@@ -87,14 +90,14 @@ def delete(path: Path) -> None:
     """Deletes a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
+    elif os.path.lexists(path):  # on a disk that is only read, to delete what is not there is an error
         path.unlink(missing_ok=True)
 
 
 def move_files(source: Path, folder: Path, last: str) -> list[str]:
     """
-    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is deleted
-    there first and moved last: whatever ends it between, it does not stand beside files that it is not of.
+    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is
+    deleted there first and moved last: whatever ends it between, it does not stand beside files of others.
 
     Args:
         source (`Path`): The folder whose files are moved.

@@ -72,6 +72,21 @@ def test_files_are_on_the_disk_before_they_get_their_name_also_by_the_rules_of_w
     assert modes == [os.O_RDWR, os.O_RDWR]
 
 
+def test_the_first_error_of_a_disk_that_becomes_read_only_is_told(tmp_path, monkeypatch):
+    def refuse(path: Path, **options) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only .*: '.*/it'"), atomic_write(tmp_path / "it") as partial:
+        partial.write_text("a")
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "it"))
+
+
+def test_to_delete_what_is_not_there_asks_nothing_of_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", lambda *args, **options: pytest.fail("it was deleted"))
+    delete(tmp_path / "nothing")
+
+
 def test_a_new_folder_is_deleted_after_an_error_also_by_the_rules_of_windows(tmp_path, monkeypatch):
     """Windows deletes no file that is open, as that of the lock is."""
     folder = OutputFolder(tmp_path / "new")
