@@ -897,8 +897,8 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 def count_repeated_images(dataset: Dataset, image_column: str) -> int:
     """
-    Counts the rows whose image is that of an earlier row, by the paths of files, or by their contents where they are
-    in the data.
+    Counts the rows whose image is that of an earlier row, by the paths of files, or by their contents
+    where they are in the data.
     """
     images = undecoded(dataset.select_columns(image_column), image_column)
     keys = []
@@ -918,7 +918,7 @@ def count_repeated_images(dataset: Dataset, image_column: str) -> int:
 
 def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None:
     """
-    Warns of rows with the same image, as in files with a row for each caption. Of a stream it is not known.
+    Warns of rows with the same image, as in files with a row for each caption, unless streamed.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -933,8 +933,8 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
     num_repeated = count_repeated_images(dataset, image_column)
     if num_repeated > 0:
         logger.warning(
-            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions count as "
-            "wrong for them. Write one row for each image, with a list of its captions."
+            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions "
+            "count as wrong for them. Write one row for each image, with a list of its captions."
         )
 
 
