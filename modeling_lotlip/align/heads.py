@@ -37,7 +37,7 @@ class HeadSettings:
     How heads are made and trained.
 
     Args:
-        head (`str`, *optional*, defaults to `"mlp"`): `"linear"` or `"mlp"`.
+        head (`str`, *optional*, defaults to `"linear"`): `"linear"` or `"mlp"`.
         keep (`str`, *optional*): `"text"` or `"image"`: the side that has no head, and keeps its embeddings.
         captions (`tuple[str, ...]`, *optional*): Which texts of an image are trained on, of `MODALITIES`.
         projection_dim (`int`, *optional*, defaults to 256): The dimensions of an embedding where no side is kept.
@@ -50,7 +50,7 @@ class HeadSettings:
         seed (`int`, *optional*, defaults to 0): The seed of weights, dropout and order.
     """
 
-    head: str = "mlp"
+    head: str = "linear"
     keep: str | None = None
     captions: tuple[str, ...] = MODALITIES
     projection_dim: int = 256

@@ -24,7 +24,14 @@ from modeling_lotlip.align.heads import (
 )
 
 
-FAST = HeadSettings(projection_dim=16, hidden_dim=32, captions=("short", "long"), num_epochs=20, learning_rate=1e-2)
+FAST = HeadSettings(
+    head="mlp",
+    projection_dim=16,
+    hidden_dim=32,
+    captions=("short", "long"),
+    num_epochs=20,
+    learning_rate=1e-2,
+)
 
 
 def make_features(num_images=80, first=0):

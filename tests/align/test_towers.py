@@ -420,3 +420,9 @@ def test_a_tower_without_projection_gets_no_layer():
 )
 def test_what_keeps_a_tower_from_being_loaded_is_explained(name, error, explanation):
     assert explain_loading_error(name, OSError(error)).startswith(explanation)
+
+
+def test_a_pooling_that_a_tower_lacks_is_refused_when_it_is_loaded(tmp_path):
+    save_family("siglip", tmp_path)
+    with pytest.raises(ValueError, match="cannot be used: The image tower has no .CLS.: `cls` cannot be computed"):
+        load_image_tower(str(tmp_path), "cls")

@@ -14,6 +14,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value
 from pyarrow import parquet
 
+from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.images import UnreadableImageError, undecoded
 from modeling_lotlip.data.loading import (
@@ -303,9 +304,17 @@ def test_all_splits_have_the_rows_of_each(tmp_path):
         read_numbers(source, "all+val")
 
 
-def test_all_scenes_are_those_of_both_splits():
+def test_all_scenes_are_those_of_both_splits(monkeypatch):
+    monkeypatch.setattr(loading, "NUM_SCENES", {"train": 5, "test": 3})
     rows = load_split(SourceArguments(), "all")
-    assert len(rows) == 8192 + 256
+    expected = [make_scene(0, index).caption for index in range(5)] + [
+        make_scene(1, index).caption for index in range(3)
+    ]
+    assert rows["caption"][:] == expected
+
+
+def test_there_are_8192_scenes_to_train_on_and_256_to_test_on():
+    assert loading.NUM_SCENES == {"train": 8192, "test": 256}
 
 
 @both_ways
