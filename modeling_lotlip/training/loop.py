@@ -177,7 +177,8 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         return result
     result = replace(result, losses=average_losses(training.step_losses))
     training.step_losses = []
-    training.num_idle += result.gradient_norm == 0
+    if result.gradient_norm == 0:
+        training.num_idle += 1
     if result.is_taken:
         state.skipped_in_a_row = 0
     else:
