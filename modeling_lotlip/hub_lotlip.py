@@ -376,13 +376,13 @@ def as_numpy(image: "np.ndarray | torch.Tensor") -> np.ndarray:
 
 def round_to_8_bit(pixels: np.ndarray, dtype: object) -> np.ndarray:
     """
-    Rounds pixels in 0..255, of any shape, to 8 bits; those that are in 0..1 or normalized, to judge by them, are
+    Rounds pixels in 0..255, of any shape, to 8 bits; those that seem to be in 0..1, or normalized, are
     warned of.
     """
     if pixels.min(initial=0) < 0 and pixels.max(initial=0) < MAX_NORMALIZED:
         logger.warning_once(
-            f"An image of type `{dtype}` has values from {pixels.min():.3g} to {pixels.max():.3g}: it seems to be "
-            "normalized, and with `do_rescale=True` 255 is white, so that it is nearly black. Pass "
+            f"An image of type `{dtype}` has values from {pixels.min():.3g} to {pixels.max():.3g}: it "
+            "seems to be normalized, and is nearly black where 255 is white. Pass "
             "`do_rescale=False, do_normalize=False` for such images."
         )
     elif 0 < pixels.max(initial=0) <= 1:

@@ -212,7 +212,7 @@ def check_features(features: Features, settings: HeadSettings) -> None:
             f"The training data has no captions of {' or '.join(settings.captions)}: name others with --captions."
         )
     if not any(are_told_apart(features, modality) for modality in settings.captions):
-        raise ValueError("All images of the training data have the same captions: there is nothing to tell apart.")
+        raise ValueError("All images of the training data have the same captions: give others.")
     if len(features.images) < 4:
         raise ValueError(
             f"The training data has {len(features.images)} images with captions that can be read: give 4 at least."

@@ -139,7 +139,8 @@ def read_text_and_image(
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
-    texts = [text for text in texts if split_sub_captions(text, reader.splitter)]  # not of full stops alone
+    # not those of full stops alone
+    texts = [text for text in texts if split_sub_captions(text, reader.splitter)]
     if not texts:
         raise ValueError(f"--row {row} has no caption.")
     try:

@@ -73,6 +73,8 @@ Rows = Dataset | IterableDataset
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # The types of values that are paths or contents of images
 IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
+# Contents of images that are compared to find out whether rows have the same one
+MAX_COMPARED = 20_000
 INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 # Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
@@ -897,28 +899,32 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 def count_repeated_images(dataset: Dataset, image_column: str) -> int:
     """
-    Counts the rows whose image is that of an earlier row, by the paths of files, or by their contents where they are
-    in the data.
+    Counts the rows whose image is that of an earlier row, by the paths of files. Where contents are in the
+    data, those of the same name and length are compared, unless they are more than `MAX_COMPARED`.
     """
     images = undecoded(dataset.select_columns(image_column), image_column)
     keys = []
     for table in images.with_format("arrow").iter(batch_size=1000):
-        column = table[image_column].combine_chunks()
-        paths = pc.struct_field(column, "path").to_pylist()
-        lengths = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
-        for path, length in zip(paths, lengths):
-            keys.append(path if length is None else length)
+        for chunk in table[image_column].chunks:  # of which no content is read here
+            paths = pc.struct_field(chunk, "path").to_pylist()
+            lengths = pc.binary_length(pc.struct_field(chunk, "bytes")).to_pylist()
+            keys += zip(paths, lengths)
     counts = Counter(keys)
-    for row, key in enumerate(keys):
-        if isinstance(key, int) and counts[key] > 1:
-            keys[row] = hash_bytes(images[row][image_column]["bytes"])
-    counts = Counter(key for key in keys if key is not None)
-    return counts.total() - len(counts)
+    found = []
+    compared = []
+    for row, (path, length) in enumerate(keys):
+        if counts[path, length] > 1 and length is not None:
+            compared.append(row)
+        elif counts[path, length] > 1 and path is not None:
+            found.append(path)
+    if len(compared) <= MAX_COMPARED:
+        found += [hash_bytes(images[row][image_column]["bytes"]) for row in compared]
+    return len(found) - len(set(found))
 
 
 def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None:
     """
-    Warns of rows with the same image, as in files with a row for each caption. Of a stream it is not known.
+    Warns of rows with the same image, as in files with a row for each caption, unless streamed.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -933,8 +939,8 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
     num_repeated = count_repeated_images(dataset, image_column)
     if num_repeated > 0:
         logger.warning(
-            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions count as "
-            "wrong for them. Write one row for each image, with a list of its captions."
+            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions "
+            "count as wrong for them. Write one row for each image, with a list of its captions."
         )
 
 

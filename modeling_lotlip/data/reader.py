@@ -110,8 +110,8 @@ class RowReader:
             self.caption_files.check()
         if REJECTED_COLUMN in columns and captions is not None:
             logger.warning_once(
-                f"The data set has the column {REJECTED_COLUMN!r}: captions that rules reject are read too, since it "
-                "is `--caption_files` that leaves them out. Drop their rows if you do not want them."
+                f"The data set has a column {REJECTED_COLUMN!r}, and captions that rules reject are read "
+                "too: only `--caption_files` leaves them out. Drop their rows if you do not want them."
             )
         check_columns(columns, label_column=label_column, key_column=key_column)
         text_columns = [self.short_column, self.long_column, self.file_key_column]

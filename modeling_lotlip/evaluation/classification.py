@@ -82,17 +82,15 @@ def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) ->
     """
     feature = dataset.features[label_column]
     if isinstance(feature, (LargeList, List)):
-        raise ValueError(
-            f"`--label_column {label_column}` holds lists, but an image is of one class: write one label for each."
-        )
+        raise ValueError(f"`--label_column {label_column}` holds lists: write one label for each image.")
     labels = dataset.unique(label_column)
     for label in labels:
         find_class(label, class_names)
-    are_indices = not isinstance(feature, ClassLabel) and all(isinstance(label, int) for label in labels)
-    if are_indices and min(labels) == 1:
+    are_indices = all(isinstance(label, int) for label in labels)
+    if are_indices and min(labels) == 1 and not isinstance(feature, ClassLabel):
         logger.warning(
-            f"No image has the label 0, which is {class_names[0]!r}. If the labels are counted from 1, each image is "
-            "taken for one of the next class: count them from 0, or write names."
+            f"No image has the label 0, which is {class_names[0]!r}. If the labels are counted from 1, "
+            "each is taken for the next one: count them from 0, or write names."
         )
 
 

@@ -224,7 +224,7 @@ def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str
         `ValueError`: if nothing is similar to a query, or there is no such number or kind.
     """
     if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"`k` must be an integer of at least 1, got {k!r}: it is the max number of results.")
+        raise ValueError(f"`k` must be an integer of at least 1, got {k!r}.")
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
     if queries.dim() != 2 or queries.shape[1] != table.dim:
@@ -235,10 +235,7 @@ def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str
     has_direction = queries.isfinite().all(dim=1) & (queries != 0).any(dim=1)
     if not has_direction.all():
         index = int((~has_direction).nonzero()[0])
-        raise ValueError(
-            f"Query {index} holds NaN or infinity, or is all zeros: nothing is similar to it. Look for NaN in the "
-            "model's weights."
-        )
+        raise ValueError(f"Query {index} holds NaN or infinity, or is all zeros: look for NaN in the model's weights.")
 
 
 def read_candidates(

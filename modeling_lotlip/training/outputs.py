@@ -365,13 +365,12 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
     """
     Returns whether a result is better than that of the model in a folder, or there is none, or one on other data.
-    Raises a `ValueError` if the metric was not measured: the evaluation data may have the column of its captions, and
-    none in it.
+    Raises a `ValueError` if the metric was not measured, since a column of captions may have none.
     """
     if metric not in results:
         raise ValueError(
-            f"`--metric_for_best_model {metric}` cannot be measured: no image of the evaluation data that can be read "
-            f"has a {metric.split('_')[0]} caption."
+            f"`--metric_for_best_model {metric}` cannot be measured: no readable image of the evaluation "
+            f"data has a {metric.split('_')[0]} caption."
         )
     path = folder / RESULTS_FILE
     if not path.exists():

@@ -272,7 +272,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
 
 
 def resolve_files(patterns: list[str] | None) -> list[str]:
-    """Lists the files that patterns name, each by its only path; a pattern of none on this machine stays."""
+    """Lists the real paths of the files that patterns name; a pattern of none stays."""
     files = []
     for pattern in patterns or []:
         found = sorted(glob(pattern, recursive=True))
@@ -281,7 +281,7 @@ def resolve_files(patterns: list[str] | None) -> list[str]:
 
 
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
-    """Says how many rows are trained and evaluated on, or where that is not known, of which files they may be."""
+    """Says how many rows are trained and evaluated on, or else of which files they may be."""
     files = resolve_files(args.data_files)
     evaluation_files = resolve_files(args.eval_data_files or args.data_files)
     shared_files = sorted(set(files) & set(evaluation_files))
@@ -295,8 +295,8 @@ def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data)
             )
     elif shared_files and not ("[" in args.train_split and "[" in args.eval_split):
         logger.warning(
-            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: name others with "
-            "`--eval_data_files`, or hold rows back by slices in `--train_split` and `--eval_split`."
+            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: name "
+            "others with `--eval_data_files`, or hold rows back by slices in both splits."
         )
 
 

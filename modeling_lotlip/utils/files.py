@@ -67,7 +67,7 @@ def read_lines(path: Path, argument: str, are_numbered: bool = False) -> list[st
     if are_numbered:
         for number, line in enumerate(lines[: len(kept)], start=1):
             if not line.strip():
-                raise ValueError(f"--{argument} {path} has nothing in line {number}: lines after it would be others'.")
+                raise ValueError(f"--{argument} {path} has nothing in line {number}: fill it in.")
     return kept
 
 

@@ -121,7 +121,7 @@ def test_other_labels_are_not_warned_of(caplog, labels):
 
 
 def test_several_labels_of_an_image_are_refused():
-    with pytest.raises(ValueError, match="`--label_column label` holds lists, but an image is of one class"):
+    with pytest.raises(ValueError, match="`--label_column label` holds lists: write one"):
         check_labels(Dataset.from_dict({"label": [[0, 1], [1]]}), "label", ["boat", "car"])
 
 

@@ -110,7 +110,8 @@ def test_a_caption_of_full_stops_alone_is_passed_over(tmp_path, model_dir):
 
 def test_a_text_without_a_token_is_refused(tmp_path, model_dir, capsys):
     arguments = ["--text", "\u200b", "--model", model_dir, "--output_dir", tmp_path]
-    assert "`--text` has nothing that the tokenizer of the model reads" in read_error(capsys, "visualize", *arguments)
+    error = read_error(capsys, "visualize", *arguments)
+    assert "`--text` has nothing that the tokenizer of the model reads" in error
 
 
 @pytest.mark.parametrize("with_image", [True, False])

@@ -322,7 +322,7 @@ def test_a_run_that_has_nothing_to_tell_apart_is_an_error_and_saves_no_model(tra
     dataset = load_scenes(20, seed=3).remove_columns("long_captions")
     dataset = dataset.remove_columns("caption").add_column("caption", ["a photo"] * 20)
     dataset.save_to_disk(tmp_path / "data")
-    with pytest.raises(ValueError, match="None of 2 steps had a gradient: in no batch have two images different cap"):
+    with pytest.raises(ValueError, match="None of 2 steps had a gradient: in no batch"):
         train("run", dataset_name=tmp_path / "data", max_train_steps=2)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
