@@ -214,18 +214,8 @@ def format_costs(folder: Path) -> str:
 
 
 # The settings of `align.py` that are shown
-ALIGN_SETTINGS = {
-    "lamps": (
-        "linear heads",
-        "mlp heads",
-        "short captions alone",
-        "long captions alone",
-        "keep text, linear head",
-        "keep image, linear head",
-    ),
-    "flags": ("linear heads", "mlp heads", "keep text, linear head", "keep image, linear head"),
-    "scenes": ("linear heads", "mlp heads", "keep text, linear head", "keep image, linear head"),
-}
+ALIGN_SETTINGS = ("linear heads", "mlp heads", "keep text, mlp head", "keep image, linear head")
+ALIGN_DATA = ("lamps", "flags", "scenes")
 # Images that are trained on, None for all
 ALIGN_PAIRS = (50, 100, 200, None)
 ALIGN_EXPECTED = {"lamps": (50, 200, None), "flags": (None,)}
@@ -252,41 +242,40 @@ def select_rows(results: dict, trained_on: str, data: str, setting: str, pairs: 
 
 
 def format_align_settings(results: dict) -> list[str]:
-    """What each setting finds, and what its command costs."""
-    commands = {(row["data"], row["setting"]): row for row in results["commands"]}
-    lines = ["| data | setting | short MRR | long MRR | seconds | MB |", f"|{' --- |' * 6}"]
-    for data, settings in ALIGN_SETTINGS.items():
-        table = []
-        for setting in settings:
-            rows = list(select_rows(results, data, data, setting, None).values())
-            command = commands.get((data, setting))
-            table.append((setting, rows, [] if command is None else [command]))
-        trainings = [row for row in results["training"] if row["data"] == data]
-        if trainings:
-            table.append(("`lotlip train`", trainings, trainings))
-        for setting, rows, costs in table:
-            cells = [data, setting]
-            cells += [format_spread([row[metric] for row in rows]) for metric in ("short_mrr", "long_mrr")]
-            for cost in ("seconds", "peak_memory_mb"):
-                cells.append(f"{statistics.fmean(row[cost] for row in costs):,.0f}" if costs else "")
-            lines.append(f"| {' | '.join(cells)} |")
+    """What each setting finds."""
+    lines = ["| data | setting | short MRR | long MRR |", f"|{' --- |' * 4}"]
+    for data in ALIGN_DATA:
+        table = {name: select_rows(results, data, data, name, None).values() for name in ALIGN_SETTINGS}
+        table["`lotlip train`"] = [row for row in results.get("training", []) if row["data"] == data]
+        for setting, rows in table.items():
+            if rows:
+                cells = [data, setting]
+                cells += [format_spread([row[metric] for row in rows]) for metric in ("short_mrr", "long_mrr")]
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def format_align_commands(results: dict) -> list[str]:
+    """What each setting costs as a command, in a process of its own."""
+    lines = ["| data | command | seconds of a core | MB |", f"|{' --- |' * 4}"]
+    for row in [*results["commands"], *results.get("training", [])]:
+        numbers = f"{row['seconds']:,.0f} | {row['peak_memory_mb']:,.0f}"
+        lines.append(f"| {row['data']} | {row['setting']} | {numbers} |")
     return lines
 
 
 def format_align_heads(results: dict) -> list[str]:
-    """By how many points of MRR linear heads are ahead of an MLP, the mean and the deviation over seeds of both."""
+    """By how many points of MRR of long texts linear heads are ahead of an MLP, over the seeds of both."""
     titles = [str(pairs or "all") for pairs in ALIGN_PAIRS]
-    lines = [f"| find | captions | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(titles))}"]
-    for data in ALIGN_SETTINGS:
-        for modality in ("short", "long"):
-            cells = [data, modality]
-            for pairs in ALIGN_PAIRS:
-                linear = select_rows(results, data, data, "linear heads", pairs)
-                mlp = select_rows(results, data, data, "mlp heads", pairs)
-                metric = f"{modality}_mrr"
-                gains = [linear[seed][metric] - mlp[seed][metric] for seed in linear.keys() & mlp.keys()]
-                cells.append(format_spread(gains, sign="+"))
-            lines.append(f"| {' | '.join(cells)} |")
+    lines = [f"| find | {' | '.join(titles)} |", f"|{' --- |' * (1 + len(titles))}"]
+    for data in ALIGN_DATA:
+        cells = [data]
+        for pairs in ALIGN_PAIRS:
+            linear = select_rows(results, data, data, "linear heads", pairs)
+            mlp = select_rows(results, data, data, "mlp heads", pairs)
+            gains = [linear[seed]["long_mrr"] - mlp[seed]["long_mrr"] for seed in linear.keys() & mlp.keys()]
+            cells.append(format_spread(gains, sign="+"))
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -303,7 +292,7 @@ def format_align_expected(results: dict) -> list[str]:
     return lines
 
 
-# Dimensions and operations of the two towers, of an image with as many texts as a lamp has
+# Dimensions of the features of the two towers, and operations of an image of the larger one
 DIMS_OF_AN_IMAGE = 768
 DIMS_OF_A_TEXT = 384
 OPERATIONS_OF_AN_IMAGE = 11e9
@@ -311,27 +300,29 @@ OPERATIONS_OF_A_GPU = 0.4 * 989e12
 
 
 def format_align_costs(results: dict) -> list[str]:
-    """What millions of images cost, computed from the commands on lamps."""
-    sizes = [row for row in results["sizes"] if row["data"] == "lamps"]
-    commands = {row["setting"]: row["seconds"] for row in results["commands"] if row["data"] == "lamps"}
+    """What millions of images cost, computed from the commands on the first data set that was measured."""
+    seconds = {(row["data"], row["setting"]): row["seconds"] for row in results["commands"]}
+    data = results["commands"][0]["data"]
+    sizes = [row for row in results["sizes"] if row["data"] == data]
     num_images = sum(row["images"] for row in sizes)
-    texts_of_an_image = sizes[0]["texts"] / sizes[0]["images"]
-    seconds_of_features = (commands["features and linear heads"] - commands["linear heads"]) / num_images
+    texts_of_an_image = max(row["texts"] / row["images"] for row in sizes)
+    seconds_of_features = (seconds[data, "features and linear heads"] - seconds[data, "linear heads"]) / num_images
     heads = list(select_rows(results, "lamps", "lamps", "linear heads", None).values())
     seconds_of_an_epoch = statistics.fmean(row["seconds"] / row["epochs"] / row["pairs"] for row in heads)
     bytes_of_an_image = 4 * (DIMS_OF_AN_IMAGE + texts_of_an_image * DIMS_OF_A_TEXT)
     images_of_a_gpu = min(OPERATIONS_OF_A_GPU / OPERATIONS_OF_AN_IMAGE, CORES_OF_A_GPU * IMAGES_OF_A_CORE)
-    lines = ["| images | features, two cores | one H100 | epoch of heads, one core | memory |", f"|{' --- |' * 5}"]
-    for count in (3_000_000, 30_000_000):
-        cells = [f"{count:,}", format_hours(count * seconds_of_features / 2 / 3600)]
-        cells += [format_hours(count / images_of_a_gpu / 3600), format_hours(count * seconds_of_an_epoch / 3600)]
-        cells.append(format_megabytes(count * bytes_of_an_image / 1e6))
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = ["| images | features, two cores | H100 | epoch of heads, one core | memory |", f"|{' --- |' * 5}"]
+    count = 30_000_000
+    cells = [f"{count:,}", format_hours(count * seconds_of_features / 2 / 3600)]
+    cells += [format_hours(count / images_of_a_gpu / 3600), format_hours(count * seconds_of_an_epoch / 3600)]
+    cells.append(format_megabytes(count * bytes_of_an_image / 1e6))
+    lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 ALIGN_TABLES = {
     "settings": format_align_settings,
+    "commands": format_align_commands,
     "heads": format_align_heads,
     "expected": format_align_expected,
     "costs": format_align_costs,

@@ -300,7 +300,10 @@ def run_epochs(
             with torch.no_grad():
                 heads.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
             losses.append(loss.item())
-        if not math.isfinite(sum(losses)):
+        with torch.no_grad():
+            size_of_weights = sum(parameter.square().sum().item() for parameter in heads.parameters())
+        # the weights may have left what is finite in the last step
+        if not math.isfinite(sum(losses)) or not math.isfinite(size_of_weights):
             raise ValueError(
                 f"The loss is not finite: a `--learning_rate` of {settings.learning_rate:g} is too high. Give less."
             )
