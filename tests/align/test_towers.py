@@ -24,6 +24,9 @@ from transformers import (
     T5EncoderModel,
     TimmWrapperConfig,
     TimmWrapperModel,
+    ViTImageProcessor,
+    ViTMAEConfig,
+    ViTMAEModel,
 )
 
 from modeling_lotlip import DualEncoder
@@ -305,6 +308,14 @@ def test_the_pooled_state_of_a_convolutional_dinov3_is_no_patch():
         outputs = model(torch.zeros(1, 3, 64, 64))
     assert count_prefix_tokens(model) == outputs.last_hidden_state.shape[1] - 4
     assert choose_image_pooling(model, outputs) == "pooler"
+
+
+def test_a_tower_that_hides_patches_at_random_is_refused(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTMAEModel(ViTMAEConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="it is a ViTMAEModel, which gives an image other features each time"):
+        load_image_tower(str(tmp_path))
 
 
 def test_a_missing_tower_is_named():
