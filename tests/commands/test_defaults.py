@@ -67,7 +67,7 @@ DEFAULTS = {
     },
     "interpolate": {"alphas": [0.2, 0.4, 0.6, 0.8], "max_loss": 0.5, "batch_size": 64, "label_column": None},
     "align": {
-        "head": "mlp",
+        "head": "linear",
         "keep": None,
         "captions": ["short", "long", "sub"],
         "projection_dim": 256,
