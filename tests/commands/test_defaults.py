@@ -65,7 +65,12 @@ DEFAULTS = {
         "report_to": "all",
         "language": ["en"],
     },
-    "interpolate": {"alphas": [0.2, 0.4, 0.6, 0.8], "max_loss": 0.5, "batch_size": 64, "label_column": None},
+    "interpolate": {
+        "alphas": [0.2, 0.4, 0.6, 0.8],
+        "max_loss": 0.5,
+        "batch_size": 64,
+        "label_column": None,
+    },
     "align": {
         "head": "linear",
         "keep": None,
@@ -79,7 +84,12 @@ DEFAULTS = {
         "batch_size": 32,
         "towers": "whole",
     },
-    "evaluate": {"batch_size": 64, "dtype": "float32", "file_key_column": "key", "file_caption_columns": ["caption"]},
+    "evaluate": {
+        "batch_size": 64,
+        "dtype": "float32",
+        "file_key_column": "key",
+        "file_caption_columns": ["caption"],
+    },
     "classify": {"label_column": "label", "templates": ["a photo of a {}"]},
     "statistics": {"tokenizer_path": "google-bert/bert-base-uncased"},
     "recaption": {
@@ -163,7 +173,12 @@ BOUNDS = {
         ("eval_steps", 1, 0),
         ("logging_steps", 1, 0),
     ],
-    "interpolate": [("alphas", 0, -0.1), ("alphas", 1, 1.1), ("max_loss", 0, -0.1), ("batch_size", 1, 0)],
+    "interpolate": [
+        ("alphas", 0, -0.1),
+        ("alphas", 1, 1.1),
+        ("max_loss", 0, -0.1),
+        ("batch_size", 1, 0),
+    ],
     "align": [
         ("max_length", 3, 2),
         ("batch_size", 1, 0),
