@@ -424,5 +424,5 @@ def test_what_keeps_a_tower_from_being_loaded_is_explained(name, error, explanat
 
 def test_a_pooling_that_a_tower_lacks_is_refused_when_it_is_loaded(tmp_path):
     save_family("siglip", tmp_path)
-    with pytest.raises(ValueError, match="cannot be used: The image tower has no .CLS.: `cls` cannot be computed"):
+    with pytest.raises(ValueError, match="cannot be used: it has no .CLS. for `--image_pooling cls`"):
         load_image_tower(str(tmp_path), "cls")

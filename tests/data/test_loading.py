@@ -23,6 +23,7 @@ from modeling_lotlip.data.loading import (
     compute_fingerprint,
     count_repeated_images,
     count_shared_rows,
+    finish_split,
     get_columns,
     load_slices,
     load_split,
@@ -721,10 +722,9 @@ def test_rows_that_two_splits_share_are_counted(others, num_shared):
     assert count_shared_rows([Slice("a", 0, 5)], [Slice(*other) for other in others]) == num_shared
 
 
-def test_an_empty_data_set_is_an_error(tmp_path):
-    Dataset.from_dict({"number": []}).save_to_disk(tmp_path / "saved")
+def test_an_empty_data_set_is_an_error():
     with pytest.raises(ValueError, match="The split 'train' is empty"):
-        read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
+        finish_split(Dataset.from_dict({"number": []}), SourceArguments("rows"), "train", None, with_images=False)
     with pytest.raises(ValueError, match="The data set has no rows: name other data or another split"):
         get_columns(IterableDataset.from_generator(lambda: iter(())))
 

@@ -390,8 +390,8 @@ def test_a_heat_map_is_drawn_of_a_photograph_of_any_size(handlers, folder, monke
     assert answer["source"].startswith("data:image/jpeg")
 
 
-def test_an_empty_index_is_not_searched_while_the_first_images_are_indexed(folder, open_folder, monkeypatch):
-    handlers = open_folder(folder)
+def test_an_empty_index_is_not_searched_while_the_first_images_are_indexed(open_folder, monkeypatch):
+    handlers = open_folder()
     assert len(handlers.searcher.table) == 0
     monkeypatch.setattr(handlers.updater, "last", concurrent.futures.Future())
     with pytest.raises(QueryError, match="The first images are still being indexed. Try again in a moment"):

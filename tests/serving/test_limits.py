@@ -9,11 +9,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from starlette.applications import Starlette
 
 from modeling_lotlip.serving import embedder as module
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder, RequestError, check_embeds, is_image, open_data_url
-from modeling_lotlip.serving.server import EmbeddingRequest, SearchRequest, encode, make_error, read_request
+from modeling_lotlip.serving.server import (
+    EmbeddingRequest,
+    SearchRequest,
+    create_server,
+    encode,
+    make_error,
+    read_request,
+)
+
+
+def test_a_server_has_a_limit_of_connections_and_of_what_it_finishes():
+    config = create_server(Starlette()).config
+    assert (config.limit_concurrency, config.timeout_graceful_shutdown) == (128, 10)
 
 
 def make_data_url(width: int, height: int) -> str:

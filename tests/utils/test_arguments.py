@@ -76,6 +76,14 @@ def test_the_help_shows_what_kind_of_value_an_argument_takes(name, metavar):
     assert make_metavar(field) == metavar
 
 
+def test_the_help_names_options_as_the_documentation_does(capsys):
+    with pytest.raises(SystemExit):
+        parse((TowerArguments,), ["--help"])
+    shown = capsys.readouterr().out
+    assert "--cache_dir DIR" in shown
+    assert "--cache-dir" not in shown
+
+
 @dataclass
 class ReaderArguments(Arguments):
     dataset_name: str | None = argument(None, "What is read.")
