@@ -208,8 +208,20 @@ def search_many(
 
 def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str) -> None:
     """
-    Raises a `ValueError` for queries that nothing is similar to, a number of results that is none, and a kind that no
-    table has.
+    Checks what is searched for: see [`search_many`].
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table.
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            The queries.
+        k (`int`):
+            The max number of results of each.
+        kind (`str`):
+            The kind of embeddings.
+
+    Raises:
+        `ValueError`: if nothing is similar to a query, or there is no such number or kind.
     """
     if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
         raise ValueError(f"`k` must be an integer of at least 1, got {k!r}: it is the max number of results.")
