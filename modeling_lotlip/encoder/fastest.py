@@ -156,17 +156,23 @@ class Choice:
     most_exact: Measured
 
 
-def read_choice(file: Path) -> Choice:
-    """Reads what [`find_fastest`] wrote."""
-    results = json.loads(file.read_text(encoding="utf-8"))
-    measured = []
-    for one in results["measured"]:
-        measured.append(Measured(**{**one, "computation": Computation(**one["computation"])}))
-    chosen = Computation(**results["chosen"])
-    return Choice(
-        chosen=next(one for one in measured if one.computation == chosen),
-        most_exact=find_most_exact(measured),
-    )
+def read_choice(file: Path) -> Choice | None:
+    """Reads what [`find_fastest`] wrote; None if it has not yet, or the file is damaged, which is said."""
+    if not file.is_file():
+        return None
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        measured = []
+        for one in results["measured"]:
+            measured.append(Measured(**{**one, "computation": Computation(**one["computation"])}))
+        chosen = Computation(**results["chosen"])
+        return Choice(
+            chosen=next(one for one in measured if one.computation == chosen),
+            most_exact=find_most_exact(measured),
+        )
+    except (KeyError, StopIteration, TypeError, ValueError):
+        logger.warning(f"{file} is damaged: what it holds is measured anew where it is needed.")
+        return None
 
 
 def find_most_exact(measured: Sequence[Measured]) -> Measured:
@@ -371,10 +377,10 @@ def find_fastest(
     file = locate_choice(model, computations)
     file.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(file.with_suffix(".lock")):
-        if file.is_file():
-            chosen = read_choice(file).chosen.computation
-            logger.info(f"Computed in {chosen}, as {file} says.")
-            return chosen
+        known = read_choice(file)
+        if known is not None:
+            logger.info(f"Computed in {known.chosen.computation}, as {file} says.")
+            return known.chosen.computation
         logger.warning("Measuring once, in about a minute, how this machine computes the model fastest.")
         limit = find_text_limit(model, processor, family)
         sample = make_sample(Preprocessing(processor, family, limit))
@@ -471,13 +477,12 @@ def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> s
     computations = list_computations(open_one)
     if len(computations) == 1 or find_family(model.config, processor).compares_tokens:
         return None
-    file = locate_choice(model, computations)
-    if not file.is_file():
+    choice = read_choice(locate_choice(model, computations))
+    if choice is None:
         return (
             "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` is faster on most, "
             f"with cosines of at least {MIN_COSINE} to this."
         )
-    choice = read_choice(file)
     if choice.chosen == choice.most_exact:
         return (
             "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` would give the same "

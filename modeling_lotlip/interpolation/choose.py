@@ -10,6 +10,9 @@ from .measure import KEPT_SCORES, LONG_SCORE
 
 logger = logging.getLogger(__name__)
 
+# Of a difference of two scores in %: one that is as large as allowed may come out larger
+ROUNDING = 1e-6
+
 Results = dict[str, dict[str, float]]
 
 
@@ -45,7 +48,7 @@ def choose_best(mixtures: list[MeasuredMixture], start: Results, max_loss: float
         start (`dict[str, dict[str, float]]`): What was measured of the model before the training.
         max_loss (`float`): The points that may be lost of the mean recall of short captions, and of the accuracy.
     """
-    kept = [mixture for mixture in mixtures if mixture.compute_loss(start) <= max_loss]
+    kept = [mixture for mixture in mixtures if mixture.compute_loss(start) <= max_loss + ROUNDING]
     if not kept:
         best = min(mixtures, key=lambda mixture: mixture.compute_loss(start))
         logger.warning(

@@ -27,7 +27,8 @@ MIN_ROWS = 4
 FEW_ROWS = 100
 # The halves are the same in each run
 SEED_OF_HALVES = 0
-NUM_PROBES = 2
+# Height and width of images that two models are compared by
+PROBE_SIZES = ((64, 96), (96, 64))
 
 # What mixtures are compared by
 LONG_SCORE = "long_mean_recall"
@@ -117,12 +118,13 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
 def has_same_images(start: DualEncoder, end: DualEncoder) -> bool:
     """
     Returns whether two models, each with its own image processor, embed images alike, bit by bit, as after a training
-    with a frozen image tower: tried on images of noise.
+    with a frozen image tower: tried on images of noise, one wide and one high, of which processors may see other
+    parts.
     """
     generator = np.random.default_rng(0)
     probes = []
-    for pixels in generator.integers(0, 256, (NUM_PROBES, 64, 64, 3), dtype=np.uint8):
-        probes.append(Image.fromarray(pixels))
+    for size in PROBE_SIZES:
+        probes.append(Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)))
     embeds_of_start = start.embed_images(start.preprocessing.prepare_images(probes))
     return torch.equal(embeds_of_start, end.embed_images(end.preprocessing.prepare_images(probes)))
 

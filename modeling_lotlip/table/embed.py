@@ -366,6 +366,8 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         arguments.backend = table.computation.backend
     if arguments.dtype == AUTO:
         arguments.dtype = table.computation.dtype
+    if is_open and arguments.backend == "openvino" and arguments.device is None:
+        arguments.device = "cpu"  # also where there is a GPU: the vectors are of this backend
     try:
         encoder = load_encoder(name, arguments)
         encoder.check_single_embeddings()

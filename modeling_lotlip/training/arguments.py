@@ -217,8 +217,8 @@ class ObjectiveArguments(Arguments):
             raise ValueError("--keep_duplicate_negatives has no effect with --short_captions none: leave it out.")
 
     def check_weights(self) -> None:
-        """Raises a `ValueError` for weights of slots that are not finite, or leave no loss."""
-        for name in ("short_loss_weight", "long_loss_weight"):
+        """Raises a `ValueError` for weights that are not finite, or leave no loss."""
+        for name in ("short_loss_weight", "long_loss_weight", "distill_weight"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"--{name} must be a number from 0 on, got {getattr(self, name)}.")
         if self.short_loss_weight == 0 and self.long_loss_weight == 0:

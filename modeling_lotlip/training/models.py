@@ -97,6 +97,7 @@ def build_model_and_start(
         model = encoder.model
         processor = encoder.processor
         check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
+        separate_storages(model)
     else:
         model, processor = load_towers_or_new(args, dataset, reader)
     check_vocabulary(args, model, processor.tokenizer)
@@ -105,6 +106,11 @@ def build_model_and_start(
         model.config.text_config.corner_attention_mask = False
     start = None
     if args.distill_weight > 0:
+        if issubclass(OBJECTIVES[args.objective].load_model_class(), LotlipTokenWiseModel):
+            raise ValueError(
+                f"`--distill_weight` keeps single embeddings, which `--objective {args.objective}` has not: leave it "
+                "out."
+            )
         start = StartModel.copy(model, find_limit(model, processor))
     model = convert_model(model, OBJECTIVES[args.objective])
     limit_texts(model, processor, args.max_length)
@@ -124,6 +130,16 @@ def build_model_and_start(
         # its older name is deprecated, and all that transformers 5.21 knows
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     return model, processor, start
+
+
+def separate_storages(model: PreTrainedModel) -> None:
+    """
+    Gives each parameter memory of its own. Those that were loaded as parts of one tensor (TIPSv2) share it, and then
+    cannot be saved in a checkpoint.
+    """
+    for parameter in model.parameters():
+        if parameter.untyped_storage().nbytes() != parameter.nbytes:
+            parameter.data = parameter.data.clone()
 
 
 def check_corners(args: TrainArguments, model: PreTrainedModel) -> None:

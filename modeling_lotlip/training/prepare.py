@@ -224,6 +224,11 @@ def check_captions(args: TrainArguments, reader: RowReader) -> None:
             f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`, "
             "or sample them from the long ones with `--short_captions any`."
         )
+    if args.distill_weight > 0 and not has_short:
+        raise ValueError(
+            f"`--distill_weight {args.distill_weight:g}` is for short captions, too, and there are none: name "
+            "`--caption_column`, or sample them from the long ones with `--short_captions any`."
+        )
     has_long = args.num_long_captions > 0 and reader.has_long_captions
     if not (has_short and has_long):
         check_weights_of_one_modality(args, "short" if has_short else "long")

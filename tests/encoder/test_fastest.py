@@ -312,6 +312,21 @@ def test_what_auto_would_give_is_said_where_it_was_measured(model_dir, cache, mo
     )
 
 
+@pytest.mark.parametrize(
+    "content", ["", '{"chosen": {', "[]", '{"chosen": {}}', '{"chosen": {"backend": "torch"}, "measured": []}']
+)
+def test_a_choice_that_cannot_be_read_is_measured_anew(content, model_dir, cache, monkeypatch, caplog):
+    make_fastest(monkeypatch, EXACT)
+    load(model_dir, backend="auto", dtype="auto")
+    (file,) = cache.glob("*.json")
+    measured = file.read_text()
+    file.write_text(content)
+    assert "`--backend auto --dtype auto` is faster on most" in describe(load(model_dir))
+    assert f"{file} is damaged" in caplog.text
+    assert load(model_dir, backend="auto", dtype="auto").computation == EXACT
+    assert json.loads(file.read_text())["chosen"] == json.loads(measured)["chosen"]
+
+
 def test_where_float32_by_pytorch_was_the_fastest_auto_gives_the_same(model_dir, cache, monkeypatch):
     make_fastest(monkeypatch, EXACT)
     load(model_dir, backend="auto", dtype="auto")

@@ -28,6 +28,13 @@ def test_the_best_finds_most_long_texts_among_those_that_lose_no_more_than_allow
     assert choose_best(MIXTURES, START, max_loss).alpha == expected
 
 
+def test_a_loss_that_is_as_large_as_allowed_is_allowed():
+    """As floating-point numbers 60.1 - 59.8 is more than 0.3."""
+    start = make_results(60.1, 10)
+    mixtures = [MeasuredMixture(0, start), MeasuredMixture(0.4, make_results(59.8, 30))]
+    assert choose_best(mixtures, start, 0.3).alpha == 0.4
+
+
 def test_of_equal_mixtures_the_one_nearest_to_the_start_is_the_best():
     equal = [MeasuredMixture(alpha, make_results(80, 30)) for alpha in (0.2, 0.4, 0.6)]
     assert choose_best(equal, START, 0).alpha == 0.2

@@ -168,6 +168,19 @@ def test_images_that_another_image_processor_prepares_are_others(family_folders)
     assert not has_same_images(start, end)
 
 
+def test_images_that_another_image_processor_squeezes_are_others(family_folders):
+    """It sees a square image as the other one does, which cuts out the middle."""
+    start = load_encoder(str(family_folders("clip")))
+    end = load_encoder(str(family_folders("clip")))
+    height_and_width = {"height": 32, "width": 32}
+    start.processor.image_processor.size = {"shortest_edge": 32}
+    start.processor.image_processor.crop_size = height_and_width
+    start.processor.image_processor.do_center_crop = True
+    end.processor.image_processor.size = height_and_width
+    end.processor.image_processor.do_center_crop = False
+    assert not has_same_images(start, end)
+
+
 def test_few_rows_are_warned_of(family_folders, noise_dir, tmp_path, caplog):
     folder = family_folders("clip")
     load_held_back(make_arguments(folder, folder, noise_dir, tmp_path / "near"))

@@ -209,6 +209,7 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"mixed_precision": "bf17"}, "--mixed_precision must be one of float32, float16, bfloat16"),
         ({"short_loss_weight": -1.0}, "--short_loss_weight must be at least 0"),
         ({"long_loss_weight": float("nan")}, "--long_loss_weight must be "),
+        ({"model_name_or_path": "a", "distill_weight": float("inf")}, "--distill_weight must be a number from 0 on"),
         ({"short_loss_weight": 0.0, "long_loss_weight": 0.0}, "leave no loss: raise one of them"),
         (
             {"objective": "long_clip", "objective_options": ["num_components=x"]},

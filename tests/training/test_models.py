@@ -24,7 +24,7 @@ from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.models import build_model, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
-from tests.helpers.dual_encoders import FAMILIES
+from tests.helpers.dual_encoders import FAMILIES, save_family
 from tests.helpers.towers import SMALL, WORDS, save_bert, save_vit
 from tests.test_initialization import save_timm
 
@@ -43,6 +43,19 @@ def build(tmp_path):
         return build_model(args, dataset, RowReader(dataset.column_names, args))
 
     return run
+
+
+def test_parameters_that_were_loaded_as_parts_of_one_tensor_can_be_saved_in_a_checkpoint(build, tmp_path):
+    save_family("tipsv2", tmp_path / "tipsv2")
+    model, _ = build(model_name_or_path=str(tmp_path / "tipsv2"))
+    shared = [name for name, value in model.named_parameters() if value.untyped_storage().nbytes() != value.nbytes]
+    assert shared == []
+
+
+def test_late_interaction_has_no_teacher(build, tmp_path):
+    save_family("lit", tmp_path / "lit")
+    with pytest.raises(ValueError, match="`--distill_weight` keeps single embeddings, which `--objective filip` has"):
+        build(model_name_or_path=str(tmp_path / "lit"), objective="filip", distill_weight=1.0)
 
 
 # ---- pixels

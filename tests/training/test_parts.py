@@ -227,6 +227,11 @@ def make_reader(short: bool = True, long: bool = True) -> SimpleNamespace:
         ({"objective": "clip"}, make_reader(short=False), "`--objective clip` trains on"),
         ({"objective": "long_clip"}, make_reader(short=False), "`--objective long_clip` trains on"),
         ({"num_long_captions": 0}, make_reader(short=False), "trains on short captions"),
+        (
+            {"model_name_or_path": "a", "distill_weight": 1.0},
+            make_reader(short=False),
+            "is for short captions, too, and there are none",
+        ),
         ({"short_loss_weight": 2}, make_reader(long=False), "`--short_loss_weight 2` is .* only short"),
         ({"long_loss_weight": 2}, make_reader(short=False), "`--long_loss_weight 2` is .* only long"),
         ({"num_long_captions": 2}, make_reader(long=False), "`--num_long_captions 2` is of"),

@@ -7,6 +7,7 @@ Embeddings on a CPU by OpenVINO: both towers, each converted once, and compared 
 import copy
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,10 @@ TOWER_FILE = "tower.xml"
 with patch.dict(os.environ, CI="true"):
     import openvino
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+
+# What says that a tower cannot be converted, read or computed
+OPENVINO_ERRORS = (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure)
 
 
 @cache
@@ -134,6 +139,19 @@ def sample_inputs(inputs: dict[str, torch.Tensor], num_rows: int) -> dict[str, t
     if "attention_mask" in rows:
         rows["attention_mask"][0, (rows["attention_mask"].shape[1] + 1) // 2 :] = 0
     return rows
+
+
+def list_shapes(inputs: dict[str, torch.Tensor]) -> list[list[int]]:
+    """
+    Lists the shapes that a tower takes in place of those of inputs, `(rows, ...)`, in the order of their names: with
+    -1 for any number of rows and, of texts, any length.
+    """
+    shapes = []
+    for name in sorted(inputs):
+        tensor = inputs[name]
+        sizes = list(tensor.shape[1:]) if tensor.dim() > 2 else [-1]
+        shapes.append([-1, *sizes])
+    return shapes
 
 
 def sort_inputs(inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -238,44 +256,72 @@ class OpenvinoBackend(Backend):
     def load(self, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
         """
         Returns the compiled tower of a modality, from the cache or converted now, after it was compared with PyTorch
-        by inputs, each of any shape `(rows, ...)`.
+        by inputs, each of any shape `(rows, ...)`. One from the cache that cannot be read, or computes otherwise, is
+        damaged, and converted anew.
         """
         if hash_model(self.model) != self.weights_hash:
             raise ValueError("The weights of the model have changed: make another `DualEncoder` for OpenVINO.")
+        folder = self.locate_tower(modality, inputs)
+        if folder.exists():
+            try:
+                return self.compile_and_check(folder, modality, inputs)
+            except OPENVINO_ERRORS:
+                logger.warning(f"The converted tower {folder} is damaged: it is converted anew.")
+                self.delete_tower(folder)
         try:
-            compiled = self.compile(modality, inputs)
-            if self.is_checked:
-                self.check(compiled, modality, inputs)
-        except (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure) as error:
+            return self.compile_and_check(folder, modality, inputs)
+        except OPENVINO_ERRORS as error:
             message = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
                 f"OpenVINO cannot compute the {modality} tower of this {type(self.model).__name__}: "
                 f"{without_stop(message[:MAX_MESSAGE_LENGTH])}. Use `--backend torch`."
             ) from error
+
+    def locate_tower(self, modality: str, inputs: dict[str, torch.Tensor]) -> Path:
+        """Locates the folder of the converted tower of a modality, for inputs, each of any shape `(rows, ...)`."""
+        name = Hasher.hash((self.key, modality, sorted(inputs), list_shapes(inputs)))
+        return self.cache_dir / stored_dtype(self.dtype) / name
+
+    def delete_tower(self, folder: Path) -> None:
+        """Deletes a converted tower, and that in float32 of which one in 8 bits was made."""
+        for path in (folder, self.cache_dir / "float32" / folder.name):
+            with WeakFileLock(path.with_suffix(".lock")):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def compile_and_check(
+        self, folder: Path, modality: str, inputs: dict[str, torch.Tensor]
+    ) -> openvino.CompiledModel:
+        """
+        Returns the tower of a modality from its folder in the cache: see [`OpenvinoBackend.load`].
+
+        Args:
+            folder (`Path`): That of [`OpenvinoBackend.locate_tower`].
+            modality (`str`): `"text"` or `"image"`.
+            inputs (`dict[str, torch.Tensor]`): Inputs of any shape `(rows, ...)`.
+        """
+        compiled = self.compile(folder, modality, inputs)
+        if self.is_checked:
+            self.check(compiled, modality, inputs)
         return compiled
 
-    def compile(self, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
+    def compile(self, folder: Path, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
         """
-        Returns the tower of a modality, compiled from the cache, where it is converted to once, for inputs such as
-        these, each of any shape `(rows, ...)`.
+        Returns the tower of a modality, compiled from the cache, where it is converted to once.
+
+        Args:
+            folder (`Path`): That of [`OpenvinoBackend.locate_tower`].
+            modality (`str`): `"text"` or `"image"`.
+            inputs (`dict[str, torch.Tensor]`): Inputs such as it is for, of any shape `(rows, ...)`.
         """
-        # any number of rows and, of texts, any length
-        shapes = []
-        for name in sorted(inputs):
-            tensor = inputs[name]
-            sizes = list(tensor.shape[1:]) if tensor.dim() > 2 else [-1]
-            shapes.append([-1, *sizes])
-        name = Hasher.hash((self.key, modality, sorted(inputs), shapes))
-        folder = self.cache_dir / stored_dtype(self.dtype) / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                in_float32 = self.cache_dir / "float32" / name / TOWER_FILE
+                in_float32 = self.cache_dir / "float32" / folder.name / TOWER_FILE
                 if in_float32.is_file():
                     tower = get_core().read_model(in_float32)
                 else:
                     logger.warning(f"Converting the {modality} tower for OpenVINO, once.")
-                    tower = self.convert(modality, inputs, shapes)
+                    tower = self.convert(modality, inputs, list_shapes(inputs))
                 if self.dtype == "int8":
                     logger.warning(f"Storing the weights of the {modality} tower in 8 bits, once.")
                     tower = compress_to_int8(tower)
