@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.encoder.arguments import InferenceArguments, ModelsArguments, OutputArguments
-from modeling_lotlip.encoder.dual_encoder import IMAGES_PER_BATCH, load_encoder
+from modeling_lotlip.encoder.dual_encoder import IMAGES_PER_BATCH, find_models, load_encoder
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.utils.files import write_results
@@ -320,7 +320,7 @@ def main() -> None:
     models, args, output = parse((ModelsArguments, MtebArguments, OutputArguments), description=__doc__)
     tasks = load_tasks(args.tasks, args.data_root, args.languages)
     rows = []
-    paths = list(dict.fromkeys(models.model_name_or_path))
+    paths = find_models(models.model_name_or_path)
     names = [name_for_mteb(path) for path in paths]
     if len(set(names)) < len(names):  # several folders of one name
         names = paths

@@ -23,7 +23,7 @@ from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
-from ..encoder.dual_encoder import load_encoder
+from ..encoder.dual_encoder import find_models, load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..utils.files import write_json
 from ..utils.markdown import format_markdown
@@ -387,6 +387,8 @@ def filter_captions(
             or another run writes to it.
     """
     files = find_files(columns.captions, columns.output_dir)
+    if similarity.dual_encoder is not None:
+        find_models([similarity.dual_encoder], argument="dual_encoder")
     caption_filter = CaptionFilter(columns, rules, similarity)
     mended = columns.output_dir / f"mended.{os.getpid()}.partial"
     with OutputFolder(columns.output_dir, content="filtered captions"):

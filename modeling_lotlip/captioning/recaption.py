@@ -25,7 +25,7 @@ from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar, without_stop
 from .answer import Answer
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
-from .captioner import load_captioner
+from .captioner import check_captioners, load_captioner
 from .image_files import ImageFile, read_image_files
 from .records import Records, open_database, replace_surrogates, summarize
 from .rules import apply_rules
@@ -74,6 +74,7 @@ def recaption(
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=arguments.key_column)
     check_columns(get_columns(dataset), key_column=arguments.key_column)
+    check_captioners(arguments.captioner, captioning)
     settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
     folder = nullcontext()
     if state.is_main_process:

@@ -43,7 +43,7 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split
-    from ..encoder.dual_encoder import load_encoder
+    from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
     from ..utils.files import write_results
@@ -59,7 +59,7 @@ def run(
     labels = dataset.features[classes.label_column] if dataset.features else None
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
     rows = []
-    for model_name in dict.fromkeys(models.model_name_or_path):
+    for model_name in find_models(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
         encoder.check_single_embeddings()
         hint_at_auto(models, encoder.model, encoder.processor)

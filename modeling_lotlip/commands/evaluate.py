@@ -53,7 +53,7 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import load_split
-    from ..encoder.dual_encoder import load_encoder
+    from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_recalls, load_benchmarks
     from ..utils.files import write_results
@@ -69,7 +69,7 @@ def run(
         datasets = {data.dataset_name or "scenes": dataset}
 
     rows = []
-    for model_name in dict.fromkeys(models.model_name_or_path):
+    for model_name in find_models(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
         hint_at_auto(models, encoder.model, encoder.processor)
         settings = encoder.describe()

@@ -31,7 +31,14 @@ from .batches import TOKENS_PER_BATCH, Batch, EmbeddedBatch, PreparedRows, RowCo
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths, with_text_limit
 from .fastest import EXACT, Computation, choose_half_precision, describe_auto, find_fastest
-from .loading import LOADING_ERRORS, check_device, is_dual_encoder, is_sentence_transformer, load_model
+from .loading import (
+    LOADING_ERRORS,
+    check_device,
+    check_model_is_there,
+    is_dual_encoder,
+    is_sentence_transformer,
+    load_model,
+)
 from .preprocessing import Preprocessing
 from .sentence_transformer import load_sentence_transformer
 
@@ -631,12 +638,7 @@ def load_encoder(
         load = partial(load_model, name, revision=revision, trust_remote_code=arguments.trust_remote_code)
         model, processor = load(find_weights_dtype(computation))
     except LOADING_ERRORS as error:
-        if name.startswith((".", "/", "~")) and not os.path.exists(name):
-            raise ValueError(f"`--{argument} {name}` cannot be used: there is no such folder.") from error
-        # `outputs/mine` may be meant as a folder or as a name on the Hub
-        if os.path.isdir(os.path.dirname(name)) and not os.path.exists(name):
-            raise ValueError(f"`--{argument} {name}` cannot be used: there is no such folder. {error}") from error
-        raise ValueError(f"`--{argument} {name}` cannot be used: {error}") from error
+        raise make_loading_error(name, argument, error) from error
     model = model.to(device).eval()
     if computation.is_open:
         computation = find_fastest(model, processor, computation)
@@ -650,6 +652,30 @@ def load_encoder(
 
         made_backend = OpenvinoBackend(model, find_family(model.config, processor), computation.dtype)
     return encoder_class(model, processor, made_backend, arguments.max_length, arguments.truncate_dim, name)
+
+
+def find_models(names: Iterable[str], argument: str = "model_name_or_path") -> list[str]:
+    """
+    Returns the names of models, each once. Raises a `ValueError` if one of them is not there: before the first is run,
+    which may take hours.
+    """
+    names = list(dict.fromkeys(names))
+    for name in names:
+        try:
+            check_model_is_there(name)
+        except LOADING_ERRORS as error:
+            raise make_loading_error(name, argument, error) from error
+    return names
+
+
+def make_loading_error(name: str, argument: str, error: Exception) -> ValueError:
+    """Makes the error of a model that an argument names and that cannot be loaded."""
+    if name.startswith((".", "/", "~")) and not os.path.exists(name):
+        return ValueError(f"`--{argument} {name}` cannot be used: there is no such folder.")
+    # `outputs/mine` may be meant as a folder or as a name on the Hub
+    if os.path.isdir(os.path.dirname(name)) and not os.path.exists(name):
+        return ValueError(f"`--{argument} {name}` cannot be used: there is no such folder. {error}")
+    return ValueError(f"`--{argument} {name}` cannot be used: {error}")
 
 
 def find_weights_dtype(computation: Computation) -> torch.dtype:
