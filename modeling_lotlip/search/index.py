@@ -260,6 +260,8 @@ class Changes:
             Images that were embedded before, under another name or in another folder, or are copies of such.
         changed (`int`):
             Images that were embedded again.
+        unreadable (`int`):
+            New and changed files that cannot be read as an image; none of them is in the counts above.
         deleted (`int`):
             Images that are gone.
         left_out (`list[str]`):
@@ -269,6 +271,7 @@ class Changes:
     new: int = 0
     moved: int = 0
     changed: int = 0
+    unreadable: int = 0
     deleted: int = 0
     left_out: list[str] = field(default_factory=list)
 

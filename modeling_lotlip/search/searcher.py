@@ -114,6 +114,7 @@ class Searcher:
         """
         self.changes = Changes()
         with self.table.writing(wait, "index_dir"):
+            unreadable_before = self.table.unreadable.keys()
             self.table.add_missing_columns()
             found = compare(self.table, self.folder)
             sources = self.find_embeddings(found, report)
@@ -132,12 +133,14 @@ class Searcher:
         own = {key: source.key for key, source in sources.items() if source.table is self.table}
         moved = {key for key in written if own.get(key) != key}
         moved_from = {own[key] for key in moved & found.new.keys() & own.keys()}
-        repaired = (pending.keys() & found.retried.keys()) - self.table.unreadable.keys()
+        unreadable = self.table.unreadable.keys()
+        embedded = pending.keys() - unreadable
         self.changes = Changes(
-            new=len(pending.keys() & found.new.keys()),
+            new=len(embedded & found.new.keys()),
             moved=len(moved),
-            changed=len(pending.keys() & found.changed.keys()) + len(repaired),
-            deleted=len(set(found.gone) - moved_from),
+            changed=len(embedded - found.new.keys()),
+            unreadable=len((pending.keys() & unreadable) - found.retried.keys()),
+            deleted=len(set(found.gone) - moved_from - unreadable_before),
             left_out=found.left_out,
         )
         return self.changes
@@ -167,7 +170,7 @@ class Searcher:
         collate = RowCollator(self.encoder.preprocessing, reader)
         batches = collate_rows(collate, batched(rows, self.batch_size), None)
         results = embed_rows(self.encoder, batches, num_prefetched=2)
-        progress = progress_bar(total=len(pending), desc="Indexing", unit=" images", delay=1)
+        progress = progress_bar(total=len(pending), desc="Indexing", unit=" files", delay=1)
         with progress, closing(results):
 
             def follow() -> Iterator[list[EmbeddedBatch]]:
@@ -320,6 +323,7 @@ class Searcher:
                 (self.changes.new, "new"),
                 (self.changes.moved, "moved or copied"),
                 (self.changes.changed, "changed"),
+                (self.changes.unreadable, "that cannot be read"),
                 (self.changes.deleted, "deleted"),
             )
             if number > 0
