@@ -25,7 +25,7 @@ from ..hub import (
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import public_name, write_json, write_text
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import delete
+from ..utils.output_folder import PARTIAL_OF_ALL, delete
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
@@ -156,7 +156,7 @@ def save_aligned(
     folder = args.output_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(suffix=".0.partial", dir=folder) as partial:
+        with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=folder) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
             check_saved(Path(partial), model, towers)

@@ -27,7 +27,7 @@ from ..encoder.dual_encoder import find_models, load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..utils.files import write_json
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
+from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
@@ -390,7 +390,7 @@ def filter_captions(
     if similarity.dual_encoder is not None:
         find_models([similarity.dual_encoder], argument="dual_encoder")
     caption_filter = CaptionFilter(columns, rules, similarity)
-    mended = columns.output_dir / f"mended.{os.getpid()}.partial"
+    mended = columns.output_dir / f"mended.{os.getpid()}{PARTIAL}"
     with OutputFolder(columns.output_dir, content="filtered captions"):
         try:
             mended.mkdir()

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import EVAL_RESULTS_FILE, push_folder, write_model_card
 from ..utils.files import public_name, write_json, write_text
-from ..utils.output_folder import LEFT, atomic_write, delete
+from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -191,7 +191,8 @@ def save_checkpoint(
         settings (`dict`): What a resumed run must have in common with it.
         total_limit (`int`, *optional*): The checkpoints that are kept.
     """
-    checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
+    checkpoint = output_dir / f"checkpoint-{state.step}"
+    partial = checkpoint.with_name(f"{checkpoint.name}{PARTIAL_OF_ALL}")
     if checkpoint.exists():
         return
     with fail_together(accelerator):
@@ -359,7 +360,7 @@ def save_model(
     """
     parent = folder if folder == args.output_dir else folder.parent
     try:
-        with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
+        with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=parent) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
             save_results(args, plan, Path(partial), results)

@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 SETTINGS_FILE, LOCK_FILE = "settings.json", ".lock"
 # Errors of a disk that is full, or has no more room for this user or for a file of this size
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LEFT = re.compile(r"(?P<name>.+)\.\d+\.(?P<kind>partial|replaced)")
+# What is not complete yet has an ending that no user gives a file, since it is deleted where a run has left it
+PARTIAL, REPLACED = ".lotlip-partial", ".lotlip-replaced"
+LEFT = re.compile(rf"(?P<name>.+)\.\d+(?P<ending>{re.escape(PARTIAL)}|{re.escape(REPLACED)})")
+# The ending of what several processes write together
+PARTIAL_OF_ALL = f".0{PARTIAL}"
 
 
 class FolderInUseError(ValueError):
@@ -38,8 +42,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     after an error it is deleted, and `path` is as it was.
     """
     path = Path(path).absolute()  # pyarrow takes the relative "a:b.parquet" for a URL
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    replaced = path.with_name(f"{path.name}.{os.getpid()}.replaced")
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    replaced = path.with_name(f"{path.name}.{os.getpid()}{REPLACED}")
     try:
         yield partial
         for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
@@ -68,7 +72,7 @@ def sync(path: Path) -> None:
 def clear(left: Path) -> None:
     """Deletes what an unfinished [`atomic_write`] has left; what it was about to replace gets its name back."""
     match = LEFT.fullmatch(left.name)
-    if match["kind"] == "replaced" and left.exists() and not left.with_name(match["name"]).exists():
+    if match["ending"] == REPLACED and left.exists() and not left.with_name(match["name"]).exists():
         left.rename(left.with_name(match["name"]))
     delete(left)
 

@@ -10,7 +10,7 @@ def test_drawn_scenes_are_a_data_set(tmp_path):
     assert dataset[4]["caption"] == make_scene(3, 4).caption
     assert len(dataset) == 5
     assert dataset[4]["image"].tobytes() == make_scene(3, 4).draw().tobytes()
-    assert not (tmp_path / "scenes.partial").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]
 
 
 def test_a_scene_in_two_languages(tmp_path):

@@ -140,7 +140,7 @@ def test_embeddings_equal_those_one_by_one(embed, expected, options, capsys):
     num_truncated = sum(row["truncated"] for row in expected)
     assert 0 < num_truncated < len(expected)
     assert f"{num_truncated} captions were truncated" in capsys.readouterr().out
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*-partial"))
     assert EmbeddingTable(folder).notes["num_rows"] == NUM_ROWS
     with EmbeddingTable(folder).writing():  # a later run with nothing to do, which Ctrl-C may end
         assert describe_missing(EmbeddingTable(folder)) == []

@@ -110,7 +110,7 @@ def test_a_stopped_pass_goes_on(cache, loaded, tmp_path, monkeypatch):
         pixel_values = processor.image_processor(scenes[number], return_tensors="pt")["pixel_values"]
         expected = model.embed_images(pixel_values)[0]
         torch.testing.assert_close(read_features(features, number), expected, rtol=0, atol=1e-5)
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*-partial"))
 
 
 def test_a_changed_tower_preprocessing_or_data_set_is_noticed(cache, loaded):

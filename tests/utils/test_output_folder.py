@@ -12,6 +12,10 @@ import pytest
 from modeling_lotlip.utils.output_folder import OutputFolder, atomic_write, read_stored, warn_of_unfinished
 
 
+# Names that are like those of unfinished files
+OF_USERS = ("notes.partial", "download.2024.partial", "table.1.replaced")
+
+
 def list_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in (".lock", "settings.json"))
 
@@ -130,16 +134,18 @@ def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path,
         with atomic_write(path / "table") as partial:
             partial.write_text("it")
         raise OSError("full")
-    for name in ("other.99999.partial", "model.99999.partial/weights", "model.99999.replaced/weights"):
+    of_model = ("model.99999.lotlip-partial/weights", "model.99999.lotlip-replaced/weights")
+    for name in ("other.99999.lotlip-partial", *of_model):
         (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_text("as a kill leaves it, here between two renames")
-    (path / "notes.partial").write_text("not of a run")
+    for name in OF_USERS:
+        (path / name).write_text("not of a run")
     warn_of_unfinished([path / "table", path / "other"])
     assert caplog.text.count(f"{path} is not complete: process {os.getpid()} on ") == 1
     caplog.clear()
     with OutputFolder(path) as folder:
         assert folder.is_unfinished
-        assert list_names(path) == ["model", "notes.partial", "table"]
+        assert list_names(path) == sorted(["model", "table", *OF_USERS])
     with OutputFolder(path) as folder:
         assert not folder.is_unfinished
     with pytest.raises(ValueError), OutputFolder(path):
