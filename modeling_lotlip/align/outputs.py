@@ -25,7 +25,7 @@ from ..hub import (
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import public_name, write_json, write_text
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import PARTIAL_OF_ALL, delete
+from ..utils.output_folder import PARTIAL_OF_ALL, delete, move_files
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
@@ -173,14 +173,8 @@ def replace_model(source: Path, folder: Path) -> None:
     earlier = set()
     if (folder / CONFIG_NAME).exists():
         earlier.update(find_model_files(folder))
-    for file in sorted(source.rglob("*")):
-        if file.is_file():
-            name = file.relative_to(source)
-            target = folder / name
-            target.parent.mkdir(exist_ok=True)
-            file.replace(target)
-            earlier.discard(name.as_posix())
-    for name in earlier:
+    moved = move_files(source, folder, last=RESULTS_FILE)
+    for name in earlier - moved:
         delete(folder / name)
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import EVAL_RESULTS_FILE, push_folder, write_model_card
 from ..utils.files import public_name, write_json, write_text
-from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete
+from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, move_files
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -365,22 +365,9 @@ def save_model(
             processor.save_pretrained(partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
-            replace_files(Path(partial), folder)
+            move_files(Path(partial), folder, last=RESULTS_FILE)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
-
-
-def replace_files(complete: Path, folder: Path) -> None:
-    """
-    Moves the files of a saved model into a folder, in place of those there. Results are deleted first and moved last:
-    whatever ends it between, none stand beside the files of another model.
-    """
-    delete(folder / RESULTS_FILE)
-    files = [file for file in complete.rglob("*") if file.is_file()]
-    for file in sorted(files, key=lambda file: file.name == RESULTS_FILE):
-        target = folder / file.relative_to(complete)
-        target.parent.mkdir(exist_ok=True)
-        file.replace(target)
 
 
 def save_last_model(

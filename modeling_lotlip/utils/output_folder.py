@@ -85,6 +85,34 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def move_files(source: Path, folder: Path, last: str) -> set[str]:
+    """
+    Moves all files of a folder and its subfolders to another folder, in place of those of the same names.
+
+    Args:
+        source (`Path`):
+            The folder of files that are complete.
+        folder (`Path`):
+            Where they go.
+        last (`str`):
+            The name of the file that tells what the others are worth. It is deleted first and moved last: whatever
+            ends it between, none stands beside files that it is not of.
+
+    Returns:
+        `set[str]`: the names of the files, relative to the folder, with `/` on every system.
+    """
+    delete(folder / last)
+    files = [file for file in source.rglob("*") if file.is_file()]
+    names = set()
+    for file in sorted(files, key=lambda file: (file.name == last, file)):
+        name = file.relative_to(source)
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+        names.add(name.as_posix())
+    return names
+
+
 def read_stored(folder: Path) -> dict | None:
     """
     Reads `settings.json` of a folder, None where there is none: `content`, `settings`, and `run` until the run that

@@ -15,7 +15,7 @@ from modeling_lotlip.hub import EVAL_RESULTS_FILE
 from modeling_lotlip.losses import BatchLoss, Slots
 from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.training.arguments import METRICS
-from modeling_lotlip.training.outputs import is_best, read_metrics, replace_files
+from modeling_lotlip.training.outputs import is_best, read_metrics
 from tests.conftest import assert_same_weights
 
 
@@ -96,20 +96,6 @@ def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kin
     ):
         assert is_best({metric: result}, metric, tmp_path) == expected
     assert is_best({"long_mean_recall": 3, "long_num_images": 9}, "long_mean_recall", tmp_path), "on other data"
-
-
-@pytest.mark.parametrize("in_the_way", ["config.json", "model.safetensors"])
-def test_no_results_stand_beside_a_model_that_was_replaced_in_part(tmp_path, in_the_way):
-    complete = tmp_path / "complete"
-    complete.mkdir()
-    for name in ("config.json", "eval_results.json", "model.safetensors"):
-        (complete / name).write_text("new")
-    best = tmp_path / "best"
-    (best / in_the_way / "a folder, which no file replaces").mkdir(parents=True)
-    (best / "eval_results.json").write_text("old")
-    with pytest.raises(OSError, match=in_the_way):
-        replace_files(complete, best)
-    assert not (best / "eval_results.json").exists()
 
 
 def test_an_evaluation_on_the_training_data_is_warned_of(train, tmp_path, caplog):

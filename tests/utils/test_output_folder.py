@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_lotlip.utils.output_folder import OutputFolder, atomic_write, read_stored, warn_of_unfinished
+from modeling_lotlip.utils.output_folder import OutputFolder, atomic_write, move_files, read_stored, warn_of_unfinished
 
 
 # Names that are like those of unfinished files
@@ -164,3 +164,31 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "there"]
     assert list_names(tmp_path / "there") == []
     assert read_stored(tmp_path / "there") is None
+
+
+def write_model(folder: Path, content: str) -> None:
+    for name in ("config.json", "eval_results.json", "model.safetensors", "more/card.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def test_files_take_the_place_of_others_of_their_names(tmp_path):
+    write_model(tmp_path / "complete", "new")
+    write_model(tmp_path / "best", "old")
+    (tmp_path / "best" / "notes.txt").write_text("old")
+    moved = move_files(tmp_path / "complete", tmp_path / "best", last="eval_results.json")
+    assert moved == {"config.json", "eval_results.json", "model.safetensors", "more/card.yaml"}
+    files = [file for file in (tmp_path / "best").rglob("*") if file.is_file()]
+    assert {file.name for file in files if file.read_text() == "old"} == {"notes.txt"}
+    assert len(files) == 5
+
+
+@pytest.mark.parametrize("in_the_way", ["config.json", "model.safetensors"])
+def test_no_results_stand_beside_files_that_were_replaced_in_part(tmp_path, in_the_way):
+    write_model(tmp_path / "complete", "new")
+    best = tmp_path / "best"
+    (best / in_the_way / "a folder, which no file replaces").mkdir(parents=True)
+    (best / "eval_results.json").write_text("old")
+    with pytest.raises(OSError, match=in_the_way):
+        move_files(tmp_path / "complete", best, last="eval_results.json")
+    assert not (best / "eval_results.json").exists()
