@@ -16,6 +16,7 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .utils.markdown import format_markdown
+from .utils.output_folder import share_weights
 from .utils.terminal import without_stop
 
 
@@ -259,8 +260,9 @@ def describe_languages(language: str | list[str] | None) -> str:
 def write_for_readers(folder: Path, repo_id: str) -> None:
     """
     Writes what sentence-transformers reads of a dual encoder with one embedding of a text, unless it is there; and a
-    model card where there is none, or one of which nobody has filled in a field.
+    model card where there is none, or one of which nobody has filled in a field. Lets others read the weights.
     """
+    share_weights(folder)
     config = read_json(folder / CONFIG_NAME)
     if "text_config" not in config:  # a tower, or a processor that is uploaded first
         return

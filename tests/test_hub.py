@@ -341,6 +341,11 @@ save_file(results, f"{sys.argv[1]}/{sys.argv[2]}")
 """
 
 
+def test_others_may_read_the_weights_as_the_configuration(tmp_path):
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
 def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
     config = tiny_config(projection_dim=32)
     models = [

@@ -46,6 +46,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     replaced = path.with_name(f"{path.name}.{os.getpid()}{REPLACED}")
     try:
         yield partial
+        if partial.is_dir():
+            share_weights(partial)
         for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
             sync(file)
         if partial.is_dir() and path.exists():
@@ -67,6 +69,21 @@ def sync(path: Path) -> None:
         mode = "r+b"
     with open(path, mode) as opened:
         os.fsync(opened.fileno())
+
+
+def share_weights(folder: Path) -> None:
+    """
+    Gives the weights in the folder of a model the rights that all new files have: safetensors writes them for this
+    user alone, and to others a model without weights is none.
+    """
+    probe = folder / f"rights.{os.getpid()}{PARTIAL}"
+    probe.touch()
+    rights = probe.stat().st_mode
+    probe.unlink()
+    for file in folder.glob("model*.safetensors"):
+        before = file.stat().st_mode
+        if before | rights != before:
+            file.chmod(before | rights)
 
 
 def clear(left: Path) -> None:
@@ -101,6 +118,7 @@ def move_files(source: Path, folder: Path, last: str) -> set[str]:
     Returns:
         `set[str]`: the names of the files, relative to the folder, with `/` on every system.
     """
+    share_weights(source)
     delete(folder / last)
     files = [file for file in source.rglob("*") if file.is_file()]
     names = set()

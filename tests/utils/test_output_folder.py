@@ -4,10 +4,13 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from modeling_lotlip.utils.output_folder import OutputFolder, atomic_write, move_files, read_stored, warn_of_unfinished
 
@@ -164,6 +167,25 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "there"]
     assert list_names(tmp_path / "there") == []
     assert read_stored(tmp_path / "there") is None
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask, for the time of a test."""
+    before = os.umask(0)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_others_may_read_weights_as_the_umask_says(tmp_path, umask, mask):
+    umask(mask)
+    with atomic_write(tmp_path / "model") as partial:
+        partial.mkdir()
+        save_file({"weight": np.zeros(3)}, partial / "model-00001-of-00001.safetensors")
+        (partial / "private.txt").touch(0o600)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "model").iterdir()}
+    assert modes == {"model-00001-of-00001.safetensors": 0o666 & ~mask, "private.txt": 0o600}
 
 
 def write_model(folder: Path, content: str) -> None:
