@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.util import find_spec
-from numbers import Integral
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -23,6 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from ..data.images import IMAGE_ERRORS, Resizing, UnreadableImageError, read_image, upright_rgb
 from ..data.reader import Item
 from ..data.rows import batched
+from ..utils.integers import check_integer
 from ..utils.terminal import progress_bar
 from ..utils.texts import is_unicode
 from .arguments import InferenceArguments, LoadingArguments
@@ -719,12 +719,6 @@ def list_items(items: Iterable, argument: str) -> list:
     if isinstance(items, (Mapping, Set)) or hasattr(items, "columns"):
         raise ValueError(f"`{argument}` must be a list, got a {type(items).__name__}: give one of its columns, say.")
     return list(items)
-
-
-def check_integer(argument: str, value: object, min_value: int) -> None:
-    """Raises a `ValueError` if an argument is no integer, or less than the min value."""
-    if not isinstance(value, Integral) or value < min_value:
-        raise ValueError(f"`{argument}` must be an integer of at least {min_value}, got {value!r}.")
 
 
 def list_strings(strings: Iterable[str], argument: str) -> list[str]:

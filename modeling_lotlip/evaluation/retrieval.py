@@ -35,6 +35,7 @@ from ..encoder.batches import (
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
+from ..utils.integers import check_integer
 from ..utils.markdown import format_markdown
 from ..utils.terminal import progress_bar
 
@@ -181,8 +182,10 @@ def embed_dataset(
         [`EmbeddedDataset`]: the images and captions in the order of the data set.
 
     Raises:
-        `ValueError`: if no image can be read.
+        `ValueError`: if no image can be read, or a number is none.
     """
+    check_integer("batch_size", batch_size, 1)
+    check_integer("num_workers", num_workers, 0)
     dataset = undecoded(dataset, reader.image_column)
     if image_cache is None:
         embedded = embed_part(encoder, dataset, reader, batch_size, num_workers, is_alone)

@@ -24,6 +24,7 @@ from ..table.reuse import Source, copy_rows, find_sources, list_tables_of_same_m
 from ..table.storage import EmbeddingTable
 from ..table.thresholds import has_other_count, maintain, measure_for_now
 from ..table.vector_index import describe_recall, search
+from ..utils.integers import check_integer
 from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import announce, printable, progress_bar
 from ..utils.texts import is_unicode
@@ -81,6 +82,7 @@ class Searcher:
         folder: Path | None = None,
         batch_size: int = 64,
     ):
+        check_integer("batch_size", batch_size, 1)
         self.encoder = encoder
         self.table = table
         self.folder = folder
@@ -249,6 +251,7 @@ class Searcher:
         Returns:
             `list[Result]`: the results, the most similar first.
         """
+        check_integer("k", k, 1)
         measured = self.find_measurements(kind)
         if all_copies:
             found = search(self.table, query.embedding, k, kind, chosen.condition)

@@ -307,7 +307,7 @@ class TestFormsOfInput:
         with pytest.raises(ValueError, match="`images` must be a list, got a"):
             encoder.encode_image(items)
 
-    @pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+    @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "8"])
     def test_a_batch_size_that_is_no_positive_integer_is_refused(self, encoder, batch_size):
         with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
             encoder.encode_text(["a red boat"], batch_size=batch_size)
@@ -448,13 +448,13 @@ def test_the_limit_of_texts_is_a_setting(encoder):
     assert shorter.settings() == encoder.settings() | {"max_length": 9}
 
 
-@pytest.mark.parametrize("max_length", [-1, 0, 1, 2, 5.5, "10"])
+@pytest.mark.parametrize("max_length", [-1, 0, 1, 2, 5.5, "10", True])
 def test_max_length_has_room_for_a_text(encoder, max_length):
     with pytest.raises(ValueError, match="`max_length` must be an integer of at least 3"):
         DualEncoder(encoder.model, encoder.processor, max_length=max_length)
 
 
-@pytest.mark.parametrize("truncate_dim", [-1, 0, 2.5, "8"])
+@pytest.mark.parametrize("truncate_dim", [-1, 0, 2.5, "8", True])
 def test_an_embedding_keeps_a_number_of_dimensions(encoder, truncate_dim):
     with pytest.raises(ValueError, match="`truncate_dim` must be an integer of at least 1"):
         DualEncoder(encoder.model, encoder.processor, truncate_dim=truncate_dim)

@@ -402,6 +402,14 @@ def test_an_image_that_was_written_later_is_embedded_again(folder, searcher, emb
     assert embedded == ["0.png"]
 
 
+@pytest.mark.parametrize("number", [0, True, "5"])
+def test_a_number_of_results_or_images_that_is_none_is_refused(folder, searcher, number):
+    with pytest.raises(ValueError, match=f"`batch_size` must be an integer of at least 1, got {number!r}"):
+        Searcher(searcher.encoder, searcher.table, folder, batch_size=number)
+    with pytest.raises(ValueError, match=f"`k` must be an integer of at least 1, got {number!r}"):
+        searcher.search(searcher.embed("a boat"), k=number)
+
+
 def test_files_that_are_only_compared_are_not_reported_as_embedded(folder, searcher):
     searcher.update()
     for file in folder.iterdir():
