@@ -102,9 +102,7 @@ def write_card(
         settings (`dict[str, object]`): What [`describe_alignment`] gives.
         results (`dict[str, float]`): The results on `eval_split`.
     """
-    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
-    if args.dataset_name == "imagefolder" and args.data_dir is not None:
-        dataset = public_name(args.data_dir)
+    dataset = public_name(args.dataset_title or "drawn scenes")
     title = args.output_dir.resolve().name
     rows = []
     for role, tower in zip(("texts", "images"), towers):

@@ -74,7 +74,7 @@ def run(
             num_workers=data.dataloader_num_workers,
         )
         rows.append(
-            {"dataset": data.dataset_name or "scenes"}
+            {"dataset": data.dataset_title or "scenes"}
             | encoder.describe()
             | {"templates": classes.templates}
             | results

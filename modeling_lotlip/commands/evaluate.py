@@ -66,7 +66,7 @@ def run(
     else:
         key_column = caption_files.image_key_column
         dataset = load_split(data, split.eval_split, split.max_eval_samples, key_column=key_column)
-        datasets = {data.dataset_name or "scenes": dataset}
+        datasets = {data.dataset_title or "scenes": dataset}
 
     rows = []
     for model_name in find_models(models.model_name_or_path):

@@ -92,5 +92,5 @@ def run(
     tables = format_sensitivity(results)
     print_tables(tables)
     if output.output_file is not None:
-        settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}
+        settings = {"dataset": dataset.dataset_title or "scenes", "seed": sensitivity.seed}
         write_results(output.output_file, {**settings, "models": results}, tables, flatten_results(results))

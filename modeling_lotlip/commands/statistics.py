@@ -82,7 +82,7 @@ def run(
 
     conditions = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
     if statistics.benchmark is None:
-        name = source.dataset_name or "scenes"
+        name = source.dataset_title or "scenes"
         how = {"with_images": False, "key_column": caption_files.image_key_column}
         dataset = load_split(source, split.eval_split, split.max_eval_samples, **how)
     else:

@@ -11,6 +11,8 @@ from ..utils.sub_captions import SPLITTERS
 
 # What reads a file of rows, by its ending
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+# What reads files, which --data_dir or --data_files name
+BUILDER_NAMES = ("imagefolder", "webdataset", *BUILDERS.values())
 
 
 @dataclass
@@ -52,6 +54,18 @@ class SourceArguments(Arguments):
             self.dataset_name = builder
             self.data_files = [name]
         super().__post_init__()
+
+    @property
+    def dataset_title(self) -> str | None:
+        """What results and cards call the dataset: a builder such as `json` by what it reads; None of drawn scenes."""
+        if self.dataset_name not in BUILDER_NAMES:
+            return self.dataset_name
+        if not self.data_files:
+            return self.data_dir or self.dataset_name
+        title = os.path.basename(self.data_files[0])
+        if len(self.data_files) > 1:
+            title += f" and {len(self.data_files) - 1} more"
+        return title
 
     @property
     def data_file_names(self) -> list[str]:

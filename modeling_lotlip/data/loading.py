@@ -43,7 +43,7 @@ from transformers.utils import logging
 from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
-from .arguments import BUILDERS, SourceArguments
+from .arguments import BUILDER_NAMES, BUILDERS, SourceArguments
 from .folder import (
     describe_failure,
     find_image_files,
@@ -495,7 +495,7 @@ def make_builder(
 
 def is_folder_of_data(source: SourceArguments) -> bool:
     """Returns whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
-    is_builder = source.dataset_name in ("imagefolder", "webdataset", *BUILDERS.values())
+    is_builder = source.dataset_name in BUILDER_NAMES
     if is_builder and (source.data_files or source.data_dir):
         return False
     return os.path.isdir(source.dataset_name)

@@ -160,9 +160,7 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
         `OSError`: if it cannot be written.
     """
     results = interpolation.best.results["reported_on"]
-    dataset = "drawn scenes"
-    if args.dataset_name is not None:
-        dataset = public_name(args.data_dir or args.dataset_name)
+    dataset = public_name(args.dataset_title or "drawn scenes")
     models = dict.fromkeys([args.start, args.end])
     try:
         args.output_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -304,7 +304,7 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
-    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
+    dataset = public_name(args.dataset_title or "drawn scenes")
     start = " and ".join(map(public_name, sources)) or "random weights"
     return {
         "repo_id": name_repository(args),
