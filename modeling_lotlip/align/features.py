@@ -28,11 +28,12 @@ from ..data.images import UnreadableImageError, read_file, undecoded
 from ..data.reader import RowReader
 from ..data.rows import name_row
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
+from ..encoder.finite import find_nonfinite_weight
 from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
-from .towers import ImageTower, TextTower, make_processor
+from .towers import FrozenTower, ImageTower, TextTower, make_processor
 
 
 logger = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ class FeatureComputer:
                 if not found:
                     continue
                 computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
-                check_computed(computed, tower.name, lambda position: name_row(rows[position], position))
+                check_computed(computed, tower, lambda position: name_row(rows[position], position))
                 yield computed
 
         names = (identify_image(row[column]) for row in rows)
@@ -248,28 +249,35 @@ class FeatureComputer:
             for batch in sort_texts(tokenize(positions), self.preprocessing):
                 found = [position for position, _ in batch.entries]
                 computed = Computed(found, tower.compute(batch.inputs), [is_cut for _, is_cut in batch.entries])
-                check_computed(computed, tower.name, lambda position: repr(texts[position]))
+                check_computed(computed, tower, lambda position: repr(texts[position]))
                 yield computed
 
         return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
 
 
-def check_computed(computed: Computed, tower_name: str, describe: Callable[[int], str]) -> None:
+def check_computed(computed: Computed, tower: FrozenTower, describe: Callable[[int], str]) -> None:
     """
     Raises a `ValueError` if a feature is not finite.
 
     Args:
         computed ([`Computed`]): What a tower computed.
-        tower_name (`str`): The tower.
+        tower ([`FrozenTower`]): The tower.
         describe (`Callable`): Names the image or text at a position.
     """
     is_finite = computed.features.isfinite().all(dim=1).tolist()
     for position, is_good in zip(computed.positions, is_finite):
-        if not is_good:
+        if is_good:
+            continue
+        weight = find_nonfinite_weight(tower.model, tower.weights)
+        if weight is not None:
             raise ValueError(
-                f"{tower_name} gives NaN or infinity for {describe(position)}: its weights are damaged, or it is no "
-                "model for such data. Load it anew, or name another."
+                f"{tower.name} gives NaN or infinity for {describe(position)}, since its weights do, `{weight}` "
+                "first: load it anew, or name another."
             )
+        raise ValueError(
+            f"{tower.name} gives NaN or infinity for {describe(position)}, though its weights are finite: it is no "
+            "model for such data. Name another."
+        )
 
 
 def list_texts(

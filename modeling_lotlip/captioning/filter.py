@@ -25,6 +25,7 @@ from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import find_models, load_encoder
 from ..encoder.fastest import hint_at_auto
+from ..encoder.finite import check_finite_batch
 from ..utils.files import write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, warn_of_unfinished
@@ -518,6 +519,7 @@ def measure_similarities(
     group = None
     for embedded in embed_rows(encoder, prepared, group=lambda row_index: row_index // group_size):
         warn_of_unreadable(embedded.unreadable)
+        check_finite_batch(embedded, encoder.model, lambda item: f"{item.row_key[1]} ({item.kind})")
         if embedded.group != group:
             group = embedded.group
             images = {}

@@ -27,10 +27,11 @@ from ..utils.terminal import progress_bar
 from ..utils.texts import is_unicode
 from .arguments import InferenceArguments, LoadingArguments
 from .backends import Backend, PytorchBackend
-from .batches import TOKENS_PER_BATCH, Batch, EmbeddedBatch, PreparedRows, RowCollator, embed_rows
+from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths, with_text_limit
 from .fastest import EXACT, Computation, choose_half_precision, describe_auto, find_fastest
+from .finite import check_finite_batch
 from .loading import (
     LOADING_ERRORS,
     check_device,
@@ -355,7 +356,7 @@ class DualEncoder:
         ) as progress:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
-                    check_finite_embeds(batch, "texts")
+                    check_finite_batch(batch, self.model, lambda item: f"`texts[{item.row_key}]`")
                     # `Item.row_key` is the position in the list
                     embeds[[item.row_key for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
@@ -425,7 +426,7 @@ class DualEncoder:
                         raise UnreadableImageError(f"{name} cannot be read as an image: {row.problem}")
                     problems[row.key] = row.problem
                 if batch.entries:
-                    check_finite_embeds(batch, "images")
+                    check_finite_batch(batch, self.model, lambda item: f"`images[{item.row_key}]`")
                     embeds[[item.row_key for item in batch.entries]] = batch.embeds
                 progress.update(len(batch.entries) + len(batch.unreadable))
         returned = to_return_value(embeds, is_single, convert_to_tensor)
@@ -788,16 +789,6 @@ def open_array(array: np.ndarray) -> PIL.Image.Image:
             "(height, width, channels) in uint8"
         )
     return PIL.Image.fromarray(array)
-
-
-def check_finite_embeds(batch: EmbeddedBatch, argument: str) -> None:
-    """Raises a `ValueError` if an embedding of a batch is not finite, as a sum beyond float16 is not."""
-    is_finite = batch.embeds.isfinite().all(dim=-1).tolist()
-    for item, is_right in zip(batch.entries, is_finite):
-        if not is_right:
-            raise ValueError(
-                f"The model's embedding of `{argument}[{item.row_key}]` holds NaN or infinity: choose a wider `dtype`."
-            )
 
 
 def name_image(index: int, image: ImageLike) -> str:

@@ -33,6 +33,7 @@ from ..encoder.batches import (
     warn_of_unreadable,
 )
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
+from ..encoder.finite import check_finite_batch
 from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
 from ..utils.integers import check_integer
@@ -251,6 +252,7 @@ def embed_part(
     with evaluation_mode(encoder.model), progress:
         for batch in embed_rows(encoder, prepared, TOKENS_PER_TEXT * batch_size, num_prefetched=2):
             warn_of_unreadable(batch.unreadable)
+            check_finite_batch(batch, encoder.model, lambda item: f"row {item.row_key.row_index} ({item.kind})")
             part.num_unreadable += len(batch.unreadable)
             part.items += batch.entries
             if batch.embeds is not None:

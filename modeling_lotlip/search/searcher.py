@@ -185,7 +185,7 @@ class Searcher:
                     progress.update(count)
                     report(done, len(pending))
 
-            write_batches(follow(), self.table.append)
+            write_batches(follow(), self.table.append, self.encoder.model)
 
     def embed_background(self) -> torch.Tensor:
         """Computes the normalized embeddings, of shape `(texts, dim)`, by which the index is measured."""

@@ -277,9 +277,9 @@ class TestFormsOfInput:
         with torch.no_grad():
             encoder.model.text_projection.weight.fill_(torch.nan)
             encoder.model.visual_projection.weight.fill_(torch.inf)
-        with pytest.raises(ValueError, match=r"embedding of `texts\[\d\]` holds NaN or infinity"):
+        with pytest.raises(ValueError, match=r"of `texts\[\d\]` holds NaN or infinity, since its weights do"):
             encoder.encode_text(["a red boat", "a house"])
-        with pytest.raises(ValueError, match=r"embedding of `images\[\d\]` holds NaN or infinity"):
+        with pytest.raises(ValueError, match=r"of `images\[\d\]` holds NaN or infinity, since its weights do"):
             encoder.encode_image(IMAGES[:2], errors="return")
 
     def test_open_files_and_gray_arrays_are_images(self, encoder, tmp_path):

@@ -16,7 +16,7 @@ def make_batch(row_index: int, kind: str, value: float) -> EmbeddedBatch:
 def test_a_batch_without_rows_is_not_written_however_late_it_is(monkeypatch):
     monkeypatch.setattr(embed, "WRITE_SECONDS", 0)
     written = []
-    embed.write_batches([[EmbeddedBatch([], None, [])]], written.append)
+    embed.write_batches([[EmbeddedBatch([], None, [])]], written.append, torch.nn.Identity())
     assert written == []
 
 
@@ -26,6 +26,6 @@ def test_of_a_group_that_ends_in_an_error_nothing_is_written():
         [make_batch(1, "image", 1.0), make_batch(1, "short", torch.nan)],
     ]
     written = []
-    with pytest.raises(ValueError, match="row 1 holds NaN"):
-        embed.write_batches(groups, written.extend)
+    with pytest.raises(ValueError, match="row 1 holds NaN or infinity, though its weights are finite"):
+        embed.write_batches(groups, written.extend, torch.nn.Identity())
     assert [(row["row"], row["kind"]) for row in written] == [(0, "image"), (0, "short")]
