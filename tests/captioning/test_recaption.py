@@ -93,9 +93,9 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     assert errors["row 2"] == "there is no image"
     assert "No such file" in errors[gone]
 
-    (folder / "cut.png").write_bytes((photos / "2.png").read_bytes())
     same = caption("out", llava, **of_folder(folder))
     assert same == list(rows.values()), "nothing is done twice"
+    (folder / "cut.png").write_bytes((photos / "2.png").read_bytes())
     again = {row["key"]: row for row in caption("out", llava, **of_folder(folder), retry_failed=True)}
     assert len(read_records(tmp_path / "out")) == len(contents)
     assert again["cut.png"]["caption"]
