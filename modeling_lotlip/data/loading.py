@@ -53,7 +53,7 @@ from .folder import (
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
-from .json_files import FolderTexts, find_metadata_dates, open_json, replace_times_of
+from .json_files import FolderTexts, find_metadata_dates, open_json, open_remote_json, replace_times_of
 from .options import find_options
 from .row_files import are_csv_rows_checked, check_json_column, check_row_files, unify_parquet_types
 from .rows import check_columns, find_key
@@ -441,7 +441,7 @@ def load_built_split(
         return split, with_file_names(rows, source, files, [])
     are_rows = builder.info.builder_name in BUILDERS.values()
     try:
-        builder = check_files(builder, files, key_column)
+        builder = check_files(builder, files, key_column, source.streaming)
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
             rows = read_metadata_as_text(builder, split, rows, key_column)
@@ -598,13 +598,22 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
 # Files before they are read
 
 
-def check_files(builder: DatasetBuilder, files: list[str], key_column: str | None) -> DatasetBuilder:
+def check_files(
+    builder: DatasetBuilder, files: list[str], key_column: str | None, is_stream: bool = False
+) -> DatasetBuilder:
     """
     Checks files on this machine before they are read.
 
+    Args:
+        builder (`DatasetBuilder`): What reads them.
+        files (`list[str]`): The files, some or all of which may be elsewhere.
+        key_column (`str`, *optional*): A column of keys, which is read as text.
+        is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
+
     Returns:
         `DatasetBuilder`: what reads them. It is another one for shards, for JSON with texts that are written like
-            dates, and for parquet files of which some have no value in a column of the others.
+            dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a column
+            of the others.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -623,6 +632,8 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
         return open_shards(builder, files)
     if name == "json" and are_all_local:
         return open_json(builder, files)
+    if name == "json" and is_stream:
+        return open_remote_json(builder)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
