@@ -15,7 +15,7 @@ $(VENV)/.installed-app: $(VENV)/.installed
 	$(BIN)/pip install -e ".[app]"
 	touch $@
 
-$(VENV)/.installed-browser: $(VENV)/.installed-app
+$(VENV)/.installed-browser: $(VENV)/.installed
 	$(BIN)/pip install -e ".[browser]"
 	touch $@
 
@@ -63,7 +63,7 @@ versions: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-oldest "transformers==$(OLDEST)"
 	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-newest "transformers<6"
 	$(BIN)/python -m pytest -m versions tests/test_versions.py
-	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 \
 		$(addprefix tests/test_,$(addsuffix .py, configuration_lotlip modeling_lotlip tokenization_lotlip \
 		image_processing_lotlip processing_lotlip pipeline)) $(addprefix tests/encoder/test_dual_encoder.py::test_, \
 		embeddings_are_those_of_a_plain_call[align] max_length_is_bound_by_the_positions_of_the_model[align])

@@ -29,6 +29,8 @@ PACKAGE = "modeling_lotlip"
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 # Errors of an output that nobody reads any more, such as `head` that has seen enough; the last one on Windows
 NO_READER = (errno.EPIPE, errno.EINVAL)
+# The exit status of a program that ended before it was done, since nobody read its output: as of one that SIGPIPE ends
+ENDED_BY_PIPE = 141
 
 
 @contextmanager
@@ -131,7 +133,8 @@ def main(argv: list[str] | None = None) -> int:
             The command and its arguments. Default: those of the process.
 
     Returns:
-        `int`: the exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C.
+        `int`: the exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C, 141 if nobody read the output any
+            more before the command was done.
     """
     if argv is None:
         argv = sys.argv[1:]
@@ -141,9 +144,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status = run(argv)
     except OSError as error:
-        if error.errno not in NO_READER:
+        if error.errno not in NO_READER or not is_output_closed():
             raise
-        status = 0
+        status = ENDED_BY_PIPE
     except KeyboardInterrupt:  # before the command has begun, which says so itself
         print("lotlip: interrupted.", file=sys.stderr)
         status = 130
@@ -156,6 +159,14 @@ def main(argv: list[str] | None = None) -> int:
             print(f"lotlip: error: standard output cannot be written: {error.strerror}.", file=sys.stderr)
             return 2
     return status
+
+
+def is_output_closed() -> bool:
+    """Says, after an error of an output, whether nobody reads the output of this process any more."""
+    with package_not_initialized():
+        from modeling_lotlip.utils import arguments
+
+        return arguments.is_output_closed()
 
 
 def run(argv: list[str]) -> int:
@@ -187,6 +198,12 @@ def run(argv: list[str]) -> int:
             import_package()
             command.run(*arguments)
     except SystemExit as ended:
+        if ended.code in (None, 0):  # no command ends so, but code that came with a model or a data set may
+            print(
+                f"lotlip {name}: error: code of a model or a plugin ended the program before the command was done.",
+                file=sys.stderr,
+            )
+            return 2
         return ended.code
     return 0
 

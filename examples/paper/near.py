@@ -14,7 +14,8 @@ The first script leaves small models that learned short captions of drawn scenes
 further on both kinds of captions at 126 tokens (`after`). Here each is trained once more with `--distill_weight`
 (`distilled`), as long. Weights between `before` and each of the two are measured on one half of 512 unseen scenes
 (`interpolated` and `both` are the best), and reported on the other, as all results are. Where short captions are
-trained on too, little is forgotten; `--short_loss_weight 0` trains `after` and `distilled` on long captions alone.
+trained on too, little is forgotten; `--short_loss_weight 0` trains `after` and `distilled` on long captions alone, and
+a weight between 0 and 1 gives the long ones more of the loss.
 
 Started again, the script skips what is done.
 """
@@ -103,18 +104,20 @@ def measure_model(args: argparse.Namespace, family: str, seed: int, scenes: Path
         own = own / f"short-{args.short_loss_weight:g}"
         after = own / "after"
         train_once_more(after, options)
-    with_teacher = own / f"distilled-{args.distill_weight:g}"
-    train_once_more(with_teacher, options | {"distill_weight": args.distill_weight})
     held_back = {"dataset_name": str(scenes), "label_column": "label"}
     plain = mix(before, after, own / "near", held_back)
-    distilled = mix(before, with_teacher, own / "distilled-near", held_back)
     results = {
         "before": {"alpha": 0.0, **pick(plain["start_results"])},
         "after": take(plain, 1.0),
-        "distilled": take(distilled, 1.0),
-        "interpolated": take(plain, plain["best_alpha"]),
-        "both": take(distilled, distilled["best_alpha"]),
     }
+    if args.distill_weight > 0:
+        with_teacher = own / f"distilled-{args.distill_weight:g}"
+        train_once_more(with_teacher, options | {"distill_weight": args.distill_weight})
+        distilled = mix(before, with_teacher, own / "distilled-near", held_back)
+        results["distilled"] = take(distilled, 1.0)
+    results["interpolated"] = take(plain, plain["best_alpha"])
+    if args.distill_weight > 0:
+        results["both"] = take(distilled, distilled["best_alpha"])
     for name, found in results.items():
         print(own, name, {metric: round(value, 1) for metric, value in found.items()}, flush=True)
     return results
@@ -155,7 +158,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--families", nargs="+", default=["CLIP", "SigLIP", "LoTLIP"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="SigLIP has the first alone.")
     parser.add_argument("--num_held_back", type=int, default=512, help="Drawn scenes to choose and to report on.")
-    parser.add_argument("--distill_weight", type=float, default=1.0)
+    parser.add_argument("--distill_weight", type=float, default=1.0, help="0: `distilled` and `both` are left out.")
     parser.add_argument(
         "--short_loss_weight",
         type=float,

@@ -18,12 +18,14 @@ from ..encoder.preprocessing import Preprocessing
 from ..hub import (
     SENTENCE_TRANSFORMERS_FILES,
     find_model_files,
+    find_replaced_file,
     format_metrics,
     format_settings,
+    save_processor,
     write_eval_results,
 )
 from ..modeling_aligned_lotlip import LotlipAlignedModel
-from ..utils.files import public_name, write_json, write_text
+from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import PARTIAL_OF_ALL, delete, move_files
 from .arguments import AlignArguments
@@ -45,15 +47,16 @@ MIN_COSINE = 0.999
 
 
 def check_model_dir(args: AlignArguments) -> None:
-    """Raises a `ValueError` for a folder that holds a model already, or one that the run reads."""
-    holds_model = (args.output_dir / CONFIG_NAME).exists()
+    """Raises a `ValueError` for a folder that holds files of a model already, or one that the run reads."""
     for name in ("text_model_name_or_path", "vision_model_name_or_path", "dataset_name", "data_dir"):
         value = getattr(args, name)
-        if value is not None and Path(value).resolve() == args.output_dir.resolve():
+        if value is not None and is_same_path(value, args.output_dir):
             raise ValueError(f"`--output_dir {args.output_dir}` is what `--{name}` reads: name another.")
-    if holds_model and not args.overwrite_output_dir:
+    replaced = find_replaced_file(args.output_dir)
+    if replaced is not None and not args.overwrite_output_dir:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds a model: name another folder, or add `--overwrite_output_dir`."
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another folder, "
+            "or add `--overwrite_output_dir`."
         )
 
 
@@ -156,7 +159,7 @@ def save_aligned(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=folder) as partial:
             model.save_pretrained(partial)
-            processor.save_pretrained(partial)
+            save_processor(processor, partial)
             check_saved(Path(partial), model, towers)
             write_json(Path(partial, RESULTS_FILE), results)
             write_card(Path(partial), args, towers, settings, results)
@@ -171,8 +174,8 @@ def replace_model(source: Path, folder: Path) -> None:
     earlier = set()
     if (folder / CONFIG_NAME).exists():
         earlier.update(find_model_files(folder))
-    moved = move_files(source, folder, last=RESULTS_FILE)
-    for name in earlier - moved:
+    moved = move_files(source, folder, last=CONFIG_NAME)
+    for name in earlier.difference(moved):
         delete(folder / name)
 
 

@@ -52,6 +52,7 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
     check_device(args.device)
     check_model_dir(args)
     with OutputFolder(args.output_dir, content="an aligned model"):
+        check_model_dir(args)  # another run may have ended there meanwhile
         return align_and_save(args)
 
 
@@ -82,9 +83,10 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
+    # first, since it is the smaller one: what is wrong with it is said before the features of all others are computed
+    evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
     features = computer.compute(dataset, reader, args.captions)
     warn_of_counts(features, args.max_length)
-    evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
     start = time.perf_counter()
     if args.num_train_epochs is None:
         logger.info("The number of epochs is chosen, on images held out of the training split.")

@@ -53,7 +53,9 @@ logger = logging.getLogger(__name__)
 SENTENCE_POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu"}
 # The parameters by whose names image towers are known to have a [CLS]
-CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token")
+CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token", "cls_register_token")
+# Convolutional networks of which the first state is their pooled output, before those of the patches
+POOLED_FIRST = ("dinov3_convnext",)
 
 
 @dataclass(kw_only=True)
@@ -409,11 +411,18 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     with torch.inference_mode():
         outputs = model.eval()(**inputs)
     if pooling is None:
-        pooling = choose_image_pooling(outputs, num_prefix_tokens)
+        pooling = choose_image_pooling(model, outputs)
+    if pooling in ("cls", "cls_mean") and not has_cls(model):
+        raise ValueError(f"it has no [CLS] for `--image_pooling {pooling}`: take `mean` or `pooler`.")
     if pooling != "pooler" and len(inputs) > 1:
         raise ValueError(
             f"its images have another number of patches each, of which `--image_pooling {pooling}` would count the "
             "padding: take `pooler`."
+        )
+    if pooling != "pooler" and getattr(getattr(model, "timm_model", None), "output_fmt", "NCHW") == "NHWC":
+        raise ValueError(
+            f"its states are of shape (images, height, width, dim), of which `--image_pooling {pooling}` would take "
+            "the height for the dimensions: take `pooler`."
         )
     pool_image(outputs, num_prefix_tokens, pooling)  # says now what it lacks
     layers, weights = copy_projection(projection if pooling == "pooler" else None)
@@ -431,15 +440,27 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
 def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:
     """
     Returns an image processor as it is, but in place of timm's, which cannot be saved in a processor of two parts, one
-    of transformers that does the same: it resizes the shorter side and cuts out the center.
+    of transformers that does the same: it resizes the shorter side, or both, and cuts out the center. Raises a
+    `ValueError` if there is none.
     """
     settings = getattr(image_processor, "data_config", None)
     if settings is None:
         return image_processor
     _, height, width = settings["input_size"]
-    shortest_edge = math.floor(max(height, width) / settings["crop_pct"])
+    crop_mode = settings.get("crop_mode", "center")
+    scaled_height = math.floor(height / settings["crop_pct"])
+    scaled_width = math.floor(width / settings["crop_pct"])
+    if crop_mode == "squash":
+        size = {"height": scaled_height, "width": scaled_width}
+    elif crop_mode == "center" and height == width:
+        size = {"shortest_edge": scaled_height}
+    else:
+        raise ValueError(
+            f"its images, of {height} x {width} pixels, are resized in the way {crop_mode!r}, and no image processor "
+            "of transformers does the same. Name another model."
+        )
     return CLIPImageProcessor(
-        size={"shortest_edge": shortest_edge},
+        size=size,
         crop_size={"height": height, "width": width},
         resample=Resampling[settings["interpolation"].upper()],
         image_mean=list(settings["mean"]),
@@ -447,22 +468,41 @@ def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:
     )
 
 
-def choose_image_pooling(outputs: object, num_prefix_tokens: int) -> str:
+def choose_image_pooling(model: PreTrainedModel, outputs: object) -> str:
     """Returns the pooling of an image tower that is best where none is asked for, by what the tower returns."""
-    is_convolutional = outputs.last_hidden_state.dim() == 4
+    is_convolutional = outputs.last_hidden_state.dim() == 4 or model.config.model_type in POOLED_FIRST
     if is_convolutional:
         return "pooler"
-    if num_prefix_tokens == 0:
-        return "mean"
-    return "cls_mean"
+    if has_cls(model):
+        return "cls_mean"
+    return "mean"
+
+
+def list_parameters(model: PreTrainedModel) -> set[str]:
+    """Lists the names of the parameters of a model, without those of the modules that they are in."""
+    return {name.rpartition(".")[2] for name, _ in model.named_parameters()}
+
+
+def has_cls(model: PreTrainedModel) -> bool:
+    """Returns whether the first state of an image tower is that of a `[CLS]`."""
+    return not list_parameters(model).isdisjoint(CLS_PARAMETERS)
 
 
 def count_prefix_tokens(model: PreTrainedModel) -> int:
-    """Returns the number of tokens before those of the patches: a `[CLS]` and registers."""
-    names = [name.rpartition(".")[2] for name, _ in model.named_parameters()]
-    if not any(name in CLS_PARAMETERS for name in names):
+    """Returns the number of states before those of the patches: of a `[CLS]`, registers and the like."""
+    if hasattr(model, "timm_model"):  # which may have registers and no [CLS]
+        return getattr(model.timm_model, "num_prefix_tokens", 0)
+    if model.config.model_type in POOLED_FIRST:
+        return 1
+    if not has_cls(model):
         return 0
-    return 1 + (getattr(model.config, "num_register_tokens", None) or 0)
+    num_summary_tokens = getattr(model.config, "num_summary_tokens", None)  # of RADIO
+    if num_summary_tokens is not None:
+        return num_summary_tokens
+    num_tokens = 1 + (getattr(model.config, "num_register_tokens", None) or 0)
+    if "distillation_token" in list_parameters(model):
+        num_tokens += 1
+    return num_tokens
 
 
 def check_parts(model: PreTrainedModel, part: str) -> None:

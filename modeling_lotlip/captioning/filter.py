@@ -5,6 +5,7 @@
 import logging
 import os
 import random
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from glob import glob
@@ -26,7 +27,7 @@ from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unrea
 from ..encoder.dual_encoder import find_models, load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..encoder.finite import check_finite_batch
-from ..utils.files import write_json
+from ..utils.files import is_same_path, write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
@@ -57,13 +58,15 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     files = sorted(found)
     if not files:
         raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
-    counts = Counter(file.name for file in files)
-    if output_dir.resolve() in {file.parent.resolve() for file in files}:
+    # names that a disk of macOS or Windows does not distinguish are one
+    counts = Counter(unicodedata.normalize("NFC", file.name).casefold() for file in files)
+    if any(is_same_path(folder, output_dir) for folder in {file.parent for file in files}):
         raise ValueError(f"`--output_dir {output_dir}` is the folder of `--captions`: name another one.")
     name, count = counts.most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} files of `--captions` have the name {name}: filter their folders one by one.")
-    others = sorted(path.name for path in output_dir.glob("*.parquet") if path.name not in counts)
+    names = {file.name for file in files}
+    others = sorted(path.name for path in output_dir.glob("*.parquet") if path.name not in names)
     if others:
         raise ValueError(
             f"`--output_dir {output_dir}` holds other captions, such as {others[0]}: name another folder."

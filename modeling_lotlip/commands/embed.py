@@ -77,9 +77,12 @@ def run(
     if state.is_main_process:
         if table.notes.get("num_rows") and not any(table.counts[kind] for kind in KINDS):
             raise ValueError("Nothing could be embedded of any row: the warnings say why.")
+        num_exported = None
+        if store.output_file is not None:  # first: whoever reads the lines, such as `head`, may have seen enough
+            num_exported = export_embeddings(table, store.output_file)
         print(
             "{} holds {image} images, {short} short and {long} long captions; {truncated} captions were truncated, "
             "{unreadable} images could not be read.".format(store.output_dir, **table.counts)
         )
-        if store.output_file is not None:
-            print(f"{store.output_file} holds {export_embeddings(table, store.output_file):,} embeddings.")
+        if num_exported is not None:
+            print(f"{store.output_file} holds {num_exported:,} embeddings.")

@@ -101,7 +101,7 @@ def run(
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
     measured = {kind: summarize_lengths(text_lengths) for kind, text_lengths in lengths.items()}
     table = format_statistics(name, measured)
-    print_tables(table)
+    # the file first: whoever reads the table, such as `head`, may have seen enough
     if output.output_file is not None:
         # the data table's row at the top: of long captions where there are any
         kind, *others = measured
@@ -109,3 +109,4 @@ def run(
         results |= {other: measured[other] for other in others}
         rows = [{"dataset": name, "captions": kind, **summary, **conditions} for kind, summary in measured.items()]
         write_results(output.output_file, results, table, rows)
+    print_tables(table)

@@ -128,6 +128,7 @@ def read_text_and_image(
     from ..data.images import UnreadableImageError, read_image, undecoded
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
+    from ..utils.sub_captions import split_sub_captions
     from ..utils.terminal import without_stop
 
     data = load_split(dataset, split, row + 1, key_column=caption_files.image_key_column)
@@ -139,6 +140,7 @@ def read_text_and_image(
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
+    texts = [text for text in texts if split_sub_captions(text, reader.splitter)]  # not of full stops alone
     if not texts:
         raise ValueError(f"--row {row} has no caption.")
     try:

@@ -17,6 +17,7 @@ from pandas.errors import ParserError
 from transformers.utils import logging
 
 from ..utils.keys import join_key, to_key
+from ..utils.output_folder import SETTINGS_FILE, holds_model
 from ..utils.terminal import without_stop
 from .images import IMAGE_EXTENSIONS, SAFE_EXTENSIONS
 
@@ -25,6 +26,8 @@ logger = logging.get_logger(__name__)
 
 TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".jsonl", ".json", ".tar")
 TEXT_ENDINGS = (".csv", ".json", ".jsonl", ".txt")
+# What `lotlip interpolate` draws beside a model
+CURVE_FILE = "interpolation.png"
 # Folders that are splits if every image is in one of them
 SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
@@ -42,8 +45,12 @@ class FolderScan(NamedTuple):
 
 
 def scan_folder(folder: str | Path) -> FolderScan:
-    """Lists the files in a folder and its subfolders."""
+    """
+    Lists the files in a folder and its subfolders. What a run has written with its model, a curve and JSON, is no
+    data: an output folder may lie in that of the images.
+    """
     scan = FolderScan({}, Counter(), set(), set())
+    model_folders = set()
 
     def note_closed_folder(error: OSError) -> None:
         scan.closed_folders.add(to_key(os.path.relpath(error.filename, folder)))
@@ -58,6 +65,11 @@ def scan_folder(folder: str | Path) -> FolderScan:
         for name in folders:
             if os.path.islink(os.path.join(parent, name)):
                 scan.left_out["in a linked folder"] += 1
+        if os.path.dirname(parent) in model_folders or (SETTINGS_FILE in names and holds_model(Path(parent))):
+            model_folders.add(parent)
+            written = [name for name in names if name == CURVE_FILE or name.endswith((".json", ".jsonl"))]
+            scan.left_out.update("of a saved model" for name in written if is_image_file(name))
+            names = set(names).difference(written)
         for name in sorted(names):
             if not name.startswith("."):
                 scan_file(os.path.join(parent, name), folder, scan)

@@ -3,15 +3,27 @@
 """Functions of users that make columns of captions from rows of another form: `--row_reader NAME` of a plugin."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
+from ..utils.plugins import Registry
+
+
+class RowReaders(Registry[Callable[[dict], dict]]):
+    """Holds functions that read rows by name."""
+
+    def check(self, name: str, item: Callable[[dict], dict]) -> None:
+        """Raises a `ValueError` for what is no function."""
+        if not callable(item):
+            raise ValueError(f"The row reader `{name}` is a {type(item).__name__}: make it a function of a row.")
+
 
 # By name, functions that take a row without its image, and return columns that are added to it
-ROW_READERS: dict[str, Callable[[dict], dict]] = {}
+ROW_READERS = RowReaders("row reader")
 
 
 def read_source(function: Callable) -> str:
@@ -20,6 +32,17 @@ def read_source(function: Callable) -> str:
     if file is None:
         return inspect.getsource(function)
     return Path(file).read_text(encoding="utf-8")
+
+
+def make_columns(name: str, function: Callable[[dict], dict], row: dict) -> dict:
+    """
+    Returns the columns that a function makes of a row. Raises a `ValueError` if it returns none: `datasets` would
+    leave the rows as they are.
+    """
+    made = function(row)
+    if not isinstance(made, Mapping) or not made:
+        raise ValueError(f"`--row_reader {name}` returns {made!r} for a row: return a dictionary of its columns.")
+    return made
 
 
 def read_rows(
@@ -36,7 +59,7 @@ def read_rows(
         image_column (`str`): The column of images, which the function does not get.
 
     Raises:
-        `ValueError`: if there is no such function.
+        `ValueError`: if there is no such function, or it returns no columns.
     """
     if name is None:
         return rows
@@ -44,13 +67,14 @@ def read_rows(
         known = ", ".join(ROW_READERS) or "none"
         raise ValueError(f"`--row_reader {name}` is not registered, but {known}: name its file with `--plugin`.")
     function = ROW_READERS[name]
+    read = partial(make_columns, name, function)
     if isinstance(rows, IterableDataset):
-        return rows.map(function)
+        return rows.map(read)
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
     # a changed source is noticed, which a function that is imported by its name does not show
     fingerprint = Hasher.hash((texts._fingerprint, name, read_source(function)))
     made = texts.map(
-        function, remove_columns=texts.column_names, new_fingerprint=fingerprint, desc=f"Reading rows by {name}"
+        read, remove_columns=texts.column_names, new_fingerprint=fingerprint, desc=f"Reading rows by {name}"
     )
     kept = [column for column in rows.column_names if column not in made.column_names]
     return concatenate_datasets([rows.select_columns(kept), made], axis=1)

@@ -234,7 +234,7 @@ class DualEncoder:
     def settings(self) -> dict[str, Any]:
         """
         Returns what embeddings of any texts and images depend on. A table stores it, and takes no embeddings of an
-        encoder with other settings. Code that comes with a model from the Hub is known by its revision.
+        encoder with other settings. The hashes are of code, too, that is of no library.
         """
         has_code = type(self.model).__module__.startswith("transformers_modules")
         return {

@@ -3,6 +3,8 @@
 """Hashes by which what is stored knows the model and the processor that it was made with."""
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,12 +34,46 @@ FLEETING_CONFIG_FIELDS = (
 )
 
 
+# Of which a class is known by its name; what others do is known by their source alone
+KNOWN_PACKAGES = (
+    "accelerate",
+    "modeling_lotlip",
+    "peft",
+    "sentence_transformers",
+    "timm",
+    "tokenizers",
+    "torch",
+    "torchvision",
+    "transformers",
+)
+
+
+def read_code(classes: Iterable[type]) -> list[bytes]:
+    """
+    Reads the source of classes that are of no library: the file of a plugin, or all files of the code that comes with
+    a model. There is none of what was typed in, or is in the program itself.
+    """
+    files = set()
+    for cls in classes:
+        package = cls.__module__.partition(".")[0]
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        if file is None or package in (*KNOWN_PACKAGES, "__main__"):
+            continue
+        files.add(Path(file))
+        if package == "transformers_modules":
+            files.update(Path(file).parent.glob("*.py"))
+    return [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]
+
+
 def hash_model(module: nn.Module) -> str:
     """
     Returns a hash of what a module computes with: all parameters and buffers, by their names, dtypes, shapes and
-    values, and its configuration, if it has one. The same weights with other heads are another model.
+    values, its configuration, if it has one, and code that is of no library. The same weights with other heads are
+    another model.
     """
     weights = xxhash.xxh3_128()
+    for source in read_code(type(part) for part in module.modules()):
+        weights.update(source)
     config = getattr(module, "config", None)
     if isinstance(config, PreTrainedConfig):
         weights.update(json.dumps(describe_config(config), sort_keys=True, default=str).encode())
@@ -64,8 +100,14 @@ def describe_config(config: PreTrainedConfig) -> dict:
 
 
 def hash_processor(processor: ProcessorMixin) -> str:
-    """Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called."""
+    """
+    Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called, and of
+    code that is of no library.
+    """
     files = xxhash.xxh3_128()
+    parts = [processor, *(getattr(processor, name, None) for name in ("tokenizer", "image_processor"))]
+    for source in read_code(type(part) for part in parts):
+        files.update(source)
     with TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):

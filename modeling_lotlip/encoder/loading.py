@@ -3,6 +3,9 @@
 """Loads the model and the processor of a dual encoder, also of one whose code or adapters come with it."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -31,7 +34,25 @@ from ..hub_lotlip import find_pretrained
 from ..utils.terminal import without_stop
 
 
+logger = logging.getLogger(__name__)
+
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+# What code that comes with a model raises, beside what is wrong with its files
+CODE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    SyntaxError,
+    SystemExit,
+    TypeError,
+)
+# Of which a saved processor has one or more
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+# Tensors that code of before made anew, and weights may still have
+REBUILT_TENSORS = ("position_ids",)
 # By which a model of the sentence-transformers library is known
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 # By one of which a folder of a model is known
@@ -67,9 +88,10 @@ def load_model(
     if path != name:
         options = {}  # it was converted from that revision
     if find_adapter_config_file(path, **options) is not None:
-        model, processor = load_with_adapters(path, dtype, options)
+        model, processor = load_with_adapters(path, dtype, options, trust_remote_code)
     elif trust_remote_code:
-        model, processor = load_with_code(path, dtype, options)
+        with naming_code_errors():
+            model, processor = load_with_code(path, dtype, options)
     else:
         model = AutoModel.from_pretrained(path, dtype=dtype, **options)
         processor = None
@@ -80,27 +102,53 @@ def load_model(
     return model, processor
 
 
+@contextmanager
+def naming_code_errors() -> Iterator[None]:
+    """Makes the errors of code that comes with a model a `ValueError`, also an end of the program."""
+    try:
+        yield
+    except CODE_ERRORS as error:
+        raise ValueError(
+            f"the code that comes with it fails: {type(error).__name__}: {without_stop(error)}. LOTLIP_DEBUG=1 shows "
+            "where."
+        ) from error
+
+
 def is_dual_encoder(model_class: type) -> bool:
     """Returns whether a class of models embeds both texts and images."""
     return hasattr(model_class, "get_text_features") and hasattr(model_class, "get_image_features")
 
 
 def load_with_adapters(
-    path: str | PathLike, dtype: torch.dtype, options: dict[str, str]
+    path: str | PathLike, dtype: torch.dtype, options: dict[str, str], trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Loads a model with adapters of PEFT merged into its weights; the processor next to them, or else the model's."""
+    """
+    Loads a model with adapters of PEFT merged into its weights; the processor next to them, or else the model's.
+
+    Args:
+        path (`str` or `PathLike`): The name of the adapters.
+        dtype (`torch.dtype`): The precision of the weights.
+        options (`dict[str, str]`): The revision of the adapters, if one is named.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the code that comes with the model.
+    """
     if find_spec("peft") is None:
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
     from peft import PeftConfig, PeftModel
 
     base = find_pretrained(PeftConfig.from_pretrained(path, **options).base_model_name_or_path)
-    base_model = AutoModel.from_pretrained(base, dtype=dtype)
+    processor = None
+    if trust_remote_code:
+        base_model, processor = load_with_code(base, dtype, {})
+    else:
+        base_model = AutoModel.from_pretrained(base, dtype=dtype)
     model = PeftModel.from_pretrained(base_model, path, **options).merge_and_unload()
     model.requires_grad_()  # PEFT has frozen it, and it may be trained further
-    try:
-        return model, AutoProcessor.from_pretrained(path, **options)
-    except (OSError, ValueError):
-        return model, AutoProcessor.from_pretrained(base)
+    # one that is there and cannot be read is an error
+    if any(find_file(path, name, **options) is not None for name in PROCESSOR_FILES):
+        processor = AutoProcessor.from_pretrained(path, **options)
+    elif processor is None:
+        processor = AutoProcessor.from_pretrained(base)
+    return model, processor
 
 
 class PairProcessor(ProcessorMixin):
@@ -128,10 +176,17 @@ def load_with_code(
         # Not by `from_pretrained`: code from before transformers 5 initializes loaded weights anew, and its tensors
         # that are no parameters stay empty
         model = auto_class.from_config(config, dtype=dtype, **options)
-        missing = load_torch_model(model, folder).missing_keys
+        loaded = load_torch_model(model, folder)
+        missing = loaded.missing_keys
         if missing:
             raise ValueError(
                 f"the weights lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first."
+            )
+        unused = [tensor for tensor in loaded.unexpected_keys if not tensor.endswith(REBUILT_TENSORS)]
+        if unused:
+            logger.warning(
+                f"{len(unused)} tensors in the weights of {name} are of no use to its code, `{unused[0]}` first: is "
+                "it the code of another model?"
             )
     else:
         model = auto_class.from_pretrained(name, dtype=dtype, **options)

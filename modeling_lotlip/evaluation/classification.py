@@ -41,7 +41,7 @@ def read_class_names(
         `ValueError`: if there are none, the file cannot be read, or the data set has another number of classes.
     """
     if class_names is None and class_names_file is not None:
-        class_names = read_lines(class_names_file, "class_names_file")
+        class_names = read_lines(class_names_file, "class_names_file", are_numbered=True)
     elif class_names is None and isinstance(labels, ClassLabel):
         class_names = [name.replace("_", " ") for name in labels.names]
     elif class_names is None:

@@ -68,9 +68,12 @@ def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
         `ValueError`: if there is no such tower, or it has none.
     """
     try:
-        return getattr(model, f"{tower}_model").get_input_embeddings()
+        embeddings = getattr(model, f"{tower}_model").get_input_embeddings()
     except (AttributeError, NotImplementedError) as error:
         raise ValueError(f"{type(model).__name__} has no {tower} tower with embeddings of its inputs.") from error
+    if embeddings is None:  # as timm's models say
+        raise ValueError(f"{type(model).__name__} has no {tower} tower with embeddings of its inputs.")
+    return embeddings
 
 
 @contextmanager

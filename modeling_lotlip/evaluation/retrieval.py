@@ -49,6 +49,8 @@ TOKENS_PER_TEXT = 128
 BLOCK_SIZE = 2**26
 # Texts or images whose similarities are in a block
 QUERIES_PER_BLOCK = 64
+# The candidates that the highest of the recalls looks at
+MAX_K = 10
 
 
 @dataclass
@@ -432,6 +434,11 @@ def measure_retrieval(
             )
         if ranks.num_images == 1:
             logger.warning(f"One image with {kind} captions is always found: evaluate more than one.")
+        elif ranks.num_images <= MAX_K:
+            logger.warning(
+                f"There are {ranks.num_images} images with {kind} captions, and so each is among the first {MAX_K}, "
+                f"whatever the model: evaluate more than {MAX_K}."
+            )
         measured = metrics_of_ranks(ranks.image_to_text, ranks.text_to_image)
         measured["num_images"] = ranks.num_images
         measured["num_captions"] = ranks.num_texts

@@ -4,16 +4,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
+from transformers.utils import CONFIG_NAME
 
 from ..encoder.dual_encoder import DualEncoder
-from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, write_model_card
+from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, save_processor, write_model_card
 from ..utils.files import public_name, write_json
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import atomic_write
+from ..utils.output_folder import LEFT, LOCK_FILE, PARTIAL_OF_ALL, SETTINGS_FILE, move_files
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, Results
 from .measure import LONG_SCORE
@@ -120,10 +122,12 @@ def plot_interpolation(interpolation: Interpolation, file: Path) -> None:
         figure.savefig(file, format="png", dpi=150)
 
 
-def check_mixture_dir(args: InterpolateArguments) -> None:
-    """Raises a `ValueError` for a folder that holds something, which is never replaced."""
-    folder = args.output_dir
-    if folder.exists() and any(folder.iterdir()):
+def check_mixture_dir(folder: Path) -> None:
+    """Raises a `ValueError` for a folder that holds files, which are never replaced, but for those of a killed run."""
+    if not folder.exists():
+        return
+    own = (SETTINGS_FILE, LOCK_FILE)
+    if any(path.name not in own and not LEFT.fullmatch(path.name) for path in folder.iterdir()):
         raise ValueError(f"`--output_dir {folder}` holds files already: name a new folder.")
 
 
@@ -163,10 +167,10 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
     dataset = public_name(args.dataset_title or "drawn scenes")
     models = dict.fromkeys([args.start, args.end])
     try:
-        args.output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(args.output_dir) as partial:
+        with TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=args.output_dir) as folder:
+            partial = Path(folder)
             encoder.model.save_pretrained(partial)
-            encoder.processor.save_pretrained(partial)
+            save_processor(encoder.processor, partial)
             write_json(partial / RESULTS_FILE, results)
             write_json(partial / INTERPOLATION_FILE, interpolation.as_dict(args))
             plot_interpolation(interpolation, partial / INTERPOLATION_CURVE_FILE)
@@ -180,5 +184,6 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
                 dataset=dataset,
                 dataset_split=f"{args.eval_split} (half of it)",
             )
+            move_files(partial, args.output_dir, last=CONFIG_NAME)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {args.output_dir}: {error}") from error

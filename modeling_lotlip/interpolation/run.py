@@ -8,10 +8,11 @@ from accelerate import PartialState
 
 from ..encoder.arguments import LoadingArguments
 from ..encoder.dual_encoder import load_encoder
+from ..utils.output_folder import OutputFolder
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, choose_best
 from .measure import has_same_images, keep_image_embeddings, load_held_back, measure_halves
-from .outputs import Interpolation, check_mixture_dir, save_mixture
+from .outputs import Interpolation, check_mixture_dir, format_interpolation, save_mixture
 from .weights import (
     check_computation,
     check_models,
@@ -50,8 +51,17 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     >>> interpolate(args).best.alpha  # doctest: +SKIP
     0.6
     ```"""
-    check_mixture_dir(args)
+    check_mixture_dir(args.output_dir)
     state = PartialState(cpu=args.device == "cpu")
+    if not state.is_main_process:
+        return measure_and_save(args, state)
+    with OutputFolder(args.output_dir, content="a mixture"):
+        check_mixture_dir(args.output_dir)  # another run may have ended there meanwhile
+        return measure_and_save(args, state)
+
+
+def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpolation | None:
+    """Measures mixtures in a folder that no other run writes to, and saves the best: see [`interpolate`]."""
     data = load_held_back(args)
     loading = LoadingArguments(device=args.device, trust_remote_code=args.trust_remote_code)
     start = load_encoder(args.start, loading, "start")
@@ -81,5 +91,11 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     is_stretched = fitted_start is not start.model
     interpolation = Interpolation(of_start, mixtures, best, is_stretched, num_rows)
     end.model.load_state_dict(mix_weights(start_weights, end_weights, best.alpha))
-    save_mixture(args, end, interpolation)
+    try:
+        save_mixture(args, end, interpolation)
+    except OSError:
+        logger.warning(
+            f"The best, of alpha {best.alpha:g}, is not saved. Measured:\n{format_interpolation(interpolation)}"
+        )
+        raise
     return interpolation

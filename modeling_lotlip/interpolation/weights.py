@@ -30,7 +30,7 @@ def check_models(start: DualEncoder, end: DualEncoder) -> None:
                 f"{name} {encoder.name} is a {type(encoder.model).__name__}, whose weights are not mixed: name a dual "
                 "encoder of transformers."
             )
-    if type(start.model) is not type(end.model):
+    if not is_same_class(type(start.model), type(end.model)):
         raise ValueError(
             f"START {start.name} is a {type(start.model).__name__} and END {end.name} a {type(end.model).__name__}: "
             "name a model, and what `lotlip train` made of it with the same objective."
@@ -40,6 +40,17 @@ def check_models(start: DualEncoder, end: DualEncoder) -> None:
             f"The tokenizers of START {start.name} and END {end.name} know different words: name a model, and what "
             "`lotlip train` made of it."
         )
+
+
+def is_same_class(model_class: type, other_class: type) -> bool:
+    """
+    Returns whether two classes of models are the same: of code that comes with each of two models, by its name.
+    Whether both compute the same is seen when one gets the weights of the other.
+    """
+    if model_class is other_class:
+        return True
+    are_of_models = all(cls.__module__.startswith("transformers_modules") for cls in (model_class, other_class))
+    return are_of_models and model_class.__name__ == other_class.__name__
 
 
 def fit_start(start: DualEncoder, end: DualEncoder) -> PreTrainedModel:

@@ -168,7 +168,7 @@ class EmbeddingTable:
         if kind is not None and self.settings.get("kinds") != [kind]:
             parts.append(f"kind = '{kind}'")
         if where is not None:
-            parts.append(where)
+            parts.append(f"({where})")  # it may have an OR
         return " AND ".join(parts)
 
     def count(self, kind: str | None = "image", where: str | None = None) -> int:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import torch
 from lancedb.index import Bitmap, BTree, IvfRq
 
+from ..encoder.arguments import KINDS
+from ..utils.integers import check_integer
 from .conditions import in_folder
 from .measurements import EXACT_SEARCH, ApproximateSearch, read_measurements
 from .memory import Candidates
@@ -157,6 +159,7 @@ def search(
 
     Raises:
         `OSError`: if a part of the table cannot be read.
+        `ValueError`: if there is no such query, result or kind.
     """
     return search_many(table, query[None], k, kind, where)[0]
 
@@ -187,7 +190,11 @@ def search_many(
 
     Returns:
         `list[Found]`: the results of each query.
+
+    Raises:
+        `ValueError`: if there are no such queries, results or kind.
     """
+    check_search(table, queries, k, kind)
     plan = plan_search(table, kind, where)
     held = None
     if table.memory is not None and where is None and (plan.is_exact or len(queries) >= MIN_TOGETHER):
@@ -197,6 +204,28 @@ def search_many(
     else:
         candidates = [read_candidates(table, query, k, kind, where, plan) for query in queries]
     return [rank(rows, query, k) for rows, query in zip(candidates, queries)]
+
+
+def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str) -> None:
+    """
+    Raises a `ValueError` for queries that nothing is similar to, a number of results that is none, and a kind that no
+    table has.
+    """
+    check_integer("k", k, 1)
+    if kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if queries.dim() != 2 or queries.shape[1] != table.dim:
+        raise ValueError(
+            f"A query must be of shape ({table.dim},), as the embeddings in {table.folder}, got "
+            f"{tuple(queries.shape[1:])}: embed it by the model of the table."
+        )
+    has_direction = queries.isfinite().all(dim=1) & (queries != 0).any(dim=1)
+    if not has_direction.all():
+        index = int((~has_direction).nonzero()[0])
+        raise ValueError(
+            f"Query {index} holds NaN or infinity, or is all zeros: nothing is similar to it. Look for NaN in the "
+            "model's weights."
+        )
 
 
 def read_candidates(

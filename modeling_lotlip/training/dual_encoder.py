@@ -18,6 +18,8 @@ from ..encoder.families import find_family
 from .batch import CaptionBatch
 
 
+# How far from 1 the length of a normalized embedding may be, by rounding
+MAX_ROUNDING = 0.02
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -241,7 +243,8 @@ def inspect_image_side(contrastive_model: ContrastiveModel, images: dict[str, to
 def freeze_unused(contrastive_model: ContrastiveModel, batch: CaptionBatch) -> list[str]:
     """
     Freezes the parameters that no embedding of a batch (rows, ...) depends on, for which data parallelism would wait:
-    a pooler that is not read, corner tokens that a subclass leaves out. Returns their names.
+    a pooler that is not read, corner tokens that a subclass leaves out. Returns their names. Raises a `ValueError` if
+    an embedding is not normalized.
     """
     scalars = {id(parameter) for parameter in contrastive_model.scalar_parameters.values()}
     named = {}
@@ -254,6 +257,7 @@ def freeze_unused(contrastive_model: ContrastiveModel, batch: CaptionBatch) -> l
         embeds = contrastive_model(batch)
     finally:
         contrastive_model.train(is_training)
+    check_normalized(contrastive_model.model, embeds)
     floats = [values for values in embeds if values is not None and values.is_floating_point()]
     total = sum(values.sum() for values in floats)
     if not named or not total.requires_grad:
@@ -263,6 +267,24 @@ def freeze_unused(contrastive_model: ContrastiveModel, batch: CaptionBatch) -> l
     for name in unused:
         named[name].requires_grad_(False)
     return unused
+
+
+def check_normalized(model: PreTrainedModel, embeds: BatchEmbeds) -> None:
+    """
+    Raises a `ValueError` if embeddings by name, of shape (rows, ..., dim), are not of length 1, as losses take them:
+    the methods of a model may be a user's. Those of absent captions, and of padding, are zero.
+    """
+    for name, values in zip(embeds._fields, embeds):
+        if values is None or not values.is_floating_point():
+            continue
+        lengths = values.detach().float().norm(dim=-1)
+        wrong = lengths[(lengths > MAX_ROUNDING) & ((lengths - 1).abs() > MAX_ROUNDING)]
+        if len(wrong) > 0:
+            method = "embed_images" if name == "images" else "embed_captions"
+            raise ValueError(
+                f"`{method}` of {type(model).__name__} gives `{name}` of length {wrong[0].item():.3g}: return "
+                "normalized embeddings, of length 1."
+            )
 
 
 def embed_in_evaluation_mode(contrastive_model: ContrastiveModel, images: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from ..data.images import undecoded
 from ..data.loading import compute_fingerprint
 from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows
+from ..encoder.hashes import read_code
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
@@ -175,13 +176,18 @@ class FeatureCache:
 
 
 def hash_image_side(contrastive_model: ContrastiveModel) -> str:
-    """Returns a hash of the weights that make what is kept: not of those of texts, nor of a projection after it."""
+    """
+    Returns a hash of the weights that make what is kept, not of those of texts, nor of a projection after it, and of
+    code that is of no library.
+    """
     names = set(contrastive_model.image_parameters)
     if contrastive_model.image_side is ImageSide.PROJECTION:
         names = {name for name in names if not name.startswith("visual_projection.")}
     modules = {name.rpartition(".")[0] for name in names}
     parameters = dict(contrastive_model.model.named_parameters())
     weights = xxhash.xxh3_128(contrastive_model.image_side.name.encode())
+    for source in read_code(type(part) for part in contrastive_model.model.modules()):
+        weights.update(source)
     for name, tensor in contrastive_model.model.state_dict().items():
         is_buffer = name not in parameters
         if name in names or (is_buffer and name.rpartition(".")[0] in modules):

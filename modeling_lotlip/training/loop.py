@@ -177,12 +177,18 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         return result
     result = replace(result, losses=average_losses(training.step_losses))
     training.step_losses = []
+    training.num_idle += result.gradient_norm == 0
     if result.is_taken:
         state.skipped_in_a_row = 0
     else:
         state.skipped_steps += 1
         state.skipped_in_a_row += 1
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
+        if state.skipped_in_a_row == MAX_SKIPPED_STEPS and state.step + 1 == MAX_SKIPPED_STEPS:
+            raise ValueError(
+                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any weight "
+                "was changed: look at the model that it starts from, and at the loss of its `--objective`."
+            )
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(
                 f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "
@@ -278,7 +284,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            print(f"Step {state.step}:\n{format_recalls(results)}", flush=True)
+            print_results(state.step, results)
             outputs.log(results, state.step, args.output_dir, accelerator)
             folder = args.output_dir / outputs.BEST_FOLDER
             metric = args.metric_for_best_model
@@ -288,6 +294,14 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     return results
 
 
+def print_results(step: int, results: dict[str, float]) -> None:
+    """Prints what was measured at a step. Whoever read it, such as `head`, may be gone: the run goes on."""
+    try:
+        print(f"Step {step}:\n{format_recalls(results)}", flush=True)
+    except BrokenPipeError:
+        logger.warning(f"Nobody reads standard output any more: what is measured is in {outputs.METRICS_FILE}.")
+
+
 def save(training: Training) -> None:
     """Saves a checkpoint, from which the run can be resumed."""
     state = replace(training.state, counts=sum_counts(training))
@@ -295,8 +309,21 @@ def save(training: Training) -> None:
     outputs.save_checkpoint(training.accelerator, training.args.output_dir, state, training.settings, limit)
 
 
+def check_learning(training: Training) -> None:
+    """Raises a `ValueError` if no step had a gradient: then nothing was told apart, and the model is as it was."""
+    if 0 < training.state.step == training.num_idle:
+        raise ValueError(
+            f"None of {training.num_idle} steps had a gradient: in no batch have two images different captions. "
+            "Give more images with captions, or a larger `--per_device_train_batch_size`. No model is saved."
+        )
+
+
 def finish(training: Training) -> None:
-    """Saves and evaluates the trained model, and says what was wrong with the data."""
+    """
+    Saves and evaluates the trained model, and says what was wrong with the data. Raises a `ValueError` if nothing was
+    learned.
+    """
+    check_learning(training)
     args = training.args
     plan = training.plan
     accelerator = training.accelerator

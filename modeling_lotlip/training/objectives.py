@@ -10,6 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..utils.plugins import Registry
+
+
+# What is measured as `loss_NAME` by the package itself: the slots, and the error against a teacher
+TAKEN_NAMES = ("short", "long", "distill")
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -33,7 +39,7 @@ class Objective:
             `NAME_weight` is the weight of the term `NAME`.
         terms (`dict[str, Callable]`, *optional*):
             What is added to the loss, by name: functions of `Pairs` of some rows, and of all rows, that return values
-            of shape `(rows,)`.
+            of shape `(rows,)`. The names are not those of slots, nor `distill`.
         model_class (`type` or `str`, *optional*):
             The class of the models that are trained: a LoTLIP becomes one. Default: `LotlipModel`.
         num_corner_tokens (`int`, *optional*, defaults to 0):
@@ -63,6 +69,13 @@ class Objective:
     num_corner_tokens: int = 0
     num_long_captions: int = 0
     short_captions: str = "given"
+
+    def __post_init__(self):
+        for name in self.terms:
+            if name in TAKEN_NAMES or name.startswith("corner_"):
+                raise ValueError(
+                    f"The term `{name}` has a name of this package, `loss_{name}` in metrics.jsonl: give it another."
+                )
 
     def load_loss(self, has_bias: bool) -> Callable | None:
         """
@@ -127,13 +140,13 @@ CONTRASTIVE = "modeling_lotlip.losses:contrastive_loss"
 SIGMOID = "modeling_lotlip.losses:sigmoid_loss"
 
 
-class Objectives(dict[str, Objective]):
+class Objectives(Registry[Objective]):
     """Holds objectives by name. A plugin adds others, and replaces none of this package, which it is compared with."""
 
-    def __setitem__(self, name: str, objective: Objective) -> None:
-        if name in BUILT_IN_OBJECTIVES:
-            raise ValueError(f"The objective `{name}` is one of this package: give yours another name.")
-        super().__setitem__(name, objective)
+    def check(self, name: str, item: Objective) -> None:
+        """Raises a `ValueError` for what is no [`Objective`]."""
+        if not isinstance(item, Objective):
+            raise ValueError(f"The objective `{name}` is a {type(item).__name__}: make it an `Objective` with a loss.")
 
 
 PACKAGE_OBJECTIVES = {
@@ -177,7 +190,7 @@ PACKAGE_OBJECTIVES = {
     ),
 }
 
-# The objectives of this package by name, which no plugin may replace
-BUILT_IN_OBJECTIVES = tuple(PACKAGE_OBJECTIVES)
+OBJECTIVES = Objectives("objective", PACKAGE_OBJECTIVES)
 
-OBJECTIVES = Objectives(PACKAGE_OBJECTIVES)
+# The objectives of this package by name, which no plugin may replace
+BUILT_IN_OBJECTIVES = OBJECTIVES.built_in

@@ -17,8 +17,8 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..hub import EVAL_RESULTS_FILE, push_folder, write_model_card
-from ..utils.files import public_name, write_json, write_text
+from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, save_processor, write_model_card
+from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, move_files
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
@@ -116,22 +116,36 @@ def find_leftovers(args: TrainArguments) -> list[Path]:
 
 
 def check_output_dir(args: TrainArguments) -> None:
-    """Raises a `ValueError` for a folder that holds an earlier run, or what the run reads and would replace."""
+    """
+    Raises a `ValueError` for a folder that holds an earlier run, files of the same names as a model's, or what the run
+    reads and would replace.
+    """
     leftovers = find_leftovers(args)
     if leftovers and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
             "(`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another."
         )
-    changed = {path.resolve() for path in leftovers}
+    replaced = find_replaced_file(args.output_dir)
+    if replaced is not None and not args.overwrite_output_dir and not resumes_in_output_dir(args):
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model of this run would replace: "
+            "`--overwrite_output_dir`, or name another."
+        )
     for name, value in vars(args).items():
-        if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
-            path = Path(value).resolve()
-            if path == args.output_dir.resolve() or {path, *path.parents} & changed:
-                raise ValueError(
-                    f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
-                    "another folder."
-                )
+        if value is None or not name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")):
+            continue
+        if is_same_path(value, args.output_dir) or any(is_within(value, path) for path in leftovers):
+            raise ValueError(
+                f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name another "
+                "folder."
+            )
+
+
+def is_within(path: str | Path, folder: Path) -> bool:
+    """Returns whether a path is that of a folder, or of something in it."""
+    path = Path(path).resolve()
+    return any(is_same_path(parent, folder) for parent in (path, *path.parents))
 
 
 # ---- checkpoints
@@ -172,6 +186,18 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
     return checkpoint
 
 
+def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
+    """Raises a `ValueError` if a checkpoint to resume from is not the last one of the output folder any more."""
+    checkpoints = list_checkpoints(args.output_dir)
+    if not checkpoints or not resumes_in_output_dir(args):
+        return
+    if checkpoint is None or not checkpoints[-1].samefile(checkpoint):
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this run began: "
+            "another run has written it. Start this one again."
+        )
+
+
 def save_checkpoint(
     accelerator: Accelerator,
     output_dir: Path,
@@ -195,20 +221,33 @@ def save_checkpoint(
     partial = checkpoint.with_name(f"{checkpoint.name}{PARTIAL_OF_ALL}")
     if checkpoint.exists():
         return
-    with fail_together(accelerator):
-        try:
-            accelerator.save_state(str(partial))
-        except SafetensorError as error:
-            raise OSError(f"{checkpoint} cannot be written: {error}") from error
-    with fail_together(accelerator):
-        if accelerator.is_main_process:
-            progress = vars(state) | {"counts": state.counts.state_dict()}
-            write_json(partial / STATE_FILE, {"settings": settings, "progress": progress})
-            with atomic_write(checkpoint) as complete:
-                partial.rename(complete)
-            if total_limit is not None:
-                for path in list_checkpoints(output_dir)[:-total_limit]:
-                    delete(path)
+    try:
+        with fail_together(accelerator):
+            write_state(accelerator, partial)
+        with fail_together(accelerator):
+            if accelerator.is_main_process:
+                progress = vars(state) | {"counts": state.counts.state_dict()}
+                write_json(partial / STATE_FILE, {"settings": settings, "progress": progress})
+                with atomic_write(checkpoint) as complete:
+                    partial.rename(complete)
+                if total_limit is not None:
+                    for path in list_checkpoints(output_dir)[:-total_limit]:
+                        delete(path)
+    except (OSError, ValueError):
+        if accelerator.is_main_process:  # of a full disk it would take what is left
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_state(accelerator: Accelerator, folder: Path) -> None:
+    """Writes the state of all processes. Raises an `OSError` that says how much room there is if it cannot."""
+    try:
+        accelerator.save_state(str(folder))
+    except (SafetensorError, RuntimeError) as error:  # PyTorch does not say that a disk is full
+        free = shutil.disk_usage(folder.parent).free
+        raise OSError(
+            f"{folder} cannot be written, there are {free / 1e6:,.1f} MB left on its disk: {error}"
+        ) from error
 
 
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
@@ -322,7 +361,14 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
     """
     Returns whether a result is better than that of the model in a folder, or there is none, or one on other data.
+    Raises a `ValueError` if the metric was not measured: the evaluation data may have the column of its captions, and
+    none in it.
     """
+    if metric not in results:
+        raise ValueError(
+            f"`--metric_for_best_model {metric}` cannot be measured: no image of the evaluation data that can be read "
+            f"has a {metric.split('_')[0]} caption."
+        )
     path = folder / RESULTS_FILE
     if not path.exists():
         return True
@@ -362,7 +408,7 @@ def save_model(
     try:
         with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=parent) as partial:
             model.save_pretrained(partial)
-            processor.save_pretrained(partial)
+            save_processor(processor, partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
             move_files(Path(partial), folder, last=RESULTS_FILE)
@@ -385,9 +431,9 @@ def save_last_model(
         model (`PreTrainedModel`): The model.
         processor (`ProcessorMixin`): Its processor.
     """
-    delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
-    delete(args.output_dir / EVAL_RESULTS_FILE)
     try:
+        delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
+        delete(args.output_dir / EVAL_RESULTS_FILE)
         save_model(args, plan, args.output_dir, model, processor)
     except OSError as error:
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from glob import glob
 from pathlib import Path
 
 import datasets
@@ -81,6 +82,7 @@ class Training:
         throughput (`Throughput`): The images and tokens since it was last logged.
         step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
         image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
+        num_idle (`int`): The steps since the start that had no gradient.
     """
 
     args: TrainArguments
@@ -99,6 +101,7 @@ class Training:
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
     step_losses: list[BatchLoss] = field(default_factory=list)
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
+    num_idle: int = 0
 
     @property
     def contrastive_model(self) -> ContrastiveModel:
@@ -261,16 +264,32 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     return Data(dataset, reader, slices)
 
 
+def resolve_files(patterns: list[str] | None) -> list[str]:
+    """Lists the files that patterns name, each by its only path; a pattern of none on this machine stays."""
+    files = []
+    for pattern in patterns or []:
+        found = sorted(glob(pattern, recursive=True))
+        files += [os.path.realpath(file) for file in found] or [pattern]
+    return files
+
+
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
-    """Says how many rows are trained and evaluated on, where that is known."""
-    if args.eval_data_files not in (None, args.data_files) or args.data_weights is not None:
-        return
-    num_shared = count_shared_rows(data.slices, evaluation_data.slices)
-    if num_shared:
-        number = "All" if args.streaming else num_shared
+    """Says how many rows are trained and evaluated on, or where that is not known, of which files they may be."""
+    files = resolve_files(args.data_files)
+    evaluation_files = resolve_files(args.eval_data_files or args.data_files)
+    shared_files = sorted(set(files) & set(evaluation_files))
+    if files == evaluation_files and args.data_weights is None:
+        num_shared = count_shared_rows(data.slices, evaluation_data.slices)
+        if num_shared:
+            number = "All" if args.streaming else num_shared
+            logger.warning(
+                f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
+                '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
+            )
+    elif shared_files and not ("[" in args.train_split and "[" in args.eval_split):
         logger.warning(
-            f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
-            '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
+            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: name others with "
+            "`--eval_data_files`, or hold rows back by slices in `--train_split` and `--eval_split`."
         )
 
 
@@ -568,7 +587,7 @@ def prepare(
         features.check()
 
     # from here on files change
-    take_over_output_dir(args, accelerator, data, evaluation_data, stack)
+    take_over_output_dir(args, accelerator, (data, evaluation_data), checkpoint, stack)
     if args.cache_image_features:
         loader.dataset.features_dir = features.fill(data.dataset, args.image_column)
     with fail_together(accelerator):
@@ -604,20 +623,28 @@ def prepare(
 
 
 def take_over_output_dir(
-    args: TrainArguments, accelerator: Accelerator, data: Data, evaluation_data: Data, stack: ExitStack
+    args: TrainArguments,
+    accelerator: Accelerator,
+    data: tuple[Data, Data],
+    checkpoint: Path | None,
+    stack: ExitStack,
 ) -> None:
     """
-    Takes over the output folder, once it is known how many images have captions in caption files.
+    Takes over the output folder, once it is known how many images have captions in caption files. Raises a
+    `ValueError` if another run has written there since this one has looked.
 
     Args:
         args (`TrainArguments`): The arguments.
         accelerator (`Accelerator`): The processes.
-        data (`Data`): The training data.
-        evaluation_data (`Data`): The evaluation data.
+        data (`tuple[Data, Data]`): The training data and the evaluation data.
+        checkpoint (`Path`, *optional*): Where to resume from, as it was found at the start.
         stack (`ExitStack`): What holds the output folder.
     """
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            data.reader.report_keys(data.dataset, "training images")
-            evaluation_data.reader.report_keys(evaluation_data.dataset, "evaluation images")
+            for part, what in zip(data, ("training images", "evaluation images")):
+                part.reader.report_keys(part.dataset, what)
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
+            # another run may have begun and ended there while this one loaded data and model
+            outputs.check_output_dir(args)
+            outputs.check_latest(args, checkpoint)

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,12 +33,29 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_lines(path: Path, argument: str) -> list[str]:
+def is_same_path(path: str | Path, other: str | Path) -> bool:
+    """
+    Returns whether two paths are of the same file or folder, also where the disk does not distinguish capitals or
+    accents (macOS, Windows).
+    """
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return Path(path).resolve() == Path(other).resolve()
+
+
+def read_lines(path: Path, argument: str, are_numbered: bool = False) -> list[str]:
     """
     Reads the lines of a text file, stripped; blank ones and a byte-order mark are left out.
 
+    Args:
+        path (`Path`): The file.
+        argument (`str`): What names it, for messages.
+        are_numbered (`bool`, *optional*, defaults to `False`):
+            Whether lines are known by their numbers, so that a blank one before others is an error.
+
     Raises:
-        `ValueError`: if it cannot be read, or is not UTF-8; names it by its `argument`.
+        `ValueError`: if it cannot be read, or is not UTF-8, or has such a line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -45,7 +63,12 @@ def read_lines(path: Path, argument: str) -> list[str]:
         raise ValueError(f"--{argument} {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--{argument} {path} is not UTF-8, at byte {error.start}: save it as UTF-8.") from error
-    return [line.strip() for line in lines if line.strip()]
+    kept = [line.strip() for line in lines if line.strip()]
+    if are_numbered:
+        for number, line in enumerate(lines[: len(kept)], start=1):
+            if not line.strip():
+                raise ValueError(f"--{argument} {path} has nothing in line {number}: lines after it would be others'.")
+    return kept
 
 
 def write_text(path: Path, text: str) -> None:

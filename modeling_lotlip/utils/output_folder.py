@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SETTINGS_FILE, LOCK_FILE = "settings.json", ".lock"
 # Errors of a disk that is full, or has no more room for this user or for a file of this size
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of folders with a model: see `OutputFolder.content`
+MODEL_CONTENTS = ("an aligned model", "a mixture", "a training")
 # What is not complete yet has an ending that no user gives a file, since it is deleted where a run has left it
 PARTIAL, REPLACED = ".lotlip-partial", ".lotlip-replaced"
 LEFT = re.compile(rf"(?P<name>.+)\.\d+(?P<ending>{re.escape(PARTIAL)}|{re.escape(REPLACED)})")
@@ -102,44 +104,45 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def move_files(source: Path, folder: Path, last: str) -> set[str]:
+def move_files(source: Path, folder: Path, last: str) -> list[str]:
     """
-    Moves all files of a folder and its subfolders to another folder, in place of those of the same names.
+    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is deleted
+    there first and moved last: whatever ends it between, it does not stand beside files that it is not of.
 
     Args:
-        source (`Path`):
-            The folder of files that are complete.
-        folder (`Path`):
-            Where they go.
-        last (`str`):
-            The name of the file that tells what the others are worth. It is deleted first and moved last: whatever
-            ends it between, none stands beside files that it is not of.
+        source (`Path`): The folder whose files are moved.
+        folder (`Path`): Where to.
+        last (`str`): The name of the file that is moved last, if it is among them.
 
     Returns:
-        `set[str]`: the names of the files, relative to the folder, with `/` on every system.
+        `list[str]`: the names of the files.
     """
     share_weights(source)
     delete(folder / last)
-    files = [file for file in source.rglob("*") if file.is_file()]
-    names = set()
-    for file in sorted(files, key=lambda file: (file.name == last, file)):
+    files = sorted(file for file in source.rglob("*") if file.is_file())
+    names = []
+    for file in sorted(files, key=lambda file: file == source / last):
+        sync(file)
         name = file.relative_to(source)
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(target)
-        names.add(name.as_posix())
+        (folder / name).parent.mkdir(exist_ok=True)
+        file.replace(folder / name)
+        names.append(name.as_posix())
     return names
 
 
 def read_stored(folder: Path) -> dict | None:
     """
     Reads `settings.json` of a folder, None where there is none: `content`, `settings`, and `run` until the run that
-    writes has ended.
+    writes has ended. One that another program has written has none of these.
     """
     path = folder / SETTINGS_FILE
     if not path.exists():
         return None
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # settings of an editor may have comments
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def write_stored(folder: Path, stored: dict) -> None:
@@ -209,7 +212,8 @@ class OutputFolder:
                 clear(left)
             self.before = self.list_files()
             self.stored = read_stored(self.path)
-            if self.stored is not None and self.before:
+            # what no run has written is of somebody else, also where nothing is beside it
+            if self.stored is not None and (self.before or "content" not in self.stored):
                 self.compare(self.stored)
                 self.is_unfinished = self.stored.get("run") is not None
             run = {"process": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
@@ -269,6 +273,15 @@ class OutputFolder:
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""
         write_stored(self.path, {"content": self.content, "settings": self.settings, "run": run})
+
+
+def holds_model(folder: Path) -> bool:
+    """Returns whether a run writes, or has written, a model to a folder."""
+    try:
+        stored = read_stored(folder)
+    except OSError:  # what may not be read is not known
+        return False
+    return stored is not None and stored.get("content") in MODEL_CONTENTS
 
 
 def describe_run(stored: dict | None) -> str:

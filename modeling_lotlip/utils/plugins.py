@@ -5,9 +5,13 @@
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
+from typing import TypeVar
 
 
 # What the code of a file raises while it is imported, as far as a mistake of its author is
@@ -24,12 +28,96 @@ IMPORT_ERRORS = (
     ValueError,
 )
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class PluginImport:
+    """An attempt to import a plugin: another one of the same file is not equal to it."""
+
+    name: str
+
+
+# The plugins that are being imported, the last one now: what they register is theirs
+_imports: list[PluginImport] = []
+
+
+@contextmanager
+def noting_import(name: str) -> Iterator[None]:
+    """Notes what is registered inside as that of a plugin."""
+    _imports.append(PluginImport(name))
+    try:
+        yield
+    finally:
+        _imports.pop()
+
+
+class Registry(MutableMapping[str, T]):
+    """
+    What plugins register by name, beside what the package has. However a name is set, by `update` too, nothing of the
+    package is replaced, nor what a plugin has registered by another one, or twice by the same. Who tries something in
+    Python may set a name again.
+
+    Args:
+        what (`str`): What messages call an item, such as `"objective"`.
+        built_in (`Mapping[str, T]`, *optional*): The items of the package.
+    """
+
+    def __init__(self, what: str, built_in: Mapping[str, T] | None = None):
+        self.what = what
+        self.built_in = tuple(built_in or ())
+        self.items_by_name: dict[str, T] = dict(built_in or {})
+        self.registered_by: dict[str, PluginImport] = {}
+
+    def __getitem__(self, name: str) -> T:
+        return self.items_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.items_by_name)
+
+    def __len__(self) -> int:
+        return len(self.items_by_name)
+
+    def __ior__(self, others: Mapping[str, T]) -> "Registry[T]":
+        self.update(others)
+        return self
+
+    def __setitem__(self, name: str, item: T) -> None:
+        if name in self.built_in:
+            raise ValueError(f"The {self.what} `{name}` is one of this package: give yours another name.")
+        self.check(name, item)
+        if _imports:
+            self.note(name, _imports[-1])
+        self.items_by_name[name] = item
+
+    def __delitem__(self, name: str) -> None:
+        del self.items_by_name[name]
+        self.registered_by.pop(name, None)
+
+    def check(self, name: str, item: T) -> None:
+        """Raises a `ValueError` for an item that is none: see subclasses."""
+
+    def note(self, name: str, plugin: PluginImport) -> None:
+        """
+        Notes which plugin registers a name. Raises a `ValueError` if another one has, or this one twice: a plugin
+        whose import has failed may be imported again.
+        """
+        earlier = self.registered_by.get(name)
+        if earlier is plugin:
+            raise ValueError(f"The {self.what} `{name}` is registered twice: give one of both another name.")
+        if earlier is not None and earlier.name != plugin.name:
+            raise ValueError(
+                f"The {self.what} `{name}` is registered by {earlier.name}.py and by {plugin.name}.py: give one of "
+                "both another name."
+            )
+        self.registered_by[name] = plugin
+
 
 def load_plugin(path: str | Path) -> ModuleType:
     """
     Imports a Python file as the module of its name, once, so that what it registers is there. What it defines can be
-    imported by that name, also by processes that read data. Raises a `ValueError` if the file cannot be imported, or
-    another module has its name.
+    imported by that name, also by processes that read data. Raises a `ValueError` if the file cannot be imported, ends
+    the program, or another module has its name.
     """
     path = Path(path).absolute()
     name = path.stem
@@ -45,7 +133,13 @@ def load_plugin(path: str | Path) -> ModuleType:
     if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
         raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
     try:
-        return importlib.import_module(name)
+        with noting_import(name):
+            return importlib.import_module(name)
+    except SystemExit as error:  # else the command would end as if it were done
+        raise ValueError(
+            f"--plugin {path} ends the program while it is imported (line {find_line(path, error)}): put what it runs "
+            'as a script under `if __name__ == "__main__":`.'
+        ) from error
     except SyntaxError as error:  # says the line itself
         raise ValueError(f"--plugin {path} cannot be imported: SyntaxError: {error}") from error
     except IMPORT_ERRORS as error:
@@ -54,7 +148,7 @@ def load_plugin(path: str | Path) -> ModuleType:
         ) from error
 
 
-def find_line(path: Path, error: Exception) -> int | None:
+def find_line(path: Path, error: BaseException) -> int | None:
     """Finds the last line of a file that an error came through; None if it came through none."""
     lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]
     return lines[-1] if lines else None

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from datasets import Dataset, Features, Image, List, Value
 
 from modeling_lotlip.align import features as features_module
+from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.images import NO_IMAGE, replace_values
 
@@ -191,3 +194,65 @@ def test_an_image_file_that_changes_is_another_image(tmp_path):
     before = features_module.identify_image({"path": str(path), "bytes": None})
     path.write_bytes(b"afterwards")
     assert features_module.identify_image({"path": str(path), "bytes": None}) != before
+
+
+@pytest.mark.parametrize(
+    ("modalities", "expected"),
+    [
+        (("short",), [(0, "a boat", "short")]),
+        (("long",), [(0, "One. Two", "long"), (1, "Alone", "long")]),
+        (("sub",), [(0, "One", "sub"), (0, "Two", "sub")]),
+        (("short", "sub"), [(0, "a boat", "short"), (0, "One", "sub"), (0, "Two", "sub")]),
+    ],
+)
+def test_the_texts_are_those_that_are_asked_for_and_of_several_sentences_each(modalities, expected):
+    types = {"image": Image(), "caption": Value("string"), "long_captions": List(Value("string"))}
+    rows = {"image": [None, None], "caption": ["a boat", ""], "long_captions": [["One. Two."], ["Alone."]]}
+    dataset = Dataset.from_dict(rows, features=Features(types))
+    reader = RowReader(dataset.column_names, CaptionArguments())
+    assert features_module.list_texts(dataset, reader, modalities) == expected
+
+
+def test_what_is_left_out_and_cut_off_is_counted(compute):
+    long = "a red boat " * 60
+    changes = {3: {"caption": ""}, 5: {"long_captions": []}, 6: {"long_captions": [long]}, 7: {"image": NO_IMAGE}}
+    counts = compute(replace_values(load_scenes(12), changes)).counts
+    assert counts["rows"] == 12
+    assert counts["images_without_long_caption"] == 1
+    assert counts["images_without_caption"] == 0
+    assert counts["num_captions"] == 22
+    assert counts["truncated_captions"] == 1
+
+
+def test_images_with_captions_that_cannot_be_read_are_an_error(compute):
+    nothing = {"caption": "", "long_captions": []}
+    with pytest.raises(ValueError, match="No image of the training data that can be read"):
+        compute(replace_values(load_scenes(2), {0: nothing, 1: {"image": NO_IMAGE}}))
+
+
+def test_an_image_without_a_file_is_known_by_its_content():
+    name = features_module.identify_image({"bytes": b"a", "path": None})
+    assert name == features_module.identify_image({"bytes": b"a", "path": "other.png"})
+    assert name != features_module.identify_image({"bytes": b"b", "path": "other.png"})
+
+
+def test_an_image_that_is_not_there_has_a_name_of_its_own():
+    assert features_module.identify_image(None) == "unreadable: there is no image"
+
+
+def test_a_table_of_features_knows_what_it_lacks_and_repeats_what_it_has():
+    table = features_module.FeatureTable(3)
+    table.set(features_module.Computed([2], torch.tensor([[1.0, 2.0]]), [True]))
+    table.copy([2, 1, 2])
+    assert table.features[[0, 2]].tolist() == [[1.0, 2.0], [1.0, 2.0]]
+    assert table.features[1].isnan().all()
+    assert table.is_truncated.tolist() == [True, False, True]
+
+
+def test_selected_features_are_those_of_the_images_in_their_order():
+    captions = torch.tensor([[0, 5, 0], [1, 6, 0], [2, 7, 1], [2, 8, 0]])
+    features = features_module.Features(torch.tensor([[0.0], [1.0], [2.0]]), torch.zeros(9, 1), captions)
+    selected = features.select(torch.tensor([2, 0]))
+    assert selected.images.tolist() == [[2.0], [0.0]]
+    assert selected.captions.tolist() == [[1, 5, 0], [0, 7, 1], [0, 8, 0]]
+    assert features.captions[:, 0].tolist() == [0, 1, 2, 2], "what is selected from stays as it is"

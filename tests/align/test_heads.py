@@ -1,17 +1,23 @@
 """Heads learn what two sides have in common, and no more than was asked for."""
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from modeling_lotlip.align import heads as heads_module
 from modeling_lotlip.align.features import Features
 from modeling_lotlip.align.heads import (
+    MAX_LOGIT_SCALE,
     CaptionSampler,
+    Heads,
     HeadSettings,
+    compute_loss,
     contrast,
     has_stopped_rising,
+    measure_epochs,
     measure_rank,
     run_epochs,
     train_heads,
@@ -151,3 +157,117 @@ def test_ranks_of_equal_similarities_are_means():
 def test_a_search_for_epochs_goes_on_while_the_best_is_late():
     assert not has_stopped_rising([0.1] * 20 + [0.2] + [0.1] * 20)
     assert has_stopped_rising([0.1] * 9 + [0.2] + [0.1] * 25)
+
+
+@pytest.mark.parametrize(
+    ("num_measured", "best", "has_stopped"),
+    [(29, 0, False), (30, 0, True), (30, 9, False), (31, 9, True), (60, 19, False), (61, 19, True)],
+)
+def test_a_search_takes_thirty_epochs_and_three_times_the_best(num_measured, best, has_stopped):
+    measured = [0.1] * num_measured
+    measured[best] = 0.2
+    assert has_stopped_rising(measured) == has_stopped
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """Searches for the number of epochs by ranks that are given; and what would be trained on."""
+    runs = []
+
+    def run_epochs(features, settings, num_epochs, device):
+        runs.append((features.images.flatten().tolist(), num_epochs))
+        for epoch in range(num_epochs):
+            yield epoch, 0.0
+
+    def search(num_images, ranks, **settings):
+        images = torch.arange(num_images)[:, None].float()
+        captions = torch.tensor([[image, 0, 0] for image in range(num_images)])
+        measured = iter([rank for fold_ranks in ranks for rank in fold_ranks])
+        ends = [len(fold_ranks) for fold_ranks in ranks]
+        monkeypatch.setattr(heads_module, "run_epochs", run_epochs)
+        monkeypatch.setattr(heads_module, "measure_rank", lambda *_: next(measured))
+        monkeypatch.setattr(heads_module, "has_stopped_rising", lambda done: len(done) == ends[len(runs) - 1])
+        features = Features(images, torch.zeros(1, 1), captions)
+        return measure_epochs(features, dataclasses.replace(FAST, **settings), "cpu"), runs
+
+    return search
+
+
+def test_each_of_few_images_is_held_out_once(searched, monkeypatch):
+    monkeypatch.setattr(heads_module, "FEW_IMAGES", 31)
+    means, runs = searched(30, [[0.1, 0.5, 0.9], [0.3, 0.1], [0.2, 0.6, 0.3, 0.4]])
+    assert means == pytest.approx([0.2, 0.4])
+    held_out = [set(range(30)) - set(images) for images, _ in runs]
+    assert [len(images) for images in held_out] == [10, 10, 10]
+    assert set.union(*held_out) == set(range(30))
+
+
+@pytest.mark.parametrize(("max_held_out", "num_held_out"), [(2000, 3), (2, 2)])
+def test_of_many_images_a_tenth_is_held_out(searched, monkeypatch, max_held_out, num_held_out):
+    monkeypatch.setattr(heads_module, "FEW_IMAGES", 30)
+    monkeypatch.setattr(heads_module, "MAX_HELD_OUT", max_held_out)
+    means, runs = searched(30, [[0.1, 0.5]])
+    assert means == pytest.approx([0.1, 0.5])
+    assert [len(images) for images, _ in runs] == [30 - num_held_out]
+
+
+@pytest.mark.parametrize(("batch_size", "num_epochs"), [(20, 100), (10, 50), (1, 30)])
+def test_a_search_takes_a_hundred_steps_or_thirty_epochs_at_most(searched, batch_size, num_epochs):
+    _, runs = searched(30, [[0.1]] * 3, batch_size=batch_size)
+    assert {epochs for _, epochs in runs} == {num_epochs}
+
+
+def test_heads_take_four_images_or_more():
+    settings = dataclasses.replace(FAST, num_epochs=1)
+    assert train_heads(make_features(4), settings).num_epochs == 1
+    with pytest.raises(ValueError, match="The training data has 3 images with captions"):
+        train_heads(make_features(3), settings)
+
+
+def test_a_training_that_diverges_is_an_error_that_names_the_rate():
+    with pytest.raises(ValueError, match=r"not finite: a `--learning_rate` of 1e\+30 is too high"):
+        train_heads(make_features(), dataclasses.replace(FAST, learning_rate=1e30, num_epochs=3))
+
+
+def test_the_temperature_begins_and_ends_as_in_clip():
+    features = make_features()
+    assert Heads(features, FAST).logit_scale.item() == pytest.approx(math.log(1 / 0.07))
+    heads = train_heads(features, dataclasses.replace(FAST, learning_rate=0.5, num_epochs=20)).heads
+    assert heads.logit_scale.item() <= MAX_LOGIT_SCALE + 1e-6
+    assert math.log(100) == pytest.approx(MAX_LOGIT_SCALE)
+
+
+def test_matrices_alone_decay():
+    features = make_features()
+    torch.manual_seed(FAST.seed)
+    before = Heads(features, FAST)
+    # the whole of what decays is gone after a step
+    settings = dataclasses.replace(FAST, learning_rate=1e-3, weight_decay=1000.0)
+    ((after, _),) = run_epochs(features, settings, 1, "cpu")
+    trained = dict(after.named_parameters())
+    for name, parameter in before.named_parameters():
+        if parameter.dim() > 1:
+            assert trained[name].abs().max() < 0.0011
+        else:
+            torch.testing.assert_close(trained[name], parameter, atol=0.0011, rtol=0)
+
+
+@pytest.mark.parametrize(("num_captioned", "has_loss"), [(1, False), (2, True)])
+def test_a_loss_takes_two_captions(num_captioned, has_loss):
+    features = make_features(4)
+    features.captions = features.captions[features.captions[:, 2] == 0][:num_captioned]
+    sampler = CaptionSampler(features, "short")
+    generator = torch.Generator().manual_seed(0)
+    loss = compute_loss(Heads(features, FAST), features, torch.arange(4), [sampler], generator, "cpu")
+    assert (loss is not None) == has_loss
+
+
+@pytest.mark.parametrize(
+    ("captions", "expected"),
+    [(("short", "long", "sub"), (1 + 1 / 2) / 2), (("long", "sub"), 1 / 2), (("sub",), 1 / 3)],
+)
+def test_sentences_count_in_a_rank_only_where_they_alone_are_trained_on(captions, expected):
+    heads = SimpleNamespace(eval=lambda: None, embed=lambda side, features: features)
+    images = torch.tensor([[3.0], [2.0], [1.0]])
+    features = Features(images, torch.ones(1, 1), torch.tensor([[0, 0, 0], [1, 0, 1], [2, 0, 2]]))
+    assert measure_rank(heads, features, captions) == pytest.approx(expected)

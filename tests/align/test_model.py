@@ -205,6 +205,14 @@ def test_logits_are_scaled_cosines_of_its_features(folder):
 STATES = torch.arange(12.0).reshape(1, 4, 3)
 
 
+def test_padded_ids_without_a_mask_are_warned_of(folder, caplog):
+    _, model = folder
+    model.text_model.config.pad_token_id = 0
+    with caplog.at_level("WARNING"):
+        model.get_text_features(torch.tensor([[2, 5, 3, 0, 0]]))
+    assert "input_ids may be padded" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("pooling", "mask", "expected"),
     [
@@ -249,3 +257,52 @@ def test_a_tower_without_cls_has_no_cls_pooling():
 def test_a_side_without_head_has_the_dimensions_of_the_other():
     with pytest.raises(ValueError, match="embeddings of 4 dimensions, but `projection_dim` is 5"):
         make_head("none", 4, 8, 5, 0.0)
+
+
+def test_a_sentence_transformer_cuts_long_texts_off(folder):
+    path, _ = folder
+    write_sentence_transformers_files(path)
+    long = "a red boat " * 60
+    found = SentenceTransformer(str(path), device="cpu").encode([long])
+    np.testing.assert_allclose(found, DualEncoder.from_pretrained(path).encode_text([long]), atol=1e-6)
+
+
+def test_a_tower_of_which_all_is_padding_has_a_mean_of_zero():
+    pooled = pool_text(SimpleNamespace(last_hidden_state=STATES), torch.zeros(1, 4, dtype=torch.long), "mean")
+    assert pooled.tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("pool", [pool_text, pool_image])
+def test_a_pooling_that_a_tower_does_not_have_is_refused(pool):
+    arguments = (torch.ones(1, 4), "max") if pool is pool_text else (1, "max")
+    with pytest.raises(ValueError, match="`max` is no pooling of (texts|images): name one of"):
+        pool(SimpleNamespace(last_hidden_state=STATES), *arguments)
+    arguments = (*arguments[:-1], "pooler")
+    with pytest.raises(ValueError, match="The tower has no pooler: take another pooling"):
+        pool(SimpleNamespace(last_hidden_state=STATES, pooler_output=None), *arguments)
+
+
+@pytest.mark.parametrize(("kind", "num_layers"), [("linear", 2), ("mlp", 6)])
+def test_a_head_standardizes_first_and_has_the_dimensions_that_are_asked_for(kind, num_layers):
+    head = make_head(kind, 4, 8, 5, 0.25).eval()
+    assert len(head) == num_layers
+    assert head(torch.randn(2, 4)).shape == (2, 5)
+    head[0].mean += 1
+    head[0].std *= 2
+    standardized = head[0](torch.tensor([[1.0, 2, 3, 4]]))
+    torch.testing.assert_close(standardized, torch.tensor([[0.0, 0.5, 1, 1.5]]))
+    with pytest.raises(ValueError, match="`deep` is no head: name one of none, linear, mlp"):
+        make_head("deep", 4, 8, 5, 0.0)
+
+
+def test_the_loss_is_that_of_clip(folder):
+    _, model = folder
+    input_ids = torch.tensor([[2, 5, 8, 9, 3], [2, 5, 9, 8, 3]])
+    pixel_values = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        outputs = model(input_ids=input_ids, pixel_values=pixel_values, return_loss=True)
+        assert model(input_ids=input_ids, pixel_values=pixel_values).loss is None
+    logits = outputs.logits_per_image
+    expected = -(logits.log_softmax(0).diag() + logits.log_softmax(1).diag()).mean() / 2
+    torch.testing.assert_close(outputs.loss, expected)
+    torch.testing.assert_close(outputs.logits_per_text, logits.t())

@@ -1,13 +1,16 @@
 """What the card of an aligned model says, and how a model takes the place of an earlier one."""
 
+import copy
 import dataclasses
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from modeling_lotlip.align.arguments import AlignArguments
-from modeling_lotlip.align.outputs import replace_model, write_card
+from modeling_lotlip.align.outputs import check_saved, replace_model, write_card
+from modeling_lotlip.align.towers import join_towers, make_processor
 from modeling_lotlip.hub import EVAL_RESULTS_FILE
 
 
@@ -53,3 +56,32 @@ def test_files_of_an_earlier_model_go_and_those_of_others_stay(tmp_path):
     names = sorted(file.name for file in folder.rglob("*") if file.is_file())
     assert names == ["config.json", "notes.md"]
     assert (folder / "config.json").read_text() == '{"new": true}'
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("tokenizer", "The tokenizer of .* is another one after it was saved"),
+        ("image processor", "The image processor of .* is another one after it was saved"),
+        ("text model", "does not compute what .* compute"),
+        ("image model", "does not compute what .* compute"),
+    ],
+)
+def test_a_model_that_was_saved_otherwise_is_refused(text_tower, image_tower, tmp_path, changed, message):
+    model = join_towers(text_tower, image_tower, 64, 128)
+    make_processor(text_tower, image_tower).save_pretrained(tmp_path)
+    check_saved(tmp_path, model, (text_tower, image_tower))
+    if changed == "tokenizer":
+        text_tower.tokenizer.add_tokens(["boat", "pier"])
+    elif changed == "image processor":
+        image_processor = copy.deepcopy(image_tower.image_processor)
+        image_tower = dataclasses.replace(image_tower, image_processor=image_processor)
+        image_processor.image_mean = [0.1, 0.2, 0.3]
+    else:
+        tower = text_tower if changed == "text model" else image_tower
+        tower.model = copy.deepcopy(tower.model)
+        with torch.no_grad():
+            for parameter in tower.model.parameters():
+                parameter.normal_()
+    with pytest.raises(ValueError, match=message):
+        check_saved(tmp_path, model, (text_tower, image_tower))

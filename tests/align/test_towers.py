@@ -1,5 +1,7 @@
 """Towers of several libraries give the features that their libraries give."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,14 @@ from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
     BertTokenizer,
+    DeiTConfig,
+    DeiTModel,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    DINOv3ConvNextConfig,
+    DINOv3ConvNextModel,
+    RadioConfig,
+    RadioModel,
     T5Config,
     T5EncoderModel,
     TimmWrapperConfig,
@@ -20,8 +28,13 @@ from transformers import (
 
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.align.towers import (
+    check_dense,
+    choose_image_pooling,
+    copy_projection,
     count_prefix_tokens,
+    explain_loading_error,
     join_towers,
+    limit_tokenizer,
     load_image_tower,
     load_text_tower,
     make_processor,
@@ -196,12 +209,24 @@ def test_a_part_of_a_dual_encoder_is_no_tower_to_refer_to(text_tower, tmp_path):
         refer_to(text_tower, load_image_tower(str(tmp_path)))
 
 
-@pytest.mark.parametrize(("architecture", "pooling"), [("test_vit", "cls_mean"), ("test_convnext", "pooler")])
-def test_an_encoder_of_timm_reads_images_as_timm_does(text_tower, tmp_path, architecture, pooling):
-    settings = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "crop_pct": 0.9, "interpolation": "bicubic"}
-    config = TimmWrapperConfig(architecture=architecture, num_labels=0, pretrained_cfg=settings)
-    TimmWrapperModel(config).save_pretrained(tmp_path / "timm")
-    tower = load_image_tower(str(tmp_path / "timm"))
+def save_timm(folder, architecture, model_args=None, **settings):
+    settings = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic", **settings}
+    config = TimmWrapperConfig(architecture=architecture, num_labels=0, pretrained_cfg=settings, model_args=model_args)
+    TimmWrapperModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pooling", "settings"),
+    [
+        ("test_vit", "cls_mean", {"crop_pct": 0.9}),
+        ("test_convnext", "pooler", {"crop_pct": 0.9}),
+        ("test_vit", "cls_mean", {"crop_pct": 0.9, "crop_mode": "squash"}),
+        ("test_vit", "cls_mean", {"crop_pct": 1.0, "crop_mode": "squash"}),
+    ],
+)
+def test_an_encoder_of_timm_reads_images_as_timm_does(text_tower, tmp_path, architecture, pooling, settings):
+    tower = load_image_tower(save_timm(tmp_path / "timm", architecture, **settings))
     assert tower.pooling == pooling
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 200, 3), dtype=np.uint8))
     expected = AutoImageProcessor.from_pretrained(tmp_path / "timm")(image, return_tensors="pt")["pixel_values"]
@@ -224,6 +249,64 @@ def test_registers_are_no_patches():
     assert count_prefix_tokens(Dinov2WithRegistersModel(config)) == 5
 
 
+@pytest.mark.parametrize(
+    ("crop_mode", "input_size"),
+    [("border", (3, 160, 160)), ("center", (3, 160, 128))],
+)
+def test_an_encoder_of_timm_that_reads_images_in_a_way_of_its_own_is_refused(tmp_path, crop_mode, input_size):
+    folder = save_timm(tmp_path, "test_vit", crop_mode=crop_mode, input_size=input_size)
+    with pytest.raises(ValueError, match=f"are resized in the way '{crop_mode}', and no image processor"):
+        load_image_tower(folder)
+
+
+def test_registers_of_timm_are_no_patches(tmp_path):
+    tower = load_image_tower(save_timm(tmp_path, "test_vit", {"reg_tokens": 3}))
+    assert tower.num_prefix_tokens == 4
+
+
+def test_registers_without_cls_are_neither_patches_nor_a_cls(tmp_path):
+    model_args = {"reg_tokens": 3, "class_token": False, "global_pool": "avg"}
+    folder = save_timm(tmp_path, "test_vit", model_args)
+    tower = load_image_tower(folder)
+    assert tower.num_prefix_tokens == 3
+    assert tower.pooling == "mean"
+    with pytest.raises(ValueError, match="has no .CLS. for `--image_pooling cls`"):
+        load_image_tower(folder, "cls")
+
+
+def test_states_whose_dimensions_come_last_have_no_mean(tmp_path):
+    model_args = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "img_size": 64}
+    folder = save_timm(tmp_path, "swin_tiny_patch4_window7_224", model_args, input_size=(3, 64, 64))
+    assert load_image_tower(folder).pooling == "pooler"
+    with pytest.raises(ValueError, match="`--image_pooling mean` would take the height for the dimensions"):
+        load_image_tower(folder, "mean")
+
+
+def test_a_distillation_token_is_no_patch():
+    config = DeiTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=16
+    )
+    assert count_prefix_tokens(DeiTModel(config)) == 2
+
+
+def test_summaries_of_radio_are_no_patches():
+    config = RadioConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_img_size=64, patch_size=16)
+    model = RadioModel(config).eval()
+    num_prefix_tokens = count_prefix_tokens(model)
+    with torch.inference_mode():
+        outputs = model(torch.zeros(1, 3, 32, 32))
+    assert num_prefix_tokens == outputs.last_hidden_state.shape[1] - 4
+
+
+def test_the_pooled_state_of_a_convolutional_dinov3_is_no_patch():
+    config = DINOv3ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1])
+    model = DINOv3ConvNextModel(config).eval()
+    with torch.inference_mode():
+        outputs = model(torch.zeros(1, 3, 64, 64))
+    assert count_prefix_tokens(model) == outputs.last_hidden_state.shape[1] - 4
+    assert choose_image_pooling(model, outputs) == "pooler"
+
+
 def test_a_missing_tower_is_named():
     with pytest.raises(ValueError, match="`--vision_model_name_or_path nowhere` cannot be used"):
         load_image_tower("nowhere")
@@ -234,3 +317,95 @@ def test_a_missing_tower_is_named():
 def test_no_folder_of_this_machine_is_saved(text_tower, image_tower, text_folder):
     model = join_towers(text_tower, image_tower, 64, 128)
     assert text_folder not in str(model.config.to_dict())
+
+
+class PositionTable(torch.nn.Module):
+    """A model with a table of positions, of which those up to the padding are no text's, as in RoBERTa."""
+
+    def __init__(self, num_positions: int | None, padding_idx: int | None = None, num_corner_tokens: int = 0):
+        super().__init__()
+        self.config = SimpleNamespace(num_corner_tokens=num_corner_tokens)
+        if num_positions is not None:
+            self.config.max_position_embeddings = num_positions
+            self.position_embeddings = torch.nn.Embedding(num_positions, 1, padding_idx=padding_idx)
+
+
+@pytest.mark.parametrize(
+    ("model", "max_length", "expected"),
+    [
+        (PositionTable(40), None, 40),
+        (PositionTable(60), None, 50),
+        (PositionTable(40), 40, 40),
+        (PositionTable(60), 60, 60),
+        (PositionTable(40, padding_idx=1), None, 38),
+        (PositionTable(40, num_corner_tokens=2), None, 38),
+        (PositionTable(None), None, 50),
+        (PositionTable(None), 90, 90),
+    ],
+    ids=["positions", "tokenizer", "asked for", "beyond the tokenizer", "padding", "corners", "no table", "no limit"],
+)
+def test_the_limit_of_texts_is_that_of_positions_tokenizer_or_user(model, max_length, expected):
+    tower = SimpleNamespace(model=model, tokenizer=SimpleNamespace(model_max_length=50), name="tower")
+    limit_tokenizer(tower, max_length)
+    assert tower.tokenizer.model_max_length == expected
+
+
+def test_a_limit_beyond_the_positions_that_texts_have_is_refused():
+    tokenizer = SimpleNamespace(model_max_length=50)
+    tower = SimpleNamespace(model=PositionTable(40, 1), tokenizer=tokenizer, name="tower")
+    with pytest.raises(ValueError, match="`--max_length 39` is beyond the 38 tokens that tower has"):
+        limit_tokenizer(tower, 39)
+
+
+@pytest.mark.parametrize(
+    ("use_residual", "activation", "message"),
+    [
+        (True, torch.nn.Tanh(), "a Dense with a residual"),
+        (False, torch.nn.Softmax(), "a Dense with Softmax, but only"),
+    ],
+)
+def test_a_layer_that_cannot_be_saved_is_refused(use_residual, activation, message):
+    check_dense(SimpleNamespace(use_residual=False, activation_function=torch.nn.Tanh()))
+    with pytest.raises(ValueError, match=message):
+        check_dense(SimpleNamespace(use_residual=use_residual, activation_function=activation))
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameter", "expected"),
+    [((1, 5, 8), "cls_token", "cls_mean"), ((1, 4, 8), "weight", "mean"), ((1, 8, 2, 2), "weight", "pooler")],
+    ids=["with [CLS]", "patches alone", "convolutional"],
+)
+def test_the_pooling_of_images_is_that_of_their_states(shape, parameter, expected):
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(model_type="vit")
+    model.register_parameter(parameter, torch.nn.Parameter(torch.zeros(8)))
+    outputs = SimpleNamespace(last_hidden_state=torch.zeros(shape))
+    assert choose_image_pooling(model, outputs) == expected
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_projection_becomes_a_layer_of_the_tower(bias):
+    projection = torch.nn.Linear(3, 2, bias=bias)
+    (layer,), weights = copy_projection(projection)
+    assert layer == {"in_features": 3, "out_features": 2, "bias": bias, "activation": "linear"}
+    states = torch.randn(1, 3)
+    assert torch.equal(weights(states), projection(states))
+
+
+def test_a_tower_without_projection_gets_no_layer():
+    layers, weights = copy_projection(None)
+    assert layers == []
+    assert len(weights) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "explanation"),
+    [
+        ("/nowhere/model", "no", "there is no such folder."),
+        ("someone/model", "set trust_remote_code=True", "it comes with code of its own"),
+        ("someone/model", "no such model", "no such model"),
+        (".", "damaged", "damaged"),
+    ],
+)
+def test_what_keeps_a_tower_from_being_loaded_is_explained(name, error, explanation):
+    assert explain_loading_error(name, OSError(error)).startswith(explanation)

@@ -1,5 +1,6 @@
 """Captioners behind a server."""
 
+import base64
 import hashlib
 import io
 import signal
@@ -9,6 +10,7 @@ from http.server import ThreadingHTTPServer
 
 import httpx
 import pytest
+from openai import APIConnectionError, APIStatusError
 from openai.types.chat import ChatCompletion
 from PIL import Image
 
@@ -16,7 +18,14 @@ from modeling_lotlip.captioning import endpoint
 from modeling_lotlip.captioning.answer import Answer
 from modeling_lotlip.captioning.arguments import CaptionerArguments
 from modeling_lotlip.captioning.captioner import load_captioner
-from modeling_lotlip.captioning.endpoint import EndpointCaptioner, read_completion
+from modeling_lotlip.captioning.endpoint import (
+    MAX_FAILURES_IN_A_ROW,
+    EndpointCaptioner,
+    UnreadableAnswerError,
+    describe_failed_request,
+    make_data_url,
+    read_completion,
+)
 from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import hash_photos, of_folder, read_records, stop_later
@@ -254,3 +263,83 @@ def test_options_of_a_request():
         "seed": 7,
         "extra_body": {"repetition_penalty": 1.5},
     }
+
+
+def make_captioner() -> EndpointCaptioner:
+    return EndpointCaptioner("model", CaptionerArguments(endpoint="http://127.0.0.1:9/v1"))
+
+
+def ask_for_pause(seconds: float) -> APIStatusError:
+    request = httpx.Request("POST", "http://127.0.0.1:9/v1")
+    response = httpx.Response(429, headers={"retry-after": str(seconds)}, request=request)
+    return APIStatusError("too fast", response=response, body=None)
+
+
+@pytest.mark.parametrize(("seconds", "is_said"), [(9.5, False), (10.0, True)])
+def test_a_pause_of_ten_seconds_is_announced(caplog, seconds, is_said):
+    assert make_captioner().choose_wait(ask_for_pause(seconds), 0) == seconds
+    assert ("The run waits, and goes on after it" in caplog.text) == is_said
+
+
+def test_a_pause_of_an_hour_is_waited_for_and_no_longer_one():
+    captioner = make_captioner()
+    assert captioner.choose_wait(ask_for_pause(3600), 0) == 3600
+    with pytest.raises(ValueError, match="asks for a pause of 3601 seconds"):
+        captioner.choose_wait(ask_for_pause(3601), 0)
+
+
+def test_a_server_that_fails_a_hundred_times_in_a_row_ends_the_run():
+    captioner = make_captioner()
+    for _ in range(MAX_FAILURES_IN_A_ROW - 1):
+        captioner.count_failure(Answer(None, error="busy."))
+    captioner.count_failure(Answer("A boat."))
+    for _ in range(MAX_FAILURES_IN_A_ROW - 1):
+        captioner.count_failure(Answer(None, error="busy."))
+    with pytest.raises(ValueError, match="has failed 100 times in a row, last: gone. Start again"):
+        captioner.count_failure(Answer(None, error="gone."))
+
+
+def send(kind: str, mode: str = "RGB", orientation: int = 1, max_size: int | None = None) -> tuple[str, Image.Image]:
+    """The type of what is sent of an image, `as it is` where no byte has changed, and the image."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new(mode, (40, 20)).save(buffer, kind, exif=exif)
+    file = ImageFile("key", None, None, buffer.getvalue(), None)
+    header, _, data = make_data_url(file, max_size).partition(",")
+    content = base64.b64decode(data)
+    mime_type = header.removeprefix("data:").removesuffix(";base64")
+    if content == buffer.getvalue():
+        mime_type = "as it is"
+    return mime_type, Image.open(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "mime_type", "size"),
+    [
+        ("JPEG", {}, "as it is", (40, 20)),
+        ("PNG", {"mode": "L"}, "as it is", (40, 20)),
+        ("PNG", {"max_size": 40}, "as it is", (40, 20)),
+        ("PNG", {"max_size": 39}, "image/jpeg", (39, 20)),
+        ("PNG", {"mode": "RGBA"}, "image/jpeg", (40, 20)),
+        ("WEBP", {}, "image/jpeg", (40, 20)),
+        ("JPEG", {"orientation": 6}, "image/jpeg", (20, 40)),
+    ],
+    ids=["JPEG", "gray", "just small enough", "too large", "transparent", "another format", "turned"],
+)
+def test_an_image_is_sent_as_it_is_unless_a_server_might_misread_it(kind, options, mime_type, size):
+    sent_type, image = send(kind, **options)
+    assert (sent_type, image.size) == (mime_type, size)
+
+
+def test_a_failure_is_one_line_with_its_cause():
+    assert describe_failed_request(UnreadableAnswerError("no\n JSON")) == "the server failed: no JSON"
+    error = APIConnectionError(request=httpx.Request("POST", "http://127.0.0.1:9/v1"))
+    error.__cause__ = OSError("refused")
+    assert describe_failed_request(error) == "the server failed: Connection error. (refused)"
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:8000/v1", "ftp://127.0.0.1/v1", "https:/127.0.0.1/v1"])
+def test_an_endpoint_is_an_address_of_the_web(endpoint):
+    with pytest.raises(ValueError, match=f"--endpoint {endpoint} must begin with http:// or https://"):
+        CaptionerArguments(endpoint=endpoint)

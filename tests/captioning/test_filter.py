@@ -10,7 +10,15 @@ from pyarrow import parquet
 from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip.captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
-from modeling_lotlip.captioning.filter import CaptionFilter, Examples, find_files
+from modeling_lotlip.captioning.filter import (
+    CaptionFilter,
+    Examples,
+    check_strings,
+    find_files,
+    format_report,
+    has_kept,
+    set_column,
+)
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -361,3 +369,58 @@ def test_what_is_not_a_number_is_unmeasured():
     captions.compare(rows)
     assert [row["rejected_by"] for row in rows] == [None, None, "image_text_similarity", None]
     assert [row["image_text_similarity"] for row in rows] == [None, 0.5, 0.25, None]
+
+
+def test_a_pattern_of_no_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`--captions .*nothing.parquet` names no file"):
+        find_files([str(tmp_path / "nothing.parquet")], tmp_path / "out")
+
+
+def test_an_output_folder_of_the_captions_or_of_others_is_refused(tmp_path):
+    for name in ("mine/a.parquet", "out/b.parquet"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    captions = [str(tmp_path / "mine" / "*.parquet")] * 2
+    with pytest.raises(ValueError, match="mine` is the folder of `--captions`: name another one"):
+        find_files(captions, tmp_path / "mine")
+    with pytest.raises(ValueError, match="out` holds other captions, such as b.parquet"):
+        find_files(captions, tmp_path / "out")
+    assert find_files(captions, tmp_path / "new") == [tmp_path / "mine" / "a.parquet"]
+
+
+@pytest.mark.parametrize("column_type", [pa.string(), pa.large_string(), pa.null()])
+def test_captions_are_texts_or_nothing(column_type):
+    table = pa.table({"caption": pa.array([None], column_type)})
+    check_strings(table, "caption", Path("a.parquet"))
+    with pytest.raises(ValueError, match=r"a.parquet must hold strings, not int64"):
+        check_strings(pa.table({"caption": [1]}), "caption", Path("a.parquet"))
+
+
+def test_a_column_is_replaced_where_it_is_or_added_at_the_end():
+    table = pa.table({"a": [1], "b": [2]}).replace_schema_metadata({"huggingface": "{}", "mine": "kept"})
+    replaced = set_column(table, "a", pa.array([3]))
+    assert replaced.to_pydict() == {"a": [3], "b": [2]}
+    added = set_column(table, "c", pa.array([4]))
+    assert list(added.to_pydict().items()) == [("a", [1]), ("b", [2]), ("c", [4])]
+    assert added.schema.metadata == {b"mine": b"kept"}, "the types of columns are not those of before"
+
+
+def make_counts(**changes: object) -> dict:
+    counts = {"num_captions": 9, "num_failed": 1, "num_unmeasured": 0, "num_kept": 0}
+    return counts | {"rejected": {}, "changed": {}, "marked_before": {}, "left_marked": {}} | changes
+
+
+def test_a_report_has_a_row_for_each_captioner_and_each_rule():
+    report = {
+        "a": make_counts(num_kept=5, rejected={"refusal": 2}, left_marked={"mine": 1}, marked_before={"mine": 1}),
+        "b": make_counts(num_unmeasured=4, changed={"lists": 3}, left_marked={"refusal": 1}),
+    }
+    captions, rules = format_report(report).split("\n\n")
+    assert captions.splitlines()[2:] == ["| a | 9 | 1 | 0 | 5 | 1 |", "| b | 9 | 1 | 4 | 0 | 0 |"]
+    assert rules.splitlines()[2:] == [
+        "| refusal | 2 | 0 | 1 | 0 |",
+        "| mine | 1 | 0 | 0 | 0 |",
+        "| lists | 0 | 0 | 0 | 3 |",
+    ]
+    assert has_kept(report)
+    assert not has_kept({"b": report["b"]})

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sentencepiece
@@ -12,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaImageP
 from modeling_lotlip.captioning.arguments import CAPTIONERS, CaptionerArguments
 from modeling_lotlip.captioning.captioner import load_captioner
 from modeling_lotlip.captioning.llava import load_original_llava
-from modeling_lotlip.captioning.local import LocalCaptioner, list_generate_options
+from modeling_lotlip.captioning.local import LocalCaptioner, list_end_ids, list_generate_options
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import FAMILIES, hash_photos, of_folder, save_captioner, save_original_llava
 from tests.helpers.images import save_images
@@ -217,3 +218,11 @@ def test_a_missing_part_of_the_weights_is_an_error(tmp_path):
     (tmp_path / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(FileNotFoundError, match="pytorch_model-00002-of-00002.bin"):
         load_original_llava(str(tmp_path), read_config(tmp_path))
+
+
+@pytest.mark.parametrize(("eos_token_id", "expected"), [(7, {0, 2, 5, 7}), ([7, 8], {0, 2, 5, 7, 8})])
+def test_an_answer_ends_with_any_token_of_the_end(eos_token_id, expected):
+    generation_config = SimpleNamespace(pad_token_id=0, eos_token_id=eos_token_id)
+    model = SimpleNamespace(generation_config=generation_config)
+    tokenizer = SimpleNamespace(eos_token_id=2, pad_token_id=5)
+    assert list_end_ids(model, tokenizer) == expected

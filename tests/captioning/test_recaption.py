@@ -1,14 +1,32 @@
 """Captions for a data set: what is recorded, tried again and refused, and how they are kept."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 
 from modeling_lotlip.captioning import recaption
-from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_database, summarize
+from modeling_lotlip.captioning.answer import Answer
+from modeling_lotlip.captioning.arguments import RecaptionArguments, RuleArguments
+from modeling_lotlip.captioning.recaption import (
+    CaptionerOutcome,
+    apply_rules_to_answer,
+    count_images,
+    refuse_failures,
+)
+from modeling_lotlip.captioning.records import (
+    DATABASE,
+    SCHEMA,
+    Records,
+    describe_captioner,
+    open_database,
+    summarize,
+)
 from modeling_lotlip.captioning.rules import RULES
+from modeling_lotlip.data.arguments import TrainSplitArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -145,6 +163,7 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
     assert lines[-1] == f"model: {len(names)} captions, 1 of them rejected by rules {{'refusal': 1}}, 0 failures."
 
 
+@pytest.mark.processes
 def test_two_processes_caption_each_image_once(llava, tmp_path):
     argv = to_argv(
         "recaption",
@@ -318,3 +337,67 @@ def test_files_without_their_table_are_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match=r"holds captions-000000.parquet, but not captions.sqlite"):
         add(tmp_path, [make_record("b")])
     assert read_records(tmp_path) == [make_record("a")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "changed"),
+    [
+        (Answer(None, error="gone"), {"error": "gone", "is_cut_off": False}, []),
+        (Answer(""), {"error": "the answer is empty"}, []),
+        (Answer(BOAT), {"caption": BOAT, "caption_before_rules": None}, []),
+        (Answer(f"- {BOAT}"), {"caption": BOAT, "caption_before_rules": f"- {BOAT}"}, ["lists"]),
+        (Answer("Boat."), {"caption": "Boat.", "rejected_by": "too_short", "caption_before_rules": None}, []),
+        (
+            Answer(f"{BOAT} It is", is_cut_off=True),
+            {"caption": BOAT, "caption_before_rules": f"{BOAT} It is", "is_cut_off": True},
+            ["cut_off"],
+        ),
+    ],
+    ids=["failure", "empty", "good", "mended", "rejected", "cut off"],
+)
+def test_what_is_recorded_of_an_answer(answer, expected, changed):
+    nothing = dict.fromkeys(["caption", "caption_before_rules", "rejected_by", "error"]) | {"is_cut_off": False}
+    record, rules = apply_rules_to_answer(answer, RuleArguments())
+    assert record == nothing | expected
+    assert rules == changed
+
+
+def make_outcome(num_images: int, num_failed: int) -> CaptionerOutcome:
+    return CaptionerOutcome("llava", num_images, num_failed, "busy." if num_failed else None)
+
+
+@pytest.mark.parametrize("outcomes", [[(0, 0)], [(2, 1)], [(2, 2), (1, 0)]])
+def test_a_run_with_one_good_answer_or_no_image_is_no_failure(outcomes):
+    refuse_failures([make_outcome(*outcome) for outcome in outcomes])
+
+
+def test_a_run_whose_processes_all_failed_is_an_error():
+    with pytest.raises(ValueError, match="`--captioner llava` failed on each of the 3 images .*, last: busy"):
+        refuse_failures([make_outcome(0, 0), make_outcome(2, 2), make_outcome(1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "max_samples", "num_processes", "expected"),
+    [
+        (Dataset.from_dict({"a": range(5)}), 9, 2, 2),
+        (Dataset.from_dict({"a": range(5)}).to_iterable_dataset(), 9, 3, 3),
+        (Dataset.from_dict({"a": range(5)}).to_iterable_dataset(), None, 1, None),
+    ],
+)
+def test_a_bar_counts_the_images_of_a_process(dataset, max_samples, num_processes, expected):
+    split = TrainSplitArguments(max_train_samples=max_samples)
+    assert count_images(dataset, split, SimpleNamespace(num_processes=num_processes)) == expected
+
+
+def test_a_captioner_is_described_with_its_rejections_and_causes_of_failures():
+    assert describe_captioner("a", 3, {}, Counter()) == "a: 3 captions, 0 of them rejected by rules, 0 failures."
+    failures = Counter({"first": 4, "second": 3, "third": 2, "fourth": 1})
+    assert describe_captioner("a", 9, {"refusal": 2, "too_short": 1}, failures) == (
+        "a: 9 captions, 3 of them rejected by rules {'refusal': 2, 'too_short': 1}, 10 failures (such as 'first', "
+        "'second', 'third'); `--retry_failed` tries them again."
+    )
+
+
+def test_a_captioner_that_is_named_twice_is_refused():
+    with pytest.raises(ValueError, match="`--captioner` is given twice: a b a"):
+        RecaptionArguments(captioner=["a", "b", "a"], output_dir=Path("out"))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modeling_lotlip.captioning.arguments import RuleArguments
 from modeling_lotlip.captioning.quotations import mask_quotations
 from modeling_lotlip.captioning.rules import RULES, apply_rules, is_repetitive
 from tests.captioning.caption_table import GOOD, MENDED, REJECTED
@@ -216,3 +217,25 @@ def test_a_quarter_of_a_megabyte_is_no_trouble(part):
     caption = part * (2**18 // len(part))
     assert apply_rules(caption)[1] is not None
     apply_rules(caption + "x", RULES.keys() - {"too_long"})
+
+
+@pytest.mark.parametrize(("num_characters", "rejected_by"), [(80, None), (81, "too_long")])
+def test_a_caption_of_few_endless_words_is_too_long(num_characters, rejected_by):
+    assert apply_rules("x" * num_characters, ["too_long", "lists"], max_words=2)[1] == rejected_by
+
+
+@pytest.mark.parametrize(
+    ("last", "is_dropped"),
+    [("Behind the house", True), ("Behind the old house", False), ("Two, three:", True), ("It is red", False)],
+)
+def test_a_last_sentence_that_breaks_off_is_dropped(last, is_dropped):
+    text, _, changed = apply_rules(f"{BOAT} {last}", ["cut_off"])
+    assert text == (BOAT if is_dropped else f"{BOAT} {last}")
+    assert changed == ["cut_off"] * is_dropped
+
+
+def test_rules_are_left_out_one_by_one_or_all_at_once():
+    assert RuleArguments(without_rules=["all"]).rules == []
+    assert RuleArguments(without_rules=["lists", "refusal"]).rules == [
+        name for name in RULES if name not in ("lists", "refusal")
+    ]

@@ -79,10 +79,44 @@ def test_few_rows_and_rows_that_are_trained_on_are_warned_of(arguments, tmp_path
     assert "| `evaluated_rows_that_were_trained_on` | 7 |" in card.text
 
 
+def test_a_folder_without_a_split_to_evaluate_is_evaluated_on_what_it_is_trained_on(arguments, tmp_path, caplog):
+    save_scenes(tmp_path / "photos", 12)
+    assert lotlip.main(["align", *arguments, "--dataset_name", str(tmp_path / "photos")]) == 0
+    assert "has no split 'test': its only one, 'train', is taken" in caplog.text
+    card = ModelCard.load(tmp_path / "aligned" / "README.md")
+    assert "| `evaluated_rows_that_were_trained_on` | 10 |" in card.text
+
+
+def test_a_recall_that_finds_every_image_is_warned_of(arguments, tmp_path, caplog):
+    assert lotlip.main(["align", *arguments]) == 0
+    assert "There are 10 images with long captions, and so each is among the first 10" in caplog.text
+    results = json.loads((tmp_path / "aligned" / "eval_results.json").read_text())
+    assert results["long_t2i_recall@10"] == 100
+
+
+def test_evaluation_data_without_captions_is_an_error_before_anything_is_computed(arguments, tmp_path, capsys):
+    for split in ("train", "test"):
+        save_scenes(tmp_path / "photos" / split, 12)
+    file = tmp_path / "photos" / "test" / "metadata.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    bare = [row | {"caption": None, "long_captions": []} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in bare))
+    error = read_error(capsys, "align", *arguments, "--dataset_name", tmp_path / "photos")
+    assert "No row of the evaluation data has a caption" in error
+    assert not list((tmp_path / "features").rglob("*.npz"))
+
+
 def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
     assert lotlip.main(["align", *arguments]) == 0
-    assert "holds a model: name another folder" in read_error(capsys, "align", *arguments)
+    assert "holds config.json, which the model would replace" in read_error(capsys, "align", *arguments)
     assert lotlip.main(["align", *arguments, "--overwrite_output_dir", "--keep", "text"]) == 0
+
+
+def test_a_page_of_the_user_is_not_replaced_unasked(arguments, tmp_path, capsys):
+    (tmp_path / "aligned").mkdir()
+    (tmp_path / "aligned" / "README.md").write_text("precious")
+    assert "holds README.md, which the model would replace" in read_error(capsys, "align", *arguments)
+    assert (tmp_path / "aligned" / "README.md").read_text() == "precious"
 
 
 def test_captions_in_files_belong_to_their_images(arguments, tmp_path, caplog):
@@ -113,6 +147,9 @@ def test_captions_in_files_belong_to_their_images(arguments, tmp_path, caplog):
         (["--key_column", "image"], "--key_column has no effect without --caption_files"),
         (["--streaming"], "--streaming is not for `lotlip align`"),
         (["--image_column", "photo"], "photo"),
+        (["--eval_split", "validation"], "has no split 'validation' but 'train', 'test': name one of these."),
+        (["--eval_split", "test[:0]"], "The split 'test[:0]' is empty: there are 256 rows."),
+        (["--max_eval_samples", "0"], "--max_eval_samples"),
         (["--learning_rate", "1e30"], "The loss is not finite: a `--learning_rate` of 1e+30 is too high"),
     ],
 )

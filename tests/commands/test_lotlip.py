@@ -162,6 +162,42 @@ def test_a_pipe_that_nobody_reads_ends_a_command_without_an_error(error_number, 
     assert status == 0
 
 
+@pytest.fixture(params=[errno.EPIPE, errno.EINVAL], ids=["posix", "windows"])
+def broken_pipe(monkeypatch, request):
+    """A command that ends with an error of a pipe."""
+
+    def fail(argv: list[str]) -> int:
+        raise OSError(request.param, "broken")
+
+    monkeypatch.setattr(lotlip, "run", fail)
+
+
+@pytest.mark.usefixtures("broken_pipe")
+def test_a_command_that_ends_as_nobody_reads_its_output_has_not_succeeded(monkeypatch):
+    monkeypatch.setattr(lotlip, "is_output_closed", lambda: True)
+    status = lotlip.main([])
+    assert status == 141
+
+
+@pytest.mark.usefixtures("broken_pipe")
+def test_an_error_of_another_pipe_is_one(monkeypatch):
+    monkeypatch.setattr(lotlip, "is_output_closed", lambda: False)
+    with pytest.raises(OSError, match="broken"):
+        lotlip.main([])
+
+
+@pytest.mark.parametrize("code", [None, 0])
+def test_code_of_others_that_ends_the_program_has_not_done_the_command(code, monkeypatch, capsys):
+    def end(*parsed: object) -> None:
+        sys.exit(code)
+
+    monkeypatch.setattr(importlib.import_module("modeling_lotlip.commands.evaluate"), "run", end)
+    status = lotlip.main(["evaluate", "--model", "any"])
+    assert status == 2
+    expected = "lotlip evaluate: error: code of a model or a plugin ended the program before the command was done."
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+
+
 def test_results_that_a_full_disk_does_not_take_are_an_error_of_one_line(monkeypatch, tmp_path, capsys):
     def flush() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -47,6 +47,10 @@ MISTAKES = [
     ("interpolate model model --output_dir model", "`--output_dir model` holds files already: name a new folder"),
     ("train", "--output_dir"),
     ("train --output_dir out --model_name_or_path nowhere", "nowhere"),
+    (
+        "train --output_dir out --text_model_name_or_path model --trust_remote_code",
+        "--trust_remote_code has no effect without --model_name_or_path",
+    ),
     ("train --output_dir out --resume_from_checkpoint nowhere", "is no folder of a checkpoint"),
     ("recaption --output_dir out", "--captioner"),
     ("recaption --output_dir out --captioner a --dataset_name imagefolder --data_dir empty", "empty"),

@@ -1,35 +1,36 @@
 """`lotlip serve`: it answers OpenAI's client, Ctrl-C ends it, and what is wrong is told in a line before it starts."""
 
-import re
+import os
 import signal
-import subprocess
-import sys
 
 import httpx
 import openai
+import pytest
 
-from tests.conftest import training_environment
-from tests.helpers.commands import read_error
+from tests.conftest import SERVER
+from tests.helpers.commands import read_error, to_argv, wait_for_line
+from tests.reliability.commands import run_quietly
 
 
-def test_it_answers_until_ctrl_c(model_dir):
-    command = [sys.executable, "-m", "lotlip", "serve", "--model", str(model_dir), "--device", "cpu", "--port", "0"]
-    options = {"env": training_environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # a job in the background of a shell inherits that SIGINT is ignored
-    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, **options) as server:
-        try:
-            address = re.search(r"http://127\.0\.0\.1:\d+/v1", server.stdout.readline())[0]
-            http_client = httpx.Client(trust_env=False)
-            with openai.OpenAI(base_url=address, api_key="none", http_client=http_client) as client:
-                assert len(client.embeddings.create(model=str(model_dir), input=["a red boat", "a tree"]).data) == 2
-            server.send_signal(signal.SIGINT)
-            _, errors = server.communicate(timeout=60)
-        finally:
-            server.kill()
-    assert server.returncode == 130
-    assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "lotlip serve: interrupted."
+@pytest.mark.processes
+def test_it_answers_until_ctrl_c(model_dir, tmp_path):
+    log = tmp_path / "log"
+    argv = to_argv("serve", model=model_dir, device="cpu", port=0)
+    server = SERVER.Process(target=run_quietly, args=(log, argv, True))
+    server.start()
+    try:
+        address = wait_for_line(server, log, r"http://127\.0\.0\.1:\d+/v1")
+        http_client = httpx.Client(trust_env=False)
+        with openai.OpenAI(base_url=address, api_key="none", http_client=http_client) as client:
+            assert len(client.embeddings.create(model=str(model_dir), input=["a red boat", "a tree"]).data) == 2
+        os.kill(server.pid, signal.SIGINT)
+        server.join(60)
+    finally:
+        server.kill()
+    assert server.exitcode == 130
+    output = log.read_text()
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "lotlip serve: interrupted."
 
 
 def test_a_token_wise_model_is_refused(token_wise_dir, capsys):

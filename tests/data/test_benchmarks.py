@@ -11,6 +11,18 @@ from PIL import Image
 from modeling_lotlip.data.benchmarks import BENCHMARKS, get_benchmark, load_benchmark, parse_sharegpt4v
 
 
+# As they are published
+PUBLISHED = {
+    "coco": (5000, 25_000),
+    "dci": (7805, 7805),
+    "flickr30k": (1000, 5000),
+    "iiw": (612, 612),
+    "sharegpt4v-1k": (1000, 1000),
+    "sharegpt4v-10k": (10_000, 10_000),
+    "urban1k": (1000, 1000),
+}
+SIZES = {name: (benchmark.num_images, benchmark.num_texts) for name, benchmark in BENCHMARKS.items()}
+
 pytestmark = pytest.mark.usefixtures("three_images")
 
 SHAREGPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
@@ -257,3 +269,20 @@ def test_annotations_of_sharegpt4v_under_another_name(tmp_path):
 def test_names_of_benchmarks():
     with pytest.raises(ValueError, match="There is no benchmark 'urban-1k': name one of coco, dci, .*urban1k"):
         get_benchmark("urban-1k")
+
+
+def test_benchmarks_are_as_large_as_they_are_published():
+    assert SIZES == PUBLISHED
+
+
+def test_a_text_that_is_blank_is_none(tmp_path):
+    make_iiw(tmp_path)
+    file = tmp_path / "IIW-400" / "data.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace('" Three. "', '" "'), encoding="utf-8")
+    with pytest.raises(ValueError, match="data.jsonl.*'IIW' must hold a text, not ' '"):
+        load_benchmark("iiw", tmp_path)
+
+
+def test_of_many_rows_of_sharegpt4v_the_first_ones_are_taken(tmp_path):
+    text = json.dumps([{"image": f"sam/{row}.jpg", "conversations": [{}, {"value": "A."}]} for row in range(4)])
+    assert [name for name, _ in parse_sharegpt4v(text, tmp_path, 2)] == ["sam/0.jpg", "sam/1.jpg"]

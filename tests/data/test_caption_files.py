@@ -283,3 +283,21 @@ def test_rejected_rows_are_left_out_and_counted_once(scenes, tmp_path, suffix, c
     nothing = write(tmp_path / "none.parquet", [row | {"rejected_by": "too_short"} for row in rows])
     with pytest.raises(ValueError, match="^7 of 7 rows .*: 7 that rules reject .*There is nothing to read"):
         open_reader(["url"], caption_files=[nothing], key_column="url")
+
+
+def test_rows_without_a_key_or_a_caption_are_counted_apart_from_rejected_ones(tmp_path, caplog):
+    rows = [{"key": f"{row}", "caption": "A boat.", "rejected_by": None} for row in range(4)]
+    rows[0]["rejected_by"] = "refusal"
+    rows[1]["caption"] = " "
+    rows[2]["key"] = None
+    files = [write(tmp_path / "long.parquet", rows)]
+    open_reader(["id"], caption_files=files, key_column="id")
+    assert "3 of 4 rows of `--caption_files" in caplog.text
+    assert "are left out: 1 that rules reject ('rejected_by'), 2 without a key or a caption." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("num_keys", "named"), [(0, ""), (1, " (such as 'a')"), (6, " (such as 'a', 'b', 'c', 'd', 'e')")]
+)
+def test_a_few_examples_are_named(num_keys, named):
+    assert caption_files.list_examples(list("abcdef")[:num_keys]) == named

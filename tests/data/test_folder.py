@@ -11,6 +11,7 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.folder import find_files_about_images, find_image_files, scan_folder
 from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.utils.output_folder import OutputFolder
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
@@ -133,3 +134,38 @@ def test_splits_are_found_on_windows(tmp_path, monkeypatch):
     use_backslashes(monkeypatch)
     files = find_image_files(tmp_path)
     assert Counter({split: len(names) for split, names in files.items()}) == {"train": 1, "test": 1}
+
+
+@pytest.mark.parametrize("content", ["a training", "an aligned model", "a mixture"])
+def test_what_a_run_wrote_beside_images_is_no_data(tmp_path, content):
+    """The curve would be an image, of a class of its own, and the JSON more files of rows than there are images."""
+    names = ["red/a.png", "blue/b.png", "near/interpolation.png", "near/config.json", "near/checkpoint-8/state.json"]
+    for name in [*names, "near/holidays/c.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with OutputFolder(tmp_path / "near", content=content):
+        pass
+    scan = scan_folder(tmp_path)
+    assert list(scan.files) == ["blue/b.png", "near/holidays/c.png", "red/a.png"]
+    assert scan.left_out == {"of a saved model": 1}
+
+
+@pytest.mark.parametrize(("num_images", "num_read"), [(1, 0), (2, 2)])
+def test_more_images_than_tables_are_a_folder_of_images(tmp_path, num_images, num_read):
+    for index in range(num_images):
+        PIL.Image.new("RGB", (4, 3)).save(tmp_path / f"{index}.png")
+    (tmp_path / "rows.csv").write_text("image,caption\n0.png,A boat.\n")
+    assert sum(map(len, find_image_files(tmp_path).values())) == num_read
+
+
+def test_hidden_files_and_folders_are_counted_and_empty_ones_known(tmp_path):
+    for name in ("a/1.png", ".trash/2.png", "a/.3.png", "a/.notes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "b").mkdir()
+    scan = scan_folder(tmp_path)
+    assert list(scan.files) == ["a/1.png"]
+    assert scan.left_out == {"hidden": 2}
+    assert scan.empty_folders == {"b"}
+    (tmp_path / "c").mkdir()
+    assert scan_folder(tmp_path / "c").empty_folders == set(), "that is asked for is no folder in it"

@@ -254,6 +254,10 @@ def test_a_row_is_named_by_the_best_that_is_known_of_it(row, row_index, name):
         ("2020: 1: 2  3: 4: 5", datetime(2020, 1, 2, 3, 4, 5)),
         ("2020/1/2 3:04 PM", datetime(2020, 1, 2, 15, 4)),
         ("2020:01:02 12:04:05 a.m.", datetime(2020, 1, 2, 0, 4, 5)),
+        ("2020/1/2 12:04 PM", datetime(2020, 1, 2, 12, 4)),
+        ("2020/1/2 1:04 am", datetime(2020, 1, 2, 1, 4)),
+        ("2020/1/2 0:04 am", datetime(1999, 1, 1)),
+        ("2020:01:02 13:04:05 pm", datetime(1999, 1, 1)),
         ("2020:01:02 03:04:05\0of a camera", datetime(2020, 1, 2, 3, 4, 5)),
         # what may mean several days, or says more than is understood
         ("5/6/24", datetime(1999, 1, 1)),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,22 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value
 from pyarrow import parquet
 
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.images import UnreadableImageError, undecoded
 from modeling_lotlip.data.loading import (
+    Slice,
+    check_image_type,
     compute_fingerprint,
     count_shared_rows,
+    get_columns,
     load_slices,
     load_split,
+    resolve_split,
     split_by_process,
+    take_first,
 )
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_key
@@ -644,3 +650,78 @@ def test_a_misspelled_split_is_no_other_one(tmp_path):
     write_captions(tmp_path, "rows.csv", ["a red boat"])
     with pytest.raises(ValueError, match="has no split 'trian' but 'train': name this one"):
         load_split(SourceArguments(str(tmp_path / "rows.csv")), "trian")
+
+
+@pytest.mark.parametrize(
+    ("split", "splits", "expected"),
+    [
+        ("val", [], "val"),
+        ("all", ["train", "test"], "all"),
+        ("test", ["train", "test"], "test"),
+        ("validation", ["train"], "train"),
+        ("test[:3]", ["train"], "train"),
+    ],
+)
+def test_a_split_is_that_of_its_name_or_the_only_one(split, splits, expected):
+    assert resolve_split(split, splits, "It") == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "num_rows", "expected"),
+    [
+        ([("a", 0, 4), ("a", 6, 9)], 5, [("a", 0, 4), ("a", 6, 7)]),
+        ([("a", 0, 4), ("a", 6, 9)], 4, [("a", 0, 4)]),
+        ([("a", 0, sys.maxsize), ("b", 0, 9)], 5, [("a", 0, 5), ("b", 0, 5)]),
+    ],
+    ids=["a part of the second", "the first alone", "a stream of which the length is not known"],
+)
+def test_the_first_rows_are_those_of_the_first_slices(start, num_rows, expected):
+    assert take_first([Slice(*part) for part in start], num_rows) == [Slice(*part) for part in expected]
+
+
+@pytest.mark.parametrize(
+    ("others", "num_shared"),
+    [
+        ([("a", 3, 9)], 2),
+        ([("a", 5, 9)], 0),
+        ([("b", 0, 5)], 0),
+        ([("a", 0, 1), ("a", 4, 5)], 2),
+        ([("all", 0, 100)], 5),
+    ],
+)
+def test_rows_that_two_splits_share_are_counted(others, num_shared):
+    assert count_shared_rows([Slice("a", 0, 5)], [Slice(*other) for other in others]) == num_shared
+
+
+def test_an_empty_data_set_is_an_error(tmp_path):
+    Dataset.from_dict({"number": []}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="The split 'train' is empty"):
+        read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
+    with pytest.raises(ValueError, match="The data set has no rows: name other data or another split"):
+        get_columns(IterableDataset.from_generator(lambda: iter(())))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [Image(), Value("string"), Value("large_binary"), {"bytes": Value("binary"), "path": Value("string")}],
+    ids=str,
+)
+def test_a_column_of_paths_or_content_is_one_of_images(found):
+    check_image_type(found, "image")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [Value("int64"), List(Value("uint8")), {"bytes": List(Value("uint8"))}, {"caption": Value("string")}],
+    ids=str,
+)
+def test_a_column_of_something_else_is_none_of_images(found):
+    with pytest.raises(ValueError, match="`--image_column image` holds .*, which is no image"):
+        check_image_type(found, "image")
+
+
+def test_files_are_known_by_their_names_in_the_folder_they_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [str(tmp_path / "more" / "a.json"), "more/b/a.json"]
+    assert SourceArguments("json", data_files=files).data_file_names == ["a.json", "b/a.json"]
+    assert SourceArguments("json").data_file_names == []

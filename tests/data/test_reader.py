@@ -146,3 +146,41 @@ def test_many_rows_whose_captions_are_no_texts_are_an_error():
         assert read(reader, number, {"caption": 5}) == []
     with pytest.raises(ValueError, match="The column 'caption' must hold strings or lists of strings, got 5"):
         read(reader, MAX_BAD_ROWS, {"caption": 5})
+
+
+def test_counts_of_rows_are_said_with_their_reasons_and_examples():
+    counts = RowCounts()
+    for number in range(7):
+        counts.count(f"{number}.png", "it is torn")
+    counts.count("good.png")
+    counts.count("other.png", unmatched="b")
+    assert str(counts) == (
+        "2 of 9 rows are used; left out: 7, it is torn (such as '0.png', '1.png', '2.png', '3.png', '4.png'). "
+        "1 have no captions in `--caption_files` (such as 'b')."
+    )
+    assert str(RowCounts(3)) == "3 of 3 rows are used."
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ({}, "Neither `--caption_column caption` nor `--long_captions_column"),
+        ({"caption_column": "text"}, "`--caption_column text` is not a column"),
+        ({"long_captions_column": "text"}, "`--long_captions_column text` is not a column"),
+        ({"sub_caption_splitter": "words"}, "--sub_caption_splitter must be one of paper, sentences"),
+    ],
+)
+def test_columns_of_captions_that_are_not_there_are_refused(captions, message):
+    columns = ["id"] if not captions else ["caption", "long_captions"]
+    with pytest.raises(ValueError, match=message):
+        RowReader(columns, CaptionArguments(**captions), image_column=None)
+
+
+def test_a_column_with_an_empty_name_is_not_read():
+    row = {"caption": "a boat", "long_captions": "Red."}
+    reader = RowReader([*row], CaptionArguments(caption_column=""), image_column=None)
+    assert read(reader, 0, row) == [("long", 0, "Red")]
+    assert reader.short_captions(row) == []
+    reader = RowReader([*row], CaptionArguments(long_captions_column=""), image_column=None)
+    assert read(reader, 0, row) == [("short", 0, "a boat")]
+    assert not reader.has_long_captions

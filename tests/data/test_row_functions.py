@@ -66,5 +66,24 @@ def test_rows_stay_as_they_are_without_a_function():
 
 
 def test_a_function_that_is_not_registered_is_refused():
-    with pytest.raises(ValueError, match="`--row_reader nosuch` is not registered, but conversations: name its file"):
+    # other tests may have registered more
+    message = "`--row_reader nosuch` is not registered, but .*conversations.*: name its file"
+    with pytest.raises(ValueError, match=message):
         read_rows(make_rows(), "nosuch", "image")
+
+
+@pytest.mark.parametrize("returned", [None, {}, ["boat"]])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_function_that_returns_no_columns_is_refused(monkeypatch, returned, is_stream):
+    """The rows have a column of captions already, and would be trained on as they are."""
+    monkeypatch.setitem(ROW_READERS, "forgotten", lambda row: returned)
+    rows = make_rows()
+    if is_stream:
+        rows = rows.to_iterable_dataset()
+    with pytest.raises(ValueError, match="`--row_reader forgotten` returns .* for a row: return a dictionary"):
+        list(read_rows(rows, "forgotten", "image"))
+
+
+def test_what_is_no_function_is_no_reader():
+    with pytest.raises(ValueError, match="The row reader `mine` is a dict: make it a function of a row"):
+        ROW_READERS["mine"] = {"caption": "text"}

@@ -8,7 +8,7 @@ import pytest
 
 from modeling_lotlip.data import rows
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.rows import find_column, find_key, read_captions, read_key, read_url
+from modeling_lotlip.data.rows import batched, check_columns, find_column, find_key, read_captions, read_key, read_url
 from modeling_lotlip.utils import keys
 
 
@@ -99,3 +99,24 @@ def test_a_url_is_found_in_the_column_or_in_json():
     assert read_url({"url": "x.org/1", "URL": "x.org/2"}) == "x.org/1"
     assert read_url({"json": {"url": "x.org/3"}, "URL": None}) == "x.org/3"
     assert read_url({"address": "x.org"}) is None
+
+
+@pytest.mark.parametrize(("num_rows", "sizes"), [(0, []), (2, [2]), (4, [2, 2]), (5, [2, 2, 1])])
+def test_rows_come_in_batches(num_rows, sizes):
+    batches = list(batched(iter(range(num_rows)), 2))
+    assert [len(batch) for batch in batches] == sizes
+    assert sum(batches, []) == list(range(num_rows))
+
+
+def test_an_empty_text_is_no_key():
+    assert read_key({"id": ""}, "id") is None
+    assert read_key({"id": 0}, "id") == "0"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"), [(["image", "text"], "name one"), (["image;text"], "separate cells by commas")]
+)
+def test_a_column_that_is_not_there_is_refused_with_what_to_do(columns, message):
+    check_columns(columns, key_column=None)
+    with pytest.raises(ValueError, match=f"`--key_column id` is not a column of .*: {message}"):
+        check_columns(columns, key_column="id")

@@ -1,5 +1,8 @@
 """Tests of the embedded data set: what is said of an image is in the image."""
 
+import hashlib
+import json
+
 import datasets
 import numpy as np
 import pytest
@@ -94,3 +97,11 @@ def test_scenes_are_saved_again_but_never_over_other_captions(tmp_path):
     with pytest.raises(FileExistsError, match=r"metadata\.jsonl has other captions: name a new folder"):
         scenes.save_scenes(tmp_path, num_scenes=3)
     assert not (tmp_path / "0002.png").exists()
+
+
+def test_what_scenes_are_made_of_is_pinned():
+    """Another color, place or size is another data set, on which earlier results do not hold."""
+    tables = [scenes.COLORS, scenes.GROUNDS, scenes.FRAMES, scenes.SHAPES, scenes.PLACES, scenes.LIGHTS]
+    sizes = [scenes.IMAGE_SIZE, scenes.FRAME_WIDTH, scenes.OVERSAMPLING, scenes.SALIENT_SIDES, scenes.OTHER_SIDES]
+    content = json.dumps([tables, sizes, scenes.DARKEST, list(scenes.NUMBERS)])
+    assert hashlib.sha256(content.encode()).hexdigest()[:16] == "597f61812bf136f6"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import tyro
 from accelerate.commands.launch import launch_command_parser
+from filelock import FileLock
 from transformers import ViTImageProcessor
 
 import lotlip
@@ -134,10 +135,9 @@ def run_small_ablation(monkeypatch) -> None:
         ablation.main()
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Path:
-    """A folder like a clone after `make demo`, with pictures and small towers of other models."""
-    folder = tmp_path_factory.mktemp("clone")
+def make_workspace(folder: Path) -> None:
+    """Makes a folder like a clone after `make demo`, with pictures and small towers of other models."""
+    folder.mkdir()
     for name in ("examples", "modeling_lotlip"):
         (folder / name).symlink_to(ROOT / name)
     save_scenes(folder / "my_photos" / "train", num_scenes=32)  # as README does
@@ -156,12 +156,27 @@ def workspace(tmp_path_factory) -> Path:
         run_command(monkeypatch, "lotlip train --output_dir outputs/demo")
         # instead of the released model, which is on the Hub
         Path(DEFAULT_MODEL).parent.mkdir()
-        Path(DEFAULT_MODEL).symlink_to(folder / "outputs" / "demo")
+        Path(DEFAULT_MODEL).symlink_to(Path("..", "outputs", "demo"))
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
         run_command(monkeypatch, f"lotlip train --output_dir outputs/original {towers}")
         arguments = "--checkpoint_path outputs/original --to_original model.pt"
         run_command(monkeypatch, f"python -m modeling_lotlip.convert_lotlip_to_hf {arguments}")
-    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, worker_id) -> Path:
+    """A copy of what [`make_workspace`] makes: one worker makes it for all."""
+    own = tmp_path_factory.mktemp("workspace") / "clone"
+    if worker_id == "master":  # of pytest without workers
+        make_workspace(own)
+        return own
+    shared = tmp_path_factory.getbasetemp().parent / "workspace"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            make_workspace(own)
+            own.rename(shared)
+    shutil.copytree(shared, own, symlinks=True)
+    return own
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

@@ -52,3 +52,13 @@ def test_a_table_knows_an_adapter_from_its_base_and_another_adapter(model_dir, t
     assert names == [str(model_dir), str(tmp_path / "0"), str(tmp_path / "1")]
     again = load_encoder(str(tmp_path / "1"), LoadingArguments(device="cpu"))
     assert again.settings() == settings[2]
+
+
+def test_a_processor_beside_adapters_that_cannot_be_read_is_an_error(model_dir, tmp_path):
+    """And not the one of the base in its place, which may read texts in another way."""
+    tuned = get_peft_model(LotlipModel.from_pretrained(model_dir), LoraConfig(target_modules="all-linear"))
+    tuned.save_pretrained(tmp_path)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "trunc')
+    with pytest.raises(ValueError, match=f"`--model_name_or_path {tmp_path}` cannot be used"):
+        load_encoder(str(tmp_path), LoadingArguments(device="cpu"))

@@ -20,6 +20,7 @@ from transformers import (
 import lotlip
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.interpolation.weights import check_models
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command, to_argv
 from tests.helpers.dual_encoders import (
@@ -192,6 +193,52 @@ def test_weights_that_lack_are_no_random_ones(jina, tmp_path):
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="weights lack 1 tensors of JinaCLIPModel, `vision_model.weight` first"):
         load_encoder(str(tmp_path / "model"), LoadingArguments(device="cpu", trust_remote_code=True))
+
+
+def test_weights_of_which_the_code_knows_nothing_are_named(jina, tmp_path, caplog):
+    folder = shutil.copytree(jina[0], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["vision_model.adapter"] = torch.ones(3)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load_encoder(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
+    assert (
+        f"1 tensors in the weights of {folder} are of no use to its code, `vision_model.adapter` first" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nosuch", "the code that comes with it fails: NameError: name 'nosuch' is not defined"),
+        ("raise RuntimeError('no GPU')", "the code that comes with it fails: RuntimeError: no GPU"),
+        ("raise SystemExit(0)", "the code that comes with it fails: SystemExit: 0"),
+        ("1 +", "cannot be used: .*SyntaxError"),
+    ],
+)
+def test_code_that_fails_is_an_error_that_names_the_model(jina, tmp_path, line, message):
+    folder = shutil.copytree(jina[0], tmp_path / "model")
+    with open(folder / "modeling_clip.py", "a") as file:
+        file.write(f"\n{line}\n")
+    with pytest.raises(ValueError, match=f"`--model_name_or_path {folder}` cannot be used: .*{message}"):
+        load_encoder(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
+
+
+def test_code_that_is_missing_is_an_error_that_names_it(jina, tmp_path):
+    folder = shutil.copytree(jina[0], tmp_path / "model")
+    (folder / "modeling_clip.py").unlink()
+    with pytest.raises(ValueError, match=f"`--model_name_or_path {folder}` cannot be used: .*modeling_clip.py"):
+        load_encoder(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
+
+
+def test_a_model_and_what_a_training_made_of_it_have_the_same_class(longclip, jina, tmp_path):
+    """Each is loaded by the code in its own folder."""
+    loading = LoadingArguments(device="cpu", trust_remote_code=True)
+    start = load_encoder(str(longclip[0]), loading)
+    end = load_encoder(str(shutil.copytree(longclip[0], tmp_path / "end")), loading)
+    assert type(start.model) is not type(end.model)
+    check_models(start, end)
+    with pytest.raises(ValueError, match="is a LongCLIPModel and END .* a JinaCLIPModel"):
+        check_models(start, load_encoder(str(jina[0]), loading))
 
 
 def test_a_length_that_the_model_does_not_read(fgclip2):

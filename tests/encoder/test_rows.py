@@ -25,7 +25,7 @@ from modeling_lotlip.encoder.batches import (
     prefetch,
 )
 from modeling_lotlip.encoder.preprocessing import Preprocessing
-from tests.conftest import WORDS
+from tests.conftest import SERVER, WORDS
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,7 @@ def cut(names: list[str]) -> list[list]:
     return [rows[start : start + 3] for start in range(0, len(rows), 3)]
 
 
+@pytest.mark.processes
 def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
     names = [f"image {number}" for number in range(20)]
     names[4] = "torn"
@@ -155,6 +156,7 @@ def test_batches_of_other_processes_are_those_of_one_in_their_order(encoder):
                 assert torch.equal(batch.inputs[name], tensor)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "name, error, message",
     [
@@ -180,10 +182,10 @@ def send_pids_of_workers(preprocessing: Preprocessing, connection: Connection) -
     time.sleep(600)
 
 
+@pytest.mark.processes
 def test_workers_end_with_the_program(encoder):
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    program = context.Process(target=send_pids_of_workers, args=(encoder.preprocessing, theirs))
+    ours, theirs = SERVER.Pipe()
+    program = SERVER.Process(target=send_pids_of_workers, args=(encoder.preprocessing, theirs))
     program.start()
     pids = ours.recv()
     assert len(pids) == 2

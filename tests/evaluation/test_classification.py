@@ -7,7 +7,17 @@ import torch
 from datasets import ClassLabel, Dataset
 
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
-from modeling_lotlip.evaluation.classification import classify, evaluate_zero_shot, find_class, read_class_names
+from modeling_lotlip.data.arguments import DatasetArguments, EvaluationSplitArguments
+from modeling_lotlip.evaluation.arguments import ClassificationArguments, check_benchmark
+from modeling_lotlip.evaluation.classification import (
+    NUM_CONFUSED,
+    classify,
+    evaluate_zero_shot,
+    find_class,
+    format_classification,
+    list_confused,
+    read_class_names,
+)
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.images import NO_IMAGE, replace_values
 
@@ -92,6 +102,12 @@ def test_names_of_classes(tmp_path, caplog):
     assert "The class names ['missile'] are there more than once" in caplog.text
 
 
+def test_a_blank_line_in_the_file_of_names_moves_no_name_to_another_label(tmp_path):
+    (tmp_path / "names.txt").write_text("boat\n\ncar\n")
+    with pytest.raises(ValueError, match="has nothing in line 2"):
+        read_class_names(None, class_names_file=tmp_path / "names.txt")
+
+
 def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):
     encoder = DualEncoder.from_pretrained(model_dir, device="cpu")
     encoder.model.train()
@@ -122,3 +138,90 @@ def test_accuracies_and_confused_pairs():
     assert results["top1"] == pytest.approx(20)
     assert results["top5"] == pytest.approx(100)
     assert results["most_confused"][0] == {"class": "a", "taken_for": "b", "count": 2}
+
+
+@pytest.mark.parametrize(("rank", "is_hit"), [(0, True), (4, True), (5, False)])
+def test_of_many_classes_the_five_most_similar_count(rank, is_hit):
+    similarities = torch.arange(7.0).flip(0)[None]
+    results = classify(similarities, [rank], torch.eye(7), list("abcdefg"))
+    assert (results["top5"] == 100) == is_hit
+    assert (results["top1"] == 100) == (rank == 0)
+
+
+@pytest.mark.parametrize(("label", "index"), [(0, 0), (1, 1), ("yes", 1)])
+def test_a_label_is_the_index_or_the_name_of_a_class(label, index):
+    assert find_class(label, ["no", "yes"]) == index
+
+
+@pytest.mark.parametrize("label", [-1, 2, "maybe", 0.5, None])
+def test_a_label_of_no_class_is_refused(label):
+    with pytest.raises(ValueError, match="is none of the 2 classes"):
+        find_class(label, ["no", "yes"])
+
+
+def test_the_most_frequent_mistakes_are_listed():
+    names = [f"class {number}" for number in range(NUM_CONFUSED + 2)]
+    labels = []
+    predictions = []
+    for number in range(1, len(names)):
+        labels += [number] * number
+        predictions += [0] * number
+    confused = list_confused([*labels, 3], [*predictions, 3], names)
+    counts = [pair["count"] for pair in confused]
+    assert counts == list(range(NUM_CONFUSED + 1, 1, -1))
+    assert confused[0]["class"] == names[-1]
+    assert confused[0]["taken_for"] == names[0]
+
+
+def test_one_model_is_not_named_in_its_table():
+    row = {"num_images": 4, "num_classes": 2, "top1": 25.04, "top5": 100.0}
+    pair = {"class": "a", "taken_for": "b", "count": 3}
+    table = format_classification(row | {"most_confused": [pair]})
+    titles, _, cells, _, confused = table.splitlines()
+    assert titles == "| images | classes | top-1 | top-5 |"
+    assert cells == "| 4 | 2 | 25.0 | 100.0 |"
+    assert confused == "3 x a taken for b"
+    assert "taken for" not in format_classification(row | {"most_confused": []})
+
+
+@pytest.mark.parametrize("num_names", [1, 3])
+def test_as_many_names_as_classes_are_asked_for(num_names):
+    names = ["no", "yes", "maybe"][:num_names]
+    with pytest.raises(ValueError, match=f"{num_names} class names .* the data set has 2 classes"):
+        read_class_names(ClassLabel(names=["a", "b"]), names)
+
+
+def test_names_of_classes_are_those_of_the_data_set_unless_others_are_given(caplog):
+    labels = ClassLabel(names=["red_boat", "car"])
+    assert read_class_names(labels) == ["red boat", "car"]
+    assert read_class_names(labels, ["Boot", "Auto"]) == ["Boot", "Auto"]
+    assert "more than once" not in caplog.text
+
+
+def test_a_prompt_needs_a_place_for_the_name_of_a_class():
+    with pytest.raises(ValueError, match="--templates 'a photo' has no {} for the class name"):
+        ClassificationArguments(templates=["a photo of {}", "a photo"])
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "message"),
+    [
+        ({}, {}, "--benchmark needs --data_dir"),
+        ({"data_dir": "a", "dataset_name": "b"}, {}, "--benchmark needs --data_dir"),
+        ({"data_dir": "a", "dataset_config_name": "b"}, {}, "--dataset_config_name has no effect"),
+        ({"data_dir": "a", "data_files": ["b"]}, {}, "--data_files has no effect"),
+        ({"data_dir": "a", "streaming": True}, {}, "--streaming has no effect on a --benchmark"),
+        ({"data_dir": "a", "image_column": "b"}, {}, "--image_column has no effect"),
+        ({"data_dir": "a"}, {"eval_split": "train"}, "--eval_split has no effect on a --benchmark"),
+        ({"data_dir": "a"}, {"max_eval_samples": 3}, "--max_eval_samples has no effect"),
+    ],
+)
+def test_a_benchmark_is_read_as_it_is_published(source, split, message):
+    with pytest.raises(ValueError, match=message):
+        check_benchmark(DatasetArguments(**source), EvaluationSplitArguments(**split))
+
+
+def test_the_first_rows_of_a_benchmark_are_for_statistics_alone():
+    check_benchmark(DatasetArguments(data_dir="a"), EvaluationSplitArguments())
+    split = EvaluationSplitArguments(max_eval_samples=3)
+    check_benchmark(DatasetArguments(data_dir="a"), split, is_whole=False)

@@ -28,6 +28,7 @@ from modeling_lotlip.evaluation.explanation import (
 from modeling_lotlip.evaluation.relevance import (
     denormalize,
     heat_map,
+    patch_grid,
     patch_relevance,
     sub_caption_directions,
     token_relevance,
@@ -262,3 +263,57 @@ def test_the_maps_of_sub_captions_share_a_scale_of_their_own():
     shown = re.findall(r'src="([^"]+)"', page)[1:]
     assert shown == [encode_png(map_of_whole), encode_png(first), encode_png(second)]
     assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (["red", "##dish", "boat"], [True, False, True]),
+        (["▁red", "dish", "▁boat"], [True, False, True]),
+        (["Ġred", "dish", "Ġboat"], [True, False, True]),
+        (["red", "dish</w>", "boat</w>"], [False, False, True]),
+    ],
+    ids=["WordPiece", "SentencePiece", "byte-level", "CLIP"],
+)
+def test_a_word_begins_where_its_tokenizer_says(tokens, expected):
+    explanation = Explanation("", tokens, [0] * len(tokens), [], ["red"])
+    assert [explanation.begins_word(index) for index in range(len(tokens))] == expected
+
+
+@pytest.mark.parametrize(("indices", "num_read"), [([], 0), ([None, None], 0), ([None, 0, 2, None], 3)])
+def test_sub_captions_are_read_up_to_the_last_that_has_a_token(indices, num_read):
+    assert Explanation("", [], indices, [], []).num_read == num_read
+
+
+@pytest.mark.parametrize(("patch_size", "grid"), [(8, (4, 6)), ((8, 16), (4, 3))])
+def test_a_map_has_a_row_and_a_column_for_each_patch(patch_size, grid):
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=patch_size))
+    model = SimpleNamespace(config=config)
+    assert patch_grid(model, torch.zeros(1, 3, 32, 48)) == grid
+
+
+@pytest.mark.parametrize(("patch_size", "shape"), [(None, (1, 3, 32, 48)), (8, (1, 24, 192))])
+def test_a_tower_without_patches_of_pixels_has_no_map(patch_size, shape):
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=patch_size))
+    model = SimpleNamespace(config=config)
+    with pytest.raises(ValueError, match="does not cut images of pixels into patches"):
+        patch_grid(model, torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((8, 8), (224, 224)), ((56, 112), (112, 224)), ((448, 100), (448, 100))],
+)
+def test_a_map_is_as_large_as_its_image_but_no_smaller_than_can_be_seen(size, expected):
+    assert heat_map(Image.new("RGB", size), torch.ones(2, 2)).size == expected
+
+
+def test_pixels_that_are_not_normalized_stay_as_they_are():
+    processor = SimpleNamespace(image_processor=SimpleNamespace(do_normalize=False))
+    pixel_values = torch.tensor([0.0, 0.5, 1.5])[:, None, None]
+    assert denormalize(processor, pixel_values).getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_a_text_that_is_empty_is_nothing_to_look_at(loaded):
+    with pytest.raises(ValueError, match="`--text` is empty: there is nothing to look at"):
+        explain(DualEncoder(*loaded), " . ")

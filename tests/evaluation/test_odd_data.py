@@ -100,6 +100,15 @@ def test_a_row_that_cannot_be_looked_at_is_named(rows, tmp_path, model_dir, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_a_caption_of_full_stops_alone_is_passed_over(tmp_path, model_dir):
+    write_images(tmp_path, ["0.png"])
+    row = {"image": "0.png", "caption": "a red boat", "long_captions": ["...", "a blue car. sand."]}
+    path = write_lines(tmp_path / "rows.jsonl", [row])
+    arguments = ["--dataset_name", path, "--eval_split", "train", "--model", model_dir, "--output_dir", tmp_path]
+    assert lotlip.main(["visualize", *map(str, arguments)]) == 0
+    assert "a blue car" in (tmp_path / "visualize.html").read_text()
+
+
 @pytest.mark.parametrize("with_image", [True, False])
 def test_a_model_with_nan_is_refused(rows, no_number_dir, tmp_path, capsys, with_image):
     arguments = ["--model", no_number_dir, "--output_dir", tmp_path / "out"]

@@ -10,14 +10,21 @@ from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.evaluation import retrieval
 from modeling_lotlip.evaluation.retrieval import (
+    EmbeddedCaptions,
+    EmbeddedDataset,
     EmbeddedPart,
     ImageEmbeddingCache,
     embed_dataset,
     evaluate_retrieval,
+    format_benchmarks,
     format_recalls,
     join_embedded_parts,
+    load_benchmarks,
+    measure_retrieval,
     rank_by_tokens,
+    token_similarities,
 )
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
 from tests.conftest import tiny_config
@@ -36,6 +43,7 @@ def test_distinct_short_captions_and_images_without_captions(encoder, caplog):
     results = evaluate_retrieval(encoder, dataset, batch_size=4)
     assert (results["short_num_images"], results["short_num_captions"]) == (4, 2)
     assert "always found" not in caplog.text
+    assert "There are 4 images with long captions, and so each is among the first 10" in caplog.text
     evaluate_retrieval(encoder, dataset.select([0]), batch_size=4)
     assert "One image with long captions is always found: evaluate more than one." in caplog.text
 
@@ -233,3 +241,83 @@ def test_the_table_of_models_says_how_many_captions_were_truncated():
     several = format_recalls(row | {"model": "a"}, row | {"model": "b", "long_truncated": 0.0})
     assert "| a | long | 4 | 8 (25 % truncated) | 50.0 |" in several
     assert "| b | long | 4 | 8 | 50.0 |" in several
+
+
+def test_similarities_of_tokens_are_the_same_in_blocks(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(5, 3, 4, generator=generator)
+    keys = torch.randn(7, 2, 4, generator=generator)
+    expected = late_interaction(queries, keys)
+    monkeypatch.setattr(retrieval, "QUERIES_PER_BLOCK", 2)
+    for block_size in (1, 24, 36, 1000):
+        monkeypatch.setattr(retrieval, "BLOCK_SIZE", block_size)
+        torch.testing.assert_close(token_similarities(queries, keys), expected)
+
+
+@pytest.mark.parametrize(("names", "folders"), [(["iiw"], [""]), (["iiw", "dci"], ["iiw", "dci"])])
+@pytest.mark.parametrize("allow_partial", [True, False])
+def test_each_of_several_benchmarks_has_a_folder_of_its_own(tmp_path, monkeypatch, names, folders, allow_partial):
+    def load(name, folder, **options):
+        return name, folder, options
+
+    monkeypatch.setattr(retrieval, "load_benchmark", load)
+    loaded = load_benchmarks(names, tmp_path, allow_partial)
+    expected = {}
+    for name, folder in zip(names, folders):
+        expected[name] = (name, tmp_path / folder, {"allow_partial": allow_partial})
+    assert loaded == expected
+
+
+def test_data_without_captions_are_nothing_to_retrieve():
+    with pytest.raises(ValueError, match="No image has a caption: there is nothing to retrieve"):
+        measure_retrieval(EmbeddedDataset(torch.eye(2), {}, [], 0))
+
+
+def test_of_equal_captions_each_image_counts_once():
+    texts = ["a  boat", "a boat", "a boat", "sea"]
+    captions = EmbeddedCaptions(texts, torch.tensor([0, 0, 1, 2]), torch.eye(3)[[0, 0, 0, 2]], num_truncated=1)
+    embedded = EmbeddedDataset(torch.eye(3), {"short": captions}, [], num_unreadable=0)
+    grouped = measure_retrieval(embedded)
+    assert (grouped["short_num_captions"], grouped["short_num_shared_captions"]) == (2, 1)
+    assert grouped["short_truncated"] == 0.25
+    assert "num_unreadable_images" not in grouped
+    separate = measure_retrieval(embedded, group_equal_captions=False)
+    assert separate["short_num_captions"] == 4
+    assert "short_num_shared_captions" not in separate
+    distinct = measure_retrieval(embedded, distinct_short_captions=True)
+    assert (distinct["short_num_captions"], distinct["short_num_images"]) == (2, 2)
+
+
+def test_a_table_of_short_captions_says_how_many_are_of_several_images():
+    row = {"short_num_images": 3, "short_num_captions": 2, "short_num_shared_captions": 1, "short_truncated": 0.0}
+    for direction in ("i2t", "t2i"):
+        for k in (1, 5, 10):
+            row[f"short_{direction}_recall@{k}"] = {"i2t": 10.0, "t2i": 20.0}[direction] + k
+    (line,) = format_recalls(row).splitlines()[2:]
+    assert line == "| short | 3 | 2 (1 of several images) | 11.0 | 15.0 | 20.0 | 21.0 | 25.0 | 30.0 |"
+
+
+def make_benchmark_row(model: str, benchmark: str, kind: str, i2t: float, num_images: int = 612) -> dict:
+    return {
+        "model": model,
+        "benchmark": benchmark,
+        "published_num_images": 612,
+        f"{kind}_num_images": num_images,
+        f"{kind}_i2t_recall@1": i2t,
+        f"{kind}_t2i_recall@1": i2t + 10,
+        f"{kind}_truncated": i2t / 100,
+    }
+
+
+def test_a_table_of_benchmarks_has_a_row_for_each_model_and_says_what_is_partial():
+    rows = [
+        make_benchmark_row("a", "iiw", "long", 20),
+        make_benchmark_row("a", "coco", "short", 40, num_images=611),
+        make_benchmark_row("b", "iiw", "long", 50),
+        make_benchmark_row("b", "coco", "short", 60, num_images=611),
+    ]
+    titles, _, first, second = format_benchmarks(rows).splitlines()
+    of_coco = "coco (611 of 612 images) I2T | coco (611 of 612 images) T2I"
+    assert titles == f"| model | iiw I2T | iiw T2I | {of_coco} | average I2T | average T2I | truncated |"
+    assert first == "| a | 20.00 | 30.00 | 40.00 | 50.00 | 30.00 | 40.00 | 30% |"
+    assert second == "| b | 50.00 | 60.00 | 60.00 | 70.00 | 55.00 | 65.00 | 55% |"

@@ -13,8 +13,11 @@ from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
 from modeling_lotlip.evaluation.sensitivity import (
     LongTexts,
+    compare_embeddings,
     embed_first_tokens,
+    format_sensitivity,
     measure_changes,
+    measure_lengths,
     select_first_long_captions,
 )
 from modeling_lotlip.evaluation.text_changes import (
@@ -174,3 +177,60 @@ def test_details_become_false():
     without = [details[name](["Waves"], random.Random(0)) for name in list_details()]
     assert without[:4] == [None] * 4
     assert without[4] is not None
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_a_retrieval_takes_two_images(num_images):
+    captions = EmbeddedCaptions(["A", "B"], torch.tensor([0, num_images - 1]), torch.zeros(2, 8), 0)
+    embedded = EmbeddedDataset(torch.zeros(2, 8), {"long": captions}, [], 0)
+    if num_images == 2:
+        assert len(select_first_long_captions(embedded).texts) == 2
+    else:
+        with pytest.raises(ValueError, match="1 images have a long caption: retrieval takes"):
+            select_first_long_captions(embedded)
+
+
+def test_lengths_are_measured_once_each_up_to_the_limit(loaded):
+    encoder = DualEncoder(*loaded)
+    images = nn.functional.normalize(torch.randn(2, 32), dim=-1)
+    texts = LongTexts([["a red boat", "sea"], ["a green car"]], images)
+    rows = measure_lengths(encoder, texts, [1000, 4, encoder.max_length, 4])
+    assert [row["num_tokens"] for row in rows] == [4, encoder.max_length]
+
+
+@pytest.mark.parametrize(("num_possible", "is_measured"), [(1, False), (2, True)])
+def test_a_change_is_measured_where_two_texts_can_be_changed(loaded, caplog, num_possible, is_measured):
+    parts = [["a red boat", "the sea"]] * num_possible + [["a green car"]] * 2
+    images = nn.functional.normalize(torch.randn(len(parts), 32), dim=-1)
+    rows = measure_changes(DualEncoder(*loaded), LongTexts(parts, images), seed=0)
+    measured = {row["change"]: row["num_texts"] for row in rows}
+    assert measured.get("sentences permuted") == (num_possible if is_measured else None)
+    told = f"sentences permuted: possible in {num_possible} of {len(parts)} texts, not measured"
+    assert (told in caplog.text) != is_measured
+
+
+def test_a_change_is_compared_by_cosine_recall_and_the_nearer_text():
+    images = torch.eye(3)
+    before = torch.eye(3)
+    after = torch.tensor([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    effects = compare_embeddings(images, before, after)
+    assert effects["similarity"] == pytest.approx((0.6 + 1 + 1) / 3)
+    assert effects["before_t2i_recall@1"] == 100
+    assert effects["after_t2i_recall@1"] == pytest.approx(200 / 3)
+    assert effects["prefers_original"] == pytest.approx(200 / 3), "once nearer, twice equal"
+    turned = compare_embeddings(images, after, before)
+    assert turned["prefers_original"] == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("num_truncated", [0, 1])
+def test_tables_have_what_was_measured_and_say_what_was_cut_off(num_truncated):
+    change = {"change": "first sentence dropped", "num_texts": 4, "similarity": 0.9876, "prefers_original": 62.5}
+    for number, name in enumerate(("before_t2i", "after_t2i", "before_i2t", "after_i2t"), start=1):
+        change[f"{name}_recall@1"] = 10.0 * number
+    length = {"num_tokens": 16, "t2i_recall@1": 1.25, "i2t_recall@1": 2.5}
+    result = {"model": "mine", "num_texts": 5, "num_truncated": num_truncated}
+    table = format_sensitivity([result | {"changes": [change], "lengths": [length]}])
+    row = "| mine | first sentence dropped | 4 | 0.988 | 10.0 | 20.0 | 30.0 | 40.0 | 62.5 |"
+    assert row in table
+    assert "| mine | 16 | 1.2 | 2.5 |" in table
+    assert ("Longer than the limit of mine: 1 of 5 texts." in table) == (num_truncated == 1)

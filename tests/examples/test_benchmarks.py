@@ -81,10 +81,11 @@ def test_images_measures_the_model_and_the_way_from_files(run):
     assert all(float(row["images a second"]) > 0 for row in table["rows"].values())
 
 
+@pytest.mark.processes
 def test_search_measures_every_method(run, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without faiss
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: SERVER)  # which has imported all
-    (table,) = run("search", "--num_vectors", 1000, "--width", 16, "--device", "cpu:0")
+    (table,) = run("search", "--num_vectors", 1000, "--width", 16, "--queries", 20, "--device", "cpu:0")
     rows = table["rows"]
     # the second device has an exact search of its own
     assert "faiss is left out" in capsys.readouterr().out
@@ -96,7 +97,7 @@ def test_search_measures_every_method(run, monkeypatch, capsys):
 
 
 def test_search_with_filters(run):
-    (table,) = run("search", "--filters", "--num_vectors", 1000, "--width", 16)
+    (table,) = run("search", "--filters", "--num_vectors", 1000, "--width", 16, "--queries", 20)
     assert table["title"] == "1,000 vectors of 16 in two folders"
     assert len(table["rows"]) == 8
     for row in table["rows"].values():

@@ -47,6 +47,7 @@ def read_losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
 
 
+@pytest.mark.processes
 def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
     tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
     options = {

@@ -67,13 +67,14 @@ def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
     assert weights[1].dtype == torch.float32 and 0 < (weights[1] - weights[0]).abs().max() < 1e-3
 
 
+@pytest.mark.processes
 def test_two_processes_train_on_a_folder(tmp_path):
     images = tmp_path / "images"
     draw_scenes(images, 50, seed=3)
-    script = str(ROOT / "examples" / "train_lotlip.py")
+    script = ROOT / "examples" / "train_lotlip.py"
     arguments = ["--dataset_name", "imagefolder", "--data_dir", images, "--per_device_train_batch_size", 8]
     arguments += ["--output_dir", tmp_path / "two", "--max_train_steps", 3, "--eval_steps", 2]
-    done = torchrun(2, script, *map(str, arguments), ACCELERATE_USE_CPU="false", CUDA_VISIBLE_DEVICES="")
+    done = torchrun(tmp_path, 2, script, *arguments, ACCELERATE_USE_CPU="false", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^step (\d+): ", done.stdout, re.MULTILINE) == ["2", "3"]
     results = json.loads((tmp_path / "two" / "eval_results.json").read_text())

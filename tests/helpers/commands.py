@@ -1,6 +1,9 @@
-"""Runs `lotlip` in this process."""
+"""Runs `lotlip` in this process, or waits for what it says in another one."""
 
 import json
+import re
+import time
+from multiprocessing import Process
 from pathlib import Path
 
 import lotlip
@@ -32,3 +35,19 @@ def read_error(capsys, name: str, *arguments: object) -> str:
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(f"lotlip {name}: error: ")
     return line
+
+
+def wait_for_line(process: Process, log: Path, pattern: str) -> str:
+    """What a pattern finds in the log of a process, as soon as it is there."""
+    deadline = time.monotonic() + 300
+    while True:
+        is_alive = process.is_alive()
+        text = ""
+        if log.exists():
+            text = log.read_text()
+        found = re.search(pattern, text)
+        if found:
+            return found[0]
+        assert is_alive, text
+        assert time.monotonic() < deadline, text
+        time.sleep(0.05)

@@ -10,6 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+import transformers
+from huggingface_hub import constants, hf_api
+
+from modeling_lotlip import hub_lotlip
+
+
+FILE_TEMPLATE = "{repo_id}/resolve/{revision}/{filename}"
+
 
 def repo_files(repo: Path) -> dict[str, Path]:
     return {file.relative_to(repo).as_posix(): file for file in sorted(repo.rglob("*")) if file.is_file()}
@@ -178,3 +187,23 @@ def hub_server(root: Path, token: str = "hf_test"):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Makes a server the Hub of this process: huggingface_hub keeps its address in several places."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
+    monkeypatch.setattr(transformers.utils.hub.hf_api(), "endpoint", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{FILE_TEMPLATE}")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+
+
+def find_on_hub(argv: list[str]) -> None:
+    """Prints the folder of a repository of a server, as a program that has a cache finds it."""
+    url, cache, repo_id = argv
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_hub(monkeypatch, url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        print(hub_lotlip.find_pretrained(repo_id))

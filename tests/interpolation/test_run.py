@@ -1,5 +1,6 @@
 """Mixtures of a model before and after a real training: measured, chosen and saved."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from modeling_lotlip.interpolation import outputs, run
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
 from modeling_lotlip.interpolation.measure import (
     has_same_images,
@@ -19,9 +22,12 @@ from modeling_lotlip.interpolation.measure import (
 )
 from modeling_lotlip.interpolation.run import interpolate
 from modeling_lotlip.training.models import stretch_table
+from modeling_lotlip.utils.output_folder import OutputFolder
+from tests.helpers.data_files import write_lines
 
 
 TABLE = "text_model.embeddings.position_embedding.weight"
+NAMES = {"start": "a", "end": "b", "output_dir": "out"}
 
 
 @pytest.fixture
@@ -95,6 +101,45 @@ def test_all_that_was_measured_stands_beside_the_model(train_further, noise_dir,
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
+def test_what_another_command_writes_meanwhile_stays(family_folders, noise_dir, tmp_path, monkeypatch):
+    """Two commands at once with one output folder."""
+
+    def load(args):
+        with pytest.raises(ValueError, match="is written by process"), OutputFolder(args.output_dir):
+            pass
+        (tmp_path / "near" / "mine.txt").write_text("precious")
+        return original(args)
+
+    original = run.load_held_back
+    monkeypatch.setattr(run, "load_held_back", load)
+    folder = family_folders("clip")
+    interpolate(make_arguments(folder, folder, noise_dir, tmp_path / "near"))
+    assert (tmp_path / "near" / "mine.txt").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(tmp_path, noise_dir, monkeypatch):
+    def refuse(path: Path, **options) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ValueError, match="`--output_dir .*near` cannot be written: Read-only file system"):
+        interpolate(make_arguments(tmp_path / "nosuch", tmp_path / "nosuch", noise_dir, tmp_path / "near"))
+
+
+def test_what_was_measured_is_shown_if_the_best_cannot_be_saved(
+    family_folders, noise_dir, tmp_path, monkeypatch, caplog
+):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(outputs, "plot_interpolation", fail)
+    folder = family_folders("clip")
+    with pytest.raises(OSError, match="The model cannot be saved in .*near: .* No space left on device"):
+        interpolate(make_arguments(folder, folder, noise_dir, tmp_path / "near"))
+    assert "| alpha | short, to choose |" in caplog.text
+    assert not (tmp_path / "near").exists()
+
+
 def test_images_that_no_mixture_changes_are_embedded_once(train_further, noise_dir, tmp_path, caplog, is_frozen):
     caplog.set_level("INFO")
     option = "freeze_vision_model" if is_frozen else "no_freeze_vision_model"
@@ -140,3 +185,24 @@ def test_both_halves_are_all_rows_and_the_same_in_each_run(family_folders, noise
     captions = halves[0][0] + halves[0][1]
     assert len(captions) == 9
     assert len({str(own) for own in captions}) == 9
+
+
+@pytest.mark.parametrize(("num_rows", "is_warned"), [(4, True), (198, True), (199, True), (200, False)])
+def test_rows_are_halved_and_fewer_than_two_hundred_warned_of(tmp_path, caplog, num_rows, is_warned):
+    rows = [{"image": f"{index}.png", "caption": "a", "long_captions": ["b"]} for index in range(num_rows)]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
+    data = load_held_back(args)
+    assert len(data.chosen_on.rows) == num_rows // 2
+    assert len(data.reported_on.rows) == num_rows - num_rows // 2
+    assert ("what is chosen by so few is uncertain" in caplog.text) == is_warned
+    images = [row["path"] for half in data.halves.values() for row in undecoded(half.rows, "image")["image"]]
+    assert len(set(images)) == num_rows
+
+
+def test_three_rows_are_too_few_to_halve(tmp_path):
+    rows = [{"image": f"{index}.png", "caption": "a", "long_captions": ["b"]} for index in range(3)]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
+    with pytest.raises(ValueError, match="has 3 rows, but a mixture .* at least 4"):
+        load_held_back(args)

@@ -43,6 +43,7 @@ def test_a_mixture_lies_on_the_line_between_both():
     mixed = mix_weights(start, end, 0.25)
     torch.testing.assert_close(mixed["weight"], torch.tensor([0.25, 1.0]))
     assert mixed["count"] == 3
+    assert mix_weights(start, end, 0.5)["count"] == 7
     assert mix_weights(start, end, 0.75)["count"] == 7
 
 
@@ -121,3 +122,18 @@ def test_models_that_compute_otherwise_from_the_same_weights_are_refused(tower):
             module.scale *= 1000
     with pytest.raises(ValueError, match="START and END clip compute otherwise from the same weights: their `config"):
         check_computation(start.model, end)
+
+
+def test_a_model_that_is_none_of_transformers_is_refused():
+    start = build("clip")
+    end = DualEncoder(start.model, start.processor, name="end")
+    end.model = torch.nn.Identity()
+    with pytest.raises(ValueError, match="END end is a Identity, whose weights are not mixed"):
+        check_models(start, end)
+
+
+def test_a_start_with_more_positions_than_the_end_is_taken_as_it_is():
+    start = build("clip")
+    end = DualEncoder(copy.deepcopy(start.model), copy.deepcopy(start.processor))
+    stretch_positions(start.model, 150)
+    assert fit_start(start, end) is start.model

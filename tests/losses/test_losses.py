@@ -20,7 +20,7 @@ from modeling_lotlip.losses import (
     in_blocks,
 )
 from modeling_lotlip.losses.check import LargestTensor, draw_pairs
-from modeling_lotlip.losses.global_loss import average_losses
+from modeling_lotlip.losses.global_loss import average_losses, check_dims, check_weights
 from modeling_lotlip.modeling_lotlip import LotlipCaptionEmbeddings, image_text_contrastive_loss
 
 
@@ -446,3 +446,36 @@ def test_losses_of_a_step_are_means_over_its_batches():
     first = BatchLoss(torch.tensor(1.0), torch.tensor([1.0, 3.0]), slots)
     second = BatchLoss(torch.tensor(2.0), torch.tensor([2.0, torch.nan]), slots)
     assert average_losses([first, second]) == {"loss": 1.5, "loss_short": 1.5, "loss_long": 3.0}
+
+
+@pytest.mark.parametrize("dim", [1, DIM])
+def test_the_smallest_and_the_largest_dim_are_there(dim):
+    check_dims([dim], DIM)
+
+
+@pytest.mark.parametrize("weights", [(0, 1), (1, 0), (0.5, 2)])
+def test_one_of_two_weights_may_be_zero(weights):
+    check_weights(*weights)
+
+
+@pytest.mark.parametrize(
+    ("slots", "names", "weights"),
+    [
+        (Slots(), ("short",), [2.0]),
+        (Slots(num_long=2), ("short", "long", "long"), [2.0, 3.0, 3.0]),
+        (Slots(False, 1, 2), ("long", "corner_1", "corner_2"), [3.0, 3.0, 3.0]),
+    ],
+)
+def test_slots_have_names_and_weights(slots, names, weights):
+    assert slots.names == names
+    assert slots.weigh(2.0, 3.0) == weights
+    assert len(slots) == len(names)
+
+
+@pytest.mark.parametrize(("num_images", "is_reduced"), [(NUM_COMPONENTS + 1, False), (NUM_COMPONENTS + 2, True)])
+def test_as_many_components_as_there_are_directions_are_all(num_images, is_reduced):
+    pairs = draw_pairs(num_images, num_long=0)
+    scale = torch.tensor(5.0, dtype=torch.float64)
+    reduced = LOSSES["primary_component"](pairs, pairs, scale, num_components=NUM_COMPONENTS)
+    is_equal = torch.allclose(reduced, contrastive_loss(pairs, pairs, scale))
+    assert is_equal != is_reduced

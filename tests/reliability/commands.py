@@ -2,7 +2,9 @@
 
 import gc
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,5 +30,17 @@ def run_quietly(log: Path, argv: list[str], has_workers: bool, program: Callable
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ |= training_environment() | variables
+    tempfile.tempdir = None  # is found anew, in the environment
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
     torch.set_num_threads(1)
     sys.exit(program(argv))
+
+
+def launch(argv: list[str]) -> None:
+    """Runs `torchrun` in this process, with what its processes write on standard output in a file."""
+    from torch.distributed import run
+
+    output, *arguments = argv
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+    run.main(arguments)

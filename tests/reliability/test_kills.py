@@ -5,6 +5,7 @@ import pytest
 from tests.reliability.kills import Run, make_jobs
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["training", "captioning", "indexing", "embedding"])
 def test_a_job_that_is_killed_ends_as_the_undisturbed_one(tmp_path, name):
     told = []

@@ -55,6 +55,7 @@ def run_in(folder: Path, log: str, argv: list[str]) -> None:
     run_quietly(folder / log, argv, has_workers=False)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_command_that_is_stopped_and_started_twice_at_once(name, workspace, tmp_path):
     folder, url = workspace

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_lotlip.table.conditions import in_folder
-from modeling_lotlip.table.copies import search_groups
+from modeling_lotlip.table.copies import group_copies, search_groups
 from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.vector_index import search
@@ -65,3 +65,17 @@ def test_images_that_are_all_copies_are_one_result(tmp_path):
     table = make_table(tmp_path, torch.eye(3)[[0] * 10], score_threshold=0.0, copy_threshold=0.98)
     (group,) = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=1, measured=read_measurements(table))
     assert len(set(group.keys)) == 10
+
+
+@pytest.mark.parametrize(
+    ("threshold", "k", "groups"),
+    [
+        (0.9, 3, [[0, 2], [1], [3]]),
+        (0.9, 2, [[0, 2], [1]]),
+        (0.999, 4, [[0], [1], [2], [3]]),
+        (0.96, 1, [[0, 2]]),
+    ],
+)
+def test_groups_begin_with_the_best_that_is_in_none(threshold, k, groups):
+    embeds = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.96, 0.28], [0.6, 0.8]])
+    assert group_copies(embeds, threshold, k) == groups

@@ -132,6 +132,7 @@ def expected(model_dir, data_dir) -> list[dict]:
     return rows
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [(), ("--dataloader_num_workers", 2, "--batch_size", 64, "--tokens_per_batch", 1)])
 def test_embeddings_equal_those_one_by_one(embed, expected, options, capsys):
     folder = embed("out", "--max_length", 30, *options)
@@ -207,6 +208,7 @@ def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, monkeypatch
         assert found == expected, source
 
 
+@pytest.mark.processes
 def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
     argv = arguments(model_dir, data_dir, tmp_path / "two", "--max_length", 30)
     log = run_together(tmp_path / "log", 2, argv)
@@ -230,6 +232,7 @@ def run_and_kill(argv: list[str]) -> None:
     lotlip.main(argv)
 
 
+@pytest.mark.processes
 def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
     """Killed after the second of several writes: these rows stay as they are, and the others follow."""
     argv = arguments(model_dir, data_dir, tmp_path / "killed", "--max_length", 30)

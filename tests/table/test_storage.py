@@ -163,6 +163,7 @@ def create_and_append(folder: Path, barrier: Barrier, model: str) -> None:
         table.append([{"key": f"{model} {number}", "embedding": torch.ones(4)}])
 
 
+@pytest.mark.processes
 def test_processes_that_create_a_table_at_once_share_it_or_are_refused(tmp_path):
     models = ("a", "b")
     barrier = SERVER.Barrier(2)
@@ -248,6 +249,7 @@ def append_to_a_full_disk(folder: Path) -> None:
     assert len(search(table, torch.ones(64), 3).keys) == 3
 
 
+@pytest.mark.processes
 def test_a_full_disk_is_one_line_and_leaves_the_table_as_it_was(tmp_path):
     """A limit on the size of files stands for it: LanceDB gets the same kind of error from the system."""
     make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 64))
@@ -268,9 +270,66 @@ def create_on_a_full_disk(folder: Path) -> None:
         EmbeddingTable.create(folder, 4, {"model": "a"}, notes={"much": "a" * 50_000})
 
 
+@pytest.mark.processes
 def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
     process = SERVER.Process(target=create_on_a_full_disk, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == 0
     assert len(EmbeddingTable.create(tmp_path, 4, {"model": "a"})) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        ("lance error: Not found: Not found: a/b.lance, /rust/src/io.rs:12:34\nmore", "Not found: a/b.lance"),
+        ("Wrapped error: LanceError(IO): Generic LocalFileSystem error: No space left.", "No space left"),
+        ("plain", "plain"),
+    ],
+)
+def test_a_problem_is_said_without_the_layers_it_came_through(error, problem):
+    assert module.shorten_problem(RuntimeError(error)) == problem
+
+
+@pytest.mark.parametrize(("num_values", "sizes"), [(0, []), (3, [3]), (4, [3, 1]), (6, [3, 3])])
+def test_a_long_list_is_asked_for_in_parts(monkeypatch, num_values, sizes):
+    monkeypatch.setattr(module, "NUM_AT_ONCE", 3)
+    parts = module.split_list(list(range(num_values)))
+    assert [len(part) for part in parts] == sizes
+    assert sum(parts, []) == list(range(num_values))
+
+
+def test_settings_of_the_source_are_compared_one_by_one():
+    assert module.flatten({"seed": 0, "source": {"split": "a"}}) == {"seed": 0, "split": "a", "source": None}
+    assert module.flatten({"seed": 0, "source": "photos"}) == {"seed": 0, "source": "photos"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "b"}, "The data have changed since .* was made: name another folder, or delete it"),
+        ({"files": "b"}, "The data have changed since"),
+        ({"weights": "b"}, "holds embeddings with weights = 'a', this run has 'b': use the same settings"),
+        ({"weights": "b", "dtype": "int8"}, "holds embeddings with dtype = None, this run has 'int8': use"),
+        ({"data": "b", "dtype": "int8"}, "holds embeddings with dtype = None, this run has 'int8': use"),
+    ],
+)
+def test_what_has_changed_is_said_by_what_a_user_knows(tmp_path, changes, message):
+    stored = {"data": "a", "files": "a", "weights": "a"}
+    table = EmbeddingTable.create(tmp_path, 4, stored)
+    table.check_settings(stored)
+    with pytest.raises(ValueError, match=message):
+        table.check_settings(stored | changes)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kind", "where", "expected"),
+    [
+        (["image"], "image", None, "problem IS NULL"),
+        (["image", "short"], "image", None, "problem IS NULL AND kind = 'image'"),
+        (["image"], "short", None, "problem IS NULL AND kind = 'short'"),
+        (["image"], None, "a = 1", "problem IS NULL AND a = 1"),
+    ],
+)
+def test_a_condition_names_the_kind_where_there_are_several(tmp_path, kinds, kind, where, expected):
+    assert EmbeddingTable.create(tmp_path, 4, {"kinds": kinds}).condition(kind, where) == expected

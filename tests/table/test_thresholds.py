@@ -8,7 +8,7 @@ from modeling_lotlip.table.measurements import EXACT_SEARCH, Measurements, read_
 from modeling_lotlip.table.schema import to_vectors
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.thresholds import list_due_kinds, measure
-from modeling_lotlip.table.vector_index import sample_rows
+from modeling_lotlip.table.vector_index import Queries, sample_rows
 from tests.helpers.embeddings import draw_unit_vectors, make_table
 
 
@@ -123,3 +123,40 @@ def test_measurements_of_an_earlier_version_are_made_anew(tmp_path):
     table.table.update_field_metadata({"path": "embedding", "metadata": metadata})
     assert read_measurements(table) is None
     assert list_due_kinds(table) == ["image"]
+
+
+@pytest.mark.parametrize(("num_rows", "is_other"), [(90, False), (89, True), (110, False), (111, True)])
+def test_a_tenth_more_or_less_is_another_count(num_rows, is_other):
+    measured = Measurements(score_threshold=0.25, copy_threshold=0.5, num_rows=100)
+    assert module.has_other_count(measured, num_rows) == is_other
+
+
+@pytest.mark.parametrize(
+    ("max_images", "indices"),
+    [(2, [0, 1, 2, 5]), (3, [0, 1, 2, 4, 6]), (5, [0, 1, 2, 3, 4, 5, 6]), (9, [0, 1, 2, 3, 4, 5, 6])],
+)
+def test_all_texts_and_an_even_part_of_the_images_are_queries(max_images, indices):
+    queries = Queries(torch.arange(7.0)[:, None], [None, None, 10, 11, 12, 13, 14])
+    assert module.thin_out(queries, 2, max_images) == indices
+    taken = module.take_queries(queries, [1, 4])
+    assert taken.embeds.flatten().tolist() == [1, 4]
+    assert taken.own_ids == [None, 12]
+
+
+@pytest.mark.parametrize(("count", "num_remembered"), [(1, 1), (99, 99), (100, 100), (199, 199), (200, 100)])
+def test_of_many_images_some_are_remembered(count, num_remembered):
+    names = [f"{index}" for index in range(count)]
+    remembered = module.remember(names, [f"hash {name}" for name in names])
+    assert len(remembered) == num_remembered
+    assert remembered["0"] == "hash 0"
+
+
+def test_the_threshold_of_scores_is_above_the_median_by_the_spread_below_it():
+    best = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    assert module.find_score_threshold(best) == pytest.approx(0.4 + 1.5 * (0.4 - 0.2))
+
+
+def test_copies_are_much_nearer_than_the_nearest_other_image():
+    similarities = torch.tensor([[1.0, 0.5], [1.0, 0.6], [1.0, 0.7], [1.0, 0.8], [1.0, 1.0]])
+    assert module.find_copy_threshold(similarities) == pytest.approx(1 - 0.15 * 0.4)
+    assert module.find_copy_threshold(torch.tensor([[1.0, 1.0001]])) == 1

@@ -1,5 +1,6 @@
 """What a search finds, exactly and by the vector index, with and without filters, and which recall is shown."""
 
+import shutil
 from datetime import date, datetime
 
 import pytest
@@ -9,10 +10,26 @@ from modeling_lotlip.encoder.arguments import KINDS
 from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
 from modeling_lotlip.table import vector_index as module
 from modeling_lotlip.table.conditions import in_folder
-from modeling_lotlip.table.measurements import EXACT_SEARCH, read_measurements
+from modeling_lotlip.table.measurements import (
+    EXACT_SEARCH,
+    ApproximateSearch,
+    Measurements,
+    read_measurements,
+    write_measurements,
+)
+from modeling_lotlip.table.memory import Candidates, keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.table.thresholds import maintain, measure
-from modeling_lotlip.table.vector_index import build_index, describe_recall, has_index, plan_search, search
+from modeling_lotlip.table.vector_index import (
+    build_index,
+    describe_recall,
+    has_index,
+    list_large_folders,
+    needs_index,
+    plan_search,
+    rank,
+    search,
+)
 from tests.helpers.embeddings import draw_clusters, draw_unit_vectors, make_table, read_embeddings
 
 
@@ -74,6 +91,44 @@ def test_kinds_are_searched_apart(tmp_path, kind):
     found = search(table, query, 5, kind)
     assert [int(key) for key in found.keys] == expected.indices.tolist()
     torch.testing.assert_close(found.similarities, expected.values, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["on disk", "in memory"])
+@pytest.mark.parametrize(
+    ("query", "k", "kind", "message"),
+    [
+        (torch.ones(16), 0, "image", "`k` must be an integer of at least 1, got 0"),
+        (torch.ones(16), -1, "image", "`k` must be an integer of at least 1, got -1"),
+        (torch.ones(16), True, "image", "`k` must be an integer of at least 1, got True"),
+        (torch.ones(16), 2.5, "image", "`k` must be an integer of at least 1, got 2.5"),
+        (torch.ones(16), 3, "caption", "`kind` must be one of image, short, long, got 'caption'"),
+        (torch.ones(8), 3, "image", r"must be of shape \(16,\), .* got \(8,\)"),
+        (torch.ones(1, 16), 3, "image", r"must be of shape \(16,\), .* got \(1, 16\)"),
+        (torch.full((16,), torch.nan), 3, "image", "Query 0 holds NaN or infinity"),
+        (torch.full((16,), torch.inf), 3, "image", "Query 0 holds NaN or infinity"),
+        (torch.zeros(16), 3, "image", "or is all zeros"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused(tmp_path, query, k, kind, message, held):
+    table = make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 20, 16))
+    if held:
+        keep_in_memory(table)
+        table.memory.read("image")
+    with pytest.raises(ValueError, match=message):
+        search(table, query, k, kind)
+
+
+def test_a_filter_of_alternatives_leaves_other_kinds_out(tmp_path):
+    embeds = draw_unit_vectors(torch.manual_seed(0), 4, 16)
+    table = EmbeddingTable.create(tmp_path, 16, {"kinds": ["image", "short"]})
+    rows = []
+    for key in ("a", "b"):
+        for kind in ("image", "short"):
+            rows.append({"key": key, "kind": kind, "position": len(rows), "embedding": embeds[len(rows)]})
+    table.append(rows)
+    where = "key = 'a' OR key = 'b'"
+    assert sorted(search(table, embeds[1], 4, where=where).positions) == [0, 2]
+    assert table.count("image", where) == 2
 
 
 def test_few_images_are_searched_exactly_and_many_by_an_index(tmp_path, monkeypatch):
@@ -165,18 +220,17 @@ def test_the_smallest_parameters_that_find_enough_are_chosen(apart, monkeypatch)
     assert plan.recall >= 0.98
 
 
-@pytest.fixture
-def one_cell(monkeypatch) -> None:
+def search_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a filter one cell of an index is searched, and filters that leave 1,000 images are many."""
     monkeypatch.setattr(module, "NUM_EXACT", 1000)
     monkeypatch.setattr(module, "INDEX_PARAMETERS", ((1, 2),))
 
 
 @pytest.fixture(scope="module")
-def all_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
+def measured_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
     """
-    A table of two folders whose images have nothing in common, with an index of several cells, their embeddings, the
-    first half of which is of the first folder, and those of texts.
+    A table of two folders whose images have nothing in common, with an index of several cells, measured; their
+    embeddings, the first half of which is of the first folder, and those of texts.
     """
     generator = torch.manual_seed(0)
     directions = draw_unit_vectors(generator, 2, 32).repeat_interleave(10_000, dim=0)
@@ -184,15 +238,18 @@ def all_themes(tmp_path_factory) -> tuple[EmbeddingTable, torch.Tensor, torch.Te
     keys = [f"{'boats' if number < 10_000 else 'houses'}/{number:05}" for number in range(20_000)]
     table = make_table(tmp_path_factory.mktemp("themes"), embeds, keys)
     build_index(table)
-    return table, embeds, draw_unit_vectors(generator, 64, 32)
+    texts = draw_unit_vectors(generator, 64, 32)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        search_one_cell(monkeypatch)
+        measure(table, "image", texts)
+    return table, embeds, texts
 
 
 @pytest.fixture
-def themes(all_themes, one_cell) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
-    """The same, measured."""
-    table, embeds, texts = all_themes
-    measure(table, "image", texts)
-    return table, embeds, texts
+def themes(measured_themes, monkeypatch) -> tuple[EmbeddingTable, torch.Tensor, torch.Tensor]:
+    """The same, which is searched as it was measured."""
+    search_one_cell(monkeypatch)
+    return measured_themes
 
 
 @pytest.mark.parametrize("queries", ["images of the other folder", "images of the folder", "texts"])
@@ -222,8 +279,9 @@ def test_a_filter_that_leaves_few_images_is_exact(themes):
     assert mean_recall(table, embeds[10_000:10_100], texts, few, first=10_000) == 1.0
 
 
-def test_filters_are_exact_where_no_parameters_find_enough(themes, monkeypatch):
-    table, embeds, texts = themes
+def test_filters_are_exact_where_no_parameters_find_enough(themes, monkeypatch, tmp_path):
+    measured, embeds, texts = themes
+    table = EmbeddingTable(shutil.copytree(measured.folder, tmp_path / "table"))
     monkeypatch.setattr(module, "FILTER_PARAMETERS", ((1, 1),))
     measure(table, "image", texts)
     assert plan_search(table, where=in_folder("houses")) == EXACT_SEARCH
@@ -273,3 +331,42 @@ def test_folders_and_days_of_a_filter(dated, chosen, expected):
 def test_folders_have_the_images_of_all_folders_in_them(dated):
     assert dated.count_folders() == {"it's 100%_": 2, "it's 100%_ too": 1, "it's 100%_/more": 1}
     assert dated.folders == ["it's 100%_", "it's 100%_ too", "it's 100%_/more"]
+
+
+def test_equal_results_are_in_the_order_of_their_keys_and_positions():
+    rows = Candidates(["b", "a", "a", "c"], [0, 1, 0, 0], torch.tensor([[1.0, 0], [1.0, 0], [1.0, 0], [0, 1.0]]))
+    found = rank(rows, torch.tensor([1.0, 0.0]), 3)
+    assert list(zip(found.keys, found.positions)) == [("a", 0), ("a", 1), ("b", 0)]
+    assert found.similarities.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("num_exact", "is_due"), [(5, True), (6, False)])
+def test_an_index_is_made_of_as_many_rows_as_are_too_many(tmp_path, monkeypatch, num_exact, is_due):
+    monkeypatch.setattr(module, "NUM_EXACT", num_exact)
+    assert needs_index(make_table(tmp_path, torch.eye(5))) == is_due
+
+
+@pytest.mark.parametrize(("num_exact", "folders"), [(2, ["a", "b"]), (3, ["a"]), (5, [])])
+def test_large_folders_have_too_many_images_but_not_all(tmp_path, monkeypatch, num_exact, folders):
+    monkeypatch.setattr(module, "NUM_EXACT", num_exact)
+    table = make_table(tmp_path, torch.eye(6), keys=["b/1", "b/2", "a/1", "a/2", "a/3", "c.jpg"])
+    assert list_large_folders(table) == [in_folder(folder) for folder in folders]
+
+
+@pytest.mark.parametrize(("num_exact", "is_exact"), [(3, False), (4, True)])
+def test_a_filter_of_few_images_is_searched_exactly(tmp_path, monkeypatch, num_exact, is_exact):
+    monkeypatch.setattr(module, "NUM_EXACT", num_exact)
+    table = make_table(tmp_path, torch.eye(4), keys=["a/1", "a/2", "a/3", "b/1"])
+    assert plan_search(table) == EXACT_SEARCH
+    measured = Measurements(0.1, 0.9, 4, ApproximateSearch(20, 2, 0.99), ApproximateSearch(40, 8, 0.98))
+    write_measurements(table, "image", measured)
+    assert plan_search(table) == measured.search
+    assert plan_search(table, where=in_folder("b")) == EXACT_SEARCH
+    assert plan_search(table, where=in_folder("a")).is_exact == is_exact
+    assert describe_recall(table).startswith(", searched approximately: 99.0% of the first 10 are")
+
+
+@pytest.mark.parametrize("name", ["it's", "a/b"])
+def test_a_folder_is_named_in_a_condition_whatever_its_letters(tmp_path, name):
+    table = make_table(tmp_path, torch.eye(3), keys=[f"{name}/1", f"{name}2/1", "other/1"])
+    assert table.count(where=in_folder(name)) == 1

@@ -1,10 +1,12 @@
 """What is embedded is written in parts."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from modeling_lotlip.data.reader import Item, RowInfo
-from modeling_lotlip.encoder.batches import EmbeddedBatch
+from modeling_lotlip.encoder.batches import EmbeddedBatch, Unreadable
 from modeling_lotlip.table import embed
 
 
@@ -29,3 +31,55 @@ def test_of_a_group_that_ends_in_an_error_nothing_is_written():
     with pytest.raises(ValueError, match="row 1 holds NaN or infinity, though its weights are finite"):
         embed.write_batches(groups, written.extend, torch.nn.Identity())
     assert [(row["row"], row["kind"]) for row in written] == [(0, "image"), (0, "short")]
+
+
+@pytest.mark.parametrize(("write_size", "sizes"), [(2, [2, 2, 1]), (3, [3, 2])])
+def test_rows_are_written_when_there_are_enough(monkeypatch, write_size, sizes):
+    monkeypatch.setattr(embed, "WRITE_SIZE", write_size)
+    written = []
+    groups = [[make_batch(row, "image", 1.0)] for row in range(5)]
+    embed.write_batches(groups, lambda rows: written.append(len(rows)), torch.nn.Identity())
+    assert written == sizes
+
+
+def test_rows_are_written_when_half_a_minute_is_over(monkeypatch):
+    now = iter([0.0, 29.0, 30.0, 31.0, 32.0])
+    monkeypatch.setattr(embed.time, "monotonic", lambda: next(now))
+    written = []
+    groups = [[make_batch(row, "image", 1.0)] for row in range(3)]
+    embed.write_batches(groups, lambda rows: written.append(len(rows)), torch.nn.Identity())
+    assert written == [2, 1]
+
+
+def test_what_is_stored_of_an_image_and_of_one_that_cannot_be_read():
+    item = Item(RowInfo(3, "a.png", file_facts={"size": 9}), "short", index=2, truncated=True)
+    unreadable = []
+    for row_index, is_final in enumerate([True, False]):
+        info = RowInfo(row_index, f"{row_index}.png", file_facts={"size": 7})
+        unreadable.append(Unreadable(info, f"{row_index}.png", "torn", is_final))
+    good, torn, closed = embed.to_rows(
+        EmbeddedBatch([item], torch.tensor([[1.0, 0.0]]), unreadable), torch.nn.Identity()
+    )
+    assert good.pop("embedding").tolist() == [1, 0]
+    assert good == {"key": "a.png", "row": 3, "size": 9, "kind": "short", "position": 2, "truncated": True}
+    assert torn.pop("tried_with").startswith("Pillow")
+    assert torn == {"key": "0.png", "row": 0, "size": 7, "problem": "torn"}
+    assert closed == {"key": "1.png", "row": 1, "size": 7, "problem": "torn"}
+
+
+@pytest.mark.parametrize(("num_done", "num_rows", "is_said"), [(2, 3, True), (3, 3, False), (3, None, True)])
+def test_a_table_says_what_is_missing(monkeypatch, num_done, num_rows, is_said):
+    monkeypatch.setattr(embed, "describe_unfinished", lambda folder: "It is not complete.")
+    rows = {None, *range(num_done)}
+    table = SimpleNamespace(folder="folder", notes={"num_rows": num_rows}, rows_done=lambda: rows)
+    sentence = "Not all rows are embedded." if num_rows is None else "2 of 3 rows are embedded."
+    assert embed.describe_missing(table) == [f"It is not complete. {sentence}"] * is_said
+
+
+@pytest.mark.parametrize("path", [None, "", "s3://bucket/photos", "org/photos"])
+def test_a_name_that_is_no_file_here_stays_as_it_is(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert embed.make_absolute(path) == path
+    assert embed.make_absolute("photos") == str(tmp_path / "photos")
+    assert embed.make_absolute("pho*") == str(tmp_path / "pho*")

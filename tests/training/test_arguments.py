@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import PartialState
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.reader import RowReader
@@ -13,7 +14,12 @@ from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_model
 from modeling_lotlip.training.plan import Plan, count_steps
-from modeling_lotlip.training.prepare import load_evaluation_data, load_training_data, make_optimizer
+from modeling_lotlip.training.prepare import (
+    load_evaluation_data,
+    load_training_data,
+    make_optimizer,
+    warn_of_shared_rows,
+)
 from tests.conftest import tiny_config
 
 
@@ -112,6 +118,42 @@ def test_other_files_to_evaluate_on(tmp_path):
     args = TrainArguments(output_dir=tmp_path, dataset_name="parquet", **options)
     assert list(load_evaluation_data(args).dataset["caption"]) == list(load_scenes(3, seed=3)["caption"])
     assert len(load_evaluation_data(replace(args, eval_data_files=None)).dataset) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eval_data_files": ["./a.parquet"]}, "6 rows of `--eval_split test` are trained on"),
+        ({"eval_data_files": ["?.parquet"]}, "6 rows of `--eval_split test` are trained on"),
+        ({"data_files": ["a.parquet", "b.parquet"], "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
+        ({"data_files": ["a.parquet", "b.parquet"], "data_weights": [1, 2]}, "2 files that are evaluated"),
+        ({"eval_data_files": ["b.parquet"]}, None),
+        (
+            {
+                "data_files": ["a.parquet", "b.parquet"],
+                "data_weights": [1, 2],
+                "train_split": "train[:2]",
+                "eval_split": "train[2:]",
+            },
+            None,
+        ),
+    ],
+)
+def test_files_that_are_trained_and_evaluated_on_are_warned_of_however_they_are_named(
+    tmp_path, monkeypatch, caplog, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    load_scenes(6, seed=0).to_parquet("a.parquet")
+    options = {"data_files": ["a.parquet"], **options}
+    if "b.parquet" in str(options):
+        load_scenes(6, seed=1).to_parquet("b.parquet")
+    args = TrainArguments(output_dir=tmp_path / "out", dataset_name="parquet", **options)
+    PartialState()  # which the log asks
+    warn_of_shared_rows(args, load_training_data(args, 1), load_evaluation_data(args))
+    if message is None:
+        assert "trained on" not in caplog.text
+    else:
+        assert message in caplog.text
 
 
 def test_defaults_of_objectives_and_data(tmp_path):

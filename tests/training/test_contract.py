@@ -155,6 +155,34 @@ def test_parameters_that_no_embedding_depends_on_are_frozen():
     assert not model.text_model.pooler.dense.weight.requires_grad
 
 
+class LongImagesModel(LotlipModel):
+    def embed_images(self, *args, **kwargs):
+        return 3 * super().embed_images(*args, **kwargs)
+
+
+class ShortCaptionsModel(LotlipModel):
+    def embed_captions(self, **inputs):
+        captions = super().embed_captions(**inputs)
+        captions.long = captions.long / 2
+        return captions
+
+
+@pytest.mark.parametrize(
+    ("model_class", "message"),
+    [
+        (LongImagesModel, "`embed_images` of LongImagesModel gives `images` of length 3: return normalized"),
+        (ShortCaptionsModel, "`embed_captions` of ShortCaptionsModel gives `long` of length 0.5: return normalized"),
+    ],
+)
+def test_embeddings_that_are_not_normalized_are_refused(model_class, message):
+    """Losses take them as they are, and evaluation would normalize them."""
+    model, processor = build_lotlip()
+    model = model_class(model.config)
+    batch, _ = SampleCollator(processor)([Sample("a boat", ["a tree"], image=noise(0))])
+    with pytest.raises(ValueError, match=message):
+        freeze_unused(ContrastiveModel(model), batch)
+
+
 @pytest.mark.parametrize("family", ["clip", "siglip", "align", "vit_bert"])
 def test_other_families_have_the_contract_by_their_features(family):
     model, processor = FAMILIES[family].build()

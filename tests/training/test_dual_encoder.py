@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,29 +90,40 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(acc
         torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-6)
 
 
-def plain_text_embeds(folder: Path, padding: bool | str) -> torch.Tensor:
-    """Normalized embeddings of the long captions by transformers alone, in a process that has no other package."""
-    script = """
+PLAIN = """
 import json, sys, torch
 from transformers import AutoModel, AutoProcessor
-folder, padding, output = sys.argv[1:]
-texts = json.load(sys.stdin)
-model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-inputs = processor(text=texts, padding=json.loads(padding), truncation=True, return_tensors="pt")
-with torch.inference_mode():
-    torch.save(model.eval().get_text_features(**inputs).pooler_output, output)
-assert "modeling_lotlip" not in sys.modules
+for line in sys.stdin:
+    folder, padding, texts = json.loads(line)
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    inputs = processor(text=texts, padding=padding, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        torch.save(model.eval().get_text_features(**inputs).pooler_output, f"{folder}/embeds.pt")
+    assert "modeling_lotlip" not in sys.modules
+    print("embedded", flush=True)
 """
-    texts = flatten(LONG)[0]
-    output = folder / "embeds.pt"
-    command = [sys.executable, "-I", "-c", script, str(folder), json.dumps(padding), str(output)]
-    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return normalize(torch.load(output), dim=-1)
 
 
+@pytest.fixture(scope="module")
+def plain_text_embeds() -> Iterator[Callable]:
+    """Normalized embeddings of the long captions by transformers alone, in a process that has no other package."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-I", "-c", PLAIN], text=True, **pipes) as process:
+
+        def embed(folder: Path, padding: bool | str) -> torch.Tensor:
+            print(json.dumps([str(folder), padding, flatten(LONG)[0]]), file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+            assert answer == "embedded\n"
+            return normalize(torch.load(folder / "embeds.pt"), dim=-1)
+
+        yield embed
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize("family, padding", [("clip", True), ("siglip2", "max_length")])
-def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_folders, noise_dir, family, padding):
+def test_the_command_teaches_a_dual_encoder_long_texts(
+    train, tmp_path, family_folders, noise_dir, plain_text_embeds, family, padding
+):
     """
     Resumed bit by bit; the gradient cache, cached image features and two processes give the same; loaded without this
     package.

@@ -1,6 +1,7 @@
 """What may happen to a run, provoked in real ones: nothing is lost, and nothing hangs."""
 
 import errno
+import io
 import math
 import os
 import pickle
@@ -8,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training import loop, step
+from modeling_lotlip.training import loop, outputs, prepare, step
 from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
 from modeling_lotlip.utils.addresses import listen
@@ -61,6 +63,7 @@ def wait_for(process: Process, condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.processes
 def test_a_signal_ends_a_run_with_a_checkpoint(train, tmp_path):
     options = {"max_train_steps": 40, "eval_steps": 100, "checkpointing_steps": 3, "max_eval_samples": 2}
     process, output = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
@@ -91,6 +94,22 @@ def test_a_signal_during_an_evaluation_ends_a_run_after_it(train, tmp_path, monk
     assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
 
 
+def test_a_run_whose_output_nobody_reads_any_more_goes_on(train, monkeypatch, caplog):
+    """As behind `| head`, which ends after some lines."""
+    output = io.StringIO()
+
+    def write(text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(output, "write", write)
+    monkeypatch.setattr(sys, "stdout", output)
+    folder = train("run", max_train_steps=4, eval_steps=2, max_eval_samples=2)
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl") if "loss" not in row] == [2, 4]
+    assert (folder / "eval_results.json").exists()
+    assert caplog.text.count("Nobody reads standard output any more: what is measured is in metrics.jsonl") == 2
+
+
+@pytest.mark.processes
 def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
     options = {"max_train_steps": 30, "checkpointing_steps": 1, "eval_steps": 100}
     full = tmp_path / "full"
@@ -128,6 +147,20 @@ def test_a_model_that_cannot_be_saved_is_saved_elsewhere_and_leaves_the_earlier_
     (rescued,) = tmp_path.glob("lotlip_*")
     weights, saved = (load_file(path / "model.safetensors") for path in (rescued, folder / "checkpoint-4"))
     assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in weights.items())
+
+
+def test_a_model_is_saved_elsewhere_if_nothing_in_its_folder_can_be_changed(train, tmp_path, monkeypatch):
+    """A disk with an error becomes one that can only be read."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(outputs, "delete", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="Read-only file system.* It was saved in .*lotlip_.*: move it from there"):
+        train("run", max_train_steps=1, max_eval_samples=2)
+    (rescued,) = tmp_path.glob("lotlip_*")
+    assert (rescued / "model.safetensors").exists()
 
 
 def test_the_last_checkpoints_are_kept(train, tmp_path):
@@ -176,6 +209,7 @@ def test_a_step_that_is_not_finite_is_skipped(train, monkeypatch, caplog):
     assert "Step 3 is skipped" in caplog.text
 
 
+@pytest.mark.processes
 def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_path):
     options = {"checkpointing_steps": 1, "eval_steps": 100, "max_train_steps": 40, "dataloader_num_workers": 1}
     process, output = start(training_argv(tmp_path, "broken", learning_rate=1e30, warmup_steps=0, **options))
@@ -190,6 +224,18 @@ def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_p
     assert not (tmp_path / "broken" / "model.safetensors").exists()
 
 
+def test_a_loss_that_is_never_finite_is_not_the_fault_of_the_learning_rate(train, monkeypatch):
+    def loss_without_a_number(*args, **kwargs):
+        found = original(*args, **kwargs)
+        return replace(found, loss=found.loss * float("nan"))
+
+    original = step.global_loss
+    monkeypatch.setattr(step, "global_loss", loss_without_a_number)
+    with pytest.raises(ValueError, match="The first 10 steps had a loss .* before any weight was changed: look at"):
+        train("run", max_train_steps=20, max_eval_samples=2)
+
+
+@pytest.mark.processes
 def test_a_process_whose_peer_died_ends(tmp_path):
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
@@ -205,6 +251,7 @@ def test_a_process_whose_peer_died_ends(tmp_path):
     assert "peer" in errors or "timed out" in errors.lower()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fails_at", ["data", "checkpoint"])
 def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, fails_at):
     """The second process cannot read its images, or the first one cannot write: the other ends too, at once."""
@@ -222,7 +269,7 @@ def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, 
         "sys.exit(status)\n"
     )
     argv = training_argv(tmp_path, "two", max_train_steps=200, checkpointing_steps=2, max_eval_samples=2)
-    done = torchrun(2, str(script), fails_at, *argv)
+    done = torchrun(tmp_path, 2, script, fails_at, *argv)
     assert done.returncode != 0
     assert {f"process {rank} ends with 2" for rank in range(2)} <= set(done.stderr.splitlines())
     assert "lotlip train: error: a broken disk" in [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
@@ -261,6 +308,34 @@ def test_a_resumed_run_whose_rest_has_no_caption_files_goes_on(train, tmp_path):
     folder = train("run", **options)
     shutil.rmtree(folder / "checkpoint-2")
     train("run", **options | {"max_train_steps": 3}, resume_from_checkpoint="latest")
+
+
+@pytest.mark.parametrize(
+    ("options", "file", "message"),
+    [
+        ({}, "model.safetensors", "holds model.safetensors of an earlier run"),
+        (
+            {"resume_from_checkpoint": "latest"},
+            "checkpoint-9/training_state.json",
+            "holds checkpoint-9, which was not there",
+        ),
+    ],
+)
+def test_what_another_run_wrote_meanwhile_is_not_replaced(train, tmp_path, monkeypatch, options, file, message):
+    """Two commands at once: one ends while the other still loads its data."""
+
+    def load(*args):
+        written.parent.mkdir(parents=True)
+        written.write_text("precious")
+        return original(*args)
+
+    written = tmp_path / "run" / file
+    original = prepare.load_data
+    monkeypatch.setattr(prepare, "load_data", load)
+    with pytest.raises(ValueError, match=message):
+        train("run", max_train_steps=1, max_eval_samples=2, **options)
+    assert written.read_text() == "precious"
+    assert not (tmp_path / "run" / "settings.json").exists()
 
 
 @pytest.mark.parametrize("name", ["best", "tokenizer", "."])

@@ -148,6 +148,7 @@ def test_the_first_rows_of_a_data_set_keep_their_name():
     assert compute_fingerprint(load_split(args, "train", 31), "image") not in fingerprints
 
 
+@pytest.mark.processes
 def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp_path, caplog):
     scenes = load_scenes(24, seed=7)
     files = {5: encode(scenes[5]["image"])[:100], 9: b"no image"}

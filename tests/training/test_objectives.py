@@ -12,6 +12,7 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.losses import contrastive_loss
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.objectives import OBJECTIVES, Objective
 from modeling_lotlip.training.outputs import read_metrics
@@ -101,9 +102,22 @@ def test_an_objective_of_the_package_is_not_replaced():
     assert OBJECTIVES["lotlip"] is known
 
 
+def test_an_objective_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="The objective `mine` is a function: make it an `Objective` with a loss"):
+        OBJECTIVES["mine"] = contrastive_loss
+    assert "mine" not in OBJECTIVES
+
+
 @pytest.mark.parametrize("default", [(1, 2), [1], None])
 def test_an_option_that_a_command_line_cannot_say_is_refused(default):
     objective = Objective("mine", "modeling_lotlip.losses:contrastive_loss", options={"dims": default})
     assert objective.read_options([]) == {"dims": default}
     with pytest.raises(ValueError, match="dims=12 cannot be read: its default is of type"):
         objective.read_options(["dims=12"])
+
+
+@pytest.mark.parametrize("name", ["short", "long", "corner_1", "distill"])
+def test_a_term_with_a_name_of_the_package_is_refused(name):
+    """What is measured of it would stand in place of the loss of a slot, or the teacher's error in its place."""
+    with pytest.raises(ValueError, match=f"The term `{name}` has a name of this package, `loss_{name}` in metrics"):
+        Objective("mine", contrastive_loss, terms={name: lambda pairs, all_pairs: pairs.images.sum(dim=-1)})

@@ -14,8 +14,8 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.hub import EVAL_RESULTS_FILE
 from modeling_lotlip.losses import BatchLoss, Slots
 from modeling_lotlip.metrics import ImageTextRetrieval
-from modeling_lotlip.training.arguments import METRICS
-from modeling_lotlip.training.outputs import is_best, read_metrics
+from modeling_lotlip.training.arguments import METRICS, TrainArguments
+from modeling_lotlip.training.outputs import check_output_dir, is_best, read_metrics
 from tests.conftest import assert_same_weights
 
 
@@ -98,6 +98,11 @@ def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kin
     assert is_best({"long_mean_recall": 3, "long_num_images": 9}, "long_mean_recall", tmp_path), "on other data"
 
 
+def test_a_metric_that_was_not_measured_is_no_best_result(tmp_path):
+    with pytest.raises(ValueError, match="`--metric_for_best_model long_mean_recall` cannot be measured"):
+        is_best({"short_mean_recall": 9}, "long_mean_recall", tmp_path)
+
+
 def test_an_evaluation_on_the_training_data_is_warned_of(train, tmp_path, caplog):
     """Also where the split that is asked for is not there, and the only one is taken."""
     load_scenes(24, seed=2).to_parquet(tmp_path / "rows.parquet")
@@ -158,3 +163,11 @@ def test_an_error_comes_before_an_earlier_run_is_overwritten(train, tmp_path, wr
         train("run", **({"overwrite_output_dir": True, "max_train_steps": 1} | wrong))
     assert earlier.read_bytes() == b"precious"
     assert list(earlier.parent.iterdir()) == [earlier]
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "tokenizer.json"])
+def test_a_file_that_no_run_has_written_is_not_replaced_unasked(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(ValueError, match=f"holds {name}, which the model of this run would replace"):
+        check_output_dir(TrainArguments(output_dir=tmp_path))
+    check_output_dir(TrainArguments(output_dir=tmp_path, overwrite_output_dir=True))

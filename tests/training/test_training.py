@@ -42,6 +42,7 @@ WAYS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("num_processes", WAYS)
 def test_several_processes_equal_one(make_accelerator, tmp_path, num_processes):
     """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
@@ -79,6 +80,7 @@ def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) ->
     assert alone[-1]["loss"] != alone[-4]["loss"]
 
 
+@pytest.mark.processes
 def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     """With a frozen image tower whose output they compute together."""
 
@@ -116,6 +118,7 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
 STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train", "checkpointing_steps": 1}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "options, steps",  # 6 batches an epoch, with dropout: in the middle of an epoch, and at its end or in the next one
     [
@@ -313,6 +316,15 @@ def test_trains_on_one_kind_of_captions(train, tmp_path, lacks, where):
     results = json.loads((folder / "eval_results.json").read_text())
     evaluated = [name for name in ("short", "long") if f"{name}_t2i_recall@1" in results]
     assert evaluated == [name for name in ("short", "long") if name != kind or where == "arguments"]
+
+
+def test_a_run_that_has_nothing_to_tell_apart_is_an_error_and_saves_no_model(train, tmp_path):
+    dataset = load_scenes(20, seed=3).remove_columns("long_captions")
+    dataset = dataset.remove_columns("caption").add_column("caption", ["a photo"] * 20)
+    dataset.save_to_disk(tmp_path / "data")
+    with pytest.raises(ValueError, match="None of 2 steps had a gradient: in no batch have two images different cap"):
+        train("run", dataset_name=tmp_path / "data", max_train_steps=2)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_trackers_get_losses_and_results(train):

@@ -1,5 +1,6 @@
 """Dataclasses of arguments, and what a command line makes of them."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -14,10 +15,12 @@ from modeling_lotlip.utils.arguments import (
     argument,
     check_combinations,
     check_output_file,
+    describe_default,
     exit_on_error,
     is_output_closed,
     make_metavar,
     parse,
+    refuse_given,
 )
 
 
@@ -39,6 +42,12 @@ class LoopArguments(Arguments):
 
 def parse_line(line: str) -> tuple:
     return parse((TowerArguments, LoopArguments), line.split(), prog="train")
+
+
+@pytest.mark.parametrize("size", ["8", True])
+def test_what_is_no_number_has_no_minimum(size):
+    with pytest.raises(ValueError, match=f"--sizes must be an integer, got {size!r}"):
+        TowerArguments(sizes=[size])
 
 
 @pytest.mark.parametrize(
@@ -208,3 +217,95 @@ def test_an_output_without_a_reader_is_closed():
         os.close(output)
         os.close(writing)
     assert is_closed
+
+
+@dataclass
+class BoundedArguments(Arguments):
+    fraction: float = argument(0.5, "Of the rows.", least=0, most=1)
+    order: str = argument("old", "Which.", choices=("old", "new"))
+    names: list[str] = argument(["a"], "Of files.", choices=("a", "b"))
+
+
+@pytest.mark.parametrize("fraction", [0, 1])
+def test_a_value_may_be_the_minimum_or_the_maximum(fraction):
+    assert BoundedArguments(fraction=fraction).fraction == fraction
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fraction": -0.1}, "--fraction must be at least 0, got -0.1."),
+        ({"fraction": 1.1}, "--fraction must be at most 1, got 1.1."),
+        ({"fraction": float("nan")}, "--fraction must be at least 0, got nan."),
+        ({"order": "newest"}, "--order must be one of old, new, got newest."),
+        ({"names": ["a", "c"]}, "--names must be one of a, b, got c."),
+    ],
+    ids=["below", "above", "no number", "no choice", "no choice in a list"],
+)
+def test_a_value_that_is_not_allowed_is_refused_in_python_too(values, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        BoundedArguments(**values)
+
+
+def test_a_list_of_one_object_is_not_that_of_another():
+    BoundedArguments().names.append("b")
+    assert BoundedArguments().names == ["a"]
+
+
+def test_what_has_no_effect_in_a_case_is_refused_only_if_it_was_given():
+    refuse_given(BoundedArguments(order="new"), ("fraction", "names"), "on scenes")
+    with pytest.raises(ValueError, match="^--fraction has no effect on scenes: leave it out.$"):
+        refuse_given(BoundedArguments(fraction=0.1), ("fraction", "names"), "on scenes")
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"),
+    [
+        (argument(help="Which."), "(required)"),
+        (argument(None, "Which."), ""),
+        (argument(False, "Whether."), ""),
+        (argument([], "Which."), ""),
+        (argument(3, "How many. Default: three."), ""),
+        (argument(3, "How many."), "(default: 3)"),
+        (argument([1, 2], "How many."), "(default: 1 2)"),
+    ],
+    ids=["none", "None", "flag", "empty list", "in the text", "number", "list"],
+)
+def test_the_help_shows_the_default_that_its_text_does_not_have(declared, shown):
+    assert describe_default(declared) == shown
+
+
+@pytest.mark.parametrize(
+    ("endings", "message"),
+    [((".json",), "must end in .json."), ((".json", ".csv", ".md"), "must end in .json, .csv or .md.")],
+)
+def test_an_output_file_of_another_ending_is_refused_with_those_that_are_known(endings, message):
+    check_output_file(Path("out.json"), endings)
+    with pytest.raises(ValueError, match=f"^--output_file out.txt {message}$"):
+        check_output_file(Path("out.txt"), endings)
+
+
+@pytest.mark.parametrize("name", ["file", "file/deeper/folder"])
+def test_an_output_folder_in_a_file_is_refused(tmp_path, name):
+    @dataclass
+    class Output(Arguments):
+        output_dir: Path | None = argument(None, "Where.")
+
+    (tmp_path / "file").touch()
+    assert Output(tmp_path / "new" / "folder").output_dir == tmp_path / "new" / "folder"
+    with pytest.raises(ValueError, match=f"--output_dir {tmp_path}/{name} cannot be used: {tmp_path}/file is a file"):
+        Output(tmp_path / name)
+
+
+def test_an_error_without_words_is_named_by_its_type(capsys):
+    with pytest.raises(SystemExit), exit_on_error("lotlip embed"):
+        raise ValueError
+    assert capsys.readouterr().err == "lotlip embed: error: ValueError\n"
+
+
+def test_an_error_of_several_lines_is_shown_in_one_and_kept_for_torchrun(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit), exit_on_error("lotlip train"):
+        raise RuntimeError("no\n  memory")
+    assert capsys.readouterr().err == "lotlip train: error: no memory\n"
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == "lotlip train: error: no memory"

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from modeling_lotlip.utils.output_folder import OutputFolder, atomic_write, move_files, read_stored, warn_of_unfinished
+from modeling_lotlip.utils.output_folder import (
+    OutputFolder,
+    atomic_write,
+    delete,
+    describe_run,
+    move_files,
+    read_stored,
+    warn_of_unfinished,
+)
 
 
 # Names that are like those of unfinished files
@@ -131,6 +139,17 @@ def test_other_settings_are_refused_where_there_are_files(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("content", ['{"editor.tabSize": 4}', "[1, 2]", "// mine\n{}", "\xff"])
+def test_settings_of_another_program_stay_as_they_are(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content, encoding="latin-1")
+    with (
+        pytest.raises(ValueError, match="holds other files, not results: name another folder"),
+        OutputFolder(tmp_path),
+    ):
+        pass
+    assert (tmp_path / "settings.json").read_text(encoding="latin-1") == content
+
+
 def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path, caplog):
     path = tmp_path / "out"
     with pytest.raises(OSError, match="full"), OutputFolder(path):
@@ -199,7 +218,7 @@ def test_files_take_the_place_of_others_of_their_names(tmp_path):
     write_model(tmp_path / "best", "old")
     (tmp_path / "best" / "notes.txt").write_text("old")
     moved = move_files(tmp_path / "complete", tmp_path / "best", last="eval_results.json")
-    assert moved == {"config.json", "eval_results.json", "model.safetensors", "more/card.yaml"}
+    assert moved == ["config.json", "model.safetensors", "more/card.yaml", "eval_results.json"]
     files = [file for file in (tmp_path / "best").rglob("*") if file.is_file()]
     assert {file.name for file in files if file.read_text() == "old"} == {"notes.txt"}
     assert len(files) == 5
@@ -214,3 +233,33 @@ def test_no_results_stand_beside_files_that_were_replaced_in_part(tmp_path, in_t
     with pytest.raises(OSError, match=in_the_way):
         move_files(tmp_path / "complete", best, last="eval_results.json")
     assert not (best / "eval_results.json").exists()
+
+
+def test_of_a_linked_folder_the_link_alone_is_deleted(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "notes.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    delete(tmp_path / "link")
+    assert (tmp_path / "theirs" / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "link").exists()
+    delete(tmp_path / "link")
+    delete(tmp_path / "theirs")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"run": None}])
+def test_a_run_of_which_nothing_is_known_is_another_run(stored):
+    assert describe_run(stored) == "another run"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_each_error_of_a_full_disk_names_the_file(tmp_path, number):
+    with pytest.raises(OSError) as raised, atomic_write(tmp_path / "it"):
+        raise OSError(number, "full")
+    assert raised.value.filename == str(tmp_path / "it")
+
+
+def test_an_error_that_names_a_file_keeps_its_name(tmp_path):
+    with pytest.raises(OSError) as raised, atomic_write(tmp_path / "it"):
+        raise OSError(errno.ENOSPC, "full", "other")
+    assert raised.value.filename == "other"

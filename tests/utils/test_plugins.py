@@ -3,11 +3,12 @@
 import dataclasses
 import importlib
 import sys
+from types import ModuleType
 
 import pytest
 
 from modeling_lotlip.commands import COMMANDS
-from modeling_lotlip.utils.plugins import find_plugins, hash_plugin, load_plugin
+from modeling_lotlip.utils.plugins import Registry, find_plugins, hash_plugin, load_plugin
 
 
 @pytest.fixture
@@ -49,6 +50,16 @@ def test_a_plugin_in_a_folder_that_is_imported_from_is_itself(write, monkeypatch
         ("plugin_f", "known = {}\n\nknown['a']", r"cannot be imported: KeyError: 'a' \(line 3\)"),
         ("plugin_g", "def divide():\n    return 1 / 0\n\ndivide()", r"ZeroDivisionError: .* \(line 2\)"),
         ("plugin_c", "1 +", "cannot be imported: SyntaxError"),
+        (
+            "plugin_h",
+            "import sys\n\nsys.exit()",
+            r"ends the program while it is imported \(line 3\): put what it runs",
+        ),
+        (
+            "plugin_i",
+            "import argparse\nargparse.ArgumentParser().parse_args(['-h'])",
+            r"ends the program .*\(line 2\)",
+        ),
         ("json", "", "has the name of another module, json: rename the file"),
         ("no-name", "", "cannot be imported: rename it"),
     ],
@@ -95,3 +106,53 @@ def test_every_command_that_embeds_takes_plugins(name):
         names |= {field.name for field in dataclasses.fields(arguments)}
     if "model_name_or_path" in names and name != "export":
         assert "plugin" in names
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry that plugins find as `registry_of_a_test.METHODS`."""
+    module = ModuleType("registry_of_a_test")
+    module.METHODS = Registry("method", {"ours": 1})
+    monkeypatch.setitem(sys.modules, "registry_of_a_test", module)
+    return module.METHODS
+
+
+REGISTER = "from registry_of_a_test import METHODS\n\n"
+
+
+@pytest.mark.parametrize("statement", ["METHODS['ours'] = 2", "METHODS.update(ours=2)", "METHODS |= {'ours': 2}"])
+def test_nothing_of_the_package_is_replaced_however_it_is_set(write, registry, statement):
+    with pytest.raises(ValueError, match="The method `ours` is one of this package: give yours another name"):
+        load_plugin(write("plugin_j", REGISTER + statement))
+    assert registry == {"ours": 1}
+
+
+def test_a_name_that_a_plugin_registers_twice_is_refused(write, registry):
+    path = write("plugin_k", REGISTER + "METHODS['mine'] = 2\nMETHODS['mine'] = 3")
+    with pytest.raises(ValueError, match=r"The method `mine` is registered twice: .* \(line 4\)"):
+        load_plugin(path)
+
+
+def test_a_name_that_two_plugins_register_is_refused(write, registry):
+    load_plugin(write("plugin_l", REGISTER + "METHODS['mine'] = 2"))
+    with pytest.raises(
+        ValueError, match="The method `mine` is registered by plugin_l.py and by plugin_m.py: give one"
+    ):
+        load_plugin(write("plugin_m", REGISTER + "METHODS['mine'] = 3"))
+    assert registry["mine"] == 2
+
+
+def test_a_plugin_that_failed_may_register_its_names_again(write, registry, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = write("plugin_n", REGISTER + "METHODS['mine'] = 2\nMETHODS['other'] = 1 / 0")
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        load_plugin(path)
+    path.write_text(REGISTER + "METHODS['mine'] = 3")
+    load_plugin(path)
+    assert registry["mine"] == 3
+
+
+def test_who_tries_something_sets_a_name_again(registry):
+    registry["mine"] = 2
+    registry["mine"] = 3
+    assert registry["mine"] == 3

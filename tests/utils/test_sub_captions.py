@@ -13,7 +13,13 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.samples import RowCaptionSampler
-from modeling_lotlip.utils.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
+from modeling_lotlip.utils.sub_captions import (
+    SPLITTERS,
+    join_sub_captions,
+    mark_query,
+    split_sentences,
+    split_sub_captions,
+)
 from tests.conftest import SHARED, SPECIAL_TOKENS
 
 
@@ -91,3 +97,12 @@ def test_training_draws_consecutive_sub_captions_without_the_numbers_of_a_list(s
     sampled = {sampler.sample_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}
     parts = [part for part in split_sub_captions(TEXT, splitter) if not part.isdecimal()]
     assert sampled == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [(" A boat. ", "A boat."), ("A boat.Sea.", "A boat. Sea"), ("A boat\nSea", "A boat. Sea"), (" ", "")],
+    ids=["one sentence", "two sentences", "two lines", "nothing"],
+)
+def test_a_query_of_one_sentence_stays_as_it_was_typed(text, marked):
+    assert mark_query(text, "paper") == marked

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from modeling_lotlip.utils.terminal import print_tables, printable, progress_bar, without_stop
+from modeling_lotlip.utils.terminal import LogLines, print_tables, printable, progress_bar, without_stop
 
 
 TABLE = "| model | R@1 |\n| --- | --- |\n| demo | 74.6 |"
@@ -43,3 +43,17 @@ def test_control_codes_do_not_reach_the_terminal():
 @pytest.mark.parametrize("end", ["", ".", "...", ".\n"])
 def test_an_error_goes_on_within_a_sentence(end):
     assert f"{without_stop(OSError('the disk is full' + end))}. Make room." == "the disk is full. Make room."
+
+
+def test_a_log_file_has_no_blank_lines(capsys):
+    lines = LogLines(sys.stderr)
+    assert lines.write("\r  10 %  ") == 9
+    assert lines.write(" \n") == 2
+    assert capsys.readouterr().err == "10 %\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_gets_a_bar_that_is_drawn_over(monkeypatch, is_terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    with progress_bar(total=1) as bar:
+        assert (bar.mininterval < 1) == is_terminal
