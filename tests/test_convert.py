@@ -35,7 +35,8 @@ from tests.helpers.commands import to_argv
 
 
 # Names and shapes of the released checkpoints
-RELEASED_SHAPES = {size: SHARED / "reference" / f"checkpoint_keys_vit_b_{size}.json" for size in (16, 32)}
+REFERENCE = SHARED / "reference"
+RELEASED_SHAPES = {size: REFERENCE / f"checkpoint_keys_vit_b_{size}.json" for size in (16, 32)}
 HAS_RELEASED_SHAPES = all(file.is_file() for file in RELEASED_SHAPES.values())
 needs_released_shapes = pytest.mark.skipif(not HAS_RELEASED_SHAPES, reason=f"needs {RELEASED_SHAPES}")
 

@@ -271,12 +271,12 @@ def check_computed(computed: Computed, tower: FrozenTower, describe: Callable[[i
         weight = find_nonfinite_weight(tower.model, tower.weights)
         if weight is not None:
             raise ValueError(
-                f"{tower.name} gives NaN or infinity for {describe(position)}, since its weights do, `{weight}` "
-                "first: load it anew, or name another."
+                f"{tower.name} gives NaN or infinity for {describe(position)}, since its weights do, "
+                f"`{weight}` first: load it anew, or name another."
             )
         raise ValueError(
-            f"{tower.name} gives NaN or infinity for {describe(position)}, though its weights are finite: it is no "
-            "model for such data. Name another."
+            f"{tower.name} gives NaN or infinity for {describe(position)}, though its weights are finite: "
+            "it is no model for such data. Name another."
         )
 
 

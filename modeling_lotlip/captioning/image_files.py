@@ -137,7 +137,7 @@ def read_image_files(
             image = image or read_row_image(row, source, f"row {index}", key)
             connection.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (image.sha256, key))
         if record is not None and is_other(image, record[0]):
-            counts["images are others than were captioned under their keys, and are captioned anew"] += 1
+            counts["images took the place of others, and are captioned anew"] += 1
             record = None
         if record is None:
             yield image

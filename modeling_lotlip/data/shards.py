@@ -145,8 +145,8 @@ def write_shards(
         others = sorted(shard.name for shard in earlier if not SHARD_NAME.fullmatch(shard.name))
         if others:
             raise ValueError(
-                f"`--output_dir {output_dir}` holds {others[0]}, which is not of this command and would be read as a "
-                "shard: move it away, or name another folder."
+                f"`--output_dir {output_dir}` holds {others[0]}, which is not of this command: move it away, "
+                "or name another folder."
             )
         for shard in earlier:  # of a run that was killed: all are written anew
             shard.unlink()

@@ -248,7 +248,7 @@ def check_model_is_there(name: str) -> None:
     if any(Path(name, file).is_file() for file in MODEL_FILES):
         return
     find_pretrained(name)  # says so of a checkpoint of a training
-    raise ValueError(f"the folder has none of the files {', '.join(MODEL_FILES)}. Name that of a model.")
+    raise ValueError(f"it holds none of {', '.join(MODEL_FILES)}: name the folder of a model.")
 
 
 def is_in_cache(name: str) -> bool:

@@ -254,13 +254,18 @@ def embed_part(
     with evaluation_mode(encoder.model), progress:
         for batch in embed_rows(encoder, prepared, TOKENS_PER_TEXT * batch_size, num_prefetched=2):
             warn_of_unreadable(batch.unreadable)
-            check_finite_batch(batch, encoder.model, lambda item: f"row {item.row_key.row_index} ({item.kind})")
+            check_finite_batch(batch, encoder.model, describe_item)
             part.num_unreadable += len(batch.unreadable)
             part.items += batch.entries
             if batch.embeds is not None:
                 part.embeds.append(batch.embeds)
             progress.update(sum(item.kind == "image" for item in batch.entries))
     return part
+
+
+def describe_item(item: Item) -> str:
+    """Names an image or a caption in messages."""
+    return f"row {item.row_key.row_index} ({item.kind})"
 
 
 class EmbeddedItem(NamedTuple):

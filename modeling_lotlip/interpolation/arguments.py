@@ -67,8 +67,7 @@ class MixtureArguments(Arguments):
         for alpha, following in pairwise(self.all_alphas):
             if f"{alpha:g}" == f"{following:g}":
                 raise ValueError(
-                    f"--alphas {alpha} and {following} are both written as {alpha:g}, and two mixtures would look "
-                    "equal: leave out one of them."
+                    f"--alphas {alpha} and {following} are both written as {alpha:g}: leave out one of them."
                 )
 
     @property

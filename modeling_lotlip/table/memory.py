@@ -127,8 +127,8 @@ class VectorMemory:
                 rows = self.read_rows(kind)
         except PROBLEMS as error:
             logger.warning(
-                f"Embeddings of kind {kind} are not held in memory, so that each search reads the disk, until the "
-                f"table changes: {without_stop(error)}."
+                f"Embeddings of kind {kind} are not held in memory until the table changes, and each search "
+                f"reads the disk: {without_stop(error)}."
             )
         self.held[kind] = HeldVectors(version, rows)
 

@@ -208,8 +208,17 @@ def search_many(
 
 def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str) -> None:
     """
-    Raises a `ValueError` for queries that nothing is similar to, a number of results that is none, and a kind that no
-    table has.
+    Checks what is asked of a table.
+
+    Args:
+        table ([`EmbeddingTable`]): The table.
+        queries (`torch.Tensor` of shape `(queries, dim)`): Embeddings, of any length above 0.
+        k (`int`): The max number of results.
+        kind (`str`): The kind of embeddings.
+
+    Raises:
+        `ValueError`: for queries that nothing is similar to, a number of results that is none, or a kind that no table
+            has.
     """
     check_integer("k", k, 1)
     if kind not in KINDS:

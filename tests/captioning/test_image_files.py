@@ -122,8 +122,8 @@ def test_another_image_under_a_key_is_captioned_anew_and_counted(tmp_path, error
     with open_database(tmp_path) as connection:
         records = Records(connection, tmp_path, 10)
         for file in read_all(tmp_path, dataset):
-            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "error": error}
-            records.add(record | {"captioner": "llava"})
+            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256}
+            records.add(record | {"captioner": "llava", "error": error})
         records.commit()
     assert read_all(tmp_path, dataset) == []
     save_image(tmp_path / "b.png", "blue")
@@ -131,7 +131,7 @@ def test_another_image_under_a_key_is_captioned_anew_and_counted(tmp_path, error
     (file,) = read_all(tmp_path, dataset, counts=counts)
     assert file.key == "b.png"
     assert file.sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
-    assert counts == {"images are others than were captioned under their keys, and are captioned anew": 1}
+    assert counts == {"images took the place of others, and are captioned anew": 1}
 
 
 def test_keys_of_rows_without_a_name_and_with_one_that_is_no_unicode(tmp_path):

@@ -56,8 +56,8 @@ def test_a_folder_with_files_is_left_as_it_is(words, tmp_path, capsys):
     [
         (["--alphas", "1.5"], "--alphas must be at most 1, got 1.5"),
         (["--alphas", "nan"], "--alphas must be at least 0, got nan"),
-        (["--alphas", "0.5", "0.5000001"], "--alphas 0.5 and 0.5000001 are both written as 0.5, and two mixtures"),
-        (["--alphas", "0.9999999"], "--alphas 0.9999999 and 1.0 are both written as 1, and two mixtures"),
+        (["--alphas", "0.5", "0.5000001"], "--alphas 0.5 and 0.5000001 are both written as 0.5: leave"),
+        (["--alphas", "0.9999999"], "--alphas 0.9999999 and 1.0 are both written as 1: leave"),
         (["--max_loss", "-1"], "--max_loss must be at least 0"),
         (["--streaming", "--dataset_name", "x"], "--streaming is not for `lotlip interpolate`"),
         (["--long_captions_column", ""], "There are no long captions in `--eval_split test`"),

@@ -167,7 +167,8 @@ def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, 
         (shards / "99999.tar").touch()
         (shards / "mine.tar").touch()
         raise KeyboardInterrupt
-    assert "shards` holds mine.tar, which is not of this command" in read_error(capsys, *command_line(photos))
+    error = read_error(capsys, *command_line(photos))
+    assert "shards` holds mine.tar, which is not of this command" in error
     (shards / "mine.tar").unlink()
     anew = pack(photos, "--shard_size", 1)
     assert anew == expected

@@ -120,7 +120,8 @@ def test_a_file_of_a_remote_stream_that_cannot_be_read_is_named(second):
     for name, content in files.items():
         with fsspec.open(name, "w") as file:
             file.write(content)
-    rows = load_split(SourceArguments("json", data_files=[*files], streaming=True), "train", with_images=False)
+    source = SourceArguments("json", data_files=[*files], streaming=True)
+    rows = load_split(source, "train", with_images=False)
     with pytest.raises(ValueError, match="memory:///remote/1.jsonl: "):
         list(rows)
 

@@ -81,7 +81,8 @@ def test_vectors_that_cannot_be_read_are_warned_of_once_and_read_again_when_they
         for _ in range(3):
             assert table.memory.get("image") is None
             wait(table.memory.reading.values())
-    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == ["a file is damaged."]
+    problems = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert problems == ["a file is damaged."]
     assert search(table, torch.eye(16)[0], 1).keys == ["new"]
     table.append([{"key": "newer", "embedding": torch.eye(16)[1]}])
     assert table.memory.get("image") is None
