@@ -198,7 +198,7 @@ def run(argv: list[str]) -> int:
             import_package()
             command.run(*arguments)
     except SystemExit as ended:
-        if ended.code in (None, 0):  # no command ends so, but code that came with a model or a data set may
+        if ended.code in (None, 0):  # no command ends so, but code that came with a model or a dataset may
             print(
                 f"lotlip {name}: error: code of a model or a plugin ended the program before the command was done.",
                 file=sys.stderr,

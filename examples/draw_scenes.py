@@ -5,7 +5,7 @@
 # dependencies = ["lotlip"]
 # ///
 """
-Draws scenes of the embedded data set into a folder of PNG files, with their captions in `metadata.jsonl`.
+Draws scenes of the embedded dataset into a folder of PNG files, with their captions in `metadata.jsonl`.
 
     python examples/draw_scenes.py --output_dir outputs/scenes --num_scenes 512
 

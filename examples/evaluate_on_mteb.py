@@ -69,7 +69,7 @@ class MtebArguments(Arguments):
     output_dir: Path = argument(help="Where MTEB keeps the results.")
     data_root: Path | None = argument(
         None,
-        "A folder with one for each benchmark (such as `dci`) and with copies of data sets of the Hub.",
+        "A folder with one for each benchmark (such as `dci`) and with copies of datasets of the Hub.",
     )
     languages: list[str] | None = argument(
         None,
@@ -213,7 +213,7 @@ def load_tasks(
         names (`list[str]`):
             Names of tasks or of suites.
         data_root (`Path`, *optional*):
-            A folder with the benchmarks' folders, and with copies of data sets of the Hub by their ids.
+            A folder with the benchmarks' folders, and with copies of datasets of the Hub by their ids.
         languages (`list[str]`, *optional*):
             Of multilingual tasks only these, such as `deu`.
 
@@ -236,7 +236,7 @@ def load_tasks(
 
 
 def use_copy(task: mteb.AbsTask, data_root: Path) -> None:
-    """Makes a task read the copy of its data set in a folder, if there is one."""
+    """Makes a task read the copy of its dataset in a folder, if there is one."""
     path = data_root / task.metadata.dataset["path"]
     if path.is_dir():
         dataset = task.metadata.dataset | {"path": str(path)}

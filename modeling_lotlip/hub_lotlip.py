@@ -177,8 +177,8 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     def __init__(self, *args, model_max_length: int | float, **kwargs):
         if isinstance(model_max_length, bool) or not isinstance(model_max_length, Real):
             raise ValueError(
-                f"`model_max_length` must be a number of tokens, got {model_max_length!r}: give an integer, such "
-                f"as {DEFAULT_MODEL_MAX_LENGTH}."
+                f"`model_max_length` must be a number of tokens, got {model_max_length!r}: give one, such "
+                f"as {DEFAULT_MODEL_MAX_LENGTH}, or leave it out."
             )
         if model_max_length >= LARGE_INTEGER:
             model_max_length = DEFAULT_MODEL_MAX_LENGTH  # "no limit" is none of a model with positions

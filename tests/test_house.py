@@ -163,6 +163,17 @@ def test_no_message_puts_a_full_stop_behind_that_of_an_error():
     assert found == []
 
 
+def test_datasets_are_spelled_in_one_way():
+    """As Hugging Face does, also where a line ends between the two parts."""
+    two_words = re.compile(r"\bdata[\s#\"-]+sets?\b", re.IGNORECASE)
+    found = []
+    for folder in ("modeling_lotlip", "examples", "docs", "tests"):
+        for path in sorted((ROOT / folder).rglob("*.*")):
+            if path.suffix in (".html", ".ipynb", ".md", ".mjs", ".py") and two_words.search(path.read_text("utf-8")):
+                found.append(path.relative_to(ROOT).as_posix())
+    assert found == []
+
+
 def test_tests_are_skipped_for_data_and_programs_from_elsewhere_alone():
     """Each of these names what it needs; of a dependency the lack is an error."""
     skips = re.compile(r"pytest\.(?:mark\.)?(?:skip|skipif|importorskip|xfail)\(")

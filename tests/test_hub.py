@@ -342,7 +342,7 @@ def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(hub, 
     assert "split validation" in entries[0].notes
     assert EVAL_RESULTS_FILE in find_model_files(folder)
     write_model_card(folder, "me/model", results=results, dataset="photos")
-    assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another data set"
+    assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another dataset"
 
 
 def test_plain_push_has_a_card_that_says_something(hub):
@@ -498,7 +498,7 @@ def test_tables_of_a_card_are_empty_where_there_is_nothing():
         ({"recall": "1"}, "a", "`results` has '1' as 'recall'"),
     ],
 )
-def test_results_are_numbers_of_a_data_set(results, dataset, message):
+def test_results_are_numbers_of_a_dataset(results, dataset, message):
     check_results({"recall": 1, "rank": 2.5}, "a")
     check_results(None, None)
     with pytest.raises(ValueError, match=message):
@@ -506,7 +506,7 @@ def test_results_are_numbers_of_a_data_set(results, dataset, message):
 
 
 @pytest.mark.parametrize("dataset", ["drawn scenes", "photos", "a/b/c", "/home/photos"])
-def test_results_on_a_data_set_of_this_machine_are_not_for_the_hub(tmp_path, dataset):
+def test_results_on_a_dataset_of_this_machine_are_not_for_the_hub(tmp_path, dataset):
     write_eval_results(tmp_path, {"recall": 1.0}, "org/photos", "test")
     assert (tmp_path / EVAL_RESULTS_FILE).exists()
     write_eval_results(tmp_path, {"recall": 1.0}, dataset, "test")

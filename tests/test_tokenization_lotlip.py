@@ -148,7 +148,7 @@ def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
 
 @pytest.mark.parametrize("limit", [True, "64"])
 def test_a_limit_that_is_no_number_is_refused(limit):
-    with pytest.raises(ValueError, match=f"`model_max_length` must be a number of tokens, got {limit!r}"):
+    with pytest.raises(ValueError, match=f"must be a number of tokens, got {limit!r}"):
         LotlipTokenizer(vocab=vocab_file(), model_max_length=limit)
 
 

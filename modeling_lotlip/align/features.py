@@ -3,7 +3,7 @@
 """
 What two frozen towers make of images and texts: computed once, as it comes, and kept in files for all later runs.
 
-Each image or text is known by itself, and each tower by its weights and settings: whatever data set, split or heads
+Each image or text is known by itself, and each tower by its weights and settings: whatever dataset, split or heads
 ask for the same image by the same tower, they find it.
 """
 
@@ -50,7 +50,7 @@ FILE_VERSION = 2
 @dataclass
 class Features:
     """
-    The features of the images of a data set that can be read and have a caption, and of their texts.
+    The features of the images of a dataset that can be read and have a caption, and of their texts.
 
     Args:
         images (`torch.Tensor` of shape `(images, image_dim)`): Features of images.
@@ -100,7 +100,7 @@ def find_features_dir() -> Path:
 
 class FeatureComputer:
     """
-    Computes the features of data sets by two towers, or finds them in files.
+    Computes the features of datasets by two towers, or finds them in files.
 
     Args:
         text_tower ([`TextTower`]):
@@ -156,7 +156,7 @@ class FeatureComputer:
         what: str = "training",
     ) -> Features:
         """
-        Returns the features of a data set, from files where they are there.
+        Returns the features of a dataset, from files where they are there.
 
         Args:
             dataset (`Dataset`):
@@ -206,7 +206,7 @@ class FeatureComputer:
         return Features(images, texts, torch.tensor(rows), counts, contents, is_truncated).select(kept)
 
     def compute_images(self, dataset: Dataset, reader: RowReader) -> torch.Tensor:
-        """Returns features of shape `(rows, dim)` of the images of a data set, NaN where one cannot be read."""
+        """Returns features of shape `(rows, dim)` of the images of a dataset, NaN where one cannot be read."""
         tower = self.image_tower
         column = reader.image_column
         rows = undecoded(dataset.select_columns(column), column)
@@ -275,8 +275,8 @@ def check_computed(computed: Computed, tower: FrozenTower, describe: Callable[[i
                 f"`{weight}` first: load it anew, or name another."
             )
         raise ValueError(
-            f"{tower.name} gives NaN or infinity for {describe(position)}, though its weights are finite: "
-            "it is no model for such data. Name another."
+            f"{tower.name} gives NaN or infinity for {describe(position)}, though its weights are "
+            "finite: it is no model for such data. Name another."
         )
 
 
@@ -284,7 +284,7 @@ def list_texts(
     dataset: Dataset, reader: RowReader, modalities: Sequence[str] = MODALITIES
 ) -> list[tuple[int, str, str]]:
     """
-    Returns the row, the text and the modality of the captions of a data set, and of the sub-captions of long ones.
+    Returns the row, the text and the modality of the captions of a dataset, and of the sub-captions of long ones.
 
     Args:
         dataset (`Dataset`): The rows.
@@ -332,7 +332,7 @@ class FeatureStore:
 
         Args:
             names (`Iterable[str]`):
-                What each image or text is known by, in whatever data set it is.
+                What each image or text is known by, in whatever dataset it is.
             compute (`Callable`):
                 Yields what is computed of some positions in `names`. Those that it leaves out are asked for again by
                 the next run.

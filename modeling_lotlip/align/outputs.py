@@ -96,7 +96,7 @@ def write_card(
     results: dict[str, float],
 ) -> None:
     """
-    Writes the model card of a folder, and the results on a data set of the Hub as the Hub reads them.
+    Writes the model card of a folder, and the results on a dataset of the Hub as the Hub reads them.
 
     Args:
         folder (`Path`): The folder of the model.

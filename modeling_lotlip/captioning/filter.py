@@ -375,9 +375,9 @@ def filter_captions(
         rules (`RuleArguments`):
             Which rules apply.
         similarity (`SimilarityArguments`):
-            How captions are compared with the images of a data set: only if it has a `dual_encoder`.
+            How captions are compared with the images of a dataset: only if it has a `dual_encoder`.
         source (`SourceArguments`):
-            The data set of the images.
+            The dataset of the images.
         split (`TrainSplitArguments`):
             The rows of it that are read.
         inference (`InferenceArguments`):
@@ -468,7 +468,7 @@ def measure_similarities(
     inference: InferenceArguments,
 ) -> Iterator[tuple[tuple[str, str], float]]:
     """
-    Measures the cosine similarity of every caption in files with its image, if that is in a data set.
+    Measures the cosine similarity of every caption in files with its image, if that is in a dataset.
 
     Args:
         files (`list[Path]`):
@@ -476,9 +476,9 @@ def measure_similarities(
         columns ([`FilterArguments`]):
             Their columns of captions and keys.
         similarity ([`SimilarityArguments`]):
-            The dual encoder, and the column of keys of the data set.
+            The dual encoder, and the column of keys of the dataset.
         source ([`SourceArguments`]):
-            The data set of the images.
+            The dataset of the images.
         split ([`TrainSplitArguments`]):
             The rows of it that are read.
         inference ([`InferenceArguments`]):
@@ -496,7 +496,7 @@ def measure_similarities(
     names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the data set, which has {names}: name the one whose "
+            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
             "values stand in `--file_key_column` of `--captions`."
         )
     column = columns.caption_column

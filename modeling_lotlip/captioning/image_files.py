@@ -27,7 +27,7 @@ class ImageFile(NamedTuple):
         key (`str`):
             Its key, which no other image has.
         url (`str`, *optional*):
-            Its address, if the data set has one.
+            Its address, if the dataset has one.
         sha256 (`str`, *optional*):
             Of its file, in hexadecimal digits.
         content (`bytes`, *optional*):
@@ -79,12 +79,12 @@ def read_image_files(
     retry_failed: bool = False,
 ) -> Iterator[ImageFile]:
     """
-    Reads the images of a data set that fall to this process and have no record by a captioner, or one of another image
+    Reads the images of a dataset that fall to this process and have no record by a captioner, or one of another image
     that had their key. Files that are elsewhere are not read to see whether they are others now.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
-            The data set.
+            The dataset.
         source (`SourceArguments`):
             The name of its image column.
         key_column (`str`, *optional*):
@@ -172,7 +172,7 @@ def read_row_image(row: dict, source: SourceArguments, name: str, key: str | Non
 
     Args:
         row (`dict`):
-            A row of the data set, with its image undecoded.
+            A row of the dataset, with its image undecoded.
         source (`SourceArguments`):
             The name of the image column.
         name (`str`):

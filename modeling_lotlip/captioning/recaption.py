@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captions for the images of a data set by one or several captioners; a stopped run resumes where it stopped."""
+"""Captions for the images of a dataset by one or several captioners; a stopped run resumes where it stopped."""
 
 import json
 import random
@@ -44,12 +44,12 @@ def recaption(
     report: Callable[[str], None] = print,
 ) -> int:
     """
-    Captions the images of a data set that fall to this process, by every captioner, and writes the records. All
+    Captions the images of a dataset that fall to this process, by every captioner, and writes the records. All
     processes of `state` call it.
 
     Args:
         source (`SourceArguments`):
-            The data set of the images.
+            The dataset of the images.
         split (`TrainSplitArguments`):
             The rows of it that are read.
         arguments (`RecaptionArguments`):
@@ -112,7 +112,7 @@ class RecaptionJob:
         dataset (`Dataset` or `IterableDataset`):
             The images.
         source (`SourceArguments`):
-            Where the data set comes from, and its columns.
+            Where the dataset comes from, and its columns.
         arguments (`RecaptionArguments`):
             The captioners, what they are asked, and where the captions go.
         captioning (`CaptionerArguments`):

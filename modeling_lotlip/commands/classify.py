@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Zero-shot classification of a data set: every class is embedded once, from its name in one or several prompt templates.
+Zero-shot classification of a dataset: every class is embedded once, from its name in one or several prompt templates.
 
     lotlip classify --model outputs/demo
     lotlip classify --model MODEL --dataset_name FOLDER --templates "a photo of a {}" "a {}"
@@ -31,11 +31,11 @@ def run(
     output: OutputArguments,
 ) -> None:
     """
-    Classifies the images of a data set with each model, and prints and writes the accuracies.
+    Classifies the images of a dataset with each model, and prints and writes the accuracies.
 
     Args:
         models ([`ModelsArguments`]): The dual encoders, and how they run.
-        data ([`DatasetArguments`]): The data set.
+        data ([`DatasetArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         classes ([`ClassificationArguments`]): The classes.
         output ([`OutputArguments`]): Where the results go.

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Image-text retrieval on a data set: recall in both directions, for short and for long captions.
+Image-text retrieval on a dataset: recall in both directions, for short and for long captions.
 
     lotlip evaluate --model outputs/demo
     lotlip evaluate --model MODEL --dataset_name FOLDER --output_file results.json
@@ -39,11 +39,11 @@ def run(
     output: OutputArguments,
 ) -> None:
     """
-    Evaluates retrieval of each model on each data set, and prints and writes a table.
+    Evaluates retrieval of each model on each dataset, and prints and writes a table.
 
     Args:
         models ([`ModelsArguments`]): The dual encoders, and how they run.
-        data ([`DatasetArguments`]): The data set.
+        data ([`DatasetArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.

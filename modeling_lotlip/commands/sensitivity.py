@@ -56,7 +56,7 @@ def run(
     Args:
         sensitivity ([`SensitivityArguments`]): What is measured.
         models ([`ModelsArguments`]): The dual encoders, and how they run.
-        dataset ([`DatasetArguments`]): The data set.
+        dataset ([`DatasetArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.

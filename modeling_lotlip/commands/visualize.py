@@ -61,7 +61,7 @@ def run(
         visualize ([`VisualizeArguments`]): What is looked at, and where the page goes.
         models ([`ModelNames`]): The dual encoders.
         loading ([`LoadingArguments`]): How they run.
-        dataset ([`SourceArguments`]): The data set.
+        dataset ([`SourceArguments`]): The dataset.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
     """
@@ -116,7 +116,7 @@ def read_text_and_image(
     Args:
         row (`int`): The index of the row.
         split (`str`): The split that it is in.
-        dataset ([`SourceArguments`]): The data set.
+        dataset ([`SourceArguments`]): The dataset.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments that name a data set and its columns."""
+"""The arguments that name a dataset and its columns."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ BUILDER_NAMES = ("imagefolder", "webdataset", *BUILDERS.values())
 
 @dataclass
 class SourceArguments(Arguments):
-    """Where rows with images come from: without `dataset_name` the built-in data set of drawn scenes."""
+    """Where rows with images come from: without `dataset_name` the built-in dataset of drawn scenes."""
 
     _argument_group_name = "data"
 
@@ -28,7 +28,7 @@ class SourceArguments(Arguments):
         compared_on_resume=True,
     )
     dataset_config_name: str | None = argument(
-        None, "The configuration of the data set, if it has several.", compared_on_resume=True
+        None, "The configuration of the dataset, if it has several.", compared_on_resume=True
     )
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
@@ -77,7 +77,7 @@ class SourceArguments(Arguments):
 
 @dataclass
 class DatasetArguments(SourceArguments):
-    """A data set with images, and how it is read."""
+    """A dataset with images, and how it is read."""
 
     dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0)
 
@@ -103,7 +103,7 @@ class CaptionColumnArguments(Arguments):
 
 @dataclass
 class CaptionArguments(CaptionColumnArguments):
-    """The captions of a data set, and how long ones are split."""
+    """The captions of a dataset, and how long ones are split."""
 
     sub_caption_splitter: str = argument(
         "paper",
@@ -143,13 +143,13 @@ class CaptionFileArguments(Arguments):
 
     @property
     def image_key_column(self) -> str:
-        """The column of the data set that has the keys of images."""
+        """The column of the dataset that has the keys of images."""
         return self.key_column or self.file_key_column
 
 
 @dataclass
 class EvaluationSplitArguments(Arguments):
-    """The part of a data set that is evaluated, embedded or searched."""
+    """The part of a dataset that is evaluated, embedded or searched."""
 
     _argument_group_name = "data"
 
@@ -159,7 +159,7 @@ class EvaluationSplitArguments(Arguments):
 
 @dataclass
 class TrainSplitArguments(Arguments):
-    """The part of a data set that is trained on or captioned."""
+    """The part of a dataset that is trained on or captioned."""
 
     _argument_group_name = "data"
 

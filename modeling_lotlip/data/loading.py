@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The data set that the data arguments name: its splits, its columns and the rows of each process."""
+"""The dataset that the data arguments name: its splits, its columns and the rows of each process."""
 
 import os
 import random
@@ -97,7 +97,7 @@ def load_split(
     may_repeat: bool = False,
 ) -> Rows:
     """
-    Loads a split of the data set that the data arguments name. A relative path of an image is one in the folder of the
+    Loads a split of the dataset that the data arguments name. A relative path of an image is one in the folder of the
     file that names it, or else in the working directory.
 
     Args:
@@ -123,7 +123,7 @@ def load_split(
         `Dataset` or `IterableDataset`: the rows, a stream where the data arguments ask for one.
 
     Raises:
-        `ValueError`: if the data set, the split or the image column is not there, rows would be read as something
+        `ValueError`: if the dataset, the split or the image column is not there, rows would be read as something
             else, the split is empty, or rows come several times.
     """
     if weights is not None:
@@ -309,7 +309,7 @@ def take_first(slices: list[Slice], num_rows: int) -> list[Slice]:
 
 def check_repeated_rows(split: str, slices: list[Slice], may_repeat: bool) -> None:
     """
-    Raises a `ValueError` if a row is in several slices of a data set, which `datasets` gives several times.
+    Raises a `ValueError` if a row is in several slices of a dataset, which `datasets` gives several times.
 
     Args:
         split (`str`):
@@ -333,7 +333,7 @@ def check_repeated_rows(split: str, slices: list[Slice], may_repeat: bool) -> No
 
 
 def count_repeated_rows(slices: list[Slice]) -> int:
-    """Counts how often a row of slices of one data set comes again, `sys.maxsize` or more for equal streams."""
+    """Counts how often a row of slices of one dataset comes again, `sys.maxsize` or more for equal streams."""
     num_repeated = 0
     last_split = None
     seen_until = 0
@@ -348,7 +348,7 @@ def count_repeated_rows(slices: list[Slice]) -> int:
 
 def count_shared_rows(slices: list[Slice], others: list[Slice]) -> int:
     """
-    Counts the rows that slices of one data set have in common, `sys.maxsize` for equal streams; of a part of all
+    Counts the rows that slices of one dataset have in common, `sys.maxsize` for equal streams; of a part of all
     splits together and another split, how many these may be.
     """
     num_shared = 0
@@ -378,14 +378,14 @@ def load_scene_split(
     split: str,
     max_samples: int | None,
 ) -> tuple[str, Dataset]:
-    """Loads a split of the data set of drawn scenes. Returns its name, too."""
+    """Loads a split of the dataset of drawn scenes. Returns its name, too."""
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
         "on the drawn scenes",
         remedy="leave it out, or name what reads it with --dataset_name",
     )
-    split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
+    split = resolve_split(split, list(NUM_SCENES), "The dataset of drawn scenes")
     if split == "all":
         parts = [load_scene_split(source, name, max_samples)[1] for name in NUM_SCENES]
         return split, concatenate_datasets(parts)
@@ -397,7 +397,7 @@ def load_scene_split(
 
 def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]:
     """
-    Loads a split of what `save_to_disk` has written; a single data set there goes by any name. Returns its name, too.
+    Loads a split of what `save_to_disk` has written; a single dataset there goes by any name. Returns its name, too.
     """
     name = f"`--dataset_name {source.dataset_name}`"
     refuse_given(
@@ -421,7 +421,7 @@ def load_built_split(
     source: SourceArguments, split: str, with_images: bool, key_column: str | None
 ) -> tuple[str, Rows]:
     """
-    Loads a split of a data set of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
+    Loads a split of a dataset of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
 
     Args:
         source (`SourceArguments`):
@@ -470,7 +470,7 @@ def make_builder(
     split: str,
     key_column: str | None = None,
 ) -> tuple[DatasetBuilder, str]:
-    """Finds what reads a data set of the Hub or files, and the name of the split that it has."""
+    """Finds what reads a dataset of the Hub or files, and the name of the split that it has."""
     folder = find_local_folder(source)
     image_files = None
     if folder is not None and (is_folder_of_data(source) or source.dataset_name == "imagefolder"):
@@ -569,7 +569,7 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
 
 
 def describe_source(source: SourceArguments) -> str:
-    """Describes the arguments that name a data set, as they are typed."""
+    """Describes the arguments that name a dataset, as they are typed."""
     given = {
         "dataset_name": source.dataset_name,
         "dataset_config_name": source.dataset_config_name,
@@ -907,7 +907,7 @@ def get_columns(dataset: Rows) -> list[str]:
     """Returns the columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if not columns:
-        raise ValueError("The data set has no rows: name other data or another split.")
+        raise ValueError("The dataset has no rows: name other data or another split.")
     return columns
 
 

@@ -44,10 +44,10 @@ def check_finite_batch(batch: EmbeddedBatch, model: nn.Module, describe: Callabl
         weight = find_nonfinite_weight(model)
         if weight is not None:
             raise ValueError(
-                f"The model's embedding of {describe(item)} holds NaN or infinity, since its weights do, "
-                f"`{weight}` first: load the model anew, or name another."
+                f"The model's embedding of {describe(item)} holds NaN or infinity, since its weights "
+                f"do, `{weight}` first: load the model anew, or name another."
             )
         raise ValueError(
-            f"The model's embedding of {describe(item)} holds NaN or infinity, though its weights are finite: "
-            "choose a wider `dtype`."
+            f"The model's embedding of {describe(item)} holds NaN or infinity, though its weights are "
+            "finite: choose a wider `dtype`."
         )

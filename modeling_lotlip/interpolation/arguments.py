@@ -66,9 +66,7 @@ class MixtureArguments(Arguments):
             raise ValueError(f"--max_loss must be a number of points, got {self.max_loss}.")
         for alpha, following in pairwise(self.all_alphas):
             if f"{alpha:g}" == f"{following:g}":
-                raise ValueError(
-                    f"--alphas {alpha} and {following} are both written as {alpha:g}: leave out one of them."
-                )
+                raise ValueError(f"--alphas {alpha} and {following} are written as {alpha:g}: leave one out.")
 
     @property
     def all_alphas(self) -> list[float]:

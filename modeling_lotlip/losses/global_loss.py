@@ -264,9 +264,7 @@ def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_d
     """Raises a `ValueError` for a number of dimensions that is no integer from 1 to `num_dims`."""
     for dim in dims:
         if not is_integer(dim) or not 1 <= dim <= num_dims:
-            raise ValueError(
-                f"`{argument}` must be an integer from 1 to {num_dims}, the dimensions of an embedding, got {dim!r}."
-            )
+            raise ValueError(f"`{argument}` must be an integer from 1 to {num_dims}, all dimensions, got {dim!r}.")
 
 
 def check_weights(short_weight: float, long_weight: float) -> None:

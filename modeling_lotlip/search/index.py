@@ -199,7 +199,7 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
     Makes a function from a key to the undecoded image. Raises a `ValueError` if the images are not there or have
     changed.
     """
-    # of an index the folder or address of its images, of `lotlip embed` what names the data set
+    # of an index the folder or address of its images, of `lotlip embed` what names the dataset
     source = table.settings.get("source")
     if isinstance(source, str):
         if "://" in source:

@@ -305,13 +305,13 @@ def check_embeds(embeds: list[torch.Tensor | None], model: torch.nn.Module) -> t
         weight = find_nonfinite_weight(model)
         if weight is not None:
             raise RequestError(
-                f"The model has no finite embedding of `input[{index}]`, since its weights are not finite, "
-                f"`{weight}` first: start the server with another model.",
+                f"The model has no finite embedding of `input[{index}]`, since its weights are not "
+                f"finite, `{weight}` first: start the server with another model.",
                 status=500,
             )
         raise RequestError(
-            f"The model has no finite embedding of `input[{index}]`: send another one, or start the server "
-            "with `--dtype float32`.",
+            f"The model has no finite embedding of `input[{index}]`: send another one, or start the "
+            "server with `--dtype float32`.",
             status=500,
         )
     return torch.stack(embeds)

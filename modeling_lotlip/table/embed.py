@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Embeds the images and captions of a data set into a table; a run that was stopped goes on where it was."""
+"""Embeds the images and captions of a dataset into a table; a run that was stopped goes on where it was."""
 
 import os
 import time
@@ -62,7 +62,7 @@ def embed_to_table(
     notes: dict[str, Any] | None = None,
 ) -> EmbeddingTable:
     """
-    Embeds the images and captions of a data set into a table, or resumes a stopped run. Images that cannot be read are
+    Embeds the images and captions of a dataset into a table, or resumes a stopped run. Images that cannot be read are
     left out and named; a later run tries those again whose content is not the cause. Several processes share the rows.
 
     Args:
@@ -144,7 +144,7 @@ def make_reader(
     image_column: str,
 ) -> TableReader:
     """
-    Makes the reader of what is stored of a data set.
+    Makes the reader of what is stored of a dataset.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -305,7 +305,7 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
 
 
 def make_absolute(path: str | None) -> str | None:
-    """Makes the path of a file or a folder absolute, or a pattern of such; the name of a data set stays as it is."""
+    """Makes the path of a file or a folder absolute, or a pattern of such; the name of a dataset stays as it is."""
     if not path or "://" in path or not glob(path, recursive=True):
         return path
     return os.path.abspath(path)

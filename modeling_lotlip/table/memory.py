@@ -127,8 +127,8 @@ class VectorMemory:
                 rows = self.read_rows(kind)
         except PROBLEMS as error:
             logger.warning(
-                f"Embeddings of kind {kind} are not held in memory until the table changes, and each search "
-                f"reads the disk: {without_stop(error)}."
+                f"Embeddings of kind {kind} are not held in memory until the table changes, and each "
+                f"search reads the disk: {without_stop(error)}."
             )
         self.held[kind] = HeldVectors(version, rows)
 

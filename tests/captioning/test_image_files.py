@@ -80,14 +80,14 @@ def save_image(path: Path, color: str) -> str:
 
 
 def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = "llava", **options) -> list[ImageFile]:
-    """The images of a data set that have no record in a folder."""
+    """The images of a dataset that have no record in a folder."""
     state = SimpleNamespace(num_processes=1, process_index=0)
     source = SourceArguments(dataset_name=str(folder))
     key_column = options.pop("key_column", None)
     counts = options.pop("counts", Counter())
     with open_database(folder) as connection:
-        files = read_image_files(dataset, source, key_column, captioner, state, connection, counts, **options)
-        return list(files)
+        what = (dataset, source, key_column, captioner)
+        return list(read_image_files(*what, state, connection, counts, **options))
 
 
 @pytest.mark.parametrize("key_column, keys", [(None, NAMES), ("url", URLS)])

@@ -1,4 +1,4 @@
-"""Captions for a data set: what is recorded, tried again and refused, and how they are kept."""
+"""Captions for a dataset: what is recorded, tried again and refused, and how they are kept."""
 
 import hashlib
 from collections import Counter

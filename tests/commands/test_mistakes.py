@@ -92,7 +92,7 @@ MISTAKES = [
         "recaption --output_dir out --captioner no_model nowhere --dataset_name photos",
         "`--captioner nowhere` cannot be loaded",
     ),
-    ("filter --captions file.txt --output_dir out --dual_encoder nowhere", "`--dual_encoder nowhere` cannot"),
+    ("filter --captions file.txt --output_dir out --dual_encoder nowhere", "`--dual_encoder nowhere`"),
     ("statistics --caption_column a --long_captions_column b", "Neither `--caption_column a` nor"),
 ]
 

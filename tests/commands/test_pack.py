@@ -134,7 +134,7 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
         assert "caption" not in row["json"]
 
 
-def test_a_data_set_that_gives_no_shard_is_refused(photos, capsys):
+def test_a_dataset_that_gives_no_shard_is_refused(photos, capsys):
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
     error = read_error(capsys, *command_line(photos))
     assert "There is nothing to pack: 0 of 1 rows are used; left out: 1, it has no caption (such as '0.jpg')" in error

@@ -240,7 +240,7 @@ def embeddings(model_dir, tmp_path_factory) -> Path:
     return folder
 
 
-def test_embeddings_of_a_data_set_are_searched(search, embeddings):
+def test_embeddings_of_a_dataset_are_searched(search, embeddings):
     capture = ["--embeddings", str(embeddings), "--output_file", "found.json", "--all_copies"]
     status, out, _ = search(*capture, "a red лодка", "a house", "--k", "3")
     assert status == 0

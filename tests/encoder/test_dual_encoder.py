@@ -277,9 +277,9 @@ class TestFormsOfInput:
         with torch.no_grad():
             encoder.model.text_projection.weight.fill_(torch.nan)
             encoder.model.visual_projection.weight.fill_(torch.inf)
-        with pytest.raises(ValueError, match=r"`texts\[\d\]` holds NaN or infinity, since its weights"):
+        with pytest.raises(ValueError, match=r"`texts\[\d\]` holds NaN or infinity, since its"):
             encoder.encode_text(["a red boat", "a house"])
-        with pytest.raises(ValueError, match=r"`images\[\d\]` holds NaN or infinity, since its weights"):
+        with pytest.raises(ValueError, match=r"`images\[\d\]` holds NaN or infinity, since its"):
             encoder.encode_image(IMAGES[:2], errors="return")
 
     def test_open_files_and_gray_arrays_are_images(self, encoder, tmp_path):
@@ -488,9 +488,9 @@ def test_a_folder_that_is_not_there_with_a_path_like_a_name_on_the_hub(tmp_path,
 def test_several_models_are_looked_for_before_the_first_is_loaded(family_folders, tmp_path):
     folder = str(family_folders("lotlip"))
     assert find_models([folder, folder]) == [folder]
-    with pytest.raises(ValueError, match=f"path {tmp_path}/nowhere` cannot be used: there is no such folder"):
+    with pytest.raises(ValueError, match=f"path {tmp_path}/nowhere` cannot be used: there is no such"):
         find_models([folder, f"{tmp_path}/nowhere"])
-    with pytest.raises(ValueError, match=f"`--start {tmp_path}` cannot be used: it holds none of config"):
+    with pytest.raises(ValueError, match=f"`--start {tmp_path}` cannot be used: it holds none of"):
         find_models([folder, str(tmp_path)], argument="start")
 
 

@@ -26,7 +26,7 @@ def test_the_first_weight_that_is_no_number_is_found(value):
 
 @pytest.mark.parametrize(
     ("values", "cause"),
-    [({"second": torch.nan}, "since its weights do, `second.weight` first"), ({}, "choose a wider `dtype`")],
+    [({"second": torch.nan}, "since its weights do, `second.weight` first"), ({}, "a wider `dtype`")],
 )
 @pytest.mark.parametrize("shape", [(3, 4), (3, 5, 4)], ids=["one", "tokens"])
 def test_the_first_entry_without_a_finite_embedding_is_named_with_the_cause(values, cause, shape):

@@ -4,7 +4,7 @@ from examples.draw_scenes import NOUNS, WORDS, describe_in_german, draw_scenes
 from modeling_lotlip.data.scenes import COLORS, FRAMES, GROUNDS, LIGHTS, OTHER_SIDES, PLACES, SHAPES, make_scene
 
 
-def test_drawn_scenes_are_a_data_set(tmp_path):
+def test_drawn_scenes_are_a_dataset(tmp_path):
     draw_scenes(tmp_path / "scenes", 5, seed=3)
     dataset = load_dataset("imagefolder", data_dir=str(tmp_path / "scenes"), split="train")
     assert dataset[4]["caption"] == make_scene(3, 4).caption

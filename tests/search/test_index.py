@@ -75,7 +75,8 @@ def test_an_index_has_what_can_be_read_and_names_the_rest(folder, searcher, embe
     (folder / "film.mov").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"")
     changes = searcher.update()
-    assert changes == Changes(new=10, unreadable=2, left_out=["Other files, left out: 1 hidden, 1 .mov."])
+    left_out = ["Other files, left out: 1 hidden, 1 .mov."]
+    assert changes == Changes(new=10, unreadable=2, left_out=left_out)
     assert set(searcher.table.unreadable) == {"broken.png", "cut.jpg"}
     check_embeddings(searcher)
     embedded.clear()

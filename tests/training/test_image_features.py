@@ -113,7 +113,7 @@ def test_a_stopped_pass_goes_on(cache, loaded, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*-partial"))
 
 
-def test_a_changed_tower_preprocessing_or_data_set_is_noticed(cache, loaded):
+def test_a_changed_tower_preprocessing_or_dataset_is_noticed(cache, loaded):
     model, processor = loaded
     assert cache(model, processor)[1]
     assert not cache(model, processor)[1]
@@ -140,7 +140,7 @@ def test_images_that_can_perhaps_be_read_later_are_tried_again(cache, loaded, mo
     assert sizes == []
 
 
-def test_the_first_rows_of_a_data_set_keep_their_name():
+def test_the_first_rows_of_a_dataset_keep_their_name():
     """The drawn scenes are made anew in every run: their fingerprint must not change with it."""
     args = DatasetArguments()
     fingerprints = {compute_fingerprint(load_split(args, "train", 30), "image") for _ in range(2)}
