@@ -96,8 +96,8 @@ def read_captioner_config(name: str, revision: str | None) -> dict:
 def make_captioner_error(name: str, error: Exception) -> ValueError:
     """Makes the error of a captioner that cannot be loaded."""
     return ValueError(
-        f"`--captioner {name}` cannot be loaded. It must be one of {', '.join(CAPTIONERS)}, or a Hub id "
-        f"or a folder of an image-text-to-text model: {error}"
+        f"`--captioner {name}` cannot be loaded. It must be one of {', '.join(CAPTIONERS)}, or a Hub "
+        f"id or a folder of an image-text-to-text model: {error}"
     )
 
 

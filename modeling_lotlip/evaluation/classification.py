@@ -45,9 +45,7 @@ def read_class_names(
     elif class_names is None and isinstance(labels, ClassLabel):
         class_names = [name.replace("_", " ") for name in labels.names]
     elif class_names is None:
-        raise ValueError(
-            "The dataset does not name its classes: name them with `--class_names` or `--class_names_file`."
-        )
+        raise ValueError("The dataset does not name its classes: give `--class_names` or `--class_names_file`.")
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         logger.warning(f"The class names {repeated} are there more than once: images of one are taken for the other.")
