@@ -496,8 +496,8 @@ def measure_similarities(
     names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one whose "
-            "values stand in `--file_key_column` of `--captions`."
+            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one "
+            "whose values stand in `--file_key_column` of `--captions`."
         )
     column = columns.caption_column
     counts = Counter()
