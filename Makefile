@@ -63,7 +63,7 @@ versions: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-oldest "transformers==$(OLDEST)"
 	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-newest "transformers<6"
 	$(BIN)/python -m pytest -m versions tests/test_versions.py
-	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 \
+	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
 		$(addprefix tests/test_,$(addsuffix .py, configuration_lotlip modeling_lotlip tokenization_lotlip \
 		image_processing_lotlip processing_lotlip pipeline)) $(addprefix tests/encoder/test_dual_encoder.py::test_, \
 		embeddings_are_those_of_a_plain_call[align] max_length_is_bound_by_the_positions_of_the_model[align])

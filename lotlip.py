@@ -29,7 +29,7 @@ PACKAGE = "modeling_lotlip"
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 # Errors of an output that nobody reads any more, such as `head` that has seen enough; the last one on Windows
 NO_READER = (errno.EPIPE, errno.EINVAL)
-# The exit status of a program that ended before it was done, since nobody read its output: as of one that SIGPIPE ends
+# The exit status where nobody read the output any more before the command was done: as of SIGPIPE
 ENDED_BY_PIPE = 141
 
 
@@ -133,8 +133,8 @@ def main(argv: list[str] | None = None) -> int:
             The command and its arguments. Default: those of the process.
 
     Returns:
-        `int`: the exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C, 141 if nobody read the output any
-            more before the command was done.
+        `int`: the exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C, 141 if the command was not done
+            when nobody read its output any more.
     """
     if argv is None:
         argv = sys.argv[1:]
@@ -198,7 +198,7 @@ def run(argv: list[str]) -> int:
             import_package()
             command.run(*arguments)
     except SystemExit as ended:
-        if ended.code in (None, 0):  # no command ends so, but code that came with a model or a dataset may
+        if ended.code in (None, 0):  # no command ends so
             print(
                 f"lotlip {name}: error: code of a model or a plugin ended the program before the command was done.",
                 file=sys.stderr,

@@ -315,7 +315,7 @@ def find_model_files(folder: str | Path) -> list[str]:
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
-    """Saves a processor. Raises an `OSError` if it cannot be written: the tokenizers library raises an `Exception`."""
+    """Saves a processor. Raises an `OSError` if it cannot be written, also by the tokenizers library."""
     try:
         processor.save_pretrained(folder)
     except Exception as error:
@@ -326,8 +326,8 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
 
 def find_replaced_file(folder: str | Path) -> str | None:
     """
-    Finds the name of a file in a folder that is replaced when a model is saved there: one of another model, or a
-    `README.md` of somebody. None if there is none.
+    Finds a file in a folder that is replaced when a model is saved there: one of another model, or a `README.md`.
+    Returns its name, None if there is none.
     """
     folder = Path(folder)
     for name in (CONFIG_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, *MODEL_FILES):

@@ -41,6 +41,8 @@ OF_ONE_CALL = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_o
 
 # Beyond this ratio of its sides an image is cut to its middle before it is resized: the center crop sees no more of it
 MAX_ASPECT_RATIO = 32
+# Normalized pixels are below this: white is 2.64 at most by the means and deviations in use
+MAX_NORMALIZED = 3
 # Files of at most 16 bits that Pillow, or an older one, opens as images of 32 bits
 FORMATS_OF_16_BITS = ("JPEG2000", "PNG", "PPM")
 DAMAGED_IMAGE_ERRORS = (
@@ -244,6 +246,8 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
         if max_length is None:
             # only a limit of the caller's has to be a multiple: 126 is none of 8
             kwargs["pad_to_multiple_of"] = None
+        elif truncation is None:
+            kwargs["verbose"] = False  # it would warn that the limit is ignored
         padding_strategy, strategy, max_length, kwargs = super()._get_padding_truncation_strategies(
             padding=padding, truncation=truncation or False, max_length=max_length, **kwargs
         )
@@ -377,8 +381,17 @@ def as_numpy(image: "np.ndarray | torch.Tensor") -> np.ndarray:
 
 
 def round_to_8_bit(pixels: np.ndarray, dtype: object) -> np.ndarray:
-    """Rounds pixels in 0..255, of any shape, to 8 bits; those that are in 0..1, to judge by them, are warned of."""
-    if 0 < pixels.max(initial=0) <= 1:
+    """
+    Rounds pixels in 0..255, of any shape, to 8 bits; those that are in 0..1 or normalized, to judge by them, are
+    warned of.
+    """
+    if pixels.min(initial=0) < 0 and pixels.max(initial=0) < MAX_NORMALIZED:
+        logger.warning_once(
+            f"An image of type `{dtype}` has values from {pixels.min():.3g} to {pixels.max():.3g}: it seems to be "
+            "normalized, and with `do_rescale=True` 255 is white, so that it is nearly black. Pass "
+            "`do_rescale=False, do_normalize=False` for such images."
+        )
+    elif 0 < pixels.max(initial=0) <= 1:
         logger.warning_once(
             f"An image of type `{dtype}` has values up to {pixels.max():.3g}: with "
             "`do_rescale=True` 255 is white, so that it is nearly black. Pass `do_rescale=False` "

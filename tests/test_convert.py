@@ -531,3 +531,11 @@ def test_a_file_of_settings_without_a_tower_is_refused(tmp_path):
         convert.load_settings(tmp_path / "config.json")
     (tmp_path / "config.json").write_text('{"model_cfg": {"text_cfg": {"context_length": 9}}}')
     assert convert.load_settings(tmp_path / "config.json")["text_cfg"] == {"context_length": 9}
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_file_that_is_there_or_of_another_kind_is_not_written(tmp_path, name):
+    (tmp_path / "model.pt").write_text("mine")
+    with pytest.raises(FileExistsError, match=f"{name}` exists already, or is no name for a `.pt` file"):
+        write_original(tmp_path, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]

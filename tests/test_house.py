@@ -183,7 +183,7 @@ def test_tests_are_skipped_for_data_and_programs_from_elsewhere_alone():
         if count > 0:
             found[path.relative_to(ROOT / "tests").as_posix()] = count
     assert found == {
-        "conftest.py": 1,  # a small checkpoint of the original
+        "common.py": 1,  # a small checkpoint of the original
         "encoder/test_onnx.py": 3,  # Node, and a registry of npm that answers, in time
         "examples/test_align.py": 2,  # what Windows does not have
         "examples/test_reproduce.py": 1,  # ImageInWords

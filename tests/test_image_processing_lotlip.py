@@ -245,6 +245,14 @@ def test_floats_from_0_to_1_under_rescaling_are_a_warning(processor, caplog):
     assert (processor(image, do_rescale=False, return_tensors="pt")["pixel_values"] - expected).abs().max() < 0.2
 
 
+@both_backends
+def test_normalized_floats_under_rescaling_are_a_warning(processor, caplog):
+    scale = 2.0 if processor.backend == "pil" else 2.5  # a warning is given once
+    pixels = np.random.default_rng(0).uniform(-scale, scale, (40, 50, 3))
+    processor(pixels, return_tensors="pt")
+    assert "it seems to be normalized" in caplog.text
+
+
 def test_both_backends_clip_floats_alike():
     """Values beyond 0 to 255, and those beyond white and black that bicubic resampling makes."""
     image = np.random.default_rng(0).uniform(-60, 320, (300, 340, 3)).astype(np.float32)

@@ -200,6 +200,10 @@ class TestTruncation:
         assert len(tokenizer.encode(LONG_TEXT)) == 126
         assert len(tokenizer(LONG_TEXT, LONG_TEXT)["input_ids"]) == 126
 
+    def test_a_limit_that_is_followed_is_not_called_ignored(self, tokenizer, recwarn):
+        assert len(tokenizer(LONG_TEXT, max_length=20, padding=True)["input_ids"]) == 20
+        assert [str(warning.message) for warning in recwarn] == []
+
     def test_padding_to_a_multiple(self, tokenizer):
         for truncation in (None, True):
             ids = tokenizer(LONG_TEXT, padding=True, truncation=truncation, pad_to_multiple_of=8)["input_ids"]

@@ -27,7 +27,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -81,11 +80,9 @@ METRICS = (
 # What `lotlip align` is run with by `--measure_commands`, the first time without features
 COMMANDS = {
     "features and linear heads": ["--head", "linear"],
-    "mlp heads": ["--head", "mlp"],
     "linear heads": ["--head", "linear"],
-    "keep text, mlp head": ["--head", "mlp", "--keep", "text"],
+    "mlp heads": ["--head", "mlp"],
     "keep text, linear head": ["--head", "linear", "--keep", "text"],
-    "keep image, mlp head": ["--head", "mlp", "--keep", "image"],
     "keep image, linear head": ["--head", "linear", "--keep", "image"],
 }
 # What `lotlip train` is run with by `--measure_training`, as in docs/research/training_captions.md: the long caption
@@ -94,6 +91,16 @@ TRAINING = ["--num_corner_tokens", "0", "--long_loss_weight", "3", "--learning_r
 TRAINING += ["--per_device_train_batch_size", "64", "--cache_image_features"]
 LAST_LAYER = ["--freeze", "text_model.embeddings", *[f"text_model.layers.{layer}" for layer in range(5)]]
 NUM_STEPS = 30
+# Runs a command in between, as a small process: the max memory of a process begins with that of the one that starts it
+MEASURER = """
+import json, os, subprocess, sys
+
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+process.returncode = os.waitstatus_to_exitcode(status)
+with open(sys.argv[1], "w") as file:
+    json.dump([process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss], file)
+"""
 
 
 def sample_images(features: Features, num_images: int, seed: int) -> Features:
@@ -247,14 +254,15 @@ def is_chosen(setting: str) -> bool:
 
 def measure_command(command: list[str]) -> dict[str, float]:
     """Runs a command, and returns the seconds of a processor that it took and its max memory."""
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise ValueError(f"{' '.join(command)} ended with status {process.returncode}.")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "usage.json")
+        subprocess.run([sys.executable, "-c", MEASURER, str(file), *command], check=True)
+        status, seconds, max_memory = json.loads(file.read_text())
+    if status != 0:
+        raise ValueError(f"{' '.join(command)} ended with status {status}.")
     # kilobytes, but bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
-    return {"seconds": usage.ru_utime + usage.ru_stime, "peak_memory_mb": usage.ru_maxrss * unit / 1e6}
+    return {"seconds": seconds, "peak_memory_mb": max_memory * unit / 1e6}
 
 
 def list_source(name_and_folder: str, args: argparse.Namespace) -> tuple[str, SourceArguments, list[str]]:
@@ -269,9 +277,9 @@ def list_source(name_and_folder: str, args: argparse.Namespace) -> tuple[str, So
 
 def measure_commands(args: argparse.Namespace, results: dict) -> None:
     """Measures the time and the memory of `lotlip align` on each folder, by setting, the first with all features."""
-    results["commands"] = []
     for item in args.data:
         name, _, words = list_source(item, args)
+        results["commands"] = [row for row in results.get("commands", []) if row["data"] != name]
         with tempfile.TemporaryDirectory() as scratch:
             for setting, options in COMMANDS.items():
                 command = [sys.executable, "-m", "lotlip", "align", "--output_dir", f"{scratch}/{setting}"]
@@ -287,9 +295,9 @@ def measure_training(args: argparse.Namespace, results: dict) -> None:
     Trains by `lotlip train` on each folder, and measures what the model finds, and the time and the memory of the
     command. A run of one step computes the features of images before.
     """
-    results["training"] = []
     for item in args.data:
         name, source, words = list_source(item, args)
+        results["training"] = [row for row in results.get("training", []) if row["data"] != name]
         dataset = load_split(source, "test", None if source.dataset_name else args.num_unseen_scenes)
         reader = RowReader(get_columns(dataset), CaptionArguments())
         with tempfile.TemporaryDirectory() as scratch:
@@ -311,7 +319,9 @@ def measure_training(args: argparse.Namespace, results: dict) -> None:
 
 def measure_all_heads(args: argparse.Namespace, results: dict) -> None:
     """Trains heads by all settings that are not in the results yet, and measures what they find."""
-    datasets, results["sizes"] = load_features(args)
+    datasets, sizes = load_features(args)
+    names = {size["data"] for size in sizes}
+    results["sizes"] = [size for size in results.get("sizes", []) if size["data"] not in names] + sizes
     results.setdefault("rows", [])
     done = {identify(row) for row in results["rows"]}
     for seed, dataset, pairs, setting, num_epochs in itertools.product(

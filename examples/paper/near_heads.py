@@ -199,7 +199,7 @@ def choose(mixtures: list[dict]) -> dict:
 
 def run_seed(args: argparse.Namespace, data: Data, seed: int) -> list[dict]:
     """Returns a row for each thing that was done to the heads of a seed."""
-    settings = HeadSettings(num_epochs=args.num_train_epochs, seed=seed)
+    settings = HeadSettings(head="mlp", num_epochs=args.num_train_epochs, seed=seed)
     start = train_heads(data.start, settings).heads
     rows = [{"done": "before", "seed": seed, "alpha": 0.0, **measure_halves(start, data)["reported_on"]}]
     for weight in (0.0, *args.distill_weights):

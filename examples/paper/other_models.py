@@ -135,7 +135,7 @@ def run_scenes(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
         "seed": seed,
         "per_device_train_batch_size": 64,
         "max_train_samples": args.max_train_samples,
-        "max_eval_samples": 256,
+        "max_eval_samples": args.max_eval_samples,
         "eval_steps": args.eval_steps,
         # as the demo: each plateau has to be left before the rate falls
         "learning_rate": 2e-3,
@@ -234,6 +234,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--eval_steps", type=int, default=200, help="Steps between two points of a curve.")
     parser.add_argument("--max_train_samples", type=int, default=8192, help="Drawn scenes to train on.")
+    parser.add_argument("--max_eval_samples", type=int, default=256, help="Scenes, unseen, to evaluate on.")
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--vision_model_name_or_path", help="Its image tower.")
     parser.add_argument("--text_model_name_or_path", help="Its text tower.")

@@ -69,9 +69,10 @@ class HeadArguments(Arguments):
     _argument_group_name = "heads"
 
     head: str = argument(
-        "mlp",
-        "What is trained on each side. mlp: layer normalization, a linear layer, GELU, dropout, a linear layer.",
-        choices=("mlp", "linear"),
+        "linear",
+        "What is trained on each side. linear: one layer; mlp: layer normalization, a linear layer, GELU, dropout, a "
+        "linear layer.",
+        choices=("linear", "mlp"),
     )
     keep: str | None = argument(
         None,

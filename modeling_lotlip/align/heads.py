@@ -6,6 +6,8 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import torch
 from torch import nn
@@ -35,7 +37,7 @@ class HeadSettings:
     How heads are made and trained.
 
     Args:
-        head (`str`, *optional*, defaults to `"mlp"`): `"linear"` or `"mlp"`.
+        head (`str`, *optional*, defaults to `"linear"`): `"linear"` or `"mlp"`.
         keep (`str`, *optional*): `"text"` or `"image"`: the side that has no head, and keeps its embeddings.
         captions (`tuple[str, ...]`, *optional*): Which texts of an image are trained on, of `MODALITIES`.
         projection_dim (`int`, *optional*, defaults to 256): The dimensions of an embedding where no side is kept.
@@ -48,7 +50,7 @@ class HeadSettings:
         seed (`int`, *optional*, defaults to 0): The seed of weights, dropout and order.
     """
 
-    head: str = "mlp"
+    head: str = "linear"
     keep: str | None = None
     captions: tuple[str, ...] = MODALITIES
     projection_dim: int = 256
@@ -209,15 +211,24 @@ def check_features(features: Features, settings: HeadSettings) -> None:
         raise ValueError(
             f"The training data has no captions of {' or '.join(settings.captions)}: name others with --captions."
         )
-    is_wanted = torch.isin(
-        features.captions[:, 2], torch.tensor([MODALITIES.index(modality) for modality in settings.captions])
-    )
-    if len(features.captions[is_wanted, 1].unique()) == 1:
-        raise ValueError("All captions of the training data are the same text: there is nothing to tell apart.")
+    if not any(are_told_apart(features, modality) for modality in settings.captions):
+        raise ValueError("All images of the training data have the same captions: there is nothing to tell apart.")
     if len(features.images) < 4:
         raise ValueError(
             f"The training data has {len(features.images)} images with captions that can be read: give 4 at least."
         )
+
+
+def are_told_apart(features: Features, modality: str) -> bool:
+    """Returns whether two images have different captions of a modality: of `MODALITIES`."""
+    captions = features.captions[features.captions[:, 2] == MODALITIES.index(modality)]
+    first = None
+    for _, rows in groupby(captions.tolist(), key=itemgetter(0)):
+        texts = {text for _, text, _ in rows}
+        first = first or texts
+        if texts != first:
+            return True
+    return False
 
 
 def measure_epochs(features: Features, settings: HeadSettings, device: str | torch.device) -> list[float]:

@@ -47,7 +47,7 @@ MIN_COSINE = 0.999
 
 
 def check_model_dir(args: AlignArguments) -> None:
-    """Raises a `ValueError` for a folder that holds files of a model already, or one that the run reads."""
+    """Raises a `ValueError` for a folder that holds files of a model, or one that the run reads."""
     for name in ("text_model_name_or_path", "vision_model_name_or_path", "dataset_name", "data_dir"):
         value = getattr(args, name)
         if value is not None and is_same_path(value, args.output_dir):

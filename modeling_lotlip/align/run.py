@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..data.loading import count_shared_rows, get_columns, load_slices
+from ..data.loading import count_shared_rows, get_columns, load_slices, warn_of_repeated_images
 from ..data.reader import RowReader
 from ..encoder.loading import check_device
 from ..evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset, measure_retrieval
@@ -142,6 +142,8 @@ def load_splits(args: AlignArguments) -> tuple[Dataset, Dataset, int]:
             f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
             '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
         )
+    warn_of_repeated_images(dataset, args.image_column, "training")
+    warn_of_repeated_images(evaluation_data, args.image_column, "evaluation")
     return dataset, evaluation_data, num_shared
 
 

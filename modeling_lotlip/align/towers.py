@@ -5,6 +5,7 @@
 import copy
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +55,8 @@ SENTENCE_POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu"}
 # The parameters by whose names image towers are known to have a [CLS]
 CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token", "cls_register_token")
+# The max difference of two features of the same image, as a fraction of the largest value
+MAX_DIFFERENCE = 1e-3
 # Convolutional networks of which the first state is their pooled output, before those of the patches
 POOLED_FIRST = ("dinov3_convnext",)
 
@@ -407,7 +410,8 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         pooling = pooling or "pooler"
     check_rebuildable(model)
     num_prefix_tokens = count_prefix_tokens(model)
-    inputs = image_processor([Image.new("RGB", (64, 64))], return_tensors="pt")
+    image = Image.linear_gradient("L").resize((64, 64)).convert("RGB")  # whose patches differ
+    inputs = image_processor([image], return_tensors="pt")
     with torch.inference_mode():
         outputs = model.eval()(**inputs)
     if pooling is None:
@@ -424,7 +428,8 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
             f"its states are of shape (images, height, width, dim), of which `--image_pooling {pooling}` would take "
             "the height for the dimensions: take `pooler`."
         )
-    pool_image(outputs, num_prefix_tokens, pooling)  # says now what it lacks
+    features = pool_image(outputs, num_prefix_tokens, pooling)  # says now what it lacks
+    check_repeatable(model, inputs, lambda outputs: pool_image(outputs, num_prefix_tokens, pooling), features)
     layers, weights = copy_projection(projection if pooling == "pooler" else None)
     return ImageTower(
         name=str(name),
@@ -435,6 +440,31 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         layers=layers,
         weights=weights,
     )
+
+
+@torch.inference_mode()
+def check_repeatable(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    pool: Callable[[object], torch.Tensor],
+    features: torch.Tensor,
+) -> None:
+    """
+    Raises a `ValueError` if a tower gives an image other features each time, as a masked autoencoder does, which hides
+    patches at random.
+
+    Args:
+        model (`PreTrainedModel`): The tower.
+        inputs (`dict[str, torch.Tensor]`): What its image processor gives for an image.
+        pool (`Callable`): Makes features of what it returns.
+        features (`torch.Tensor` of shape `(1, dim)`): Those of the image, from an earlier call.
+    """
+    again = pool(model(**inputs))
+    if (again - features).abs().max() > MAX_DIFFERENCE * features.abs().max():
+        raise ValueError(
+            f"it is a {type(model).__name__}, which gives an image other features each time: it hides patches at "
+            "random, say. Name another model."
+        )
 
 
 def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:

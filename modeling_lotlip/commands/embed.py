@@ -78,7 +78,7 @@ def run(
         if table.notes.get("num_rows") and not any(table.counts[kind] for kind in KINDS):
             raise ValueError("Nothing could be embedded of any row: the warnings say why.")
         num_exported = None
-        if store.output_file is not None:  # first: whoever reads the lines, such as `head`, may have seen enough
+        if store.output_file is not None:  # before who reads the lines, such as `head`, has seen enough
             num_exported = export_embeddings(table, store.output_file)
         print(
             "{} holds {image} images, {short} short and {long} long captions; {truncated} captions were truncated, "

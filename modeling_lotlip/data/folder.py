@@ -46,8 +46,8 @@ class FolderScan(NamedTuple):
 
 def scan_folder(folder: str | Path) -> FolderScan:
     """
-    Lists the files in a folder and its subfolders. What a run has written with its model, a curve and JSON, is no
-    data: an output folder may lie in that of the images.
+    Lists the files in a folder and its subfolders. The curve and the JSON of a saved model are no data: an output
+    folder may lie in that of the images.
     """
     scan = FolderScan({}, Counter(), set(), set())
     model_folders = set()
@@ -65,9 +65,10 @@ def scan_folder(folder: str | Path) -> FolderScan:
         for name in folders:
             if os.path.islink(os.path.join(parent, name)):
                 scan.left_out["in a linked folder"] += 1
-        if os.path.dirname(parent) in model_folders or (SETTINGS_FILE in names and holds_model(Path(parent))):
+        is_of_run = SETTINGS_FILE in names and holds_model(Path(parent))
+        if is_of_run or os.path.dirname(parent) in model_folders:
             model_folders.add(parent)
-            written = [name for name in names if name == CURVE_FILE or name.endswith((".json", ".jsonl"))]
+            written = [name for name in names if name.endswith((CURVE_FILE, ".json", ".jsonl"))]
             scan.left_out.update("of a saved model" for name in written if is_image_file(name))
             names = set(names).difference(written)
         for name in sorted(names):

@@ -5,11 +5,13 @@
 import os
 import random
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow.compute as pc
 from datasets import (
     Array2D,
     Array3D,
@@ -41,6 +43,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
+from ..utils.files import hash_bytes
 from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
 from .arguments import BUILDER_NAMES, BUILDERS, SourceArguments
@@ -901,6 +904,49 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
                     status = os.stat(path)
                     hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return hasher.hexdigest()
+
+
+def count_repeated_images(dataset: Dataset, image_column: str) -> int:
+    """
+    Counts the rows whose image is that of an earlier row, by the paths of files, or by their contents where they are
+    in the data.
+    """
+    images = undecoded(dataset.select_columns(image_column), image_column)
+    keys = []
+    for table in images.with_format("arrow").iter(batch_size=1000):
+        column = table[image_column].combine_chunks()
+        paths = pc.struct_field(column, "path").to_pylist()
+        lengths = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
+        for path, length in zip(paths, lengths):
+            keys.append(path if length is None else length)
+    counts = Counter(keys)
+    for row, key in enumerate(keys):
+        if isinstance(key, int) and counts[key] > 1:
+            keys[row] = hash_bytes(images[row][image_column]["bytes"])
+    counts = Counter(key for key in keys if key is not None)
+    return counts.total() - len(counts)
+
+
+def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None:
+    """
+    Warns of rows with the same image, as in files with a row for each caption. Of a stream it is not known.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        image_column (`str`):
+            The column of the images.
+        what (`str`):
+            What messages call the rows, such as `"training"`.
+    """
+    if not isinstance(dataset, Dataset):
+        return
+    num_repeated = count_repeated_images(dataset, image_column)
+    if num_repeated > 0:
+        logger.warning(
+            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions count as "
+            "wrong for them. Write one row for each image, with a list of its captions."
+        )
 
 
 def get_columns(dataset: Rows) -> list[str]:

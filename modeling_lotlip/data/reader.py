@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
-from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
+from .caption_files import NUM_EXAMPLES, REJECTED_COLUMN, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
 from .rows import check_columns, find_column, list_captions, look_up, name_row, read_captions, read_key
 
@@ -108,6 +108,11 @@ class RowReader:
                 caption_files.caption_files, caption_files.file_key_column, caption_files.file_caption_columns
             )
             self.caption_files.check()
+        if REJECTED_COLUMN in columns and captions is not None:
+            logger.warning_once(
+                f"The dataset has the column {REJECTED_COLUMN!r}: captions that rules reject are read too, since it "
+                "is `--caption_files` that leaves them out. Drop their rows if you do not want them."
+            )
         check_columns(columns, label_column=label_column, key_column=key_column)
         text_columns = [self.short_column, self.long_column, self.file_key_column]
         self.text_columns = find_columns(columns, text_columns)

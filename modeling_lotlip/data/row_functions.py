@@ -19,7 +19,7 @@ class RowReaders(Registry[Callable[[dict], dict]]):
     def check(self, name: str, item: Callable[[dict], dict]) -> None:
         """Raises a `ValueError` for what is no function."""
         if not callable(item):
-            raise ValueError(f"The row reader `{name}` is a {type(item).__name__}: make it a function of a row.")
+            raise ValueError(f"The row reader `{name}` is a {type(item).__name__}: give a function.")
 
 
 # By name, functions that take a row without its image, and return columns that are added to it
@@ -36,12 +36,12 @@ def read_source(function: Callable) -> str:
 
 def make_columns(name: str, function: Callable[[dict], dict], row: dict) -> dict:
     """
-    Returns the columns that a function makes of a row. Raises a `ValueError` if it returns none: `datasets` would
-    leave the rows as they are.
+    Returns the columns that a function makes of a row. Raises a `ValueError` if there are none: `datasets`
+    would leave the rows as they are.
     """
     made = function(row)
     if not isinstance(made, Mapping) or not made:
-        raise ValueError(f"`--row_reader {name}` returns {made!r} for a row: return a dictionary of its columns.")
+        raise ValueError(f"`--row_reader {name}` returns {made!r} for a row: return a dictionary.")
     return made
 
 

@@ -50,8 +50,8 @@ KNOWN_PACKAGES = (
 
 def read_code(classes: Iterable[type]) -> list[bytes]:
     """
-    Reads the source of classes that are of no library: the file of a plugin, or all files of the code that comes with
-    a model. There is none of what was typed in, or is in the program itself.
+    Reads the source of classes that are of no library: the file of a plugin, or all code that comes with a model.
+    What was typed in, or is in the program itself, has none.
     """
     files = set()
     for cls in classes:
@@ -68,8 +68,7 @@ def read_code(classes: Iterable[type]) -> list[bytes]:
 def hash_model(module: nn.Module) -> str:
     """
     Returns a hash of what a module computes with: all parameters and buffers, by their names, dtypes, shapes and
-    values, its configuration, if it has one, and code that is of no library. The same weights with other heads are
-    another model.
+    values, its configuration, if it has one, and code of no library. With other heads it is another model.
     """
     weights = xxhash.xxh3_128()
     for source in read_code(type(part) for part in module.modules()):
@@ -101,8 +100,8 @@ def describe_config(config: PreTrainedConfig) -> dict:
 
 def hash_processor(processor: ProcessorMixin) -> str:
     """
-    Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called, and of
-    code that is of no library.
+    Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called,
+    and of code that is of no library.
     """
     files = xxhash.xxh3_128()
     parts = [processor, *(getattr(processor, name, None) for name in ("tokenizer", "image_processor"))]

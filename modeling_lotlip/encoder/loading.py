@@ -109,8 +109,7 @@ def naming_code_errors() -> Iterator[None]:
         yield
     except CODE_ERRORS as error:
         raise ValueError(
-            f"the code that comes with it fails: {type(error).__name__}: {without_stop(error)}. LOTLIP_DEBUG=1 shows "
-            "where."
+            f"the code that comes with it fails: {type(error).__name__}: {without_stop(error)}."
         ) from error
 
 
@@ -129,7 +128,7 @@ def load_with_adapters(
         path (`str` or `PathLike`): The name of the adapters.
         dtype (`torch.dtype`): The precision of the weights.
         options (`dict[str, str]`): The revision of the adapters, if one is named.
-        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the code that comes with the model.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the code of the model.
     """
     if find_spec("peft") is None:
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
@@ -185,8 +184,7 @@ def load_with_code(
         unused = [tensor for tensor in loaded.unexpected_keys if not tensor.endswith(REBUILT_TENSORS)]
         if unused:
             logger.warning(
-                f"{len(unused)} tensors in the weights of {name} are of no use to its code, `{unused[0]}` first: is "
-                "it the code of another model?"
+                f"{len(unused)} tensors in the weights of {name} are of no use to its code, `{unused[0]}` first."
             )
     else:
         model = auto_class.from_pretrained(name, dtype=dtype, **options)

@@ -68,7 +68,8 @@ class SentenceTransformerPreprocessing(Preprocessing):
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
         """Tokenizes texts with the prompt of the model: see [`Preprocessing.tokenize`]."""
         prompt = self.model.prompts.get(self.model.default_prompt_name)
-        whole = self.tokenize_whole(texts)
+        # the prompt takes room, too
+        whole = self.tokenize_whole([f"{prompt or ''}{text}" for text in texts])
         with self.tokenizer_lock:
             own_limit = self.max_length
             limit = own_limit if max_length is None else max_length

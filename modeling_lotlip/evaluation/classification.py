@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from datasets import ClassLabel, Dataset, IterableDataset
+from datasets import ClassLabel, Dataset, IterableDataset, LargeList, List
 from datasets.features.features import FeatureType
 
 from ..data.reader import RowReader
@@ -69,6 +69,29 @@ def find_class(label: int | str, class_names: list[str]) -> int:
     if isinstance(label, int) and 0 <= label < len(class_names):
         return label
     raise ValueError(f"The label {label!r} is none of the {len(class_names)} classes: {class_names[:10]}...")
+
+
+def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) -> None:
+    """
+    Checks that each label is one of the classes. Warns of labels that seem to be counted from 1.
+
+    Raises:
+        `ValueError`: if one is none of the classes, or there are several for an image.
+    """
+    feature = dataset.features[label_column]
+    if isinstance(feature, (LargeList, List)):
+        raise ValueError(
+            f"`--label_column {label_column}` holds lists, but an image is of one class: write one label for each."
+        )
+    labels = dataset.unique(label_column)
+    for label in labels:
+        find_class(label, class_names)
+    are_indices = not isinstance(feature, ClassLabel) and all(isinstance(label, int) for label in labels)
+    if are_indices and min(labels) == 1:
+        logger.warning(
+            f"No image has the label 0, which is {class_names[0]!r}. If the labels are counted from 1, each image is "
+            "taken for one of the next class: count them from 0, or write names."
+        )
 
 
 def classify(
@@ -169,8 +192,7 @@ def evaluate_zero_shot(
     columns = [image_column, label_column]
     reader = RowReader(columns, image_column=image_column, label_column=label_column)
     if isinstance(dataset, Dataset):  # before the work
-        for label in dataset.unique(label_column):
-            find_class(label, class_names)
+        check_labels(dataset, label_column, class_names)
     embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers=num_workers)
     if not PartialState().is_main_process:
         return {}

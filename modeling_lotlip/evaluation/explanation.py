@@ -124,7 +124,8 @@ def find_sub_caption_indices(
 ) -> list[int | None]:
     """
     Finds the index of the sub-caption of each token of a text, perhaps truncated; None for special tokens around the
-    text. The full stop, or `[SEP]`, between two sub-captions belongs to the first one.
+    text. The full stop, or `[SEP]`, between two sub-captions belongs to the first one. Raises a `ValueError` for a
+    text without any token.
     """
     # A sub-caption ends where the text's beginning up to it does, in tokens: alone it may have others
     beginnings = []
@@ -134,6 +135,8 @@ def find_sub_caption_indices(
     tokens = preprocessing.tokenize_whole(beginnings, add_special_tokens=False)
     ends = [len(ids) for ids in tokens]
     text = tokens[-1]
+    if not text:
+        raise ValueError("`--text` has nothing that the tokenizer of the model reads: describe the image in words.")
     start = input_ids.index(text[0])
     sub_caption_indices: list[int | None] = [None] * len(input_ids)
     for position, (token, expected) in enumerate(zip(input_ids[start:], text)):

@@ -86,6 +86,8 @@ def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 
     def detach(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
         """Replaces an output by one of the same shape where gradients end."""
+        if not isinstance(output, torch.Tensor):
+            raise ValueError(f"{type(module).__name__} returns more than embeddings of its inputs: it has no maps.")
         outputs.append(output.detach().requires_grad_())
         return outputs[-1]
 
@@ -176,6 +178,10 @@ def patch_relevance(
             raise ValueError(f"{type(model).__name__} returns no states of its patches: it has no heat maps.")
         scores = similarities(outputs.pooler_output, text_embeds)
         hidden_states = outputs.hidden_states[-2]
+        if hidden_states.dim() != 3 or hidden_states.shape[1] < rows * columns:
+            raise ValueError(
+                f"The image tower of {type(model).__name__} joins or drops patches on its way: it has no heat maps."
+            )
         gradients = []
         for score in scores.sum(dim=0):
             (gradient,) = torch.autograd.grad(score, hidden_states, retain_graph=True)

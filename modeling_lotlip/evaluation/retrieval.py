@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..data.arguments import CaptionArguments, CaptionFileArguments
 from ..data.benchmarks import load_benchmark
 from ..data.images import undecoded
-from ..data.loading import get_columns
+from ..data.loading import get_columns, warn_of_repeated_images
 from ..data.reader import RowReader
 from ..encoder.batches import (
     Item,
@@ -383,6 +383,7 @@ def evaluate_retrieval(  # noqa: PLR0913, the options of the command
         reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
     if state.is_main_process:
         reader.report_keys(dataset)
+        warn_of_repeated_images(dataset, image_column, "evaluation")
     embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers)
     if not state.is_main_process:
         return {}
@@ -439,6 +440,8 @@ def measure_retrieval(
             )
         if ranks.num_images == 1:
             logger.warning(f"One image with {kind} captions is always found: evaluate more than one.")
+        elif ranks.num_texts == 1:
+            logger.warning(f"All images have the same {kind} caption: whatever is found is right.")
         elif ranks.num_images <= MAX_K:
             logger.warning(
                 f"There are {ranks.num_images} images with {kind} captions, and so each is among the first {MAX_K}, "

@@ -123,10 +123,10 @@ def plot_interpolation(interpolation: Interpolation, file: Path) -> None:
 
 
 def check_mixture_dir(folder: Path) -> None:
-    """Raises a `ValueError` for a folder that holds files, which are never replaced, but for those of a killed run."""
+    """Raises a `ValueError` for a folder that holds files, which are never replaced."""
     if not folder.exists():
         return
-    own = (SETTINGS_FILE, LOCK_FILE)
+    own = (SETTINGS_FILE, LOCK_FILE)  # of a run that was killed, or waits for another
     if any(path.name not in own and not LEFT.fullmatch(path.name) for path in folder.iterdir()):
         raise ValueError(f"`--output_dir {folder}` holds files already: name a new folder.")
 

@@ -61,7 +61,7 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
 
 
 def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpolation | None:
-    """Measures mixtures in a folder that no other run writes to, and saves the best: see [`interpolate`]."""
+    """Measures mixtures, and saves the best where no other run writes: see [`interpolate`]."""
     data = load_held_back(args)
     loading = LoadingArguments(device=args.device, trust_remote_code=args.trust_remote_code)
     start = load_encoder(args.start, loading, "start")

@@ -44,13 +44,15 @@ def check_models(start: DualEncoder, end: DualEncoder) -> None:
 
 def is_same_class(model_class: type, other_class: type) -> bool:
     """
-    Returns whether two classes of models are the same: of code that comes with each of two models, by its name.
-    Whether both compute the same is seen when one gets the weights of the other.
+    Returns whether two classes of models are the same. Those of code that comes with each model are known by
+    their name: whether both compute the same is seen when one gets the weights of the other.
     """
     if model_class is other_class:
         return True
-    are_of_models = all(cls.__module__.startswith("transformers_modules") for cls in (model_class, other_class))
-    return are_of_models and model_class.__name__ == other_class.__name__
+    for cls in (model_class, other_class):
+        if not cls.__module__.startswith("transformers_modules"):
+            return False
+    return model_class.__name__ == other_class.__name__
 
 
 def fit_start(start: DualEncoder, end: DualEncoder) -> PreTrainedModel:

@@ -27,6 +27,8 @@ from .schema import COLUMNS, NEW_COLUMNS, SIGNATURE, make_schema, to_column, to_
 TABLE = "embeddings"
 # What LanceDB puts before an error, of the parts of it that it passed
 LAYERS = re.compile(r"(?:lance error|LanceError\([\w ]+\)|Generic [\w/]+ error|Wrapped error): ")
+# What it says of a condition of the caller's that is wrong
+WRONG_CONDITION = re.compile(r"sql parser error|Schema error: No field named")
 # Rows that are read at once, and keys in a condition
 NUM_AT_ONCE = 1_000
 
@@ -276,8 +278,11 @@ class EmbeddingTable:
         """
         Adds rows, which become visible at once: all or, after an error, none of them. A row has columns as far as
         there is something in them; its embedding is a tensor of shape `(dim,)`, `kind` is `"image"` and `position` 0
-        by default. Raises an `OSError` if they cannot be written: the disk is full, say.
+        by default. Raises an `OSError` if they cannot be written: the disk is full, say, and a `ValueError` for rows
+        that no table has.
         """
+        for row in rows:
+            self.check_row(row)
         schema = self.table.schema
         defaults = {"kind": "image", "position": 0}
         arrays = []
@@ -289,6 +294,24 @@ class EmbeddingTable:
                 arrays.append(pa.array(values, field.type))
         with self.as_os_error():
             self.table.add(pa.table(arrays, schema=schema))
+
+    def check_row(self, row: dict) -> None:
+        """Raises a `ValueError` if something of a row would be lost, or found as something else."""
+        others = row.keys() - {*COLUMNS, "embedding"}
+        if others:
+            raise ValueError(f"{self.folder} has no columns {sorted(others)}: leave them out.")
+        embedding = row.get("embedding")
+        if embedding is None:
+            return
+        kinds = self.settings.get("kinds") or KINDS
+        kind = row.get("kind", "image")
+        if kind not in kinds:
+            raise ValueError(f"{self.folder} holds {', '.join(kinds)}, got the kind {kind!r}.")
+        if tuple(embedding.shape) != (self.dim,) or not embedding.isfinite().all():
+            raise ValueError(
+                f"The embedding of {row.get('key')!r} must be of shape ({self.dim},) and hold no NaN or infinity, got "
+                f"{tuple(embedding.shape)}."
+            )
 
     def replace(self, rows: pa.Table) -> None:
         """Writes rows with all columns in place of those with their keys, at once, where each key is of one row."""
@@ -331,10 +354,17 @@ def shorten_problem(error: Exception) -> str:
 
 @contextmanager
 def as_os_error(folder: Path) -> Iterator[None]:
-    """Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line."""
+    """
+    Makes errors of LanceDB, which name all lines of its sources that they passed, an `OSError` of one line; of a
+    condition that is wrong a `ValueError`.
+    """
     try:
         yield
     except (RuntimeError, ValueError) as error:  # the latter where a file is none of LanceDB any more
+        if WRONG_CONDITION.search(str(error)):
+            raise ValueError(
+                f"The condition is no SQL of the columns in {folder}: {shorten_problem(error)}."
+            ) from error
         raise OSError(
             f"The embeddings in {folder} cannot be read or written, and are as they were: "
             f"{shorten_problem(error)}. Make room on the disk; if a file is missing or damaged, "

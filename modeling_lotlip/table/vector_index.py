@@ -208,17 +208,20 @@ def search_many(
 
 def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str) -> None:
     """
-    Checks what is asked of a table.
+    Checks what is searched for: see [`search_many`].
 
     Args:
-        table ([`EmbeddingTable`]): The table.
-        queries (`torch.Tensor` of shape `(queries, dim)`): Embeddings, of any length above 0.
-        k (`int`): The max number of results.
-        kind (`str`): The kind of embeddings.
+        table ([`EmbeddingTable`]):
+            The table.
+        queries (`torch.Tensor` of shape `(queries, dim)`):
+            The queries.
+        k (`int`):
+            The max number of results of each.
+        kind (`str`):
+            The kind of embeddings.
 
     Raises:
-        `ValueError`: for queries that nothing is similar to, a number of results that is none, or a kind that no table
-            has.
+        `ValueError`: if nothing is similar to a query, or there is no such number or kind.
     """
     check_integer("k", k, 1)
     if kind not in KINDS:

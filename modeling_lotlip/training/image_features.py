@@ -177,8 +177,8 @@ class FeatureCache:
 
 def hash_image_side(contrastive_model: ContrastiveModel) -> str:
     """
-    Returns a hash of the weights that make what is kept, not of those of texts, nor of a projection after it, and of
-    code that is of no library.
+    Returns a hash of the weights that make what is kept, not of those of texts, nor of a projection after it,
+    and of code that is of no library.
     """
     names = set(contrastive_model.image_parameters)
     if contrastive_model.image_side is ImageSide.PROJECTION:

@@ -295,11 +295,11 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
 
 
 def print_results(step: int, results: dict[str, float]) -> None:
-    """Prints what was measured at a step. Whoever read it, such as `head`, may be gone: the run goes on."""
+    """Prints what was measured at a step. Who read it, such as `head`, may be gone: the run goes on."""
     try:
         print(f"Step {step}:\n{format_recalls(results)}", flush=True)
     except BrokenPipeError:
-        logger.warning(f"Nobody reads standard output any more: what is measured is in {outputs.METRICS_FILE}.")
+        logger.warning(f"Nobody reads standard output any more: see {outputs.METRICS_FILE}.")
 
 
 def save(training: Training) -> None:

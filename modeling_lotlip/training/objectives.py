@@ -74,7 +74,7 @@ class Objective:
         for name in self.terms:
             if name in TAKEN_NAMES or name.startswith("corner_"):
                 raise ValueError(
-                    f"The term `{name}` has a name of this package, `loss_{name}` in metrics.jsonl: give it another."
+                    f"The term `{name}` has a name of the package, `loss_{name}` in metrics.jsonl: rename it."
                 )
 
     def load_loss(self, has_bias: bool) -> Callable | None:
@@ -146,7 +146,7 @@ class Objectives(Registry[Objective]):
     def check(self, name: str, item: Objective) -> None:
         """Raises a `ValueError` for what is no [`Objective`]."""
         if not isinstance(item, Objective):
-            raise ValueError(f"The objective `{name}` is a {type(item).__name__}: make it an `Objective` with a loss.")
+            raise ValueError(f"The objective `{name}` is a {type(item).__name__}: give an `Objective`.")
 
 
 PACKAGE_OBJECTIVES = {

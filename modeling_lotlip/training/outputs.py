@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, save_processor, write_model_card
 from ..utils.files import is_same_path, public_name, write_json, write_text
-from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, move_files
+from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, move_files, naming_file
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -187,7 +187,7 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
 
 
 def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
-    """Raises a `ValueError` if a checkpoint to resume from is not the last one of the output folder any more."""
+    """Raises a `ValueError` if a checkpoint is not the last one of the output folder any more."""
     checkpoints = list_checkpoints(args.output_dir)
     if not checkpoints or not resumes_in_output_dir(args):
         return
@@ -223,7 +223,7 @@ def save_checkpoint(
         return
     try:
         with fail_together(accelerator):
-            write_state(accelerator, partial)
+            write_state(accelerator, partial, checkpoint.name)
         with fail_together(accelerator):
             if accelerator.is_main_process:
                 progress = vars(state) | {"counts": state.counts.state_dict()}
@@ -239,14 +239,17 @@ def save_checkpoint(
         raise
 
 
-def write_state(accelerator: Accelerator, folder: Path) -> None:
-    """Writes the state of all processes. Raises an `OSError` that says how much room there is if it cannot."""
+def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
+    """
+    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError` that
+    says how much room there is if it cannot.
+    """
     try:
         accelerator.save_state(str(folder))
     except (SafetensorError, RuntimeError) as error:  # PyTorch does not say that a disk is full
         free = shutil.disk_usage(folder.parent).free
         raise OSError(
-            f"{folder} cannot be written, there are {free / 1e6:,.1f} MB left on its disk: {error}"
+            f"{folder.parent / name} cannot be written, with {free / 1e6:,.1f} MB left on its disk: {error}"
         ) from error
 
 
@@ -284,9 +287,11 @@ def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Acce
         accelerator (`Accelerator`): The processes, of which the main one writes.
     """
     if accelerator.is_main_process:
-        with open(output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
+        path = output_dir / METRICS_FILE
+        with naming_file(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-    accelerator.log(values, step=step)
+    with naming_file(output_dir / LOGGING_FOLDER):
+        accelerator.log(values, step=step)
 
 
 def read_metrics(path: Path) -> list[dict]:

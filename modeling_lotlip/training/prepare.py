@@ -25,7 +25,14 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import Slice, count_shared_rows, get_columns, load_slices, load_split
+from ..data.loading import (
+    Slice,
+    count_shared_rows,
+    get_columns,
+    load_slices,
+    load_split,
+    warn_of_repeated_images,
+)
 from ..data.reader import RowReader
 from ..data.row_functions import read_rows
 from ..encoder.hashes import hash_model, hash_processor
@@ -644,6 +651,9 @@ def take_over_output_dir(
         if accelerator.is_main_process:
             for part, what in zip(data, ("training images", "evaluation images")):
                 part.reader.report_keys(part.dataset, what)
+            for part, what in zip(data, ("training", "evaluation")):
+                if args.data_weights is None or what == "evaluation":  # by which rows come several times
+                    warn_of_repeated_images(part.dataset, args.image_column, what)
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
             # another run may have begun and ended there while this one loaded data and model
             outputs.check_output_dir(args)

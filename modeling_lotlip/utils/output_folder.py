@@ -47,21 +47,29 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     replaced = path.with_name(f"{path.name}.{os.getpid()}{REPLACED}")
     try:
-        yield partial
-        if partial.is_dir():
-            share_weights(partial)
-        for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
-            sync(file)
-        if partial.is_dir() and path.exists():
-            path.rename(replaced)
-        partial.replace(path)
-    except OSError as error:
-        if error.errno in NO_ROOM and error.filename is None:
-            error.filename = str(path)  # the system does not say which file it has no room for
-        raise
+        with naming_file(path):
+            yield partial
+            if partial.is_dir():
+                share_weights(partial)
+            for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
+                sync(file)
+            if partial.is_dir() and path.exists():
+                path.rename(replaced)
+            partial.replace(path)
     finally:
         for left in (replaced, partial):
             clear(left)
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Names a file in an error of a full disk: the system does not say which one it has no room for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync(path: Path) -> None:

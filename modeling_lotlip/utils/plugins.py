@@ -104,11 +104,10 @@ class Registry(MutableMapping[str, T]):
         """
         earlier = self.registered_by.get(name)
         if earlier is plugin:
-            raise ValueError(f"The {self.what} `{name}` is registered twice: give one of both another name.")
+            raise ValueError(f"The {self.what} `{name}` is registered twice: rename one of both.")
         if earlier is not None and earlier.name != plugin.name:
             raise ValueError(
-                f"The {self.what} `{name}` is registered by {earlier.name}.py and by {plugin.name}.py: give one of "
-                "both another name."
+                f"The {self.what} `{name}` is registered by {earlier.name}.py and by {plugin.name}.py: rename one."
             )
         self.registered_by[name] = plugin
 

@@ -24,7 +24,14 @@ from modeling_lotlip.align.heads import (
 )
 
 
-FAST = HeadSettings(projection_dim=16, hidden_dim=32, captions=("short", "long"), num_epochs=20, learning_rate=1e-2)
+FAST = HeadSettings(
+    head="mlp",
+    projection_dim=16,
+    hidden_dim=32,
+    captions=("short", "long"),
+    num_epochs=20,
+    learning_rate=1e-2,
+)
 
 
 def make_features(num_images=80, first=0):
@@ -127,8 +134,18 @@ def test_missing_captions_are_an_error():
 def test_captions_that_are_all_the_same_are_an_error():
     features = make_features()
     features.captions[:, 1] = 0
-    with pytest.raises(ValueError, match="All captions of the training data are the same text"):
+    with pytest.raises(ValueError, match="All images of the training data have the same captions"):
         train_heads(features, FAST)
+
+
+def test_images_that_all_have_the_same_several_captions_are_an_error():
+    """There are several texts, and none of them says anything of one image alone."""
+    captions = []
+    for image in range(80):
+        captions += [[image, 0, 0], [image, 1, 1], [image, 2, 2], [image, 3, 2]]
+    features = dataclasses.replace(make_features(), captions=torch.tensor(captions))
+    with pytest.raises(ValueError, match="All images of the training data have the same captions"):
+        train_heads(features, dataclasses.replace(FAST, captions=("short", "long", "sub")))
 
 
 def test_what_is_the_same_in_all_rows_is_not_blown_up_in_others():

@@ -14,12 +14,12 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, SwinConfig, SwinModel, ViTImageProcessor
 
 import lotlip
 from modeling_lotlip import DualEncoder, LotlipAlignedModel
 from modeling_lotlip.align.outputs import write_sentence_transformers_files
-from modeling_lotlip.align.towers import join_towers, load_text_tower, make_processor, refer_to
+from modeling_lotlip.align.towers import join_towers, load_image_tower, load_text_tower, make_processor, refer_to
 from modeling_lotlip.encoder.onnx import export_model
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
@@ -178,6 +178,16 @@ def test_what_the_model_attends_to_is_explained(folder):
     explanation = explain(DualEncoder.from_pretrained(path), "a red boat. a photo", Image.fromarray(IMAGE))
     assert explanation.over_image.shape == (3, 2, 2)
     assert explanation.over_image.sum() > 0
+
+
+def test_a_tower_that_joins_patches_has_no_heat_maps(text_tower, tmp_path):
+    sizes = {"image_size": 64, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
+    SwinModel(SwinConfig(**sizes, window_size=4)).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    image_tower = load_image_tower(str(tmp_path))
+    encoder = DualEncoder(join_towers(text_tower, image_tower, 64, 16), make_processor(text_tower, image_tower))
+    with pytest.raises(ValueError, match="it has no maps"):
+        explain(encoder, "a red boat. a photo", Image.fromarray(IMAGE))
 
 
 def test_it_is_a_sentence_transformer(folder):

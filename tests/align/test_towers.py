@@ -24,6 +24,9 @@ from transformers import (
     T5EncoderModel,
     TimmWrapperConfig,
     TimmWrapperModel,
+    ViTImageProcessor,
+    ViTMAEConfig,
+    ViTMAEModel,
 )
 
 from modeling_lotlip import DualEncoder
@@ -307,6 +310,14 @@ def test_the_pooled_state_of_a_convolutional_dinov3_is_no_patch():
     assert choose_image_pooling(model, outputs) == "pooler"
 
 
+def test_a_tower_that_hides_patches_at_random_is_refused(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTMAEModel(ViTMAEConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="it is a ViTMAEModel, which gives an image other features each time"):
+        load_image_tower(str(tmp_path))
+
+
 def test_a_missing_tower_is_named():
     with pytest.raises(ValueError, match="`--vision_model_name_or_path nowhere` cannot be used"):
         load_image_tower("nowhere")
@@ -409,3 +420,9 @@ def test_a_tower_without_projection_gets_no_layer():
 )
 def test_what_keeps_a_tower_from_being_loaded_is_explained(name, error, explanation):
     assert explain_loading_error(name, OSError(error)).startswith(explanation)
+
+
+def test_a_pooling_that_a_tower_lacks_is_refused_when_it_is_loaded(tmp_path):
+    save_family("siglip", tmp_path)
+    with pytest.raises(ValueError, match="cannot be used: The image tower has no .CLS.: `cls` cannot be computed"):
+        load_image_tower(str(tmp_path), "cls")

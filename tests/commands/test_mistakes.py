@@ -38,7 +38,7 @@ MISTAKES = [
     ("statistics --text_only", "--text_only has no effect without --benchmark"),
     ("align --output_dir out --vision_model model", "--text_model"),
     (
-        "align --output_dir out --text_model nowhere --vision_model model",
+        "align --output_dir out --text_model nowhere --vision_model model --max_train_samples 8",
         "--text_model_name_or_path nowhere` cannot be",
     ),
     ("interpolate model --output_dir out", "END"),
@@ -46,7 +46,7 @@ MISTAKES = [
     ("interpolate model nowhere --output_dir out --max_eval_samples 8", "`--end nowhere` cannot be used"),
     ("interpolate model model --output_dir model", "`--output_dir model` holds files already: name a new folder"),
     ("train", "--output_dir"),
-    ("train --output_dir out --model_name_or_path nowhere", "nowhere"),
+    ("train --output_dir out --model_name_or_path nowhere --max_train_samples 8", "nowhere"),
     (
         "train --output_dir out --text_model_name_or_path model --trust_remote_code",
         "--trust_remote_code has no effect without --model_name_or_path",
@@ -63,7 +63,10 @@ MISTAKES = [
     ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
     ("visualize --model model --output_dir out --text ' . '", "empty"),
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
-    ("recaption --output_dir out --captioner lava", "`--captioner lava` cannot be loaded. It must be one of instr"),
+    (
+        "recaption --output_dir out --captioner lava --max_train_samples 8",
+        "`--captioner lava` cannot be loaded. It must be one of instr",
+    ),
     ("embed --output_dir out --dtype int8 --backend torch", "--dtype int8 is not for --backend torch: leave out one"),
     ("embed --output_dir out --dataset_name photos --eval_split train", "Name one, or embed `--only images`"),
     ("embed --model model --output_dir file.txt", "file.txt is a file. Name a folder."),

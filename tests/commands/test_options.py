@@ -12,7 +12,7 @@ from modeling_lotlip.utils.arguments import parse
 
 
 ROWS = Dataset.from_dict(
-    {"image": ["a.png"], "caption": ["a boat"], "long_captions": ["Red."], "label": [0], "id": ["7"]}
+    {"picture": ["a.png"], "caption": ["a boat"], "long_captions": ["Red."], "label": [0], "id": ["7"]}
 )
 ENCODER = SimpleNamespace(
     model=None,
@@ -41,6 +41,7 @@ MODULES = {
     "table.embed": ["embed_to_table", "load_named_data", "name_data", "note_model"],
     "table.export": ["export_embeddings"],
     "captioning.filter": ["filter_captions", "format_report"],
+    "training.loop": ["run"],
     "utils.files": ["write_results"],
     "utils.terminal": ["print_tables"],
 }
@@ -93,7 +94,7 @@ def record(monkeypatch):
     return lambda command: Recorder(monkeypatch, command)
 
 
-DATA = ["--dataset_name", "org/photos", "--max_eval_samples", "3", "--eval_split", "val", "--image_column", "image"]
+DATA = ["--dataset_name", "org/photos", "--max_eval_samples", "3", "--eval_split", "val", "--image_column", "picture"]
 MODEL = ["--model", "m", "--batch_size", "5"]
 WORKERS = ["--dataloader_num_workers", "2"]
 
@@ -108,7 +109,7 @@ def test_options_of_classify(record, tmp_path):
     recorder.run(*MODEL, *DATA, *WORKERS, *options)
     assert recorder.get("load_split", "split", "max_samples") == ["val", 3]
     names = ("class_names", "templates", "image_column", "label_column", "batch_size", "num_workers")
-    assert recorder.get("evaluate_zero_shot", *names) == [["boat"], ["a {}"], "image", "label", 5, 2]
+    assert recorder.get("evaluate_zero_shot", *names) == [["boat"], ["a {}"], "picture", "label", 5, 2]
     written = {"dataset": "org/photos", "model": "m", "templates": ["a {}"], "top1": 1.0}
     assert recorder.get("write_results", "path", "results", "table", "rows") == [
         Path(output),
@@ -135,7 +136,7 @@ def test_options_of_evaluate(record, tmp_path, models):
     recorder.run("--model", *models, "--batch_size", "5", *DATA, *WORKERS, *options)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     names = ("image_column", "distinct_short_captions", "group_equal_captions", "batch_size", "num_workers")
-    assert recorder.get("evaluate_retrieval", *names) == ["image", False, True, 5, 2]
+    assert recorder.get("evaluate_retrieval", *names) == ["picture", False, True, 5, 2]
     captions, files = recorder.get("evaluate_retrieval", "captions", "caption_files")
     assert captions.sub_caption_splitter == "sentences"
     assert files.key_column == "id"
@@ -176,6 +177,7 @@ def test_options_of_sensitivity(record, tmp_path):
     recorder.run(*MODEL, *DATA, *WORKERS, *options, "--output_file", output)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     assert recorder.get("embed_dataset", "batch_size", "num_workers") == [5, 2]
+    assert recorder.get("embed_dataset", "reader")[0].columns == ["caption", "long_captions", "picture"]
     assert recorder.get("measure_sensitivity", "num_tokens", "seed", "splitter") == [[4, 8], 6, "sentences"]
     results = {"dataset": "org/photos", "seed": 6, "models": [{"model": "m", "num_texts": 1}]}
     assert recorder.get("write_results", "results", "rows") == [results, ["rows"]]
@@ -183,7 +185,7 @@ def test_options_of_sensitivity(record, tmp_path):
 
 def test_options_of_statistics(record, tmp_path):
     recorder = record("statistics")
-    recorder.replace(load_split=ROWS.remove_columns("image"), load_tokenizer="tokenizer", print_tables=None)
+    recorder.replace(load_split=ROWS.remove_columns("picture"), load_tokenizer="tokenizer", print_tables=None)
     recorder.replace(measure_texts={"long": "a", "short": "b"}, summarize_lengths={"num_texts": 1})
     recorder.replace(format_statistics="table", write_results=None)
     options = ["--tokenizer_path", "bert", "--key_column", "id", "--output_file", str(tmp_path / "results.json")]
@@ -219,7 +221,7 @@ def test_options_of_embed(record, tmp_path):
     assert recorder.get("name_data", "split", "max_samples") == ["val", 3]
     assert recorder.get("load_named_data", "options") == [{"with_images": True, "key_column": "id"}]
     names = ("image_column", "batch_size", "source", "notes")
-    expected = ["image", 5, {"eval_split": "val"}, {"model_name_or_path": "m"}]
+    expected = ["picture", 5, {"eval_split": "val"}, {"model_name_or_path": "m"}]
     assert recorder.get("embed_to_table", *names) == expected
     assert recorder.get("export_embeddings", "path") == [Path(output)]
 
@@ -271,3 +273,38 @@ def test_filter_says_that_nothing_is_kept(record, tmp_path, capsys):
     recorder.replace(filter_captions=report, format_report="table", print_tables=None)
     recorder.run("--captions", "a.parquet", "--output_dir", str(tmp_path))
     assert capsys.readouterr().out == "No caption is kept: there is nothing to train on.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--benchmark", "iiw"], "--benchmark needs --data_dir, the folder of its files, and no --dataset_name"),
+        (["--benchmark", "iiw", "--data_dir", "a", "--streaming"], "--streaming has no effect on a --benchmark"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "statistics"])
+def test_a_benchmark_is_read_by_every_command_as_it_is_published(record, command, options, message):
+    with pytest.raises(ValueError, match=message):
+        record(command).run(*options)
+
+
+def test_train_trains_as_its_arguments_say(record, tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")  # the memory of this process stays as it is
+    recorder = record("train")
+    recorder.replace(run=None)
+    recorder.run("--output_dir", str(tmp_path), "--seed", "7")
+    assert recorder.get("run", "args")[0].seed == 7
+
+
+def test_sensitivity_runs_in_one_process(record, monkeypatch):
+    several = SimpleNamespace(num_processes=2, is_main_process=True)
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: several)
+    with pytest.raises(ValueError, match="`lotlip sensitivity` runs in one process"):
+        record("sensitivity").run()
+
+
+def test_pack_refuses_a_column_of_keys_that_is_not_there(record, tmp_path):
+    recorder = record("pack")
+    recorder.replace(load_split=ROWS)
+    with pytest.raises(ValueError, match="`--key_column nothing` is not a column of the dataset"):
+        recorder.run("--output_dir", str(tmp_path), "--key_column", "nothing")

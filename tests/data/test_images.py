@@ -283,3 +283,12 @@ def test_a_date_is_read_in_every_form_that_cameras_write(written, expected):
 def test_the_size_of_an_image_is_that_of_the_upright_one(kind, orientation):
     file = encode(PIL.Image.new("RGB", (40, 20)), kind, exif=photographs.turned(orientation))
     assert find_upright_size(open_image(file["bytes"])) == read_image(file).size
+
+
+def test_a_jpeg_that_is_too_large_at_a_fraction_is_refused(monkeypatch):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 20_000)
+    resizing = Resizing(64, None, PIL.Image.Resampling.BICUBIC)
+    file = encode(photographs.make_picture(800, 600), "jpeg")
+    with pytest.raises(UnreadableImageError, match="pixels are more than 40000: make it smaller"):
+        read_image(file, resizing=resizing)
+    assert read_image(file, resizing=Resizing(8, None, PIL.Image.Resampling.BICUBIC)).size == (10, 8)

@@ -14,12 +14,14 @@ import pytest
 from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value
 from pyarrow import parquet
 
+from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.images import UnreadableImageError, undecoded
 from modeling_lotlip.data.loading import (
     Slice,
     check_image_type,
     compute_fingerprint,
+    count_repeated_images,
     count_shared_rows,
     get_columns,
     load_slices,
@@ -27,6 +29,7 @@ from modeling_lotlip.data.loading import (
     resolve_split,
     split_by_process,
     take_first,
+    warn_of_repeated_images,
 )
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_key
@@ -301,9 +304,17 @@ def test_all_splits_have_the_rows_of_each(tmp_path):
         read_numbers(source, "all+val")
 
 
-def test_all_scenes_are_those_of_both_splits():
+def test_all_scenes_are_those_of_both_splits(monkeypatch):
+    monkeypatch.setattr(loading, "NUM_SCENES", {"train": 5, "test": 3})
     rows = load_split(SourceArguments(), "all")
-    assert len(rows) == 8192 + 256
+    expected = [make_scene(0, index).caption for index in range(5)] + [
+        make_scene(1, index).caption for index in range(3)
+    ]
+    assert rows["caption"][:] == expected
+
+
+def test_there_are_8192_scenes_to_train_on_and_256_to_test_on():
+    assert loading.NUM_SCENES == {"train": 8192, "test": 256}
 
 
 @both_ways
@@ -650,6 +661,23 @@ def test_a_misspelled_split_is_no_other_one(tmp_path):
     write_captions(tmp_path, "rows.csv", ["a red boat"])
     with pytest.raises(ValueError, match="has no split 'trian' but 'train': name this one"):
         load_split(SourceArguments(str(tmp_path / "rows.csv")), "trian")
+
+
+@pytest.mark.parametrize("is_in_the_data", [False, True])
+def test_rows_with_the_image_of_another_row_are_counted_and_warned_of(tmp_path, caplog, is_in_the_data):
+    files = []
+    for name, color in (("a.png", "red"), ("b.png", "blue"), ("c.png", "lime")):
+        PIL.Image.new("RGB", (8, 8), color).save(tmp_path / name)
+        files.append({"path": str(tmp_path / name), "bytes": None})
+    if is_in_the_data:
+        files = [{"path": "image.png", "bytes": Path(file["path"]).read_bytes()} for file in files]
+    first, second, third = files
+    rows = [first, second, first, None, first, third, None]
+    dataset = Dataset.from_list([{"image": file} for file in rows]).cast_column("image", Image())
+    assert count_repeated_images(dataset, "image") == 2
+    warn_of_repeated_images(dataset, "image", "evaluation")
+    assert "2 of 7 evaluation rows have the image of another row" in caplog.text
+    assert count_repeated_images(dataset.select([5, 1, 0, 3]), "image") == 0
 
 
 @pytest.mark.parametrize(

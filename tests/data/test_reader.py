@@ -97,6 +97,12 @@ def test_captions_of_caption_files_follow(tmp_path):
     assert reader.match_long_captions(row | {"id": "b"}) == (["First."], "b")
 
 
+@pytest.mark.parametrize(("columns", "is_warned_of"), [(["caption", "rejected_by"], True), (["caption"], False)])
+def test_captions_that_rules_reject_are_not_read_in_silence(columns, is_warned_of, caplog):
+    RowReader(columns, CaptionArguments(), image_column=None)
+    assert ("captions that rules reject are read too" in caplog.text) == is_warned_of
+
+
 MADE_UP_ROWS = st.tuples(
     st.sampled_from(["good", "no image", "torn"]),
     st.sampled_from(["a boat", " "]),

@@ -84,5 +84,5 @@ def test_a_function_that_returns_no_columns_is_refused(monkeypatch, returned, is
 
 
 def test_what_is_no_function_is_no_reader():
-    with pytest.raises(ValueError, match="The row reader `mine` is a dict: make it a function of a row"):
+    with pytest.raises(ValueError, match="The row reader `mine` is a dict: give a function"):
         ROW_READERS["mine"] = {"caption": "text"}

@@ -21,6 +21,7 @@ from transformers import ViTImageProcessor
 
 import lotlip
 from modeling_lotlip.captioning.captioner import CAPTIONERS
+from modeling_lotlip.data.row_functions import ROW_READERS
 from modeling_lotlip.data.scenes import load_scenes, save_scenes
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL
 from modeling_lotlip.training.objectives import OBJECTIVES
@@ -185,16 +186,24 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 
 
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """What the files of a page register is forgotten after it."""
+    registries = (OBJECTIVES, ROW_READERS)
+    before = [set(registry) for registry in registries]
+    yield
+    for registry, names in zip(registries, before):
+        for name in set(registry) - names:
+            del registry[name]
+
+
 @pytest.fixture
 def files() -> Iterator[list[str]]:
-    """The modules of a page's files, which are forgotten after it, with what they register."""
+    """The modules of a page's files, which are forgotten after it."""
     names = []
-    objectives = dict(OBJECTIVES)
     yield names
     for name in names:
         sys.modules.pop(name, None)
-    for name in set(OBJECTIVES) - set(objectives):
-        del OBJECTIVES[name]
 
 
 @pytest.mark.parametrize(

@@ -335,3 +335,20 @@ def test_a_command_says_what_auto_gives_where_nothing_is_asked_for(arguments, is
     encoder = load(model_dir)
     hint_at_auto(InferenceArguments(**arguments), encoder.model, encoder.processor)
     assert ("`--backend auto --dtype auto`" in capsys.readouterr().err) == is_said
+
+
+def test_a_processor_is_described_the_same_at_every_start(tmp_path, monkeypatch):
+    descriptions = []
+    for megahertz in (2400, 3100):
+        lines = [
+            "model name\t: EPYC",
+            f"cpu MHz\t\t: {megahertz}",
+            "flags\t\t: avx2",
+            "",
+            "model name\t: another core",
+        ]
+        (tmp_path / "cpuinfo").write_text("\n".join(lines))
+        monkeypatch.setattr(fastest, "Path", lambda name: tmp_path / "cpuinfo")
+        descriptions.append(fastest.describe_processor())
+    assert descriptions[0] == descriptions[1]
+    assert descriptions[0].splitlines()[1:] == ["model name: EPYC", "flags: avx2"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 import lotlip
 from modeling_lotlip import LotlipImageProcessorPil, LotlipModel, LotlipProcessor
-from modeling_lotlip.encoder.onnx import export_model
+from modeling_lotlip.encoder.onnx import ExportedTower, export_model, export_tower
 from tests.conftest import ROOT, as_token_wise, tiny_config
 from tests.helpers.commands import to_argv
 
@@ -30,6 +31,21 @@ TEXTS = [
     "caf\u00e9 boat[SEP]sea.  tree",
     "a red boat. the sea is blue. " * 30,
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_tower_is_exported_once():
+    """Of the model of these tests, into whatever folder."""
+    programs = {}
+
+    def export_once(tower: ExportedTower) -> onnx_ir.Model:
+        if tower.name not in programs:
+            programs[tower.name] = export_tower(tower)
+        return programs[tower.name].clone()  # which is changed where it is quantized
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("modeling_lotlip.encoder.onnx.export_tower", export_once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,17 @@ def test_truncated_texts_are_counted(encoder, caplog):
     assert f"{num_truncated} of {len(TEXTS)} texts were truncated" in caplog.text
 
 
+def test_the_default_prompt_counts_where_texts_are_truncated(folder, tmp_path):
+    prompt = "a photo of a red "
+    shutil.copytree(folder, tmp_path / "prompted")
+    config = {"prompts": {"query": prompt}, "default_prompt_name": "query"}
+    (tmp_path / "prompted" / "config_sentence_transformers.json").write_text(json.dumps(config))
+    preprocessing = DualEncoder.from_pretrained(tmp_path / "prompted", device="cpu").preprocessing
+    texts = ["boat " * length for length in range(64, 78)]
+    expected = [len(preprocessing.tokenizer(prompt + text)["input_ids"]) > 77 for text in texts]
+    assert preprocessing.tokenize(texts).truncated == expected
+
+
 def test_the_first_tokens_of_a_text_are_embedded_as_a_text_that_ends_there(encoder):
     first = encoder.preprocessing.tokenize_first_tokens(["a red boat and a house"], 5)
     whole = encoder.preprocessing.tokenize(["a red boat"]).inputs

@@ -11,6 +11,7 @@ from modeling_lotlip.data.arguments import DatasetArguments, EvaluationSplitArgu
 from modeling_lotlip.evaluation.arguments import ClassificationArguments, check_benchmark
 from modeling_lotlip.evaluation.classification import (
     NUM_CONFUSED,
+    check_labels,
     classify,
     evaluate_zero_shot,
     find_class,
@@ -106,6 +107,22 @@ def test_a_blank_line_in_the_file_of_names_moves_no_name_to_another_label(tmp_pa
     (tmp_path / "names.txt").write_text("boat\n\ncar\n")
     with pytest.raises(ValueError, match="has nothing in line 2"):
         read_class_names(None, class_names_file=tmp_path / "names.txt")
+
+
+def test_labels_that_seem_to_be_counted_from_1_are_warned_of(caplog):
+    check_labels(Dataset.from_dict({"label": [1, 2, 1]}), "label", ["boat", "car", "house"])
+    assert "No image has the label 0, which is 'boat'. If the labels are counted from 1" in caplog.text
+
+
+@pytest.mark.parametrize("labels", [[0, 2], ["car"], [2]])
+def test_other_labels_are_not_warned_of(caplog, labels):
+    check_labels(Dataset.from_dict({"label": labels}), "label", ["boat", "car", "house"])
+    assert not caplog.records
+
+
+def test_several_labels_of_an_image_are_refused():
+    with pytest.raises(ValueError, match="`--label_column label` holds lists, but an image is of one class"):
+        check_labels(Dataset.from_dict({"label": [[0, 1], [1]]}), "label", ["boat", "car"])
 
 
 def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):

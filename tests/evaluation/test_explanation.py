@@ -317,3 +317,10 @@ def test_pixels_that_are_not_normalized_stay_as_they_are():
 def test_a_text_that_is_empty_is_nothing_to_look_at(loaded):
     with pytest.raises(ValueError, match="`--text` is empty: there is nothing to look at"):
         explain(DualEncoder(*loaded), " . ")
+
+
+def test_a_model_without_states_of_its_patches_has_no_heat_maps(loaded, monkeypatch):
+    model, _ = loaded
+    monkeypatch.setattr(model, "get_image_features", lambda **inputs: torch.ones(1, 32))
+    with pytest.raises(ValueError, match="LotlipModel returns no states of its patches: it has no heat maps"):
+        patch_relevance(model, torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32))

@@ -109,6 +109,11 @@ def test_a_caption_of_full_stops_alone_is_passed_over(tmp_path, model_dir):
     assert "a blue car" in (tmp_path / "visualize.html").read_text()
 
 
+def test_a_text_without_a_token_is_refused(tmp_path, model_dir, capsys):
+    arguments = ["--text", "\u200b", "--model", model_dir, "--output_dir", tmp_path]
+    assert "`--text` has nothing that the tokenizer of the model reads" in read_error(capsys, "visualize", *arguments)
+
+
 @pytest.mark.parametrize("with_image", [True, False])
 def test_a_model_with_nan_is_refused(rows, no_number_dir, tmp_path, capsys, with_image):
     arguments = ["--model", no_number_dir, "--output_dir", tmp_path / "out"]

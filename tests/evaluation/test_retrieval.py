@@ -43,6 +43,9 @@ def test_distinct_short_captions_and_images_without_captions(encoder, caplog):
     results = evaluate_retrieval(encoder, dataset, batch_size=4)
     assert (results["short_num_images"], results["short_num_captions"]) == (4, 2)
     assert "always found" not in caplog.text
+    assert "whatever is found" not in caplog.text
+    evaluate_retrieval(encoder, dataset.select([0, 1]), batch_size=4)
+    assert "All images have the same short caption: whatever is found is right." in caplog.text
     assert "There are 4 images with long captions, and so each is among the first 10" in caplog.text
     evaluate_retrieval(encoder, dataset.select([0]), batch_size=4)
     assert "One image with long captions is always found: evaluate more than one." in caplog.text

@@ -22,7 +22,8 @@ def test_every_way_is_measured_on_the_same_rows(tmp_path, monkeypatch):
     file = tmp_path / "near.json"
     common = ("--families", "CLIP", "--seeds", 3)
     folders = ("--output_dir", models, "--output_file", tmp_path / "models.json")
-    run_script(monkeypatch, "other_models.py", *folders, *common, "--steps", 2, "--max_train_samples", 128)
+    small = ("--steps", 2, "--max_train_samples", 128, "--max_eval_samples", 16)
+    run_script(monkeypatch, "other_models.py", *folders, *common, *small)
     folders = ("--models_dir", models, "--output_dir", tmp_path / "near", "--output_file", file)
     run_script(monkeypatch, "near.py", *folders, *common, "--num_held_back", 16)
     results = json.loads(file.read_text())

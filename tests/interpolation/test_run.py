@@ -100,7 +100,6 @@ def test_all_that_was_measured_stands_beside_the_model(train_further, noise_dir,
     assert (tmp_path / "near" / "interpolation.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("is_frozen", [True, False])
 def test_what_another_command_writes_meanwhile_stays(family_folders, noise_dir, tmp_path, monkeypatch):
     """Two commands at once with one output folder."""
 
@@ -140,6 +139,7 @@ def test_what_was_measured_is_shown_if_the_best_cannot_be_saved(
     assert not (tmp_path / "near").exists()
 
 
+@pytest.mark.parametrize("is_frozen", [True, False])
 def test_images_that_no_mixture_changes_are_embedded_once(train_further, noise_dir, tmp_path, caplog, is_frozen):
     caplog.set_level("INFO")
     option = "freeze_vision_model" if is_frozen else "no_freeze_vision_model"

@@ -17,6 +17,7 @@ from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
 from modeling_lotlip.search.handlers import render
 from modeling_lotlip.search.query import Query, QueryError
 from modeling_lotlip.search.searcher import Result, Searcher
+from tests.helpers import photographs
 
 
 HOSTILE = "<em class='x'>\"'<em>"
@@ -378,3 +379,27 @@ def test_images_that_exchange_names_exchange_thumbnails(handlers, folder):
     os.rename(folder / "third.png", folder / "1.png")
     handlers.searcher.update()
     assert [handlers.thumbnail(name) for name in ("1.png", "0.png")] == first
+
+
+def test_a_heat_map_is_drawn_of_a_photograph_of_any_size(handlers, folder, monkeypatch):
+    """It is decoded at a fraction, as it was for its embedding."""
+    photographs.make_picture(*photographs.HUGE).save(folder / "more" / "3.jpg")
+    monkeypatch.setattr(handlers.searcher.table, "read_signatures", lambda where: [])
+    photographs.shrink_limit(monkeypatch)
+    answer = handlers.heat_map({"name": "more/3.jpg", "sentence": "a red boat"})
+    assert answer["source"].startswith("data:image/jpeg")
+
+
+def test_an_empty_index_is_not_searched_while_the_first_images_are_indexed(folder, open_folder, monkeypatch):
+    handlers = open_folder(folder)
+    assert len(handlers.searcher.table) == 0
+    monkeypatch.setattr(handlers.updater, "last", concurrent.futures.Future())
+    with pytest.raises(QueryError, match="The first images are still being indexed. Try again in a moment"):
+        handlers.search("a red boat", None, None, "", "")
+
+
+def test_an_update_ends_at_its_next_report_when_the_page_is_closed(handlers):
+    handlers.updater.report(1, 2)
+    handlers.updater.stop()
+    with pytest.raises(RuntimeError, match="The update was stopped"):
+        handlers.updater.report(2, 2)

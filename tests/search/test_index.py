@@ -555,3 +555,18 @@ def test_images_that_were_moved_out_of_a_folder_are_there_once(searcher, folder)
     names = names_of(searcher.table)
     assert len(searcher.table) == count
     assert not any(name.startswith("more/") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("source", "kinds", "message"),
+    [
+        ("s3://bucket/photos", ["image"], "is of images in s3://bucket/photos, which the page cannot show"),
+        ({"streaming": True}, ["image"], "holds embeddings of streamed data, which the page cannot show"),
+        ({"streaming": False}, ["short"], "holds no embeddings of images, which the page shows"),
+    ],
+    ids=["object store", "stream", "captions"],
+)
+def test_images_that_the_page_cannot_show_are_refused(tmp_path, source, kinds, message):
+    table = EmbeddingTable.create(tmp_path, 4, {"kinds": kinds, "source": source})
+    with pytest.raises(ValueError, match=message):
+        open_images(table)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from modeling_lotlip.serving import embedder as module
 from modeling_lotlip.serving.arguments import ServingArguments
-from modeling_lotlip.serving.embedder import Embedder, RequestError, check_embeds, open_data_url
+from modeling_lotlip.serving.embedder import Embedder, RequestError, check_embeds, is_image, open_data_url
 from modeling_lotlip.serving.server import EmbeddingRequest, SearchRequest, encode, make_error, read_request
 
 
@@ -123,3 +123,24 @@ def test_an_embedding_is_a_list_or_little_endian_floats():
     assert encode(torch.tensor([1.0, -2.0]), "float") == [1, -2]
     encoded = encode(torch.tensor([1.0, -2.0]), "base64")
     assert base64.b64decode(encoded) == bytes.fromhex("0000803f000000c0")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (" \n", "is empty: send a text or an image"),
+        ("https://x.org/a.png", "is an address, and this server fetches none"),
+        (" FILE:/a.png ", "is an address, and this server fetches none"),
+    ],
+)
+def test_an_entry_that_is_no_text_and_no_image_is_refused(entry, message):
+    with pytest.raises(RequestError, match=rf"`input\[3\]` {message}"):
+        is_image(entry, 3)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [("a boat", False), ("see https://x.org/a.png", False), (" DATA:image/png;base64,", True), ("data", False)],
+)
+def test_a_data_url_is_an_image_and_a_text_with_an_address_is_none(entry, expected):
+    assert is_image(entry, 0) == expected

@@ -236,7 +236,7 @@ def run_and_kill(argv: list[str]) -> None:
 def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
     """Killed after the second of several writes: these rows stay as they are, and the others follow."""
     argv = arguments(model_dir, data_dir, tmp_path / "killed", "--max_length", 30)
-    killed = SERVER.Process(target=run_quietly, args=(tmp_path / "log", argv, True, run_and_kill))
+    killed = SERVER.Process(target=run_quietly, args=(tmp_path / "log", argv, False, run_and_kill))
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()

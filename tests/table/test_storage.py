@@ -280,6 +280,33 @@ def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"embedding": torch.ones(4)}, r"must be of shape \(8,\).* got \(4,\)"),
+        ({"embedding": torch.ones(1, 8)}, r"must be of shape \(8,\).* got \(1, 8\)"),
+        ({"embedding": torch.full((8,), torch.nan)}, "hold no NaN or infinity"),
+        ({"embedding": torch.ones(8), "kind": "short"}, "holds image, got the kind 'short'"),
+        ({"embedding": torch.ones(8), "label": 3}, r"has no columns \['label'\]"),
+    ],
+)
+def test_rows_that_would_be_lost_or_found_as_others_are_refused(tmp_path, row, message):
+    table = EmbeddingTable.create(tmp_path, 8, {"kinds": ["image"]})
+    with pytest.raises(ValueError, match=message):
+        table.append([{"key": "a", "embedding": torch.ones(8)}, {"key": "b", **row}])
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize("where", ["colour = 'red'", "key = ", "key == == 'a'"])
+def test_a_wrong_condition_is_no_fault_of_the_disk(tmp_path, where):
+    table = EmbeddingTable.create(tmp_path, 8, {"kinds": ["image"]})
+    table.append([{"key": "a", "embedding": torch.ones(8)}])
+    with pytest.raises(ValueError, match="The condition is no SQL of the columns in"):
+        table.count("image", where)
+    with pytest.raises(ValueError, match="The condition is no SQL of the columns in"):
+        search(table, torch.ones(8), 1, where=where)
+
+
+@pytest.mark.parametrize(
     ("error", "problem"),
     [
         ("lance error: Not found: Not found: a/b.lance, /rust/src/io.rs:12:34\nmore", "Not found: a/b.lance"),
@@ -328,7 +355,7 @@ def test_what_has_changed_is_said_by_what_a_user_knows(tmp_path, changes, messag
         (["image"], "image", None, "problem IS NULL"),
         (["image", "short"], "image", None, "problem IS NULL AND kind = 'image'"),
         (["image"], "short", None, "problem IS NULL AND kind = 'short'"),
-        (["image"], None, "a = 1", "problem IS NULL AND a = 1"),
+        (["image"], None, "a = 1 OR b = 2", "problem IS NULL AND (a = 1 OR b = 2)"),
     ],
 )
 def test_a_condition_names_the_kind_where_there_are_several(tmp_path, kinds, kind, where, expected):

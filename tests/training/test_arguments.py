@@ -198,6 +198,10 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"num_train_epochs": 2, "max_train_steps": 3}, "--num_train_epochs excludes --max_train_steps"),
         ({"lr_scheduler_type": "constant", "warmup_steps": 3}, "--warmup_steps has no effect with --lr_scheduler"),
         ({"short_captions": "none", "keep_duplicate_negatives": True}, "--keep_duplicate_negatives has no effect"),
+        (
+            {"short_captions": "none", "distill_weight": 1, "model_name_or_path": "a"},
+            "--distill_weight is for short captions, too: leave out --short_captions none",
+        ),
         ({"cache_image_features": True, "freeze_vision_model": False}, "is for a frozen image tower"),
         ({"cache_image_features": True, "streaming": True}, "excludes --streaming"),
         ({"ddp_timeout": 0}, "--ddp_timeout must be at least 1"),

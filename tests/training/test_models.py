@@ -271,3 +271,13 @@ def test_a_model_of_another_family_does_not_become_a_class_of_ones_own():
     with pytest.raises(ValueError, match="trains a UnregisteredModel, which a VisionText.* cannot become"):
         convert_model(model, objective)
     assert convert_model(model, OBJECTIVES["lotlip"]) is model
+
+
+def test_dims_that_embeddings_do_not_have_are_refused_before_the_first_step(build):
+    with pytest.raises(ValueError, match="`--matryoshka_dims` must be from 1 to 128, .*, got 129"):
+        build(matryoshka_dims=[64, 129])
+
+
+def test_dims_of_embeddings_are_kept_with_that_of_a_whole_one(build):
+    model, _ = build(matryoshka_dims=[32, 64, 32])
+    assert model.config.matryoshka_dims == [128, 64, 32]

@@ -103,7 +103,7 @@ def test_an_objective_of_the_package_is_not_replaced():
 
 
 def test_an_objective_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="The objective `mine` is a function: make it an `Objective` with a loss"):
+    with pytest.raises(ValueError, match="The objective `mine` is a function: give an `Objective`"):
         OBJECTIVES["mine"] = contrastive_loss
     assert "mine" not in OBJECTIVES
 
@@ -119,5 +119,5 @@ def test_an_option_that_a_command_line_cannot_say_is_refused(default):
 @pytest.mark.parametrize("name", ["short", "long", "corner_1", "distill"])
 def test_a_term_with_a_name_of_the_package_is_refused(name):
     """What is measured of it would stand in place of the loss of a slot, or the teacher's error in its place."""
-    with pytest.raises(ValueError, match=f"The term `{name}` has a name of this package, `loss_{name}` in metrics"):
+    with pytest.raises(ValueError, match=f"The term `{name}` has a name of the package, `loss_{name}` in metrics"):
         Objective("mine", contrastive_loss, terms={name: lambda pairs, all_pairs: pairs.images.sum(dim=-1)})

@@ -13,6 +13,7 @@ from transformers import BitImageProcessor, ViTImageProcessor
 from modeling_lotlip.training import image_features, loop, outputs
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.batch import CaptionBatch, Texts, count_image_tokens
+from modeling_lotlip.training.dual_encoder import check_dual_encoder
 from modeling_lotlip.training.models import (
     find_image_size,
     freeze,
@@ -27,6 +28,7 @@ from modeling_lotlip.training.outputs import TrainingState
 from modeling_lotlip.training.plan import Plan, count_part, count_steps
 from modeling_lotlip.training.prepare import check_captions, find_state, make_crop
 from modeling_lotlip.training.samples import Cause, Outcome, SampleCounts, describe_error
+from modeling_lotlip.training.step import ObjectiveLoss
 
 
 # ---- steps
@@ -452,3 +454,23 @@ def test_the_speed_is_measured_since_the_last_time(monkeypatch):
     throughput.count(batch)
     now[0] = 5.0
     assert throughput.measure(accelerator) == {"images_per_second": 2.0, "tokens_per_second": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("objective", "has_bias", "message"),
+    [("siglip", False, "The model has no `logit_bias`"), ("long_clip", True, "The model has a `logit_bias`")],
+)
+def test_an_objective_that_needs_a_bias_or_has_no_use_for_one_is_refused(objective, has_bias, message):
+    ObjectiveLoss(OBJECTIVES[objective], not has_bias)
+    with pytest.raises(ValueError, match=message):
+        ObjectiveLoss(OBJECTIVES[objective], has_bias)
+
+
+def test_what_lacks_a_tower_or_a_temperature_cannot_be_trained():
+    model = torch.nn.Module()
+    model.get_text_features = None
+    with pytest.raises(ValueError, match="`Module` has no `vision_model`, `logit_scale`. Name a LoTLIP"):
+        check_dual_encoder(model)
+    model.vision_model = torch.nn.Identity()
+    model.logit_scale = torch.nn.Parameter(torch.tensor(1.0))
+    check_dual_encoder(model)

@@ -136,7 +136,7 @@ def test_a_name_that_a_plugin_registers_twice_is_refused(write, registry):
 def test_a_name_that_two_plugins_register_is_refused(write, registry):
     load_plugin(write("plugin_l", REGISTER + "METHODS['mine'] = 2"))
     with pytest.raises(
-        ValueError, match="The method `mine` is registered by plugin_l.py and by plugin_m.py: give one"
+        ValueError, match="The method `mine` is registered by plugin_l.py and by plugin_m.py: rename one"
     ):
         load_plugin(write("plugin_m", REGISTER + "METHODS['mine'] = 3"))
     assert registry["mine"] == 2
