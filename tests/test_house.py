@@ -166,10 +166,11 @@ def test_no_message_puts_a_full_stop_behind_that_of_an_error():
 def test_datasets_are_spelled_in_one_way():
     """As Hugging Face does, also where a line ends between the two parts."""
     two_words = re.compile(r"\bdata[\s#\"-]+sets?\b", re.IGNORECASE)
+    endings = (".html", ".ipynb", ".md", ".mjs", ".py")
     found = []
     for folder in ("modeling_lotlip", "examples", "docs", "tests"):
         for path in sorted((ROOT / folder).rglob("*.*")):
-            if path.suffix in (".html", ".ipynb", ".md", ".mjs", ".py") and two_words.search(path.read_text("utf-8")):
+            if path.suffix in endings and two_words.search(path.read_text(encoding="utf-8")):
                 found.append(path.relative_to(ROOT).as_posix())
     assert found == []
 

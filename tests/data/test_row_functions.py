@@ -67,7 +67,7 @@ def test_rows_stay_as_they_are_without_a_function():
 
 def test_a_function_that_is_not_registered_is_refused():
     # other tests may have registered more
-    with pytest.raises(ValueError, match="`--row_reader nosuch` is not registered, but .*conversations"):
+    with pytest.raises(ValueError, match="`--row_reader nosuch` is not registered, but .*conversa"):
         read_rows(make_rows(), "nosuch", "image")
 
 

@@ -40,9 +40,8 @@ def converted(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("converted") / "tiny"
     words = tmp_path_factory.mktemp("words")
     (words / "vocab.txt").write_bytes(Path(vocab_file()).read_bytes())
-    convert_checkpoint(
-        TINY_REFERENCE / "model.pt", folder, TINY_REFERENCE / "open_clip_config.json", tokenizer_path=str(words)
-    )
+    config_path = TINY_REFERENCE / "open_clip_config.json"
+    convert_checkpoint(TINY_REFERENCE / "model.pt", folder, config_path, tokenizer_path=str(words))
     return folder
 
 
