@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,11 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     """Truncates texts to `model_max_length` by default, keeping the last `[SEP]`, and says so once."""
 
     def __init__(self, *args, model_max_length: int | float, **kwargs):
+        if isinstance(model_max_length, bool) or not isinstance(model_max_length, Real):
+            raise ValueError(
+                f"`model_max_length` must be a number of tokens, got {model_max_length!r}: give one, such "
+                f"as {DEFAULT_MODEL_MAX_LENGTH}, or leave it out."
+            )
         if model_max_length >= LARGE_INTEGER:
             model_max_length = DEFAULT_MODEL_MAX_LENGTH  # "no limit" is none of a model with positions
         # a backend remembers the truncation and padding of the last call, which were not meant for later ones

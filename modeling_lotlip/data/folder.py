@@ -181,7 +181,7 @@ def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) ->
 
 
 def has_card_with_splits(folder: str | Path) -> bool:
-    """Returns whether the card of a data set in a folder says which file is in which split."""
+    """Returns whether the card of a dataset in a folder says which file is in which split."""
     for name in ("README.md", ".huggingface.yaml"):
         card = Path(folder, name)
         if card.is_file() and re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")):

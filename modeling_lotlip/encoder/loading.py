@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download, load_torch_model, snapshot_download
+from huggingface_hub import constants, hf_hub_download, load_torch_model, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from transformers import (
@@ -26,8 +26,10 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
-from transformers.utils import CONFIG_NAME, find_adapter_config_file
+from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
+from ..convert_lotlip_to_hf import CHECKPOINT_NAME
 from ..hub_lotlip import find_pretrained
 from ..utils.terminal import without_stop
 
@@ -53,6 +55,8 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokeniz
 REBUILT_TENSORS = ("position_ids",)
 # By which a model of the sentence-transformers library is known
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
+# By one of which a folder of a model is known
+MODEL_FILES = (CONFIG_NAME, ADAPTER_CONFIG_NAME, SENTENCE_TRANSFORMERS_MODULES, CHECKPOINT_NAME)
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)
 
 
@@ -225,6 +229,28 @@ def is_dual_encoder_config(config_class: type) -> bool:
     if isinstance(model_class, tuple):
         model_class = model_class[0]
     return is_dual_encoder(model_class)
+
+
+def check_model_is_there(name: str) -> None:
+    """
+    Raises an `OSError` or a `ValueError` if there is no folder or repository of a name, or it holds no model. Only a
+    configuration is downloaded.
+    """
+    if not Path(name).is_dir():
+        config_file = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+        if config_file is None and constants.HF_HUB_OFFLINE and not is_in_cache(name):
+            cached_file(name, CONFIG_NAME)  # says that it is not there
+        return
+    if any(Path(name, file).is_file() for file in MODEL_FILES):
+        return
+    find_pretrained(name)  # says so of a checkpoint of a training
+    raise ValueError(f"it holds none of {', '.join(MODEL_FILES)}: name the folder of a model.")
+
+
+def is_in_cache(name: str) -> bool:
+    """Returns whether a file of a model is in the Hub's cache."""
+    options = {"local_files_only": True, "_raise_exceptions_for_missing_entries": False}
+    return any(cached_file(name, file, **options) is not None for file in MODEL_FILES)
 
 
 def find_file(name: str | PathLike, filename: str, revision: str | None = None) -> Path | None:

@@ -38,16 +38,14 @@ def read_class_names(
     the labels' column.
 
     Raises:
-        `ValueError`: if there are none, the file cannot be read, or the data set has another number of classes.
+        `ValueError`: if there are none, the file cannot be read, or the dataset has another number of classes.
     """
     if class_names is None and class_names_file is not None:
         class_names = read_lines(class_names_file, "class_names_file", are_numbered=True)
     elif class_names is None and isinstance(labels, ClassLabel):
         class_names = [name.replace("_", " ") for name in labels.names]
     elif class_names is None:
-        raise ValueError(
-            "The data set does not name its classes: name them with `--class_names` or `--class_names_file`."
-        )
+        raise ValueError("The dataset does not name its classes: give `--class_names` or `--class_names_file`.")
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         logger.warning(f"The class names {repeated} are there more than once: images of one are taken for the other.")
@@ -162,7 +160,7 @@ def evaluate_zero_shot(
     num_workers: int = 0,
 ) -> dict:
     """
-    Classifies the images of a data set by the names of classes alone. Every process embeds its part; the main one has
+    Classifies the images of a dataset by the names of classes alone. Every process embeds its part; the main one has
     the results, the others get empty ones.
 
     Args:

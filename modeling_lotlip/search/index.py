@@ -198,7 +198,7 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
     Makes a function from a key to the undecoded image. Raises a `ValueError` if the images are not there or have
     changed.
     """
-    # of an index the folder or address of its images, of `lotlip embed` what names the data set
+    # of an index the folder or address of its images, of `lotlip embed` what names the dataset
     source = table.settings.get("source")
     if isinstance(source, str):
         if "://" in source:
@@ -259,6 +259,8 @@ class Changes:
             Images that were embedded before, under another name or in another folder, or are copies of such.
         changed (`int`):
             Images that were embedded again.
+        unreadable (`int`):
+            New and changed files that cannot be read as an image; none of them is in the counts above.
         deleted (`int`):
             Images that are gone.
         left_out (`list[str]`):
@@ -268,6 +270,7 @@ class Changes:
     new: int = 0
     moved: int = 0
     changed: int = 0
+    unreadable: int = 0
     deleted: int = 0
     left_out: list[str] = field(default_factory=list)
 

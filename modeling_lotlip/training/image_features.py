@@ -98,7 +98,7 @@ class FeatureCache:
 
     def fill(self, dataset: Dataset, image_column: str) -> Path:
         """
-        Computes what is not yet kept of the images of a data set; what a stopped run has written stays. Returns the
+        Computes what is not yet kept of the images of a dataset; what a stopped run has written stays. Returns the
         folder, from which [`read_features`] reads.
         """
         self.check()

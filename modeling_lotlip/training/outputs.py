@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, save_processor, write_model_card
 from ..utils.files import is_same_path, public_name, write_json, write_text
-from ..utils.output_folder import LEFT, atomic_write, delete, move_files, naming_file
+from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, move_files, naming_file
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -217,7 +217,8 @@ def save_checkpoint(
         settings (`dict`): What a resumed run must have in common with it.
         total_limit (`int`, *optional*): The checkpoints that are kept.
     """
-    checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
+    checkpoint = output_dir / f"checkpoint-{state.step}"
+    partial = checkpoint.with_name(f"{checkpoint.name}{PARTIAL_OF_ALL}")
     if checkpoint.exists():
         return
     try:
@@ -347,7 +348,7 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
-    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
+    dataset = public_name(args.dataset_title or "drawn scenes")
     start = " and ".join(map(public_name, sources)) or "random weights"
     return {
         "repo_id": name_repository(args),
@@ -409,7 +410,7 @@ def save_model(
     """
     parent = folder if folder == args.output_dir else folder.parent
     try:
-        with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
+        with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=parent) as partial:
             model.save_pretrained(partial)
             save_processor(processor, partial)
             save_results(args, plan, Path(partial), results)

@@ -60,11 +60,11 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Data:
-    """Rows of a data set, and what reads them."""
+    """Rows of a dataset, and what reads them."""
 
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
-    slices: list[Slice] = field(default_factory=list)  # of the data set; none of a mix of files
+    slices: list[Slice] = field(default_factory=list)  # of the dataset; none of a mix of files
 
 
 @dataclass
@@ -172,7 +172,7 @@ def count_threads() -> int:
 
 def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Data]:
     """
-    Loads the data to train and to evaluate on: the main process reads a new data set, the others find it in the cache.
+    Loads the data to train and to evaluate on: the main process reads a new dataset, the others find it in the cache.
     """
     for is_turn in (accelerator.is_main_process, not accelerator.is_main_process):
         with fail_together(accelerator):

@@ -1,4 +1,4 @@
-"""`lotlip align` from a data set to a folder that other commands read."""
+"""`lotlip align` from a dataset to a folder that other commands read."""
 
 import hashlib
 import json

@@ -46,6 +46,7 @@ def test_statistics_leave_out_captions_that_are_no_texts(rows, tmp_path, vocab_d
     assert lotlip.main(["statistics", *map(str, arguments)]) == 0
     results = json.loads(output.read_text())
     assert (results["num_images"], results["num_texts"]) == (2, 2)
+    assert results["dataset"] == "rows.jsonl"
     assert "The captions of row 4 are left out: The column 'about.caption' must" in caplog.text
 
 

@@ -167,11 +167,11 @@ def test_progress_is_shown_and_what_is_indexed_can_be_searched_meanwhile(folder,
     counts = [count for count, _ in seen]
     assert counts == sorted(counts)
     assert len(set(counts)) >= 3
-    assert "Indexing: 6 of 11 images (" in seen[2][1]
+    assert "Indexing: 6 of 11 files (" in seen[2][1]
     assert 'aria-valuenow="55"' in seen[2][1]
     status = handlers.status()
     assert "10 images in" in status
-    assert "Updated: 11 new." in status
+    assert "Updated: 10 new, 1 that cannot be read." in status
     assert "1 file that cannot be read" in status
     assert "&lt;b&gt;.png" in status
 

@@ -83,9 +83,9 @@ def test_a_large_request_fits_into_the_queue():
 )
 def test_an_entry_without_an_embedding_is_named(value, message):
     good = torch.ones(1)
-    assert check_embeds([good, good]).shape == (2, 1)
+    assert check_embeds([good, good], torch.nn.Identity()).shape == (2, 1)
     with pytest.raises(RequestError, match=rf"{message}.*`input\[1\]`") as raised:
-        check_embeds([good, value])
+        check_embeds([good, value], torch.nn.Identity())
     assert raised.value.status_code == 500
 
 

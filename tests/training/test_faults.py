@@ -143,7 +143,7 @@ def test_a_model_that_cannot_be_saved_is_saved_elsewhere_and_leaves_the_earlier_
     with pytest.raises(OSError, match="No space left on device. It was saved in .*lotlip_.*: move it from there"):
         train("run", **options, max_train_steps=4, resume_from_checkpoint="latest")
     assert torch.equal(load_file(folder / "model.safetensors")["text_projection.weight"], before)
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*-partial"))
     assert (folder / "checkpoint-4").exists()
     (rescued,) = tmp_path.glob("lotlip_*")
     weights, saved = (load_file(path / "model.safetensors") for path in (rescued, folder / "checkpoint-4"))

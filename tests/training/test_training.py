@@ -146,14 +146,14 @@ def test_resume_refuses_another_run(train):
         train("second", seed=1, resume_from_checkpoint=folder / "checkpoint-4")
     with pytest.raises(ValueError, match="checkpoint-4` is a checkpoint, .*: name the model, which is in `.*first`"):
         LotlipModel.from_pretrained(folder / "checkpoint-4")
-    (folder / "checkpoint-9.0.partial").mkdir()  # torn while it was written
+    (folder / "checkpoint-9.0.lotlip-partial").mkdir()  # torn while it was written
     longer = {"max_train_steps": 5, "checkpointing_steps": 1}
     train("first", resume_from_checkpoint="latest", **longer)
 
     # a refused one changes nothing
     names = sorted(path.name for path in folder.iterdir())
     assert "checkpoint-5" in names
-    assert "checkpoint-9.0.partial" not in names
+    assert "checkpoint-9.0.lotlip-partial" not in names
     for wrong, message in (
         ({"learning_rate": 1e-5}, "learning_rate = "),
         ({"max_train_steps": 3}, "checkpoint-5` is at step 5, but this run has only 3 steps"),
