@@ -300,7 +300,7 @@ OPERATIONS_OF_A_GPU = 0.4 * 989e12
 
 
 def format_align_costs(results: dict) -> list[str]:
-    """What millions of images cost, computed from the commands on the first data set that was measured."""
+    """What millions of images cost, computed from the commands on the first dataset that was measured."""
     seconds = {(row["data"], row["setting"]): row["seconds"] for row in results["commands"]}
     data = results["commands"][0]["data"]
     sizes = [row for row in results["sizes"] if row["data"] == data]
