@@ -65,9 +65,11 @@ def format_columns(tables: list[dict], names: list[str]) -> list[str]:
     titles = [name.replace("_", " ") for name in names]
     lines = [f"| | | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(names))}"]
     for table in tables:
+        title = table["title"]
         for variant, row in table["rows"].items():
             cells = [format_number(row.get(name, "")) for name in names]
-            lines.append(f"| {table['title']} | {variant} | {' | '.join(cells)} |")
+            lines.append(f"| {title} | {variant} | {' | '.join(cells)} |")
+            title = ""  # stands in the first row
     return lines
 
 
@@ -116,6 +118,7 @@ NEAR = {
     "near": "short and long",
     "near_third": "short and long, short at a third",
     "near_long_alone": "long alone",
+    "near_siglip": "short and long",
 }
 NEAR_METRICS = {
     "short_t2i_recall@1": "short T2I R@1",
@@ -129,8 +132,8 @@ def format_near(folder: Path) -> str:
     """A row for each model and what near.py did to it, without the mixtures, mean over seeds with min and max."""
     lines = [f"| model | trained on | seeds | {' | '.join(NEAR_METRICS.values())} |", f"|{' --- |' * 7}"]
     measured = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in NEAR}
-    families = dict.fromkeys(row["model"] for row in measured["near"]["recalls"])
-    for family in families:
+    families = [row["model"] for results in measured.values() for row in results["recalls"]]
+    for family in dict.fromkeys(families):
         titles = {"before": "before"}
         for name, title in NEAR.items():
             titles |= {"after": title, "distilled": f"{title}, distilled"}
@@ -139,9 +142,27 @@ def format_near(folder: Path) -> str:
                     cells = [format_over_seeds(row[metric]) for metric in NEAR_METRICS]
                     trained_on = titles[row["trained"]]
                     lines.append(f"| {family} | {trained_on} | {len(row['alpha'])} | {' | '.join(cells)} |")
-            titles.pop("before", None)  # it is the same for all
+                    titles.pop("before", None)  # it is the same for all
     where = "drawn scenes, torch {torch}, {date}".format(**measured["near"])
     return "\n".join([*lines, "", f"`near.py`: {where}.", ""])
+
+
+def format_gain(folder: Path) -> str:
+    """A row for each model: short and long captions before and after, by the weight that is advised."""
+    lines = ["| model | short T2I R@1 | long T2I R@1 | long, mean recall |", f"|{' --- |' * 4}"]
+    rows = {}
+    for name in ("near", "near_third", "near_siglip"):  # the later one replaces a model's row
+        results = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for row in results["recalls"]:
+            rows[row["model"], row["trained"]] = row
+    for family in dict.fromkeys(model for model, _ in rows):
+        cells = []
+        for metric in ("short_t2i_recall@1", "long_t2i_recall@1", "long_mean_recall"):
+            before = statistics.fmean(rows[family, "before"][metric])
+            after = statistics.fmean(rows[family, "after"][metric])
+            cells.append(f"{before:.1f} to {after:.1f}")
+        lines.append(f"| {family} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def format_published() -> str:
@@ -343,7 +364,7 @@ def fill(text: str, folder: Path) -> str:
             return match[0]
         results = json.loads(file.read_text(encoding="utf-8"))
         if name == "near":
-            table = format_near(file.parent)
+            table = format_near(folder) if not variants else format_gain(folder)
         elif name == "align":
             table = "\n".join([*ALIGN_TABLES[variants[0]](results), "", ""])
         elif "recalls" in results:
