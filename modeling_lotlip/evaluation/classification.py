@@ -51,8 +51,8 @@ def read_class_names(
         logger.warning(f"The class names {repeated} are there more than once: images of one are taken for the other.")
     if isinstance(labels, ClassLabel) and len(class_names) != labels.num_classes:
         raise ValueError(
-            f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the data "
-            f"set has {labels.num_classes} classes: name each, in the order of {labels.names[:5]}..."
+            f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the "
+            f"dataset has {labels.num_classes} classes: name each, in the order of {labels.names[:5]}..."
         )
     return class_names
 

@@ -72,7 +72,7 @@ DEFAULTS = {
         "label_column": None,
     },
     "align": {
-        "head": "linear",
+        "head": None,
         "keep": None,
         "captions": ["short", "long", "sub"],
         "projection_dim": 256,

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from datasets import Dataset
 
+from modeling_lotlip.encoder import dual_encoder
 from modeling_lotlip.utils.arguments import parse
 
 
@@ -69,6 +70,8 @@ class Recorder:
             self.replace_one(name, result)
 
     def replace_encoder(self) -> None:
+        """Has any model, which is none."""
+        self.monkeypatch.setattr(dual_encoder, "check_model_is_there", lambda name: None)
         self.replace(load_encoder=ENCODER, hint_at_auto=None)
 
     def replace_one(self, name: str, result: object) -> None:

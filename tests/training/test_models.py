@@ -287,7 +287,7 @@ def test_a_model_of_another_family_does_not_become_a_class_of_ones_own():
 
 
 def test_dims_that_embeddings_do_not_have_are_refused_before_the_first_step(build):
-    with pytest.raises(ValueError, match="`--matryoshka_dims` must be from 1 to 128, .*, got 129"):
+    with pytest.raises(ValueError, match="`--matryoshka_dims` must be an integer from 1 to 128, .*, got 129"):
         build(matryoshka_dims=[64, 129])
 
 
