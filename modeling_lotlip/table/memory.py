@@ -111,6 +111,7 @@ class VectorMemory:
     def read(self, kind: str) -> None:
         """Reads the vectors of a kind from the table, unless it is too large."""
         version = self.table.version  # what is written meanwhile makes it another one
+        self.table.check_is_same()
         bytes_of_row = self.table.table.schema.field("embedding").type.value_type.byte_width * self.table.dim
         rows = None
         if self.table.count(None) * bytes_of_row <= self.max_bytes:
