@@ -120,6 +120,7 @@ class VectorMemory:
         be read is read again only when the table has another version.
         """
         version = self.table.version  # what is written meanwhile makes it another one
+        self.table.check_is_same()
         bytes_of_row = self.table.table.schema.field("embedding").type.value_type.byte_width * self.table.dim
         rows = None
         try:

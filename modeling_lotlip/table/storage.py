@@ -115,6 +115,19 @@ class EmbeddingTable:
         with self.as_os_error():
             return self.table.version, written_at
 
+    def check_is_same(self) -> None:
+        """
+        Raises an `OSError` if the table was deleted since it was opened, and made anew otherwise: by another model,
+        say, with whose embeddings no query of this one can be compared.
+        """
+        with self.as_os_error():
+            metadata = self.table.schema.metadata or {}
+        if json.loads(metadata.get(b"settings", b"null")) != self.settings:
+            raise OSError(
+                f"The embeddings in {self.folder} were made anew by another model, or otherwise than those that were "
+                "opened: start this program again."
+            )
+
     def freeze(self) -> "EmbeddingTable":
         """Opens the table once more, as it is now: what is written later is not seen."""
         frozen = EmbeddingTable(self.folder)

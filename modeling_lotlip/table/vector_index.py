@@ -192,6 +192,7 @@ def search_many(
         `list[Found]`: the results of each query.
 
     Raises:
+        `OSError`: if a part of the table cannot be read, or it was made anew otherwise.
         `ValueError`: if there are no such queries, results or kind.
     """
     check_search(table, queries, k, kind)
@@ -202,6 +203,7 @@ def search_many(
     if held is not None:
         candidates = held.find(queries.float().cpu(), 2 * k + 10)  # as many as of `make_query`
     else:
+        table.check_is_same()
         candidates = [read_candidates(table, query, k, kind, where, plan) for query in queries]
     return [rank(rows, query, k) for rows, query in zip(candidates, queries)]
 

@@ -99,6 +99,30 @@ def test_a_table_that_was_made_anew_is_not_answered_from_memory(table):
     assert table.memory.get("image") is None
 
 
+@pytest.mark.parametrize("is_held", [True, False])
+@pytest.mark.parametrize("dim", [16, 8])
+def test_a_table_that_another_model_made_anew_is_not_searched(table, dim, is_held):
+    """No query of the model that opened it can be compared with what is there."""
+    if not is_held:
+        table.memory = None
+    shutil.rmtree(table.folder)
+    embeds = draw_unit_vectors(torch.manual_seed(2), 300, dim)
+    anew = EmbeddingTable.create(table.folder, dim, table.settings | {"weights": "of another model"}, dtype="float16")
+    anew.append([{"key": str(number), "embedding": embedding} for number, embedding in enumerate(embeds)])
+    with pytest.raises(OSError, match="were made anew by another model"):
+        search(table, torch.eye(16)[0], 5)
+    if is_held:
+        with pytest.raises(OSError, match="were made anew by another model"):
+            table.memory.read("image")
+
+
+def test_a_table_that_was_deleted_is_an_error_of_one_line(table):
+    shutil.rmtree(table.folder)
+    table.memory = None
+    with pytest.raises(OSError, match="cannot be read or written.*delete the folder to make it anew"):
+        search(table, torch.eye(16)[0], 5)
+
+
 def test_conditions_and_kinds_are_respected(tmp_path):
     embeds = draw_unit_vectors(torch.manual_seed(0), 90, 16)
     table = EmbeddingTable.create(tmp_path, 16, {"kinds": list(KINDS)})
