@@ -52,7 +52,8 @@ def format_rows(table: dict) -> list[str]:
     """A row for each variant, a column for each number."""
     rows = table["rows"]
     names = dict.fromkeys(name for row in rows.values() for name, value in row.items() if not isinstance(value, dict))
-    titles = [f"{name}, s" if name in ("median", "min", "max") else name.replace("_", " ") for name in names]
+    names = [name for name in names if name not in ("min", "max")]  # stand in the JSON alone
+    titles = ["median, s" if name == "median" else name.replace("_", " ") for name in names]
     lines = [f"| {table['title']} | {' | '.join(titles)} |", f"|{' --- |' * (1 + len(names))}"]
     for variant, row in rows.items():
         cells = [format_number(row.get(name, "")) for name in names]
@@ -115,10 +116,10 @@ def format_recalls(results: dict, names: list[str]) -> str:
 
 # What near.py trained on, by the name of its results
 NEAR = {
-    "near": "short and long",
-    "near_third": "short and long, short at a third",
+    "near": "both",
+    "near_third": "both, short at a third",
     "near_long_alone": "long alone",
-    "near_siglip": "short and long",
+    "near_siglip": "both",
 }
 NEAR_METRICS = {
     "short_t2i_recall@1": "short T2I R@1",
@@ -130,19 +131,16 @@ NEAR_METRICS = {
 
 def format_near(folder: Path) -> str:
     """A row for each model and what near.py did to it, without the mixtures, mean over seeds with min and max."""
-    lines = [f"| model | trained on | seeds | {' | '.join(NEAR_METRICS.values())} |", f"|{' --- |' * 7}"]
+    lines = [f"| model | trained on | {' | '.join(NEAR_METRICS.values())} |", f"|{' --- |' * 6}"]
     measured = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in NEAR}
     families = [row["model"] for results in measured.values() for row in results["recalls"]]
     for family in dict.fromkeys(families):
-        titles = {"before": "before"}
         for name, title in NEAR.items():
-            titles |= {"after": title, "distilled": f"{title}, distilled"}
+            titles = {"after": title, "distilled": f"{title}, distilled"}
             for row in measured[name]["recalls"]:
                 if row["model"] == family and row["trained"] in titles:
                     cells = [format_over_seeds(row[metric]) for metric in NEAR_METRICS]
-                    trained_on = titles[row["trained"]]
-                    lines.append(f"| {family} | {trained_on} | {len(row['alpha'])} | {' | '.join(cells)} |")
-                    titles.pop("before", None)  # it is the same for all
+                    lines.append(f"| {family} | {titles[row['trained']]} | {' | '.join(cells)} |")
     where = "drawn scenes, torch {torch}, {date}".format(**measured["near"])
     return "\n".join([*lines, "", f"`near.py`: {where}.", ""])
 
