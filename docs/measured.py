@@ -158,7 +158,7 @@ def format_gain(folder: Path) -> str:
         for metric in ("short_t2i_recall@1", "long_t2i_recall@1", "long_mean_recall"):
             before = statistics.fmean(rows[family, "before"][metric])
             after = statistics.fmean(rows[family, "after"][metric])
-            cells.append(f"{before:.1f} to {after:.1f}")
+            cells.append(f"{before:.1f}→{after:.1f}")
         lines.append(f"| {family} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
