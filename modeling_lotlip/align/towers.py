@@ -5,7 +5,6 @@
 import copy
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -416,20 +415,15 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         outputs = model.eval()(**inputs)
     if pooling is None:
         pooling = choose_image_pooling(model, outputs)
-    if pooling in ("cls", "cls_mean") and not has_cls(model):
-        raise ValueError(f"it has no [CLS] for `--image_pooling {pooling}`: take `mean` or `pooler`.")
-    if pooling != "pooler" and len(inputs) > 1:
-        raise ValueError(
-            f"its images have another number of patches each, of which `--image_pooling {pooling}` would count the "
-            "padding: take `pooler`."
-        )
-    if pooling != "pooler" and getattr(getattr(model, "timm_model", None), "output_fmt", "NCHW") == "NHWC":
-        raise ValueError(
-            f"its states are of shape (images, height, width, dim), and `--image_pooling {pooling}` "
-            "would take the height for the dimensions: take `pooler`."
-        )
+    check_image_pooling(model, inputs, pooling)
     features = pool_image(outputs, num_prefix_tokens, pooling)  # says now what it lacks
-    check_repeatable(model, inputs, lambda outputs: pool_image(outputs, num_prefix_tokens, pooling), features)
+    with torch.inference_mode():
+        again = pool_image(model(**inputs), num_prefix_tokens, pooling)
+    if (again - features).abs().max() > MAX_DIFFERENCE * features.abs().max():
+        raise ValueError(
+            f"it is a {type(model).__name__}, which gives an image other features each time, as if it "
+            "hid patches at random. Name another model."
+        )
     layers, weights = copy_projection(projection if pooling == "pooler" else None)
     return ImageTower(
         name=str(name),
@@ -442,28 +436,25 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     )
 
 
-@torch.inference_mode()
-def check_repeatable(
-    model: PreTrainedModel,
-    inputs: dict[str, torch.Tensor],
-    pool: Callable[[object], torch.Tensor],
-    features: torch.Tensor,
-) -> None:
+def check_image_pooling(model: PreTrainedModel, inputs: dict[str, object], pooling: str) -> None:
     """
-    Raises a `ValueError` if a tower gives an image other features each time, as a masked autoencoder
-    does, which hides patches at random.
-
-    Args:
-        model (`PreTrainedModel`): The tower.
-        inputs (`dict[str, torch.Tensor]`): What its image processor gives for an image.
-        pool (`Callable`): Makes features of what it returns.
-        features (`torch.Tensor` of shape `(1, dim)`): Those of the image, from an earlier call.
+    Raises a `ValueError` for a pooling that a tower lacks, or that would be of something else than its patches;
+    `inputs` are what its image processor gives for an image.
     """
-    again = pool(model(**inputs))
-    if (again - features).abs().max() > MAX_DIFFERENCE * features.abs().max():
+    if pooling == "pooler":
+        return
+    if pooling != "mean" and not has_cls(model):
+        raise ValueError(f"it has no [CLS] for `--image_pooling {pooling}`: take `mean` or `pooler`.")
+    if len(inputs) > 1:
         raise ValueError(
-            f"it is a {type(model).__name__}, which gives an image other features each time, as if it "
-            "hid patches at random. Name another model."
+            f"its images have another number of patches each, of which `--image_pooling {pooling}` would count the "
+            "padding: take `pooler`."
+        )
+    timm_model = getattr(model, "timm_model", None)
+    if getattr(timm_model, "output_fmt", None) == "NHWC":
+        raise ValueError(
+            f"its states are of shape (images, height, width, dim), and `--image_pooling {pooling}` "
+            "would take the height for the dimensions: take `pooler`."
         )
 
 

@@ -125,7 +125,8 @@ def test_a_filter_of_alternatives_leaves_other_kinds_out(tmp_path):
     rows = []
     for key in ("a", "b"):
         for kind in ("image", "short"):
-            rows.append({"key": key, "kind": kind, "position": len(rows), "embedding": embeds[len(rows)]})
+            index = len(rows)
+            rows.append({"key": key, "kind": kind, "position": index, "embedding": embeds[index]})
     table.append(rows)
     where = "key = 'a' OR key = 'b'"
     assert sorted(search(table, embeds[1], 4, where=where).positions) == [0, 2]

@@ -120,17 +120,20 @@ def test_other_files_to_evaluate_on(tmp_path):
     assert len(load_evaluation_data(replace(args, eval_data_files=None)).dataset) == 6
 
 
+BOTH = ["a.parquet", "b.parquet"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"eval_data_files": ["./a.parquet"]}, "6 rows of `--eval_split test` are trained on"),
         ({"eval_data_files": ["?.parquet"]}, "6 rows of `--eval_split test` are trained on"),
-        ({"data_files": ["a.parquet", "b.parquet"], "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
-        ({"data_files": ["a.parquet", "b.parquet"], "data_weights": [1, 2]}, "2 files that are evaluated"),
+        ({"data_files": BOTH, "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
+        ({"data_files": BOTH, "data_weights": [1, 2]}, "2 files that are evaluated"),
         ({"eval_data_files": ["b.parquet"]}, None),
         (
             {
-                "data_files": ["a.parquet", "b.parquet"],
+                "data_files": BOTH,
                 "data_weights": [1, 2],
                 "train_split": "train[:2]",
                 "eval_split": "train[2:]",
