@@ -13,6 +13,7 @@ from ..data.arguments import (
     TrainSplitArguments,
 )
 from ..utils.arguments import Arguments, argument, refuse_given
+from ..utils.plugins import load_plugin
 
 
 @dataclass(kw_only=True)
@@ -60,6 +61,12 @@ class TowersArguments(Arguments):
     features_dir: Path | None = argument(
         None, "Where features of images and texts are kept for later runs. Default: in the Hub's cache."
     )
+    plugin: list[Path] = argument([], "Python files of your own that register models.", metavar="FILE")
+
+    def __post_init__(self):
+        for path in self.plugin:
+            load_plugin(path)
+        super().__post_init__()
 
 
 @dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..encoder.arguments import AUTO
 from ..utils.arguments import DTYPES, Arguments, argument
+from ..utils.plugins import load_plugin
 from .rules import RULES
 
 
@@ -74,6 +75,7 @@ class CaptionerArguments(Arguments):
         "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.",
     )
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    plugin: list[Path] = argument([], "Python files of your own that register models.", metavar="FILE")
     endpoint: str | None = argument(
         None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
     )
@@ -104,6 +106,8 @@ class CaptionerArguments(Arguments):
     )
 
     def __post_init__(self):
+        for path in self.plugin:
+            load_plugin(path)
         super().__post_init__()
         self.dtype = DTYPES.get(self.dtype)
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):

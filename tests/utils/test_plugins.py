@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from modeling_lotlip.align.arguments import TowersArguments
+from modeling_lotlip.captioning.arguments import CaptionerArguments
 from modeling_lotlip.commands import COMMANDS
 from modeling_lotlip.utils.plugins import Registry, find_plugins, hash_plugin, load_plugin
 
@@ -98,14 +100,27 @@ def test_plugins_are_found_on_a_command_line(args, expected):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_that_embeds_takes_plugins(name):
+def test_every_command_that_loads_a_model_takes_plugins(name):
     """`export` writes graphs of LoTLIP's own towers, and refuses the classes of others."""
     command = importlib.import_module(f"modeling_lotlip.commands.{name}")
     names = set()
     for arguments in command.ARGUMENTS:
         names |= {field.name for field in dataclasses.fields(arguments)}
-    if "model_name_or_path" in names and name != "export":
+    models = {"model_name_or_path", "text_model_name_or_path", "captioner", "start"}
+    if not models.isdisjoint(names) and name != "export":
         assert "plugin" in names
+
+
+def test_plugins_of_towers_are_imported(write):
+    path = write("plugin_of_towers", "registered = True")
+    TowersArguments(text_model_name_or_path="texts", vision_model_name_or_path="images", plugin=[path])
+    assert sys.modules["plugin_of_towers"].registered
+
+
+def test_plugins_of_captioners_are_imported(write):
+    path = write("plugin_of_captioners", "registered = True")
+    CaptionerArguments(plugin=[path])
+    assert sys.modules["plugin_of_captioners"].registered
 
 
 @pytest.fixture
