@@ -79,7 +79,7 @@ def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_
     arguments = ("--model", model_dir, "--dataset_name", evaluation_dir, "--device", "cpu")
     for wrong, message in (
         (("--class_names", "red", "blue"), "2 class names.*has 4 classes"),
-        (("--label_column", "caption"), "name them with `--class_names`"),
+        (("--label_column", "caption"), "give `--class_names` or `--class_names_file`"),
     ):
         error = read_error(capsys, "classify", *arguments, *wrong)
         assert re.search(message, error)
