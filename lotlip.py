@@ -200,7 +200,7 @@ def run(argv: list[str]) -> int:
     except SystemExit as ended:
         if ended.code in (None, 0):  # no command ends so
             print(
-                f"lotlip {name}: error: code of a model or a plugin ended the program before the command was done.",
+                f"lotlip {name}: error: code of a model or a plugin ended the program too early.",
                 file=sys.stderr,
             )
             return 2

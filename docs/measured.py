@@ -6,7 +6,7 @@ table of `docs/measured/NAME.json`. A benchmark's has a column for each variant,
 without variants all that was measured of each; behind `columns:` stand the measurements of a single table of all
 sizes. That of `other_models.py` has these recalls of each model, or all. The block `published` has the table of
 `examples/paper/published.json`, and `cost` what collections of several sizes cost. `align` has the tables of
-`ALIGN_TABLES`.
+`ALIGN_TABLES`, `near` that of `near.py`.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -87,6 +87,14 @@ def format_table(results: dict, name: str, variants: list[str]) -> str:
     return "\n".join(lines)
 
 
+def format_over_seeds(values: list[float]) -> str:
+    """The mean of a measurement over seeds, with its min and max if there are several."""
+    mean = f"{statistics.fmean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.1f}-{max(values):.1f})"
+
+
 def format_recalls(results: dict, names: list[str]) -> str:
     """A row for each model and way of training: these recalls, or all, in %, the mean over seeds with min and max."""
     if not names:
@@ -96,14 +104,44 @@ def format_recalls(results: dict, names: list[str]) -> str:
     ]
     lines = [f"| model | trained on | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(names))}"]
     for row in results["recalls"]:
-        cells = []
-        for values in map(row.get, names):
-            spread = f" ({min(values):.1f}-{max(values):.1f})" if len(values) > 1 else ""
-            cells.append(f"{statistics.fmean(values):.1f}{spread}")
+        cells = [format_over_seeds(row[name]) for name in names]
         lines.append(f"| {row['model']} | {row['trained']} | {' | '.join(cells)} |")
     where = "{data}, seeds {seeds}, {steps} steps, torch {torch}, {date}, commit {commit}"
     lines += ["", f"`other_models.py`: {where.format(**results)}.", ""]
     return "\n".join(lines)
+
+
+# What near.py trained on, by the name of its results
+NEAR = {
+    "near": "short and long",
+    "near_third": "short and long, short at a third",
+    "near_long_alone": "long alone",
+}
+NEAR_METRICS = {
+    "short_t2i_recall@1": "short T2I R@1",
+    "zero_shot_top1": "zero-shot",
+    "long_t2i_recall@1": "long T2I R@1",
+    "long_mean_recall": "long, mean recall",
+}
+
+
+def format_near(folder: Path) -> str:
+    """A row for each model and what near.py did to it, without the mixtures, mean over seeds with min and max."""
+    lines = [f"| model | trained on | seeds | {' | '.join(NEAR_METRICS.values())} |", f"|{' --- |' * 7}"]
+    measured = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in NEAR}
+    families = dict.fromkeys(row["model"] for row in measured["near"]["recalls"])
+    for family in families:
+        titles = {"before": "before"}
+        for name, title in NEAR.items():
+            titles |= {"after": title, "distilled": f"{title}, distilled"}
+            for row in measured[name]["recalls"]:
+                if row["model"] == family and row["trained"] in titles:
+                    cells = [format_over_seeds(row[metric]) for metric in NEAR_METRICS]
+                    trained_on = titles[row["trained"]]
+                    lines.append(f"| {family} | {trained_on} | {len(row['alpha'])} | {' | '.join(cells)} |")
+            titles.pop("before", None)  # it is the same for all
+    where = "drawn scenes, torch {torch}, {date}".format(**measured["near"])
+    return "\n".join([*lines, "", f"`near.py`: {where}.", ""])
 
 
 def format_published() -> str:
@@ -176,18 +214,8 @@ def format_costs(folder: Path) -> str:
 
 
 # The settings of `align.py` that are shown
-ALIGN_SETTINGS = {
-    "lamps": (
-        "linear heads",
-        "mlp heads",
-        "short captions alone",
-        "long captions alone",
-        "keep text, linear head",
-        "keep image, linear head",
-    ),
-    "flags": ("linear heads", "mlp heads", "keep text, linear head", "keep image, linear head"),
-    "scenes": ("linear heads", "mlp heads", "keep text, linear head", "keep image, linear head"),
-}
+ALIGN_SETTINGS = ("linear heads", "mlp heads", "keep text, mlp head", "keep image, linear head")
+ALIGN_DATA = ("lamps", "flags", "scenes")
 # Images that are trained on, None for all
 ALIGN_PAIRS = (50, 100, 200, None)
 ALIGN_EXPECTED = {"lamps": (50, 200, None), "flags": (None,)}
@@ -214,41 +242,40 @@ def select_rows(results: dict, trained_on: str, data: str, setting: str, pairs: 
 
 
 def format_align_settings(results: dict) -> list[str]:
-    """What each setting finds, and what its command costs."""
-    commands = {(row["data"], row["setting"]): row for row in results["commands"]}
-    lines = ["| data | setting | short MRR | long MRR | seconds | MB |", f"|{' --- |' * 6}"]
-    for data, settings in ALIGN_SETTINGS.items():
-        table = []
-        for setting in settings:
-            rows = list(select_rows(results, data, data, setting, None).values())
-            command = commands.get((data, setting))
-            table.append((setting, rows, [] if command is None else [command]))
-        trainings = [row for row in results["training"] if row["data"] == data]
-        if trainings:
-            table.append(("`lotlip train`", trainings, trainings))
-        for setting, rows, costs in table:
-            cells = [data, setting]
-            cells += [format_spread([row[metric] for row in rows]) for metric in ("short_mrr", "long_mrr")]
-            for cost in ("seconds", "peak_memory_mb"):
-                cells.append(f"{statistics.fmean(row[cost] for row in costs):,.0f}" if costs else "")
-            lines.append(f"| {' | '.join(cells)} |")
+    """What each setting finds."""
+    lines = ["| data | setting | short MRR | long MRR |", f"|{' --- |' * 4}"]
+    for data in ALIGN_DATA:
+        table = {name: select_rows(results, data, data, name, None).values() for name in ALIGN_SETTINGS}
+        table["`lotlip train`"] = [row for row in results.get("training", []) if row["data"] == data]
+        for setting, rows in table.items():
+            if rows:
+                cells = [data, setting]
+                cells += [format_spread([row[metric] for row in rows]) for metric in ("short_mrr", "long_mrr")]
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def format_align_commands(results: dict) -> list[str]:
+    """What each setting costs as a command, in a process of its own."""
+    lines = ["| data | command | seconds of a core | MB |", f"|{' --- |' * 4}"]
+    for row in [*results["commands"], *results.get("training", [])]:
+        numbers = f"{row['seconds']:,.0f} | {row['peak_memory_mb']:,.0f}"
+        lines.append(f"| {row['data']} | {row['setting']} | {numbers} |")
     return lines
 
 
 def format_align_heads(results: dict) -> list[str]:
-    """By how many points of MRR linear heads are ahead of an MLP, the mean and the deviation over seeds of both."""
+    """By how many points of MRR of long texts linear heads are ahead of an MLP, over the seeds of both."""
     titles = [str(pairs or "all") for pairs in ALIGN_PAIRS]
-    lines = [f"| find | captions | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(titles))}"]
-    for data in ALIGN_SETTINGS:
-        for modality in ("short", "long"):
-            cells = [data, modality]
-            for pairs in ALIGN_PAIRS:
-                linear = select_rows(results, data, data, "linear heads", pairs)
-                mlp = select_rows(results, data, data, "mlp heads", pairs)
-                metric = f"{modality}_mrr"
-                gains = [linear[seed][metric] - mlp[seed][metric] for seed in linear.keys() & mlp.keys()]
-                cells.append(format_spread(gains, sign="+"))
-            lines.append(f"| {' | '.join(cells)} |")
+    lines = [f"| find | {' | '.join(titles)} |", f"|{' --- |' * (1 + len(titles))}"]
+    for data in ALIGN_DATA:
+        cells = [data]
+        for pairs in ALIGN_PAIRS:
+            linear = select_rows(results, data, data, "linear heads", pairs)
+            mlp = select_rows(results, data, data, "mlp heads", pairs)
+            gains = [linear[seed]["long_mrr"] - mlp[seed]["long_mrr"] for seed in linear.keys() & mlp.keys()]
+            cells.append(format_spread(gains, sign="+"))
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -265,7 +292,7 @@ def format_align_expected(results: dict) -> list[str]:
     return lines
 
 
-# Dimensions and operations of the two towers, of an image with as many texts as a lamp has
+# Dimensions of the features of the two towers, and operations of an image of the larger one
 DIMS_OF_AN_IMAGE = 768
 DIMS_OF_A_TEXT = 384
 OPERATIONS_OF_AN_IMAGE = 11e9
@@ -273,27 +300,29 @@ OPERATIONS_OF_A_GPU = 0.4 * 989e12
 
 
 def format_align_costs(results: dict) -> list[str]:
-    """What millions of images cost, computed from the commands on lamps."""
-    sizes = [row for row in results["sizes"] if row["data"] == "lamps"]
-    commands = {row["setting"]: row["seconds"] for row in results["commands"] if row["data"] == "lamps"}
+    """What millions of images cost, computed from the commands on the first dataset that was measured."""
+    seconds = {(row["data"], row["setting"]): row["seconds"] for row in results["commands"]}
+    data = results["commands"][0]["data"]
+    sizes = [row for row in results["sizes"] if row["data"] == data]
     num_images = sum(row["images"] for row in sizes)
-    texts_of_an_image = sizes[0]["texts"] / sizes[0]["images"]
-    seconds_of_features = (commands["features and linear heads"] - commands["linear heads"]) / num_images
+    texts_of_an_image = max(row["texts"] / row["images"] for row in sizes)
+    seconds_of_features = (seconds[data, "features and linear heads"] - seconds[data, "linear heads"]) / num_images
     heads = list(select_rows(results, "lamps", "lamps", "linear heads", None).values())
     seconds_of_an_epoch = statistics.fmean(row["seconds"] / row["epochs"] / row["pairs"] for row in heads)
     bytes_of_an_image = 4 * (DIMS_OF_AN_IMAGE + texts_of_an_image * DIMS_OF_A_TEXT)
     images_of_a_gpu = min(OPERATIONS_OF_A_GPU / OPERATIONS_OF_AN_IMAGE, CORES_OF_A_GPU * IMAGES_OF_A_CORE)
-    lines = ["| images | features, two cores | one H100 | epoch of heads, one core | memory |", f"|{' --- |' * 5}"]
-    for count in (3_000_000, 30_000_000):
-        cells = [f"{count:,}", format_hours(count * seconds_of_features / 2 / 3600)]
-        cells += [format_hours(count / images_of_a_gpu / 3600), format_hours(count * seconds_of_an_epoch / 3600)]
-        cells.append(format_megabytes(count * bytes_of_an_image / 1e6))
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = ["| images | features, two cores | H100 | epoch of heads, one core | memory |", f"|{' --- |' * 5}"]
+    count = 30_000_000
+    cells = [f"{count:,}", format_hours(count * seconds_of_features / 2 / 3600)]
+    cells += [format_hours(count / images_of_a_gpu / 3600), format_hours(count * seconds_of_an_epoch / 3600)]
+    cells.append(format_megabytes(count * bytes_of_an_image / 1e6))
+    lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 ALIGN_TABLES = {
     "settings": format_align_settings,
+    "commands": format_align_commands,
     "heads": format_align_heads,
     "expected": format_align_expected,
     "costs": format_align_costs,
@@ -313,7 +342,9 @@ def fill(text: str, folder: Path) -> str:
         if not file.is_file():
             return match[0]
         results = json.loads(file.read_text(encoding="utf-8"))
-        if name == "align":
+        if name == "near":
+            table = format_near(file.parent)
+        elif name == "align":
             table = "\n".join([*ALIGN_TABLES[variants[0]](results), "", ""])
         elif "recalls" in results:
             table = format_recalls(results, variants)

@@ -5,7 +5,7 @@
 # dependencies = ["lotlip"]
 # ///
 """
-Draws scenes of the embedded data set into a folder of PNG files, with their captions in `metadata.jsonl`.
+Draws scenes of the embedded dataset into a folder of PNG files, with their captions in `metadata.jsonl`.
 
     python examples/draw_scenes.py --output_dir outputs/scenes --num_scenes 512
 
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from modeling_lotlip.data.scenes import Scene, Thing, make_scene
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
+from modeling_lotlip.utils.output_folder import atomic_write
 
 
 # German nouns with the ending that their gender gives an adjective behind "ein" or "eine"
@@ -194,16 +195,16 @@ def draw_scenes(output_dir: Path, num_scenes: int, seed: int, languages: tuple[s
         seed (`int`): The series.
         languages (`tuple[str, ...]`, *optional*, defaults to `("english",)`): Those of the captions.
     """
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    with open(partial / "metadata.jsonl", "w", encoding="utf-8") as file:
-        for index in range(num_scenes):
-            scene = make_scene(seed, index)
-            file_name = f"{index:04d}.png"
-            scene.draw().save(partial / file_name)
-            row = make_row(scene, file_name, languages)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    partial.rename(output_dir)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output_dir) as partial:
+        partial.mkdir()
+        with open(partial / "metadata.jsonl", "w", encoding="utf-8") as file:
+            for index in range(num_scenes):
+                scene = make_scene(seed, index)
+                file_name = f"{index:04d}.png"
+                scene.draw().save(partial / file_name)
+                row = make_row(scene, file_name, languages)
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -83,7 +83,7 @@ class Worker:
             rows.append((info, {"image": {"path": None, "bytes": content}}))
         found = []
         for embedded in embed_rows(self.encoder, [self.collate(rows)]):
-            found += to_rows(embedded)
+            found += to_rows(embedded, self.encoder.model)
         for row in found:
             if "embedding" in row:
                 row["embedding"] = row["embedding"].tolist()

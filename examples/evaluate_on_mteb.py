@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.encoder.arguments import InferenceArguments, ModelsArguments, OutputArguments
-from modeling_lotlip.encoder.dual_encoder import IMAGES_PER_BATCH, load_encoder
+from modeling_lotlip.encoder.dual_encoder import IMAGES_PER_BATCH, find_models, load_encoder
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.utils.files import write_results
@@ -69,7 +69,7 @@ class MtebArguments(Arguments):
     output_dir: Path = argument(help="Where MTEB keeps the results.")
     data_root: Path | None = argument(
         None,
-        "A folder with one for each benchmark (such as `dci`) and with copies of data sets of the Hub.",
+        "A folder with one for each benchmark (such as `dci`) and with copies of datasets of the Hub.",
     )
     languages: list[str] | None = argument(
         None,
@@ -213,7 +213,7 @@ def load_tasks(
         names (`list[str]`):
             Names of tasks or of suites.
         data_root (`Path`, *optional*):
-            A folder with the benchmarks' folders, and with copies of data sets of the Hub by their ids.
+            A folder with the benchmarks' folders, and with copies of datasets of the Hub by their ids.
         languages (`list[str]`, *optional*):
             Of multilingual tasks only these, such as `deu`.
 
@@ -236,7 +236,7 @@ def load_tasks(
 
 
 def use_copy(task: mteb.AbsTask, data_root: Path) -> None:
-    """Makes a task read the copy of its data set in a folder, if there is one."""
+    """Makes a task read the copy of its dataset in a folder, if there is one."""
     path = data_root / task.metadata.dataset["path"]
     if path.is_dir():
         dataset = task.metadata.dataset | {"path": str(path)}
@@ -320,7 +320,7 @@ def main() -> None:
     models, args, output = parse((ModelsArguments, MtebArguments, OutputArguments), description=__doc__)
     tasks = load_tasks(args.tasks, args.data_root, args.languages)
     rows = []
-    paths = list(dict.fromkeys(models.model_name_or_path))
+    paths = find_models(models.model_name_or_path)
     names = [name_for_mteb(path) for path in paths]
     if len(set(names)) < len(names):  # several folders of one name
         names = paths

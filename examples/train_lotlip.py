@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--output_dir", type=Path, required=True, help="where model, results and checkpoints go")
     add("--overwrite_output_dir", action="store_true", help="replace what an earlier run left there")
-    add("--dataset_name", help="a data set or a builder such as imagefolder; default: drawn scenes")
+    add("--dataset_name", help="a dataset or a builder such as imagefolder; default: drawn scenes")
     add("--data_dir", help="the folder of a builder")
     add("--image_column", default="image")
     add("--caption_column", default="caption", help="short captions, a string or a list")

@@ -32,7 +32,7 @@ from .image_processing_lotlip import LotlipImageProcessor
 from .modeling_lotlip import LotlipModel
 from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
-from .utils.output_folder import atomic_write, delete
+from .utils.output_folder import PARTIAL, atomic_write, delete
 
 
 logger = logging.get_logger(__name__)
@@ -772,7 +772,7 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
     converted = repository / "snapshots" / key
     converted.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(repository / ".lock"):
-        for left in converted.parent.glob("*.partial"):  # of a process that was killed
+        for left in converted.parent.glob(f"*{PARTIAL}"):  # of a process that was killed
             delete(left)
         if not converted.is_dir():
             logger.warning(f"`{name_or_path}` is in the original's layout: converting it, once, to `{converted}`.")

@@ -17,6 +17,7 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .utils.markdown import format_markdown
+from .utils.output_folder import share_weights
 from .utils.terminal import without_stop
 
 
@@ -44,7 +45,7 @@ OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
 INTERPOLATION_FILE = "interpolation.json"
 INTERPOLATION_CURVE_FILE = "interpolation.png"
 
-# What the Hub reads of results: those of data sets that are there
+# What the Hub reads of results: those of datasets that are there
 EVAL_RESULTS_FILE = ".eval_results/lotlip.yaml"
 
 # What belongs to a saved model, in addition to its weights and its code
@@ -113,10 +114,10 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         base_model (`str` or `list[str]`, *optional*):
             Hub ids of the models that the weights were made from.
         results (`dict[str, float]`, *optional*):
-            Metrics by name, for a table and, of a data set that is on the Hub, for the Hub's own lists of results,
+            Metrics by name, for a table and, of a dataset that is on the Hub, for the Hub's own lists of results,
             in `.eval_results/lotlip.yaml`.
         dataset (`str`, *optional*):
-            The data set that they were measured on. Needed with `results`.
+            The dataset that they were measured on. Needed with `results`.
         dataset_split (`str`, *optional*, defaults to `"test"`):
             Its split.
         settings (`dict[str, object]`, *optional*):
@@ -210,7 +211,7 @@ def check_results(results: dict[str, float] | None, dataset: str | None) -> None
     if results is None:
         return
     if dataset is None:
-        raise ValueError("`results` without `dataset`: name the data set that they were measured on.")
+        raise ValueError("`results` without `dataset`: name the dataset that they were measured on.")
     for name, value in results.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
@@ -218,13 +219,13 @@ def check_results(results: dict[str, float] | None, dataset: str | None) -> None
 
 def write_eval_results(folder: str | Path, results: dict[str, float], dataset: str, dataset_split: str) -> None:
     """
-    Writes metrics as the Hub reads them, `.eval_results/lotlip.yaml`, if they are of a data set on the Hub; else
+    Writes metrics as the Hub reads them, `.eval_results/lotlip.yaml`, if they are of a dataset on the Hub; else
     deletes the file, whose metrics were of something else. Counts are left out.
 
     Args:
         folder (`str` or `Path`): The folder of the model.
         results (`dict[str, float]`): Metrics by name.
-        dataset (`str`): The data set that they were measured on; with a user's name it is on the Hub (`"org/name"`).
+        dataset (`str`): The dataset that they were measured on; with a user's name it is on the Hub (`"org/name"`).
         dataset_split (`str`): Its split.
     """
     file = Path(folder, EVAL_RESULTS_FILE)
@@ -260,8 +261,9 @@ def describe_languages(language: str | list[str] | None) -> str:
 def write_for_readers(folder: Path, repo_id: str) -> None:
     """
     Writes what sentence-transformers reads of a dual encoder with one embedding of a text, unless it is there; and a
-    model card where there is none, or one of which nobody has filled in a field.
+    model card where there is none, or one of which nobody has filled in a field. Lets others read the weights.
     """
+    share_weights(folder)
     config = read_json(folder / CONFIG_NAME)
     if "text_config" not in config:  # a tower, or a processor that is uploaded first
         return
@@ -313,7 +315,7 @@ def find_model_files(folder: str | Path) -> list[str]:
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
-    """Saves a processor. Raises an `OSError` if it cannot be written, also by the tokenizers library."""
+    """Saves a processor. Raises an `OSError` if that fails, also in the tokenizers library."""
     try:
         processor.save_pretrained(folder)
     except Exception as error:
@@ -324,7 +326,7 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
 
 def find_replaced_file(folder: str | Path) -> str | None:
     """
-    Finds a file in a folder that is replaced when a model is saved there: one of another model, or a `README.md`.
+    Finds a file in a folder that is replaced when a model is saved there: of another model, or a `README.md`.
     Returns its name, None if there is none.
     """
     folder = Path(folder)

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,11 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     """Truncates texts to `model_max_length` by default, keeping the last `[SEP]`, and says so once."""
 
     def __init__(self, *args, model_max_length: int | float, **kwargs):
+        if isinstance(model_max_length, bool) or not isinstance(model_max_length, Real):
+            raise ValueError(
+                f"`model_max_length` must be a number of tokens, got {model_max_length!r}: give one, such "
+                f"as {DEFAULT_MODEL_MAX_LENGTH}, or leave it out."
+            )
         if model_max_length >= LARGE_INTEGER:
             model_max_length = DEFAULT_MODEL_MAX_LENGTH  # "no limit" is none of a model with positions
         # a backend remembers the truncation and padding of the last call, which were not meant for later ones
@@ -376,13 +382,13 @@ def as_numpy(image: "np.ndarray | torch.Tensor") -> np.ndarray:
 
 def round_to_8_bit(pixels: np.ndarray, dtype: object) -> np.ndarray:
     """
-    Rounds pixels in 0..255, of any shape, to 8 bits; those that are in 0..1 or normalized, to judge by them, are
+    Rounds pixels in 0..255, of any shape, to 8 bits; those that seem to be in 0..1, or normalized, are
     warned of.
     """
     if pixels.min(initial=0) < 0 and pixels.max(initial=0) < MAX_NORMALIZED:
         logger.warning_once(
-            f"An image of type `{dtype}` has values from {pixels.min():.3g} to {pixels.max():.3g}: it seems to be "
-            "normalized, and with `do_rescale=True` 255 is white, so that it is nearly black. Pass "
+            f"An image of type `{dtype}` has values from {pixels.min():.3g} to {pixels.max():.3g}: it "
+            "seems to be normalized, and is nearly black where 255 is white. Pass "
             "`do_rescale=False, do_normalize=False` for such images."
         )
     elif 0 < pixels.max(initial=0) <= 1:

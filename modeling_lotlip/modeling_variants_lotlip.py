@@ -175,7 +175,8 @@ class LotlipTokenWiseModel(LotlipModel):
     >>> import torch
     >>> from modeling_lotlip import LotlipTokenWiseConfig, LotlipTokenWiseModel
 
-    >>> config = LotlipTokenWiseConfig(text_config={"num_corner_tokens": 0, "num_hidden_layers": 1})
+    >>> one_layer = {"num_hidden_layers": 1}
+    >>> config = LotlipTokenWiseConfig(text_config=one_layer | {"num_corner_tokens": 0}, vision_config=one_layer)
     >>> model = LotlipTokenWiseModel(config).eval()
     >>> input_ids = torch.tensor([[101, 1037, 2417, 4049, 102]])
     >>> with torch.inference_mode():

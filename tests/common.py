@@ -45,7 +45,11 @@ TINY_TOWER = {
 }
 
 ROOT = Path(__file__).resolve().parents[1]
+# Data beside the repository, which a clone does not have: a test that needs some of it names that in a `skipif`
 SHARED = ROOT.parent / "shared"
+# A small checkpoint of the original with what it computes
+TINY_REFERENCE = SHARED / "reference" / "tiny"
+needs_tiny_reference = pytest.mark.skipif(not TINY_REFERENCE.is_dir(), reason=f"needs {TINY_REFERENCE}")
 
 # Processes of their own that need not import torch again
 SERVER = multiprocessing.get_context("forkserver")
@@ -245,7 +249,7 @@ def assert_same_weights(folder: Path, expected_folder: Path, atol: float = 0) ->
 
 
 def torchrun(folder: Path, num_processes: int, script: Path, *arguments: object, **variables: str) -> CompletedProcess:
-    """Runs a script as `torchrun` does, in forks of a process that has imported all; its outputs are in the folder."""
+    """Runs a script as `torchrun` does, in forks of a process that has imported all."""
     from tests.reliability.commands import launch, run_quietly  # imports all commands
 
     options = ["--nproc_per_node", num_processes, "--start_method", "fork", "--run_path"]

@@ -5,6 +5,8 @@ import importlib
 import os
 from tempfile import TemporaryDirectory
 
+import pytest
+
 
 # Indices and converted towers of tests do not go to those of the user. It is read when the library is imported; the
 # processes of pytest-xdist, and commands that tests start, have it from the first process.
@@ -16,6 +18,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # hypothesis then takes the profile that is asked for
 def pytest_configure(config):
     # the process that hands the tests out to workers runs none
     if config.getoption("dist", "no") == "no":

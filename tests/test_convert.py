@@ -34,8 +34,11 @@ from tests.conftest import SHARED, SPECIAL_TOKENS, tiny_config
 from tests.helpers.commands import to_argv
 
 
+# Names and shapes of the released checkpoints
 REFERENCE = SHARED / "reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference data")
+RELEASED_SHAPES = {size: REFERENCE / f"checkpoint_keys_vit_b_{size}.json" for size in (16, 32)}
+HAS_RELEASED_SHAPES = all(file.is_file() for file in RELEASED_SHAPES.values())
+needs_released_shapes = pytest.mark.skipif(not HAS_RELEASED_SHAPES, reason=f"needs {RELEASED_SHAPES}")
 
 WORDS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz."]
 WORDS += [f"##{letter}" for letter in "abcdefgh"]
@@ -128,10 +131,10 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
     assert config.text_config.num_corner_tokens == num_corner_tokens
 
 
-@needs_reference
+@needs_released_shapes
 @pytest.mark.parametrize(("patch_size", "with_config"), [(16, True), (32, False)])
 def test_the_released_architectures_convert_key_by_key(patch_size, with_config):
-    shapes = json.loads((REFERENCE / f"checkpoint_keys_vit_b_{patch_size}.json").read_text())
+    shapes = json.loads(RELEASED_SHAPES[patch_size].read_text())
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     settings = {}
     if with_config:

@@ -163,6 +163,35 @@ def test_no_message_puts_a_full_stop_behind_that_of_an_error():
     assert found == []
 
 
+def test_datasets_are_spelled_in_one_way():
+    """As Hugging Face does, also where a line ends between the two parts."""
+    two_words = re.compile(r"\bdata[\s#\"-]+sets?\b", re.IGNORECASE)
+    endings = (".html", ".ipynb", ".md", ".mjs", ".py")
+    found = []
+    for folder in ("modeling_lotlip", "examples", "docs", "tests"):
+        for path in sorted((ROOT / folder).rglob("*.*")):
+            if path.suffix in endings and two_words.search(path.read_text(encoding="utf-8")):
+                found.append(path.relative_to(ROOT).as_posix())
+    assert found == []
+
+
+def test_tests_are_skipped_for_data_and_programs_from_elsewhere_alone():
+    """Each of these names what it needs; of a dependency the lack is an error."""
+    skips = re.compile(r"pytest\.(?:mark\.)?(?:skip|skipif|importorskip|xfail)\(")
+    found = {}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        count = len(skips.findall(path.read_text(encoding="utf-8")))
+        if count > 0:
+            found[path.relative_to(ROOT / "tests").as_posix()] = count
+    assert found == {
+        "common.py": 1,  # a small checkpoint of the original
+        "encoder/test_onnx.py": 3,  # Node, and a registry of npm that answers, in time
+        "examples/test_align.py": 2,  # what Windows does not have
+        "examples/test_reproduce.py": 1,  # ImageInWords
+        "test_convert.py": 1,  # the shapes of the released checkpoints
+    }
+
+
 @pytest.mark.parametrize("folder", MEASURED_FOLDERS)
 def test_code_is_written_openly(folder):
     """`python -m tests.clarity "RULE"` lists the places of a rule that has more of them than its goal."""

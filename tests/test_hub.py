@@ -234,8 +234,8 @@ def save_alone(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """
-    A server with a converted checkpoint, uploaded by the command and twice by plain `push_to_hub`, and then loaded, as
-    are models from folders.
+    A server with a converted checkpoint, uploaded by the command and twice by plain `push_to_hub`, and then loaded;
+    and what models from folders give.
     """
     folder = tmp_path_factory.mktemp("hub")
     torch.manual_seed(0)
@@ -342,7 +342,7 @@ def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(hub, 
     assert "split validation" in entries[0].notes
     assert EVAL_RESULTS_FILE in find_model_files(folder)
     write_model_card(folder, "me/model", results=results, dataset="photos")
-    assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another data set"
+    assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another dataset"
 
 
 def test_plain_push_has_a_card_that_says_something(hub):
@@ -384,6 +384,11 @@ def test_the_files_of_others_stay_and_are_not_uploaded(tmp_path):
     assert set(find_model_files(tmp_path)) == expected
     LotlipModel(tiny_config()).save_pretrained(tmp_path / "worker", is_main_process=False)
     assert not any((tmp_path / "worker").iterdir())
+
+
+def test_others_may_read_the_weights_as_the_configuration(tmp_path):
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
 
 
 def test_a_tower_alone_is_itself_with_and_without_the_package(hub, loaded):
@@ -493,7 +498,7 @@ def test_tables_of_a_card_are_empty_where_there_is_nothing():
         ({"recall": "1"}, "a", "`results` has '1' as 'recall'"),
     ],
 )
-def test_results_are_numbers_of_a_data_set(results, dataset, message):
+def test_results_are_numbers_of_a_dataset(results, dataset, message):
     check_results({"recall": 1, "rank": 2.5}, "a")
     check_results(None, None)
     with pytest.raises(ValueError, match=message):
@@ -501,7 +506,7 @@ def test_results_are_numbers_of_a_data_set(results, dataset, message):
 
 
 @pytest.mark.parametrize("dataset", ["drawn scenes", "photos", "a/b/c", "/home/photos"])
-def test_results_on_a_data_set_of_this_machine_are_not_for_the_hub(tmp_path, dataset):
+def test_results_on_a_dataset_of_this_machine_are_not_for_the_hub(tmp_path, dataset):
     write_eval_results(tmp_path, {"recall": 1.0}, "org/photos", "test")
     assert (tmp_path / EVAL_RESULTS_FILE).exists()
     write_eval_results(tmp_path, {"recall": 1.0}, dataset, "test")

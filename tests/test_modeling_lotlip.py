@@ -20,7 +20,7 @@ from modeling_lotlip.modeling_lotlip import (
     LotlipVisionModel,
     image_text_contrastive_loss,
 )
-from tests.conftest import SHARED, tiny_config
+from tests.conftest import TINY_REFERENCE, needs_tiny_reference, tiny_config
 
 
 # Of `tiny_config`
@@ -91,11 +91,10 @@ def without_corner_positions(x, num_corner_tokens=2):
 # ---- the original implementation
 
 
+@needs_tiny_reference
 def test_image_tower_logits_and_gradients_equal_the_reference():
     """Of the text tower and the loss: tests/reference."""
-    tiny = SHARED / "reference" / "tiny"
-    if not tiny.exists():
-        pytest.skip("the reference data is not beside the repository")
+    tiny = TINY_REFERENCE
     checkpoint = torch.load(tiny / "model.pt", weights_only=True)
     architecture = json.loads((tiny / "open_clip_config.json").read_text())
     num_words = len(checkpoint[WORD_TABLE]) - architecture["text_cfg"]["num_corner_token"]

@@ -251,7 +251,7 @@ def test_a_folder_in_the_layout_of_the_original_loads(cache, words, repositories
     assert scan_cache_dir(cache).warnings == []
     before = find_pretrained(folder)
     assert find_pretrained(folder) == before
-    killed = Path(f"{before}.7.partial")  # what a process that was killed leaves
+    killed = Path(f"{before}.7.lotlip-partial")  # what a process that was killed leaves
     killed.mkdir()
     status = os.stat(folder / "model.pt")
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", folder)  # as large

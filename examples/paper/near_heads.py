@@ -96,7 +96,7 @@ def keep_captions(features: Features, modality: str) -> Features:
 
 
 def join(first: Features, second: Features) -> Features:
-    """Returns the features of two data sets as of one."""
+    """Returns the features of two datasets as of one."""
     shifted = second.captions.clone()
     shifted[:, 0] += len(first.images)
     shifted[:, 1] += len(first.texts)

@@ -32,7 +32,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.benchmarks import BENCHMARKS, load_benchmark
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.encoder.arguments import InferenceArguments, OutputArguments
-from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.encoder.dual_encoder import find_models, load_encoder
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.evaluation.statistics import load_tokenizer, measure_texts, summarize_lengths
 from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
@@ -286,7 +286,7 @@ def main() -> None:
     if missing:
         notes.insert(0, f"Not in {args.data_root}: {', '.join(missing)}.")
     if datasets:
-        for model_name in args.model_name_or_path:
+        for model_name in find_models(args.model_name_or_path):
             encoder = load_encoder(model_name, inference)
             for name, dataset in datasets.items():
                 measured, is_partial = measure_benchmark(

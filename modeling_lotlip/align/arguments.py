@@ -68,10 +68,10 @@ class HeadArguments(Arguments):
 
     _argument_group_name = "heads"
 
-    head: str = argument(
-        "linear",
+    head: str | None = argument(
+        None,
         "What is trained on each side. linear: one layer; mlp: layer normalization, a linear layer, GELU, dropout, a "
-        "linear layer.",
+        "linear layer. Default: linear; with --keep text mlp.",
         choices=("linear", "mlp"),
     )
     keep: str | None = argument(
@@ -97,6 +97,11 @@ class HeadArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.head is None:
+            self.head = "linear"
+            # into the space of texts, which does not move, a linear layer finds fewer images by long texts
+            if self.keep == "text":
+                self.head = "mlp"
         if self.head == "linear":
             refuse_given(self, ("dropout",), "with --head linear")
 

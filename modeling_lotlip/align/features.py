@@ -3,7 +3,7 @@
 """
 What two frozen towers make of images and texts: computed once, as it comes, and kept in files for all later runs.
 
-Each image or text is known by itself, and each tower by its weights and settings: whatever data set, split or heads
+Each image or text is known by itself, and each tower by its weights and settings: whatever dataset, split or heads
 ask for the same image by the same tower, they find it.
 """
 
@@ -28,11 +28,12 @@ from ..data.images import UnreadableImageError, read_file, undecoded
 from ..data.reader import RowReader
 from ..data.rows import name_row
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
+from ..encoder.finite import find_nonfinite_weight
 from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
-from .towers import ImageTower, TextTower, make_processor
+from .towers import FrozenTower, ImageTower, TextTower, make_processor
 
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ FILE_VERSION = 2
 @dataclass
 class Features:
     """
-    The features of the images of a data set that can be read and have a caption, and of their texts.
+    The features of the images of a dataset that can be read and have a caption, and of their texts.
 
     Args:
         images (`torch.Tensor` of shape `(images, image_dim)`): Features of images.
@@ -99,7 +100,7 @@ def find_features_dir() -> Path:
 
 class FeatureComputer:
     """
-    Computes the features of data sets by two towers, or finds them in files.
+    Computes the features of datasets by two towers, or finds them in files.
 
     Args:
         text_tower ([`TextTower`]):
@@ -155,7 +156,7 @@ class FeatureComputer:
         what: str = "training",
     ) -> Features:
         """
-        Returns the features of a data set, from files where they are there.
+        Returns the features of a dataset, from files where they are there.
 
         Args:
             dataset (`Dataset`):
@@ -205,7 +206,7 @@ class FeatureComputer:
         return Features(images, texts, torch.tensor(rows), counts, contents, is_truncated).select(kept)
 
     def compute_images(self, dataset: Dataset, reader: RowReader) -> torch.Tensor:
-        """Returns features of shape `(rows, dim)` of the images of a data set, NaN where one cannot be read."""
+        """Returns features of shape `(rows, dim)` of the images of a dataset, NaN where one cannot be read."""
         tower = self.image_tower
         column = reader.image_column
         rows = undecoded(dataset.select_columns(column), column)
@@ -224,7 +225,7 @@ class FeatureComputer:
                 if not found:
                     continue
                 computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
-                check_computed(computed, tower.name, lambda position: name_row(rows[position], position))
+                check_computed(computed, tower, lambda position: name_row(rows[position], position))
                 yield computed
 
         names = (identify_image(row[column]) for row in rows)
@@ -248,35 +249,42 @@ class FeatureComputer:
             for batch in sort_texts(tokenize(positions), self.preprocessing):
                 found = [position for position, _ in batch.entries]
                 computed = Computed(found, tower.compute(batch.inputs), [is_cut for _, is_cut in batch.entries])
-                check_computed(computed, tower.name, lambda position: repr(texts[position]))
+                check_computed(computed, tower, lambda position: repr(texts[position]))
                 yield computed
 
         return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
 
 
-def check_computed(computed: Computed, tower_name: str, describe: Callable[[int], str]) -> None:
+def check_computed(computed: Computed, tower: FrozenTower, describe: Callable[[int], str]) -> None:
     """
     Raises a `ValueError` if a feature is not finite.
 
     Args:
         computed ([`Computed`]): What a tower computed.
-        tower_name (`str`): The tower.
+        tower ([`FrozenTower`]): The tower.
         describe (`Callable`): Names the image or text at a position.
     """
     is_finite = computed.features.isfinite().all(dim=1).tolist()
     for position, is_good in zip(computed.positions, is_finite):
-        if not is_good:
+        if is_good:
+            continue
+        weight = find_nonfinite_weight(tower.model, tower.weights)
+        if weight is not None:
             raise ValueError(
-                f"{tower_name} gives NaN or infinity for {describe(position)}: its weights are damaged, or it is no "
-                "model for such data. Load it anew, or name another."
+                f"{tower.name} gives NaN or infinity for {describe(position)}, since its weights do, "
+                f"`{weight}` first: load it anew, or name another."
             )
+        raise ValueError(
+            f"{tower.name} gives NaN or infinity for {describe(position)}, though its weights are "
+            "finite: it is no model for such data. Name another."
+        )
 
 
 def list_texts(
     dataset: Dataset, reader: RowReader, modalities: Sequence[str] = MODALITIES
 ) -> list[tuple[int, str, str]]:
     """
-    Returns the row, the text and the modality of the captions of a data set, and of the sub-captions of long ones.
+    Returns the row, the text and the modality of the captions of a dataset, and of the sub-captions of long ones.
 
     Args:
         dataset (`Dataset`): The rows.
@@ -324,7 +332,7 @@ class FeatureStore:
 
         Args:
             names (`Iterable[str]`):
-                What each image or text is known by, in whatever data set it is.
+                What each image or text is known by, in whatever dataset it is.
             compute (`Callable`):
                 Yields what is computed of some positions in `names`. Those that it leaves out are asked for again by
                 the next run.

@@ -212,7 +212,7 @@ def check_features(features: Features, settings: HeadSettings) -> None:
             f"The training data has no captions of {' or '.join(settings.captions)}: name others with --captions."
         )
     if not any(are_told_apart(features, modality) for modality in settings.captions):
-        raise ValueError("All images of the training data have the same captions: there is nothing to tell apart.")
+        raise ValueError("All images of the training data have the same captions: give others.")
     if len(features.images) < 4:
         raise ValueError(
             f"The training data has {len(features.images)} images with captions that can be read: give 4 at least."
@@ -300,7 +300,10 @@ def run_epochs(
             with torch.no_grad():
                 heads.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
             losses.append(loss.item())
-        if not math.isfinite(sum(losses)):
+        with torch.no_grad():
+            size_of_weights = sum(parameter.square().sum().item() for parameter in heads.parameters())
+        # the weights may have left what is finite in the last step
+        if not math.isfinite(sum(losses)) or not math.isfinite(size_of_weights):
             raise ValueError(
                 f"The loss is not finite: a `--learning_rate` of {settings.learning_rate:g} is too high. Give less."
             )

@@ -27,7 +27,7 @@ from ..hub import (
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import delete, move_files
+from ..utils.output_folder import PARTIAL_OF_ALL, delete, move_files
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
@@ -55,8 +55,8 @@ def check_model_dir(args: AlignArguments) -> None:
     replaced = find_replaced_file(args.output_dir)
     if replaced is not None and not args.overwrite_output_dir:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another folder, "
-            "or add `--overwrite_output_dir`."
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another, or "
+            "add `--overwrite_output_dir`."
         )
 
 
@@ -96,7 +96,7 @@ def write_card(
     results: dict[str, float],
 ) -> None:
     """
-    Writes the model card of a folder, and the results on a data set of the Hub as the Hub reads them.
+    Writes the model card of a folder, and the results on a dataset of the Hub as the Hub reads them.
 
     Args:
         folder (`Path`): The folder of the model.
@@ -105,9 +105,7 @@ def write_card(
         settings (`dict[str, object]`): What [`describe_alignment`] gives.
         results (`dict[str, float]`): The results on `eval_split`.
     """
-    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
-    if args.dataset_name == "imagefolder" and args.data_dir is not None:
-        dataset = public_name(args.data_dir)
+    dataset = public_name(args.dataset_title or "drawn scenes")
     title = args.output_dir.resolve().name
     rows = []
     for role, tower in zip(("texts", "images"), towers):
@@ -159,7 +157,7 @@ def save_aligned(
     folder = args.output_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(suffix=".0.partial", dir=folder) as partial:
+        with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=folder) as partial:
             model.save_pretrained(partial)
             save_processor(processor, partial)
             check_saved(Path(partial), model, towers)

@@ -425,8 +425,8 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         )
     if pooling != "pooler" and getattr(getattr(model, "timm_model", None), "output_fmt", "NCHW") == "NHWC":
         raise ValueError(
-            f"its states are of shape (images, height, width, dim), of which `--image_pooling {pooling}` would take "
-            "the height for the dimensions: take `pooler`."
+            f"its states are of shape (images, height, width, dim), and `--image_pooling {pooling}` "
+            "would take the height for the dimensions: take `pooler`."
         )
     features = pool_image(outputs, num_prefix_tokens, pooling)  # says now what it lacks
     check_repeatable(model, inputs, lambda outputs: pool_image(outputs, num_prefix_tokens, pooling), features)
@@ -450,8 +450,8 @@ def check_repeatable(
     features: torch.Tensor,
 ) -> None:
     """
-    Raises a `ValueError` if a tower gives an image other features each time, as a masked autoencoder does, which hides
-    patches at random.
+    Raises a `ValueError` if a tower gives an image other features each time, as a masked autoencoder
+    does, which hides patches at random.
 
     Args:
         model (`PreTrainedModel`): The tower.
@@ -462,8 +462,8 @@ def check_repeatable(
     again = pool(model(**inputs))
     if (again - features).abs().max() > MAX_DIFFERENCE * features.abs().max():
         raise ValueError(
-            f"it is a {type(model).__name__}, which gives an image other features each time: it hides patches at "
-            "random, say. Name another model."
+            f"it is a {type(model).__name__}, which gives an image other features each time, as if it "
+            "hid patches at random. Name another model."
         )
 
 
@@ -486,8 +486,8 @@ def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:
         size = {"shortest_edge": scaled_height}
     else:
         raise ValueError(
-            f"its images, of {height} x {width} pixels, are resized in the way {crop_mode!r}, and no image processor "
-            "of transformers does the same. Name another model."
+            f"its images, of {height} x {width} pixels, are resized in the way {crop_mode!r}, and no "
+            "image processor of transformers does the same. Name another model."
         )
     return CLIPImageProcessor(
         size=size,
@@ -519,7 +519,7 @@ def has_cls(model: PreTrainedModel) -> bool:
 
 
 def count_prefix_tokens(model: PreTrainedModel) -> int:
-    """Returns the number of states before those of the patches: of a `[CLS]`, registers and the like."""
+    """Returns the number of states before those of the patches: of a `[CLS]`, registers and so on."""
     if hasattr(model, "timm_model"):  # which may have registers and no [CLS]
         return getattr(model.timm_model, "num_prefix_tokens", 0)
     if model.config.model_type in POOLED_FIRST:

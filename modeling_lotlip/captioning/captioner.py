@@ -40,7 +40,27 @@ def load_captioner(name: str, arguments: CaptionerArguments) -> "LocalCaptioner 
         return EndpointCaptioner(name, arguments)
     from .local import LocalCaptioner
 
+    model_id, revision = split_revision(name)
+    return LocalCaptioner(model_id, revision, arguments)
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Returns the Hub id or the folder of a captioner that runs here, and the revision of a Hub id if one is named."""
     if Path(name).is_dir():
-        return LocalCaptioner(name, None, arguments)
+        return name, None
     model_id, _, revision = name.partition("@")
-    return LocalCaptioner(CAPTIONERS.get(model_id, model_id), revision or None, arguments)
+    return CAPTIONERS.get(model_id, model_id), revision or None
+
+
+def check_captioners(names: list[str], arguments: CaptionerArguments) -> None:
+    """
+    Raises a `ValueError` if a captioner that is to run here is not there: before the first one runs, for hours
+    perhaps.
+    """
+    if arguments.endpoint is not None:
+        return
+    from .local import read_captioner_config
+
+    for name in names:
+        model_id, revision = split_revision(name)
+        read_captioner_config(model_id, revision)

@@ -24,11 +24,12 @@ from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
-from ..encoder.dual_encoder import load_encoder
+from ..encoder.dual_encoder import find_models, load_encoder
 from ..encoder.fastest import hint_at_auto
+from ..encoder.finite import check_finite_batch
 from ..utils.files import is_same_path, write_json
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
+from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
@@ -374,9 +375,9 @@ def filter_captions(
         rules (`RuleArguments`):
             Which rules apply.
         similarity (`SimilarityArguments`):
-            How captions are compared with the images of a data set: only if it has a `dual_encoder`.
+            How captions are compared with the images of a dataset: only if it has a `dual_encoder`.
         source (`SourceArguments`):
-            The data set of the images.
+            The dataset of the images.
         split (`TrainSplitArguments`):
             The rows of it that are read.
         inference (`InferenceArguments`):
@@ -390,8 +391,10 @@ def filter_captions(
             or another run writes to it.
     """
     files = find_files(columns.captions, columns.output_dir)
+    if similarity.dual_encoder is not None:
+        find_models([similarity.dual_encoder], argument="dual_encoder")
     caption_filter = CaptionFilter(columns, rules, similarity)
-    mended = columns.output_dir / f"mended.{os.getpid()}.partial"
+    mended = columns.output_dir / f"mended.{os.getpid()}{PARTIAL}"
     with OutputFolder(columns.output_dir, content="filtered captions"):
         try:
             mended.mkdir()
@@ -465,7 +468,7 @@ def measure_similarities(
     inference: InferenceArguments,
 ) -> Iterator[tuple[tuple[str, str], float]]:
     """
-    Measures the cosine similarity of every caption in files with its image, if that is in a data set.
+    Measures the cosine similarity of every caption in files with its image, if that is in a dataset.
 
     Args:
         files (`list[Path]`):
@@ -473,9 +476,9 @@ def measure_similarities(
         columns ([`FilterArguments`]):
             Their columns of captions and keys.
         similarity ([`SimilarityArguments`]):
-            The dual encoder, and the column of keys of the data set.
+            The dual encoder, and the column of keys of the dataset.
         source ([`SourceArguments`]):
-            The data set of the images.
+            The dataset of the images.
         split ([`TrainSplitArguments`]):
             The rows of it that are read.
         inference ([`InferenceArguments`]):
@@ -493,8 +496,8 @@ def measure_similarities(
     names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the data set, which has {names}: name the one whose "
-            "values stand in `--file_key_column` of `--captions`."
+            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one "
+            "whose values stand in `--file_key_column` of `--captions`."
         )
     column = columns.caption_column
     counts = Counter()
@@ -519,6 +522,7 @@ def measure_similarities(
     group = None
     for embedded in embed_rows(encoder, prepared, group=lambda row_index: row_index // group_size):
         warn_of_unreadable(embedded.unreadable)
+        check_finite_batch(embedded, encoder.model, lambda item: f"{item.row_key[1]} ({item.kind})")
         if embedded.group != group:
             group = embedded.group
             images = {}

@@ -3,6 +3,7 @@
 """The images to caption: their keys, files and hashes, and each key once."""
 
 import hashlib
+import os
 import sqlite3
 import zlib
 from collections import Counter
@@ -26,7 +27,7 @@ class ImageFile(NamedTuple):
         key (`str`):
             Its key, which no other image has.
         url (`str`, *optional*):
-            Its address, if the data set has one.
+            Its address, if the dataset has one.
         sha256 (`str`, *optional*):
             Of its file, in hexadecimal digits.
         content (`bytes`, *optional*):
@@ -78,11 +79,12 @@ def read_image_files(
     retry_failed: bool = False,
 ) -> Iterator[ImageFile]:
     """
-    Reads the images of a data set that fall to this process and have no record by a captioner.
+    Reads the images of a dataset that fall to this process and have no record by a captioner, or one of another image
+    that had their key. Files that are elsewhere are not read to see whether they are others now.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
-            The data set.
+            The dataset.
         source (`SourceArguments`):
             The name of its image column.
         key_column (`str`, *optional*):
@@ -104,9 +106,9 @@ def read_image_files(
     Raises:
         `ValueError`: if two different images have the same key.
     """
-    has_record = "SELECT 1 FROM records WHERE key = ? AND captioner = ?"
+    find_record = "SELECT sha256 FROM records WHERE key = ? AND captioner = ?"
     if retry_failed:
-        has_record += " AND error IS NULL"
+        find_record += " AND error IS NULL"
     connection.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
     for index, row in enumerate(undecoded(dataset, source.image_column)):
         key = find_key(row, source, key_column)
@@ -129,17 +131,39 @@ def read_image_files(
                     f"`--key_column {source.image_column}`, for the SHA-256 of the file, and a new `--output_dir`."
                 )
             counts["rows repeat an image, which is captioned once"] += 1
-        elif connection.execute(has_record, (key, captioner)).fetchone() is None:
+            continue
+        record = connection.execute(find_record, (key, captioner)).fetchone()
+        if record is None or is_at_hand(row[source.image_column]):
             image = image or read_row_image(row, source, f"row {index}", key)
             connection.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (image.sha256, key))
+        if record is not None and is_other(image, record[0]):
+            counts["images took the place of others, and are captioned anew"] += 1
+            record = None
+        if record is None:
             yield image
 
 
+def is_at_hand(image: dict | None) -> bool:
+    """Says whether the file of an undecoded image is read without asking another machine."""
+    if image is None:
+        return False
+    return image.get("bytes") is not None or os.path.isfile(image.get("path") or "")
+
+
+def is_other(image: ImageFile | None, sha256: str | None) -> bool:
+    """Says whether an image is another one than that with a hash; not if one of them is not known."""
+    if image is None or image.sha256 is None or sha256 is None:
+        return False
+    return image.sha256 != sha256
+
+
 def find_sha256(connection: sqlite3.Connection, key: str) -> str | None:
-    """Finds the hash of the image of a key, as it was met or recorded."""
-    query = "SELECT sha256 FROM seen WHERE key = :key UNION SELECT sha256 FROM records WHERE key = :key"
-    hashes = [sha256 for (sha256,) in connection.execute(query, {"key": key}) if sha256]
-    return max(hashes, default=None)
+    """Finds the hash of the image of a key, as it was met; else as it was recorded."""
+    (met,) = connection.execute("SELECT sha256 FROM seen WHERE key = ?", (key,)).fetchone()
+    if met is not None:
+        return met
+    (recorded,) = connection.execute("SELECT max(sha256) FROM records WHERE key = ?", (key,)).fetchone()
+    return recorded
 
 
 def read_row_image(row: dict, source: SourceArguments, name: str, key: str | None) -> ImageFile:
@@ -148,7 +172,7 @@ def read_row_image(row: dict, source: SourceArguments, name: str, key: str | Non
 
     Args:
         row (`dict`):
-            A row of the data set, with its image undecoded.
+            A row of the dataset, with its image undecoded.
         source (`SourceArguments`):
             The name of the image column.
         name (`str`):

@@ -68,23 +68,37 @@ def load_captioning_model(
         `ValueError`: if there is none, it is no image-text-to-text model, or it has no chat template.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = read_captioner_config(name, revision)
     try:
-        config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
         if is_original_llava(config):
             return load_original_llava(name, config, revision, dtype)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
         processor = AutoProcessor.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"`--captioner {name}` cannot be loaded. It must be one of {', '.join(CAPTIONERS)}, or a Hub id or a "
-            f"folder of an image-text-to-text model: {error}"
-        ) from error
+        raise make_captioner_error(name, error) from error
     if not getattr(processor, "chat_template", None) and model.config.model_type != "instructblip":
         raise ValueError(
             f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its processor with one, as "
             "`chat_template`."
         )
     return model, processor
+
+
+def read_captioner_config(name: str, revision: str | None) -> dict:
+    """Reads the `config.json` of a captioner, and nothing else of it. Raises a `ValueError` if there is none."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise make_captioner_error(name, error) from error
+    return config
+
+
+def make_captioner_error(name: str, error: Exception) -> ValueError:
+    """Makes the error of a captioner that cannot be loaded."""
+    return ValueError(
+        f"`--captioner {name}` cannot be loaded. It must be one of {', '.join(CAPTIONERS)}, or a Hub "
+        f"id or a folder of an image-text-to-text model: {error}"
+    )
 
 
 def list_generate_options(arguments: CaptionerArguments) -> dict:

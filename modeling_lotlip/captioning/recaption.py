@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captions for the images of a data set by one or several captioners; a stopped run resumes where it stopped."""
+"""Captions for the images of a dataset by one or several captioners; a stopped run resumes where it stopped."""
 
 import json
 import random
@@ -25,7 +25,7 @@ from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar, without_stop
 from .answer import Answer
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
-from .captioner import load_captioner
+from .captioner import check_captioners, load_captioner
 from .image_files import ImageFile, read_image_files
 from .records import Records, open_database, replace_surrogates, summarize
 from .rules import apply_rules
@@ -44,12 +44,12 @@ def recaption(
     report: Callable[[str], None] = print,
 ) -> int:
     """
-    Captions the images of a data set that fall to this process, by every captioner, and writes the records. All
+    Captions the images of a dataset that fall to this process, by every captioner, and writes the records. All
     processes of `state` call it.
 
     Args:
         source (`SourceArguments`):
-            The data set of the images.
+            The dataset of the images.
         split (`TrainSplitArguments`):
             The rows of it that are read.
         arguments (`RecaptionArguments`):
@@ -74,6 +74,7 @@ def recaption(
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=arguments.key_column)
     check_columns(get_columns(dataset), key_column=arguments.key_column)
+    check_captioners(arguments.captioner, captioning)
     settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
     folder = nullcontext()
     if state.is_main_process:
@@ -111,7 +112,7 @@ class RecaptionJob:
         dataset (`Dataset` or `IterableDataset`):
             The images.
         source (`SourceArguments`):
-            Where the data set comes from, and its columns.
+            Where the dataset comes from, and its columns.
         arguments (`RecaptionArguments`):
             The captioners, what they are asked, and where the captions go.
         captioning (`CaptionerArguments`):

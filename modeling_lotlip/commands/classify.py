@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Zero-shot classification of a data set: every class is embedded once, from its name in one or several prompt templates.
+Zero-shot classification of a dataset: every class is embedded once, from its name in one or several prompt templates.
 
     lotlip classify --model outputs/demo
     lotlip classify --model MODEL --dataset_name FOLDER --templates "a photo of a {}" "a {}"
@@ -31,11 +31,11 @@ def run(
     output: OutputArguments,
 ) -> None:
     """
-    Classifies the images of a data set with each model, and prints and writes the accuracies.
+    Classifies the images of a dataset with each model, and prints and writes the accuracies.
 
     Args:
         models ([`ModelsArguments`]): The dual encoders, and how they run.
-        data ([`DatasetArguments`]): The data set.
+        data ([`DatasetArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         classes ([`ClassificationArguments`]): The classes.
         output ([`OutputArguments`]): Where the results go.
@@ -43,7 +43,7 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split
-    from ..encoder.dual_encoder import load_encoder
+    from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
     from ..utils.files import write_results
@@ -59,7 +59,7 @@ def run(
     labels = dataset.features[classes.label_column] if dataset.features else None
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
     rows = []
-    for model_name in dict.fromkeys(models.model_name_or_path):
+    for model_name in find_models(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
         encoder.check_single_embeddings()
         hint_at_auto(models, encoder.model, encoder.processor, encoder.computation)
@@ -74,7 +74,7 @@ def run(
             num_workers=data.dataloader_num_workers,
         )
         rows.append(
-            {"dataset": data.dataset_name or "scenes"}
+            {"dataset": data.dataset_title or "scenes"}
             | encoder.describe()
             | {"templates": classes.templates}
             | results

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeddings of the images and captions of a data set, in a table; a run that was stopped goes on where it was.
+Embeddings of the images and captions of a dataset, in a table; a run that was stopped goes on where it was.
 
     lotlip embed --model outputs/demo --output_dir outputs/embeddings
     lotlip embed --output_dir OUT --dataset_name products.csv --eval_split train --image_column photo --key_column sku
@@ -26,11 +26,11 @@ def run(
     store: StoreArguments,
 ) -> None:
     """
-    Embeds a data set into a table, and says what the table holds.
+    Embeds a dataset into a table, and says what the table holds.
 
     Args:
         model_arguments ([`ModelArguments`]): The dual encoder, and how it runs.
-        data ([`SourceArguments`]): The data set.
+        data ([`SourceArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         captions ([`CaptionArguments`]): The columns of the captions.
         store ([`StoreArguments`]): What is stored, and where.

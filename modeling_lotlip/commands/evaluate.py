@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Image-text retrieval on a data set: recall in both directions, for short and for long captions.
+Image-text retrieval on a dataset: recall in both directions, for short and for long captions.
 
     lotlip evaluate --model outputs/demo
     lotlip evaluate --model MODEL --dataset_name FOLDER --output_file results.json
@@ -39,11 +39,11 @@ def run(
     output: OutputArguments,
 ) -> None:
     """
-    Evaluates retrieval of each model on each data set, and prints and writes a table.
+    Evaluates retrieval of each model on each dataset, and prints and writes a table.
 
     Args:
         models ([`ModelsArguments`]): The dual encoders, and how they run.
-        data ([`DatasetArguments`]): The data set.
+        data ([`DatasetArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
@@ -53,7 +53,7 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import load_split
-    from ..encoder.dual_encoder import load_encoder
+    from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_recalls, load_benchmarks
     from ..utils.files import write_results
@@ -66,10 +66,10 @@ def run(
     else:
         key_column = caption_files.image_key_column
         dataset = load_split(data, split.eval_split, split.max_eval_samples, key_column=key_column)
-        datasets = {data.dataset_name or "scenes": dataset}
+        datasets = {data.dataset_title or "scenes": dataset}
 
     rows = []
-    for model_name in dict.fromkeys(models.model_name_or_path):
+    for model_name in find_models(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
         hint_at_auto(models, encoder.model, encoder.processor, encoder.computation)
         settings = encoder.describe()

@@ -40,7 +40,7 @@ def run(
         columns ([`FilterArguments`]): The files, and their columns.
         rules ([`RuleArguments`]): The rules for captions.
         similarity ([`SimilarityArguments`]): By what similarity captions are rejected.
-        source ([`SourceArguments`]): The data set.
+        source ([`SourceArguments`]): The dataset.
         split ([`TrainSplitArguments`]): What of it is read.
         inference ([`InferenceArguments`]): How the dual encoder runs.
     """

@@ -46,11 +46,11 @@ def run(
     caption_files: CaptionFileArguments,
 ) -> None:
     """
-    Packs a data set into shards, and says what they hold.
+    Packs a dataset into shards, and says what they hold.
 
     Args:
         pack ([`PackArguments`]): The shards.
-        source ([`SourceArguments`]): The data set.
+        source ([`SourceArguments`]): The dataset.
         split ([`TrainSplitArguments`]): What of it is read.
         columns ([`CaptionColumnArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.

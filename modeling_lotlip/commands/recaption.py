@@ -31,11 +31,11 @@ def run(
     rules: RuleArguments,
 ) -> None:
     """
-    Captions the images of a data set.
+    Captions the images of a dataset.
 
     Args:
         arguments ([`RecaptionArguments`]): The captioners, and where captions go.
-        source ([`SourceArguments`]): The data set.
+        source ([`SourceArguments`]): The dataset.
         split ([`TrainSplitArguments`]): What of it is read.
         captioning ([`CaptionerArguments`]): How captioners run.
         rules ([`RuleArguments`]): The rules for captions.

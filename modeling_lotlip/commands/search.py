@@ -81,7 +81,7 @@ def find_answers(searcher: "Searcher", search: SearchArguments, texts: list[str]
 
     def report(num_done: int, num_total: int) -> None:
         if num_done == 0 and num_total > 0:
-            announce(f"Embedding {count(num_total, 'image')}")
+            announce(f"Embedding {count(num_total, 'file')}")
 
     queries = [searcher.embed(text) for text in texts]
     if searcher.folder is not None:

@@ -56,7 +56,7 @@ def run(
     Args:
         sensitivity ([`SensitivityArguments`]): What is measured.
         models ([`ModelsArguments`]): The dual encoders, and how they run.
-        dataset ([`DatasetArguments`]): The data set.
+        dataset ([`DatasetArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
@@ -66,7 +66,7 @@ def run(
 
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
-    from ..encoder.dual_encoder import load_encoder
+    from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import embed_dataset
     from ..evaluation.sensitivity import flatten_results, format_sensitivity, measure_sensitivity
@@ -80,7 +80,7 @@ def run(
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     reader.report_keys(data)
     results = []
-    for name in dict.fromkeys(models.model_name_or_path):
+    for name in find_models(models.model_name_or_path):
         encoder = load_encoder(name, models)
         encoder.check_single_embeddings()
         hint_at_auto(models, encoder.model, encoder.processor, encoder.computation)
@@ -92,6 +92,6 @@ def run(
     tables = format_sensitivity(results)
     # the file first: whoever reads the table, such as `head`, may have seen enough
     if output.output_file is not None:
-        settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}
+        settings = {"dataset": dataset.dataset_title or "scenes", "seed": sensitivity.seed}
         write_results(output.output_file, {**settings, "models": results}, tables, flatten_results(results))
     print_tables(tables)

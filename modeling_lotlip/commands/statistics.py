@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The data table of the paper for any data set or benchmark: images, texts, sub-captions and tokens per text, and the
+The data table of the paper for any dataset or benchmark: images, texts, sub-captions and tokens per text, and the
 fraction of texts that are too long for a model.
 
     lotlip statistics --dataset_name my_photos --eval_split train
@@ -62,11 +62,11 @@ def run(
     output: OutputArguments,
 ) -> None:
     """
-    Counts the texts of a data set, and prints and writes a table.
+    Counts the texts of a dataset, and prints and writes a table.
 
     Args:
         statistics ([`StatisticsArguments`]): What is counted.
-        source ([`SourceArguments`]): The data set.
+        source ([`SourceArguments`]): The dataset.
         split ([`EvaluationSplitArguments`]): What of it is read.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
@@ -82,7 +82,7 @@ def run(
 
     conditions = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
     if statistics.benchmark is None:
-        name = source.dataset_name or "scenes"
+        name = source.dataset_title or "scenes"
         how = {"with_images": False, "key_column": caption_files.image_key_column}
         dataset = load_split(source, split.eval_split, split.max_eval_samples, **how)
     else:

@@ -61,11 +61,11 @@ def run(
         visualize ([`VisualizeArguments`]): What is looked at, and where the page goes.
         models ([`ModelNames`]): The dual encoders.
         loading ([`LoadingArguments`]): How they run.
-        dataset ([`SourceArguments`]): The data set.
+        dataset ([`SourceArguments`]): The dataset.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
     """
-    from ..encoder.dual_encoder import load_encoder
+    from ..encoder.dual_encoder import find_models, load_encoder
     from ..evaluation.explanation import explain, render_page
     from ..utils.files import write_text
     from ..utils.sub_captions import split_sub_captions
@@ -77,10 +77,11 @@ def run(
         image = read_image_file(visualize.image)
     if not split_sub_captions(text, captions.sub_caption_splitter):
         raise ValueError("--text is empty: there is nothing to look at.")
+    names = find_models(models.model_name_or_path)
     visualize.output_dir.mkdir(parents=True, exist_ok=True)
 
     explanations = []
-    for name in dict.fromkeys(models.model_name_or_path):
+    for name in names:
         encoder = load_encoder(name, loading)
         encoder.check_single_embeddings()
         explanations.append(explain(encoder, text, image, splitter=captions.sub_caption_splitter))
@@ -115,7 +116,7 @@ def read_text_and_image(
     Args:
         row (`int`): The index of the row.
         split (`str`): The split that it is in.
-        dataset ([`SourceArguments`]): The data set.
+        dataset ([`SourceArguments`]): The dataset.
         captions ([`CaptionArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
 
@@ -139,7 +140,8 @@ def read_text_and_image(
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
-    texts = [text for text in texts if split_sub_captions(text, reader.splitter)]  # not of full stops alone
+    # not those of full stops alone
+    texts = [text for text in texts if split_sub_captions(text, reader.splitter)]
     if not texts:
         raise ValueError(f"--row {row} has no caption.")
     try:

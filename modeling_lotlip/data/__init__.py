@@ -1,3 +1,3 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets: loading, reading and packing them. May import the image processing and the root modules alone."""
+"""Datasets: loading, reading and packing them. May import the image processing and the root modules alone."""

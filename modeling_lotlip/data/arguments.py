@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments that name a data set and its columns."""
+"""The arguments that name a dataset and its columns."""
 
 import os
 from dataclasses import dataclass
@@ -11,11 +11,13 @@ from ..utils.sub_captions import SPLITTERS
 
 # What reads a file of rows, by its ending
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+# What reads files, which --data_dir or --data_files name
+BUILDER_NAMES = ("imagefolder", "webdataset", *BUILDERS.values())
 
 
 @dataclass
 class SourceArguments(Arguments):
-    """Where rows with images come from: without `dataset_name` the built-in data set of drawn scenes."""
+    """Where rows with images come from: without `dataset_name` the built-in dataset of drawn scenes."""
 
     _argument_group_name = "data"
 
@@ -26,7 +28,7 @@ class SourceArguments(Arguments):
         compared_on_resume=True,
     )
     dataset_config_name: str | None = argument(
-        None, "The configuration of the data set, if it has several.", compared_on_resume=True
+        None, "The configuration of the dataset, if it has several.", compared_on_resume=True
     )
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
@@ -54,6 +56,18 @@ class SourceArguments(Arguments):
         super().__post_init__()
 
     @property
+    def dataset_title(self) -> str | None:
+        """What results and cards call the dataset: a builder such as `json` by what it reads; None of drawn scenes."""
+        if self.dataset_name not in BUILDER_NAMES:
+            return self.dataset_name
+        if not self.data_files:
+            return self.data_dir or self.dataset_name
+        title = os.path.basename(self.data_files[0])
+        if len(self.data_files) > 1:
+            title += f" and {len(self.data_files) - 1} more"
+        return title
+
+    @property
     def data_file_names(self) -> list[str]:
         """`data_files` in their order, without the folder that they have in common."""
         files = [os.path.abspath(file) for file in self.data_files or []]
@@ -63,7 +77,7 @@ class SourceArguments(Arguments):
 
 @dataclass
 class DatasetArguments(SourceArguments):
-    """A data set with images, and how it is read."""
+    """A dataset with images, and how it is read."""
 
     dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0)
 
@@ -89,7 +103,7 @@ class CaptionColumnArguments(Arguments):
 
 @dataclass
 class CaptionArguments(CaptionColumnArguments):
-    """The captions of a data set, and how long ones are split."""
+    """The captions of a dataset, and how long ones are split."""
 
     sub_caption_splitter: str = argument(
         "paper",
@@ -129,13 +143,13 @@ class CaptionFileArguments(Arguments):
 
     @property
     def image_key_column(self) -> str:
-        """The column of the data set that has the keys of images."""
+        """The column of the dataset that has the keys of images."""
         return self.key_column or self.file_key_column
 
 
 @dataclass
 class EvaluationSplitArguments(Arguments):
-    """The part of a data set that is evaluated, embedded or searched."""
+    """The part of a dataset that is evaluated, embedded or searched."""
 
     _argument_group_name = "data"
 
@@ -145,7 +159,7 @@ class EvaluationSplitArguments(Arguments):
 
 @dataclass
 class TrainSplitArguments(Arguments):
-    """The part of a data set that is trained on or captioned."""
+    """The part of a dataset that is trained on or captioned."""
 
     _argument_group_name = "data"
 

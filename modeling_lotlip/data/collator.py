@@ -30,7 +30,7 @@ def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
     Selects the rows with a caption, images undecoded; a warning counts the others.
 
     Raises:
-        `ValueError`: if there are none, or the data set is a stream.
+        `ValueError`: if there are none, or the dataset is a stream.
     """
     if not isinstance(dataset, Dataset):
         raise ValueError("`--streaming` is for `lotlip train`: leave it out.")

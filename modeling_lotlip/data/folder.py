@@ -46,8 +46,8 @@ class FolderScan(NamedTuple):
 
 def scan_folder(folder: str | Path) -> FolderScan:
     """
-    Lists the files in a folder and its subfolders. The curve and the JSON of a saved model are no data: an output
-    folder may lie in that of the images.
+    Lists the files in a folder and its subfolders. An output folder may lie in that of the images: the curve
+    and the JSON of a saved model are no data.
     """
     scan = FolderScan({}, Counter(), set(), set())
     model_folders = set()
@@ -181,7 +181,7 @@ def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) ->
 
 
 def has_card_with_splits(folder: str | Path) -> bool:
-    """Returns whether the card of a data set in a folder says which file is in which split."""
+    """Returns whether the card of a dataset in a folder says which file is in which split."""
     for name in ("README.md", ".huggingface.yaml"):
         card = Path(folder, name)
         if card.is_file() and re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")):

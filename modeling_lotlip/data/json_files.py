@@ -175,6 +175,23 @@ def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
     return reader
 
 
+def open_remote_json(builder: DatasetBuilder) -> DatasetBuilder:
+    """
+    Makes what reads a stream of JSON files that are elsewhere. It does as the builder of `datasets`, but an error
+    names the file. Dates, for which the files would be read twice, stay times.
+    """
+    return JsonTexts(
+        base_path=builder.base_path,
+        dataset_name=builder.dataset_name,
+        repo_id=builder.repo_id,
+        token=builder.token,
+        storage_options=builder.storage_options,
+        data_files=builder.config.data_files,
+        features=builder.config.features or builder.info.features,
+        **find_options(builder),
+    )
+
+
 def find_metadata_dates(features: Features, files: Iterable[str]) -> set[str]:
     """
     Finds the columns of files `metadata.jsonl` in which a text is written like a date, and which `datasets` reads with

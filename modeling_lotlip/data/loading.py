@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The data set that the data arguments name: its splits, its columns and the rows of each process."""
+"""The dataset that the data arguments name: its splits, its columns and the rows of each process."""
 
 import os
 import random
@@ -46,7 +46,7 @@ from ..utils.arguments import refuse_given
 from ..utils.files import hash_bytes
 from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
-from .arguments import BUILDERS, SourceArguments
+from .arguments import BUILDER_NAMES, BUILDERS, SourceArguments
 from .folder import (
     describe_failure,
     find_image_files,
@@ -56,7 +56,7 @@ from .folder import (
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
-from .json_files import FolderTexts, find_metadata_dates, open_json, replace_times_of
+from .json_files import FolderTexts, find_metadata_dates, open_json, open_remote_json, replace_times_of
 from .options import find_options
 from .row_files import are_csv_rows_checked, check_json_column, check_row_files, unify_parquet_types
 from .rows import check_columns, find_key
@@ -73,6 +73,8 @@ Rows = Dataset | IterableDataset
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # The types of values that are paths or contents of images
 IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
+# Contents of images that are compared to find out whether rows have the same one
+MAX_COMPARED = 20_000
 INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 # Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
@@ -100,7 +102,7 @@ def load_split(
     may_repeat: bool = False,
 ) -> Rows:
     """
-    Loads a split of the data set that the data arguments name. A relative path of an image is one in the folder of the
+    Loads a split of the dataset that the data arguments name. A relative path of an image is one in the folder of the
     file that names it, or else in the working directory.
 
     Args:
@@ -126,7 +128,7 @@ def load_split(
         `Dataset` or `IterableDataset`: the rows, a stream where the data arguments ask for one.
 
     Raises:
-        `ValueError`: if the data set, the split or the image column is not there, rows would be read as something
+        `ValueError`: if the dataset, the split or the image column is not there, rows would be read as something
             else, the split is empty, or rows come several times.
     """
     if weights is not None:
@@ -312,7 +314,7 @@ def take_first(slices: list[Slice], num_rows: int) -> list[Slice]:
 
 def check_repeated_rows(split: str, slices: list[Slice], may_repeat: bool) -> None:
     """
-    Raises a `ValueError` if a row is in several slices of a data set, which `datasets` gives several times.
+    Raises a `ValueError` if a row is in several slices of a dataset, which `datasets` gives several times.
 
     Args:
         split (`str`):
@@ -336,7 +338,7 @@ def check_repeated_rows(split: str, slices: list[Slice], may_repeat: bool) -> No
 
 
 def count_repeated_rows(slices: list[Slice]) -> int:
-    """Counts how often a row of slices of one data set comes again, `sys.maxsize` or more for equal streams."""
+    """Counts how often a row of slices of one dataset comes again, `sys.maxsize` or more for equal streams."""
     num_repeated = 0
     last_split = None
     seen_until = 0
@@ -351,7 +353,7 @@ def count_repeated_rows(slices: list[Slice]) -> int:
 
 def count_shared_rows(slices: list[Slice], others: list[Slice]) -> int:
     """
-    Counts the rows that slices of one data set have in common, `sys.maxsize` for equal streams; of a part of all
+    Counts the rows that slices of one dataset have in common, `sys.maxsize` for equal streams; of a part of all
     splits together and another split, how many these may be.
     """
     num_shared = 0
@@ -381,14 +383,14 @@ def load_scene_split(
     split: str,
     max_samples: int | None,
 ) -> tuple[str, Dataset]:
-    """Loads a split of the data set of drawn scenes. Returns its name, too."""
+    """Loads a split of the dataset of drawn scenes. Returns its name, too."""
     refuse_given(
         source,
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
         "on the drawn scenes",
         remedy="leave it out, or name what reads it with --dataset_name",
     )
-    split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
+    split = resolve_split(split, list(NUM_SCENES), "The dataset of drawn scenes")
     if split == "all":
         parts = [load_scene_split(source, name, max_samples)[1] for name in NUM_SCENES]
         return split, concatenate_datasets(parts)
@@ -400,7 +402,7 @@ def load_scene_split(
 
 def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]:
     """
-    Loads a split of what `save_to_disk` has written; a single data set there goes by any name. Returns its name, too.
+    Loads a split of what `save_to_disk` has written; a single dataset there goes by any name. Returns its name, too.
     """
     name = f"`--dataset_name {source.dataset_name}`"
     refuse_given(
@@ -424,7 +426,7 @@ def load_built_split(
     source: SourceArguments, split: str, with_images: bool, key_column: str | None
 ) -> tuple[str, Rows]:
     """
-    Loads a split of a data set of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
+    Loads a split of a dataset of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
 
     Args:
         source (`SourceArguments`):
@@ -444,7 +446,7 @@ def load_built_split(
         return split, with_file_names(rows, source, files, [])
     are_rows = builder.info.builder_name in BUILDERS.values()
     try:
-        builder = check_files(builder, files, key_column)
+        builder = check_files(builder, files, key_column, source.streaming)
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
             rows = read_metadata_as_text(builder, split, rows, key_column)
@@ -473,7 +475,7 @@ def make_builder(
     split: str,
     key_column: str | None = None,
 ) -> tuple[DatasetBuilder, str]:
-    """Finds what reads a data set of the Hub or files, and the name of the split that it has."""
+    """Finds what reads a dataset of the Hub or files, and the name of the split that it has."""
     folder = find_local_folder(source)
     image_files = None
     if folder is not None and (is_folder_of_data(source) or source.dataset_name == "imagefolder"):
@@ -498,7 +500,7 @@ def make_builder(
 
 def is_folder_of_data(source: SourceArguments) -> bool:
     """Returns whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
-    is_builder = source.dataset_name in ("imagefolder", "webdataset", *BUILDERS.values())
+    is_builder = source.dataset_name in BUILDER_NAMES
     if is_builder and (source.data_files or source.data_dir):
         return False
     return os.path.isdir(source.dataset_name)
@@ -572,7 +574,7 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
 
 
 def describe_source(source: SourceArguments) -> str:
-    """Describes the arguments that name a data set, as they are typed."""
+    """Describes the arguments that name a dataset, as they are typed."""
     given = {
         "dataset_name": source.dataset_name,
         "dataset_config_name": source.dataset_config_name,
@@ -601,13 +603,22 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
 # Files before they are read
 
 
-def check_files(builder: DatasetBuilder, files: list[str], key_column: str | None) -> DatasetBuilder:
+def check_files(
+    builder: DatasetBuilder, files: list[str], key_column: str | None, is_stream: bool = False
+) -> DatasetBuilder:
     """
     Checks files on this machine before they are read.
 
+    Args:
+        builder (`DatasetBuilder`): What reads them.
+        files (`list[str]`): The files, some or all of which may be elsewhere.
+        key_column (`str`, *optional*): A column of keys, which is read as text.
+        is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
+
     Returns:
         `DatasetBuilder`: what reads them. It is another one for shards, for JSON with texts that are written like
-            dates, and for parquet files of which some have no value in a column of the others.
+            dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a column
+            of the others.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -626,6 +637,8 @@ def check_files(builder: DatasetBuilder, files: list[str], key_column: str | Non
         return open_shards(builder, files)
     if name == "json" and are_all_local:
         return open_json(builder, files)
+    if name == "json" and is_stream:
+        return open_remote_json(builder)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
@@ -897,28 +910,32 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 def count_repeated_images(dataset: Dataset, image_column: str) -> int:
     """
-    Counts the rows whose image is that of an earlier row, by the paths of files, or by their contents where they are
-    in the data.
+    Counts the rows whose image is that of an earlier row, by the paths of files. Where contents are in the
+    data, those of the same name and length are compared, unless they are more than `MAX_COMPARED`.
     """
     images = undecoded(dataset.select_columns(image_column), image_column)
     keys = []
     for table in images.with_format("arrow").iter(batch_size=1000):
-        column = table[image_column].combine_chunks()
-        paths = pc.struct_field(column, "path").to_pylist()
-        lengths = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
-        for path, length in zip(paths, lengths):
-            keys.append(path if length is None else length)
+        for chunk in table[image_column].chunks:  # of which no content is read here
+            paths = pc.struct_field(chunk, "path").to_pylist()
+            lengths = pc.binary_length(pc.struct_field(chunk, "bytes")).to_pylist()
+            keys += zip(paths, lengths)
     counts = Counter(keys)
-    for row, key in enumerate(keys):
-        if isinstance(key, int) and counts[key] > 1:
-            keys[row] = hash_bytes(images[row][image_column]["bytes"])
-    counts = Counter(key for key in keys if key is not None)
-    return counts.total() - len(counts)
+    found = []
+    compared = []
+    for row, (path, length) in enumerate(keys):
+        if counts[path, length] > 1 and length is not None:
+            compared.append(row)
+        elif counts[path, length] > 1 and path is not None:
+            found.append(path)
+    if len(compared) <= MAX_COMPARED:
+        found += [hash_bytes(images[row][image_column]["bytes"]) for row in compared]
+    return len(found) - len(set(found))
 
 
 def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None:
     """
-    Warns of rows with the same image, as in files with a row for each caption. Of a stream it is not known.
+    Warns of rows with the same image, as in files with a row for each caption, unless streamed.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -933,8 +950,8 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
     num_repeated = count_repeated_images(dataset, image_column)
     if num_repeated > 0:
         logger.warning(
-            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions count as "
-            "wrong for them. Write one row for each image, with a list of its captions."
+            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions "
+            "count as wrong for them. Write one row for each image, with a list of its captions."
         )
 
 
@@ -942,7 +959,7 @@ def get_columns(dataset: Rows) -> list[str]:
     """Returns the columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if not columns:
-        raise ValueError("The data set has no rows: name other data or another split.")
+        raise ValueError("The dataset has no rows: name other data or another split.")
     return columns
 
 

@@ -28,7 +28,7 @@ MAX_BAD_ROWS = 20
 class RowInfo(NamedTuple):
     """What a row is known by."""
 
-    row_index: Any  # in the data set
+    row_index: Any  # in the dataset
     key: Any  # of its image; without a column of keys the index of the row
     label: Any = None
     file_facts: Any = None  # of the file of its image, by column of a table, such as its size
@@ -53,11 +53,11 @@ def find_columns(columns: list[str], names: Iterable[str | None]) -> list[str]:
 
 class RowReader:
     """
-    Reads the image, the captions, the label and the key of a row of a data set.
+    Reads the image, the captions, the label and the key of a row of a dataset.
 
     Args:
         columns (`Iterable[str]`):
-            The columns of the data set.
+            The columns of the dataset.
         captions (`CaptionArguments`, *optional*):
             The columns of captions, and how long ones are split. Without it no captions are read.
         caption_files (`CaptionFileArguments`, *optional*):
@@ -110,7 +110,7 @@ class RowReader:
             self.caption_files.check()
         if REJECTED_COLUMN in columns and captions is not None:
             logger.warning_once(
-                f"The data set has the column {REJECTED_COLUMN!r}: captions that rules reject are read too, since it "
+                f"The dataset has the column {REJECTED_COLUMN!r}: captions that rules reject are read too, since it "
                 "is `--caption_files` that leaves them out. Drop their rows if you do not want them."
             )
         check_columns(columns, label_column=label_column, key_column=key_column)
@@ -133,7 +133,7 @@ class RowReader:
         if self.short_column is None and self.long_column is None and is_one_needed:
             raise ValueError(
                 f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
-                f"{captions.long_captions_column}` is a column of the data set, which has {columns}."
+                f"{captions.long_captions_column}` is a column of the dataset, which has {columns}."
             )
         # a default that is not there is none
         if captions.caption_column not in ("", CaptionArguments.caption_column):

@@ -36,8 +36,8 @@ def read_source(function: Callable) -> str:
 
 def make_columns(name: str, function: Callable[[dict], dict], row: dict) -> dict:
     """
-    Returns the columns that a function makes of a row. Raises a `ValueError` if there are none: `datasets`
-    would leave the rows as they are.
+    Returns the columns that a function makes of a row. Raises a `ValueError` if there are none, since
+    `datasets` would leave the rows as they are.
     """
     made = function(row)
     if not isinstance(made, Mapping) or not made:

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a data set, and what one holds: captions, and the key and the address of its image."""
+"""Rows of a dataset, and what one holds: captions, and the key and the address of its image."""
 
 import hashlib
 import os
@@ -113,7 +113,7 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
 
 
 def read_url(row: dict) -> str | None:
-    """Reads the address that an image comes from, where the data set knows it."""
+    """Reads the address that an image comes from, where the dataset knows it."""
     for column in URL_COLUMNS:
         url = read_key(row, column)
         if url is not None:

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The built-in data set: scenes drawn from a seed. The short caption names the large thing in the middle and its color;
+The built-in dataset: scenes drawn from a seed. The short caption names the large thing in the middle and its color;
 the long one leaves it out and describes all else, which alone distinguishes scenes with the same short caption.
 """
 

@@ -5,6 +5,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from .rows import batched, find_key, name_row, read_url
 
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+SHARD_NAME = re.compile(r"\d{5,}\.tar")
 QUALITY = 95  # of images that are written anew
 
 
@@ -34,7 +36,7 @@ def pack_row(
 
     Args:
         row (`dict`):
-            The row of a data set, its image undecoded.
+            The row of a dataset, its image undecoded.
         reader (`RowReader`):
             Reads its captions.
         key (`str`, *optional*):
@@ -93,7 +95,7 @@ def write_shards(
     shard_size: int = 1000,
 ) -> tuple[RowCounts, int]:
     """
-    Writes the images and captions of a data set as shards, by the keys of [`find_key`].
+    Writes the images and captions of a dataset as shards, by the keys of [`find_key`].
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -101,7 +103,7 @@ def write_shards(
         reader (`RowReader`):
             Reads their captions.
         source (`SourceArguments`):
-            The arguments that name the data set.
+            The arguments that name the dataset.
         output_dir (`Path`):
             The folder of the shards.
         key_column (`str`, *optional*):
@@ -140,6 +142,12 @@ def write_shards(
         earlier = list(output_dir.glob("*.tar"))
         if earlier and not folder.is_unfinished:
             raise ValueError(f"`--output_dir {output_dir}` holds shards: delete them, or name another folder.")
+        others = sorted(shard.name for shard in earlier if not SHARD_NAME.fullmatch(shard.name))
+        if others:
+            raise ValueError(
+                f"`--output_dir {output_dir}` holds {others[0]}, which is not of this command: move it "
+                "away, or name another folder."
+            )
         for shard in earlier:  # of a run that was killed: all are written anew
             shard.unlink()
         rows = progress_bar(undecoded(dataset, source.image_column), desc="Packing", unit=" images")

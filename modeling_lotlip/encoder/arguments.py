@@ -18,7 +18,7 @@ AUTO = "auto"
 BACKENDS = ("torch", "openvino", AUTO)
 # What they can be computed in
 PRECISIONS = (*DTYPES, "int8", AUTO)
-# What is embedded of a data set: images, short and long captions
+# What is embedded of a dataset: images, short and long captions
 KINDS = ("image", "short", "long")
 
 DEFAULT_MODEL = "weiwu-ww/LoTLIP-ViT-B-16-100M"

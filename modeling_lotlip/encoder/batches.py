@@ -61,7 +61,7 @@ MAX_SIDE = 2**31 - 1
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
-# What a caller knows an image, a text or a row by: a row of a data set, a position in a list, a future
+# What a caller knows an image, a text or a row by: a row of a dataset, a position in a list, a future
 T = TypeVar("T")
 
 # A row and what it is known by
@@ -229,7 +229,7 @@ class TableReader(RowReader):
 
     Args:
         columns (`Iterable[str]`):
-            The columns of the data set.
+            The columns of the dataset.
         captions (`CaptionArguments`, *optional*):
             Which columns have captions. None are read by default.
         formats (`tuple[str, ...]`, *optional*):
@@ -374,7 +374,7 @@ class RowCollator:
 
 
 def name_item(key: Any, row: Any) -> str:
-    """Returns how messages call a row: by [`name_row`] if it is one of a data set, otherwise by its key."""
+    """Returns how messages call a row: by [`name_row`] if it is one of a dataset, otherwise by its key."""
     if isinstance(row, dict):
         # the key is a `RowInfo`, or else the index of the row itself
         return name_row(row, getattr(key, "row_index", key))

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.util import find_spec
-from numbers import Integral
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -23,15 +22,24 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from ..data.images import IMAGE_ERRORS, Resizing, UnreadableImageError, read_image, upright_rgb
 from ..data.reader import Item
 from ..data.rows import batched
+from ..utils.integers import check_integer
 from ..utils.terminal import progress_bar
 from ..utils.texts import is_unicode
 from .arguments import InferenceArguments, LoadingArguments
 from .backends import Backend, PytorchBackend
-from .batches import TOKENS_PER_BATCH, Batch, EmbeddedBatch, PreparedRows, RowCollator, embed_rows
+from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_rows
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths, with_text_limit
 from .fastest import EXACT, Computation, choose_half_precision, describe_auto, find_fastest
-from .loading import LOADING_ERRORS, check_device, is_dual_encoder, is_sentence_transformer, load_model
+from .finite import check_finite_batch
+from .loading import (
+    LOADING_ERRORS,
+    check_device,
+    check_model_is_there,
+    is_dual_encoder,
+    is_sentence_transformer,
+    load_model,
+)
 from .preprocessing import Preprocessing
 from .sentence_transformer import load_sentence_transformer
 
@@ -241,7 +249,8 @@ class DualEncoder:
     @property
     def hashes(self) -> dict[str, str]:
         """Hashes of the weights that embeddings are computed with, and of the processor."""
-        return {"weights": self.backend.hash_weights(self.model), "processor": self.preprocessing.hash()}
+        weights_hash = self.backend.hash_weights(self.model)
+        return {"weights": weights_hash, "processor": self.preprocessing.hash()}
 
     def describe(self) -> dict[str, str | int | None]:
         """Returns what results of this encoder depend on, for tables of people."""
@@ -348,7 +357,7 @@ class DualEncoder:
         ) as progress:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
-                    check_finite_embeds(batch, "texts")
+                    check_finite_batch(batch, self.model, lambda item: f"`texts[{item.row_key}]`")
                     # `Item.row_key` is the position in the list
                     embeds[[item.row_key for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
@@ -407,7 +416,9 @@ class DualEncoder:
         images = [images] if is_single else list_items(images, "images")
         embeds = torch.full((len(images), self.dim), torch.nan)
         problems: dict[int, str] = {}
-        prepared = self.prepare_image_batches(images, IMAGES_PER_BATCH if batch_size is None else batch_size)
+        if batch_size is None:
+            batch_size = IMAGES_PER_BATCH
+        prepared = self.prepare_image_batches(images, batch_size)
         with progress_bar(
             total=len(images), desc="Images", unit=" images", disable=not show_progress_bar, leave=False
         ) as progress:
@@ -418,7 +429,7 @@ class DualEncoder:
                         raise UnreadableImageError(f"{name} cannot be read as an image: {row.problem}")
                     problems[row.key] = row.problem
                 if batch.entries:
-                    check_finite_embeds(batch, "images")
+                    check_finite_batch(batch, self.model, lambda item: f"`images[{item.row_key}]`")
                     embeds[[item.row_key for item in batch.entries]] = batch.embeds
                 progress.update(len(batch.entries) + len(batch.unreadable))
         returned = to_return_value(embeds, is_single, convert_to_tensor)
@@ -631,12 +642,7 @@ def load_encoder(
         load = partial(load_model, name, revision=revision, trust_remote_code=arguments.trust_remote_code)
         model, processor = load(find_weights_dtype(computation))
     except LOADING_ERRORS as error:
-        if name.startswith((".", "/", "~")) and not os.path.exists(name):
-            raise ValueError(f"`--{argument} {name}` cannot be used: there is no such folder.") from error
-        # `outputs/mine` may be meant as a folder or as a name on the Hub
-        if os.path.isdir(os.path.dirname(name)) and not os.path.exists(name):
-            raise ValueError(f"`--{argument} {name}` cannot be used: there is no such folder. {error}") from error
-        raise ValueError(f"`--{argument} {name}` cannot be used: {error}") from error
+        raise make_loading_error(name, argument, error) from error
     model = model.to(device).eval()
     if computation.is_open:
         computation = find_fastest(model, processor, computation)
@@ -650,6 +656,30 @@ def load_encoder(
 
         made_backend = OpenvinoBackend(model, find_family(model.config, processor), computation.dtype)
     return encoder_class(model, processor, made_backend, arguments.max_length, arguments.truncate_dim, name)
+
+
+def find_models(names: Iterable[str], argument: str = "model_name_or_path") -> list[str]:
+    """
+    Returns the names of models, each once. Raises a `ValueError` if one of them is not there: before the first is run,
+    which may take hours.
+    """
+    names = list(dict.fromkeys(names))
+    for name in names:
+        try:
+            check_model_is_there(name)
+        except LOADING_ERRORS as error:
+            raise make_loading_error(name, argument, error) from error
+    return names
+
+
+def make_loading_error(name: str, argument: str, error: Exception) -> ValueError:
+    """Makes the error of a model that an argument names and that cannot be loaded."""
+    if name.startswith((".", "/", "~")) and not os.path.exists(name):
+        return ValueError(f"`--{argument} {name}` cannot be used: there is no such folder.")
+    # `outputs/mine` may be meant as a folder or as a name on the Hub
+    if os.path.isdir(os.path.dirname(name)) and not os.path.exists(name):
+        return ValueError(f"`--{argument} {name}` cannot be used: there is no such folder. {error}")
+    return ValueError(f"`--{argument} {name}` cannot be used: {error}")
 
 
 def find_weights_dtype(computation: Computation) -> torch.dtype:
@@ -680,7 +710,9 @@ def is_single_image(images: object) -> bool:
     """Returns whether this is one image, and no iterable of them."""
     if isinstance(images, np.ndarray):
         return images.ndim in (2, 3)  # of one dimension it is a list, of paths say
-    return isinstance(images, (str, os.PathLike, bytes, bytearray, PIL.Image.Image)) or hasattr(images, "read")
+    if hasattr(images, "read"):  # an open file
+        return True
+    return isinstance(images, (str, os.PathLike, bytes, bytearray, PIL.Image.Image))
 
 
 def list_items(items: Iterable, argument: str) -> list:
@@ -693,12 +725,6 @@ def list_items(items: Iterable, argument: str) -> list:
     if isinstance(items, (Mapping, Set)) or hasattr(items, "columns"):
         raise ValueError(f"`{argument}` must be a list, got a {type(items).__name__}: give one of its columns, say.")
     return list(items)
-
-
-def check_integer(argument: str, value: object, min_value: int) -> None:
-    """Raises a `ValueError` if an argument is no integer, or less than the min value."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < min_value:
-        raise ValueError(f"`{argument}` must be an integer of at least {min_value}, got {value!r}.")
 
 
 def list_strings(strings: Iterable[str], argument: str) -> list[str]:
@@ -768,16 +794,6 @@ def open_array(array: np.ndarray) -> PIL.Image.Image:
             "(height, width, channels) in uint8"
         )
     return PIL.Image.fromarray(array)
-
-
-def check_finite_embeds(batch: EmbeddedBatch, argument: str) -> None:
-    """Raises a `ValueError` if an embedding of a batch is not finite, as a sum beyond float16 is not."""
-    is_finite = batch.embeds.isfinite().all(dim=-1).tolist()
-    for item, is_right in zip(batch.entries, is_finite):
-        if not is_right:
-            raise ValueError(
-                f"The model's embedding of `{argument}[{item.row_key}]` holds NaN or infinity: choose a wider `dtype`."
-            )
 
 
 def name_image(index: int, image: ImageLike) -> str:

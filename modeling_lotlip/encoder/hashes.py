@@ -50,8 +50,8 @@ KNOWN_PACKAGES = (
 
 def read_code(classes: Iterable[type]) -> list[bytes]:
     """
-    Reads the source of classes that are of no library: the file of a plugin, or all code that comes with a model.
-    What was typed in, or is in the program itself, has none.
+    Reads the source of classes that are of no library: the file of a plugin, or all code of a model. What was
+    typed in, or is in the program itself, has none.
     """
     files = set()
     for cls in classes:
@@ -100,8 +100,8 @@ def describe_config(config: PreTrainedConfig) -> dict:
 
 def hash_processor(processor: ProcessorMixin) -> str:
     """
-    Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called,
-    and of code that is of no library.
+    Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called.
+    Code that is of no library counts too.
     """
     files = xxhash.xxh3_128()
     parts = [processor, *(getattr(processor, name, None) for name in ("tokenizer", "image_processor"))]

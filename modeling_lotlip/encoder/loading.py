@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download, load_torch_model, snapshot_download
+from huggingface_hub import constants, hf_hub_download, load_torch_model, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from transformers import (
@@ -26,8 +26,10 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
-from transformers.utils import CONFIG_NAME, find_adapter_config_file
+from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
+from ..convert_lotlip_to_hf import CHECKPOINT_NAME
 from ..hub_lotlip import find_pretrained
 from ..utils.terminal import without_stop
 
@@ -53,6 +55,8 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokeniz
 REBUILT_TENSORS = ("position_ids",)
 # By which a model of the sentence-transformers library is known
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
+# By one of which a folder of a model is known
+MODEL_FILES = (CONFIG_NAME, ADAPTER_CONFIG_NAME, SENTENCE_TRANSFORMERS_MODULES, CHECKPOINT_NAME)
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)
 
 
@@ -118,13 +122,13 @@ def load_with_adapters(
     path: str | PathLike, dtype: torch.dtype, options: dict[str, str], trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    Loads a model with adapters of PEFT merged into its weights; the processor next to them, or else the model's.
+    Loads a model with adapters of PEFT merged into its weights; the processor beside them, or else its own.
 
     Args:
         path (`str` or `PathLike`): The name of the adapters.
         dtype (`torch.dtype`): The precision of the weights.
         options (`dict[str, str]`): The revision of the adapters, if one is named.
-        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the code of the model.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run its code.
     """
     if find_spec("peft") is None:
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
@@ -179,9 +183,7 @@ def load_with_code(
             )
         unused = [tensor for tensor in loaded.unexpected_keys if not tensor.endswith(REBUILT_TENSORS)]
         if unused:
-            logger.warning(
-                f"{len(unused)} tensors in the weights of {name} are of no use to its code, `{unused[0]}` first."
-            )
+            logger.warning(f"{len(unused)} tensors of {name} are of no use to its code, `{unused[0]}` first.")
     else:
         model = auto_class.from_pretrained(name, dtype=dtype, **options)
     processor = AutoProcessor.from_pretrained(name, **options)
@@ -227,6 +229,28 @@ def is_dual_encoder_config(config_class: type) -> bool:
     if isinstance(model_class, tuple):
         model_class = model_class[0]
     return is_dual_encoder(model_class)
+
+
+def check_model_is_there(name: str) -> None:
+    """
+    Raises an `OSError` or a `ValueError` if there is no folder or repository of a name, or it holds no model. Only a
+    configuration is downloaded.
+    """
+    if not Path(name).is_dir():
+        config_file = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+        if config_file is None and constants.HF_HUB_OFFLINE and not is_in_cache(name):
+            cached_file(name, CONFIG_NAME)  # says that it is not there
+        return
+    if any(Path(name, file).is_file() for file in MODEL_FILES):
+        return
+    find_pretrained(name)  # says so of a checkpoint of a training
+    raise ValueError(f"it holds none of {', '.join(MODEL_FILES)}: name the folder of a model.")
+
+
+def is_in_cache(name: str) -> bool:
+    """Returns whether a file of a model is in the Hub's cache."""
+    options = {"local_files_only": True, "_raise_exceptions_for_missing_entries": False}
+    return any(cached_file(name, file, **options) is not None for file in MODEL_FILES)
 
 
 def find_file(name: str | PathLike, filename: str, revision: str | None = None) -> Path | None:

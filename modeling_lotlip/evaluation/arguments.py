@@ -62,7 +62,7 @@ def check_benchmark(
     is_whole: bool = True,
 ) -> None:
     """
-    Refuses arguments of data sets with `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where
+    Refuses arguments of datasets with `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where
     it `is_whole`.
 
     Raises:

@@ -38,16 +38,14 @@ def read_class_names(
     the labels' column.
 
     Raises:
-        `ValueError`: if there are none, the file cannot be read, or the data set has another number of classes.
+        `ValueError`: if there are none, the file cannot be read, or the dataset has another number of classes.
     """
     if class_names is None and class_names_file is not None:
         class_names = read_lines(class_names_file, "class_names_file", are_numbered=True)
     elif class_names is None and isinstance(labels, ClassLabel):
         class_names = [name.replace("_", " ") for name in labels.names]
     elif class_names is None:
-        raise ValueError(
-            "The data set does not name its classes: name them with `--class_names` or `--class_names_file`."
-        )
+        raise ValueError("The dataset does not name its classes: give `--class_names` or `--class_names_file`.")
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         logger.warning(f"The class names {repeated} are there more than once: images of one are taken for the other.")
@@ -82,17 +80,15 @@ def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) ->
     """
     feature = dataset.features[label_column]
     if isinstance(feature, (LargeList, List)):
-        raise ValueError(
-            f"`--label_column {label_column}` holds lists, but an image is of one class: write one label for each."
-        )
+        raise ValueError(f"`--label_column {label_column}` holds lists: write one label for each image.")
     labels = dataset.unique(label_column)
     for label in labels:
         find_class(label, class_names)
-    are_indices = not isinstance(feature, ClassLabel) and all(isinstance(label, int) for label in labels)
-    if are_indices and min(labels) == 1:
+    are_indices = all(isinstance(label, int) for label in labels)
+    if are_indices and min(labels) == 1 and not isinstance(feature, ClassLabel):
         logger.warning(
-            f"No image has the label 0, which is {class_names[0]!r}. If the labels are counted from 1, each image is "
-            "taken for one of the next class: count them from 0, or write names."
+            f"No image has the label 0, which is {class_names[0]!r}. If the labels are counted from 1, "
+            "each is taken for the next one: count them from 0, or write names."
         )
 
 
@@ -164,7 +160,7 @@ def evaluate_zero_shot(
     num_workers: int = 0,
 ) -> dict:
     """
-    Classifies the images of a data set by the names of classes alone. Every process embeds its part; the main one has
+    Classifies the images of a dataset by the names of classes alone. Every process embeds its part; the main one has
     the results, the others get empty ones.
 
     Args:

@@ -124,8 +124,10 @@ def find_sub_caption_indices(
 ) -> list[int | None]:
     """
     Finds the index of the sub-caption of each token of a text, perhaps truncated; None for special tokens around the
-    text. The full stop, or `[SEP]`, between two sub-captions belongs to the first one. Raises a `ValueError` for a
-    text without any token.
+    text. The full stop, or `[SEP]`, between two sub-captions belongs to the first one.
+
+    Raises:
+        `ValueError`: if the text has no token.
     """
     # A sub-caption ends where the text's beginning up to it does, in tokens: alone it may have others
     beginnings = []
@@ -136,7 +138,7 @@ def find_sub_caption_indices(
     ends = [len(ids) for ids in tokens]
     text = tokens[-1]
     if not text:
-        raise ValueError("`--text` has nothing that the tokenizer of the model reads: describe the image in words.")
+        raise ValueError("`--text` has nothing that the tokenizer of the model reads: write words.")
     start = input_ids.index(text[0])
     sub_caption_indices: list[int | None] = [None] * len(input_ids)
     for position, (token, expected) in enumerate(zip(input_ids[start:], text)):

@@ -87,7 +87,7 @@ def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
     def detach(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
         """Replaces an output by one of the same shape where gradients end."""
         if not isinstance(output, torch.Tensor):
-            raise ValueError(f"{type(module).__name__} returns more than embeddings of its inputs: it has no maps.")
+            raise ValueError(f"{type(module).__name__} returns no embeddings alone: it has no maps.")
         outputs.append(output.detach().requires_grad_())
         return outputs[-1]
 
@@ -179,9 +179,7 @@ def patch_relevance(
         scores = similarities(outputs.pooler_output, text_embeds)
         hidden_states = outputs.hidden_states[-2]
         if hidden_states.dim() != 3 or hidden_states.shape[1] < rows * columns:
-            raise ValueError(
-                f"The image tower of {type(model).__name__} joins or drops patches on its way: it has no heat maps."
-            )
+            raise ValueError(f"The image tower of {type(model).__name__} joins or drops patches: it has no heat maps.")
         gradients = []
         for score in scores.sum(dim=0):
             (gradient,) = torch.autograd.grad(score, hidden_states, retain_graph=True)

@@ -33,8 +33,10 @@ from ..encoder.batches import (
     warn_of_unreadable,
 )
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
+from ..encoder.finite import check_finite_batch
 from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
+from ..utils.integers import check_integer
 from ..utils.markdown import format_markdown
 from ..utils.terminal import progress_bar
 
@@ -54,7 +56,7 @@ MAX_K = 10
 @dataclass
 class EmbeddedCaptions:
     """
-    Holds the captions of one kind in a data set.
+    Holds the captions of one kind in a dataset.
 
     Attributes:
         texts (`list[str]`): The captions.
@@ -73,7 +75,7 @@ class EmbeddedCaptions:
 @dataclass
 class EmbeddedDataset:
     """
-    Holds what was embedded of a data set. Images that could not be read are left out with their captions.
+    Holds what was embedded of a dataset. Images that could not be read are left out with their captions.
 
     Attributes:
         image_embeds (`torch.Tensor` of shape `(images, dim)`): Normalized; of shape `(images, tokens, dim)` of a model
@@ -92,7 +94,7 @@ class EmbeddedDataset:
 @dataclass
 class EmbeddedPart:
     """
-    Holds what one process embedded of its part of a data set, in any order.
+    Holds what one process embedded of its part of a dataset, in any order.
 
     Attributes:
         items (`list[Item]`): The images and captions, of a [`RowReader`].
@@ -120,8 +122,8 @@ class EmbeddedPart:
 
 class ImageEmbeddingCache:
     """
-    Keeps what this process embedded of the images of a data set, for evaluations of a model whose image tower does not
-    change: the first one fills it, and later ones embed captions alone. It is of one data set and one model.
+    Keeps what this process embedded of the images of a dataset, for evaluations of a model whose image tower does not
+    change: the first one fills it, and later ones embed captions alone. It is of one dataset and one model.
     """
 
     def __init__(self):
@@ -160,7 +162,7 @@ def embed_dataset(
     image_cache: ImageEmbeddingCache | None = None,
 ) -> EmbeddedDataset:
     """
-    Embeds the images and captions of a data set. Every process embeds its part; the main one gets the whole, the
+    Embeds the images and captions of a dataset. Every process embeds its part; the main one gets the whole, the
     others an empty one.
 
     Args:
@@ -180,11 +182,13 @@ def embed_dataset(
             For a model whose image tower does not change: the first call fills it, later ones read no image.
 
     Returns:
-        [`EmbeddedDataset`]: the images and captions in the order of the data set.
+        [`EmbeddedDataset`]: the images and captions in the order of the dataset.
 
     Raises:
-        `ValueError`: if no image can be read.
+        `ValueError`: if no image can be read, or a number is none.
     """
+    check_integer("batch_size", batch_size, 1)
+    check_integer("num_workers", num_workers, 0)
     dataset = undecoded(dataset, reader.image_column)
     if image_cache is None:
         embedded = embed_part(encoder, dataset, reader, batch_size, num_workers, is_alone)
@@ -216,13 +220,13 @@ def embed_part(
     is_alone: bool,
 ) -> EmbeddedPart:
     """
-    Embeds what is this process's of a data set: see [`embed_dataset`].
+    Embeds what is this process's of a dataset: see [`embed_dataset`].
 
     Args:
         encoder ([`DualEncoder`]):
             Embeds images and captions.
         dataset (`Dataset` or `IterableDataset`):
-            The whole data set, its images not decoded.
+            The whole dataset, its images not decoded.
         reader (`RowReader`):
             Reads its rows, without images if it has no `image_column`.
         batch_size (`int`):
@@ -250,12 +254,18 @@ def embed_part(
     with evaluation_mode(encoder.model), progress:
         for batch in embed_rows(encoder, prepared, TOKENS_PER_TEXT * batch_size, num_prefetched=2):
             warn_of_unreadable(batch.unreadable)
+            check_finite_batch(batch, encoder.model, describe_item)
             part.num_unreadable += len(batch.unreadable)
             part.items += batch.entries
             if batch.embeds is not None:
                 part.embeds.append(batch.embeds)
             progress.update(sum(item.kind == "image" for item in batch.entries))
     return part
+
+
+def describe_item(item: Item) -> str:
+    """Names an image or a caption in messages."""
+    return f"row {item.row_key.row_index} ({item.kind})"
 
 
 class EmbeddedItem(NamedTuple):
@@ -339,7 +349,7 @@ def evaluate_retrieval(  # noqa: PLR0913, the options of the command
     num_workers: int = 0,
 ) -> dict[str, float]:
     """
-    Embeds a data set and measures its retrieval: see [`embed_dataset`] and [`measure_retrieval`]. Every process embeds
+    Embeds a dataset and measures its retrieval: see [`embed_dataset`] and [`measure_retrieval`]. Every process embeds
     its part; the main one computes the metric, where the model is, and the others get an empty result.
 
     Args:

@@ -42,7 +42,7 @@ class LongTexts(NamedTuple):
 
 def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper") -> LongTexts:
     """
-    Selects the images of an embedded data set that have a long caption, each with its first one.
+    Selects the images of an embedded dataset that have a long caption, each with its first one.
 
     Raises:
         `ValueError`: if there are fewer than two.
@@ -162,12 +162,12 @@ def measure_sensitivity(
     splitter: str = "paper",
 ) -> dict:
     """
-    Measures what of long texts a dual encoder uses, from a data set that it embedded: every image counts with its
+    Measures what of long texts a dual encoder uses, from a dataset that it embedded: every image counts with its
     first long caption.
 
     Args:
         encoder ([`DualEncoder`]):
-            The dual encoder that embedded the data set.
+            The dual encoder that embedded the dataset.
         embedded ([`EmbeddedDataset`]):
             The images and captions.
         num_tokens (`list[int]`):

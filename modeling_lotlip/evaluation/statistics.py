@@ -107,7 +107,7 @@ def measure_texts(
     dataset: Dataset | IterableDataset, reader: RowReader, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, TextLengths]:
     """
-    Returns the lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not
+    Returns the lengths of `"long"` and of `"short"` captions of a dataset, of those that are there; images are not
     decoded. A warning says how many images have no captions in caption files, unless [`RowReader.report_keys`] knows
     that. Captions that are no texts are left out and named.
 

@@ -4,6 +4,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ..data.arguments import (
@@ -63,6 +64,9 @@ class MixtureArguments(Arguments):
         super().__post_init__()
         if not math.isfinite(self.max_loss):
             raise ValueError(f"--max_loss must be a number of points, got {self.max_loss}.")
+        for alpha, following in pairwise(self.all_alphas):
+            if f"{alpha:g}" == f"{following:g}":
+                raise ValueError(f"--alphas {alpha} and {following} are written as {alpha:g}: leave one out.")
 
     @property
     def all_alphas(self) -> list[float]:

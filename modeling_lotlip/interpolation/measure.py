@@ -87,7 +87,7 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
         )
     columns = get_columns(rows)
     if args.label_column is not None and args.label_column not in columns:
-        raise ValueError(f"`--label_column {args.label_column}` is not a column of the data set, which has {columns}.")
+        raise ValueError(f"`--label_column {args.label_column}` is not a column of the dataset, which has {columns}.")
     reader = RowReader(columns, args, args, args.image_column, label_column=args.label_column)
     if not reader.has_long_captions:
         raise ValueError(

@@ -15,7 +15,7 @@ from ..encoder.dual_encoder import DualEncoder
 from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, save_processor, write_model_card
 from ..utils.files import public_name, write_json
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import LEFT, LOCK_FILE, SETTINGS_FILE, move_files
+from ..utils.output_folder import LEFT, LOCK_FILE, PARTIAL_OF_ALL, SETTINGS_FILE, move_files
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, Results
 from .measure import LONG_SCORE
@@ -164,12 +164,10 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
         `OSError`: if it cannot be written.
     """
     results = interpolation.best.results["reported_on"]
-    dataset = "drawn scenes"
-    if args.dataset_name is not None:
-        dataset = public_name(args.data_dir or args.dataset_name)
+    dataset = public_name(args.dataset_title or "drawn scenes")
     models = dict.fromkeys([args.start, args.end])
     try:
-        with TemporaryDirectory(suffix=".0.partial", dir=args.output_dir) as folder:
+        with TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=args.output_dir) as folder:
             partial = Path(folder)
             encoder.model.save_pretrained(partial)
             save_processor(encoder.processor, partial)

@@ -94,8 +94,6 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     try:
         save_mixture(args, end, interpolation)
     except OSError:
-        logger.warning(
-            f"The best, of alpha {best.alpha:g}, is not saved. Measured:\n{format_interpolation(interpolation)}"
-        )
+        logger.warning(f"The best is not saved. What was measured:\n{format_interpolation(interpolation)}")
         raise
     return interpolation

@@ -44,8 +44,8 @@ def check_models(start: DualEncoder, end: DualEncoder) -> None:
 
 def is_same_class(model_class: type, other_class: type) -> bool:
     """
-    Returns whether two classes of models are the same. Those of code that comes with each model are known by
-    their name: whether both compute the same is seen when one gets the weights of the other.
+    Returns whether two classes of models are the same. Those of code that comes with each are known by name:
+    whether both compute the same is seen when one gets the weights of the other.
     """
     if model_class is other_class:
         return True

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import pad
 
+from ..utils.integers import is_integer
 from .pairs import Pairs, Slots
 
 
@@ -260,10 +261,10 @@ def _mean_over_images(values: torch.Tensor, pairs: Pairs, all_pairs: Pairs) -> t
 
 
 def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_dims") -> None:
-    """Raises a `ValueError` for a number of dimensions that is not from 1 to `num_dims`."""
+    """Raises a `ValueError` for a number of dimensions that is no integer from 1 to `num_dims`."""
     for dim in dims:
-        if not 1 <= dim <= num_dims:
-            raise ValueError(f"`{argument}` must be from 1 to {num_dims}, the dimensions of an embedding, got {dim}.")
+        if not is_integer(dim) or not 1 <= dim <= num_dims:
+            raise ValueError(f"`{argument}` must be an integer from 1 to {num_dims}, all dimensions, got {dim!r}.")
 
 
 def check_weights(short_weight: float, long_weight: float) -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
 
 from ..modeling_variants_lotlip import late_interaction
+from ..utils.integers import check_integer
 
 
 # Similarities in a block, 4 bytes each, of which some copies are needed
@@ -45,6 +46,10 @@ class Slots:
     has_short: bool = True
     num_long: int = 0
     num_corners: int = 0
+
+    def __post_init__(self):
+        check_integer("num_long", self.num_long, 0)
+        check_integer("num_corners", self.num_corners, 0)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

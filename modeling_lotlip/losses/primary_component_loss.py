@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from ..utils.integers import check_integer
 from .contrastive_loss import contrastive_loss
 from .pairs import Pairs
 
@@ -41,6 +42,7 @@ def primary_component_loss(
     >>> [round(primary_component_loss(pairs, pairs, torch.tensor(5.0), n).mean().item(), 4) for n in (3, 2, 1)]
     [0.422, 0.4436, 0.6056]
     ```"""
+    check_integer("num_components", num_components, 1)
     images = all_pairs.images.detach()[all_pairs.present.any(dim=1)]
     has_all_components = num_components >= len(images) - 1
     if has_all_components or not pairs.slots.has_short:

@@ -364,7 +364,7 @@ class Handlers:
         num_images = len(self.searcher.table)
         line = "Looking ..."
         if updater.num_total:
-            line = f"Indexing: {updater.num_done:,} of {count(updater.num_total, 'image')}"
+            line = f"Indexing: {updater.num_done:,} of {count(updater.num_total, 'file')}"
         if num_images:
             line += f" ({count(num_images, 'image')} can be searched)"
         return render("progress", line=line, fraction=updater.num_done / max(1, updater.num_total))

@@ -4,7 +4,6 @@
 
 import logging
 import os
-import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,7 +23,7 @@ from ..table.embed import find_lasting_name, load_named_data, note_model
 from ..table.reuse import list_tables
 from ..table.storage import EmbeddingTable, one_of
 from ..utils.files import hash_file
-from ..utils.terminal import printable
+from ..utils.terminal import printable, quote
 from .arguments import SearchModelArguments
 
 
@@ -115,7 +114,7 @@ def describe_orphans(index_dir: Path | None = None) -> list[str]:
         ]
     return [
         f"The folder {source} is not there; its index takes {size:,.0f} MB. If it will not come back: "
-        f"lotlip search --forget {shlex.quote(source)}"
+        f"lotlip search --forget {quote(source)}"
         for source, size in megabytes.items()
     ]
 
@@ -199,7 +198,7 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
     Makes a function from a key to the undecoded image. Raises a `ValueError` if the images are not there or have
     changed.
     """
-    # of an index the folder or address of its images, of `lotlip embed` what names the data set
+    # of an index the folder or address of its images, of `lotlip embed` what names the dataset
     source = table.settings.get("source")
     if isinstance(source, str):
         if "://" in source:
@@ -260,6 +259,8 @@ class Changes:
             Images that were embedded before, under another name or in another folder, or are copies of such.
         changed (`int`):
             Images that were embedded again.
+        unreadable (`int`):
+            New and changed files that cannot be read as an image; none of them is in the counts above.
         deleted (`int`):
             Images that are gone.
         left_out (`list[str]`):
@@ -269,6 +270,7 @@ class Changes:
     new: int = 0
     moved: int = 0
     changed: int = 0
+    unreadable: int = 0
     deleted: int = 0
     left_out: list[str] = field(default_factory=list)
 
@@ -338,7 +340,7 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
     if not files and num_stored > 0 and num_stored == len(result.gone):
         raise FileNotFoundError(
             f"There is no image in {folder} any more. The {num_stored:,} that were indexed are kept; to forget them: "
-            f"lotlip search --forget {shlex.quote(str(folder))}"
+            f"lotlip search --forget {quote(str(folder))}"
         )
     emptied = kept_folders & as_keys(scan.empty_folders)
     result.left_out = describe_left_out(others, scan.closed_folders, emptied)

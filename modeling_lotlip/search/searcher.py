@@ -24,6 +24,7 @@ from ..table.reuse import Source, copy_rows, find_sources, list_tables_of_same_m
 from ..table.storage import EmbeddingTable
 from ..table.thresholds import has_other_count, maintain, measure_for_now
 from ..table.vector_index import describe_recall, search
+from ..utils.integers import check_integer
 from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import announce, printable, progress_bar
 from ..utils.texts import is_unicode
@@ -81,6 +82,7 @@ class Searcher:
         folder: Path | None = None,
         batch_size: int = 64,
     ):
+        check_integer("batch_size", batch_size, 1)
         self.encoder = encoder
         self.table = table
         self.folder = folder
@@ -114,6 +116,7 @@ class Searcher:
         """
         self.changes = Changes()
         with self.table.writing(wait, "index_dir"):
+            unreadable_before = self.table.unreadable.keys()
             self.table.add_missing_columns()
             found = compare(self.table, self.folder)
             sources = self.find_embeddings(found, report)
@@ -132,12 +135,14 @@ class Searcher:
         own = {key: source.key for key, source in sources.items() if source.table is self.table}
         moved = {key for key in written if own.get(key) != key}
         moved_from = {own[key] for key in moved & found.new.keys() & own.keys()}
-        repaired = (pending.keys() & found.retried.keys()) - self.table.unreadable.keys()
+        unreadable = self.table.unreadable.keys()
+        embedded = pending.keys() - unreadable
         self.changes = Changes(
-            new=len(pending.keys() & found.new.keys()),
+            new=len(embedded & found.new.keys()),
             moved=len(moved),
-            changed=len(pending.keys() & found.changed.keys()) + len(repaired),
-            deleted=len(set(found.gone) - moved_from),
+            changed=len(embedded - found.new.keys()),
+            unreadable=len((pending.keys() & unreadable) - found.retried.keys()),
+            deleted=len(set(found.gone) - moved_from - unreadable_before),
             left_out=found.left_out,
         )
         return self.changes
@@ -167,7 +172,7 @@ class Searcher:
         collate = RowCollator(self.encoder.preprocessing, reader)
         batches = collate_rows(collate, batched(rows, self.batch_size), None)
         results = embed_rows(self.encoder, batches, num_prefetched=2)
-        progress = progress_bar(total=len(pending), desc="Indexing", unit=" images", delay=1)
+        progress = progress_bar(total=len(pending), desc="Indexing", unit=" files", delay=1)
         with progress, closing(results):
 
             def follow() -> Iterator[list[EmbeddedBatch]]:
@@ -180,7 +185,7 @@ class Searcher:
                     progress.update(count)
                     report(done, len(pending))
 
-            write_batches(follow(), self.table.append)
+            write_batches(follow(), self.table.append, self.encoder.model)
 
     def embed_background(self) -> torch.Tensor:
         """Computes the normalized embeddings, of shape `(texts, dim)`, by which the index is measured."""
@@ -246,6 +251,7 @@ class Searcher:
         Returns:
             `list[Result]`: the results, the most similar first.
         """
+        check_integer("k", k, 1)
         measured = self.find_measurements(kind)
         if all_copies:
             found = search(self.table, query.embedding, k, kind, chosen.condition)
@@ -320,6 +326,7 @@ class Searcher:
                 (self.changes.new, "new"),
                 (self.changes.moved, "moved or copied"),
                 (self.changes.changed, "changed"),
+                (self.changes.unreadable, "that cannot be read"),
                 (self.changes.deleted, "deleted"),
             )
             if number > 0

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from ..data.images import IMAGE_ERRORS, SAFE_FORMATS, open_image, read_image
 from ..encoder.batches import Batch, sort_texts
 from ..encoder.dual_encoder import DualEncoder
+from ..encoder.finite import find_nonfinite_weight
 from ..utils.sub_captions import mark_query
 from ..utils.terminal import without_stop
 from .arguments import ServingArguments
@@ -136,7 +137,7 @@ class Embedder:
                     self.queue.put_nowait(Batch([future], pixels[index], "image"))
                 else:
                     self.queue.put_nowait(Batch([future], next(rows), "text"))
-            embeds = check_embeds(await asyncio.gather(*futures))
+            embeds = check_embeds(await asyncio.gather(*futures), self.encoder.model)
             return Embedded(embeds, tokenized.num_tokens, tokenized.num_truncated)
         finally:
             self.num_waiting -= len(entries)
@@ -289,9 +290,9 @@ def open_data_url(index: int, entry: str) -> tuple[bytes, int]:
     return content, width * height
 
 
-def check_embeds(embeds: list[torch.Tensor | None]) -> torch.Tensor:
+def check_embeds(embeds: list[torch.Tensor | None], model: torch.nn.Module) -> torch.Tensor:
     """
-    Stacks the embeddings of entries, each of shape `(dim,)`, to shape `(entries, dim)`.
+    Stacks the embeddings of entries by a model, each of shape `(dim,)`, to shape `(entries, dim)`.
 
     Raises:
         `RequestError`: if the model failed at one (None), or it is not finite; names the first.
@@ -299,10 +300,18 @@ def check_embeds(embeds: list[torch.Tensor | None]) -> torch.Tensor:
     for index, embedding in enumerate(embeds):
         if embedding is None:
             raise RequestError(f"The model failed at `input[{index}]`: the log of the server says why.", status=500)
-        if not embedding.isfinite().all():
+        if embedding.isfinite().all():
+            continue
+        weight = find_nonfinite_weight(model)
+        if weight is not None:
             raise RequestError(
-                f"The model has no finite embedding of `input[{index}]`: send another one, or start the server with "
-                "`--dtype float32`.",
+                f"The model has no finite embedding of `input[{index}]`, since its weights are not "
+                f"finite, `{weight}` first: start the server with another model.",
                 status=500,
             )
+        raise RequestError(
+            f"The model has no finite embedding of `input[{index}]`: send another one, or start the "
+            "server with `--dtype float32`.",
+            status=500,
+        )
     return torch.stack(embeds)

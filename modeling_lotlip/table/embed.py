@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Embeds the images and captions of a data set into a table; a run that was stopped goes on where it was."""
+"""Embeds the images and captions of a dataset into a table; a run that was stopped goes on where it was."""
 
 import os
 import time
@@ -18,6 +18,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
+from torch import nn
 
 from ..data.arguments import CaptionArguments, SourceArguments
 from ..data.images import name_readers, undecoded
@@ -34,6 +35,7 @@ from ..encoder.batches import (
     warn_of_unreadable,
 )
 from ..encoder.dual_encoder import DualEncoder, load_encoder
+from ..encoder.finite import check_finite_batch
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
 from .storage import EmbeddingTable
@@ -60,7 +62,7 @@ def embed_to_table(
     notes: dict[str, Any] | None = None,
 ) -> EmbeddingTable:
     """
-    Embeds the images and captions of a data set into a table, or resumes a stopped run. Images that cannot be read are
+    Embeds the images and captions of a dataset into a table, or resumes a stopped run. Images that cannot be read are
     left out and named; a later run tries those again whose content is not the cause. Several processes share the rows.
 
     Args:
@@ -127,7 +129,7 @@ def embed_to_table(
         results = embed_rows(encoder, prepared, store.tokens_per_batch, group=find_group)
         with closing(show_progress(results, due.count, disable=not state.is_local_main_process)) as results:
             groups = groupby(results, attrgetter("group"))
-            write_batches((list(parts) for _, parts in groups), table.append)
+            write_batches((list(parts) for _, parts in groups), table.append, encoder.model)
         state.wait_for_everyone()
         if state.is_main_process:
             maintain(table, lambda: embed_background(encoder))
@@ -142,7 +144,7 @@ def make_reader(
     image_column: str,
 ) -> TableReader:
     """
-    Makes the reader of what is stored of a data set.
+    Makes the reader of what is stored of a dataset.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -303,7 +305,7 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
 
 
 def make_absolute(path: str | None) -> str | None:
-    """Makes the path of a file or a folder absolute, or a pattern of such; the name of a data set stays as it is."""
+    """Makes the path of a file or a folder absolute, or a pattern of such; the name of a dataset stays as it is."""
     if not path or "://" in path or not glob(path, recursive=True):
         return path
     return os.path.abspath(path)
@@ -382,18 +384,15 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
     return encoder
 
 
-def to_rows(batch: EmbeddedBatch) -> list[dict]:
+def to_rows(batch: EmbeddedBatch, model: nn.Module) -> list[dict]:
     """
-    Makes the rows of a table of what is embedded, and of images that cannot be read. Raises a `ValueError` if an
+    Makes the rows of a table of what a model embedded, and of images that cannot be read. Raises a `ValueError` if an
     embedding is not finite.
     """
+    check_finite_batch(batch, model, lambda item: str(item.row_key.key))
     rows = []
     for index, item in enumerate(batch.entries):
         embedding = batch.embeds[index]
-        if not embedding.isfinite().all():
-            raise ValueError(
-                f"The model's embedding of {item.row_key.key} holds NaN or infinity: choose a wider --dtype."
-            )
         rows.append(
             {
                 "key": item.row_key.key,
@@ -413,10 +412,12 @@ def to_rows(batch: EmbeddedBatch) -> list[dict]:
     return rows
 
 
-def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[dict]], None]) -> None:
+def write_batches(
+    groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[dict]], None], model: nn.Module
+) -> None:
     """
-    Writes what is embedded, in parts of `WRITE_SIZE` rows or `WRITE_SECONDS`. Whatever ends it, an error or Ctrl-C,
-    the groups that are complete are written.
+    Writes what a model embedded, in parts of `WRITE_SIZE` rows or `WRITE_SECONDS`. Whatever ends it, an error or
+    Ctrl-C, the groups that are complete are written.
     """
     rows = []
     written_at = time.monotonic()
@@ -425,7 +426,7 @@ def write_batches(groups: Iterable[list[EmbeddedBatch]], write: Callable[[list[d
             # all of a group at once: a row with a part of its embeddings in the table counts as done
             rows_of_group = []
             for batch in group:
-                rows_of_group += to_rows(batch)
+                rows_of_group += to_rows(batch, model)
             rows += rows_of_group
             is_due = len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS
             if rows and is_due:  # a group may have no rows yet

@@ -21,7 +21,7 @@ NAMES = ("key", "kind", "position")
 def export_embeddings(table: EmbeddingTable, path: Path) -> int:
     """
     Writes all embeddings, which are in memory at once, as `.parquet` (columns `key`, `kind`, `position`, `embedding`)
-    or `.npz` (arrays of these names), in the order of the data set. Returns how many there are.
+    or `.npz` (arrays of these names), in the order of the dataset. Returns how many there are.
     """
     columns = ["row", *NAMES, "embedding"]
     with table.as_os_error():

@@ -6,16 +6,22 @@ many queries at once. What is on disk decides: each search compares its version 
 table itself answers until a thread has read the vectors again, so that no search waits for it.
 """
 
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 
 import torch
 
+from ..utils.terminal import without_stop
 from .schema import to_vectors
 from .storage import EmbeddingTable
 
 
+logger = logging.getLogger(__name__)
+
+# What may go wrong with files and memory; that there is none left is a RuntimeError of torch
+PROBLEMS = (OSError, RuntimeError, MemoryError)
 # Of all vectors of a table, as they are stored; in memory they are in float32
 MAX_BYTES = 256 * 2**20
 # Queries that are compared at once: each needs a similarity to every vector
@@ -50,7 +56,7 @@ class HeldVectors:
         version (`tuple[int, int]`):
             The version: see [`EmbeddingTable.version`].
         rows ([`Candidates`], *optional*):
-            The embeddings; None if the table is too large.
+            The embeddings; None if the table is too large, or they could not be read.
     """
 
     version: tuple[int, int]
@@ -109,13 +115,22 @@ class VectorMemory:
         return None
 
     def read(self, kind: str) -> None:
-        """Reads the vectors of a kind from the table, unless it is too large."""
+        """
+        Reads the vectors of a kind from the table, unless it is too large. A problem is warned of, and what could not
+        be read is read again only when the table has another version.
+        """
         version = self.table.version  # what is written meanwhile makes it another one
         self.table.check_is_same()
         bytes_of_row = self.table.table.schema.field("embedding").type.value_type.byte_width * self.table.dim
         rows = None
-        if self.table.count(None) * bytes_of_row <= self.max_bytes:
-            rows = self.read_rows(kind)
+        try:
+            if self.table.count(None) * bytes_of_row <= self.max_bytes:
+                rows = self.read_rows(kind)
+        except PROBLEMS as error:
+            logger.warning(
+                f"Embeddings of kind {kind} are not held in memory until the table changes, and each "
+                f"search reads the disk: {without_stop(error)}."
+            )
         self.held[kind] = HeldVectors(version, rows)
 
     def read_rows(self, kind: str) -> Candidates:

@@ -13,10 +13,10 @@ import torch
 SIGNATURE = ("size", "modified", "changed")
 
 COLUMNS = {
-    "key": pa.string(),  # of the image: the path of a file, a column of a data set, or the number of the row
+    "key": pa.string(),  # of the image: the path of a file, a column of a dataset, or the number of the row
     "kind": pa.string(),  # "image", "short" or "long"
     "position": pa.int32(),  # of a caption in its column
-    "row": pa.int64(),  # of a data set
+    "row": pa.int64(),  # of a dataset
     "truncated": pa.bool_(),  # whether a caption is longer than the limit
     "size": pa.int64(),  # of the file, in bytes
     "modified": pa.timestamp("ns"),  # UTC

@@ -247,12 +247,12 @@ class EmbeddingTable:
         return to_vectors(rows["embedding"])[0]
 
     def row(self, key: str) -> int:
-        """Finds the row of a data set that an image is from."""
+        """Finds the row of a dataset that an image is from."""
         where = self.condition("image", f"key = {value_to_sql(key)}")
         return next(self.read(["row"], where))["row"][0].as_py()
 
     def rows_done(self) -> set[int]:
-        """Collects the rows of a data set that have been embedded."""
+        """Collects the rows of a dataset that have been embedded."""
         rows = set()
         for batch in self.read(["row"], None):
             rows.update(batch["row"].unique().to_pylist())
@@ -344,7 +344,7 @@ class EmbeddingTable:
 
     def delete_rows_to_try_again(self) -> int:
         """
-        Deletes the rows of a data set whose image could not be read, but perhaps can now, with their captions. Returns
+        Deletes the rows of a dataset whose image could not be read, but perhaps can now, with their captions. Returns
         how many rows these are.
         """
         rows = set()
@@ -396,7 +396,7 @@ def one_of(column: str, values: list) -> str:
 
 
 def flatten(settings: dict) -> dict:
-    """Adds the arguments that name a data set to the other settings."""
+    """Adds the arguments that name a dataset to the other settings."""
     source = settings.get("source")
     if not isinstance(source, dict):
         return settings

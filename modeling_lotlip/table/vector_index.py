@@ -7,13 +7,13 @@ cells are searched: what a folder has may lie in cells that are far from the que
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import pyarrow as pa
 import torch
 from lancedb.index import Bitmap, BTree, IvfRq
 
 from ..encoder.arguments import KINDS
+from ..utils.integers import check_integer
 from .conditions import in_folder
 from .measurements import EXACT_SEARCH, ApproximateSearch, read_measurements
 from .memory import Candidates
@@ -225,8 +225,7 @@ def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str
     Raises:
         `ValueError`: if nothing is similar to a query, or there is no such number or kind.
     """
-    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"`k` must be an integer of at least 1, got {k!r}: it is the max number of results.")
+    check_integer("k", k, 1)
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
     if queries.dim() != 2 or queries.shape[1] != table.dim:
@@ -237,10 +236,7 @@ def check_search(table: EmbeddingTable, queries: torch.Tensor, k: int, kind: str
     has_direction = queries.isfinite().all(dim=1) & (queries != 0).any(dim=1)
     if not has_direction.all():
         index = int((~has_direction).nonzero()[0])
-        raise ValueError(
-            f"Query {index} holds NaN or infinity, or is all zeros: nothing is similar to it. Look for NaN in the "
-            "model's weights."
-        )
+        raise ValueError(f"Query {index} holds NaN or infinity, or is all zeros: look for NaN in the model's weights.")
 
 
 def read_candidates(

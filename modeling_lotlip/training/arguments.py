@@ -100,7 +100,11 @@ class TowerArguments(Arguments):
         "Modules or parameters of the model that are not trained, as logit_scale; text_head is the last layer of "
         "texts.",
     )
-    trust_remote_code: bool = argument(False, "Run the code that comes with the model.", requires="model_name_or_path")
+    trust_remote_code: bool = argument(
+        False,
+        "Run the code that comes with the model.",
+        requires="model_name_or_path",
+    )
     cache_image_features: bool = argument(
         False,
         "Run a frozen image tower once, and keep its output for later runs.",

@@ -271,8 +271,8 @@ def freeze_unused(contrastive_model: ContrastiveModel, batch: CaptionBatch) -> l
 
 def check_normalized(model: PreTrainedModel, embeds: BatchEmbeds) -> None:
     """
-    Raises a `ValueError` if embeddings by name, of shape (rows, ..., dim), are not of length 1, as losses take them:
-    the methods of a model may be a user's. Those of absent captions, and of padding, are zero.
+    Raises a `ValueError` if embeddings by name, of shape (rows, ..., dim), are not of length 1, as losses take
+    them: the methods of a model may be a user's. Those of absent captions, and of padding, are zero.
     """
     for name, values in zip(embeds._fields, embeds):
         if values is None or not values.is_floating_point():
@@ -282,8 +282,8 @@ def check_normalized(model: PreTrainedModel, embeds: BatchEmbeds) -> None:
         if len(wrong) > 0:
             method = "embed_images" if name == "images" else "embed_captions"
             raise ValueError(
-                f"`{method}` of {type(model).__name__} gives `{name}` of length {wrong[0].item():.3g}: return "
-                "normalized embeddings, of length 1."
+                f"`{method}` of {type(model).__name__} gives `{name}` of length {wrong[0].item():.3g}: "
+                "return normalized embeddings, of length 1."
             )
 
 

@@ -98,7 +98,7 @@ class FeatureCache:
 
     def fill(self, dataset: Dataset, image_column: str) -> Path:
         """
-        Computes what is not yet kept of the images of a data set; what a stopped run has written stays. Returns the
+        Computes what is not yet kept of the images of a dataset; what a stopped run has written stays. Returns the
         folder, from which [`read_features`] reads.
         """
         self.check()
@@ -177,8 +177,8 @@ class FeatureCache:
 
 def hash_image_side(contrastive_model: ContrastiveModel) -> str:
     """
-    Returns a hash of the weights that make what is kept, not of those of texts, nor of a projection after it,
-    and of code that is of no library.
+    Returns a hash of the weights that make what is kept: not of those of texts, nor of a projection after
+    it. Code that is of no library counts too.
     """
     names = set(contrastive_model.image_parameters)
     if contrastive_model.image_side is ImageSide.PROJECTION:

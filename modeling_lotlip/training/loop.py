@@ -177,7 +177,8 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         return result
     result = replace(result, losses=average_losses(training.step_losses))
     training.step_losses = []
-    training.num_idle += result.gradient_norm == 0
+    if result.gradient_norm == 0:
+        training.num_idle += 1
     if result.is_taken:
         state.skipped_in_a_row = 0
     else:
@@ -186,8 +187,8 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS and state.step + 1 == MAX_SKIPPED_STEPS:
             raise ValueError(
-                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any weight "
-                "was changed: look at the model that it starts from, and at the loss of its `--objective`."
+                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any "
+                "weight was changed: look at the start model, and at the loss of `--objective`."
             )
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(
@@ -310,19 +311,16 @@ def save(training: Training) -> None:
 
 
 def check_learning(training: Training) -> None:
-    """Raises a `ValueError` if no step had a gradient: then nothing was told apart, and the model is as it was."""
+    """Raises a `ValueError` if no step had a gradient: nothing was learned."""
     if 0 < training.state.step == training.num_idle:
         raise ValueError(
-            f"None of {training.num_idle} steps had a gradient: in no batch have two images different captions. "
-            "Give more images with captions, or a larger `--per_device_train_batch_size`. No model is saved."
+            f"None of {training.num_idle} steps had a gradient: in no batch have two images different "
+            "captions. Give more of them, or a larger `--per_device_train_batch_size`."
         )
 
 
 def finish(training: Training) -> None:
-    """
-    Saves and evaluates the trained model, and says what was wrong with the data. Raises a `ValueError` if nothing was
-    learned.
-    """
+    """Saves and evaluates the trained model, if it is one, and says what was wrong with the data."""
     check_learning(training)
     args = training.args
     plan = training.plan

@@ -115,7 +115,9 @@ def build_model_and_start(
     model = convert_model(model, OBJECTIVES[args.objective])
     limit_texts(model, processor, args.max_length)
     if args.matryoshka_dims is not None:
-        num_dims = getattr(model.config, "projection_dim", None) or model.config.text_config.projection_size
+        num_dims = getattr(model.config, "projection_dim", None)
+        if not num_dims:
+            num_dims = model.config.text_config.projection_size
         check_dims(args.matryoshka_dims, num_dims, "--matryoshka_dims")
         model.config.matryoshka_dims = sorted({*args.matryoshka_dims, num_dims}, reverse=True)
 
@@ -352,7 +354,9 @@ def read_timm_settings(timm_settings: dict) -> dict:
 
 def scales_to_one(image_processor: BaseImageProcessor) -> bool:
     """Returns whether an image processor makes pixels numbers from 0 to 1, before it normalizes them."""
-    return image_processor.do_rescale and math.isclose(image_processor.rescale_factor, 1 / 255, rel_tol=1e-3)
+    if not image_processor.do_rescale:
+        return False
+    return math.isclose(image_processor.rescale_factor, 1 / 255, rel_tol=1e-3)
 
 
 def read_image_processor(image_processor: BaseImageProcessor) -> tuple[dict, float]:
@@ -365,7 +369,8 @@ def read_image_processor(image_processor: BaseImageProcessor) -> tuple[dict, flo
     shortest_edge = dict(image_processor.size).get("shortest_edge")
     is_cut_out = getattr(image_processor, "do_center_crop", None)
     if image_processor.do_resize and shortest_edge and is_cut_out:
-        margin = shortest_edge / max(image_processor.crop_size["height"], image_processor.crop_size["width"])
+        crop_size = image_processor.crop_size
+        margin = shortest_edge / max(crop_size["height"], crop_size["width"])
     return settings, margin
 
 
@@ -410,7 +415,8 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
         # padding is read too (SigLIP): no mask
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
     if "max_length" in get_text_kwargs(processor) or "max_length" in tokenizer.init_kwargs:
-        tokenizer.init_kwargs["max_length"] = max_length  # goes before what the class of the processor says
+        # goes before what the class of the processor says
+        tokenizer.init_kwargs["max_length"] = max_length
 
 
 def find_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
@@ -448,7 +454,8 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     if table_name in weights:
         weights[table_name] = stretch_table(weights[table_name], num_new)
     config.max_position_embeddings = num_new
-    longer = type(embeddings)(config).to(next(embeddings.parameters()))  # with all buffers of the new length
+    # a new module has all buffers of the new length
+    longer = type(embeddings)(config).to(next(embeddings.parameters()))
     longer.load_state_dict(weights)
     model.text_model.set_submodule(parent, longer.train(embeddings.training))
 
@@ -458,7 +465,8 @@ def stretch_table(table: torch.Tensor, num_new: int) -> torch.Tensor:
     num_old = len(table)
     num_kept = min(20, num_old // 2)
     # where the new positions are in the old table
-    old_positions = torch.linspace(num_kept, num_old - 1, num_new - num_kept, dtype=torch.float64, device=table.device)
+    num_stretched = num_new - num_kept
+    old_positions = torch.linspace(num_kept, num_old - 1, num_stretched, dtype=torch.float64, device=table.device)
     left = old_positions.long().clamp(max=num_old - 2)
     fractions = (old_positions - left)[:, None]
     stretched = torch.lerp(table[left].double(), table[left + 1].double(), fractions).to(table)
@@ -508,7 +516,8 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     check_model_class(model_class)
     # what the class has of its own, which the configuration of another one would overwrite
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}
-    config = model_class.config_class(**{k: value for k, value in model.config.to_dict().items() if k not in new})
+    settings = {name: value for name, value in model.config.to_dict().items() if name not in new}
+    config = model_class.config_class(**settings)
     weights = model.state_dict()
     if "logit_scale_init_value" in new:  # the class starts from a temperature of its own
         del weights["logit_scale"]

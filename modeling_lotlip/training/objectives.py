@@ -73,9 +73,7 @@ class Objective:
     def __post_init__(self):
         for name in self.terms:
             if name in TAKEN_NAMES or name.startswith("corner_"):
-                raise ValueError(
-                    f"The term `{name}` has a name of the package, `loss_{name}` in metrics.jsonl: rename it."
-                )
+                raise ValueError(f"The term `{name}` has a name of the package, `loss_{name}`: rename it.")
 
     def load_loss(self, has_bias: bool) -> Callable | None:
         """

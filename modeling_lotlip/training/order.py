@@ -18,7 +18,7 @@ from .processes import fail_together, gather_max
 
 class SampleKey(NamedTuple):
     """
-    What a sampler asks the data set for: a sample of a row.
+    What a sampler asks the dataset for: a sample of a row.
 
     Args:
         epoch (`int`): The epoch, which its captions and its crop depend on.

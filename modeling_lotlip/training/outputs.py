@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, save_processor, write_model_card
 from ..utils.files import is_same_path, public_name, write_json, write_text
-from ..utils.output_folder import LEFT, atomic_write, delete, move_files, naming_file
+from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, move_files, naming_file
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -129,16 +129,16 @@ def check_output_dir(args: TrainArguments) -> None:
     replaced = find_replaced_file(args.output_dir)
     if replaced is not None and not args.overwrite_output_dir and not resumes_in_output_dir(args):
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {replaced}, which the model of this run would replace: "
-            "`--overwrite_output_dir`, or name another."
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model of this run would "
+            "replace: `--overwrite_output_dir`, or name another."
         )
     for name, value in vars(args).items():
         if value is None or not name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")):
             continue
         if is_same_path(value, args.output_dir) or any(is_within(value, path) for path in leftovers):
             raise ValueError(
-                f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name another "
-                "folder."
+                f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: "
+                "name another folder."
             )
 
 
@@ -193,8 +193,8 @@ def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
         return
     if checkpoint is None or not checkpoints[-1].samefile(checkpoint):
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this run began: "
-            "another run has written it. Start this one again."
+            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this "
+            "run began: another run has written it. Start this one again."
         )
 
 
@@ -217,7 +217,8 @@ def save_checkpoint(
         settings (`dict`): What a resumed run must have in common with it.
         total_limit (`int`, *optional*): The checkpoints that are kept.
     """
-    checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
+    checkpoint = output_dir / f"checkpoint-{state.step}"
+    partial = checkpoint.with_name(f"{checkpoint.name}{PARTIAL_OF_ALL}")
     if checkpoint.exists():
         return
     try:
@@ -240,15 +241,15 @@ def save_checkpoint(
 
 def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
     """
-    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError` that
-    says how much room there is if it cannot.
+    Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError`
+    that says how much room there is if it cannot.
     """
     try:
         accelerator.save_state(str(folder))
     except (SafetensorError, RuntimeError) as error:  # PyTorch does not say that a disk is full
         free = shutil.disk_usage(folder.parent).free
         raise OSError(
-            f"{folder.parent / name} cannot be written, with {free / 1e6:,.1f} MB left on its disk: {error}"
+            f"{folder.parent / name} cannot be written, with {free / 1e6:,.1f} MB left there: {error}"
         ) from error
 
 
@@ -347,7 +348,7 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
-    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
+    dataset = public_name(args.dataset_title or "drawn scenes")
     start = " and ".join(map(public_name, sources)) or "random weights"
     return {
         "repo_id": name_repository(args),
@@ -365,13 +366,12 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
     """
     Returns whether a result is better than that of the model in a folder, or there is none, or one on other data.
-    Raises a `ValueError` if the metric was not measured: the evaluation data may have the column of its captions, and
-    none in it.
+    Raises a `ValueError` if the metric was not measured, since a column of captions may have none.
     """
     if metric not in results:
         raise ValueError(
-            f"`--metric_for_best_model {metric}` cannot be measured: no image of the evaluation data that can be read "
-            f"has a {metric.split('_')[0]} caption."
+            f"`--metric_for_best_model {metric}` cannot be measured: no readable image of the evaluation "
+            f"data has a {metric.split('_')[0]} caption."
         )
     path = folder / RESULTS_FILE
     if not path.exists():
@@ -410,7 +410,7 @@ def save_model(
     """
     parent = folder if folder == args.output_dir else folder.parent
     try:
-        with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
+        with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=parent) as partial:
             model.save_pretrained(partial)
             save_processor(processor, partial)
             save_results(args, plan, Path(partial), results)

@@ -60,11 +60,11 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Data:
-    """Rows of a data set, and what reads them."""
+    """Rows of a dataset, and what reads them."""
 
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
-    slices: list[Slice] = field(default_factory=list)  # of the data set; none of a mix of files
+    slices: list[Slice] = field(default_factory=list)  # of the dataset; none of a mix of files
 
 
 @dataclass
@@ -172,7 +172,7 @@ def count_threads() -> int:
 
 def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Data]:
     """
-    Loads the data to train and to evaluate on: the main process reads a new data set, the others find it in the cache.
+    Loads the data to train and to evaluate on: the main process reads a new dataset, the others find it in the cache.
     """
     for is_turn in (accelerator.is_main_process, not accelerator.is_main_process):
         with fail_together(accelerator):
@@ -277,7 +277,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
 
 
 def resolve_files(patterns: list[str] | None) -> list[str]:
-    """Lists the files that patterns name, each by its only path; a pattern of none on this machine stays."""
+    """Lists the real paths of the files that patterns name; a pattern of none stays."""
     files = []
     for pattern in patterns or []:
         found = sorted(glob(pattern, recursive=True))
@@ -286,7 +286,7 @@ def resolve_files(patterns: list[str] | None) -> list[str]:
 
 
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
-    """Says how many rows are trained and evaluated on, or where that is not known, of which files they may be."""
+    """Says how many rows are trained and evaluated on, or else of which files they may be."""
     files = resolve_files(args.data_files)
     evaluation_files = resolve_files(args.eval_data_files or args.data_files)
     shared_files = sorted(set(files) & set(evaluation_files))
@@ -300,8 +300,8 @@ def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data)
             )
     elif shared_files and not ("[" in args.train_split and "[" in args.eval_split):
         logger.warning(
-            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: name others with "
-            "`--eval_data_files`, or hold rows back by slices in `--train_split` and `--eval_split`."
+            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: name "
+            "others with `--eval_data_files`, or hold rows back by slices in both splits."
         )
 
 

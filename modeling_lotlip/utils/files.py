@@ -35,8 +35,8 @@ def hash_file(path: Path) -> str:
 
 def is_same_path(path: str | Path, other: str | Path) -> bool:
     """
-    Returns whether two paths are of the same file or folder, also where the disk does not distinguish capitals or
-    accents (macOS, Windows).
+    Returns whether two paths are of the same file or folder, also on a disk that does not distinguish capitals
+    or accents (macOS, Windows).
     """
     try:
         return os.path.samefile(path, other)
@@ -67,7 +67,7 @@ def read_lines(path: Path, argument: str, are_numbered: bool = False) -> list[st
     if are_numbered:
         for number, line in enumerate(lines[: len(kept)], start=1):
             if not line.strip():
-                raise ValueError(f"--{argument} {path} has nothing in line {number}: lines after it would be others'.")
+                raise ValueError(f"--{argument} {path} has nothing in line {number}: fill it in.")
     return kept
 
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ SETTINGS_FILE, LOCK_FILE = "settings.json", ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Of folders with a model: see `OutputFolder.content`
 MODEL_CONTENTS = ("an aligned model", "a mixture", "a training")
-LEFT = re.compile(r"(?P<name>.+)\.\d+\.(?P<kind>partial|replaced)")
+# What is not complete yet has an ending that no user gives a file, since it is deleted where a run has left it
+PARTIAL, REPLACED = ".lotlip-partial", ".lotlip-replaced"
+LEFT = re.compile(rf"(?P<name>.+)\.\d+(?P<ending>{re.escape(PARTIAL)}|{re.escape(REPLACED)})")
+# The ending of what several processes write together
+PARTIAL_OF_ALL = f".0{PARTIAL}"
 
 
 class FolderInUseError(ValueError):
@@ -40,19 +44,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
     after an error it is deleted, and `path` is as it was.
     """
     path = Path(path).absolute()  # pyarrow takes the relative "a:b.parquet" for a URL
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    replaced = path.with_name(f"{path.name}.{os.getpid()}.replaced")
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    replaced = path.with_name(f"{path.name}.{os.getpid()}{REPLACED}")
     try:
         with naming_file(path):
             yield partial
+            if partial.is_dir():
+                share_weights(partial)
             for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
                 sync(file)
             if partial.is_dir() and path.exists():
                 path.rename(replaced)
             partial.replace(path)
-    finally:
+    except BaseException:
         for left in (replaced, partial):
-            clear(left)
+            with suppress(OSError):  # what cannot be deleted either says less than the first error
+                clear(left)
+        raise
+    clear(replaced)
 
 
 @contextmanager
@@ -75,10 +84,25 @@ def sync(path: Path) -> None:
         os.fsync(opened.fileno())
 
 
+def share_weights(folder: Path) -> None:
+    """
+    Gives the weights in the folder of a model the rights that all new files have: safetensors writes them for this
+    user alone, and to others a model without weights is none.
+    """
+    probe = folder / f"rights.{os.getpid()}{PARTIAL}"
+    probe.touch()
+    rights = probe.stat().st_mode
+    probe.unlink()
+    for file in folder.glob("model*.safetensors"):
+        before = file.stat().st_mode
+        if before | rights != before:
+            file.chmod(before | rights)
+
+
 def clear(left: Path) -> None:
     """Deletes what an unfinished [`atomic_write`] has left; what it was about to replace gets its name back."""
     match = LEFT.fullmatch(left.name)
-    if match["kind"] == "replaced" and left.exists() and not left.with_name(match["name"]).exists():
+    if match["ending"] == REPLACED and left.exists() and not left.with_name(match["name"]).exists():
         left.rename(left.with_name(match["name"]))
     delete(left)
 
@@ -87,14 +111,14 @@ def delete(path: Path) -> None:
     """Deletes a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
+    elif os.path.lexists(path):  # on a disk that is only read, to delete what is not there is an error
         path.unlink(missing_ok=True)
 
 
 def move_files(source: Path, folder: Path, last: str) -> list[str]:
     """
-    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is deleted
-    there first and moved last: whatever ends it between, it does not stand beside files that it is not of.
+    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is
+    deleted there first and moved last: whatever ends it between, it does not stand beside files of others.
 
     Args:
         source (`Path`): The folder whose files are moved.
@@ -104,6 +128,7 @@ def move_files(source: Path, folder: Path, last: str) -> list[str]:
     Returns:
         `list[str]`: the names of the files.
     """
+    share_weights(source)
     delete(folder / last)
     files = sorted(file for file in source.rglob("*") if file.is_file())
     names = []

@@ -54,9 +54,9 @@ def noting_import(name: str) -> Iterator[None]:
 
 class Registry(MutableMapping[str, T]):
     """
-    What plugins register by name, beside what the package has. However a name is set, by `update` too, nothing of the
-    package is replaced, nor what a plugin has registered by another one, or twice by the same. Who tries something in
-    Python may set a name again.
+    What plugins register by name, beside what the package has. However a name is set, by `update` too, nothing
+    of the package is replaced, nor what a plugin has registered by another one, or twice by the same. Who tries
+    something in Python may set a name again.
 
     Args:
         what (`str`): What messages call an item, such as `"objective"`.
@@ -84,7 +84,7 @@ class Registry(MutableMapping[str, T]):
 
     def __setitem__(self, name: str, item: T) -> None:
         if name in self.built_in:
-            raise ValueError(f"The {self.what} `{name}` is one of this package: give yours another name.")
+            raise ValueError(f"The {self.what} `{name}` is one of this package: rename yours.")
         self.check(name, item)
         if _imports:
             self.note(name, _imports[-1])
@@ -99,7 +99,7 @@ class Registry(MutableMapping[str, T]):
 
     def note(self, name: str, plugin: PluginImport) -> None:
         """
-        Notes which plugin registers a name. Raises a `ValueError` if another one has, or this one twice: a plugin
+        Notes which plugin registers a name. Raises a `ValueError` if another one has, or this one twice. One
         whose import has failed may be imported again.
         """
         earlier = self.registered_by.get(name)
@@ -107,7 +107,7 @@ class Registry(MutableMapping[str, T]):
             raise ValueError(f"The {self.what} `{name}` is registered twice: rename one of both.")
         if earlier is not None and earlier.name != plugin.name:
             raise ValueError(
-                f"The {self.what} `{name}` is registered by {earlier.name}.py and by {plugin.name}.py: rename one."
+                f"The {self.what} `{name}` is registered by {earlier.name}.py and {plugin.name}.py: rename one."
             )
         self.registered_by[name] = plugin
 
@@ -136,8 +136,8 @@ def load_plugin(path: str | Path) -> ModuleType:
             return importlib.import_module(name)
     except SystemExit as error:  # else the command would end as if it were done
         raise ValueError(
-            f"--plugin {path} ends the program while it is imported (line {find_line(path, error)}): put what it runs "
-            'as a script under `if __name__ == "__main__":`.'
+            f"--plugin {path} ends the program while it is imported (line {find_line(path, error)}): "
+            'put what it runs as a script under `if __name__ == "__main__":`.'
         ) from error
     except SyntaxError as error:  # says the line itself
         raise ValueError(f"--plugin {path} cannot be imported: SyntaxError: {error}") from error

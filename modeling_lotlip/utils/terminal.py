@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands and scripts show: progress bars and tables, in a terminal, a log file or a pipe."""
 
+import shlex
+import subprocess
 import sys
 import unicodedata
 from typing import Any, TextIO
@@ -55,6 +57,13 @@ def printable(text: str) -> str:
             character = character.encode("unicode_escape").decode()
         characters.append(character)
     return "".join(characters)
+
+
+def quote(path: str) -> str:
+    """Quotes a path for the command line of this system, where that is needed."""
+    if sys.platform == "win32":  # whose shells know double quotes alone
+        return subprocess.list2cmdline([path])
+    return shlex.quote(path)
 
 
 def without_stop(text: object) -> str:

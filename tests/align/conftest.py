@@ -1,4 +1,4 @@
-"""Small random towers, a data set of captioned scenes, and what the one makes of the other."""
+"""Small random towers, a dataset of captioned scenes, and what the one makes of the other."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def image_tower(vision_folder):
 
 @pytest.fixture
 def compute(text_tower, image_tower, tmp_path):
-    """Computes the features of a data set, by default of 12 scenes, kept in a folder of the test."""
+    """Computes the features of a dataset, by default of 12 scenes, kept in a folder of the test."""
 
     def compute(dataset=None):
         dataset = load_scenes(12) if dataset is None else dataset

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from modeling_lotlip.align import heads as heads_module
+from modeling_lotlip.align.arguments import HeadArguments
 from modeling_lotlip.align.features import Features
 from modeling_lotlip.align.heads import (
     MAX_LOGIT_SCALE,
@@ -54,6 +55,11 @@ def test_heads_find_images_that_they_have_not_seen(head, keep):
     trained_heads = train_heads(make_features(120), settings)
     unseen = make_features(40, first=120)
     assert measure_rank(trained_heads.heads, unseen, ("short", "long")) > 0.5
+
+
+@pytest.mark.parametrize(("keep", "head"), [(None, "linear"), ("text", "mlp"), ("image", "linear")])
+def test_the_default_head_depends_on_the_side_that_is_kept(keep, head):
+    assert HeadArguments(keep=keep).head == head
 
 
 @pytest.mark.parametrize("keep", ["text", "image"])

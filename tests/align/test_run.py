@@ -64,6 +64,7 @@ def test_the_settings_of_heads_are_those_that_were_asked_for():
     )
     args = AlignArguments(
         **NAMES,
+        head="mlp",
         keep="text",
         captions=["long"],
         dropout=0.4,

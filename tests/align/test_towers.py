@@ -256,7 +256,7 @@ def test_registers_are_no_patches():
     ("crop_mode", "input_size"),
     [("border", (3, 160, 160)), ("center", (3, 160, 128))],
 )
-def test_an_encoder_of_timm_that_reads_images_in_a_way_of_its_own_is_refused(tmp_path, crop_mode, input_size):
+def test_another_way_of_timm_to_resize_is_refused(tmp_path, crop_mode, input_size):
     folder = save_timm(tmp_path, "test_vit", crop_mode=crop_mode, input_size=input_size)
     with pytest.raises(ValueError, match=f"are resized in the way '{crop_mode}', and no image processor"):
         load_image_tower(folder)
@@ -281,7 +281,7 @@ def test_states_whose_dimensions_come_last_have_no_mean(tmp_path):
     model_args = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "img_size": 64}
     folder = save_timm(tmp_path, "swin_tiny_patch4_window7_224", model_args, input_size=(3, 64, 64))
     assert load_image_tower(folder).pooling == "pooler"
-    with pytest.raises(ValueError, match="`--image_pooling mean` would take the height for the dimensions"):
+    with pytest.raises(ValueError, match="--image_pooling mean. would take the height"):
         load_image_tower(folder, "mean")
 
 
@@ -314,7 +314,7 @@ def test_a_tower_that_hides_patches_at_random_is_refused(tmp_path):
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     ViTMAEModel(ViTMAEConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="it is a ViTMAEModel, which gives an image other features each time"):
+    with pytest.raises(ValueError, match="a ViTMAEModel, which gives an image other features"):
         load_image_tower(str(tmp_path))
 
 
@@ -424,5 +424,5 @@ def test_what_keeps_a_tower_from_being_loaded_is_explained(name, error, explanat
 
 def test_a_pooling_that_a_tower_lacks_is_refused_when_it_is_loaded(tmp_path):
     save_family("siglip", tmp_path)
-    with pytest.raises(ValueError, match="cannot be used: The image tower has no .CLS.: `cls` cannot be computed"):
+    with pytest.raises(ValueError, match="cannot be used: it has no .CLS. for `--image_pooling cls`"):
         load_image_tower(str(tmp_path), "cls")

@@ -345,7 +345,7 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
             assert row["rejected_by"] == rule
         else:
             assert row["rejected_by"] is None
-    # of the image that is not in the data set nothing is measured
+    # of the image that is not in the dataset nothing is measured
     assert {name: of["num_unmeasured"] for name, of in report.items()} == {"blip": 1, "llava": 1}
     # images outside the part that was read are unmeasured, too
     limits = {"max_train_samples": 3, "min_image_text_similarity": -1, "reject_unmeasured": True}

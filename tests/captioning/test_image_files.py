@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import PIL.Image
 import pytest
 from datasets import Dataset, Features, Image, IterableDataset, Value
 
@@ -72,18 +73,25 @@ def test_every_key_falls_to_one_process_whatever_the_run():
         assert min(map(len, shares)) > 20
 
 
+def save_image(path: Path, color: str) -> str:
+    """Saves an image of one color; its path."""
+    PIL.Image.new("RGB", (8, 8), color).save(path)
+    return str(path)
+
+
 def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = "llava", **options) -> list[ImageFile]:
-    """The images of a data set that have no record in a folder."""
+    """The images of a dataset that have no record in a folder."""
     state = SimpleNamespace(num_processes=1, process_index=0)
     source = SourceArguments(dataset_name=str(folder))
     key_column = options.pop("key_column", None)
+    counts = options.pop("counts", Counter())
     with open_database(folder) as connection:
-        files = read_image_files(dataset, source, key_column, captioner, state, connection, Counter(), **options)
-        return list(files)
+        what = (dataset, source, key_column, captioner)
+        return list(read_image_files(*what, state, connection, counts, **options))
 
 
 @pytest.mark.parametrize("key_column, keys", [(None, NAMES), ("url", URLS)])
-def test_of_images_that_are_done_the_file_is_not_read(tmp_path, key_column, keys):
+def test_of_images_that_are_done_the_file_may_be_gone(tmp_path, key_column, keys):
     save_images(tmp_path, load_scenes(4, seed=22)["image"])
     paths = [str(tmp_path / name) for name in NAMES]
     dataset = Dataset.from_dict({"image": paths, "url": URLS}).cast_column("image", Image())
@@ -105,6 +113,25 @@ def test_of_images_that_are_done_the_file_is_not_read(tmp_path, key_column, keys
     others = read_all(tmp_path, dataset, "blip", key_column=key_column)
     assert [file.key for file in others] == keys
     assert all("No such file" in file.error for file in others[:3])
+
+
+@pytest.mark.parametrize("error", [None, "timeout"])
+def test_another_image_under_a_key_is_captioned_anew_and_counted(tmp_path, error):
+    paths = [save_image(tmp_path / name, color) for name, color in (("a.png", "red"), ("b.png", "red"))]
+    dataset = Dataset.from_dict({"image": paths}).cast_column("image", Image())
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 10)
+        for file in read_all(tmp_path, dataset):
+            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256}
+            records.add(record | {"captioner": "llava", "error": error})
+        records.commit()
+    assert read_all(tmp_path, dataset) == []
+    save_image(tmp_path / "b.png", "blue")
+    counts = Counter()
+    (file,) = read_all(tmp_path, dataset, counts=counts)
+    assert file.key == "b.png"
+    assert file.sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
+    assert counts == {"images took the place of others, and are captioned anew": 1}
 
 
 def test_keys_of_rows_without_a_name_and_with_one_that_is_no_unicode(tmp_path):

@@ -1,4 +1,4 @@
-"""Captions for a data set: what is recorded, tried again and refused, and how they are kept."""
+"""Captions for a dataset: what is recorded, tried again and refused, and how they are kept."""
 
 import hashlib
 from collections import Counter
@@ -111,9 +111,9 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     assert errors["row 2"] == "there is no image"
     assert "No such file" in errors[gone]
 
-    (folder / "cut.png").write_bytes((photos / "2.png").read_bytes())
     same = caption("out", llava, **of_folder(folder))
     assert same == list(rows.values()), "nothing is done twice"
+    (folder / "cut.png").write_bytes((photos / "2.png").read_bytes())
     again = {row["key"]: row for row in caption("out", llava, **of_folder(folder), retry_failed=True)}
     assert len(read_records(tmp_path / "out")) == len(contents)
     assert again["cut.png"]["caption"]

@@ -97,7 +97,7 @@ def read_published_captions(path: Path) -> list[str]:
     return captions
 
 
-# Beside those of the table the captions of data sets, where these are beside the repository
+# Beside those of the table the captions of datasets, where these are beside the repository
 BY_PEOPLE = [None, *sorted((SHARED / "data").glob("*/*/*.jsonl"))]
 
 

@@ -1,4 +1,4 @@
-"""`lotlip align` from a data set to a folder that other commands read."""
+"""`lotlip align` from a dataset to a folder that other commands read."""
 
 import hashlib
 import json
@@ -99,7 +99,7 @@ def test_evaluation_data_without_captions_is_an_error_before_anything_is_compute
         save_scenes(tmp_path / "photos" / split, 12)
     file = tmp_path / "photos" / "test" / "metadata.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    bare = [row | {"caption": None, "long_captions": []} for row in rows]
+    bare = [row | {"caption": "", "long_captions": [""]} for row in rows]
     file.write_text("".join(json.dumps(row) + "\n" for row in bare))
     error = read_error(capsys, "align", *arguments, "--dataset_name", tmp_path / "photos")
     assert "No row of the evaluation data has a caption" in error
@@ -151,6 +151,8 @@ def test_captions_in_files_belong_to_their_images(arguments, tmp_path, caplog):
         (["--eval_split", "test[:0]"], "The split 'test[:0]' is empty: there are 256 rows."),
         (["--max_eval_samples", "0"], "--max_eval_samples"),
         (["--learning_rate", "1e30"], "The loss is not finite: a `--learning_rate` of 1e+30 is too high"),
+        (["--learning_rate", "1e30", "--num_train_epochs", "1"], "a `--learning_rate` of 1e+30 is too high"),
+        (["--learning_rate", "1e30", "--head", "mlp"], "a `--learning_rate` of 1e+30 is too high"),
     ],
 )
 def test_mistakes_are_one_line_that_names_them(arguments, capsys, others, message):

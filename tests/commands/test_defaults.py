@@ -65,9 +65,14 @@ DEFAULTS = {
         "report_to": "all",
         "language": ["en"],
     },
-    "interpolate": {"alphas": [0.2, 0.4, 0.6, 0.8], "max_loss": 0.5, "batch_size": 64, "label_column": None},
+    "interpolate": {
+        "alphas": [0.2, 0.4, 0.6, 0.8],
+        "max_loss": 0.5,
+        "batch_size": 64,
+        "label_column": None,
+    },
     "align": {
-        "head": "mlp",
+        "head": "linear",
         "keep": None,
         "captions": ["short", "long", "sub"],
         "projection_dim": 256,
@@ -79,7 +84,12 @@ DEFAULTS = {
         "batch_size": 32,
         "towers": "whole",
     },
-    "evaluate": {"batch_size": 64, "dtype": "float32", "file_key_column": "key", "file_caption_columns": ["caption"]},
+    "evaluate": {
+        "batch_size": 64,
+        "dtype": "float32",
+        "file_key_column": "key",
+        "file_caption_columns": ["caption"],
+    },
     "classify": {"label_column": "label", "templates": ["a photo of a {}"]},
     "statistics": {"tokenizer_path": "google-bert/bert-base-uncased"},
     "recaption": {
@@ -163,7 +173,12 @@ BOUNDS = {
         ("eval_steps", 1, 0),
         ("logging_steps", 1, 0),
     ],
-    "interpolate": [("alphas", 0, -0.1), ("alphas", 1, 1.1), ("max_loss", 0, -0.1), ("batch_size", 1, 0)],
+    "interpolate": [
+        ("alphas", 0, -0.1),
+        ("alphas", 1, 1.1),
+        ("max_loss", 0, -0.1),
+        ("batch_size", 1, 0),
+    ],
     "align": [
         ("max_length", 3, 2),
         ("batch_size", 1, 0),
@@ -194,10 +209,49 @@ BOUNDS = {
     "sensitivity": [("num_tokens", 3, 2)],
 }
 
+# the options that take some values only, by command
+ENCODER_CHOICES = ["backend", "dtype"]
+CHOICES = {
+    "align": [
+        "captions",
+        "head",
+        "image_pooling",
+        "keep",
+        "sub_caption_splitter",
+        "text_pooling",
+        "towers",
+    ],
+    "app": ENCODER_CHOICES,
+    "classify": ENCODER_CHOICES,
+    "embed": [*ENCODER_CHOICES, "only", "storage_dtype", "sub_caption_splitter"],
+    "evaluate": [*ENCODER_CHOICES, "sub_caption_splitter"],
+    "export": ["dtype"],
+    "filter": [*ENCODER_CHOICES, "without_rules"],
+    "interpolate": ["sub_caption_splitter"],
+    "pack": ["image_format"],
+    "recaption": ["dtype", "without_rules"],
+    "search": [*ENCODER_CHOICES, "kind"],
+    "sensitivity": [*ENCODER_CHOICES, "sub_caption_splitter"],
+    "serve": ENCODER_CHOICES,
+    "statistics": ["sub_caption_splitter"],
+    "train": [
+        "lr_scheduler_type",
+        "metric_for_best_model",
+        "mixed_precision",
+        "objective",
+        "short_captions",
+        "sub_caption_splitter",
+    ],
+    "visualize": ["dtype", "sub_caption_splitter"],
+}
+
+
+def list_arguments(command: str) -> list[type]:
+    return importlib.import_module(f"modeling_lotlip.commands.{command}").ARGUMENTS
+
 
 def find_field(command: str, name: str) -> dataclasses.Field:
-    module = importlib.import_module(f"modeling_lotlip.commands.{command}")
-    for arguments in module.ARGUMENTS:
+    for arguments in list_arguments(command):
         for field in dataclasses.fields(arguments):
             if field.name == name:
                 return field
@@ -208,6 +262,12 @@ def find_field(command: str, name: str) -> dataclasses.Field:
 def test_a_command_has_its_defaults(command):
     expected = DEFAULTS[command]
     assert {name: get_default(find_field(command, name)) for name in expected} == expected
+
+
+@pytest.mark.parametrize("command", CHOICES)
+def test_some_options_take_no_other_value_than_those_that_are_shown(command):
+    declared = [field for arguments in list_arguments(command) for field in dataclasses.fields(arguments)]
+    assert sorted(field.name for field in declared if field.metadata["choices"] is not None) == CHOICES[command]
 
 
 @pytest.mark.parametrize("command", BOUNDS)

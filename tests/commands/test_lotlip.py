@@ -194,8 +194,8 @@ def test_code_of_others_that_ends_the_program_has_not_done_the_command(code, mon
     monkeypatch.setattr(importlib.import_module("modeling_lotlip.commands.evaluate"), "run", end)
     status = lotlip.main(["evaluate", "--model", "any"])
     assert status == 2
-    expected = "lotlip evaluate: error: code of a model or a plugin ended the program before the command was done."
-    assert capsys.readouterr().err.splitlines()[-1] == expected
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("lotlip evaluate: error: code of a model or a plugin ended the program")
 
 
 def test_results_that_a_full_disk_does_not_take_are_an_error_of_one_line(monkeypatch, tmp_path, capsys):

@@ -83,6 +83,19 @@ MISTAKES = [
     ("convert empty out", "`empty` has no `model.pt`"),
     ("push empty me/model", "`empty` has no `config.json`"),
     ("sensitivity --model model --num_tokens 1", "--num_tokens must be at least 3, got 1"),
+    # before the first model is loaded, which would be an error of its own
+    ("evaluate --model no_model nowhere", "`--model_name_or_path nowhere` cannot be used"),
+    ("classify --model no_model nowhere", "`--model_name_or_path nowhere` cannot be used"),
+    ("sensitivity --model no_model nowhere", "`--model_name_or_path nowhere` cannot be used"),
+    (
+        "visualize --model no_model nowhere --output_dir out --text boat --image photos/1.png",
+        "`--model_name_or_path nowhere` cannot be used",
+    ),
+    (
+        "recaption --output_dir out --captioner no_model nowhere --dataset_name photos",
+        "`--captioner nowhere` cannot be loaded",
+    ),
+    ("filter --captions file.txt --output_dir out --dual_encoder nowhere", "`--dual_encoder nowhere`"),
     ("statistics --caption_column a --long_captions_column b", "Neither `--caption_column a` nor"),
 ]
 

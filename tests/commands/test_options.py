@@ -69,6 +69,9 @@ class Recorder:
         for name, result in results.items():
             self.replace_one(name, result)
 
+    def replace_encoder(self) -> None:
+        self.replace(load_encoder=ENCODER, hint_at_auto=None)
+
     def replace_one(self, name: str, result: object) -> None:
         module = find_module(name)
         signature = inspect.signature(getattr(module, name))
@@ -95,15 +98,18 @@ def record(monkeypatch):
     return lambda command: Recorder(monkeypatch, command)
 
 
-DATA = ["--dataset_name", "org/photos", "--max_eval_samples", "3", "--eval_split", "val", "--image_column", "picture"]
+DATA = ["--dataset_name", "org/photos", "--max_eval_samples", "3", "--eval_split", "val"]
+DATA += ["--image_column", "picture"]
 MODEL = ["--model", "m", "--batch_size", "5"]
 WORKERS = ["--dataloader_num_workers", "2"]
+GROUPING = ("distinct_short_captions", "group_equal_captions")
 
 
 def test_options_of_classify(record, tmp_path):
     recorder = record("classify")
     results = {"top1": 1.0}
-    recorder.replace(load_split=ROWS, load_encoder=ENCODER, hint_at_auto=None, evaluate_zero_shot=results)
+    recorder.replace_encoder()
+    recorder.replace(load_split=ROWS, evaluate_zero_shot=results)
     recorder.replace(format_classification="table", print_tables=None, write_results=None)
     output = str(tmp_path / "results.json")
     options = ["--class_names", "boat", "--templates", "a {}", "--output_file", output]
@@ -130,13 +136,14 @@ def test_classify_refuses_a_column_of_labels_that_is_not_there(record):
 @pytest.mark.parametrize("models", [["m"], ["m", "n", "m"]])
 def test_options_of_evaluate(record, tmp_path, models):
     recorder = record("evaluate")
-    recorder.replace(load_split=ROWS, load_encoder=ENCODER, hint_at_auto=None, evaluate_retrieval={"recall": 1.0})
+    recorder.replace_encoder()
+    recorder.replace(load_split=ROWS, evaluate_retrieval={"recall": 1.0})
     recorder.replace(format_recalls="table", print_tables=None, write_results=None)
     output = str(tmp_path / "results.json")
     options = ["--sub_caption_splitter", "sentences", "--key_column", "id", "--output_file", output]
     recorder.run("--model", *models, "--batch_size", "5", *DATA, *WORKERS, *options)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
-    names = ("image_column", "distinct_short_captions", "group_equal_captions", "batch_size", "num_workers")
+    names = ("image_column", *GROUPING, "batch_size", "num_workers")
     assert recorder.get("evaluate_retrieval", *names) == ["picture", False, True, 5, 2]
     captions, files = recorder.get("evaluate_retrieval", "captions", "caption_files")
     assert captions.sub_caption_splitter == "sentences"
@@ -149,32 +156,37 @@ def test_options_of_evaluate(record, tmp_path, models):
 
 def test_scenes_are_evaluated_with_each_short_caption_once(record):
     recorder = record("evaluate")
-    recorder.replace(load_split=ROWS, load_encoder=ENCODER, hint_at_auto=None, evaluate_retrieval={})
+    recorder.replace_encoder()
+    recorder.replace(load_split=ROWS, evaluate_retrieval={})
     recorder.replace(format_recalls="table", print_tables=None)
     recorder.run(*MODEL)
-    assert recorder.get("evaluate_retrieval", "distinct_short_captions", "group_equal_captions") == [True, True]
+    assert recorder.get("evaluate_retrieval", *GROUPING) == [True, True]
 
 
 def test_a_benchmark_is_evaluated_caption_by_caption(record, tmp_path):
     recorder = record("evaluate")
-    recorder.replace(load_benchmarks={"iiw": ROWS}, load_encoder=ENCODER, hint_at_auto=None, evaluate_retrieval={})
+    recorder.replace_encoder()
+    recorder.replace(load_benchmarks={"iiw": ROWS}, evaluate_retrieval={})
     recorder.replace(format_benchmarks="table", print_tables=None, write_results=None)
     output = str(tmp_path / "results.json")
-    options = ["--benchmark", "iiw", "--data_dir", str(tmp_path), "--allow_partial", "--output_file", output]
+    options = ["--benchmark", "iiw", "--data_dir", str(tmp_path), "--allow_partial"]
+    options += ["--output_file", output]
     recorder.run(*MODEL, *options)
     assert recorder.get("load_benchmarks", "names", "data_dir", "allow_partial") == [["iiw"], str(tmp_path), True]
-    assert recorder.get("evaluate_retrieval", "distinct_short_captions", "group_equal_captions") == [False, False]
+    assert recorder.get("evaluate_retrieval", *GROUPING) == [False, False]
     (results,) = recorder.get("write_results", "results")
     assert [row["published_num_images"] for row in results["rows"]] == [612]
 
 
 def test_options_of_sensitivity(record, tmp_path):
     recorder = record("sensitivity")
-    recorder.replace(load_split=ROWS, load_encoder=ENCODER, hint_at_auto=None, embed_dataset="embedded")
+    recorder.replace_encoder()
+    recorder.replace(load_split=ROWS, embed_dataset="embedded")
     recorder.replace(measure_sensitivity={"num_texts": 1}, format_sensitivity="table", flatten_results=["rows"])
     recorder.replace(print_tables=None, write_results=None)
     output = str(tmp_path / "results.json")
-    options = ["--num_tokens", "4", "8", "--seed", "6", "--sub_caption_splitter", "sentences", "--key_column", "id"]
+    options = ["--num_tokens", "4", "8", "--seed", "6", "--sub_caption_splitter", "sentences"]
+    options += ["--key_column", "id"]
     recorder.run(*MODEL, *DATA, *WORKERS, *options, "--output_file", output)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     assert recorder.get("embed_dataset", "batch_size", "num_workers") == [5, 2]
@@ -189,7 +201,8 @@ def test_options_of_statistics(record, tmp_path):
     recorder.replace(load_split=ROWS.remove_columns("picture"), load_tokenizer="tokenizer", print_tables=None)
     recorder.replace(measure_texts={"long": "a", "short": "b"}, summarize_lengths={"num_texts": 1})
     recorder.replace(format_statistics="table", write_results=None)
-    options = ["--tokenizer_path", "bert", "--key_column", "id", "--output_file", str(tmp_path / "results.json")]
+    options = ["--tokenizer_path", "bert", "--key_column", "id"]
+    options += ["--output_file", str(tmp_path / "results.json")]
     recorder.run(*DATA, *options)
     assert recorder.get("load_split", "split", "max_samples", "with_images", "key_column") == ["val", 3, False, "id"]
     assert recorder.get("load_tokenizer", "tokenizer_path") == ["bert"]
@@ -204,7 +217,8 @@ def test_options_of_statistics(record, tmp_path):
 def test_options_of_pack(record, tmp_path):
     recorder = record("pack")
     recorder.replace(load_split=ROWS, write_shards=("2 of 3 rows", 1))
-    options = ["--shard_size", "7", "--image_format", "png", "--key_column", "id", "--output_dir", str(tmp_path)]
+    options = ["--shard_size", "7", "--image_format", "png", "--key_column", "id"]
+    options += ["--output_dir", str(tmp_path)]
     recorder.run("--dataset_name", "org/photos", "--max_train_samples", "3", "--train_split", "val", *options)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     names = ("output_dir", "key_column", "image_format", "shard_size")
@@ -214,7 +228,8 @@ def test_options_of_pack(record, tmp_path):
 def test_options_of_embed(record, tmp_path):
     recorder = record("embed")
     table = SimpleNamespace(notes={}, counts={"image": 1, "short": 1, "long": 1, "truncated": 0, "unreadable": 0})
-    recorder.replace(name_data={"eval_split": "val"}, load_named_data=ROWS, load_encoder=ENCODER, hint_at_auto=None)
+    recorder.replace_encoder()
+    recorder.replace(name_data={"eval_split": "val"}, load_named_data=ROWS)
     recorder.replace(embed_to_table=table, note_model={"model_name_or_path": "m"}, export_embeddings=3)
     output = str(tmp_path / "embeds.npz")
     options = ["--output_dir", str(tmp_path / "out"), "--key_column", "id", "--output_file", output]
@@ -232,7 +247,7 @@ def test_options_of_embed(record, tmp_path):
     [
         (["--only", "texts", "--image_column", "picture"], "--image_column has no effect with --only texts"),
         (["--only", "images", "--caption_column", "text"], "--caption_column has no effect with --only images"),
-        (["--only", "images", "--long_captions_column", "a"], "--long_captions_column has no effect with --only"),
+        (["--only", "images", "--long_captions_column", "a"], "--long_captions_column has no effect"),
         (["--only", "images", "--max_length", "9"], "--max_length has no effect with --only images"),
     ],
 )
@@ -244,7 +259,8 @@ def test_embed_refuses_options_of_what_is_not_embedded(record, tmp_path, options
 def test_embed_fails_where_nothing_could_be_embedded(record, tmp_path):
     recorder = record("embed")
     nothing = dict.fromkeys(["image", "short", "long", "truncated", "unreadable"], 0)
-    recorder.replace(name_data={}, load_named_data=ROWS, load_encoder=ENCODER, hint_at_auto=None, note_model={})
+    recorder.replace_encoder()
+    recorder.replace(name_data={}, load_named_data=ROWS, note_model={})
     recorder.replace(embed_to_table=SimpleNamespace(notes={"num_rows": 1}, counts=nothing))
     with pytest.raises(ValueError, match="Nothing could be embedded of any row"):
         recorder.run("--output_dir", str(tmp_path))

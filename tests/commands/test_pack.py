@@ -134,7 +134,7 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
         assert "caption" not in row["json"]
 
 
-def test_a_data_set_that_gives_no_shard_is_refused(photos, capsys):
+def test_a_dataset_that_gives_no_shard_is_refused(photos, capsys):
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
     error = read_error(capsys, *command_line(photos))
     assert "There is nothing to pack: 0 of 1 rows are used; left out: 1, it has no caption (such as '0.jpg')" in error
@@ -144,7 +144,7 @@ def test_a_data_set_that_gives_no_shard_is_refused(photos, capsys):
     assert "shards` holds shards: delete them" in read_error(capsys, *command_line(photos))
 
 
-def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, caplog):
+def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, caplog, capsys):
     def stop(path: Path, samples: list, first_index: int) -> None:
         if first_index:
             raise KeyboardInterrupt
@@ -165,6 +165,10 @@ def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, 
         status = lotlip.main(command_line(photos))
         assert status == 2, "two at once"
         (shards / "99999.tar").touch()
+        (shards / "mine.tar").touch()
         raise KeyboardInterrupt
+    error = read_error(capsys, *command_line(photos))
+    assert "shards` holds mine.tar, which is not of this command" in error
+    (shards / "mine.tar").unlink()
     anew = pack(photos, "--shard_size", 1)
     assert anew == expected

@@ -138,9 +138,10 @@ def test_splits_are_found_on_windows(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", ["a training", "an aligned model", "a mixture"])
 def test_what_a_run_wrote_beside_images_is_no_data(tmp_path, content):
-    """The curve would be an image, of a class of its own, and the JSON more files of rows than there are images."""
-    names = ["red/a.png", "blue/b.png", "near/interpolation.png", "near/config.json", "near/checkpoint-8/state.json"]
-    for name in [*names, "near/holidays/c.png"]:
+    """The curve would be an image, of a class of its own, and the JSON be more files of rows than images."""
+    names = ["red/a.png", "blue/b.png", "near/holidays/c.png"]
+    written = ["near/interpolation.png", "near/config.json", "near/checkpoint-8/state.json"]
+    for name in names + written:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with OutputFolder(tmp_path / "near", content=content):

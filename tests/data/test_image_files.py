@@ -34,7 +34,7 @@ def test_no_program_is_started_for_a_file(tmp_path, monkeypatch, name, formats):
 
 
 @pytest.mark.parametrize("kind", ["ppm", "jpeg2000", "tga", "pcx"])
-def test_data_sets_may_have_other_formats_than_uploads(tmp_path, kind):
+def test_datasets_may_have_other_formats_than_uploads(tmp_path, kind):
     (tmp_path / "image").write_bytes(photographs.encode(photographs.make_picture(), kind))
     assert read(tmp_path / "image", formats=None).size == (400, 300)
     with pytest.raises(UnreadableImageError, match="it is none of JPEG, PNG"):

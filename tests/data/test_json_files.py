@@ -4,6 +4,7 @@ import datetime
 import json
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -111,6 +112,18 @@ def test_a_file_that_does_not_fit_the_others_is_named(tmp_path, first, second, m
     with pytest.raises(ValueError, match=message) as error:
         list(load_split(source, "train", with_images=False))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("second", ['{"a": "b"}\n', "no JSON\n"], ids=["other types", "no JSON"])
+def test_a_file_of_a_remote_stream_that_cannot_be_read_is_named(second):
+    files = {"memory://remote/0.jsonl": '{"a": 1}\n', "memory://remote/1.jsonl": second}
+    for name, content in files.items():
+        with fsspec.open(name, "w") as file:
+            file.write(content)
+    source = SourceArguments("json", data_files=[*files], streaming=True)
+    rows = load_split(source, "train", with_images=False)
+    with pytest.raises(ValueError, match="memory:///remote/1.jsonl: "):
+        list(rows)
 
 
 @both_ways

@@ -1,4 +1,4 @@
-"""The data set that the data arguments name: splits, files, columns, and what is said of those that are not there."""
+"""The dataset that the data arguments name: splits, files, columns, and what is said of those that are not there."""
 
 import json
 import os
@@ -23,6 +23,7 @@ from modeling_lotlip.data.loading import (
     compute_fingerprint,
     count_repeated_images,
     count_shared_rows,
+    finish_split,
     get_columns,
     load_slices,
     load_split,
@@ -48,10 +49,10 @@ def read_numbers(source: SourceArguments, *args, **options) -> list[int]:
 both_ways = pytest.mark.parametrize("streaming", [False, True])
 
 
-# The embedded data set
+# The embedded dataset
 
 
-def test_scenes_are_drawn_without_a_data_set_and_split():
+def test_scenes_are_drawn_without_a_dataset_and_split():
     source = SourceArguments()
     assert load_split(source, "train", 3)["caption"] == [make_scene(0, index).caption for index in range(3)]
     assert len(load_split(source, "test")) == 256
@@ -721,11 +722,10 @@ def test_rows_that_two_splits_share_are_counted(others, num_shared):
     assert count_shared_rows([Slice("a", 0, 5)], [Slice(*other) for other in others]) == num_shared
 
 
-def test_an_empty_data_set_is_an_error(tmp_path):
-    Dataset.from_dict({"number": []}).save_to_disk(tmp_path / "saved")
+def test_an_empty_dataset_is_an_error():
     with pytest.raises(ValueError, match="The split 'train' is empty"):
-        read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
-    with pytest.raises(ValueError, match="The data set has no rows: name other data or another split"):
+        finish_split(Dataset.from_dict({"number": []}), SourceArguments("rows"), "train", None, with_images=False)
+    with pytest.raises(ValueError, match="The dataset has no rows: name other data or another split"):
         get_columns(IterableDataset.from_generator(lambda: iter(())))
 
 

@@ -86,7 +86,7 @@ def test_a_csv_file_with_other_columns_is_named(tmp_path, header, streaming):
 
 
 @both_ways
-def test_a_comma_in_a_caption_is_no_second_column_of_a_data_set(tmp_path, streaming):
+def test_a_comma_in_a_caption_is_no_second_column_of_a_dataset(tmp_path, streaming):
     path = tmp_path / "rows.csv"
     path.write_text("caption,image\nA red boat, at sea,0.jpg\n")
     with pytest.raises(ValueError, match="rows.csv` cannot be read: .*rows.csv has 3 fields in line 2"):

@@ -1,4 +1,4 @@
-"""Tests of the embedded data set: what is said of an image is in the image."""
+"""Tests of the embedded dataset: what is said of an image is in the image."""
 
 import hashlib
 import json
@@ -100,7 +100,7 @@ def test_scenes_are_saved_again_but_never_over_other_captions(tmp_path):
 
 
 def test_what_scenes_are_made_of_is_pinned():
-    """Another color, place or size is another data set, on which earlier results do not hold."""
+    """Another color, place or size is another dataset, on which earlier results do not hold."""
     tables = [scenes.COLORS, scenes.GROUNDS, scenes.FRAMES, scenes.SHAPES, scenes.PLACES, scenes.LIGHTS]
     sizes = [scenes.IMAGE_SIZE, scenes.FRAME_WIDTH, scenes.OVERSAMPLING, scenes.SALIENT_SIDES, scenes.OTHER_SIDES]
     content = json.dumps([tables, sizes, scenes.DARKEST, list(scenes.NUMBERS)])

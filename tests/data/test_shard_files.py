@@ -32,7 +32,7 @@ def make_sample(key: str, about: object = None) -> dict[str, bytes]:
 
 
 def open_shard(path: Path, samples: list[dict[str, bytes]]) -> SourceArguments:
-    """Writes a shard, and names it as a data set."""
+    """Writes a shard, and names it as a dataset."""
     write_shard(path, *samples)
     return SourceArguments("webdataset", data_files=[str(path)], image_column="jpg")
 

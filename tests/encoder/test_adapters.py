@@ -56,7 +56,8 @@ def test_a_table_knows_an_adapter_from_its_base_and_another_adapter(model_dir, t
 
 def test_a_processor_beside_adapters_that_cannot_be_read_is_an_error(model_dir, tmp_path):
     """And not the one of the base in its place, which may read texts in another way."""
-    tuned = get_peft_model(LotlipModel.from_pretrained(model_dir), LoraConfig(target_modules="all-linear"))
+    base = LotlipModel.from_pretrained(model_dir)
+    tuned = get_peft_model(base, LoraConfig(target_modules="all-linear"))
     tuned.save_pretrained(tmp_path)
     LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "trunc')

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoProcessor, CLIPTextModel
 
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.encoder.arguments import LoadingArguments
-from modeling_lotlip.encoder.dual_encoder import load_encoder
+from modeling_lotlip.encoder.dual_encoder import find_models, load_encoder
 from modeling_lotlip.encoder.hashes import hash_processor
 from tests.conftest import WORDS, build_lotlip
 from tests.helpers.commands import run_command
@@ -277,9 +277,9 @@ class TestFormsOfInput:
         with torch.no_grad():
             encoder.model.text_projection.weight.fill_(torch.nan)
             encoder.model.visual_projection.weight.fill_(torch.inf)
-        with pytest.raises(ValueError, match=r"embedding of `texts\[\d\]` holds NaN or infinity"):
+        with pytest.raises(ValueError, match=r"`texts\[\d\]` holds NaN or infinity, since its"):
             encoder.encode_text(["a red boat", "a house"])
-        with pytest.raises(ValueError, match=r"embedding of `images\[\d\]` holds NaN or infinity"):
+        with pytest.raises(ValueError, match=r"`images\[\d\]` holds NaN or infinity, since its"):
             encoder.encode_image(IMAGES[:2], errors="return")
 
     def test_open_files_and_gray_arrays_are_images(self, encoder, tmp_path):
@@ -483,6 +483,15 @@ def test_a_folder_that_is_not_there_with_a_path_like_a_name_on_the_hub(tmp_path,
 
     with pytest.raises(ValueError, match="outputs/nowhere` cannot be used: there is no such folder"):
         DualEncoder.from_pretrained("outputs/nowhere")
+
+
+def test_several_models_are_looked_for_before_the_first_is_loaded(family_folders, tmp_path):
+    folder = str(family_folders("lotlip"))
+    assert find_models([folder, folder]) == [folder]
+    with pytest.raises(ValueError, match=f"path {tmp_path}/nowhere` cannot be used: there is no such"):
+        find_models([folder, f"{tmp_path}/nowhere"])
+    with pytest.raises(ValueError, match=f"`--start {tmp_path}` cannot be used: it holds none of"):
+        find_models([folder, str(tmp_path)], argument="start")
 
 
 def test_settings_tell_encoders_apart(family_folders):

@@ -201,9 +201,7 @@ def test_weights_of_which_the_code_knows_nothing_are_named(jina, tmp_path, caplo
     weights["vision_model.adapter"] = torch.ones(3)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     load_encoder(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
-    assert (
-        f"1 tensors in the weights of {folder} are of no use to its code, `vision_model.adapter` first" in caplog.text
-    )
+    assert f"1 tensors of {folder} are of no use to its code, `vision_model.adapter`" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -219,14 +217,14 @@ def test_code_that_fails_is_an_error_that_names_the_model(jina, tmp_path, line, 
     folder = shutil.copytree(jina[0], tmp_path / "model")
     with open(folder / "modeling_clip.py", "a") as file:
         file.write(f"\n{line}\n")
-    with pytest.raises(ValueError, match=f"`--model_name_or_path {folder}` cannot be used: .*{message}"):
+    with pytest.raises(ValueError, match=f"_path {folder}` cannot be used: .*{message}"):
         load_encoder(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
 
 
 def test_code_that_is_missing_is_an_error_that_names_it(jina, tmp_path):
     folder = shutil.copytree(jina[0], tmp_path / "model")
     (folder / "modeling_clip.py").unlink()
-    with pytest.raises(ValueError, match=f"`--model_name_or_path {folder}` cannot be used: .*modeling_clip.py"):
+    with pytest.raises(ValueError, match=f"_path {folder}` cannot be used: .*modeling_clip.py"):
         load_encoder(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
 
 

@@ -121,7 +121,7 @@ def test_other_labels_are_not_warned_of(caplog, labels):
 
 
 def test_several_labels_of_an_image_are_refused():
-    with pytest.raises(ValueError, match="`--label_column label` holds lists, but an image is of one class"):
+    with pytest.raises(ValueError, match="`--label_column label` holds lists: write one"):
         check_labels(Dataset.from_dict({"label": [[0, 1], [1]]}), "label", ["boat", "car"])
 
 
@@ -204,11 +204,11 @@ def test_one_model_is_not_named_in_its_table():
 @pytest.mark.parametrize("num_names", [1, 3])
 def test_as_many_names_as_classes_are_asked_for(num_names):
     names = ["no", "yes", "maybe"][:num_names]
-    with pytest.raises(ValueError, match=f"{num_names} class names .* the data set has 2 classes"):
+    with pytest.raises(ValueError, match=f"{num_names} class names .* the dataset has 2 classes"):
         read_class_names(ClassLabel(names=["a", "b"]), names)
 
 
-def test_names_of_classes_are_those_of_the_data_set_unless_others_are_given(caplog):
+def test_names_of_classes_are_those_of_the_dataset_unless_others_are_given(caplog):
     labels = ClassLabel(names=["red_boat", "car"])
     assert read_class_names(labels) == ["red boat", "car"]
     assert read_class_names(labels, ["Boot", "Auto"]) == ["Boot", "Auto"]

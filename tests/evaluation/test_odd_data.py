@@ -46,6 +46,7 @@ def test_statistics_leave_out_captions_that_are_no_texts(rows, tmp_path, vocab_d
     assert lotlip.main(["statistics", *map(str, arguments)]) == 0
     results = json.loads(output.read_text())
     assert (results["num_images"], results["num_texts"]) == (2, 2)
+    assert results["dataset"] == "rows.jsonl"
     assert "The captions of row 4 are left out: The column 'about.caption' must" in caplog.text
 
 
@@ -110,7 +111,8 @@ def test_a_caption_of_full_stops_alone_is_passed_over(tmp_path, model_dir):
 
 def test_a_text_without_a_token_is_refused(tmp_path, model_dir, capsys):
     arguments = ["--text", "\u200b", "--model", model_dir, "--output_dir", tmp_path]
-    assert "`--text` has nothing that the tokenizer of the model reads" in read_error(capsys, "visualize", *arguments)
+    error = read_error(capsys, "visualize", *arguments)
+    assert "`--text` has nothing that the tokenizer of the model reads" in error
 
 
 @pytest.mark.parametrize("with_image", [True, False])

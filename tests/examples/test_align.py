@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from examples.paper import align
-from examples.paper.align import DataSet, join_features, measure_command, pool, sample_images
+from examples.paper.align import FeatureDataset, join_features, measure_command, pool, sample_images
 from modeling_lotlip.align.features import MODALITIES, Features
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
@@ -33,8 +33,8 @@ def make_features(num_images: int, seed: int) -> Features:
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Runs the script on features of noise, in this process, and returns what it wrote."""
-    data_set = DataSet("noise", make_features(12, seed=0), {"noise": make_features(6, seed=1)})
-    monkeypatch.setattr(align, "load_features", lambda args: ([data_set], [{"data": "noise"}]))
+    dataset = FeatureDataset("noise", make_features(12, seed=0), {"noise": make_features(6, seed=1)})
+    monkeypatch.setattr(align, "load_features", lambda args: ([dataset], [{"data": "noise"}]))
 
     def run(*options) -> dict:
         file = tmp_path / "align.json"
@@ -84,7 +84,7 @@ def test_the_first_half_of_a_feature_is_cls():
     assert torch.equal(pool(features, "mean").images, features.images[:, 8:])
 
 
-def test_data_sets_that_are_joined_keep_their_captions():
+def test_datasets_that_are_joined_keep_their_captions():
     first = make_features(3, seed=0)
     second = make_features(3, seed=1)
     joined = join_features([first, second])

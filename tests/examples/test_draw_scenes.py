@@ -4,13 +4,13 @@ from examples.draw_scenes import NOUNS, WORDS, describe_in_german, draw_scenes
 from modeling_lotlip.data.scenes import COLORS, FRAMES, GROUNDS, LIGHTS, OTHER_SIDES, PLACES, SHAPES, make_scene
 
 
-def test_drawn_scenes_are_a_data_set(tmp_path):
+def test_drawn_scenes_are_a_dataset(tmp_path):
     draw_scenes(tmp_path / "scenes", 5, seed=3)
     dataset = load_dataset("imagefolder", data_dir=str(tmp_path / "scenes"), split="train")
     assert dataset[4]["caption"] == make_scene(3, 4).caption
     assert len(dataset) == 5
     assert dataset[4]["image"].tobytes() == make_scene(3, 4).draw().tobytes()
-    assert not (tmp_path / "scenes.partial").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]
 
 
 def test_a_scene_in_two_languages(tmp_path):

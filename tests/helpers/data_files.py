@@ -1,4 +1,4 @@
-"""Files of data sets, small and written at once."""
+"""Files of datasets, small and written at once."""
 
 import json
 import tarfile

@@ -1,4 +1,4 @@
-"""Folders of images, and data sets of which some images are other files."""
+"""Folders of images, and datasets of which some images are other files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +19,7 @@ def save_images(folder: Path, images: Iterable[PIL.Image.Image]) -> Path:
 
 
 def replace_values(dataset: Dataset, changes: dict[int, dict]) -> Dataset:
-    """A data set whose rows of these numbers have other values, such as a file that is no image."""
+    """A dataset whose rows of these numbers have other values, such as a file that is no image."""
     rows = dataset.cast_column("image", Image(decode=False)).to_list()
     for number, values in changes.items():
         rows[number] |= values

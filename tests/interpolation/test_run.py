@@ -121,8 +121,8 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(tmp_path, n
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(ValueError, match="`--output_dir .*near` cannot be written: Read-only file system"):
-        interpolate(make_arguments(tmp_path / "nosuch", tmp_path / "nosuch", noise_dir, tmp_path / "near"))
+    with pytest.raises(ValueError, match="`--output_dir .*near` cannot be written: Read-only"):
+        interpolate(make_arguments(noise_dir, noise_dir, noise_dir, tmp_path / "near"))
 
 
 def test_what_was_measured_is_shown_if_the_best_cannot_be_saved(
@@ -133,7 +133,7 @@ def test_what_was_measured_is_shown_if_the_best_cannot_be_saved(
 
     monkeypatch.setattr(outputs, "plot_interpolation", fail)
     folder = family_folders("clip")
-    with pytest.raises(OSError, match="The model cannot be saved in .*near: .* No space left on device"):
+    with pytest.raises(OSError, match="The model cannot be saved in .*near: .* No space left"):
         interpolate(make_arguments(folder, folder, noise_dir, tmp_path / "near"))
     assert "| alpha | short, to choose |" in caplog.text
     assert not (tmp_path / "near").exists()

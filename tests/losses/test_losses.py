@@ -222,10 +222,10 @@ def test_matryoshka_is_the_mean_over_prefixes(name):
     assert_same_gradients(torch.autograd.grad(found, trained), torch.autograd.grad(expected, trained))
 
 
-@pytest.mark.parametrize("dim", [0, DIM + 1])
+@pytest.mark.parametrize("dim", [0, DIM + 1, True, "4", 2.5])
 def test_dims_that_are_not_there_are_refused(dim):
     embeds, scalars, _ = make_inputs("contrastive", 4, 2, seed=0)
-    with pytest.raises(ValueError, match=f"must be from 1 to {DIM}, the dimensions of an embedding, got {dim}"):
+    with pytest.raises(ValueError, match=f"must be an integer from 1 to {DIM}, .*, got {dim!r}"):
         compute("contrastive", *embeds, scalars, matryoshka_dims=[dim])
 
 

@@ -219,6 +219,8 @@ def changed(row, value):
         ({"text_to_image": [[0, 1], [], [2]]}, r"`text_to_image\[1\]` is \[\], "),
         ({"ks": []}, "`ks`"),
         ({"ks": [0, 1]}, "`ks`"),
+        ({"ks": [True, 5]}, "`ks`"),
+        ({"ks": ["5"]}, "`ks`"),
         ({"predictions": GOOD, "references": GOOD}, "not on both"),
     ),
 )

@@ -62,7 +62,7 @@ class Training:
         results = [(folder / "eval_results.json").read_text() for folder in (output, undisturbed)]
         assert results[0] == results[1]
         assert self.list_finished(output) == self.list_finished(undisturbed)
-        assert not list(output.rglob("*.partial"))
+        assert not list(output.rglob("*-partial"))
 
 
 class Captioning:
@@ -90,7 +90,7 @@ class Captioning:
         assert rows == self.list_finished(undisturbed)
         assert len(rows) == len(list(self.photos.iterdir()))
         assert rows == sorted((row["key"], row["caption"]) for row in read_records(output))
-        assert not list(output.rglob("*.partial"))
+        assert not list(output.rglob("*-partial"))
 
 
 class Indexing:
@@ -130,7 +130,7 @@ class Indexing:
         # batches are cut elsewhere, and what is stored is float16
         torch.testing.assert_close(embeds, expected_embeds, rtol=0, atol=1e-3)
         assert rows == expected
-        assert not list(output.rglob("*.partial"))
+        assert not list(output.rglob("*-partial"))
 
 
 class Embedding(Indexing):

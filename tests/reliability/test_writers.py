@@ -90,4 +90,4 @@ def test_a_command_that_is_stopped_and_started_twice_at_once(name, workspace, tm
     assert any(have_ended)
     left = [path.name for path in (tmp_path / "out").rglob("*")]
     assert left
-    assert ".lock" not in left or not any(file.endswith((".partial", ".replaced")) for file in left)
+    assert ".lock" not in left or not any(file.endswith(("-partial", "-replaced")) for file in left)

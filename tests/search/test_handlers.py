@@ -167,11 +167,11 @@ def test_progress_is_shown_and_what_is_indexed_can_be_searched_meanwhile(folder,
     counts = [count for count, _ in seen]
     assert counts == sorted(counts)
     assert len(set(counts)) >= 3
-    assert "Indexing: 6 of 11 images (" in seen[2][1]
+    assert "Indexing: 6 of 11 files (" in seen[2][1]
     assert 'aria-valuenow="55"' in seen[2][1]
     status = handlers.status()
     assert "10 images in" in status
-    assert "Updated: 11 new." in status
+    assert "Updated: 10 new, 1 that cannot be read." in status
     assert "1 file that cannot be read" in status
     assert "&lt;b&gt;.png" in status
 
@@ -390,8 +390,8 @@ def test_a_heat_map_is_drawn_of_a_photograph_of_any_size(handlers, folder, monke
     assert answer["source"].startswith("data:image/jpeg")
 
 
-def test_an_empty_index_is_not_searched_while_the_first_images_are_indexed(folder, open_folder, monkeypatch):
-    handlers = open_folder(folder)
+def test_an_empty_index_is_not_searched_while_the_first_images_are_indexed(open_folder, monkeypatch):
+    handlers = open_folder()
     assert len(handlers.searcher.table) == 0
     monkeypatch.setattr(handlers.updater, "last", concurrent.futures.Future())
     with pytest.raises(QueryError, match="The first images are still being indexed. Try again in a moment"):

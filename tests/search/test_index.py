@@ -75,7 +75,8 @@ def test_an_index_has_what_can_be_read_and_names_the_rest(folder, searcher, embe
     (folder / "film.mov").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"")
     changes = searcher.update()
-    assert changes == Changes(new=12, left_out=["Other files, left out: 1 hidden, 1 .mov."])
+    left_out = ["Other files, left out: 1 hidden, 1 .mov."]
+    assert changes == Changes(new=10, unreadable=2, left_out=left_out)
     assert set(searcher.table.unreadable) == {"broken.png", "cut.jpg"}
     check_embeddings(searcher)
     embedded.clear()
@@ -84,17 +85,19 @@ def test_an_index_has_what_can_be_read_and_names_the_rest(folder, searcher, embe
 
 
 def test_an_index_follows_the_files(folder, searcher, embedded):
-    """One is gone, one is another image, one is repaired, one is new, one has become unreadable."""
+    """One is gone, one is another image, one is repaired, one is new, one has become unreadable, and one was so."""
     (folder / "broken.png").write_bytes(b"no image")
+    (folder / "broken too.png").write_bytes(b"no image")
     searcher.update()
     embedded.clear()
     (folder / "0.png").unlink()
+    (folder / "broken too.png").unlink()
     make_scene(5, 77).draw().save(folder / "1.png")
     make_scene(5, 78).draw().save(folder / "broken.png")
     make_scene(5, 79).draw().save(folder / "new.png")
     (folder / "2.png").write_bytes(b"no image")
     changes = searcher.update()
-    assert changes == Changes(new=1, changed=3, deleted=1)
+    assert changes == Changes(new=1, changed=2, unreadable=1, deleted=1)
     assert embedded == ["1.png", "2.png", "broken.png", "new.png"]
     assert set(searcher.table.unreadable) == {"2.png"}
     check_embeddings(searcher)
@@ -254,10 +257,10 @@ def test_a_file_that_could_not_be_opened_is_tried_again(folder, searcher, embedd
     with pytest.MonkeyPatch.context() as monkeypatch:
         refuse_to_open(monkeypatch, "0.png")
         changes = searcher.update()
-        assert changes.new == 10
+        assert changes == Changes(new=9, unreadable=1)
         assert "Permission denied" in searcher.table.unreadable["0.png"]
         changes = searcher.update()
-        assert changes == Changes()
+        assert changes == Changes()  # it is tried again, and is no news
     embedded.clear()
     changes = searcher.update()
     assert changes == Changes(changed=1)
@@ -400,6 +403,14 @@ def test_an_image_that_was_written_later_is_embedded_again(folder, searcher, emb
     assert embedded == ["0.png"]
 
 
+@pytest.mark.parametrize("number", [0, True, "5"])
+def test_a_number_of_results_or_images_that_is_none_is_refused(folder, searcher, number):
+    with pytest.raises(ValueError, match=f"`batch_size` must be an integer .*, got {number!r}"):
+        Searcher(searcher.encoder, searcher.table, folder, batch_size=number)
+    with pytest.raises(ValueError, match=f"`k` must be an integer of at least 1, got {number!r}"):
+        searcher.search(searcher.embed("a boat"), k=number)
+
+
 def test_files_that_are_only_compared_are_not_reported_as_embedded(folder, searcher):
     searcher.update()
     for file in folder.iterdir():
@@ -433,7 +444,7 @@ def test_embeddings_that_are_not_finite_are_refused(searcher):
     with torch.no_grad():
         for parameter in searcher.encoder.model.vision_model.parameters():
             parameter.fill_(float("nan"))
-    with pytest.raises(ValueError, match="embedding of 0.png holds NaN or infinity: choose a wider --dtype"):
+    with pytest.raises(ValueError, match="of 0.png holds NaN or infinity, since its weights do"):
         searcher.update()
     assert names_of(searcher.table) == []
 

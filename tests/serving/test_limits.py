@@ -9,11 +9,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from starlette.applications import Starlette
 
 from modeling_lotlip.serving import embedder as module
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder, RequestError, check_embeds, is_image, open_data_url
-from modeling_lotlip.serving.server import EmbeddingRequest, SearchRequest, encode, make_error, read_request
+from modeling_lotlip.serving.server import (
+    EmbeddingRequest,
+    SearchRequest,
+    create_server,
+    encode,
+    make_error,
+    read_request,
+)
+
+
+def test_a_server_has_a_limit_of_connections_and_of_what_it_finishes():
+    config = create_server(Starlette()).config
+    assert (config.limit_concurrency, config.timeout_graceful_shutdown) == (128, 10)
 
 
 def make_data_url(width: int, height: int) -> str:
@@ -70,9 +83,9 @@ def test_a_large_request_fits_into_the_queue():
 )
 def test_an_entry_without_an_embedding_is_named(value, message):
     good = torch.ones(1)
-    assert check_embeds([good, good]).shape == (2, 1)
+    assert check_embeds([good, good], torch.nn.Identity()).shape == (2, 1)
     with pytest.raises(RequestError, match=rf"{message}.*`input\[1\]`") as raised:
-        check_embeds([good, value])
+        check_embeds([good, value], torch.nn.Identity())
     assert raised.value.status_code == 500
 
 

@@ -141,7 +141,7 @@ def test_embeddings_equal_those_one_by_one(embed, expected, options, capsys):
     num_truncated = sum(row["truncated"] for row in expected)
     assert 0 < num_truncated < len(expected)
     assert f"{num_truncated} captions were truncated" in capsys.readouterr().out
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*-partial"))
     assert EmbeddingTable(folder).notes["num_rows"] == NUM_ROWS
     with EmbeddingTable(folder).writing():  # a later run with nothing to do, which Ctrl-C may end
         assert describe_missing(EmbeddingTable(folder)) == []
@@ -172,7 +172,7 @@ def test_a_key_that_two_rows_have_is_refused(refuse, data_dir, tmp_path, streami
     assert "`--key_column name` must be different in all rows: rows 4 and 17 have 'same'." in message
 
 
-def test_a_stream_gives_the_table_of_the_data_set_and_does_not_mix_data(embed, refuse, expected, data_dir, tmp_path):
+def test_a_stream_gives_the_table_of_a_dataset_and_mixes_none(embed, refuse, expected, data_dir, tmp_path):
     file = tmp_path / "streamed" / "test.parquet"
     file.parent.mkdir()
     rows = Dataset.load_from_disk(data_dir)

@@ -1,7 +1,7 @@
 """Searches that are answered from memory: what the table itself answers, also after it has changed."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -67,6 +67,27 @@ def test_a_search_after_a_change_lets_a_thread_read_the_vectors(table):
     assert table.memory.get("image") is None
     table.memory.reading["image"].result(60)
     assert "new" in table.memory.get("image").rows.keys
+
+
+def test_vectors_that_cannot_be_read_are_warned_of_once_and_read_again_when_they_have_changed(
+    table, caplog, monkeypatch
+):
+    def fail(kind: str) -> None:
+        raise OSError("a file is damaged.")
+
+    table.append([{"key": "new", "embedding": torch.eye(16)[0]}])
+    with monkeypatch.context() as patch:
+        patch.setattr(table.memory, "read_rows", fail)
+        for _ in range(3):
+            assert table.memory.get("image") is None
+            wait(table.memory.reading.values())
+    problems = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert problems == ["a file is damaged."]
+    assert search(table, torch.eye(16)[0], 1).keys == ["new"]
+    table.append([{"key": "newer", "embedding": torch.eye(16)[1]}])
+    assert table.memory.get("image") is None
+    table.memory.reading["image"].result(60)
+    assert "newer" in table.memory.get("image").rows.keys
 
 
 def test_a_table_that_was_made_anew_is_not_answered_from_memory(table):

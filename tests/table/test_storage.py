@@ -48,7 +48,7 @@ def test_what_cannot_be_read_has_no_embedding(tmp_path):
 
 @pytest.fixture
 def unreadable(tmp_path, monkeypatch) -> EmbeddingTable:
-    """Rows of a data set whose images cannot be read, for three reasons, and one that can."""
+    """Rows of a dataset whose images cannot be read, for three reasons, and one that can."""
     monkeypatch.setattr(module, "name_readers", lambda: "Pillow 2")
     table = EmbeddingTable.create(tmp_path, 4, {})
     table.append(

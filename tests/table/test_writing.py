@@ -18,7 +18,7 @@ def make_batch(row_index: int, kind: str, value: float) -> EmbeddedBatch:
 def test_a_batch_without_rows_is_not_written_however_late_it_is(monkeypatch):
     monkeypatch.setattr(embed, "WRITE_SECONDS", 0)
     written = []
-    embed.write_batches([[EmbeddedBatch([], None, [])]], written.append)
+    embed.write_batches([[EmbeddedBatch([], None, [])]], written.append, torch.nn.Identity())
     assert written == []
 
 
@@ -28,8 +28,8 @@ def test_of_a_group_that_ends_in_an_error_nothing_is_written():
         [make_batch(1, "image", 1.0), make_batch(1, "short", torch.nan)],
     ]
     written = []
-    with pytest.raises(ValueError, match="row 1 holds NaN"):
-        embed.write_batches(groups, written.extend)
+    with pytest.raises(ValueError, match="row 1 holds NaN or infinity, though its weights are finite"):
+        embed.write_batches(groups, written.extend, torch.nn.Identity())
     assert [(row["row"], row["kind"]) for row in written] == [(0, "image"), (0, "short")]
 
 
@@ -38,7 +38,7 @@ def test_rows_are_written_when_there_are_enough(monkeypatch, write_size, sizes):
     monkeypatch.setattr(embed, "WRITE_SIZE", write_size)
     written = []
     groups = [[make_batch(row, "image", 1.0)] for row in range(5)]
-    embed.write_batches(groups, lambda rows: written.append(len(rows)))
+    embed.write_batches(groups, lambda rows: written.append(len(rows)), torch.nn.Identity())
     assert written == sizes
 
 
@@ -47,7 +47,7 @@ def test_rows_are_written_when_half_a_minute_is_over(monkeypatch):
     monkeypatch.setattr(embed.time, "monotonic", lambda: next(now))
     written = []
     groups = [[make_batch(row, "image", 1.0)] for row in range(3)]
-    embed.write_batches(groups, lambda rows: written.append(len(rows)))
+    embed.write_batches(groups, lambda rows: written.append(len(rows)), torch.nn.Identity())
     assert written == [2, 1]
 
 
@@ -57,7 +57,9 @@ def test_what_is_stored_of_an_image_and_of_one_that_cannot_be_read():
     for row_index, is_final in enumerate([True, False]):
         info = RowInfo(row_index, f"{row_index}.png", file_facts={"size": 7})
         unreadable.append(Unreadable(info, f"{row_index}.png", "torn", is_final))
-    good, torn, closed = embed.to_rows(EmbeddedBatch([item], torch.tensor([[1.0, 0.0]]), unreadable))
+    good, torn, closed = embed.to_rows(
+        EmbeddedBatch([item], torch.tensor([[1.0, 0.0]]), unreadable), torch.nn.Identity()
+    )
     assert good.pop("embedding").tolist() == [1, 0]
     assert good == {"key": "a.png", "row": 3, "size": 9, "kind": "short", "position": 2, "truncated": True}
     assert torn.pop("tried_with").startswith("Pillow")

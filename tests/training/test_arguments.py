@@ -206,6 +206,7 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"cache_image_features": True, "streaming": True}, "excludes --streaming"),
         ({"ddp_timeout": 0}, "--ddp_timeout must be at least 1"),
         ({"short_captions": "all"}, "--short_captions must be one of given, any, none"),
+        ({"mixed_precision": "bf17"}, "--mixed_precision must be one of float32, float16, bfloat16"),
         ({"short_loss_weight": -1.0}, "--short_loss_weight must be at least 0"),
         ({"long_loss_weight": float("nan")}, "--long_loss_weight must be "),
         ({"model_name_or_path": "a", "distill_weight": float("inf")}, "--distill_weight must be a number from 0 on"),

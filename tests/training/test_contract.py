@@ -170,8 +170,8 @@ class ShortCaptionsModel(LotlipModel):
 @pytest.mark.parametrize(
     ("model_class", "message"),
     [
-        (LongImagesModel, "`embed_images` of LongImagesModel gives `images` of length 3: return normalized"),
-        (ShortCaptionsModel, "`embed_captions` of ShortCaptionsModel gives `long` of length 0.5: return normalized"),
+        (LongImagesModel, "`embed_images` of LongImagesModel gives `images` of length 3: return"),
+        (ShortCaptionsModel, "`embed_captions` of ShortCaptionsModel gives `long` of length 0.5"),
     ],
 )
 def test_embeddings_that_are_not_normalized_are_refused(model_class, message):

@@ -106,7 +106,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def plain_text_embeds() -> Iterator[Callable]:
-    """Normalized embeddings of the long captions by transformers alone, in a process that has no other package."""
+    """Normalized embeddings of the long captions by transformers alone, in a process of its own."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-I", "-c", PLAIN], text=True, **pipes) as process:
 

@@ -65,7 +65,7 @@ def wait_for(process: Process, condition: Callable[[], bool]) -> None:
 
 @pytest.mark.processes
 def test_a_signal_ends_a_run_with_a_checkpoint(train, tmp_path):
-    options = {"max_train_steps": 24, "eval_steps": 100, "checkpointing_steps": 3, "max_eval_samples": 2}
+    options = {"max_train_steps": 24, "eval_steps": 100, "max_eval_samples": 2, "checkpointing_steps": 3}
     process, output = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
     stopped = tmp_path / "stopped"
     wait_for(process, lambda: bool(list_checkpoints(stopped)))
@@ -104,7 +104,8 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(train, monkeypatch, ca
     monkeypatch.setattr(output, "write", write)
     monkeypatch.setattr(sys, "stdout", output)
     folder = train("run", max_train_steps=4, eval_steps=2, max_eval_samples=2)
-    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl") if "loss" not in row] == [2, 4]
+    evaluations = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" not in row]
+    assert [row["step"] for row in evaluations] == [2, 4]
     assert (folder / "eval_results.json").exists()
     assert caplog.text.count("Nobody reads standard output any more: see metrics.jsonl") == 2
 
@@ -142,14 +143,14 @@ def test_a_model_that_cannot_be_saved_is_saved_elsewhere_and_leaves_the_earlier_
     with pytest.raises(OSError, match="No space left on device. It was saved in .*lotlip_.*: move it from there"):
         train("run", **options, max_train_steps=4, resume_from_checkpoint="latest")
     assert torch.equal(load_file(folder / "model.safetensors")["text_projection.weight"], before)
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*-partial"))
     assert (folder / "checkpoint-4").exists()
     (rescued,) = tmp_path.glob("lotlip_*")
     weights, saved = (load_file(path / "model.safetensors") for path in (rescued, folder / "checkpoint-4"))
     assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in weights.items())
 
 
-def test_a_model_is_saved_elsewhere_if_nothing_in_its_folder_can_be_changed(train, tmp_path, monkeypatch):
+def test_a_model_is_saved_elsewhere_if_its_folder_cannot_be_changed(train, tmp_path, monkeypatch):
     """A disk with an error becomes one that can only be read."""
 
     def refuse(path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_model_is_saved_elsewhere_if_nothing_in_its_folder_can_be_changed(trai
 
     monkeypatch.setattr(outputs, "delete", refuse)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(OSError, match="Read-only file system.* It was saved in .*lotlip_.*: move it from there"):
+    with pytest.raises(OSError, match="Read-only file system.* It was saved in .*lotlip_.*: move it"):
         train("run", max_train_steps=1, max_eval_samples=2)
     (rescued,) = tmp_path.glob("lotlip_*")
     assert (rescued / "model.safetensors").exists()
@@ -231,7 +232,7 @@ def test_a_loss_that_is_never_finite_is_not_the_fault_of_the_learning_rate(train
 
     original = step.global_loss
     monkeypatch.setattr(step, "global_loss", loss_without_a_number)
-    with pytest.raises(ValueError, match="The first 10 steps had a loss .* before any weight was changed: look at"):
+    with pytest.raises(ValueError, match="The first 10 steps had a loss .* before any weight was"):
         train("run", max_train_steps=20, max_eval_samples=2)
 
 
@@ -321,7 +322,7 @@ def test_a_resumed_run_whose_rest_has_no_caption_files_goes_on(train, tmp_path):
         ),
     ],
 )
-def test_what_another_run_wrote_meanwhile_is_not_replaced(train, tmp_path, monkeypatch, options, file, message):
+def test_what_another_run_wrote_stays(train, tmp_path, monkeypatch, options, file, message):
     """Two commands at once: one ends while the other still loads its data."""
 
     def load(*args):

@@ -110,10 +110,10 @@ def test_a_stopped_pass_goes_on(cache, loaded, tmp_path, monkeypatch):
         pixel_values = processor.image_processor(scenes[number], return_tensors="pt")["pixel_values"]
         expected = model.embed_images(pixel_values)[0]
         torch.testing.assert_close(read_features(features, number), expected, rtol=0, atol=1e-5)
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*-partial"))
 
 
-def test_a_changed_tower_preprocessing_or_data_set_is_noticed(cache, loaded):
+def test_a_changed_tower_preprocessing_or_dataset_is_noticed(cache, loaded):
     model, processor = loaded
     assert cache(model, processor)[1]
     assert not cache(model, processor)[1]
@@ -140,7 +140,7 @@ def test_images_that_can_perhaps_be_read_later_are_tried_again(cache, loaded, mo
     assert sizes == []
 
 
-def test_the_first_rows_of_a_data_set_keep_their_name():
+def test_the_first_rows_of_a_dataset_keep_their_name():
     """The drawn scenes are made anew in every run: their fingerprint must not change with it."""
     args = DatasetArguments()
     fingerprints = {compute_fingerprint(load_split(args, "train", 30), "image") for _ in range(2)}

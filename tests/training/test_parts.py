@@ -62,7 +62,7 @@ def make_plan(**fields: object) -> Plan:
     return Plan(**defaults | fields)
 
 
-def test_a_stream_is_resumed_with_as_many_samples_and_a_data_set_with_as_many_rows():
+def test_a_stream_is_resumed_with_as_many_samples_and_a_dataset_with_as_many_rows():
     args = TrainArguments(output_dir="out")
     of_rows = make_plan().compared_on_resume(args)
     assert of_rows["num_samples"] == 80

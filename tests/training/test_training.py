@@ -146,14 +146,14 @@ def test_resume_refuses_another_run(train):
         train("second", seed=1, resume_from_checkpoint=folder / "checkpoint-4")
     with pytest.raises(ValueError, match="checkpoint-4` is a checkpoint, .*: name the model, which is in `.*first`"):
         LotlipModel.from_pretrained(folder / "checkpoint-4")
-    (folder / "checkpoint-9.0.partial").mkdir()  # torn while it was written
+    (folder / "checkpoint-9.0.lotlip-partial").mkdir()  # torn while it was written
     longer = {"max_train_steps": 5, "checkpointing_steps": 1}
     train("first", resume_from_checkpoint="latest", **longer)
 
     # a refused one changes nothing
     names = sorted(path.name for path in folder.iterdir())
     assert "checkpoint-5" in names
-    assert "checkpoint-9.0.partial" not in names
+    assert "checkpoint-9.0.lotlip-partial" not in names
     for wrong, message in (
         ({"learning_rate": 1e-5}, "learning_rate = "),
         ({"max_train_steps": 3}, "checkpoint-5` is at step 5, but this run has only 3 steps"),
@@ -322,7 +322,7 @@ def test_a_run_that_has_nothing_to_tell_apart_is_an_error_and_saves_no_model(tra
     dataset = load_scenes(20, seed=3).remove_columns("long_captions")
     dataset = dataset.remove_columns("caption").add_column("caption", ["a photo"] * 20)
     dataset.save_to_disk(tmp_path / "data")
-    with pytest.raises(ValueError, match="None of 2 steps had a gradient: in no batch have two images different cap"):
+    with pytest.raises(ValueError, match="None of 2 steps had a gradient: in no batch"):
         train("run", dataset_name=tmp_path / "data", max_train_steps=2)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 

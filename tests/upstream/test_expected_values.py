@@ -13,14 +13,12 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
-from tests.conftest import SHARED, python_environment
+from tests.conftest import TINY_REFERENCE, needs_tiny_reference, python_environment
 from tests.test_tokenization_lotlip import vocab_file
 from tests.upstream import expected_values
 from tests.upstream.lay_out import PACKAGE_TESTS, copy_package_tests
 
 
-TINY = SHARED / "reference" / "tiny"
-needs_reference = pytest.mark.skipif(not TINY.exists(), reason="the reference data is not beside the repository")
 # What the tests import of the library's own ones, which are in its sources only
 LIBRARY = {
     "test_configuration_common": ["class ConfigTester: ..."],
@@ -42,17 +40,18 @@ def converted(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("converted") / "tiny"
     words = tmp_path_factory.mktemp("words")
     (words / "vocab.txt").write_bytes(Path(vocab_file()).read_bytes())
-    convert_checkpoint(TINY / "model.pt", folder, TINY / "open_clip_config.json", tokenizer_path=str(words))
+    config_path = TINY_REFERENCE / "open_clip_config.json"
+    convert_checkpoint(TINY_REFERENCE / "model.pt", folder, config_path, tokenizer_path=str(words))
     return folder
 
 
-@needs_reference
+@needs_tiny_reference
 def test_measured_values_are_those_of_the_original(converted):
-    texts = json.loads((TINY / "tokenization.json").read_text(encoding="utf-8"))["texts"][:6]
-    name = json.loads((TINY / "images.json").read_text())[0]
-    expected = load_file(TINY / "expected.safetensors")
+    texts = json.loads((TINY_REFERENCE / "tokenization.json").read_text(encoding="utf-8"))["texts"][:6]
+    name = json.loads((TINY_REFERENCE / "images.json").read_text())[0]
+    expected = load_file(TINY_REFERENCE / "expected.safetensors")
 
-    with Image.open(TINY / "images" / name) as image:
+    with Image.open(TINY_REFERENCE / "images" / name) as image:
         measured = expected_values.measure(str(converted), image.convert("RGB"), texts)
 
     logits = expected["logits_per_image_7_images_first_6_texts"][:1]
@@ -62,7 +61,7 @@ def test_measured_values_are_those_of_the_original(converted):
     torch.testing.assert_close(torch.tensor(measured["corners"]), captions[1:], rtol=1e-4, atol=1e-4)
 
 
-@needs_reference
+@needs_tiny_reference
 def test_integration_tests_pass_on_the_measured_checkpoint_and_fail_on_another(converted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.radial_gradient("L").convert("RGB").resize((300, 240)).save("image.png")

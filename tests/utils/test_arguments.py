@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modeling_lotlip.utils import arguments
@@ -45,7 +46,7 @@ def parse_line(line: str) -> tuple:
 
 @pytest.mark.parametrize("size", ["8", True])
 def test_what_is_no_number_has_no_minimum(size):
-    with pytest.raises(ValueError, match=f"--sizes must be a number, got {size!r}"):
+    with pytest.raises(ValueError, match=f"--sizes must be an integer, got {size!r}"):
         TowerArguments(sizes=[size])
 
 
@@ -74,6 +75,14 @@ def test_a_command_line_gives_the_value_of_an_argument(line, name, value):
 def test_the_help_shows_what_kind_of_value_an_argument_takes(name, metavar):
     (field,) = [field for field in fields(TowerArguments) if field.name == name]
     assert make_metavar(field) == metavar
+
+
+def test_the_help_names_options_as_the_documentation_does(capsys):
+    with pytest.raises(SystemExit):
+        parse((TowerArguments,), ["--help"])
+    shown = capsys.readouterr().out
+    assert "--cache_dir DIR" in shown
+    assert "--cache-dir" not in shown
 
 
 @dataclass
@@ -133,6 +142,28 @@ def test_messages_begin_with_the_name_of_the_program_without_its_folder(monkeypa
     with pytest.raises(SystemExit):
         parse((TowerArguments,))
     assert capsys.readouterr().err.startswith("mine.py: error: --sizes must be at least 1")
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value", "message"),
+    [
+        (TowerArguments, "steps", "8", "--steps must be an integer, got '8'"),
+        (TowerArguments, "steps", True, "--steps must be an integer, got True"),
+        (TowerArguments, "sizes", [4, 2.5], "--sizes must be an integer, got 2.5"),
+        (LoopArguments, "rate", "0.5", "--rate must be a number, got '0.5'"),
+        (LoopArguments, "rate", True, "--rate must be a number, got True"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_python(cls, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        cls(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    tower = TowerArguments(sizes=[np.int32(4)], steps=np.int64(8))
+    assert tower.sizes == [4]
+    assert tower.steps == 8
+    assert LoopArguments(rate=np.float32(0.5)).rate == 0.5
 
 
 def test_combinations_hold_in_python_too():

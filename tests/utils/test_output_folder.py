@@ -4,19 +4,27 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from modeling_lotlip.utils.output_folder import (
     OutputFolder,
     atomic_write,
     delete,
     describe_run,
+    move_files,
     read_stored,
     warn_of_unfinished,
 )
+
+
+# Names that are like those of unfinished files
+OF_USERS = ("notes.partial", "download.2024.partial", "table.1.replaced")
 
 
 def list_names(folder: Path) -> list[str]:
@@ -70,6 +78,21 @@ def test_files_are_on_the_disk_before_they_get_their_name_also_by_the_rules_of_w
         (partial / "text").write_text("a")
         (partial / "more").write_text("b")
     assert modes == [os.O_RDWR, os.O_RDWR]
+
+
+def test_the_first_error_of_a_disk_that_becomes_read_only_is_told(tmp_path, monkeypatch):
+    def refuse(path: Path, **options) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only .*: '.*/it'"), atomic_write(tmp_path / "it") as partial:
+        partial.write_text("a")
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "it"))
+
+
+def test_to_delete_what_is_not_there_asks_nothing_of_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", lambda *args, **options: pytest.fail("it was deleted"))
+    delete(tmp_path / "nothing")
 
 
 def test_a_new_folder_is_deleted_after_an_error_also_by_the_rules_of_windows(tmp_path, monkeypatch):
@@ -148,16 +171,18 @@ def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path,
         with atomic_write(path / "table") as partial:
             partial.write_text("it")
         raise OSError("full")
-    for name in ("other.99999.partial", "model.99999.partial/weights", "model.99999.replaced/weights"):
+    of_model = ("model.99999.lotlip-partial/weights", "model.99999.lotlip-replaced/weights")
+    for name in ("other.99999.lotlip-partial", *of_model):
         (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_text("as a kill leaves it, here between two renames")
-    (path / "notes.partial").write_text("not of a run")
+    for name in OF_USERS:
+        (path / name).write_text("not of a run")
     warn_of_unfinished([path / "table", path / "other"])
     assert caplog.text.count(f"{path} is not complete: process {os.getpid()} on ") == 1
     caplog.clear()
     with OutputFolder(path) as folder:
         assert folder.is_unfinished
-        assert list_names(path) == ["model", "notes.partial", "table"]
+        assert list_names(path) == sorted(["model", "table", *OF_USERS])
     with OutputFolder(path) as folder:
         assert not folder.is_unfinished
     with pytest.raises(ValueError), OutputFolder(path):
@@ -176,6 +201,53 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "there"]
     assert list_names(tmp_path / "there") == []
     assert read_stored(tmp_path / "there") is None
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask, for the time of a test."""
+    before = os.umask(0)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_others_may_read_weights_as_the_umask_says(tmp_path, umask, mask):
+    umask(mask)
+    with atomic_write(tmp_path / "model") as partial:
+        partial.mkdir()
+        save_file({"weight": np.zeros(3)}, partial / "model-00001-of-00001.safetensors")
+        (partial / "private.txt").touch(0o600)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "model").iterdir()}
+    assert modes == {"model-00001-of-00001.safetensors": 0o666 & ~mask, "private.txt": 0o600}
+
+
+def write_model(folder: Path, content: str) -> None:
+    for name in ("config.json", "eval_results.json", "model.safetensors", "more/card.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def test_files_take_the_place_of_others_of_their_names(tmp_path):
+    write_model(tmp_path / "complete", "new")
+    write_model(tmp_path / "best", "old")
+    (tmp_path / "best" / "notes.txt").write_text("old")
+    moved = move_files(tmp_path / "complete", tmp_path / "best", last="eval_results.json")
+    assert moved == ["config.json", "model.safetensors", "more/card.yaml", "eval_results.json"]
+    files = [file for file in (tmp_path / "best").rglob("*") if file.is_file()]
+    assert {file.name for file in files if file.read_text() == "old"} == {"notes.txt"}
+    assert len(files) == 5
+
+
+@pytest.mark.parametrize("in_the_way", ["config.json", "model.safetensors"])
+def test_no_results_stand_beside_files_that_were_replaced_in_part(tmp_path, in_the_way):
+    write_model(tmp_path / "complete", "new")
+    best = tmp_path / "best"
+    (best / in_the_way / "a folder, which no file replaces").mkdir(parents=True)
+    (best / "eval_results.json").write_text("old")
+    with pytest.raises(OSError, match=in_the_way):
+        move_files(tmp_path / "complete", best, last="eval_results.json")
+    assert not (best / "eval_results.json").exists()
 
 
 def test_of_a_linked_folder_the_link_alone_is_deleted(tmp_path):

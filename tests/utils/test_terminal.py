@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from modeling_lotlip.utils.terminal import LogLines, print_tables, printable, progress_bar, without_stop
+from modeling_lotlip.utils.terminal import LogLines, print_tables, printable, progress_bar, quote, without_stop
 
 
 TABLE = "| model | R@1 |\n| --- | --- |\n| demo | 74.6 |"
@@ -43,6 +43,19 @@ def test_control_codes_do_not_reach_the_terminal():
 @pytest.mark.parametrize("end", ["", ".", "...", ".\n"])
 def test_an_error_goes_on_within_a_sentence(end):
     assert f"{without_stop(OSError('the disk is full' + end))}. Make room." == "the disk is full. Make room."
+
+
+@pytest.mark.parametrize(
+    ("platform", "path", "expected"),
+    [
+        ("linux", "/photos/my boats", "'/photos/my boats'"),
+        ("win32", r"C:\photos\my boats", r'"C:\photos\my boats"'),
+        ("win32", r"C:\photos", r"C:\photos"),
+    ],
+)
+def test_a_path_in_a_message_can_be_typed_on_its_system(platform, path, expected, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert quote(path) == expected
 
 
 def test_a_log_file_has_no_blank_lines(capsys):

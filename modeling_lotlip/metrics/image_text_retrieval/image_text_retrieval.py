@@ -584,9 +584,10 @@ def _stack_rows(rows: Sequence) -> torch.Tensor | list:
 def _whole_ks(ks: Iterable[int]) -> list[int]:
     """The ranks at which recall is taken. Raises a `ValueError` if one is no positive whole number."""
     try:
+        ks = list(ks)
         whole = [operator.index(k) for k in ks]
     except TypeError:
         raise ValueError(f"`ks` must be a list of whole numbers such as (1, 5, 10), got {ks!r}.") from None
-    if not whole or min(whole) < 1:
+    if not whole or min(whole) < 1 or any(isinstance(k, bool) for k in ks):
         raise ValueError(f"`ks` must hold one positive number at least and no other, got {ks!r}.")
     return whole
