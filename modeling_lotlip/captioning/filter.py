@@ -514,7 +514,7 @@ def measure_similarities(
 
     encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
     encoder.check_single_embeddings()
-    hint_at_auto(inference, encoder.model, encoder.processor)
+    hint_at_auto(inference, encoder.model, encoder.processor, encoder.computation)
     rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
     prepared = map(RowCollator(encoder.preprocessing, read_row), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size

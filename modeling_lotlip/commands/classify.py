@@ -62,7 +62,7 @@ def run(
     for model_name in find_models(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
         encoder.check_single_embeddings()
-        hint_at_auto(models, encoder.model, encoder.processor)
+        hint_at_auto(models, encoder.model, encoder.processor, encoder.computation)
         results = evaluate_zero_shot(
             encoder,
             dataset,

@@ -63,7 +63,7 @@ def run(
             raise ValueError(f"{error} Name one, or embed `--only images`.") from error
     encoder = load_encoder(model_arguments.model_name_or_path, model_arguments)
     encoder.check_single_embeddings()
-    hint_at_auto(model_arguments, encoder.model, encoder.processor)
+    hint_at_auto(model_arguments, encoder.model, encoder.processor, encoder.computation)
     table = embed_to_table(
         encoder,
         dataset,

@@ -71,7 +71,7 @@ def run(
     rows = []
     for model_name in find_models(models.model_name_or_path):
         encoder = load_encoder(model_name, models)
-        hint_at_auto(models, encoder.model, encoder.processor)
+        hint_at_auto(models, encoder.model, encoder.processor, encoder.computation)
         settings = encoder.describe()
         settings["sub_caption_splitter"] = captions.sub_caption_splitter
         for name, dataset in datasets.items():

@@ -83,7 +83,7 @@ def run(
     for name in find_models(models.model_name_or_path):
         encoder = load_encoder(name, models)
         encoder.check_single_embeddings()
-        hint_at_auto(models, encoder.model, encoder.processor)
+        hint_at_auto(models, encoder.model, encoder.processor, encoder.computation)
         options = {"batch_size": models.batch_size, "num_workers": dataset.dataloader_num_workers}
         embedded = embed_dataset(encoder, data, reader, **options)
         options = {"seed": sensitivity.seed, "splitter": captions.sub_caption_splitter}

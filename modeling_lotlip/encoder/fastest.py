@@ -495,22 +495,30 @@ def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> s
     )
 
 
-def hint_at_auto(arguments: InferenceArguments, model: PreTrainedModel, processor: ProcessorMixin | None) -> None:
+def hint_at_auto(
+    arguments: InferenceArguments,
+    model: PreTrainedModel,
+    processor: ProcessorMixin | None,
+    computation: Computation,
+) -> None:
     """
-    Says on standard error what `auto` would give, in a command that computes exactly unless it is asked for something
-    else; of several processes on this machine one says it.
+    Says on standard error what `auto` gives: what was chosen, where a command is asked for it, or what would be,
+    where a command is asked for nothing and so computes exactly. Of several processes on this machine one says it.
 
     Args:
         arguments ([`InferenceArguments`]): What the command is asked for.
         model (`PreTrainedModel`): The dual encoder that it has loaded.
         processor (`ProcessorMixin`, *optional*): Its processor.
+        computation ([`Computation`]): How it is computed.
     """
-    is_default = arguments.backend is None and arguments.dtype == "float32"
-    if not is_default or os.environ.get("LOCAL_RANK", "0") != "0":
+    if os.environ.get("LOCAL_RANK", "0") != "0":
         return
-    sentence = describe_auto(model, processor)
-    if sentence is not None:
-        print(sentence, file=sys.stderr)
+    if AUTO in (arguments.backend, arguments.dtype):
+        print(f"Computing in {computation}.", file=sys.stderr)
+    elif arguments.backend is None and arguments.dtype == "float32":
+        sentence = describe_auto(model, processor)
+        if sentence is not None:
+            print(sentence, file=sys.stderr)
 
 
 def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -> Path:

@@ -282,7 +282,7 @@ def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) ->
         else:
             encoder = load_encoder(name, model_arguments)
             encoder.check_single_embeddings()
-        hint_at_auto(model_arguments, encoder.model, encoder.processor)
+        hint_at_auto(model_arguments, encoder.model, encoder.processor, encoder.computation)
         embedder = Embedder(encoder, serving, model_arguments.batch_size)
         host, port = listener.getsockname()[:2]
         if ":" in host:  # of IPv6

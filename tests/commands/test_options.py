@@ -18,6 +18,7 @@ ROWS = Dataset.from_dict(
 ENCODER = SimpleNamespace(
     model=None,
     processor=None,
+    computation=None,
     describe=lambda: {"model": "m"},
     check_single_embeddings=lambda: None,
 )

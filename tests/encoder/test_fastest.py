@@ -348,7 +348,7 @@ def test_the_library_says_it_to_those_who_listen(model_dir, cache, caplog):
 )
 def test_a_command_says_what_auto_gives_where_nothing_is_asked_for(arguments, is_said, model_dir, cache, capsys):
     encoder = load(model_dir)
-    hint_at_auto(InferenceArguments(**arguments), encoder.model, encoder.processor)
+    hint_at_auto(InferenceArguments(**arguments), encoder.model, encoder.processor, encoder.computation)
     assert ("`--backend auto --dtype auto`" in capsys.readouterr().err) == is_said
 
 
@@ -367,3 +367,12 @@ def test_a_processor_is_described_the_same_at_every_start(tmp_path, monkeypatch)
         descriptions.append(fastest.describe_processor())
     assert descriptions[0] == descriptions[1]
     assert descriptions[0].splitlines()[1:] == ["model name: EPYC", "flags: avx2"]
+
+
+@pytest.mark.parametrize("arguments", [{"dtype": "auto"}, {"backend": "auto"}, {"backend": "auto", "dtype": "auto"}])
+def test_a_command_says_how_it_computes_where_that_was_chosen(arguments, model_dir, cache, monkeypatch, capsys):
+    """Also where it was chosen before, and nothing is measured."""
+    make_fastest(monkeypatch, EXACT)
+    encoder = load(model_dir, backend="auto", dtype="auto")
+    hint_at_auto(InferenceArguments(**arguments), encoder.model, encoder.processor, encoder.computation)
+    assert capsys.readouterr().err.endswith("Computing in float32 by PyTorch.\n")
