@@ -245,8 +245,10 @@ def format_spread(values: list[float], sign: str = "") -> str:
     """The mean and the standard deviation of some values; nothing if there are none."""
     if not values:
         return ""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):{sign}.1f} ± {deviation:.1f}"
+    mean = f"{statistics.fmean(values):{sign}.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def select_rows(results: dict, trained_on: str, data: str, setting: str, pairs: int | None) -> dict[int, dict]:
