@@ -91,9 +91,9 @@ def format_table(results: dict, name: str, variants: list[str]) -> str:
 
 
 def format_over_seeds(values: list[float]) -> str:
-    """The mean of a measurement over seeds, with its min and max if there are several."""
+    """The mean of a measurement over seeds, with its min and max if they differ."""
     mean = f"{statistics.fmean(values):.1f}"
-    if len(values) == 1:
+    if min(values) == max(values):
         return mean
     return f"{mean} ({min(values):.1f}-{max(values):.1f})"
 
@@ -277,11 +277,16 @@ def format_align_settings(results: dict) -> list[str]:
 
 
 def format_align_commands(results: dict) -> list[str]:
-    """What each setting costs as a command, in a process of its own."""
-    lines = ["| data | command | seconds of a core | MB |", f"|{' --- |' * 4}"]
+    """What each setting costs as a command, in a process of its own: seconds of a core, and MB at most."""
+    costs = {}
     for row in [*results["commands"], *results.get("training", [])]:
-        numbers = f"{row['seconds']:,.0f} | {row['peak_memory_mb']:,.0f}"
-        lines.append(f"| {row['data']} | {row['setting']} | {numbers} |")
+        # of several trainings the first
+        costs.setdefault((row["setting"], row["data"]), f"{row['seconds']:,.0f}, {row['peak_memory_mb']:,.0f}")
+    datasets = list(dict.fromkeys(data for _, data in costs))
+    lines = [f"| seconds of a core, MB | {' | '.join(datasets)} |", f"|{' --- |' * (1 + len(datasets))}"]
+    for setting in dict.fromkeys(name for name, _ in costs):
+        cells = [costs.get((setting, data), "") for data in datasets]
+        lines.append(f"| {setting} | {' | '.join(cells)} |")
     return lines
 
 
