@@ -296,7 +296,7 @@ def test_rows_that_would_be_lost_or_found_as_others_are_refused(tmp_path, row, m
     assert len(table) == 0
 
 
-@pytest.mark.parametrize("where", ["colour = 'red'", "key = ", "key == == 'a'"])
+@pytest.mark.parametrize("where", ["tint = 'red'", "key = ", "key == == 'a'"])
 def test_a_wrong_condition_is_no_fault_of_the_disk(tmp_path, where):
     table = EmbeddingTable.create(tmp_path, 8, {"kinds": ["image"]})
     table.append([{"key": "a", "embedding": torch.ones(8)}])
