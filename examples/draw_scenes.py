@@ -196,6 +196,8 @@ def draw_scenes(output_dir: Path, num_scenes: int, seed: int, languages: tuple[s
         languages (`tuple[str, ...]`, *optional*, defaults to `("english",)`): Those of the captions.
     """
     output_dir.parent.mkdir(parents=True, exist_ok=True)
+    if output_dir.exists():
+        raise ValueError(f"`--output_dir {output_dir}` is there already: name another folder.")
     with atomic_write(output_dir) as partial:
         partial.mkdir()
         with open(partial / "metadata.jsonl", "w", encoding="utf-8") as file:

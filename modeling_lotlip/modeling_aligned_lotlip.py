@@ -368,7 +368,8 @@ class LotlipAlignedModel(PreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """Returns the text tower's output, whose `pooler_output` is what the head reads, `(texts, feature_dim)`."""
         if attention_mask is None:
-            self.text_model.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+            if hasattr(self.text_model.config, "bos_token_id"):  # which the library's warning reads
+                self.text_model.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
             attention_mask = torch.ones_like(input_ids)
         outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         features = self.text_layers(pool_text(outputs, attention_mask, self.config.text_pooling))

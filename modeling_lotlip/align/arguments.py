@@ -105,6 +105,8 @@ class HeadArguments(Arguments):
     def __post_init__(self):
         super().__post_init__()
         if self.head is None:
+            if self.keep != "text":
+                refuse_given(self, ("dropout",), "with linear heads, the default", remedy="add --head mlp")
             self.head = "linear"
             # into the space of texts, which does not move, a linear layer finds fewer images by long texts
             if self.keep == "text":

@@ -83,7 +83,9 @@ def run(
     if state.is_main_process:
         table = format_classification(*rows)
         # the file first: whoever reads the table, such as `head`, may have seen enough
-        if output.output_file is not None:
-            write_results(output.output_file, rows[0] if len(rows) == 1 else {"rows": rows}, table, rows)
-        print_tables(table)
+        try:
+            if output.output_file is not None:
+                write_results(output.output_file, rows[0] if len(rows) == 1 else {"rows": rows}, table, rows)
+        finally:
+            print_tables(table)
     state.wait_for_everyone()

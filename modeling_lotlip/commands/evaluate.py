@@ -93,10 +93,12 @@ def run(
     if state.is_main_process:
         table = format_benchmarks(rows) if retrieval.benchmark is not None else format_recalls(*rows)
         # the file first: whoever reads the table, such as `head`, may have seen enough
-        if output.output_file is not None:
-            is_single = len(rows) == 1 and retrieval.benchmark is None
-            write_results(output.output_file, rows[0] if is_single else {"rows": rows}, table, rows)
-        print_tables(table)
+        try:
+            if output.output_file is not None:
+                is_single = len(rows) == 1 and retrieval.benchmark is None
+                write_results(output.output_file, rows[0] if is_single else {"rows": rows}, table, rows)
+        finally:
+            print_tables(table)
     state.wait_for_everyone()
 
 

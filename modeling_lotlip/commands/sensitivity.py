@@ -91,7 +91,9 @@ def run(
         results.append({"model": name, **measured})
     tables = format_sensitivity(results)
     # the file first: whoever reads the table, such as `head`, may have seen enough
-    if output.output_file is not None:
-        settings = {"dataset": dataset.dataset_title or "scenes", "seed": sensitivity.seed}
-        write_results(output.output_file, {**settings, "models": results}, tables, flatten_results(results))
-    print_tables(tables)
+    try:
+        if output.output_file is not None:
+            settings = {"dataset": dataset.dataset_title or "scenes", "seed": sensitivity.seed}
+            write_results(output.output_file, {**settings, "models": results}, tables, flatten_results(results))
+    finally:
+        print_tables(tables)

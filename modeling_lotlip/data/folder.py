@@ -68,7 +68,7 @@ def scan_folder(folder: str | Path) -> FolderScan:
         is_of_run = SETTINGS_FILE in names and holds_model(Path(parent))
         if is_of_run or os.path.dirname(parent) in model_folders:
             model_folders.add(parent)
-            written = [name for name in names if name.endswith((CURVE_FILE, ".json", ".jsonl"))]
+            written = [name for name in names if is_written_by_a_run(name)]
             scan.left_out.update("of a saved model" for name in written if is_image_file(name))
             names = set(names).difference(written)
         for name in sorted(names):
@@ -94,6 +94,13 @@ def scan_file(path: str, folder: str | Path, scan: FolderScan) -> None:
             scan.files[name] = status
         else:
             scan.left_out["that is a pipe or device"] += 1
+
+
+def is_written_by_a_run(name: str) -> bool:
+    """Returns whether a name in the folder of a model is the curve or one of the results of a run, no caption's."""
+    if name == CURVE_FILE:
+        return True
+    return name.endswith((".json", ".jsonl")) and name not in ImageFolder.METADATA_FILENAMES
 
 
 def is_image_file(name: str) -> bool:

@@ -75,6 +75,8 @@ FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
 # Contents of images that are compared to find out whether rows have the same one
 MAX_COMPARED = 20_000
+# Rows whose names are compared
+MAX_LISTED = 2_000_000
 INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 # Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
@@ -911,8 +913,11 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 def count_repeated_images(dataset: Dataset, image_column: str) -> int:
     """
     Counts the rows whose image is that of an earlier row, by the paths of files. Where contents are in the
-    data, those of the same name and length are compared, unless they are more than `MAX_COMPARED`.
+    data, those of the same name and length are compared, unless they are more than `MAX_COMPARED`. None are counted
+    in data of more than `MAX_LISTED` rows, whose names would take gigabytes.
     """
+    if len(dataset) > MAX_LISTED:
+        return 0
     images = undecoded(dataset.select_columns(image_column), image_column)
     keys = []
     for table in images.with_format("arrow").iter(batch_size=1000):

@@ -12,6 +12,7 @@ import torch
 import xxhash
 from torch import nn
 from transformers import PreTrainedConfig, ProcessorMixin
+from transformers.dynamic_module_utils import get_relative_import_files
 
 
 # What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
@@ -50,8 +51,8 @@ KNOWN_PACKAGES = (
 
 def read_code(classes: Iterable[type]) -> list[bytes]:
     """
-    Reads the source of classes that are of no library: the file of a plugin, or all code of a model. What was
-    typed in, or is in the program itself, has none.
+    Reads the source of classes that are of no library: the file of a plugin, or a file of a model's code and those
+    that it imports. What was typed in, or is in the program itself, has none.
     """
     files = set()
     for cls in classes:
@@ -61,8 +62,10 @@ def read_code(classes: Iterable[type]) -> list[bytes]:
             continue
         files.add(Path(file))
         if package == "transformers_modules":
-            files.update(Path(file).parent.glob("*.py"))
-    return [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]
+            # not the whole folder, which transformers fills as files are asked for
+            imported = [Path(name) for name in get_relative_import_files(file)]
+            files.update(path for path in imported if path.is_file())
+    return [source for _, source in sorted((file.name, file.read_bytes()) for file in files)]
 
 
 def hash_model(module: nn.Module) -> str:

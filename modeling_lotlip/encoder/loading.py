@@ -49,8 +49,9 @@ CODE_ERRORS = (
     SystemExit,
     TypeError,
 )
-# Of which a saved processor has one or more
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+# What a saved processor has: a file of its own, or those of its parts
+PROCESSOR_FILE = "processor_config.json"
+PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
 # Tensors that code of before made anew, and weights may still have
 REBUILT_TENSORS = ("position_ids",)
 # By which a model of the sentence-transformers library is known
@@ -137,17 +138,25 @@ def load_with_adapters(
     base = find_pretrained(PeftConfig.from_pretrained(path, **options).base_model_name_or_path)
     processor = None
     if trust_remote_code:
-        base_model, processor = load_with_code(base, dtype, {})
+        with naming_code_errors():
+            base_model, processor = load_with_code(base, dtype, {})
     else:
         base_model = AutoModel.from_pretrained(base, dtype=dtype)
     model = PeftModel.from_pretrained(base_model, path, **options).merge_and_unload()
     model.requires_grad_()  # PEFT has frozen it, and it may be trained further
     # one that is there and cannot be read is an error
-    if any(find_file(path, name, **options) is not None for name in PROCESSOR_FILES):
-        processor = AutoProcessor.from_pretrained(path, **options)
+    if has_processor(path, options):
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code or None, **options)
     elif processor is None:
         processor = AutoProcessor.from_pretrained(base)
     return model, processor
+
+
+def has_processor(path: str | PathLike, options: dict[str, str]) -> bool:
+    """Returns whether a whole processor is there: a tokenizer alone, as trainers save it, is none."""
+    if find_file(path, PROCESSOR_FILE, **options) is not None:
+        return True
+    return all(find_file(path, name, **options) is not None for name in PROCESSOR_PARTS)
 
 
 class PairProcessor(ProcessorMixin):

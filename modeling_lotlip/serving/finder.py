@@ -85,6 +85,10 @@ class Finder:
         search = loop.run_in_executor(self.thread, search_many, self.table, queries, k, kind)
         # An error is returned, not raised: it belongs to the requests, and the searches after it go on
         (found,) = await asyncio.gather(search, return_exceptions=True)
+        if isinstance(found, ValueError) and len(group) > 1:  # of one of them, and not of the others
+            for one in group:
+                await self.answer(loop, [one], k, kind)
+            return
         if isinstance(found, BaseException):
             for one in group:
                 if not one.answer.done():

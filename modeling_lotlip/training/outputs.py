@@ -37,6 +37,8 @@ METRICS_FILE = "metrics.jsonl"
 # The folders of the best model and of the trackers' files, and in the latter that of these runs
 BEST_FOLDER = "best"
 LOGGING_FOLDER = "logs"
+# By which an error of PyTorch is known as that of a file
+OF_A_FILE = re.compile("PytorchStreamWriter|inline_container|unexpected pos|writing file")
 RUN_NAME = "lotlip"
 # The files of a run by their names; its folders are known by a file in them, since others use their names too
 RUN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
@@ -242,11 +244,14 @@ def save_checkpoint(
 def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
     """
     Writes the state of all processes to a folder, which messages call by another name. Raises an `OSError`
-    that says how much room there is if it cannot.
+    that says how much room there is if the files cannot be written.
     """
     try:
         accelerator.save_state(str(folder))
-    except (SafetensorError, RuntimeError) as error:  # PyTorch does not say that a disk is full
+    except (SafetensorError, RuntimeError) as error:
+        # PyTorch does not say that a disk is full, but which part of it was writing
+        if isinstance(error, RuntimeError) and not OF_A_FILE.search(str(error)):
+            raise
         free = shutil.disk_usage(folder.parent).free
         raise OSError(
             f"{folder.parent / name} cannot be written, with {free / 1e6:,.1f} MB left there: {error}"

@@ -83,6 +83,7 @@ def test_the_settings_of_heads_are_those_that_were_asked_for():
     ("options", "message"),
     [
         ({"head": "linear", "dropout": 0.1}, "--dropout has no effect with --head linear"),
+        ({"dropout": 0.1}, "--dropout has no effect with linear heads, the default: add --head mlp"),
         ({"key_column": "id"}, "--key_column has no effect without --caption_files"),
         ({"streaming": True}, "--streaming is not for `lotlip align`"),
         ({"per_device_train_batch_size": 1}, "--per_device_train_batch_size must be at least 2"),

@@ -139,7 +139,8 @@ def test_splits_are_found_on_windows(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", ["a training", "an aligned model", "a mixture"])
 def test_what_a_run_wrote_beside_images_is_no_data(tmp_path, content):
     """The curve would be an image, of a class of its own, and the JSON be more files of rows than images."""
-    names = ["red/a.png", "blue/b.png", "near/holidays/c.png"]
+    names = ["red/a.png", "blue/b.png", "near/holidays/c.png", "near/holidays/metadata.jsonl"]
+    names.append("near/my_interpolation.png")
     written = ["near/interpolation.png", "near/config.json", "near/checkpoint-8/state.json"]
     for name in names + written:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +148,7 @@ def test_what_a_run_wrote_beside_images_is_no_data(tmp_path, content):
     with OutputFolder(tmp_path / "near", content=content):
         pass
     scan = scan_folder(tmp_path)
-    assert list(scan.files) == ["blue/b.png", "near/holidays/c.png", "red/a.png"]
+    assert sorted(scan.files) == sorted(names)
     assert scan.left_out == {"of a saved model": 1}
 
 

@@ -63,3 +63,13 @@ def test_a_processor_beside_adapters_that_cannot_be_read_is_an_error(model_dir, 
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "trunc')
     with pytest.raises(ValueError, match=f"`--model_name_or_path {tmp_path}` cannot be used"):
         load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+def test_a_tokenizer_alone_beside_adapters_is_no_processor(model_dir, tmp_path):
+    """As trainers of texts save it: images are read as the base reads them."""
+    base = LotlipModel.from_pretrained(model_dir)
+    get_peft_model(base, LoraConfig(target_modules="all-linear")).save_pretrained(tmp_path)
+    processor = LotlipProcessor.from_pretrained(model_dir)
+    processor.tokenizer.save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+    assert encoder.processor.image_processor.to_dict() == processor.image_processor.to_dict()

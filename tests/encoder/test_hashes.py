@@ -1,12 +1,12 @@
 """What is stored is known by the code that made it, where that is of no library."""
 
-import importlib
+import importlib.util
 import sys
 
 import pytest
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.encoder.hashes import hash_model, hash_processor
+from modeling_lotlip.encoder.hashes import hash_model, hash_processor, read_code
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.image_features import hash_image_side
 from tests.conftest import build_lotlip
@@ -57,3 +57,43 @@ def test_the_same_weights_with_other_code_are_another_model(load_code):
 def test_a_model_of_the_package_is_known_by_its_weights_alone(model_dir):
     models = [LotlipModel.from_pretrained(model_dir) for _ in range(2)]
     assert hash_model(models[0]) == hash_model(models[1])
+
+
+def write_code_of_a_model(folder, body: str, name: str = "modeling_of_a_test"):
+    """Writes code as transformers keeps that of a repository, and returns its class."""
+    package = folder / "transformers_modules" / "repository"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / f"{name}.py").write_text(f"from .parts_of_a_test import part\n\nclass Model:\n    {body}\n")
+    (package / "parts_of_a_test.py").write_text("part = 1\n")
+    spec = importlib.util.spec_from_file_location(f"transformers_modules.repository.{name}", package / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.Model
+
+
+@pytest.fixture
+def without_modules_of_tests():
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("transformers_modules"):
+            sys.modules.pop(name)
+
+
+def test_code_that_nothing_imports_is_not_of_a_model(tmp_path, monkeypatch, without_modules_of_tests):
+    """The folder gets more files when they are asked for, as those of sentence-transformers."""
+    monkeypatch.syspath_prepend(tmp_path)
+    model = write_code_of_a_model(tmp_path, "value = 1")
+    before = read_code([model])
+    (tmp_path / "transformers_modules" / "repository" / "custom_st.py").write_text("value = 2")
+    assert read_code([model]) == before
+    assert len(before) == 2
+
+
+def test_what_the_code_of_a_model_imports_is_of_it(tmp_path, monkeypatch, without_modules_of_tests):
+    monkeypatch.syspath_prepend(tmp_path)
+    model = write_code_of_a_model(tmp_path, "value = 1")
+    before = read_code([model])
+    (tmp_path / "transformers_modules" / "repository" / "parts_of_a_test.py").write_text("part = 2\n")
+    assert read_code([model]) != before
