@@ -319,7 +319,8 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
     try:
         processor.save_pretrained(folder)
     except Exception as error:
-        if type(error) is not Exception:  # that of another library
+        # what the tokenizers library raises is of this class itself, and can be caught by no narrower one
+        if type(error) is not Exception:
             raise
         raise OSError(f"the tokenizer cannot be written: {error}") from error
 

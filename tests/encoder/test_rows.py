@@ -26,6 +26,7 @@ from modeling_lotlip.encoder.batches import (
 )
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from tests.conftest import SERVER, WORDS
+from tests.helpers.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +193,7 @@ def test_workers_end_with_the_program(encoder):
     assert all(map(is_running, pids))
     program.kill()
     program.join()
-    deadline = time.monotonic() + 60
-    while any(map(is_running, pids)):
-        assert time.monotonic() < deadline, "a worker outlives the program"
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(is_running, pids)), lambda: "a worker outlives the program")
 
 
 def is_running(pid: int) -> bool:

@@ -4,18 +4,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from modeling_lotlip.utils.addresses import listen
 from tests.conftest import ROOT, python_environment
-
-
-# How often a page that starts is looked at: ten minutes in all, since a busy machine imports slowly
-NUM_LOOKS = 6000
-SECONDS_BETWEEN_LOOKS = 0.1
+from tests.helpers.waiting import wait_until
 
 
 @contextmanager
@@ -29,13 +24,10 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
     with open(output, "w") as file:
         process = subprocess.Popen(list(map(str, command)), **options, stdout=file)
     try:
-        for _ in range(NUM_LOOKS):
-            if "Search your images at" in output.read_text():
-                break
-            assert process.poll() is None, output.read_text()
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        else:
-            raise TimeoutError(output.read_text())
+        wait_until(
+            lambda: "Search your images at" in output.read_text() or process.poll() is not None, output.read_text
+        )
+        assert process.poll() is None, output.read_text()
         yield f"http://127.0.0.1:{port}", process
     finally:
         if process.poll() is None:

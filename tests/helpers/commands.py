@@ -2,11 +2,11 @@
 
 import json
 import re
-import time
 from multiprocessing import Process
 from pathlib import Path
 
 import lotlip
+from tests.helpers.waiting import wait_until
 
 
 def to_argv(command: str, *arguments: object, **options: object) -> list[str]:
@@ -39,15 +39,16 @@ def read_error(capsys, name: str, *arguments: object) -> str:
 
 def wait_for_line(process: Process, log: Path, pattern: str) -> str:
     """What a pattern finds in the log of a process, as soon as it is there."""
-    deadline = time.monotonic() + 300
-    while True:
-        is_alive = process.is_alive()
-        text = ""
-        if log.exists():
-            text = log.read_text()
-        found = re.search(pattern, text)
-        if found:
-            return found[0]
-        assert is_alive, text
-        assert time.monotonic() < deadline, text
-        time.sleep(0.05)
+
+    def read_log() -> str:
+        if not log.exists():
+            return ""
+        return log.read_text()
+
+    def has_line_or_ended() -> bool:
+        return re.search(pattern, read_log()) is not None or not process.is_alive()
+
+    wait_until(has_line_or_ended, read_log, pause=0.05)
+    found = re.search(pattern, read_log())
+    assert found, read_log()
+    return found[0]

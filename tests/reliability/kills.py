@@ -165,7 +165,8 @@ def freeze_in_a_write(process: multiprocessing.Process, folder: Path) -> str | N
     """Freezes a process while it writes a file, and tells which; None if it ends before."""
     deadline = time.monotonic() + TIME_LIMIT
     while process.is_alive():
-        assert time.monotonic() < deadline, f"not in {TIME_LIMIT} s"
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not in {TIME_LIMIT} s")
         if find_file_in_work(process.pid, folder) is None:
             continue
         os.kill(process.pid, signal.SIGSTOP)

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Process
@@ -31,6 +30,7 @@ from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
 from modeling_lotlip.utils.addresses import listen
 from tests.conftest import SERVER, assert_same_weights, torchrun, training_argv
+from tests.helpers.waiting import wait_until
 from tests.reliability.commands import run_quietly
 from tests.test_convert import RunsCode
 
@@ -57,10 +57,7 @@ def finish(process: Process, output: subprocess.Popen) -> str:
 
 def wait_for(process: Process, condition: Callable[[], bool]) -> None:
     """Waits until a condition holds, or the process has ended."""
-    deadline = time.monotonic() + TIME_LIMIT
-    while not condition() and process.is_alive():
-        assert time.monotonic() < deadline, f"not in {TIME_LIMIT} s"
-        time.sleep(0.001)
+    wait_until(lambda: condition() or not process.is_alive(), lambda: "the run goes on", pause=0.001)
 
 
 @pytest.mark.processes
