@@ -327,7 +327,7 @@ OPERATIONS_OF_A_GPU = 0.4 * 989e12
 
 
 def format_align_costs(results: dict) -> list[str]:
-    """What millions of images cost, computed from the commands on the first dataset that was measured."""
+    """What millions of images cost, computed from the commands on flags, or else the first dataset."""
     seconds = {(row["data"], row["setting"]): row["seconds"] for row in results["commands"]}
     measured = [row["data"] for row in results["commands"]]
     data = "flags" if "flags" in measured else measured[0]  # of which the page speaks
