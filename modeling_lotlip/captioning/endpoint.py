@@ -16,9 +16,8 @@ from email.utils import mktime_tz, parsedate_tz
 
 import httpx
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
-from PIL import Image
 
-from ..data.images import UnreadableImageError
+from ..data.images import UnreadableImageError, open_image
 from ..encoder.batches import prefetch
 from ..utils.terminal import without_stop
 from .answer import Answer
@@ -72,7 +71,7 @@ def make_data_url(file: ImageFile, max_size: int | None) -> str:
     image = file.decode()
     if max_size is None:
         max_size = max(image.size)
-    with Image.open(io.BytesIO(file.content)) as original:
+    with open_image(file.content) as original:
         mime_type = SENT_FORMATS.get(original.format)
         is_upright = original.getexif().get(ORIENTATION, 1) == 1
         has_common_mode = original.mode in ("L", "RGB")
