@@ -6,7 +6,6 @@ and parquet files of these rows, which training reads as caption files.
 """
 
 import sqlite3
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from ..utils.terminal import without_stop
 
 DATABASE = "captions.sqlite"
 ROWS_PER_BATCH = 10_000
-SECONDS_PER_COMMIT = 1
 SECONDS_TO_WAIT = 3600  # for another process that writes
 NUM_CAUSES = 3  # of failures, in messages
 
@@ -82,8 +80,8 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
 
 class Records:
     """
-    Adds records to the table of a folder, in a commit a second: a killed run loses those of the last one. Each
-    `shard_size` rows, the same in every run, become a parquet file, in the order in which they were added.
+    Adds records to the table of a folder: a killed run loses those since the last [`commit`]. Each `shard_size` rows,
+    the same in every run, become a parquet file, in the order in which they were added.
 
     Args:
         connection (`sqlite3.Connection`):
@@ -100,13 +98,10 @@ class Records:
         self.shard_size = shard_size
         self.added = []
         self.num_added = 0
-        self.committed_at = 0.0
 
     def add(self, record: dict) -> None:
         """Adds a record, in place of an earlier one of the same key and captioner."""
         self.added.append({name: replace_surrogates(value) for name, value in record.items()})
-        if time.monotonic() - self.committed_at >= SECONDS_PER_COMMIT:
-            self.commit()
         self.num_added += 1
         if self.num_added % self.shard_size == 0:
             self.write()
@@ -136,7 +131,6 @@ class Records:
             with self.transaction():
                 self.connection.executemany(UPSERT, self.added)
             self.added = []
-        self.committed_at = time.monotonic()
 
     def write(self) -> None:
         """Writes anew every parquet file that lacks rows of the table, also those that other processes added."""

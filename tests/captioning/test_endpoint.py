@@ -172,7 +172,7 @@ def waits(monkeypatch) -> list[float]:
 def ask(server: ThreadingHTTPServer, file: ImageFile, **options: object) -> Answer:
     """The answer of a server for one image."""
     captioner = EndpointCaptioner("model", CaptionerArguments(endpoint=server.url, **options))
-    ((_, answer),) = captioner.answer(iter([file]), lambda: False)
+    (((_, answer),),) = captioner.answer(iter([file]), lambda: False)
     return answer
 
 
