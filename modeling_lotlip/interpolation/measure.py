@@ -176,6 +176,31 @@ def measure_half(
     return results
 
 
+def check_start(results: dict[str, dict[str, float]], eval_split: str) -> None:
+    """
+    Checks that mixtures can be compared by what was measured of the start model, before they are measured.
+
+    Args:
+        results (`dict[str, dict[str, float]]`): What [`measure_halves`] returns on the main process.
+        eval_split (`str`): The name of the split.
+
+    Raises:
+        `ValueError`: if half of the rows has no long captions, or neither short captions nor classes.
+    """
+    for scores in results.values():
+        if LONG_SCORE not in scores:
+            raise ValueError(
+                f"Half of the rows of `--eval_split {eval_split}` has no image that can be read and has a long "
+                "caption, by which the best mixture is chosen: hold back more rows with long captions."
+            )
+        if not scores.keys() & set(KEPT_SCORES):
+            raise ValueError(
+                f"Half of the rows of `--eval_split {eval_split}` has no image that can be read and has a short "
+                "caption, by which a loss would be seen: hold back more rows with short captions, or name "
+                "--label_column."
+            )
+
+
 def measure_halves(
     encoder: DualEncoder,
     data: HeldBackData,

@@ -15,6 +15,7 @@ from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.interpolation import outputs, run
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
 from modeling_lotlip.interpolation.measure import (
+    check_start,
     has_same_images,
     keep_image_embeddings,
     load_held_back,
@@ -219,3 +220,29 @@ def test_three_rows_are_too_few_to_halve(tmp_path):
     args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
     with pytest.raises(ValueError, match="has 3 rows, but a mixture .* at least 4"):
         load_held_back(args)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"), [("short", "has a short caption.*--label_column"), ("long", "has a long caption")]
+)
+def test_a_half_without_captions_to_compare_by_ends_the_run_once_the_start_is_measured(missing, message):
+    scores = {"short_mean_recall": 80.0, "long_mean_recall": 60.0}
+    other = {name: score for name, score in scores.items() if not name.startswith(missing)}
+    with pytest.raises(ValueError, match=f"`--eval_split test`.*{message}"):
+        check_start({"chosen_on": scores, "reported_on": other}, "test")
+
+
+def test_classes_stand_for_short_captions():
+    scores = {"zero_shot_top1": 80.0, "long_mean_recall": 60.0}
+    check_start({"chosen_on": scores, "reported_on": scores}, "test")
+
+
+def test_halves_are_checked_before_mixtures_are_measured(family_folders, noise_dir, tmp_path, monkeypatch):
+    def refuse(results, eval_split: str) -> None:
+        raise ValueError(f"{list(results)} of {eval_split}")
+
+    monkeypatch.setattr(run, "check_start", refuse)
+    monkeypatch.setattr(run, "choose_best", None)
+    folder = family_folders("clip")
+    with pytest.raises(ValueError, match="'chosen_on', 'reported_on'.* of train"):
+        interpolate(make_arguments(folder, folder, noise_dir, tmp_path / "out"))
