@@ -412,6 +412,8 @@ def load_original_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Ten
         checkpoint = checkpoint.get("state_dict", checkpoint)
         state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
         broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
+    except PermissionError:
+        raise
     except DAMAGED_FILE_ERRORS as error:
         raise ValueError(
             f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code was run."
@@ -546,13 +548,26 @@ def load_settings(config_path: str | Path | None) -> dict:
     """Loads the content of an `open_clip_config.json`; nothing where none is given."""
     if config_path is None:
         return {}
-    settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
-    settings |= settings.get("model_cfg", {})  # where open_clip puts them on the Hub
-    if not settings.keys() & {"text_cfg", "vision_cfg", "preprocess_cfg"}:
+    try:
+        settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
-            f"`--config_path {config_path}` has no `text_cfg` and no `vision_cfg`: name an "
-            f"`{OPEN_CLIP_CONFIG_NAME}`, or leave it out."
+            f"The settings in `{config_path}` are no JSON: {error}. Mend the file, or give another `--config_path`."
+        ) from error
+    if isinstance(settings, dict) and isinstance(settings.get("model_cfg"), dict):
+        settings |= settings["model_cfg"]  # where open_clip puts them on the Hub
+    parts = ("text_cfg", "vision_cfg", "preprocess_cfg")
+    if not isinstance(settings, dict) or not any(part in settings for part in parts):
+        raise ValueError(
+            f"The settings in `{config_path}` have no `text_cfg` and no `vision_cfg`: it is no "
+            f"`{OPEN_CLIP_CONFIG_NAME}`. Remove it, or give another `--config_path`."
         )
+    for part in parts:
+        if not isinstance(settings.get(part, {}), dict):
+            raise ValueError(
+                f"`{part}` in `{config_path}` is {settings[part]!r}, and no object of settings: mend the file, or "
+                "give another `--config_path`."
+            )
     return settings
 
 
@@ -842,6 +857,8 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     repository = cache / f"models--converted--{folder.resolve().name}"
     converted = repository / "snapshots" / key
+    if converted.is_dir():  # also in a cache that cannot be written
+        return str(converted)
     converted.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(repository / ".lock"):
         for left in converted.parent.glob(f"*{PARTIAL}"):  # of a process that was killed

