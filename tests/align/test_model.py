@@ -235,8 +235,9 @@ def test_padded_ids_without_a_mask_are_warned_of(folder, caplog):
 )
 def test_padding_takes_no_part_in_the_pooling_of_texts(pooling, mask, expected):
     outputs = SimpleNamespace(last_hidden_state=STATES)
-    pooled = pool_text(outputs, torch.tensor([mask]), pooling)
-    torch.testing.assert_close(pooled[0], expected)
+    for dtype in (torch.long, torch.bool):
+        pooled = pool_text(outputs, torch.tensor([mask], dtype=dtype), pooling)
+        torch.testing.assert_close(pooled[0], expected)
 
 
 @pytest.mark.parametrize(
