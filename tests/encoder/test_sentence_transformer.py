@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel
 from modeling_lotlip.evaluation.explanation import explain
+from modeling_lotlip.search.query import draw_heat_map
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
 
@@ -137,3 +138,8 @@ def test_openvino_is_refused(folder):
 def test_what_looks_into_the_towers_says_that_it_cannot(encoder):
     with pytest.raises(ValueError, match="SentenceTransformerModel has no text tower"):
         explain(encoder, "A red boat.")
+
+
+def test_heat_maps_say_that_there_are_none(encoder):
+    with pytest.raises(ValueError, match="SentenceTransformerModel has no vision tower"):
+        draw_heat_map(encoder, IMAGES[0], "A red boat.")
