@@ -171,18 +171,19 @@ class Embedder:
         """Tokenizes texts, with a `splitter` as queries: see [`mark_query`]."""
         if not texts:
             return TokenizedRows([], 0, 0)
-        is_cut = [len(text) > MAX_CHARACTERS for text in texts]
-        texts = [text[:MAX_CHARACTERS] for text in texts]
+        beginnings = [text[:MAX_CHARACTERS] for text in texts]
         if splitter is not None:
-            texts = [mark_query(text, splitter) for text in texts]
-        tokens, is_beyond_limit = self.encoder.preprocessing.tokenize(texts)
-        num_truncated = sum(cut or beyond for cut, beyond in zip(is_cut, is_beyond_limit, strict=True))
+            beginnings = [mark_query(text, splitter) for text in beginnings]
+        tokens, truncated = self.encoder.preprocessing.tokenize(beginnings)
         mask = tokens.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(tokens["input_ids"])
         rows = []
-        for row in range(len(texts)):
+        num_truncated = 0
+        for row, text in enumerate(texts):
             rows.append({name: tensor[row : row + 1] for name, tensor in tokens.items()})
+            if truncated[row] or len(text) > MAX_CHARACTERS:
+                num_truncated += 1
         return TokenizedRows(rows, int(mask.sum()), num_truncated)
 
     def check_pixels(self, images: list[tuple[bytes, int]]) -> list[bytes]:

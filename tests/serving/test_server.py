@@ -130,6 +130,12 @@ def test_a_string_is_one_entry_whose_tokens_are_counted(client):
     assert np.linalg.norm(parsed.data[0].embedding) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_text_of_which_the_beginning_alone_is_read_is_counted_as_truncated(client, monkeypatch):
+    monkeypatch.setattr(embedder_module, "MAX_CHARACTERS", 6)
+    answer = client.embeddings.with_raw_response.create(model="model", input=["a red boat", "a red", "a  red"])
+    assert answer.headers["x-truncated-texts"] == "1"
+
+
 def test_truncated_texts_are_counted_in_a_header(client, caplog):
     answer = client.embeddings.with_raw_response.create(model="model", input=["red " * 500, "boat"])
     assert answer.headers["x-truncated-texts"] == "1"
