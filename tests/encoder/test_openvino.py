@@ -381,10 +381,3 @@ def test_long_texts_are_embedded_in_the_way_of_a_model_that_has_one(model_dir):
     for is_long, sign in ((False, 1), (True, -1)):
         embeds = backend.embed_texts(inputs, is_long=is_long)
         torch.testing.assert_close(embeds, sign * expected, rtol=0, atol=1e-6)
-    assert backend.towers.keys() == {"text", "long text"}
-
-
-def test_a_model_without_a_way_of_its_own_has_one_tower_for_all_texts(model_dir):
-    encoder = load(model_dir, backend="openvino")
-    encoder.embed_texts(encoder.preprocessing.tokenize(TEXTS).inputs, is_long=True)
-    assert encoder.backend.towers.keys() == {"text"}

@@ -51,8 +51,6 @@ INT8_GROUP_SIZE = 64
 MAX_MESSAGE_LENGTH = 500
 # Rows that a tower is compared with PyTorch by
 NUM_CHECKED = 4
-# The tower of long texts, where a model embeds them otherwise than short ones
-LONG_TEXT = "long text"
 # The description of a converted tower in its folder, beside its weights
 TOWER_FILE = "tower.xml"
 # What is written beside a tower that computes otherwise than PyTorch although it was converted just now
@@ -112,7 +110,7 @@ class Tower(nn.Module):
 
     Args:
         backend ([`PytorchBackend`]): Computes the embeddings.
-        modality (`str`): `"text"`, `"long text"` or `"image"`.
+        modality (`str`): `"text"` or `"image"`.
         names (`list[str]`): The names of the inputs, sorted.
     """
 
@@ -134,9 +132,9 @@ def embed_modality(
     inputs: dict[str, torch.Tensor],
 ) -> torch.Tensor:
     """Returns embeddings of shape `(rows, dim)` of texts or images, as `modality` says."""
-    if modality == "image":
-        return backend.embed_images(inputs)
-    return backend.embed_texts(inputs, is_long=modality == LONG_TEXT)
+    if modality == "text":
+        return backend.embed_texts(inputs)
+    return backend.embed_images(inputs)
 
 
 def sample_inputs(inputs: dict[str, torch.Tensor], num_rows: int) -> dict[str, torch.Tensor]:
@@ -279,21 +277,20 @@ class OpenvinoBackend(Backend):
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
-        modality = "text"
-        if is_long and self.has_long_tower:
-            modality = LONG_TEXT
-        embeds = self.compute(modality, inputs)
+        if is_long and self.has_own_long_texts:
+            # masks of corner tokens cannot be traced
+            return self.reference.embed_texts(inputs, is_long=True)
+        embeds = self.compute("text", inputs)
         # a text without any token, which TIPSv2's tokenizer makes of a blank one, is NaN in OpenVINO's attention
         mask = inputs.get("attention_mask")
         if mask is not None and not mask.any(dim=1).all():
             rows = ~mask.bool().any(dim=1)
-            blank = {name: tensor[rows] for name, tensor in inputs.items()}
-            embeds[rows] = embed_modality(self.reference, modality, blank).float()
+            embeds[rows] = self.reference.embed_texts({name: tensor[rows] for name, tensor in inputs.items()}).float()
         return embeds
 
     @property
-    def has_long_tower(self) -> bool:
-        """Whether long texts have a tower of their own: a class of a user may embed them otherwise than short ones."""
+    def has_own_long_texts(self) -> bool:
+        """Whether the model is of a class of a user that embeds captions, and so perhaps long ones, in its own way."""
         method = getattr(type(self.model), "embed_captions", None)
         return method not in (None, LotlipModel.embed_captions)
 
@@ -358,7 +355,7 @@ class OpenvinoBackend(Backend):
 
         Args:
             folder (`Path`): That of [`OpenvinoBackend.locate_tower`].
-            modality (`str`): `"text"`, `"long text"` or `"image"`.
+            modality (`str`): `"text"` or `"image"`.
             inputs (`dict[str, torch.Tensor]`): Inputs of any shape `(rows, ...)`.
             used ([`UsedTowers`]): Gets what is read or converted.
         """
@@ -379,7 +376,7 @@ class OpenvinoBackend(Backend):
 
         Args:
             folder (`Path`): That of [`OpenvinoBackend.locate_tower`].
-            modality (`str`): `"text"`, `"long text"` or `"image"`.
+            modality (`str`): `"text"` or `"image"`.
             inputs (`dict[str, torch.Tensor]`): Inputs such as it is for, of any shape `(rows, ...)`.
             used ([`UsedTowers`]): Gets what is read or converted.
         """
@@ -447,7 +444,7 @@ class OpenvinoBackend(Backend):
         if modality == "image" and (set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4):
             raise RuntimeError("its image processor makes another number of patches of each image")
         example = sample_inputs(inputs, 2)
-        if modality != "image":  # of another length, so that the check would see a length that was fixed
+        if modality == "text":  # of another length, so that the check would see a length that was fixed
             example = {name: tensor[:, : max(2, tensor.shape[1] // 2)] for name, tensor in example.items()}
         model = self.model
         if model.dtype != torch.float32:  # without the rounding of bfloat16 in what is computed
