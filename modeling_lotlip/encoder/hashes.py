@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import torch
 import xxhash
 from torch import nn
-from transformers import PreTrainedConfig, ProcessorMixin
+from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import get_relative_import_files
 
 
@@ -126,10 +126,10 @@ def describe_config(config: PreTrainedConfig) -> dict:
     return fields
 
 
-def hash_processor(processor: ProcessorMixin) -> str:
+def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImageProcessingMixin) -> str:
     """
-    Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called.
-    Code that is of no library counts too.
+    Returns a hash of the files that a processor is saved as, or a tokenizer or an image processor alone, wherever it
+    was loaded from and however called. Code that is of no library counts too.
     """
     files = xxhash.xxh3_128()
     parts = [processor, *(getattr(processor, name, None) for name in ("tokenizer", "image_processor"))]

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from .arguments import AUTO, LoadingArguments
 from .backends import Backend
@@ -27,7 +27,6 @@ from .preprocessing import Preprocessing, TokenizedTexts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedTokenizerBase
 
 
 class SentenceTransformerPreprocessing(Preprocessing):
@@ -46,7 +45,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         self.tokenizer_lock = RLock()
 
     @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model."""
         return self.model.tokenizer
 
@@ -104,10 +103,18 @@ class SentenceTransformerPreprocessing(Preprocessing):
         return only_tensors(self.model.preprocess(list(images)))
 
     def hash(self) -> str:
-        """Returns a hash of the modules of the model and of its processor, if its first module has one."""
-        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
-        processor = getattr(self.model[0], "processor", None)
-        return modules if processor is None else f"{hash_processor(processor)} {modules}"
+        """
+        Returns a hash of the modules of the model, of its prompt, and of what its modules read texts and images by:
+        a processor, or a tokenizer and an image processor.
+        """
+        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16)
+        modules.update(repr(self.model.prompts.get(self.model.default_prompt_name)).encode())
+        hashes = []
+        for module in self.model.modules():
+            for value in vars(module).values():
+                if isinstance(value, (ProcessorMixin, PreTrainedTokenizerBase, ImageProcessingMixin)):
+                    hashes.append(hash_processor(value))
+        return " ".join([*hashes, modules.hexdigest()])
 
 
 def only_tensors(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
