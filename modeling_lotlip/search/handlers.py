@@ -358,6 +358,16 @@ class Handlers:
                 line = f"{count(len(table), 'image')} indexed before can be searched."
         return render("status", alert=alert, line=line, notes=notes, unreadable=sorted(table.unreadable))
 
+    def follow(self) -> tuple[str, bool]:
+        """
+        Returns the status, and whether an update is running, so that the page has to ask again.
+
+        The update is looked at before the status is made: if it ends in between, the page asks once more than it has
+        to. The other way round it would show the update as running, and never ask again.
+        """
+        is_running = self.updater.is_running
+        return self.status(), is_running
+
     def show_progress(self) -> str:
         """Says how far an update is, and what can be searched meanwhile."""
         updater = self.updater

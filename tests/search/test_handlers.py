@@ -203,6 +203,22 @@ def test_an_update_that_fails_is_said_until_one_succeeds(error, message, handler
     assert "11 images in" in status
 
 
+class EndsWhileLookedAt(concurrent.futures.Future):
+    """An update that ends just after it was first asked whether it has."""
+
+    def done(self) -> bool:
+        was_done = super().done()
+        if not was_done:
+            self.set_result(None)
+        return was_done
+
+
+def test_an_update_that_ends_while_it_is_looked_at_is_not_shown_as_running_for_ever(handlers):
+    handlers.updater.last = EndsWhileLookedAt()
+    status, is_running = handlers.follow()
+    assert is_running or "10 images in" in status
+
+
 def test_an_update_of_another_program_is_said(handlers):
     with handlers.searcher.table.writing():
         handlers.updater.start()
