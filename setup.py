@@ -61,7 +61,6 @@ extras["test"] = [
     "httpx",  # asks the server of embeddings
     "hypothesis",
     "parameterized",  # in the library's own tests
-    "psutil",  # kills a worker of Ray
     "pycodelift",  # the library's converter of modular files
     "pytest",
     "pytest-xdist",
@@ -116,6 +115,7 @@ setup(
         "numpy",
         "pillow>=11.3",  # reads AVIF
         "protobuf",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
+        "psutil",  # knows which processes are still there
         "rich",  # draws tables in a terminal
         "safetensors",
         "sentencepiece",

@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from .arguments import AUTO, LoadingArguments
 from .backends import Backend
@@ -28,7 +28,6 @@ from .preprocessing import Preprocessing, TokenizedTexts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedTokenizerBase
 
 
 class SentenceTransformerPreprocessing(Preprocessing):
@@ -55,7 +54,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         return state
 
     @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model."""
         return self.model.tokenizer
 
@@ -82,8 +81,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         # the prompt takes room, too
         whole = self.tokenize_whole([f"{prompt or ''}{text}" for text in texts])
         limit = self.max_length if max_length is None else max_length
-        # as bare strings, the names and addresses of image files would be opened
-        inputs = [{"text": text} for text in texts]
+        inputs = [as_text(text) for text in texts]
         with self.tokenizer_lock:
             # the library truncates at the limit of the model alone
             own_limit = self.model.get_max_seq_length()
@@ -118,13 +116,19 @@ class SentenceTransformerPreprocessing(Preprocessing):
             return only_tensors(self.model.preprocess(list(images)))
 
     def hash(self) -> str:
-        """Returns a hash of the modules of the model and of its processor, if its first module has one."""
-        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
-        processor = getattr(self.model[0], "processor", None)
-        if processor is None:
-            return modules
-        with self.tokenizer_lock:
-            return f"{hash_processor(processor)} {modules}"
+        """
+        Returns a hash of the modules of the model, of its prompt, and of what its modules read texts and images by:
+        a processor, or a tokenizer and an image processor.
+        """
+        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16)
+        modules.update(repr(self.model.prompts.get(self.model.default_prompt_name)).encode())
+        hashes = []
+        for module in self.model.modules():
+            for value in vars(module).values():
+                if isinstance(value, (ProcessorMixin, PreTrainedTokenizerBase, ImageProcessingMixin)):
+                    with self.tokenizer_lock:
+                        hashes.append(hash_processor(value))
+        return " ".join([*hashes, modules.hexdigest()])
 
 
 def copy_without_weights(model: nn.Module) -> nn.Module:
@@ -132,6 +136,15 @@ def copy_without_weights(model: nn.Module) -> nn.Module:
     tensors = [*model.parameters(), *model.buffers()]
     # what `deepcopy` finds in its memo it does not copy
     return copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
+
+
+def as_text(text: str) -> str | dict[str, str]:
+    """Returns a text as the library reads it as one: the name or address of an image file it would open."""
+    from sentence_transformers.base.modality import infer_modality
+
+    if infer_modality(text) == "text":
+        return text
+    return {"text": text}
 
 
 def only_tensors(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Multimodal models of the sentence-transformers library are dual encoders like any other."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -7,9 +8,11 @@ import shutil
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import CLIPImageProcessor
 
 from modeling_lotlip import DualEncoder
-from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel
+from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.search.query import draw_heat_map
 from tests.helpers.commands import run_command
@@ -116,6 +119,73 @@ def test_processes_that_prepare_images_get_no_weights(encoder):
     assert all(tensor.is_meta for tensor in copied.model.parameters())
     expected = encoder.preprocessing.prepare_images(IMAGES)["pixel_values"]
     assert copied.prepare_images(IMAGES)["pixel_values"].equal(expected)
+
+
+CUSTOM_MODULE = """
+from sentence_transformers.models import CLIPModel
+from .custom_sign_of_a_test import SIGN
+
+class CustomModel(CLIPModel):
+    def forward(self, features, **kwargs):
+        features = super().forward(features, **kwargs)
+        features["sentence_embedding"] = SIGN * features["sentence_embedding"]
+        return features
+"""
+
+
+def load_with_custom_module(folder, sign: int) -> DualEncoder:
+    """Loads a model whose `modules.json` names a class in its folder, as a program does that has just begun."""
+    shutil.copytree(folder, folder.parent / "custom", dirs_exist_ok=True)
+    folder = folder.parent / "custom"
+    (folder / "custom_module_of_a_test.py").write_text(CUSTOM_MODULE)
+    (folder / "custom_sign_of_a_test.py").write_text(f"SIGN = {sign}")
+    modules = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "custom_module_of_a_test.CustomModel"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return DualEncoder.from_pretrained(folder, device="cpu", trust_remote_code=True)
+
+
+def test_the_code_of_custom_modules_counts(folder):
+    settings = [load_with_custom_module(folder, sign).settings() for sign in (1, -1, 1)]
+    assert settings[0] == settings[2]
+    assert settings[0] != settings[1]
+
+
+class ModuleOfAUser(nn.Module):
+    """A first module with a tokenizer and an image processor, but no processor."""
+
+    def __init__(self, tokenizer, image_processor):
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+
+    def preprocess(self, inputs, **options):
+        return self.tokenizer(inputs, return_tensors="pt")
+
+    def forward(self, features):
+        return features
+
+
+def test_a_tokenizer_and_an_image_processor_without_a_processor_count(encoder):
+    processor = encoder.model.sentence_transformer[0].processor
+    hashes = []
+    for size in (224, 384, 224):
+        image_processor = CLIPImageProcessor(size={"shortest_edge": size})
+        module = ModuleOfAUser(processor.tokenizer, image_processor)
+        model = SentenceTransformer(modules=[module], device="cpu")
+        hashes.append(SentenceTransformerPreprocessing(model).hash())
+    assert hashes[0] == hashes[2]
+    assert hashes[0] != hashes[1]
+
+
+def test_another_default_prompt_is_another_preprocessing(encoder):
+    model = copy.copy(encoder.model.sentence_transformer)
+    hashes = []
+    for prompt in ("query: ", "passage: ", "query: "):
+        model.prompts = {"query": prompt}
+        model.default_prompt_name = "query"
+        hashes.append(SentenceTransformerPreprocessing(model).hash())
+    assert hashes[0] == hashes[2]
+    assert hashes[0] != hashes[1]
 
 
 def test_a_model_of_texts_alone_is_refused(tmp_path):

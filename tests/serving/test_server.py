@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import pkgutil
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +46,7 @@ def data_url(image: Image.Image, format: str = "PNG", **options) -> str:
 
 
 class Address(str):
-    """Where a server is, and what embeds there."""
+    """Where a server is, what embeds there, and the thread that answers."""
 
 
 @contextmanager
@@ -60,6 +61,7 @@ def serving(folder, table=None, **limits):
         try:
             address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
             address.embedder = embedder
+            address.thread = thread
             yield address
         finally:
             server.should_exit = True
@@ -71,6 +73,21 @@ def serving(folder, table=None, **limits):
 def address(model_dir):
     with serving(model_dir, max_batch_size=8, max_bytes=100_000, max_pixels=30_000) as address:
         yield address
+
+
+@pytest.mark.parametrize("name", ["embedder.check_embeds", "server.encode"])
+def test_no_other_request_waits_while_embeddings_are_checked_or_written(address, monkeypatch, name):
+    threads = []
+    function = pkgutil.resolve_name(f"modeling_lotlip.serving.{name}")
+
+    def note(*arguments):
+        threads.append(threading.current_thread())
+        return function(*arguments)
+
+    monkeypatch.setattr(f"modeling_lotlip.serving.{name}", note)
+    connect(address).embeddings.create(model="model", input="a boat", encoding_format="float")
+    assert len(threads) == 1
+    assert threads[0] is not address.thread
 
 
 def connect(address: str, max_retries: int = 0) -> openai.OpenAI:
