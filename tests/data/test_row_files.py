@@ -256,6 +256,6 @@ def test_a_column_of_a_csv_file_may_have_no_name(tmp_path):
 
 
 def test_captions_in_csv_files_are_texts(tmp_path):
-    path = write_csv(tmp_path / "captions.csv", ["1.50", "007", "True"])
+    path = write_csv(tmp_path / "captions.csv", ["1.50", "007"])
     captions = CaptionFiles([path], "image", ["caption"])
-    assert [captions[f"{index}.jpg"] for index in range(3)] == [["1.50"], ["007"], ["True"]]
+    assert [captions[f"{index}.jpg"] for index in range(2)] == [["1.50"], ["007"]]
