@@ -309,7 +309,7 @@ class EmbeddingTable:
 
     def read_hash(self, key: str) -> str | None:
         """Reads the hash of the file of an image; None if it is not known."""
-        where = f"key = {value_to_sql(key)}"
+        where = f"hash IS NOT NULL AND key = {value_to_sql(key)}"
         with self.as_os_error():
             rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:
