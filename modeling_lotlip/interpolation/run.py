@@ -20,6 +20,7 @@ from .weights import (
     clone_weights,
     fit_start,
     mix_weights,
+    warn_of_same_weights,
 )
 
 
@@ -71,6 +72,7 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     start_weights = clone_weights(fitted_start)
     end_weights = clone_weights(end.model)
     check_same_shapes(start_weights, end_weights)
+    warn_of_same_weights(start_weights, end_weights)
     if data.class_names:
         end.check_single_embeddings()
     if has_same_images(start, end):

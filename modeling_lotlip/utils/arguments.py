@@ -8,6 +8,7 @@ Nothing here imports torch or transformers, so that `--help` answers at once.
 import dataclasses
 import inspect
 import json
+import math
 import os
 import select
 import sys
@@ -43,6 +44,8 @@ def argument(  # noqa: PLR0913, what a declaration may say
     *,
     least: float | None = None,
     most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     choices: Collection | None = None,
     aliases: tuple[str, ...] = (),
     metavar: str | None = None,
@@ -63,6 +66,10 @@ def argument(  # noqa: PLR0913, what a declaration may say
             The minimum of its values.
         most (`float`, *optional*):
             The maximum of its values.
+        above (`float`, *optional*):
+            What its values must be greater than.
+        below (`float`, *optional*):
+            What its values must be less than.
         choices (`Collection`, *optional*):
             The values that are allowed.
         aliases (`tuple[str, ...]`, *optional*):
@@ -109,6 +116,12 @@ def check_value(field: dataclasses.Field, value: Any) -> None:
     most = field.metadata.get("most")
     if most is not None and not value <= most:
         raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
+    above = field.metadata.get("above")
+    if above is not None and not value > above:
+        raise ValueError(f"--{field.name} must be greater than {above}, got {value}.")
+    below = field.metadata.get("below")
+    if below is not None and not value < below:
+        raise ValueError(f"--{field.name} must be less than {below}, got {value}.")
     choices = field.metadata.get("choices")
     if choices is not None and value not in choices:
         raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
@@ -121,6 +134,8 @@ def check_number(field: dataclasses.Field, value: Any) -> None:
         raise ValueError(f"--{field.name} must be an integer, got {value!r}.")
     if element is float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise ValueError(f"--{field.name} must be a number, got {value!r}.")
+    if element is float and not math.isfinite(value):
+        raise ValueError(f"--{field.name} must be a finite number, got {value}.")
 
 
 def check_folder(argument: str, path: Path) -> None:

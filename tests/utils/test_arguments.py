@@ -230,6 +230,8 @@ def test_an_output_without_a_reader_is_closed():
 @dataclass
 class BoundedArguments(Arguments):
     fraction: float = argument(0.5, "Of the rows.", least=0, most=1)
+    rate: float = argument(0.5, "Of steps.", above=0, below=1)
+    weights: list[float] = argument([1.0], "Of files.")
     order: str = argument("old", "Which.", choices=("old", "new"))
     names: list[str] = argument(["a"], "Of files.", choices=("a", "b"))
 
@@ -244,11 +246,14 @@ def test_a_value_may_be_the_minimum_or_the_maximum(fraction):
     [
         ({"fraction": -0.1}, "--fraction must be at least 0, got -0.1."),
         ({"fraction": 1.1}, "--fraction must be at most 1, got 1.1."),
-        ({"fraction": float("nan")}, "--fraction must be at least 0, got nan."),
+        ({"rate": 0}, "--rate must be greater than 0, got 0."),
+        ({"rate": 1}, "--rate must be less than 1, got 1."),
+        ({"fraction": float("nan")}, "--fraction must be a finite number, got nan."),
+        ({"weights": [1.0, float("inf")]}, "--weights must be a finite number, got inf."),
         ({"order": "newest"}, "--order must be one of old, new, got newest."),
         ({"names": ["a", "c"]}, "--names must be one of a, b, got c."),
     ],
-    ids=["below", "above", "no number", "no choice", "no choice in a list"],
+    ids=["below", "above", "the bound below", "the bound above", "no number", "infinity in a list", "no choice", "no choice in a list"],
 )
 def test_a_value_that_is_not_allowed_is_refused_in_python_too(values, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
