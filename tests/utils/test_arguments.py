@@ -253,7 +253,16 @@ def test_a_value_may_be_the_minimum_or_the_maximum(fraction):
         ({"order": "newest"}, "--order must be one of old, new, got newest."),
         ({"names": ["a", "c"]}, "--names must be one of a, b, got c."),
     ],
-    ids=["below", "above", "the bound below", "the bound above", "no number", "infinity in a list", "no choice", "no choice in a list"],
+    ids=[
+        "below",
+        "above",
+        "the bound below",
+        "the bound above",
+        "no number",
+        "infinity in a list",
+        "no choice",
+        "no choice in a list",
+    ],
 )
 def test_a_value_that_is_not_allowed_is_refused_in_python_too(values, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
