@@ -98,6 +98,8 @@ class Arguments:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and not may_be_none(field):
+                raise ValueError(f"--{field.name} must not be None: give a value, or leave it out for its default.")
             values = value if isinstance(value, (list, tuple)) else [value]
             for one in values:
                 if one is not None:
@@ -105,6 +107,11 @@ class Arguments:
             if field.name in ("output_dir", "index_dir") and value is not None:
                 check_folder(field.name, Path(value))
         check_combinations([self])
+
+
+def may_be_none(field: dataclasses.Field) -> bool:
+    """Returns whether None is a value of a field, by its type."""
+    return field.type in (Any, None, NoneType) or NoneType in typing.get_args(field.type)
 
 
 def check_value(field: dataclasses.Field, value: Any) -> None:
@@ -128,8 +135,13 @@ def check_value(field: dataclasses.Field, value: Any) -> None:
 
 
 def check_number(field: dataclasses.Field, value: Any) -> None:
-    """Raises a `ValueError` if a field is of numbers and a value, or one of a list, is another thing, in Python."""
+    """
+    Raises a `ValueError` if a field is of numbers, or of true or false, and a value, or one of a list, is another
+    thing, in Python. The string "False" counts as true there.
+    """
     element, _ = find_element_type(field)
+    if element is bool and not isinstance(value, bool):
+        raise ValueError(f"--{field.name} must be True or False, got {value!r}.")
     if element is int and not is_integer(value):
         raise ValueError(f"--{field.name} must be an integer, got {value!r}.")
     if element is float and (isinstance(value, bool) or not isinstance(value, Real)):

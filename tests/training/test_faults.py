@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import math
 import os
 import pickle
@@ -334,6 +335,28 @@ def test_what_another_run_wrote_stays(train, tmp_path, monkeypatch, options, fil
         train("run", max_train_steps=1, max_eval_samples=2, **options)
     assert written.read_text() == "precious"
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_finished_model_without_a_checkpoint_is_not_trained_anew(train):
+    folder = train("run", max_train_steps=1, max_eval_samples=2)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds model.safetensors of an earlier run, but no checkpoint to resume it"):
+        train("run", max_train_steps=2, seed=5, max_eval_samples=2, resume_from_checkpoint="latest")
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_what_a_run_left_before_its_first_checkpoint_is_not_taken_for_that_of_the_next(train, caplog):
+    options = {"max_train_steps": 2, "eval_steps": 1, "max_eval_samples": 2, "metric_for_best_model": "long_mean_recall"}
+    folder = train("run", **options)
+    for path in folder.glob("[!m]*"):  # killed before its end
+        if path.is_file():
+            path.unlink()
+    (folder / "model.safetensors").unlink()
+    results = json.loads((folder / "best" / "eval_results.json").read_text())
+    (folder / "best" / "eval_results.json").write_text(json.dumps(results | {"long_mean_recall": 1000, "num_steps": 9}))
+    train("run", **options, resume_from_checkpoint="latest")
+    assert json.loads((folder / "best" / "eval_results.json").read_text())["num_steps"] in (1, 2)
+    assert "An earlier run left metrics.jsonl, best in" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["best", "tokenizer", "."])
