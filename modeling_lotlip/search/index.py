@@ -333,12 +333,13 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
     to_be_tried_again = {key for key, _ in table.read_signatures(table.is_to_be_tried_again)}
     result = Comparison(new=dict(files), changed={}, retried={}, gone=[], left_out=[])
     num_stored = 0
+    folders_out_of_reach = as_keys(scan.closed_folders | scan.empty_folders)
     kept_folders = set()
     for key, signature in table.read_signatures():
         num_stored += 1
         if key not in files:
             parents = {parent.as_posix() for parent in PurePosixPath(key).parents}
-            out_of_reach = parents & as_keys(scan.closed_folders | scan.empty_folders)
+            out_of_reach = parents & folders_out_of_reach
             kept_folders |= out_of_reach
             if not out_of_reach:
                 result.gone.append(key)

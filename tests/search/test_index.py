@@ -21,6 +21,7 @@ from modeling_lotlip.search import searcher as searcher_module
 from modeling_lotlip.search.arguments import Filter, SearchModelArguments
 from modeling_lotlip.search.index import (
     Changes,
+    compare,
     describe_orphans,
     find_table,
     forget_folder,
@@ -381,6 +382,25 @@ def test_a_folder_that_has_become_empty_is_out_of_reach(folder, searcher):
     changes = searcher.update()
     assert changes == Changes(deleted=1)
     assert "more/3.jpg" not in names_of(searcher.table)
+
+
+def test_folders_are_compared_once_however_many_files_are_gone(folder, searcher, monkeypatch):
+    """Each name again for each file takes minutes, where thousands of folders have become empty."""
+    searcher.update()
+    for index in range(4, 10):
+        (folder / f"{index}.png").unlink()
+    for index in range(20):
+        (folder / f"empty{index}").mkdir()
+    compared = []
+
+    def note(names: set[str]) -> set[str]:
+        compared.extend(names)
+        return set(names)
+
+    monkeypatch.setattr("modeling_lotlip.search.index.as_keys", note)
+    comparison = compare(searcher.table, folder)
+    assert len(comparison.gone) == 6
+    assert len(compared) <= 2 * 20
 
 
 def test_a_pipe_and_a_closed_folder_stop_nothing(folder, searcher, monkeypatch):
