@@ -461,10 +461,13 @@ def show_progress(
 def describe_missing(table: EmbeddingTable) -> list[str]:
     """Describes a table that a run has not completed, in a sentence; nothing if it has."""
     unfinished = describe_unfinished(table.folder)
+    expected = table.notes.get("num_rows")
     if unfinished is None:
+        # of a run that an error ended before it wrote anything there is only the table
+        if table.is_empty and expected != 0:
+            return [f"{table.folder} is not complete: no row is embedded. The same command completes it."]
         return []
     num_rows = len(table.rows_done() - {None})
-    expected = table.notes.get("num_rows")
     if expected is None:
         return [f"{unfinished} Not all rows are embedded."]
     if num_rows == expected:

@@ -263,7 +263,9 @@ class OutputFolder:
     def list_files(self) -> dict[str, int]:
         """Returns the times at which the files were written last, but for those of this class."""
         own = (SETTINGS_FILE, LOCK_FILE)
-        return {path.name: path.stat().st_mtime_ns for path in self.path.iterdir() if path.name not in own}
+        files = [path for path in self.path.iterdir() if path.name not in own]
+        files += self.path.glob("*.lance/*")  # what is written to a table of LanceDB does not change its own time
+        return {str(path): path.stat().st_mtime_ns for path in files}
 
     def compare(self, stored: dict) -> None:
         """Raises a `ValueError` if the folder holds something else, or files with other settings."""

@@ -8,6 +8,7 @@ import torch
 from modeling_lotlip.data.reader import Item, RowInfo
 from modeling_lotlip.encoder.batches import EmbeddedBatch, Unreadable
 from modeling_lotlip.table import embed
+from modeling_lotlip.table.storage import EmbeddingTable
 
 
 def make_batch(row_index: int, kind: str, value: float) -> EmbeddedBatch:
@@ -74,6 +75,27 @@ def test_a_table_says_what_is_missing(monkeypatch, num_done, num_rows, is_said):
     table = SimpleNamespace(folder="folder", notes={"num_rows": num_rows}, rows_done=lambda: rows)
     sentence = "Not all rows are embedded." if num_rows is None else "2 of 3 rows are embedded."
     assert embed.describe_missing(table) == [f"It is not complete. {sentence}"] * is_said
+
+
+@pytest.mark.parametrize(("num_rows", "is_said"), [(3, True), (None, True), (0, False)])
+def test_a_table_says_that_its_run_ended_before_it_wrote_anything(tmp_path, num_rows, is_said):
+    table = EmbeddingTable.create(tmp_path, 4, {}, {"num_rows": num_rows})
+    with pytest.raises(KeyboardInterrupt), table.writing():
+        raise KeyboardInterrupt
+    sentence = f"{tmp_path} is not complete: no row is embedded. The same command completes it."
+    assert embed.describe_missing(table) == [sentence] * is_said
+
+
+def test_a_complete_table_that_a_run_has_changed_before_it_ended_early_is_not_complete(tmp_path):
+    table = EmbeddingTable.create(tmp_path, 4, {}, {"num_rows": 3})
+    table.append([{"key": str(row), "row": row, "problem": "permission denied"} for row in range(3)])
+    table.delete(["0"])
+    table.append([{"key": "0", "row": 0, "embedding": torch.ones(4)}])
+    with pytest.raises(KeyboardInterrupt), table.writing():
+        table.delete_rows_to_try_again()
+        raise KeyboardInterrupt
+    (sentence,) = embed.describe_missing(table)
+    assert sentence.endswith("The same command completes it. 1 of 3 rows are embedded.")
 
 
 @pytest.mark.parametrize("path", [None, "", "s3://bucket/photos", "org/photos"])
