@@ -306,9 +306,12 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
 
 def make_absolute(path: str | None) -> str | None:
     """Makes the path of a file or a folder absolute, or a pattern of such; the name of a dataset stays as it is."""
-    if not path or "://" in path or not glob(path, recursive=True):
+    if not path or "://" in path:
         return path
-    return os.path.abspath(path)
+    # not by the pattern alone, which a name such as "photos [2024]" is as well
+    if os.path.exists(path) or glob(path, recursive=True):
+        return os.path.abspath(path)
+    return path
 
 
 def hash_files(source: SourceArguments, split: str) -> str | None:

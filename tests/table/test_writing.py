@@ -105,3 +105,9 @@ def test_a_name_that_is_no_file_here_stays_as_it_is(tmp_path, monkeypatch, path)
     assert embed.make_absolute(path) == path
     assert embed.make_absolute("photos") == str(tmp_path / "photos")
     assert embed.make_absolute("pho*") == str(tmp_path / "pho*")
+
+
+def test_a_folder_with_the_name_of_a_pattern_is_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos [2024]").mkdir()
+    assert embed.make_absolute("photos [2024]") == str(tmp_path / "photos [2024]")
