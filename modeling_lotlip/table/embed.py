@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from importlib import resources
 from itertools import groupby
@@ -367,10 +367,7 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         `ValueError`: if it is another model, or cannot be computed here as the table was.
     """
     is_open = AUTO in (arguments.backend, arguments.dtype)
-    if arguments.backend == AUTO:
-        arguments.backend = table.computation.backend
-    if arguments.dtype == AUTO:
-        arguments.dtype = table.computation.dtype
+    complete_computation(table, arguments)
     if is_open and arguments.backend == "openvino" and arguments.device is None:
         arguments.device = "cpu"  # also where there is a GPU: the vectors are of this backend
     try:
@@ -385,6 +382,26 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         ) from error
     table.check_model(encoder)
     return encoder
+
+
+def complete_computation(table: EmbeddingTable, arguments: InferenceArguments) -> None:
+    """
+    Sets a backend and a precision that are `auto` to those of a table. Raises a `ValueError` if the other one, which
+    was given, does not go with it.
+    """
+    made = table.computation
+    backend = arguments.backend
+    if backend == AUTO:
+        backend = made.backend
+    dtype = arguments.dtype
+    if dtype == AUTO:
+        dtype = made.dtype
+    try:
+        replace(arguments, backend=backend, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{table.folder} was computed in {made}: {error}") from error
+    arguments.backend = backend
+    arguments.dtype = dtype
 
 
 def to_rows(batch: EmbeddedBatch, model: nn.Module) -> list[dict]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modeling_lotlip.data.reader import Item, RowInfo
+from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.batches import EmbeddedBatch, Unreadable
 from modeling_lotlip.table import embed
 from modeling_lotlip.table.storage import EmbeddingTable
@@ -96,6 +97,15 @@ def test_a_complete_table_that_a_run_has_changed_before_it_ended_early_is_not_co
         raise KeyboardInterrupt
     (sentence,) = embed.describe_missing(table)
     assert sentence.endswith("The same command completes it. 1 of 3 rows are embedded.")
+
+
+@pytest.mark.parametrize(("made", "backend"), [(("openvino", "int8"), "torch"), (("torch", "float16"), "openvino")])
+def test_a_backend_that_does_not_go_with_the_precision_of_a_table_is_refused(encoder, tmp_path, made, backend):
+    settings = encoder.settings() | {"backend": made[0], "dtype": made[1]}
+    table = EmbeddingTable.create(tmp_path, encoder.dim, settings)
+    arguments = InferenceArguments(backend=backend, dtype="auto")
+    with pytest.raises(ValueError, match=f"was computed in .*--dtype {made[1]} is not for --backend {backend}: leave"):
+        embed.load_encoder_of_table(table, encoder.name, arguments)
 
 
 @pytest.mark.parametrize("path", [None, "", "s3://bucket/photos", "org/photos"])
