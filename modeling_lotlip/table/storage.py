@@ -225,6 +225,12 @@ class EmbeddingTable:
         return self.count()
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing, not even an image that cannot be read."""
+        with self.as_os_error():
+            return self.table.count_rows() == 0
+
+    @property
     def unreadable(self) -> dict[str, str]:
         """By key what is wrong with images that cannot be read."""
         problems = {}
