@@ -148,8 +148,8 @@ def check_measured(start: dict[str, dict[str, float]]) -> None:
     if have_short_captions == {True} or (have_short_captions == {False} and class_score in start["chosen_on"]):
         return
     raise ValueError(
-        "In one half of the rows of `--eval_split`, or in both, no image has a short caption, by which a loss would be "
-        "seen: hold back more rows with short captions, or none and name `--label_column`."
+        "In one half of the rows of `--eval_split`, or in both, no image has a short caption, by which a loss would "
+        "be seen: hold back more rows with short captions, or none and name `--label_column`."
     )
 
 
