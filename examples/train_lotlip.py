@@ -44,7 +44,6 @@ from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_small_model
-from modeling_lotlip.utils.output_folder import share_weights
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -461,7 +460,8 @@ def main() -> None:
                 checkpoint = args.output_dir / f"checkpoint-{step}"
                 accelerator.save_state(str(checkpoint))
                 if accelerator.is_main_process:
-                    share_weights(checkpoint)  # else they are for this user alone
+                    for weights in checkpoint.glob("model*.safetensors"):  # which only this user may read else
+                        shutil.copymode(checkpoint / "random_states_0.pkl", weights)
             if step % args.eval_steps == 0 or step == num_steps:
                 dual_encoder = accelerator.unwrap_model(model).model
                 results = evaluate(dual_encoder, processor, eval_rows, args)
