@@ -65,7 +65,7 @@ from .json_files import (
     replace_times_of,
 )
 from .options import find_options
-from .row_files import are_csv_rows_checked, check_json_column, check_row_files, unify_parquet_types
+from .row_files import are_csv_rows_checked, check_json_column, check_row_files, open_csv, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
 from .shard_files import check_shards, open_shards
@@ -634,9 +634,9 @@ def check_files(
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for shards, for JSON with texts that are written like
-            dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a column
-            of the others.
+        `DatasetBuilder`: what reads them. It is another one for CSV, for shards, for JSON with texts that are written
+            like dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a
+            column of the others.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -646,6 +646,8 @@ def check_files(
     name = builder.info.builder_name
     check_shards(local)
     options = find_options(builder)
+    if name == "csv" and are_all_local:
+        return open_csv(builder, local, key_column)
     check_row_files(name, local, key_column, options)
     if name == "parquet" and are_all_local and builder.config.features is None:
         features = unify_parquet_types(files)

@@ -140,7 +140,8 @@ def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImagePr
         for path in sorted(Path(folder).rglob("*")):
             if not path.is_file() or path.suffix == ".py":
                 continue
-            content = path.read_bytes()
+            # Windows writes other ends of lines
+            content = path.read_bytes().replace(b"\r\n", b"\n")
             fleeting = FLEETING_FIELDS.get(path.name)
             if fleeting is not None:
                 fields = json.loads(content)

@@ -328,10 +328,12 @@ class Handlers:
     def start(self) -> tuple[str, int]:
         """Shows the first images of the collection, where results will be. Returns their number, too."""
         table = self.searcher.table
-        rows = next(table.read(["key"], table.condition()), None)
         names = []
-        if rows is not None:
-            names = rows["key"].to_pylist()[: self.k]
+        for rows in table.read(["key"], table.condition()):
+            names += rows["key"].to_pylist()
+            if len(names) >= self.k:
+                break
+        names = names[: self.k]
         num_images = count(len(table), "image")
         html = render("start", names=names, num_images=num_images, hint=HINT, thumbnail=self.thumbnail)
         return html, len(names)

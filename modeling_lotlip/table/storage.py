@@ -225,6 +225,12 @@ class EmbeddingTable:
         return self.count()
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing, not even an image that cannot be read."""
+        with self.as_os_error():
+            return self.table.count_rows() == 0
+
+    @property
     def unreadable(self) -> dict[str, str]:
         """By key what is wrong with images that cannot be read."""
         problems = {}
@@ -309,7 +315,7 @@ class EmbeddingTable:
 
     def read_hash(self, key: str) -> str | None:
         """Reads the hash of the file of an image; None if it is not known."""
-        where = f"key = {value_to_sql(key)}"
+        where = f"hash IS NOT NULL AND key = {value_to_sql(key)}"
         with self.as_os_error():
             rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:

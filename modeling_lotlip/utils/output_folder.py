@@ -263,16 +263,22 @@ class OutputFolder:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.note(None)
-        elif self.list_files() == self.before:  # the error came before anything was done: all is as it was
-            if self.before and self.stored is not None:
-                write_stored(self.path, self.stored)
-            else:
-                delete(self.path / SETTINGS_FILE)
-            if self.is_new:
-                self.delete()
-        self.lock.release()
+        try:
+            if kind is None:
+                self.note(None)
+            elif self.list_files() == self.before:  # the error came before anything was done: all is as it was
+                self.restore()
+        finally:  # also where the disk is full, or the folder was deleted
+            self.lock.release()
+
+    def restore(self) -> None:
+        """Makes `settings.json` as it was before this run; a folder that was not there is deleted."""
+        if self.before and self.stored is not None:
+            write_stored(self.path, self.stored)
+        else:
+            delete(self.path / SETTINGS_FILE)
+        if self.is_new:
+            self.delete()
 
     def delete(self) -> None:
         """Deletes the folder, if possible before another run can lock it."""
@@ -285,7 +291,9 @@ class OutputFolder:
     def list_files(self) -> dict[str, int]:
         """Returns the times at which the files were written last, but for those of this class."""
         own = (SETTINGS_FILE, LOCK_FILE)
-        return {path.name: path.stat().st_mtime_ns for path in self.path.iterdir() if path.name not in own}
+        files = [path for path in self.path.iterdir() if path.name not in own]
+        files += self.path.glob("*.lance/*")  # what is written to a table of LanceDB does not change its own time
+        return {str(path): path.stat().st_mtime_ns for path in files}
 
     def compare(self, stored: dict) -> None:
         """Raises a `ValueError` if the folder holds something else, or files with other settings."""

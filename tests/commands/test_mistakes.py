@@ -62,6 +62,11 @@ MISTAKES = [
     ("visualize --model model --output_dir out --row 99999999", "--row 99999999 is beyond the split"),
     ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
     ("visualize --model model --output_dir out --text ' . '", "empty"),
+    ("visualize --model model --output_dir out --text boat --row 3", "--row excludes --text: leave out one of them"),
+    ("visualize --model model --output_dir out --text boat --eval_split train", "--eval_split excludes --text"),
+    ("visualize --model model --output_dir out --text boat --image_column a", "--image_column has no effect with --t"),
+    ("visualize --model model --output_dir out --text boat --caption_column a", "--caption_column has no effect with"),
+    ("visualize --model model --output_dir out --text boat --key_column a", "--key_column has no effect with --text"),
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
     (
         "recaption --output_dir out --captioner lava --max_train_samples 8",

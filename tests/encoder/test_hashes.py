@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -98,6 +99,20 @@ def test_what_the_code_of_a_model_imports_is_of_it(tmp_path, monkeypatch, withou
     before = read_code([model])
     (tmp_path / "transformers_modules" / "repository" / "parts_of_a_test.py").write_text("part = 2\n")
     assert read_code([model]) != before
+
+
+class SavedProcessor:
+    """A processor that is one file, with the ends of lines of an operating system."""
+
+    def __init__(self, line_end: str):
+        self.line_end = line_end
+
+    def save_pretrained(self, folder: str) -> None:
+        Path(folder, "vocab.txt").write_text("[CLS]\nboat\n", newline=self.line_end)
+
+
+def test_a_processor_has_one_hash_on_windows_and_elsewhere():
+    assert hash_processor(SavedProcessor("\r\n")) == hash_processor(SavedProcessor("\n"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from transformers import CLIPImageProcessor
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
+from modeling_lotlip.search.query import draw_heat_map
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
 
@@ -93,6 +94,31 @@ def test_the_settings_differ_by_what_changes_embeddings(folder, encoder):
     assert shorter.settings() != encoder.settings()
     copied = pickle.loads(pickle.dumps(encoder))
     np.testing.assert_allclose(copied.encode_text("a boat"), encoder.encode_text("a boat"), rtol=0, atol=1e-6)
+
+
+def test_a_text_that_is_the_name_of_an_image_file_is_a_text(encoder, family_folders, tmp_path, monkeypatch):
+    """The library opens it where it stands alone in a string."""
+    IMAGES[0].save(tmp_path / "boat.png")
+    monkeypatch.chdir(tmp_path)
+    inside = DualEncoder.from_pretrained(family_folders("clip"), device="cpu")
+    expected = inside.encode_text(["boat.png", "a red boat"])
+    np.testing.assert_allclose(encoder.encode_text(["boat.png", "a red boat"]), expected, rtol=0, atol=1e-6)
+
+
+def test_a_given_limit_is_no_other_model(folder, encoder):
+    """Its table can be searched with any limit."""
+    shorter = DualEncoder.from_pretrained(folder, device="cpu", max_length=5)
+    assert shorter.max_length == 5
+    assert shorter.hashes == encoder.hashes
+    lengths = shorter.preprocessing.tokenize(TEXTS).inputs["attention_mask"].sum(dim=1)
+    assert lengths.max() == 5
+
+
+def test_processes_that_prepare_images_get_no_weights(encoder):
+    copied = pickle.loads(pickle.dumps(encoder.preprocessing))
+    assert all(tensor.is_meta for tensor in copied.model.parameters())
+    expected = encoder.preprocessing.prepare_images(IMAGES)["pixel_values"]
+    assert copied.prepare_images(IMAGES)["pixel_values"].equal(expected)
 
 
 CUSTOM_MODULE = """
@@ -182,3 +208,8 @@ def test_openvino_is_refused(folder):
 def test_what_looks_into_the_towers_says_that_it_cannot(encoder):
     with pytest.raises(ValueError, match="SentenceTransformerModel has no text tower"):
         explain(encoder, "A red boat.")
+
+
+def test_heat_maps_say_that_there_are_none(encoder):
+    with pytest.raises(ValueError, match="SentenceTransformerModel has no vision tower"):
+        draw_heat_map(encoder, IMAGES[0], "A red boat.")

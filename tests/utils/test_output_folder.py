@@ -130,6 +130,16 @@ def test_two_runs_do_not_write_at_once(tmp_path, caplog):
     second.__exit__(None)
 
 
+@pytest.mark.parametrize("error", [None, RuntimeError("stopped")])
+def test_a_folder_whose_end_cannot_be_noted_is_written_by_nobody(tmp_path, error):
+    folder = OutputFolder(tmp_path / "out")
+    with pytest.raises(FileNotFoundError), folder:
+        shutil.rmtree(tmp_path / "out")
+        if error is not None:
+            raise error
+    assert not folder.lock.is_locked
+
+
 def test_other_settings_are_refused_where_there_are_files(tmp_path):
     path = tmp_path / "out"
     settings = {"seed": 0, "files": ("a", Path("b"))}
