@@ -35,6 +35,7 @@ from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
 from .utils.integers import check_integer
 from .utils.output_folder import PARTIAL, atomic_write, delete
+from .utils.terminal import without_stop
 
 
 logger = logging.get_logger(__name__)
@@ -537,7 +538,7 @@ def load_settings(config_path: str | Path | None) -> dict:
     try:
         settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"`--config_path {config_path}` is no JSON: {error}.") from error
+        raise ValueError(f"`--config_path {config_path}` is no JSON: {without_stop(error)}.") from error
     parts = {"text_cfg", "vision_cfg", "preprocess_cfg"}
     if isinstance(settings, dict) and isinstance(settings.get("model_cfg"), dict):
         settings |= settings["model_cfg"]  # where open_clip puts them on the Hub
