@@ -44,6 +44,7 @@ from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_small_model
+from modeling_lotlip.utils.output_folder import share_weights
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -457,7 +458,10 @@ def main() -> None:
             progress.update()
             progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if args.checkpointing_steps is not None and step % args.checkpointing_steps == 0:
-                accelerator.save_state(str(args.output_dir / f"checkpoint-{step}"))
+                checkpoint = args.output_dir / f"checkpoint-{step}"
+                accelerator.save_state(str(checkpoint))
+                if accelerator.is_main_process:
+                    share_weights(checkpoint)  # else they are for this user alone
             if step % args.eval_steps == 0 or step == num_steps:
                 dual_encoder = accelerator.unwrap_model(model).model
                 results = evaluate(dual_encoder, processor, eval_rows, args)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -32,6 +33,7 @@ from .image_processing_lotlip import LotlipImageProcessor
 from .modeling_lotlip import LotlipModel
 from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
+from .utils.integers import check_integer
 from .utils.output_folder import PARTIAL, atomic_write, delete
 
 
@@ -514,7 +516,10 @@ def config_from_checkpoint(
     given_corner_tokens = text_cfg.get("num_corner_token")
     text["num_corner_tokens"] = count_corner_tokens(num_rows, vocab_size, given_corner_tokens)
     text["projection_dim"] = dim
-    config = LotlipConfig(text_config=text, vision_config=vision, projection_dim=dim)
+    try:
+        config = LotlipConfig(text_config=text, vision_config=vision, projection_dim=dim)
+    except StrictDataclassError as error:  # of a setting of another type
+        raise ValueError(f"The settings of the checkpoint cannot be used: {error}") from error
     check_settings(config, settings)
     return config
 
@@ -529,13 +534,23 @@ def load_settings(config_path: str | Path | None) -> dict:
     """Loads the content of an `open_clip_config.json`; nothing where none is given."""
     if config_path is None:
         return {}
-    settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
-    settings |= settings.get("model_cfg", {})  # where open_clip puts them on the Hub
-    if not settings.keys() & {"text_cfg", "vision_cfg", "preprocess_cfg"}:
+    try:
+        settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"`--config_path {config_path}` is no JSON: {error}.") from error
+    parts = {"text_cfg", "vision_cfg", "preprocess_cfg"}
+    if isinstance(settings, dict) and isinstance(settings.get("model_cfg"), dict):
+        settings |= settings["model_cfg"]  # where open_clip puts them on the Hub
+    if not isinstance(settings, dict) or not settings.keys() & parts:
         raise ValueError(
             f"`--config_path {config_path}` has no `text_cfg` and no `vision_cfg`: name an "
             f"`{OPEN_CLIP_CONFIG_NAME}`, or leave it out."
         )
+    for name in sorted(parts & settings.keys()):
+        if not isinstance(settings[name], dict):
+            raise ValueError(
+                f"`{name}` in `--config_path {config_path}` must hold settings by their names, got {settings[name]!r}."
+            )
     return settings
 
 
@@ -601,6 +616,8 @@ def convert_checkpoint(
     config = config_from_checkpoint(checkpoint, settings, vocab_size=len(tokenizer))
     model = from_theirs(config, checkpoint, "lotlip")
     context_length = settings.get("text_cfg", {}).get("context_length", DEFAULT_CONTEXT_LENGTH)
+    # at least a token of a text between `[CLS]` and `[SEP]`
+    check_integer("text_cfg.context_length", context_length, 3 + config.text_config.num_corner_tokens)
     context_length = min(context_length, config.text_config.max_position_embeddings)
     tokenizer.model_max_length = context_length - config.text_config.num_corner_tokens
 

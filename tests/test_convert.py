@@ -533,6 +533,31 @@ def test_a_file_of_settings_without_a_tower_is_refused(tmp_path):
     assert convert.load_settings(tmp_path / "config.json")["text_cfg"] == {"context_length": 9}
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json` is no JSON: "),
+        ("[]", "config.json` has no `text_cfg` and no `vision_cfg`"),
+        ('{"vision_cfg": null}', "`vision_cfg` in .* must hold settings by their names, got None"),
+        ('{"text_cfg": [1]}', r"`text_cfg` in .* must hold settings by their names, got \[1\]"),
+        (
+            '{"vision_cfg": {"heads": 3}}',
+            r"hidden size \(64\) is not a multiple .* heads \(3\)",
+        ),
+        ('{"vision_cfg": {"heads": 0}}', r"not a multiple of the number of attention heads \(0\)"),
+        ('{"vision_cfg": {"heads": "1"}}', "settings of the checkpoint cannot be used: .*num_attention_heads"),
+        ('{"text_cfg": {"context_length": 4}}', "`text_cfg.context_length` must be an integer of at least 5, got 4"),
+        ('{"text_cfg": {"context_length": "9"}}', "`text_cfg.context_length` must be an integer .* got '9'"),
+    ],
+)
+def test_settings_that_no_model_can_have_are_refused(tmp_path, checkpoint, tokenizer_path, content, message):
+    torch.save(checkpoint, tmp_path / "model.pt")
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "converted", tmp_path / "config.json", tokenizer_path)
+    assert not (tmp_path / "converted").exists()
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_a_file_that_is_there_or_of_another_kind_is_not_written(tmp_path, name):
     (tmp_path / "model.pt").write_text("mine")

@@ -27,7 +27,7 @@ from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unrea
 from ..encoder.dual_encoder import find_models, load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..encoder.finite import check_finite_batch
-from ..utils.files import is_same_path, write_json
+from ..utils.files import are_one_file, is_same_path, write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
@@ -58,13 +58,12 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     files = sorted(found)
     if not files:
         raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
-    # names that a disk of macOS or Windows does not distinguish are one
-    counts = Counter(unicodedata.normalize("NFC", file.name).casefold() for file in files)
     if any(is_same_path(folder, output_dir) for folder in {file.parent for file in files}):
         raise ValueError(f"`--output_dir {output_dir}` is the folder of `--captions`: name another one.")
-    name, count = counts.most_common(1)[0]
+    name, count = Counter(file.name for file in files).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} files of `--captions` have the name {name}: filter their folders one by one.")
+    check_names(sorted(file.name for file in files), output_dir)
     names = {file.name for file in files}
     others = sorted(path.name for path in output_dir.glob("*.parquet") if path.name not in names)
     if others:
@@ -73,6 +72,18 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
         )
     warn_of_unfinished(files)
     return files
+
+
+def check_names(names: list[str], output_dir: Path) -> None:
+    """Raises a `ValueError` if two names of files are one on the disk of a folder."""
+    by_letters = {}
+    for name in names:
+        same_letters = by_letters.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if same_letters != name and are_one_file(same_letters, name, output_dir):
+            raise ValueError(
+                f"Files of `--captions` have the names {same_letters} and {name}, which are one file on the disk of "
+                f"`--output_dir {output_dir}`: filter them one by one."
+            )
 
 
 def read_table(path: Path) -> pa.Table:

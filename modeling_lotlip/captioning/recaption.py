@@ -300,7 +300,7 @@ def record_answers(
         for file, answer in answers:
             outcome, changed = apply_rules_to_answer(answer, rules)
             image = {"key": file.key, "url": file.url, "sha256": file.sha256, "prompt": file.prompt}
-            records.add(image | captioner_facts | outcome | {"num_tokens": answer.num_tokens})
+            records.add(image | captioner_facts | outcome | {"num_tokens": answer.num_tokens}, file.signature)
             counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
             num_images += 1
             if outcome["error"] is not None:

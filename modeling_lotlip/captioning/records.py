@@ -49,6 +49,7 @@ INSERT INTO records ({COLUMNS}) VALUES ({", ".join(f":{name}" for name in SCHEMA
 ON CONFLICT (key, captioner)
 DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)}, is_written = 0
 """
+NOTE_FILE = "INSERT OR REPLACE INTO files VALUES (:key, :sha256, :size, :modified, :changed)"
 
 
 @contextmanager
@@ -71,6 +72,11 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, {', '.join(columns)}, "
             "is_written INTEGER NOT NULL DEFAULT 0, UNIQUE (key, captioner))"
+        )
+        # the local files that were captioned last, by which a later run knows them without reading them
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS files (key TEXT PRIMARY KEY, sha256 TEXT, size INTEGER, modified INTEGER, "
+            "changed INTEGER)"
         )
         connection.execute("CREATE INDEX IF NOT EXISTS unwritten ON records (id) WHERE NOT is_written")
         yield connection
@@ -99,12 +105,18 @@ class Records:
         self.folder = folder
         self.shard_size = shard_size
         self.added = []
+        self.files = []
         self.num_added = 0
         self.committed_at = 0.0
 
-    def add(self, record: dict) -> None:
-        """Adds a record, in place of an earlier one of the same key and captioner."""
+    def add(self, record: dict, signature: dict[str, int] | None = None) -> None:
+        """
+        Adds a record, in place of an earlier one of the same key and captioner, and notes the signature of the local
+        file of the image: see [`sign_file`].
+        """
         self.added.append({name: replace_surrogates(value) for name, value in record.items()})
+        if signature is not None:
+            self.files.append({"key": self.added[-1]["key"], "sha256": record["sha256"], **signature})
         if time.monotonic() - self.committed_at >= SECONDS_PER_COMMIT:
             self.commit()
         self.num_added += 1
@@ -135,7 +147,9 @@ class Records:
         if self.added:
             with self.transaction():
                 self.connection.executemany(UPSERT, self.added)
+                self.connection.executemany(NOTE_FILE, self.files)
             self.added = []
+            self.files = []
         self.committed_at = time.monotonic()
 
     def write(self) -> None:

@@ -56,9 +56,16 @@ from .folder import (
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
-from .json_files import FolderTexts, find_metadata_dates, open_json, open_remote_json, replace_times_of
+from .json_files import (
+    FolderTexts,
+    find_failure_in_json,
+    find_metadata_dates,
+    open_json,
+    open_remote_json,
+    replace_times_of,
+)
 from .options import find_options
-from .row_files import are_csv_rows_checked, check_json_column, check_row_files, unify_parquet_types
+from .row_files import are_csv_rows_checked, check_json_column, check_row_files, open_csv, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
 from .shard_files import check_shards, open_shards
@@ -412,7 +419,13 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
         f"on {name}, which was saved with `save_to_disk`",
     )
-    rows = load_from_disk(source.dataset_name)
+    try:
+        rows = load_from_disk(source.dataset_name)
+    except IndexError as error:  # `datasets` joins the files of a split, of which there are none
+        raise ValueError(
+            f"{name} cannot be read, since it, or a split of it, has no rows: save it anew without, or name another "
+            "folder."
+        ) from error
     if isinstance(rows, DatasetDict):
         split = resolve_split(split, list(rows), name)
         if split in rows:
@@ -456,7 +469,10 @@ def load_built_split(
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
-        failure = describe_failure(error, files)
+        failure = None
+        if builder.info.builder_name == "json" and not all(map(os.path.isfile, files)):
+            failure = find_failure_in_json(builder, split)
+        failure = failure or describe_failure(error, files)
         raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
     check_index_column(builder, rows, files)
     if not may_have_paths:
@@ -618,9 +634,9 @@ def check_files(
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for shards, for JSON with texts that are written like
-            dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a column
-            of the others.
+        `DatasetBuilder`: what reads them. It is another one for CSV, for shards, for JSON with texts that are written
+            like dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a
+            column of the others.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -630,6 +646,8 @@ def check_files(
     name = builder.info.builder_name
     check_shards(local)
     options = find_options(builder)
+    if name == "csv" and are_all_local:
+        return open_csv(builder, local, key_column)
     check_row_files(name, local, key_column, options)
     if name == "parquet" and are_all_local and builder.config.features is None:
         features = unify_parquet_types(files)

@@ -3,14 +3,17 @@
 """Functions of users that make columns of captions from rows of another form: `--row_reader NAME` of a plugin."""
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from ..utils.plugins import Registry
+from .images import undecoded
+from .rows import name_row
 
 
 class RowReaders(Registry[Callable[[dict], dict]]):
@@ -34,15 +37,45 @@ def read_source(function: Callable) -> str:
     return Path(file).read_text(encoding="utf-8")
 
 
-def make_columns(name: str, function: Callable[[dict], dict], row: dict) -> dict:
+@dataclass
+class RowFunction:
     """
-    Returns the columns that a function makes of a row. Raises a `ValueError` if there are none, since
-    `datasets` would leave the rows as they are.
+    Calls a function of a user with rows without their image, and returns what it makes, a column for each key.
+
+    Args:
+        name (`str`): Its name in [`ROW_READERS`].
+        function (`Callable`): The function.
+        image_column (`str`): The column of images.
+        columns (`set[str]`, *optional*): The columns that it has made of earlier rows.
     """
-    made = function(row)
-    if not isinstance(made, Mapping) or not made:
-        raise ValueError(f"`--row_reader {name}` returns {made!r} for a row: return a dictionary.")
-    return made
+
+    name: str
+    function: Callable[[dict], dict]
+    image_column: str
+    columns: set[str] | None = None
+
+    def __call__(self, row: dict, row_index: int | None = None) -> dict:
+        """
+        Raises a `ValueError` for a row of which the function makes no columns, since `datasets` would leave it as it
+        is, or others than of earlier rows, of which some would be lost.
+        """
+        texts = {column: value for column, value in row.items() if column != self.image_column}
+        made = self.function(texts)
+        row_name = f"{name_row(row, row_index)}, {reprlib.repr(texts)}"
+        if not isinstance(made, Mapping) or not made:
+            raise ValueError(
+                f"`--row_reader {self.name}` returns {made!r} for {row_name}: return a dictionary, with the same "
+                'columns for every row, and "" or [] in a column of captions where there is none.'
+            )
+        if self.columns is None:
+            self.columns = set(made)
+        if made.keys() != self.columns:
+            raise ValueError(
+                f"`--row_reader {self.name}` returns the columns {sorted(made)} for {row_name}, and "
+                f'{sorted(self.columns)} for earlier rows: return the same for every row, with "" or [] where there '
+                "is no caption."
+            )
+        return made
 
 
 def read_rows(
@@ -59,7 +92,7 @@ def read_rows(
         image_column (`str`): The column of images, which the function does not get.
 
     Raises:
-        `ValueError`: if there is no such function, or it returns no columns.
+        `ValueError`: if there is no such function, or it makes no columns of a row, or others than of those before.
     """
     if name is None:
         return rows
@@ -67,14 +100,18 @@ def read_rows(
         known = ", ".join(ROW_READERS) or "none"
         raise ValueError(f"`--row_reader {name}` is not registered, but {known}: name its file with `--plugin`.")
     function = ROW_READERS[name]
-    read = partial(make_columns, name, function)
+    read = RowFunction(name, function, image_column)
     if isinstance(rows, IterableDataset):
-        return rows.map(read)
+        return undecoded(rows, image_column).map(read)  # else each image is decoded once more, and a broken one fails
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
     # a changed source is noticed, which a function that is imported by its name does not show
     fingerprint = Hasher.hash((texts._fingerprint, name, read_source(function)))
     made = texts.map(
-        read, remove_columns=texts.column_names, new_fingerprint=fingerprint, desc=f"Reading rows by {name}"
+        read,
+        with_indices=True,
+        remove_columns=texts.column_names,
+        new_fingerprint=fingerprint,
+        desc=f"Reading rows by {name}",
     )
     kept = [column for column in rows.column_names if column not in made.column_names]
     return concatenate_datasets([rows.select_columns(kept), made], axis=1)

@@ -102,8 +102,6 @@ def build_model_and_start(
         model, processor = load_towers_or_new(args, dataset, reader)
     check_vocabulary(args, model, processor.tokenizer)
     check_corners(args, model)
-    if args.no_corner_attention_mask:
-        model.config.text_config.corner_attention_mask = False
     start = None
     if args.distill_weight > 0:
         if issubclass(OBJECTIVES[args.objective].load_model_class(), LotlipTokenWiseModel):
@@ -112,6 +110,8 @@ def build_model_and_start(
                 "out."
             )
         start = StartModel.copy(model, find_limit(model, processor))
+    if args.no_corner_attention_mask:
+        model.config.text_config.corner_attention_mask = False
     model = convert_model(model, OBJECTIVES[args.objective])
     limit_texts(model, processor, args.max_length)
     if args.matryoshka_dims is not None:

@@ -4,7 +4,9 @@
 
 import os
 import signal
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 class StopSignal:
@@ -41,6 +43,27 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """
+    Holds Ctrl-C back inside, and lets it come afterward, also where the code inside raises an error: for code that
+    takes any exception in it for an error of its own.
+    """
+    # Python raises Ctrl-C in no other thread
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        # None: of no Python code
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:

@@ -266,6 +266,18 @@ def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, m
     assert marks == [mark] * len(images) + [None]
 
 
+@pytest.mark.parametrize("other", ["Café.parquet", "cafe\u0301.parquet"])
+def test_names_that_the_disk_takes_for_one_file_are_refused_and_only_there(tmp_path, monkeypatch, other):
+    for name in ("café.parquet", other):
+        (tmp_path / name).touch()
+    patterns = [str(tmp_path / "*.parquet")]
+    monkeypatch.setattr("modeling_lotlip.captioning.filter.are_one_file", lambda name, other, folder: False)
+    assert len(find_files(patterns, tmp_path / "out")) == 2
+    monkeypatch.setattr("modeling_lotlip.captioning.filter.are_one_file", lambda name, other, folder: True)
+    with pytest.raises(ValueError, match="which are one file on the disk of `--output_dir"):
+        find_files(patterns, tmp_path / "out")
+
+
 def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "0.parquet").write_bytes((captions_dir / "0.parquet").read_bytes())

@@ -218,6 +218,16 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
         read_numbers(SourceArguments(str(tmp_path / "one"), data_dir="a"), "train")
 
 
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_folder_that_was_saved_without_rows_is_named(tmp_path, is_split):
+    rows = Dataset.from_dict({"number": []})
+    if is_split:
+        rows = DatasetDict({"train": Dataset.from_dict({"number": [0]}), "val": rows})
+    rows.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it, or a split"):
+        read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
+
+
 def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
     Dataset.from_dict({"number": range(40)}).save_to_disk(tmp_path / "saved")
     file = write_json(tmp_path / "rows.json", range(40))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import stat
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
     # 5 batches an epoch: step 3 is in the middle of the first
     whole = run("whole", "--max_train_steps", 7, "--checkpointing_steps", 3, "--eval_steps", 4)
     shutil.copytree(whole / "checkpoint-3", tmp_path / "stopped" / "checkpoint-3")
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (whole / "checkpoint-3").iterdir()}
+    assert modes == {stat.S_IMODE((whole / "config.json").stat().st_mode)}, "others may read a checkpoint as the model"
     stopped = run("stopped", "--max_train_steps", 7, "--resume_from_checkpoint", "latest", "--eval_steps", 4)
     assert_same_weights(stopped, whole)
     results = json.loads((whole / "eval_results.json").read_text())

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import math
 import os
 import pickle
@@ -334,6 +335,29 @@ def test_what_another_run_wrote_stays(train, tmp_path, monkeypatch, options, fil
         train("run", max_train_steps=1, max_eval_samples=2, **options)
     assert written.read_text() == "precious"
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_finished_model_without_a_checkpoint_is_not_trained_anew(train):
+    folder = train("run", max_train_steps=1, max_eval_samples=2)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds model.safetensors of an earlier run, but no checkpoint to resume it"):
+        train("run", max_train_steps=2, seed=5, max_eval_samples=2, resume_from_checkpoint="latest")
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_what_a_run_left_before_its_first_checkpoint_is_not_taken_for_that_of_the_next(train, caplog):
+    options = {"max_train_steps": 2, "eval_steps": 1, "max_eval_samples": 2}
+    options["metric_for_best_model"] = "long_mean_recall"
+    folder = train("run", **options)
+    for path in folder.iterdir():  # as if it had been killed before its end
+        if path.is_file() and path.name != "metrics.jsonl":
+            path.unlink()
+    results_file = folder / "best" / "eval_results.json"
+    best_of_before = json.loads(results_file.read_text()) | {"long_mean_recall": 1000, "num_steps": 9}
+    results_file.write_text(json.dumps(best_of_before))
+    train("run", **options, resume_from_checkpoint="latest")
+    assert json.loads(results_file.read_text())["num_steps"] in (1, 2)
+    assert f"An earlier run left metrics.jsonl, best in {folder}" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["best", "tokenizer", "."])

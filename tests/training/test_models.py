@@ -21,7 +21,7 @@ from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, Lot
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
-from modeling_lotlip.training.models import build_model, convert_model
+from modeling_lotlip.training.models import build_model, build_model_and_start, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
 from tests.helpers.dual_encoders import FAMILIES, save_family
@@ -56,6 +56,25 @@ def test_late_interaction_has_no_teacher(build, tmp_path):
     save_family("lit", tmp_path / "lit")
     with pytest.raises(ValueError, match="`--distill_weight` keeps single embeddings, which `--objective filip` has"):
         build(model_name_or_path=str(tmp_path / "lit"), objective="filip", distill_weight=1.0)
+
+
+def test_a_teacher_keeps_the_mask_that_the_training_takes_away(tmp_path):
+    save_family("lotlip", tmp_path / "lotlip")
+    dataset = load_scenes(4)
+    args = TrainArguments(
+        output_dir=tmp_path / "run",
+        model_name_or_path=str(tmp_path / "lotlip"),
+        no_corner_attention_mask=True,
+        distill_weight=1.0,
+    )
+    model, _, start = build_model_and_start(args, dataset, RowReader(dataset.column_names, args))
+    assert model.config.text_config.corner_attention_mask is False
+    assert start.model.config.text_config.corner_attention_mask is True
+    ids = torch.tensor([[2, 7, 8, 3]])
+    with torch.no_grad():
+        masked = start.model.get_text_features(input_ids=ids).pooler_output
+        unmasked = model.eval().get_text_features(input_ids=ids).pooler_output
+    assert not torch.allclose(masked, unmasked, atol=1e-4)
 
 
 # ---- pixels

@@ -137,7 +137,7 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_an_error_before_the_fi
         ({"num_long_captions": 0, "num_sub_captions": 1}, "`--num_sub_captions 1` is of long captions"),
         ({"max_train_samples": 1}, "A batch of one image has nothing to be contrasted with"),
         ({"eval_split": "validation"}, "no split 'validation' but 'train', 'test'"),
-        ({"overwrite_output_dir": None}, "of an earlier run. Resume it"),
+        ({"overwrite_output_dir": None}, "of an earlier run, and no checkpoint to resume it from"),
         ({"max_length": 2}, "leaves no room for a text"),
         ({"with_tracking": True, "report_to": "wandb"}, "`--report_to wandb` is not installed"),
         ({"mixed_precision": "fp16"}, "`--mixed_precision fp16` needs an accelerator"),

@@ -230,6 +230,10 @@ def test_an_output_without_a_reader_is_closed():
 @dataclass
 class BoundedArguments(Arguments):
     fraction: float = argument(0.5, "Of the rows.", least=0, most=1)
+    rate: float = argument(0.5, "Of steps.", above=0, below=1)
+    weights: list[float] = argument([1.0], "Of files.")
+    is_sorted: bool = argument(False, "Whether they are.")
+    is_shown: bool | None = argument(None, "Whether they are.")
     order: str = argument("old", "Which.", choices=("old", "new"))
     names: list[str] = argument(["a"], "Of files.", choices=("a", "b"))
 
@@ -244,15 +248,40 @@ def test_a_value_may_be_the_minimum_or_the_maximum(fraction):
     [
         ({"fraction": -0.1}, "--fraction must be at least 0, got -0.1."),
         ({"fraction": 1.1}, "--fraction must be at most 1, got 1.1."),
-        ({"fraction": float("nan")}, "--fraction must be at least 0, got nan."),
+        ({"rate": 0}, "--rate must be greater than 0, got 0."),
+        ({"rate": 1}, "--rate must be less than 1, got 1."),
+        ({"fraction": float("nan")}, "--fraction must be a finite number, got nan."),
+        ({"weights": [1.0, float("inf")]}, "--weights must be a finite number, got inf."),
+        ({"is_sorted": "False"}, "--is_sorted must be True or False, got 'False'."),
+        ({"is_shown": 0}, "--is_shown must be True or False, got 0."),
+        ({"is_sorted": None}, "--is_sorted must not be None: give a value, or leave it out for its default."),
+        ({"order": None}, "--order must not be None: give a value, or leave it out for its default."),
         ({"order": "newest"}, "--order must be one of old, new, got newest."),
         ({"names": ["a", "c"]}, "--names must be one of a, b, got c."),
     ],
-    ids=["below", "above", "no number", "no choice", "no choice in a list"],
+    ids=[
+        "below",
+        "above",
+        "the bound below",
+        "the bound above",
+        "no number",
+        "infinity in a list",
+        "a string for a flag",
+        "an integer for a flag",
+        "none for a flag",
+        "none for a choice",
+        "no choice",
+        "no choice in a list",
+    ],
 )
 def test_a_value_that_is_not_allowed_is_refused_in_python_too(values, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         BoundedArguments(**values)
+
+
+@pytest.mark.parametrize("is_shown", [None, True, False])
+def test_a_flag_may_be_what_its_type_says(is_shown):
+    assert BoundedArguments(is_shown=is_shown).is_shown is is_shown
 
 
 def test_a_list_of_one_object_is_not_that_of_another():
