@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of captions through the rules: captions are mended, or marked with the rule that rejects them."""
 
+import hashlib
 import logging
 import os
 import random
@@ -18,7 +19,7 @@ from pyarrow import parquet
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.caption_files import REJECTED_COLUMN, CaptionFiles, hash_keys
-from ..data.images import read_image, undecoded
+from ..data.images import read_file, read_image, undecoded
 from ..data.loading import get_columns, load_split
 from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
@@ -512,6 +513,7 @@ def measure_similarities(
         )
     column = columns.caption_column
     counts = Counter()
+    hashes = {}  # of image files, by their keys
     captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
 
     def read_row(row_index: int, row: dict) -> Iterator[Item]:
@@ -519,7 +521,15 @@ def measure_similarities(
         key = read_key(row, key_column)
         texts = find_captions(captions, key, column)
         if texts:  # else the image is not read
-            yield Item((row_index, key, None), "image", read_image(row[source.image_column]))
+            content = read_file(row[source.image_column])
+            sha256 = hashlib.sha256(content).digest()
+            if hashes.setdefault(key, sha256) != sha256:
+                raise ValueError(
+                    f"Two different images have the key {key!r}, the second in row {row_index}: it would not be known "
+                    "which caption is whose. Name a column of unique keys with `--key_column`, and its values in "
+                    "`--captions` with `--file_key_column`."
+                )
+            yield Item((row_index, key, None), "image", read_image({"bytes": content, "path": None}))
         for text in texts:
             yield Item((row_index, key, text), "caption", mark_sub_captions(text) or text)
 

@@ -6,7 +6,6 @@ and parquet files of these rows, which training reads as caption files.
 """
 
 import sqlite3
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from ..utils.terminal import without_stop
 
 DATABASE = "captions.sqlite"
 ROWS_PER_BATCH = 10_000
-SECONDS_PER_COMMIT = 1
 SECONDS_TO_WAIT = 3600  # for another process that writes
 NUM_CAUSES = 3  # of failures, in messages
 
@@ -88,8 +86,8 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
 
 class Records:
     """
-    Adds records to the table of a folder, in a commit a second: a killed run loses those of the last one. Each
-    `shard_size` rows, the same in every run, become a parquet file, in the order in which they were added.
+    Adds records to the table of a folder: a killed run loses those since the last [`commit`]. Each `shard_size` rows,
+    the same in every run, become a parquet file, in the order in which they were added.
 
     Args:
         connection (`sqlite3.Connection`):
@@ -107,7 +105,6 @@ class Records:
         self.added = []
         self.files = []
         self.num_added = 0
-        self.committed_at = 0.0
 
     def add(self, record: dict, signature: dict[str, int] | None = None) -> None:
         """
@@ -117,8 +114,6 @@ class Records:
         self.added.append({name: replace_surrogates(value) for name, value in record.items()})
         if signature is not None:
             self.files.append({"key": self.added[-1]["key"], "sha256": record["sha256"], **signature})
-        if time.monotonic() - self.committed_at >= SECONDS_PER_COMMIT:
-            self.commit()
         self.num_added += 1
         if self.num_added % self.shard_size == 0:
             self.write()
@@ -150,7 +145,6 @@ class Records:
                 self.connection.executemany(NOTE_FILE, self.files)
             self.added = []
             self.files = []
-        self.committed_at = time.monotonic()
 
     def write(self) -> None:
         """Writes anew every parquet file that lacks rows of the table, also those that other processes added."""

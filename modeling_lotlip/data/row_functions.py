@@ -4,6 +4,8 @@
 
 import inspect
 import reprlib
+import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +31,40 @@ class RowReaders(Registry[Callable[[dict], dict]]):
 ROW_READERS = RowReaders("row reader")
 
 
+# Where Python lies, and what folders of installed packages are called
+LIBRARY_FOLDERS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
+
+
+def list_user_files() -> list[Path]:
+    """
+    Lists the files of modules that are loaded, and are neither of Python nor of an installed package: a plugin, and
+    what it imports.
+    """
+    files = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in ("__main__", "modeling_lotlip") or not isinstance(file, str):
+            continue
+        path = Path(file)
+        is_of_python = any(path.is_relative_to(folder) for folder in LIBRARY_FOLDERS)
+        is_installed = not PACKAGE_FOLDERS.isdisjoint(path.parts)
+        if path.suffix == ".py" and path.is_file() and not is_of_python and not is_installed:
+            files.add(path)
+    return sorted(files)
+
+
 def read_source(function: Callable) -> str:
-    """Reads the source of the file that a function is in, since it may call others there; without a file its own."""
+    """Reads the source of a function, of its whole file if it is in one, and of all other code of users."""
+    sources = []
     file = getattr(inspect.getmodule(function), "__file__", None)
     if file is None:
-        return inspect.getsource(function)
-    return Path(file).read_text(encoding="utf-8")
+        sources.append(inspect.getsource(function))
+    else:
+        sources.append(Path(file).read_text(encoding="utf-8"))
+    for path in list_user_files():
+        sources.append(path.read_text(encoding="utf-8", errors="replace"))
+    return "\n".join(sources)
 
 
 @dataclass

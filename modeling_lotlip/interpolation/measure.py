@@ -140,15 +140,15 @@ def check_measured(start: dict[str, dict[str, float]]) -> None:
     for results in start.values():
         if LONG_SCORE not in results:
             raise ValueError(
-                "In one half of the rows that are held back no image has a long caption, by which the best mixture "
-                "is chosen, or reported: hold back more rows with long captions."
+                "In one half of the rows of `--eval_split` no image has a long caption, by which the best mixture is "
+                "chosen, or reported: hold back more rows with long captions."
             )
     short_score, class_score = KEPT_SCORES
     have_short_captions = {short_score in results for results in start.values()}
     if have_short_captions == {True} or (have_short_captions == {False} and class_score in start["chosen_on"]):
         return
     raise ValueError(
-        "In one half of the rows that are held back, or in both, no image has a short caption, by which a loss would "
+        "In one half of the rows of `--eval_split`, or in both, no image has a short caption, by which a loss would "
         "be seen: hold back more rows with short captions, or none and name `--label_column`."
     )
 

@@ -556,6 +556,7 @@ def build_tokenizer(dataset: datasets.Dataset, reader: RowReader) -> LotlipToken
     words = Counter()
     for row in undecoded(dataset, reader.image_column).select_columns(reader.text_columns):
         for text in reader.short_captions(row) + reader.long_captions(row):
+            text = tokenizer.clean_text(text)  # as it does before it tokenizes
             text = backend.normalizer.normalize_str(text).replace(tokenizer.sep_token, " ")
             words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
     characters = sorted(set("".join(words)))

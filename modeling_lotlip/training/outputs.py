@@ -100,7 +100,7 @@ def resumes_in_output_dir(args: TrainArguments) -> bool:
     named = args.resume_from_checkpoint
     if named == "latest":
         return bool(list_checkpoints(args.output_dir))
-    return named is not None and Path(named).resolve().parent == args.output_dir.resolve()
+    return named is not None and is_same_path(Path(named).resolve().parent, args.output_dir)
 
 
 def delete_leftovers(args: TrainArguments, state: TrainingState) -> None:
@@ -206,7 +206,14 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
             f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
             "or `latest`."
         )
-    if resumes_in_output_dir(args) and checkpoint.resolve() != checkpoints[-1].resolve():
+    if not resumes_in_output_dir(args):
+        return checkpoint
+    if not any(is_same_path(checkpoint, other) for other in checkpoints):
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` has another name than a run gives its checkpoints: name it "
+            "`checkpoint-N` again, N the step, or move it to another folder."
+        )
+    if not is_same_path(checkpoint, checkpoints[-1]):
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
             f"`--resume_from_checkpoint {checkpoint}`: name another `--output_dir`, or move the later ones away."
@@ -287,6 +294,7 @@ def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     """Reads the state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    settings = json.loads(json.dumps(settings))  # which has no tuples, as the file has none
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
             raise ValueError(

@@ -78,7 +78,7 @@ MISTAKES = [
     ("search photos boat --index_dir file.txt", "--index_dir file.txt cannot be used"),
     ("export --model no_model --output_dir out", "`--model_name_or_path no_model` cannot be used"),
     ("export --model model --output_dir no_model", "`--output_dir no_model` holds another model"),
-    ("convert file.txt out --config_path no_model/config.json", "config.json` has no `text_cfg` and no `vision_cfg`"),
+    ("convert file.txt out --config_path no_model/config.json", "config.json` have no `text_cfg` and no `vision_cfg`"),
     ("convert nowhere.pt out", "There is no file `nowhere.pt`"),
     ("convert model out", "give `--to_original`"),
     (

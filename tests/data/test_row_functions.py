@@ -27,6 +27,15 @@ def reader(monkeypatch):
     return columns
 
 
+# Their sources, each with a word of its own
+MODULES = {
+    "reader_of_a_test": (
+        "from helper_of_a_test import name\n\ndef read(row):\n    return {{'caption': ('{word}', name())}}\n"
+    ),
+    "helper_of_a_test": "def name():\n    return '{word}'\n",
+}
+
+
 def make_rows() -> Dataset:
     return Dataset.from_dict({"image": ["a.png"], "caption": ["boat"], "conversations": [TURNS]})
 
@@ -37,20 +46,23 @@ def test_a_function_makes_the_columns_of_captions(reader):
     assert reader == {"caption", "conversations"}, "the image is not read"
 
 
-def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path):
-    """The rows that it made before lie in the cache."""
-    path = tmp_path / "reader_of_a_test.py"
+@pytest.mark.parametrize("changed", ["reader_of_a_test", "helper_of_a_test"])
+def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path, changed):
+    """Also in a module that its file imports. The rows that it made before lie in the cache."""
     monkeypatch.syspath_prepend(tmp_path)
     make_rows().save_to_disk(tmp_path / "rows")
     read = []
     for word in ("red", "blue"):
-        path.write_text(f"def name():\n    return '{word} boat'\n\ndef read(row):\n    return {{'caption': name()}}\n")
-        sys.modules.pop("reader_of_a_test", None)
+        words = {"reader_of_a_test": "red", "helper_of_a_test": "red"} | {changed: word}
+        for module, own_word in words.items():
+            (tmp_path / f"{module}.py").write_text(MODULES[module].format(word=own_word))
+            sys.modules.pop(module, None)
         importlib.invalidate_caches()
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         monkeypatch.setitem(ROW_READERS, "boats", importlib.import_module("reader_of_a_test").read)
         read.append(read_rows(load_from_disk(tmp_path / "rows"), "boats", "image")[0]["caption"])
-    assert read == ["red boat", "blue boat"]
+    position = list(MODULES).index(changed)
+    assert [words[position] for words in read] == ["red", "blue"]
 
 
 def test_a_stream_is_read_by_the_same_function(reader):

@@ -90,6 +90,9 @@ def test_a_signal_during_an_evaluation_ends_a_run_after_it(train, tmp_path, monk
     assert end.value.code == 143
     assert "Stopped by SIGTERM after step 2" in caplog.text
     assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
+    saved = json.loads((tmp_path / "stopped" / "checkpoint-2" / "training_state.json").read_text())
+    num_rows = saved["progress"]["counts"]["rows"]["num_rows"]
+    assert num_rows == 2 * 8, "not the batch before which it was stopped, which the resumed run counts"
 
 
 def test_a_run_whose_output_nobody_reads_any_more_goes_on(train, monkeypatch, caplog):
