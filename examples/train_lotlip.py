@@ -45,7 +45,6 @@ from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_small_model
-from modeling_lotlip.utils.output_folder import share_weights
 
 
 # What a checkpoint holds beside the state that accelerate saves: what the steps after it depend on
@@ -325,7 +324,8 @@ def save_checkpoint(args: argparse.Namespace, accelerator: Accelerator, step: in
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        share_weights(partial)  # else they are for this user alone
+        for weights in partial.glob("model*.safetensors"):  # which only this user may read else
+            shutil.copymode(partial / "random_states_0.pkl", weights)
         settings = list_settings(args, accelerator)
         (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
         if checkpoint.exists():  # of a run that was resumed from an earlier one

@@ -35,6 +35,7 @@ from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
 from .utils.integers import check_integer
 from .utils.output_folder import PARTIAL, atomic_write, delete
+from .utils.terminal import without_stop
 
 
 logger = logging.get_logger(__name__)
@@ -557,7 +558,8 @@ def load_settings(config_path: str | Path | None) -> dict:
         settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"The settings in `{config_path}` are no JSON ({error}): mend the file, or give another `--config_path`."
+            f"The settings in `{config_path}` are no JSON: {without_stop(error)}. Mend the file, or give another "
+            "`--config_path`."
         ) from error
     if isinstance(settings, dict) and isinstance(settings.get("model_cfg"), dict):
         settings |= settings["model_cfg"]  # where open_clip puts them on the Hub

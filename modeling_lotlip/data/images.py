@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import zipfile
 import zlib
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -45,6 +46,7 @@ IMAGE_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    zipfile.BadZipFile,
     zlib.error,
 )
 

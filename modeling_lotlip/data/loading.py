@@ -48,10 +48,12 @@ from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
 from .arguments import BUILDER_NAMES, BUILDERS, SourceArguments
 from .folder import (
+    check_archives,
     describe_failure,
     find_image_files,
     has_card_with_splits,
     is_image_file,
+    list_images,
     scan_folder,
     sign_files,
 )
@@ -645,6 +647,7 @@ def check_files(
     are_all_local = len(local) == len(files) > 0
     name = builder.info.builder_name
     check_shards(local)
+    check_archives(local)
     options = find_options(builder)
     if name == "csv" and are_all_local:
         return open_csv(builder, local, key_column)
@@ -782,10 +785,12 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
     if not isinstance(dataset.features.get(column), Image):
         return dataset
     is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
-    if is_named and not metadata:
+    # archives may hold metadata of their own
+    may_leave_out = bool(metadata) or any(file.lower().endswith(".zip") for file in files)
+    if is_named and not may_leave_out:
         return dataset
     images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
-    if metadata:
+    if may_leave_out:
         warn_of_images_without_metadata(images, files)
         warn_of_lost_words([file for file in metadata if file.endswith(".csv")])
     if is_named:
@@ -795,9 +800,10 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
 
 
 def warn_of_images_without_metadata(images: list[dict | None], files: list[str]) -> None:
-    """Says which image files of a folder are none of the undecoded images that its metadata names."""
-    used = {os.path.abspath(image["path"]) for image in images if image is not None}
-    unused = sorted({file for file in files if is_image_file(file)} - used)
+    """Says which images of a folder, also in archives, are none of the undecoded ones that its metadata names."""
+    paths = [image["path"] for image in images if image is not None]
+    used = {path if path.startswith("zip://") else os.path.abspath(path) for path in paths}
+    unused = sorted(set(list_images(files)) - used)
     if unused:
         logger.warning_once(
             f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata that is read."

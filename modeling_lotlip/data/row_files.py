@@ -283,9 +283,10 @@ def check_csv_rows(
     of_file = None if header is None else CsvColumns(header)
     try:
         for row in reader:
-            is_blank = len(row) <= 1 and not "".join(row).strip()
+            is_blank = len(row) <= 1 and not "".join(row).strip(" \t")
             if is_blank:
-                pass
+                if row and of_file is not None and len(of_file.names) == 1:
+                    of_file.add(row)  # of a single column, pandas reads an empty cell in quotation marks
             elif header is None:
                 header = row
                 repeated = [name for name, count in Counter(header).items() if name and count > 1]

@@ -198,6 +198,9 @@ class EmbeddingTable:
         """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""
         name = self.notes.get("model_name_or_path", "the same model")
         options = f"--backend {self.computation.backend} --dtype {self.computation.dtype}"
+        truncate_dim = self.settings.get("truncate_dim")
+        if truncate_dim is not None:
+            options += f" --truncate_dim {truncate_dim}"
         settings = encoder.settings()
         del settings["max_length"]  # of captions: a query may be read up to another limit
         self.check_settings(settings, f"search with {name} as it was used, by `{options}`")

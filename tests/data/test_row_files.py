@@ -249,6 +249,12 @@ def test_a_column_of_a_csv_file_is_numbers_if_all_its_cells_are(tmp_path, cells,
     assert rows["caption"][:] == values
 
 
+def test_the_only_column_of_a_csv_file_may_have_empty_cells(tmp_path):
+    (tmp_path / "rows.csv").write_text('label\n3\n""\n\n4\n')
+    rows = load_split(SourceArguments(str(tmp_path / "rows.csv")), "train", with_images=False)
+    assert rows["label"][:] == [3.0, None, 4.0]
+
+
 def test_a_column_of_a_csv_file_may_have_no_name(tmp_path):
     (tmp_path / "rows.csv").write_text(",caption\n0,a boat\n1,a car\n")
     rows = load_split(SourceArguments(str(tmp_path / "rows.csv")), "train", with_images=False)

@@ -171,6 +171,18 @@ def test_what_a_killed_process_has_left_of_a_tower_is_deleted(family_folders, ca
     assert not left.exists()
 
 
+def test_a_tower_that_cannot_be_written_is_no_tower_that_cannot_be_computed(family_folders, cache, monkeypatch):
+    """As on a full disk: another error, which `auto` does not take for a property of the model."""
+
+    def save_model(*args, **options):
+        raise RuntimeError("iostream error")
+
+    monkeypatch.setattr(openvino.openvino, "save_model", save_model)
+    with pytest.raises(OSError, match="cannot be written, is the disk full"):
+        embed(load(family_folders("lotlip"), backend="openvino"), "text", 7)
+    assert [path.suffix for path in cache.glob("float32/*")] == [".lock"]
+
+
 def test_ctrl_c_during_a_conversion_is_no_error_of_the_conversion(family_folders, cache, monkeypatch):
     """OpenVINO asks Python for each operation, and takes what is raised there for one that it does not know."""
 

@@ -400,9 +400,7 @@ class OpenvinoBackend(Backend):
                 if self.dtype == "int8":
                     logger.warning(f"Storing the weights of the {modality} tower in 8 bits, once.")
                     tower = compress_to_int8(tower)
-                with atomic_write(folder) as partial:
-                    partial.mkdir()
-                    openvino.save_model(tower, partial / TOWER_FILE, compress_to_fp16=False)
+                save_tower(tower, folder)
             used.add(folder)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.dtype == "bfloat16" else "f32",
@@ -468,6 +466,16 @@ class OpenvinoBackend(Backend):
         """The model that a converted tower is of, and what converted it."""
         versions = (__version__, transformers.__version__, openvino.__version__)
         return Hasher.hash((type(self.model).__name__, self.weights_hash, versions))
+
+
+def save_tower(tower: openvino.Model, folder: Path) -> None:
+    """Writes a tower to a folder, which is there as a whole or not at all. Raises an `OSError` if it cannot be."""
+    with atomic_write(folder) as partial:
+        partial.mkdir()
+        try:
+            openvino.save_model(tower, partial / TOWER_FILE, compress_to_fp16=False)
+        except RuntimeError as error:  # which does not say why
+            raise OSError(f"`{folder}` cannot be written, is the disk full? Free some space: {error}") from error
 
 
 def describe_files(folder: Path) -> dict[str, list[int]]:
