@@ -385,8 +385,10 @@ def find_fastest(
         return computations[0]
     file = locate_choice(model, computations, truncate_dim)
     file.parent.mkdir(parents=True, exist_ok=True)
-    message = "Another process measures how this machine computes the model fastest: waiting for it."
-    with lock_file(file.with_suffix(".lock"), message):
+    with lock_file(
+        file.with_suffix(".lock"),
+        "Another process measures how this machine computes the model fastest: waiting for it.",
+    ):
         known = read_choice(file)
         if known is not None:
             logger.info(f"Computed in {known.chosen.computation}, as {file} says.")

@@ -371,8 +371,10 @@ class OpenvinoBackend(Backend):
             used ([`UsedTowers`]): Gets what is read or converted.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
-        message = f"Another process converts the {modality} tower for OpenVINO: waiting for it."
-        with lock_file(folder.with_suffix(".lock"), message):
+        with lock_file(
+            folder.with_suffix(".lock"),
+            f"Another process converts the {modality} tower for OpenVINO: waiting for it.",
+        ):
             for left in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):  # of a process that was killed
                 delete(left)
             # one in 8 bits was made of that in float32, or is made of it now
