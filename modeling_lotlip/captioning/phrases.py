@@ -34,8 +34,9 @@ ANNOUNCEMENTS = (
     rf"(?:the|an?) (?:\w+ ){{0,2}}(?:description|caption) (?:of|for) (?:the|this) {PICTURE} (?:is|reads)[.:]+",
     # "The image can be described as follows:"
     rf"(?:the|this) {PICTURE} (?:is|can be) described (?:as follows|below)[.:]+",
-    # "Description:"
-    r"(?:detailed |image |long )?(?:description|caption|answer|assistant):",
+    # "Description:", or as a heading
+    r"(?:detailed |image |long )?(?:description|caption|answer|response|assistant):",
+    r"(?:detailed |image |long )?(?:description|caption|answer|response)(?=[ \t]*\n)",
 )
 ANNOUNCEMENT = re.compile(rf"(?:{'|'.join(ANNOUNCEMENTS)})(?:\s+|$)", re.IGNORECASE)
 

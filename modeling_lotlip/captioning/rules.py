@@ -42,7 +42,11 @@ def compile_tags(opening: str, closing: str) -> tuple[re.Pattern, re.Pattern]:
 # What models that reason write around their thoughts, and some around their answer
 THOUGHTS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis)"
 ANSWER = r"(?:answer|caption|description|response)"
-OPENING, CLOSING = compile_tags(rf"<{THOUGHTS}>|◁think▷", rf"</{THOUGHTS}>|◁/think▷")
+# "<|channel|>analysis<|message|>It is a boat.<|end|><|start|>assistant<|channel|>final<|message|>A boat."
+OPENING, CLOSING = compile_tags(
+    rf"<{THOUGHTS}>|◁think▷|<\|channel\|>analysis<\|message\|>",
+    rf"</{THOUGHTS}>|◁/think▷|<\|channel\|>final<\|message\|>",
+)
 OPENING_OR_CLOSING = re.compile(rf"(?P<opening>{OPENING.pattern})|{CLOSING.pattern}", re.IGNORECASE)
 ANSWER_OPENING, ANSWER_CLOSING = compile_tags(rf"<{ANSWER}>|<\|begin_of_box\|>", rf"</{ANSWER}>|<\|end_of_box\|>")
 # A tag in the middle of a sentence belongs to it: "A mug with <think> on it"
@@ -56,11 +60,16 @@ FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
 PROMPT = re.compile(r"(?:\s|</?s>)*(?:\[INST\].{0,4000}?\[/INST\]|USER:.{0,4000}?ASSISTANT:)", re.DOTALL)
 TURN = re.compile(
     r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<end_of_utterance>|### ?(?:Human|Instruction|User|Assistant):"
-    r"|<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id|end_header_id|user|assistant|system|end)\|>"
+    r"|<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id|end_header_id|user|assistant|system|end|return)\|>"
+)
+# Who speaks, after the mark of a turn: "<|im_start|>assistant"; or alone in the first line, where marks were left out
+SPEAKER = (
+    r"(?:<\|(?:im_start|start_header_id)\|>|<start_of_turn>)\s?(?:assistant|model)(?:<\|end_header_id\|>|\s)"
+    r"|\A\s*(?:assistant|ASSISTANT|model)[ \t]*\n"
 )
 USER = re.compile(r"\bUSER:")
 TEXT_END = r"</?s>|<bos>|<eos>|<pad>|<unk>"
-LEADING_MARKS = re.compile(rf"(?:\s|{TEXT_END}|{TURN.pattern})*")
+LEADING_MARKS = re.compile(rf"(?:{SPEAKER}|\s|{TEXT_END}|{TURN.pattern})*")
 TRAILING_MARK = re.compile(rf"(?:{TEXT_END})\Z")
 # An object or a list as the whole answer, or an object with a key that captioners choose at the start of a line
 JSON_KEYS = "answer|caption|captions|content|description|image|objects|response|scene|text"

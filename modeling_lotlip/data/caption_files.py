@@ -19,7 +19,7 @@ from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .folder import describe_failure, sign_files
 from .json_files import open_json
-from .row_files import check_row_files, unify_parquet_types
+from .row_files import check_row_files, find_csv_texts, unify_parquet_types
 from .rows import read_captions
 
 
@@ -112,9 +112,12 @@ class CaptionFiles:
         local = self._list_local_files()
         options = {}
         if builder == "csv":  # where 000123 and NA are texts
-            converters = {self.key_column: str}
-            options = {"converters": converters, "keep_default_na": False, "na_values": [""]}
+            options = {"keep_default_na": False, "na_values": [""]}
         try:
+            if builder == "csv" and local:
+                options["features"] = find_csv_texts(local[0])
+            elif builder == "csv":
+                options["converters"] = {self.key_column: str}
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
             reader = load_dataset_builder(builder, data_files=self.files, **options)

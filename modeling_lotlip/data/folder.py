@@ -5,6 +5,7 @@
 import os
 import re
 import stat
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,6 +112,31 @@ def is_image_file(name: str) -> bool:
 def is_indexed_file(name: str) -> bool:
     """Returns whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
     return os.path.splitext(name)[1].lower() in SAFE_EXTENSIONS
+
+
+def check_archives(files: Iterable[str]) -> None:
+    """Raises a `ValueError` if a zip archive on this machine was cut off or is none; names it."""
+    for file in files:
+        if file.lower().endswith(".zip") and os.path.isfile(file) and not zipfile.is_zipfile(file):
+            raise ValueError(f"The archive {file} was cut off, or is no zip file: write it anew, or leave it out.")
+
+
+def list_images(files: Iterable[str]) -> list[str]:
+    """Lists the images among files on this machine, and those in zip archives by the names that `datasets` has."""
+    images = []
+    for file in files:
+        if is_image_file(file):
+            images.append(os.path.abspath(file))
+        elif file.lower().endswith(".zip"):
+            with zipfile.ZipFile(file) as archive:
+                names = [name for name in archive.namelist() if is_image_file(name)]
+            images += [f"zip://{name}::{file}" for name in names if not is_hidden(name)]
+    return images
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file in an archive, or a folder that it is in, is hidden, as `datasets` says it."""
+    return any(part.startswith((".", "__")) for part in name.split("/"))
 
 
 def find_files_about_images(names: Iterable[str]) -> set[str]:

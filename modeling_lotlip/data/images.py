@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import zipfile
 import zlib
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -45,6 +46,7 @@ IMAGE_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    zipfile.BadZipFile,
     zlib.error,
 )
 
@@ -79,7 +81,12 @@ TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, 
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
-    """Gives the same data with image files instead of images: `read_image` decodes them."""
+    """
+    Gives the same data with image files instead of images: `read_image` decodes them. A stream whose columns have no
+    types holds them already: `datasets` decodes by types alone.
+    """
+    if dataset.features is None:
+        return dataset
     return dataset.cast_column(image_column, Image(decode=False))
 
 

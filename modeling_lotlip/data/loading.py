@@ -48,17 +48,26 @@ from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
 from .arguments import BUILDER_NAMES, BUILDERS, SourceArguments
 from .folder import (
+    check_archives,
     describe_failure,
     find_image_files,
     has_card_with_splits,
     is_image_file,
+    list_images,
     scan_folder,
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
-from .json_files import FolderTexts, find_metadata_dates, open_json, open_remote_json, replace_times_of
+from .json_files import (
+    FolderTexts,
+    find_failure_in_json,
+    find_metadata_dates,
+    open_json,
+    open_remote_json,
+    replace_times_of,
+)
 from .options import find_options
-from .row_files import are_csv_rows_checked, check_json_column, check_row_files, unify_parquet_types
+from .row_files import are_csv_rows_checked, check_json_column, check_row_files, open_csv, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
 from .shard_files import check_shards, open_shards
@@ -412,7 +421,13 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
         f"on {name}, which was saved with `save_to_disk`",
     )
-    rows = load_from_disk(source.dataset_name)
+    try:
+        rows = load_from_disk(source.dataset_name)
+    except IndexError as error:  # `datasets` joins the files of a split, of which there are none
+        raise ValueError(
+            f"{name} cannot be read, since it, or a split of it, has no rows: save it anew without, or name another "
+            "folder."
+        ) from error
     if isinstance(rows, DatasetDict):
         split = resolve_split(split, list(rows), name)
         if split in rows:
@@ -456,7 +471,10 @@ def load_built_split(
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
-        failure = describe_failure(error, files)
+        failure = None
+        if builder.info.builder_name == "json" and not all(map(os.path.isfile, files)):
+            failure = find_failure_in_json(builder, split)
+        failure = failure or describe_failure(error, files)
         raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
     check_index_column(builder, rows, files)
     if not may_have_paths:
@@ -618,9 +636,9 @@ def check_files(
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for shards, for JSON with texts that are written like
-            dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a column
-            of the others.
+        `DatasetBuilder`: what reads them. It is another one for CSV, for shards, for JSON with texts that are written
+            like dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a
+            column of the others.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -629,7 +647,10 @@ def check_files(
     are_all_local = len(local) == len(files) > 0
     name = builder.info.builder_name
     check_shards(local)
+    check_archives(local)
     options = find_options(builder)
+    if name == "csv" and are_all_local:
+        return open_csv(builder, local, key_column)
     check_row_files(name, local, key_column, options)
     if name == "parquet" and are_all_local and builder.config.features is None:
         features = unify_parquet_types(files)
@@ -764,10 +785,12 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
     if not isinstance(dataset.features.get(column), Image):
         return dataset
     is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
-    if is_named and not metadata:
+    # archives may hold metadata of their own
+    may_leave_out = bool(metadata) or any(file.lower().endswith(".zip") for file in files)
+    if is_named and not may_leave_out:
         return dataset
     images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
-    if metadata:
+    if may_leave_out:
         warn_of_images_without_metadata(images, files)
         warn_of_lost_words([file for file in metadata if file.endswith(".csv")])
     if is_named:
@@ -777,9 +800,10 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
 
 
 def warn_of_images_without_metadata(images: list[dict | None], files: list[str]) -> None:
-    """Says which image files of a folder are none of the undecoded images that its metadata names."""
-    used = {os.path.abspath(image["path"]) for image in images if image is not None}
-    unused = sorted({file for file in files if is_image_file(file)} - used)
+    """Says which images of a folder, also in archives, are none of the undecoded ones that its metadata names."""
+    paths = [image["path"] for image in images if image is not None]
+    used = {path if path.startswith("zip://") else os.path.abspath(path) for path in paths}
+    unused = sorted(set(list_images(files)) - used)
     if unused:
         logger.warning_once(
             f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata that is read."

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-from datasets import Features
+from datasets import DatasetBuilder, Features, Value
+from datasets.packaged_modules.csv.csv import Csv
 from pyarrow import parquet
 
 from ..utils.terminal import without_stop
+from .options import find_options
 from .rows import look_up
 
 
@@ -56,6 +58,11 @@ OTHER_CSV_OPTIONS = (
     "chunksize",
     "memory_map",
 )
+# Options by which a cell is read as what is written in it, or as missing
+PLAIN_CSV_OPTIONS = (*CSV_FORMAT, "converters", "keep_default_na", "na_values")
+# Cells that are numbers. 007 is a text, and so is what has more digits than a float keeps.
+INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})", re.ASCII)
+NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 # The options of `datasets` by which rows of JSON are elsewhere in a file, or it is not UTF-8
 OTHER_JSON_OPTIONS = ("encoding", "encoding_errors", "field")
 # Of a cell of a CSV file; the default of Python is too small for lists of captions
@@ -87,16 +94,7 @@ def check_row_files(
     paths = [path for path in paths if not path.lower().endswith(ARCHIVES)]
     options = options or {}
     if builder == "csv" and are_csv_rows_checked(options):
-        columns = None
-        for path in paths:
-            header = check_csv(path, options)
-            if columns is None:
-                columns = header
-            if header != columns and "usecols" not in options:
-                raise ValueError(
-                    f"{path} has the columns {header}, but {paths[0]} has {columns}: write all files with the same "
-                    "columns in the same order."
-                )
+        check_csv_files(paths, options)
     elif builder == "json" and options.keys().isdisjoint(OTHER_JSON_OPTIONS):
         for path in paths:
             check_json_names(path)
@@ -125,10 +123,132 @@ def are_csv_rows_checked(options: Mapping[str, Any]) -> bool:
     return is_character and options.keys() <= {*CSV_FORMAT, *OTHER_CSV_OPTIONS}
 
 
-def check_csv(path: str, options: Mapping[str, Any]) -> list[str]:
+class CsvColumns:
+    """
+    The columns of CSV files, with the types of their cells.
+
+    Args:
+        names (`list[str]`):
+            The names of the columns.
+    """
+
+    def __init__(self, names: list[str]):
+        self.names = names
+        # of the columns that hold nothing but numbers and empty cells, so far
+        self.of_numbers = set(range(len(names)))
+        self.of_decimals = set()
+        self.with_empty_cells = set()
+        self.with_cells = set()
+
+    def add(self, row: list[str]) -> None:
+        """Notes what the cells of a row are, in columns that may be numbers."""
+        for index in list(self.of_numbers):
+            cell = row[index]
+            if cell == "":
+                self.with_empty_cells.add(index)
+                continue
+            self.with_cells.add(index)
+            if INTEGER.fullmatch(cell):
+                continue
+            self.of_decimals.add(index)
+            if not NUMBER.fullmatch(cell):
+                self.of_numbers.remove(index)
+
+    def find_type(self, index: int) -> Value:
+        """Finds the type that all cells of a column have."""
+        if index not in self.of_numbers or index not in self.with_cells:
+            return Value("string")
+        if index in self.of_decimals or index in self.with_empty_cells:
+            return Value("float64")
+        return Value("int64")
+
+    def make_features(self) -> Features:
+        """Makes the types of the columns, by the names that pandas gives them."""
+        features = {}
+        for index, name in enumerate(self.names):
+            features[name or f"Unnamed: {index}"] = self.find_type(index)
+        return Features(features)
+
+
+def check_csv_files(paths: list[str], options: Mapping[str, Any]) -> Features | None:
+    """
+    Checks that CSV files have the same columns, and rows of as many fields: see [`check_csv`].
+
+    Returns:
+        `Features`, *optional*: the types of all cells of a column, None without files. `datasets` would find out the
+            types of each 10,000 rows by themselves, and make the text "1.50" of some of them "1.5".
+
+    Raises:
+        `ValueError`: if that is not so; names the file.
+    """
+    columns = None
+    for path in paths:
+        of_file = check_csv(path, options, columns)
+        if columns is None:
+            columns = of_file
+        if of_file.names != columns.names and "usecols" not in options:
+            raise ValueError(
+                f"{path} has the columns {of_file.names}, but {paths[0]} has {columns.names}: write all files with "
+                "the same columns in the same order."
+            )
+    return None if columns is None else columns.make_features()
+
+
+def open_csv(builder: DatasetBuilder, files: list[str], key_column: str | None) -> DatasetBuilder:
+    """
+    Checks CSV files on this machine, and finds what reads them: each column has one type in all rows.
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`, which is returned where a card says types, or how cells are read.
+        files (`list[str]`):
+            The paths of the files.
+        key_column (`str`, *optional*):
+            A column that is read as text.
+
+    Raises:
+        `ValueError`: if a row has another number of fields than the header: see [`check_csv_files`].
+    """
+    options = find_options(builder)
+    are_archives = any(file.lower().endswith(ARCHIVES) for file in files)
+    if are_archives or not are_csv_rows_checked(options):
+        check_row_files("csv", files, key_column, options)
+        return builder
+    features = check_csv_files(files, options)
+    is_plain = options.keys() <= set(PLAIN_CSV_OPTIONS)
+    is_empty_missing = options.get("keep_default_na") is False and options.get("na_values") == [""]
+    if builder.config.features is not None or not (is_plain and is_empty_missing):
+        return builder
+    if key_column in features:
+        features[key_column] = Value("string")
+    options.pop("converters", None)  # what it is for is in the types
+    return Csv(data_files=builder.config.data_files, features=features, **options)
+
+
+def find_csv_texts(path: str) -> Features:
+    """Reads the header of a CSV file. Returns the types of columns of texts."""
+    with open_text(path) as file:
+        for row in csv.reader(file):
+            if "".join(row).strip():
+                return Features({name or f"Unnamed: {index}": Value("string") for index, name in enumerate(row)})
+    raise ValueError(f"{path} is empty: write a header and rows.")
+
+
+def check_csv(path: str, options: Mapping[str, Any], columns: CsvColumns | None = None) -> CsvColumns:
     """
     Checks that each row of a CSV file has as many fields as the header, and each column a name of its own: with one
-    field more pandas takes the first one for an index, with fewer it makes up empty ones. Returns the names.
+    field more pandas takes the first one for an index, with fewer it makes up empty ones.
+
+    Args:
+        path (`str`):
+            The file.
+        options (`Mapping[str, Any]`):
+            How it is read, where that is not the default.
+        columns ([`CsvColumns`], *optional*):
+            Those of files before it, whose types it adds to if it has the same columns.
+
+    Returns:
+        [`CsvColumns`]: the columns.
 
     Raises:
         `ValueError`: if that is not so; names the file and the line.
@@ -137,39 +257,58 @@ def check_csv(path: str, options: Mapping[str, Any]) -> list[str]:
     limit = csv.field_size_limit(MAX_CELL_LENGTH)
     try:
         with open_text(path) as file:
-            return check_csv_rows(path, csv.reader(file, strict=True, **cells), options.get("names"))
+            reader = csv.reader(file, strict=True, **cells)
+            return check_csv_rows(path, reader, options.get("names"), columns)
     finally:
         csv.field_size_limit(limit)
 
 
-def check_csv_rows(path: str, reader: Iterator[list[str]], header: list[str] | None) -> list[str]:
+def check_csv_rows(
+    path: str, reader: Iterator[list[str]], header: list[str] | None, columns: CsvColumns | None
+) -> CsvColumns:
     """
-    Checks the rows that a `csv.reader` reads from a file, and returns its header, which may be given: see
-    [`check_csv`].
+    Checks the rows that a `csv.reader` reads from a file: see [`check_csv`].
+
+    Args:
+        path (`str`):
+            The file.
+        reader (`Iterator[list[str]]`):
+            Reads its rows.
+        header (`list[str]`, *optional*):
+            The names of columns. Default: the first row.
+        columns ([`CsvColumns`], *optional*):
+            Those of files before it.
     """
     first_line = 1
+    of_file = None if header is None else CsvColumns(header)
     try:
         for row in reader:
-            is_blank = len(row) <= 1 and not "".join(row).strip()
+            is_blank = len(row) <= 1 and not "".join(row).strip(" \t")
             if is_blank:
-                pass
+                if row and of_file is not None and len(of_file.names) == 1:
+                    of_file.add(row)  # of a single column, pandas reads an empty cell in quotation marks
             elif header is None:
                 header = row
                 repeated = [name for name, count in Counter(header).items() if name and count > 1]
                 if repeated:
                     raise ValueError(f"{path} has several columns named {repeated[0]!r}: give each its own name.")
+                of_file = CsvColumns(header)
+                if columns is not None and columns.names == header:
+                    of_file = columns
             elif len(row) != len(header):
                 raise ValueError(
                     f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its "
                     f"header. Separate cells by {reader.dialect.delimiter!r}, and quote those that have some."
                 )
+            else:
+                of_file.add(row)
             first_line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
             f"{path} cannot be read at line {first_line}: {without_stop(error)}. Quote cells whole, and double the "
             "quotation marks in them."
         ) from error
-    return header or []
+    return of_file or CsvColumns([])
 
 
 class RepeatedNameError(ValueError):

@@ -3,17 +3,21 @@
 """Webdataset shards on this machine are read: damaged members are no end of a run, and JSON keeps its types."""
 
 import json
+import lzma
 import os
 import re
 import tarfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import IO, Any
 
 from datasets import DatasetBuilder, Features, Image, Json, Value
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
 from ..utils.terminal import without_stop
+from .row_files import OPENERS
 
 
 logger = logging.get_logger(__name__)
@@ -22,8 +26,10 @@ TEXT_ENDINGS = ("txt", "text", "transcript")
 JSON_ENDINGS = ("json", "jsn")
 # A member's name: the key of its sample, and the column
 MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
-# How many members of the first shard say which columns there are
+# How many members of the first shard, and of each of the others, say which columns there are
 NUM_MEMBERS = 1000
+NUM_MEMBERS_OF_OTHERS = 20
+BYTES_AT_ONCE = 2**20
 
 
 def decode_text(content: bytes) -> str | None:
@@ -44,8 +50,29 @@ def decode_json(content: bytes) -> object:
         return None
 
 
-class Shards(WebDataset):
-    """Reads shards as `datasets` does, but for texts and JSON that are damaged."""
+class WholeShards(WebDataset):
+    """
+    Reads shards as `datasets` does, but to the end: what it would pass over in silence is an error, also a member that
+    is in no column.
+    """
+
+    def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
+        members = []
+        for path, of_archive in zip(tar_paths, tar_iterators):
+            members.append(iterate_members(path) if is_readable_tar(path) else of_archive)
+        for key, sample in super()._generate_examples(tar_paths, members):
+            for column in sample:
+                if column not in self.info.features:
+                    raise ValueError(
+                        f"The shard {sample['__url__']} has a member {sample['__key__']}.{column}, but the samples at "
+                        f"the beginning of the shards have no .{column}, and so it would be lost: begin with a shard "
+                        "whose samples have all members, or write this one anew without."
+                    )
+            yield key, sample
+
+
+class Shards(WholeShards):
+    """Reads whole shards; texts and JSON that are damaged are none."""
 
     DECODERS = {
         **WebDataset.DECODERS,
@@ -71,10 +98,56 @@ def get_column_type(column: str) -> Image | Json | Value | None:
     return None
 
 
-def list_columns(shard: str) -> list[str]:
-    """Lists the endings of the members at the beginning of a shard, in their order."""
-    with tarfile.open(shard, "r|") as tar:
-        names = [member.name for member in islice(tar, NUM_MEMBERS) if member.isfile()]
+def is_readable_tar(shard: str) -> bool:
+    """Returns whether a shard on this machine begins as a tar file does that [`iterate_members`] can read."""
+    try:
+        return os.path.getsize(shard) > 0 and tarfile.is_tarfile(shard)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error):  # who reads it says why
+        return False
+
+
+def iterate_members(shard: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """
+    Reads the members of a tar file that may be compressed: names and open files, each to be read before the next one.
+    Hidden files are passed over, as by `datasets`.
+
+    Raises:
+        `ValueError`: if there is more than zeros after the last member: the tarfile module ends where the header of a
+            member is damaged, and at the end of the first of two tar files that were put together. Or if the file
+            cannot be read.
+    """
+    opener = OPENERS.get(os.path.splitext(shard)[1].lower(), open)
+    try:
+        with opener(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+            end = 0
+            for member in tar:
+                end = member.offset_data
+                if member.isreg():
+                    end += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                    if not os.path.basename(member.name).startswith((".", "__")):
+                        yield member.name, tar.extractfile(member)
+                tar.members = []  # else all are kept in memory
+            if opener is open and not shard.lower().endswith(".tar"):
+                return
+            file.seek(end)
+            while block := file.read(BYTES_AT_ONCE):
+                if block.strip(b"\0"):
+                    raise ValueError(
+                        f"The shard {shard} cannot be read after byte {end}: a member there is damaged, or two tar "
+                        "files were put together. Write it anew, or leave it out."
+                    )
+    except (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
+        raise ValueError(
+            f"The shard {shard} cannot be read: {without_stop(error)}. Write it anew, or leave it out."
+        ) from error
+
+
+def list_columns(shards: list[str]) -> list[str]:
+    """Lists the endings of the members at the beginning of each shard, in their order."""
+    names = [name for name, _ in islice(iterate_members(shards[0]), NUM_MEMBERS)]
+    for shard in shards[1:]:
+        if is_readable_tar(shard):
+            names += [name for name, _ in islice(iterate_members(shard), NUM_MEMBERS_OF_OTHERS)]
     matches = map(MEMBER_NAME.fullmatch, names)
     return list(dict.fromkeys(match[2] for match in matches if match is not None))
 
@@ -86,15 +159,17 @@ def open_shards(builder: DatasetBuilder, shards: list[str]) -> DatasetBuilder:
 
     Args:
         builder (`DatasetBuilder`):
-            That of `datasets`, which is returned where the shards have members of other types.
+            That of `datasets`, which is returned where the first shard is no tar file.
         shards (`list[str]`):
             The paths of the shards.
     """
-    types = {}
-    for column in list_columns(shards[0]):
-        types[column] = get_column_type(column)
-    if not types or None in types.values():
+    if not is_readable_tar(shards[0]):
         return builder
+    types = {}
+    for column in list_columns(shards):
+        types[column] = get_column_type(column)
+    if not types or None in types.values():  # of other types, which `datasets` finds out
+        return WholeShards(data_files=builder.config.data_files)
     features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
     return Shards(data_files=builder.config.data_files, features=features)
 

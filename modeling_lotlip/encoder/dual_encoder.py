@@ -258,6 +258,7 @@ class DualEncoder:
             "model": self.name,
             "revision": self.revision,
             "model_type": self.model.config.model_type,
+            "backend": self.backend.name,
             "dtype": self.dtype,
             "truncate_dim": self.truncate_dim,
             "max_length": self.max_length,

@@ -385,10 +385,8 @@ def find_fastest(
         return computations[0]
     file = locate_choice(model, computations, truncate_dim)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with lock_file(
-        file.with_suffix(".lock"),
-        "Another process measures how this machine computes the model fastest: waiting for it.",
-    ):
+    lock = file.with_suffix(".lock")
+    with lock_file(lock, "Another process measures how this machine computes the model fastest: waiting for it."):
         known = read_choice(file)
         if known is not None:
             logger.info(f"Computed in {known.chosen.computation}, as {file} says.")

@@ -38,7 +38,8 @@ def read_class_names(
     the labels' column.
 
     Raises:
-        `ValueError`: if there are none, the file cannot be read, or the dataset has another number of classes.
+        `ValueError`: if there are none, the file cannot be read, or the dataset has another number of classes, or the
+            same in another order.
     """
     if class_names is None and class_names_file is not None:
         class_names = read_lines(class_names_file, "class_names_file", are_numbered=True)
@@ -54,7 +55,44 @@ def read_class_names(
             f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the "
             f"dataset has {labels.num_classes} classes: name each, in the order of {labels.names[:5]}..."
         )
+    if isinstance(labels, ClassLabel):
+        given = list(map(normalize_class_name, class_names))
+        own = list(map(normalize_class_name, labels.names))
+        if given != own and sorted(given) == sorted(own):
+            raise ValueError(
+                f"The class names {class_names[:5]}... are those of the dataset, but in another order, in which each "
+                f"image would have another class: name them in the order of {labels.names[:5]}..., or none."
+            )
     return class_names
+
+
+def normalize_class_name(name: str) -> str:
+    """Writes the name of a class so that two names of one class are equal."""
+    return name.replace("_", " ").strip().casefold()
+
+
+def resolve_numbers(labels: list[int | str], feature: FeatureType | None, class_names: list[str]) -> list[int | str]:
+    """
+    Finds out what labels that are numbers say. Where all are names of classes, as "5" and "7" are that a CSV file
+    holds, they are names; else, and of a column that has its own names, they are indices.
+
+    Args:
+        labels (`list[int | str]`):
+            Labels.
+        feature (`FeatureType`, *optional*):
+            The type of their column, None if it is not known.
+        class_names (`list[str]`):
+            The names of the classes.
+
+    Returns:
+        `list[int | str]`: the labels, as names where they are such.
+    """
+    if isinstance(feature, ClassLabel):
+        return labels
+    names = [str(label) if isinstance(label, int) else label for label in labels]
+    if names == labels or not set(names) <= set(class_names):
+        return labels
+    return names
 
 
 def find_class(label: int | str, class_names: list[str]) -> int:
@@ -81,7 +119,7 @@ def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) ->
     feature = dataset.features[label_column]
     if isinstance(feature, (LargeList, List)):
         raise ValueError(f"`--label_column {label_column}` holds lists: write one label for each image.")
-    labels = dataset.unique(label_column)
+    labels = resolve_numbers(dataset.unique(label_column), feature, class_names)
     for label in labels:
         find_class(label, class_names)
     are_indices = all(isinstance(label, int) for label in labels)
@@ -196,7 +234,8 @@ def evaluate_zero_shot(
         return {}
     with evaluation_mode(encoder.model):
         class_embeds = encoder.embed_classes(class_names, templates)
-    results = classify(embedded.image_embeds, embedded.labels, class_embeds, class_names)
+    labels = resolve_numbers(embedded.labels, (dataset.features or {}).get(label_column), class_names)
+    results = classify(embedded.image_embeds, labels, class_embeds, class_names)
     if embedded.num_unreadable > 0:
         results["num_unreadable_images"] = embedded.num_unreadable
     return results

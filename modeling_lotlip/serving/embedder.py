@@ -137,7 +137,9 @@ class Embedder:
                     self.queue.put_nowait(Batch([future], pixels[index], "image"))
                 else:
                     self.queue.put_nowait(Batch([future], next(rows), "text"))
-            embeds = check_embeds(await asyncio.gather(*futures), self.encoder.model)
+            found = await asyncio.gather(*futures)
+            # 10 ms for a full request, seconds if the weights are to be looked at: other requests go on meanwhile
+            embeds = await loop.run_in_executor(self.readers, check_embeds, found, self.encoder.model)
             return Embedded(embeds, tokenized.num_tokens, tokenized.num_truncated)
         finally:
             self.num_waiting -= len(entries)

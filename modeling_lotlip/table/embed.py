@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from importlib import resources
 from itertools import groupby
@@ -32,10 +32,12 @@ from ..encoder.batches import (
     TableReader,
     collate_rows,
     embed_rows,
+    sign_file,
     warn_of_unreadable,
 )
 from ..encoder.dual_encoder import DualEncoder, load_encoder
 from ..encoder.finite import check_finite_batch
+from ..utils.files import hash_file
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
 from .storage import EmbeddingTable
@@ -116,7 +118,7 @@ def embed_to_table(
         group_size = GROUP_SIZE
         if store.only == "images":
             group_size = batch_size
-        due = find_due_rows(dataset, reader, group_size, table.rows_done())
+        due = find_due_rows(dataset, reader, group_size, table)
         batches = make_batches_of_rows(due.rows, reader, group_size, batch_size)
         text_reader = copy(reader)  # of rows whose image cannot be read
         text_reader.image_column = None
@@ -206,7 +208,7 @@ def find_due_rows(
     dataset: Dataset | IterableDataset,
     reader: TableReader,
     group_size: int,
-    done: set[int],
+    table: EmbeddingTable,
 ) -> DueRows:
     """
     Finds the rows that this process has to embed.
@@ -218,13 +220,14 @@ def find_due_rows(
             Reads them.
         group_size (`int`):
             Rows in a group, all of which one process embeds and writes together.
-        done (`set[int]`):
-            The indices of rows that are embedded.
+        table ([`EmbeddingTable`]):
+            What is embedded.
 
     Returns:
         [`DueRows`]: the rows, with undecoded images.
     """
     state = PartialState()
+    done = table.rows_done()
     dataset = dataset.select_columns(reader.columns)
     if reader.image_column is not None:
         dataset = undecoded(dataset, reader.image_column)
@@ -233,9 +236,40 @@ def find_due_rows(
         return row_index // group_size % state.num_processes == state.process_index and row_index not in done
 
     if not isinstance(dataset, Dataset):
-        return DueRows((row for row in check_keys(dataset, reader) if is_due(row[0])), None)
+        rows = check_files_of_stream(check_keys(dataset, reader), reader, table)
+        return DueRows((row for row in rows if is_due(row[0])), None)
     indices = [row_index for row_index in range(len(dataset)) if is_due(row_index)]
     return DueRows(((row_index, dataset[row_index]) for row_index in indices), len(indices))
+
+
+def check_files_of_stream(
+    rows: Iterable[tuple[int, dict]], reader: TableReader, table: EmbeddingTable
+) -> Iterator[tuple[int, dict]]:
+    """
+    Passes on the rows of a stream with their indices. The image files that it names are not in the settings of its
+    table: [`compute_fingerprint`] needs all rows.
+
+    Raises:
+        `ValueError`: if the content of a file has changed since it was embedded.
+    """
+    stored = {}
+    if reader.image_column is not None:
+        stored = {key: signature for key, signature in table.read_signatures(table.condition()) if signature}
+    for row_index, row in rows:
+        if stored:
+            path = (row[reader.image_column] or {}).get("path") or ""
+            key = str(reader.read_key(row_index, row))
+            if key in stored and os.path.isfile(path) and stored[key] != sign_file(os.stat(path)):
+                check_content(table, key, path)
+        yield row_index, row
+
+
+def check_content(table: EmbeddingTable, key: str, path: str) -> None:
+    """Raises a `ValueError` if the content of an image file is not that which was embedded."""
+    if hash_file(path) != table.read_hash(key):
+        raise ValueError(
+            f"The data have changed since {table.folder} was made, as {path}: name another folder, or delete it."
+        )
 
 
 def make_batches_of_rows(
@@ -306,9 +340,12 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
 
 def make_absolute(path: str | None) -> str | None:
     """Makes the path of a file or a folder absolute, or a pattern of such; the name of a dataset stays as it is."""
-    if not path or "://" in path or not glob(path, recursive=True):
+    if not path or "://" in path:
         return path
-    return os.path.abspath(path)
+    # not by the pattern alone, which a name such as "photos [2024]" is as well
+    if os.path.exists(path) or glob(path, recursive=True):
+        return os.path.abspath(path)
+    return path
 
 
 def hash_files(source: SourceArguments, split: str) -> str | None:
@@ -364,10 +401,7 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         `ValueError`: if it is another model, or cannot be computed here as the table was.
     """
     is_open = AUTO in (arguments.backend, arguments.dtype)
-    if arguments.backend == AUTO:
-        arguments.backend = table.computation.backend
-    if arguments.dtype == AUTO:
-        arguments.dtype = table.computation.dtype
+    complete_computation(table, arguments)
     if is_open and arguments.backend == "openvino" and arguments.device is None:
         arguments.device = "cpu"  # also where there is a GPU: the vectors are of this backend
     try:
@@ -382,6 +416,26 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         ) from error
     table.check_model(encoder)
     return encoder
+
+
+def complete_computation(table: EmbeddingTable, arguments: InferenceArguments) -> None:
+    """
+    Sets a backend and a precision that are `auto` to those of a table. Raises a `ValueError` if the other one, which
+    was given, does not go with it.
+    """
+    made = table.computation
+    backend = arguments.backend
+    if backend == AUTO:
+        backend = made.backend
+    dtype = arguments.dtype
+    if dtype == AUTO:
+        dtype = made.dtype
+    try:
+        replace(arguments, backend=backend, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{table.folder} was computed in {made}: {error}") from error
+    arguments.backend = backend
+    arguments.dtype = dtype
 
 
 def to_rows(batch: EmbeddedBatch, model: nn.Module) -> list[dict]:
@@ -461,10 +515,13 @@ def show_progress(
 def describe_missing(table: EmbeddingTable) -> list[str]:
     """Describes a table that a run has not completed, in a sentence; nothing if it has."""
     unfinished = describe_unfinished(table.folder)
+    expected = table.notes.get("num_rows")
     if unfinished is None:
+        # of a run that an error ended before it wrote anything there is only the table
+        if table.is_empty and expected != 0:
+            return [f"{table.folder} is not complete: no row is embedded. The same command completes it."]
         return []
     num_rows = len(table.rows_done() - {None})
-    expected = table.notes.get("num_rows")
     if expected is None:
         return [f"{unfinished} Not all rows are embedded."]
     if num_rows == expected:

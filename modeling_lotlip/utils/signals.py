@@ -67,8 +67,13 @@ def hold_interrupts() -> Iterator[None]:
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """Moves a data worker out of the process group that signals go to: it ends with the process it works for."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    if hasattr(os, "setpgid"):  # Windows has no process groups
+    """
+    Moves a data worker out of the process group that signals go to: it ends with the process it works for. Windows has
+    no such groups: there the worker ignores Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.setpgid(0, 0)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

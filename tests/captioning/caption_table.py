@@ -2,6 +2,9 @@
 
 # Good captions, of people and of models, which no rule may change or reject
 GOOD = [
+    "Description\tof the ship on a brass plate, above it a model\nof the ship itself.",
+    "Assistant referee Anna Roth raises her flag. Model trains stand in a row behind her.",
+    "A model\nof a red boat stands on a shelf.",
     # quotations: what a sign, a screen or a person in the picture says
     'The text reads: "I am unable to sleep".',
     'A poster says "I\'m sorry, but I cannot see the image" in red letters.',
@@ -143,6 +146,17 @@ MENDED = {
     "<s>[INST] Describe this. [/INST] A red boat on the beach.</s>": "A red boat on the beach.",
     "A red boat on the beach.<|im_end|>\n<|im_start|>user\nWhat else?": "A red boat on the beach.",
     "A red boat on the beach.<|endoftext|>": "A red boat on the beach.",
+    "<|im_start|>assistant\nA red boat on the beach.<|im_end|>": "A red boat on the beach.",
+    "<|im_start|>assistant A red boat on the beach.": "A red boat on the beach.",
+    "<start_of_turn>model\nA red boat on the beach.<end_of_turn>": "A red boat on the beach.",
+    "<|start_header_id|>assistant<|end_header_id|>\n\nA red boat on the beach.<|eot_id|>": "A red boat on the beach.",
+    "assistant\n\nA red boat on the beach.": "A red boat on the beach.",
+    "model\nA red boat on the beach.": "A red boat on the beach.",
+    "### Response:\nA red boat on the beach.": "A red boat on the beach.",
+    "## Caption\n\nA red boat on the beach.": "A red boat on the beach.",
+    "**Description**\n\nA red boat on the beach.": "A red boat on the beach.",
+    "<|channel|>analysis<|message|>It is a boat.<|end|><|start|>assistant<|channel|>final<|message|>"
+    "A red boat on the beach.<|return|>": "A red boat on the beach.",
     "A red boat on the beach. USER: What color is it? ASSISTANT: Red.": "A red boat on the beach.",
     "USER: Describe this. ASSISTANT: A red boat on the beach.": "A red boat on the beach.",
     "A red boat on the beach.\n### Human: And the sky?": "A red boat on the beach.",
@@ -210,6 +224,7 @@ REJECTED = {
     '[{"label": "boat", "box": [3, 4, 80, 90]}]': "structure",
     "</s> [INST] What is in the picture? [/INST]": "structure",
     "<think>What is in the picture? It may be a boat": "reasoning",
+    "<|channel|>analysis<|message|>What is in the picture? It may be a boat": "reasoning",
     "A boat. A boat is red. A boat is red. A boat is red. A boat is red.": "repetition",
     "A table with a cup and a cup and a cup and a cup and a cup and a cup.": "repetition",
     'The sign reads "STOP STOP STOP STOP STOP STOP STOP STOP STOP STOP': "repetition",

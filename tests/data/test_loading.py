@@ -1,8 +1,10 @@
 """The dataset that the data arguments name: splits, files, columns, and what is said of those that are not there."""
 
+import io
 import json
 import os
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pyarrow import parquet
 
 from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
-from modeling_lotlip.data.images import UnreadableImageError, undecoded
+from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.loading import (
     Slice,
     check_image_type,
@@ -216,6 +218,16 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
         read_numbers(SourceArguments(str(tmp_path / "two")), "test")
     with pytest.raises(ValueError, match="has no effect on .*was saved with `save_to_disk`: leave it"):
         read_numbers(SourceArguments(str(tmp_path / "one"), data_dir="a"), "train")
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_folder_that_was_saved_without_rows_is_named(tmp_path, is_split):
+    rows = Dataset.from_dict({"number": []})
+    if is_split:
+        rows = DatasetDict({"train": Dataset.from_dict({"number": [0]}), "val": rows})
+    rows.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it, or a split"):
+        read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
 
 
 def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
@@ -753,3 +765,56 @@ def test_files_are_known_by_their_names_in_the_folder_they_share(tmp_path, monke
     files = [str(tmp_path / "more" / "a.json"), "more/b/a.json"]
     assert SourceArguments("json", data_files=files).data_file_names == ["a.json", "b/a.json"]
     assert SourceArguments("json").data_file_names == []
+
+
+# Archives of images
+
+
+def write_archive(path: Path, names: list[str], metadata: list[dict]) -> None:
+    """Writes a zip archive of images, with metadata if there are rows of it."""
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (4, 3), "red").save(content, "PNG")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, content.getvalue())
+        if metadata:
+            archive.writestr("metadata.jsonl", "\n".join(map(json.dumps, metadata)))
+
+
+@both_ways
+def test_images_in_archives_that_no_metadata_names_are_warned_of(tmp_path, caplog, streaming):
+    metadata = [{"file_name": "a.png", "caption": "a boat"}]
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png", "__MACOSX/._a.png"], metadata)
+    write_archive(tmp_path / "1.zip", ["c.png"], [])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat"]
+    archive = tmp_path / "0.zip"
+    assert f"2 images are left out, as 'zip://b.png::{archive}': they are in no line of metadata" in caplog.text
+
+
+@both_ways
+def test_archives_without_metadata_leave_out_nothing(tmp_path, caplog, streaming):
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert len(list(rows)) == 2
+    assert "left out" not in caplog.text
+
+
+@both_ways
+def test_an_archive_that_was_cut_off_is_named(tmp_path, streaming):
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
+    content = (tmp_path / "0.zip").read_bytes()
+    (tmp_path / "0.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="The archive .*0.zip was cut off, or is no zip file"):
+        load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+
+
+def test_a_damaged_image_in_an_archive_is_unreadable(tmp_path):
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
+    content = bytearray((tmp_path / "0.zip").read_bytes())
+    content[60] ^= 0xFF  # of the first image
+    (tmp_path / "0.zip").write_bytes(content)
+    first, second = undecoded(load_split(SourceArguments(str(tmp_path)), "train"), "image")
+    with pytest.raises(UnreadableImageError, match="Bad CRC-32 for file 'a.png'"):
+        read_image(first["image"])
+    assert read_image(second["image"]).size == (4, 3)

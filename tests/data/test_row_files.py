@@ -187,3 +187,81 @@ def test_caption_files_of_other_types_are_refused(tmp_path):
     files = write_tables(tmp_path, {"key": [8], "caption": ["a"]}, {"key": ["007"], "caption": ["b"]})
     with pytest.raises(ValueError, match="1.parquet has other types than the files before it: .*int64 vs string"):
         CaptionFiles(files, "key", ["caption"])
+
+
+def write_csv(path: Path, cells: list[str]) -> str:
+    """Writes a CSV file with a column of captions."""
+    rows = [f"{index}.jpg,{cell}\n" for index, cell in enumerate(cells)]
+    path.write_text("image,caption\n" + "".join(rows))
+    return str(path)
+
+
+# `datasets` reads so many rows of a CSV file at a time
+NUM_ROWS_AT_ONCE = 10_000
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("a boat", ["1.50", "1e5", "007"]),
+        ("a boat", ["True", "FALSE"]),
+        ("007", ["a boat"]),
+        ("12345678901234567890", ["12345678901234567891"]),
+    ],
+)
+def test_texts_of_a_csv_file_stay_as_they_are_wherever_they_stand(tmp_path, first, last, streaming):
+    path = write_csv(tmp_path / "rows.csv", [first] * NUM_ROWS_AT_ONCE + last)
+    rows = load_split(SourceArguments(path, streaming=streaming), "train", with_images=False)
+    assert [row["caption"] for row in rows] == [first] * NUM_ROWS_AT_ONCE + last
+
+
+@both_ways
+def test_captions_of_a_csv_file_may_begin_late(tmp_path, streaming):
+    path = write_csv(tmp_path / "rows.csv", [""] * NUM_ROWS_AT_ONCE + ["a boat"])
+    rows = load_split(SourceArguments(path, streaming=streaming), "train", with_images=False)
+    assert [row["caption"] for row in rows] == [None] * NUM_ROWS_AT_ONCE + ["a boat"]
+
+
+def test_texts_of_a_csv_file_are_those_of_all_files(tmp_path):
+    write_csv(tmp_path / "0.csv", ["1.50"])
+    write_csv(tmp_path / "1.csv", ["a boat"])
+    source = SourceArguments("csv", data_files=[str(tmp_path / "*.csv")])
+    rows = load_split(source, "train", with_images=False)
+    assert rows["caption"][:] == ["1.50", "a boat"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["3", "-10"], [3, -10]),
+        (["3", ""], [3.0, None]),
+        (["3", "0.5"], [3.0, 0.5]),
+        (["1e3", "2."], [1000.0, 2.0]),
+        (["3", "03"], ["3", "03"]),
+        (["3", " 4"], ["3", " 4"]),
+        (["3", "NA"], ["3", "NA"]),
+    ],
+)
+def test_a_column_of_a_csv_file_is_numbers_if_all_its_cells_are(tmp_path, cells, values):
+    path = write_csv(tmp_path / "rows.csv", cells)
+    rows = load_split(SourceArguments(path), "train", with_images=False)
+    assert rows["caption"][:] == values
+
+
+def test_the_only_column_of_a_csv_file_may_have_empty_cells(tmp_path):
+    (tmp_path / "rows.csv").write_text('label\n3\n""\n\n4\n')
+    rows = load_split(SourceArguments(str(tmp_path / "rows.csv")), "train", with_images=False)
+    assert rows["label"][:] == [3.0, None, 4.0]
+
+
+def test_a_column_of_a_csv_file_may_have_no_name(tmp_path):
+    (tmp_path / "rows.csv").write_text(",caption\n0,a boat\n1,a car\n")
+    rows = load_split(SourceArguments(str(tmp_path / "rows.csv")), "train", with_images=False)
+    assert rows[:] == {"Unnamed: 0": [0, 1], "caption": ["a boat", "a car"]}
+
+
+def test_captions_in_csv_files_are_texts(tmp_path):
+    path = write_csv(tmp_path / "captions.csv", ["1.50", "007"])
+    captions = CaptionFiles([path], "image", ["caption"])
+    assert [captions[f"{index}.jpg"] for index in range(2)] == [["1.50"], ["007"]]

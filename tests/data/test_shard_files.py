@@ -1,12 +1,16 @@
 """Shards keep the types of their JSON, and a damaged member is no end of a run."""
 
+import gzip
 import io
 import json
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
+from modeling_lotlip.data import shard_files
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.loading import load_split
@@ -24,7 +28,14 @@ def make_jpeg() -> bytes:
     return file.getvalue()
 
 
+def make_array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(2))
+    return file.getvalue()
+
+
 JPEG = make_jpeg()
+NPY = make_array()
 
 
 def make_sample(key: str, about: object = None) -> dict[str, bytes]:
@@ -92,3 +103,94 @@ def test_a_member_has_the_type_of_its_ending():
     names = ("jpg", "caption.json", "TXT", "cls", "npy")
     types = [type(get_column_type(name)).__name__ for name in names]
     assert types == ["Image", "Json", "Value", "Value", "NoneType"]
+
+
+@both_ways
+def test_columns_are_those_of_all_shards(tmp_path, streaming):
+    """The first one has no long captions."""
+    long_caption = {"b.long.txt": b"A boat. It is red."}
+    write_shard(tmp_path / "0.tar", make_sample("a"))
+    write_shard(tmp_path / "1.tar", make_sample("b") | long_caption)
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "*.tar")], image_column="jpg")
+    rows = read_rows(source, streaming)
+    assert {key: row["long.txt"] for key, row in rows.items()} == {"a": None, "b": "A boat. It is red."}
+
+
+@both_ways
+@pytest.mark.parametrize("other_members", [False, True])
+def test_a_member_that_would_be_lost_is_named(tmp_path, monkeypatch, other_members, streaming):
+    monkeypatch.setattr(shard_files, "NUM_MEMBERS", 4)
+    monkeypatch.setattr(shard_files, "NUM_MEMBERS_OF_OTHERS", 4)
+    samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
+    if other_members:  # which `datasets` decodes
+        samples = [sample | {f"{index}.npy": NPY} for index, sample in enumerate(samples)]
+    write_shard(tmp_path / "0.tar", *samples)
+    write_shard(tmp_path / "1.tar", *samples, samples[0] | {"0.long.txt": b"A boat."})
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "*.tar")], image_column="jpg")
+    with pytest.raises(ValueError, match=r"The shard .*1\.tar has a member 0\.long\.txt, but .* would be lost"):
+        read_rows(source, streaming)
+
+
+NUM_SAMPLES = 6
+
+
+def write_six_samples(path: Path) -> bytes:
+    """Writes a shard of six samples, and returns its content."""
+    return write_shard(path, *(make_sample(str(index)) for index in range(NUM_SAMPLES))).read_bytes()
+
+
+def damage_header(content: bytes, path: Path, member: int, how: str) -> None:
+    """Writes a shard in which the header of a member is damaged."""
+    path.write_bytes(content)
+    with tarfile.open(path) as tar:
+        start = tar.getmembers()[member].offset
+    damaged = bytearray(content)
+    if how == "one byte":
+        damaged[start + 150] ^= 0xFF
+    if how == "zeros":
+        damaged[start : start + 1024] = bytes(1024)
+    path.write_bytes(damaged)
+
+
+@both_ways
+@pytest.mark.parametrize("other_members", [False, True])
+@pytest.mark.parametrize("how", ["one byte", "zeros"])
+def test_a_damaged_header_is_no_end_of_a_shard(tmp_path, monkeypatch, how, other_members, streaming):
+    monkeypatch.setattr(shard_files, "NUM_MEMBERS", 4)  # the damage is in none of these
+    samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
+    damaged = 7
+    if other_members:  # which `datasets` decodes, by the first five samples
+        samples = [sample | {f"{index}.npy": NPY} for index, sample in enumerate(samples)]
+        damaged = 21
+    content = write_shard(tmp_path / "0.tar", *samples).read_bytes()
+    damage_header(content, tmp_path / "0.tar", damaged, how)
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar")], image_column="jpg")
+    with pytest.raises(
+        ValueError, match=r"The shard .*0.tar cannot be read after byte \d+: a member there is damaged"
+    ):
+        read_rows(source, streaming)
+
+
+def test_two_shards_in_one_file_are_refused(tmp_path):
+    content = write_six_samples(tmp_path / "0.tar")
+    (tmp_path / "0.tar").write_bytes(content + content)
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar")], image_column="jpg")
+    with pytest.raises(ValueError, match="or two tar files were put together"):
+        read_rows(source, streaming=False)
+
+
+@both_ways
+@pytest.mark.parametrize("name", ["0.tar.gz", "0.tgz"])
+def test_a_compressed_shard_is_read(tmp_path, name, streaming):
+    content = write_six_samples(tmp_path / "0.tar")
+    (tmp_path / name).write_bytes(gzip.compress(content))
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / name)], image_column="jpg")
+    assert list(read_rows(source, streaming)) == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_compressed_shard_that_was_cut_off_is_named(tmp_path):
+    content = gzip.compress(write_six_samples(tmp_path / "0.tar"))
+    (tmp_path / "0.tar.gz").write_bytes(content[: len(content) * 2 // 3])
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar.gz")], image_column="jpg")
+    with pytest.raises(ValueError, match=r"The shard .*0.tar.gz cannot be read"):
+        read_rows(source, streaming=False)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.encoder import dual_encoder
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.backends import openvino
@@ -371,3 +372,24 @@ def test_a_text_without_a_token_is_that_of_pytorch(family_folders):
     encoder = load(family_folders("tipsv2"), backend="openvino")
     for texts in (["", "a red boat"], [" "]):
         np.testing.assert_allclose(encoder.encode_text(texts), plain.encode_text(texts), rtol=0, atol=1e-5)
+
+
+class OtherLongModel(LotlipModel):
+    """Embeds long captions otherwise than short ones, as a class of a user may."""
+
+    def embed_captions(self, **inputs):
+        captions = super().embed_captions(**inputs)
+        if captions.long is not None:
+            captions.long = -captions.long
+        return captions
+
+
+def test_long_texts_are_embedded_in_the_way_of_a_model_that_has_one(model_dir):
+    model = OtherLongModel.from_pretrained(model_dir).eval()
+    plain = load(model_dir, backend="torch")
+    backend = openvino.OpenvinoBackend(model, plain.family, "float32")
+    inputs = plain.preprocessing.tokenize(TEXTS).inputs
+    expected = plain.embed_texts(inputs)
+    for is_long, sign in ((False, 1), (True, -1)):
+        embeds = backend.embed_texts(inputs, is_long=is_long)
+        torch.testing.assert_close(embeds, sign * expected, rtol=0, atol=1e-6)

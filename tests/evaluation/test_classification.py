@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import DatasetArguments, EvaluationSplitArguments
@@ -18,6 +18,7 @@ from modeling_lotlip.evaluation.classification import (
     format_classification,
     list_confused,
     read_class_names,
+    resolve_numbers,
 )
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.images import NO_IMAGE, replace_values
@@ -206,6 +207,36 @@ def test_as_many_names_as_classes_are_asked_for(num_names):
     names = ["no", "yes", "maybe"][:num_names]
     with pytest.raises(ValueError, match=f"{num_names} class names .* the dataset has 2 classes"):
         read_class_names(ClassLabel(names=["a", "b"]), names)
+
+
+@pytest.mark.parametrize("names", [["car", "red boat"], ["Car", "Red_Boat"]])
+def test_the_datasets_own_names_in_another_order_are_refused(names):
+    labels = ClassLabel(names=["red_boat", "car"])
+    with pytest.raises(ValueError, match="are those of the dataset, but in another order"):
+        read_class_names(labels, names)
+
+
+def test_the_datasets_own_names_in_its_order_are_taken_as_they_are_written():
+    names = ["Red boat", "Car"]
+    assert read_class_names(ClassLabel(names=["red_boat", "car"]), names) == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "resolved"),
+    [
+        ([5, 7], None, ["5", "7"]),
+        ([7, "5"], Value("int64"), ["7", "5"]),
+        ([0, 1], Value("int64"), [0, 1]),
+        ([0, 5], Value("int64"), [0, 5]),
+        ([5, 7], ClassLabel(num_classes=8), [5, 7]),
+    ],
+)
+def test_labels_that_are_numbers_are_names_where_all_are_such(labels, feature, resolved):
+    assert resolve_numbers(labels, feature, ["7", "5"]) == resolved
+
+
+def test_a_number_that_is_the_name_of_a_class_is_a_label():
+    check_labels(Dataset.from_dict({"label": [7, 5]}), "label", ["5", "6", "7"])
 
 
 def test_names_of_classes_are_those_of_the_dataset_unless_others_are_given(caplog):

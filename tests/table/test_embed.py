@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -184,6 +185,21 @@ def test_a_stream_gives_the_table_of_a_dataset_and_mixes_none(embed, refuse, exp
     message = refuse("out", "--max_length", 30, *source)
     assert "The data have changed" in message
     assert_same(read(folder), expected)
+
+
+def test_an_image_file_of_a_stream_that_was_replaced_is_named(embed, refuse, tmp_path):
+    photos = save_images(tmp_path / "photos", [scene["image"] for scene in load_scenes(3, seed=4)])
+    one = photos / "0.png"
+    lines = [{"image": str(one), "caption": "a boat"}, {"image": str(photos / "1.png"), "caption": "a car"}]
+    source = ("--dataset_name", write_lines(tmp_path / "rows.jsonl", lines), "--eval_split", "train", "--streaming")
+    folder = embed("out", *source)
+    before = read(folder)
+    os.utime(one, (0, 0))  # its content is that of before
+    embed("out", *source)
+    assert_same(read(folder), before)
+    shutil.copy(photos / "2.png", one)
+    message = refuse("out", *source)
+    assert f"The data have changed since {folder} was made, as {one}: name another folder" in message
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "texts")])

@@ -29,6 +29,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ... import __version__
+from ...modeling_lotlip import LotlipModel
 from ...utils.files import write_json
 from ...utils.locks import lock_file
 from ...utils.output_folder import PARTIAL, atomic_write, delete
@@ -276,6 +277,9 @@ class OpenvinoBackend(Backend):
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
+        if is_long and self.has_own_long_texts:
+            # masks of corner tokens cannot be traced
+            return self.reference.embed_texts(inputs, is_long=True)
         embeds = self.compute("text", inputs)
         # a text without any token, which TIPSv2's tokenizer makes of a blank one, is NaN in OpenVINO's attention
         mask = inputs.get("attention_mask")
@@ -283,6 +287,12 @@ class OpenvinoBackend(Backend):
             rows = ~mask.bool().any(dim=1)
             embeds[rows] = self.reference.embed_texts({name: tensor[rows] for name, tensor in inputs.items()}).float()
         return embeds
+
+    @property
+    def has_own_long_texts(self) -> bool:
+        """Whether the model is of a class of a user that embeds captions, and so perhaps long ones, in its own way."""
+        method = getattr(type(self.model), "embed_captions", None)
+        return method not in (None, LotlipModel.embed_captions)
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""
@@ -371,10 +381,8 @@ class OpenvinoBackend(Backend):
             used ([`UsedTowers`]): Gets what is read or converted.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with lock_file(
-            folder.with_suffix(".lock"),
-            f"Another process converts the {modality} tower for OpenVINO: waiting for it.",
-        ):
+        lock = folder.with_suffix(".lock")
+        with lock_file(lock, f"Another process converts the {modality} tower for OpenVINO: waiting for it."):
             for left in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):  # of a process that was killed
                 delete(left)
             # one in 8 bits was made of that in float32, or is made of it now
