@@ -316,6 +316,8 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     # multiplied by their transparency, which only Pillow knows to undo
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
+    if image.mode == "LAB":  # of which Pillow makes RGBA with any transparency
+        image = image.convert("RGB")
     if image.mode == "F":
         raise ValueError("An image of floating point pixels (mode `F`) has no known range. Scale it to 8 bits before.")
     if image.mode.startswith("I"):

@@ -200,8 +200,13 @@ def find_paths(body: bytes) -> list[object]:
             if name == "path":
                 paths.append(value)
 
-    json.loads(body, object_pairs_hook=note_paths)
+    json.loads(body, object_pairs_hook=note_paths, parse_constant=refuse_constant)
     return paths
+
+
+def refuse_constant(name: str) -> None:
+    """Raises a `ValueError` for NaN and infinity, which Python reads and JSON has not: Gradio cannot answer them."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def is_uploaded(path: object, uploads: Path) -> bool:

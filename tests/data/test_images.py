@@ -1,5 +1,6 @@
 """The one way to read an image out of a file."""
 
+import io
 import re
 import sys
 import zipfile
@@ -179,6 +180,20 @@ def test_a_reduced_jpeg_is_upright_in_every_orientation(orientation):
     whole = read_image(file).resize((64, 32), PIL.Image.Resampling.BICUBIC)
     assert reduced.size == (64, 32)
     assert np.abs(np.asarray(reduced, dtype=int) - np.asarray(whole, dtype=int)).mean() < 8
+
+
+@pytest.mark.parametrize("image_processor", [LotlipImageProcessor, LotlipImageProcessorPil])
+def test_an_image_in_lab_colors_keeps_them(image_processor):
+    colors = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = PIL.Image.fromarray(colors).resize((64, 64)).convert("LAB")
+    file = io.BytesIO()
+    image.save(file, "TIFF")
+    expected = np.asarray(image.convert("RGB"))
+    read = read_image({"path": None, "bytes": file.getvalue()})
+    np.testing.assert_array_equal(np.asarray(read), expected)
+    options = {"do_resize": False, "do_center_crop": False, "do_normalize": False, "do_rescale": False}
+    pixels = image_processor(**options)(image, return_tensors="pt")["pixel_values"][0]
+    np.testing.assert_array_equal(pixels.numpy().transpose(1, 2, 0), expected)
 
 
 def test_resizing_of_image_processors():

@@ -281,7 +281,7 @@ def test_a_request_that_names_one_other_file_is_refused(content, ask_guard, tmp_
         assert "Upload the image: no other file is read" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"a=b", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"{", b"a=b", b"\xff", b"[" * 100_000, b'{"data": NaN}'])
 def test_a_request_that_is_no_json_is_refused(content, ask_guard):
     answer = ask_guard("/gradio_api/component_server", content=content)
     assert answer.status_code == 400
