@@ -34,7 +34,7 @@ extras["heic"] = ["pillow-heif>=1.0"]  # HEIC; not in a plain installation, sinc
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
-extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
+extras["sentence-transformers"] = ["sentence-transformers>=6.0"]
 extras["align"] = extras["sentence-transformers"]  # text encoders for `lotlip align`
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
 extras["peft"] = ["peft"]
@@ -61,7 +61,6 @@ extras["test"] = [
     "httpx",  # asks the server of embeddings
     "hypothesis",
     "parameterized",  # in the library's own tests
-    "psutil",  # kills a worker of Ray
     "pycodelift",  # the library's converter of modular files
     "pytest",
     "pytest-xdist",
@@ -116,6 +115,7 @@ setup(
         "numpy",
         "pillow>=11.3",  # reads AVIF
         "protobuf",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
+        "psutil",  # knows which processes are still there
         "rich",  # draws tables in a terminal
         "safetensors",
         "sentencepiece",

@@ -40,10 +40,15 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from modeling_lotlip.hub_lotlip import find_pretrained
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.batch import CaptionBatch, Texts
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_small_model
+
+
+# What a checkpoint holds beside the state that accelerate saves: what the steps after it depend on
+SETTINGS_FILE = "settings.json"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -90,7 +95,7 @@ def parse_args() -> argparse.Namespace:
     if args.overwrite_output_dir and args.resume_from_checkpoint:
         parser.error("--overwrite_output_dir excludes --resume_from_checkpoint: leave out one of them")
     if args.resume_from_checkpoint == "latest":
-        checkpoints = sorted(args.output_dir.glob("checkpoint-*"), key=read_step)
+        checkpoints = sorted(args.output_dir.glob("checkpoint-*[0-9]"), key=read_step)
         args.resume_from_checkpoint = checkpoints[-1] if checkpoints else None
     elif args.output_dir.exists() and not (args.overwrite_output_dir or args.resume_from_checkpoint):
         parser.error(f"--output_dir {args.output_dir} is there: add --overwrite_output_dir, or resume")
@@ -103,11 +108,14 @@ def read_step(checkpoint: Path) -> int:
 
 
 def prepare_output_dir(args: argparse.Namespace, accelerator: Accelerator) -> None:
-    """Makes the output folder; a run that does not resume removes the checkpoints of an earlier one."""
+    """
+    Makes the output folder. A run removes the checkpoints of an earlier one that it does not resume, and one that was
+    not complete.
+    """
     if accelerator.is_main_process:
-        if not args.resume_from_checkpoint:
-            for checkpoint in args.output_dir.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
+        pattern = "checkpoint-*.partial" if args.resume_from_checkpoint else "checkpoint-*"
+        for checkpoint in args.output_dir.glob(pattern):
+            shutil.rmtree(checkpoint)
         args.output_dir.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
 
@@ -231,8 +239,9 @@ def load_model(
     """Loads the model to train further, or makes a small one that knows the words of the captions."""
     if args.model_name_or_path is None:
         return build_small_model(rows, reader)
-    model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(args.model_name_or_path)
+    name_or_path = find_pretrained(args.model_name_or_path)  # of a model in the original's layout its conversion
+    model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(name_or_path)
     others = ("logit_bias", "get_text_token_embeds")  # the sigmoid loss, and late interaction
     if not hasattr(model, "logit_scale") or any(hasattr(model, name) for name in others):
         raise SystemExit(
@@ -298,10 +307,35 @@ def count_steps(steps: float, num_steps: int) -> int:
 # Training
 
 
+def list_settings(args: argparse.Namespace, accelerator: Accelerator) -> dict[str, object]:
+    """Lists what the steps of a run depend on; how many there are may change."""
+    names = ("seed", "dataset_name", "data_dir", "max_train_samples", "per_device_train_batch_size")
+    names += ("learning_rate", "weight_decay", "max_grad_norm", "short_loss_weight", "long_loss_weight")
+    settings = {name: getattr(args, name) for name in names}
+    settings["num_processes"] = accelerator.num_processes
+    settings["mixed_precision"] = accelerator.mixed_precision
+    return settings
+
+
+def save_checkpoint(args: argparse.Namespace, accelerator: Accelerator, step: int) -> None:
+    """Saves the state of a run in `checkpoint-STEP`, which has this name once it is complete."""
+    checkpoint = args.output_dir / f"checkpoint-{step}"
+    partial = checkpoint.with_name(f"{checkpoint.name}.partial")
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for weights in partial.glob("model*.safetensors"):  # which only this user may read else
+            shutil.copymode(partial / "random_states_0.pkl", weights)
+        settings = list_settings(args, accelerator)
+        (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        if checkpoint.exists():  # of a run that was resumed from an earlier one
+            shutil.rmtree(checkpoint)
+        partial.rename(checkpoint)
+
+
 def resume(
     args: argparse.Namespace,
     accelerator: Accelerator,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
     num_steps: int,
 ) -> int:
     """
@@ -310,7 +344,6 @@ def resume(
     Args:
         args (`argparse.Namespace`): Name the checkpoint.
         accelerator (`Accelerator`): Has prepared what is loaded.
-        scheduler (`LambdaLR`): Knows the learning rate of the checkpoint after that.
         num_steps (`int`): The steps of the whole training.
 
     Returns:
@@ -321,9 +354,11 @@ def resume(
     step = read_step(Path(args.resume_from_checkpoint))
     if step >= num_steps:
         raise SystemExit(f"{args.resume_from_checkpoint} is at step {step} of {num_steps}: ask for more")
+    saved = json.loads(Path(args.resume_from_checkpoint, SETTINGS_FILE).read_text())
+    for name, value in list_settings(args, accelerator).items():
+        if saved[name] != value:
+            raise SystemExit(f"{name} was {saved[name]} in {args.resume_from_checkpoint}, not {value}: give the same")
     accelerator.load_state(args.resume_from_checkpoint)
-    if scheduler.base_lrs[0] != args.learning_rate:
-        raise SystemExit(f"--learning_rate was {scheduler.base_lrs[0]} in the checkpoint: give the same")
     return step
 
 
@@ -437,7 +472,7 @@ def main() -> None:
     num_steps = args.max_train_steps or args.num_train_epochs * len(loader)
     scheduler = make_scheduler(optimizer, num_steps, args)
     accelerator.register_for_checkpointing(scheduler)  # not prepared: it makes a step in each process
-    step = resume(args, accelerator, scheduler, num_steps)
+    step = resume(args, accelerator, num_steps)
 
     progress = tqdm(total=num_steps, initial=step, disable=not accelerator.is_local_main_process)
     model.train()
@@ -457,7 +492,7 @@ def main() -> None:
             progress.update()
             progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if args.checkpointing_steps is not None and step % args.checkpointing_steps == 0:
-                accelerator.save_state(str(args.output_dir / f"checkpoint-{step}"))
+                save_checkpoint(args, accelerator, step)
             if step % args.eval_steps == 0 or step == num_steps:
                 dual_encoder = accelerator.unwrap_model(model).model
                 results = evaluate(dual_encoder, processor, eval_rows, args)

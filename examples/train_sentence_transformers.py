@@ -15,6 +15,7 @@ Its loss is CLIP's, of one caption with each image: the corner tokens and `logit
 LoTLIP's own loss is in `train_lotlip.py` and `train_with_trainer.py`.
 """
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,12 @@ class SentenceTransformersArguments(Arguments):
 
 
 def make_pairs(rows: Dataset, reader: RowReader) -> Dataset:
-    """Returns the images, each with one caption: a short one, or a long one where it has no other."""
+    """Returns the images, each with one caption, the same in every run: a short one, or a long one without."""
+    generator = random.Random(0)
     rows = with_captions(rows, reader)
     captions = []
     for row in rows.select_columns(reader.text_columns):
-        short_caption, long_caption = draw_captions(reader, row)
+        short_caption, long_caption = draw_captions(reader, row, generator)
         captions.append(short_caption or long_caption)
     images = rows.select_columns(reader.image_column)
     images = images.rename_columns({reader.image_column: "image"})

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
@@ -81,9 +82,27 @@ def add_lora(model: LotlipModel, rank: int) -> PreTrainedModel:
     return model
 
 
+class FineTuningTrainer(Trainer):
+    """Leaves out the last batch, which is not full, in training alone."""
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        """Returns the batches of all images that are evaluated on."""
+        loader = DataLoader(
+            self.eval_dataset if eval_dataset is None else eval_dataset,
+            self.args.eval_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+        return self.accelerator.prepare(loader)
+
+
 def hold_back(images: Dataset, batch_size: int) -> DatasetDict:
     """
     Returns captioned images as `train` and `test`, a tenth.
+
+    Args:
+        images (`Dataset`): The images.
+        batch_size (`int`): The images of a step, of all processes.
 
     Raises:
         `ValueError`: if they are too few for that, or for a batch.
@@ -109,14 +128,11 @@ def main() -> None:
         model = add_lora(model, args.lora_rank)
     images = load_split(data, split.train_split, split.max_train_samples)
     reader = RowReader(images.column_names, captions, image_column=data.image_column)
-    images = hold_back(with_captions(images, reader), args.per_device_train_batch_size)
-
     arguments = TrainingArguments(
         args.output_dir,
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.per_device_train_batch_size,
-        # the loss depends on the number of others
-        per_device_eval_batch_size=min(args.per_device_train_batch_size, len(images["test"])),
+        per_device_eval_batch_size=args.per_device_train_batch_size,  # the loss depends on the number of others
         dataloader_drop_last=True,
         num_train_epochs=args.num_train_epochs,
         max_steps=args.max_steps,
@@ -126,7 +142,8 @@ def main() -> None:
         remove_unused_columns=False,  # the collator reads them
         eval_strategy="epoch",
     )
-    trainer = Trainer(
+    images = hold_back(with_captions(images, reader), arguments.train_batch_size * arguments.world_size)
+    trainer = FineTuningTrainer(
         model,
         arguments,
         train_dataset=images["train"],

@@ -51,6 +51,11 @@ class LotlipTextConfig(PreTrainedConfig):
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"The hidden size ({self.hidden_size}) is not a multiple of the number of attention "
+                f"heads ({self.num_attention_heads})."
+            )
         if not 0 <= self.num_corner_tokens < self.max_position_embeddings:
             raise ValueError(
                 f"`num_corner_tokens` ({self.num_corner_tokens}) must be at least 0 and smaller "
@@ -86,6 +91,15 @@ class LotlipVisionConfig(PreTrainedConfig):
     base_config_key = "vision_config"
     attribute_map = {"attention_dropout": "attention_probs_dropout_prob"}
     projection_dim: int | None = None
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        super().validate_architecture()
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"The hidden size ({self.hidden_size}) is not a multiple of the number of attention "
+                f"heads ({self.num_attention_heads})."
+            )
 
 
 @auto_docstring(checkpoint="weiwu-ww/LoTLIP-ViT-B-16-100M")

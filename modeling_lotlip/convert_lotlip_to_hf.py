@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -32,12 +33,16 @@ from .image_processing_lotlip import LotlipImageProcessor
 from .modeling_lotlip import LotlipModel
 from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
+from .utils.integers import check_integer
 from .utils.output_folder import PARTIAL, atomic_write, delete
+from .utils.terminal import without_stop
 
 
 logger = logging.get_logger(__name__)
 
 DEFAULT_TOKENIZER = "google-bert/bert-base-uncased"
+# Of its words in their order, each with a line break after it, as in its `vocab.txt`
+DEFAULT_WORDS_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 DEFAULT_CONTEXT_LENGTH = 128
 CHECKPOINT_NAME = "model.pt"
 OPEN_CLIP_CONFIG_NAME = "open_clip_config.json"
@@ -90,6 +95,21 @@ WORD_TABLE = "text.transformer.embeddings.word_embeddings.weight"
 # Layer scales, and the linear layers that they follow
 LAYER_SCALES = {".layer_scale1.lambda1": ".attention.o_proj", ".layer_scale2.lambda1": ".mlp.fc2"}
 LAYER_SCALES |= {".ls1.gamma": ".attn.proj", ".ls2.gamma": ".mlp.fc2"}
+# What timm calls a ViT of this width, with so many layers and attention heads, and the patches and images of each
+TIMM_SIZES = {
+    (192, 12, 3): "tiny",
+    (384, 12, 6): "small",
+    (768, 12, 12): "base",
+    (1024, 24, 16): "large",
+    (1280, 32, 16): "huge",
+}
+TIMM_PATCHES_AND_IMAGES = {
+    "tiny": ("patch16_224", "patch16_384"),
+    "small": ("patch8_224", "patch16_224", "patch16_384", "patch32_224", "patch32_384"),
+    "base": ("patch8_224", "patch16_224", "patch16_384", "patch32_224", "patch32_384"),
+    "large": ("patch14_224", "patch16_224", "patch16_384", "patch32_224", "patch32_384"),
+    "huge": ("patch14_224",),
+}
 # Other values that these settings of the original may have: which projection there is follows from the tensors
 SYNONYMS = {"timm_proj": ["none", "linear", "", None], "act": ["gelu", "gelu (exact)"]}
 
@@ -395,6 +415,8 @@ def load_original_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Ten
         checkpoint = checkpoint.get("state_dict", checkpoint)
         state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
         broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
+    except PermissionError:
+        raise
     except DAMAGED_FILE_ERRORS as error:
         raise ValueError(
             f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code was run."
@@ -514,7 +536,10 @@ def config_from_checkpoint(
     given_corner_tokens = text_cfg.get("num_corner_token")
     text["num_corner_tokens"] = count_corner_tokens(num_rows, vocab_size, given_corner_tokens)
     text["projection_dim"] = dim
-    config = LotlipConfig(text_config=text, vision_config=vision, projection_dim=dim)
+    try:
+        config = LotlipConfig(text_config=text, vision_config=vision, projection_dim=dim)
+    except StrictDataclassError as error:  # of a setting of another type
+        raise ValueError(f"The settings of the checkpoint cannot be used: {error}") from error
     check_settings(config, settings)
     return config
 
@@ -529,13 +554,27 @@ def load_settings(config_path: str | Path | None) -> dict:
     """Loads the content of an `open_clip_config.json`; nothing where none is given."""
     if config_path is None:
         return {}
-    settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
-    settings |= settings.get("model_cfg", {})  # where open_clip puts them on the Hub
-    if not settings.keys() & {"text_cfg", "vision_cfg", "preprocess_cfg"}:
+    try:
+        settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
-            f"`--config_path {config_path}` has no `text_cfg` and no `vision_cfg`: name an "
-            f"`{OPEN_CLIP_CONFIG_NAME}`, or leave it out."
+            f"The settings in `{config_path}` are no JSON: {without_stop(error)}. Mend the file, or give another "
+            "`--config_path`."
+        ) from error
+    if isinstance(settings, dict) and isinstance(settings.get("model_cfg"), dict):
+        settings |= settings["model_cfg"]  # where open_clip puts them on the Hub
+    parts = ("text_cfg", "vision_cfg", "preprocess_cfg")
+    if not isinstance(settings, dict) or not any(part in settings for part in parts):
+        raise ValueError(
+            f"The settings in `{config_path}` have no `text_cfg` and no `vision_cfg`: it is no "
+            f"`{OPEN_CLIP_CONFIG_NAME}`. Remove it, or give another `--config_path`."
         )
+    for part in parts:
+        if not isinstance(settings.get(part, {}), dict):
+            raise ValueError(
+                f"`{part}` in `{config_path}` is {settings[part]!r}, and no object of settings: mend the file, or "
+                "give another `--config_path`."
+            )
     return settings
 
 
@@ -601,6 +640,8 @@ def convert_checkpoint(
     config = config_from_checkpoint(checkpoint, settings, vocab_size=len(tokenizer))
     model = from_theirs(config, checkpoint, "lotlip")
     context_length = settings.get("text_cfg", {}).get("context_length", DEFAULT_CONTEXT_LENGTH)
+    # at least a token of a text between `[CLS]` and `[SEP]`
+    check_integer("text_cfg.context_length", context_length, 3 + config.text_config.num_corner_tokens)
     context_length = min(context_length, config.text_config.max_position_embeddings)
     tokenizer.model_max_length = context_length - config.text_config.num_corner_tokens
 
@@ -632,6 +673,59 @@ def check_image_processor(
         raise ValueError(f"The original cannot express the model in `{folder}`: {'; '.join(others)}.")
 
 
+def name_timm_model(vision: LotlipVisionConfig) -> str | None:
+    """Names the ViT of timm that has the sizes of an image tower; `None` if there is none."""
+    size = TIMM_SIZES.get((vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads))
+    if size is None or vision.intermediate_size != 4 * vision.hidden_size or vision.num_channels != 3:
+        return None
+    patch_and_image = f"patch{vision.patch_size}_{vision.image_size}"
+    if patch_and_image not in TIMM_PATCHES_AND_IMAGES[size]:
+        return None
+    return f"vit_{size}_{patch_and_image}"
+
+
+def has_default_words(tokenizer: LotlipTokenizer) -> bool:
+    """Returns whether a tokenizer has the words of `DEFAULT_TOKENIZER`, in lower case."""
+    vocab = tokenizer.get_vocab()
+    lines = "".join(f"{word}\n" for word in sorted(vocab, key=vocab.get))
+    return tokenizer.do_lower_case and sha256(lines.encode()).hexdigest() == DEFAULT_WORDS_SHA256
+
+
+def name_towers(settings: dict, config: LotlipConfig, tokenizer: LotlipTokenizer | None) -> None:
+    """
+    Adds the names by which the original makes its image tower and its tokenizer to settings, with a warning for each
+    that there is none of.
+
+    Args:
+        settings (`dict`):
+            What [`open_clip_config_of`] returns.
+        config (`LotlipConfig`):
+            The configuration.
+        tokenizer (`LotlipTokenizer`, *optional*):
+            The tokenizer of the model; without one the number of its words says which it is.
+    """
+    timm_model_name = name_timm_model(config.vision_config)
+    if timm_model_name is not None:
+        settings["vision_cfg"]["timm_model_name"] = timm_model_name
+    else:
+        logger.warning(
+            f"No ViT of timm has the sizes of the image tower: `{OPEN_CLIP_CONFIG_NAME}` has no "
+            "`vision_cfg.timm_model_name`, without which the original does not load it."
+        )
+    if tokenizer is not None:
+        has_words = has_default_words(tokenizer)
+    else:
+        has_words = config.text_config.vocab_size == LotlipTextConfig.vocab_size
+    if has_words:
+        settings["text_cfg"]["hf_model_name"] = DEFAULT_TOKENIZER
+    else:
+        logger.warning(
+            f"The vocabulary is not that of {DEFAULT_TOKENIZER}: `{OPEN_CLIP_CONFIG_NAME}` has no "
+            "`text_cfg.hf_model_name`. Write the name of a repository with a BERT of this vocabulary there for the "
+            "original, and give its tokenizer as `--tokenizer_path` on the way back."
+        )
+
+
 def write_original(folder: str | Path, to_original: str | Path) -> None:
     """
     Writes the weights of a folder as the original does, and the settings with which they are read back. Raises a
@@ -660,13 +754,15 @@ def write_original(folder: str | Path, to_original: str | Path) -> None:
     from_theirs(config_of_the_original, original, "lotlip")
 
     context_length = DEFAULT_CONTEXT_LENGTH
+    tokenizer = None
     if "processor_config.json" in files:
         processor = LotlipProcessor.from_pretrained(folder)
-        context_length = processor.tokenizer.model_max_length + config.text_config.num_corner_tokens
+        tokenizer = processor.tokenizer
+        context_length = tokenizer.model_max_length + config.text_config.num_corner_tokens
         check_image_processor(folder, config, processor.image_processor)
     context_length = min(context_length, config.text_config.max_position_embeddings)
     settings["text_cfg"]["context_length"] = context_length
-    settings["text_cfg"]["hf_model_name"] = DEFAULT_TOKENIZER
+    name_towers(settings, config, tokenizer)
     content = json.dumps(settings, indent=2) + "\n"
     config_file = to_original.with_name(OPEN_CLIP_CONFIG_NAME)
     if config_file.exists() and config_file.read_text(encoding="utf-8") != content:
@@ -770,6 +866,8 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     repository = cache / f"models--converted--{folder.resolve().name}"
     converted = repository / "snapshots" / key
+    if converted.is_dir():  # also in a cache that cannot be written
+        return str(converted)
     converted.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(repository / ".lock"):
         for left in converted.parent.glob(f"*{PARTIAL}"):  # of a process that was killed

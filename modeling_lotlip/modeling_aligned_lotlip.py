@@ -185,7 +185,7 @@ def pool_text(outputs: object, attention_mask: torch.Tensor, pooling: str) -> to
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device) * attention_mask
     rows = torch.arange(len(hidden_states), device=hidden_states.device)
     if pooling == "cls":
-        return hidden_states[rows, attention_mask.argmax(dim=1)]
+        return hidden_states[rows, attention_mask.long().argmax(dim=1)]  # which torch has for no booleans
     if pooling == "last":
         return hidden_states[rows, positions.argmax(dim=1)]
     raise ValueError(f"`{pooling}` is no pooling of texts: name one of {', '.join(TEXT_POOLINGS)}.")

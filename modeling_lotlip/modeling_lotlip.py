@@ -589,11 +589,11 @@ class LotlipTextModel(LotlipPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         if attention_mask is not None:
-            length = inputs_embeds.shape[1] if input_ids is None else input_ids.shape[1]
-            if attention_mask.dim() != 2 or attention_mask.shape[1] != length:
+            shape = inputs_embeds.shape[:2] if input_ids is None else input_ids.shape
+            if attention_mask.shape != shape:
                 raise ValueError(
                     "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
-                    f"padding: of texts of {length} tokens, got {tuple(attention_mask.shape)}."
+                    f"padding: here {tuple(shape)}, got {tuple(attention_mask.shape)}."
                 )
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)

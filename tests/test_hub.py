@@ -345,6 +345,18 @@ def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(hub, 
     assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another dataset"
 
 
+@pytest.mark.parametrize(("max_length", "is_said"), [(64, False), (126, True)])
+def test_the_card_of_a_siglip_of_another_length_says_what_the_pipeline_does(
+    family_folders, tmp_path, max_length, is_said
+):
+    """Which pads to 64 tokens, whatever it is told."""
+    folder = shutil.copytree(family_folders("siglip"), tmp_path / "siglip")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": max_length}))
+    write_model_card(folder, "me/model")
+    assert ("Not for the zero-shot pipeline" in (folder / "README.md").read_text()) == is_said
+
+
 def test_plain_push_has_a_card_that_says_something(hub):
     names = {file.name for file in hub.converted.iterdir()}
     for repo_id in PLAIN:

@@ -437,7 +437,7 @@ def test_wrong_inputs_are_named(inputs, match):
 
 
 @pytest.mark.parametrize("output_corner_tokens", [True, False])
-@pytest.mark.parametrize("shape", [(2, 1, 5, 5), (2, 5, 5), (2, 4), (2, 6)])
+@pytest.mark.parametrize("shape", [(2, 1, 5, 5), (2, 5, 5), (2, 4), (2, 6), (1, 5), (3, 5)])
 def test_masks_of_other_shapes_than_that_of_padding_are_refused(shape, output_corner_tokens):
     mask = torch.ones(shape)
     with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):

@@ -264,6 +264,15 @@ def test_a_folder_in_the_layout_of_the_original_loads(cache, words, repositories
     assert {file.name for file in folder.iterdir()} == {"model.pt"}
 
 
+def test_a_conversion_in_a_cache_that_cannot_be_written_is_found(cache, words, repositories, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(30, "Read-only file system", str(path))
+
+    before = find_pretrained(repositories / DEFAULT_MODEL)
+    monkeypatch.setattr(convert_lotlip_to_hf, "WeakFileLock", refuse)
+    assert find_pretrained(repositories / DEFAULT_MODEL) == before
+
+
 # Commands
 
 

@@ -43,7 +43,7 @@ def sample_embeddings(num_rows: int, args: RankArguments) -> torch.Tensor:
 
 def multiply_in_blocks(images: torch.Tensor, texts: torch.Tensor) -> None:
     """Computes the products that ranks are counted in, of embeddings of shapes `(images, dim)` and `(texts, dim)`."""
-    for _ in similarity_blocks(texts, images):
+    for _ in similarity_blocks(texts, images, torch.float64):
         pass
 
 

@@ -10,7 +10,6 @@ them. Here variants take turns, and ratios are those of turns.
 import dataclasses
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import time
@@ -211,6 +210,8 @@ def peak_memory(device: str) -> int:
         # `ru_maxrss` counts what the process was before it ran this program
         kilobytes = status.read_text().partition("VmHWM:")[2].split()[0]
         return 1024 * int(kilobytes)
+    import resource  # which Windows has not
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -15,8 +15,8 @@ a folder it is drawn scenes. `--together` trains on several of them at once, too
 settings take the same number of epochs, but for those that choose it on images held out of the training split.
 `--pairs` trains each setting on some of the images, too. Images are found by the rules of `lotlip evaluate`.
 
-Each measurement is written to the output file at once, beside those of earlier runs. What is there is not measured
-again.
+Each measurement is written to the output file at once, beside those of earlier runs of the same towers and data. What
+is there is not measured again.
 
 `--measure_commands` runs `lotlip align` on each folder instead, each setting in a process of its own, the first one
 without any features, and measures its time and memory (Linux, macOS). `--measure_training` runs `lotlip train` from
@@ -353,6 +353,35 @@ def read_results(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def name_source(path: str) -> str:
+    """Names a Hub id, or a folder by its last two parts, which say nothing of the machine."""
+    return "/".join(Path(path).absolute().parts[-2:])
+
+
+def note_options(args: argparse.Namespace, results: dict) -> None:
+    """
+    Notes in results what they are measured of. Raises a `ValueError` if they were measured of something else, or it
+    is not known of what.
+    """
+    wanted = {"text_model": name_source(args.text_model), "vision_model": name_source(args.vision_model)}
+    for item in args.data:
+        name, _, folder = item.partition("=")
+        if folder:
+            wanted[f"data {name}"] = name_source(folder)
+        else:
+            wanted[f"data {name}"] = f"{args.num_scenes} drawn scenes, and {args.num_unseen_scenes} unseen"
+    noted = results.setdefault("options", {})
+    if not noted and results.keys() & {"rows", "commands", "training"}:
+        raise ValueError(
+            f"`--output_file {args.output_file}` does not say of which towers and data its results are: name another."
+        )
+    for name, value in wanted.items():
+        if noted.setdefault(name, value) != value:
+            raise ValueError(
+                f"`--output_file {args.output_file}` has results of {name} = {noted[name]}, not {value}: name another."
+            )
+
+
 def describe_run() -> dict[str, str]:
     """Returns when and by what results are made."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
@@ -379,6 +408,7 @@ def main() -> None:
     parser.add_argument("--measure_training", action="store_true", help="Measure `lotlip train` of the same towers.")
     args = parser.parse_args()
     results = read_results(args.output_file)
+    note_options(args, results)
     results["made"] = describe_run()
     if args.measure_commands:
         measure_commands(args, results)

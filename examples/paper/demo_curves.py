@@ -11,7 +11,7 @@ How the model of `make demo` learns, seed by seed: recall at 1 on unseen scenes,
         --figure docs/images/demo.svg
 
 Each seed is a run of `examples/train_lotlip.py`, with its defaults or with what stands behind `--`. Started again, the
-script skips the seeds that are done.
+script skips the seeds that are done with the same options.
 """
 
 import argparse
@@ -33,6 +33,8 @@ from modeling_lotlip.utils.files import write_json
 
 
 EXAMPLE = Path(__file__).parents[1] / "train_lotlip.py"
+# How a curve beside it was made
+OPTIONS_FILE = "options.json"
 CURVES = {"short": "short_t2i_recall@1", "long": "long_t2i_recall@1"}
 # What the example prints after an evaluation: `step 500: {'short_t2i_recall@1': 98.4, ...}`
 EVALUATION = re.compile(r"^step (\d+): (\{.*\})$", re.MULTILINE)
@@ -50,10 +52,24 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_options(folder: Path, options: dict) -> None:
+    """Raises a `ValueError` if what is in a folder was made with other options."""
+    file = folder / OPTIONS_FILE
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    for name, value in json.loads(json.dumps(kept | options)).items():
+        if name not in kept or name not in options or kept[name] != value:
+            raise ValueError(
+                f"{folder} was made with {name} = {kept.get(name)!r}, not {options.get(name)!r}: name another "
+                "--output_dir."
+            )
+
+
 def run_example(folder: Path, seed: int, args: argparse.Namespace) -> dict:
     """Runs the example with a seed, and returns its curve and its processor time; those kept of a run that ended."""
     kept = folder / "curve.json"
+    options = {"eval_steps": args.eval_steps, "example_arguments": args.example_arguments}
     if kept.exists():
+        check_options(folder, options)
         return json.loads(kept.read_text())
     command = [sys.executable, str(EXAMPLE), "--output_dir", str(folder), "--overwrite_output_dir"]
     command += ["--seed", str(seed), "--eval_steps", str(args.eval_steps), *args.example_arguments]
@@ -74,6 +90,7 @@ def run_example(folder: Path, seed: int, args: argparse.Namespace) -> dict:
         "seconds": round(time_after.elapsed - time_before.elapsed),
         "curve": curve,
     }
+    write_json(folder / OPTIONS_FILE, options)
     write_json(kept, found)
     return found
 

@@ -17,7 +17,7 @@ further on both kinds of captions at 126 tokens (`after`). Here each is trained 
 trained on too, little is forgotten; `--short_loss_weight 0` trains `after` and `distilled` on long captions alone, and
 a weight between 0 and 1 gives the long ones more of the loss.
 
-Started again, the script skips what is done.
+Started again, the script skips what is done with the same options (Linux).
 """
 
 import argparse
@@ -42,18 +42,32 @@ from modeling_lotlip.utils.files import write_json
 # The limit of texts that models were trained to
 NEW = 126
 ALPHAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-# What other_models.py leaves beside a model: how it was trained
+# How a model beside it was made; other_models.py leaves one, too
 OPTIONS_FILE = "options.json"
 METRICS = ("short_t2i_recall@1", "short_mean_recall", "zero_shot_top1", "long_t2i_recall@1", "long_mean_recall")
+
+
+def check_options(folder: Path, options: dict) -> None:
+    """Raises a `ValueError` if what is in a folder was made with other options."""
+    file = folder / OPTIONS_FILE
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    for name, value in json.loads(json.dumps(kept | options)).items():
+        if name not in kept or name not in options or kept[name] != value:
+            raise ValueError(
+                f"{folder} was made with {name} = {kept.get(name)!r}, not {options.get(name)!r}: name another "
+                "--output_dir."
+            )
 
 
 def train_once_more(folder: Path, options: dict) -> None:
     """Runs `lotlip train` in `folder`, if that is not done."""
     if (folder / "eval_results.json").exists():
+        check_options(folder, options)
         return
     process = get_context("fork").Process(target=run_once_more, args=(folder, options))
     process.start()
     process.join()
+    write_json(folder / OPTIONS_FILE, options)
 
 
 def run_once_more(folder: Path, options: dict) -> None:
@@ -72,11 +86,14 @@ def mix(start: Path, end: Path, folder: Path, options: dict) -> dict:
         options (`dict`): The arguments that name the rows to choose and to report on.
     """
     file = folder / "interpolation.json"
-    if not file.exists():
-        models = {"start": str(start), "end": str(end), "alphas": ALPHAS}
-        process = get_context("fork").Process(target=run_mixing, args=(folder, options | models))
+    options = options | {"start": str(start), "end": str(end), "alphas": ALPHAS}
+    if file.exists():
+        check_options(folder, options)
+    else:
+        process = get_context("fork").Process(target=run_mixing, args=(folder, options))
         process.start()
         process.join()
+        write_json(folder / OPTIONS_FILE, options)
     return json.loads(file.read_text())
 
 
@@ -113,7 +130,7 @@ def measure_model(args: argparse.Namespace, family: str, seed: int, scenes: Path
     if args.distill_weight > 0:
         with_teacher = own / f"distilled-{args.distill_weight:g}"
         train_once_more(with_teacher, options | {"distill_weight": args.distill_weight})
-        distilled = mix(before, with_teacher, own / "distilled-near", held_back)
+        distilled = mix(before, with_teacher, own / f"{with_teacher.name}-near", held_back)
         results["distilled"] = take(distilled, 1.0)
     results["interpolated"] = take(plain, plain["best_alpha"])
     if args.distill_weight > 0:
@@ -170,7 +187,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    scenes = args.output_dir / "scenes"
+    scenes = args.output_dir / f"scenes-{args.num_held_back}"
     if not scenes.exists():
         load_scenes(args.num_held_back, seed=1).save_to_disk(scenes)
     found = {family: [] for family in args.families}

@@ -18,7 +18,7 @@ by formulas of their own, hardly read it. The recalls are kept every `--eval_ste
 
 On a folder of captioned images (`train` and `test`) two towers are joined, as a `VisionTextDualEncoderModel` and as a
 LoTLIP, and trained alike with a frozen image tower.
-Started again, the script skips what is done.
+Started again, the script skips what is done with the same options (Linux).
 """
 
 import argparse
@@ -72,13 +72,27 @@ IMAGES = TOWER | {"image_size": 64, "patch_size": 16}
 METRICS = ("long_t2i_recall@1", "long_i2t_recall@1", "short_t2i_recall@1", "short_i2t_recall@1")
 
 
+def check_options(folder: Path, options: dict) -> None:
+    """Raises a `ValueError` if what is in a folder was made with other options."""
+    file = folder / OPTIONS_FILE
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    for name, value in json.loads(json.dumps(kept | options)).items():
+        if name not in kept or name not in options or kept[name] != value:
+            raise ValueError(
+                f"{folder} was made with {name} = {kept.get(name)!r}, not {options.get(name)!r}: name another "
+                "--output_dir."
+            )
+
+
 def train(folder: Path, options: dict) -> dict:
     """
     Runs `lotlip train` on short and long captions, in `folder`, if that is not done. Returns its last results, and the
     `curve`, those of every evaluation with their `step`.
     """
     results = folder / "eval_results.json"
-    if not results.exists():
+    if results.exists():
+        check_options(folder, options)
+    else:
         process = get_context("fork").Process(target=run_training, args=(folder, options))
         process.start()
         process.join()
@@ -174,7 +188,7 @@ def run_folder(args: argparse.Namespace, family: str, seed: int) -> dict[str, di
         "data_dir": args.data_dir,
         "seed": seed,
         "cache_image_features": True,
-        "image_features_dir": args.output_dir / "features",
+        "image_features_dir": str(args.output_dir / "features"),
         "per_device_train_batch_size": 64,
         "learning_rate": 1e-4,
         "max_train_steps": max(1, args.steps // 3),

@@ -97,9 +97,9 @@ class HeadArguments(Arguments):
         None, "Passes over the images. Default: chosen on images held out of --train_split.", least=1
     )
     per_device_train_batch_size: int = argument(1024, "Images in a step.", least=2)
-    learning_rate: float = argument(1e-3, "The learning rate of AdamW.", least=0)
+    learning_rate: float = argument(1e-3, "The learning rate of AdamW.", above=0)
     weight_decay: float = argument(0.1, "Of matrices only.", least=0)
-    dropout: float = argument(0.3, "Of an mlp.", least=0, most=1)
+    dropout: float = argument(0.3, "Of an mlp.", least=0, below=1)
     seed: int = argument(0, "The random seed of weights, order and captions.", least=0)
 
     def __post_init__(self):

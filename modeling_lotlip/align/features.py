@@ -32,6 +32,7 @@ from ..encoder.finite import find_nonfinite_weight
 from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
+from ..utils.sub_captions import is_enumeration
 from ..utils.terminal import progress_bar
 from .towers import FrozenTower, ImageTower, TextTower, make_processor
 
@@ -299,7 +300,8 @@ def list_texts(
         for item in reader(position, row):
             if item.kind in modalities:
                 captions.append((position, item.content, item.kind))
-            sub_captions = item.content.split(". ")  # as the reader has joined them
+            # as the reader has joined them; the numbers of a list are none
+            sub_captions = [part for part in item.content.split(". ") if not is_enumeration(part)]
             if item.kind == "long" and "sub" in modalities and len(sub_captions) > 1:
                 captions += [(position, sub_caption, "sub") for sub_caption in sub_captions]
     return captions

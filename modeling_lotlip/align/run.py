@@ -12,7 +12,12 @@ from datasets import Dataset
 from ..data.loading import count_shared_rows, get_columns, load_slices, warn_of_repeated_images
 from ..data.reader import RowReader
 from ..encoder.loading import check_device
-from ..evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset, measure_retrieval
+from ..evaluation.retrieval import (
+    EmbeddedCaptions,
+    EmbeddedDataset,
+    measure_retrieval,
+    warn_of_missing_captions,
+)
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.output_folder import OutputFolder
 from .arguments import AlignArguments
@@ -94,6 +99,7 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     seconds = time.perf_counter() - start
     logger.info(f"The heads were trained for {trained_heads.num_epochs} epochs, in {seconds:.1f} s.")
     embedded = embed_features(trained_heads.heads, evaluation_features)
+    warn_of_missing_captions(evaluation_reader, embedded)
     # a drawn scene has the short caption of others
     results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
     model = join(text_tower, image_tower, features, trained_heads, args)

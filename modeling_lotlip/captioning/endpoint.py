@@ -16,9 +16,8 @@ from email.utils import mktime_tz, parsedate_tz
 
 import httpx
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
-from PIL import Image
 
-from ..data.images import UnreadableImageError
+from ..data.images import UnreadableImageError, open_image
 from ..encoder.batches import prefetch
 from ..utils.terminal import without_stop
 from .answer import Answer
@@ -35,6 +34,7 @@ JPEG_QUALITY = 95
 # After so many failures in a row, and no answer between them, the server is taken to be gone.
 MAX_FAILURES_IN_A_ROW = 100
 SECONDS_BETWEEN_LOOKS = 0.5  # for a signal
+SECONDS_PER_BATCH = 1.0  # of answers, which are written to the disk together
 # No key, no credit, no right, no such model or URL: the next request would be refused, too.
 REFUSALS = (401, 402, 403, 404)
 # Failures that may pass: a timeout, a conflict, too many requests; and every 5xx
@@ -72,7 +72,7 @@ def make_data_url(file: ImageFile, max_size: int | None) -> str:
     image = file.decode()
     if max_size is None:
         max_size = max(image.size)
-    with Image.open(io.BytesIO(file.content)) as original:
+    with open_image(file.content) as original:
         mime_type = SENT_FORMATS.get(original.format)
         is_upright = original.getexif().get(ORIENTATION, 1) == 1
         has_common_mode = original.mode in ("L", "RGB")
@@ -174,10 +174,10 @@ class EndpointCaptioner:
         self,
         files: Iterator[ImageFile],
         is_stopped: Callable[[], bool],
-    ) -> Iterator[tuple[ImageFile, Answer]]:
+    ) -> Iterator[list[tuple[ImageFile, Answer]]]:
         """
-        Captions images, each with its prompt, `concurrency` at a time, in the order of the answers. When `is_stopped`
-        the requests that have no answer are given up.
+        Captions images, each with its prompt, `concurrency` at a time, in the order of the answers: a list of them
+        every second. When `is_stopped` the requests that have no answer are given up.
 
         Raises:
             `ValueError`: if the server would refuse every request, asks for a pause of more than an hour, or has
@@ -192,6 +192,8 @@ class EndpointCaptioner:
             http_client=HttpClient(),
         )
         pending = set()
+        batch = []
+        begun_at = time.monotonic()
         files = prefetch(files, depth=self.arguments.concurrency)
         try:
             while not is_stopped():
@@ -201,13 +203,19 @@ class EndpointCaptioner:
                         break
                     pending.add(loop.create_task(self.ask(client, file)))
                 if not pending:
-                    return
+                    break
                 done, pending = loop.run_until_complete(
                     asyncio.wait(pending, timeout=SECONDS_BETWEEN_LOOKS, return_when=asyncio.FIRST_COMPLETED)
                 )
-                # an error ends the run, but the other answers are there
-                for task in sorted(done, key=lambda task: task.exception() is not None):
-                    yield task.result()
+                failed = [task for task in done if task.exception() is not None]
+                batch += [task.result() for task in done if task not in failed]
+                if failed or time.monotonic() - begun_at >= SECONDS_PER_BATCH:
+                    yield batch
+                    batch = []
+                    begun_at = time.monotonic()
+                for task in failed:  # an error ends the run
+                    task.result()
+            yield batch
         finally:
             loop.run_until_complete(give_up(client, pending))
             loop.run_until_complete(loop.shutdown_default_executor())

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of captions through the rules: captions are mended, or marked with the rule that rejects them."""
 
+import hashlib
 import logging
 import os
 import random
@@ -18,7 +19,7 @@ from pyarrow import parquet
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.caption_files import REJECTED_COLUMN, CaptionFiles, hash_keys
-from ..data.images import read_image, undecoded
+from ..data.images import read_file, read_image, undecoded
 from ..data.loading import get_columns, load_split
 from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
@@ -27,7 +28,7 @@ from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unrea
 from ..encoder.dual_encoder import find_models, load_encoder
 from ..encoder.fastest import hint_at_auto
 from ..encoder.finite import check_finite_batch
-from ..utils.files import is_same_path, write_json
+from ..utils.files import are_one_file, is_same_path, write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
@@ -58,13 +59,12 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     files = sorted(found)
     if not files:
         raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
-    # names that a disk of macOS or Windows does not distinguish are one
-    counts = Counter(unicodedata.normalize("NFC", file.name).casefold() for file in files)
     if any(is_same_path(folder, output_dir) for folder in {file.parent for file in files}):
         raise ValueError(f"`--output_dir {output_dir}` is the folder of `--captions`: name another one.")
-    name, count = counts.most_common(1)[0]
+    name, count = Counter(file.name for file in files).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} files of `--captions` have the name {name}: filter their folders one by one.")
+    check_names(sorted(file.name for file in files), output_dir)
     names = {file.name for file in files}
     others = sorted(path.name for path in output_dir.glob("*.parquet") if path.name not in names)
     if others:
@@ -73,6 +73,18 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
         )
     warn_of_unfinished(files)
     return files
+
+
+def check_names(names: list[str], output_dir: Path) -> None:
+    """Raises a `ValueError` if two names of files are one on the disk of a folder."""
+    by_letters = {}
+    for name in names:
+        same_letters = by_letters.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if same_letters != name and are_one_file(same_letters, name, output_dir):
+            raise ValueError(
+                f"Files of `--captions` have the names {same_letters} and {name}, which are one file on the disk of "
+                f"`--output_dir {output_dir}`: filter them one by one."
+            )
 
 
 def read_table(path: Path) -> pa.Table:
@@ -501,6 +513,7 @@ def measure_similarities(
         )
     column = columns.caption_column
     counts = Counter()
+    hashes = {}  # of image files, by their keys
     captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
 
     def read_row(row_index: int, row: dict) -> Iterator[Item]:
@@ -508,7 +521,15 @@ def measure_similarities(
         key = read_key(row, key_column)
         texts = find_captions(captions, key, column)
         if texts:  # else the image is not read
-            yield Item((row_index, key, None), "image", read_image(row[source.image_column]))
+            content = read_file(row[source.image_column])
+            sha256 = hashlib.sha256(content).digest()
+            if hashes.setdefault(key, sha256) != sha256:
+                raise ValueError(
+                    f"Two different images have the key {key!r}, the second in row {row_index}: it would not be known "
+                    "which caption is whose. Name a column of unique keys with `--key_column`, and its values in "
+                    "`--captions` with `--file_key_column`."
+                )
+            yield Item((row_index, key, None), "image", read_image({"bytes": content, "path": None}))
         for text in texts:
             yield Item((row_index, key, text), "caption", mark_sub_captions(text) or text)
 

@@ -17,6 +17,7 @@ from PIL import Image
 from ..data.arguments import SourceArguments
 from ..data.images import UnreadableImageError, read_file, read_image, undecoded
 from ..data.rows import find_key, read_url
+from ..encoder.batches import sign_file
 
 
 class ImageFile(NamedTuple):
@@ -36,6 +37,8 @@ class ImageFile(NamedTuple):
             Why there is no file.
         prompt (`str`, *optional*, defaults to `""`):
             What to ask of it.
+        signature (`dict[str, int]`, *optional*):
+            What is known of a local file without reading it, before it was read: see [`sign_file`].
     """
 
     key: str
@@ -44,6 +47,7 @@ class ImageFile(NamedTuple):
     content: bytes | None
     error: str | None
     prompt: str = ""
+    signature: dict[str, int] | None = None
 
     def decode(self) -> Image.Image:
         """
@@ -80,7 +84,8 @@ def read_image_files(
 ) -> Iterator[ImageFile]:
     """
     Reads the images of a dataset that fall to this process and have no record by a captioner, or one of another image
-    that had their key. Files that are elsewhere are not read to see whether they are others now.
+    that had their key. To see whether they are others now, local files are read unless their signature is as it was;
+    files that are elsewhere are not read for that.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -124,23 +129,71 @@ def read_image_files(
         is_new = connection.execute("INSERT INTO seen VALUES (?, NULL) ON CONFLICT DO NOTHING", (key,)).rowcount == 1
         if not is_new:
             image = image or read_row_image(row, source, f"row {index}", key)
-            if find_sha256(connection, key) != image.sha256:
-                raise ValueError(
-                    f"Two different images have the key {key!r}, the second in row {index}: it would not be known "
-                    "which caption is whose. Name a column of unique keys with `--key_column`, or the image column, "
-                    f"`--key_column {source.image_column}`, for the SHA-256 of the file, and a new `--output_dir`."
-                )
+            check_is_repeated(connection, key, image.sha256, f"row {index}", source)
             counts["rows repeat an image, which is captioned once"] += 1
             continue
         record = connection.execute(find_record, (key, captioner)).fetchone()
-        if record is None or is_at_hand(row[source.image_column]):
+        sha256 = None
+        if record is not None and image is None:
+            sha256 = find_hash_of_unchanged(connection, key, row[source.image_column])
+        if sha256 is None and (record is None or is_at_hand(row[source.image_column])):
             image = image or read_row_image(row, source, f"row {index}", key)
-            connection.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (image.sha256, key))
-        if record is not None and is_other(image, record[0]):
+            sha256 = image.sha256
+        if sha256 is not None:
+            connection.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (sha256, key))
+        if record is not None and is_other(sha256, record[0]):
             counts["images took the place of others, and are captioned anew"] += 1
             record = None
         if record is None:
-            yield image
+            yield image or read_row_image(row, source, f"row {index}", key)
+
+
+def check_is_repeated(
+    connection: sqlite3.Connection, key: str, sha256: str | None, name: str, source: SourceArguments
+) -> None:
+    """
+    Checks that a row with a key that was met before repeats its image.
+
+    Args:
+        connection (`sqlite3.Connection`):
+            That of [`read_image_files`].
+        key (`str`):
+            The key.
+        sha256 (`str`, *optional*):
+            Of the image of the row.
+        name (`str`):
+            What messages call the row.
+        source (`SourceArguments`):
+            The name of the image column.
+
+    Raises:
+        `ValueError`: if it is of another image.
+    """
+    if find_sha256(connection, key) != sha256:
+        raise ValueError(
+            f"Two different images have the key {key!r}, the second in {name}: it would not be known which caption is "
+            "whose. Name a column of unique keys with `--key_column`, or the image column, `--key_column "
+            f"{source.image_column}`, for the SHA-256 of the file, and a new `--output_dir`."
+        )
+
+
+def find_hash_of_unchanged(connection: sqlite3.Connection, key: str, image: dict | None) -> str | None:
+    """Finds the SHA-256 of a local file that has the signature with which it was read; None if it is to be read."""
+    signature = sign_image(image)
+    if signature is None:
+        return None
+    query = "SELECT sha256 FROM files WHERE (key, size, modified, changed) = (:key, :size, :modified, :changed)"
+    known = connection.execute(query, {"key": key, **signature}).fetchone()
+    if known is None:
+        return None
+    return known[0]
+
+
+def sign_image(image: dict | None) -> dict[str, int] | None:
+    """Describes the local file of an undecoded image without reading it; None if it is in none."""
+    if image is None or image.get("bytes") is not None or not os.path.isfile(image.get("path") or ""):
+        return None
+    return sign_file(os.stat(image["path"]))
 
 
 def is_at_hand(image: dict | None) -> bool:
@@ -150,11 +203,9 @@ def is_at_hand(image: dict | None) -> bool:
     return image.get("bytes") is not None or os.path.isfile(image.get("path") or "")
 
 
-def is_other(image: ImageFile | None, sha256: str | None) -> bool:
-    """Says whether an image is another one than that with a hash; not if one of them is not known."""
-    if image is None or image.sha256 is None or sha256 is None:
-        return False
-    return image.sha256 != sha256
+def is_other(sha256: str | None, recorded: str | None) -> bool:
+    """Says whether an image is another one than that of a record, by their hashes; not if one of them is not known."""
+    return sha256 is not None and recorded is not None and sha256 != recorded
 
 
 def find_sha256(connection: sqlite3.Connection, key: str) -> str | None:
@@ -183,9 +234,10 @@ def read_row_image(row: dict, source: SourceArguments, name: str, key: str | Non
     Returns:
         `ImageFile`: the image, or why there is none.
     """
+    signature = sign_image(row[source.image_column])  # before it is read: a later change is seen
     try:
         content = read_file(row[source.image_column])
     except UnreadableImageError as error:
         return ImageFile(key or name, read_url(row), None, None, str(error))
     sha256 = hashlib.sha256(content).hexdigest()
-    return ImageFile(key or sha256, read_url(row), sha256, content, None)
+    return ImageFile(key or sha256, read_url(row), sha256, content, None, signature=signature)

@@ -22,9 +22,9 @@ from transformers import (
     ProcessorMixin,
 )
 
-from ..data.images import UnreadableImageError
+from ..data.images import UnreadableImageError, bound_aspect_ratio
 from ..data.rows import batched
-from ..encoder.batches import prefetch
+from ..encoder.batches import PREPROCESSING_ERRORS, prefetch
 from ..encoder.loading import check_device
 from .answer import Answer
 from .arguments import CAPTIONERS, CaptionerArguments
@@ -178,24 +178,25 @@ class LocalCaptioner:
         self,
         files: Iterator[ImageFile],
         is_stopped: Callable[[], bool],
-    ) -> Iterator[tuple[ImageFile, Answer]]:
+    ) -> Iterator[list[tuple[ImageFile, Answer]]]:
         """Captions images, each with its prompt, until `is_stopped`: what a batch has begun is finished."""
         for job in prefetch(self.make_jobs(files), depth=PREFETCHED_BATCHES):
             if job.inputs is None:
-                yield job.files[0], Answer(None, error=job.error)
+                yield [(job.files[0], Answer(None, error=job.error))]
             else:
-                yield from zip(job.files, self.generate(job.inputs))
+                yield list(zip(job.files, self.generate(job.inputs)))
             if is_stopped():
                 return
 
     def make_jobs(self, files: Iterator[ImageFile]) -> Iterator[Job]:
         """Makes batches of images with prompts; an image that the processor refuses is a job of its own."""
+        image_processor = getattr(self.processor, "image_processor", None)
         for batch in batched(files, self.arguments.batch_size):
             good = []
             images = []
             for file in batch:
                 try:
-                    images.append(file.decode())
+                    images.append(bound_aspect_ratio(file.decode(), image_processor))
                     good.append(file)
                 except UnreadableImageError as error:
                     yield Job([file], None, str(error))
@@ -203,12 +204,12 @@ class LocalCaptioner:
                 continue
             try:
                 yield Job(good, self.make_inputs([file.prompt for file in good], images))
-            except ValueError:
+            except PREPROCESSING_ERRORS:
                 for file, image in zip(good, images):
                     try:
                         yield Job([file], self.make_inputs([file.prompt], [image]))
-                    except ValueError as error:
-                        yield Job([file], None, f"the processor refuses it: {error}")
+                    except PREPROCESSING_ERRORS as error:
+                        yield Job([file], None, f"the processor refuses it: {str(error) or type(error).__name__}")
 
     def make_inputs(self, prompts: list[str], images: list[Image.Image]) -> BatchFeature:
         """Makes what the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""

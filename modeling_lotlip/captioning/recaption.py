@@ -197,8 +197,8 @@ def caption_by(
         )
         records = Records(writing, arguments.output_dir, arguments.shard_size)
         records.find_lost_files()
-        answers = captioner.answer(files, is_stopped)
-        return record_answers(answers, captioner_facts, job.rules, records, bar, counts)
+        batches = captioner.answer(files, is_stopped)
+        return record_answers(batches, captioner_facts, job.rules, records, bar, counts)
 
 
 def read_prompts(path: Path | None = None) -> list[str]:
@@ -266,7 +266,7 @@ def list_compared(source: SourceArguments, *others: object) -> dict:
 
 
 def record_answers(
-    answers: Iterable[tuple[ImageFile, Answer]],
+    batches: Iterable[list[tuple[ImageFile, Answer]]],
     captioner_facts: dict,
     rules: RuleArguments,
     records: Records,
@@ -274,10 +274,11 @@ def record_answers(
     counts: Counter,
 ) -> CaptionerOutcome:
     """
-    Applies the rules to answers as they come, and records them, whatever ends it.
+    Applies the rules to answers as they come, and records them, whatever ends it: a killed run loses no batch that
+    has come.
 
     Args:
-        answers (`Iterable[tuple[ImageFile, Answer]]`):
+        batches (`Iterable[list[tuple[ImageFile, Answer]]]`):
             Images with what the captioner answered.
         captioner_facts (`dict`):
             The captioner, its revision and its settings, for every record.
@@ -297,16 +298,18 @@ def record_answers(
     num_failed = 0
     last_error = None
     try:
-        for file, answer in answers:
-            outcome, changed = apply_rules_to_answer(answer, rules)
-            image = {"key": file.key, "url": file.url, "sha256": file.sha256, "prompt": file.prompt}
-            records.add(image | captioner_facts | outcome | {"num_tokens": answer.num_tokens})
-            counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
-            num_images += 1
-            if outcome["error"] is not None:
-                num_failed += 1
-                last_error = outcome["error"]
-            bar.update()
+        for batch in batches:
+            for file, answer in batch:
+                outcome, changed = apply_rules_to_answer(answer, rules)
+                image = {"key": file.key, "url": file.url, "sha256": file.sha256, "prompt": file.prompt}
+                records.add(image | captioner_facts | outcome | {"num_tokens": answer.num_tokens}, file.signature)
+                counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
+                num_images += 1
+                if outcome["error"] is not None:
+                    num_failed += 1
+                    last_error = outcome["error"]
+                bar.update()
+            records.commit()
     finally:
         records.write()
     return CaptionerOutcome(captioner_facts["captioner"], num_images, num_failed, last_error)

@@ -6,7 +6,6 @@ and parquet files of these rows, which training reads as caption files.
 """
 
 import sqlite3
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from ..utils.terminal import without_stop
 
 DATABASE = "captions.sqlite"
 ROWS_PER_BATCH = 10_000
-SECONDS_PER_COMMIT = 1
 SECONDS_TO_WAIT = 3600  # for another process that writes
 NUM_CAUSES = 3  # of failures, in messages
 
@@ -49,6 +47,7 @@ INSERT INTO records ({COLUMNS}) VALUES ({", ".join(f":{name}" for name in SCHEMA
 ON CONFLICT (key, captioner)
 DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)}, is_written = 0
 """
+NOTE_FILE = "INSERT OR REPLACE INTO files VALUES (:key, :sha256, :size, :modified, :changed)"
 
 
 @contextmanager
@@ -72,6 +71,11 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
             f"CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, {', '.join(columns)}, "
             "is_written INTEGER NOT NULL DEFAULT 0, UNIQUE (key, captioner))"
         )
+        # the local files that were captioned last, by which a later run knows them without reading them
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS files (key TEXT PRIMARY KEY, sha256 TEXT, size INTEGER, modified INTEGER, "
+            "changed INTEGER)"
+        )
         connection.execute("CREATE INDEX IF NOT EXISTS unwritten ON records (id) WHERE NOT is_written")
         yield connection
     except sqlite3.Error as error:
@@ -82,8 +86,8 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
 
 class Records:
     """
-    Adds records to the table of a folder, in a commit a second: a killed run loses those of the last one. Each
-    `shard_size` rows, the same in every run, become a parquet file, in the order in which they were added.
+    Adds records to the table of a folder: a killed run loses those since the last [`commit`]. Each `shard_size` rows,
+    the same in every run, become a parquet file, in the order in which they were added.
 
     Args:
         connection (`sqlite3.Connection`):
@@ -99,14 +103,17 @@ class Records:
         self.folder = folder
         self.shard_size = shard_size
         self.added = []
+        self.files = []
         self.num_added = 0
-        self.committed_at = 0.0
 
-    def add(self, record: dict) -> None:
-        """Adds a record, in place of an earlier one of the same key and captioner."""
+    def add(self, record: dict, signature: dict[str, int] | None = None) -> None:
+        """
+        Adds a record, in place of an earlier one of the same key and captioner, and notes the signature of the local
+        file of the image: see [`sign_file`].
+        """
         self.added.append({name: replace_surrogates(value) for name, value in record.items()})
-        if time.monotonic() - self.committed_at >= SECONDS_PER_COMMIT:
-            self.commit()
+        if signature is not None:
+            self.files.append({"key": self.added[-1]["key"], "sha256": record["sha256"], **signature})
         self.num_added += 1
         if self.num_added % self.shard_size == 0:
             self.write()
@@ -135,8 +142,9 @@ class Records:
         if self.added:
             with self.transaction():
                 self.connection.executemany(UPSERT, self.added)
+                self.connection.executemany(NOTE_FILE, self.files)
             self.added = []
-        self.committed_at = time.monotonic()
+            self.files = []
 
     def write(self) -> None:
         """Writes anew every parquet file that lacks rows of the table, also those that other processes added."""

@@ -50,13 +50,15 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     searcher = open_searcher(search, arguments)
     answers = find_answers(searcher, search, texts)
     # the file first: whoever reads the results, such as `head`, may have seen enough
-    if output.output_file is not None:
-        rows = []
-        for answer in answers:
-            rows += [{"query": answer["query"], **result} for result in answer["results"]]
-        results = describe_search(searcher, search, answers)
-        write_results(output.output_file, results, format_answers(answers), rows)
-    print(format_answers(answers, search.photos))
+    try:
+        if output.output_file is not None:
+            rows = []
+            for answer in answers:
+                rows += [{"query": answer["query"], **result} for result in answer["results"]]
+            results = describe_search(searcher, search, answers)
+            write_results(output.output_file, results, format_answers(answers), rows)
+    finally:
+        print(format_answers(answers, search.photos))
 
 
 def read_texts(search: SearchArguments) -> list[str]:

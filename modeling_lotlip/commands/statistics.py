@@ -102,11 +102,13 @@ def run(
     measured = {kind: summarize_lengths(text_lengths) for kind, text_lengths in lengths.items()}
     table = format_statistics(name, measured)
     # the file first: whoever reads the table, such as `head`, may have seen enough
-    if output.output_file is not None:
-        # the data table's row at the top: of long captions where there are any
-        kind, *others = measured
-        results = {"dataset": name, "captions": kind, **measured[kind], **conditions}
-        results |= {other: measured[other] for other in others}
-        rows = [{"dataset": name, "captions": kind, **summary, **conditions} for kind, summary in measured.items()]
-        write_results(output.output_file, results, table, rows)
-    print_tables(table)
+    try:
+        if output.output_file is not None:
+            # the data table's row at the top: of long captions where there are any
+            kind, *others = measured
+            results = {"dataset": name, "captions": kind, **measured[kind], **conditions}
+            results |= {other: measured[other] for other in others}
+            rows = [{"dataset": name, "captions": kind, **summary, **conditions} for kind, summary in measured.items()]
+            write_results(output.output_file, results, table, rows)
+    finally:
+        print_tables(table)

@@ -12,13 +12,13 @@ Without a text it takes a row of the data, `--row`, with its first long caption.
 needs no other file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.arguments import CaptionArguments, CaptionFileArguments, SourceArguments
 from ..encoder.arguments import LoadingArguments, ModelNames
-from ..utils.arguments import Arguments, argument
+from ..utils.arguments import Arguments, argument, refuse_given
 
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class VisualizeArguments(Arguments):
     output_dir: Path = argument(help="Where the page goes.")
     text: str | None = argument(None, "The text. Default: the long caption of --row.")
     image: Path | None = argument(None, "The image file that --text is compared with.", requires="text")
-    eval_split: str = argument("test", "The split of --row.")
-    row: int = argument(0, "The row of the data, from 0 on.", least=0)
+    eval_split: str = argument("test", "The split of --row.", excludes=("text",))
+    row: int = argument(0, "The row of the data, from 0 on.", least=0, excludes=("text",))
 
 
 ARGUMENTS = (
@@ -73,6 +73,10 @@ def run(
     if visualize.text is None:
         text, image = read_text_and_image(visualize.row, visualize.eval_split, dataset, captions, caption_files)
     else:
+        case = "with --text"
+        refuse_given(dataset, [field.name for field in fields(dataset)], case)
+        refuse_given(captions, ("caption_column", "long_captions_column"), case)
+        refuse_given(caption_files, [field.name for field in fields(caption_files)], case)
         text = visualize.text
         image = read_image_file(visualize.image)
     if not split_sub_captions(text, captions.sub_caption_splitter):

@@ -17,12 +17,16 @@ from .reader import RowReader
 logger = logging.get_logger(__name__)
 
 
-def draw_captions(reader: RowReader, row: dict) -> tuple[str, str]:
-    """Samples a short and a long caption of a row, sub-captions marked; empty where there is none."""
+def draw_captions(reader: RowReader, row: dict, generator: random.Random | None = None) -> tuple[str, str]:
+    """
+    Samples a short and a long caption of a row, sub-captions marked; empty where there is none. Without a generator
+    they are sampled by Python's own.
+    """
+    choose = random.choice if generator is None else generator.choice
     marked = [mark_sub_captions(text, reader.splitter) for text in reader.long_captions(row)]
     long_captions = [text for text in marked if text]
-    short_caption = random.choice(reader.short_captions(row) or [""])
-    return short_caption, random.choice(long_captions or [""])
+    short_caption = choose(reader.short_captions(row) or [""])
+    return short_caption, choose(long_captions or [""])
 
 
 def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:

@@ -81,7 +81,12 @@ TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, 
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
-    """Gives the same data with image files instead of images: `read_image` decodes them."""
+    """
+    Gives the same data with image files instead of images: `read_image` decodes them. A stream whose columns have no
+    types holds them already: `datasets` decodes by types alone.
+    """
+    if dataset.features is None:
+        return dataset
     return dataset.cast_column(image_column, Image(decode=False))
 
 

@@ -192,6 +192,19 @@ def open_remote_json(builder: DatasetBuilder) -> DatasetBuilder:
     )
 
 
+def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:
+    """
+    Finds why JSON files cannot be read that are elsewhere, and which of them: as a stream, once more, since a download
+    has another name. None if they can be read so.
+    """
+    try:
+        for _ in open_remote_json(builder).as_streaming_dataset(split).with_format("arrow"):
+            pass
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def find_metadata_dates(features: Features, files: Iterable[str]) -> set[str]:
     """
     Finds the columns of files `metadata.jsonl` in which a text is written like a date, and which `datasets` reads with

@@ -58,7 +58,14 @@ from .folder import (
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
-from .json_files import FolderTexts, find_metadata_dates, open_json, open_remote_json, replace_times_of
+from .json_files import (
+    FolderTexts,
+    find_failure_in_json,
+    find_metadata_dates,
+    open_json,
+    open_remote_json,
+    replace_times_of,
+)
 from .options import find_options
 from .row_files import are_csv_rows_checked, check_json_column, check_row_files, open_csv, unify_parquet_types
 from .rows import check_columns, find_key
@@ -414,7 +421,13 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
         f"on {name}, which was saved with `save_to_disk`",
     )
-    rows = load_from_disk(source.dataset_name)
+    try:
+        rows = load_from_disk(source.dataset_name)
+    except IndexError as error:  # `datasets` joins the files of a split, of which there are none
+        raise ValueError(
+            f"{name} cannot be read, since it, or a split of it, has no rows: save it anew without, or name another "
+            "folder."
+        ) from error
     if isinstance(rows, DatasetDict):
         split = resolve_split(split, list(rows), name)
         if split in rows:
@@ -458,7 +471,10 @@ def load_built_split(
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
-        failure = describe_failure(error, files)
+        failure = None
+        if builder.info.builder_name == "json" and not all(map(os.path.isfile, files)):
+            failure = find_failure_in_json(builder, split)
+        failure = failure or describe_failure(error, files)
         raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
     check_index_column(builder, rows, files)
     if not may_have_paths:

@@ -3,14 +3,19 @@
 """Functions of users that make columns of captions from rows of another form: `--row_reader NAME` of a plugin."""
 
 import inspect
+import reprlib
+import sys
+import sysconfig
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from ..utils.plugins import Registry
+from .images import undecoded
+from .rows import name_row
 
 
 class RowReaders(Registry[Callable[[dict], dict]]):
@@ -26,23 +31,81 @@ class RowReaders(Registry[Callable[[dict], dict]]):
 ROW_READERS = RowReaders("row reader")
 
 
+# Where Python lies, and what folders of installed packages are called
+LIBRARY_FOLDERS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
+
+
+def list_user_files() -> list[Path]:
+    """
+    Lists the files of modules that are loaded, and are neither of Python nor of an installed package: a plugin, and
+    what it imports.
+    """
+    files = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in ("__main__", "modeling_lotlip") or not isinstance(file, str):
+            continue
+        path = Path(file)
+        is_of_python = any(path.is_relative_to(folder) for folder in LIBRARY_FOLDERS)
+        is_installed = not PACKAGE_FOLDERS.isdisjoint(path.parts)
+        if path.suffix == ".py" and path.is_file() and not is_of_python and not is_installed:
+            files.add(path)
+    return sorted(files)
+
+
 def read_source(function: Callable) -> str:
-    """Reads the source of the file that a function is in, since it may call others there; without a file its own."""
+    """Reads the source of a function, of its whole file if it is in one, and of all other code of users."""
+    sources = []
     file = getattr(inspect.getmodule(function), "__file__", None)
     if file is None:
-        return inspect.getsource(function)
-    return Path(file).read_text(encoding="utf-8")
+        sources.append(inspect.getsource(function))
+    else:
+        sources.append(Path(file).read_text(encoding="utf-8"))
+    for path in list_user_files():
+        sources.append(path.read_text(encoding="utf-8", errors="replace"))
+    return "\n".join(sources)
 
 
-def make_columns(name: str, function: Callable[[dict], dict], row: dict) -> dict:
+@dataclass
+class RowFunction:
     """
-    Returns the columns that a function makes of a row. Raises a `ValueError` if there are none, since
-    `datasets` would leave the rows as they are.
+    Calls a function of a user with rows without their image, and returns what it makes, a column for each key.
+
+    Args:
+        name (`str`): Its name in [`ROW_READERS`].
+        function (`Callable`): The function.
+        image_column (`str`): The column of images.
+        columns (`set[str]`, *optional*): The columns that it has made of earlier rows.
     """
-    made = function(row)
-    if not isinstance(made, Mapping) or not made:
-        raise ValueError(f"`--row_reader {name}` returns {made!r} for a row: return a dictionary.")
-    return made
+
+    name: str
+    function: Callable[[dict], dict]
+    image_column: str
+    columns: set[str] | None = None
+
+    def __call__(self, row: dict, row_index: int | None = None) -> dict:
+        """
+        Raises a `ValueError` for a row of which the function makes no columns, since `datasets` would leave it as it
+        is, or others than of earlier rows, of which some would be lost.
+        """
+        texts = {column: value for column, value in row.items() if column != self.image_column}
+        made = self.function(texts)
+        row_name = f"{name_row(row, row_index)}, {reprlib.repr(texts)}"
+        if not isinstance(made, Mapping) or not made:
+            raise ValueError(
+                f"`--row_reader {self.name}` returns {made!r} for {row_name}: return a dictionary, with the same "
+                'columns for every row, and "" or [] in a column of captions where there is none.'
+            )
+        if self.columns is None:
+            self.columns = set(made)
+        if made.keys() != self.columns:
+            raise ValueError(
+                f"`--row_reader {self.name}` returns the columns {sorted(made)} for {row_name}, and "
+                f'{sorted(self.columns)} for earlier rows: return the same for every row, with "" or [] where there '
+                "is no caption."
+            )
+        return made
 
 
 def read_rows(
@@ -59,7 +122,7 @@ def read_rows(
         image_column (`str`): The column of images, which the function does not get.
 
     Raises:
-        `ValueError`: if there is no such function, or it returns no columns.
+        `ValueError`: if there is no such function, or it makes no columns of a row, or others than of those before.
     """
     if name is None:
         return rows
@@ -67,14 +130,18 @@ def read_rows(
         known = ", ".join(ROW_READERS) or "none"
         raise ValueError(f"`--row_reader {name}` is not registered, but {known}: name its file with `--plugin`.")
     function = ROW_READERS[name]
-    read = partial(make_columns, name, function)
+    read = RowFunction(name, function, image_column)
     if isinstance(rows, IterableDataset):
-        return rows.map(read)
+        return undecoded(rows, image_column).map(read)  # else each image is decoded once more, and a broken one fails
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
     # a changed source is noticed, which a function that is imported by its name does not show
     fingerprint = Hasher.hash((texts._fingerprint, name, read_source(function)))
     made = texts.map(
-        read, remove_columns=texts.column_names, new_fingerprint=fingerprint, desc=f"Reading rows by {name}"
+        read,
+        with_indices=True,
+        remove_columns=texts.column_names,
+        new_fingerprint=fingerprint,
+        desc=f"Reading rows by {name}",
     )
     kept = [column for column in rows.column_names if column not in made.column_names]
     return concatenate_datasets([rows.select_columns(kept), made], axis=1)

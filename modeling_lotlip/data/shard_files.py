@@ -26,8 +26,9 @@ TEXT_ENDINGS = ("txt", "text", "transcript")
 JSON_ENDINGS = ("json", "jsn")
 # A member's name: the key of its sample, and the column
 MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
-# How many members of the first shard say which columns there are
+# How many members of the first shard, and of each of the others, say which columns there are
 NUM_MEMBERS = 1000
+NUM_MEMBERS_OF_OTHERS = 20
 BYTES_AT_ONCE = 2**20
 
 
@@ -50,13 +51,24 @@ def decode_json(content: bytes) -> object:
 
 
 class WholeShards(WebDataset):
-    """Reads shards as `datasets` does, but to the end: what it would pass over in silence is an error."""
+    """
+    Reads shards as `datasets` does, but to the end: what it would pass over in silence is an error, also a member that
+    is in no column.
+    """
 
     def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
         members = []
         for path, of_archive in zip(tar_paths, tar_iterators):
             members.append(iterate_members(path) if is_readable_tar(path) else of_archive)
-        return super()._generate_examples(tar_paths, members)
+        for key, sample in super()._generate_examples(tar_paths, members):
+            for column in sample:
+                if column not in self.info.features:
+                    raise ValueError(
+                        f"The shard {sample['__url__']} has a member {sample['__key__']}.{column}, but the samples at "
+                        f"the beginning of the shards have no .{column}, and so it would be lost: begin with a shard "
+                        "whose samples have all members, or write this one anew without."
+                    )
+            yield key, sample
 
 
 class Shards(WholeShards):
@@ -130,9 +142,12 @@ def iterate_members(shard: str) -> Iterator[tuple[str, IO[bytes]]]:
         ) from error
 
 
-def list_columns(shard: str) -> list[str]:
-    """Lists the endings of the members at the beginning of a shard, in their order."""
-    names = [name for name, _ in islice(iterate_members(shard), NUM_MEMBERS)]
+def list_columns(shards: list[str]) -> list[str]:
+    """Lists the endings of the members at the beginning of each shard, in their order."""
+    names = [name for name, _ in islice(iterate_members(shards[0]), NUM_MEMBERS)]
+    for shard in shards[1:]:
+        if is_readable_tar(shard):
+            names += [name for name, _ in islice(iterate_members(shard), NUM_MEMBERS_OF_OTHERS)]
     matches = map(MEMBER_NAME.fullmatch, names)
     return list(dict.fromkeys(match[2] for match in matches if match is not None))
 
@@ -151,7 +166,7 @@ def open_shards(builder: DatasetBuilder, shards: list[str]) -> DatasetBuilder:
     if not is_readable_tar(shards[0]):
         return builder
     types = {}
-    for column in list_columns(shards[0]):
+    for column in list_columns(shards):
         types[column] = get_column_type(column)
     if not types or None in types.values():  # of other types, which `datasets` finds out
         return WholeShards(data_files=builder.config.data_files)

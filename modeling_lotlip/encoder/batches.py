@@ -465,7 +465,8 @@ def collate_rows(
             yield prepared
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "A process that decodes images has ended: is an image damaged, or too large for the memory?"
+            "A process that decodes images has ended: is an image damaged, or too large for the memory? In a script, "
+            'the call must stand under `if __name__ == "__main__":`, since each process runs the script.'
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

@@ -178,7 +178,7 @@ class DualEncoder:
         encoder = load_encoder(str(name), arguments, revision=revision, encoder_class=cls)
         encoder.check_single_embeddings()
         if encoder.computation == EXACT and logger.isEnabledFor(logging.INFO):
-            sentence = describe_auto(encoder.model, encoder.processor)
+            sentence = describe_auto(encoder.model, encoder.processor, truncate_dim)
             if sentence is not None:
                 logger.info(sentence)
         return encoder
@@ -258,6 +258,7 @@ class DualEncoder:
             "model": self.name,
             "revision": self.revision,
             "model_type": self.model.config.model_type,
+            "backend": self.backend.name,
             "dtype": self.dtype,
             "truncate_dim": self.truncate_dim,
             "max_length": self.max_length,
@@ -645,7 +646,7 @@ def load_encoder(
         raise make_loading_error(name, argument, error) from error
     model = model.to(device).eval()
     if computation.is_open:
-        computation = find_fastest(model, processor, computation)
+        computation = find_fastest(model, processor, computation, arguments.truncate_dim)
         # ways are measured on weights in float32: another precision is loaded as if it had been asked for
         if find_weights_dtype(computation) != torch.float32:
             model, processor = load(find_weights_dtype(computation))

@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
-from huggingface_hub.utils import WeakFileLock
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from .. import __version__
 from ..data.scenes import make_scene
 from ..utils.files import write_json
+from ..utils.locks import lock_file
 from .arguments import AUTO, InferenceArguments
 from .backends import Backend, PytorchBackend
 from .families import Family, find_family, find_text_limit
@@ -136,10 +136,12 @@ class TimingSample:
     Args:
         texts (`dict[str, torch.Tensor]`): `input_ids` of shape `(texts, length)` and what else is read.
         images (`dict[str, torch.Tensor]`): Such as `pixel_values` of shape `(images, channels, height, width)`.
+        truncate_dim (`int`, *optional*): How many dimensions of the embeddings are kept. Default: all.
     """
 
     texts: dict[str, torch.Tensor]
     images: dict[str, torch.Tensor]
+    truncate_dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -272,10 +274,14 @@ def explain_choice(
     return lines
 
 
-def make_sample(preprocessing: Preprocessing) -> TimingSample:
+def make_sample(preprocessing: Preprocessing, truncate_dim: int | None = None) -> TimingSample:
     """
     Makes texts and images of several sorts in the model's full size: two long captions of drawn scenes, a short one
     and random letters; two scenes, a gradient and noise.
+
+    Args:
+        preprocessing ([`Preprocessing`]): Makes the inputs of the model.
+        truncate_dim (`int`, *optional*): How many dimensions of the embeddings are kept. Default: all.
     """
     generator = np.random.default_rng(0)
     texts = []
@@ -291,14 +297,14 @@ def make_sample(preprocessing: Preprocessing) -> TimingSample:
     colors = np.stack([ramp, np.roll(ramp, 80), ramp[::-1]], axis=-1)
     images.append(Image.fromarray(colors[None].repeat(224, axis=0)))
     images.append(Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)))
-    return TimingSample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images))
+    return TimingSample(preprocessing.tokenize(texts).inputs, preprocessing.prepare_images(images), truncate_dim)
 
 
 @torch.inference_mode()
 def embed_sample(backend: Backend, sample: TimingSample) -> torch.Tensor:
     """Returns the embeddings of texts and then of images, of shape `(texts + images, dim)`, normalized, in float32."""
     embeds = torch.cat([backend.embed_texts(sample.texts).float(), backend.embed_images(sample.images).float()])
-    return torch.nn.functional.normalize(embeds, dim=-1)
+    return torch.nn.functional.normalize(embeds[:, : sample.truncate_dim], dim=-1)
 
 
 def choose_clock() -> Callable[[], float]:
@@ -358,6 +364,7 @@ def find_fastest(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     asked: Computation,
+    truncate_dim: int | None = None,
 ) -> Computation:
     """
     Finds the fastest way to compute a model on this CPU: in the cache, where it was measured before, or by measuring.
@@ -366,6 +373,8 @@ def find_fastest(
         model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
         processor (`ProcessorMixin`): Its processor.
         asked ([`Computation`]): What is asked for, of which something is open.
+        truncate_dim (`int`, *optional*):
+            How many dimensions of the embeddings are kept, which may be less exact than all. Default: all.
 
     Raises:
         `ValueError`: if it cannot be computed in any way that is asked for.
@@ -374,16 +383,17 @@ def find_fastest(
     computations = list_computations(asked)
     if len(computations) == 1 or family.compares_tokens:  # such a model has no single embeddings to compare
         return computations[0]
-    file = locate_choice(model, computations)
+    file = locate_choice(model, computations, truncate_dim)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(file.with_suffix(".lock")):
+    lock = file.with_suffix(".lock")
+    with lock_file(lock, "Another process measures how this machine computes the model fastest: waiting for it."):
         known = read_choice(file)
         if known is not None:
             logger.info(f"Computed in {known.chosen.computation}, as {file} says.")
             return known.chosen.computation
         logger.warning("Measuring once, in about a minute, how this machine computes the model fastest.")
         limit = find_text_limit(model, processor, family)
-        sample = make_sample(Preprocessing(processor, family, limit))
+        sample = make_sample(Preprocessing(processor, family, limit), truncate_dim)
         towers = file.with_suffix(".towers")
         shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
         try:
@@ -452,12 +462,16 @@ def keep_towers(towers: Path, chosen: Computation) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     for tower in folder.iterdir():
         kept = cache / tower.name
-        with WeakFileLock(cache / f"{tower.stem}.lock"):
+        with lock_file(cache / f"{tower.stem}.lock"):
             if tower.is_dir() and not kept.exists():
                 os.replace(tower, kept)
 
 
-def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> str | None:
+def describe_auto(
+    model: PreTrainedModel,
+    processor: ProcessorMixin | None,
+    truncate_dim: int | None = None,
+) -> str | None:
     """
     Describes in a sentence what `auto` gives for a model that is computed in float32 by PyTorch: on a CPU what was
     measured, if it was. Returns `None` where it gives the same, because nothing else can be computed.
@@ -465,6 +479,7 @@ def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> s
     Args:
         model (`PreTrainedModel`): A dual encoder in float32.
         processor (`ProcessorMixin`, *optional*): Its processor; none of a model of sentence-transformers.
+        truncate_dim (`int`, *optional*): How many dimensions of the embeddings are kept. Default: all.
     """
     if processor is None:
         return None
@@ -477,7 +492,7 @@ def describe_auto(model: PreTrainedModel, processor: ProcessorMixin | None) -> s
     computations = list_computations(open_one)
     if len(computations) == 1 or find_family(model.config, processor).compares_tokens:
         return None
-    choice = read_choice(locate_choice(model, computations))
+    choice = read_choice(locate_choice(model, computations, truncate_dim))
     if choice is None:
         return (
             "Computing in float32 by PyTorch, as on every machine. `--backend auto --dtype auto` is faster on most, "
@@ -516,15 +531,19 @@ def hint_at_auto(
     if AUTO in (arguments.backend, arguments.dtype):
         print(f"Computing in {computation}.", file=sys.stderr)
     elif arguments.backend is None and arguments.dtype == "float32":
-        sentence = describe_auto(model, processor)
+        sentence = describe_auto(model, processor, arguments.truncate_dim)
         if sentence is not None:
             print(sentence, file=sys.stderr)
 
 
-def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -> Path:
+def locate_choice(
+    model: PreTrainedModel,
+    computations: Sequence[Computation],
+    truncate_dim: int | None = None,
+) -> Path:
     """
     Locates the file of what was measured: it depends on the weights, the versions of what computes, the processor, the
-    number of threads, and the ways that were compared.
+    number of threads, the ways that were compared, and how many dimensions of the embeddings are kept.
     """
     packages = ["torch", "transformers"]
     if any(computation.backend == "openvino" for computation in computations):
@@ -541,6 +560,7 @@ def locate_choice(model: PreTrainedModel, computations: Sequence[Computation]) -
         describe_processor(),
         torch.get_num_threads(),
         ways,
+        truncate_dim,
     )
     return Path(HF_ASSETS_CACHE, "lotlip", "fastest", f"{Hasher.hash(depends_on)}.json")
 

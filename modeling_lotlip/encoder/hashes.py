@@ -3,15 +3,19 @@
 """Hashes by which what is stored knows the model and the processor that it was made with."""
 
 import json
+import site
 import sys
+import sysconfig
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 import xxhash
 from torch import nn
-from transformers import PreTrainedConfig, ProcessorMixin
+from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import get_relative_import_files
 
 
@@ -35,30 +39,51 @@ FLEETING_CONFIG_FIELDS = (
 )
 
 
-# Of which a class is known by its name; what others do is known by their source alone
-KNOWN_PACKAGES = (
-    "accelerate",
-    "modeling_lotlip",
-    "peft",
-    "sentence_transformers",
-    "timm",
-    "tokenizers",
-    "torch",
-    "torchvision",
-    "transformers",
+# Where Python and pip install what a program imports
+LIBRARY_FOLDERS = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *site.getsitepackages(),
+    site.getusersitepackages(),
 )
+
+
+@cache
+def list_installed(folder: str) -> frozenset[str]:
+    """
+    Lists the files that pip has installed to a folder, relative to it. Those of an editable installation lie
+    elsewhere, and are of who edits them.
+    """
+    files = set()
+    for distribution in distributions(path=[folder]):
+        for line in (distribution.read_text("RECORD") or "").splitlines():
+            files.add(line.partition(",")[0])
+    return frozenset(files)
+
+
+def is_of_library(file: Path) -> bool:
+    """Returns whether a file is of Python or of an installed library, which is known by the names of its classes."""
+    if any(file.is_relative_to(folder) for folder in LIBRARY_FOLDERS):
+        return True
+    # other folders that pip has installed to, by `--target` say, may have files of a user, too
+    for folder in sys.path:
+        if folder and file.is_relative_to(folder) and file.relative_to(folder).as_posix() in list_installed(folder):
+            return True
+    return False
 
 
 def read_code(classes: Iterable[type]) -> list[bytes]:
     """
-    Reads the source of classes that are of no library: the file of a plugin, or a file of a model's code and those
-    that it imports. What was typed in, or is in the program itself, has none.
+    Reads the source of classes, and of their base classes, that are of no library: the file of a plugin, or a file of
+    a model's code and those that it imports. What was typed in, or is in the program itself, has none.
     """
-    files = set()
+    with_bases = set()
     for cls in classes:
+        with_bases.update(cls.__mro__)
+    files = set()
+    for cls in with_bases:
         package = cls.__module__.partition(".")[0]
         file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        if file is None or package in (*KNOWN_PACKAGES, "__main__"):
+        if file is None or package in ("modeling_lotlip", "__main__") or is_of_library(Path(file)):
             continue
         files.add(Path(file))
         if package == "transformers_modules":
@@ -101,10 +126,10 @@ def describe_config(config: PreTrainedConfig) -> dict:
     return fields
 
 
-def hash_processor(processor: ProcessorMixin) -> str:
+def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImageProcessingMixin) -> str:
     """
-    Returns a hash of the files that a processor is saved as, wherever it was loaded from and however called.
-    Code that is of no library counts too.
+    Returns a hash of the files that a processor is saved as, or a tokenizer or an image processor alone, wherever it
+    was loaded from and however called. Code that is of no library counts too.
     """
     files = xxhash.xxh3_128()
     parts = [processor, *(getattr(processor, name, None) for name in ("tokenizer", "image_processor"))]
@@ -115,7 +140,8 @@ def hash_processor(processor: ProcessorMixin) -> str:
         for path in sorted(Path(folder).rglob("*")):
             if not path.is_file() or path.suffix == ".py":
                 continue
-            content = path.read_bytes()
+            # Windows writes other ends of lines
+            content = path.read_bytes().replace(b"\r\n", b"\n")
             fleeting = FLEETING_FIELDS.get(path.name)
             if fleeting is not None:
                 fields = json.loads(content)

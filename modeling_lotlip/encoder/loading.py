@@ -135,20 +135,26 @@ def load_with_adapters(
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
     from peft import PeftConfig, PeftModel
 
-    base = find_pretrained(PeftConfig.from_pretrained(path, **options).base_model_name_or_path)
+    adapters = PeftConfig.from_pretrained(path, **options)
+    name = adapters.base_model_name_or_path
+    # adapters may name the revision of the base that they were trained on
+    base_options = {} if adapters.revision is None else {"revision": adapters.revision}
+    base = find_pretrained(name, **base_options)
+    if base != name:
+        base_options = {}  # it was converted from that revision
     processor = None
     if trust_remote_code:
         with naming_code_errors():
-            base_model, processor = load_with_code(base, dtype, {})
+            base_model, processor = load_with_code(base, dtype, base_options)
     else:
-        base_model = AutoModel.from_pretrained(base, dtype=dtype)
+        base_model = AutoModel.from_pretrained(base, dtype=dtype, **base_options)
     model = PeftModel.from_pretrained(base_model, path, **options).merge_and_unload()
     model.requires_grad_()  # PEFT has frozen it, and it may be trained further
     # one that is there and cannot be read is an error
     if has_processor(path, options):
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code or None, **options)
     elif processor is None:
-        processor = AutoProcessor.from_pretrained(base)
+        processor = AutoProcessor.from_pretrained(base, **base_options)
     return model, processor
 
 
@@ -218,7 +224,8 @@ def is_sentence_transformer(
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether code that comes with the model may be run, and so loads it instead.
     """
-    if find_pretrained(name) != name:
+    options = {} if revision is None else {"revision": revision}
+    if find_pretrained(name, **options) != name:
         return False  # it is a LoTLIP in the original's layout
     config_file = find_file(name, CONFIG_NAME, revision)
     config = {} if config_file is None else json.loads(config_file.read_text(encoding="utf-8"))

@@ -225,7 +225,7 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
         model_name_or_path (`str`):
             A Hub id or a folder of a LoTLIP, or of what `lotlip align` makes.
         folder (`Path`):
-            Where they go. It may hold the model itself.
+            Where they go. It may be the folder of the model, unless `lotlip train`, `align` or `interpolate` wrote it.
         dtypes (`list[str]`):
             The dtypes that each graph is written in, keys of `SUFFIXES`.
 
@@ -233,7 +233,7 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
         `str`: how each graph compares with the model, in Markdown.
 
     Raises:
-        `ValueError`: if the model is no such model, or the folder holds another model or other graphs.
+        `ValueError`: if the model is no such model, or the folder holds another model, other graphs or a training.
         `RuntimeError`: if a graph is not the model.
     """
     path, config = find_exportable(model_name_or_path)

@@ -195,4 +195,5 @@ class Preprocessing:
 
     def hash(self) -> str:
         """Returns a hash of the processor, as it is now."""
-        return hash_processor(self.processor)
+        with self.tokenizer_lock:  # to save a tokenizer changes how it pads and truncates for a moment
+            return hash_processor(self.processor)

@@ -5,6 +5,7 @@ Multimodal models of the sentence-transformers library, such as its CLIP and Qwe
 a `DualEncoder`: a model, its backend and its preprocessing.
 """
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from .arguments import AUTO, LoadingArguments
 from .backends import Backend
@@ -27,7 +28,6 @@ from .preprocessing import Preprocessing, TokenizedTexts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedTokenizerBase
 
 
 class SentenceTransformerPreprocessing(Preprocessing):
@@ -37,23 +37,33 @@ class SentenceTransformerPreprocessing(Preprocessing):
     Args:
         model (`SentenceTransformer`):
             The model.
+        max_length (`int`, *optional*):
+            The limit of a text in tokens. Default: the model's own.
     """
 
-    def __init__(self, model: "SentenceTransformer"):
+    def __init__(self, model: "SentenceTransformer", max_length: int | None = None):
         # not by `super().__init__`: there is no processor, and what reads one is overridden below
         self.model = model
         self.family = UNKNOWN_FAMILY
+        self.given_max_length = max_length
         self.tokenizer_lock = RLock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state["model"] = copy_without_weights(self.model)
+        return state
+
     @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model."""
         return self.model.tokenizer
 
     @property
     def max_length(self) -> int:
         """The max length of a text in tokens."""
-        return self.model.get_max_seq_length()
+        if self.given_max_length is None:
+            return self.model.get_max_seq_length()
+        return self.given_max_length
 
     @property
     def resizing(self) -> None:
@@ -70,13 +80,14 @@ class SentenceTransformerPreprocessing(Preprocessing):
         prompt = self.model.prompts.get(self.model.default_prompt_name)
         # the prompt takes room, too
         whole = self.tokenize_whole([f"{prompt or ''}{text}" for text in texts])
+        limit = self.max_length if max_length is None else max_length
+        inputs = [as_text(text) for text in texts]
         with self.tokenizer_lock:
-            own_limit = self.max_length
-            limit = own_limit if max_length is None else max_length
             # the library truncates at the limit of the model alone
+            own_limit = self.model.get_max_seq_length()
             self.model.max_seq_length = limit
             try:
-                inputs = self.model.preprocess(list(texts), prompt=prompt)
+                inputs = self.model.preprocess(inputs, prompt=prompt)
             finally:
                 self.model.max_seq_length = own_limit
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
@@ -101,13 +112,39 @@ class SentenceTransformerPreprocessing(Preprocessing):
 
     def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
         """Returns the inputs of upright RGB images, of any shape `(images, ...)`; `options` have no effect."""
-        return only_tensors(self.model.preprocess(list(images)))
+        with self.tokenizer_lock:  # templates of chats put text beside an image
+            return only_tensors(self.model.preprocess(list(images)))
 
     def hash(self) -> str:
-        """Returns a hash of the modules of the model and of its processor, if its first module has one."""
-        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16).hexdigest()
-        processor = getattr(self.model[0], "processor", None)
-        return modules if processor is None else f"{hash_processor(processor)} {modules}"
+        """
+        Returns a hash of the modules of the model, of its prompt, and of what its modules read texts and images by:
+        a processor, or a tokenizer and an image processor.
+        """
+        modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16)
+        modules.update(repr(self.model.prompts.get(self.model.default_prompt_name)).encode())
+        hashes = []
+        for module in self.model.modules():
+            for value in vars(module).values():
+                if isinstance(value, (ProcessorMixin, PreTrainedTokenizerBase, ImageProcessingMixin)):
+                    with self.tokenizer_lock:
+                        hashes.append(hash_processor(value))
+        return " ".join([*hashes, modules.hexdigest()])
+
+
+def copy_without_weights(model: nn.Module) -> nn.Module:
+    """Returns a copy of a model whose parameters and buffers have shapes and no values."""
+    tensors = [*model.parameters(), *model.buffers()]
+    # what `deepcopy` finds in its memo it does not copy
+    return copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
+
+
+def as_text(text: str) -> str | dict[str, str]:
+    """Returns a text as the library reads it as one: the name or address of an image file it would open."""
+    from sentence_transformers.base.modality import infer_modality
+
+    if infer_modality(text) == "text":
+        return text
+    return {"text": text}
 
 
 def only_tensors(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -230,8 +267,6 @@ def load_sentence_transformer(
         trust_remote_code=arguments.trust_remote_code,
         model_kwargs={"dtype": dtype},
     )
-    if arguments.max_length is not None:
-        sentence_transformer.max_seq_length = arguments.max_length
     model = SentenceTransformerModel(sentence_transformer, name)
     backend = SentenceTransformerBackend(sentence_transformer)
-    return model, backend, SentenceTransformerPreprocessing(sentence_transformer)
+    return model, backend, SentenceTransformerPreprocessing(sentence_transformer, arguments.max_length)

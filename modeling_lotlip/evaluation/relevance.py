@@ -155,8 +155,8 @@ def patch_relevance(
         `torch.Tensor` of shape `(batch_size, num_texts, rows, columns)` in float32, on the CPU.
 
     Raises:
-        `ValueError`: if the image tower is not one of patches, or returns no states: some whose code comes with them
-            return embeddings alone.
+        `ValueError`: if there is no image tower, it is not one of patches, or it returns no states: some whose code
+            comes with them return embeddings alone.
 
     Example:
 
@@ -170,9 +170,10 @@ def patch_relevance(
     >>> patch_relevance(model, torch.randn(1, 3, 32, 32), torch.randn(1, 5, 768)).shape
     torch.Size([1, 5, 2, 2])
     ```"""
+    embeddings = input_embeddings(model, "vision")
     pixel_values = pixel_values.to(model.device, model.dtype)
     rows, columns = patch_grid(model, pixel_values)
-    with gradients_from(input_embeddings(model, "vision")):
+    with gradients_from(embeddings):
         outputs = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
         if isinstance(outputs, torch.Tensor):
             raise ValueError(f"{type(model).__name__} returns no states of its patches: it has no heat maps.")

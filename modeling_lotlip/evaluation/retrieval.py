@@ -206,9 +206,26 @@ def embed_dataset(
         have_images = gather_object(have_images)
     if not any(have_images):
         raise ValueError("No image of the evaluation data can be read.")
-    if is_alone:
-        return join_embedded_parts([embedded])
-    return join_embedded_parts(gather_to_main(embedded))
+    parts = [embedded] if is_alone else gather_to_main(embedded)
+    joined = join_embedded_parts(parts)
+    if is_alone or PartialState().is_main_process:
+        warn_of_missing_captions(reader, joined)
+    return joined
+
+
+def warn_of_missing_captions(reader: RowReader, embedded: EmbeddedDataset) -> None:
+    """Logs a warning if captions are read, and no image has any: then nothing is measured of them."""
+    num_images = len(embedded.image_embeds)
+    if reader.short_column is not None and "short" not in embedded.captions:
+        logger.warning(
+            f"None of {num_images} images has a short caption, though `--caption_column {reader.short_column}` is "
+            "there: they are not measured."
+        )
+    if reader.has_long_captions and "long" not in embedded.captions:
+        logger.warning(
+            f"None of {num_images} images has a long caption, though there is `--long_captions_column` or "
+            "`--caption_files`: they are not measured."
+        )
 
 
 def embed_part(

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments by which the weights of two models are mixed and measured. Imports nothing heavy."""
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -62,8 +61,6 @@ class MixtureArguments(Arguments):
         for path in self.plugin:
             load_plugin(path)
         super().__post_init__()
-        if not math.isfinite(self.max_loss):
-            raise ValueError(f"--max_loss must be a number of points, got {self.max_loss}.")
         for alpha, following in pairwise(self.all_alphas):
             if f"{alpha:g}" == f"{following:g}":
                 raise ValueError(f"--alphas {alpha} and {following} are written as {alpha:g}: leave one out.")

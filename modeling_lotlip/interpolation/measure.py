@@ -129,6 +129,30 @@ def has_same_images(start: DualEncoder, end: DualEncoder) -> bool:
     return torch.equal(embeds_of_start, end.embed_images(end.preprocessing.prepare_images(probes)))
 
 
+def check_measured(start: dict[str, dict[str, float]]) -> None:
+    """
+    Raises a `ValueError` if a half has none of what mixtures are compared by: captions of few rows may all be in the
+    other half, or of images that cannot be read.
+
+    Args:
+        start (`dict[str, dict[str, float]]`): What [`measure_halves`] returned of the first model.
+    """
+    for results in start.values():
+        if LONG_SCORE not in results:
+            raise ValueError(
+                "In one half of the rows of `--eval_split` no image has a long caption, by which the best mixture is "
+                "chosen, or reported: hold back more rows with long captions."
+            )
+    short_score, class_score = KEPT_SCORES
+    have_short_captions = {short_score in results for results in start.values()}
+    if have_short_captions == {True} or (have_short_captions == {False} and class_score in start["chosen_on"]):
+        return
+    raise ValueError(
+        "In one half of the rows of `--eval_split`, or in both, no image has a short caption, by which a loss would "
+        "be seen: hold back more rows with short captions, or none and name `--label_column`."
+    )
+
+
 def keep_image_embeddings(data: HeldBackData) -> None:
     """Makes the first measurement embed the images, and later ones take its embeddings."""
     for half in data.halves.values():

@@ -11,7 +11,7 @@ from ..encoder.dual_encoder import load_encoder
 from ..utils.output_folder import OutputFolder
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, choose_best
-from .measure import has_same_images, keep_image_embeddings, load_held_back, measure_halves
+from .measure import check_measured, has_same_images, keep_image_embeddings, load_held_back, measure_halves
 from .outputs import Interpolation, check_mixture_dir, format_interpolation, save_mixture
 from .weights import (
     check_computation,
@@ -20,6 +20,7 @@ from .weights import (
     clone_weights,
     fit_start,
     mix_weights,
+    warn_of_same_weights,
 )
 
 
@@ -71,6 +72,7 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     start_weights = clone_weights(fitted_start)
     end_weights = clone_weights(end.model)
     check_same_shapes(start_weights, end_weights)
+    warn_of_same_weights(start_weights, end_weights)
     if data.class_names:
         end.check_single_embeddings()
     if has_same_images(start, end):
@@ -79,6 +81,8 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     end.model.load_state_dict(start_weights)
     check_computation(fitted_start, end)
     of_start = measure_halves(start, data, args)
+    if state.is_main_process:
+        check_measured(of_start)
     mixtures = []
     for alpha in args.all_alphas:
         end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))

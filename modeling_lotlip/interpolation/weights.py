@@ -3,6 +3,7 @@
 """The weights of two models, and what lies between them (Wortsman et al., 2022, https://arxiv.org/abs/2109.01903)."""
 
 import copy
+import logging
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from ..encoder.dual_encoder import DualEncoder
 from ..encoder.families import count_positions
 from ..training.models import stretch_positions
 
+
+logger = logging.getLogger(__name__)
 
 Weights = dict[str, torch.Tensor]
 
@@ -86,6 +89,14 @@ def check_same_shapes(start: Weights, end: Weights) -> None:
                 f"`{name}` is of shape {tuple(tensor.shape)} in START and {tuple(end[name].shape)} in END: only "
                 "weights of the same shapes can be mixed."
             )
+
+
+def warn_of_same_weights(start: Weights, end: Weights) -> None:
+    """Logs a warning if all tensors of two models, of any shape `(...)`, are equal: then all mixtures are, too."""
+    if all(torch.equal(tensor, end[name]) for name, tensor in start.items()):
+        logger.warning(
+            "START and END have the same weights, and so has each mixture: name as END what a training made of START."
+        )
 
 
 def check_computation(start: PreTrainedModel, end: DualEncoder) -> None:

@@ -328,10 +328,12 @@ class Handlers:
     def start(self) -> tuple[str, int]:
         """Shows the first images of the collection, where results will be. Returns their number, too."""
         table = self.searcher.table
-        rows = next(table.read(["key"], table.condition()), None)
         names = []
-        if rows is not None:
-            names = rows["key"].to_pylist()[: self.k]
+        for rows in table.read(["key"], table.condition()):
+            names += rows["key"].to_pylist()
+            if len(names) >= self.k:
+                break
+        names = names[: self.k]
         num_images = count(len(table), "image")
         html = render("start", names=names, num_images=num_images, hint=HINT, thumbnail=self.thumbnail)
         return html, len(names)
@@ -357,6 +359,16 @@ class Handlers:
             if len(table):
                 line = f"{count(len(table), 'image')} indexed before can be searched."
         return render("status", alert=alert, line=line, notes=notes, unreadable=sorted(table.unreadable))
+
+    def follow(self) -> tuple[str, bool]:
+        """
+        Returns the status, and whether an update is running, so that the page has to ask again.
+
+        The update is looked at before the status is made: if it ends in between, the page asks once more than it has
+        to. The other way round it would show the update as running, and never ask again.
+        """
+        is_running = self.updater.is_running
+        return self.status(), is_running
 
     def show_progress(self) -> str:
         """Says how far an update is, and what can be searched meanwhile."""

@@ -98,12 +98,14 @@ def forget_folder(folder: str, index_dir: Path | None = None) -> list[Path]:
 def describe_orphans(index_dir: Path | None = None) -> list[str]:
     """
     Describes the indices of folders that are not there any more, with what deletes them: a sentence each, or one for
-    all if they are many. An index without images is passed over.
+    all if they are many. An index without images is passed over, a damaged one with a warning.
     """
     megabytes = {}
     for table in list_tables(locate_indices(index_dir)):
         source = table.settings.get("source")
-        if isinstance(source, str) and "://" not in source and not os.path.isdir(source) and len(table) > 0:
+        if not isinstance(source, str) or "://" in source or os.path.isdir(source):
+            continue
+        if count_images(table) > 0:
             num_bytes = sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file())
             megabytes[source] = megabytes.get(source, 0) + num_bytes / 2**20
     if len(megabytes) > MAX_ORPHANS_NAMED:
@@ -117,6 +119,15 @@ def describe_orphans(index_dir: Path | None = None) -> list[str]:
         f"lotlip search --forget {quote(source)}"
         for source, size in megabytes.items()
     ]
+
+
+def count_images(table: EmbeddingTable) -> int:
+    """Counts the images that can be searched. If the index is damaged, that is none, with a warning."""
+    try:
+        return len(table)
+    except OSError as error:
+        logger.warning(printable(str(error)))
+        return 0
 
 
 def open_table(folder: Path | None, arguments: SearchModelArguments) -> EmbeddingTable | None:
@@ -171,7 +182,7 @@ def list_indices_of_model(
 ) -> list[EmbeddingTable]:
     """
     Lists the indices of a folder of images that are of a model of this name, and computed as far as the arguments say,
-    those of most images first.
+    those of most images first, damaged ones last.
 
     Args:
         folder (`Path`):
@@ -190,7 +201,7 @@ def list_indices_of_model(
         is_of_model = table.notes.get("model_name_or_path") == name
         if is_of_model and all(table.settings.get(key) == value for key, value in wanted.items()):
             found.append(table)
-    return sorted(found, key=len, reverse=True)
+    return sorted(found, key=count_images, reverse=True)
 
 
 def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
@@ -322,12 +333,13 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
     to_be_tried_again = {key for key, _ in table.read_signatures(table.is_to_be_tried_again)}
     result = Comparison(new=dict(files), changed={}, retried={}, gone=[], left_out=[])
     num_stored = 0
+    folders_out_of_reach = as_keys(scan.closed_folders | scan.empty_folders)
     kept_folders = set()
     for key, signature in table.read_signatures():
         num_stored += 1
         if key not in files:
             parents = {parent.as_posix() for parent in PurePosixPath(key).parents}
-            out_of_reach = parents & as_keys(scan.closed_folders | scan.empty_folders)
+            out_of_reach = parents & folders_out_of_reach
             kept_folders |= out_of_reach
             if not out_of_reach:
                 result.gone.append(key)

@@ -205,11 +205,12 @@ def connect_status(
 
     def tick(shown: object) -> tuple[str, gr.Timer, Any, Any]:
         """Shows the status and, before the first search, the first images."""
+        status, is_running = handlers.follow()
         is_start_due = isinstance(shown, int) and shown < min(handlers.k, len(handlers.searcher.table))
         start = (gr.skip(), gr.skip())
         if is_start_due:
             start = handlers.start()
-        return handlers.status(), gr.Timer(active=updater.is_running), *start
+        return status, gr.Timer(active=is_running), *start
 
     def rescan(shown: object) -> tuple[str, gr.Timer, Any, Any]:
         updater.start()

@@ -126,7 +126,7 @@ class Embedder:
         self.num_waiting += len(entries)
         try:
             images = {index: entry.strip() for index, entry in enumerate(entries) if is_image(entry, index)}
-            texts = [entry[:MAX_CHARACTERS] for index, entry in enumerate(entries) if index not in images]
+            texts = [entry for index, entry in enumerate(entries) if index not in images]
             contents = await self.open_images(images)
             pixels, tokenized = await self.prepare(contents, texts, splitter)
             loop = asyncio.get_running_loop()
@@ -137,7 +137,9 @@ class Embedder:
                     self.queue.put_nowait(Batch([future], pixels[index], "image"))
                 else:
                     self.queue.put_nowait(Batch([future], next(rows), "text"))
-            embeds = check_embeds(await asyncio.gather(*futures), self.encoder.model)
+            found = await asyncio.gather(*futures)
+            # 10 ms for a full request, seconds if the weights are to be looked at: other requests go on meanwhile
+            embeds = await loop.run_in_executor(self.readers, check_embeds, found, self.encoder.model)
             return Embedded(embeds, tokenized.num_tokens, tokenized.num_truncated)
         finally:
             self.num_waiting -= len(entries)
@@ -171,16 +173,20 @@ class Embedder:
         """Tokenizes texts, with a `splitter` as queries: see [`mark_query`]."""
         if not texts:
             return TokenizedRows([], 0, 0)
+        beginnings = [text[:MAX_CHARACTERS] for text in texts]
         if splitter is not None:
-            texts = [mark_query(text, splitter) for text in texts]
-        tokens, truncated = self.encoder.preprocessing.tokenize(texts)
+            beginnings = [mark_query(text, splitter) for text in beginnings]
+        tokens, truncated = self.encoder.preprocessing.tokenize(beginnings)
         mask = tokens.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(tokens["input_ids"])
         rows = []
-        for row in range(len(texts)):
+        num_truncated = 0
+        for row, text in enumerate(texts):
             rows.append({name: tensor[row : row + 1] for name, tensor in tokens.items()})
-        return TokenizedRows(rows, int(mask.sum()), sum(truncated))
+            if truncated[row] or len(text) > MAX_CHARACTERS:
+                num_truncated += 1
+        return TokenizedRows(rows, int(mask.sum()), num_truncated)
 
     def check_pixels(self, images: list[tuple[bytes, int]]) -> list[bytes]:
         """Returns the files of images, each with its pixels. Raises a `RequestError` if they are too many in sum."""

@@ -70,8 +70,10 @@ def search_groups(
             group = group.take(similarities.argsort(descending=True).tolist())
         # what is a copy of two results belongs to the first
         rows = list(zip(group.keys, group.positions))
-        results.append(group.take([index for index, row in enumerate(rows) if row not in seen]))
+        unseen = [index for index, row in enumerate(rows) if row not in seen]
         seen.update(rows)
+        if unseen:  # an image may have been deleted between both searches
+            results.append(group.take(unseen))
     return results
 
 

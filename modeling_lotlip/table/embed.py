@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from importlib import resources
 from itertools import groupby
@@ -340,9 +340,12 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
 
 def make_absolute(path: str | None) -> str | None:
     """Makes the path of a file or a folder absolute, or a pattern of such; the name of a dataset stays as it is."""
-    if not path or "://" in path or not glob(path, recursive=True):
+    if not path or "://" in path:
         return path
-    return os.path.abspath(path)
+    # not by the pattern alone, which a name such as "photos [2024]" is as well
+    if os.path.exists(path) or glob(path, recursive=True):
+        return os.path.abspath(path)
+    return path
 
 
 def hash_files(source: SourceArguments, split: str) -> str | None:
@@ -398,10 +401,7 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         `ValueError`: if it is another model, or cannot be computed here as the table was.
     """
     is_open = AUTO in (arguments.backend, arguments.dtype)
-    if arguments.backend == AUTO:
-        arguments.backend = table.computation.backend
-    if arguments.dtype == AUTO:
-        arguments.dtype = table.computation.dtype
+    complete_computation(table, arguments)
     if is_open and arguments.backend == "openvino" and arguments.device is None:
         arguments.device = "cpu"  # also where there is a GPU: the vectors are of this backend
     try:
@@ -416,6 +416,26 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         ) from error
     table.check_model(encoder)
     return encoder
+
+
+def complete_computation(table: EmbeddingTable, arguments: InferenceArguments) -> None:
+    """
+    Sets a backend and a precision that are `auto` to those of a table. Raises a `ValueError` if the other one, which
+    was given, does not go with it.
+    """
+    made = table.computation
+    backend = arguments.backend
+    if backend == AUTO:
+        backend = made.backend
+    dtype = arguments.dtype
+    if dtype == AUTO:
+        dtype = made.dtype
+    try:
+        replace(arguments, backend=backend, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{table.folder} was computed in {made}: {error}") from error
+    arguments.backend = backend
+    arguments.dtype = dtype
 
 
 def to_rows(batch: EmbeddedBatch, model: nn.Module) -> list[dict]:
@@ -495,10 +515,13 @@ def show_progress(
 def describe_missing(table: EmbeddingTable) -> list[str]:
     """Describes a table that a run has not completed, in a sentence; nothing if it has."""
     unfinished = describe_unfinished(table.folder)
+    expected = table.notes.get("num_rows")
     if unfinished is None:
+        # of a run that an error ended before it wrote anything there is only the table
+        if table.is_empty and expected != 0:
+            return [f"{table.folder} is not complete: no row is embedded. The same command completes it."]
         return []
     num_rows = len(table.rows_done() - {None})
-    expected = table.notes.get("num_rows")
     if expected is None:
         return [f"{unfinished} Not all rows are embedded."]
     if num_rows == expected:

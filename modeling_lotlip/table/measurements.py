@@ -81,6 +81,5 @@ def write_measurements(table: EmbeddingTable, kind: str, measured: Measurements)
 
 def read_all(table: EmbeddingTable) -> dict[str, dict]:
     """Reads what is measured, by the kind of embeddings."""
-    with table.as_os_error():
-        metadata = table.table.schema.field("embedding").metadata or {}
+    metadata = table.schema.field("embedding").metadata or {}
     return json.loads(metadata.get(b"measured", b"{}"))

@@ -121,7 +121,7 @@ class VectorMemory:
         """
         version = self.table.version  # what is written meanwhile makes it another one
         self.table.check_is_same()
-        bytes_of_row = self.table.table.schema.field("embedding").type.value_type.byte_width * self.table.dim
+        bytes_of_row = self.table.schema.field("embedding").type.value_type.byte_width * self.table.dim
         rows = None
         try:
             if self.table.count(None) * bytes_of_row <= self.max_bytes:

@@ -3,9 +3,11 @@
 """Embeddings on disk: a table of LanceDB in a folder, with what its embeddings depend on."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,6 +35,22 @@ WRONG_CONDITION = re.compile(r"sql parser error|Schema error: No field named")
 NUM_AT_ONCE = 1_000
 
 
+@dataclass(frozen=True)
+class KeptSchema:
+    """
+    The schema of a table, as it was read last.
+
+    Args:
+        written (`tuple[int, frozenset[str]]`, *optional*):
+            What was on disk then: see [`list_versions`].
+        schema (`pa.Schema`):
+            The schema.
+    """
+
+    written: tuple[int, frozenset[str]] | None
+    schema: pa.Schema
+
+
 class EmbeddingTable:
     """
     Embeddings in a folder. Every question is answered from what is on disk then, written by any program.
@@ -52,7 +70,8 @@ class EmbeddingTable:
         with self.as_os_error():
             # the table of LanceDB; other files call an `EmbeddingTable` `table`, and so this one `table.table`
             self.table = connect(folder).open_table(TABLE)
-            metadata = self.table.schema.metadata or {}
+        self.kept_schema: KeptSchema | None = None
+        metadata = self.schema.metadata or {}
         if b"settings" not in metadata:
             raise OSError(
                 f"The embeddings in {folder} cannot be read: what they depend on is not noted. It is damaged, or of "
@@ -60,7 +79,7 @@ class EmbeddingTable:
             )
         self.settings = json.loads(metadata[b"settings"])
         self.notes = json.loads(metadata[b"notes"])
-        self.dim = self.table.schema.field("embedding").type.list_size
+        self.dim = self.schema.field("embedding").type.list_size
         self.memory = None  # a `VectorMemory`, if its vectors are held: see `keep_in_memory`
         # of long texts, also as queries
         self.splitter = self.settings.get("sub_caption_splitter") or "sentences"
@@ -115,13 +134,23 @@ class EmbeddingTable:
         with self.as_os_error():
             return self.table.version, written_at
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema that is on disk now. LanceDB reads it once for each version, since a search needs it twice."""
+        written = list_versions(self.folder)
+        kept = self.kept_schema
+        if kept is None or kept.written != written:
+            with self.as_os_error():
+                kept = KeptSchema(written, self.table.schema)
+            self.kept_schema = kept
+        return kept.schema
+
     def check_is_same(self) -> None:
         """
         Raises an `OSError` if the table was deleted since it was opened, and made anew otherwise: by another model,
         say, with whose embeddings no query of this one can be compared.
         """
-        with self.as_os_error():
-            metadata = self.table.schema.metadata or {}
+        metadata = self.schema.metadata or {}
         if json.loads(metadata.get(b"settings", b"null")) != self.settings:
             raise OSError(
                 f"The embeddings in {self.folder} were made anew by another model, or otherwise than those that were "
@@ -137,7 +166,7 @@ class EmbeddingTable:
 
     def add_missing_columns(self) -> None:
         """Adds the columns that the table of an earlier version lacks, with nulls."""
-        names = [name for name in NEW_COLUMNS if name not in self.table.schema.names]
+        names = [name for name in NEW_COLUMNS if name not in self.schema.names]
         if names:
             with self.as_os_error():
                 self.table.add_columns([pa.field(name, COLUMNS[name]) for name in names])
@@ -169,6 +198,9 @@ class EmbeddingTable:
         """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""
         name = self.notes.get("model_name_or_path", "the same model")
         options = f"--backend {self.computation.backend} --dtype {self.computation.dtype}"
+        truncate_dim = self.settings.get("truncate_dim")
+        if truncate_dim is not None:
+            options += f" --truncate_dim {truncate_dim}"
         settings = encoder.settings()
         del settings["max_length"]  # of captions: a query may be read up to another limit
         self.check_settings(settings, f"search with {name} as it was used, by `{options}`")
@@ -196,6 +228,12 @@ class EmbeddingTable:
         return self.count()
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing, not even an image that cannot be read."""
+        with self.as_os_error():
+            return self.table.count_rows() == 0
+
+    @property
     def unreadable(self) -> dict[str, str]:
         """By key what is wrong with images that cannot be read."""
         problems = {}
@@ -206,7 +244,7 @@ class EmbeddingTable:
     @property
     def is_to_be_tried_again(self) -> str:
         """The SQL condition of images that cannot be read, but perhaps now: their content is not why, or not alone."""
-        if "tried_with" not in self.table.schema.names:
+        if "tried_with" not in self.schema.names:
             return "problem IS NOT NULL"
         return f"problem IS NOT NULL AND (tried_with IS NULL OR tried_with != {value_to_sql(name_readers())})"
 
@@ -269,7 +307,7 @@ class EmbeddingTable:
 
     def read_signatures(self, where: str | None = None) -> Iterator[tuple[str, dict[str, int]]]:
         """Reads keys and the signatures of their files, as they were when they were read: see [`sign_file`]."""
-        names = [name for name in SIGNATURE if name in self.table.schema.names]
+        names = [name for name in SIGNATURE if name in self.schema.names]
         for batch in self.read(["key", *names], where):
             values = {name: batch[name].cast(pa.int64()).to_pylist() for name in names}
             for index, key in enumerate(batch["key"].to_pylist()):
@@ -296,7 +334,7 @@ class EmbeddingTable:
         """
         for row in rows:
             self.check_row(row)
-        schema = self.table.schema
+        schema = self.schema
         defaults = {"kind": "image", "position": 0}
         arrays = []
         for field in schema:
@@ -406,6 +444,18 @@ def flatten(settings: dict) -> dict:
 def connect(folder: Path) -> lancedb.DBConnection:
     """Opens the tables of a folder, each of which is looked at anew for every question."""
     return lancedb.connect(folder, read_consistency_interval=timedelta(0))
+
+
+def list_versions(folder: Path) -> tuple[int, frozenset[str]] | None:
+    """
+    Lists the files of the versions of a table, with the time in nanoseconds when one of them came or went last: a
+    table that was made anew may have the same ones. None if there is no table any more.
+    """
+    versions = folder / f"{TABLE}.lance" / "_versions"
+    try:
+        return versions.stat().st_mtime_ns, frozenset(os.listdir(versions))
+    except FileNotFoundError:
+        return None
 
 
 def is_table(folder: Path) -> bool:

@@ -248,7 +248,8 @@ def read_candidates(
     plan: ApproximateSearch,
 ) -> Candidates:
     """
-    Reads the rows that LanceDB finds: see [`make_query`].
+    Reads the rows that LanceDB finds: see [`make_query`]. Where the cells of the index that are searched hold fewer
+    than are needed, all rows are compared: fewer results than `k` mean that there are no more.
 
     Args:
         table ([`EmbeddingTable`]):
@@ -264,9 +265,14 @@ def read_candidates(
         plan ([`ApproximateSearch`]):
             How to search.
     """
+    columns = ["key", "position", "embedding", "_distance"]
     nearest = make_query(table, query, k, kind, where, plan)
     with table.as_os_error():
-        rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
+        rows = nearest.select(columns).to_arrow()
+        # not by `maximum_nprobes(0)`: with it LanceDB 0.40 searches nearly all cells for every query
+        if len(rows) < k and not plan.is_exact:
+            nearest = make_query(table, query, k, kind, where, EXACT_SEARCH)
+            rows = nearest.select(columns).to_arrow()
     return Candidates(rows["key"].to_pylist(), rows["position"].to_pylist(), to_vectors(rows["embedding"]))
 
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments of a training. A new one is a field here; `compared` makes a resumed run have the same value."""
 
-import math
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -217,10 +216,7 @@ class ObjectiveArguments(Arguments):
             raise ValueError("--keep_duplicate_negatives has no effect with --short_captions none: leave it out.")
 
     def check_weights(self) -> None:
-        """Raises a `ValueError` for weights that are not finite, or leave no loss."""
-        for name in ("short_loss_weight", "long_loss_weight", "distill_weight"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"--{name} must be a number from 0 on, got {getattr(self, name)}.")
+        """Raises a `ValueError` for weights that leave no loss."""
         if self.short_loss_weight == 0 and self.long_loss_weight == 0:
             raise ValueError("--short_loss_weight 0 and --long_loss_weight 0 leave no loss: raise one of them.")
 
@@ -247,7 +243,7 @@ class OptimizationArguments(Arguments):
     learning_rate: float | None = compared(
         None,
         "The highest rate. Default: 1e-5 for a model, 1e-4 for a text tower trained further, else 1e-3.",
-        least=0,
+        above=0,
     )
     lr_scheduler_type: str = compared(
         "cosine",
@@ -284,9 +280,9 @@ class OptimizationArguments(Arguments):
         least=1,
     )
     weight_decay: float = compared(0.1, "Of matrices only.", least=0)
-    adam_beta1: float = compared(0.9, "AdamW's decay of the mean.", least=0, most=1)
-    adam_beta2: float = compared(0.98, "AdamW's decay of the variance.", least=0, most=1)
-    adam_epsilon: float = compared(1e-6, "AdamW's least divisor.", least=0)
+    adam_beta1: float = compared(0.9, "AdamW's decay of the mean.", least=0, below=1)
+    adam_beta2: float = compared(0.98, "AdamW's decay of the variance.", least=0, below=1)
+    adam_epsilon: float = compared(1e-6, "AdamW's least divisor.", above=0)
     max_grad_norm: float = compared(1.0, "Clip gradients to this norm; 0: do not.", least=0)
     mixed_precision: str | None = compared(
         None,

@@ -46,11 +46,13 @@ class NextBatch:
         batch (`CaptionBatch`): The batch.
         sizes (`list[int]`): The rows of each group that it is embedded in.
         stop_number (`int`): That of a signal that any process has got, 0 if there is none.
+        counts (`SampleCounts`): What became of the rows that this process has read, once it is trained on this batch.
     """
 
     batch: CaptionBatch
     sizes: list[int]
     stop_number: int
+    counts: SampleCounts
 
 
 def run(args: TrainArguments) -> None:
@@ -127,7 +129,7 @@ def train(training: Training) -> int:
 
 def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
     """
-    Reads the batches of what is left of an epoch, and counts their samples. For each batch the processes exchange once
+    Reads the batches of what is left of an epoch. For each batch the processes exchange once
     how many groups they need for it, whether one of them has failed, and whether one has got a signal to stop.
     """
     args = training.args
@@ -146,17 +148,19 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
             if item is not None:
                 batch, outcomes = item
                 training.throughput.count(batch)
+                counts = SampleCounts()
                 for outcome in outcomes:
-                    training.counts.count(outcome)
+                    counts.count(outcome)
                     if outcome.message is not None:
                         logger.warning(f"Skipped: {without_stop(outcome.message)}.", main_process_only=False)
-                training.counts.check(args.max_bad_fraction, num_samples)
+                counts = training.counts + counts
+                counts.check(args.max_bad_fraction, num_samples)
                 sizes = size_groups(training.contrastive_model, batch, args.grad_cache_tokens)
                 agreed["num_groups"] = len(sizes)
             agreed["stop_number"] = stop.number
         if item is None:
             return
-        yield NextBatch(batch, make_as_many(sizes, agreed["num_groups"]), agreed["stop_number"])
+        yield NextBatch(batch, make_as_many(sizes, agreed["num_groups"]), agreed["stop_number"], counts)
 
 
 def take_step(training: Training, next_batch: NextBatch) -> StepResult:
@@ -172,6 +176,7 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         training.model, next_batch.batch, optimizer, training.accelerator, training.step_options, next_batch.sizes
     )
     state.batch += 1
+    training.counts = next_batch.counts  # not before: a run that stops before the batch reads it again when it resumes
     training.step_losses.append(result.loss.detach())
     if not result.is_update:
         return result

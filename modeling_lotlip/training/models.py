@@ -102,8 +102,6 @@ def build_model_and_start(
         model, processor = load_towers_or_new(args, dataset, reader)
     check_vocabulary(args, model, processor.tokenizer)
     check_corners(args, model)
-    if args.no_corner_attention_mask:
-        model.config.text_config.corner_attention_mask = False
     start = None
     if args.distill_weight > 0:
         if issubclass(OBJECTIVES[args.objective].load_model_class(), LotlipTokenWiseModel):
@@ -112,6 +110,8 @@ def build_model_and_start(
                 "out."
             )
         start = StartModel.copy(model, find_limit(model, processor))
+    if args.no_corner_attention_mask:
+        model.config.text_config.corner_attention_mask = False
     model = convert_model(model, OBJECTIVES[args.objective])
     limit_texts(model, processor, args.max_length)
     if args.matryoshka_dims is not None:
@@ -556,6 +556,7 @@ def build_tokenizer(dataset: datasets.Dataset, reader: RowReader) -> LotlipToken
     words = Counter()
     for row in undecoded(dataset, reader.image_column).select_columns(reader.text_columns):
         for text in reader.short_captions(row) + reader.long_captions(row):
+            text = tokenizer.clean_text(text)  # as it does before it tokenizes
             text = backend.normalizer.normalize_str(text).replace(tokenizer.sep_token, " ")
             words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
     characters = sorted(set("".join(words)))

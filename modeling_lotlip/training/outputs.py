@@ -41,7 +41,8 @@ LOGGING_FOLDER = "logs"
 OF_A_FILE = re.compile("PytorchStreamWriter|inline_container|unexpected pos|writing file")
 RUN_NAME = "lotlip"
 # The files of a run by their names; its folders are known by a file in them, since others use their names too
-RUN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
+MODEL_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+RUN_FILES = re.compile(rf"{MODEL_FILES.pattern}|eval_results\.json|metrics\.jsonl")
 
 BIASES_OF_SCENES = "It has seen nothing but drawn scenes: it is for trying out how such models are trained and used."
 
@@ -93,15 +94,22 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
 
 def resumes_in_output_dir(args: TrainArguments) -> bool:
     """
-    Returns whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere.
+    Returns whether the run resumes from its own output folder: it neither starts anew, as `latest` does where there is
+    no checkpoint yet, nor from a checkpoint elsewhere.
     """
     named = args.resume_from_checkpoint
-    return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
+    if named == "latest":
+        return bool(list_checkpoints(args.output_dir))
+    return named is not None and is_same_path(Path(named).resolve().parent, args.output_dir)
 
 
 def delete_leftovers(args: TrainArguments, state: TrainingState) -> None:
     """Deletes what an earlier run left in the output folder, or measured after the state that is resumed from."""
-    for path in find_leftovers(args):
+    leftovers = find_leftovers(args)
+    if leftovers and args.resume_from_checkpoint is not None:
+        names = ", ".join(path.name for path in leftovers)
+        logger.warning(f"An earlier run left {names} in {args.output_dir} without a checkpoint: this is deleted.")
+    for path in leftovers:
         delete(path)
     drop_later_metrics(args.output_dir, state)
 
@@ -123,7 +131,14 @@ def check_output_dir(args: TrainArguments) -> None:
     reads and would replace.
     """
     leftovers = find_leftovers(args)
-    if leftovers and not args.overwrite_output_dir:
+    if args.resume_from_checkpoint == "latest":  # as a job does that is killed, perhaps before its first checkpoint
+        check_no_model(args, leftovers)
+    elif leftovers and not args.overwrite_output_dir and not list_checkpoints(args.output_dir):
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run, and no checkpoint to "
+            "resume it from: `--overwrite_output_dir`, or name another."
+        )
+    elif leftovers and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
             "(`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another."
@@ -142,6 +157,17 @@ def check_output_dir(args: TrainArguments) -> None:
                 f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: "
                 "name another folder."
             )
+
+
+def check_no_model(args: TrainArguments, leftovers: list[Path]) -> None:
+    """Raises a `ValueError` if a finished model is among what an earlier run left, and would be replaced."""
+    models = [path for path in leftovers if MODEL_FILES.fullmatch(path.name)]
+    if models:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {models[0].name} of an earlier run, but no checkpoint to resume "
+            "it from. To train anew there, give `--overwrite_output_dir` in place of `--resume_from_checkpoint`; or "
+            "name another."
+        )
 
 
 def is_within(path: str | Path, folder: Path) -> bool:
@@ -180,7 +206,14 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
             f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
             "or `latest`."
         )
-    if resumes_in_output_dir(args) and checkpoint.resolve() != checkpoints[-1].resolve():
+    if not resumes_in_output_dir(args):
+        return checkpoint
+    if not any(is_same_path(checkpoint, other) for other in checkpoints):
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` has another name than a run gives its checkpoints: name it "
+            "`checkpoint-N` again, N the step, or move it to another folder."
+        )
+    if not is_same_path(checkpoint, checkpoints[-1]):
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
             f"`--resume_from_checkpoint {checkpoint}`: name another `--output_dir`, or move the later ones away."
@@ -261,6 +294,7 @@ def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     """Reads the state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    settings = json.loads(json.dumps(settings))  # which has no tuples, as the file has none
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
             raise ValueError(

@@ -8,6 +8,7 @@ Nothing here imports torch or transformers, so that `--help` answers at once.
 import dataclasses
 import inspect
 import json
+import math
 import os
 import select
 import sys
@@ -43,6 +44,8 @@ def argument(  # noqa: PLR0913, what a declaration may say
     *,
     least: float | None = None,
     most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     choices: Collection | None = None,
     aliases: tuple[str, ...] = (),
     metavar: str | None = None,
@@ -63,6 +66,10 @@ def argument(  # noqa: PLR0913, what a declaration may say
             The minimum of its values.
         most (`float`, *optional*):
             The maximum of its values.
+        above (`float`, *optional*):
+            What its values must be greater than.
+        below (`float`, *optional*):
+            What its values must be less than.
         choices (`Collection`, *optional*):
             The values that are allowed.
         aliases (`tuple[str, ...]`, *optional*):
@@ -91,6 +98,8 @@ class Arguments:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and not may_be_none(field):
+                raise ValueError(f"--{field.name} must not be None: give a value, or leave it out for its default.")
             values = value if isinstance(value, (list, tuple)) else [value]
             for one in values:
                 if one is not None:
@@ -98,6 +107,11 @@ class Arguments:
             if field.name in ("output_dir", "index_dir") and value is not None:
                 check_folder(field.name, Path(value))
         check_combinations([self])
+
+
+def may_be_none(field: dataclasses.Field) -> bool:
+    """Returns whether None is a value of a field, by its type."""
+    return field.type in (Any, None, NoneType) or NoneType in typing.get_args(field.type)
 
 
 def check_value(field: dataclasses.Field, value: Any) -> None:
@@ -109,18 +123,31 @@ def check_value(field: dataclasses.Field, value: Any) -> None:
     most = field.metadata.get("most")
     if most is not None and not value <= most:
         raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
+    above = field.metadata.get("above")
+    if above is not None and not value > above:
+        raise ValueError(f"--{field.name} must be greater than {above}, got {value}.")
+    below = field.metadata.get("below")
+    if below is not None and not value < below:
+        raise ValueError(f"--{field.name} must be less than {below}, got {value}.")
     choices = field.metadata.get("choices")
     if choices is not None and value not in choices:
         raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
 
 
 def check_number(field: dataclasses.Field, value: Any) -> None:
-    """Raises a `ValueError` if a field is of numbers and a value, or one of a list, is another thing, in Python."""
+    """
+    Raises a `ValueError` if a field is of numbers, or of true or false, and a value, or one of a list, is another
+    thing, in Python. The string "False" counts as true there.
+    """
     element, _ = find_element_type(field)
+    if element is bool and not isinstance(value, bool):
+        raise ValueError(f"--{field.name} must be True or False, got {value!r}.")
     if element is int and not is_integer(value):
         raise ValueError(f"--{field.name} must be an integer, got {value!r}.")
     if element is float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise ValueError(f"--{field.name} must be a number, got {value!r}.")
+    if element is float and not math.isfinite(value):
+        raise ValueError(f"--{field.name} must be a finite number, got {value}.")
 
 
 def check_folder(argument: str, path: Path) -> None:
@@ -193,7 +220,8 @@ def list_named_files(arguments: Iterable[Arguments]) -> list[tuple[str, str]]:
             values = value if isinstance(value, (list, tuple)) else [value]
             paths = [os.fspath(one) for one in values if isinstance(one, (str, Path))]
             if field.name in PATTERN_ARGUMENTS:
-                paths = list(chain.from_iterable(glob(pattern, recursive=True) for pattern in paths))
+                # a name with brackets is a pattern, too, which does not match it
+                paths += chain.from_iterable(glob(pattern, recursive=True) for pattern in paths.copy())
             if field.name != "output_file":
                 named += [(field.name, path) for path in paths if os.path.isfile(path)]
     return named

@@ -8,6 +8,7 @@ import io
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -42,6 +43,17 @@ def is_same_path(path: str | Path, other: str | Path) -> bool:
         return os.path.samefile(path, other)
     except OSError:  # one of them is not there
         return Path(path).resolve() == Path(other).resolve()
+
+
+def are_one_file(name: str, other: str, folder: Path) -> bool:
+    """
+    Returns whether two names of files are one on the disk of a folder, which need not be there yet: those of macOS
+    and Windows do not distinguish capitals or accents.
+    """
+    on_disk = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    with TemporaryDirectory(dir=on_disk) as probe:
+        (Path(probe) / name).touch()
+        return (Path(probe) / other).exists()
 
 
 def read_lines(path: Path, argument: str, are_numbered: bool = False) -> list[str]:

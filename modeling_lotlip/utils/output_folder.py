@@ -3,6 +3,8 @@
 """Files that are written completely or not at all, and folders that one run writes and a later one continues."""
 
 import errno
+import glob
+import hashlib
 import json
 import logging
 import os
@@ -16,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 
@@ -28,7 +31,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MODEL_CONTENTS = ("an aligned model", "a mixture", "a training")
 # What is not complete yet has an ending that no user gives a file, since it is deleted where a run has left it
 PARTIAL, REPLACED = ".lotlip-partial", ".lotlip-replaced"
-LEFT = re.compile(rf"(?P<name>.+)\.\d+(?P<ending>{re.escape(PARTIAL)}|{re.escape(REPLACED)})")
+LEFT = re.compile(
+    rf"(?P<name>.+)\.(?P<process>\d+)(?P<host>-[0-9a-f]{{8}})?(?P<ending>{re.escape(PARTIAL)}|{re.escape(REPLACED)})"
+)
+# Of this machine, since another one that writes to the same disk has processes of its own by the same numbers
+HOST = f"-{hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()}"
 # The ending of what several processes write together
 PARTIAL_OF_ALL = f".0{PARTIAL}"
 
@@ -44,8 +51,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     after an error it is deleted, and `path` is as it was.
     """
     path = Path(path).absolute()  # pyarrow takes the relative "a:b.parquet" for a URL
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    replaced = path.with_name(f"{path.name}.{os.getpid()}{REPLACED}")
+    partial = path.with_name(f"{path.name}.{os.getpid()}{HOST}{PARTIAL}")
+    replaced = path.with_name(f"{path.name}.{os.getpid()}{HOST}{REPLACED}")
+    clear_of_killed(path)
     try:
         with naming_file(path):
             yield partial
@@ -105,6 +113,25 @@ def clear(left: Path) -> None:
     if match["ending"] == REPLACED and left.exists() and not left.with_name(match["name"]).exists():
         left.rename(left.with_name(match["name"]))
     delete(left)
+
+
+def clear_of_killed(path: Path) -> None:
+    """
+    Deletes what processes of this machine have left of a file or a folder that were killed while they wrote it: see
+    [`clear`]. What cannot be deleted stays.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*"):
+        match = LEFT.fullmatch(left.name)
+        if match is not None and match["name"] == path.name and match["host"] == HOST and not is_being_written(left):
+            with suppress(OSError):
+                clear(left)
+
+
+def is_being_written(left: Path) -> bool:
+    """Returns whether another process of this machine, which is still there, writes an unfinished file or folder."""
+    match = LEFT.fullmatch(left.name)
+    process = int(match["process"])
+    return match["host"] == HOST and process != os.getpid() and psutil.pid_exists(process)
 
 
 def delete(path: Path) -> None:
@@ -220,7 +247,8 @@ class OutputFolder:
             ) from error
         try:
             for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
-                clear(left)
+                if not is_being_written(left):  # by a run that writes a single file into this folder
+                    clear(left)
             self.before = self.list_files()
             self.stored = read_stored(self.path)
             # what no run has written is of somebody else, also where nothing is beside it
@@ -235,16 +263,22 @@ class OutputFolder:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.note(None)
-        elif self.list_files() == self.before:  # the error came before anything was done: all is as it was
-            if self.before and self.stored is not None:
-                write_stored(self.path, self.stored)
-            else:
-                delete(self.path / SETTINGS_FILE)
-            if self.is_new:
-                self.delete()
-        self.lock.release()
+        try:
+            if kind is None:
+                self.note(None)
+            elif self.list_files() == self.before:  # the error came before anything was done: all is as it was
+                self.restore()
+        finally:  # also where the disk is full, or the folder was deleted
+            self.lock.release()
+
+    def restore(self) -> None:
+        """Makes `settings.json` as it was before this run; a folder that was not there is deleted."""
+        if self.before and self.stored is not None:
+            write_stored(self.path, self.stored)
+        else:
+            delete(self.path / SETTINGS_FILE)
+        if self.is_new:
+            self.delete()
 
     def delete(self) -> None:
         """Deletes the folder, if possible before another run can lock it."""
@@ -257,7 +291,9 @@ class OutputFolder:
     def list_files(self) -> dict[str, int]:
         """Returns the times at which the files were written last, but for those of this class."""
         own = (SETTINGS_FILE, LOCK_FILE)
-        return {path.name: path.stat().st_mtime_ns for path in self.path.iterdir() if path.name not in own}
+        files = [path for path in self.path.iterdir() if path.name not in own]
+        files += self.path.glob("*.lance/*")  # what is written to a table of LanceDB does not change its own time
+        return {str(path): path.stat().st_mtime_ns for path in files}
 
     def compare(self, stored: dict) -> None:
         """Raises a `ValueError` if the folder holds something else, or files with other settings."""

@@ -4,7 +4,9 @@
 
 import os
 import signal
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 class StopSignal:
@@ -43,9 +45,35 @@ class StopSignal:
             signal.signal(number, handler)
 
 
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """
+    Holds Ctrl-C back inside, and lets it come afterward, also where the code inside raises an error: for code that
+    takes any exception in it for an error of its own.
+    """
+    # Python raises Ctrl-C in no other thread
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        # None: of no Python code
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
+
+
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """Moves a data worker out of the process group that signals go to: it ends with the process it works for."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    if hasattr(os, "setpgid"):  # Windows has no process groups
+    """
+    Moves a data worker out of the process group that signals go to: it ends with the process it works for. Windows has
+    no such groups: there the worker ignores Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.setpgid(0, 0)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

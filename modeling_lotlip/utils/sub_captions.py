@@ -99,8 +99,8 @@ def join_sub_captions(sub_captions: list[str]) -> str:
 
 def mark_sub_captions(text: str, splitter: str = "paper") -> str:
     """
-    Marks the sub-captions of a long caption as training and evaluation read it: it is split into sub-captions, which
-    are joined with `". "`.
+    Marks the sub-captions of a long caption as evaluation reads it: it is split into sub-captions, which are joined
+    with `". "`. Training joins those that it samples, without the numbers of lists: see [`is_enumeration`].
 
     Args:
         text (`str`):

@@ -213,6 +213,15 @@ def test_the_texts_are_those_that_are_asked_for_and_of_several_sentences_each(mo
     assert features_module.list_texts(dataset, reader, modalities) == expected
 
 
+def test_the_numbers_of_a_list_are_no_sub_captions():
+    types = {"image": Image(), "long_captions": Value("string")}
+    rows = {"image": [None, None], "long_captions": ["1. A red boat. 2. It is old.", "1. Alone."]}
+    dataset = Dataset.from_dict(rows, features=Features(types))
+    reader = RowReader(dataset.column_names, CaptionArguments())
+    expected = [(0, "A red boat", "sub"), (0, "It is old", "sub")]
+    assert features_module.list_texts(dataset, reader, ("sub",)) == expected
+
+
 def test_what_is_left_out_and_cut_off_is_counted(compute):
     long = "a red boat " * 60
     changes = {3: {"caption": ""}, 5: {"long_captions": []}, 6: {"long_captions": [long]}, 7: {"image": NO_IMAGE}}

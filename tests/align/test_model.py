@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor, SwinConfig, SwinModel, ViTImageProcessor
+from transformers.utils import logging
 
 import lotlip
 from modeling_lotlip import DualEncoder, LotlipAlignedModel
@@ -218,6 +219,7 @@ STATES = torch.arange(12.0).reshape(1, 4, 3)
 def test_padded_ids_without_a_mask_are_warned_of(folder, caplog):
     _, model = folder
     model.text_model.config.pad_token_id = 0
+    logging.get_logger("transformers").warning_once.cache_clear()
     with caplog.at_level("WARNING"):
         model.get_text_features(torch.tensor([[2, 5, 3, 0, 0]]))
     assert "input_ids may be padded" in caplog.text
@@ -235,8 +237,9 @@ def test_padded_ids_without_a_mask_are_warned_of(folder, caplog):
 )
 def test_padding_takes_no_part_in_the_pooling_of_texts(pooling, mask, expected):
     outputs = SimpleNamespace(last_hidden_state=STATES)
-    pooled = pool_text(outputs, torch.tensor([mask]), pooling)
-    torch.testing.assert_close(pooled[0], expected)
+    for dtype in (torch.long, torch.bool):
+        pooled = pool_text(outputs, torch.tensor([mask], dtype=dtype), pooling)
+        torch.testing.assert_close(pooled[0], expected)
 
 
 @pytest.mark.parametrize(

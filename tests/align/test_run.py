@@ -88,7 +88,7 @@ def test_the_settings_of_heads_are_those_that_were_asked_for():
         ({"streaming": True}, "--streaming is not for `lotlip align`"),
         ({"per_device_train_batch_size": 1}, "--per_device_train_batch_size must be at least 2"),
         ({"max_length": 2}, "--max_length must be at least 3"),
-        ({"dropout": 1.5}, "--dropout must be at most 1"),
+        ({"dropout": 1.5}, "--dropout must be less than 1"),
         ({"projection_dim": 0}, "--projection_dim must be at least 1"),
         ({"keep": "text", "projection_dim": 5}, "--projection_dim excludes --keep"),
     ],

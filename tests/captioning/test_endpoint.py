@@ -28,6 +28,7 @@ from modeling_lotlip.captioning.endpoint import (
 )
 from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers import photographs
 from tests.helpers.captioners import hash_photos, of_folder, read_records, stop_later
 from tests.helpers.chat_server import serve
 from tests.helpers.images import save_images
@@ -171,7 +172,7 @@ def waits(monkeypatch) -> list[float]:
 def ask(server: ThreadingHTTPServer, file: ImageFile, **options: object) -> Answer:
     """The answer of a server for one image."""
     captioner = EndpointCaptioner("model", CaptionerArguments(endpoint=server.url, **options))
-    ((_, answer),) = captioner.answer(iter([file]), lambda: False)
+    (((_, answer),),) = captioner.answer(iter([file]), lambda: False)
     return answer
 
 
@@ -330,6 +331,11 @@ def send(kind: str, mode: str = "RGB", orientation: int = 1, max_size: int | Non
 def test_an_image_is_sent_as_it_is_unless_a_server_might_misread_it(kind, options, mime_type, size):
     sent_type, image = send(kind, **options)
     assert (sent_type, image.size) == (mime_type, size)
+
+
+def test_heic_is_sent_as_jpeg():
+    file = ImageFile("key", None, None, photographs.encode(Image.new("RGB", (40, 20)), "heic"), None)
+    assert make_data_url(file, None).startswith("data:image/jpeg;base64,")
 
 
 def test_a_failure_is_one_line_with_its_cause():

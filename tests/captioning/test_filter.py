@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from datasets import concatenate_datasets
 from pyarrow import parquet
 from transformers import AutoModel, AutoProcessor
 
@@ -266,6 +267,18 @@ def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, m
     assert marks == [mark] * len(images) + [None]
 
 
+@pytest.mark.parametrize("other", ["Café.parquet", "cafe\u0301.parquet"])
+def test_names_that_the_disk_takes_for_one_file_are_refused_and_only_there(tmp_path, monkeypatch, other):
+    for name in ("café.parquet", other):
+        (tmp_path / name).touch()
+    patterns = [str(tmp_path / "*.parquet")]
+    monkeypatch.setattr("modeling_lotlip.captioning.filter.are_one_file", lambda name, other, folder: False)
+    assert len(find_files(patterns, tmp_path / "out")) == 2
+    monkeypatch.setattr("modeling_lotlip.captioning.filter.are_one_file", lambda name, other, folder: True)
+    with pytest.raises(ValueError, match="which are one file on the disk of `--output_dir"):
+        find_files(patterns, tmp_path / "out")
+
+
 def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "0.parquet").write_bytes((captions_dir / "0.parquet").read_bytes())
@@ -358,6 +371,20 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
         run(tmp_path / "captions.parquet", "few", **options | {"dual_encoder": str(tmp_path)})
     with pytest.raises(ValueError, match="None of 8 images has a caption"):
         run(tmp_path / "captions.parquet", "none", **options | {"file_key_column": "captioner"})
+
+
+def test_two_images_of_one_key_are_no_similarity(run, tmp_path, model_dir):
+    scenes = load_scenes(3, seed=5)
+    scenes = concatenate_datasets([scenes, scenes.select([0])])  # an image may come twice
+    save = {"once": ["a", "b", "c", "a"], "twice": ["a", "b", "a", "a"]}
+    for name, keys in save.items():
+        scenes.add_column("id", keys).save_to_disk(tmp_path / name)
+    parquet.write_table(pa.Table.from_pylist([{"key": "a", "caption": BOAT}]), tmp_path / "captions.parquet")
+    options = {"dual_encoder": str(model_dir), "key_column": "id", "min_image_text_similarity": -1}
+    report = run(tmp_path / "captions.parquet", "out", **options, dataset_name=str(tmp_path / "once"))
+    assert sum(counts["num_unmeasured"] for counts in report.values()) == 0
+    with pytest.raises(ValueError, match="Two different images have the key 'a', the second in row 2"):
+        run(tmp_path / "captions.parquet", "other", **options, dataset_name=str(tmp_path / "twice"))
 
 
 def test_what_is_not_a_number_is_unmeasured():

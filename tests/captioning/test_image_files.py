@@ -14,7 +14,7 @@ from datasets import Dataset, Features, Image, IterableDataset, Value
 from modeling_lotlip.captioning.image_files import ImageFile, is_in_share, read_image_files
 from modeling_lotlip.captioning.records import SCHEMA, Records, open_database
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import read_records
 from tests.helpers.data_files import write_shard
@@ -132,6 +132,54 @@ def test_another_image_under_a_key_is_captioned_anew_and_counted(tmp_path, error
     assert file.key == "b.png"
     assert file.sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
     assert counts == {"images took the place of others, and are captioned anew": 1}
+
+
+@pytest.fixture
+def recorded(tmp_path) -> Dataset:
+    """Two images of a folder that have captions."""
+    paths = [save_image(tmp_path / name, "red") for name in ("a.png", "b.png")]
+    dataset = Dataset.from_dict({"image": paths}).cast_column("image", Image())
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 10)
+        for file in read_all(tmp_path, dataset):
+            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": "llava"}
+            records.add(record, file.signature)
+        records.commit()
+    return dataset
+
+
+def list_read(monkeypatch, folder: Path, dataset: Dataset, captioner: str = "llava") -> list[str]:
+    """Lists the files that are read."""
+    read = []
+
+    def note(image: dict) -> bytes:
+        read.append(os.path.basename(image["path"]))
+        return read_file(image)
+
+    monkeypatch.setattr("modeling_lotlip.captioning.image_files.read_file", note)
+    read_all(folder, dataset, captioner)
+    return read
+
+
+def test_files_that_have_not_changed_are_not_read_again(monkeypatch, recorded, tmp_path):
+    assert list_read(monkeypatch, tmp_path, recorded) == []
+    assert list_read(monkeypatch, tmp_path, recorded, "blip") == ["a.png", "b.png"]
+
+
+def test_a_file_of_the_same_size_and_time_is_read_again_if_its_entry_has_changed(monkeypatch, recorded, tmp_path):
+    before = os.stat(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[::-1])
+    os.utime(tmp_path / "b.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert list_read(monkeypatch, tmp_path, recorded) == ["b.png"]
+
+
+def test_an_unchanged_file_whose_caption_is_of_another_image_is_captioned(monkeypatch, recorded, tmp_path):
+    """By another captioner, which has captioned the image before."""
+    with open_database(tmp_path) as connection:
+        connection.execute("UPDATE records SET sha256 = 'of another' WHERE key = 'b.png'")
+    (file,) = read_all(tmp_path, recorded)
+    assert file.key == "b.png"
+    assert file.content == (tmp_path / "b.png").read_bytes()
 
 
 def test_keys_of_rows_without_a_name_and_with_one_that_is_no_unicode(tmp_path):

@@ -12,11 +12,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaImageP
 
 from modeling_lotlip.captioning.arguments import CAPTIONERS, CaptionerArguments
 from modeling_lotlip.captioning.captioner import load_captioner
+from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.captioning.llava import load_original_llava
 from modeling_lotlip.captioning.local import LocalCaptioner, list_end_ids, list_generate_options
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
+from tests.helpers import photographs
 from tests.helpers.captioners import FAMILIES, hash_photos, of_folder, save_captioner, save_original_llava
-from tests.helpers.images import save_images
 
 
 PROMPTS = [
@@ -65,16 +67,45 @@ def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_pat
     assert len({row["caption"] for row in rows}) > 1, "captions depend on the image"
 
 
-def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp_path):
-    name = save_captioner("qwen2_vl", tmp_path / "qwen2_vl")
-    images = list(load_scenes(4, seed=26)["image"])
-    images[2] = images[2].resize((300, 1))
-    folder = save_images(tmp_path / "mine", images)
-    rows = {row["key"]: row for row in caption("out", name, **of_folder(folder))}
-    refused = rows.pop("2.png")
-    assert "the processor refuses it: absolute aspect ratio" in refused["error"]
-    assert len(rows) == 3
-    assert not any(row["error"] for row in rows.values())
+class RefusingCaptioner(LocalCaptioner):
+    """A captioner whose processor cannot bring images of a width of 99 pixels to its size."""
+
+    error = ValueError("too thin")
+
+    def make_inputs(self, prompts, images):
+        if any(image.width == 99 for image in images):
+            raise self.error
+        return super().make_inputs(prompts, images)
+
+
+def make_files(images: list[Image.Image]) -> list[ImageFile]:
+    files = []
+    for index, image in enumerate(images):
+        files.append(ImageFile(str(index), None, None, photographs.encode(image, "png"), None, "Describe"))
+    return files
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(ValueError("too thin"), "too thin"), (RuntimeError("can't allocate"), "can't"), (MemoryError(), "MemoryError")],
+    ids=["value", "runtime", "memory"],
+)
+def test_an_image_that_the_processor_refuses_takes_no_other_with_it(llava, error, message):
+    captioner = RefusingCaptioner(llava, arguments=CaptionerArguments(device="cpu"))
+    captioner.error = error
+    files = make_files([Image.new("RGB", (width, 60)) for width in (80, 99, 70)])
+    jobs = {job.files[0].key: job for job in captioner.make_jobs(iter(files))}
+    assert f"the processor refuses it: {message}" in jobs["1"].error
+    assert [jobs[key].error for key in ("0", "2")] == [None, None]
+
+
+def test_of_a_thin_image_the_middle_is_captioned(tmp_path):
+    """The processor resizes the short side: 1 x 20,000 pixels would become 28 x 560,000."""
+    captioner = LocalCaptioner(save_captioner("llava", tmp_path / "llava"), arguments=CaptionerArguments(device="cpu"))
+    image_processor = captioner.processor.image_processor
+    image_processor.do_center_crop = False
+    (job,) = captioner.make_jobs(iter(make_files([Image.new("RGB", (1, 20_000))])))
+    assert job.inputs["pixel_values"].shape[-2:] == (28 * MAX_ASPECT_RATIO, 28)
 
 
 @pytest.mark.parametrize("family, end_with_text, end_with_padding", [("llava", -1, 0), ("instructblip_t5", 0, -1)])

@@ -7,14 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
+from tqdm.auto import tqdm
 
 from modeling_lotlip.captioning import recaption
 from modeling_lotlip.captioning.answer import Answer
 from modeling_lotlip.captioning.arguments import RecaptionArguments, RuleArguments
+from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.captioning.recaption import (
     CaptionerOutcome,
     apply_rules_to_answer,
     count_images,
+    record_answers,
     refuse_failures,
 )
 from modeling_lotlip.captioning.records import (
@@ -291,6 +294,23 @@ def test_what_a_killed_run_committed_is_written_by_the_next(tmp_path):
     assert list_shards(tmp_path) == []
     add(tmp_path, [make_record("c")], shard_size=100)
     assert [row["key"] for row in read_records(tmp_path)] == ["a", "b", "c"]
+
+
+def test_a_batch_of_answers_is_kept_once_it_has_come(tmp_path):
+    """A captioner that runs here may take minutes for the next one."""
+    counts = []
+
+    def answer():
+        yield [(ImageFile(key, None, None, None, None), Answer("A boat lies here.")) for key in "abc"]
+        with open_database(tmp_path) as reading:
+            counts.append(reading.execute("SELECT count(*) FROM records").fetchone())
+        yield []
+
+    facts = {"captioner": "llava", "revision": None, "generation_settings": "{}"}
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 100)
+        record_answers(answer(), facts, RuleArguments(), records, tqdm(disable=True), Counter())
+    assert counts == [(3,)]
 
 
 @pytest.mark.parametrize("lose", [Path.unlink, cut_off], ids=["deleted", "cut off"])

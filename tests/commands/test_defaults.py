@@ -156,17 +156,17 @@ BOUNDS = {
         ("per_device_eval_batch_size", 1, 0),
         ("gradient_accumulation_steps", 1, 0),
         ("grad_cache_tokens", 1, 0),
-        ("learning_rate", 0, -1),
+        ("learning_rate", 1e-9, 0),
         ("decay_steps", 0, -1),
         ("warmup_steps", 0, -1),
         ("num_train_epochs", 1, 0),
         ("max_train_steps", 1, 0),
         ("weight_decay", 0, -1),
         ("adam_beta1", 0, -0.1),
-        ("adam_beta1", 1, 1.1),
+        ("adam_beta1", 0.999, 1),
         ("adam_beta2", 0, -0.1),
-        ("adam_beta2", 1, 1.1),
-        ("adam_epsilon", 0, -1),
+        ("adam_beta2", 0.999, 1),
+        ("adam_epsilon", 1e-12, 0),
         ("max_grad_norm", 0, -1),
         ("ddp_timeout", 1, 0),
         ("checkpoints_total_limit", 1, 0),
@@ -185,10 +185,10 @@ BOUNDS = {
         ("projection_dim", 1, 0),
         ("num_train_epochs", 1, 0),
         ("per_device_train_batch_size", 2, 1),
-        ("learning_rate", 0, -1),
+        ("learning_rate", 1e-9, 0),
         ("weight_decay", 0, -1),
         ("dropout", 0, -0.1),
-        ("dropout", 1, 1.1),
+        ("dropout", 0.9, 1),
         ("seed", 0, -1),
     ],
     "recaption": [
@@ -275,5 +275,5 @@ def test_a_number_is_allowed_up_to_its_bounds(command):
     for name, allowed, refused in BOUNDS[command]:
         field = find_field(command, name)
         check_value(field, allowed)
-        with pytest.raises(ValueError, match=f"--{name} must be at (least|most)"):
+        with pytest.raises(ValueError, match=f"--{name} must be (at least|at most|greater than|less than) "):
             check_value(field, refused)

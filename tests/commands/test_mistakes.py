@@ -62,6 +62,11 @@ MISTAKES = [
     ("visualize --model model --output_dir out --row 99999999", "--row 99999999 is beyond the split"),
     ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
     ("visualize --model model --output_dir out --text ' . '", "empty"),
+    ("visualize --model model --output_dir out --text boat --row 3", "--row excludes --text: leave out one of them"),
+    ("visualize --model model --output_dir out --text boat --eval_split train", "--eval_split excludes --text"),
+    ("visualize --model model --output_dir out --text boat --image_column a", "--image_column has no effect with --t"),
+    ("visualize --model model --output_dir out --text boat --caption_column a", "--caption_column has no effect with"),
+    ("visualize --model model --output_dir out --text boat --key_column a", "--key_column has no effect with --text"),
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
     (
         "recaption --output_dir out --captioner lava --max_train_samples 8",
@@ -73,7 +78,7 @@ MISTAKES = [
     ("search photos boat --index_dir file.txt", "--index_dir file.txt cannot be used"),
     ("export --model no_model --output_dir out", "`--model_name_or_path no_model` cannot be used"),
     ("export --model model --output_dir no_model", "`--output_dir no_model` holds another model"),
-    ("convert file.txt out --config_path no_model/config.json", "config.json` has no `text_cfg` and no `vision_cfg`"),
+    ("convert file.txt out --config_path no_model/config.json", "config.json` have no `text_cfg` and no `vision_cfg`"),
     ("convert nowhere.pt out", "There is no file `nowhere.pt`"),
     ("convert model out", "give `--to_original`"),
     (

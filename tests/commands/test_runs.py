@@ -167,7 +167,9 @@ def test_a_command_says_what_auto_gives_and_takes_it(command, model_dir, tmp_pat
 @pytest.mark.parametrize("command", ["evaluate", "classify"])
 def test_results_say_what_auto_has_chosen(command, model_dir, tmp_path, choices):
     arguments = ["--model", model_dir, *EXACT_COMMANDS[command], "--dtype", "auto"]
-    assert run_command(command, tmp_path / "results.json", *arguments)["dtype"] == "bfloat16"
+    results = run_command(command, tmp_path / "results.json", *arguments)
+    assert results["dtype"] == "bfloat16"
+    assert results["backend"] == "torch"
 
 
 def test_visualize_takes_auto(model_dir, tmp_path, choices, run):

@@ -1,5 +1,7 @@
 """Trainers of other libraries read captions as training and evaluation do."""
 
+from random import Random
+
 import pytest
 from datasets import Dataset
 
@@ -46,6 +48,8 @@ def test_several_captions_are_drawn_and_absent_ones_masked(model_dir, caplog):
     assert len(kept) == 2
     assert "1 of 3 images have no caption and are left out" in caplog.text
     assert {draw_captions(reader, kept[0]) for _ in range(40)} == {("a", ""), ("b", "")}
+    sampled = [[draw_captions(reader, kept[0], own) for _ in range(40)] for own in (Random(0), Random(0))]
+    assert sampled[0] == sampled[1]
     collator = CaptionCollator(LotlipProcessor.from_pretrained(model_dir), reader)
     mask = collator(list(kept))["attention_mask"]
     assert mask[:, 0].any(dim=-1).all()

@@ -220,6 +220,16 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
         read_numbers(SourceArguments(str(tmp_path / "one"), data_dir="a"), "train")
 
 
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_folder_that_was_saved_without_rows_is_named(tmp_path, is_split):
+    rows = Dataset.from_dict({"number": []})
+    if is_split:
+        rows = DatasetDict({"train": Dataset.from_dict({"number": [0]}), "val": rows})
+    rows.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it, or a split"):
+        read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
+
+
 def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
     Dataset.from_dict({"number": range(40)}).save_to_disk(tmp_path / "saved")
     file = write_json(tmp_path / "rows.json", range(40))
@@ -778,8 +788,8 @@ def test_images_in_archives_that_no_metadata_names_are_warned_of(tmp_path, caplo
     write_archive(tmp_path / "1.zip", ["c.png"], [])
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
     assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat"]
-    message = f"2 images are left out, as 'zip://b.png::{tmp_path / '0.zip'}': they are in no line of metadata"
-    assert message in caplog.text
+    archive = tmp_path / "0.zip"
+    assert f"2 images are left out, as 'zip://b.png::{archive}': they are in no line of metadata" in caplog.text
 
 
 @both_ways

@@ -4,8 +4,9 @@ import importlib
 import sys
 
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, Image, load_from_disk
 
+from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.row_functions import ROW_READERS, read_rows
 
 
@@ -26,6 +27,15 @@ def reader(monkeypatch):
     return columns
 
 
+# Their sources, each with a word of its own
+MODULES = {
+    "reader_of_a_test": (
+        "from helper_of_a_test import name\n\ndef read(row):\n    return {{'caption': ('{word}', name())}}\n"
+    ),
+    "helper_of_a_test": "def name():\n    return '{word}'\n",
+}
+
+
 def make_rows() -> Dataset:
     return Dataset.from_dict({"image": ["a.png"], "caption": ["boat"], "conversations": [TURNS]})
 
@@ -36,28 +46,32 @@ def test_a_function_makes_the_columns_of_captions(reader):
     assert reader == {"caption", "conversations"}, "the image is not read"
 
 
-def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path):
-    """The rows that it made before lie in the cache."""
-    path = tmp_path / "reader_of_a_test.py"
+@pytest.mark.parametrize("changed", ["reader_of_a_test", "helper_of_a_test"])
+def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path, changed):
+    """Also in a module that its file imports. The rows that it made before lie in the cache."""
     monkeypatch.syspath_prepend(tmp_path)
     make_rows().save_to_disk(tmp_path / "rows")
     read = []
     for word in ("red", "blue"):
-        path.write_text(f"def name():\n    return '{word} boat'\n\ndef read(row):\n    return {{'caption': name()}}\n")
-        sys.modules.pop("reader_of_a_test", None)
+        words = {"reader_of_a_test": "red", "helper_of_a_test": "red"} | {changed: word}
+        for module, own_word in words.items():
+            (tmp_path / f"{module}.py").write_text(MODULES[module].format(word=own_word))
+            sys.modules.pop(module, None)
         importlib.invalidate_caches()
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         monkeypatch.setitem(ROW_READERS, "boats", importlib.import_module("reader_of_a_test").read)
         read.append(read_rows(load_from_disk(tmp_path / "rows"), "boats", "image")[0]["caption"])
-    assert read == ["red boat", "blue boat"]
+    position = list(MODULES).index(changed)
+    assert [words[position] for words in read] == ["red", "blue"]
 
 
-def test_a_stream_is_read_by_the_same_function():
-    rows = read_rows(make_rows().to_iterable_dataset(), "conversations", "image")
-    row = next(iter(rows))
+def test_a_stream_is_read_by_the_same_function(reader):
+    rows = make_rows().cast_column("image", Image()).to_iterable_dataset()
+    row = next(iter(undecoded(read_rows(rows, "conversations", "image"), "image")))
     assert row["caption"] == "BOAT"
     assert row["long_captions"] == ["A boat. It is red."]
-    assert row["image"] == "a.png"
+    assert row["image"] == {"path": "a.png", "bytes": None}  # a file that is not there
+    assert reader == {"caption", "conversations"}, "the image is not read"
 
 
 def test_rows_stay_as_they_are_without_a_function():
@@ -76,11 +90,22 @@ def test_a_function_that_is_not_registered_is_refused():
 def test_a_function_that_returns_no_columns_is_refused(monkeypatch, returned, is_stream):
     """The rows have a column of captions already, and would be trained on as they are."""
     monkeypatch.setitem(ROW_READERS, "forgotten", lambda row: returned)
-    rows = make_rows()
+    rows = make_rows().cast_column("image", Image())
     if is_stream:
         rows = rows.to_iterable_dataset()
-    with pytest.raises(ValueError, match="`--row_reader forgotten` returns .* for a row: return a"):
+    with pytest.raises(ValueError, match="`--row_reader forgotten` returns .* for .*'caption': 'boat'.*: return a"):
         list(read_rows(rows, "forgotten", "image"))
+
+
+@pytest.mark.parametrize("returned, message", [({}, "returns {} for"), ({"long": ""}, r"the columns \['long'\] for")])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_the_row_of_which_a_function_makes_no_columns_or_others_is_named(monkeypatch, returned, message, is_stream):
+    monkeypatch.setitem(ROW_READERS, "some", lambda row: {"caption": "boat"} if row["text"] else returned)
+    rows = Dataset.from_dict({"image": ["a.png", "b.png"], "text": ["boat", ""]}).cast_column("image", Image())
+    if is_stream:
+        rows = rows.to_iterable_dataset()
+    with pytest.raises(ValueError, match=f"{message} {'b.png' if is_stream else 'row 1'}, {{'text': ''}}"):
+        list(read_rows(rows, "some", "image"))
 
 
 def test_what_is_no_function_is_no_reader():

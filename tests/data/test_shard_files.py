@@ -105,6 +105,32 @@ def test_a_member_has_the_type_of_its_ending():
     assert types == ["Image", "Json", "Value", "Value", "NoneType"]
 
 
+@both_ways
+def test_columns_are_those_of_all_shards(tmp_path, streaming):
+    """The first one has no long captions."""
+    long_caption = {"b.long.txt": b"A boat. It is red."}
+    write_shard(tmp_path / "0.tar", make_sample("a"))
+    write_shard(tmp_path / "1.tar", make_sample("b") | long_caption)
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "*.tar")], image_column="jpg")
+    rows = read_rows(source, streaming)
+    assert {key: row["long.txt"] for key, row in rows.items()} == {"a": None, "b": "A boat. It is red."}
+
+
+@both_ways
+@pytest.mark.parametrize("other_members", [False, True])
+def test_a_member_that_would_be_lost_is_named(tmp_path, monkeypatch, other_members, streaming):
+    monkeypatch.setattr(shard_files, "NUM_MEMBERS", 4)
+    monkeypatch.setattr(shard_files, "NUM_MEMBERS_OF_OTHERS", 4)
+    samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
+    if other_members:  # which `datasets` decodes
+        samples = [sample | {f"{index}.npy": NPY} for index, sample in enumerate(samples)]
+    write_shard(tmp_path / "0.tar", *samples)
+    write_shard(tmp_path / "1.tar", *samples, samples[0] | {"0.long.txt": b"A boat."})
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "*.tar")], image_column="jpg")
+    with pytest.raises(ValueError, match=r"The shard .*1\.tar has a member 0\.long\.txt, but .* would be lost"):
+        read_rows(source, streaming)
+
+
 NUM_SAMPLES = 6
 
 
@@ -130,12 +156,14 @@ def damage_header(content: bytes, path: Path, member: int, how: str) -> None:
 @pytest.mark.parametrize("other_members", [False, True])
 @pytest.mark.parametrize("how", ["one byte", "zeros"])
 def test_a_damaged_header_is_no_end_of_a_shard(tmp_path, monkeypatch, how, other_members, streaming):
-    monkeypatch.setattr(shard_files, "NUM_MEMBERS", 3)  # the damage is in none of these
+    monkeypatch.setattr(shard_files, "NUM_MEMBERS", 4)  # the damage is in none of these
     samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
-    if other_members:  # which `datasets` decodes
+    damaged = 7
+    if other_members:  # which `datasets` decodes, by the first five samples
         samples = [sample | {f"{index}.npy": NPY} for index, sample in enumerate(samples)]
+        damaged = 21
     content = write_shard(tmp_path / "0.tar", *samples).read_bytes()
-    damage_header(content, tmp_path / "0.tar", 7, how)
+    damage_header(content, tmp_path / "0.tar", damaged, how)
     source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar")], image_column="jpg")
     with pytest.raises(
         ValueError, match=r"The shard .*0.tar cannot be read after byte \d+: a member there is damaged"

@@ -73,3 +73,21 @@ def test_a_tokenizer_alone_beside_adapters_is_no_processor(model_dir, tmp_path):
     processor.tokenizer.save_pretrained(tmp_path)
     encoder = load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
     assert encoder.processor.image_processor.to_dict() == processor.image_processor.to_dict()
+
+
+def test_the_base_is_of_the_revision_that_the_adapters_name(model_dir, tmp_path, monkeypatch):
+    base = LotlipModel.from_pretrained(model_dir)
+    base.name_or_path = base.config.name_or_path = DEFAULT_MODEL
+    get_peft_model(base, LoraConfig(target_modules="all-linear"), revision="v1").save_pretrained(tmp_path)
+    find_pretrained = loading.find_pretrained
+
+    def find(name, **options):
+        if name == DEFAULT_MODEL:
+            asked.append(options)
+            return model_dir
+        return find_pretrained(name, **options)
+
+    asked = []
+    monkeypatch.setattr(loading, "find_pretrained", find)
+    load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+    assert asked == [{"revision": "v1"}]

@@ -275,6 +275,34 @@ def test_other_weights_of_a_model_are_measured_anew(model_dir, cache, tmp_path, 
     assert load(tmp_path / "trained", backend="auto", dtype="auto").computation == EXACT
 
 
+class Rounding(Backend):
+    """Rounds the first two dimensions of its embeddings away, which the others hide."""
+
+    def __init__(self, first):
+        self.embeds = torch.tensor([[first, 0.1 - first, 3.0, 4.0]])
+
+    def embed_texts(self, inputs, is_long=False):
+        return self.embeds
+
+    embed_images = embed_texts
+
+
+@pytest.mark.parametrize(("truncate_dim", "is_close"), [(None, True), (2, False)])
+def test_cosines_are_those_of_the_dimensions_that_are_kept(truncate_dim, is_close):
+    sample = fastest.TimingSample({}, {}, truncate_dim)
+    exact = fastest.embed_sample(Rounding(0.1), sample)
+    measured = measure_computation(INT8, lambda computation: Rounding(0.0), sample, exact, time.perf_counter)
+    assert (measured.cosine > fastest.MIN_MEASURED_COSINE) == is_close
+
+
+def test_a_choice_for_truncated_embeddings_is_another_one(model_dir, cache, monkeypatch):
+    make_fastest(monkeypatch, INT8)
+    load(model_dir, backend="auto", dtype="auto")
+    make_fastest(monkeypatch, EXACT)
+    assert load(model_dir, backend="auto", dtype="auto", truncate_dim=4).computation == EXACT
+    assert load(model_dir, backend="auto", dtype="auto").computation == INT8
+
+
 def test_two_runs_that_agree_are_enough(monkeypatch):
     seconds = iter([0.0, 1.0, 0.0, 1.04])
     monkeypatch.setattr(fastest, "embed_sample", lambda backend, sample: torch.ones(1, 1))

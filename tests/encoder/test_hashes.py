@@ -2,8 +2,10 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.encoder.hashes import hash_model, hash_processor, read_code
@@ -97,3 +99,57 @@ def test_what_the_code_of_a_model_imports_is_of_it(tmp_path, monkeypatch, withou
     before = read_code([model])
     (tmp_path / "transformers_modules" / "repository" / "parts_of_a_test.py").write_text("part = 2\n")
     assert read_code([model]) != before
+
+
+class SavedProcessor:
+    """A processor that is one file, with the ends of lines of an operating system."""
+
+    def __init__(self, line_end: str):
+        self.line_end = line_end
+
+    def save_pretrained(self, folder: str) -> None:
+        Path(folder, "vocab.txt").write_text("[CLS]\nboat\n", newline=self.line_end)
+
+
+def test_a_processor_has_one_hash_on_windows_and_elsewhere():
+    assert hash_processor(SavedProcessor("\r\n")) == hash_processor(SavedProcessor("\n"))
+
+
+@pytest.fixture
+def import_class(tmp_path, monkeypatch):
+    """Writes a module with a class to a folder, and returns the class."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    names = []
+
+    def load(folder, name: str, source: str) -> type:
+        monkeypatch.syspath_prepend(folder)
+        (folder / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        names.append(name)
+        return importlib.import_module(name).Part
+
+    yield load
+    for name in names:
+        sys.modules.pop(name)
+
+
+def test_the_file_of_a_base_class_of_a_user_is_read(tmp_path, import_class):
+    import_class(tmp_path, "base_of_a_test", "class Part:\n    value = 1\n")
+    part = import_class(tmp_path, "part_of_a_test", "import base_of_a_test\n\nclass Part(base_of_a_test.Part): ...\n")
+    assert b"class Part:\n    value = 1\n" in read_code([part])
+
+
+def test_a_library_is_not_read_wherever_pip_has_installed_it(tmp_path, import_class):
+    """As `pip install --target`, and beside it in the same folder a file of a user."""
+    information = tmp_path / "library_of_a_test-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: library_of_a_test\nVersion: 1.0\n")
+    (information / "RECORD").write_text("library_of_a_test.py,sha256=abc,20\n")
+    library_part = import_class(tmp_path, "library_of_a_test", "class Part: ...\n")
+    own = "import library_of_a_test\n\nclass Part(library_of_a_test.Part): ...\n"
+    part = import_class(tmp_path, "part_of_a_test", own)
+    assert read_code([part, library_part]) == [own.encode()]
+
+
+def test_a_library_in_the_environment_is_not_read():
+    assert read_code([Dataset]) == []

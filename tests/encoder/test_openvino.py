@@ -4,6 +4,7 @@ import ctypes
 import gc
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.encoder import dual_encoder
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.backends import openvino
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.table.embed import load_encoder_of_table
 from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.utils.output_folder import PARTIAL
 from tests.conftest import WORDS
 from tests.helpers.dual_encoders import IMAGES
 
@@ -106,6 +109,94 @@ def test_a_tower_that_was_damaged_is_converted_anew(
     again = embed(load(family_folders("lotlip"), backend="openvino", dtype=dtype), "text", 7)
     torch.testing.assert_close(again, first, rtol=0, atol=0)
     assert "is damaged: it is converted anew" in caplog.text
+
+
+def test_one_in_8_bits_is_not_made_of_a_damaged_one_in_float32(family_folders, cache, caplog):
+    embed(load(family_folders("lotlip"), backend="openvino"), "text", 7)
+    (weights,) = cache.glob("float32/*/tower.bin")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    plain = load(family_folders("lotlip"), backend="torch")
+    cosines = embed(load(family_folders("lotlip"), dtype="int8"), "text", 7) * embed(plain, "text", 7)
+    assert cosines.sum(dim=-1).min() > 0.99
+    assert "is damaged: it is converted anew" in caplog.text
+
+
+def fail_at_first(encoder, monkeypatch):
+    """Lets the towers in 8 bits be too far from PyTorch's, while one is converted."""
+    with monkeypatch.context() as context:
+        context.setitem(openvino.MIN_COSINES, "int8", 1.1)
+        with pytest.raises(ValueError, match="OpenVINO cannot compute the text tower.* has a cosine of 0.99"):
+            embed(encoder, "text", 7)
+
+
+def test_a_tower_that_fails_is_not_converted_at_each_start(family_folders, cache, monkeypatch, caplog):
+    fail_at_first(load(family_folders("lotlip"), dtype="int8"), monkeypatch)
+    monkeypatch.delattr(openvino.OpenvinoBackend, "convert")
+    encoder = load(family_folders("lotlip"), dtype="int8")
+    fail_at_first(encoder, monkeypatch)
+    assert "damaged" not in caplog.text
+    # for inputs that it is right for it is used
+    embed(encoder, "text", 7)
+
+
+def test_a_tower_that_failed_and_is_damaged_is_converted_anew(family_folders, cache, monkeypatch, caplog):
+    fail_at_first(load(family_folders("lotlip"), dtype="int8"), monkeypatch)
+    (weights,) = cache.glob("int8/*/tower.bin")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    embed(load(family_folders("lotlip"), dtype="int8"), "text", 7)
+    assert "is damaged: it is converted anew" in caplog.text
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_tower_that_another_process_has_converted_anew_is_not_deleted(tmp_path, is_replaced):
+    folder = tmp_path / "tower"
+    folder.mkdir()
+    used = openvino.UsedTowers()
+    used.add(folder)
+    if is_replaced:
+        (tmp_path / "new").mkdir()
+        folder.rmdir()
+        (tmp_path / "new").rename(folder)
+    used.delete()
+    assert folder.exists() == is_replaced
+
+
+def test_what_a_killed_process_has_left_of_a_tower_is_deleted(family_folders, cache):
+    encoder = load(family_folders("lotlip"), backend="openvino")
+    folder = encoder.backend.locate_tower("text", encoder.preprocessing.tokenize(TEXTS).inputs)
+    left = folder.with_name(f"{folder.name}.1{PARTIAL}")
+    left.mkdir(parents=True)
+    embed(encoder, "text", 7)
+    assert folder.exists()
+    assert not left.exists()
+
+
+def test_a_tower_that_cannot_be_written_is_no_tower_that_cannot_be_computed(family_folders, cache, monkeypatch):
+    """As on a full disk: another error, which `auto` does not take for a property of the model."""
+
+    def save_model(*args, **options):
+        raise RuntimeError("iostream error")
+
+    monkeypatch.setattr(openvino.openvino, "save_model", save_model)
+    with pytest.raises(OSError, match="cannot be written, is the disk full"):
+        embed(load(family_folders("lotlip"), backend="openvino"), "text", 7)
+    assert [path.suffix for path in cache.glob("float32/*")] == [".lock"]
+
+
+def test_ctrl_c_during_a_conversion_is_no_error_of_the_conversion(family_folders, cache, monkeypatch):
+    """OpenVINO asks Python for each operation, and takes what is raised there for one that it does not know."""
+
+    get_op_type = openvino.TorchScriptPythonDecoder.get_op_type
+
+    def interrupt(decoder):
+        signal.raise_signal(signal.SIGINT)
+        return get_op_type(decoder)
+
+    monkeypatch.setattr(openvino.TorchScriptPythonDecoder, "get_op_type", interrupt)
+    encoder = load(family_folders("lotlip"), backend="openvino")
+    with pytest.raises(KeyboardInterrupt):
+        embed(encoder, "text", 7)
+    assert list(cache.glob("float32/*/tower.xml")) == []
 
 
 def test_weights_that_change_later_have_no_effect_and_settings_say_so(family_folders):
@@ -281,3 +372,24 @@ def test_a_text_without_a_token_is_that_of_pytorch(family_folders):
     encoder = load(family_folders("tipsv2"), backend="openvino")
     for texts in (["", "a red boat"], [" "]):
         np.testing.assert_allclose(encoder.encode_text(texts), plain.encode_text(texts), rtol=0, atol=1e-5)
+
+
+class OtherLongModel(LotlipModel):
+    """Embeds long captions otherwise than short ones, as a class of a user may."""
+
+    def embed_captions(self, **inputs):
+        captions = super().embed_captions(**inputs)
+        if captions.long is not None:
+            captions.long = -captions.long
+        return captions
+
+
+def test_long_texts_are_embedded_in_the_way_of_a_model_that_has_one(model_dir):
+    model = OtherLongModel.from_pretrained(model_dir).eval()
+    plain = load(model_dir, backend="torch")
+    backend = openvino.OpenvinoBackend(model, plain.family, "float32")
+    inputs = plain.preprocessing.tokenize(TEXTS).inputs
+    expected = plain.embed_texts(inputs)
+    for is_long, sign in ((False, 1), (True, -1)):
+        embeds = backend.embed_texts(inputs, is_long=is_long)
+        torch.testing.assert_close(embeds, sign * expected, rtol=0, atol=1e-6)

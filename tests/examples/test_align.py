@@ -68,6 +68,28 @@ def test_what_is_measured_is_not_measured_again(run, monkeypatch):
     assert second["rows"][:3] == first["rows"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--text_model", "tower"], "has results of text_model = .*text, not .*tower: name another"),
+        (["--num_scenes", 9], "has results of data noise = 512 drawn .*, not 9 drawn"),
+        (["--data", "noise=folder"], "has results of data noise = 512 drawn .*, not .*folder"),
+    ],
+    ids=["tower", "scenes", "folder"],
+)
+def test_results_of_other_towers_and_data_are_not_taken_for_those_of_these(run, capsys, changed, message):
+    options = ["--settings", "linear heads", "--seeds", 3, "--num_train_epochs", 2]
+    run(*options)
+    with pytest.raises(ValueError, match=message):
+        run(*options, *changed)
+
+
+def test_results_of_unknown_towers_are_not_added_to(run, tmp_path):
+    (tmp_path / "align.json").write_text('{"rows": []}')
+    with pytest.raises(ValueError, match="does not say of which towers and data its results are"):
+        run("--settings", "linear heads")
+
+
 def test_images_that_are_sampled_keep_their_captions():
     features = make_features(12, seed=0)
     sampled = sample_images(features, 5, seed=1)

@@ -11,6 +11,7 @@ import torch
 from scaffold import measure, report
 
 from examples.benchmarks import gpu, rank, startup
+from modeling_lotlip.metrics.image_text_retrieval import image_text_retrieval
 from tests.conftest import ROOT, SERVER
 
 
@@ -69,9 +70,24 @@ def test_train_step_measures_every_variant(run):
     assert table["peak_memory"] > 1e8
 
 
-def test_rank_measures_every_way_to_rank(run):
+def test_the_scaffold_needs_nothing_that_windows_has_not(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    runpy.run_path(str(BENCHMARKS / "scaffold.py"))
+
+
+def test_rank_measures_every_way_to_rank(run, monkeypatch):
+    dtypes = []
+
+    def compute(queries, candidates, dtype=None):
+        dtypes.append(dtype)
+        return similarity_blocks(queries, candidates, dtype)
+
+    similarity_blocks = image_text_retrieval.similarity_blocks
+    monkeypatch.setattr(image_text_retrieval, "similarity_blocks", compute)
     (table,) = run("rank", "--images", 300, "--width", 16)
     assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]
+    assert len(dtypes) == 5, "ranks once for their memory, then both ways in two turns"
+    assert set(dtypes) == {torch.float64}, "blocks are of what ranks are counted in"
 
 
 def test_images_measures_the_model_and_the_way_from_files(run):

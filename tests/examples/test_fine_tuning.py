@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoModel
+from transformers import AutoModel, TrainingArguments
 
+from examples.train_with_trainer import FineTuningTrainer
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.contract import MAX_LOGIT_SCALE
+from tests.conftest import ROOT, torchrun
 
 
 @pytest.fixture
@@ -40,6 +43,26 @@ def test_the_script_with_trainer(run_example, model_dir, capsys):
     corners = [model.text_model.embeddings.corner_tokens for model in (before, after)]
     assert not torch.equal(*corners), "long captions train the corner tokens"
     assert after.logit_scale.item() in (0.0, pytest.approx(MAX_LOGIT_SCALE))
+
+
+@pytest.mark.processes
+def test_images_that_are_less_than_a_batch_of_all_processes_are_refused(model_dir, tmp_path):
+    """Each process would have no batch: trained nothing, and a model all the same."""
+    script = ROOT / "examples" / "train_with_trainer.py"
+    arguments = ["--model", model_dir, "--output_dir", tmp_path / "out", "--max_train_samples", 20, "--use_cpu"]
+    arguments += ["--max_steps", 1, "--per_device_train_batch_size", 10]
+    done = torchrun(tmp_path, 2, script, *arguments, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode != 0
+    assert "18 images are less than a batch: lower --per_device_train_batch_size" in done.stderr
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_all_images_that_are_held_back_are_evaluated_on(tmp_path):
+    arguments = TrainingArguments(tmp_path, per_device_eval_batch_size=2, dataloader_drop_last=True, use_cpu=True)
+    rows = Dataset.from_dict({"number": [1, 2, 3, 4, 5]})
+    trainer = FineTuningTrainer(torch.nn.Linear(1, 1), arguments, eval_dataset=rows, data_collator=list)
+    batches = [[row["number"] for row in batch] for batch in trainer.get_eval_dataloader()]
+    assert batches == [[1, 2], [3, 4], [5]]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+import stat
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -16,6 +18,7 @@ from examples.draw_scenes import draw_scenes
 from modeling_lotlip.data.scenes import load_scenes
 from tests.conftest import ROOT, assert_same_weights, forget_accelerator, torchrun
 from tests.helpers.dual_encoders import save_family
+from tests.test_convert import VOCAB_DIR, original_checkpoint, original_towers
 
 
 @pytest.fixture
@@ -38,6 +41,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
     # 5 batches an epoch: step 3 is in the middle of the first
     whole = run("whole", "--max_train_steps", 7, "--checkpointing_steps", 3, "--eval_steps", 4)
     shutil.copytree(whole / "checkpoint-3", tmp_path / "stopped" / "checkpoint-3")
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (whole / "checkpoint-3").iterdir()}
+    assert modes == {stat.S_IMODE((whole / "config.json").stat().st_mode)}, "others may read a checkpoint as the model"
     stopped = run("stopped", "--max_train_steps", 7, "--resume_from_checkpoint", "latest", "--eval_steps", 4)
     assert_same_weights(stopped, whole)
     results = json.loads((whole / "eval_results.json").read_text())
@@ -50,14 +55,45 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
     classify = pipeline("zero-shot-image-classification", model=str(whole))
     assert len(classify(load_scenes(1)["image"][0], candidate_labels=["boat", "car"])) == 2
     resume = ["--resume_from_checkpoint", "latest"]
-    for wrong in ([], ["--overwrite_output_dir", *resume], ["--learning_rate", 1, "--max_train_steps", 7, *resume]):
+    for wrong in ([], ["--overwrite_output_dir", *resume]):
         with pytest.raises(SystemExit):
             run("whole", *wrong)
+    for name, value in (("learning_rate", 1.0), ("per_device_train_batch_size", 4)):
+        with pytest.raises(SystemExit, match=f"{name} was .* in .*checkpoint-6, not {value}: give the same"):
+            run("whole", f"--{name}", value, "--max_train_steps", 7, *resume)
     with pytest.raises(SystemExit, match="40 images are less than a batch"):
         run("small", "--per_device_train_batch_size", 64)
     save_family("siglip", tmp_path / "siglip")
     with pytest.raises(SystemExit, match="siglip is a SiglipModel, and this script takes a LoTLIP or"):
         run("siglip_further", "--model_name_or_path", tmp_path / "siglip")
+
+
+def test_a_checkpoint_that_was_not_complete_is_none(run, tmp_path, monkeypatch):
+    def fail(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True)
+        raise OSError("no room left")
+
+    run("stopped", "--max_train_steps", 2, "--checkpointing_steps", 2)
+    resume = ["--max_train_steps", 4, "--checkpointing_steps", 3, "--resume_from_checkpoint", "latest"]
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no room left"):
+        patched.setattr(train_lotlip.Accelerator, "save_state", fail)
+        run("stopped", *resume)
+    folder = run("stopped", *resume)
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_a_model_in_the_layout_of_the_original_is_trained_further(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    words = tmp_path / "cache" / "models--google-bert--bert-base-uncased"
+    (words / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    (words / "refs").mkdir()
+    (words / "refs" / "main").write_text("a" * 40)
+    shutil.copy(VOCAB_DIR / "vocab.txt", words / "snapshots" / ("a" * 40))
+    original = tmp_path / "original"
+    original.mkdir()
+    torch.save(original_checkpoint(*original_towers(num_words=30522)), original / "model.pt")
+    folder = run("further", "--model_name_or_path", original, "--max_train_steps", 1)
+    assert AutoModel.from_pretrained(folder).config.text_config.vocab_size == 30522
 
 
 def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
@@ -81,7 +117,7 @@ def test_two_processes_train_on_a_folder(tmp_path):
     assert results["short_num_images"] == 5, "a tenth is held back"
 
 
-def test_it_takes_eleven_names_of_the_package_at_most():
+def test_it_takes_thirteen_names_of_the_package_at_most():
     source = Path(train_lotlip.__file__).read_text()
     imported = re.findall(r"^from modeling_lotlip\S* import (.+)$", source, re.MULTILINE)
-    assert 4 < len(", ".join(imported).split(", ")) <= 11
+    assert 4 < len(", ".join(imported).split(", ")) <= 13

@@ -23,7 +23,7 @@ def test_both_models_are_measured_and_each_mixture_once(alphas, expected):
     [
         ({"alphas": [1.1]}, "--alphas must be at most 1"),
         ({"alphas": [-0.1]}, "--alphas must be at least 0"),
-        ({"max_loss": float("inf")}, "--max_loss must be a number of points, got inf"),
+        ({"max_loss": float("inf")}, "--max_loss must be a finite number, got inf"),
         ({"max_loss": -1}, "--max_loss must be at least 0"),
         ({"batch_size": 0}, "--batch_size must be at least 1"),
         ({"streaming": True}, "--streaming is not for `lotlip interpolate`"),

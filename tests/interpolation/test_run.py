@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import load_from_disk
 from safetensors.torch import load_file
 
 from modeling_lotlip.data.arguments import CaptionArguments
@@ -15,6 +16,7 @@ from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.interpolation import outputs, run
 from modeling_lotlip.interpolation.arguments import InterpolateArguments
 from modeling_lotlip.interpolation.measure import (
+    check_measured,
     has_same_images,
     keep_image_embeddings,
     load_held_back,
@@ -211,6 +213,42 @@ def test_rows_are_halved_and_fewer_than_two_hundred_warned_of(tmp_path, caplog, 
     assert ("what is chosen by so few is uncertain" in caplog.text) == is_warned
     images = [row["path"] for half in data.halves.values() for row in undecoded(half.rows, "image")["image"]]
     assert len(set(images)) == num_rows
+
+
+LONG = {"long_mean_recall": 1.0}
+SHORT = {"short_mean_recall": 1.0}
+CLASSES = {"zero_shot_top1": 1.0}
+
+
+@pytest.mark.parametrize("measured", [LONG | SHORT, LONG | CLASSES, LONG | SHORT | CLASSES])
+def test_what_both_halves_have_is_compared(measured):
+    check_measured({"chosen_on": measured, "reported_on": measured})
+
+
+@pytest.mark.parametrize(
+    ("chosen_on", "reported_on", "message"),
+    [
+        (SHORT, LONG | SHORT, "no image has a long caption, by which"),
+        (LONG | SHORT, SHORT, "no image has a long caption, by which"),
+        (LONG, LONG, "no image has a short caption, by which"),
+        (LONG | SHORT, LONG, "no image has a short caption, by which"),
+        (LONG | SHORT | CLASSES, LONG | CLASSES, "no image has a short caption, by which"),
+    ],
+)
+def test_a_half_without_what_is_compared_is_refused(chosen_on, reported_on, message):
+    with pytest.raises(ValueError, match=message):
+        check_measured({"chosen_on": chosen_on, "reported_on": reported_on})
+
+
+def test_an_empty_column_of_long_captions_is_an_error_before_a_mixture_is_measured(
+    family_folders, noise_dir, tmp_path, caplog
+):
+    load_from_disk(noise_dir).map(lambda row: {"long_captions": [""]}).save_to_disk(tmp_path / "data")
+    folder = family_folders("clip")
+    args = make_arguments(folder, folder, tmp_path / "data", tmp_path / "near")
+    with pytest.raises(ValueError, match="no image has a long caption, by which the best mixture is chosen"):
+        interpolate(args)
+    assert "Measured alpha" not in caplog.text
 
 
 def test_three_rows_are_too_few_to_halve(tmp_path):

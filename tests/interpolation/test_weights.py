@@ -16,6 +16,7 @@ from modeling_lotlip.interpolation.weights import (
     clone_weights,
     fit_start,
     mix_weights,
+    warn_of_same_weights,
 )
 from modeling_lotlip.training.models import stretch_positions
 from tests.helpers.dual_encoders import FAMILIES
@@ -62,6 +63,13 @@ def test_weights_of_other_names_or_shapes_are_named():
         check_same_shapes(start, {"a": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"`b` is of shape \(3,\) in START and \(4,\) in END"):
         check_same_shapes(start, {"a": torch.zeros(2), "b": torch.zeros(4)})
+
+
+@pytest.mark.parametrize(("difference", "is_warned"), [(0.0, True), (1e-3, False)])
+def test_two_models_of_the_same_weights_are_warned_of(caplog, difference, is_warned):
+    start = {"a": torch.zeros(2), "b": torch.ones(3)}
+    warn_of_same_weights(start, {"a": torch.zeros(2), "b": torch.ones(3) + difference})
+    assert ("START and END have the same weights" in caplog.text) is is_warned
 
 
 def test_models_of_two_types_are_refused():

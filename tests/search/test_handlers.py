@@ -203,6 +203,32 @@ def test_an_update_that_fails_is_said_until_one_succeeds(error, message, handler
     assert "11 images in" in status
 
 
+class EndsWhileLookedAt(concurrent.futures.Future):
+    """An update that ends just after it was first asked whether it has."""
+
+    def done(self) -> bool:
+        was_done = super().done()
+        if not was_done:
+            self.set_result(None)
+        return was_done
+
+
+def test_an_update_that_ends_while_it_is_looked_at_is_not_shown_as_running_for_ever(handlers):
+    handlers.updater.last = EndsWhileLookedAt()
+    status, is_running = handlers.follow()
+    assert is_running or "10 images in" in status
+
+
+@pytest.mark.parametrize(("k", "num_shown"), [(3, 3), (5, 5), (9, 6)])
+def test_the_first_images_are_shown_also_where_they_are_read_in_parts(open_folder, monkeypatch, k, num_shown):
+    monkeypatch.setattr("modeling_lotlip.table.storage.NUM_AT_ONCE", 2)
+    handlers = open_folder(k)
+    table = handlers.searcher.table
+    table.append([{"key": f"{index}.png", "embedding": torch.ones(table.dim)} for index in range(6)])
+    _, number = handlers.start()
+    assert number == num_shown
+
+
 def test_an_update_of_another_program_is_said(handlers):
     with handlers.searcher.table.writing():
         handlers.updater.start()

@@ -18,8 +18,16 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.search import searcher as searcher_module
-from modeling_lotlip.search.arguments import Filter
-from modeling_lotlip.search.index import Changes, describe_orphans, find_table, forget_folder, open_images
+from modeling_lotlip.search.arguments import Filter, SearchModelArguments
+from modeling_lotlip.search.index import (
+    Changes,
+    compare,
+    describe_orphans,
+    find_table,
+    forget_folder,
+    list_indices_of_model,
+    open_images,
+)
 from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
@@ -239,6 +247,31 @@ def test_many_indices_whose_folders_are_gone_are_one_sentence(folder, encoder, t
     assert line.startswith(f"4 folders that were indexed are not there, {tmp_path / 'a'}, ")
 
 
+@pytest.fixture
+def damaged(folder, searcher) -> EmbeddingTable:
+    """The index of the folder, a file of which is missing."""
+    searcher.update()
+    for path in searcher.table.folder.rglob("data/*.lance"):
+        path.unlink()
+    return EmbeddingTable(searcher.table.folder)
+
+
+def test_a_damaged_index_of_a_folder_that_is_gone_is_warned_of_and_can_be_forgotten(folder, damaged, tmp_path, caplog):
+    shutil.rmtree(folder)
+    assert describe_orphans(tmp_path / "indices") == []
+    assert f"The embeddings in {damaged.folder} cannot be read" in caplog.text
+    assert forget_folder(str(folder), tmp_path / "indices") == [damaged.folder]
+
+
+def test_a_damaged_index_is_the_last_one_that_a_model_is_computed_as(folder, damaged, tmp_path):
+    settings = damaged.settings | {"dtype": "bfloat16"}
+    other = EmbeddingTable.create(tmp_path / "indices" / "other", damaged.dim, settings, damaged.notes)
+    other.append([{"key": "0.png", "embedding": torch.ones(damaged.dim)}])
+    arguments = SearchModelArguments(model_name_or_path=damaged.notes["model_name_or_path"])
+    found = list_indices_of_model(folder, arguments, tmp_path / "indices")
+    assert [table.folder for table in found] == [other.folder, damaged.folder]
+
+
 def test_a_folder_without_an_index_cannot_be_forgotten(folder, searcher, tmp_path):
     with pytest.raises(ValueError, match=f"there is no index of it in .*, but of .*{folder}.*Name one of these"):
         forget_folder(str(tmp_path / "other"), tmp_path / "indices")
@@ -349,6 +382,25 @@ def test_a_folder_that_has_become_empty_is_out_of_reach(folder, searcher):
     changes = searcher.update()
     assert changes == Changes(deleted=1)
     assert "more/3.jpg" not in names_of(searcher.table)
+
+
+def test_folders_are_compared_once_however_many_files_are_gone(folder, searcher, monkeypatch):
+    """Each name again for each file takes minutes, where thousands of folders have become empty."""
+    searcher.update()
+    for index in range(4, 10):
+        (folder / f"{index}.png").unlink()
+    for index in range(20):
+        (folder / f"empty{index}").mkdir()
+    compared = []
+
+    def note(names: set[str]) -> set[str]:
+        compared.extend(names)
+        return set(names)
+
+    monkeypatch.setattr("modeling_lotlip.search.index.as_keys", note)
+    comparison = compare(searcher.table, folder)
+    assert len(comparison.gone) == 6
+    assert len(compared) <= 2 * 20
 
 
 def test_a_pipe_and_a_closed_folder_stop_nothing(folder, searcher, monkeypatch):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import pkgutil
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.serving import embedder as embedder_module
 from modeling_lotlip.serving import finder
 from modeling_lotlip.serving.arguments import ServingArguments
-from modeling_lotlip.serving.embedder import Embedder, RequestError, is_image
+from modeling_lotlip.serving.embedder import MAX_CHARACTERS, Embedder, RequestError, is_image
 from modeling_lotlip.serving.server import create_app, create_server
 from modeling_lotlip.table.memory import keep_in_memory
 from modeling_lotlip.table.storage import EmbeddingTable
@@ -45,7 +46,7 @@ def data_url(image: Image.Image, format: str = "PNG", **options) -> str:
 
 
 class Address(str):
-    """Where a server is, and what embeds there."""
+    """Where a server is, what embeds there, and the thread that answers."""
 
 
 @contextmanager
@@ -60,6 +61,7 @@ def serving(folder, table=None, **limits):
         try:
             address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
             address.embedder = embedder
+            address.thread = thread
             yield address
         finally:
             server.should_exit = True
@@ -71,6 +73,21 @@ def serving(folder, table=None, **limits):
 def address(model_dir):
     with serving(model_dir, max_batch_size=8, max_bytes=100_000, max_pixels=30_000) as address:
         yield address
+
+
+@pytest.mark.parametrize("name", ["embedder.check_embeds", "server.encode"])
+def test_no_other_request_waits_while_embeddings_are_checked_or_written(address, monkeypatch, name):
+    threads = []
+    function = pkgutil.resolve_name(f"modeling_lotlip.serving.{name}")
+
+    def note(*arguments):
+        threads.append(threading.current_thread())
+        return function(*arguments)
+
+    monkeypatch.setattr(f"modeling_lotlip.serving.{name}", note)
+    connect(address).embeddings.create(model="model", input="a boat", encoding_format="float")
+    assert len(threads) == 1
+    assert threads[0] is not address.thread
 
 
 def connect(address: str, max_retries: int = 0) -> openai.OpenAI:
@@ -130,11 +147,24 @@ def test_a_string_is_one_entry_whose_tokens_are_counted(client):
     assert np.linalg.norm(parsed.data[0].embedding) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_text_of_which_the_beginning_alone_is_read_is_counted_as_truncated(client, monkeypatch):
+    monkeypatch.setattr(embedder_module, "MAX_CHARACTERS", 6)
+    answer = client.embeddings.with_raw_response.create(model="model", input=["a red boat", "a red", "a  red"])
+    assert answer.headers["x-truncated-texts"] == "1"
+
+
 def test_truncated_texts_are_counted_in_a_header(client, caplog):
     answer = client.embeddings.with_raw_response.create(model="model", input=["red " * 500, "boat"])
     assert answer.headers["x-truncated-texts"] == "1"
     assert answer.parse().usage.prompt_tokens == 126 + 3
     assert "truncated" not in caplog.text
+
+
+def test_a_text_with_more_characters_than_are_tokenized_counts_as_truncated(model_dir):
+    encoder = load_encoder(str(model_dir), LoadingArguments(device="cpu"))
+    text = "boat" + " " * MAX_CHARACTERS + "house"
+    tokenized = Embedder(encoder, ServingArguments()).read_texts([text, "boat"], splitter=None)
+    assert tokenized.num_truncated == 1
 
 
 @pytest.mark.parametrize("header", ["data:image/png", "\ndata:image/png", "data:", "data: application/octet-stream"])

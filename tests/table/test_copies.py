@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from modeling_lotlip.table import copies
 from modeling_lotlip.table.conditions import in_folder
-from modeling_lotlip.table.copies import group_copies, search_groups
+from modeling_lotlip.table.copies import group_copies, search_copies, search_groups
 from modeling_lotlip.table.measurements import read_measurements
 from modeling_lotlip.table.storage import EmbeddingTable
-from modeling_lotlip.table.vector_index import search
+from modeling_lotlip.table.vector_index import Found, search
 from tests.helpers.embeddings import draw_unit_vectors, make_table
 
 
@@ -65,6 +66,19 @@ def test_images_that_are_all_copies_are_one_result(tmp_path):
     table = make_table(tmp_path, torch.eye(3)[[0] * 10], score_threshold=0.0, copy_threshold=0.98)
     (group,) = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=1, measured=read_measurements(table))
     assert len(set(group.keys)) == 10
+
+
+def test_images_that_are_deleted_during_a_search_are_no_result(tmp_path, monkeypatch):
+    embeds = torch.eye(3)[[0] * 5 + [1] * 40]
+    table = make_table(tmp_path, embeds, score_threshold=0.0, copy_threshold=0.98)
+
+    def delete_and_find_copies(*question: object) -> Found:
+        table.delete([f"{number:05}" for number in range(5)])
+        return search_copies(*question)
+
+    monkeypatch.setattr(copies, "search_copies", delete_and_find_copies)
+    results = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=2, measured=read_measurements(table))
+    assert [len(group.keys) for group in results] == [40]
 
 
 @pytest.mark.parametrize(

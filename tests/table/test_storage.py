@@ -116,6 +116,28 @@ def test_a_table_sees_what_another_one_writes(tmp_path):
     assert len(reader) == 11
 
 
+def test_the_schema_is_read_once_for_each_version(tmp_path):
+    reader = make_table(tmp_path, draw_unit_vectors(torch.manual_seed(0), 10, 8))
+    first = reader.schema
+    assert reader.schema is first
+    EmbeddingTable(tmp_path).table.add_columns([pa.field("of_a_test", pa.int64())])
+    assert "of_a_test" in reader.schema.names
+
+
+class Encoder:
+    """An encoder with all dimensions."""
+
+    def settings(self):
+        return {"dtype": "int8", "backend": "openvino", "max_length": 126, "truncate_dim": None}
+
+
+def test_how_a_table_was_computed_is_said_with_its_dimensions(tmp_path):
+    settings = Encoder().settings() | {"truncate_dim": 4}
+    table = EmbeddingTable.create(tmp_path, 4, settings)
+    with pytest.raises(ValueError, match="this run has None: .* `--backend openvino --dtype int8 --truncate_dim 4`"):
+        table.check_model(Encoder())
+
+
 SETTINGS = {"dtype": "float32", "data": "1", "source": {"dataset_name": "a", "split_seed": None}}
 
 

@@ -219,6 +219,15 @@ def apart(all_apart, monkeypatch) -> tuple[EmbeddingTable, torch.Tensor, torch.T
     return all_apart
 
 
+def test_as_many_are_found_as_are_asked_for_if_the_cells_have_fewer(apart, monkeypatch):
+    table, images, texts = apart
+    monkeypatch.setattr(module, "INDEX_PARAMETERS", ((1, 2),))
+    measure(table, "image", texts)
+    found = search(table, images[0], 19_000)
+    assert len(set(found.keys)) == 19_000
+    torch.testing.assert_close(found.similarities, (images @ images[0]).topk(19_000).values, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("parameters", [(1, 2), (200, 2)])
 def test_the_recall_that_is_said_is_the_lower_one_of_texts_and_images(apart, monkeypatch, parameters):
     """Texts find less with parameters that do for images."""

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from modeling_lotlip.data.reader import Item, RowInfo
+from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.batches import EmbeddedBatch, Unreadable
 from modeling_lotlip.table import embed
+from modeling_lotlip.table.storage import EmbeddingTable
 
 
 def make_batch(row_index: int, kind: str, value: float) -> EmbeddedBatch:
@@ -76,6 +78,36 @@ def test_a_table_says_what_is_missing(monkeypatch, num_done, num_rows, is_said):
     assert embed.describe_missing(table) == [f"It is not complete. {sentence}"] * is_said
 
 
+@pytest.mark.parametrize(("num_rows", "is_said"), [(3, True), (None, True), (0, False)])
+def test_a_table_says_that_its_run_ended_before_it_wrote_anything(tmp_path, num_rows, is_said):
+    table = EmbeddingTable.create(tmp_path, 4, {}, {"num_rows": num_rows})
+    with pytest.raises(KeyboardInterrupt), table.writing():
+        raise KeyboardInterrupt
+    sentence = f"{tmp_path} is not complete: no row is embedded. The same command completes it."
+    assert embed.describe_missing(table) == [sentence] * is_said
+
+
+def test_a_complete_table_that_a_run_has_changed_before_it_ended_early_is_not_complete(tmp_path):
+    table = EmbeddingTable.create(tmp_path, 4, {}, {"num_rows": 3})
+    table.append([{"key": str(row), "row": row, "problem": "permission denied"} for row in range(3)])
+    table.delete(["0"])
+    table.append([{"key": "0", "row": 0, "embedding": torch.ones(4)}])
+    with pytest.raises(KeyboardInterrupt), table.writing():
+        table.delete_rows_to_try_again()
+        raise KeyboardInterrupt
+    (sentence,) = embed.describe_missing(table)
+    assert sentence.endswith("The same command completes it. 1 of 3 rows are embedded.")
+
+
+@pytest.mark.parametrize(("made", "backend"), [(("openvino", "int8"), "torch"), (("torch", "float16"), "openvino")])
+def test_a_backend_that_does_not_go_with_the_precision_of_a_table_is_refused(encoder, tmp_path, made, backend):
+    settings = encoder.settings() | {"backend": made[0], "dtype": made[1]}
+    table = EmbeddingTable.create(tmp_path, encoder.dim, settings)
+    arguments = InferenceArguments(backend=backend, dtype="auto")
+    with pytest.raises(ValueError, match=f"was computed in .*--dtype {made[1]} is not for --backend {backend}: leave"):
+        embed.load_encoder_of_table(table, encoder.name, arguments)
+
+
 @pytest.mark.parametrize("path", [None, "", "s3://bucket/photos", "org/photos"])
 def test_a_name_that_is_no_file_here_stays_as_it_is(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
@@ -83,3 +115,9 @@ def test_a_name_that_is_no_file_here_stays_as_it_is(tmp_path, monkeypatch, path)
     assert embed.make_absolute(path) == path
     assert embed.make_absolute("photos") == str(tmp_path / "photos")
     assert embed.make_absolute("pho*") == str(tmp_path / "pho*")
+
+
+def test_a_folder_with_the_name_of_a_pattern_is_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos [2024]").mkdir()
+    assert embed.make_absolute("photos [2024]") == str(tmp_path / "photos [2024]")

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import math
 import os
 import pickle
@@ -89,6 +90,9 @@ def test_a_signal_during_an_evaluation_ends_a_run_after_it(train, tmp_path, monk
     assert end.value.code == 143
     assert "Stopped by SIGTERM after step 2" in caplog.text
     assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
+    saved = json.loads((tmp_path / "stopped" / "checkpoint-2" / "training_state.json").read_text())
+    num_rows = saved["progress"]["counts"]["rows"]["num_rows"]
+    assert num_rows == 2 * 8, "not the batch before which it was stopped, which the resumed run counts"
 
 
 def test_a_run_whose_output_nobody_reads_any_more_goes_on(train, monkeypatch, caplog):
@@ -334,6 +338,29 @@ def test_what_another_run_wrote_stays(train, tmp_path, monkeypatch, options, fil
         train("run", max_train_steps=1, max_eval_samples=2, **options)
     assert written.read_text() == "precious"
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_finished_model_without_a_checkpoint_is_not_trained_anew(train):
+    folder = train("run", max_train_steps=1, max_eval_samples=2)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds model.safetensors of an earlier run, but no checkpoint to resume it"):
+        train("run", max_train_steps=2, seed=5, max_eval_samples=2, resume_from_checkpoint="latest")
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_what_a_run_left_before_its_first_checkpoint_is_not_taken_for_that_of_the_next(train, caplog):
+    options = {"max_train_steps": 2, "eval_steps": 1, "max_eval_samples": 2}
+    options["metric_for_best_model"] = "long_mean_recall"
+    folder = train("run", **options)
+    for path in folder.iterdir():  # as if it had been killed before its end
+        if path.is_file() and path.name != "metrics.jsonl":
+            path.unlink()
+    results_file = folder / "best" / "eval_results.json"
+    best_of_before = json.loads(results_file.read_text()) | {"long_mean_recall": 1000, "num_steps": 9}
+    results_file.write_text(json.dumps(best_of_before))
+    train("run", **options, resume_from_checkpoint="latest")
+    assert json.loads(results_file.read_text())["num_steps"] in (1, 2)
+    assert f"An earlier run left metrics.jsonl, best in {folder}" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["best", "tokenizer", "."])

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as ImageColumn
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
@@ -18,10 +20,11 @@ from transformers import (
 )
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
-from modeling_lotlip.training.models import build_model, convert_model
+from modeling_lotlip.training.models import build_model, build_model_and_start, build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
 from tests.helpers.dual_encoders import FAMILIES, save_family
@@ -56,6 +59,25 @@ def test_late_interaction_has_no_teacher(build, tmp_path):
     save_family("lit", tmp_path / "lit")
     with pytest.raises(ValueError, match="`--distill_weight` keeps single embeddings, which `--objective filip` has"):
         build(model_name_or_path=str(tmp_path / "lit"), objective="filip", distill_weight=1.0)
+
+
+def test_a_teacher_keeps_the_mask_that_the_training_takes_away(tmp_path):
+    save_family("lotlip", tmp_path / "lotlip")
+    dataset = load_scenes(4)
+    args = TrainArguments(
+        output_dir=tmp_path / "run",
+        model_name_or_path=str(tmp_path / "lotlip"),
+        no_corner_attention_mask=True,
+        distill_weight=1.0,
+    )
+    model, _, start = build_model_and_start(args, dataset, RowReader(dataset.column_names, args))
+    assert model.config.text_config.corner_attention_mask is False
+    assert start.model.config.text_config.corner_attention_mask is True
+    ids = torch.tensor([[2, 7, 8, 3]])
+    with torch.no_grad():
+        masked = start.model.get_text_features(input_ids=ids).pooler_output
+        unmasked = model.eval().get_text_features(input_ids=ids).pooler_output
+    assert not torch.allclose(masked, unmasked, atol=1e-4)
 
 
 # ---- pixels
@@ -158,6 +180,16 @@ def test_a_text_tower_has_a_row_for_each_word_of_its_tokenizer(build, tmp_path, 
         assert processor.tokenizer.get_vocab() == {word: index for index, word in enumerate(WORDS)}
         assert model.config.text_config.vocab_size == num_rows
         assert (told in caplog.text) == (num_rows == 138)
+
+
+def test_a_new_tokenizer_knows_the_words_of_texts_as_it_cleans_them():
+    """Curly quotes become straight ones, a ligature its letters, an entity its character."""
+    texts = ["\u201cThe \ufb01sherman\u2019s boat\u201d", "fish &amp; chips"]
+    rows = Dataset.from_dict({"image": [None, None], "caption": texts}).cast_column("image", ImageColumn())
+    tokenizer = build_tokenizer(rows, RowReader(rows.column_names, CaptionArguments()))
+    for ids in tokenizer(texts)["input_ids"]:
+        assert tokenizer.unk_token_id not in ids
+    assert {"fisherman", "&", '"'} <= tokenizer.get_vocab().keys()
 
 
 def test_a_model_and_the_tokenizer_of_another_are_refused(build, model_dir, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,16 @@ from modeling_lotlip.hub import EVAL_RESULTS_FILE
 from modeling_lotlip.losses import BatchLoss, Slots
 from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.training.arguments import METRICS, TrainArguments
-from modeling_lotlip.training.outputs import check_output_dir, is_best, read_metrics
+from modeling_lotlip.training.outputs import (
+    TrainingState,
+    check_output_dir,
+    find_checkpoint,
+    is_best,
+    read_metrics,
+    read_state,
+)
+from modeling_lotlip.training.samples import SampleCounts
+from modeling_lotlip.utils.files import write_json
 from tests.conftest import assert_same_weights
 
 
@@ -137,7 +147,7 @@ def test_a_disk_without_room_for_model_and_checkpoints_is_an_error_before_the_fi
         ({"num_long_captions": 0, "num_sub_captions": 1}, "`--num_sub_captions 1` is of long captions"),
         ({"max_train_samples": 1}, "A batch of one image has nothing to be contrasted with"),
         ({"eval_split": "validation"}, "no split 'validation' but 'train', 'test'"),
-        ({"overwrite_output_dir": None}, "of an earlier run. Resume it"),
+        ({"overwrite_output_dir": None}, "of an earlier run, and no checkpoint to resume it from"),
         ({"max_length": 2}, "leaves no room for a text"),
         ({"with_tracking": True, "report_to": "wandb"}, "`--report_to wandb` is not installed"),
         ({"mixed_precision": "fp16"}, "`--mixed_precision fp16` needs an accelerator"),
@@ -171,3 +181,30 @@ def test_a_file_that_no_run_has_written_is_not_replaced_unasked(tmp_path, name):
     with pytest.raises(ValueError, match=f"holds {name}, which the model of this run would replace"):
         check_output_dir(TrainArguments(output_dir=tmp_path))
     check_output_dir(TrainArguments(output_dir=tmp_path, overwrite_output_dir=True))
+
+
+def make_checkpoint(folder: Path, settings: dict) -> Path:
+    folder.mkdir(parents=True)
+    content = {"settings": settings, "progress": vars(TrainingState()) | {"counts": SampleCounts().state_dict()}}
+    write_json(folder / "training_state.json", content)
+    return folder
+
+
+def test_a_checkpoint_of_another_name_in_the_output_folder_is_refused(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "run" / "my-checkpoint", {})
+    args = TrainArguments(output_dir=tmp_path / "run", resume_from_checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="my-checkpoint` has another name.*`checkpoint-N` again"):
+        find_checkpoint(args)
+
+
+def test_a_checkpoint_of_another_name_elsewhere_is_resumed_from(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "run" / "my-checkpoint", {})
+    args = TrainArguments(output_dir=tmp_path / "other", resume_from_checkpoint=checkpoint)
+    assert find_checkpoint(args) == checkpoint
+
+
+def test_settings_that_are_tuples_are_those_of_the_checkpoint(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "checkpoint-2", {"freeze": ["logit_scale"]})
+    assert read_state(checkpoint, {"freeze": ("logit_scale",)}) == TrainingState()
+    with pytest.raises(ValueError, match="was written with freeze = "):
+        read_state(checkpoint, {"freeze": ()})

@@ -92,16 +92,20 @@ class ReaderArguments(Arguments):
     output_file: Path | None = argument(None, "What is written.")
 
 
-@pytest.mark.parametrize("option", ["--dataset_name rows.csv", "--data_files other.csv ro*.csv"])
+@pytest.mark.parametrize(
+    "option", ["--dataset_name rows[1].csv", "--data_files o.csv ro*.csv", "--data_files rows[1].csv"]
+)
 def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, option):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.csv").touch()
-    line = f"{option} --output_file {tmp_path}/rows.csv"
+    file = tmp_path / "rows[1].csv"
+    file.touch()
+    line = f"{option} --output_file {file}"
     with pytest.raises(SystemExit, match="2"):
         parse((ReaderArguments,), line.split(), prog="evaluate")
     name = option.split()[0]
-    printed = capsys.readouterr().err
-    assert printed == f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
+    assert (
+        capsys.readouterr().err == f"evaluate: error: --output_file {file} is what {name} names: name another file.\n"
+    )
 
 
 def test_a_file_of_earlier_results_is_written_over(tmp_path):
@@ -230,6 +234,10 @@ def test_an_output_without_a_reader_is_closed():
 @dataclass
 class BoundedArguments(Arguments):
     fraction: float = argument(0.5, "Of the rows.", least=0, most=1)
+    rate: float = argument(0.5, "Of steps.", above=0, below=1)
+    weights: list[float] = argument([1.0], "Of files.")
+    is_sorted: bool = argument(False, "Whether they are.")
+    is_shown: bool | None = argument(None, "Whether they are.")
     order: str = argument("old", "Which.", choices=("old", "new"))
     names: list[str] = argument(["a"], "Of files.", choices=("a", "b"))
 
@@ -244,15 +252,40 @@ def test_a_value_may_be_the_minimum_or_the_maximum(fraction):
     [
         ({"fraction": -0.1}, "--fraction must be at least 0, got -0.1."),
         ({"fraction": 1.1}, "--fraction must be at most 1, got 1.1."),
-        ({"fraction": float("nan")}, "--fraction must be at least 0, got nan."),
+        ({"rate": 0}, "--rate must be greater than 0, got 0."),
+        ({"rate": 1}, "--rate must be less than 1, got 1."),
+        ({"fraction": float("nan")}, "--fraction must be a finite number, got nan."),
+        ({"weights": [1.0, float("inf")]}, "--weights must be a finite number, got inf."),
+        ({"is_sorted": "False"}, "--is_sorted must be True or False, got 'False'."),
+        ({"is_shown": 0}, "--is_shown must be True or False, got 0."),
+        ({"is_sorted": None}, "--is_sorted must not be None: give a value, or leave it out for its default."),
+        ({"order": None}, "--order must not be None: give a value, or leave it out for its default."),
         ({"order": "newest"}, "--order must be one of old, new, got newest."),
         ({"names": ["a", "c"]}, "--names must be one of a, b, got c."),
     ],
-    ids=["below", "above", "no number", "no choice", "no choice in a list"],
+    ids=[
+        "below",
+        "above",
+        "the bound below",
+        "the bound above",
+        "no number",
+        "infinity in a list",
+        "a string for a flag",
+        "an integer for a flag",
+        "none for a flag",
+        "none for a choice",
+        "no choice",
+        "no choice in a list",
+    ],
 )
 def test_a_value_that_is_not_allowed_is_refused_in_python_too(values, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         BoundedArguments(**values)
+
+
+@pytest.mark.parametrize("is_shown", [None, True, False])
+def test_a_flag_may_be_what_its_type_says(is_shown):
+    assert BoundedArguments(is_shown=is_shown).is_shown is is_shown
 
 
 def test_a_list_of_one_object_is_not_that_of_another():

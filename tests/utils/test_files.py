@@ -8,7 +8,15 @@ import os
 import pytest
 
 from modeling_lotlip.utils import files
-from modeling_lotlip.utils.files import hash_file, is_same_path, public_name, read_lines, write_csv, write_results
+from modeling_lotlip.utils.files import (
+    are_one_file,
+    hash_file,
+    is_same_path,
+    public_name,
+    read_lines,
+    write_csv,
+    write_results,
+)
 
 
 def test_lines_are_read_without_blanks_and_must_be_utf_8(tmp_path):
@@ -34,6 +42,14 @@ def test_paths_that_are_not_there_are_compared_by_their_names(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert is_same_path("out", tmp_path / "out")
     assert not is_same_path("out", tmp_path)
+
+
+def test_the_disk_says_which_names_are_one_file(tmp_path):
+    (tmp_path / "a").touch()
+    distinguishes = not (tmp_path / "A").exists()
+    assert are_one_file("b", "B", tmp_path / "not" / "there") is not distinguishes
+    assert are_one_file("b", "b", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_every_block_of_a_file_counts_in_its_hash(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from modeling_lotlip.utils.output_folder import (
+    HOST,
     OutputFolder,
     atomic_write,
     delete,
@@ -128,6 +130,16 @@ def test_two_runs_do_not_write_at_once(tmp_path, caplog):
     second.__exit__(None)
 
 
+@pytest.mark.parametrize("error", [None, RuntimeError("stopped")])
+def test_a_folder_whose_end_cannot_be_noted_is_written_by_nobody(tmp_path, error):
+    folder = OutputFolder(tmp_path / "out")
+    with pytest.raises(FileNotFoundError), folder:
+        shutil.rmtree(tmp_path / "out")
+        if error is not None:
+            raise error
+    assert not folder.lock.is_locked
+
+
 def test_other_settings_are_refused_where_there_are_files(tmp_path):
     path = tmp_path / "out"
     settings = {"seed": 0, "files": ("a", Path("b"))}
@@ -189,6 +201,62 @@ def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path,
         raise ValueError("no such model")  # before anything is done
     warn_of_unfinished([path / "table", tmp_path / "elsewhere"])
     assert not caplog.text
+
+
+@pytest.fixture
+def name_left(tmp_path):
+    """Returns the name of an unfinished file of another process."""
+
+    def name(process: int, name: str = "table", host: str = HOST) -> Path:
+        return tmp_path / f"{name}.{process}{host}.lotlip-partial"
+
+    return name
+
+
+@pytest.fixture
+def ended_process() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_file_is_unfinished_under_the_name_of_its_process(tmp_path, name_left):
+    with atomic_write(tmp_path / "table") as partial:
+        assert partial == name_left(os.getpid())
+        partial.touch()
+
+
+def test_who_writes_a_file_next_clears_what_killed_processes_left_of_it(tmp_path, name_left, ended_process):
+    name_left(ended_process).touch()
+    name_left(os.getpid()).mkdir()  # of an earlier process by this number
+    with atomic_write(tmp_path / "table") as partial:
+        assert list_names(tmp_path) == []
+        partial.touch()
+
+
+def test_what_a_killed_process_was_about_to_replace_gets_its_name_back(tmp_path, ended_process):
+    replaced = tmp_path / f"table.{ended_process}{HOST}.lotlip-replaced"
+    replaced.mkdir()
+    with pytest.raises(OSError, match="full"), atomic_write(tmp_path / "table"):
+        raise OSError("full")
+    assert list_names(tmp_path) == ["table"]
+
+
+def test_what_is_perhaps_being_written_stays(tmp_path, name_left, ended_process):
+    names = [name_left(os.getppid()), name_left(ended_process, host="-01234567"), name_left(ended_process, "table.2")]
+    for name in names:
+        name.touch()
+    with atomic_write(tmp_path / "table") as partial:
+        partial.touch()
+    assert [name for name in names if not name.exists()] == []
+
+
+def test_a_file_that_another_process_writes_into_the_folder_of_a_run_stays(tmp_path, name_left, ended_process):
+    name_left(os.getppid()).touch()
+    name_left(ended_process).touch()
+    with OutputFolder(tmp_path):
+        assert list_names(tmp_path) == [name_left(os.getppid()).name]
 
 
 def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):

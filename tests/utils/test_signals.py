@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from modeling_lotlip.utils.signals import StopSignal
+from modeling_lotlip.utils.signals import StopSignal, hold_interrupts, leave_signals_to_the_main_process
 
 
 @pytest.fixture
@@ -45,3 +45,19 @@ def test_outside_signals_are_not_noted(unnoted):
     os.kill(os.getpid(), signal.SIGTERM)
     assert unnoted == [signal.SIGTERM]
     assert not stop.is_received()
+
+
+def test_ctrl_c_is_held_back_until_the_end(unnoted):
+    with pytest.raises(ValueError, match="an error of the code inside"), hold_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert unnoted == []
+        raise ValueError("an error of the code inside")
+    assert unnoted == [signal.SIGINT]
+    os.kill(os.getpid(), signal.SIGINT)
+    assert unnoted == [signal.SIGINT] * 2
+
+
+def test_a_data_worker_without_process_groups_as_on_windows_ignores_ctrl_c(unnoted, monkeypatch):
+    monkeypatch.delattr(os, "setpgid")
+    leave_signals_to_the_main_process(0)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

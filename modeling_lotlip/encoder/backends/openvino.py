@@ -5,13 +5,15 @@ Embeddings on a CPU by OpenVINO: both towers, each converted once, and compared 
 """
 
 import copy
+import json
 import logging
 import os
 import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
@@ -23,12 +25,15 @@ import torch
 import transformers
 from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
-from huggingface_hub.utils import WeakFileLock
 from torch import nn
 from transformers import PreTrainedModel
 
 from ... import __version__
-from ...utils.output_folder import atomic_write
+from ...modeling_lotlip import LotlipModel
+from ...utils.files import write_json
+from ...utils.locks import lock_file
+from ...utils.output_folder import PARTIAL, atomic_write, delete
+from ...utils.signals import hold_interrupts
 from ...utils.terminal import without_stop
 from ..families import Family
 from ..hashes import hash_model
@@ -48,6 +53,8 @@ MAX_MESSAGE_LENGTH = 500
 NUM_CHECKED = 4
 # The description of a converted tower in its folder, beside its weights
 TOWER_FILE = "tower.xml"
+# What is written beside a tower that computes otherwise than PyTorch although it was converted just now
+FAILED_FILE = "failed.json"
 
 
 # It reports its import to Intel, by a fork of this process, but for a CI job
@@ -166,6 +173,42 @@ def run_tower(compiled: openvino.CompiledModel, inputs: dict[str, torch.Tensor])
     return torch.from_numpy(compiled(arrays)[0])
 
 
+def identify(folder: Path) -> tuple[int, int] | None:
+    """Returns what tells the folder of a tower from a later one of its name; None if there is none."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+@dataclass
+class UsedTowers:
+    """
+    Converted towers that one is loaded from.
+
+    Args:
+        identities (`dict[Path, tuple[int, int]]`): What [`identify`] returns of their folders.
+        is_new (`bool`): Whether they were converted now.
+    """
+
+    identities: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    is_new: bool = False
+
+    def add(self, folder: Path) -> None:
+        """Adds the tower in a folder, if there is one."""
+        identity = identify(folder)
+        if identity is not None:
+            self.identities[folder] = identity
+
+    def delete(self) -> None:
+        """Deletes the towers, but not those that another process has converted anew meanwhile."""
+        for folder, identity in self.identities.items():
+            with lock_file(folder.with_suffix(".lock")):
+                if identify(folder) == identity:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
 class OpenvinoBackend(Backend):
     """
     Computes both towers of a dual encoder by OpenVINO, on the CPU, in float32, bfloat16 or int8 (weights in 8 bits,
@@ -234,6 +277,9 @@ class OpenvinoBackend(Backend):
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
+        if is_long and self.has_own_long_texts:
+            # masks of corner tokens cannot be traced
+            return self.reference.embed_texts(inputs, is_long=True)
         embeds = self.compute("text", inputs)
         # a text without any token, which TIPSv2's tokenizer makes of a blank one, is NaN in OpenVINO's attention
         mask = inputs.get("attention_mask")
@@ -241,6 +287,12 @@ class OpenvinoBackend(Backend):
             rows = ~mask.bool().any(dim=1)
             embeds[rows] = self.reference.embed_texts({name: tensor[rows] for name, tensor in inputs.items()}).float()
         return embeds
+
+    @property
+    def has_own_long_texts(self) -> bool:
+        """Whether the model is of a class of a user that embeds captions, and so perhaps long ones, in its own way."""
+        method = getattr(type(self.model), "embed_captions", None)
+        return method not in (None, LotlipModel.embed_captions)
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""
@@ -257,39 +309,46 @@ class OpenvinoBackend(Backend):
         """
         Returns the compiled tower of a modality, from the cache or converted now, after it was compared with PyTorch
         by inputs, each of any shape `(rows, ...)`. One from the cache that cannot be read, or computes otherwise, is
-        damaged, and converted anew.
+        damaged, and converted anew, unless it was like this when it was converted.
         """
         if hash_model(self.model) != self.weights_hash:
             raise ValueError("The weights of the model have changed: make another `DualEncoder` for OpenVINO.")
         folder = self.locate_tower(modality, inputs)
-        if folder.exists():
-            try:
-                return self.compile_and_check(folder, modality, inputs)
-            except OPENVINO_ERRORS:
-                logger.warning(f"The converted tower {folder} is damaged: it is converted anew.")
-                self.delete_tower(folder)
+        used = UsedTowers()
         try:
-            return self.compile_and_check(folder, modality, inputs)
+            return self.compile_and_check(folder, modality, inputs, used)
         except OPENVINO_ERRORS as error:
-            message = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(
-                f"OpenVINO cannot compute the {modality} tower of this {type(self.model).__name__}: "
-                f"{without_stop(message[:MAX_MESSAGE_LENGTH])}. Use `--backend torch`."
-            ) from error
+            if used.is_new:
+                note_failure(folder)
+            if used.is_new or has_failed(folder):
+                raise self.make_error(modality, error) from error
+        logger.warning(f"The converted tower {folder} is damaged: it is converted anew.")
+        used.delete()
+        try:
+            return self.compile_and_check(folder, modality, inputs, used)
+        except OPENVINO_ERRORS as error:
+            note_failure(folder)
+            raise self.make_error(modality, error) from error
+
+    def make_error(self, modality: str, error: Exception) -> ValueError:
+        """Makes the error of a tower that cannot be converted, or computes otherwise than PyTorch."""
+        message = " ".join(str(error).split()) or type(error).__name__
+        return ValueError(
+            f"OpenVINO cannot compute the {modality} tower of this {type(self.model).__name__}: "
+            f"{without_stop(message[:MAX_MESSAGE_LENGTH])}. Use `--backend torch`."
+        )
 
     def locate_tower(self, modality: str, inputs: dict[str, torch.Tensor]) -> Path:
         """Locates the folder of the converted tower of a modality, for inputs, each of any shape `(rows, ...)`."""
         name = Hasher.hash((self.key, modality, sorted(inputs), list_shapes(inputs)))
         return self.cache_dir / stored_dtype(self.dtype) / name
 
-    def delete_tower(self, folder: Path) -> None:
-        """Deletes a converted tower, and that in float32 of which one in 8 bits was made."""
-        for path in (folder, self.cache_dir / "float32" / folder.name):
-            with WeakFileLock(path.with_suffix(".lock")):
-                shutil.rmtree(path, ignore_errors=True)
-
     def compile_and_check(
-        self, folder: Path, modality: str, inputs: dict[str, torch.Tensor]
+        self,
+        folder: Path,
+        modality: str,
+        inputs: dict[str, torch.Tensor],
+        used: UsedTowers,
     ) -> openvino.CompiledModel:
         """
         Returns the tower of a modality from its folder in the cache: see [`OpenvinoBackend.load`].
@@ -298,13 +357,20 @@ class OpenvinoBackend(Backend):
             folder (`Path`): That of [`OpenvinoBackend.locate_tower`].
             modality (`str`): `"text"` or `"image"`.
             inputs (`dict[str, torch.Tensor]`): Inputs of any shape `(rows, ...)`.
+            used ([`UsedTowers`]): Gets what is read or converted.
         """
-        compiled = self.compile(folder, modality, inputs)
+        compiled = self.compile(folder, modality, inputs, used)
         if self.is_checked:
             self.check(compiled, modality, inputs)
         return compiled
 
-    def compile(self, folder: Path, modality: str, inputs: dict[str, torch.Tensor]) -> openvino.CompiledModel:
+    def compile(
+        self,
+        folder: Path,
+        modality: str,
+        inputs: dict[str, torch.Tensor],
+        used: UsedTowers,
+    ) -> openvino.CompiledModel:
         """
         Returns the tower of a modality, compiled from the cache, where it is converted to once.
 
@@ -312,22 +378,30 @@ class OpenvinoBackend(Backend):
             folder (`Path`): That of [`OpenvinoBackend.locate_tower`].
             modality (`str`): `"text"` or `"image"`.
             inputs (`dict[str, torch.Tensor]`): Inputs such as it is for, of any shape `(rows, ...)`.
+            used ([`UsedTowers`]): Gets what is read or converted.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(folder.with_suffix(".lock")):
+        lock = folder.with_suffix(".lock")
+        with lock_file(lock, f"Another process converts the {modality} tower for OpenVINO: waiting for it."):
+            for left in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):  # of a process that was killed
+                delete(left)
+            # one in 8 bits was made of that in float32, or is made of it now
+            in_float32 = self.cache_dir / "float32" / folder.name / TOWER_FILE
+            used.add(in_float32.parent)
             if not folder.exists():
-                in_float32 = self.cache_dir / "float32" / folder.name / TOWER_FILE
                 if in_float32.is_file():
                     tower = get_core().read_model(in_float32)
                 else:
+                    used.is_new = True
                     logger.warning(f"Converting the {modality} tower for OpenVINO, once.")
-                    tower = self.convert(modality, inputs, list_shapes(inputs))
+                    # raised inside, Ctrl-C would be an operation that OpenVINO cannot convert
+                    with hold_interrupts():
+                        tower = self.convert(modality, inputs, list_shapes(inputs))
                 if self.dtype == "int8":
                     logger.warning(f"Storing the weights of the {modality} tower in 8 bits, once.")
                     tower = compress_to_int8(tower)
-                with atomic_write(folder) as partial:
-                    partial.mkdir()
-                    openvino.save_model(tower, partial / TOWER_FILE, compress_to_fp16=False)
+                save_tower(tower, folder)
+            used.add(folder)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.dtype == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -392,6 +466,41 @@ class OpenvinoBackend(Backend):
         """The model that a converted tower is of, and what converted it."""
         versions = (__version__, transformers.__version__, openvino.__version__)
         return Hasher.hash((type(self.model).__name__, self.weights_hash, versions))
+
+
+def save_tower(tower: openvino.Model, folder: Path) -> None:
+    """Writes a tower to a folder, which is there as a whole or not at all. Raises an `OSError` if it cannot be."""
+    with atomic_write(folder) as partial:
+        partial.mkdir()
+        try:
+            openvino.save_model(tower, partial / TOWER_FILE, compress_to_fp16=False)
+        except RuntimeError as error:  # which does not say why
+            raise OSError(f"`{folder}` cannot be written, is the disk full? Free some space: {error}") from error
+
+
+def describe_files(folder: Path) -> dict[str, list[int]]:
+    """Returns the sizes and times of the files of a tower, by their names: of a damaged one they are others."""
+    files = {}
+    for path in folder.glob(f"{Path(TOWER_FILE).stem}.*"):
+        status = path.stat()
+        files[path.name] = [status.st_size, status.st_mtime_ns]
+    return files
+
+
+def note_failure(folder: Path) -> None:
+    """Notes beside a tower, if there is one, that it computes otherwise than PyTorch as it was converted."""
+    # on a full disk, say, the tower is converted once more at the next start
+    with suppress(OSError), lock_file(folder.with_suffix(".lock")):
+        if folder.is_dir():
+            write_json(folder / FAILED_FILE, describe_files(folder))
+
+
+def has_failed(folder: Path) -> bool:
+    """Returns whether [`note_failure`] has noted it of a tower, and this has the same files."""
+    try:
+        return json.loads((folder / FAILED_FILE).read_text(encoding="utf-8")) == describe_files(folder)
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
