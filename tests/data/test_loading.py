@@ -818,3 +818,31 @@ def test_a_damaged_image_in_an_archive_is_unreadable(tmp_path):
     with pytest.raises(UnreadableImageError, match="Bad CRC-32 for file 'a.png'"):
         read_image(first["image"])
     assert read_image(second["image"]).size == (4, 3)
+
+
+# Folders with metadata
+
+
+@both_ways
+def test_texts_of_metadata_stay_as_they_are_wherever_they_stand(tmp_path, streaming):
+    write_images(tmp_path, ["a.png"])
+    captions = ["a boat"] * 10_000 + ["1.50", "1e3"]  # of which `datasets` reads 10,000 at a time
+    lines = [f"a.png,{caption}\n" for caption in captions]
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n" + "".join(lines))
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["caption"] for row in rows.select_columns("caption")] == captions
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_the_folder_of_images_may_have_brackets_in_its_name(tmp_path, ending, streaming):
+    folder = tmp_path / "photos [2024] *"
+    write_images(folder, ["a.png"])
+    (folder / "metadata.csv").write_text("file_name,caption,id\na.png,2024-01-02,007\n")
+    if ending == "jsonl":
+        (folder / "metadata.csv").unlink()
+        write_lines(folder / "metadata.jsonl", [{"file_name": "a.png", "caption": "2024-01-02", "id": "007"}])
+    (row,) = load_split(SourceArguments(str(folder), streaming=streaming), "train", key_column="id")
+    assert row["caption"] == "2024-01-02"
+    assert row["id"] == "007"
+    assert row["image"].size == (4, 3)
