@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
-from .folder import describe_failure, sign_files
+from .folder import as_patterns, describe_failure, sign_files
 from .json_files import open_json
 from .row_files import check_row_files, find_csv_texts, unify_parquet_types
 from .rows import read_captions
@@ -120,7 +120,7 @@ class CaptionFiles:
                 options["converters"] = {self.key_column: str}
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
-            reader = load_dataset_builder(builder, data_files=self.files, **options)
+            reader = load_dataset_builder(builder, data_files=as_patterns(self.files), **options)
             signed = sign_files(reader.config.data_files)
             if signed is not None:
                 reader = load_dataset_builder(builder, data_files=signed, **options)

@@ -49,6 +49,7 @@ from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
 from .arguments import BUILDER_NAMES, BUILDERS, SourceArguments
 from .folder import (
+    as_patterns,
     check_archives,
     describe_failure,
     find_image_files,
@@ -550,7 +551,7 @@ def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
     if is_folder_of_data(source):
         folder = os.path.join(source.dataset_name, folder)
     if all(map(os.path.isfile, list_files(builder, "all"))):
-        for pattern in source.data_files or []:
+        for pattern in as_patterns(source.data_files or [], folder):
             resolve_pattern(pattern, os.path.abspath(folder))
 
 
@@ -565,7 +566,11 @@ def load_builder(
         if is_folder and source.dataset_config_name not in (None, "default"):
             raise ValueError(f"no card there has a configuration {source.dataset_config_name!r}: leave it out")
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
-    named = (source.dataset_name, source.dataset_config_name, source.data_dir, source.data_files)
+    data_files = source.data_files
+    if data_files is not None:
+        folder = os.path.join(source.dataset_name if is_folder_of_data(source) else "", source.data_dir or "")
+        data_files = as_patterns(data_files, folder)
+    named = (source.dataset_name, source.dataset_config_name, source.data_dir, data_files)
     builder = load_dataset_builder(*named)
     of_card = find_options(builder)
     options = {}

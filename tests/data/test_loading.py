@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.loading import (
     Slice,
@@ -846,3 +847,30 @@ def test_the_folder_of_images_may_have_brackets_in_its_name(tmp_path, ending, st
     assert row["caption"] == "2024-01-02"
     assert row["id"] == "007"
     assert row["image"].size == (4, 3)
+
+
+@both_ways
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_the_folder_of_a_file_of_rows_may_have_brackets_in_its_name(tmp_path, name, streaming):
+    folder = tmp_path / "data [2024]"
+    write_images(folder, ["a.png"])
+    rows = pd.DataFrame({"image": ["a.png"], "caption": ["a boat"]})
+    if name.endswith("jsonl"):
+        rows.to_json(folder / name, orient="records", lines=True)
+    elif name.endswith("csv"):
+        rows.to_csv(folder / name, index=False)
+    else:
+        rows.to_parquet(folder / name)
+    (row,) = load_split(SourceArguments(str(folder / name), streaming=streaming), "train")
+    assert row["caption"] == "a boat"
+    assert row["image"].size == (4, 3)
+    captions = CaptionFiles([str(folder / name)], "image", ["caption"])
+    assert captions["a.png"] == ["a boat"]
+
+
+def test_a_pattern_with_brackets_stays_one(tmp_path):
+    for number in range(3):
+        write_json(tmp_path / f"{number}.jsonl", range(number, number + 1))
+    source = SourceArguments("json", data_files=[str(tmp_path / "[01].jsonl")])
+    rows = load_split(source, "train", with_images=False)
+    assert rows["number"][:] == [0, 1]
