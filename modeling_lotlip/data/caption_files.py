@@ -106,9 +106,17 @@ class CaptionFiles:
             found += [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
         return found
 
+    def _check_patterns(self) -> None:
+        """Raises a `ValueError` for a pattern that no file matches: of several `datasets` passes over it."""
+        for pattern in self.files:
+            is_elsewhere = "://" in pattern
+            if not is_elsewhere and not os.path.isfile(pattern) and not glob(pattern, recursive=True):
+                raise ValueError(f"`--caption_files {pattern}` cannot be read: there is no such file.")
+
     def _load_rows(self) -> Dataset:
         """Reads all columns of the files, into the cache of `datasets` or from there."""
         builder = self.builder
+        self._check_patterns()
         local = self._list_local_files()
         options = {}
         if builder == "csv":  # where 000123 and NA are texts
