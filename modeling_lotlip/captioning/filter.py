@@ -51,14 +51,17 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     Finds the files of captions that patterns name, each once, in the order of their paths.
 
     Raises:
-        `ValueError`: if there are none, or of the same name, or the output folder is theirs or has other captions.
+        `ValueError`: if a pattern names none, they have the same name, or the output folder is theirs or has other
+            captions.
     """
     found = set()
     for pattern in patterns:
-        found.update(Path(name) for name in glob(pattern))
+        # a name may have brackets, as a pattern has
+        names = [pattern] if Path(pattern).is_file() else glob(pattern, recursive=True)
+        if not names:
+            raise ValueError(f"`--captions {pattern}` names no file.")
+        found.update(map(Path, names))
     files = sorted(found)
-    if not files:
-        raise ValueError(f"`--captions {' '.join(patterns)}` names no file.")
     if any(is_same_path(folder, output_dir) for folder in {file.parent for file in files}):
         raise ValueError(f"`--output_dir {output_dir}` is the folder of `--captions`: name another one.")
     name, count = Counter(file.name for file in files).most_common(1)[0]

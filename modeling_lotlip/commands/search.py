@@ -120,10 +120,13 @@ def say_what_is_searched(searcher: "Searcher", search: SearchArguments) -> None:
     notes = searcher.describe(search.chosen, search.kind)
     unreadable = searcher.table.unreadable
     if unreadable:
-        named = sorted(unreadable)[:NUM_NAMED]
+        by_cause = {}
+        for key in sorted(unreadable)[:NUM_NAMED]:
+            by_cause.setdefault(unreadable[key], []).append(key)
+        named = [f"{', '.join(keys)} ({cause})" for cause, keys in by_cause.items()]
         if len(unreadable) > NUM_NAMED:
             named.append("...")
-        notes.append(f"Left out, {len(unreadable):,} that cannot be read as an image: {', '.join(named)}.")
+        notes.append(f"Left out, {len(unreadable):,} that cannot be read as an image: {'; '.join(named)}.")
     for note in notes:
         print(printable(note), file=sys.stderr)
 

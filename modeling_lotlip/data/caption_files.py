@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
-from .folder import describe_failure, sign_files
+from .folder import as_patterns, describe_failure, sign_files
 from .json_files import open_json
 from .row_files import check_row_files, find_csv_texts, unify_parquet_types
 from .rows import read_captions
@@ -106,9 +106,17 @@ class CaptionFiles:
             found += [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
         return found
 
+    def _check_patterns(self) -> None:
+        """Raises a `ValueError` for a pattern that no file matches: of several `datasets` passes over it."""
+        for pattern in self.files:
+            is_elsewhere = "://" in pattern
+            if not is_elsewhere and not os.path.isfile(pattern) and not glob(pattern, recursive=True):
+                raise ValueError(f"`--caption_files {pattern}` cannot be read: there is no such file.")
+
     def _load_rows(self) -> Dataset:
         """Reads all columns of the files, into the cache of `datasets` or from there."""
         builder = self.builder
+        self._check_patterns()
         local = self._list_local_files()
         options = {}
         if builder == "csv":  # where 000123 and NA are texts
@@ -120,7 +128,7 @@ class CaptionFiles:
                 options["converters"] = {self.key_column: str}
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
-            reader = load_dataset_builder(builder, data_files=self.files, **options)
+            reader = load_dataset_builder(builder, data_files=as_patterns(self.files), **options)
             signed = sign_files(reader.config.data_files)
             if signed is not None:
                 reader = load_dataset_builder(builder, data_files=signed, **options)

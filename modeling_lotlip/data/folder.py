@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a local folder of images, and which split each belongs to."""
 
+import glob
 import os
 import re
 import stat
@@ -112,6 +113,14 @@ def is_image_file(name: str) -> bool:
 def is_indexed_file(name: str) -> bool:
     """Returns whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
     return os.path.splitext(name)[1].lower() in SAFE_EXTENSIONS
+
+
+def as_patterns(files: Iterable[str], folder: str = "") -> list[str]:
+    """
+    Writes the names of files in a folder as patterns that only they match: brackets in a name are no pattern. What is
+    no file stays as it is.
+    """
+    return [glob.escape(name) if os.path.isfile(os.path.join(folder, name)) else name for name in files]
 
 
 def check_archives(files: Iterable[str]) -> None:

@@ -6,9 +6,10 @@ import os
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow.compute as pc
@@ -48,6 +49,7 @@ from ..utils.output_folder import warn_of_unfinished
 from ..utils.terminal import without_stop
 from .arguments import BUILDER_NAMES, BUILDERS, SourceArguments
 from .folder import (
+    as_patterns,
     check_archives,
     describe_failure,
     find_image_files,
@@ -67,7 +69,14 @@ from .json_files import (
     replace_times_of,
 )
 from .options import find_options
-from .row_files import are_csv_rows_checked, check_json_column, check_row_files, open_csv, unify_parquet_types
+from .row_files import (
+    are_csv_rows_checked,
+    check_csv_files,
+    check_json_column,
+    check_row_files,
+    open_csv,
+    unify_parquet_types,
+)
 from .rows import check_columns, find_key
 from .scenes import load_scenes
 from .shard_files import check_shards, open_shards
@@ -542,7 +551,7 @@ def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
     if is_folder_of_data(source):
         folder = os.path.join(source.dataset_name, folder)
     if all(map(os.path.isfile, list_files(builder, "all"))):
-        for pattern in source.data_files or []:
+        for pattern in as_patterns(source.data_files or [], folder):
             resolve_pattern(pattern, os.path.abspath(folder))
 
 
@@ -557,7 +566,11 @@ def load_builder(
         if is_folder and source.dataset_config_name not in (None, "default"):
             raise ValueError(f"no card there has a configuration {source.dataset_config_name!r}: leave it out")
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
-    named = (source.dataset_name, source.dataset_config_name, source.data_dir, source.data_files)
+    data_files = source.data_files
+    if data_files is not None:
+        folder = os.path.join(source.dataset_name if is_folder_of_data(source) else "", source.data_dir or "")
+        data_files = as_patterns(data_files, folder)
+    named = (source.dataset_name, source.dataset_config_name, source.data_dir, data_files)
     builder = load_dataset_builder(*named)
     of_card = find_options(builder)
     options = {}
@@ -664,12 +677,59 @@ def check_files(
         return open_remote_json(builder)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
-        check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
-        # their rows are what metadata names: the names of other files may be no addresses
-        files_by_split = {}
-        for split, split_files in builder.config.data_files.items():
-            files_by_split[split] = [file for file in split_files if not is_image_file(file)]
-        builder.config.data_files = files_by_split
+        return open_metadata(builder, metadata)
+    return builder
+
+
+def open_metadata(builder: ImageFolder, metadata: list[str]) -> ImageFolder:
+    """
+    Finds what reads the rows that the metadata of a folder of images names. In `metadata.csv` each column has one type
+    in all rows.
+
+    Args:
+        builder (`ImageFolder`):
+            That of `datasets`.
+        metadata (`list[str]`):
+            The files of metadata.
+    """
+    # the rows are what metadata names: the names of other files may be no addresses
+    files_by_split = DataFilesDict()
+    for split, split_files in builder.config.data_files.items():
+        files_by_split[split] = [file for file in split_files if not is_image_file(file)]
+    files_by_split = sign_files(files_by_split)
+    builder.config.data_files = files_by_split
+    tables = [file for file in metadata if file.endswith(".csv")]
+    features = check_csv_files(tables, {})
+    options = find_options(builder)
+    if features is None or builder.config.features is not None or builder.config.filters is not None:
+        return builder
+    names_of_files = [name for name in features if name.endswith(("file_name", "file_names"))]
+    if names_of_files != [FILE_NAME_COLUMN]:  # of several images in a row `datasets` makes other columns
+        return builder
+    del features[FILE_NAME_COLUMN]
+    return make_folder_reader(files_by_split, Features({builder.BASE_COLUMN_NAME: Image(), **features}), options)
+
+
+def make_folder_reader(
+    files: DataFilesDict, features: Features, options: dict[str, Any], date_columns: Iterable[str] = ()
+) -> FolderTexts:
+    """
+    Makes what reads a folder of images with metadata.
+
+    Args:
+        files (`DataFilesDict`):
+            The files of metadata by split.
+        features (`Features`):
+            The types of the columns.
+        options (`dict[str, Any]`):
+            How they are read, where that is not the default.
+        date_columns (`Iterable[str]`, *optional*):
+            The columns with texts that are written like dates.
+    """
+    builder = FolderTexts(data_files=files, features=features, **options)
+    builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+    builder.info.builder_name = "imagefolder"
+    builder.date_columns = frozenset(date_columns)
     return builder
 
 
@@ -758,10 +818,7 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
     if has_keys:
         features[key_column] = Value("string")
     options = find_options(builder)
-    builder = FolderTexts(data_files=builder.config.data_files, features=features, **options)
-    builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
-    builder.info.builder_name = "imagefolder"
-    builder.date_columns = frozenset(dates)
+    builder = make_folder_reader(builder.config.data_files, features, options, dates)
     return build(builder, split, isinstance(rows, IterableDataset))
 
 

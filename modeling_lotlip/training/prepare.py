@@ -280,7 +280,8 @@ def resolve_files(patterns: list[str] | None) -> list[str]:
     """Lists the real paths of the files that patterns name; a pattern of none stays."""
     files = []
     for pattern in patterns or []:
-        found = sorted(glob(pattern, recursive=True))
+        # a name may have brackets, as a pattern has
+        found = [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
         files += [os.path.realpath(file) for file in found] or [pattern]
     return files
 

@@ -451,3 +451,18 @@ def test_a_report_has_a_row_for_each_captioner_and_each_rule():
     ]
     assert has_kept(report)
     assert not has_kept({"b": report["b"]})
+
+
+def test_each_pattern_must_name_a_file(tmp_path):
+    (tmp_path / "a.parquet").touch()
+    patterns = [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+    with pytest.raises(ValueError, match="`--captions .*b.parquet` names no file"):
+        find_files(patterns, tmp_path / "out")
+
+
+@pytest.mark.parametrize("pattern", ["**/*.parquet", "deep [1]/er/a.parquet"])
+def test_files_of_captions_in_folders_in_folders_are_found(tmp_path, pattern):
+    file = tmp_path / "deep [1]" / "er" / "a.parquet"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert find_files([str(tmp_path / pattern)], tmp_path / "out") == [file]

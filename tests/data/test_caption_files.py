@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +302,12 @@ def test_rows_without_a_key_or_a_caption_are_counted_apart_from_rejected_ones(tm
 )
 def test_a_few_examples_are_named(num_keys, named):
     assert caption_files.list_examples(list("abcdef")[:num_keys]) == named
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "b*.jsonl"])
+def test_each_pattern_of_caption_files_must_name_a_file(tmp_path, name):
+    file = write_lines(tmp_path / "a.jsonl", [{"key": "1", "caption": "a boat"}])
+    with pytest.raises(
+        ValueError, match=f"`--caption_files .*{re.escape(name)}` cannot be read: there is no such file"
+    ):
+        CaptionFiles([file, str(tmp_path / name)], "key", ["caption"])

@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.loading import (
     Slice,
@@ -818,3 +819,58 @@ def test_a_damaged_image_in_an_archive_is_unreadable(tmp_path):
     with pytest.raises(UnreadableImageError, match="Bad CRC-32 for file 'a.png'"):
         read_image(first["image"])
     assert read_image(second["image"]).size == (4, 3)
+
+
+# Folders with metadata
+
+
+@both_ways
+def test_texts_of_metadata_stay_as_they_are_wherever_they_stand(tmp_path, streaming):
+    write_images(tmp_path, ["a.png"])
+    captions = ["a boat"] * 10_000 + ["1.50", "1e3"]  # of which `datasets` reads 10,000 at a time
+    lines = [f"a.png,{caption}\n" for caption in captions]
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n" + "".join(lines))
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["caption"] for row in rows.select_columns("caption")] == captions
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_the_folder_of_images_may_have_brackets_in_its_name(tmp_path, ending, streaming):
+    folder = tmp_path / "photos [2024] *"
+    write_images(folder, ["a.png"])
+    (folder / "metadata.csv").write_text("file_name,caption,id\na.png,2024-01-02,007\n")
+    if ending == "jsonl":
+        (folder / "metadata.csv").unlink()
+        write_lines(folder / "metadata.jsonl", [{"file_name": "a.png", "caption": "2024-01-02", "id": "007"}])
+    (row,) = load_split(SourceArguments(str(folder), streaming=streaming), "train", key_column="id")
+    assert row["caption"] == "2024-01-02"
+    assert row["id"] == "007"
+    assert row["image"].size == (4, 3)
+
+
+@both_ways
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_the_folder_of_a_file_of_rows_may_have_brackets_in_its_name(tmp_path, name, streaming):
+    folder = tmp_path / "data [2024]"
+    write_images(folder, ["a.png"])
+    rows = pd.DataFrame({"image": ["a.png"], "caption": ["a boat"]})
+    if name.endswith("jsonl"):
+        rows.to_json(folder / name, orient="records", lines=True)
+    elif name.endswith("csv"):
+        rows.to_csv(folder / name, index=False)
+    else:
+        rows.to_parquet(folder / name)
+    (row,) = load_split(SourceArguments(str(folder / name), streaming=streaming), "train")
+    assert row["caption"] == "a boat"
+    assert row["image"].size == (4, 3)
+    captions = CaptionFiles([str(folder / name)], "image", ["caption"])
+    assert captions["a.png"] == ["a boat"]
+
+
+def test_a_pattern_with_brackets_stays_one(tmp_path):
+    for number in range(3):
+        write_json(tmp_path / f"{number}.jsonl", range(number, number + 1))
+    source = SourceArguments("json", data_files=[str(tmp_path / "[01].jsonl")])
+    rows = load_split(source, "train", with_images=False)
+    assert rows["number"][:] == [0, 1]
