@@ -220,7 +220,8 @@ def list_named_files(arguments: Iterable[Arguments]) -> list[tuple[str, str]]:
             values = value if isinstance(value, (list, tuple)) else [value]
             paths = [os.fspath(one) for one in values if isinstance(one, (str, Path))]
             if field.name in PATTERN_ARGUMENTS:
-                paths = list(chain.from_iterable(glob(pattern, recursive=True) for pattern in paths))
+                # a name with brackets is a pattern, too, which does not match it
+                paths += chain.from_iterable(glob(pattern, recursive=True) for pattern in paths.copy())
             if field.name != "output_file":
                 named += [(field.name, path) for path in paths if os.path.isfile(path)]
     return named

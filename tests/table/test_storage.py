@@ -134,8 +134,7 @@ class Encoder:
 def test_how_a_table_was_computed_is_said_with_its_dimensions(tmp_path):
     settings = Encoder().settings() | {"truncate_dim": 4}
     table = EmbeddingTable.create(tmp_path, 4, settings)
-    remedy = "as it was used, by `--backend openvino --dtype int8 --truncate_dim 4`"
-    with pytest.raises(ValueError, match=f"truncate_dim = 4, this run has None: .*{remedy}"):
+    with pytest.raises(ValueError, match="this run has None: .* `--backend openvino --dtype int8 --truncate_dim 4`"):
         table.check_model(Encoder())
 
 

@@ -92,16 +92,20 @@ class ReaderArguments(Arguments):
     output_file: Path | None = argument(None, "What is written.")
 
 
-@pytest.mark.parametrize("option", ["--dataset_name rows.csv", "--data_files other.csv ro*.csv"])
+@pytest.mark.parametrize(
+    "option", ["--dataset_name rows[1].csv", "--data_files o.csv ro*.csv", "--data_files rows[1].csv"]
+)
 def test_a_file_that_is_read_is_not_written_over(tmp_path, monkeypatch, capsys, option):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.csv").touch()
-    line = f"{option} --output_file {tmp_path}/rows.csv"
+    file = tmp_path / "rows[1].csv"
+    file.touch()
+    line = f"{option} --output_file {file}"
     with pytest.raises(SystemExit, match="2"):
         parse((ReaderArguments,), line.split(), prog="evaluate")
     name = option.split()[0]
-    printed = capsys.readouterr().err
-    assert printed == f"evaluate: error: --output_file {tmp_path}/rows.csv is what {name} names: name another file.\n"
+    assert (
+        capsys.readouterr().err == f"evaluate: error: --output_file {file} is what {name} names: name another file.\n"
+    )
 
 
 def test_a_file_of_earlier_results_is_written_over(tmp_path):
