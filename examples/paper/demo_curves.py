@@ -52,24 +52,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_options(folder: Path, options: dict) -> None:
-    """Raises a `ValueError` if what is in a folder was made with other options."""
-    file = folder / OPTIONS_FILE
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    for name, value in json.loads(json.dumps(kept | options)).items():
-        if name not in kept or name not in options or kept[name] != value:
-            raise ValueError(
-                f"{folder} was made with {name} = {kept.get(name)!r}, not {options.get(name)!r}: name another "
-                "--output_dir."
-            )
-
-
 def run_example(folder: Path, seed: int, args: argparse.Namespace) -> dict:
     """Runs the example with a seed, and returns its curve and its processor time; those kept of a run that ended."""
     kept = folder / "curve.json"
+    options_file = folder / OPTIONS_FILE
     options = {"eval_steps": args.eval_steps, "example_arguments": args.example_arguments}
     if kept.exists():
-        check_options(folder, options)
+        made = json.loads(options_file.read_text()) if options_file.exists() else None
+        if made != options:
+            raise ValueError(f"{folder} was made with {made}, not {options}: name another --output_dir.")
         return json.loads(kept.read_text())
     command = [sys.executable, str(EXAMPLE), "--output_dir", str(folder), "--overwrite_output_dir"]
     command += ["--seed", str(seed), "--eval_steps", str(args.eval_steps), *args.example_arguments]
@@ -90,7 +81,7 @@ def run_example(folder: Path, seed: int, args: argparse.Namespace) -> dict:
         "seconds": round(time_after.elapsed - time_before.elapsed),
         "curve": curve,
     }
-    write_json(folder / OPTIONS_FILE, options)
+    write_json(options_file, options)
     write_json(kept, found)
     return found
 

@@ -72,31 +72,22 @@ IMAGES = TOWER | {"image_size": 64, "patch_size": 16}
 METRICS = ("long_t2i_recall@1", "long_i2t_recall@1", "short_t2i_recall@1", "short_i2t_recall@1")
 
 
-def check_options(folder: Path, options: dict) -> None:
-    """Raises a `ValueError` if what is in a folder was made with other options."""
-    file = folder / OPTIONS_FILE
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    for name, value in json.loads(json.dumps(kept | options)).items():
-        if name not in kept or name not in options or kept[name] != value:
-            raise ValueError(
-                f"{folder} was made with {name} = {kept.get(name)!r}, not {options.get(name)!r}: name another "
-                "--output_dir."
-            )
-
-
 def train(folder: Path, options: dict) -> dict:
     """
     Runs `lotlip train` on short and long captions, in `folder`, if that is not done. Returns its last results, and the
     `curve`, those of every evaluation with their `step`.
     """
     results = folder / "eval_results.json"
+    options_file = folder / OPTIONS_FILE
     if results.exists():
-        check_options(folder, options)
+        made = json.loads(options_file.read_text()) if options_file.exists() else None
+        if made != options:
+            raise ValueError(f"{folder} was made with {made}, not {options}: name another --output_dir.")
     else:
         process = get_context("fork").Process(target=run_training, args=(folder, options))
         process.start()
         process.join()
-        write_json(folder / OPTIONS_FILE, options)  # by which near.py trains once more
+        write_json(options_file, options)  # by which near.py trains once more
     measured = json.loads(results.read_text())
     print(folder, {name: round(measured[name], 1) for name in METRICS}, flush=True)
     curve = []

@@ -24,12 +24,11 @@ def test_a_curve_of_the_same_options_is_kept(kept, tmp_path):
 @pytest.mark.parametrize("changed", [{"eval_steps": 80}, {"example_arguments": []}])
 def test_a_curve_of_other_options_is_refused(kept, tmp_path, changed):
     options = {"eval_steps": 160, "example_arguments": ["--seed", "1"]} | changed
-    (name,) = changed
-    with pytest.raises(ValueError, match=f"was made with {name} = .*: name another --output_dir"):
+    with pytest.raises(ValueError, match="was made with .*'eval_steps': 160.*, not .*: name another --output_dir"):
         run_example(tmp_path, 0, Namespace(**options))
 
 
 def test_a_curve_of_unknown_options_is_refused(kept, tmp_path):
     (tmp_path / "options.json").unlink()
-    with pytest.raises(ValueError, match="was made with eval_steps = None, not 160"):
+    with pytest.raises(ValueError, match="was made with None, not "):
         run_example(tmp_path, 0, Namespace(eval_steps=160, example_arguments=[]))
