@@ -195,10 +195,15 @@ class EndpointCaptioner:
         batch = []
         begun_at = time.monotonic()
         files = prefetch(files, depth=self.arguments.concurrency)
+        failure = None
         try:
             while not is_stopped():
-                while len(pending) < self.arguments.concurrency:
-                    file = next(files, None)
+                while failure is None and len(pending) < self.arguments.concurrency:
+                    try:
+                        file = next(files, None)
+                    except (OSError, ValueError) as error:  # raised below, after the answers of the files before
+                        failure = error
+                        break
                     if file is None:
                         break
                     pending.add(loop.create_task(self.ask(client, file)))
@@ -216,6 +221,8 @@ class EndpointCaptioner:
                 for task in failed:  # an error ends the run
                     task.result()
             yield batch
+            if failure is not None:
+                raise failure
         finally:
             loop.run_until_complete(give_up(client, pending))
             loop.run_until_complete(loop.shutdown_default_executor())

@@ -58,6 +58,7 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     for pattern in patterns:
         # a name may have brackets, as a pattern has
         names = [pattern] if Path(pattern).is_file() else glob(pattern, recursive=True)
+        names = [name for name in names if Path(name).is_file()]  # `**` finds folders, too
         if not names:
             raise ValueError(f"`--captions {pattern}` names no file.")
         found.update(map(Path, names))

@@ -91,19 +91,19 @@ class RowFunction:
         """
         texts = {column: value for column, value in row.items() if column != self.image_column}
         made = self.function(texts)
-        row_name = f"{name_row(row, row_index)}, {reprlib.repr(texts)}"
         if not isinstance(made, Mapping) or not made:
             raise ValueError(
-                f"`--row_reader {self.name}` returns {made!r} for {row_name}: return a dictionary, with the same "
-                'columns for every row, and "" or [] in a column of captions where there is none.'
+                f"`--row_reader {self.name}` returns {made!r} for {name_row(row, row_index)}, {reprlib.repr(texts)}: "
+                'return a dictionary, with the same columns for every row, and "" or [] in a column of captions '
+                "where there is none."
             )
         if self.columns is None:
             self.columns = set(made)
         if made.keys() != self.columns:
             raise ValueError(
-                f"`--row_reader {self.name}` returns the columns {sorted(made)} for {row_name}, and "
-                f'{sorted(self.columns)} for earlier rows: return the same for every row, with "" or [] where there '
-                "is no caption."
+                f"`--row_reader {self.name}` returns the columns {sorted(made)} for {name_row(row, row_index)}, "
+                f"{reprlib.repr(texts)}, and {sorted(self.columns)} for earlier rows: return the same for every row, "
+                'with "" or [] where there is no caption.'
             )
         return made
 

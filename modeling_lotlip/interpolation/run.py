@@ -5,6 +5,7 @@
 import logging
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from ..encoder.arguments import LoadingArguments
 from ..encoder.dual_encoder import load_encoder
@@ -82,8 +83,7 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     end.model.load_state_dict(start_weights)
     check_computation(fitted_start, end)
     of_start = measure_halves(start, data, args)
-    if state.is_main_process:
-        check_measured(of_start)
+    check_start(of_start, state)
     mixtures = []
     for alpha in args.all_alphas:
         end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))
@@ -102,3 +102,17 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
         logger.warning(f"The best is not saved. What was measured:\n{format_interpolation(interpolation)}")
         raise
     return interpolation
+
+
+def check_start(of_start: dict[str, dict[str, float]], state: PartialState) -> None:
+    """Raises the `ValueError` of [`check_measured`] in all processes, which would wait for the main one."""
+    problem = None
+    if state.is_main_process:  # which alone has the results
+        try:
+            check_measured(of_start)
+        except ValueError as error:
+            problem = str(error)
+    problems = [problem]
+    broadcast_object_list(problems)
+    if problems[0] is not None:
+        raise ValueError(problems[0])

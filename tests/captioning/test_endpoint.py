@@ -176,6 +176,20 @@ def ask(server: ThreadingHTTPServer, file: ImageFile, **options: object) -> Answ
     return answer
 
 
+def test_the_answers_before_a_file_that_ends_the_run_are_kept():
+    def read_files():
+        yield make_image_file()
+        raise ValueError("Two images have one key")
+
+    answers = []
+    with serve({}) as server:
+        captioner = EndpointCaptioner("model", CaptionerArguments(endpoint=server.url, concurrency=1))
+        with pytest.raises(ValueError, match="Two images have one key"):
+            for batch in captioner.answer(read_files(), lambda: False):
+                answers += batch
+    assert len(answers) == 1
+
+
 def test_a_pause_of_more_than_two_minutes_is_waited_for_and_announced(waits, caplog):
     file = make_image_file()
     faults = [(429, {"error": "too fast"}, "600")] * 3

@@ -466,3 +466,12 @@ def test_files_of_captions_in_folders_in_folders_are_found(tmp_path, pattern):
     file.parent.mkdir(parents=True)
     file.touch()
     assert find_files([str(tmp_path / pattern)], tmp_path / "out") == [file]
+
+
+def test_a_pattern_of_all_folders_names_files_alone(tmp_path):
+    """A folder would be read as one file of all that it holds."""
+    files = [tmp_path / "captions" / "a.parquet", tmp_path / "captions" / "more" / "b.parquet"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert find_files([str(tmp_path / "captions" / "**")], tmp_path / "out") == files
