@@ -183,7 +183,15 @@ def test_a_tower_that_cannot_be_written_is_no_tower_that_cannot_be_computed(fami
     assert [path.suffix for path in cache.glob("float32/*")] == [".lock"]
 
 
-def test_ctrl_c_during_a_conversion_is_no_error_of_the_conversion(family_folders, cache, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is raised, also where the tests run in the background of a shell, which ignores it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_ctrl_c_during_a_conversion_is_no_error_of_the_conversion(family_folders, cache, monkeypatch, interruptible):
     """OpenVINO asks Python for each operation, and takes what is raised there for one that it does not know."""
 
     get_op_type = openvino.TorchScriptPythonDecoder.get_op_type
