@@ -1060,6 +1060,18 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
         )
 
 
+def warn_of_images_counted_again(dataset: Rows, image_column: str) -> None:
+    """Warns of rows with the same image where each row counts as an image, unless streamed."""
+    if not isinstance(dataset, Dataset):
+        return
+    num_repeated = count_repeated_images(dataset, image_column)
+    if num_repeated > 0:
+        logger.warning(
+            f"{num_repeated} of {len(dataset)} rows have the image of another row, and each counts as an image. Write "
+            "one row for each image, with a list of its captions."
+        )
+
+
 def get_columns(dataset: Rows) -> list[str]:
     """Returns the columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
