@@ -326,8 +326,8 @@ def check_cells(path: str, line: int, row: list[str], num_columns: int, dialect:
             How they are separated and quoted.
 
     Raises:
-        `ValueError`: if they are more or fewer, or one has a blank before its quotation marks, which are read as a part
-            of the text then.
+        `ValueError`: if they are more or fewer, or one has a blank before its quotation marks, which become a part of
+            the text by it.
     """
     if len(row) != num_columns:
         raise ValueError(
