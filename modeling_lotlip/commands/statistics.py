@@ -74,7 +74,7 @@ def run(
     """
     from ..data.benchmarks import get_benchmark, load_benchmark
     from ..data.images import undecoded
-    from ..data.loading import get_columns, load_split
+    from ..data.loading import get_columns, load_split, warn_of_images_counted_again
     from ..data.reader import RowReader
     from ..evaluation.statistics import format_statistics, load_tokenizer, measure_texts, summarize_lengths
     from ..utils.files import write_results
@@ -96,6 +96,7 @@ def run(
     columns = get_columns(dataset)
     if source.image_column in columns:
         dataset = undecoded(dataset, source.image_column)
+        warn_of_images_counted_again(dataset, source.image_column)
     reader = RowReader(columns, captions, caption_files, source.image_column)
     reader.report_keys(dataset)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))

@@ -28,6 +28,8 @@ logger = logging.get_logger(__name__)
 
 TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".jsonl", ".json", ".tar")
 TEXT_ENDINGS = (".csv", ".json", ".jsonl", ".txt")
+# JSON files that hold no rows: what `datasets` and the commands write beside those that do
+FILES_WITHOUT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", SETTINGS_FILE)
 # What `lotlip interpolate` draws beside a model
 CURVE_FILE = "interpolation.png"
 # Folders that are splits if every image is in one of them
@@ -108,6 +110,13 @@ def is_written_by_a_run(name: str) -> bool:
 def is_image_file(name: str) -> bool:
     """Returns whether a file is an image by its ending."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def is_table_file(name: str) -> bool:
+    """Returns whether a file may hold rows by its ending, in upper case, too."""
+    if os.path.basename(name) in FILES_WITHOUT_ROWS:
+        return False
+    return name.lower().removesuffix(".gz").endswith(TABLE_ENDINGS)
 
 
 def is_indexed_file(name: str) -> bool:

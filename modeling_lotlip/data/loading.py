@@ -52,9 +52,11 @@ from .folder import (
     as_patterns,
     check_archives,
     describe_failure,
+    find_files_about_images,
     find_image_files,
     has_card_with_splits,
     is_image_file,
+    is_table_file,
     list_images,
     scan_folder,
     sign_files,
@@ -619,17 +621,34 @@ def describe_source(source: SourceArguments) -> str:
 
 
 def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
-    """Says which files of a folder are in none of the splits that `datasets` finds in their names."""
+    """
+    Says which files of a folder are in none of the splits that `datasets` finds in their names, and which files of
+    rows it does not read since most others have another ending.
+    """
     used = set(map(os.path.realpath, list_files(builder, "all")))
     endings = {os.path.splitext(file)[1] for file in used}
-    names = [name for name in scan_folder(folder).files if os.path.splitext(name)[1] in endings]
-    files = [os.path.join(folder, name) for name in names]
+    files = []
+    of_other_endings = []
+    names = scan_folder(folder).files
+    about_images = find_files_about_images(names)
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.splitext(name)[1] in endings:
+            files.append(path)
+        elif is_table_file(name) and name not in about_images:
+            of_other_endings.append(path)
     unused = [file for file in files if os.path.realpath(file) not in used]
     if unused:
         logger.warning_once(
             f"{len(unused)} of {len(files)} files of {folder} are left out, as {unused[0]!r}: "
             "words in the names of the others make these the splits "
             f"{', '.join(map(str, builder.config.data_files))}. Name files with `--data_files`."
+        )
+    if of_other_endings:
+        logger.warning_once(
+            f"{len(of_other_endings)} files of {folder} are left out, as {of_other_endings[0]!r}: those with the "
+            f"ending {' or '.join(sorted(endings))} are read. Give all the same ending, in lower case, or name the "
+            "files to read with `--data_files`."
         )
 
 
@@ -1038,6 +1057,18 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
         logger.warning(
             f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions "
             "count as wrong for them. Write one row for each image, with a list of its captions."
+        )
+
+
+def warn_of_images_counted_again(dataset: Rows, image_column: str) -> None:
+    """Warns of rows with the same image where each row counts as an image, unless streamed."""
+    if not isinstance(dataset, Dataset):
+        return
+    num_repeated = count_repeated_images(dataset, image_column)
+    if num_repeated > 0:
+        logger.warning(
+            f"{num_repeated} of {len(dataset)} rows have the image of another row, and each counts as an image. Write "
+            "one row for each image, with a list of its captions."
         )
 
 

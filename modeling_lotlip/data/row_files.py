@@ -63,6 +63,8 @@ PLAIN_CSV_OPTIONS = (*CSV_FORMAT, "converters", "keep_default_na", "na_values")
 # Cells that are numbers. 007 is a text, and so is what has more digits than a float keeps.
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})", re.ASCII)
 NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
+# A cell that is quoted, but after a blank, so that the marks are read as a part of the text
+BLANK_BEFORE_QUOTES = re.compile(r' +".*" *', re.DOTALL)
 # The options of `datasets` by which rows of JSON are elsewhere in a file, or it is not UTF-8
 OTHER_JSON_OPTIONS = ("encoding", "encoding_errors", "field")
 # Of a cell of a CSV file; the default of Python is too small for lists of captions
@@ -295,12 +297,8 @@ def check_csv_rows(
                 of_file = CsvColumns(header)
                 if columns is not None and columns.names == header:
                     of_file = columns
-            elif len(row) != len(header):
-                raise ValueError(
-                    f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its "
-                    f"header. Separate cells by {reader.dialect.delimiter!r}, and quote those that have some."
-                )
             else:
+                check_cells(path, first_line, row, len(header), reader.dialect)
                 of_file.add(row)
             first_line = reader.line_num + 1
     except csv.Error as error:
@@ -309,6 +307,40 @@ def check_csv_rows(
             "quotation marks in them."
         ) from error
     return of_file or CsvColumns([])
+
+
+def check_cells(path: str, line: int, row: list[str], num_columns: int, dialect: csv.Dialect) -> None:
+    """
+    Checks the cells of a row of a CSV file.
+
+    Args:
+        path (`str`):
+            The file.
+        line (`int`):
+            The number of the line in which the row begins.
+        row (`list[str]`):
+            The cells.
+        num_columns (`int`):
+            How many the header has.
+        dialect (`csv.Dialect`):
+            How they are separated and quoted.
+
+    Raises:
+        `ValueError`: if they are more or fewer, or one has a blank before its quotation marks, which become a part of
+            the text by it.
+    """
+    if len(row) != num_columns:
+        raise ValueError(
+            f"{path} has {len(row)} fields in line {line}, but {num_columns} in its header. Separate cells by "
+            f"{dialect.delimiter!r}, and quote those that have some."
+        )
+    has_quotes = dialect.quotechar == '"' and dialect.quoting != csv.QUOTE_NONE
+    for cell in row:
+        if has_quotes and cell.startswith(" ") and BLANK_BEFORE_QUOTES.fullmatch(cell):
+            raise ValueError(
+                f"{path} has a blank before a quotation mark in line {line}, by which the mark is a part of the text: "
+                f"write nothing between {dialect.delimiter!r} and the mark."
+            )
 
 
 class RepeatedNameError(ValueError):

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that are nearly the same, as one result of a search."""
 
-from dataclasses import replace
-
 import torch
 
 from .measurements import Measurements
+from .memory import Candidates
 from .storage import EmbeddingTable
-from .vector_index import Found, search
+from .vector_index import Found, rank, search
 
 
 # Similarities that differ by less may be of equal vectors, computed in another order
@@ -65,9 +64,7 @@ def search_groups(
         is_cut = group.similarities[0] - found.similarities[-1] <= ROUNDING
         if not has_all and (is_cut or len(group.keys) > 1):
             near = search_copies(table, group.embeds[0], threshold, kind, where)
-            similarities = near.embeds @ query.float().cpu()
-            group = replace(near, similarities=similarities)
-            group = group.take(similarities.argsort(descending=True).tolist())
+            group = rank(Candidates(near.keys, near.positions, near.embeds), query, len(near.keys))
         # what is a copy of two results belongs to the first
         rows = list(zip(group.keys, group.positions))
         unseen = [index for index, row in enumerate(rows) if row not in seen]

@@ -351,18 +351,33 @@ class EmbeddingTable:
         others = row.keys() - {*COLUMNS, "embedding"}
         if others:
             raise ValueError(f"{self.folder} has no columns {sorted(others)}: leave them out.")
+        key = row.get("key")
+        if not isinstance(key, str):
+            raise ValueError(f"The key of a row of {self.folder} must be a string, got {key!r}: write it as one.")
         embedding = row.get("embedding")
         if embedding is None:
+            if row.get("problem") is None:
+                raise ValueError(f"The row of {key!r} has neither an embedding nor a problem: give it one of them.")
             return
         kinds = self.settings.get("kinds") or KINDS
         kind = row.get("kind", "image")
         if kind not in kinds:
             raise ValueError(f"{self.folder} holds {', '.join(kinds)}, got the kind {kind!r}.")
-        if tuple(embedding.shape) != (self.dim,) or not embedding.isfinite().all():
+        self.check_embedding(key, embedding)
+
+    def check_embedding(self, key: str, embedding: torch.Tensor) -> None:
+        """Raises a `ValueError` if an embedding, as it would be stored, has another shape or no direction."""
+        if not isinstance(embedding, torch.Tensor):
+            raise ValueError(f"The embedding of {key!r} must be a tensor, got a {type(embedding).__name__}.")
+        dtype = self.settings.get("storage_dtype", "float32")
+        stored = embedding.to(getattr(torch, dtype))
+        if tuple(stored.shape) != (self.dim,) or not stored.isfinite().all():
             raise ValueError(
-                f"The embedding of {row.get('key')!r} must be of shape ({self.dim},) and hold no NaN or infinity, got "
-                f"{tuple(embedding.shape)}."
+                f"The embedding of {key!r} must be of shape ({self.dim},) and hold no NaN or infinity in {dtype}, got "
+                f"{tuple(stored.shape)}: normalize it."
             )
+        if not stored.any():
+            raise ValueError(f"The embedding of {key!r} is all zeros in {dtype}, which nothing is similar to.")
 
     def replace(self, rows: pa.Table) -> None:
         """Writes rows with all columns in place of those with their keys, at once, where each key is of one row."""

@@ -192,6 +192,19 @@ def test_files_outside_of_the_splits_of_names_are_warned_of(tmp_path, caplog):
     assert f"1 of 2 files of {tmp_path} are left out, as '{extra}': words in the names" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["b.CSV", "b.jsonl", "b.jsonl.gz", "more/b.PARQUET"])
+def test_files_of_rows_with_another_ending_are_warned_of(tmp_path, caplog, name):
+    for number in range(2):
+        (tmp_path / f"{number}.csv").write_text(f"number\n{number}\n")
+    (tmp_path / "settings.json").write_text("{}")  # of the command that wrote the others
+    (tmp_path / "notes.txt").write_text("no rows")
+    extra = tmp_path / name
+    extra.parent.mkdir(exist_ok=True)
+    extra.touch()
+    assert read_numbers(SourceArguments(str(tmp_path)), "train") == [0, 1]
+    assert f"1 files of {tmp_path}/ are left out, as '{extra}': those with the ending .csv are read" in caplog.text
+
+
 def test_a_card_says_what_the_splits_are(tmp_path):
     write_images(tmp_path, ["a.png", "b.png"])
     card = [

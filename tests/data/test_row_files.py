@@ -32,6 +32,8 @@ both_ways = pytest.mark.parametrize("streaming", [False, True])
         ("caption,image,caption\nA boat,0.jpg,A car\n", "several columns named 'caption'"),
         ('caption,image\n"A" boat,0.jpg\n', "cannot be read at line 2: ',' expected after '\"'"),
         ('caption,image\nA boat,0.jpg\n"A car,1.jpg\n', "cannot be read at line 3: unexpected end of data"),
+        ('image,caption\n0.jpg,A boat\n1.jpg, "A car"\n', "has a blank before a quotation mark in line 3"),
+        ('image,caption\n0.jpg,  "A car" \n', "has a blank before a quotation mark in line 2"),
     ],
 )
 def test_csv_files_that_pandas_reads_as_something_else(tmp_path, content, message):
@@ -50,6 +52,7 @@ def test_csv_files_that_pandas_reads_as_something_else(tmp_path, content, messag
         "caption,image\nA boat,0.jpg\n\n  \n",
         '\ufeffcaption,image\nA 5" boat,0.jpg',
         "caption,image,\nA boat,0.jpg,\n",
+        'image,caption\n0.jpg, "A car" is written there\n',
         "caption\nA boat\n",
         f"caption,image\n{'long ' * 40_000},0.jpg\n",
     ],

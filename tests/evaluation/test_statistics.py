@@ -169,6 +169,14 @@ def test_captions_and_images_without_each_other_are_counted_and_named(run, tmp_p
     assert (unused in caplog.text) == (streaming == [])
 
 
+def test_rows_with_the_image_of_another_row_are_counted_and_named(run, tmp_path, vocab_dir, caplog):
+    lines = ["image,caption", "0.jpg,a boat", "0.jpg,a red boat", "1.jpg,a car"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    results = run("--dataset_name", tmp_path / "rows.csv", "--eval_split", "train", "--tokenizer_path", vocab_dir)
+    assert results["num_images"] == 3
+    assert "1 of 3 rows have the image of another row, and each counts as an image." in caplog.text
+
+
 def test_caption_files_of_other_images_are_refused(tmp_path, vocab_dir, capsys):
     (tmp_path / "rows.jsonl").write_text('{"id": "1", "caption": "a boat"}\n')
     (tmp_path / "long.jsonl").write_text('{"key": "2", "caption": "a boat"}\n')

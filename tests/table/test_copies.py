@@ -62,6 +62,15 @@ def test_identical_copies_of_the_last_result_are_counted(tmp_path, num_first):
     assert [len(group.keys) for group in results] == [num_first, 5]
 
 
+@pytest.mark.parametrize("k", [1, 2, 40])
+def test_of_identical_copies_the_first_key_stands_for_all(tmp_path, k):
+    embeds = draw_unit_vectors(torch.manual_seed(2), 20, 32).repeat(2, 1)
+    table = make_table(tmp_path, embeds, score_threshold=0.0, copy_threshold=0.999)
+    query = draw_unit_vectors(torch.manual_seed(1), 32)
+    for group in search_groups(table, query, k, measured=read_measurements(table)):
+        assert group.keys == sorted(group.keys)
+
+
 def test_images_that_are_all_copies_are_one_result(tmp_path):
     table = make_table(tmp_path, torch.eye(3)[[0] * 10], score_threshold=0.0, copy_threshold=0.98)
     (group,) = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=1, measured=read_measurements(table))

@@ -307,12 +307,19 @@ def test_a_table_that_cannot_be_created_is_one_line_and_made_later(tmp_path):
         ({"embedding": torch.ones(4)}, r"must be of shape \(8,\).* got \(4,\)"),
         ({"embedding": torch.ones(1, 8)}, r"must be of shape \(8,\).* got \(1, 8\)"),
         ({"embedding": torch.full((8,), torch.nan)}, "hold no NaN or infinity"),
+        ({"embedding": torch.zeros(8)}, "is all zeros in float16"),
+        ({"embedding": torch.full((8,), 1e-9)}, "is all zeros in float16"),
+        ({"embedding": torch.full((8,), 1e6)}, "hold no NaN or infinity in float16"),
+        ({"embedding": [1.0] * 8}, "must be a tensor, got a list"),
+        ({}, "'b' has neither an embedding nor a problem"),
+        ({"embedding": torch.ones(8), "key": None}, "must be a string, got None"),
+        ({"embedding": torch.ones(8), "key": 7}, "must be a string, got 7"),
         ({"embedding": torch.ones(8), "kind": "short"}, "holds image, got the kind 'short'"),
         ({"embedding": torch.ones(8), "label": 3}, r"has no columns \['label'\]"),
     ],
 )
 def test_rows_that_would_be_lost_or_found_as_others_are_refused(tmp_path, row, message):
-    table = EmbeddingTable.create(tmp_path, 8, {"kinds": ["image"]})
+    table = EmbeddingTable.create(tmp_path, 8, {"kinds": ["image"]}, dtype="float16")
     with pytest.raises(ValueError, match=message):
         table.append([{"key": "a", "embedding": torch.ones(8)}, {"key": "b", **row}])
     assert len(table) == 0
