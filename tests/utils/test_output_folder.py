@@ -130,13 +130,18 @@ def test_two_runs_do_not_write_at_once(tmp_path, caplog):
     second.__exit__(None)
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("stopped")])
-def test_a_folder_whose_end_cannot_be_noted_is_written_by_nobody(tmp_path, error):
+def test_a_folder_whose_end_cannot_be_noted_is_written_by_nobody(tmp_path):
     folder = OutputFolder(tmp_path / "out")
     with pytest.raises(FileNotFoundError), folder:
         shutil.rmtree(tmp_path / "out")
-        if error is not None:
-            raise error
+    assert not folder.lock.is_locked
+
+
+def test_the_error_of_a_run_whose_folder_was_deleted_is_told(tmp_path):
+    folder = OutputFolder(tmp_path / "out")
+    with pytest.raises(RuntimeError, match="stopped"), folder:
+        shutil.rmtree(tmp_path / "out")
+        raise RuntimeError("stopped")
     assert not folder.lock.is_locked
 
 
@@ -257,6 +262,24 @@ def test_a_file_that_another_process_writes_into_the_folder_of_a_run_stays(tmp_p
     name_left(ended_process).touch()
     with OutputFolder(tmp_path):
         assert list_names(tmp_path) == [name_left(os.getppid()).name]
+
+
+def test_a_file_that_another_process_completes_meanwhile_is_not_of_a_run_that_fails(tmp_path, name_left):
+    (tmp_path / "notes.txt").touch()
+    name_left(os.getppid()).touch()
+    with pytest.raises(ValueError, match="no such model"), OutputFolder(tmp_path):
+        name_left(os.getppid()).rename(tmp_path / "table")
+        raise ValueError("no such model")
+    assert read_stored(tmp_path) is None
+
+
+def test_a_new_folder_that_another_process_writes_into_stays(tmp_path, name_left):
+    folder = tmp_path / "new"
+    with pytest.raises(ValueError, match="no such model"), OutputFolder(folder):
+        (folder / name_left(os.getppid()).name).touch()
+        raise ValueError("no such model")
+    assert list_names(folder) == [name_left(os.getppid()).name]
+    assert read_stored(folder) is None
 
 
 def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
