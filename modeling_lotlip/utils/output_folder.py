@@ -40,6 +40,10 @@ HOST = f"-{hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdige
 PARTIAL_OF_ALL = f".0{PARTIAL}"
 
 
+# Seconds by which the clocks of a disk and of a process may differ
+CLOCK_TOLERANCE = 10
+
+
 class FolderInUseError(ValueError):
     """Another run writes to a folder."""
 
@@ -128,10 +132,27 @@ def clear_of_killed(path: Path) -> None:
 
 
 def is_being_written(left: Path) -> bool:
-    """Returns whether another process of this machine, which is still there, writes an unfinished file or folder."""
+    """
+    Returns whether another process of this machine, which is still there, writes an unfinished file or folder. A
+    process by the same number that began after its last change is another one.
+    """
     match = LEFT.fullmatch(left.name)
-    process = int(match["process"])
-    return match["host"] == HOST and process != os.getpid() and psutil.pid_exists(process)
+    number = int(match["process"])
+    if match["host"] != HOST or number == os.getpid():
+        return False
+    try:
+        process = psutil.Process(number)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        began = process.create_time()
+        facts = left.lstat()
+    except psutil.AccessDenied:  # a process of another user is there, more is not known
+        return True
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+    if match["ending"] == REPLACED and sys.platform == "win32":  # which does not note when a name was changed
+        return True
+    return began <= max(facts.st_mtime, facts.st_ctime) + CLOCK_TOLERANCE
 
 
 def delete(path: Path) -> None:

@@ -6,10 +6,13 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
@@ -19,6 +22,7 @@ from modeling_lotlip.utils.output_folder import (
     atomic_write,
     delete,
     describe_run,
+    is_being_written,
     move_files,
     read_stored,
     warn_of_unfinished,
@@ -255,6 +259,46 @@ def test_what_is_perhaps_being_written_stays(tmp_path, name_left, ended_process)
     with atomic_write(tmp_path / "table") as partial:
         partial.touch()
     assert [name for name in names if not name.exists()] == []
+
+
+def test_a_process_that_began_after_a_file_was_written_does_not_write_it(tmp_path, name_left):
+    """The number of a killed process is that of another one after the computer has started again."""
+    left = name_left(os.getppid())
+    left.touch()
+    began = psutil.Process(os.getppid()).create_time()
+    facts = os.stat_result([0] * 7 + [began - 3600] * 3)
+    with patch.object(Path, "lstat", lambda path: facts):
+        assert not is_being_written(left)
+    assert is_being_written(left)
+
+
+def test_a_process_that_has_ended_but_was_not_waited_for_writes_nothing(name_left):
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    name_left(process.pid).touch()
+    assert not is_being_written(name_left(process.pid))
+    process.wait()
+
+
+def test_an_unfinished_file_that_vanishes_is_not_being_written(name_left):
+    assert not is_being_written(name_left(os.getppid()))
+
+
+def test_an_old_folder_that_is_being_replaced_stays(tmp_path):
+    """It keeps the time of its last change under its other name."""
+    replaced = tmp_path / f"model.{os.getppid()}{HOST}.lotlip-replaced"
+    (tmp_path / "model").mkdir()
+    os.utime(tmp_path / "model", (0, 0))
+    (tmp_path / "model").rename(replaced)
+    assert is_being_written(replaced)
+
+
+def test_an_old_folder_that_is_being_replaced_stays_also_by_the_rules_of_windows(tmp_path, monkeypatch):
+    """Windows keeps no time of a change of the name."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    facts = os.stat_result([0] * 10)
+    monkeypatch.setattr(Path, "lstat", lambda path: facts)
+    assert is_being_written(tmp_path / f"model.{os.getppid()}{HOST}.lotlip-replaced")
 
 
 def test_a_file_that_another_process_writes_into_the_folder_of_a_run_stays(tmp_path, name_left, ended_process):
