@@ -5,7 +5,6 @@
 import inspect
 import reprlib
 import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
+from ..utils.libraries import is_of_library
 from ..utils.plugins import Registry
 from .images import undecoded
 from .rows import name_row
@@ -31,11 +31,6 @@ class RowReaders(Registry[Callable[[dict], dict]]):
 ROW_READERS = RowReaders("row reader")
 
 
-# Where Python lies, and what folders of installed packages are called
-LIBRARY_FOLDERS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
-
-
 def list_user_files() -> list[Path]:
     """
     Lists the files of modules that are loaded, and are neither of Python nor of an installed package: a plugin, and
@@ -47,9 +42,7 @@ def list_user_files() -> list[Path]:
         if name.partition(".")[0] in ("__main__", "modeling_lotlip") or not isinstance(file, str):
             continue
         path = Path(file)
-        is_of_python = any(path.is_relative_to(folder) for folder in LIBRARY_FOLDERS)
-        is_installed = not PACKAGE_FOLDERS.isdisjoint(path.parts)
-        if path.suffix == ".py" and path.is_file() and not is_of_python and not is_installed:
+        if path.suffix == ".py" and path.is_file() and not is_of_library(path):
             files.add(path)
     return sorted(files)
 
