@@ -57,10 +57,11 @@ def list_names_in_source(module: ModuleType) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             name = node.module or ""
-            if node.level > 0 and not module.__package__:
-                continue  # a statement that fails, after which the module imports something else
             if node.level > 0:
-                name = resolve_name("." * node.level + name, module.__package__)
+                try:
+                    name = resolve_name("." * node.level + name, module.__package__)
+                except ImportError:  # the statement fails, and the module goes on otherwise
+                    continue
             names.add(name)
             names.update(f"{name}.{alias.name}" for alias in node.names)
     return names
