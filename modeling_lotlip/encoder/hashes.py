@@ -3,12 +3,8 @@
 """Hashes by which what is stored knows the model and the processor that it was made with."""
 
 import json
-import site
 import sys
-import sysconfig
 from collections.abc import Iterable
-from functools import cache
-from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +13,8 @@ import xxhash
 from torch import nn
 from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import get_relative_import_files
+
+from ..utils.libraries import is_of_library
 
 
 # What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
@@ -37,38 +35,6 @@ FLEETING_CONFIG_FIELDS = (
     "towers",  # where those of a `LotlipAlignedModel` are loaded from
     "transformers_version",
 )
-
-
-# Where Python and pip install what a program imports
-LIBRARY_FOLDERS = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    *site.getsitepackages(),
-    site.getusersitepackages(),
-)
-
-
-@cache
-def list_installed(folder: str) -> frozenset[str]:
-    """
-    Lists the files that pip has installed to a folder, relative to it. Those of an editable installation lie
-    elsewhere, and are of who edits them.
-    """
-    files = set()
-    for distribution in distributions(path=[folder]):
-        for line in (distribution.read_text("RECORD") or "").splitlines():
-            files.add(line.partition(",")[0])
-    return frozenset(files)
-
-
-def is_of_library(file: Path) -> bool:
-    """Returns whether a file is of Python or of an installed library, which is known by the names of its classes."""
-    if any(file.is_relative_to(folder) for folder in LIBRARY_FOLDERS):
-        return True
-    # other folders that pip has installed to, by `--target` say, may have files of a user, too
-    for folder in sys.path:
-        if folder and file.is_relative_to(folder) and file.relative_to(folder).as_posix() in list_installed(folder):
-            return True
-    return False
 
 
 def read_code(classes: Iterable[type]) -> list[bytes]:

@@ -517,8 +517,8 @@ def describe_missing(table: EmbeddingTable) -> list[str]:
     unfinished = describe_unfinished(table.folder)
     expected = table.notes.get("num_rows")
     if unfinished is None:
-        # of a run that an error ended before it wrote anything there is only the table
-        if table.is_empty and expected != 0:
+        # of a run that an error ended before it wrote anything only the table is there, which notes its rows
+        if expected is not None and expected > 0 and table.is_empty:
             return [f"{table.folder} is not complete: no row is embedded. The same command completes it."]
         return []
     num_rows = len(table.rows_done() - {None})

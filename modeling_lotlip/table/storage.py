@@ -136,7 +136,7 @@ class EmbeddingTable:
 
     @property
     def schema(self) -> pa.Schema:
-        """The schema that is on disk now. LanceDB reads it once for each version, since a search needs it twice."""
+        """The schema that is on disk now. It is read once for each version, since a search needs it twice."""
         written = list_versions(self.folder)
         kept = self.kept_schema
         if kept is None or kept.written != written:

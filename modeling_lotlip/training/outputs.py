@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, save_processor, write_model_card
 from ..utils.files import is_same_path, public_name, write_json, write_text
-from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, move_files, naming_file
+from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, is_being_written, move_files, naming_file
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -115,14 +115,18 @@ def delete_leftovers(args: TrainArguments, state: TrainingState) -> None:
 
 
 def find_leftovers(args: TrainArguments) -> list[Path]:
-    """Finds what an earlier run left in the output folder, unless it is resumed: nothing else is ever deleted."""
+    """
+    Finds what an earlier run left in the output folder, unless it is resumed: nothing else is ever deleted, and no
+    unfinished file that another process still writes.
+    """
     if resumes_in_output_dir(args):
         return []
     folder = args.output_dir
-    names = (path for path in folder.glob("*") if RUN_FILES.fullmatch(path.name) or LEFT.fullmatch(path.name))
+    files = [path for path in folder.glob("*") if RUN_FILES.fullmatch(path.name)]
+    files += [path for path in folder.glob("*") if LEFT.fullmatch(path.name) and not is_being_written(path)]
     best = [path.parent for path in folder.glob(f"{BEST_FOLDER}/{RESULTS_FILE}")]
     others = [*folder.glob(EVAL_RESULTS_FILE), *folder.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
-    return [*sorted(names), *list_checkpoints(folder), *best, *others]
+    return [*sorted(files), *list_checkpoints(folder), *best, *others]
 
 
 def check_output_dir(args: TrainArguments) -> None:
@@ -161,7 +165,7 @@ def check_output_dir(args: TrainArguments) -> None:
 
 def check_no_model(args: TrainArguments, leftovers: list[Path]) -> None:
     """Raises a `ValueError` if a finished model is among what an earlier run left, and would be replaced."""
-    models = [path for path in leftovers if MODEL_FILES.fullmatch(path.name)]
+    models = [path for path in leftovers if MODEL_FILES.fullmatch(path.name) or path.name == BEST_FOLDER]
     if models:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {models[0].name} of an earlier run, but no checkpoint to resume "

@@ -40,6 +40,10 @@ HOST = f"-{hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdige
 PARTIAL_OF_ALL = f".0{PARTIAL}"
 
 
+# Seconds by which the clocks of a disk and of a process may differ
+CLOCK_TOLERANCE = 10
+
+
 class FolderInUseError(ValueError):
     """Another run writes to a folder."""
 
@@ -128,10 +132,27 @@ def clear_of_killed(path: Path) -> None:
 
 
 def is_being_written(left: Path) -> bool:
-    """Returns whether another process of this machine, which is still there, writes an unfinished file or folder."""
+    """
+    Returns whether another process of this machine, which is still there, writes an unfinished file or folder. A
+    process by the same number that began after its last change is another one.
+    """
     match = LEFT.fullmatch(left.name)
-    process = int(match["process"])
-    return match["host"] == HOST and process != os.getpid() and psutil.pid_exists(process)
+    number = int(match["process"])
+    if match["host"] != HOST or number == os.getpid():
+        return False
+    try:
+        process = psutil.Process(number)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        began = process.create_time()
+        facts = left.lstat()
+    except psutil.AccessDenied:  # a process of another user is there, more is not known
+        return True
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+    if match["ending"] == REPLACED and sys.platform == "win32":  # which does not note when a name was changed
+        return True
+    return began <= max(facts.st_mtime, facts.st_ctime) + CLOCK_TOLERANCE
 
 
 def delete(path: Path) -> None:
@@ -246,8 +267,11 @@ class OutputFolder:
                 f"`--{self.argument} {self.path}` cannot be written: {error.strerror}. Name another folder."
             ) from error
         try:
-            for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
-                if not is_being_written(left):  # by a run that writes a single file into this folder
+            self.written_by_others = set()
+            for left in self.list_unfinished():
+                if is_being_written(left):  # by a run that writes a single file into this folder
+                    self.written_by_others.add(str(self.path / LEFT.fullmatch(left.name)["name"]))
+                else:
                     clear(left)
             self.before = self.list_files()
             self.stored = read_stored(self.path)
@@ -266,10 +290,22 @@ class OutputFolder:
         try:
             if kind is None:
                 self.note(None)
-            elif self.list_files() == self.before:  # the error came before anything was done: all is as it was
+            elif self.is_unchanged():  # the error came before anything was done: all is as it was
                 self.restore()
         finally:  # also where the disk is full, or the folder was deleted
             self.lock.release()
+
+    def is_unchanged(self) -> bool:
+        """
+        Returns whether the folder holds what it held before, but for files that other processes have completed. One
+        that was deleted meanwhile is not unchanged: there is nothing to restore.
+        """
+        try:
+            files = self.list_files()
+        except FileNotFoundError:
+            return False
+        changed = dict(files.items() ^ self.before.items())
+        return self.written_by_others.issuperset(changed)
 
     def restore(self) -> None:
         """Makes `settings.json` as it was before this run; a folder that was not there is deleted."""
@@ -277,7 +313,7 @@ class OutputFolder:
             write_stored(self.path, self.stored)
         else:
             delete(self.path / SETTINGS_FILE)
-        if self.is_new:
+        if self.is_new and not any(map(is_being_written, self.list_unfinished())):
             self.delete()
 
     def delete(self) -> None:
@@ -289,11 +325,15 @@ class OutputFolder:
             delete(self.path)
 
     def list_files(self) -> dict[str, int]:
-        """Returns the times at which the files were written last, but for those of this class."""
+        """Returns the times at which complete files were written last, but for those of this class."""
         own = (SETTINGS_FILE, LOCK_FILE)
-        files = [path for path in self.path.iterdir() if path.name not in own]
+        files = [path for path in self.path.iterdir() if path.name not in own and not LEFT.fullmatch(path.name)]
         files += self.path.glob("*.lance/*")  # what is written to a table of LanceDB does not change its own time
         return {str(path): path.stat().st_mtime_ns for path in files}
+
+    def list_unfinished(self) -> list[Path]:
+        """Lists the unfinished files and folders, of killed processes and of such that still write."""
+        return [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]
 
     def compare(self, stored: dict) -> None:
         """Raises a `ValueError` if the folder holds something else, or files with other settings."""

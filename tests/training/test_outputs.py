@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from modeling_lotlip.training.arguments import METRICS, TrainArguments
 from modeling_lotlip.training.outputs import (
     TrainingState,
     check_output_dir,
+    delete_leftovers,
     find_checkpoint,
     is_best,
     read_metrics,
@@ -26,6 +28,7 @@ from modeling_lotlip.training.outputs import (
 )
 from modeling_lotlip.training.samples import SampleCounts
 from modeling_lotlip.utils.files import write_json
+from modeling_lotlip.utils.output_folder import HOST
 from tests.conftest import assert_same_weights
 
 
@@ -181,6 +184,32 @@ def test_a_file_that_no_run_has_written_is_not_replaced_unasked(tmp_path, name):
     with pytest.raises(ValueError, match=f"holds {name}, which the model of this run would replace"):
         check_output_dir(TrainArguments(output_dir=tmp_path))
     check_output_dir(TrainArguments(output_dir=tmp_path, overwrite_output_dir=True))
+
+
+def test_the_best_model_of_a_killed_run_is_not_replaced_where_there_is_no_checkpoint_to_resume_from(tmp_path):
+    write_json(tmp_path / "best" / "eval_results.json", {})
+    args = TrainArguments(output_dir=tmp_path, resume_from_checkpoint="latest")
+    with pytest.raises(ValueError, match="holds best of an earlier run, but no checkpoint to resume it from"):
+        check_output_dir(args)
+
+
+def name_unfinished(folder: Path, process: int) -> Path:
+    return folder / f"table.parquet.{process}{HOST}.lotlip-partial"
+
+
+def test_a_file_that_another_process_writes_does_not_stop_a_run(tmp_path):
+    being_written = name_unfinished(tmp_path, os.getppid())
+    being_written.touch()
+    check_output_dir(TrainArguments(output_dir=tmp_path))
+    delete_leftovers(TrainArguments(output_dir=tmp_path, overwrite_output_dir=True), TrainingState())
+    assert being_written.exists()
+
+
+def test_an_unfinished_file_that_nobody_writes_any_more_is_left_over(tmp_path):
+    left = name_unfinished(tmp_path, os.getpid())
+    left.touch()
+    with pytest.raises(ValueError, match=f"holds {left.name} of an earlier run"):
+        check_output_dir(TrainArguments(output_dir=tmp_path))
 
 
 def make_checkpoint(folder: Path, settings: dict) -> Path:

@@ -6,10 +6,13 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
@@ -19,6 +22,7 @@ from modeling_lotlip.utils.output_folder import (
     atomic_write,
     delete,
     describe_run,
+    is_being_written,
     move_files,
     read_stored,
     warn_of_unfinished,
@@ -130,13 +134,18 @@ def test_two_runs_do_not_write_at_once(tmp_path, caplog):
     second.__exit__(None)
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("stopped")])
-def test_a_folder_whose_end_cannot_be_noted_is_written_by_nobody(tmp_path, error):
+def test_a_folder_whose_end_cannot_be_noted_is_written_by_nobody(tmp_path):
     folder = OutputFolder(tmp_path / "out")
     with pytest.raises(FileNotFoundError), folder:
         shutil.rmtree(tmp_path / "out")
-        if error is not None:
-            raise error
+    assert not folder.lock.is_locked
+
+
+def test_the_error_of_a_run_whose_folder_was_deleted_is_told(tmp_path):
+    folder = OutputFolder(tmp_path / "out")
+    with pytest.raises(RuntimeError, match="stopped"), folder:
+        shutil.rmtree(tmp_path / "out")
+        raise RuntimeError("stopped")
     assert not folder.lock.is_locked
 
 
@@ -252,11 +261,69 @@ def test_what_is_perhaps_being_written_stays(tmp_path, name_left, ended_process)
     assert [name for name in names if not name.exists()] == []
 
 
+def test_a_process_that_began_after_a_file_was_written_does_not_write_it(tmp_path, name_left):
+    """The number of a killed process is that of another one after the computer has started again."""
+    left = name_left(os.getppid())
+    left.touch()
+    began = psutil.Process(os.getppid()).create_time()
+    facts = os.stat_result([0] * 7 + [began - 3600] * 3)
+    with patch.object(Path, "lstat", lambda path: facts):
+        assert not is_being_written(left)
+    assert is_being_written(left)
+
+
+def test_a_process_that_has_ended_but_was_not_waited_for_writes_nothing(name_left):
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    name_left(process.pid).touch()
+    assert not is_being_written(name_left(process.pid))
+    process.wait()
+
+
+def test_an_unfinished_file_that_vanishes_is_not_being_written(name_left):
+    assert not is_being_written(name_left(os.getppid()))
+
+
+def test_an_old_folder_that_is_being_replaced_stays(tmp_path):
+    """It keeps the time of its last change under its other name."""
+    replaced = tmp_path / f"model.{os.getppid()}{HOST}.lotlip-replaced"
+    (tmp_path / "model").mkdir()
+    os.utime(tmp_path / "model", (0, 0))
+    (tmp_path / "model").rename(replaced)
+    assert is_being_written(replaced)
+
+
+def test_an_old_folder_that_is_being_replaced_stays_also_by_the_rules_of_windows(tmp_path, monkeypatch):
+    """Windows keeps no time of a change of the name."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    facts = os.stat_result([0] * 10)
+    monkeypatch.setattr(Path, "lstat", lambda path: facts)
+    assert is_being_written(tmp_path / f"model.{os.getppid()}{HOST}.lotlip-replaced")
+
+
 def test_a_file_that_another_process_writes_into_the_folder_of_a_run_stays(tmp_path, name_left, ended_process):
     name_left(os.getppid()).touch()
     name_left(ended_process).touch()
     with OutputFolder(tmp_path):
         assert list_names(tmp_path) == [name_left(os.getppid()).name]
+
+
+def test_a_file_that_another_process_completes_meanwhile_is_not_of_a_run_that_fails(tmp_path, name_left):
+    (tmp_path / "notes.txt").touch()
+    name_left(os.getppid()).touch()
+    with pytest.raises(ValueError, match="no such model"), OutputFolder(tmp_path):
+        name_left(os.getppid()).rename(tmp_path / "table")
+        raise ValueError("no such model")
+    assert read_stored(tmp_path) is None
+
+
+def test_a_new_folder_that_another_process_writes_into_stays(tmp_path, name_left):
+    folder = tmp_path / "new"
+    with pytest.raises(ValueError, match="no such model"), OutputFolder(folder):
+        (folder / name_left(os.getppid()).name).touch()
+        raise ValueError("no such model")
+    assert list_names(folder) == [name_left(os.getppid()).name]
+    assert read_stored(folder) is None
 
 
 def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
