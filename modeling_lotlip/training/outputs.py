@@ -165,7 +165,7 @@ def check_output_dir(args: TrainArguments) -> None:
 
 def check_no_model(args: TrainArguments, leftovers: list[Path]) -> None:
     """Raises a `ValueError` if a finished model is among what an earlier run left, and would be replaced."""
-    models = [path for path in leftovers if MODEL_FILES.fullmatch(path.name) or path.name == BEST_FOLDER]
+    models = [path for path in leftovers if MODEL_FILES.fullmatch(path.name)]
     if models:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {models[0].name} of an earlier run, but no checkpoint to resume "

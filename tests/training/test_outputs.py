@@ -186,13 +186,6 @@ def test_a_file_that_no_run_has_written_is_not_replaced_unasked(tmp_path, name):
     check_output_dir(TrainArguments(output_dir=tmp_path, overwrite_output_dir=True))
 
 
-def test_the_best_model_of_a_killed_run_is_not_replaced_where_there_is_no_checkpoint_to_resume_from(tmp_path):
-    write_json(tmp_path / "best" / "eval_results.json", {})
-    args = TrainArguments(output_dir=tmp_path, resume_from_checkpoint="latest")
-    with pytest.raises(ValueError, match="holds best of an earlier run, but no checkpoint to resume it from"):
-        check_output_dir(args)
-
-
 def name_unfinished(folder: Path, process: int) -> Path:
     return folder / f"table.parquet.{process}{HOST}.lotlip-partial"
 
