@@ -172,7 +172,9 @@ def load_text_tower(
             f"`--text_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
         ) from error
     limit_tokenizer(tower, max_length)
-    forget_truncation(tower.tokenizer)
+    # A processor, and so sentence-transformers, would truncate there, and not at the `model_max_length`:
+    # All-MiniLM-L6-v2 has 128 beside its 256
+    tower.tokenizer.init_kwargs.pop("max_length", None)
     tower.license = find_license(name)
     tower.freeze(device)
     return tower
@@ -364,16 +366,6 @@ def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
             "give fewer."
         )
     tower.tokenizer.model_max_length = max_length
-
-
-def forget_truncation(tokenizer: PreTrainedTokenizerBase) -> None:
-    """
-    Makes a tokenizer forget the `max_length` that it was last used with, and saved. A processor truncates there, as
-    sentence-transformers asks it to, and not at the `model_max_length`: All-MiniLM-L6-v2 has 128 beside its 256.
-    """
-    tokenizer.init_kwargs.pop("max_length", None)
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_truncation()
 
 
 def load_image_tower(

@@ -45,6 +45,7 @@ from modeling_lotlip.align.towers import (
     make_processor,
     refer_to,
 )
+from modeling_lotlip.hub import save_processor
 from tests.helpers.dual_encoders import save_family
 from tests.helpers.towers import WORDS
 
@@ -122,7 +123,7 @@ def test_a_processor_truncates_at_the_limit_and_not_where_its_tokenizer_last_did
     shutil.copytree(text_folder, tmp_path / "text")
     used.save_pretrained(tmp_path / "text")
     tower = load_text_tower(str(tmp_path / "text"), "mean", max_length=16, prompt=prompt)
-    make_processor(tower, image_tower).save_pretrained(tmp_path / "model")
+    save_processor(make_processor(tower, image_tower), tmp_path / "model")
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     assert len(processor(text="boat " * 20, truncation=True)["input_ids"]) == 16
 
