@@ -55,7 +55,7 @@ def test_a_folder_with_files_is_left_as_it_is(words, tmp_path, capsys):
     ("others", "message"),
     [
         (["--alphas", "1.5"], "--alphas must be at most 1, got 1.5"),
-        (["--alphas", "nan"], "--alphas must be at least 0, got nan"),
+        (["--alphas", "nan"], "--alphas must be a finite number, got nan"),
         (["--alphas", "0.5", "0.5000001"], "--alphas 0.5 and 0.5000001 are written as 0.5: leave one"),
         (["--alphas", "0.9999999"], "--alphas 0.9999999 and 1.0 are written as 1: leave one"),
         (["--max_loss", "-1"], "--max_loss must be at least 0"),
