@@ -6,7 +6,6 @@ import logging
 import time
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 
 from ..data.loading import count_shared_rows, get_columns, load_slices, warn_of_repeated_images
@@ -20,6 +19,7 @@ from ..evaluation.retrieval import (
 )
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.output_folder import OutputFolder
+from ..utils.processes import check_single_process, join_processes
 from .arguments import AlignArguments
 from .features import MODALITIES, FeatureComputer, Features, find_features_dir
 from .heads import Heads, HeadSettings, TrainedHeads, train_heads
@@ -55,6 +55,7 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         `ValueError`: if a tower or the data cannot be used.
     """
     check_device(args.device)
+    check_single_process("align", join_processes(args.device))
     check_model_dir(args)
     with OutputFolder(args.output_dir, content="an aligned model"):
         check_model_dir(args)  # another run may have ended there meanwhile
@@ -63,7 +64,7 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
 
 def align_and_save(args: AlignArguments) -> dict[str, float]:
     """Joins two towers in a folder that no other run writes to: see [`align_towers`]."""
-    state = PartialState(cpu=args.device == "cpu")
+    state = join_processes(args.device)
     device = state.device if args.device is None else torch.device(args.device)
     dataset, evaluation_data, num_shared = load_splits(args)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)

@@ -7,6 +7,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     VisionTextDualEncoderProcessor,
 )
+from transformers.utils import find_adapter_config_file
 
 from ..encoder.families import find_family, find_text_limit
 from ..encoder.loading import LOADING_ERRORS, find_file, is_dual_encoder, is_sentence_transformer
@@ -266,6 +268,7 @@ def check_dense(module: nn.Module) -> None:
 def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
     """Loads a text encoder of transformers, also that of a dual encoder: see [`load_text_tower`]."""
     path = find_pretrained(name)
+    check_no_adapters(path)
     model = AutoModel.from_pretrained(path, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path)
     if is_dual_encoder(type(model)):
@@ -296,6 +299,15 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
             "trained."
         )
     return TextTower(name=str(name), model=model, tokenizer=tokenizer, pooling=pooling)
+
+
+def check_no_adapters(path: str | PathLike) -> None:
+    """Raises a `ValueError` for adapters of PEFT, whose layers lie around those that a tower is made of."""
+    if find_adapter_config_file(path) is not None:
+        raise ValueError(
+            "it is made of adapters of PEFT: save their model with the adapters merged into it (`merge_and_unload`), "
+            "and name that."
+        )
 
 
 def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokenizerBase:
@@ -402,6 +414,7 @@ def load_image_tower(
 def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     """Loads an image tower, on the CPU: see [`load_image_tower`]."""
     path = find_pretrained(name)
+    check_no_adapters(path)
     model = AutoModel.from_pretrained(path, dtype=torch.float32)
     image_processor = make_saveable(AutoImageProcessor.from_pretrained(path))
     projection = None

@@ -40,16 +40,15 @@ def run(
         classes ([`ClassificationArguments`]): The classes.
         output ([`OutputArguments`]): Where the results go.
     """
-    from accelerate import PartialState
-
     from ..data.loading import get_columns, load_split
     from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
     from ..utils.files import write_results
+    from ..utils.processes import join_processes
     from ..utils.terminal import print_tables
 
-    state = PartialState(cpu=models.device == "cpu")
+    state = join_processes(models.device)
     dataset = load_split(data, split.eval_split, split.max_eval_samples)
     columns = get_columns(dataset)
     if classes.label_column not in columns:

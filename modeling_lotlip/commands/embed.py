@@ -37,14 +37,13 @@ def run(
     """
     from datetime import timedelta
 
-    from accelerate import PartialState
-
     from ..data.loading import get_columns
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model
     from ..table.export import export_embeddings
+    from ..utils.processes import join_processes
 
     if store.only == "texts":
         refuse_given(data, ("image_column",), "with --only texts")
@@ -53,7 +52,7 @@ def run(
         refuse_given(captions, caption_arguments, "with --only images")
         refuse_given(model_arguments, ("max_length",), "with --only images")
     # a process that is ready early waits for the last one
-    state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
+    state = join_processes(model_arguments.device, timeout=timedelta(days=7))
     named = name_data(data, split.eval_split, split.max_eval_samples)
     dataset = load_named_data(named, with_images=store.only != "texts", key_column=store.key_column)
     if store.only is None:

@@ -50,16 +50,15 @@ def run(
         retrieval ([`RetrievalArguments`]): What is retrieved.
         output ([`OutputArguments`]): Where the results go.
     """
-    from accelerate import PartialState
-
     from ..data.loading import load_split
     from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_recalls, load_benchmarks
     from ..utils.files import write_results
+    from ..utils.processes import join_processes
     from ..utils.terminal import print_tables
 
-    state = PartialState(cpu=models.device == "cpu")
+    state = join_processes(models.device)
     if retrieval.benchmark is not None:
         check_benchmark(data, split)
         datasets = load_benchmarks(retrieval.benchmark, data.data_dir, retrieval.allow_partial)

@@ -40,12 +40,11 @@ def run(
         captioning ([`CaptionerArguments`]): How captioners run.
         rules ([`RuleArguments`]): The rules for captions.
     """
-    from accelerate import PartialState
-
     from ..captioning.recaption import recaption
+    from ..utils.processes import join_processes
 
     # a process that is ready early waits for the last one
-    state = PartialState(cpu=captioning.device == "cpu", timeout=timedelta(days=7))
+    state = join_processes(captioning.device, timeout=timedelta(days=7))
     report = partial(print, flush=True)
     stop_number = recaption(source, split, arguments, captioning, rules, state, report)
     if stop_number:

@@ -62,8 +62,6 @@ def run(
         caption_files ([`CaptionFileArguments`]): Files of further captions.
         output ([`OutputArguments`]): Where the results go.
     """
-    from accelerate import PartialState
-
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import find_models, load_encoder
@@ -71,11 +69,11 @@ def run(
     from ..evaluation.retrieval import embed_dataset
     from ..evaluation.sensitivity import flatten_results, format_sensitivity, measure_sensitivity
     from ..utils.files import write_results
+    from ..utils.processes import check_single_process, join_processes
     from ..utils.terminal import print_tables
 
-    state = PartialState(cpu=models.device == "cpu")
-    if state.num_processes > 1:
-        raise ValueError("`lotlip sensitivity` runs in one process: start it without `accelerate launch`.")
+    state = join_processes(models.device)
+    check_single_process("sensitivity", state)
     data = load_split(dataset, split.eval_split, split.max_eval_samples, key_column=caption_files.image_key_column)
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     reader.report_keys(data)

@@ -9,6 +9,7 @@ from accelerate import PartialState
 from ..encoder.arguments import LoadingArguments
 from ..encoder.dual_encoder import load_encoder
 from ..utils.output_folder import OutputFolder
+from ..utils.processes import join_processes
 from .arguments import InterpolateArguments
 from .choose import MeasuredMixture, choose_best
 from .measure import check_measured, has_same_images, keep_image_embeddings, load_held_back, measure_halves
@@ -53,7 +54,7 @@ def interpolate(args: InterpolateArguments) -> Interpolation | None:
     0.6
     ```"""
     check_mixture_dir(args.output_dir)
-    state = PartialState(cpu=args.device == "cpu")
+    state = join_processes(args.device)
     if not state.is_main_process:
         return measure_and_save(args, state)
     with OutputFolder(args.output_dir, content="a mixture"):

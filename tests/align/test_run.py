@@ -1,10 +1,12 @@
 """What is said of the data that heads are trained on, and the model that they become part of."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from modeling_lotlip.align import run
 from modeling_lotlip.align.arguments import AlignArguments
 from modeling_lotlip.align.features import Features
 from modeling_lotlip.align.heads import HeadSettings, train_heads
@@ -158,3 +160,13 @@ def make_features() -> Features:
         list("abcdefgh"),
         torch.tensor([False, True, False, False, False, True, False, True]),
     )
+
+
+def test_several_processes_are_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "join_processes", lambda device: SimpleNamespace(num_processes=2))
+    args = AlignArguments(
+        text_model_name_or_path="nosuch", vision_model_name_or_path="nosuch", output_dir=tmp_path / "out"
+    )
+    with pytest.raises(ValueError, match="`lotlip align` runs in one process"):
+        run.align_towers(args)
+    assert not (tmp_path / "out").exists()

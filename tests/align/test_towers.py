@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Dropout, Normalize, Pooling, Transformer
 from transformers import (
     AutoImageProcessor,
+    AutoModel,
     AutoProcessor,
     AutoTokenizer,
     BertTokenizer,
@@ -141,6 +143,21 @@ def test_towers_of_a_dual_encoder_keep_its_space(tmp_path, family):
     np.testing.assert_allclose(encoder.encode_image(image), expected.encode_image(image), atol=1e-6)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected.encode_text(TEXTS), atol=1e-6)
     assert encoder.max_length == expected.max_length
+
+
+@pytest.mark.parametrize(
+    ("load", "adapted"),
+    [(load_text_tower, "text"), (load_text_tower, "vision"), (load_image_tower, "text"), (load_image_tower, "vision")],
+)
+def test_adapters_are_refused_whose_projection_would_be_another(tmp_path, load, adapted):
+    """Also where their layers lie in the other tower alone."""
+    save_family("clip", tmp_path / "base")
+    projections = ["visual_projection", "text_projection"]
+    config = LoraConfig(target_modules=rf"{adapted}_model\..*\.q_proj", modules_to_save=projections)
+    get_peft_model(AutoModel.from_pretrained(tmp_path / "base"), config).save_pretrained(tmp_path / "adapters")
+    AutoProcessor.from_pretrained(tmp_path / "base").save_pretrained(tmp_path / "adapters")
+    with pytest.raises(ValueError, match="cannot be used: it is made of adapters of PEFT: save their model with"):
+        load(tmp_path / "adapters")
 
 
 def test_a_text_tower_that_transformers_does_not_make_alone_is_refused(tmp_path):
