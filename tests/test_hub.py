@@ -12,6 +12,7 @@ import torch
 import yaml
 from huggingface_hub import parse_eval_result_entries
 from safetensors.torch import load_file
+from transformers import AutoProcessor
 from transformers.dynamic_module_utils import get_imports
 
 from modeling_lotlip import (
@@ -39,6 +40,7 @@ from modeling_lotlip.hub import (
     write_model_card,
 )
 from tests.conftest import as_token_wise, python_environment, tiny_config
+from tests.helpers.dual_encoders import save_family
 from tests.helpers.hub_server import hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
@@ -474,6 +476,16 @@ def test_remote_code_needs_no_more_than_transformers_and_ftfy(hub):
         "torch",
         "transformers",
     }
+
+
+def test_a_processor_that_was_saved_truncates_at_the_limit_and_not_where_it_last_did(tmp_path):
+    save_family("clip", tmp_path / "clip")
+    processor = AutoProcessor.from_pretrained(tmp_path / "clip")
+    limit = processor.tokenizer.model_max_length
+    processor.tokenizer("a boat", truncation=True, max_length=limit - 1)
+    save_processor(processor, tmp_path / "saved")
+    loaded = AutoProcessor.from_pretrained(tmp_path / "saved")
+    assert len(loaded(text="boat " * limit, truncation=True)["input_ids"]) == limit
 
 
 def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_system(model_dir, tmp_path):

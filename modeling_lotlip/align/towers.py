@@ -174,6 +174,9 @@ def load_text_tower(
             f"`--text_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
         ) from error
     limit_tokenizer(tower, max_length)
+    # A processor, and so sentence-transformers, would truncate there, and not at the `model_max_length`:
+    # All-MiniLM-L6-v2 has 128 beside its 256
+    tower.tokenizer.init_kwargs.pop("max_length", None)
     tower.license = find_license(name)
     tower.freeze(device)
     return tower

@@ -61,9 +61,11 @@ class SentenceTransformerPreprocessing(Preprocessing):
     @property
     def max_length(self) -> int:
         """The max length of a text in tokens."""
-        if self.given_max_length is None:
-            return self.model.get_max_seq_length()
-        return self.given_max_length
+        if self.given_max_length is not None:
+            return self.given_max_length
+        # where a tokenizer was saved with a `max_length`, the library truncates there
+        limit = self.model.get_max_seq_length()
+        return min(limit, self.tokenizer.init_kwargs.get("max_length", limit))
 
     @property
     def resizing(self) -> None:
@@ -83,13 +85,16 @@ class SentenceTransformerPreprocessing(Preprocessing):
         limit = self.max_length if max_length is None else max_length
         inputs = [as_text(text) for text in texts]
         with self.tokenizer_lock:
-            # the library truncates at the limit of the model alone
+            # the library truncates at the limit of the model alone, or at that of its tokenizer
             own_limit = self.model.get_max_seq_length()
+            saved_limit = self.tokenizer.init_kwargs.pop("max_length", None)
             self.model.max_seq_length = limit
             try:
                 inputs = self.model.preprocess(inputs, prompt=prompt)
             finally:
                 self.model.max_seq_length = own_limit
+                if saved_limit is not None:
+                    self.tokenizer.init_kwargs["max_length"] = saved_limit
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:

@@ -14,7 +14,7 @@ from PIL import Image
 from ..data.loading import get_columns, load_split
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
-from ..evaluation.classification import classify, read_class_names
+from ..evaluation.classification import check_labels, classify, read_class_names, resolve_numbers
 from ..evaluation.retrieval import ImageEmbeddingCache, embed_dataset, measure_retrieval
 from .arguments import InterpolateArguments
 
@@ -77,7 +77,8 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
     Loads the rows of `--eval_split` and halves them at random, in each run alike.
 
     Raises:
-        `ValueError`: if there are too few rows, no long captions, or neither short captions nor labels.
+        `ValueError`: if there are too few rows, no long captions, neither short captions nor labels, or a label is
+            none of the classes.
     """
     rows = load_split(args, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     if len(rows) < MIN_ROWS:
@@ -103,6 +104,7 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
     if args.label_column is not None:
         labels = rows.features[args.label_column]
         class_names = read_class_names(labels, args.class_names, args.class_names_file)
+        check_labels(rows, args.label_column, class_names)
     shuffled = rows.shuffle(seed=SEED_OF_HALVES)
     middle = len(rows) // 2
     if middle < FEW_ROWS:
@@ -194,7 +196,8 @@ def measure_half(
     if data.class_names:
         with evaluation_mode(encoder.model):
             class_embeds = encoder.embed_classes(data.class_names, args.templates)
-        found = classify(embedded.image_embeds, embedded.labels, class_embeds, data.class_names)
+        labels = resolve_numbers(embedded.labels, half.rows.features[args.label_column], data.class_names)
+        found = classify(embedded.image_embeds, labels, class_embeds, data.class_names)
         results["zero_shot_top1"] = found["top1"]
         results["zero_shot_top5"] = found["top5"]
     return results

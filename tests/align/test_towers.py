@@ -1,5 +1,6 @@
 """Towers of several libraries give the features that their libraries give."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,6 +47,7 @@ from modeling_lotlip.align.towers import (
     make_processor,
     refer_to,
 )
+from modeling_lotlip.hub import save_processor
 from tests.helpers.dual_encoders import save_family
 from tests.helpers.towers import WORDS
 
@@ -112,6 +114,20 @@ def test_texts_are_no_longer_than_there_are_positions(text_folder):
     assert load_text_tower(text_folder, "mean").tokenizer.model_max_length == 512
     with pytest.raises(ValueError, match="`--max_length 513` is beyond the 512 tokens"):
         load_text_tower(text_folder, "mean", max_length=513)
+
+
+@pytest.mark.parametrize("prompt", [None, "a photo of "])
+def test_a_processor_truncates_at_the_limit_and_not_where_its_tokenizer_last_did(
+    text_folder, image_tower, tmp_path, prompt
+):
+    used = AutoTokenizer.from_pretrained(text_folder)
+    used("a", truncation=True, max_length=8)
+    shutil.copytree(text_folder, tmp_path / "text")
+    used.save_pretrained(tmp_path / "text")
+    tower = load_text_tower(str(tmp_path / "text"), "mean", max_length=16, prompt=prompt)
+    save_processor(make_processor(tower, image_tower), tmp_path / "model")
+    processor = AutoProcessor.from_pretrained(tmp_path / "model")
+    assert len(processor(text="boat " * 20, truncation=True)["input_ids"]) == 16
 
 
 @pytest.mark.parametrize("family", ["clip", "long_clip", "tipsv2", "vit_bert"])

@@ -71,6 +71,20 @@ def test_the_first_tokens_of_a_text_are_embedded_as_a_text_that_ends_there(encod
     assert encoder.max_length == 77
 
 
+def test_a_limit_that_was_saved_with_the_tokenizer_is_that_of_the_library_and_no_bound_of_others(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "saved")
+    file = tmp_path / "saved" / "0_CLIPModel" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_length": 20}))
+    preprocessing = DualEncoder.from_pretrained(tmp_path / "saved", device="cpu").preprocessing
+    inputs = preprocessing.tokenize(["boat " * 30]).inputs
+    longer = preprocessing.tokenize(["boat " * 30], max_length=25).inputs
+    first = preprocessing.tokenize_first_tokens(["boat " * 30], 5)
+    assert preprocessing.max_length == 20
+    assert inputs["input_ids"].shape == (1, 20)
+    assert longer["input_ids"].shape == (1, 25)
+    assert first["input_ids"].shape == (1, 5)
+
+
 def test_classes_have_the_probabilities_of_the_model_inside(encoder, family_folders):
     inside = DualEncoder.from_pretrained(family_folders("clip"), device="cpu")
     labels = ["red boat", "house"]

@@ -162,6 +162,31 @@ def test_embeddings_that_are_kept_change_no_result(family_folders, noise_dir, tm
     assert measure_halves(encoder, data, args) == plain
 
 
+def save_labels(noise_dir: Path, folder: Path, labels: list) -> Path:
+    load_from_disk(noise_dir).add_column("label", labels).save_to_disk(folder)
+    return folder
+
+
+def test_labels_that_are_numbers_are_the_classes_of_these_names(family_folders, noise_dir, tmp_path):
+    folder = family_folders("clip")
+    encoder = load_encoder(str(folder))
+    names = ["2", "0", "1"]
+    options = {"label_column": "label", "class_names": names}
+    found = []
+    for index, labels in enumerate(([0, 1, 2] * 3, ["0", "1", "2"] * 3)):
+        data_dir = save_labels(noise_dir, tmp_path / str(index), labels)
+        args = make_arguments(folder, folder, data_dir, tmp_path / "near", **options)
+        found.append(measure_halves(encoder, load_held_back(args), args))
+    assert found[0] == found[1]
+
+
+def test_labels_that_seem_to_be_counted_from_1_are_warned_of(noise_dir, tmp_path, caplog):
+    data_dir = save_labels(noise_dir, tmp_path / "data", [1, 2, 1] * 3)
+    options = {"label_column": "label", "class_names": ["boat", "car", "tree"]}
+    load_held_back(make_arguments("a", "b", data_dir, tmp_path / "near", **options))
+    assert "No image has the label 0, which is 'boat'" in caplog.text
+
+
 def test_images_that_another_image_processor_prepares_are_others(family_folders):
     start = load_encoder(str(family_folders("clip")))
     end = load_encoder(str(family_folders("clip")))
