@@ -835,6 +835,15 @@ def test_texts_of_metadata_stay_as_they_are_wherever_they_stand(tmp_path, stream
 
 
 @both_ways
+def test_texts_of_metadata_are_those_of_all_splits(tmp_path, streaming):
+    for split, caption in {"train": "a boat", "test": "12"}.items():
+        write_images(tmp_path, [f"{split}/a.png"])
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,caption\na.png,{caption}\n")
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train+test")
+    assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat", "12"]
+
+
+@both_ways
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_the_folder_of_images_may_have_brackets_in_its_name(tmp_path, ending, streaming):
     folder = tmp_path / "photos [2024] *"

@@ -231,6 +231,42 @@ def test_texts_of_a_csv_file_are_those_of_all_files(tmp_path):
     assert rows["caption"][:] == ["1.50", "a boat"]
 
 
+def write_splits(folder: Path, train: list[str], test: list[str]) -> SourceArguments:
+    """Writes a folder with a CSV file of captions for each split, and names it as a dataset."""
+    write_csv(folder / "train.csv", train)
+    write_csv(folder / "test.csv", test)
+    return SourceArguments(str(folder))
+
+
+@both_ways
+@pytest.mark.parametrize("split", ["test", "train+test", "all"])
+def test_texts_of_a_csv_file_are_those_of_all_splits(tmp_path, split, streaming):
+    source = write_splits(tmp_path, ["a boat"], ["12"])
+    source.streaming = streaming and split != "all"
+    rows = load_split(source, split, with_images=False)
+    expected = {"test": ["12"], "train+test": ["a boat", "12"], "all": ["a boat", "12"]}
+    assert [row["caption"] for row in rows] == expected[split]
+
+
+@pytest.mark.parametrize(
+    ("test_cells", "value"), [(["4"], 3), (["0.5"], 3.0), ([""], 3), (["a boat"], "3"), (['"', "4"], 3)]
+)
+def test_numbers_of_a_csv_file_fit_those_of_other_splits(tmp_path, test_cells, value):
+    """Also where another split has no values, or cannot be read."""
+    rows = load_split(write_splits(tmp_path, ["3"], test_cells), "train", with_images=False)
+    (read,) = rows["caption"][:]
+    assert (type(read), read) == (type(value), value)
+
+
+@both_ways
+def test_csv_files_of_another_split_may_have_other_columns(tmp_path, streaming):
+    source = write_splits(tmp_path, ["a boat"], ["a car"])
+    (tmp_path / "test.csv").write_text("image\n1.jpg\n")
+    source.streaming = streaming
+    rows = list(load_split(source, "train+test", with_images=False))
+    assert rows == [{"image": "0.jpg", "caption": "a boat"}, {"image": "1.jpg", "caption": None}]
+
+
 @pytest.mark.parametrize(
     ("cells", "values"),
     [
