@@ -664,7 +664,7 @@ def check_files(
         if features is not None:
             return Parquet(data_files=builder.config.data_files, features=features, **options)
     if name == "webdataset" and are_all_local:
-        return open_shards(builder, files)
+        return open_shards(builder, split)
     if name == "json" and are_all_local:
         return open_json(builder, files)
     if name == "json" and is_stream:
