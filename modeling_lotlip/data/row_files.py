@@ -64,6 +64,8 @@ PLAIN_CSV_OPTIONS = (*CSV_FORMAT, "converters", "keep_default_na", "na_values")
 # Cells that are numbers. 007 is a text, and so is what has more digits than a float keeps.
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})", re.ASCII)
 NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
+# Cells that pandas reads as true or false
+BOOLEANS = ("True", "TRUE", "true", "False", "FALSE", "false")
 # The options of `datasets` by which rows of JSON are elsewhere in a file, or it is not UTF-8
 OTHER_JSON_OPTIONS = ("encoding", "encoding_errors", "field")
 # Of a cell of a CSV file; the default of Python is too small for lists of captions
@@ -135,30 +137,36 @@ class CsvColumns:
 
     def __init__(self, names: list[str]):
         self.names = names
-        # of the columns that hold nothing but numbers and empty cells, so far
+        # of the columns that hold nothing but numbers, or true and false, and empty cells, so far
         self.of_numbers = set(range(len(names)))
+        self.of_booleans = set(range(len(names)))
         self.of_decimals = set()
         self.with_empty_cells = set()
         self.with_cells = set()
 
     def add(self, row: list[str]) -> None:
-        """Notes what the cells of a row are, in columns that may be numbers."""
-        for index in list(self.of_numbers):
+        """Notes what the cells of a row are, in columns that may be numbers, or true and false."""
+        for index in self.of_numbers | self.of_booleans:
             cell = row[index]
             if cell == "":
                 self.with_empty_cells.add(index)
                 continue
             self.with_cells.add(index)
-            if INTEGER.fullmatch(cell):
+            if cell not in BOOLEANS:
+                self.of_booleans.discard(index)
+            number = cell.strip(" ")  # as pandas reads it
+            if INTEGER.fullmatch(number):
                 continue
             self.of_decimals.add(index)
-            if not NUMBER.fullmatch(cell):
-                self.of_numbers.remove(index)
+            if not NUMBER.fullmatch(number):
+                self.of_numbers.discard(index)
 
     def find_type(self, index: int) -> Value:
         """Finds the type that all cells of a column have, `"null"` if all are empty."""
         if index not in self.with_cells:
             return Value("null")
+        if index in self.of_booleans and index not in self.with_empty_cells:  # pandas has no missing ones
+            return Value("bool")
         if index not in self.of_numbers:
             return Value("string")
         if index in self.of_decimals or index in self.with_empty_cells:

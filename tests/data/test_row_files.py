@@ -206,6 +206,7 @@ NUM_ROWS_AT_ONCE = 10_000
     [
         ("a boat", ["1.50", "1e5", "007"]),
         ("a boat", ["True", "FALSE"]),
+        ("True", ["a boat"]),
         ("007", ["a boat"]),
         ("12345678901234567890", ["12345678901234567891"]),
     ],
@@ -275,11 +276,17 @@ def test_csv_files_of_another_split_may_have_other_columns(tmp_path, streaming):
         (["3", "0.5"], [3.0, 0.5]),
         (["1e3", "2."], [1000.0, 2.0]),
         (["3", "03"], ["3", "03"]),
-        (["3", " 4"], ["3", " 4"]),
+        (["3", " 4"], [3, 4]),
+        (["3 ", " 0.5 "], [3.0, 0.5]),
+        (["3", "  "], ["3", "  "]),
+        (["3", "True"], ["3", "True"]),
+        (["True", "false", "TRUE"], [True, False, True]),
+        (["True", ""], ["True", None]),
+        (["True", " True"], ["True", " True"]),
         (["3", "NA"], ["3", "NA"]),
     ],
 )
-def test_a_column_of_a_csv_file_is_numbers_if_all_its_cells_are(tmp_path, cells, values):
+def test_a_column_of_a_csv_file_is_numbers_or_true_and_false_if_all_its_cells_are(tmp_path, cells, values):
     path = write_csv(tmp_path / "rows.csv", cells)
     rows = load_split(SourceArguments(path), "train", with_images=False)
     assert rows["caption"][:] == values
