@@ -484,7 +484,10 @@ def load_built_split(
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
         failure = None
-        if builder.info.builder_name == "json" and not all(map(os.path.isfile, files)):
+        is_elsewhere = not all(map(os.path.isfile, files))
+        # else no row is to blame, and nothing is read again
+        may_be_content = not isinstance(error.__cause__, OSError)
+        if builder.info.builder_name == "json" and is_elsewhere and may_be_content:
             failure = find_failure_in_json(builder, split)
         failure = failure or describe_failure(error, files)
         raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
