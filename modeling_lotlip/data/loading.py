@@ -693,8 +693,9 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     files_by_split = DataFilesDict()
     for name, split_files in builder.config.data_files.items():
         files_by_split[name] = [file for file in split_files if not is_image_file(file)]
-    files_by_split = sign_files(files_by_split)
-    builder.config.data_files = files_by_split
+    signed = sign_files(files_by_split)
+    if signed is not None:
+        builder.config.data_files = signed
     other_tables = [list_csv_metadata(builder, files) for files in list_other_splits(builder, split)]
     features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, {})
     options = find_options(builder)
@@ -705,7 +706,7 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
         return builder
     del features[FILE_NAME_COLUMN]
     features = Features({builder.BASE_COLUMN_NAME: Image(), **features})
-    return make_folder_reader(select_split(files_by_split, split), features, options)
+    return make_folder_reader(select_split(builder.config.data_files, split), features, options)
 
 
 def make_folder_reader(
