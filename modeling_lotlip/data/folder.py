@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets import DatasetBuilder
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
@@ -219,6 +220,30 @@ def sign_files(files: DataFilesDict) -> DataFilesDict | None:
         names = {os.path.abspath(name): name for name in names}.values()
         signed[str(split)] = DataFilesList(list(names), [sign(os.stat(name)) for name in names])
     return DataFilesDict(signed)
+
+
+def list_files(builder: DatasetBuilder, split: str) -> list[str]:
+    """Lists the files of a split, or of all."""
+    files = builder.config.data_files or {}
+    splits = list(files) if split == "all" else [split]
+    found = []
+    for name in splits:
+        found += map(str, files.get(name, []))
+    return found
+
+
+def list_other_splits(builder: DatasetBuilder, split: str) -> list[list[str]]:
+    """Lists the files of each of the other splits; of none if all are asked for."""
+    if split == "all":
+        return []
+    return [list_files(builder, name) for name in builder.config.data_files if name != split]
+
+
+def select_split(files: DataFilesDict, split: str) -> DataFilesDict:
+    """Selects the files of a split, or of all, so that `datasets` builds no other."""
+    if split == "all":
+        return files
+    return DataFilesDict({split: files[split]})
 
 
 def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) -> None:

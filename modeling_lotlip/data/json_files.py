@@ -195,13 +195,15 @@ def open_remote_json(builder: DatasetBuilder) -> DatasetBuilder:
 def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:
     """
     Finds why JSON files cannot be read that are elsewhere, and which of them: as a stream, once more, since a download
-    has another name. None if they can be read so.
+    has another name. None if they can be read so, or cannot be reached.
     """
     try:
         for _ in open_remote_json(builder).as_streaming_dataset(split).with_format("arrow"):
             pass
     except ValueError as error:
         return str(error)
+    except OSError:  # the first failure is the one to tell
+        return None
     return None
 
 

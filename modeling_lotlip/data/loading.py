@@ -57,8 +57,11 @@ from .folder import (
     has_card_with_splits,
     is_image_file,
     is_table_file,
+    list_files,
     list_images,
+    list_other_splits,
     scan_folder,
+    select_split,
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
@@ -73,9 +76,9 @@ from .json_files import (
 from .options import find_options
 from .row_files import (
     are_csv_rows_checked,
-    check_csv_files,
     check_json_column,
     check_row_files,
+    find_csv_types,
     open_csv,
     unify_parquet_types,
 )
@@ -474,7 +477,7 @@ def load_built_split(
         return split, with_file_names(rows, source, files, [])
     are_rows = builder.info.builder_name in BUILDERS.values()
     try:
-        builder = check_files(builder, files, key_column, source.streaming)
+        builder = check_files(builder, split, key_column, source.streaming)
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
             rows = read_metadata_as_text(builder, split, rows, key_column)
@@ -483,7 +486,10 @@ def load_built_split(
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
         failure = None
-        if builder.info.builder_name == "json" and not all(map(os.path.isfile, files)):
+        is_elsewhere = not all(map(os.path.isfile, files))
+        # else no row is to blame, and nothing is read again
+        may_be_content = not isinstance(error.__cause__, OSError)
+        if builder.info.builder_name == "json" and is_elsewhere and may_be_content:
             failure = find_failure_in_json(builder, split)
         failure = failure or describe_failure(error, files)
         raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
@@ -598,16 +604,6 @@ def find_features(builder: DatasetBuilder) -> Features | None:
     return features
 
 
-def list_files(builder: DatasetBuilder, split: str) -> list[str]:
-    """Lists the files of a split, or of all."""
-    files = builder.config.data_files or {}
-    splits = list(files) if split == "all" else [split]
-    found = []
-    for name in splits:
-        found += map(str, files.get(name, []))
-    return found
-
-
 def describe_source(source: SourceArguments) -> str:
     """Describes the arguments that name a dataset, as they are typed."""
     given = {
@@ -656,14 +652,14 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
 
 
 def check_files(
-    builder: DatasetBuilder, files: list[str], key_column: str | None, is_stream: bool = False
+    builder: DatasetBuilder, split: str, key_column: str | None, is_stream: bool = False
 ) -> DatasetBuilder:
     """
-    Checks files on this machine before they are read.
+    Checks the files of a split on this machine before they are read.
 
     Args:
         builder (`DatasetBuilder`): What reads them.
-        files (`list[str]`): The files, some or all of which may be elsewhere.
+        split (`str`): The split, some or all of whose files may be elsewhere.
         key_column (`str`, *optional*): A column of keys, which is read as text.
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
@@ -675,6 +671,7 @@ def check_files(
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
     """
+    files = list_files(builder, split)
     local = [file for file in files if os.path.isfile(file)]
     are_all_local = len(local) == len(files) > 0
     name = builder.info.builder_name
@@ -682,25 +679,25 @@ def check_files(
     check_archives(local)
     options = find_options(builder)
     if name == "csv" and are_all_local:
-        return open_csv(builder, local, key_column)
+        return open_csv(builder, split, key_column)
     check_row_files(name, local, key_column, options)
     if name == "parquet" and are_all_local and builder.config.features is None:
         features = unify_parquet_types(files)
         if features is not None:
             return Parquet(data_files=builder.config.data_files, features=features, **options)
     if name == "webdataset" and are_all_local:
-        return open_shards(builder, files)
+        return open_shards(builder, split)
     if name == "json" and are_all_local:
         return open_json(builder, files)
     if name == "json" and is_stream:
         return open_remote_json(builder)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
-        return open_metadata(builder, metadata)
+        return open_metadata(builder, split)
     return builder
 
 
-def open_metadata(builder: ImageFolder, metadata: list[str]) -> ImageFolder:
+def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     """
     Finds what reads the rows that the metadata of a folder of images names. In `metadata.csv` each column has one type
     in all rows.
@@ -708,17 +705,18 @@ def open_metadata(builder: ImageFolder, metadata: list[str]) -> ImageFolder:
     Args:
         builder (`ImageFolder`):
             That of `datasets`.
-        metadata (`list[str]`):
-            The files of metadata.
+        split (`str`):
+            The split that is read. The types are those of all splits.
     """
     # the rows are what metadata names: the names of other files may be no addresses
     files_by_split = DataFilesDict()
-    for split, split_files in builder.config.data_files.items():
-        files_by_split[split] = [file for file in split_files if not is_image_file(file)]
-    files_by_split = sign_files(files_by_split)
-    builder.config.data_files = files_by_split
-    tables = [file for file in metadata if file.endswith(".csv")]
-    features = check_csv_files(tables, {})
+    for name, split_files in builder.config.data_files.items():
+        files_by_split[name] = [file for file in split_files if not is_image_file(file)]
+    signed = sign_files(files_by_split)
+    if signed is not None:
+        builder.config.data_files = signed
+    other_tables = [list_csv_metadata(builder, files) for files in list_other_splits(builder, split)]
+    features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, {})
     options = find_options(builder)
     if features is None or builder.config.features is not None or builder.config.filters is not None:
         return builder
@@ -726,7 +724,8 @@ def open_metadata(builder: ImageFolder, metadata: list[str]) -> ImageFolder:
     if names_of_files != [FILE_NAME_COLUMN]:  # of several images in a row `datasets` makes other columns
         return builder
     del features[FILE_NAME_COLUMN]
-    return make_folder_reader(files_by_split, Features({builder.BASE_COLUMN_NAME: Image(), **features}), options)
+    features = Features({builder.BASE_COLUMN_NAME: Image(), **features})
+    return make_folder_reader(select_split(builder.config.data_files, split), features, options)
 
 
 def make_folder_reader(
@@ -758,6 +757,11 @@ def list_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
         return []
     names = builder.config.metadata_filenames or ImageFolder.METADATA_FILENAMES
     return [file for file in files if os.path.basename(file) in names]
+
+
+def list_csv_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
+    """Lists the files `metadata.csv` among those that a builder reads as a folder of images."""
+    return [file for file in list_metadata(builder, files) if file.endswith(".csv")]
 
 
 def check_index_column(builder: DatasetBuilder, rows: Rows, files: list[str]) -> None:

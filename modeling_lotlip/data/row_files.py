@@ -21,6 +21,7 @@ from datasets.packaged_modules.csv.csv import Csv
 from pyarrow import parquet
 
 from ..utils.terminal import without_stop
+from .folder import list_files, list_other_splits, select_split
 from .options import find_options
 from .rows import look_up
 
@@ -65,6 +66,8 @@ INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})", re.ASCII)
 NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 # A cell that is quoted, but after a blank, so that the marks are read as a part of the text
 BLANK_BEFORE_QUOTES = re.compile(r' +".*" *', re.DOTALL)
+# Cells that pandas reads as true or false
+BOOLEANS = ("True", "TRUE", "true", "False", "FALSE", "false")
 # The options of `datasets` by which rows of JSON are elsewhere in a file, or it is not UTF-8
 OTHER_JSON_OPTIONS = ("encoding", "encoding_errors", "field")
 # Of a cell of a CSV file; the default of Python is too small for lists of captions
@@ -136,29 +139,37 @@ class CsvColumns:
 
     def __init__(self, names: list[str]):
         self.names = names
-        # of the columns that hold nothing but numbers and empty cells, so far
+        # of the columns that hold nothing but numbers, or true and false, and empty cells, so far
         self.of_numbers = set(range(len(names)))
+        self.of_booleans = set(range(len(names)))
         self.of_decimals = set()
         self.with_empty_cells = set()
         self.with_cells = set()
 
     def add(self, row: list[str]) -> None:
-        """Notes what the cells of a row are, in columns that may be numbers."""
-        for index in list(self.of_numbers):
+        """Notes what the cells of a row are, in columns that may be numbers, or true and false."""
+        for index in self.of_numbers | self.of_booleans:
             cell = row[index]
             if cell == "":
                 self.with_empty_cells.add(index)
                 continue
             self.with_cells.add(index)
-            if INTEGER.fullmatch(cell):
+            if cell not in BOOLEANS:
+                self.of_booleans.discard(index)
+            number = cell.strip(" ")  # as pandas reads it
+            if INTEGER.fullmatch(number):
                 continue
             self.of_decimals.add(index)
-            if not NUMBER.fullmatch(cell):
-                self.of_numbers.remove(index)
+            if not NUMBER.fullmatch(number):
+                self.of_numbers.discard(index)
 
     def find_type(self, index: int) -> Value:
-        """Finds the type that all cells of a column have."""
-        if index not in self.of_numbers or index not in self.with_cells:
+        """Finds the type that all cells of a column have, `"null"` if all are empty."""
+        if index not in self.with_cells:
+            return Value("null")
+        if index in self.of_booleans and index not in self.with_empty_cells:  # pandas has no missing ones
+            return Value("bool")
+        if index not in self.of_numbers:
             return Value("string")
         if index in self.of_decimals or index in self.with_empty_cells:
             return Value("float64")
@@ -177,8 +188,7 @@ def check_csv_files(paths: list[str], options: Mapping[str, Any]) -> Features | 
     Checks that CSV files have the same columns, and rows of as many fields: see [`check_csv`].
 
     Returns:
-        `Features`, *optional*: the types of all cells of a column, None without files. `datasets` would find out the
-            types of each 10,000 rows by themselves, and make the text "1.50" of some of them "1.5".
+        `Features`, *optional*: the types of all cells of a column, None without files: see [`find_csv_types`].
 
     Raises:
         `ValueError`: if that is not so; names the file.
@@ -196,27 +206,74 @@ def check_csv_files(paths: list[str], options: Mapping[str, Any]) -> Features | 
     return None if columns is None else columns.make_features()
 
 
-def open_csv(builder: DatasetBuilder, files: list[str], key_column: str | None) -> DatasetBuilder:
+def find_csv_types(files: list[str], other_splits: Iterable[list[str]], options: Mapping[str, Any]) -> Features | None:
     """
-    Checks CSV files on this machine, and finds what reads them: each column has one type in all rows.
+    Finds the types of the columns of CSV files, which are those of all splits, so that these fit together. `datasets`
+    would find out the types of each 10,000 rows by themselves, and make the text "1.50" of some of them "1.5".
+
+    Args:
+        files (`list[str]`):
+            The files of a split.
+        other_splits (`Iterable[list[str]]`):
+            The files of each other one, which may have other columns. Those that cannot be read say nothing.
+        options (`Mapping[str, Any]`):
+            How they are read, where that is not the default.
+
+    Returns:
+        `Features`, *optional*: the types of the columns of the split, None without files.
+
+    Raises:
+        `ValueError`: if the files of the split are not in order: see [`check_csv_files`].
+    """
+    types = check_csv_files(files, options)
+    if types is None:
+        return None
+    for other_files in other_splits:
+        try:
+            other_types = check_csv_files(other_files, options) or {}
+        except (OSError, ValueError):  # which is said when that split is read
+            continue
+        for name in types.keys() & other_types.keys():
+            types[name] = join_types(types[name], other_types[name])
+    for name, found in types.items():
+        if found == Value("null"):
+            types[name] = Value("string")
+    return types
+
+
+def join_types(one: Value, other: Value) -> Value:
+    """Finds the type of the cells of a column that have one type in some files, and another one in others."""
+    if one == other or other == Value("null"):
+        return one
+    if one == Value("null"):
+        return other
+    if {one.dtype, other.dtype} == {"int64", "float64"}:
+        return Value("float64")
+    return Value("string")
+
+
+def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> DatasetBuilder:
+    """
+    Checks CSV files on this machine, and finds what reads them: each column has one type in all rows of all splits.
 
     Args:
         builder (`DatasetBuilder`):
             That of `datasets`, which is returned where a card says types, or how cells are read.
-        files (`list[str]`):
-            The paths of the files.
+        split (`str`):
+            The split that is read.
         key_column (`str`, *optional*):
             A column that is read as text.
 
     Raises:
         `ValueError`: if a row has another number of fields than the header: see [`check_csv_files`].
     """
+    files = list_files(builder, split)
     options = find_options(builder)
     are_archives = any(file.lower().endswith(ARCHIVES) for file in files)
     if are_archives or not are_csv_rows_checked(options):
         check_row_files("csv", files, key_column, options)
         return builder
-    features = check_csv_files(files, options)
+    features = find_csv_types(files, list_other_splits(builder, split), options)
     is_plain = options.keys() <= set(PLAIN_CSV_OPTIONS)
     is_empty_missing = options.get("keep_default_na") is False and options.get("na_values") == [""]
     if builder.config.features is not None or not (is_plain and is_empty_missing):
@@ -224,7 +281,7 @@ def open_csv(builder: DatasetBuilder, files: list[str], key_column: str | None) 
     if key_column in features:
         features[key_column] = Value("string")
     options.pop("converters", None)  # what it is for is in the types
-    return Csv(data_files=builder.config.data_files, features=features, **options)
+    return Csv(data_files=select_split(builder.config.data_files, split), features=features, **options)
 
 
 def find_csv_texts(path: str) -> Features:

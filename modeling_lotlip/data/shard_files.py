@@ -17,6 +17,7 @@ from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
 from ..utils.terminal import without_stop
+from .folder import list_files, list_other_splits, select_split
 from .row_files import OPENERS
 
 
@@ -152,26 +153,45 @@ def list_columns(shards: list[str]) -> list[str]:
     return list(dict.fromkeys(match[2] for match in matches if match is not None))
 
 
-def open_shards(builder: DatasetBuilder, shards: list[str]) -> DatasetBuilder:
+def list_columns_of_others(other_splits: Iterable[list[str]]) -> list[str]:
+    """Lists the columns of the shards of other splits, without those splits that cannot be read here."""
+    columns = []
+    for shards in other_splits:
+        if shards and is_readable_tar(shards[0]):
+            try:
+                columns += list_columns(shards)
+            except ValueError:  # which is said when that split is read
+                continue
+    return columns
+
+
+def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     """
     Finds what reads shards with images, texts and JSON on this machine: `datasets` takes the types of the first five
-    samples for those of all, and makes the JSON value "007" a 7.
+    samples for those of all, and makes the JSON value "007" a 7. The columns are those of all splits.
 
     Args:
         builder (`DatasetBuilder`):
             That of `datasets`, which is returned where the first shard is no tar file.
-        shards (`list[str]`):
-            The paths of the shards.
+        split (`str`):
+            The split that is read.
     """
+    shards = list_files(builder, split)
     if not is_readable_tar(shards[0]):
         return builder
+    # else `datasets` would look for types in the last split
+    data_files = select_split(builder.config.data_files, split)
     types = {}
     for column in list_columns(shards):
         types[column] = get_column_type(column)
     if not types or None in types.values():  # of other types, which `datasets` finds out
-        return WholeShards(data_files=builder.config.data_files)
+        return WholeShards(data_files=data_files)
+    for column in list_columns_of_others(list_other_splits(builder, split)):
+        column_type = get_column_type(column)
+        if column_type is not None:
+            types[column] = column_type
     features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
-    return Shards(data_files=builder.config.data_files, features=features)
+    return Shards(data_files=data_files, features=features)
 
 
 def check_shards(files: Iterable[str]) -> None:

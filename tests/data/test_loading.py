@@ -8,17 +8,19 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value
+from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset_builder
 from pyarrow import parquet
 
 from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
+from modeling_lotlip.data.folder import list_files
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.loading import (
     Slice,
@@ -30,6 +32,7 @@ from modeling_lotlip.data.loading import (
     get_columns,
     load_slices,
     load_split,
+    open_metadata,
     resolve_split,
     split_by_process,
     take_first,
@@ -845,6 +848,24 @@ def test_texts_of_metadata_stay_as_they_are_wherever_they_stand(tmp_path, stream
     (tmp_path / "metadata.csv").write_text("file_name,caption\n" + "".join(lines))
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
     assert [row["caption"] for row in rows.select_columns("caption")] == captions
+
+
+@both_ways
+def test_texts_of_metadata_are_those_of_all_splits(tmp_path, streaming):
+    for split, caption in {"train": "a boat", "test": "12"}.items():
+        write_images(tmp_path, [f"{split}/a.png"])
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,caption\na.png,{caption}\n")
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train+test")
+    assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat", "12"]
+
+
+def test_metadata_keeps_its_files_where_those_of_another_split_are_elsewhere(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.png,a boat\n")
+    with fsspec.open(f"memory://{tmp_path.name}/metadata.csv", "w") as file:
+        file.write("file_name,caption\na.png,12\n")
+    files = {"train": str(tmp_path / "metadata.csv"), "test": f"memory://{tmp_path.name}/metadata.csv"}
+    builder = open_metadata(load_dataset_builder("imagefolder", data_files=files), "train")
+    assert list_files(builder, "train") == [files["train"]]
 
 
 @both_ways

@@ -209,6 +209,7 @@ NUM_ROWS_AT_ONCE = 10_000
     [
         ("a boat", ["1.50", "1e5", "007"]),
         ("a boat", ["True", "FALSE"]),
+        ("True", ["a boat"]),
         ("007", ["a boat"]),
         ("12345678901234567890", ["12345678901234567891"]),
     ],
@@ -234,6 +235,42 @@ def test_texts_of_a_csv_file_are_those_of_all_files(tmp_path):
     assert rows["caption"][:] == ["1.50", "a boat"]
 
 
+def write_splits(folder: Path, train: list[str], test: list[str]) -> SourceArguments:
+    """Writes a folder with a CSV file of captions for each split, and names it as a dataset."""
+    write_csv(folder / "train.csv", train)
+    write_csv(folder / "test.csv", test)
+    return SourceArguments(str(folder))
+
+
+@both_ways
+@pytest.mark.parametrize("split", ["test", "train+test", "all"])
+def test_texts_of_a_csv_file_are_those_of_all_splits(tmp_path, split, streaming):
+    source = write_splits(tmp_path, ["a boat"], ["12"])
+    source.streaming = streaming and split != "all"
+    rows = load_split(source, split, with_images=False)
+    expected = {"test": ["12"], "train+test": ["a boat", "12"], "all": ["a boat", "12"]}
+    assert [row["caption"] for row in rows] == expected[split]
+
+
+@pytest.mark.parametrize(
+    ("test_cells", "value"), [(["4"], 3), (["0.5"], 3.0), ([""], 3), (["a boat"], "3"), (['"', "4"], 3)]
+)
+def test_numbers_of_a_csv_file_fit_those_of_other_splits(tmp_path, test_cells, value):
+    """Also where another split has no values, or cannot be read."""
+    rows = load_split(write_splits(tmp_path, ["3"], test_cells), "train", with_images=False)
+    (read,) = rows["caption"][:]
+    assert (type(read), read) == (type(value), value)
+
+
+@both_ways
+def test_csv_files_of_another_split_may_have_other_columns(tmp_path, streaming):
+    source = write_splits(tmp_path, ["a boat"], ["a car"])
+    (tmp_path / "test.csv").write_text("image\n1.jpg\n")
+    source.streaming = streaming
+    rows = list(load_split(source, "train+test", with_images=False))
+    assert rows == [{"image": "0.jpg", "caption": "a boat"}, {"image": "1.jpg", "caption": None}]
+
+
 @pytest.mark.parametrize(
     ("cells", "values"),
     [
@@ -242,11 +279,17 @@ def test_texts_of_a_csv_file_are_those_of_all_files(tmp_path):
         (["3", "0.5"], [3.0, 0.5]),
         (["1e3", "2."], [1000.0, 2.0]),
         (["3", "03"], ["3", "03"]),
-        (["3", " 4"], ["3", " 4"]),
+        (["3", " 4"], [3, 4]),
+        (["3 ", " 0.5 "], [3.0, 0.5]),
+        (["3", "  "], ["3", "  "]),
+        (["3", "True"], ["3", "True"]),
+        (["True", "false", "TRUE"], [True, False, True]),
+        (["True", ""], ["True", None]),
+        (["True", " True"], ["True", " True"]),
         (["3", "NA"], ["3", "NA"]),
     ],
 )
-def test_a_column_of_a_csv_file_is_numbers_if_all_its_cells_are(tmp_path, cells, values):
+def test_a_column_of_a_csv_file_is_numbers_or_true_and_false_if_all_its_cells_are(tmp_path, cells, values):
     path = write_csv(tmp_path / "rows.csv", cells)
     rows = load_split(SourceArguments(path), "train", with_images=False)
     assert rows["caption"][:] == values

@@ -116,6 +116,39 @@ def test_columns_are_those_of_all_shards(tmp_path, streaming):
     assert {key: row["long.txt"] for key, row in rows.items()} == {"a": None, "b": "A boat. It is red."}
 
 
+def write_shard_splits(
+    folder: Path, train: dict[str, bytes], test: dict[str, bytes], streaming: bool
+) -> SourceArguments:
+    """Writes a folder with a shard of one sample for each split, and names it as a dataset."""
+    for split, sample in {"train": train, "test": test}.items():
+        (folder / split).mkdir()
+        write_shard(folder / split / "0.tar", sample)
+    return SourceArguments(str(folder), image_column="jpg", streaming=streaming)
+
+
+@both_ways
+@pytest.mark.parametrize("split", ["train", "test", "train+test"])
+def test_columns_are_those_of_the_shards_of_all_splits(tmp_path, split, streaming):
+    without = {"b.txt": b"a car", "b.jpg": JPEG}
+    source = write_shard_splits(tmp_path, make_sample("a", {"id": "007"}), without, streaming)
+    rows = undecoded(load_split(source, split), "jpg")
+    abouts = {row["__key__"]: row["json"] for row in rows}
+    expected = {"a": {"id": "007"}, "b": None}
+    for key, other_split in {"a": "test", "b": "train"}.items():
+        if split == other_split:
+            del expected[key]
+    assert abouts == expected
+
+
+@both_ways
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_members_of_other_types_may_be_in_one_split_alone(tmp_path, split, streaming):
+    with_array = make_sample("a", {"id": "007"}) | {"a.npy": NPY}
+    source = write_shard_splits(tmp_path, with_array, make_sample("b", {"id": "007"}), streaming)
+    (row,) = undecoded(load_split(source, split), "jpg")
+    assert (row["__key__"], row.get("npy")) == {"train": ("a", [0, 0]), "test": ("b", None)}[split]
+
+
 @both_ways
 @pytest.mark.parametrize("other_members", [False, True])
 def test_a_member_that_would_be_lost_is_named(tmp_path, monkeypatch, other_members, streaming):
