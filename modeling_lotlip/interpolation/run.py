@@ -83,7 +83,7 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     end.model.load_state_dict(start_weights)
     check_computation(fitted_start, end)
     of_start = measure_halves(start, data, args)
-    check_start(of_start, state)
+    check_start_is_measured(of_start, state)
     mixtures = []
     for alpha in args.all_alphas:
         end.model.load_state_dict(mix_weights(start_weights, end_weights, alpha))
@@ -104,15 +104,14 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     return interpolation
 
 
-def check_start(of_start: dict[str, dict[str, float]], state: PartialState) -> None:
+def check_start_is_measured(of_start: dict[str, dict[str, float]], state: PartialState) -> None:
     """Raises the `ValueError` of [`check_measured`] in all processes, which would wait for the main one."""
-    problem = None
+    errors = [None]
     if state.is_main_process:  # which alone has the results
         try:
             check_measured(of_start)
         except ValueError as error:
-            problem = str(error)
-    problems = [problem]
-    broadcast_object_list(problems)
-    if problems[0] is not None:
-        raise ValueError(problems[0])
+            errors = [str(error)]
+    broadcast_object_list(errors)
+    if errors[0] is not None:
+        raise ValueError(errors[0])

@@ -105,7 +105,7 @@ def describe_orphans(index_dir: Path | None = None) -> list[str]:
         source = table.settings.get("source")
         if not isinstance(source, str) or "://" in source or os.path.isdir(source):
             continue
-        if count_images(table) > 0:
+        if count_indexed_images(table) > 0:
             num_bytes = sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file())
             megabytes[source] = megabytes.get(source, 0) + num_bytes / 2**20
     if len(megabytes) > MAX_ORPHANS_NAMED:
@@ -121,7 +121,7 @@ def describe_orphans(index_dir: Path | None = None) -> list[str]:
     ]
 
 
-def count_images(table: EmbeddingTable) -> int:
+def count_indexed_images(table: EmbeddingTable) -> int:
     """Counts the images that can be searched. If the index is damaged, that is none, with a warning."""
     try:
         return len(table)
