@@ -201,7 +201,7 @@ def list_indices_of_model(
         is_of_model = table.notes.get("model_name_or_path") == name
         if is_of_model and all(table.settings.get(key) == value for key, value in wanted.items()):
             found.append(table)
-    return sorted(found, key=count_images, reverse=True)
+    return sorted(found, key=count_indexed_images, reverse=True)
 
 
 def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
