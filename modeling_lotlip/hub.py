@@ -316,11 +316,13 @@ def find_model_files(folder: str | Path) -> list[str]:
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
     """
-    Saves a processor, whose tokenizer forgets where it last truncated: it would truncate there once it is loaded, and
-    not at the `model_max_length`. Raises an `OSError` if it cannot be saved, also in the tokenizers library.
+    Saves a processor, whose tokenizer forgets to which length it last truncated or padded: it would truncate there
+    once it is loaded, and not at the `model_max_length`. Raises an `OSError` if it cannot be saved, also in the
+    tokenizers library.
     """
     if processor.tokenizer.is_fast:
         processor.tokenizer.backend_tokenizer.no_truncation()
+        processor.tokenizer.backend_tokenizer.no_padding()
     try:
         processor.save_pretrained(folder)
     except Exception as error:

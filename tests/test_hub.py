@@ -478,11 +478,12 @@ def test_remote_code_needs_no_more_than_transformers_and_ftfy(hub):
     }
 
 
-def test_a_processor_that_was_saved_truncates_at_the_limit_and_not_where_it_last_did(tmp_path):
+@pytest.mark.parametrize("last", [{"truncation": True}, {"padding": "max_length"}])
+def test_a_processor_that_was_saved_truncates_at_the_limit_whatever_its_tokenizer_did_last(tmp_path, last):
     save_family("clip", tmp_path / "clip")
     processor = AutoProcessor.from_pretrained(tmp_path / "clip")
     limit = processor.tokenizer.model_max_length
-    processor.tokenizer("a boat", truncation=True, max_length=limit - 1)
+    processor.tokenizer("a boat", max_length=limit - 1, **last)
     save_processor(processor, tmp_path / "saved")
     loaded = AutoProcessor.from_pretrained(tmp_path / "saved")
     assert len(loaded(text="boat " * limit, truncation=True)["input_ids"]) == limit
