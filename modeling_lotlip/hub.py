@@ -13,7 +13,7 @@ from huggingface_hub import EvalResultEntry, HfApi, ModelCard, ModelCardData, ev
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
 from transformers import ProcessorMixin
-from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from transformers.tokenization_utils_base import LARGE_INTEGER, TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .utils.markdown import format_markdown
@@ -320,9 +320,12 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
     once it is loaded, and not at the `model_max_length`. Raises an `OSError` if it cannot be saved, also in the
     tokenizers library.
     """
-    if processor.tokenizer.is_fast:
-        processor.tokenizer.backend_tokenizer.no_truncation()
-        processor.tokenizer.backend_tokenizer.no_padding()
+    tokenizer = processor.tokenizer
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    if "max_length" in tokenizer.init_kwargs and tokenizer.model_max_length < LARGE_INTEGER:
+        tokenizer.init_kwargs["max_length"] = tokenizer.model_max_length
     try:
         processor.save_pretrained(folder)
     except Exception as error:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dataset that the data arguments name: its splits, its columns and the rows of each process."""
 
+import json
 import os
 import random
 import sys
@@ -616,6 +617,21 @@ def describe_source(source: SourceArguments) -> str:
     return f"`{' '.join(typed)}`"
 
 
+def is_one_object(path: str) -> bool:
+    """Returns whether a file is JSON, but no list of rows and no row in each line: settings, or results."""
+    if os.path.splitext(path)[1] != ".json":
+        return False
+    with open(path, "rb") as file:
+        if file.read(1) == b"[":
+            return False
+        file.seek(0)
+        try:
+            json.loads(file.readline())
+        except ValueError:
+            return True  # over several lines
+        return not file.readline().strip()
+
+
 def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
     """
     Says which files of a folder are in none of the splits that `datasets` finds in their names, and which files of
@@ -631,7 +647,7 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
         path = os.path.join(folder, name)
         if os.path.splitext(name)[1] in endings:
             files.append(path)
-        elif is_table_file(name) and name not in about_images:
+        elif is_table_file(name) and name not in about_images and not is_one_object(path):
             of_other_endings.append(path)
     unused = [file for file in files if os.path.realpath(file) not in used]
     if unused:

@@ -66,8 +66,8 @@ INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})", re.ASCII)
 NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 # A cell that is quoted, but after a blank, so that the marks are read as a part of the text
 BLANK_BEFORE_QUOTES = re.compile(r' +".*" *', re.DOTALL)
-# Cells that pandas reads as true or false
-BOOLEANS = ("True", "TRUE", "true", "False", "FALSE", "false")
+# The beginning of a quoted cell that is read with its marks, in the line as it is written
+BLANK_BEFORE_MARK = r'(?:^|{separator}) +"(?!")'
 # The options of `datasets` by which rows of JSON are elsewhere in a file, or it is not UTF-8
 OTHER_JSON_OPTIONS = ("encoding", "encoding_errors", "field")
 # Of a cell of a CSV file; the default of Python is too small for lists of captions
@@ -139,23 +139,20 @@ class CsvColumns:
 
     def __init__(self, names: list[str]):
         self.names = names
-        # of the columns that hold nothing but numbers, or true and false, and empty cells, so far
+        # of the columns that hold nothing but numbers and empty cells, so far
         self.of_numbers = set(range(len(names)))
-        self.of_booleans = set(range(len(names)))
         self.of_decimals = set()
         self.with_empty_cells = set()
         self.with_cells = set()
 
     def add(self, row: list[str]) -> None:
-        """Notes what the cells of a row are, in columns that may be numbers, or true and false."""
-        for index in self.of_numbers | self.of_booleans:
+        """Notes what the cells of a row are, in columns that may be numbers."""
+        for index in self.of_numbers.copy():
             cell = row[index]
             if cell == "":
                 self.with_empty_cells.add(index)
                 continue
             self.with_cells.add(index)
-            if cell not in BOOLEANS:
-                self.of_booleans.discard(index)
             number = cell.strip(" ")  # as pandas reads it
             if INTEGER.fullmatch(number):
                 continue
@@ -167,8 +164,6 @@ class CsvColumns:
         """Finds the type that all cells of a column have, `"null"` if all are empty."""
         if index not in self.with_cells:
             return Value("null")
-        if index in self.of_booleans and index not in self.with_empty_cells:  # pandas has no missing ones
-            return Value("bool")
         if index not in self.of_numbers:
             return Value("string")
         if index in self.of_decimals or index in self.with_empty_cells:
@@ -228,16 +223,19 @@ def find_csv_types(files: list[str], other_splits: Iterable[list[str]], options:
     types = check_csv_files(files, options)
     if types is None:
         return None
+    empty = {name for name, found in types.items() if found == Value("null")}
     for other_files in other_splits:
+        if all(found == Value("string") for found in types.values()):
+            break  # whatever the others hold
         try:
             other_types = check_csv_files(other_files, options) or {}
         except (OSError, ValueError):  # which is said when that split is read
             continue
         for name in types.keys() & other_types.keys():
             types[name] = join_types(types[name], other_types[name])
-    for name, found in types.items():
-        if found == Value("null"):
-            types[name] = Value("string")
+    for name in empty:
+        # of whole numbers pandas has no missing ones
+        types[name] = Value("float64") if types[name].dtype in ("int64", "float64") else Value("string")
     return types
 
 
@@ -316,14 +314,26 @@ def check_csv(path: str, options: Mapping[str, Any], columns: CsvColumns | None 
     limit = csv.field_size_limit(MAX_CELL_LENGTH)
     try:
         with open_text(path) as file:
-            reader = csv.reader(file, strict=True, **cells)
-            return check_csv_rows(path, reader, options.get("names"), columns)
+            lines = []
+            reader = csv.reader(keep_lines(file, lines), strict=True, **cells)
+            return check_csv_rows(path, reader, lines, options.get("names"), columns)
     finally:
         csv.field_size_limit(limit)
 
 
+def keep_lines(file: Iterator[str], lines: list[str]) -> Iterator[str]:
+    """Yields the lines of a file, and adds each to a list."""
+    for line in file:
+        lines.append(line)
+        yield line
+
+
 def check_csv_rows(
-    path: str, reader: Iterator[list[str]], header: list[str] | None, columns: CsvColumns | None
+    path: str,
+    reader: Iterator[list[str]],
+    lines: list[str],
+    header: list[str] | None,
+    columns: CsvColumns | None,
 ) -> CsvColumns:
     """
     Checks the rows that a `csv.reader` reads from a file: see [`check_csv`].
@@ -333,6 +343,8 @@ def check_csv_rows(
             The file.
         reader (`Iterator[list[str]]`):
             Reads its rows.
+        lines (`list[str]`):
+            Gets the lines that the reader reads, and is cleared after each row.
         header (`list[str]`, *optional*):
             The names of columns. Default: the first row.
         columns ([`CsvColumns`], *optional*):
@@ -355,9 +367,19 @@ def check_csv_rows(
                 if columns is not None and columns.names == header:
                     of_file = columns
             else:
-                check_cells(path, first_line, row, len(header), reader.dialect)
+                if len(row) != len(header):
+                    raise ValueError(
+                        f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its header. "
+                        f"Separate cells by {reader.dialect.delimiter!r}, and quote those that have some."
+                    )
+                if has_mark_after_blank(row, "".join(lines), reader.dialect):
+                    raise ValueError(
+                        f"{path} has a blank before a quotation mark in line {first_line}, by which the mark is a "
+                        f"part of the text: write nothing between {reader.dialect.delimiter!r} and the mark."
+                    )
                 of_file.add(row)
             first_line = reader.line_num + 1
+            lines.clear()
     except csv.Error as error:
         raise ValueError(
             f"{path} cannot be read at line {first_line}: {without_stop(error)}. Quote cells whole, and double the "
@@ -366,38 +388,23 @@ def check_csv_rows(
     return of_file or CsvColumns([])
 
 
-def check_cells(path: str, line: int, row: list[str], num_columns: int, dialect: csv.Dialect) -> None:
+def has_mark_after_blank(row: list[str], text: str, dialect: csv.Dialect) -> bool:
     """
-    Checks the cells of a row of a CSV file.
+    Returns whether a cell has a blank before its quotation marks, which become a part of the text by it.
 
     Args:
-        path (`str`):
-            The file.
-        line (`int`):
-            The number of the line in which the row begins.
         row (`list[str]`):
-            The cells.
-        num_columns (`int`):
-            How many the header has.
+            The cells of a row.
+        text (`str`):
+            The lines of the row as they are written: in a cell that is quoted whole, marks inside are doubled.
         dialect (`csv.Dialect`):
-            How they are separated and quoted.
-
-    Raises:
-        `ValueError`: if they are more or fewer, or one has a blank before its quotation marks, which become a part of
-            the text by it.
+            How cells are separated and quoted.
     """
-    if len(row) != num_columns:
-        raise ValueError(
-            f"{path} has {len(row)} fields in line {line}, but {num_columns} in its header. Separate cells by "
-            f"{dialect.delimiter!r}, and quote those that have some."
-        )
-    has_quotes = dialect.quotechar == '"' and dialect.quoting != csv.QUOTE_NONE
-    for cell in row:
-        if has_quotes and cell.startswith(" ") and BLANK_BEFORE_QUOTES.fullmatch(cell):
-            raise ValueError(
-                f"{path} has a blank before a quotation mark in line {line}, by which the mark is a part of the text: "
-                f"write nothing between {dialect.delimiter!r} and the mark."
-            )
+    if dialect.quotechar != '"' or dialect.quoting == csv.QUOTE_NONE:
+        return False
+    if not any(cell.startswith(" ") and BLANK_BEFORE_QUOTES.fullmatch(cell) for cell in row):
+        return False
+    return re.search(BLANK_BEFORE_MARK.format(separator=re.escape(dialect.delimiter)), text) is not None
 
 
 class RepeatedNameError(ValueError):

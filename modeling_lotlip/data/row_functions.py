@@ -49,7 +49,7 @@ def list_names_in_source(module: ModuleType) -> set[str]:
     file = Path(module.__file__)
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    except SyntaxError:  # it was changed since it was imported
+    except (SyntaxError, ValueError):  # it was changed since it was imported
         return set()
     names = set()
     for node in nodes:

@@ -154,12 +154,12 @@ def list_columns(shards: list[str]) -> list[str]:
 
 
 def list_columns_of_others(other_splits: Iterable[list[str]]) -> list[str]:
-    """Lists the columns of the shards of other splits, without those splits that cannot be read here."""
+    """Lists the columns of the first shard of each other split, without those splits that cannot be read here."""
     columns = []
     for shards in other_splits:
         if shards and is_readable_tar(shards[0]):
             try:
-                columns += list_columns(shards)
+                columns += list_columns(shards[:1])
             except ValueError:  # which is said when that split is read
                 continue
     return columns

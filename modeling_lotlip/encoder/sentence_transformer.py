@@ -65,7 +65,10 @@ class SentenceTransformerPreprocessing(Preprocessing):
             return self.given_max_length
         # where a tokenizer was saved with a `max_length`, the library truncates there
         limit = self.model.get_max_seq_length()
-        return min(limit, self.tokenizer.init_kwargs.get("max_length", limit))
+        saved_limit = self.tokenizer.init_kwargs.get("max_length")
+        if saved_limit is None:
+            return limit
+        return min(limit, saved_limit)
 
     @property
     def resizing(self) -> None:
@@ -87,14 +90,14 @@ class SentenceTransformerPreprocessing(Preprocessing):
         with self.tokenizer_lock:
             # the library truncates at the limit of the model alone, or at that of its tokenizer
             own_limit = self.model.get_max_seq_length()
-            saved_limit = self.tokenizer.init_kwargs.pop("max_length", None)
+            saved = self.tokenizer.init_kwargs.copy()
+            self.tokenizer.init_kwargs.pop("max_length", None)
             self.model.max_seq_length = limit
             try:
                 inputs = self.model.preprocess(inputs, prompt=prompt)
             finally:
                 self.model.max_seq_length = own_limit
-                if saved_limit is not None:
-                    self.tokenizer.init_kwargs["max_length"] = saved_limit
+                self.tokenizer.init_kwargs = saved
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:

@@ -71,7 +71,12 @@ def normalize_class_name(name: str) -> str:
     return name.replace("_", " ").strip().casefold()
 
 
-def resolve_numbers(labels: list[int | str], feature: FeatureType | None, class_names: list[str]) -> list[int | str]:
+def resolve_numbers(
+    labels: list[int | str],
+    feature: FeatureType | None,
+    class_names: list[str],
+    all_labels: list[int | str] | None = None,
+) -> list[int | str]:
     """
     Finds out what labels that are numbers say. Where all are names of classes, as "5" and "7" are that a CSV file
     holds, they are names; else, and of a column that has its own names, they are indices.
@@ -83,16 +88,18 @@ def resolve_numbers(labels: list[int | str], feature: FeatureType | None, class_
             The type of their column, None if it is not known.
         class_names (`list[str]`):
             The names of the classes.
+        all_labels (`list[int | str]`, *optional*):
+            All labels of the column, of which the first may be a part. Default: these.
 
     Returns:
         `list[int | str]`: the labels, as names where they are such.
     """
     if isinstance(feature, ClassLabel):
         return labels
-    names = [str(label) if isinstance(label, int) else label for label in labels]
-    if names == labels or not set(names) <= set(class_names):
+    all_names = set(map(str, labels if all_labels is None else all_labels))
+    if not all_names <= set(class_names):
         return labels
-    return names
+    return [str(label) for label in labels]
 
 
 def find_class(label: int | str, class_names: list[str]) -> int:
@@ -227,14 +234,17 @@ def evaluate_zero_shot(
     """
     columns = [image_column, label_column]
     reader = RowReader(columns, image_column=image_column, label_column=label_column)
+    all_labels = None
     if isinstance(dataset, Dataset):  # before the work
         check_labels(dataset, label_column, class_names)
+        all_labels = dataset.unique(label_column)  # also those of images that cannot be read
     embedded = embed_dataset(encoder, dataset, reader, batch_size, num_workers=num_workers)
     if not PartialState().is_main_process:
         return {}
     with evaluation_mode(encoder.model):
         class_embeds = encoder.embed_classes(class_names, templates)
-    labels = resolve_numbers(embedded.labels, (dataset.features or {}).get(label_column), class_names)
+    feature = (dataset.features or {}).get(label_column)
+    labels = resolve_numbers(embedded.labels, feature, class_names, all_labels)
     results = classify(embedded.image_embeds, labels, class_embeds, class_names)
     if embedded.num_unreadable > 0:
         results["num_unreadable_images"] = embedded.num_unreadable

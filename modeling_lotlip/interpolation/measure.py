@@ -59,12 +59,14 @@ class HeldBackData:
         reported_on ([`Half`]): The half on which it is reported.
         reader ([`RowReader`]): Reads rows of both.
         class_names (`list[str]`): The classes, none if labels are not named.
+        labels (`list[int | str]`): The different labels of both halves.
     """
 
     chosen_on: Half
     reported_on: Half
     reader: RowReader
     class_names: list[str] = field(default_factory=list)
+    labels: list[int | str] = field(default_factory=list)
 
     @property
     def halves(self) -> dict[str, Half]:
@@ -101,10 +103,12 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
             "be seen: name --caption_column or --label_column."
         )
     class_names = []
+    labels = []
     if args.label_column is not None:
-        labels = rows.features[args.label_column]
-        class_names = read_class_names(labels, args.class_names, args.class_names_file)
+        feature = rows.features[args.label_column]
+        class_names = read_class_names(feature, args.class_names, args.class_names_file)
         check_labels(rows, args.label_column, class_names)
+        labels = rows.unique(args.label_column)
     shuffled = rows.shuffle(seed=SEED_OF_HALVES)
     middle = len(rows) // 2
     if middle < FEW_ROWS:
@@ -114,7 +118,7 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
         )
     first = shuffled.select(range(middle))
     second = shuffled.select(range(middle, len(rows)))
-    return HeldBackData(Half(first), Half(second), reader, class_names)
+    return HeldBackData(Half(first), Half(second), reader, class_names, labels)
 
 
 def has_same_images(start: DualEncoder, end: DualEncoder) -> bool:
@@ -196,7 +200,8 @@ def measure_half(
     if data.class_names:
         with evaluation_mode(encoder.model):
             class_embeds = encoder.embed_classes(data.class_names, args.templates)
-        labels = resolve_numbers(embedded.labels, half.rows.features[args.label_column], data.class_names)
+        feature = half.rows.features[args.label_column]
+        labels = resolve_numbers(embedded.labels, feature, data.class_names, data.labels)
         found = classify(embedded.image_embeds, labels, class_embeds, data.class_names)
         results["zero_shot_top1"] = found["top1"]
         results["zero_shot_top5"] = found["top5"]

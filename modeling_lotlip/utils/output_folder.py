@@ -41,7 +41,7 @@ PARTIAL_OF_ALL = f".0{PARTIAL}"
 
 
 # Seconds by which the clocks of a disk and of a process may differ
-CLOCK_TOLERANCE = 10
+CLOCK_TOLERANCE = 600
 
 
 class FolderInUseError(ValueError):

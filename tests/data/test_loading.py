@@ -197,15 +197,26 @@ def test_files_outside_of_the_splits_of_names_are_warned_of(tmp_path, caplog):
 
 @pytest.mark.parametrize("name", ["b.CSV", "b.jsonl", "b.jsonl.gz", "more/b.PARQUET"])
 def test_files_of_rows_with_another_ending_are_warned_of(tmp_path, caplog, name):
-    for number in range(2):
+    for number in range(3):
         (tmp_path / f"{number}.csv").write_text(f"number\n{number}\n")
     (tmp_path / "settings.json").write_text("{}")  # of the command that wrote the others
+    (tmp_path / "metadata.json").write_text('{\n  "license": "mine"\n}\n')
     (tmp_path / "notes.txt").write_text("no rows")
     extra = tmp_path / name
     extra.parent.mkdir(exist_ok=True)
     extra.touch()
-    assert read_numbers(SourceArguments(str(tmp_path)), "train") == [0, 1]
+    assert read_numbers(SourceArguments(str(tmp_path)), "train") == [0, 1, 2]
     assert f"1 files of {tmp_path}/ are left out, as '{extra}': those with the ending .csv are read" in caplog.text
+
+
+@pytest.mark.parametrize("content", ['[{"number": 2}]', '{"number": 2}\n{"number": 3}\n'])
+def test_json_with_rows_beside_csv_files_is_warned_of(tmp_path, caplog, content):
+    (tmp_path / "0.csv").write_text("number\n0\n")
+    (tmp_path / "1.csv").write_text("number\n1\n")
+    (tmp_path / "more.json").write_text(content)
+    assert read_numbers(SourceArguments(str(tmp_path)), "train") == [0, 1]
+    assert "1 files of" in caplog.text
+    assert "more.json': those with the ending .csv are read" in caplog.text
 
 
 def test_a_card_says_what_the_splits_are(tmp_path):

@@ -227,3 +227,12 @@ def test_what_looks_into_the_towers_says_that_it_cannot(encoder):
 def test_heat_maps_say_that_there_are_none(encoder):
     with pytest.raises(ValueError, match="SentenceTransformerModel has no vision tower"):
         draw_heat_map(encoder, IMAGES[0], "A red boat.")
+
+
+def test_a_tokenizer_that_was_saved_with_padding_alone_has_the_limit_of_the_model(encoder, monkeypatch):
+    """Its `max_length` is None then, which stays as it is."""
+    preprocessing = encoder.preprocessing
+    monkeypatch.setitem(preprocessing.tokenizer.init_kwargs, "max_length", None)
+    assert preprocessing.max_length == 77
+    preprocessing.tokenize(TEXTS)
+    assert preprocessing.tokenizer.init_kwargs["max_length"] is None

@@ -235,6 +235,12 @@ def test_labels_that_are_numbers_are_names_where_all_are_such(labels, feature, r
     assert resolve_numbers(labels, feature, ["7", "5"]) == resolved
 
 
+def test_some_of_the_labels_are_resolved_as_all_are():
+    """As those of one half of the rows."""
+    assert resolve_numbers([1, 2], None, ["1", "2", "3"], all_labels=[0, 1, 2]) == [1, 2]
+    assert resolve_numbers([1, 2], None, ["1", "2", "3"], all_labels=[1, 2, 3]) == ["1", "2"]
+
+
 def test_a_number_that_is_the_name_of_a_class_is_a_label():
     check_labels(Dataset.from_dict({"label": [7, 5]}), "label", ["5", "6", "7"])
 
