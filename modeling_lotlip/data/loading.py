@@ -1030,13 +1030,13 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
     return hasher.hexdigest()
 
 
-def count_repeated_images(dataset: Dataset, image_column: str) -> int:
+def count_repeated_images(dataset: Rows, image_column: str) -> int:
     """
     Counts the rows whose image is that of an earlier row, by the paths of files. Where contents are in the
     data, those of the same name and length are compared, unless they are more than `MAX_COMPARED`. None are counted
-    in data of more than `MAX_LISTED` rows, whose names would take gigabytes.
+    in a stream, nor in data of more than `MAX_LISTED` rows, whose names would take gigabytes.
     """
-    if len(dataset) > MAX_LISTED:
+    if not isinstance(dataset, Dataset) or len(dataset) > MAX_LISTED:
         return 0
     images = undecoded(dataset.select_columns(image_column), image_column)
     keys = []
@@ -1070,8 +1070,6 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
         what (`str`):
             What messages call the rows, such as `"training"`.
     """
-    if not isinstance(dataset, Dataset):
-        return
     num_repeated = count_repeated_images(dataset, image_column)
     if num_repeated > 0:
         logger.warning(
@@ -1082,8 +1080,6 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
 
 def warn_of_images_counted_again(dataset: Rows, image_column: str) -> None:
     """Warns of rows with the same image where each row counts as an image, unless streamed."""
-    if not isinstance(dataset, Dataset):
-        return
     num_repeated = count_repeated_images(dataset, image_column)
     if num_repeated > 0:
         logger.warning(
