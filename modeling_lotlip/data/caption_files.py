@@ -27,6 +27,7 @@ logger = logging.get_logger(__name__)
 
 REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
+BLANK_JSON = r'^\s*(?:null|\[\s*\]|"(?:\s|\\[nrt])*")\s*$'
 
 
 def hash_keys(keys: list) -> np.ndarray:
@@ -42,7 +43,9 @@ def hash_keys(keys: list) -> np.ndarray:
 
 def is_blank(values: pa.ChunkedArray) -> np.ndarray:
     """Finds the values that are null, a blank text or an empty list. Returns an array of shape `(values,)`, bool."""
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+    if isinstance(values.type, pa.BaseExtensionType):  # JSON, of a column with texts and lists
+        is_empty = pc.match_substring_regex(values.cast(pa.large_string()), BLANK_JSON)
+    elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         is_empty = pc.equal(pc.list_value_length(values), 0)
     else:
         is_empty = pc.equal(pc.utf8_trim_whitespace(values.cast(pa.large_string())), "")
@@ -73,6 +76,12 @@ class CaptionFiles:
         self.caption_columns = caption_columns
         rows = self._load_rows()
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
+        if missing and self.builder == "json" and len(rows) == 1:
+            raise ValueError(
+                f"`--caption_files {' '.join(self.files)}` hold a single row, without the column {missing[0]!r}: "
+                'write JSON lines with a row for each image, as {"key": "a.jpg", "captions": ["A boat."]}, and name '
+                "the columns with `--file_key_column` and `--file_caption_columns`."
+            )
         if missing:
             raise ValueError(
                 f"`--caption_files` have no column {missing[0]!r} but {rows.column_names}: name "
@@ -210,7 +219,12 @@ class CaptionFiles:
         captions = []
         for row in self.find_rows(key):
             for column in self.caption_columns:
-                captions += read_captions(row, column)
+                try:
+                    captions += read_captions(row, column)
+                except ValueError as error:
+                    raise ValueError(
+                        f"`--caption_files {' '.join(self.files)}` hold no captions at the key {key!r}: {error}"
+                    ) from error
         return captions
 
 

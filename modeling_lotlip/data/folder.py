@@ -295,6 +295,8 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
                 return f"{file} is not UTF-8: save it as UTF-8."
     if isinstance(error, ParserError):
         return f"{without_stop(error)}. Separate cells by commas, and quote those that have some."
+    if "JSON parse error: Column(" in str(error):  # in metadata.jsonl
+        return f"{without_stop(error)}. Write the values of this column with one type in all rows, such as lists."
     return str(error) or "there are no rows."
 
 

@@ -919,3 +919,11 @@ def test_a_pattern_with_brackets_stays_one(tmp_path):
     source = SourceArguments("json", data_files=[str(tmp_path / "[01].jsonl")])
     rows = load_split(source, "train", with_images=False)
     assert rows["number"][:] == [0, 1]
+
+
+def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
+    write_images(tmp_path, ["0.png", "1.png"])
+    rows = [{"file_name": "0.png", "caption": "A boat."}, {"file_name": "1.png", "caption": ["A dog.", "A cat."]}]
+    write_lines(tmp_path / "metadata.jsonl", rows)
+    with pytest.raises(ValueError, match="/caption.*with one type in all rows, such as lists"):
+        load_split(SourceArguments(str(tmp_path)), "train")
