@@ -34,11 +34,11 @@ IS_WRITTEN = (
     r"|(?:appears?|stands?) (?:above|across|at|below|in|on|over|under))\b"
 )
 # The same right after a word that may be an announcement: "Sure! is on a sign"
-SIGN_WORDS = any_of("and appears are has in is marks means on or painted printed reads says stands was were written")
-IS_ON_A_SIGN = rf"{SIGN_WORDS}\b"
+SIGN_WORDS = "and appears are has in is marks means on or painted printed reads says stands was were written"
+IS_ON_A_SIGN = rf"{any_of(SIGN_WORDS)}\b"
 BEGINS_AS_WRITTEN = re.compile(IS_ON_A_SIGN)
-# What goes on about such a word: "Caption: the word is printed", "Answer: 42 is written", "Answer: yes, says a note",
-# "Caption: 'Home' in white"
+# What goes on about such a word: "Caption: the word is printed", "Answer: 42 is written",
+# "Answer: yes, says a note", "Caption: 'Home' in white"
 GOES_ON_ABOUT_WORDS = (
     rf"(?:(?-i:{IS_ON_A_SIGN}|it\b)|the (?:\w+ )?(?:heading|label|letters?|line|text|words?|writing)\b"
     rf"|(?!(?:the|{NUMBERS})\b)(?:[^\s.!?]+ ){{1,3}}{IS_WRITTEN}"
@@ -60,7 +60,7 @@ ANNOUNCEMENTS = (
     r"(?:i'd|i would) be (?:happy|glad) to (?:describe|help)[^.!:\n]{0,60}[.!:]+",
     # "Here's what I can see in the image:"
     rf"(?:here is|here's) what (?:i|we|you) (?:can )?see(?: in (?:the|this|your) {PICTURE})?[.!:]+",
-    # "Certainly, here is a detailed description of the image:", but not "Below is a caption. Above it a cat"
+    # "Certainly, here is a description of the image:", but not "Below is a caption. Above it a cat"
     rf"(?:{AGREEMENT}[,!.]* )?{HERE_IS} (?:an?|the|my|your) (?:\w+,? ){{0,4}}(?:description|caption)"
     rf"(?: (?:of|for) (?:the|this|your) {PICTURE}[.!:]+|:|[.!]+(?=\s*(?:\n|$)))",
     # "A detailed description of the image is as follows:", but not "The caption reads:" of a meme
@@ -78,8 +78,8 @@ ANNOUNCEMENT = re.compile(
 # Beginnings of a sentence that goes on with what is seen: "The image shows", "In this picture, we can see"
 ADVERB = r"(?:(?:clearly|vividly|beautifully|mainly|primarily|simply) )?"
 SHOWS = rf"{ADVERB}(?:shows|depicts|displays|features|portrays|showcases|illustrates|contains)(?: that)?"
-# What is seen begins with an article or a number where other words would often say something else: "captures the
-# attention of the viewer", "an image of low quality", "a photograph of 1912"
+# What is seen begins with an article or a number where other words would often say something else:
+# "captures the attention of the viewer", "an image of low quality", "a photograph of 1912"
 COUNTED = rf"(?=(?:{NUMBERS}|\d{{1,2}})\b)"
 CAPTURES = rf"{ADVERB}(?:captures|presents)(?= {COUNTED})"
 IS_PHOTO_OF = rf"is an? (?:image|picture|photo|photograph) (?:of|showing)(?= {COUNTED})"
@@ -100,7 +100,10 @@ NOT_SEEN = any_of(
     "lack lot megapixels mood paradox percent pixels problems? promise quality questions? "
     "resolution sense way"
 )
-NO_BEGINNING = rf"(?:{FIRST_WORDS}|\d{{3,}}|(?!family)\w+ly|(?:\w+ ){{0,4}}(?:{NOT_SEEN}|(?:signs?|traces?) of))\b"
+NO_BEGINNING = (
+    rf"(?:{FIRST_WORDS}|\d{{3,}}|(?!family)\w+ly"
+    rf"|(?:\w+ ){{0,4}}(?:{NOT_SEEN}|(?:signs?|traces?) of))\b"
+)
 # After "we can see that" is a whole sentence, which may begin with "the"
 THAT = r"(?<= that)\s+(?!(?:is|was|are|were|has|had|it|they)\b)"
 NOT_OF_A_SIGN = rf"(?![^.!?\n]{{0,200}}(?:{IS_WRITTEN}|, (?:asks|reads|says)\b))"
@@ -122,8 +125,9 @@ SECOND_VERB = re.compile(
     re.IGNORECASE,
 )
 # "The picture shows a boat. It was painted in 1920.": perhaps the picture was
+WAS = r"(?:is|was|has been|had been|must have been|(?:appears|seems) to (?:be|have been))"
 IT_WAS_MADE = re.compile(
-    r"\bit (?:(?:is|was|has been|had been|must have been|(?:appears|seems) to (?:be|have been)) (?:\w+ )?"
+    rf"\bit (?:{WAS} (?:\w+ )?"
     r"(?:captured|cropped|drawn|edited|framed|made|painted|photographed|printed|shot|signed|taken)"
     r"|belongs|captures|conveys|dates|depicts|evokes|hangs|measures|shows)\b",
     re.IGNORECASE,
@@ -147,14 +151,15 @@ OFFER = re.compile(
     re.IGNORECASE,
 )
 
-# What is said in the image, without quotation marks: "the assistant says I am sorry", "The words I am an AI",
-# and "I am an AI is printed on a shirt"
+# What is said in the image, without quotation marks: "the assistant says I am sorry",
+# "The words I am an AI", and "I am an AI is printed on a shirt"
 OWN_WORDS = r"(?:apologies|as an?|i|i'm|my|please|sorry|unfortunately)\b"
-SAYS = any_of("answers asks reads reading replies replying responds says saying shouts states stating writes")
+SAYS = any_of("answers asks reads reading replies responds says saying shouts states stating writes")
 NO_RELATIVE = r"(?!\b(?:because|but|since|text|that|what|where|which|who|whose|words?)\b)"
+OWN_SENTENCE = rf"{OWN_WORDS}[^.!?\n]*"
 SPOKEN = re.compile(
-    rf"\b(?:{SAYS}[,:]?|(?:headline|phrase|slogan|title|words)|(?:caption|error|line|message|sentence|text):) "
-    rf"(?:that )?(?:{OWN_WORDS}[^.!?\n]*(?:[.!?]+ {OWN_WORDS}[^.!?\n]*)*|(?:could|without|you)\b[^.!?\n]*)"
+    rf"\b(?:{SAYS}[,:]?|headline|phrase|slogan|title|words|(?:caption|error|line|message|text):) (?:that )?"
+    rf"(?:{OWN_SENTENCE}(?:[.!?]+ {OWN_SENTENCE})*|(?:could|without|you)\b[^.!?\n]*)"
     rf"|(?:^|(?<=[.!?] ))(?:the words )?{OWN_WORDS}(?:{NO_RELATIVE}[^.!?\n,]){{0,80}}?{IS_WRITTEN}",
     re.IGNORECASE,
 )

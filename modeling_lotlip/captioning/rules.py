@@ -60,7 +60,7 @@ FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
 # stays: it ends sub-captions.
 PROMPT = re.compile(
     r"(?:\s|</?s>)*(?:\[INST\].{0,4000}?\[/INST\]|USER:.{0,4000}?ASSISTANT:"
-    # "User: Describe the image. Assistant: A red boat", but not "User: Ann and Assistant: Ben are on badges"
+    # "User: Describe it. Assistant: A red boat", but not "User: Ann and Assistant: Ben are on badges"
     r"|(?P<speaker>(?:(?i:User)|Human):).{0,4000}?[.!?…\n][\"'”’)]*\s*(?i:Assistant):(?=\s))",
     re.DOTALL,
 )
@@ -126,7 +126,7 @@ PREPOSITION = re.compile(
 )
 MAX_FRAGMENT_WORDS = 3
 MAX_MARK_LENGTH = 5
-MAX_SENTENCE_LENGTH = 500  # in which a second verb is looked for, and what is said of the picture itself
+MAX_SENTENCE_LENGTH = 500  # in which is looked for what is said of the picture itself
 
 # A phrase that is repeated has at most so many words, and with all its repetitions at least so many.
 MAX_PHRASE_WORDS = 30
@@ -224,7 +224,9 @@ def strip_chat(text: str) -> str:
         rest = rest[marks.end() :]
     masked = mask_quotations(rest)
     ends = [len(rest)]
-    ends += [turn.start() for turn in TURN.finditer(masked) if turn.start() > 0 and is_alone(masked, turn)]
+    for turn in TURN.finditer(masked):
+        if turn.start() > 0 and is_alone(masked, turn):
+            ends.append(turn.start())
     users = [user for user in USER.finditer(masked) if is_alone(masked, user)]
     if users and masked.rfind("ASSISTANT:") > users[0].start():
         ends.append(users[0].start())
@@ -241,7 +243,7 @@ def strip_chat(text: str) -> str:
 
 
 def is_alone(text: str, mark: re.Match) -> bool:
-    """Whether a mark of a chat does not stand between a word and another one in lower case, in a sentence."""
+    """Whether a mark of a chat is not in a sentence, between a word and another one in lower case."""
     before = text[max(0, mark.start() - NUM_CHARACTERS_BEFORE) : mark.start()]
     return WORD_BEFORE.search(before) is None or WORD_AFTER.match(text, mark.end()) is None
 

@@ -46,7 +46,7 @@ class JsonTexts(Json):
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         splits = super()._split_generators(dl_manager)
-        if self.mixed_columns and self.info.features is None:  # of a list, of which it has read nothing yet
+        if self.mixed_columns and self.info.features is None:  # nothing of a list has been read yet
             _, first = next(iter(super()._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
         for name in self.mixed_columns:
@@ -292,7 +292,7 @@ def find_mixed_columns(files: Iterable[str]) -> set[str]:
 
 
 def find_json_types(file: str) -> dict[str, set[str]]:
-    """Finds the types of the values in each column of a JSON file, and of those in lists, such as "list of str"."""
+    """Finds the types of values in each column of a JSON file, with those in lists ("list of str")."""
     types = defaultdict(set)
     for _, row in iterate_json_rows(file):
         if not isinstance(row, dict):
@@ -300,9 +300,9 @@ def find_json_types(file: str) -> dict[str, set[str]]:
         for name, value in row.items():
             types[name].add(name_json_type(value))
             if isinstance(value, list):
-                types[name].update(f"list of {name_json_type(item)}" for item in value if item is not None)
+                types[name].update(f"list of {name_json_type(item)}" for item in value)
     for found in types.values():
-        found.discard("null")
+        found -= {"null", "list of null"}
     return types
 
 

@@ -80,6 +80,7 @@ from .row_files import (
     check_json_column,
     check_row_files,
     find_csv_types,
+    find_separator,
     open_csv,
     unify_parquet_types,
 )
@@ -587,6 +588,8 @@ def load_builder(
         # where NA and None are words, and 007 is not 7
         converters = {} if key_column is None else {key_column: str}
         options = {"keep_default_na": False, "na_values": [""], "converters": converters, **of_card}
+        if "sep" not in options and "delimiter" not in options:
+            options["sep"] = find_separator(list_files(builder, "all"))
     signed = None
     if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
         signed = sign_files(builder.config.data_files)

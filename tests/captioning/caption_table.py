@@ -280,12 +280,12 @@ MENDED = {
     "Sure! It is a red boat on the beach.": "It is a red boat on the beach.",
     "In the image, we can see that the dog sleeps on a couch.": "The dog sleeps on a couch.",
     'Caption: A sign on which "Open" is written in red.': 'A sign on which "Open" is written in red.',
-    'Sure! The image shows a sign that reads "Stop" beside a road.': 'A sign that reads "Stop" beside a road.',
-    "- 3 boats lie on a beach\n- 2 dogs swim in the water": "3 boats lie on a beach\n2 dogs swim in the water",
+    'Sure! The image shows a sign that reads "Stop" here.': 'A sign that reads "Stop" here.',
+    "- 3 boats lie on a beach\n- 2 dogs swim in it": "3 boats lie on a beach\n2 dogs swim in it",
     "User: Describe the image. Assistant: A red boat on the sea.": "A red boat on the sea.",
     "user: Describe the image.\nassistant: A red boat on the sea.": "A red boat on the sea.",
     "Human: Describe the image.\n\nAssistant: A red boat on the sea.": "A red boat on the sea.",
-    "User: Describe it. Assistant: A red boat on the sea. User: And now? Assistant: Red.": "A red boat on the sea.",
+    "User: What is it? Assistant: A red boat on the sea. User: Why?": "A red boat on the sea.",
 }
 
 # What is no caption, and the rule that rejects it

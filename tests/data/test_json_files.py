@@ -1,4 +1,4 @@
-"""Texts in JSON are the texts that they are: those that are written like dates, and those beside lists."""
+"""Texts in JSON are the texts that they are: if they are written like dates, and beside lists."""
 
 import datetime
 import json
@@ -62,8 +62,8 @@ def test_one_file_may_hold_texts_and_another_lists(tmp_path, values, ending, str
 
 
 @both_ways
-@pytest.mark.parametrize("last", [["A dog.", "A cat."], 7, {"text": "A dog."}], ids=["list", "number", "dictionary"])
-def test_texts_stay_as_they_are_in_the_part_of_a_file_that_holds_something_else(tmp_path, last, streaming):
+@pytest.mark.parametrize("last", [["A dog.", "A cat."], 7, {"text": "A dog."}], ids=str)
+def test_texts_stay_as_they_are_in_a_later_part_with_something_else(tmp_path, last, streaming):
     texts = [f"{index} boats. {'A red boat. ' * 400}" for index in range(3000)]
     file = write_lines(tmp_path / "rows.jsonl", [{"caption": value} for value in [*texts, last]])
     rows = load_split(SourceArguments("json", data_files=[file], streaming=streaming), "train", with_images=False)

@@ -209,6 +209,13 @@ def test_files_of_rows_with_another_ending_are_warned_of(tmp_path, caplog, name)
     assert f"1 files of {tmp_path}/ are left out, as '{extra}': those with the ending .csv are read" in caplog.text
 
 
+def test_tsv_files_beside_images_are_warned_of(tmp_path, caplog):
+    write_images(tmp_path, ["0.png", "1.png"])
+    (tmp_path / "captions.tsv").write_text("image\tcaption\n0.png\tA boat\n")
+    assert len(load_split(SourceArguments(str(tmp_path)), "train")) == 2
+    assert "left out: 1 with rows that are no metadata.jsonl, as 'captions.tsv'" in caplog.text
+
+
 @pytest.mark.parametrize("content", ['[{"number": 2}]', '{"number": 2}\n{"number": 3}\n'])
 def test_json_with_rows_beside_csv_files_is_warned_of(tmp_path, caplog, content):
     (tmp_path / "0.csv").write_text("number\n0\n")
@@ -923,7 +930,8 @@ def test_a_pattern_with_brackets_stays_one(tmp_path):
 
 def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
     write_images(tmp_path, ["0.png", "1.png"])
-    rows = [{"file_name": "0.png", "caption": "A boat."}, {"file_name": "1.png", "caption": ["A dog.", "A cat."]}]
+    captions = {"0.png": "A boat.", "1.png": ["A dog.", "A cat."]}
+    rows = [{"file_name": name, "caption": caption} for name, caption in captions.items()]
     write_lines(tmp_path / "metadata.jsonl", rows)
-    with pytest.raises(ValueError, match="/caption.*with one type in all rows, such as lists"):
+    with pytest.raises(ValueError, match="/caption.*of one type in all rows of a column"):
         load_split(SourceArguments(str(tmp_path)), "train")
