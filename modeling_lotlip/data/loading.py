@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 from datasets import (
@@ -989,6 +990,8 @@ def cast_images(rows: Rows, column: str) -> Rows:
     column_type = (rows.features or {}).get(column)  # a stream may not say it
     if column_type is not None:
         check_image_type(column_type, column)
+        if isinstance(column_type, (Array3D, LargeList, List)):
+            check_pixels(rows, column)
     if column_type == Image():
         return rows
     return rows.cast_column(column, Image())
@@ -1011,6 +1014,24 @@ def check_image_type(found: FeatureType, column: str) -> None:
         raise ValueError(
             f"`--image_column {column}` holds {found}, which is no image: write the path of a file "
             "as a string, or its content as binary."
+        )
+
+
+def check_pixels(rows: Rows, column: str) -> None:
+    """
+    Raises a `ValueError` if the first image of a column of pixels is not of height x width, perhaps x channels. One
+    of channels x height x width would be read as an image of a few pixels in height if it has as few in width.
+    """
+    pixels = next((row[column] for row in rows.select_columns(column) if row[column] is not None), [])
+    try:
+        shape = np.shape(pixels)
+    except ValueError:  # of rows of several lengths; who reads them says so
+        return
+    are_channels_last = len(shape) == 3 and shape[0] not in (3, 4) and shape[2] in (2, 3, 4)
+    if len(shape) == 3 and not are_channels_last:
+        raise ValueError(
+            f"`--image_column {column}` holds pixels of the shape {shape}: write height x width x channels, of 3 or 4 "
+            "channels and more than 4 pixels in height, or better the content of image files."
         )
 
 

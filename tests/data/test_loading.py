@@ -14,7 +14,7 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset_builder
+from datasets import Array3D, Dataset, DatasetDict, Features, Image, IterableDataset, List, Value, load_dataset_builder
 from pyarrow import parquet
 
 from modeling_lotlip.data import loading
@@ -503,6 +503,18 @@ def test_lists_of_rows_of_pixels_are_images(tmp_path, streaming):
     parquet.write_table(pa.table({"image": [[[[1, 2, 3], [4, 5, 6]]]]}), tmp_path / "rows.parquet")
     (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
     assert row["image"].size == (2, 1)
+
+
+@both_ways
+@pytest.mark.parametrize("shape", [(3, 6, 4), (3, 6, 3), (3, 6, 8), (4, 6, 3), (1, 6, 8), (6, 8, 1)])
+@pytest.mark.parametrize("is_typed", [False, True])
+def test_pixels_whose_channels_are_not_last_are_refused(tmp_path, shape, is_typed, streaming):
+    features = Features({"image": Array3D(shape, "uint8")}) if is_typed else None
+    pixels = np.zeros(shape, dtype=np.uint8).tolist()
+    Dataset.from_dict({"image": [None, pixels]}, features).to_parquet(tmp_path / "rows.parquet")
+    source = SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming)
+    with pytest.raises(ValueError, match=rf"pixels of the shape \({shape[0]}, .*height x width x channels"):
+        load_split(source, "train")
 
 
 BAD_ROWS = {
