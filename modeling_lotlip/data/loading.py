@@ -21,7 +21,6 @@ from datasets import (
     ClassLabel,
     Dataset,
     DatasetBuilder,
-    DatasetDict,
     DatasetInfo,
     Features,
     Image,
@@ -34,7 +33,6 @@ from datasets import (
     concatenate_datasets,
     interleave_datasets,
     load_dataset_builder,
-    load_from_disk,
 )
 from datasets.data_files import DataFilesDict, resolve_pattern
 from datasets.distributed import split_dataset_by_node
@@ -438,19 +436,28 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
         f"on {name}, which was saved with `save_to_disk`",
     )
-    try:
-        rows = load_from_disk(source.dataset_name)
-    except IndexError as error:  # `datasets` joins the files of a split, of which there are none
-        raise ValueError(
-            f"{name} cannot be read, since it, or a split of it, has no rows: save it anew without, or name another "
-            "folder."
-        ) from error
-    if isinstance(rows, DatasetDict):
-        split = resolve_split(split, list(rows), name)
-        if split in rows:
-            return split, rows[split]
-        rows = concatenate_datasets(list(rows.values()))
-    return split, rows
+    folder = Path(source.dataset_name)
+    splits = Path(folder, "dataset_dict.json")
+    if not splits.is_file():
+        return split, load_saved_rows(folder, name)
+    splits = json.loads(splits.read_text(encoding="utf-8"))["splits"]
+    split = resolve_split(split, splits, name)
+    if split in splits:
+        return split, load_saved_rows(folder / split, f"The split {split!r} of {name}")
+    filled = [folder / other for other in splits if has_saved_rows(folder / other)]
+    return split, concatenate_datasets([load_saved_rows(part, name) for part in filled or [folder / splits[0]]])
+
+
+def has_saved_rows(folder: Path) -> bool:
+    """Returns whether what `save_to_disk` has written into a folder has rows: an empty split has no files of them."""
+    return bool(json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"])
+
+
+def load_saved_rows(folder: Path, name: str) -> Dataset:
+    """Loads what `save_to_disk` has written into a folder. Raises a `ValueError` with its name if it has no rows."""
+    if not has_saved_rows(folder):  # `datasets` would fail to join its files
+        raise ValueError(f"{name} cannot be read, since it has no rows: name other data or another split.")
+    return Dataset.load_from_disk(folder)
 
 
 # What `datasets` builds

@@ -255,14 +255,23 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
         read_numbers(SourceArguments(str(tmp_path / "one"), data_dir="a"), "train")
 
 
-@pytest.mark.parametrize("is_split", [False, True])
-def test_a_folder_that_was_saved_without_rows_is_named(tmp_path, is_split):
-    rows = Dataset.from_dict({"number": []})
-    if is_split:
-        rows = DatasetDict({"train": Dataset.from_dict({"number": [0]}), "val": rows})
-    rows.save_to_disk(tmp_path / "saved")
-    with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it, or a split"):
+def test_a_folder_that_was_saved_without_rows_is_named(tmp_path):
+    Dataset.from_dict({"number": []}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it has no rows"):
         read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
+
+
+def test_a_split_without_rows_that_was_saved_leaves_the_others_as_they_are(tmp_path):
+    splits = {"val": [], "train": [0, 1], "test": [2]}
+    saved = DatasetDict({name: Dataset.from_dict({"number": numbers}) for name, numbers in splits.items()})
+    saved.save_to_disk(tmp_path / "saved")
+    source = SourceArguments(str(tmp_path / "saved"))
+    assert read_numbers(source, "train") == [0, 1]
+    assert read_numbers(source, "all") == [0, 1, 2]
+    with pytest.raises(
+        ValueError, match="The split 'val' of `--dataset_name .*` cannot be read, since it has no rows"
+    ):
+        read_numbers(source, "val")
 
 
 def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
