@@ -268,9 +268,7 @@ def test_a_split_without_rows_that_was_saved_leaves_the_others_as_they_are(tmp_p
     source = SourceArguments(str(tmp_path / "saved"))
     assert read_numbers(source, "train") == [0, 1]
     assert read_numbers(source, "all") == [0, 1, 2]
-    with pytest.raises(
-        ValueError, match="The split 'val' of .* cannot be read, since it has no rows"
-    ):
+    with pytest.raises(ValueError, match="The split 'val' of .* cannot be read, since it has no rows"):
         read_numbers(source, "val")
 
 
