@@ -145,7 +145,8 @@ OFFERS = (
     r"(?:would|do) you (?:like|want) me to (?:add|analy[sz]e|change|create|describe|elaborate|expand|explain"
     r"|focus|give|help|identify|make|provide|rewrite|shorten|summarize|tell|translate|try|write)\b",
     r"(?:i'm|i am|i'd be|i'll be|i would be) (?:always )?(?:happy|glad|here) to (?:help|assist|provide|answer)\b",
-    r"thank you for (?:(?:sharing|providing|uploading) )?(?:it|such|that|the|this|your)\b",
+    r"thank you for (?:sharing|providing|uploading) (?:it|such|that|the|this|your)\b",
+    r"thank you for your (?:question|request)\b",
 )
 OFFER = re.compile(
     rf"(?:^|(?<=[.!?…。！？\"”'’)\]])\s|\n[ \t]*){NOT_OF_A_SIGN}(?:{'|'.join(OFFERS)})"

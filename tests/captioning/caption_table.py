@@ -209,6 +209,7 @@ GOOD = [
     "The photo shows one of its corners burnt.",
     "A phone shows a reply. Would you like me to call back?",
     "A sign at a zoo. Thank you for sharing our love of apes.",
+    "A card in a bouquet of roses. Thank you for the flowers.",
     "* * * are printed between two chapters of the book.",
     "A meme with a cat. I can't see the image, it thinks.",
     "You have not uploaded an image, says a form on the screen.",
