@@ -229,7 +229,9 @@ def guess_heads(layers: str, hidden_size: int) -> int:
     return num_heads
 
 
-def read_tower(state_dict: dict[str, torch.Tensor], layers: str, mlp: str, settings: dict) -> dict:
+def read_tower(
+    state_dict: dict[str, torch.Tensor], layers: str, mlp: str, settings: dict, num_heads: int | None
+) -> dict:
     """
     Reads the fields of either tower's configuration from the shapes of its tensors, or from settings.
 
@@ -241,12 +243,13 @@ def read_tower(state_dict: dict[str, torch.Tensor], layers: str, mlp: str, setti
         mlp (`str`):
             The name of the first linear layer of a layer's MLP.
         settings (`dict`):
-            What no shape shows: the number of attention heads, and `PASSED_ON`.
+            What no shape shows: `PASSED_ON`, and what timm calls a ViT of these attention heads.
+        num_heads (`int`, *optional*):
+            The number of attention heads, where the settings give it.
     """
     intermediate_size, hidden_size = state_dict[f"{layers}0.{mlp}.weight"].shape
     in_layers = [name.removeprefix(layers) for name in state_dict if name.startswith(layers)]
     indices = {name.split(".")[0] for name in in_layers}
-    num_heads = settings.get("heads", settings.get("num_attention_heads"))
     if num_heads is None and "timm_model_name" in settings:
         num_heads = ask_timm_for_heads(settings["timm_model_name"], hidden_size)
     if num_heads is None:
@@ -270,7 +273,7 @@ def read_timm(state_dict: dict[str, torch.Tensor], prefix: str, settings: dict) 
     """
     num_positions = state_dict[f"{prefix}pos_embed"].shape[1]
     _, num_channels, patch_size, _ = state_dict[f"{prefix}patch_embed.proj.weight"].shape
-    fields = read_tower(state_dict, f"{prefix}blocks.", "mlp.fc1", settings)
+    fields = read_tower(state_dict, f"{prefix}blocks.", "mlp.fc1", settings, settings.get("heads"))
     fields["image_size"] = math.isqrt(num_positions - 1) * patch_size
     fields["patch_size"] = patch_size
     fields["num_channels"] = num_channels
@@ -521,7 +524,9 @@ def config_from_checkpoint(
     embeddings = "text.transformer.embeddings."
     try:
         vision = read_timm(checkpoint, "visual.trunk.", settings.get("vision_cfg", {}))
-        text = read_tower(checkpoint, "text.transformer.encoder.layer.", "intermediate.dense", text_cfg)
+        # `heads` in `text_cfg` are those of open_clip's own text tower, which is not BERT
+        num_heads = text_cfg.get("num_attention_heads")
+        text = read_tower(checkpoint, "text.transformer.encoder.layer.", "intermediate.dense", text_cfg, num_heads)
         text["max_position_embeddings"] = len(checkpoint[f"{embeddings}position_embeddings.weight"])
         text["type_vocab_size"] = len(checkpoint[f"{embeddings}token_type_embeddings.weight"])
         num_rows = len(checkpoint[WORD_TABLE])

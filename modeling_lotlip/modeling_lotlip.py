@@ -23,6 +23,7 @@ from transformers.processing_utils import Unpack
 from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, torch_int
 from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
@@ -594,6 +595,13 @@ class LotlipTextModel(LotlipPreTrainedModel):
                 raise ValueError(
                     "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
                     f"padding: here {tuple(shape)}, got {tuple(attention_mask.shape)}."
+                )
+            # 0 for tokens and -inf for padding would be read the other way round
+            may_be_additive = attention_mask.is_floating_point() and not is_tracing(attention_mask)
+            if may_be_additive and attention_mask.min() < 0:
+                raise ValueError(
+                    "`attention_mask` must be 1 for tokens and 0 for padding, got values down to "
+                    f"{attention_mask.min().item():g}."
                 )
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)

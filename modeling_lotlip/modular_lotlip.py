@@ -47,6 +47,7 @@ from transformers.tokenization_utils_base import BatchEncoding, PreTokenizedInpu
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 
@@ -64,7 +65,8 @@ class LotlipTokenizer(TokenizersBackend):
     sub-caption of a long caption ends in a separator. Every `". "` becomes a `sep_token`, then the text is cleaned
     with ftfy and HTML unescaping, as in the original implementation.
     The arguments are those of [`BertTokenizer`]. The corner tokens belong to the model: `model_max_length` (126, the
-    context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them.
+    context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them. The low-level `encodings` of an
+    output, and the offsets in them, are of `tokenizer.clean_text(text)`.
     """
 
     class CleanedEncoding(BatchEncoding):
@@ -770,6 +772,13 @@ class LotlipTextModel(LotlipPreTrainedModel):
                 raise ValueError(
                     "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for "
                     f"padding: here {tuple(shape)}, got {tuple(attention_mask.shape)}."
+                )
+            # 0 for tokens and -inf for padding would be read the other way round
+            may_be_additive = attention_mask.is_floating_point() and not is_tracing(attention_mask)
+            if may_be_additive and attention_mask.min() < 0:
+                raise ValueError(
+                    "`attention_mask` must be 1 for tokens and 0 for padding, got values down to "
+                    f"{attention_mask.min().item():g}."
                 )
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)

@@ -31,7 +31,8 @@ class LotlipTokenizer(TokenizersBackend):
     sub-caption of a long caption ends in a separator. Every `". "` becomes a `sep_token`, then the text is cleaned
     with ftfy and HTML unescaping, as in the original implementation.
     The arguments are those of [`BertTokenizer`]. The corner tokens belong to the model: `model_max_length` (126, the
-    context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them.
+    context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them. The low-level `encodings` of an
+    output, and the offsets in them, are of `tokenizer.clean_text(text)`.
     """
 
     class CleanedEncoding(BatchEncoding):

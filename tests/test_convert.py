@@ -173,6 +173,14 @@ def test_heads_are_those_of_the_configuration(caplog):
     assert "visual" not in caplog.text
 
 
+def test_heads_of_another_text_tower_are_not_those_of_bert(caplog):
+    trunk, bert = original_towers()
+    checkpoint = original_checkpoint(trunk, bert)
+    config = config_from_checkpoint(checkpoint, {"text_cfg": {"heads": 4}}, len(WORDS))
+    assert config.text_config.num_attention_heads == bert.config.hidden_size // 64
+    assert "`text.transformer.encoder.layer.`: 2 are assumed" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("timm_model_name", "width", "num_heads"),
     [

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -444,6 +445,14 @@ def test_masks_of_other_shapes_than_that_of_padding_are_refused(shape, output_co
         new_model().get_text_features(IDS[:, 0], mask, output_corner_tokens=output_corner_tokens)
     with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):
         new_model()(IDS[:, 0], random_images(2), mask)
+
+
+@pytest.mark.parametrize("padding", [-1e9, -math.inf, torch.finfo(torch.float32).min])
+def test_an_additive_mask_is_refused(padding):
+    mask = torch.zeros(2, 5)
+    mask[1, 3:] = padding
+    with pytest.raises(ValueError, match="`attention_mask` must be 1 for tokens and 0 for padding, got values down"):
+        new_model().get_text_features(IDS[:, 0], mask)
 
 
 def test_padding_without_a_mask_is_a_warning(caplog):

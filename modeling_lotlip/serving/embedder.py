@@ -29,8 +29,10 @@ ADDRESS = re.compile(r"(https?|ftp|file):/\S+", re.IGNORECASE)
 MAX_CHARACTERS = 100_000  # of a text that are tokenized; models read a few thousand at most
 MAX_PIXELS = 50_000_000  # of an image
 MAX_WAITING = 1024  # texts and images of all requests at a time
-# Base64, also with the other alphabet, and longer than a word. An image in it begins like one of these files.
-BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+# Base64, also with the other alphabet, or hexadecimal digits, longer than a word. An image in it
+# begins like one of these files.
+ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}")
+HEXADECIMAL = re.compile(r"[0-9a-f]+", re.IGNORECASE)
 IMAGE_START = re.compile(
     rb"""
     \xff\xd8\xff                          # JPEG
@@ -40,6 +42,8 @@ IMAGE_START = re.compile(
     | II\*\0 | MM\0\*                     # TIFF
     | BM.{4}\0{4}                         # BMP
     | .{4}ftyp(?:avi|hei|hev|mif)        # AVIF and HEIC
+    | \0\0\0\x0c(?:jP|JX) | \xff\x4f\xff\x51  # JPEG 2000 and XL
+    | \0\0\x01\0                          # ICO
     """,
     re.DOTALL | re.VERBOSE,
 )
@@ -264,13 +268,30 @@ def is_image(entry: str, index: int) -> bool:
         raise RequestError(f"`input[{index}]` is empty: send a text or an image.")
     if entry.lstrip()[:5].lower() == "data:":
         return True
-    # what stands before the comma of a data URL, say `image/png;base64,`
-    data = "".join(entry.split()).rpartition(";base64,")[2]
-    standard = data.replace("-", "+").replace("_", "/")  # base64 for URLs has two other letters
-    if BASE64.fullmatch(data) and IMAGE_START.match(base64.b64decode(standard[:32])):
+    if holds_encoded_image("".join(entry.split())):
         raise RequestError(
-            f"`input[{index}]` is an image without the beginning of a data URL: send `data:image/jpeg;base64,...`."
+            f"`input[{index}]` is an image that does not begin as a data URL: send `data:image/jpeg;base64,...`."
         )
+    return False
+
+
+def holds_encoded_image(entry: str) -> bool:
+    """
+    Says whether a string without white space is an image in base64 or hexadecimal digits, whatever
+    stands around it: `b'...'`, quotation marks, a part of a data URL, JSON. A longer text may quote one.
+    """
+    for run in ENCODED.finditer(entry):
+        encoded = run.group()
+        if len(encoded) < len(entry) / 2:
+            continue
+        if HEXADECIMAL.fullmatch(encoded):
+            start = bytes.fromhex(encoded[:32])
+        else:
+            # base64 for URLs has two other letters
+            standard = encoded.replace("-", "+").replace("_", "/")
+            start = base64.b64decode(standard[:32])
+        if IMAGE_START.match(start):
+            return True
     return False
 
 

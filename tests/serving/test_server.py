@@ -181,7 +181,7 @@ def test_the_model_is_listed(client):
 NO_IMAGE = "data:image/png;base64," + base64.b64encode(b"no image").decode()
 CUT_OFF = data_url(IMAGES[0])[:422]  # whole groups of base64
 TOO_LARGE = data_url(Image.new("1", (101, 100)))
-BARE_IMAGE = "is an image without the beginning of a data URL: send `data:image/jpeg;base64,...`."
+BARE_IMAGE = "is an image that does not begin as a data URL: send `data:image/jpeg;base64,...`."
 # an entry, the status, and what is said of it
 BAD_ENTRIES = [
     (" ", 400, "is empty"),
@@ -241,12 +241,34 @@ def test_a_bad_request_among_good_ones_changes_nothing_for_them(address):
         lambda content: base64.b64encode(content).rstrip(b"="),
     ],
 )
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "ICO", "JPEG2000"])
 def test_an_image_in_base64_alone_is_refused_in_every_format(image_format, encode):
     file = io.BytesIO()
     IMAGES[0].save(file, image_format)
-    with pytest.raises(RequestError, match="is an image without the beginning of a data URL"):
+    with pytest.raises(RequestError, match="is an image that does not begin as a data URL"):
         is_image(encode(file.getvalue()).decode(), 0)
+
+
+@pytest.mark.parametrize(
+    "around",
+    ["b'{}'", '"{}"', "base64,{}", "image/png;base64,{}", "'data:image/png;base64,{}'", '{{"image": "{}"}}', "<{}>"],
+)
+def test_an_image_in_base64_is_refused_whatever_stands_around_it(around):
+    entry = around.format(data_url(IMAGES[0]).partition(",")[2])
+    with pytest.raises(RequestError, match="is an image that does not begin as a data URL"):
+        is_image(entry, 0)
+
+
+def test_an_image_in_hexadecimal_digits_is_refused():
+    content = base64.b64decode(data_url(IMAGES[0]).partition(",")[2])
+    with pytest.raises(RequestError, match="is an image that does not begin as a data URL"):
+        is_image(content.hex(), 0)
+
+
+def test_a_long_text_may_quote_an_image_in_base64():
+    image = data_url(IMAGES[0])
+    text = f'<img src="{image}"> ' + "A red boat on the sea. " * len(image)
+    assert is_image(text, 0) is False
 
 
 @pytest.mark.parametrize(
