@@ -8,7 +8,7 @@ some rows and lists in others.
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from datasets.packaged_modules.json.json import Json
 from datasets.table import CastError
 
 from ..utils.terminal import without_stop
+from .folder import list_files
 from .options import find_options
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
 
@@ -42,14 +43,16 @@ class JsonTexts(Json):
     """
 
     date_columns: frozenset[str] = frozenset()
-    mixed_columns: frozenset[str] = frozenset()
+    # those in which columns with values of several types are looked for, unless the rows are in the cache
+    local_files: tuple[str, ...] = ()
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         splits = super()._split_generators(dl_manager)
-        if self.mixed_columns and self.info.features is None:  # nothing of a list has been read yet
+        mixed_columns = find_mixed_columns(self.local_files)
+        if mixed_columns and self.info.features is None:  # nothing of a list has been read yet
             _, first = next(iter(super()._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
-        for name in self.mixed_columns:
+        for name in mixed_columns:
             if name in self.info.features:
                 self.info.features[name] = JsonValue()
         return splits
@@ -190,14 +193,12 @@ def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
     for file in files:
         columns |= find_date_columns(file)
     features = builder.config.features or builder.info.features
-    mixed_columns = set()
-    if features is None:
-        mixed_columns = find_mixed_columns(files)
+    reader = JsonTexts(data_files=builder.config.data_files, features=features, **options)
+    if features is None:  # the types are those of all splits
+        reader.local_files = tuple(filter(os.path.isfile, list_files(builder, "all")))
     else:  # where a card says that they are times, they are
         columns -= {name for name, field in named_types(features) if has_time(field)}
-    reader = JsonTexts(data_files=builder.config.data_files, features=features, **options)
     reader.date_columns = frozenset(columns)
-    reader.mixed_columns = frozenset(mixed_columns)
     return reader
 
 
@@ -269,12 +270,11 @@ def holds_date(value: object) -> bool:
     return isinstance(value, list) and any(map(holds_date, value))
 
 
-def find_mixed_columns(files: Iterable[str]) -> set[str]:
+def find_mixed_columns(files: Sequence[str]) -> set[str]:
     """
     Finds the columns of JSON files that hold texts and lists, or whose values in one file have several types. Of a
     single part of a file, `datasets` finds that out itself, and none are returned.
     """
-    files = list(files)
     is_compressed = any(not file.lower().endswith((".json", ".jsonl")) for file in files)
     if len(files) == 1 and not is_compressed and os.path.getsize(files[0]) <= CHUNK_SIZE:
         return set()
