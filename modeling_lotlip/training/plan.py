@@ -81,7 +81,8 @@ def count_steps(args: TrainArguments, batches_per_epoch: int | None) -> tuple[in
     max_train_steps = args.max_train_steps
     if max_train_steps is None:
         num_batches = batches_per_epoch * args.num_train_epochs
-        max_train_steps = max(1, num_batches // args.gradient_accumulation_steps)
+        # rounded up: batches of a further epoch fill the last step, so that no row is left out
+        max_train_steps = math.ceil(num_batches / args.gradient_accumulation_steps)
     warmup_steps = count_part(args.warmup_steps, max_train_steps)
     if warmup_steps > max_train_steps:
         raise ValueError(
