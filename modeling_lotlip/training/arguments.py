@@ -433,6 +433,7 @@ class TrainArguments(
         """Returns what a resumed run must have in common with the first one, to take the same steps."""
         names = [field.name for field in fields(self) if field.metadata["compared_on_resume"]]
         settings = {name: getattr(self, name) for name in names}
+        settings["data_dir"] = self.data_dir_name
         settings["data_files"] = self.data_file_names
         settings["objective_options"] = self.all_objective_options
         settings["plugin"] = {path.name: hash_plugin(path) for path in self.plugin}

@@ -300,6 +300,12 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     settings = json.loads(json.dumps(settings))  # which has no tuples, as the file has none
     for name, value in saved["settings"].items():
+        if name == "data" and name in settings and value != settings[name]:
+            raise ValueError(
+                f"{checkpoint} was written with other data than this run reads: {value}, not {settings[name]}. It "
+                "would go on with other rows: give it the files and captions of the first run, or train further from "
+                "its model in another `--output_dir`."
+            )
         if name in settings and value != settings[name]:
             raise ValueError(
                 f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "

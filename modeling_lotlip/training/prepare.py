@@ -43,6 +43,7 @@ from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
 from .arguments import TrainArguments
+from .contents import describe_contents
 from .distillation import StartModel, Teacher
 from .dual_encoder import ContrastiveModel, freeze_unused, inspect_image_side
 from .image_features import FeatureCache
@@ -65,6 +66,7 @@ class Data:
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
     slices: list[Slice] = field(default_factory=list)  # of the dataset; none of a mix of files
+    contents: dict[str, int | str] = field(default_factory=dict)  # what is compared when a run is resumed
 
 
 @dataclass
@@ -90,6 +92,7 @@ class Training:
         step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
         image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
         num_idle (`int`): The steps since the start that had no gradient.
+        has_warned_of_padding (`bool`): Whether it was said since the start that much of the batches is padding.
     """
 
     args: TrainArguments
@@ -109,6 +112,7 @@ class Training:
     step_losses: list[BatchLoss] = field(default_factory=list)
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
     num_idle: int = 0
+    has_warned_of_padding: bool = False
 
     @property
     def contrastive_model(self) -> ContrastiveModel:
@@ -212,7 +216,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
-    return Data(dataset, reader, slices)
+    return Data(dataset, reader, slices, describe_contents(args, dataset, reader))
 
 
 def check_captions(args: TrainArguments, reader: RowReader) -> None:
@@ -587,6 +591,7 @@ def prepare(
     optimizer, schedule = make_optimizer(args, plan, contrastive_model)
     outputs.check_room(args, model)
     settings = describe_settings(args, plan, model, processor, start)
+    settings["data"] = data.contents
     state = find_state(plan, checkpoint, settings)
     features = FeatureCache(
         contrastive_model,

@@ -1,0 +1,91 @@
+"""Other data than those of the run that is resumed are noticed; a copy elsewhere is the same."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.contents import NUM_COMPARED, hash_rows
+from modeling_lotlip.training.prepare import load_training_data
+from tests.helpers.data_files import write_images, write_lines, write_shard
+
+
+def describe(**options: object) -> dict:
+    options = {"output_dir": "run", "eval_split": "train", "per_device_train_batch_size": 2} | options
+    return load_training_data(TrainArguments(**options), num_processes=1).contents
+
+
+def make_image_folder(folder: Path, captions: list[str]) -> Path:
+    names = [f"{index}.png" for index in range(len(captions))]
+    write_images(folder, names)
+    rows = [{"file_name": name, "caption": caption} for name, caption in zip(names, captions)]
+    write_lines(folder / "metadata.jsonl", rows)
+    return folder
+
+
+def make_shard(path: Path) -> None:
+    write_shard(path, *({f"{index}.png": b"", f"{index}.txt": b"a boat"} for index in range(3)))
+
+
+def test_captions_that_were_rewritten_are_other_data(tmp_path):
+    first = make_image_folder(tmp_path / "first", ["one", "two", "three"])
+    rotated = make_image_folder(tmp_path / "rotated", ["two", "three", "one"])
+    assert describe(dataset_name=str(rotated)) != describe(dataset_name=str(first))
+
+
+def test_a_copy_of_later_times_is_the_same_data(tmp_path):
+    first = make_image_folder(tmp_path / "first", ["one", "two", "three"])
+    copied = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(first, copied)
+    for file in copied.iterdir():
+        os.utime(file, (1, 1))
+    assert describe(dataset_name=str(copied)) == describe(dataset_name=str(first))
+
+
+def test_caption_files_that_were_rewritten_are_other_data(tmp_path):
+    folder = make_image_folder(tmp_path / "images", ["one", "two", "three"])
+    found = []
+    for text in ("first", "second"):
+        rows = [{"key": f"{index}.png", "caption": f"{text} {index}"} for index in range(3)]
+        captions = write_lines(tmp_path / "captions.jsonl", rows)
+        found.append(describe(dataset_name=str(folder), caption_files=[captions], key_column="file_name"))
+    assert found[0]["rows"] == found[1]["rows"]
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("changed", [0, NUM_COMPARED // 2, NUM_COMPARED - 1])
+def test_rows_of_all_parts_count(changed):
+    captions = [str(index) for index in range(NUM_COMPARED)]
+    before = Dataset.from_dict({"caption": captions})
+    captions[changed] = "another"
+    assert hash_rows(Dataset.from_dict({"caption": captions}), ["caption"]) != hash_rows(before, ["caption"])
+
+
+def test_a_shard_that_was_added_to_a_stream_is_other_data(tmp_path):
+    options = {"dataset_name": "webdataset", "streaming": True, "max_train_steps": 1, "image_column": "png"}
+    options |= {"caption_column": "txt", "data_files": [str(tmp_path / "*.tar")]}
+    make_shard(tmp_path / "0.tar")
+    before = describe(**options)
+    copied = tmp_path / "elsewhere"
+    copied.mkdir()
+    shutil.copy(tmp_path / "0.tar", copied / "0.tar")
+    assert describe(**options | {"data_files": [str(copied / "*.tar")]}) == before
+    make_shard(tmp_path / "1.tar")
+    added = describe(**options)
+    assert added["num_files"] == 2
+    assert added["num_bytes"] == 2 * before["num_bytes"]
+    (tmp_path / "1.tar").rename(tmp_path / "2.tar")
+    assert describe(**options)["file_names"] != added["file_names"]
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "expected"),
+    [(None, None), ("data/train", "data/train"), (os.path.abspath("shards/"), "shards")],
+    ids=["none", "relative", "absolute, which may be a copy"],
+)
+def test_a_folder_of_data_is_compared_by_its_name(data_dir, expected):
+    args = TrainArguments(output_dir="run", dataset_name="webdataset", data_dir=data_dir)
+    assert args.compared_on_resume()["data_dir"] == expected
