@@ -35,6 +35,8 @@ logger = get_logger(__name__)
 
 # Steps in a row whose loss or gradients are not finite, after which a run ends
 MAX_SKIPPED_STEPS = 10
+# The fraction of the samples of a stream's batches that may be padding without a warning
+MAX_PADDING_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def train(training: Training) -> int:
                 state.epoch += 1
                 state.batch = 0
                 is_epoch_over = True
-                sum_counts(training).rows.check_matched()
+                counts = sum_counts(training)
+                counts.rows.check_matched()
+                warn_of_padding(training, counts)
                 if accelerator.sync_gradients and args.checkpointing_steps == "epoch":
                     save(training)
                     is_epoch_over = False
@@ -149,8 +153,8 @@ def read_epoch(training: Training, stop: StopSignal) -> Iterator[NextBatch]:
                 batch, outcomes = item
                 training.throughput.count(batch)
                 counts = SampleCounts()
+                counts.count_batch(outcomes, len(batch))
                 for outcome in outcomes:
-                    counts.count(outcome)
                     if outcome.message is not None:
                         logger.warning(f"Skipped: {without_stop(outcome.message)}.", main_process_only=False)
                 counts = training.counts + counts
@@ -230,11 +234,27 @@ def sum_counts(training: Training) -> SampleCounts:
     return sum(gather_object([training.counts]), start=training.state.counts)
 
 
+def warn_of_padding(training: Training, counts: SampleCounts) -> None:
+    """Warns once if much of the batches of a stream is padding, since some processes have fewer rows than others."""
+    is_much = training.args.streaming and counts.padding_fraction > MAX_PADDING_FRACTION
+    if not is_much or training.has_warned_of_padding:
+        return
+    training.has_warned_of_padding = True
+    num_samples = counts.rows.num_rows + counts.num_padding
+    logger.warning(
+        f"{counts.num_padding} of {num_samples} samples so far are padding: processes whose shards have fewer rows "
+        "than those of others wait, and the batches are smaller than they should be. Write shards of equal size "
+        "(`lotlip pack --shard_size`), or leave out `--streaming`."
+    )
+
+
 def log_step(training: Training, result: StepResult) -> str:
     """Logs what is measured of the step that was taken. Returns what the progress bar shows."""
     accelerator = training.accelerator
     state = training.state
-    rows = sum_counts(training).rows
+    counts = sum_counts(training)
+    warn_of_padding(training, counts)
+    rows = counts.rows
     if rows.num_rows >= NUM_AWAITED:
         rows.check_matched()
     measured = {
@@ -331,7 +351,8 @@ def finish(training: Training) -> None:
     plan = training.plan
     accelerator = training.accelerator
     counts = sum_counts(training)
-    for name, total in vars(counts).items():
+    for name in ("rows", "short_captions", "long_captions"):
+        total = getattr(counts, name)
         if total.left_out or total.num_unmatched:
             logger.warning(f"Of the {name.replace('_', ' ')} of this training, {total}")
     model = gather_model(training.model, accelerator)

@@ -86,11 +86,24 @@ class SampleCounts:
         rows (`RowCounts`): All rows.
         short_captions (`RowCounts`): Rows that are used, by whether they have a short caption.
         long_captions (`RowCounts`): The same of long captions.
+        num_padding (`int`): How many samples only filled batches up, beside those of rows.
     """
 
     rows: RowCounts = field(default_factory=RowCounts)
     short_captions: RowCounts = field(default_factory=RowCounts)
     long_captions: RowCounts = field(default_factory=RowCounts)
+    num_padding: int = 0
+
+    @property
+    def padding_fraction(self) -> float:
+        """The fraction of all samples of batches that only filled these up."""
+        return self.num_padding / max(1, self.rows.num_rows + self.num_padding)
+
+    def count_batch(self, outcomes: list[Outcome], num_samples: int) -> None:
+        """Counts the rows of a batch of so many samples, of which the others are padding."""
+        for outcome in outcomes:
+            self.count(outcome)
+        self.num_padding += num_samples - len(outcomes)
 
     def count(self, outcome: Outcome) -> None:
         """Counts a row."""
@@ -111,6 +124,7 @@ class SampleCounts:
             self.rows + other.rows,
             self.short_captions + other.short_captions,
             self.long_captions + other.long_captions,
+            self.num_padding + other.num_padding,
         )
 
     def check(self, max_bad_fraction: float, num_samples: int | None) -> None:
@@ -133,12 +147,22 @@ class SampleCounts:
 
     def state_dict(self) -> dict:
         """Returns the counts for JSON, by name."""
-        return {name: counts.state_dict() for name, counts in vars(self).items()}
+        return {
+            "rows": self.rows.state_dict(),
+            "short_captions": self.short_captions.state_dict(),
+            "long_captions": self.long_captions.state_dict(),
+            "num_padding": self.num_padding,
+        }
 
     @classmethod
     def from_state_dict(cls, state: dict) -> "SampleCounts":
         """Returns the counts of [`SampleCounts.state_dict`]."""
-        return cls(**{name: RowCounts(**values) for name, values in state.items()})
+        return cls(
+            RowCounts(**state["rows"]),
+            RowCounts(**state["short_captions"]),
+            RowCounts(**state["long_captions"]),
+            state.get("num_padding", 0),  # not in a checkpoint of an earlier version
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import PartialState
 from PIL.Image import Resampling
 from transformers import BitImageProcessor, ViTImageProcessor
 
@@ -112,6 +113,22 @@ def test_an_evaluation_is_due_once_every_so_many_steps(monkeypatch, step, evalua
     loop.evaluate_if_due(training)
     assert done == ([training.model, "restarted"] if is_due else [])
     assert training.model.training == is_due
+
+
+@pytest.mark.parametrize(
+    ("streaming", "num_padding", "is_warned"),
+    [(True, 6, True), (True, 5, False), (False, 6, False)],
+    ids=["much", "little", "no stream, whose last batch may not divide"],
+)
+def test_much_padding_in_a_stream_is_said_once(caplog, streaming, num_padding, is_warned):
+    training = SimpleNamespace(args=SimpleNamespace(streaming=streaming), has_warned_of_padding=False)
+    counts = SampleCounts(num_padding=num_padding)
+    counts.rows.num_rows = 100 - num_padding
+    PartialState()  # which the logger asks for the process
+    loop.warn_of_padding(training, counts)
+    loop.warn_of_padding(training, counts)
+    assert caplog.text.count("6 of 100 samples so far are padding") == int(is_warned)
+    assert caplog.text.count("`lotlip pack --shard_size`") == int(is_warned)
 
 
 @pytest.mark.parametrize(("step", "is_refused"), [(10, False), (11, True)])

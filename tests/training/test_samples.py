@@ -147,7 +147,7 @@ def test_too_many_bad_samples_end_the_run(num_good, num_bad, num_samples, is_ref
 def test_counts_are_kept_in_a_checkpoint_and_add_up():
     counts = SampleCounts()
     counts.count(Outcome("a", has_short_caption=True, has_long_caption=False))
-    counts.count(Outcome("b", Cause.NO_CAPTION))
+    counts.count_batch([Outcome("b", Cause.NO_CAPTION)], num_samples=4)
     again = SampleCounts.from_state_dict(counts.state_dict())
     assert again == counts
     total = again + counts
@@ -155,6 +155,8 @@ def test_counts_are_kept_in_a_checkpoint_and_add_up():
     assert total.rows.left_out == {"no caption": 2}
     assert total.long_captions.left_out == {"no caption": 2}
     assert total.short_captions.num_used == 2
+    assert total.num_padding == 6
+    assert total.padding_fraction == 0.6
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
