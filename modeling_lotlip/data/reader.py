@@ -43,6 +43,7 @@ class Item(NamedTuple):
     content: Image.Image | str | None = None
     index: int = 0  # which it is of its kind in the row
     truncated: bool = False
+    is_unknown: bool = False  # whether it is a text of which the tokenizer knows no word
 
 
 def find_columns(columns: list[str], names: Iterable[str | None]) -> list[str]:

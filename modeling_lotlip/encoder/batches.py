@@ -369,7 +369,10 @@ class RowCollator:
         ):
             if part:
                 inputs, truncated = self.preprocessing.tokenize([item.content for item in part])
-                entries = [item._replace(truncated=is_cut) for item, is_cut in zip(part, truncated)]
+                unknown = self.preprocessing.find_unknown(inputs["input_ids"])
+                entries = []
+                for item, is_cut, is_unknown in zip(part, truncated, unknown):
+                    entries.append(item._replace(truncated=is_cut, is_unknown=is_unknown))
                 yield Batch(entries, inputs, modality)
 
 

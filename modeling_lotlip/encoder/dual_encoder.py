@@ -40,7 +40,7 @@ from .loading import (
     is_sentence_transformer,
     load_model,
 )
-from .preprocessing import Preprocessing
+from .preprocessing import Preprocessing, warn_of_unknown
 from .sentence_transformer import load_sentence_transformer
 
 
@@ -353,6 +353,7 @@ class DualEncoder:
         tokens_per_batch = TOKENS_PER_BATCH if batch_size is None else batch_size * self.max_length
         embeds = torch.empty(len(texts), self.dim)
         num_truncated = 0
+        num_unknown = 0
         with progress_bar(
             total=len(texts), desc="Texts", unit=" texts", disable=not show_progress_bar, leave=False
         ) as progress:
@@ -362,11 +363,13 @@ class DualEncoder:
                     # `Item.row_key` is the position in the list
                     embeds[[item.row_key for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)
+                    num_unknown += sum(item.is_unknown for item in batch.entries)
                     progress.update(len(batch.entries))
         if num_truncated > 0:
             logger.warning(
                 f"{num_truncated} of {len(texts)} texts were truncated: they have more than {self.max_length} tokens."
             )
+        warn_of_unknown(num_unknown, len(texts))
         return to_return_value(embeds, is_single, convert_to_tensor)
 
     def prepare_texts(self, texts: Sequence[str], is_long: bool) -> Iterator[PreparedRows]:

@@ -13,10 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from transformers.tokenization_utils_base import LARGE_INTEGER, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..data.images import Resizing, bound_aspect_ratio
 from .families import Family, find_family, get_text_kwargs
 from .hashes import hash_processor
+
+
+logger = logging.get_logger(__name__)
 
 
 class TokenizedTexts(NamedTuple):
@@ -127,6 +131,31 @@ class Preprocessing:
                 truncated = [len(ids) > encoded["input_ids"].shape[1] for ids in whole]
         return TokenizedTexts(dict(encoded), truncated)
 
+    def find_unknown(self, input_ids: torch.Tensor) -> list[bool]:
+        """
+        Finds the texts of which the tokenizer knows no word: beside its token of unknown words they have special
+        tokens and punctuation alone, and so the model cannot tell them from each other.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(texts, length)`):
+                The texts as [`tokenize`] gives them.
+
+        Returns:
+            `list[bool]`: whether each is such a text; never where unknown words have no token of their own.
+        """
+        tokenizer = self.tokenizer
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if unknown is None or unknown in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+            return [False] * len(input_ids)
+        has_unknown = (input_ids == unknown).any(dim=1)
+        found = has_unknown.tolist()
+        special = set(tokenizer.all_special_ids)
+        for index in has_unknown.nonzero().flatten().tolist():
+            others = set(input_ids[index].tolist()) - special - {unknown}
+            tokens = tokenizer.convert_ids_to_tokens(sorted(others))
+            found[index] = not any(character.isalnum() for token in tokens for character in token)
+        return found
+
     def tokenize_first_tokens(self, texts: Sequence[str], num_tokens: int) -> dict[str, torch.Tensor]:
         """
         Returns the inputs, `input_ids` of shape `(texts, length)`, of the first `num_tokens` tokens of texts, special
@@ -197,3 +226,12 @@ class Preprocessing:
         """Returns a hash of the processor, as it is now."""
         with self.tokenizer_lock:  # to save a tokenizer changes how it pads and truncates for a moment
             return hash_processor(self.processor)
+
+
+def warn_of_unknown(num_unknown: int, num_texts: int) -> None:
+    """Warns of texts of which the tokenizer knows no word: see [`Preprocessing.find_unknown`]."""
+    if num_unknown > 0:
+        logger.warning_once(
+            f"{num_unknown} of {num_texts} texts hold only words that the tokenizer does not know: the model cannot "
+            "tell them from each other. Take a model whose tokenizer knows their language and script."
+        )

@@ -34,6 +34,7 @@ from ..encoder.batches import (
 )
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..encoder.finite import check_finite_batch
+from ..encoder.preprocessing import warn_of_unknown
 from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
 from ..utils.integers import check_integer
@@ -64,12 +65,14 @@ class EmbeddedCaptions:
         embeds (`torch.Tensor` of shape `(captions, dim)`): Normalized; of shape `(captions, tokens, dim)` of a model
             that compares tokens.
         num_truncated (`int`): How many are longer than the limit of the model.
+        num_unknown (`int`): Of how many the tokenizer knows no word.
     """
 
     texts: list[str]
     images: torch.Tensor
     embeds: torch.Tensor
     num_truncated: int
+    num_unknown: int = 0
 
 
 @dataclass
@@ -341,6 +344,7 @@ def join_captions(captions: list[EmbeddedItem], image_indices: dict[tuple[int, i
         images=torch.tensor([image_indices[caption.row_key] for caption in captions]),
         embeds=stack([caption.embedding for caption in captions]),
         num_truncated=sum(caption.item.truncated for caption in captions),
+        num_unknown=sum(caption.item.is_unknown for caption in captions),
     )
 
 
@@ -469,6 +473,7 @@ def measure_retrieval(
         measured["num_captions"] = ranks.num_texts
         if grouping == "group":
             measured["num_shared_captions"] = ranks.num_shared
+        warn_of_unknown(captions.num_unknown, len(captions.texts))
         measured["truncated"] = captions.num_truncated / len(captions.texts)
         for name, value in measured.items():
             results[f"{kind}_{name}"] = value

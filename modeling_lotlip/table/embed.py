@@ -37,6 +37,7 @@ from ..encoder.batches import (
 )
 from ..encoder.dual_encoder import DualEncoder, load_encoder
 from ..encoder.finite import check_finite_batch
+from ..encoder.preprocessing import warn_of_unknown
 from ..utils.files import hash_file
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
@@ -506,8 +507,13 @@ def show_progress(
     total: int | None,
     disable: bool,
 ) -> Iterator[EmbeddedBatch]:
-    """Yields the batches, with a bar of the rows that are done. Rows that are left out are named."""
+    """
+    Yields the batches, with a bar of the rows that are done. Rows that are left out are named, and texts of which the
+    tokenizer knows no word are counted.
+    """
     seen = set()
+    num_texts = 0
+    num_unknown = 0
     disable = disable or total == 0
     with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
         for batch in batches:
@@ -516,7 +522,10 @@ def show_progress(
             new.update(row.key.row_index for row in batch.unreadable)
             progress.update(len(new - seen))
             seen |= new
+            num_texts += sum(item.kind != "image" for item in batch.entries)
+            num_unknown += sum(item.is_unknown for item in batch.entries)
             yield batch
+    warn_of_unknown(num_unknown, num_texts)
 
 
 def describe_missing(table: EmbeddingTable) -> list[str]:

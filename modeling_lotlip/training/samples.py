@@ -20,7 +20,7 @@ from transformers import ProcessorMixin
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import name_row
-from ..encoder.preprocessing import Preprocessing
+from ..encoder.preprocessing import Preprocessing, warn_of_unknown
 from ..utils.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 from .arguments import ObjectiveArguments
 from .batch import CaptionBatch, Texts
@@ -389,6 +389,7 @@ class SampleCollator:
         """
         self.preprocessing = Preprocessing(processor)
         self.start_length = start_length
+        self.has_warned_of_unknown = False
         self.image_options = {}
         if are_cropped:
             self.image_options["do_resize"] = False
@@ -403,6 +404,10 @@ class SampleCollator:
         tokens, truncated = self.preprocessing.tokenize(texts, max_length)
         if any(truncated) and max_length is None:
             warn_of_truncation(self.preprocessing.max_length)
+        num_unknown = sum(self.preprocessing.find_unknown(tokens["input_ids"]))
+        if num_unknown > 0 and not self.has_warned_of_unknown:
+            warn_of_unknown(num_unknown, sum(bool(text) for text in texts))
+            self.has_warned_of_unknown = True
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
         return Texts(tokens["input_ids"], mask * is_present[:, None])

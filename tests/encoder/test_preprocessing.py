@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 from transformers import BatchEncoding
 
+from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from tests.conftest import WORDS
 
@@ -33,3 +35,23 @@ def test_truncated_texts_are_known_also_from_a_tokenizer_without_encodings(encod
     assert inputs["input_ids"].equal(expected.inputs["input_ids"])
     assert truncated == expected.truncated
     assert any(truncated) == (max_length == 9)
+
+
+def test_texts_of_unknown_words_alone_are_found(encoder, vocab_dir):
+    processor = SimpleNamespace(tokenizer=LotlipTokenizer.from_pretrained(vocab_dir))
+    preprocessing = Preprocessing(processor, encoder.family)
+    texts = ["Ένα καράβι", "Ένα 'καράβι'.", "a καράβι", "a boat", ".", "", "καράβι " * 200]
+    input_ids = preprocessing.tokenize(texts).inputs["input_ids"]
+    assert preprocessing.find_unknown(input_ids) == [True, True, False, False, False, False, True]
+
+
+def test_where_unknown_words_end_a_text_none_are_found(family_folders):
+    preprocessing = load_encoder(str(family_folders("clip"))).preprocessing
+    assert preprocessing.tokenizer.unk_token_id == preprocessing.tokenizer.eos_token_id
+    input_ids = preprocessing.tokenize(["Ένα καράβι", "a boat"]).inputs["input_ids"]
+    assert preprocessing.find_unknown(input_ids) == [False, False]
+
+
+def test_embedded_texts_of_unknown_words_are_counted(encoder, caplog):
+    encoder.encode_text(["Ένα καράβι", "a boat", "καράβι", "sea", "house"])
+    assert "2 of 5 texts hold only words that the tokenizer does not know" in caplog.text

@@ -258,6 +258,12 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir,
             assert not embeds[len(expected) :].any()
 
 
+def test_captions_of_unknown_words_are_counted(encoder, caplog):
+    dataset = load_scenes(12, seed=1).remove_columns("caption").add_column("caption", ["Ένα καράβι", "a boat"] * 6)
+    evaluate_retrieval(encoder, dataset, CaptionArguments(long_captions_column=""))
+    assert "6 of 12 texts hold only words that the tokenizer does not know" in caplog.text
+
+
 def test_the_table_of_models_says_how_many_captions_were_truncated():
     row = {"long_num_images": 4, "long_num_captions": 8, "long_truncated": 0.25}
     for k in (1, 5, 10):

@@ -196,6 +196,16 @@ def test_a_crop_is_all_that_the_tower_sees(tokenizer):
     assert seen[:9].min() > 0.9  # the root of 0.9, less half a pixel at either side
 
 
+def test_captions_of_unknown_words_are_said_once(tokenizer, caplog):
+    processor = LotlipProcessor(LotlipImageProcessor(), LotlipTokenizer.from_pretrained(tokenizer))
+    image = PIL.Image.new("RGB", (32, 32))
+    collate = SampleCollator(processor)
+    for text in ("a boat", "Ένα καράβι", "Ένα"):
+        collate([Sample(text, [], image=image), Sample("the sea", [], image=image), Sample("", [], image=image)])
+    assert caplog.text.count("texts hold only words that the tokenizer does not know") == 1
+    assert "1 of 2 texts hold only words" in caplog.text
+
+
 def test_no_token_of_an_absent_caption_counts(tokenizer):
     processor = LotlipProcessor(LotlipImageProcessor(), LotlipTokenizer.from_pretrained(tokenizer))
     image = PIL.Image.new("RGB", (32, 32))
