@@ -69,7 +69,7 @@ class SourceArguments(Arguments):
 
     @property
     def data_dir_name(self) -> str | None:
-        """`data_dir` as it is given, of an absolute path the name of the folder alone: that of a copy is the same."""
+        """`data_dir`, of an absolute path the name of the folder alone, which a copy has too."""
         if self.data_dir is None or not os.path.isabs(self.data_dir):
             return self.data_dir
         return os.path.basename(os.path.normpath(self.data_dir))

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -994,6 +994,7 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
 def cast_images(rows: Rows, column: str) -> Rows:
     """Makes a column one of images. Raises a `ValueError` if it is not there, or holds something else."""
     check_columns(get_columns(rows), image_column=column)
+    warn_of_other_images(rows.features or {}, column)
     column_type = (rows.features or {}).get(column)  # a stream may not say it
     if column_type is not None:
         check_image_type(column_type, column)
@@ -1002,6 +1003,16 @@ def cast_images(rows: Rows, column: str) -> Rows:
     if column_type == Image():
         return rows
     return rows.cast_column(column, Image())
+
+
+def warn_of_other_images(features: Mapping[str, FeatureType], column: str) -> None:
+    """Warns of images in shards whose names have another ending than those of a column."""
+    others = [name for name, found in features.items() if isinstance(found, Image) and name != column]
+    if "__key__" in features and others:
+        logger.warning_once(
+            f"Shards have images that end in .{', .'.join(others)}, which `--image_column {column}` does not read: "
+            "where a sample has one image, give all the same ending."
+        )
 
 
 def check_image_type(found: FeatureType, column: str) -> None:

@@ -16,7 +16,17 @@ from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
 from .caption_files import NUM_EXAMPLES, REJECTED_COLUMN, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
-from .rows import check_columns, find_column, list_captions, look_up, may_be_key, name_row, read_captions, read_key
+from .rows import (
+    check_blanks,
+    check_columns,
+    find_column,
+    list_captions,
+    look_up,
+    may_be_key,
+    name_row,
+    read_captions,
+    read_key,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -127,6 +137,8 @@ class RowReader:
         is_one_needed: bool,
     ) -> None:
         """Notes the columns of captions that are there. Raises a `ValueError` if a named one, or both, are not."""
+        check_blanks(columns, "caption_column", captions.caption_column)
+        check_blanks(columns, "long_captions_column", captions.long_captions_column)
         if find_column(columns, captions.caption_column) is not None:
             self.short_column = captions.caption_column
         if find_column(columns, captions.long_captions_column) is not None:

@@ -545,7 +545,7 @@ def unify_parquet_types(paths: list[str]) -> Features | None:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(
                 f"{path} has other types than the files before it: "
-                f"{without_stop(str(error).rpartition(': ')[2])}. Write all files with the same types."
+                f"{without_stop(str(error).removeprefix('Unable to merge: '))}. Write all files with the same types."
             ) from error
     if schema.remove_metadata() == first.remove_metadata():
         return None

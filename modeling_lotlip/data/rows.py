@@ -41,6 +41,11 @@ def list_captions(row: dict, column: str | None) -> list[str]:
     if column is not None:
         found = look_up(row, column)
     captions = list(found) if isinstance(found, (list, tuple)) else [found]
+    if any(isinstance(caption, bytes) for caption in captions):
+        raise ValueError(
+            f"The column {column!r} must hold strings or lists of strings, got bytes, {found!r}: in shards "
+            "texts must have names that end in .txt."
+        )
     if not all(caption is None or isinstance(caption, str) for caption in captions):
         raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {found!r}.")
     if any(LIST_AS_TEXT.fullmatch(caption or "") for caption in captions):
@@ -68,11 +73,37 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
     for argument, name in named.items():
         if name is None or find_column(columns, name) is not None:
             continue
+        check_blanks(columns, argument, name)
+        if "__key__" in columns and any(column.endswith(f".{name}") for column in columns):
+            raise ValueError(
+                f"`--{argument} {name}` is not a column of the dataset, which has {columns}: in shards a "
+                "column is all that follows the first dot of a name. Name that, or write keys without dots."
+            )
         if re.search(r"[;\t|]", "".join(columns)):
             raise ValueError(
                 f"`--{argument} {name}` is not a column of the dataset, which has {columns}: separate cells by commas."
             )
         raise ValueError(f"`--{argument} {name}` is not a column of the dataset, which has {columns}: name one.")
+
+
+def check_blanks(columns: list[str], argument: str, name: str) -> None:
+    """
+    Raises a `ValueError` if a column has the name of an argument but for blanks around it.
+
+    Args:
+        columns (`list[str]`):
+            The columns.
+        argument (`str`):
+            The argument, without dashes.
+        name (`str`):
+            Its value.
+    """
+    for column in columns:
+        if column.strip() == name and name not in columns:
+            raise ValueError(
+                f"`--{argument} {name}` is not a column of the dataset, which has {column!r} with blanks: "
+                "take them away in the header of the file."
+            )
 
 
 def may_be_key(value: object) -> bool:

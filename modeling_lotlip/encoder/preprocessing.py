@@ -133,15 +133,15 @@ class Preprocessing:
 
     def find_unknown(self, input_ids: torch.Tensor) -> list[bool]:
         """
-        Finds the texts of which the tokenizer knows no word: beside its token of unknown words they have special
-        tokens and punctuation alone, and so the model cannot tell them from each other.
+        Finds the texts of which the tokenizer knows no word: they are its token of unknown words, special tokens
+        and punctuation alone.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(texts, length)`):
                 The texts as [`tokenize`] gives them.
 
         Returns:
-            `list[bool]`: whether each is such a text; never where unknown words have no token of their own.
+            `list[bool]`: for each text; of a tokenizer without a token of unknown words all false.
         """
         tokenizer = self.tokenizer
         unknown = getattr(tokenizer, "unk_token_id", None)
@@ -232,6 +232,6 @@ def warn_of_unknown(num_unknown: int, num_texts: int) -> None:
     """Warns of texts of which the tokenizer knows no word: see [`Preprocessing.find_unknown`]."""
     if num_unknown > 0:
         logger.warning_once(
-            f"{num_unknown} of {num_texts} texts hold only words that the tokenizer does not know: the model cannot "
-            "tell them from each other. Take a model whose tokenizer knows their language and script."
+            f"{num_unknown} of {num_texts} texts hold only words that the tokenizer does not know: the model "
+            "cannot tell them apart. Take a model whose tokenizer knows their language and script."
         )

@@ -508,8 +508,9 @@ def show_progress(
     disable: bool,
 ) -> Iterator[EmbeddedBatch]:
     """
-    Yields the batches, with a bar of the rows that are done. Rows that are left out are named, and texts of which the
-    tokenizer knows no word are counted.
+    Yields the batches, with a bar of the rows that are done. Rows that are left out are named.
+
+    Texts of which the tokenizer knows no word are counted.
     """
     seen = set()
     num_texts = 0

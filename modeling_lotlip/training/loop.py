@@ -235,16 +235,16 @@ def sum_counts(training: Training) -> SampleCounts:
 
 
 def warn_of_padding(training: Training, counts: SampleCounts) -> None:
-    """Warns once if much of the batches of a stream is padding, since some processes have fewer rows than others."""
+    """Warns once if much of a stream's batches is padding: some processes have fewer rows than others."""
     is_much = training.args.streaming and counts.padding_fraction > MAX_PADDING_FRACTION
     if not is_much or training.has_warned_of_padding:
         return
     training.has_warned_of_padding = True
     num_samples = counts.rows.num_rows + counts.num_padding
     logger.warning(
-        f"{counts.num_padding} of {num_samples} samples so far are padding: processes whose shards have fewer rows "
-        "than those of others wait, and the batches are smaller than they should be. Write shards of equal size "
-        "(`lotlip pack --shard_size`), or leave out `--streaming`."
+        f"{counts.num_padding} of {num_samples} samples so far are padding: processes whose shards have fewer "
+        "rows wait for the others, with smaller batches. Write shards of equal size (`lotlip pack "
+        "--shard_size`), or leave out `--streaming`."
     )
 
 
@@ -340,7 +340,7 @@ def check_learning(training: Training) -> None:
     if 0 < training.state.step == training.num_idle:
         raise ValueError(
             f"None of {training.num_idle} steps had a gradient: in no batch have two images different "
-            "captions. Give more of them, or a larger `--per_device_train_batch_size`."
+            "captions, as tokens. Give more of them, or a larger `--per_device_train_batch_size`."
         )
 
 

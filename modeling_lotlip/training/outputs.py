@@ -302,9 +302,9 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     for name, value in saved["settings"].items():
         if name == "data" and name in settings and value != settings[name]:
             raise ValueError(
-                f"{checkpoint} was written with other data than this run reads: {value}, not {settings[name]}. It "
-                "would go on with other rows: give it the files and captions of the first run, or train further from "
-                "its model in another `--output_dir`."
+                f"{checkpoint} was written with other data than this run reads: {value}, not {settings[name]}. "
+                "It would go on with other rows: give it the files and captions of the first run, or train its "
+                "model further in another `--output_dir`."
             )
         if name in settings and value != settings[name]:
             raise ValueError(

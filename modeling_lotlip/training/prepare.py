@@ -66,7 +66,7 @@ class Data:
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
     slices: list[Slice] = field(default_factory=list)  # of the dataset; none of a mix of files
-    contents: dict[str, int | str] = field(default_factory=dict)  # what is compared when a run is resumed
+    contents: dict[str, int | str] = field(default_factory=dict)  # which a resumed run compares
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Training:
         step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
         image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
         num_idle (`int`): The steps since the start that had no gradient.
-        has_warned_of_padding (`bool`): Whether it was said since the start that much of the batches is padding.
+        has_warned_of_padding (`bool`): Whether it was said that much of the batches is padding.
     """
 
     args: TrainArguments

@@ -182,6 +182,11 @@ def test_columns_of_captions_that_are_not_there_are_refused(captions, message):
         RowReader(columns, CaptionArguments(**captions), image_column=None)
 
 
+def test_a_column_of_captions_with_blanks_in_its_name_is_not_passed_over():
+    with pytest.raises(ValueError, match="`--caption_column caption` is .* has ' caption' with blanks"):
+        RowReader([" caption", "long_captions"], CaptionArguments(), image_column=None)
+
+
 def test_a_column_with_an_empty_name_is_not_read():
     row = {"caption": "a boat", "long_captions": "Red."}
     reader = RowReader([*row], CaptionArguments(caption_column=""), image_column=None)

@@ -218,6 +218,12 @@ def test_parquet_files_of_other_types_are_refused(tmp_path, streaming):
         load_split(source, "train", with_images=False)
 
 
+def test_parquet_files_with_texts_and_lists_are_named_with_both_types(tmp_path):
+    files = write_tables(tmp_path, {"caption": ["a"]}, {"caption": [["a"]]})
+    with pytest.raises(ValueError, match="1.parquet has .*caption.*: string vs list<.*: string>. Write"):
+        unify_parquet_types(files)
+
+
 @both_ways
 def test_a_parquet_file_without_values_does_not_say_the_type_of_a_column(tmp_path, streaming):
     tables = [{"key": ["a"], "caption": pa.nulls(1)}, {"key": ["b"], "caption": ["A boat."]}, {"key": ["c"]}]

@@ -115,12 +115,23 @@ def test_an_empty_text_is_no_key():
 
 
 @pytest.mark.parametrize(
-    ("columns", "message"), [(["image", "text"], "name one"), (["image;text"], "separate cells by commas")]
+    ("columns", "message"),
+    [
+        (["image", "text"], ".*: name one"),
+        (["image;text"], ".*: separate cells by commas"),
+        (["image", " id"], ".*' id' with blanks: take them away in the header"),
+        (["v0.png", "v0.id", "__key__"], ".*: in shards a column is all that follows the first dot"),
+    ],
 )
 def test_a_column_that_is_not_there_is_refused_with_what_to_do(columns, message):
     check_columns(columns, key_column=None)
-    with pytest.raises(ValueError, match=f"`--key_column id` is not a column of .*: {message}"):
+    with pytest.raises(ValueError, match=f"`--key_column id` is not a column of {message}"):
         check_columns(columns, key_column="id")
+
+
+def test_captions_that_are_bytes_are_those_of_a_member_of_another_ending():
+    with pytest.raises(ValueError, match=r"got bytes, b'short': in shards .* end in \.txt"):
+        read_captions({"caption": b"short"}, "caption")
 
 
 @pytest.mark.parametrize("value", [1.0, 1.5, ["a"], datetime.date(2026, 1, 2)])

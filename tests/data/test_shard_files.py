@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from transformers.utils import logging
 
 from modeling_lotlip.data import shard_files
 from modeling_lotlip.data.arguments import SourceArguments
@@ -227,3 +228,11 @@ def test_a_compressed_shard_that_was_cut_off_is_named(tmp_path):
     source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar.gz")], image_column="jpg")
     with pytest.raises(ValueError, match=r"The shard .*0.tar.gz cannot be read"):
         read_rows(source, streaming=False)
+
+
+@both_ways
+def test_images_of_another_ending_are_named(tmp_path, streaming, caplog):
+    source = open_shard(tmp_path / "0.tar", [make_sample("0"), {"1.jpeg": JPEG, "1.txt": b"a boat"}])
+    logging.get_logger("transformers").warning_once.cache_clear()
+    assert read_rows(source, streaming)["1"]["jpg"] is None
+    assert "Shards have images that end in .jpeg, which `--image_column jpg` does not read" in caplog.text

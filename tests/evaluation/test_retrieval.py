@@ -259,7 +259,8 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir,
 
 
 def test_captions_of_unknown_words_are_counted(encoder, caplog):
-    dataset = load_scenes(12, seed=1).remove_columns("caption").add_column("caption", ["Ένα καράβι", "a boat"] * 6)
+    dataset = load_scenes(12, seed=1).remove_columns("caption")
+    dataset = dataset.add_column("caption", ["Ένα καράβι", "a boat"] * 6)
     evaluate_retrieval(encoder, dataset, CaptionArguments(long_captions_column=""))
     assert "6 of 12 texts hold only words that the tokenizer does not know" in caplog.text
 

@@ -50,8 +50,8 @@ def test_caption_files_that_were_rewritten_are_other_data(tmp_path):
     found = []
     for text in ("first", "second"):
         rows = [{"key": f"{index}.png", "caption": f"{text} {index}"} for index in range(3)]
-        captions = write_lines(tmp_path / "captions.jsonl", rows)
-        found.append(describe(dataset_name=str(folder), caption_files=[captions], key_column="file_name"))
+        files = [write_lines(tmp_path / "captions.jsonl", rows)]
+        found.append(describe(dataset_name=str(folder), caption_files=files, key_column="file_name"))
     assert found[0]["rows"] == found[1]["rows"]
     assert found[0] != found[1]
 
@@ -61,7 +61,8 @@ def test_rows_of_all_parts_count(changed):
     captions = [str(index) for index in range(NUM_COMPARED)]
     before = Dataset.from_dict({"caption": captions})
     captions[changed] = "another"
-    assert hash_rows(Dataset.from_dict({"caption": captions}), ["caption"]) != hash_rows(before, ["caption"])
+    after = Dataset.from_dict({"caption": captions})
+    assert hash_rows(after, ["caption"]) != hash_rows(before, ["caption"])
 
 
 def test_a_shard_that_was_added_to_a_stream_is_other_data(tmp_path):

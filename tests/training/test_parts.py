@@ -128,7 +128,7 @@ def test_much_padding_in_a_stream_is_said_once(caplog, streaming, num_padding, i
     loop.warn_of_padding(training, counts)
     loop.warn_of_padding(training, counts)
     assert caplog.text.count("6 of 100 samples so far are padding") == int(is_warned)
-    assert caplog.text.count("`lotlip pack --shard_size`") == int(is_warned)
+    assert caplog.text.count("Write shards of equal size") == int(is_warned)
 
 
 @pytest.mark.parametrize(("step", "is_refused"), [(10, False), (11, True)])

@@ -201,7 +201,7 @@ def test_captions_of_unknown_words_are_said_once(tokenizer, caplog):
     image = PIL.Image.new("RGB", (32, 32))
     collate = SampleCollator(processor)
     for text in ("a boat", "Ένα καράβι", "Ένα"):
-        collate([Sample(text, [], image=image), Sample("the sea", [], image=image), Sample("", [], image=image)])
+        collate([Sample(caption, [], image=image) for caption in (text, "the sea", "")])
     assert caplog.text.count("texts hold only words that the tokenizer does not know") == 1
     assert "1 of 2 texts hold only words" in caplog.text
 
