@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a resumed run compares of its data: names and captions, but no folders and times, which may change."""
+"""What a resumed run compares of its data: names and captions, but no folders and times."""
 
 import json
 import os
@@ -23,8 +23,7 @@ def describe_contents(
     args: TrainArguments, dataset: Dataset | IterableDataset, reader: RowReader
 ) -> dict[str, int | str]:
     """
-    Describes the training data, other data differently: of a stream its files, else a sample of its rows; and one
-    of the rows of caption files.
+    Describes the training data: of a stream its files, else a sample of its rows; and one of caption files.
 
     Args:
         args (`TrainArguments`): The arguments that name the data.
@@ -47,8 +46,8 @@ def describe_contents(
 
 def describe_files(args: TrainArguments) -> dict[str, int | str]:
     """
-    Describes the files of a stream: their count, the bytes of those on this machine (without images, which may be
-    millions), and a hash of their names in the folder that they have in common.
+    Describes the files of a stream: their count, the bytes of those on this machine (but of images, which may
+    be millions), and a hash of their names in the folder that they have in common.
     """
     files = []
     for part in args.train_split.split("+"):

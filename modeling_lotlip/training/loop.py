@@ -104,7 +104,8 @@ def train(training: Training) -> int:
         evaluate_if_due(training)  # a resumed run may have been stopped before it
         while state.step < last_step:
             for next_batch in read_epoch(training, stop):
-                if next_batch.stop_number and accelerator.sync_gradients:  # else once the update that is begun is done
+                # else once the update that is begun is done
+                if next_batch.stop_number and accelerator.sync_gradients:
                     return stop_training(training, next_batch.stop_number)
                 result = take_step(training, next_batch)
                 if not result.is_update:
@@ -180,7 +181,8 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         training.model, next_batch.batch, optimizer, training.accelerator, training.step_options, next_batch.sizes
     )
     state.batch += 1
-    training.counts = next_batch.counts  # not before: a run that stops before the batch reads it again when it resumes
+    # not before: a run that stops before the batch reads it again when it resumes
+    training.counts = next_batch.counts
     training.step_losses.append(result.loss.detach())
     if not result.is_update:
         return result
@@ -259,7 +261,7 @@ def log_step(training: Training, result: StepResult) -> str:
         rows.check_matched()
     measured = {
         "loss": result.losses["loss"],  # here to come first; those of the slots come last
-        "learning_rate": training.schedule(state.step),  # that of the next step, since this one is counted already
+        "learning_rate": training.schedule(state.step),  # of the next step: this one is counted
         "logit_scale": training.contrastive_model.scalars["logit_scale"].log().item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),
@@ -272,7 +274,7 @@ def log_step(training: Training, result: StepResult) -> str:
 
 
 def evaluate_if_due(training: Training) -> None:
-    """Evaluates at every `--eval_steps` steps; the evaluation of the last step is that of [`finish`]."""
+    """Evaluates at every `--eval_steps` steps, but not at the last one, where [`finish`] does."""
     state = training.state
     is_due = state.step % training.args.eval_steps == 0 and state.evaluated_step < state.step
     if is_due and 0 < state.step < training.plan.max_train_steps:

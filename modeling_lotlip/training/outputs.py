@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a training writes to its output folder, which holds one run: checkpoints, measurements, models."""
+"""What a training writes to its output folder, that of one run: checkpoints, measurements, models."""
 
 import json
 import logging
@@ -296,7 +296,7 @@ def write_state(accelerator: Accelerator, folder: Path, name: str) -> None:
 
 
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
-    """Reads the state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
+    """Reads the state in a checkpoint. Raises a `ValueError` if its run had other settings."""
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     settings = json.loads(json.dumps(settings))  # which has no tuples, as the file has none
     for name, value in saved["settings"].items():
@@ -355,7 +355,7 @@ def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
     rows = read_metrics(output_dir / METRICS_FILE)
     kept = []
     for row in rows:
-        # a row without a loss is of an evaluation, which is repeated if the checkpoint was written before it
+        # a row without a loss is of an evaluation, repeated if it came after the checkpoint
         last_step = state.step if "loss" in row else state.evaluated_step
         if row["step"] <= last_step:
             kept.append(json.dumps(row) + "\n")
@@ -374,7 +374,7 @@ class Throughput:
         self.start = time.perf_counter()
 
     def count(self, batch: CaptionBatch) -> None:
-        """Counts the images that have captions (others take no part), and the tokens of a batch (rows, ...)."""
+        """Counts the images of a batch (rows, ...) that have captions, and its tokens."""
         self.done += torch.stack([batch.has_captions.sum(), batch.num_tokens])
 
     def measure(self, accelerator: Accelerator) -> dict[str, float]:

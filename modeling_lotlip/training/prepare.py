@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a training needs before its first step: processes, data, model, optimizer, checkpoint, output folder."""
+"""What a training needs before its first step: processes, data, model, optimizer, output folder."""
 
 import logging
 import os
@@ -127,7 +127,7 @@ class Training:
 
 
 def start_processes(args: TrainArguments) -> Accelerator:
-    """Starts the processes of a training. Raises a `ValueError` for ways to train that are not supported."""
+    """Starts the processes. Raises a `ValueError` for ways to train that are not supported."""
     installed = [str(tracker) for tracker in get_available_trackers()]
     if args.with_tracking and not (installed and args.report_to in ("all", *installed)):
         raise ValueError(
@@ -350,7 +350,7 @@ def make_loader(
 
 
 def make_crop(args: TrainArguments, processor: ProcessorMixin) -> RandomResizedCrop | None:
-    """Returns what cuts a part out of each image, if it is to be cropped. Raises a `ValueError` if it cannot."""
+    """Makes what cuts a part out of each image, if it is to be cropped; a `ValueError` if it cannot."""
     if args.min_crop_scale == 1:
         return None
     size = find_image_size(processor.image_processor)
@@ -491,7 +491,7 @@ def describe_settings(
     Args:
         args (`TrainArguments`): The arguments.
         plan (`Plan`): What they leave open.
-        model (`PreTrainedModel`): The dual encoder, before a step. A frozen image tower is compared by its weights.
+        model (`PreTrainedModel`): The dual encoder, before a step; of a frozen image tower the weights count.
         processor (`ProcessorMixin`): Its processor.
         start (`StartModel`, *optional*): What the teacher is made of.
     """

@@ -54,7 +54,7 @@ class Outcome:
         cause (`Cause`, *optional*): Why it is left out; None if it is used.
         error (`str`, *optional*): The class of the error of an image that cannot be read.
         message (`str`, *optional*): What is said of a row that is bad.
-        unmatched_key (`str`, *optional*): Its key, if there are caption files and they have no captions for it.
+        unmatched_key (`str`, *optional*): Its key, if there are caption files without captions for it.
         has_short_caption (`bool`, *optional*): Whether it has a short caption; None where none is trained on.
         has_long_caption (`bool`, *optional*): Whether it has a long one; None where none is trained on.
     """
@@ -173,7 +173,7 @@ class SampledCaptions:
     Args:
         short (`str`): The short caption.
         long (`list[str]`): The long captions.
-        unmatched_key (`str`, *optional*): The key of an image that the caption files have no captions for.
+        unmatched_key (`str`, *optional*): The key of an image without captions in the caption files.
     """
 
     short: str
@@ -220,7 +220,7 @@ class RowCaptionSampler:
             self.num_long_captions = arguments.num_long_captions
 
     def sample_sub_captions(self, text: str, generator: random.Random) -> str:
-        """Samples some consecutive sub-captions of a long caption, or all of them, without the numbers of a list."""
+        """Samples some consecutive sub-captions of a long caption, or all, without the numbers of a list."""
         sub_captions = split_sub_captions(text, self.reader.splitter)
         sub_captions = [part for part in sub_captions if not is_enumeration(part)]
         count = self.arguments.num_sub_captions
@@ -285,7 +285,7 @@ class CaptionedImages(Dataset):
             self.rows = dataset.select_columns(reader.text_columns)
 
     def load_image(self, key: SampleKey, name: str) -> PIL.Image.Image:
-        """Loads an image, not cropped. Raises an `UnreadableImageError` if it cannot be read, or is not there."""
+        """Loads an image, not cropped. Raises an `UnreadableImageError` if it cannot be read."""
         row = key.row
         if row is None:
             row = self.images[key.index]
@@ -337,7 +337,7 @@ class CaptionedImages(Dataset):
         key: SampleKey,
         name: str,
     ) -> tuple[PIL.Image.Image | None, torch.Tensor | None]:
-        """Reads the image, cropped, or what is known of it, (...). Raises a `ValueError` if neither can be read."""
+        """Reads the image, cropped, or what is known of it, (...); a `ValueError` if it cannot."""
         if self.features_dir is None:
             return self.sample_crop(self.load_image(key, name), key), None
         features = read_features(self.features_dir, key.index)
@@ -384,8 +384,8 @@ class SampleCollator:
         """
         Args:
             processor (`ProcessorMixin`): The processor.
-            are_cropped (`bool`, *optional*, defaults to `False`): Whether images are crops of their final size.
-            start_length (`int`, *optional*): The tokens of a text that the start model reads, if it is a teacher.
+            are_cropped (`bool`, *optional*, defaults to `False`): Whether images have their final size.
+            start_length (`int`, *optional*): The tokens of a text that a teacher reads.
         """
         self.preprocessing = Preprocessing(processor)
         self.start_length = start_length
