@@ -15,7 +15,8 @@ from datasets.packaged_modules.json.json import Json
 from datasets.table import CastError
 
 from ..utils.terminal import without_stop
-from .options import find_options
+from .folder import select_split
+from .options import find_options, hash_readers
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
 
 
@@ -150,9 +151,10 @@ def has_time(column_type: pa.DataType) -> bool:
     return replace_times(column_type) != column_type
 
 
-def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
+def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -> DatasetBuilder:
     """
-    Finds what reads JSON files on this machine.
+    Finds what reads JSON files on this machine. The types of columns are those of the split: `datasets` would read all
+    splits with the types of the first one, and make the text "007" a 7.
 
     Args:
         builder (`DatasetBuilder`):
@@ -160,25 +162,28 @@ def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
         files (`list[str]`):
             The paths of the files. In archives, which `datasets` extracts by itself, dates stay times, and so they do
             where a card says that rows are elsewhere in a file.
+        split (`str`, *optional*, defaults to `"train"`):
+            The split that they are.
     """
+    data_files = select_split(builder.config.data_files, split)
     options = find_options(builder)
     if any(file.lower().endswith(ARCHIVES) for file in files) or options.keys() & OTHER_JSON_OPTIONS:
-        return builder
+        return Json(data_files=data_files, features=builder.config.features, **options)
     columns = set()
     for file in files:
         columns |= find_date_columns(file)
-    features = builder.config.features or builder.info.features
+    features = builder.config.features
     if features is not None:  # where a card says that they are times, they are
         columns -= {name for name, field in named_types(features) if has_time(field)}
-    reader = JsonTexts(data_files=builder.config.data_files, features=features, **options)
+    reader = JsonTexts(data_files=data_files, features=features, hash=hash_readers(), **options)
     reader.date_columns = frozenset(columns)
     return reader
 
 
-def open_remote_json(builder: DatasetBuilder) -> DatasetBuilder:
+def open_remote_json(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     """
-    Makes what reads a stream of JSON files that are elsewhere. It does as the builder of `datasets`, but an error
-    names the file. Dates, for which the files would be read twice, stay times.
+    Makes what reads a stream of a split, or of all, of JSON files that are elsewhere. It does as the builder of
+    `datasets`, but an error names the file. Dates, for which the files would be read twice, stay times.
     """
     return JsonTexts(
         base_path=builder.base_path,
@@ -186,7 +191,7 @@ def open_remote_json(builder: DatasetBuilder) -> DatasetBuilder:
         repo_id=builder.repo_id,
         token=builder.token,
         storage_options=builder.storage_options,
-        data_files=builder.config.data_files,
+        data_files=select_split(builder.config.data_files, split),
         features=builder.config.features or builder.info.features,
         **find_options(builder),
     )
@@ -198,7 +203,7 @@ def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:
     has another name. None if they can be read so, or cannot be reached.
     """
     try:
-        for _ in open_remote_json(builder).as_streaming_dataset(split).with_format("arrow"):
+        for _ in open_remote_json(builder, "all").as_streaming_dataset(split).with_format("arrow"):
             pass
     except ValueError as error:
         return str(error)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -74,7 +75,7 @@ from .json_files import (
     open_remote_json,
     replace_times_of,
 )
-from .options import find_options
+from .options import find_options, hash_readers
 from .row_files import (
     are_csv_rows_checked,
     check_json_column,
@@ -592,17 +593,26 @@ def load_builder(
         signed = sign_files(builder.config.data_files)
     if signed is not None:
         name = builder.info.builder_name
-        features = find_features(builder)
+        features = find_features(builder, named)
         return load_dataset_builder(name, data_files=signed, features=features, **of_card | options)
     return load_dataset_builder(*named, **options) if options else builder
 
 
-def find_features(builder: DatasetBuilder) -> Features | None:
-    """Finds the types of columns that a card says; None if it does not, or `datasets` does not read them there."""
+def find_features(builder: DatasetBuilder, named: tuple) -> Features | None:
+    """
+    Finds the types of columns that a card says; None if it does not, or `datasets` does not read them there.
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`. Where it has read the files before, it has their types from its cache, too.
+        named (`tuple`):
+            What names it.
+    """
     features = getattr(builder.config, "features", None)
-    if features is None and builder.info.builder_name != "imagefolder":
-        features = builder.info.features
-    return features
+    if features is not None or builder.info.features is None or builder.info.builder_name == "imagefolder":
+        return features
+    with TemporaryDirectory() as empty_cache:
+        return load_dataset_builder(*named, cache_dir=empty_cache).info.features
 
 
 def describe_source(source: SourceArguments) -> str:
@@ -680,9 +690,8 @@ def check_files(
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for CSV, for shards, for JSON with texts that are written
-            like dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a
-            column of the others.
+        `DatasetBuilder`: what reads them. It is another one for CSV, JSON, parquet and shards on this machine, and for
+            a stream of JSON from elsewhere.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -697,16 +706,17 @@ def check_files(
     if name == "csv" and are_all_local:
         return open_csv(builder, split, key_column)
     check_row_files(name, local, key_column, options)
-    if name == "parquet" and are_all_local and builder.config.features is None:
-        features = unify_parquet_types(files)
-        if features is not None:
-            return Parquet(data_files=builder.config.data_files, features=features, **options)
+    if name == "parquet" and are_all_local:
+        # each split alone: `datasets` would read all with the types of the first one
+        data_files = select_split(builder.config.data_files, split)
+        features = builder.config.features or unify_parquet_types(files)
+        return Parquet(data_files=data_files, features=features, hash=hash_readers(), **options)
     if name == "webdataset" and are_all_local:
         return open_shards(builder, split)
     if name == "json" and are_all_local:
-        return open_json(builder, files)
+        return open_json(builder, files, split)
     if name == "json" and is_stream:
-        return open_remote_json(builder)
+        return open_remote_json(builder, split)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         return open_metadata(builder, split)
@@ -760,7 +770,7 @@ def make_folder_reader(
         date_columns (`Iterable[str]`, *optional*):
             The columns with texts that are written like dates.
     """
-    builder = FolderTexts(data_files=files, features=features, **options)
+    builder = FolderTexts(data_files=files, features=features, hash=hash_readers(), **options)
     builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
     builder.info.builder_name = "imagefolder"
     builder.date_columns = frozenset(date_columns)

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from ..utils.terminal import without_stop
 from .folder import list_files, list_other_splits, select_split
+from .options import hash_readers
 from .row_files import OPENERS
 
 
@@ -185,13 +186,13 @@ def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     for column in list_columns(shards):
         types[column] = get_column_type(column)
     if not types or None in types.values():  # of other types, which `datasets` finds out
-        return WholeShards(data_files=data_files)
+        return WholeShards(data_files=data_files, hash=hash_readers())
     for column in list_columns_of_others(list_other_splits(builder, split)):
         column_type = get_column_type(column)
         if column_type is not None:
             types[column] = column_type
     features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
-    return Shards(data_files=data_files, features=features)
+    return Shards(data_files=data_files, features=features, hash=hash_readers())
 
 
 def check_shards(files: Iterable[str]) -> None:

@@ -14,10 +14,10 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset_builder
+from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset, load_dataset_builder
 from pyarrow import parquet
 
-from modeling_lotlip.data import loading
+from modeling_lotlip.data import loading, options
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.folder import list_files
@@ -919,3 +919,105 @@ def test_a_pattern_with_brackets_stays_one(tmp_path):
     source = SourceArguments("json", data_files=[str(tmp_path / "[01].jsonl")])
     rows = load_split(source, "train", with_images=False)
     assert rows["number"][:] == [0, 1]
+
+
+# Splits of other types
+
+
+SPLITS = {
+    "numbers and texts": ([1], ["007"]),
+    "decimals and texts": ([1.5], ["1.50"]),
+    "nothing and dates": ([None], ["2020-01-01"]),
+    "truth values and texts": ([True], ["false"]),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("key_column", [None, "label"])
+@pytest.mark.parametrize("values", SPLITS)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_values_of_a_split_are_none_of_the_types_of_another_one(tmp_path, ending, values, key_column, streaming):
+    for split, labels in zip(("train", "test"), SPLITS[values]):
+        rows = [{"caption": "A boat.", "label": label} for label in labels]
+        if ending == "jsonl":
+            write_lines(tmp_path / f"{split}.jsonl", rows)
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    found = []
+    for split in ("train", "test"):
+        rows = load_split(source, split, with_images=False, key_column=key_column)
+        found.append([row["label"] for row in rows])
+    assert found == list(SPLITS[values])
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_column_that_another_split_has_besides_is_no_error(tmp_path, ending):
+    rows = {"train": {"caption": "A boat."}, "test": {"caption": "A car.", "label": 7}}
+    for split, row in rows.items():
+        if ending == "jsonl":
+            write_lines(tmp_path / f"{split}.jsonl", [row])
+        else:
+            parquet.write_table(pa.Table.from_pylist([row]), tmp_path / f"{split}.parquet")
+    source = SourceArguments(str(tmp_path))
+    assert load_split(source, "train", with_images=False)[0] == rows["train"]
+    assert load_split(source, "test", with_images=False)[0] == rows["test"]
+    both = load_split(source, "train+test", with_images=False)
+    assert both["label"][:] == [None, 7]
+
+
+def test_a_card_says_the_types_of_all_splits(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [{"label": 1}])
+    write_lines(tmp_path / "b.jsonl", [{"label": 2}])
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: a.jsonl\n"
+        "  - split: test\n    path: b.jsonl\n"
+        "dataset_info:\n  features:\n  - name: label\n    dtype: string\n---\n"
+    )
+    rows = load_split(SourceArguments(str(tmp_path)), "train+test", with_images=False)
+    assert rows["label"][:] == ["1", "2"]
+
+
+def test_what_others_have_read_of_the_same_files_says_no_types(tmp_path):
+    write_lines(tmp_path / "rows.jsonl", [{"caption": "2020-01-01"}])
+    load_dataset(str(tmp_path))  # of which times come into the cache
+    rows = load_split(SourceArguments(str(tmp_path)), "train", with_images=False)
+    assert rows["caption"][:] == ["2020-01-01"]
+
+
+@pytest.mark.parametrize("first", ["train", "test"])
+def test_dates_are_texts_whichever_split_is_read_first(tmp_path, first):
+    write_lines(tmp_path / "train.jsonl", [{"caption": "A boat."}])
+    write_lines(tmp_path / "test.jsonl", [{"caption": "2020-01-01"}])
+    source = SourceArguments(str(tmp_path))
+    load_split(source, first, with_images=False)
+    assert load_split(source, "test", with_images=False)["caption"][:] == ["2020-01-01"]
+
+
+@pytest.fixture
+def other_readers(monkeypatch):
+    """Makes readers of files other ones, as another version of the package has them."""
+
+    def make_others() -> None:
+        options.hash_readers.cache_clear()
+        monkeypatch.setattr(options, "READER_MODULES", ())
+
+    yield make_others
+    options.hash_readers.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet", "0.tar"])
+def test_another_version_of_the_readers_reads_anew(tmp_path, other_readers, name):
+    builder = {"rows.csv": "csv", "rows.jsonl": "json", "rows.parquet": "parquet", "0.tar": "webdataset"}[name]
+    source = SourceArguments(builder, data_files=[str(tmp_path / name)])
+    if name == "0.tar":
+        write_shard(tmp_path / name, {"0.txt": b"a boat"})
+    else:
+        write_captions(tmp_path, name, ["a boat"])
+    found = []
+    for _ in range(2):
+        found.append(load_split(source, "train", with_images=False).cache_files)
+    other_readers()
+    found.append(load_split(source, "train", with_images=False).cache_files)
+    assert found[0] == found[1]
+    assert found[2] != found[1]
