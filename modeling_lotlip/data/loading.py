@@ -70,6 +70,7 @@ from .json_files import (
     FolderTexts,
     find_failure_in_json,
     find_metadata_dates,
+    find_mixed_columns,
     open_json,
     open_remote_json,
     replace_times_of,
@@ -737,13 +738,16 @@ def check_files(
 def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     """
     Finds what reads the rows that the metadata of a folder of images names. In `metadata.csv` each column has one type
-    in all rows.
+    in all rows of all splits, in others in all rows of the split.
 
     Args:
         builder (`ImageFolder`):
             That of `datasets`.
         split (`str`):
-            The split that is read. The types are those of all splits.
+            The split that is read.
+
+    Raises:
+        `ValueError`: if a column has several types.
     """
     # the rows are what metadata names: the names of other files may be no addresses
     files_by_split = DataFilesDict()
@@ -752,21 +756,44 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     signed = sign_files(files_by_split)
     if signed is not None:
         builder.config.data_files = signed
+    check_metadata_types(list_metadata(builder, list_files(builder, split)))
+    options = find_options(builder)
+    data_files = select_split(builder.config.data_files, split)
+    reader = make_folder_reader(data_files, builder.config.features, options)
     other_tables = [list_csv_metadata(builder, files) for files in list_other_splits(builder, split)]
     features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, {})
-    options = find_options(builder)
     if features is None or builder.config.features is not None or builder.config.filters is not None:
-        return builder
+        return reader
     names_of_files = [name for name in features if name.endswith(("file_name", "file_names"))]
     if names_of_files != [FILE_NAME_COLUMN]:  # of several images in a row `datasets` makes other columns
-        return builder
+        return reader
     del features[FILE_NAME_COLUMN]
     features = Features({builder.BASE_COLUMN_NAME: Image(), **features})
-    return make_folder_reader(select_split(builder.config.data_files, split), features, options)
+    return make_folder_reader(data_files, features, options)
+
+
+def check_metadata_types(files: list[str]) -> None:
+    """
+    Checks that a column of metadata has one type: of others `datasets` makes the type in one of the files, and of the
+    text "007" a 7.
+
+    Raises:
+        `ValueError`: if one has several; names it.
+    """
+    of_json = [file for file in files if file.endswith(".jsonl")]
+    mixed = sorted(find_mixed_columns(of_json))
+    if mixed:
+        raise ValueError(
+            f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write values of one type "
+            "in all rows of a column, such as lists, or texts."
+        )
+    of_parquet = [file for file in files if file.endswith(".parquet")]
+    if of_parquet:
+        unify_parquet_types(of_parquet)
 
 
 def make_folder_reader(
-    files: DataFilesDict, features: Features, options: dict[str, Any], date_columns: Iterable[str] = ()
+    files: DataFilesDict, features: Features | None, options: dict[str, Any], date_columns: Iterable[str] = ()
 ) -> FolderTexts:
     """
     Makes what reads a folder of images with metadata.
@@ -774,8 +801,8 @@ def make_folder_reader(
     Args:
         files (`DataFilesDict`):
             The files of metadata by split.
-        features (`Features`):
-            The types of the columns.
+        features (`Features`, *optional*):
+            The types of the columns, where they are known.
         options (`dict[str, Any]`):
             How they are read, where that is not the default.
         date_columns (`Iterable[str]`, *optional*):

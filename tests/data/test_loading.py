@@ -963,7 +963,7 @@ def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
     captions = {"0.png": "A boat.", "1.png": ["A dog.", "A cat."]}
     rows = [{"file_name": name, "caption": caption} for name, caption in captions.items()]
     write_lines(tmp_path / "metadata.jsonl", rows)
-    with pytest.raises(ValueError, match="/caption.*of one type in all rows of a column"):
+    with pytest.raises(ValueError, match="'caption' holds values of several types: .*of one type in all rows"):
         load_split(SourceArguments(str(tmp_path)), "train")
 
 
@@ -1067,3 +1067,26 @@ def test_another_version_of_the_readers_reads_anew(tmp_path, other_readers, name
     found.append(load_split(source, "train", with_images=False).cache_files)
     assert found[0] == found[1]
     assert found[2] != found[1]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
+    for folder, label in {"a": 1, "b": "007"}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        rows = [{"file_name": "0.png", "label": label}]
+        if ending == "jsonl":
+            write_lines(tmp_path / folder / "metadata.jsonl", rows)
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / folder / "metadata.parquet")
+    with pytest.raises(ValueError, match="metadata.jsonl: the column 'label' holds|metadata.parquet has other types"):
+        load_split(SourceArguments(str(tmp_path)), "train")
+
+
+@both_ways
+def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
+    for split, label in {"train": 1, "test": "007"}.items():
+        write_images(tmp_path, [f"{split}/0.png"])
+        write_lines(tmp_path / split / "metadata.jsonl", [{"file_name": "0.png", "label": label}])
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    found = [next(iter(load_split(source, split)))["label"] for split in ("train", "test")]
+    assert found == [1, "007"]
