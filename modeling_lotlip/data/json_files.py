@@ -308,6 +308,16 @@ def find_mixed_columns(files: Iterable[str]) -> set[str]:
     return {path[0] for path, found in types.items() if len(found) > 1}
 
 
+def find_decimal_columns(files: Iterable[str]) -> set[str]:
+    """Finds the columns of JSON files with a number that is not whole, or is written so."""
+    columns = set()
+    for file in files:
+        for _, row in iterate_json_rows(file):
+            if isinstance(row, dict):
+                columns.update(name for name, value in row.items() if isinstance(value, float))
+    return columns
+
+
 def note_types(value: object, path: tuple[str | int, ...], types: dict[tuple, set[type]]) -> None:
     """
     Notes the type of a value of JSON, and of those inside of it.

@@ -68,6 +68,7 @@ from .folder import (
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_files import (
     FolderTexts,
+    find_decimal_columns,
     find_failure_in_json,
     find_metadata_dates,
     find_mixed_columns,
@@ -788,8 +789,10 @@ def check_metadata_types(files: list[str]) -> None:
             "in all rows of a column, such as lists, or texts."
         )
     of_parquet = [file for file in files if file.endswith(".parquet")]
-    if of_parquet:
-        unify_parquet_types(of_parquet)
+    if of_parquet and unify_parquet_types(of_parquet) is not None:
+        raise ValueError(
+            f"{', '.join(of_parquet)} have columns of several types: write all with the same types."
+        )
 
 
 def make_folder_reader(
@@ -883,7 +886,7 @@ def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows
 def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
     """
     Reads the rows of a folder of images again if its metadata has a column of keys, where 007 is not 7, or texts that
-    are written like dates.
+    are written like dates, or decimals where there are whole numbers at the beginning.
 
     Args:
         builder (`ImageFolder`):
@@ -896,12 +899,19 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
             The column of keys.
     """
     dates = set()
+    metadata = list_metadata(builder, list_files(builder, "all"))
     if builder.config.filters is None:  # by which rows are missing
-        dates = find_metadata_dates(rows.features, list_metadata(builder, list_files(builder, "all")))
+        dates = find_metadata_dates(rows.features, metadata)
+    numbers = {name for name, feature in rows.features.items() if feature == Value("int64")}
+    decimals = set()
+    if numbers and builder.config.features is None:
+        decimals = numbers & find_decimal_columns(file for file in metadata if file.endswith(".jsonl"))
     has_keys = isinstance(rows.features.get(key_column), Value)
-    if not dates and not has_keys:
+    if not dates and not decimals and not has_keys:
         return rows
     features = replace_times_of(rows.features)
+    for name in decimals:
+        features[name] = Value("float64")
     if has_keys:
         features[key_column] = Value("string")
     options = find_options(builder)

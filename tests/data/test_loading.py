@@ -1083,6 +1083,15 @@ def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
 
 
 @both_ways
+def test_decimals_of_metadata_stay_decimals_beside_whole_numbers_of_another_file(tmp_path, streaming):
+    for folder, number in {"a": 1, "b": 1.5, "c": 2}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        write_lines(tmp_path / folder / "metadata.jsonl", [{"file_name": "0.png", "number": number}])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert sorted(row["number"] for row in rows) == [1, 1.5, 2]
+
+
+@both_ways
 def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
     for split, label in {"train": 1, "test": "007"}.items():
         write_images(tmp_path, [f"{split}/0.png"])
