@@ -88,7 +88,7 @@ from .row_files import (
 )
 from .rows import check_columns, find_key
 from .scenes import load_scenes
-from .shard_files import check_shards, open_shards
+from .shard_files import Shards, check_shards, open_shards
 
 
 logger = logging.get_logger(__name__)
@@ -517,6 +517,8 @@ def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
+    if isinstance(builder, Shards):
+        builder.warn_of_damaged_members()
     return builder.as_dataset(split)
 
 
@@ -790,9 +792,7 @@ def check_metadata_types(files: list[str]) -> None:
         )
     of_parquet = [file for file in files if file.endswith(".parquet")]
     if of_parquet and unify_parquet_types(of_parquet) is not None:
-        raise ValueError(
-            f"{', '.join(of_parquet)} have columns of several types: write all with the same types."
-        )
+        raise ValueError(f"{', '.join(of_parquet)} have columns of several types: write all with the same types.")
 
 
 def make_folder_reader(
