@@ -68,6 +68,7 @@ from .folder import (
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_files import (
     FolderTexts,
+    JsonTexts,
     find_decimal_columns,
     find_failure_in_json,
     find_metadata_dates,
@@ -509,7 +510,7 @@ def load_built_split(
     check_index_column(builder, rows, files)
     if not may_have_paths:
         return split, with_file_names(rows, source, files, list_metadata(builder, files))
-    return split, find_images(rows, source, files, key_column)
+    return split, find_images(rows, builder, split, source.image_column)
 
 
 def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
@@ -986,35 +987,65 @@ def find_file_names(dataset: Rows) -> str | None:
 # The column of images
 
 
-def find_images(rows: Rows, source: SourceArguments, files: list[str], key_column: str | None) -> Rows:
+def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: str) -> Rows:
     """
     Finds the images that rows of files name: relative paths begin in the folder of their file if there is such a file.
 
     Args:
         rows (`Dataset` or `IterableDataset`):
             The rows, which are returned where they hold no paths.
-        source (`SourceArguments`):
-            The data arguments.
-        files (`list[str]`):
-            The files of the rows. Where they are in several folders, the rows of each folder are read anew.
-        key_column (`str`, *optional*):
-            The column of keys.
+        builder (`DatasetBuilder`):
+            What has read them. Where their files are in several folders, it reads the rows of each folder anew.
+        split (`str`):
+            The split that they are.
+        image_column (`str`):
+            The column of images.
+
+    Raises:
+        `ValueError`: if files are in several folders on this machine, and others elsewhere.
     """
+    files = list_files(builder, split)
     local = [file for file in files if os.path.isfile(file)]
-    column_type = rows.features.get(source.image_column)
+    column_type = rows.features.get(image_column)
     if isinstance(column_type, Json):
-        check_json_column(local, source.image_column)
+        check_json_column(local, image_column)
     if not local or getattr(column_type, "dtype", None) not in ("string", "large_string"):
         return rows
     folders = sorted({os.path.dirname(file) for file in local})
     if len(folders) == 1:
-        return join_image_paths(rows, source.image_column, folders[0])
+        return join_image_paths(rows, image_column, folders[0])
+    if len(local) < len(files):
+        raise ValueError(
+            f"files in several folders, as {local[0]}, and files from elsewhere are read as one table: name them in "
+            "separate commands, or put those on this machine into one folder."
+        )
     parts = []
     for folder in folders:
         folder_files = [file for file in files if os.path.dirname(file) == folder]
-        part = replace(source, data_dir=None, data_files=folder_files)
-        parts.append(load_built_split(part, "train", True, key_column)[1])
+        of_folder = build(open_part(builder, folder_files, rows.features), "train", isinstance(rows, IterableDataset))
+        parts.append(join_image_paths(of_folder, image_column, folder))
     return concatenate_datasets(parts)
+
+
+def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> DatasetBuilder:
+    """
+    Makes what reads some files of a builder, as a split `train`, with the types of all its files.
+
+    Args:
+        builder (`DatasetBuilder`):
+            What reads CSV, JSON or parquet on this machine: see [`check_files`].
+        files (`list[str]`):
+            The files.
+        features (`Features`):
+            The types of all rows.
+    """
+    data_files = sign_files(DataFilesDict({"train": files}))
+    options = find_options(builder)
+    part = type(builder)(data_files=data_files, features=features, hash=builder.hash, **options)
+    if isinstance(part, JsonTexts):
+        part.date_columns = builder.date_columns
+        part.mixed_columns = builder.mixed_columns
+    return part
 
 
 def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
@@ -1033,7 +1064,8 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
 
     rows = undecoded(rows, column)
     if isinstance(rows, IterableDataset):
-        return rows.map(join).cast(rows.features)
+        # JSON as it is written: of the text "007" `datasets` would make a 7 after the map
+        return rows.decode(False).map(join).cast(rows.features)
     # not from the cache: the files may have come meanwhile
     return rows.map(join, load_from_cache_file=False, desc="Finding images")
 

@@ -49,11 +49,14 @@ def decode_text(content: bytes) -> str | Damaged:
 
 
 def decode_json(content: bytes) -> object:
-    """Decodes a JSON value in a shard, or returns [`Damaged`]."""
+    """Decodes a JSON value in a shard, but for a text, of which `datasets` does so; or returns [`Damaged`]."""
     try:
-        return json.loads(content)
+        value = json.loads(content)
     except ValueError as error:
         return Damaged(f"damaged JSON ({without_stop(error)})")
+    if isinstance(value, str):
+        return json.dumps(value)  # else "007" would be JSON of a 7
+    return value
 
 
 class WholeShards(WebDataset):

@@ -1099,3 +1099,42 @@ def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
     source = SourceArguments(str(tmp_path), streaming=streaming)
     found = [next(iter(load_split(source, split)))["label"] for split in ("train", "test")]
     assert found == [1, "007"]
+
+
+# Labels of two files in folders of their own, and how both are read
+LABELS_OF_FOLDERS = {
+    ("csv", 5, None): [5.0, None],
+    ("csv", 5, 1.5): [5.0, 1.5],
+    ("csv", 5, "x"): ["5", "x"],
+    ("json", 5, None): [5, None],
+    ("json", 5, "007"): [5, "007"],
+    ("json", "x", "2020-01-01"): ["x", "2020-01-01"],
+    ("parquet", 5, None): [5, None],
+    ("parquet", 5, 1.5): [5.0, 1.5],
+}
+
+
+@both_ways
+@pytest.mark.parametrize(("kind", "first", "second"), LABELS_OF_FOLDERS)
+def test_files_in_several_folders_have_the_types_of_all(tmp_path, kind, first, second, streaming):
+    files = []
+    for folder, label in {"a": first, "b": second}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        files.append(str(tmp_path / folder / f"rows.{kind}"))
+        getattr(Dataset.from_list([{"image": "0.png", "label": label}]), f"to_{kind}")(files[-1])
+    rows = list(load_split(SourceArguments(kind, data_files=files, streaming=streaming), "train"))
+    assert [row["label"] for row in rows] == LABELS_OF_FOLDERS[kind, first, second]
+    assert [row["image"].width for row in rows] == [4, 4]
+
+
+@both_ways
+def test_files_in_several_folders_are_read_as_their_card_says(tmp_path, streaming):
+    for folder in ("a", "b"):
+        write_images(tmp_path, [f"{folder}/0.png"])
+        (tmp_path / folder / "rows.csv").write_text(f"image;caption\n0.png;Of {folder}, red\n")
+    (tmp_path / "README.md").write_text(
+        '---\nconfigs:\n- config_name: default\n  data_files: "*/rows.csv"\n  sep: ";"\n---\n'
+    )
+    rows = list(load_split(SourceArguments(str(tmp_path), streaming=streaming), "train"))
+    assert [row["caption"] for row in rows] == ["Of a, red", "Of b, red"]
+    assert [row["image"].width for row in rows] == [4, 4]

@@ -65,6 +65,14 @@ def test_ids_that_are_texts_are_no_numbers(tmp_path, first, streaming):
     assert [read_key(row, "json.id") for row in rows.values()] == [str(value) for value in ids]
 
 
+@both_ways
+def test_json_that_is_nothing_but_a_text_is_that_text(tmp_path, streaming):
+    texts = ["007", "[1]", "A boat", "null", '"A"']
+    samples = [make_sample(str(index), text) for index, text in enumerate(texts)]
+    rows = read_rows(open_shard(tmp_path / "0.tar", samples), streaming)
+    assert [row["json"] for row in rows.values()] == texts
+
+
 BAD_MEMBERS = {
     "json": {"bad.json": b"{"},
     "json of another kind": {"bad.json": b"[1]"},
