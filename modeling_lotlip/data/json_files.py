@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-JSON files on this machine are read: what is written like a date is the text that it is, and so is "007" in a column
-with texts in some rows, and numbers or lists in others.
+JSON files on this machine are read with the values that are written: "2020-01-01" is a text, and so is "007" in a
+column that has numbers or lists in other rows.
 """
 
 import json
@@ -71,14 +71,14 @@ class JsonTexts(Json):
             raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
 
     def restore_values(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
-        """Puts the values of some columns, as they are written, into the tables that pyarrow has made of files."""
+        """Puts the values of some columns, as they are written, into tables that pyarrow has made."""
         rows = iterate_rows(original_files)
         for key, table in tables:
             of_table = list(islice(rows, len(table)))
             if len(of_table) != len(table):
                 raise ValueError(
-                    f"{original_files} hold dates, or values of several types in a column, and other rows than lines: "
-                    "write JSON lines."
+                    f"{original_files} hold dates, or several types in a column, and other rows than lines: write "
+                    "JSON lines."
                 )
             table = restore_texts(table, of_table, self.date_columns - self.mixed_columns)
             yield key, restore_mixed(table, of_table, self.mixed_columns)
@@ -144,8 +144,8 @@ def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Tab
 
 def restore_mixed(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Table:
     """
-    Puts the values of rows as JSON into the columns with several types of a table: of texts that are JSON themselves,
-    as "007" and "[1]", `datasets` makes what they would be without quotation marks.
+    Puts the values of rows as JSON into the columns with several types of a table. `datasets` would take the texts
+    "007" and "[1]" for JSON themselves.
 
     Args:
         table (`pa.Table`):
@@ -194,8 +194,8 @@ def has_time(column_type: pa.DataType) -> bool:
 
 def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -> DatasetBuilder:
     """
-    Finds what reads JSON files on this machine. The types of columns are those of the split: `datasets` would read all
-    splits with the types of the first one, and make the text "007" a 7.
+    Finds what reads JSON files on this machine, with the types of the split: `datasets` would take those of the first
+    one, and make the text "007" a 7.
 
     Args:
         builder (`DatasetBuilder`):
@@ -295,7 +295,7 @@ def holds_date(value: object) -> bool:
 
 def find_mixed_columns(files: Iterable[str]) -> set[str]:
     """
-    Finds the columns of JSON files whose values have several types, also inside of lists and dictionaries. Whole
+    Finds the columns of JSON files with values of several types, also inside of lists and dictionaries. Whole
     numbers and others are one type, and null is none.
     """
     types = defaultdict(set)

@@ -706,8 +706,8 @@ def check_files(
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for CSV, JSON, parquet and shards on this machine, and for
-            a stream of JSON from elsewhere.
+        `DatasetBuilder`: what reads them, another one for CSV, JSON, parquet and shards on this machine, and for a
+            stream of JSON from elsewhere.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -778,8 +778,8 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
 
 def check_metadata_types(files: list[str]) -> None:
     """
-    Checks that a column of metadata has one type: of others `datasets` makes the type in one of the files, and of the
-    text "007" a 7.
+    Checks that a column of metadata has one type: `datasets` takes that of one of the files, and makes the text "007"
+    a 7.
 
     Raises:
         `ValueError`: if one has several; names it.
@@ -788,12 +788,12 @@ def check_metadata_types(files: list[str]) -> None:
     mixed = sorted(find_mixed_columns(of_json))
     if mixed:
         raise ValueError(
-            f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write values of one type "
-            "in all rows of a column, such as lists, or texts."
+            f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write those of one "
+            "type in all rows, such as lists, or texts."
         )
     of_parquet = [file for file in files if file.endswith(".parquet")]
     if of_parquet and unify_parquet_types(of_parquet) is not None:
-        raise ValueError(f"{', '.join(of_parquet)} have columns of several types: write all with the same types.")
+        raise ValueError(f"{', '.join(of_parquet)} have other types than each other: write all with the same.")
 
 
 def make_folder_reader(
@@ -995,7 +995,7 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
         rows (`Dataset` or `IterableDataset`):
             The rows, which are returned where they hold no paths.
         builder (`DatasetBuilder`):
-            What has read them. Where their files are in several folders, it reads the rows of each folder anew.
+            What has read them. It reads the rows of each folder anew if there are several.
         split (`str`):
             The split that they are.
         image_column (`str`):
@@ -1016,13 +1016,14 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
         return join_image_paths(rows, image_column, folders[0])
     if len(local) < len(files):
         raise ValueError(
-            f"files in several folders, as {local[0]}, and files from elsewhere are read as one table: name them in "
-            "separate commands, or put those on this machine into one folder."
+            f"Files in several folders, as {local[0]}, and files from elsewhere are no single dataset: put those on "
+            "this machine into one folder."
         )
     parts = []
     for folder in folders:
         folder_files = [file for file in files if os.path.dirname(file) == folder]
-        of_folder = build(open_part(builder, folder_files, rows.features), "train", isinstance(rows, IterableDataset))
+        part = open_part(builder, folder_files, rows.features)
+        of_folder = build(part, "train", isinstance(rows, IterableDataset))
         parts.append(join_image_paths(of_folder, image_column, folder))
     return concatenate_datasets(parts)
 

@@ -37,8 +37,8 @@ def find_options(builder: DatasetBuilder) -> dict[str, Any]:
 @cache
 def hash_readers() -> str:
     """
-    Hashes the source of what reads files here, and the version of `datasets`, which does so for its own readers. It
-    belongs into the name of whatever is kept of files: another version may read equal files otherwise.
+    Hashes the source of what reads files here, as `datasets` does with its own readers, and its version. The hash is
+    in the name of whatever is kept of files: another version may read equal files otherwise.
     """
     sources = [Path(__file__).with_name(name).read_bytes() for name in READER_MODULES]
     return hash_bytes(b"".join([datasets.__version__.encode(), *sources]))

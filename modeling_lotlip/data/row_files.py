@@ -256,7 +256,7 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
 
     Args:
         builder (`DatasetBuilder`):
-            That of `datasets`. Where a card says types, or how cells are read, it is one for the split alone.
+            That of `datasets`. Where a card says types, or how cells are read, the same reads the split.
         split (`str`):
             The split that is read.
         key_column (`str`, *optional*):

@@ -49,7 +49,7 @@ def decode_text(content: bytes) -> str | Damaged:
 
 
 def decode_json(content: bytes) -> object:
-    """Decodes a JSON value in a shard, but for a text, of which `datasets` does so; or returns [`Damaged`]."""
+    """Decodes a JSON value in a shard, but for a text, which `datasets` decodes, or returns [`Damaged`]."""
     try:
         value = json.loads(content)
     except ValueError as error:
@@ -101,15 +101,15 @@ class Shards(WholeShards):
                     sample[column] = None
                     num_damaged += 1
                     first = first or f"{sample['__key__']}.{column} of {sample['__url__']} is {value.problem}"
-                    logger.warning_once(f"Texts and JSON in shards that are damaged are read as none: {first}.")
+                    logger.warning_once(f"Damaged texts and JSON in shards are read as none: {first}.")
             yield key, sample
         if num_damaged > 0:
             self.info.description += (
-                f"{num_damaged} texts and JSON files in shards are damaged, and are read as none, the first: {first}. "
+                f"{num_damaged} texts and JSON files in shards are damaged, and read as none: {first}. "
             )
 
     def warn_of_damaged_members(self) -> None:
-        """Says how many texts and JSON files are none in the rows that were built, now or by an earlier run."""
+        """Says how many texts and JSON files are none in the rows, built now or by an earlier run."""
         if self.info.description:
             logger.warning_once(self.info.description.strip())
 

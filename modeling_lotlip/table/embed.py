@@ -249,7 +249,7 @@ def find_due_rows(
 
 def check_files_of_rows(dataset: Dataset, image_column: str, table: EmbeddingTable) -> set[int]:
     """
-    Checks that the image files of rows have the content that was embedded, whatever their times and rights are now.
+    Checks that the image files of rows have the content that was embedded, whatever their times and rights.
 
     Args:
         dataset (`Dataset`):
@@ -369,7 +369,7 @@ def make_batches_of_rows(
 
 
 def make_row_info(row_index: int, row: dict, reader: RowReader) -> RowInfo:
-    """Makes what a row is known by, with the signature of its image file, which is kept if that cannot be read."""
+    """Makes what a row is known by, with the signature of its image file, also if that cannot be read."""
     signature = None
     if reader.image_column is not None:
         image = row[reader.image_column] or {}

@@ -182,8 +182,8 @@ class EmbeddingTable:
         changed = [name for name in settings if settings[name] != stored.get(name)]
         if changed in (["data"], ["files"]):
             raise ValueError(
-                f"The data have changed since {self.folder} was made: name another folder, or delete it. Equal files "
-                "have changed, too, if another version of this package or of `datasets` reads them."
+                f"The data have changed since {self.folder} was made: name another folder, or delete it. So have "
+                "equal files that another version of this package or of `datasets` reads."
             )
         if changed:
             # a hash is no evidence where something else is
@@ -310,8 +310,8 @@ class EmbeddingTable:
 
     def read_signatures(self, where: str | None = None, by: str = "key") -> Iterator[tuple[str | int, dict[str, int]]]:
         """
-        Reads keys, or another column that rows are known `by`, and the signatures of their files, as they were when
-        they were read: see [`sign_file`].
+        Reads keys, or another column that rows are known `by`, and the signatures of their files when these were
+        read: see [`sign_file`].
         """
         names = [name for name in SIGNATURE if name in self.schema.names]
         for batch in self.read([by, *names], where):
@@ -323,7 +323,7 @@ class EmbeddingTable:
                 yield key, signature
 
     def read_hash(self, key: str | int, by: str = "key") -> str | None:
-        """Reads the hash of the file of an image, by its key or another column; None if it is not known."""
+        """Reads the hash of the file of an image, by its key or another column; None if there is none."""
         where = f"hash IS NOT NULL AND {by} = {value_to_sql(key)}"
         with self.as_os_error():
             rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()

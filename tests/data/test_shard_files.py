@@ -112,7 +112,7 @@ def test_a_bad_sample_leaves_the_others_as_they_are(tmp_path, bad, position, str
 )
 def test_damaged_members_are_warned_of(tmp_path, caplog, member, problem, streaming):
     read_rows(open_shard(tmp_path / "0.tar", [make_sample("a"), make_sample("b") | member]), streaming)
-    assert re.search(f"that are damaged are read as none: {problem}", caplog.text)
+    assert re.search(f"Damaged texts and JSON in shards are read as none: {problem}", caplog.text)
 
 
 def test_damaged_members_are_counted_whenever_their_rows_are_read(tmp_path, caplog):
