@@ -102,7 +102,7 @@ NOT_SEEN = any_of(
 )
 NO_BEGINNING = (
     rf"(?:{FIRST_WORDS}|\d{{3,}}|(?!family)\w+ly"
-    rf"|(?:\w+ ){{0,4}}(?:{NOT_SEEN}|(?:signs?|traces?) of))\b"
+    rf"|(?:\w+ ){{0,4}}(?:{NOT_SEEN}|(?:signs?|traces?) of)|(?:\w+ ){{0,2}}its)\b"
 )
 # After "we can see that" is a whole sentence, which may begin with "the"
 THAT = r"(?<= that)\s+(?!(?:is|was|are|were|has|had|it|they)\b)"
@@ -141,9 +141,12 @@ OFFERS = (
     r"is there anything else (?:i can|you(?:'d| would)? (?:like|want|need))\b",
     r"if you(?:'d like| have| need| want| would like)[^.!?\n]{0,200}"
     r"\b(?:let me know|feel free|just ask|(?:happy|glad) to)\b",
-    r"(?:would|do) you (?:like|want) me to\b",
+    # but not "Would you like me to call back?" on a phone
+    r"(?:would|do) you (?:like|want) me to (?:add|analy[sz]e|change|create|describe|elaborate|expand|explain"
+    r"|focus|give|help|identify|make|provide|rewrite|shorten|summarize|tell|translate|try|write)\b",
     r"(?:i'm|i am|i'd be|i'll be|i would be) (?:always )?(?:happy|glad|here) to (?:help|assist|provide|answer)\b",
-    r"thank you for (?:sharing|providing|uploading|your (?:question|request))\b",
+    r"thank you for (?:sharing|providing|uploading) (?:it|such|that|the|this|your)\b",
+    r"thank you for your (?:question|request)\b",
 )
 OFFER = re.compile(
     rf"(?:^|(?<=[.!?…。！？\"”'’)\]])\s|\n[ \t]*){NOT_OF_A_SIGN}(?:{'|'.join(OFFERS)})"
@@ -160,6 +163,7 @@ OWN_SENTENCE = rf"{OWN_WORDS}[^.!?\n]*"
 SPOKEN = re.compile(
     rf"\b(?:{SAYS}[,:]?|headline|phrase|slogan|title|words|(?:caption|error|line|message|text):) (?:that )?"
     rf"(?:{OWN_SENTENCE}(?:[.!?]+ {OWN_SENTENCE})*|(?:could|without|you)\b[^.!?\n]*)"
+    rf"|(?:{OWN_WORDS}|you\b)[^.!?\n]*, (?:(?:he|it|she) )?(?:asks|reads|says|thinks)\b"
     rf"|(?:^|(?<=[.!?] ))(?:the words )?{OWN_WORDS}(?:{NO_RELATIVE}[^.!?\n,]){{0,80}}?{IS_WRITTEN}",
     re.IGNORECASE,
 )
@@ -256,7 +260,7 @@ REFUSALS = (
     rf"(?:different |valid |new )?(?:{PICTURES}|again|context|details)\b",
     rf"{BEGINNING}(?:could|can|would) you (?:please )?(?:describe (?:it|the|what)|tell me (?:what|more))\b",
     # "Without an image, it is impossible to"
-    rf"\bwithout (?:an?|the|any|seeing the|more) (?:actual )?(?:{PICTURES}|context)[^.!?\n]{{0,40}}, "
+    rf"\bwithout (?:an?|the|any|seeing the|more) (?:actual )?(?:{PICTURES}|context)\b{NOT_IN_SCENE}[^.!?\n]{{0,40}}, "
     r"(?:i (?:cannot|can't|am unable)|it(?:'s| is) (?:impossible|difficult|not possible))\b",
 )
 # Where one may begin is looked for first, which is cheap: the patterns are many

@@ -94,7 +94,7 @@ JSON = re.compile(
 # "- 5 degrees", and so may a mark, as in "+ is engraved on one end of the battery".
 MARK = re.compile(
     r"^[ \t]*(?:#(?![ \t]+\d+(?:[ \t]|$))|#{2,6}|[-+–](?![ \t]+\d)|[*•‣])"
-    r"(?![ \t]+(?:and|are|is|marks|means|or|stands|was|were)\b)(?:[ \t]+|$)",
+    r"(?![ \t]+(?:\*|(?:and|are|is|marks|means|or|stands|was|were)\b))(?:[ \t]+|$)",
     re.MULTILINE,
 )
 SIGN = re.compile(r"^[ \t]*[-+–][ \t]+(?=\d)", re.MULTILINE)

@@ -39,8 +39,12 @@ class JsonTexts(Json):
 
     date_columns: frozenset[str] = frozenset()
     mixed_columns: frozenset[str] = frozenset()
+    # those in which columns with values of several types are looked for, unless the rows are in the cache
+    local_files: tuple[str, ...] = ()
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        if self.local_files:
+            self.mixed_columns = frozenset(find_mixed_columns(self.local_files))
         splits = super()._split_generators(dl_manager)
         if self.mixed_columns and self.info.features is None:  # nothing of a list has been read yet
             _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
@@ -214,14 +218,12 @@ def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -
     for file in files:
         columns |= find_date_columns(file)
     features = builder.config.features
-    mixed_columns = set()
+    reader = JsonTexts(data_files=data_files, features=features, hash=hash_readers(), **options)
     if features is None:
-        mixed_columns = find_mixed_columns(files)
+        reader.local_files = tuple(files)
     else:  # where a card says that they are times, they are
         columns -= {name for name, field in named_types(features) if has_time(field)}
-    reader = JsonTexts(data_files=data_files, features=features, hash=hash_readers(), **options)
     reader.date_columns = frozenset(columns)
-    reader.mixed_columns = frozenset(mixed_columns)
     return reader
 
 

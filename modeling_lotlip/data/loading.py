@@ -1045,7 +1045,7 @@ def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> 
     part = type(builder)(data_files=data_files, features=features, hash=builder.hash, **options)
     if isinstance(part, JsonTexts):
         part.date_columns = builder.date_columns
-        part.mixed_columns = builder.mixed_columns
+        part.mixed_columns = frozenset(name for name, feature in features.items() if isinstance(feature, Json))
     return part
 
 
@@ -1106,19 +1106,26 @@ def check_image_type(found: FeatureType, column: str) -> None:
 
 def check_pixels(rows: Rows, column: str) -> None:
     """
-    Raises a `ValueError` if the first image of a column of pixels is not of height x width, perhaps x channels. One
-    of channels x height x width would be read as an image of a few pixels in height if it has as few in width.
+    Raises a `ValueError` if the first image of a column of pixels in color is not of height x width x channels, from
+    0 to 255. One of channels x height x width would be read as an image of a few pixels in height if it has as few in
+    width, and 256 as 0.
     """
     pixels = next((row[column] for row in rows.select_columns(column) if row[column] is not None), [])
     try:
-        shape = np.shape(pixels)
+        pixels = np.asarray(pixels)
     except ValueError:  # of rows of several lengths; who reads them says so
         return
-    are_channels_last = len(shape) == 3 and shape[0] not in (3, 4) and shape[2] in (2, 3, 4)
-    if len(shape) == 3 and not are_channels_last:
+    if pixels.ndim != 3:
+        return
+    if pixels.shape[0] in (3, 4) or pixels.shape[2] not in (2, 3, 4):
         raise ValueError(
-            f"`--image_column {column}` holds pixels of the shape {shape}: write height x width x channels, of 3 or 4 "
-            "channels and more than 4 pixels in height, or better the content of image files."
+            f"`--image_column {column}` holds pixels of the shape {pixels.shape}: write height x width x channels, of "
+            "3 or 4 channels and more than 4 pixels in height, or better the content of image files."
+        )
+    if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+        raise ValueError(
+            f"`--image_column {column}` holds pixels from {pixels.min()} to {pixels.max()}: write whole numbers "
+            "from 0 to 255, or better the content of image files."
         )
 
 

@@ -206,6 +206,14 @@ GOOD = [
     "I cannot find a picture of the boat with its sails up.",
     "I cannot open the file cabinet in the corner, which has a lock.",
     "A sign says no dogs, but a dog sits under it.",
+    "The photo shows one of its corners burnt.",
+    "A phone shows a reply. Would you like me to call back?",
+    "A sign at a zoo. Thank you for sharing our love of apes.",
+    "A card in a bouquet of roses. Thank you for the flowers.",
+    "* * * are printed between two chapters of the book.",
+    "A meme with a cat. I can't see the image, it thinks.",
+    "You have not uploaded an image, says a form on the screen.",
+    "Without a photo on its wall, it is difficult to say whose room this is.",
 ]
 
 # What models leave around a good caption, and the caption

@@ -62,6 +62,15 @@ def test_one_file_may_hold_texts_and_another_lists(tmp_path, values, ending, str
 
 
 @both_ways
+@pytest.mark.parametrize(("split", "value"), [("train", "A boat."), ("test", ["A dog.", "A cat."])])
+def test_one_split_may_hold_texts_and_another_lists(tmp_path, split, value, streaming):
+    write_lines(tmp_path / "train.jsonl", [{"caption": "A boat."}])
+    write_lines(tmp_path / "test.jsonl", [{"caption": ["A dog.", "A cat."]}])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), split, with_images=False)
+    assert list(rows) == [{"caption": value}]
+
+
+@both_ways
 @pytest.mark.parametrize("last", [["A dog.", "A cat."], 7, {"text": "A dog."}], ids=str)
 def test_texts_stay_as_they_are_in_a_later_part_with_something_else(tmp_path, last, streaming):
     texts = [f"{index} boats. {'A red boat. ' * 400}" for index in range(3000)]

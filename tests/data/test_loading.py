@@ -535,6 +535,14 @@ def test_pixels_whose_channels_are_not_last_are_refused(tmp_path, shape, is_type
         load_split(source, "train")
 
 
+@pytest.mark.parametrize("value", [0.5, 256, -1])
+def test_pixels_in_color_are_whole_numbers_of_8_bits(tmp_path, value):
+    pixels = np.full((6, 8, 3), value).tolist()
+    Dataset.from_dict({"image": [pixels]}).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=f"pixels from {value} to {value}: write whole numbers from 0 to 255"):
+        load_split(SourceArguments(str(tmp_path / "rows.parquet")), "train")
+
+
 BAD_ROWS = {
     "a caption that is a number": {"image": "0.png", "caption": 5},
     "a caption that is a dictionary": {"image": "0.png", "caption": {"text": "A boat."}},
