@@ -81,8 +81,8 @@ class JsonTexts(Json):
             of_table = list(islice(rows, len(table)))
             if len(of_table) != len(table):
                 raise ValueError(
-                    f"{original_files} hold dates, or several types in a column, and other rows than lines: write "
-                    "JSON lines."
+                    f"{original_files} hold dates, or a column of several types, and rows of several lines: "
+                    "write JSON lines."
                 )
             table = restore_texts(table, of_table, self.date_columns - self.mixed_columns)
             yield key, restore_mixed(table, of_table, self.mixed_columns)
@@ -139,7 +139,7 @@ def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Tab
     for name in sorted(set(columns) & set(table.column_names)):
         index = table.column_names.index(name)
         column_type = table.schema.field(name).type
-        if isinstance(column_type, pa.BaseExtensionType):  # of dictionaries with several names: texts already
+        if isinstance(column_type, pa.BaseExtensionType):  # dictionaries of other names: texts already
             continue
         values = [row.get(name) if isinstance(row, dict) else row for row in rows]
         table = table.set_column(index, name, pa.array(values, replace_times(column_type)))
@@ -148,8 +148,8 @@ def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Tab
 
 def restore_mixed(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Table:
     """
-    Puts the values of rows as JSON into the columns with several types of a table. `datasets` would take the texts
-    "007" and "[1]" for JSON themselves.
+    Puts the values of rows as JSON into the columns with several types of a table. The texts "007" and "[1]" would
+    be taken for JSON themselves.
 
     Args:
         table (`pa.Table`):
@@ -198,8 +198,8 @@ def has_time(column_type: pa.DataType) -> bool:
 
 def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -> DatasetBuilder:
     """
-    Finds what reads JSON files on this machine, with the types of the split: `datasets` would take those of the first
-    one, and make the text "007" a 7.
+    Finds what reads JSON files on this machine, with the types of the split. `datasets` would take those of the
+    first split, and make the text "007" a 7.
 
     Args:
         builder (`DatasetBuilder`):
@@ -229,8 +229,8 @@ def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -
 
 def open_remote_json(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     """
-    Makes what reads a stream of a split, or of all, of JSON files that are elsewhere. It does as the builder of
-    `datasets`, but an error names the file. Dates, for which the files would be read twice, stay times.
+    Makes what reads a stream of a split, or of all, of JSON files elsewhere. It does as the builder of `datasets`,
+    but an error names the file. Dates, for which the files would be read twice, stay times.
     """
     return JsonTexts(
         base_path=builder.base_path,
@@ -297,8 +297,8 @@ def holds_date(value: object) -> bool:
 
 def find_mixed_columns(files: Iterable[str]) -> set[str]:
     """
-    Finds the columns of JSON files with values of several types, also inside of lists and dictionaries. Whole
-    numbers and others are one type, and null is none.
+    Finds the columns of JSON files with several types, also inside of lists and dictionaries. Whole numbers and
+    others are one type, and null is none.
     """
     types = defaultdict(set)
     for file in files:

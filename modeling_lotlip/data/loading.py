@@ -616,17 +616,19 @@ def load_builder(
 
 def find_features(builder: DatasetBuilder, named: tuple) -> Features | None:
     """
-    Finds the types of columns that a card says; None if it does not, or `datasets` does not read them there.
+    Finds the types that a card says; None if it does not, or `datasets` does not read them there.
 
     Args:
         builder (`DatasetBuilder`):
-            That of `datasets`. Where it has read the files before, it has their types from its cache, too.
+            That of `datasets`. Its types may be from its cache, where the files were read before.
         named (`tuple`):
             What names it.
     """
     features = getattr(builder.config, "features", None)
-    if features is not None or builder.info.features is None or builder.info.builder_name == "imagefolder":
+    if features is not None:
         return features
+    if builder.info.features is None or builder.info.builder_name == "imagefolder":
+        return None
     with TemporaryDirectory() as empty_cache:
         return load_dataset_builder(*named, cache_dir=empty_cache).info.features
 
@@ -778,8 +780,7 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
 
 def check_metadata_types(files: list[str]) -> None:
     """
-    Checks that a column of metadata has one type: `datasets` takes that of one of the files, and makes the text "007"
-    a 7.
+    Checks that a column of metadata has one type. `datasets` takes that of one file, and makes the text "007" a 7.
 
     Raises:
         `ValueError`: if one has several; names it.
@@ -1045,7 +1046,8 @@ def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> 
     part = type(builder)(data_files=data_files, features=features, hash=builder.hash, **options)
     if isinstance(part, JsonTexts):
         part.date_columns = builder.date_columns
-        part.mixed_columns = frozenset(name for name, feature in features.items() if isinstance(feature, Json))
+        of_json = [name for name, feature in features.items() if isinstance(feature, Json)]
+        part.mixed_columns = frozenset(of_json)
     return part
 
 

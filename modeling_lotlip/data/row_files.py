@@ -268,7 +268,8 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
     files = list_files(builder, split)
     options = find_options(builder)
     data_files = select_split(builder.config.data_files, split)
-    reader = Csv(data_files=data_files, features=builder.config.features, hash=hash_readers(), **options)
+    of_card = builder.config.features
+    reader = Csv(data_files=data_files, features=of_card, hash=hash_readers(), **options)
     are_archives = any(file.lower().endswith(ARCHIVES) for file in files)
     if are_archives or not are_csv_rows_checked(options):
         check_row_files("csv", files, key_column, options)
@@ -276,7 +277,7 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
     features = find_csv_types(files, list_other_splits(builder, split), options)
     is_plain = options.keys() <= set(PLAIN_CSV_OPTIONS)
     is_empty_missing = options.get("keep_default_na") is False and options.get("na_values") == [""]
-    if builder.config.features is not None or not (is_plain and is_empty_missing):
+    if of_card is not None or not (is_plain and is_empty_missing):
         return reader
     if key_column in features:
         features[key_column] = Value("string")

@@ -82,7 +82,7 @@ class WholeShards(WebDataset):
 
 class Shards(WholeShards):
     """
-    Reads whole shards; texts and JSON that are damaged are none, with a warning. How many these are is noted in the
+    Reads whole shards; texts and JSON that are damaged are none, with a warning. Their number is noted in the
     description of the dataset, which stays in the cache with its rows.
     """
 

@@ -266,7 +266,8 @@ def check_files_of_rows(dataset: Dataset, image_column: str, table: EmbeddingTab
         `ValueError`: if the content of a file has changed since it was embedded.
     """
     images = undecoded(dataset.select_columns(image_column), image_column)
-    for row_index, path in find_files_with_other_signatures(images, image_column, table, table.condition()):
+    embedded = find_files_with_other_signatures(images, image_column, table, table.condition())
+    for row_index, path in embedded:
         check_content(table, row_index, path, by="row")
     unreadable = find_files_with_other_signatures(images, image_column, table, "problem IS NOT NULL")
     return {row_index for row_index, _ in unreadable}

@@ -238,7 +238,7 @@ def test_a_column_that_a_later_file_of_json_lines_lacks_is_empty_there(tmp_path,
 def test_dates_of_rows_that_are_no_lines_are_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": "2020-01-01"}\n{"a":\n"2020-01-02"}\n')
     source = SourceArguments(str(tmp_path / "rows.jsonl"))
-    with pytest.raises(ValueError, match="hold dates, .* and other rows than lines: write JSON lines"):
+    with pytest.raises(ValueError, match="hold dates, .* and rows of several lines: write JSON lines"):
         list(load_split(source, "train", with_images=False))
 
 
