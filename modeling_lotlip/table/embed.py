@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from glob import glob
 from importlib import resources
-from itertools import groupby
+from itertools import groupby, zip_longest
 from operator import attrgetter
 from typing import Any
 
@@ -21,6 +21,7 @@ from datasets.fingerprint import Hasher
 from torch import nn
 
 from ..data.arguments import CaptionArguments, SourceArguments
+from ..data.folder import is_image_file
 from ..data.images import name_readers, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
@@ -431,15 +432,22 @@ def make_absolute(path: str | None) -> str | None:
 
 
 def hash_files(source: SourceArguments, split: str) -> str | None:
-    """Hashes the names and times of the files of a split that is streamed."""
+    """
+    Hashes the names of the files of a split that is streamed, and the times of those that are no images, whose content
+    is compared: see [`check_files_of_stream`].
+    """
     if not source.streaming or source.dataset_name is None:
         return None
     builders = (make_builder(source, part) for part in split.split("+"))
-    hashed = []
+    hasher = Hasher()
     for builder, name in builders:
         files = builder.config.data_files or {}
-        hashed.append(files.get(name, files))  # of "all" those of all splits
-    return Hasher.hash(hashed)
+        names = [name] if name in files else list(files)  # of "all" all splits
+        for part in names:
+            for file, signature in zip_longest(files[part], files[part].origin_metadata):
+                is_image = file is not None and is_image_file(file)
+                hasher.update((file, None if is_image else signature))
+    return hasher.hexdigest()
 
 
 def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | IterableDataset:

@@ -416,10 +416,13 @@ def test_an_image_file_that_was_missing_or_damaged_is_tried_again_when_it_is_the
     assert_same(read(folder), expected)
 
 
-def test_rights_of_an_image_in_a_folder_with_metadata_are_no_change(embed, tmp_path):
+@pytest.mark.parametrize("options", [(), ("--streaming",)])
+@pytest.mark.parametrize("has_metadata", [False, True])
+def test_rights_of_an_image_in_a_folder_are_no_change(embed, tmp_path, has_metadata, options):
     photos = save_images(tmp_path / "photos", load_scenes(3, seed=4)["image"])
-    write_lines(photos / "metadata.jsonl", [{"file_name": f"{n}.png", "caption": "a boat"} for n in range(3)])
-    source = ("--dataset_name", photos, "--eval_split", "train")
+    source = ("--dataset_name", photos, "--eval_split", "train", "--only", "images", *options)
+    if has_metadata:
+        write_lines(photos / "metadata.jsonl", [{"file_name": f"{n}.png", "caption": "a boat"} for n in range(3)])
     folder = embed("out", *source)
     before = read(folder)
     os.chmod(photos / "0.png", 0o600)
