@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator
+from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator, Value
+from datasets import Json as JsonValue
 from datasets.features.features import generate_from_arrow_type
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.json.json import Json
@@ -43,12 +44,18 @@ class JsonTexts(Json):
     local_files: tuple[str, ...] = ()
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        types = find_json_types(self.local_files)
         if self.local_files:
-            self.mixed_columns = frozenset(find_mixed_columns(self.local_files))
+            self.mixed_columns = find_mixed_columns(types)
         splits = super()._split_generators(dl_manager)
-        if self.mixed_columns and self.info.features is None:  # nothing of a list has been read yet
+        may_differ = self.mixed_columns or len(self.local_files) > 1
+        if may_differ and self.info.features is None:  # nothing of a list has been read yet
             _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
+        for name, feature in (self.info.features or {}).items():
+            if feature == Value("null") and (name,) in types:  # whose first value comes later
+                self.info.features[name] = JsonValue()
+                self.mixed_columns |= {name}
         return splits
 
     def _generate_tables(
@@ -295,10 +302,15 @@ def holds_date(value: object) -> bool:
     return isinstance(value, list) and any(map(holds_date, value))
 
 
-def find_mixed_columns(files: Iterable[str]) -> set[str]:
+def find_mixed_columns(types: dict[tuple, set[type]]) -> frozenset[str]:
+    """Finds the columns that have several types in JSON files: see [`find_json_types`]."""
+    return frozenset(path[0] for path, found in types.items() if len(found) > 1)
+
+
+def find_json_types(files: Iterable[str]) -> dict[tuple, set[type]]:
     """
-    Finds the columns of JSON files with several types, also inside of lists and dictionaries. Whole numbers and
-    others are one type, and null is none.
+    Finds the types of the values in JSON files by their paths: see [`note_types`]. Whole numbers and others are one
+    type, and null is none.
     """
     types = defaultdict(set)
     for file in files:
@@ -307,7 +319,7 @@ def find_mixed_columns(files: Iterable[str]) -> set[str]:
                 row = {"text": row}  # as `datasets` calls it
             for name, value in row.items():
                 note_types(value, (name,), types)
-    return {path[0] for path, found in types.items() if len(found) > 1}
+    return types
 
 
 def find_decimal_columns(files: Iterable[str]) -> set[str]:

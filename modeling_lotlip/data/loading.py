@@ -71,6 +71,7 @@ from .json_files import (
     JsonTexts,
     find_decimal_columns,
     find_failure_in_json,
+    find_json_types,
     find_metadata_dates,
     find_mixed_columns,
     open_json,
@@ -786,7 +787,7 @@ def check_metadata_types(files: list[str]) -> None:
         `ValueError`: if one has several; names it.
     """
     of_json = [file for file in files if file.endswith(".jsonl")]
-    mixed = sorted(find_mixed_columns(of_json))
+    mixed = sorted(find_mixed_columns(find_json_types(of_json)))
     if mixed:
         raise ValueError(
             f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write those of one "

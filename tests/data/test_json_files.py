@@ -90,6 +90,9 @@ MIXED_VALUES = {
     "lists of both": [[[1]], [["007"]]],
     "dictionaries of both": [[{"id": 1}], [{"id": "007"}]],
     "dates and numbers": [["2020-01-01"], [2020]],
+    "nothing before texts": [[None], ["007", "2020-01-01"]],
+    "nothing before lists": [[None], [["A boat"]]],
+    "nothing": [[None], [None]],
 }
 
 
