@@ -206,7 +206,12 @@ def load_slices(
     if max_samples is not None:
         slices = take_first(slices, max_samples)
     check_repeated_rows(split, slices, may_repeat)
-    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    try:
+        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    except ValueError as error:
+        raise ValueError(
+            f"The splits {split!r} have columns of other types than each other: write their files with the same types."
+        ) from error
     return finish_split(rows, source, split, max_samples, with_images), slices
 
 

@@ -1007,6 +1007,15 @@ def test_values_of_a_split_are_none_of_the_types_of_another_one(tmp_path, ending
     assert found == list(SPLITS[values])
 
 
+@both_ways
+def test_splits_of_other_types_are_not_read_as_one(tmp_path, streaming):
+    write_lines(tmp_path / "train.jsonl", [{"label": 1}])
+    write_lines(tmp_path / "test.jsonl", [{"label": "007"}])
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    with pytest.raises(ValueError, match=r"splits 'train\+test' have columns of other types than each other"):
+        load_split(source, "train+test", with_images=False)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_a_column_that_another_split_has_besides_is_no_error(tmp_path, ending):
     rows = {"train": {"caption": "A boat."}, "test": {"caption": "A car.", "label": 7}}
