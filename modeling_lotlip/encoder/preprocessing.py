@@ -152,8 +152,8 @@ class Preprocessing:
         special = set(tokenizer.all_special_ids)
         for index in has_unknown.nonzero().flatten().tolist():
             others = set(input_ids[index].tolist()) - special - {unknown}
-            tokens = tokenizer.convert_ids_to_tokens(sorted(others))
-            found[index] = not any(character.isalnum() for token in tokens for character in token)
+            # one after another: of most texts the first one is a word
+            found[index] = not any(has_letters(tokenizer.convert_ids_to_tokens(token)) for token in others)
         return found
 
     def tokenize_first_tokens(self, texts: Sequence[str], num_tokens: int) -> dict[str, torch.Tensor]:
@@ -226,6 +226,11 @@ class Preprocessing:
         """Returns a hash of the processor, as it is now."""
         with self.tokenizer_lock:  # to save a tokenizer changes how it pads and truncates for a moment
             return hash_processor(self.processor)
+
+
+def has_letters(token: str) -> bool:
+    """Returns whether a token has letters or digits."""
+    return any(map(str.isalnum, token))
 
 
 def warn_of_unknown(num_unknown: int, num_texts: int) -> None:
