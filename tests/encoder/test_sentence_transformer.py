@@ -65,7 +65,7 @@ def test_the_default_prompt_counts_where_texts_are_truncated(folder, tmp_path):
 
 
 def test_the_first_tokens_of_a_text_are_embedded_as_a_text_that_ends_there(encoder):
-    first = encoder.preprocessing.tokenize_first_tokens(["a red boat and a house"], 5)
+    first = encoder.preprocessing.tokenize(["a red boat and a house"], 5).inputs
     whole = encoder.preprocessing.tokenize(["a red boat"]).inputs
     assert first["input_ids"].tolist() == whole["input_ids"].tolist()
     assert encoder.max_length == 77
@@ -78,7 +78,7 @@ def test_a_limit_that_was_saved_with_the_tokenizer_is_that_of_the_library_and_no
     preprocessing = DualEncoder.from_pretrained(tmp_path / "saved", device="cpu").preprocessing
     inputs = preprocessing.tokenize(["boat " * 30]).inputs
     longer = preprocessing.tokenize(["boat " * 30], max_length=25).inputs
-    first = preprocessing.tokenize_first_tokens(["boat " * 30], 5)
+    first = preprocessing.tokenize(["boat " * 30], 5).inputs
     assert preprocessing.max_length == 20
     assert inputs["input_ids"].shape == (1, 20)
     assert longer["input_ids"].shape == (1, 25)
