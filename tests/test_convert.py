@@ -365,16 +365,16 @@ def test_a_tokenizer_brings_its_words_only(tmp_path, checkpoint):
 )
 def test_words_that_are_not_those_of_the_settings_are_warned_of(caplog, text_cfg, named):
     warn_of_other_words({"text_cfg": text_cfg})
-    messages = [record.message for record in caplog.records]
-    assert len(messages) == (named is not None)
-    assert all(f"name the tokenizer {named!r}, but the words of google-bert/bert-base" in text for text in messages)
+    assert len(caplog.records) == (named is not None)
+    assert named is None or f"name the tokenizer {named!r}, but the words of google-bert/bert" in caplog.text
 
 
 def test_a_conversion_warns_of_words_where_no_tokenizer_is_named(
     tmp_path, checkpoint, tokenizer_path, caplog, monkeypatch
 ):
     torch.save(checkpoint, tmp_path / "model.pt")
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"text_cfg": {"hf_model_name": "me/words"}}))
+    settings = {"text_cfg": {"hf_model_name": "me/words"}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
     convert_checkpoint(tmp_path / "model.pt", tmp_path / "named", tokenizer_path=tokenizer_path)
     assert "me/words" not in caplog.text
     monkeypatch.setattr(convert, "DEFAULT_TOKENIZER", tokenizer_path)

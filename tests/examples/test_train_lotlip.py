@@ -61,7 +61,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
             run("whole", *wrong)
     settings = json.loads((whole / "checkpoint-6" / "settings.json").read_text())
     assert {"image_column", "long_captions_column", "decay_steps"} <= settings.keys()
-    for name, value in (("learning_rate", 1.0), ("warmup_steps", 2.0), ("caption_column", "long_captions")):
+    wrong = {"learning_rate": 1.0, "warmup_steps": 2.0, "caption_column": "long_captions"}
+    for name, value in wrong.items():
         with pytest.raises(SystemExit, match=f"{name} was .* in .*checkpoint-6, not {value}: give the same"):
             run("whole", f"--{name}", value, "--max_train_steps", 7, *resume)
     with pytest.raises(SystemExit, match="40 images are less than a batch"):
