@@ -7,11 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense
 from torch import nn
 from transformers import CLIPImageProcessor
 
 from modeling_lotlip import DualEncoder
+from modeling_lotlip.encoder.loading import is_sentence_transformer
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.search.query import draw_heat_map
@@ -44,6 +47,19 @@ def test_embeddings_are_those_of_the_library(folder, encoder):
     assert isinstance(encoder.model, SentenceTransformerModel)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected_texts, rtol=0, atol=2e-6)
     np.testing.assert_allclose(encoder.encode_image(IMAGES), expected_images, rtol=0, atol=2e-6)
+
+
+def test_modules_after_a_dual_encoder_are_not_left_out(family_folders, tmp_path):
+    """Which transformers alone would load without them."""
+    torch.manual_seed(0)
+    model = SentenceTransformer(str(family_folders("lotlip")), device="cpu")
+    assert not is_sentence_transformer(family_folders("lotlip"))
+    model.append(Dense(32, 8, bias=False))
+    model.save_pretrained(str(tmp_path))
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    expected = model.encode(TEXTS[:4], normalize_embeddings=True)
+    assert expected.shape == (4, 8)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS[:4]), expected, rtol=0, atol=2e-6)
 
 
 def test_truncated_texts_are_counted(encoder, caplog):
