@@ -149,6 +149,17 @@ def test_encoders_of_one_processor_truncate_each_at_its_own_limit_in_threads(fam
     assert lengths == [{length}, {9}]
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_embedding_of_no_words_has_length_1_or_is_an_error(name, family_folders):
+    encoder = load(family_folders(name))
+    if name == "tipsv2":  # whose special tokens are none, and whose embedding is their mean
+        with pytest.raises(ValueError, match=r"embedding of `texts\[1\]` is zero: give a text with words"):
+            encoder.encode_text(["sea", ""])
+    else:
+        lengths = np.linalg.norm(encoder.encode_text(["sea", ""]), axis=1)
+        np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+
+
 def test_truncated_texts_are_said_once_with_their_number(family_folders, caplog):
     encoder = load(family_folders("lotlip"), max_length=9)
     texts = [" ".join(WORDS[:length]) for length in (2, 7, 8, 9)]
