@@ -45,6 +45,9 @@ MAX_ASPECT_RATIO = 32
 MAX_NORMALIZED = 3
 # Files of at most 16 bits that Pillow, or an older one, opens as images of 32 bits
 FORMATS_OF_16_BITS = ("JPEG2000", "PNG", "PPM")
+# Pixels of 16 bits that are all below this are those of a camera of 8 to 12 bits, and would be black
+MIN_BRIGHTEST_OF_16_BITS = 4096
+PHOTOMETRIC = 262  # the tag of a TIFF that is 0 where 0 is white
 DAMAGED_IMAGE_ERRORS = (
     EOFError,
     OSError,
@@ -308,6 +311,8 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     `ValueError` for pixels without a known range, and for what is damaged.
     """
     file_format = image.format  # which is lost where the image is turned
+    # Pillow inverts such pixels of 8 bits alone
+    is_inverted = file_format == "TIFF" and image.mode.startswith("I;16") and image.tag_v2.get(PHOTOMETRIC) == 0
     try:
         image.load()
         image = PIL.ImageOps.exif_transpose(image)
@@ -321,7 +326,11 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "F":
         raise ValueError("An image of floating point pixels (mode `F`) has no known range. Scale it to 8 bits before.")
     if image.mode.startswith("I"):
-        return integers_to_8_bit(image, file_format)
+        gray = integers_to_8_bit(image, file_format)
+        return PIL.ImageOps.invert(gray) if is_inverted else gray
+    # programs that know of no transparency leave 0 there
+    if file_format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        return image.convert("RGB")
     return image
 
 
@@ -357,6 +366,12 @@ def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) 
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * 255
     if pixels.dtype == np.uint16:
+        max_value = pixels.max(initial=0)
+        if 0 < max_value < MIN_BRIGHTEST_OF_16_BITS:
+            raise ValueError(
+                f"An image of 16 bits must use them: its values end at {max_value}, as those of 8 to "
+                "12 bits do. Scale them to 16 bits, or to 8."
+            )
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype.kind not in "iuf" or not np.isfinite(pixels).all():
         raise ValueError(f"An image of type `{image.dtype}` must hold finite real numbers.")

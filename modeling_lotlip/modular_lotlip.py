@@ -774,7 +774,8 @@ class LotlipTextModel(LotlipPreTrainedModel):
                     f"padding: here {tuple(shape)}, got {tuple(attention_mask.shape)}."
                 )
             # 0 for tokens and -inf for padding would be read the other way round
-            if attention_mask.is_floating_point() and not is_tracing(attention_mask) and attention_mask.min() < 0:
+            may_be_additive = attention_mask.is_floating_point() and not is_tracing(attention_mask)
+            if may_be_additive and attention_mask.min() < 0:
                 raise ValueError(
                     "`attention_mask` must be 1 for tokens and 0 for padding, got values down to "
                     f"{attention_mask.min().item():g}."

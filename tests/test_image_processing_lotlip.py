@@ -114,6 +114,28 @@ def test_16_bit_is_scaled(processor, tmp_path):
 
 
 @both_backends
+def test_16_bit_pixels_of_fewer_bits_are_refused(processor, tmp_path):
+    """They would be black."""
+    few = np.linspace(0, 4095, 100 * 120).astype(np.uint16).reshape(100, 120)
+    PIL.Image.fromarray(few).save(tmp_path / "few.tif")
+    for image in (PIL.Image.open(tmp_path / "few.tif"), few, torch.from_numpy(np.stack([few] * 3))):
+        with pytest.raises(ValueError, match="must use them: its values end at 4095"):
+            processor(image)
+    assert torch.equal(pixels(processor, few * 0), pixels(processor, PIL.Image.new("L", (120, 100))))
+
+
+@both_backends
+def test_16_bit_pixels_are_inverted_where_0_is_white(processor, tmp_path):
+    deep = np.linspace(0, 65535, 100 * 120).astype(np.uint16).reshape(100, 120)
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.tif")
+    PIL.Image.fromarray(65535 - deep).save(tmp_path / "inverted.tif", tiffinfo={262: 0})
+    assert PIL.Image.open(tmp_path / "inverted.tif").tag_v2[262] == 0
+    expected = pixels(processor, PIL.Image.open(tmp_path / "deep.tif"))
+    found = pixels(processor, PIL.Image.open(tmp_path / "inverted.tif"))
+    assert (found - expected).abs().max() <= 1.01 / 127.5
+
+
+@both_backends
 def test_32_bit_pixels_are_those_of_8_bits_or_refused(processor, tmp_path):
     gray = np.linspace(0, 255, 100 * 120).round().astype(np.int32).reshape(100, 120)
     expected = pixels(processor, PIL.Image.fromarray(gray.astype(np.uint8)))

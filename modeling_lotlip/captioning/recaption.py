@@ -90,6 +90,8 @@ def recaption(
             for what, count in counts.items():
                 report(f"{name}: {count} {what}.")
             if stop.is_received():
+                if state.is_main_process:
+                    folder.is_stopped = True
                 return stop.number
         state.wait_for_everyone()
         outcomes = gather_object(outcomes)

@@ -17,9 +17,10 @@ from itertools import combinations, groupby
 from operator import eq
 
 from ..utils.sub_captions import split_sentences
-from .phrases import ANNOUNCEMENT, OFFER, PREFIX, REFUSAL, SECOND_VERB
+from .phrases import ANNOUNCEMENT, BEGINS_AS_WRITTEN, IT_WAS_MADE, OFFER, PREFIX, REFUSAL, SECOND_VERB, SPOKEN
 from .quotations import (
     QUOTATION,
+    fill,
     mask_quotations,
     remove_outside_quotations,
     replace_outside_quotations,
@@ -57,7 +58,12 @@ FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
 
 # Marks of a chat: of the prompt before an answer, of the turn after it, and of the ends of texts. `</s>` inside a text
 # stays: it ends sub-captions.
-PROMPT = re.compile(r"(?:\s|</?s>)*(?:\[INST\].{0,4000}?\[/INST\]|USER:.{0,4000}?ASSISTANT:)", re.DOTALL)
+PROMPT = re.compile(
+    r"(?:\s|</?s>)*(?:\[INST\].{0,4000}?\[/INST\]|USER:.{0,4000}?ASSISTANT:"
+    # "User: Describe it. Assistant: A red boat", but not "User: Ann and Assistant: Ben are on badges"
+    r"|(?P<speaker>(?:(?i:User)|Human):).{0,4000}?[.!?…\n][\"'”’)]*\s*(?i:Assistant):(?=\s))",
+    re.DOTALL,
+)
 TURN = re.compile(
     r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<end_of_utterance>|### ?(?:Human|Instruction|User|Assistant):"
     r"|<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id|end_header_id|user|assistant|system|end|return)\|>"
@@ -68,6 +74,11 @@ SPEAKER = (
     r"|\A\s*(?:assistant|ASSISTANT|model)[ \t]*\n"
 )
 USER = re.compile(r"\bUSER:")
+# The next turn of a text that has begun with such a prompt
+NEXT_SPEAKER = re.compile(r"(?:^|(?<=[.!?…\"'”’)])\s+|\n)(?:(?i:User)|Human):\s")
+# A mark in the middle of a sentence belongs to it: "A T-shirt with [INST] printed on it"
+WORD_BEFORE = re.compile(r"[\w,;:\"”’)-][ \t]+\Z")
+WORD_AFTER = re.compile(r",?[ \t]+[a-z]")
 TEXT_END = r"</?s>|<bos>|<eos>|<pad>|<unk>"
 LEADING_MARKS = re.compile(rf"(?:{SPEAKER}|\s|{TEXT_END}|{TURN.pattern})*")
 TRAILING_MARK = re.compile(rf"(?:{TEXT_END})\Z")
@@ -79,8 +90,14 @@ JSON = re.compile(
     re.MULTILINE,
 )
 
-# The marks of lists and headings. A single number may be part of the text, as in "2. Bundesliga" and "# 1 fan".
-MARK = re.compile(r"^[ \t]*(?:#(?![ \t]+\d+(?:[ \t]|$))|#{2,6}|[-*+•‣–])(?:[ \t]+|$)", re.MULTILINE)
+# The marks of lists and headings. A single number may be part of the text, as in "2. Bundesliga", "# 1 fan" and
+# "- 5 degrees", and so may a mark, as in "+ is engraved on one end of the battery".
+MARK = re.compile(
+    r"^[ \t]*(?:#(?![ \t]+\d+(?:[ \t]|$))|#{2,6}|[-+–](?![ \t]+\d)|[*•‣])"
+    r"(?![ \t]+(?:\*|(?:and|are|is|marks|means|or|stands|was|were)\b))(?:[ \t]+|$)",
+    re.MULTILINE,
+)
+SIGN = re.compile(r"^[ \t]*[-+–][ \t]+(?=\d)", re.MULTILINE)
 NUMBER_MARK = re.compile(r"^[ \t]*\(?\d{1,2}[.)](?:[ \t]+|$)", re.MULTILINE)
 # Bold print, but neither `2**3` nor `__init__`
 EMPHASIS = re.compile(r"(?<!\w)(?:\*\*(?=\S)([^*_\n]{1,200})\*\*|__(?=\S)([^*_\n ]+ [^*_\n]{1,200})__)(?!\w)")
@@ -109,7 +126,7 @@ PREPOSITION = re.compile(
 )
 MAX_FRAGMENT_WORDS = 3
 MAX_MARK_LENGTH = 5
-MAX_SENTENCE_LENGTH = 500  # in which a second verb is looked for
+MAX_SENTENCE_LENGTH = 500  # in which is looked for what is said of the picture itself
 
 # A phrase that is repeated has at most so many words, and with all its repetitions at least so many.
 MAX_PHRASE_WORDS = 30
@@ -202,15 +219,19 @@ def strip_chat(text: str) -> str:
     prompt = PROMPT.match(rest)
     if prompt is not None:
         rest = rest[prompt.end() :]
-    rest = rest[LEADING_MARKS.match(rest).end() :]
+    marks = LEADING_MARKS.match(rest)
+    if BEGINS_AS_WRITTEN.match(rest, marks.end()) is None:  # else "<|user|> is printed on a mug"
+        rest = rest[marks.end() :]
     masked = mask_quotations(rest)
-    turn = TURN.search(masked)
-    user = USER.search(masked)
     ends = [len(rest)]
-    if turn is not None:
-        ends.append(turn.start())
-    if user is not None and masked.rfind("ASSISTANT:") > user.start():
-        ends.append(user.start())
+    for turn in TURN.finditer(masked):
+        if turn.start() > 0 and is_alone(masked, turn):
+            ends.append(turn.start())
+    users = [user for user in USER.finditer(masked) if is_alone(masked, user)]
+    if users and masked.rfind("ASSISTANT:") > users[0].start():
+        ends.append(users[0].start())
+    if prompt is not None and prompt["speaker"] is not None:
+        ends += [speaker.start() for speaker in NEXT_SPEAKER.finditer(masked)]
     rest = rest[: min(ends)].rstrip()
     mark = TRAILING_MARK.search(rest, len(rest) - MAX_MARK_LENGTH)
     while mark is not None:
@@ -221,10 +242,20 @@ def strip_chat(text: str) -> str:
     return rest
 
 
+def is_alone(text: str, mark: re.Match) -> bool:
+    """Whether a mark of a chat is not in a sentence, between a word and another one in lower case."""
+    before = text[max(0, mark.start() - NUM_CHARACTERS_BEFORE) : mark.start()]
+    return WORD_BEFORE.search(before) is None or WORD_AFTER.match(text, mark.end()) is None
+
+
 def strip_marks(text: str) -> str:
     """Removes the marks of lists, headings and bold print: a line break ends a sub-caption as it is."""
     text = replace_outside_quotations(EMPHASIS, text, lambda match: match.span(match.lastindex))
+    masked = mask_quotations(text)
+    num_marks = len(MARK.findall(masked)) + len(SIGN.findall(masked))
     text = remove_outside_quotations(MARK, text)
+    if num_marks > 1:
+        text = remove_outside_quotations(SIGN, text)
     if len(NUMBER_MARK.findall(mask_quotations(text))) > 1:
         text = remove_outside_quotations(NUMBER_MARK, text)
     return text
@@ -257,8 +288,9 @@ def find_beginning(text: str) -> int:
             match = PREFIX.match(text, start)
             if match is None:
                 return start
-            sentence = re.split(r"[.!?\n]", text[match.end() : match.end() + MAX_SENTENCE_LENGTH])[0]
-            if SECOND_VERB.search(sentence) is not None:
+            following = text[match.end() : match.end() + MAX_SENTENCE_LENGTH]
+            sentence = re.split(r"[.!?\n]", following)[0]
+            if SECOND_VERB.search(sentence) is not None or IT_WAS_MADE.search(following) is not None:
                 return start
         start = match.end()
 
@@ -290,7 +322,9 @@ def breaks_off(sentence: str) -> bool:
     if not words or sentence[-1] in ",;:(-–":
         return True
     is_fragment = PREPOSITION.match(sentence) is not None and len(words) <= MAX_FRAGMENT_WORDS
-    is_unfinished = words[-1] in UNFINISHED and FINISHED.search(sentence[-MAX_CLAUSE_LENGTH:]) is None
+    is_letter = WORD.findall(sentence)[-1] == "A"  # "The key on the right is A"
+    is_finished = is_letter or FINISHED.search(sentence[-MAX_CLAUSE_LENGTH:]) is not None
+    is_unfinished = words[-1] in UNFINISHED and not is_finished
     return is_fragment or is_unfinished or is_repetitive(sentence)
 
 
@@ -337,6 +371,12 @@ def normalize_words(text: str) -> list[str]:
     return words
 
 
+def is_refusal(text: str) -> bool:
+    """Says whether a captioner refuses, or talks about itself; not a chat or sign in the image."""
+    masked = mask_quotations(text).replace("’", "'")
+    return REFUSAL.search(SPOKEN.sub(fill, masked)) is not None
+
+
 EDITS = {
     "reasoning": strip_reasoning,
     "structure": strip_structure,
@@ -372,7 +412,7 @@ def find_rejection(text: str, settings: RuleSettings) -> str | None:
         return "too_long"
     if "structure" in settings.names and JSON.search(text) is not None:
         return "structure"
-    if "refusal" in settings.names and REFUSAL.search(mask_quotations(text).replace("’", "'")) is not None:
+    if "refusal" in settings.names and is_refusal(text):
         return "refusal"
     if "repetition" in settings.names and is_repetitive(text):
         return "repetition"

@@ -10,6 +10,8 @@ not deleted, but marked in the column `rejected_by` with the name of the rule; t
 Files of the same names are written, and in `report.json` what each rule did to which captioner, with examples.
 """
 
+from dataclasses import fields
+
 from ..captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..encoder.arguments import InferenceArguments
@@ -45,8 +47,13 @@ def run(
         inference ([`InferenceArguments`]): How the dual encoder runs.
     """
     from ..captioning.filter import filter_captions, format_report, has_kept
+    from ..utils.arguments import refuse_given
     from ..utils.terminal import print_tables
 
+    if similarity.dual_encoder is None:
+        for arguments in (source, split, inference):
+            names = [field.name for field in fields(arguments)]
+            refuse_given(arguments, names, "without --dual_encoder")
     report = filter_captions(columns, rules, similarity, source, split, inference)
     print_tables(format_report(report))
     num_unmeasured = sum(of["num_unmeasured"] for of in report.values())

@@ -68,7 +68,10 @@ def run(
     reader = RowReader(names, captions, caption_files, source.image_column)
     reader.report_keys(dataset)
     how = (pack.output_dir, caption_files.key_column, pack.image_format, pack.shard_size)
-    counts, num_converted = write_shards(dataset, reader, source, *how)
-    print(f"{pack.output_dir}: {printable(str(counts))}")
-    if num_converted:
-        print(f"{num_converted} images were converted to {pack.image_format}.")
+    counts = write_shards(dataset, reader, source, *how)
+    print(f"{pack.output_dir}: {printable(str(counts.rows))}")
+    if counts.num_converted:
+        print(f"{counts.num_converted} images were converted to {pack.image_format}.")
+    if counts.num_without_key:
+        column = caption_files.key_column
+        print(f"{counts.num_without_key} images have no `--key_column {column}`, and their SHA-256 as key.")

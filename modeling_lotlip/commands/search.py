@@ -154,6 +154,11 @@ def describe_search(searcher: "Searcher", search: SearchArguments, answers: list
         "kind": search.kind,
         "k": search.k,
         "num_images": len(searcher.table),
+        "folder": search.chosen.folder,
+        "taken_from": search.taken_from,
+        "taken_to": search.taken_to,
+        "num_searched": searcher.count(search.chosen, search.kind),
+        "num_undated": searcher.count_undated(search.chosen, search.kind),
         "unreadable": searcher.table.unreadable,
         "recall": plan_search(searcher.table, search.kind, search.chosen.condition).recall,
         "queries": answers,
@@ -163,16 +168,16 @@ def describe_search(searcher: "Searcher", search: SearchArguments, answers: list
 def describe_result(result: "Result", kind: str, source: object) -> dict:
     """Describes a result for JSON, with the full path of each file if the table is of files."""
 
-    def name(key: str) -> dict[str, str]:
-        if not isinstance(source, str):
-            return {"key": key}
-        return {"key": key, "path": join_key(source, key)}
+    def describe(hit: "Result") -> dict[str, object]:
+        described = {"similarity": hit.similarity, "key": hit.key}
+        if isinstance(source, str):
+            described["path"] = join_key(source, hit.key)
+        if kind != "image":
+            described["position"] = hit.position
+        return described
 
-    described = {"similarity": result.similarity, **name(result.key)}
-    if kind != "image":
-        described["position"] = result.position
-    copies = [{**name(copy.key), "similarity": copy.similarity} for copy in result.copies]
-    return {**described, "weak": result.is_below_threshold, "copies": copies}
+    copies = [describe(copy) for copy in result.copies]
+    return {**describe(result), "weak": result.is_below_threshold, "copies": copies}
 
 
 def format_answers(answers: list[dict], folder: str | None = None) -> str:
@@ -183,10 +188,14 @@ def format_answers(answers: list[dict], folder: str | None = None) -> str:
 
     lines = []
 
-    def name(hit: dict) -> str:
-        if folder is None:
-            return hit.get("path", hit["key"])
-        return join_key(folder, hit["key"])
+    def describe(hit: dict) -> str:
+        name = hit.get("path", hit["key"])
+        if folder is not None:
+            name = join_key(folder, hit["key"])
+        line = f"{hit['similarity']:8.4f}   {name}"
+        if "position" in hit:
+            line += f"   caption {hit['position']}"
+        return line
 
     for answer in answers:
         lines.append(answer["query"])
@@ -198,12 +207,10 @@ def format_answers(answers: list[dict], folder: str | None = None) -> str:
         for index, hit in enumerate(answer["results"]):
             if index == num_strong:
                 lines.append(f"      {WEAK}:")
-            line = f"{hit['rank']:5} {hit['similarity']:8.4f}   {name(hit)}"
-            if "position" in hit:
-                line += f"   caption {hit['position']}"
+            line = f"{hit['rank']:5} {describe(hit)}"
             if hit["copies"]:
                 line += f"   (+ {len(hit['copies'])} nearly the same)"
             lines.append(line)
             if folder is None:
-                lines += [f"      {copy['similarity']:8.4f}   {name(copy)}" for copy in hit["copies"]]
+                lines += [f"      {describe(copy)}" for copy in hit["copies"]]
     return "\n".join(map(printable, lines))

@@ -62,7 +62,7 @@ def run(
         caption_files ([`CaptionFileArguments`]): Files of further captions.
         output ([`OutputArguments`]): Where the results go.
     """
-    from ..data.loading import get_columns, load_split
+    from ..data.loading import get_columns, load_split, warn_of_repeated_images
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
@@ -77,6 +77,7 @@ def run(
     data = load_split(dataset, split.eval_split, split.max_eval_samples, key_column=caption_files.image_key_column)
     reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     reader.report_keys(data)
+    warn_of_repeated_images(data, dataset.image_column, "evaluation")
     results = []
     for name in find_models(models.model_name_or_path):
         encoder = load_encoder(name, models)

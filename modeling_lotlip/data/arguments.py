@@ -10,9 +10,9 @@ from ..utils.sub_captions import SPLITTERS
 
 
 # What reads a file of rows, by its ending
-BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 # What reads files, which --data_dir or --data_files name
-BUILDER_NAMES = ("imagefolder", "webdataset", *BUILDERS.values())
+BUILDER_NAMES = ("imagefolder", "webdataset", *dict.fromkeys(BUILDERS.values()))
 
 
 @dataclass
@@ -24,7 +24,7 @@ class SourceArguments(Arguments):
     dataset_name: str | None = argument(
         None,
         "A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder or file "
-        "(.csv, .json, .jsonl, .parquet). Default: drawn scenes.",
+        "(.csv, .json, .jsonl, .parquet, .tsv). Default: drawn scenes.",
         compared_on_resume=True,
     )
     dataset_config_name: str | None = argument(
@@ -120,7 +120,7 @@ class CaptionFileArguments(Arguments):
     _argument_group_name = "caption files"
 
     caption_files: list[str] | None = argument(
-        None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
+        None, "Parquet, JSON lines, CSV or TSV files with a key and captions.", compared_on_resume=True
     )
     file_key_column: str = argument(
         "key",

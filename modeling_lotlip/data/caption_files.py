@@ -19,7 +19,7 @@ from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .folder import as_patterns, describe_failure, sign_files
 from .json_files import open_json
-from .row_files import check_row_files, find_csv_texts, unify_parquet_types
+from .row_files import check_row_files, find_csv_texts, find_separator, unify_parquet_types
 from .rows import read_captions
 
 
@@ -27,6 +27,7 @@ logger = logging.get_logger(__name__)
 
 REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
+BLANK_JSON = r'^\s*(?:null|\[\s*\]|"(?:\s|\\[nrt])*")\s*$'
 
 
 def hash_keys(keys: list) -> np.ndarray:
@@ -42,7 +43,9 @@ def hash_keys(keys: list) -> np.ndarray:
 
 def is_blank(values: pa.ChunkedArray) -> np.ndarray:
     """Finds the values that are null, a blank text or an empty list. Returns an array of shape `(values,)`, bool."""
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+    if isinstance(values.type, pa.BaseExtensionType):  # JSON, of a column with texts and lists
+        is_empty = pc.match_substring_regex(values.cast(pa.large_string()), BLANK_JSON)
+    elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         is_empty = pc.equal(pc.list_value_length(values), 0)
     else:
         is_empty = pc.equal(pc.utf8_trim_whitespace(values.cast(pa.large_string())), "")
@@ -51,9 +54,9 @@ def is_blank(values: pa.ChunkedArray) -> np.ndarray:
 
 class CaptionFiles:
     """
-    Captions in Parquet, JSON lines or CSV files by key, which may have several rows. The files are read once, into the
-    cache of `datasets`; in memory is nothing but what is looked up, by a sorted index of the keys' hashes that is kept
-    on disk. Rows without any caption are left out, and those whose column `rejected_by` names a rule.
+    Captions in Parquet, JSON lines, CSV or TSV files by key, which may have several rows. The files are read once,
+    into the cache of `datasets`; in memory is nothing but what is looked up, by a sorted index of the keys' hashes
+    that is kept on disk. Rows without any caption are left out, and those whose column `rejected_by` names a rule.
 
     Args:
         files (`list[str]`):
@@ -73,6 +76,12 @@ class CaptionFiles:
         self.caption_columns = caption_columns
         rows = self._load_rows()
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
+        if missing and self.builder == "json" and len(rows) == 1:
+            raise ValueError(
+                f"`--caption_files {' '.join(self.files)}` hold one row, without the column {missing[0]!r}: "
+                'write a row for each image, as {"key": "a.jpg", "captions": ["A boat."]}, and name the '
+                "columns with `--file_key_column` and `--file_caption_columns`."
+            )
         if missing:
             raise ValueError(
                 f"`--caption_files` have no column {missing[0]!r} but {rows.column_names}: name "
@@ -84,7 +93,7 @@ class CaptionFiles:
         self.rows = rows.select_columns(list(dict.fromkeys(columns)))
         path = Path(HF_HOME, "lotlip", "caption_files", f"{self.rows._fingerprint}.npy")
         if not path.exists():
-            check_row_files(self.builder, self._list_local_files(), key_column)
+            check_row_files(self.builder, self._list_local_files(), key_column, {"sep": self.separator})
             self._check_key_type()
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, open(partial, "wb") as file:
@@ -98,6 +107,11 @@ class CaptionFiles:
         if len(suffixes) > 1 or not suffixes <= BUILDERS.keys():
             raise ValueError(f"`--caption_files` must all end in one of {[*BUILDERS]}, got {self.files}.")
         return BUILDERS[suffixes.pop()]
+
+    @property
+    def separator(self) -> str:
+        """What separates the cells of the files, if they are CSV."""
+        return find_separator(self.files)
 
     def _list_local_files(self) -> list[str]:
         """The files on this machine that the patterns name."""
@@ -120,7 +134,7 @@ class CaptionFiles:
         local = self._list_local_files()
         options = {}
         if builder == "csv":  # where 000123 and NA are texts
-            options = {"keep_default_na": False, "na_values": [""]}
+            options = {"keep_default_na": False, "na_values": [""], "sep": self.separator}
         try:
             if builder == "csv" and local:
                 options["features"] = find_csv_texts(local[0])
@@ -137,7 +151,8 @@ class CaptionFiles:
             reader.download_and_prepare()
             return reader.as_dataset("train")
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
-            check_row_files(builder, local, self.key_column)  # says which file it is
+            # says which file it is
+            check_row_files(builder, local, self.key_column, {"sep": self.separator})
             raise ValueError(
                 f"`--caption_files {' '.join(self.files)}` cannot be read: {describe_failure(error, local)}"
             ) from error
@@ -210,7 +225,12 @@ class CaptionFiles:
         captions = []
         for row in self.find_rows(key):
             for column in self.caption_columns:
-                captions += read_captions(row, column)
+                try:
+                    captions += read_captions(row, column)
+                except ValueError as error:
+                    raise ValueError(
+                        f"`--caption_files {' '.join(self.files)}` hold no captions at the key {key!r}: {error}"
+                    ) from error
         return captions
 
 

@@ -27,8 +27,8 @@ from .images import IMAGE_EXTENSIONS, SAFE_EXTENSIONS
 
 logger = logging.get_logger(__name__)
 
-TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".jsonl", ".json", ".tar")
-TEXT_ENDINGS = (".csv", ".json", ".jsonl", ".txt")
+TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".json", ".tar")
+TEXT_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
 # JSON files that hold no rows: what `datasets` and the commands write beside those that do
 FILES_WITHOUT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", SETTINGS_FILE)
 # What `lotlip interpolate` draws beside a model
@@ -294,7 +294,9 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
             if file.lower().endswith(TEXT_ENDINGS) and os.path.isfile(file) and not is_utf8(file):
                 return f"{file} is not UTF-8: save it as UTF-8."
     if isinstance(error, ParserError):
-        return f"{without_stop(error)}. Separate cells by commas, and quote those that have some."
+        return f"{without_stop(error)}. Separate cells by commas (in .tsv by tabs), and quote cells with some."
+    if "JSON parse error: Column(" in str(error):  # in metadata.jsonl
+        return f"{without_stop(error)}. Write values of one type in all rows of a column, such as lists."
     return str(error) or "there are no rows."
 
 

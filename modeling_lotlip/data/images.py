@@ -345,12 +345,14 @@ def read_rest(opened: BinaryIO, start: bytes) -> bytes:
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
     """
-    Reads when an image was taken, or else its file was written, by the clock of the camera; None if there is no date,
-    or it is written in a form that may mean several days, such as `5/6/24`.
+    Reads when an image was taken, or else digitized, or else its file was written, by the clock of the camera; None if
+    there is no date, or it is written in a form that may mean several days, such as `5/6/24`.
     """
-    taken = exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal)
+    details = exif.get_ifd(ExifTag.ExifOffset)
+    taken = details.get(ExifTag.DateTimeOriginal)
+    digitized = details.get(ExifTag.DateTimeDigitized)
     written = exif.get(ExifTag.DateTime)
-    for value in (taken, written):
+    for value in (taken, digitized, written):
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
         found = DATE.fullmatch(text.partition("\0")[0])
         if found is None:

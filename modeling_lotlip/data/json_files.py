@@ -1,20 +1,27 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""JSON files on this machine are read: what is written like a date is the text that it is."""
+"""
+JSON files on this machine are read: what is written like a date is the text that it is, and a column may hold texts in
+some rows and lists in others.
+"""
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from datasets import DatasetBuilder, Features
+from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator
+from datasets import Json as JsonValue
 from datasets.features.features import generate_from_arrow_type
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.json.json import Json
 from datasets.table import CastError
 
 from ..utils.terminal import without_stop
+from .folder import list_files
 from .options import find_options
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
 
@@ -22,15 +29,33 @@ from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
 # What pyarrow takes for a time, and perhaps more: "2020-01-01", "2020-01-01T10:20:30Z"
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[ T][\d:.+-]+Z?)?")
 QUOTED_DATE = re.compile(f'"{DATE.pattern}"')
+# `datasets` finds the types of as many bytes of JSON lines at a time
+CHUNK_SIZE = 10 << 20
+JSON_TYPES = {"str", "list", "dict", "float", "bool"}
 
 
 class JsonTexts(Json):
     """
     Reads JSON and JSON lines as `datasets` does, but for columns with texts that are written like dates, of which
-    pyarrow makes times where there is nothing else in a part of a file. An error names the file.
+    pyarrow makes times where there is nothing else in a part of a file, and for columns whose values have several
+    types: `datasets` knows those of the first part of a file, and makes JSON in texts of a later part with others. An
+    error names the file.
     """
 
     date_columns: frozenset[str] = frozenset()
+    # those in which columns with values of several types are looked for, unless the rows are in the cache
+    local_files: tuple[str, ...] = ()
+
+    def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        splits = super()._split_generators(dl_manager)
+        mixed_columns = find_mixed_columns(self.local_files)
+        if mixed_columns and self.info.features is None:  # nothing of a list has been read yet
+            _, first = next(iter(super()._generate_tables(**splits[0].gen_kwargs)))
+            self.info.features = Features.from_arrow_schema(first.schema)
+        for name in mixed_columns:
+            if name in self.info.features:
+                self.info.features[name] = JsonValue()
+        return splits
 
     def _generate_tables(
         self, base_files: list, files_iterables: list, original_files: list, allow_full_read: bool = True
@@ -116,7 +141,7 @@ def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Tab
     for name in sorted(set(columns) & set(table.column_names)):
         index = table.column_names.index(name)
         column_type = table.schema.field(name).type
-        if isinstance(column_type, pa.ExtensionType):  # of values of several types, which are texts already
+        if isinstance(column_type, pa.BaseExtensionType):  # of values of several types, which are texts already
             continue
         values = [row.get(name) if isinstance(row, dict) else row for row in rows]
         table = table.set_column(index, name, pa.array(values, replace_times(column_type)))
@@ -168,9 +193,11 @@ def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
     for file in files:
         columns |= find_date_columns(file)
     features = builder.config.features or builder.info.features
-    if features is not None:  # where a card says that they are times, they are
-        columns -= {name for name, field in named_types(features) if has_time(field)}
     reader = JsonTexts(data_files=builder.config.data_files, features=features, **options)
+    if features is None:  # the types are those of all splits
+        reader.local_files = tuple(filter(os.path.isfile, list_files(builder, "all")))
+    else:  # where a card says that they are times, they are
+        columns -= {name for name, field in named_types(features) if has_time(field)}
     reader.date_columns = frozenset(columns)
     return reader
 
@@ -241,3 +268,48 @@ def holds_date(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(holds_date, value.values()))
     return isinstance(value, list) and any(map(holds_date, value))
+
+
+def find_mixed_columns(files: Sequence[str]) -> set[str]:
+    """
+    Finds the columns of JSON files that hold texts and lists, or whose values in one file have several types. Of a
+    single part of a file, `datasets` finds that out itself, and none are returned.
+    """
+    is_compressed = any(not file.lower().endswith((".json", ".jsonl")) for file in files)
+    if len(files) == 1 and not is_compressed and os.path.getsize(files[0]) <= CHUNK_SIZE:
+        return set()
+    mixed = set()
+    of_all_files = defaultdict(set)
+    for file in files:
+        types = find_json_types(file)
+        for name in types:
+            of_all_files[name] |= types[name]
+            num_types = len(types[name] & JSON_TYPES)
+            num_types_in_lists = len(types[name] - JSON_TYPES)
+            if num_types > 1 or num_types_in_lists > 1 or {"str", "list"} <= of_all_files[name]:
+                mixed.add(name)
+    return mixed
+
+
+def find_json_types(file: str) -> dict[str, set[str]]:
+    """Finds the types of values in each column of a JSON file, with those in lists ("list of str")."""
+    types = defaultdict(set)
+    for _, row in iterate_json_rows(file):
+        if not isinstance(row, dict):
+            continue
+        for name, value in row.items():
+            types[name].add(name_json_type(value))
+            if isinstance(value, list):
+                types[name].update(f"list of {name_json_type(item)}" for item in value)
+    for found in types.values():
+        found -= {"null", "list of null"}
+    return types
+
+
+def name_json_type(value: object) -> str:
+    """Names the type of a value of JSON; whole numbers and others are one."""
+    if value is None:
+        return "null"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "float"
+    return type(value).__name__

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 from datasets import (
@@ -20,7 +21,6 @@ from datasets import (
     ClassLabel,
     Dataset,
     DatasetBuilder,
-    DatasetDict,
     DatasetInfo,
     Features,
     Image,
@@ -33,7 +33,6 @@ from datasets import (
     concatenate_datasets,
     interleave_datasets,
     load_dataset_builder,
-    load_from_disk,
 )
 from datasets.data_files import DataFilesDict, resolve_pattern
 from datasets.distributed import split_dataset_by_node
@@ -80,6 +79,7 @@ from .row_files import (
     check_json_column,
     check_row_files,
     find_csv_types,
+    find_separator,
     open_csv,
     unify_parquet_types,
 )
@@ -436,19 +436,28 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
         ("dataset_config_name", "data_dir", "data_files", "streaming"),
         f"on {name}, which was saved with `save_to_disk`",
     )
-    try:
-        rows = load_from_disk(source.dataset_name)
-    except IndexError as error:  # `datasets` joins the files of a split, of which there are none
-        raise ValueError(
-            f"{name} cannot be read, since it, or a split of it, has no rows: save it anew without, or name another "
-            "folder."
-        ) from error
-    if isinstance(rows, DatasetDict):
-        split = resolve_split(split, list(rows), name)
-        if split in rows:
-            return split, rows[split]
-        rows = concatenate_datasets(list(rows.values()))
-    return split, rows
+    folder = Path(source.dataset_name)
+    splits = Path(folder, "dataset_dict.json")
+    if not splits.is_file():
+        return split, load_saved_rows(folder, name)
+    splits = json.loads(splits.read_text(encoding="utf-8"))["splits"]
+    split = resolve_split(split, splits, name)
+    if split in splits:
+        return split, load_saved_rows(folder / split, f"The split {split!r} of {name}")
+    filled = [folder / other for other in splits if has_saved_rows(folder / other)]
+    return split, concatenate_datasets([load_saved_rows(part, name) for part in filled or [folder / splits[0]]])
+
+
+def has_saved_rows(folder: Path) -> bool:
+    """Returns whether what `save_to_disk` has written into a folder has rows: an empty split has no files of them."""
+    return bool(json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"])
+
+
+def load_saved_rows(folder: Path, name: str) -> Dataset:
+    """Loads what `save_to_disk` has written into a folder. Raises a `ValueError` with its name if it has no rows."""
+    if not has_saved_rows(folder):  # `datasets` would fail to join its files
+        raise ValueError(f"{name} cannot be read, since it has no rows: name other data or another split.")
+    return Dataset.load_from_disk(folder)
 
 
 # What `datasets` builds
@@ -587,6 +596,8 @@ def load_builder(
         # where NA and None are words, and 007 is not 7
         converters = {} if key_column is None else {key_column: str}
         options = {"keep_default_na": False, "na_values": [""], "converters": converters, **of_card}
+        if "sep" not in options and "delimiter" not in options:
+            options["sep"] = find_separator(list_files(builder, "all"))
     signed = None
     if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
         signed = sign_files(builder.config.data_files)
@@ -986,6 +997,8 @@ def cast_images(rows: Rows, column: str) -> Rows:
     column_type = (rows.features or {}).get(column)  # a stream may not say it
     if column_type is not None:
         check_image_type(column_type, column)
+        if isinstance(column_type, (Array3D, LargeList, List)):
+            check_pixels(rows, column)
     if column_type == Image():
         return rows
     return rows.cast_column(column, Image())
@@ -1008,6 +1021,31 @@ def check_image_type(found: FeatureType, column: str) -> None:
         raise ValueError(
             f"`--image_column {column}` holds {found}, which is no image: write the path of a file "
             "as a string, or its content as binary."
+        )
+
+
+def check_pixels(rows: Rows, column: str) -> None:
+    """
+    Raises a `ValueError` if the first image of a column of pixels in color is not of height x width x channels, from
+    0 to 255. One of channels x height x width would be read as an image of a few pixels in height if it has as few in
+    width, and 256 as 0.
+    """
+    pixels = next((row[column] for row in rows.select_columns(column) if row[column] is not None), [])
+    try:
+        pixels = np.asarray(pixels)
+    except ValueError:  # of rows of several lengths; who reads them says so
+        return
+    if pixels.ndim != 3:
+        return
+    if pixels.shape[0] in (3, 4) or pixels.shape[2] not in (2, 3, 4):
+        raise ValueError(
+            f"`--image_column {column}` holds pixels of the shape {pixels.shape}: write height x width x channels, of "
+            "3 or 4 channels and more than 4 pixels in height, or better the content of image files."
+        )
+    if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+        raise ValueError(
+            f"`--image_column {column}` holds pixels from {pixels.min()} to {pixels.max()}: write whole numbers "
+            "from 0 to 255, or better the content of image files."
         )
 
 

@@ -16,7 +16,7 @@ from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
 from .caption_files import NUM_EXAMPLES, REJECTED_COLUMN, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
-from .rows import check_columns, find_column, list_captions, look_up, name_row, read_captions, read_key
+from .rows import check_columns, find_column, list_captions, look_up, may_be_key, name_row, read_captions, read_key
 
 
 logger = logging.get_logger(__name__)
@@ -196,9 +196,11 @@ class RowReader:
         """Reads the key of a row, without a column of keys its index. Raises a `ValueError` if there is none."""
         if self.key_column is None:
             return row_index
-        key = read_key(row, self.key_column)
         value = look_up(row, self.key_column)
-        if key is None or isinstance(value, (list, float)) or hasattr(value, "isoformat"):  # a date
+        key = None
+        if may_be_key(value):
+            key = read_key(row, self.key_column)
+        if key is None:
             raise ValueError(
                 f"`--key_column {self.key_column}` must hold integers or strings; row {row_index} has {value!r}."
             )

@@ -282,10 +282,30 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
     return Csv(data_files=select_split(builder.config.data_files, split), features=features, **options)
 
 
+def find_separator(files: Iterable[str]) -> str:
+    """
+    Finds what separates the cells of CSV files by their endings, a comma or in `.tsv` a tab.
+
+    Raises:
+        `ValueError`: if there are both.
+    """
+    files = list(files)
+    with_tabs = [file for file in files if file.lower().removesuffix(".gz").endswith(".tsv")]
+    if not with_tabs:
+        return ","
+    others = [file for file in files if file not in with_tabs]
+    if others:
+        raise ValueError(
+            f"{with_tabs[0]} and {others[0]} are read as one table, but cells are separated by tabs in .tsv and by "
+            "commas in .csv: write all files with the same ending."
+        )
+    return "\t"
+
+
 def find_csv_texts(path: str) -> Features:
     """Reads the header of a CSV file. Returns the types of columns of texts."""
     with open_text(path) as file:
-        for row in csv.reader(file):
+        for row in csv.reader(file, delimiter=find_separator([path])):
             if "".join(row).strip():
                 return Features({name or f"Unnamed: {index}": Value("string") for index, name in enumerate(row)})
     raise ValueError(f"{path} is empty: write a header and rows.")

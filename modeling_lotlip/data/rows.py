@@ -75,14 +75,27 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
         raise ValueError(f"`--{argument} {name}` is not a column of the dataset, which has {columns}: name one.")
 
 
+def may_be_key(value: object) -> bool:
+    """Whether a value is written in one way only: floats, lists and dates are not."""
+    return not isinstance(value, (list, float)) and not hasattr(value, "isoformat")
+
+
 def read_key(row: dict, column: str) -> str | None:
-    """Reads the key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its file."""
+    """
+    Reads the key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its
+    file. Raises a `ValueError` if it may be none: see [`may_be_key`].
+    """
     value = look_up(row, column)
     if isinstance(value, dict) and {"bytes", "path"} & value.keys():
         try:
             return hashlib.sha256(read_file(value)).hexdigest()
         except UnreadableImageError:
             return None  # who then reads the image says why it cannot be read
+    if not may_be_key(value):
+        raise ValueError(
+            f"The column of keys, {column}, must hold integers or strings, but has {value!r}: "
+            "write strings there, or name another column."
+        )
     if value is None or value == "":
         return None
     return str(value)
@@ -115,8 +128,8 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
 def read_url(row: dict) -> str | None:
     """Reads the address that an image comes from, where the dataset knows it."""
     for column in URL_COLUMNS:
-        url = read_key(row, column)
-        if url is not None:
+        url = look_up(row, column)
+        if isinstance(url, str) and url != "":
             return url
     return None
 

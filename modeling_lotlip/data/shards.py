@@ -8,7 +8,9 @@ import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset, IterableDataset
 
@@ -25,12 +27,38 @@ SHARD_NAME = re.compile(r"\d{5,}\.tar")
 QUALITY = 95  # of images that are written anew
 
 
+class PackedRow(NamedTuple):
+    """
+    Holds what is written of a row.
+
+    Attributes:
+        members (`dict[str, bytes]`): The members of the sample, by their extensions.
+        key (`str`): The key of the image.
+        sha256 (`str`): Of the file of the image.
+        is_converted (`bool`): Whether the image had to be converted.
+    """
+
+    members: dict[str, bytes]
+    key: str
+    sha256: str
+    is_converted: bool
+
+
+@dataclass
+class PackCounts:
+    """Counts what was packed."""
+
+    rows: RowCounts = field(default_factory=RowCounts)  # that were written or left out
+    num_converted: int = 0  # images
+    num_without_key: int = 0  # rows whose column of keys is empty: their key is the SHA-256
+
+
 def pack_row(
     row: dict,
     reader: RowReader,
     key: str | None,
     image_format: str,
-) -> tuple[dict[str, bytes], bool]:
+) -> PackedRow:
     """
     Makes the members of a shard's sample. All samples have the same members, by which `datasets` knows their types.
 
@@ -45,7 +73,7 @@ def pack_row(
             One of `FORMATS`.
 
     Returns:
-        `tuple[dict[str, bytes], bool]`: the members by their extensions, and whether the image had to be converted.
+        [`PackedRow`]: the members and what is known of the image.
 
     Raises:
         `UnreadableImageError`: without image.
@@ -66,11 +94,12 @@ def pack_row(
         buffer = io.BytesIO()
         image.save(buffer, FORMATS[image_format], quality=QUALITY)
         content = buffer.getvalue()
-    metadata = {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}
+    key = key or sha256
+    metadata = {"key": key, "url": read_url(row) or "", "sha256": sha256, **captions}
     members = {image_format: content, "json": json.dumps(metadata).encode()}
     for name, texts in captions.items():
         members[f"{name}.json"] = json.dumps(texts).encode()
-    return members, is_converted
+    return PackedRow(members, key, sha256, is_converted)
 
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_index: int) -> None:
@@ -85,6 +114,66 @@ def write_tar(path: Path, samples: list[dict[str, bytes]], first_index: int) -> 
                 tar.addfile(info, io.BytesIO(content))
 
 
+class Packer:
+    """
+    Packs rows, and counts them in `counts`.
+
+    Args:
+        reader (`RowReader`):
+            Reads their captions.
+        source (`SourceArguments`):
+            The arguments that name the dataset.
+        key_column (`str`, *optional*):
+            The column of keys.
+        image_format (`str`, *optional*, defaults to `"jpg"`):
+            One of `FORMATS`.
+    """
+
+    def __init__(
+        self,
+        reader: RowReader,
+        source: SourceArguments,
+        key_column: str | None = None,
+        image_format: str = "jpg",
+    ):
+        self.reader = reader
+        self.source = source
+        self.key_column = key_column
+        self.image_format = image_format
+        self.counts = PackCounts()
+        self.hashes = {}  # of image files, by their keys
+
+    def pack(self, rows: Iterable[dict]) -> Iterator[dict[str, bytes]]:
+        """
+        Makes the members of each row's sample, by their extensions, but of rows that cannot be
+        used. Raises a `ValueError` if two different images have the same key.
+        """
+        counts = self.counts
+        for row_index, row in enumerate(rows):
+            key = find_key(row, self.source, self.key_column)
+            try:
+                packed = pack_row(row, self.reader, key, self.image_format)
+            except UnreadableImageError as error:
+                counts.rows.count(name_row(row, row_index), f"the image cannot be read: {error}")
+                continue
+            except ValueError as error:
+                counts.rows.count(name_row(row, row_index), str(error))
+                continue
+            if self.hashes.setdefault(packed.key, packed.sha256) != packed.sha256:
+                raise ValueError(
+                    f"Two different images have the key {packed.key!r}, the second in row "
+                    f"{row_index}: it would not be known which caption is whose. Name a column of "
+                    "unique keys with `--key_column`, or the image column, `--key_column "
+                    f"{self.source.image_column}`, for the SHA-256 of the file."
+                )
+            counts.rows.count(name_row(row, row_index))
+            if packed.is_converted:
+                counts.num_converted += 1
+            if key is None and self.key_column not in (None, self.source.image_column):
+                counts.num_without_key += 1
+            yield packed.members
+
+
 def write_shards(
     dataset: Dataset | IterableDataset,
     reader: RowReader,
@@ -93,7 +182,7 @@ def write_shards(
     key_column: str | None = None,
     image_format: str = "jpg",
     shard_size: int = 1000,
-) -> tuple[RowCounts, int]:
+) -> PackCounts:
     """
     Writes the images and captions of a dataset as shards, by the keys of [`find_key`].
 
@@ -114,30 +203,13 @@ def write_shards(
             The samples in a shard.
 
     Returns:
-        `tuple[RowCounts, int]`: which rows were written, and how many images were converted.
+        [`PackCounts`]: what was packed.
 
     Raises:
-        `ValueError`: if there are no captions, another run writes there, or the folder has shards.
+        `ValueError`: if there are no captions, two different images have the same key, another
+            run writes there, or the folder has shards.
     """
-    counts = RowCounts()
-    num_converted = 0
-
-    def pack(rows: Iterable[dict]) -> Iterator[dict[str, bytes]]:
-        nonlocal num_converted
-        for row_index, row in enumerate(rows):
-            try:
-                key = find_key(row, source, key_column)
-                members, is_converted = pack_row(row, reader, key, image_format)
-            except UnreadableImageError as error:
-                counts.count(name_row(row, row_index), f"the image cannot be read: {error}")
-            except ValueError as error:
-                counts.count(name_row(row, row_index), str(error))
-            else:
-                counts.count(name_row(row, row_index))
-                if is_converted:
-                    num_converted += 1
-                yield members
-
+    packer = Packer(reader, source, key_column, image_format)
     with OutputFolder(output_dir, content="shards") as folder:
         earlier = list(output_dir.glob("*.tar"))
         if earlier and not folder.is_unfinished:
@@ -151,9 +223,12 @@ def write_shards(
         for shard in earlier:  # of a run that was killed: all are written anew
             shard.unlink()
         rows = progress_bar(undecoded(dataset, source.image_column), desc="Packing", unit=" images")
-        for shard_index, samples in enumerate(batched(pack(rows), shard_size)):
+        for shard_index, samples in enumerate(batched(packer.pack(rows), shard_size)):
             with atomic_write(output_dir / f"{shard_index:05d}.tar") as partial:
                 write_tar(partial, samples, shard_index * shard_size)
-        if counts.num_used == 0:
-            raise ValueError(f"There is nothing to pack: {counts} Name the right columns, keys and `--caption_files`.")
-    return counts, num_converted
+        counts = packer.counts
+        if counts.rows.num_used == 0:
+            raise ValueError(
+                f"There is nothing to pack: {counts.rows} Name the right columns, keys and `--caption_files`."
+            )
+    return counts

@@ -71,7 +71,7 @@ def check_benchmark(
     if data.data_dir is None or data.dataset_name is not None:
         raise ValueError("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
     case = "on a --benchmark, which is read as it is published"
-    refuse_given(data, ("dataset_config_name", "data_files", "streaming", "image_column"), case)
+    refuse_given(data, ("dataset_config_name", "data_files", "split_seed", "streaming", "image_column"), case)
     refuse_given(split, ("eval_split",), case)
     if is_whole:
         refuse_given(split, ("max_eval_samples",), case)

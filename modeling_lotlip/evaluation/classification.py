@@ -116,19 +116,31 @@ def find_class(label: int | str, class_names: list[str]) -> int:
     raise ValueError(f"The label {label!r} is none of the {len(class_names)} classes: {class_names[:10]}...")
 
 
+def find_row(dataset: Dataset, column: str, value: int | str | None) -> int:
+    """Finds the index of the first row with a value in a column, which has one."""
+    return dataset[column][:].index(value)
+
+
 def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) -> None:
     """
     Checks that each label is one of the classes. Warns of labels that seem to be counted from 1.
 
     Raises:
-        `ValueError`: if one is none of the classes, or there are several for an image.
+        `ValueError`: if one is none of the classes, or there is none or several for an image; names the row.
     """
     feature = dataset.features[label_column]
     if isinstance(feature, (LargeList, List)):
         raise ValueError(f"`--label_column {label_column}` holds lists: write one label for each image.")
-    labels = resolve_numbers(dataset.unique(label_column), feature, class_names)
-    for label in labels:
-        find_class(label, class_names)
+    values = dataset.unique(label_column)
+    if None in values:
+        row = find_row(dataset, label_column, None)
+        raise ValueError(f"Row {row} of {len(dataset)} has no label: write one, or leave the row out.")
+    labels = resolve_numbers(values, feature, class_names)
+    for value, label in zip(values, labels):
+        try:
+            find_class(label, class_names)
+        except ValueError as error:
+            raise ValueError(f"Row {find_row(dataset, label_column, value)} of {len(dataset)}: {error}") from error
     are_indices = all(isinstance(label, int) for label in labels)
     if are_indices and min(labels) == 1 and not isinstance(feature, ClassLabel):
         logger.warning(

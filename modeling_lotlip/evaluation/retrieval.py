@@ -214,15 +214,15 @@ def embed_dataset(
 
 
 def warn_of_missing_captions(reader: RowReader, embedded: EmbeddedDataset) -> None:
-    """Logs a warning if captions are read, and no image has any: then nothing is measured of them."""
+    """Warns once, not at each evaluation of a run, if captions are read and no image has any to measure."""
     num_images = len(embedded.image_embeds)
     if reader.short_column is not None and "short" not in embedded.captions:
-        logger.warning(
+        logger.warning_once(
             f"None of {num_images} images has a short caption, though `--caption_column {reader.short_column}` is "
             "there: they are not measured."
         )
     if reader.has_long_captions and "long" not in embedded.captions:
-        logger.warning(
+        logger.warning_once(
             f"None of {num_images} images has a long caption, though there is `--long_captions_column` or "
             "`--caption_files`: they are not measured."
         )

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from PIL import Image
 
-from ..data.loading import get_columns, load_split
+from ..data.loading import get_columns, load_split, warn_of_repeated_images
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..evaluation.classification import check_labels, classify, read_class_names, resolve_numbers
@@ -109,6 +109,9 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
         class_names = read_class_names(feature, args.class_names, args.class_names_file)
         check_labels(rows, args.label_column, class_names)
         labels = rows.unique(args.label_column)
+    if PartialState().is_main_process:
+        reader.report_keys(rows)
+        warn_of_repeated_images(rows, args.image_column, "held-back")
     shuffled = rows.shuffle(seed=SEED_OF_HALVES)
     middle = len(rows) // 2
     if middle < FEW_ROWS:

@@ -286,6 +286,7 @@ class Handlers:
             has_more=len(results) > asked.k,
             is_first=asked.k == self.k,
             num_images=count(self.searcher.count(asked.chosen), "image"),
+            left_out=" ".join(self.searcher.describe_undated(asked.chosen, "image")),
             thumbnail=self.thumbnail,
             time=time.time_ns(),
         )

@@ -337,11 +337,15 @@ class Searcher:
             return lines + self.changes.left_out
         return lines + describe_missing(self.table)
 
+    def count_undated(self, chosen: Filter, kind: str = "image") -> int:
+        """Counts the images or captions that a filter of days leaves out as their date is not known."""
+        if chosen.condition_of_undated is None:
+            return 0
+        return self.table.count(kind, chosen.condition_of_undated)
+
     def describe_undated(self, chosen: Filter, kind: str) -> list[str]:
         """Describes in a sentence what a filter of days leaves out as its date is not known, if there is any."""
-        if chosen.condition_of_undated is None:
-            return []
-        num_undated = self.table.count(kind, chosen.condition_of_undated)
+        num_undated = self.count_undated(chosen, kind)
         if num_undated == 0:
             return []
         what = count(num_undated, "image" if kind == "image" else "caption")

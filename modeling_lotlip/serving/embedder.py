@@ -29,8 +29,8 @@ ADDRESS = re.compile(r"(https?|ftp|file):/\S+", re.IGNORECASE)
 MAX_CHARACTERS = 100_000  # of a text that are tokenized; models read a few thousand at most
 MAX_PIXELS = 50_000_000  # of an image
 MAX_WAITING = 1024  # texts and images of all requests at a time
-# Base64, also with the other alphabet, or hexadecimal digits, longer than a word. An image in it begins like one of
-# these files.
+# Base64, also with the other alphabet, or hexadecimal digits, longer than a word. An image in it
+# begins like one of these files.
 ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}")
 HEXADECIMAL = re.compile(r"[0-9a-f]+", re.IGNORECASE)
 IMAGE_START = re.compile(
@@ -277,8 +277,8 @@ def is_image(entry: str, index: int) -> bool:
 
 def holds_encoded_image(entry: str) -> bool:
     """
-    Says whether a string without white space is an image in base64 or hexadecimal digits, whatever stands around it:
-    `b'...'`, quotation marks, a part of a data URL, JSON. A longer text may quote one.
+    Says whether a string without white space is an image in base64 or hexadecimal digits, whatever
+    stands around it: `b'...'`, quotation marks, a part of a data URL, JSON. A longer text may quote one.
     """
     for run in ENCODED.finditer(entry):
         encoded = run.group()
@@ -287,7 +287,8 @@ def holds_encoded_image(entry: str) -> bool:
         if HEXADECIMAL.fullmatch(encoded):
             start = bytes.fromhex(encoded[:32])
         else:
-            standard = encoded.replace("-", "+").replace("_", "/")  # base64 for URLs has two other letters
+            # base64 for URLs has two other letters
+            standard = encoded.replace("-", "+").replace("_", "/")
             start = base64.b64decode(standard[:32])
         if IMAGE_START.match(start):
             return True

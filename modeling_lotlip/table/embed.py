@@ -303,7 +303,10 @@ def make_batches_of_rows(
 def check_all_keys(dataset: Dataset, reader: RowReader) -> None:
     """Checks the keys of all rows, if there is a column of them: see [`check_keys`]."""
     if reader.key_column is not None:
-        keys = dataset.select_columns([find_column(dataset.column_names, reader.key_column)])
+        column = find_column(dataset.column_names, reader.key_column)
+        keys = dataset.select_columns([column])
+        if column == reader.image_column:
+            keys = undecoded(keys, column)
         for _ in check_keys(keys, reader):
             pass
 
@@ -353,7 +356,11 @@ def hash_files(source: SourceArguments, split: str) -> str | None:
     if not source.streaming or source.dataset_name is None:
         return None
     builders = (make_builder(source, part) for part in split.split("+"))
-    return Hasher.hash([(builder.config.data_files or {}).get(name) for builder, name in builders])
+    hashed = []
+    for builder, name in builders:
+        files = builder.config.data_files or {}
+        hashed.append(files.get(name, files))  # of "all" those of all splits
+    return Hasher.hash(hashed)
 
 
 def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | IterableDataset:

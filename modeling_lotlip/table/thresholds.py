@@ -38,8 +38,10 @@ SPREADS = 1.5
 # Copies are nearer than this fraction of the distance to the nearest other image, at this quantile of images
 COPY_DISTANCE = 0.15
 COPY_QUANTILE = 0.75
-# The fraction of new embeddings after which thresholds and recall are measured again
+# The fraction of new embeddings after which thresholds are measured again, and what an index finds: if the new ones
+# resemble each other, many of them are in the same few cells
 MUCH_NEW = 0.1
+MUCH_NEW_IN_INDEX = 0.01
 # Older versions of the table are dropped; a younger one may still be read by another program
 KEPT_VERSIONS = timedelta(minutes=10)
 
@@ -88,9 +90,9 @@ def list_due_kinds(table: EmbeddingTable) -> list[str]:
     return due
 
 
-def has_other_count(measured: Measurements, num_rows: int) -> bool:
-    """Whether there are many more or fewer embeddings than when they were measured."""
-    return abs(num_rows - measured.num_rows) > MUCH_NEW * measured.num_rows
+def has_other_count(measured: Measurements, num_rows: int, much_new: float = MUCH_NEW) -> bool:
+    """Whether there are many more or fewer embeddings, by a fraction, than when they were measured."""
+    return abs(num_rows - measured.num_rows) > much_new * measured.num_rows
 
 
 def has_changed_much(table: EmbeddingTable, kind: str, measured: Measurements, num_rows: int) -> bool:
@@ -110,7 +112,10 @@ def has_changed_much(table: EmbeddingTable, kind: str, measured: Measurements, n
     Returns:
         `bool`: by their count, and by what is left of a sample: all may be others, and as many.
     """
-    if has_other_count(measured, num_rows):
+    much_new = MUCH_NEW
+    if not measured.search.is_exact:
+        much_new = MUCH_NEW_IN_INDEX
+    if has_other_count(measured, num_rows, much_new):
         return True
     if not measured.sample:
         return False
@@ -119,7 +124,7 @@ def has_changed_much(table: EmbeddingTable, kind: str, measured: Measurements, n
     for batch in table.read(["key", "hash"], where):
         left.update(zip(batch["key"].to_pylist(), batch["hash"].to_pylist()))
     num_gone = len(measured.sample.items() - left)
-    return num_gone > MUCH_NEW * len(measured.sample)
+    return num_gone > much_new * len(measured.sample)
 
 
 def measure(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measurements:

@@ -70,7 +70,8 @@ def read_lines(path: Path, argument: str, are_numbered: bool = False) -> list[st
         `ValueError`: if it cannot be read, or is not UTF-8, or has such a line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # a text may have other line breaks, as U+2028
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ValueError(f"--{argument} {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -120,7 +121,8 @@ def public_name(name: str) -> str:
 
 def write_results(path: Path, results: dict, table: str, rows: list[dict] | None = None) -> None:
     """
-    Writes results in the form that the ending of the file names.
+    Writes results in the form that the ending of the file names. A symbolic link stays one: its
+    file is written.
 
     Args:
         path (`Path`):
@@ -135,12 +137,13 @@ def write_results(path: Path, results: dict, table: str, rows: list[dict] | None
     Raises:
         `ValueError`: if it has another ending.
     """
+    file = path.resolve()
     if path.suffix == ".json":
-        write_json(path, results)
+        write_json(file, results)
     elif path.suffix == ".csv":
-        write_csv(path, [results] if rows is None else rows)
+        write_csv(file, [results] if rows is None else rows)
     elif path.suffix == ".md":
-        write_text(path, table.rstrip("\n") + "\n")
+        write_text(file, table.rstrip("\n") + "\n")
     else:
         raise ValueError(f"--output_file {path} must end in .json, .csv or .md.")
 

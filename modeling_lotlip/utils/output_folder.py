@@ -133,12 +133,18 @@ def clear_of_killed(path: Path) -> None:
 
 def is_being_written(left: Path) -> bool:
     """
-    Returns whether another process of this machine, which is still there, writes an unfinished file or folder. A
-    process by the same number that began after its last change is another one.
+    Returns whether another process, which is still there, writes an unfinished file or folder. A
+    process by the same number that began after its last change is another one. Of another machine's
+    processes nothing is known: one writes what was changed a short time ago.
     """
     match = LEFT.fullmatch(left.name)
     number = int(match["process"])
-    if match["host"] != HOST or number == os.getpid():
+    if match["host"] not in (HOST, None):
+        try:
+            return time.time() - left.lstat().st_mtime < CLOCK_TOLERANCE
+        except FileNotFoundError:
+            return False
+    if match["host"] is None or number == os.getpid():
         return False
     try:
         process = psutil.Process(number)
@@ -213,8 +219,8 @@ def write_stored(folder: Path, stored: dict) -> None:
 class OutputFolder:
     """
     A folder that one run at a time writes to, as a context manager. `settings.json` in it says what it holds, with
-    which settings, and which run writes to it; the run stays noted if it is killed, or an error ends it after it has
-    changed a file: then `is_unfinished` is true for the next one.
+    which settings, and which run writes to it. The run stays noted if it is killed, sets `is_stopped`, or an error
+    ends it after it has changed a file: then `is_unfinished` is true for the next one.
 
     Args:
         path (`Path`):
@@ -248,6 +254,7 @@ class OutputFolder:
         self.wait = wait
         self.lock = FileLock(self.path / LOCK_FILE, thread_local=False)
         self.is_unfinished = False
+        self.is_stopped = False  # a run that a signal ends before it has done all sets it
 
     def __enter__(self) -> "OutputFolder":
         self.is_new = not self.path.exists()
@@ -289,7 +296,8 @@ class OutputFolder:
     def __exit__(self, kind: type | None, *_: object) -> None:
         try:
             if kind is None:
-                self.note(None)
+                if not self.is_stopped:
+                    self.note(None)
             elif self.is_unchanged():  # the error came before anything was done: all is as it was
                 self.restore()
         finally:  # also where the disk is full, or the folder was deleted

@@ -28,6 +28,7 @@ from modeling_lotlip.captioning.endpoint import (
 )
 from modeling_lotlip.captioning.image_files import ImageFile
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.utils.output_folder import describe_unfinished
 from tests.helpers import photographs
 from tests.helpers.captioners import hash_photos, of_folder, read_records, stop_later
 from tests.helpers.chat_server import serve
@@ -116,10 +117,12 @@ def test_a_run_with_a_server_ends_at_a_signal(caption, photos, tmp_path):
         caption("out", "model", endpoint=server.url, **options)
     assert caption.stop_number == signal.SIGTERM
     assert len(read_records(tmp_path / "out")) == 2
+    assert "out is not complete" in describe_unfinished(tmp_path / "out")
     with serve({}) as server:
         rows = caption("out", "model", endpoint=server.url, **options)
     assert len(rows) == 6
     assert len(server.requests) == 4
+    assert describe_unfinished(tmp_path / "out") is None
 
 
 def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):

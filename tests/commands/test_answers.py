@@ -37,13 +37,13 @@ def test_what_was_not_read_of_a_text_is_said():
 
 @pytest.mark.parametrize("folder", [None, "photos"])
 def test_copies_are_counted_and_listed_where_there_is_room(folder):
-    copy = {"key": "c.jpg", "path": "/photos/c.jpg", "similarity": 0.25}
+    copy = {"key": "c.jpg", "path": "/photos/c.jpg", "similarity": 0.25, "position": 2}
     hit = make_hit(1, "a.jpg", path="/photos/a.jpg", position=3, copies=[copy])
     lines = format_answers([make_answer(hit)], folder).splitlines()
     if folder is None:
         assert lines[1:] == [
             "    1   0.4000   /photos/a.jpg   caption 3   (+ 1 nearly the same)",
-            "        0.2500   /photos/c.jpg",
+            "        0.2500   /photos/c.jpg   caption 2",
         ]
     else:
         assert lines[1:] == ["    1   0.4000   photos/a.jpg   caption 3   (+ 1 nearly the same)"]
@@ -66,7 +66,7 @@ def test_more_results_than_there_are_are_said(capsys, k, num_searched, num_shown
 
 @pytest.mark.parametrize(("kind", "source"), [("image", "/photos"), ("short", {"dataset_name": "a"})])
 def test_a_result_is_described_by_its_file_or_its_caption(kind, source):
-    result = Result("a.jpg", 3, 0.5, True, copies=[Result("b.jpg", 0, 0.25)])
+    result = Result("a.jpg", 3, 0.5, True, copies=[Result("b.jpg", 1, 0.25)])
     described = describe_result(result, kind, source)
     expected = {"similarity": 0.5, "key": "a.jpg", "weak": True, "copies": [{"key": "b.jpg", "similarity": 0.25}]}
     if kind == "image":
@@ -74,6 +74,7 @@ def test_a_result_is_described_by_its_file_or_its_caption(kind, source):
         expected["copies"][0]["path"] = "/photos/b.jpg"
     else:
         expected["position"] = 3
+        expected["copies"][0]["position"] = 1
     assert described == expected
 
 

@@ -100,6 +100,12 @@ MISTAKES = [
         "recaption --output_dir out --captioner no_model nowhere --dataset_name photos",
         "`--captioner nowhere` cannot be loaded",
     ),
+    (
+        "filter --captions file.txt --output_dir out --dataset_name photos",
+        "--dataset_name has no effect without --dual_encoder",
+    ),
+    ("filter --captions file.txt --output_dir out --dtype float16", "--dtype has no effect without --dual_encoder"),
+    ("statistics --benchmark iiw --data_dir empty --split_seed 3", "--split_seed has no effect on a --benchmark"),
     ("filter --captions file.txt --output_dir out --dual_encoder nowhere", "`--dual_encoder nowhere`"),
     ("statistics --caption_column a --long_captions_column b", "Neither `--caption_column a` nor"),
 ]

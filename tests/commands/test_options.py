@@ -8,6 +8,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from datasets import Dataset
 
+from modeling_lotlip.data.reader import RowCounts
+from modeling_lotlip.data.shards import PackCounts
 from modeling_lotlip.encoder import dual_encoder
 from modeling_lotlip.utils.arguments import parse
 
@@ -219,7 +221,7 @@ def test_options_of_statistics(record, tmp_path):
 
 def test_options_of_pack(record, tmp_path):
     recorder = record("pack")
-    recorder.replace(load_split=ROWS, write_shards=("2 of 3 rows", 1))
+    recorder.replace(load_split=ROWS, write_shards=PackCounts(RowCounts(), 1, 0))
     options = ["--shard_size", "7", "--image_format", "png", "--key_column", "id"]
     options += ["--output_dir", str(tmp_path)]
     recorder.run("--dataset_name", "org/photos", "--max_train_samples", "3", "--train_split", "val", *options)

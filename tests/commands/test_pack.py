@@ -172,3 +172,17 @@ def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, 
     (shards / "mine.tar").unlink()
     anew = pack(photos, "--shard_size", 1)
     assert anew == expected
+
+
+def test_two_images_with_one_key_are_refused(photos, capsys):
+    rows = [{"file_name": f"{number}.jpg", "caption": "a boat", "id": "same"} for number in (0, 4)]
+    write_lines(photos / "metadata.jsonl", rows)
+    error = read_error(capsys, *command_line(photos), "--key_column", "id")
+    assert "Two different images have the key 'same', the second in row 1" in error
+
+
+def test_rows_without_key_are_counted(photos, capsys):
+    rows = pack(photos, "--key_column", "caption")
+    digest = hashlib.sha256((photos / "4.jpg").read_bytes()).hexdigest()
+    assert list(rows) == ["Number 0.", "Number 3.", digest, "Number 5."]
+    assert "1 images have no `--key_column caption`, and their SHA-256 as key." in capsys.readouterr().out

@@ -152,7 +152,10 @@ def test_results_are_of_the_folder_and_the_days_that_are_asked_for(search):
     assert status == 0
     assert found == ["photos/more/3.png", "photos/more/taken.jpg"]
     days = ["--taken_from", "2024-05-31", "--taken_to", "2024-05-31"]
-    status, out, err = search("photos", "a red boat", *days)
+    status, out, err = search("photos", "a red boat", *days, "--output_file", "found.json")
+    written = json.loads(Path("found.json").read_text())
+    assert (written["folder"], written["taken_from"], written["taken_to"]) == (None, "2024-05-31", "2024-05-31")
+    assert (written["num_images"], written["num_searched"], written["num_undated"]) == (9, 1, 8)
     assert [line.split()[2] for line in without_line(out)[1:]] == ["photos/more/taken.jpg"]
     (index,) = Path("indices").iterdir()
     _, out, _ = search("--embeddings", str(index), "a red boat", *days)

@@ -108,6 +108,20 @@ def test_a_row_without_a_key_is_none_of_the_key_none(read_captions):
     assert len(captions.hashes) == 1
 
 
+def test_a_caption_may_be_a_text_or_a_list_and_a_blank_one_is_left_out(read_captions):
+    rows = {"a": "A boat.", "b": ["A dog.", "A cat."], "c": [], "d": "", "e": " \n", "f": None}
+    lines = [json.dumps({"key": key, "caption": caption}) for key, caption in rows.items()]
+    captions = read_captions("long.jsonl", "\n".join(lines).encode())
+    assert captions["a"] == ["A boat."]
+    assert captions["b"] == ["A dog.", "A cat."]
+    assert len(captions.hashes) == 2
+
+
+def test_an_object_of_captions_by_key_is_refused(read_captions):
+    with pytest.raises(ValueError, match="long.json` hold one row, without the column 'key': write a row for"):
+        read_captions("long.json", b'{"a.jpg": "A boat.", "b.jpg": ["A dog.", "A cat."]}')
+
+
 def test_a_compressed_file_is_read(read_captions):
     captions = read_captions("long.jsonl.gz", gzip.compress(b'{"key": 12, "caption": "of a number"}\n'))
     assert captions["12"] == ["of a number"]
@@ -245,7 +259,8 @@ def test_a_bad_caption_leaves_the_others_as_they_are(tmp_path, caplog, bad):
     assert [item.content for item in first] == ["A boat"]
     assert second == []
     assert [item.content for item in third] == ["A car"]
-    assert "The captions of row 1 are left out: The column 'caption' must hold strings" in caplog.text
+    expected = "captions of row 1 are left out: .*long.jsonl` hold no captions at the key 'bad': "
+    assert re.search(expected, caplog.text)
 
 
 def test_evaluation_reads_caption_files(scenes, tmp_path, encoder):

@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 import sys
 import zipfile
 from datetime import datetime
@@ -307,3 +308,23 @@ def test_a_jpeg_that_is_too_large_at_a_fraction_is_refused(monkeypatch):
     with pytest.raises(UnreadableImageError, match="pixels are more than 40000: make it smaller"):
         read_image(file, resizing=resizing)
     assert read_image(file, resizing=Resizing(8, None, PIL.Image.Resampling.BICUBIC)).size == (10, 8)
+
+
+def test_the_date_of_digitization_comes_before_that_of_the_file():
+    exif = PIL.Image.Exif()
+    exif.get_ifd(0x8769)[0x9004] = "2019:01:02 03:04:05"
+    exif[0x0132] = "2024:05:01 10:00:00"
+    assert read_date(exif) == datetime(2019, 1, 2, 3, 4, 5)
+
+
+def test_bitmaps_without_any_transparency_are_opaque():
+    """Programs that know of no transparency write a header with room for it, and 0 there."""
+    image = PIL.Image.new("RGB", (4, 3), "red")
+    image.putpixel((1, 2), (0, 0, 255))
+    upside_down = np.asarray(image)[::-1, :, ::-1]
+    content = np.dstack([upside_down, np.zeros((3, 4), np.uint8)]).tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, 4, 3, 1, 32, 3, len(content), 0, 0, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    start = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(content), 0, 0, 14 + len(header))
+    read = read_image({"bytes": start + header + content})
+    assert read.tobytes() == image.tobytes()

@@ -1,4 +1,4 @@
-"""Texts in JSON that are written like dates are the texts that they are."""
+"""Texts in JSON are the texts that they are: if they are written like dates, and beside lists."""
 
 import datetime
 import json
@@ -46,6 +46,37 @@ def test_dates_in_json_lines_are_texts(tmp_path, name, streaming):
     rows = load_split(SourceArguments("json", data_files=files, streaming=streaming), "train", with_images=False)
     assert [row["caption"] for row in rows] == [value for values in VALUES[name] for value in values]
     assert {row["number"] for row in rows} == {1.5}
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@pytest.mark.parametrize("values", [["A boat.", ["A dog.", "A cat."]], [["A dog."], "A boat.", None]])
+def test_one_file_may_hold_texts_and_another_lists(tmp_path, values, ending, streaming):
+    for index, value in enumerate(values):
+        rows = [{"number": 1, "caption": value}]
+        text = json.dumps(rows[0]) if ending == "jsonl" else json.dumps(rows, indent=1)
+        (tmp_path / f"{index}.{ending}").write_text(text)
+    source = SourceArguments("json", data_files=[str(tmp_path / f"*.{ending}")], streaming=streaming)
+    rows = list(load_split(source, "train", with_images=False))
+    assert [row["caption"] for row in rows] == values
+
+
+@both_ways
+@pytest.mark.parametrize(("split", "value"), [("train", "A boat."), ("test", ["A dog.", "A cat."])])
+def test_one_split_may_hold_texts_and_another_lists(tmp_path, split, value, streaming):
+    write_lines(tmp_path / "train.jsonl", [{"caption": "A boat."}])
+    write_lines(tmp_path / "test.jsonl", [{"caption": ["A dog.", "A cat."]}])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), split, with_images=False)
+    assert list(rows) == [{"caption": value}]
+
+
+@both_ways
+@pytest.mark.parametrize("last", [["A dog.", "A cat."], 7, {"text": "A dog."}], ids=str)
+def test_texts_stay_as_they_are_in_a_later_part_with_something_else(tmp_path, last, streaming):
+    texts = [f"{index} boats. {'A red boat. ' * 400}" for index in range(3000)]
+    file = write_lines(tmp_path / "rows.jsonl", [{"caption": value} for value in [*texts, last]])
+    rows = load_split(SourceArguments("json", data_files=[file], streaming=streaming), "train", with_images=False)
+    assert [row["caption"] for row in rows] == [*texts, last]
 
 
 @both_ways

@@ -14,7 +14,7 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset_builder
+from datasets import Array3D, Dataset, DatasetDict, Features, Image, IterableDataset, List, Value, load_dataset_builder
 from pyarrow import parquet
 
 from modeling_lotlip.data import loading
@@ -209,6 +209,13 @@ def test_files_of_rows_with_another_ending_are_warned_of(tmp_path, caplog, name)
     assert f"1 files of {tmp_path}/ are left out, as '{extra}': those with the ending .csv are read" in caplog.text
 
 
+def test_tsv_files_beside_images_are_warned_of(tmp_path, caplog):
+    write_images(tmp_path, ["0.png", "1.png"])
+    (tmp_path / "captions.tsv").write_text("image\tcaption\n0.png\tA boat\n")
+    assert len(load_split(SourceArguments(str(tmp_path)), "train")) == 2
+    assert "left out: 1 with rows that are no metadata.jsonl, as 'captions.tsv'" in caplog.text
+
+
 @pytest.mark.parametrize("content", ['[{"number": 2}]', '{"number": 2}\n{"number": 3}\n'])
 def test_json_with_rows_beside_csv_files_is_warned_of(tmp_path, caplog, content):
     (tmp_path / "0.csv").write_text("number\n0\n")
@@ -248,14 +255,21 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
         read_numbers(SourceArguments(str(tmp_path / "one"), data_dir="a"), "train")
 
 
-@pytest.mark.parametrize("is_split", [False, True])
-def test_a_folder_that_was_saved_without_rows_is_named(tmp_path, is_split):
-    rows = Dataset.from_dict({"number": []})
-    if is_split:
-        rows = DatasetDict({"train": Dataset.from_dict({"number": [0]}), "val": rows})
-    rows.save_to_disk(tmp_path / "saved")
-    with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it, or a split"):
+def test_a_folder_that_was_saved_without_rows_is_named(tmp_path):
+    Dataset.from_dict({"number": []}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it has no rows"):
         read_numbers(SourceArguments(str(tmp_path / "saved")), "train")
+
+
+def test_a_split_without_rows_that_was_saved_leaves_the_others_as_they_are(tmp_path):
+    splits = {"val": [], "train": [0, 1], "test": [2]}
+    saved = DatasetDict({name: Dataset.from_dict({"number": numbers}) for name, numbers in splits.items()})
+    saved.save_to_disk(tmp_path / "saved")
+    source = SourceArguments(str(tmp_path / "saved"))
+    assert read_numbers(source, "train") == [0, 1]
+    assert read_numbers(source, "all") == [0, 1, 2]
+    with pytest.raises(ValueError, match="The split 'val' of .* cannot be read, since it has no rows"):
+        read_numbers(source, "val")
 
 
 def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
@@ -496,6 +510,26 @@ def test_lists_of_rows_of_pixels_are_images(tmp_path, streaming):
     parquet.write_table(pa.table({"image": [[[[1, 2, 3], [4, 5, 6]]]]}), tmp_path / "rows.parquet")
     (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
     assert row["image"].size == (2, 1)
+
+
+@both_ways
+@pytest.mark.parametrize("shape", [(3, 6, 4), (3, 6, 3), (3, 6, 8), (4, 6, 3), (1, 6, 8), (6, 8, 1)])
+@pytest.mark.parametrize("is_typed", [False, True])
+def test_pixels_whose_channels_are_not_last_are_refused(tmp_path, shape, is_typed, streaming):
+    features = Features({"image": Array3D(shape, "uint8")}) if is_typed else None
+    pixels = np.zeros(shape, dtype=np.uint8).tolist()
+    Dataset.from_dict({"image": [None, pixels]}, features).to_parquet(tmp_path / "rows.parquet")
+    source = SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming)
+    with pytest.raises(ValueError, match=rf"pixels of the shape \({shape[0]}, .*height x width x channels"):
+        load_split(source, "train")
+
+
+@pytest.mark.parametrize("value", [0.5, 256, -1])
+def test_pixels_in_color_are_whole_numbers_of_8_bits(tmp_path, value):
+    pixels = np.full((6, 8, 3), value).tolist()
+    Dataset.from_dict({"image": [pixels]}).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=f"pixels from {value} to {value}: write whole numbers from 0 to 255"):
+        load_split(SourceArguments(str(tmp_path / "rows.parquet")), "train")
 
 
 BAD_ROWS = {
@@ -919,3 +953,12 @@ def test_a_pattern_with_brackets_stays_one(tmp_path):
     source = SourceArguments("json", data_files=[str(tmp_path / "[01].jsonl")])
     rows = load_split(source, "train", with_images=False)
     assert rows["number"][:] == [0, 1]
+
+
+def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
+    write_images(tmp_path, ["0.png", "1.png"])
+    captions = {"0.png": "A boat.", "1.png": ["A dog.", "A cat."]}
+    rows = [{"file_name": name, "caption": caption} for name, caption in captions.items()]
+    write_lines(tmp_path / "metadata.jsonl", rows)
+    with pytest.raises(ValueError, match="/caption.*of one type in all rows of a column"):
+        load_split(SourceArguments(str(tmp_path)), "train")

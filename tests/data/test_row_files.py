@@ -112,6 +112,51 @@ def test_a_comma_in_a_caption_is_no_second_column_of_caption_files(tmp_path, con
         CaptionFiles([str(tmp_path / "*.csv")], "key", ["caption"])
 
 
+# TSV
+
+
+@both_ways
+@pytest.mark.parametrize("name", ["rows.tsv", "ROWS.TSV"])
+def test_cells_of_tsv_files_are_separated_by_tabs(tmp_path, name, streaming):
+    (tmp_path / name).write_text('key\tcaption\n007\t"A ""red"" boat, at sea"\nNA\t\n')
+    source = SourceArguments(str(tmp_path / name), streaming=streaming)
+    rows = list(load_split(source, "train", with_images=False, key_column="key"))
+    assert rows == [{"key": "007", "caption": 'A "red" boat, at sea'}, {"key": "NA", "caption": None}]
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_caption_files_may_be_tsv(tmp_path, is_compressed):
+    content = b"key\tcaption\n007\tA red boat, at sea\n"
+    path = tmp_path / "long.tsv"
+    if is_compressed:
+        path = tmp_path / "long.tsv.gz"
+        content = gzip.compress(content)
+    path.write_bytes(content)
+    assert CaptionFiles([str(path)], "key", ["caption"])["007"] == ["A red boat, at sea"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_tab_in_a_caption_is_no_second_column_of_a_dataset(tmp_path, is_folder):
+    path = tmp_path / "rows.tsv"
+    path.write_text("caption\timage\nA red boat\tat sea\t0.jpg\n")
+    with pytest.raises(ValueError, match="rows.tsv has 3 fields in line 2, but 2 in its header"):
+        load_split(SourceArguments(str(tmp_path if is_folder else path)), "train", with_images=False)
+
+
+def test_a_tab_in_a_caption_is_no_second_column_of_caption_files(tmp_path):
+    (tmp_path / "long.tsv").write_text("key\tcaption\na\tA red boat\tat sea\n")
+    with pytest.raises(ValueError, match="long.tsv has 3 fields in line 2, but 2 in its header"):
+        CaptionFiles([str(tmp_path / "*.tsv")], "key", ["caption"])
+
+
+def test_csv_and_tsv_files_are_not_read_as_one(tmp_path):
+    (tmp_path / "0.csv").write_text("caption,number\nA boat,0\n")
+    (tmp_path / "1.tsv").write_text("caption\tnumber\nA boat\t1\n")
+    source = SourceArguments("csv", data_files=[str(tmp_path / "0.csv"), str(tmp_path / "1.tsv")])
+    with pytest.raises(ValueError, match="1.tsv and .*0.csv are read as one table"):
+        load_split(source, "train", with_images=False)
+
+
 # JSON
 
 

@@ -1,5 +1,6 @@
 """What one row holds: captions, keys and addresses."""
 
+import datetime
 import hashlib
 import ntpath
 from types import SimpleNamespace
@@ -120,3 +121,9 @@ def test_a_column_that_is_not_there_is_refused_with_what_to_do(columns, message)
     check_columns(columns, key_column=None)
     with pytest.raises(ValueError, match=f"`--key_column id` is not a column of .*: {message}"):
         check_columns(columns, key_column="id")
+
+
+@pytest.mark.parametrize("value", [1.0, 1.5, ["a"], datetime.date(2026, 1, 2)])
+def test_keys_that_may_be_written_in_several_ways_are_refused(value):
+    with pytest.raises(ValueError, match="The column of keys, id, must hold integers or strings, but has"):
+        read_key({"id": value}, "id")

@@ -121,6 +121,19 @@ def test_other_labels_are_not_warned_of(caplog, labels):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, None, None], "Row 2 of 4 has no label: write one, or leave the row out"),
+        (["boat", "car", "cat"], "Row 2 of 3: The label 'cat' is none of the 2 classes"),
+        ([0, 1, 2, 2], "Row 2 of 4: The label 2 is none of the 2 classes"),
+    ],
+)
+def test_the_row_of_a_label_of_no_class_is_named(labels, message):
+    with pytest.raises(ValueError, match=message):
+        check_labels(Dataset.from_dict({"label": labels}), "label", ["boat", "car"])
+
+
 def test_several_labels_of_an_image_are_refused():
     with pytest.raises(ValueError, match="`--label_column label` holds lists: write one"):
         check_labels(Dataset.from_dict({"label": [[0, 1], [1]]}), "label", ["boat", "car"])

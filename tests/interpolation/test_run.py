@@ -282,3 +282,10 @@ def test_three_rows_are_too_few_to_halve(tmp_path):
     args = InterpolateArguments(**NAMES, dataset_name=file, eval_split="train")
     with pytest.raises(ValueError, match="has 3 rows, but a mixture .* at least 4"):
         load_held_back(args)
+
+
+def test_rows_with_the_image_of_another_row_are_warned_of(tmp_path, caplog):
+    rows = [{"image": f"{index % 3}.png", "caption": "a", "long_captions": ["b"]} for index in range(6)]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    load_held_back(InterpolateArguments(**NAMES, dataset_name=file, eval_split="train"))
+    assert "3 of 6 held-back rows have the image of another row" in caplog.text

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import unicodedata
+from datetime import datetime
 
 import pytest
 import torch
@@ -25,7 +26,8 @@ HOSTILE = "<em class='x'>\"'<em>"
 
 def show(query: Query, results: list[Result], image: str | None = None, **values) -> str:
     """Results as HTML, of 30 images that are shown as they are given."""
-    values = {"chosen": ALL_IMAGES, "has_more": False, "is_first": True, "num_images": "30 images"} | values
+    defaults = {"chosen": ALL_IMAGES, "has_more": False, "is_first": True}
+    values = defaults | {"num_images": "30 images", "left_out": ""} | values
     return render("results", query=query, results=results, thumbnail=lambda key: image, time=0, **values)
 
 
@@ -53,7 +55,7 @@ def make_pages() -> dict[str, str]:
     several = {"names": [HOSTILE, HOSTILE], "thumbnail": lambda name: HOSTILE}
     left_out = {"notes": [HOSTILE] * 3, "unreadable": [HOSTILE, HOSTILE]}
     return {
-        "results": show(query, found, HOSTILE),
+        "results": show(query, found, HOSTILE, left_out=HOSTILE),
         "copies": render("copies", num_more=3, num_gone=2, **several),
         "start": render("start", num_images=HOSTILE, hint=HOSTILE, **several),
         "message": render("message", text=HOSTILE),
@@ -113,6 +115,18 @@ def test_weak_results_are_folded_and_copies_counted():
     assert list_cards(weak_part) == ["4.png"]
     assert "nearly the same" not in weak_part
     assert "show-more" in weak_part
+
+
+def test_images_without_a_date_are_counted_under_a_filter_of_days(handlers):
+    num_images = len(handlers.searcher.table)
+    assert num_images > 1
+    with pytest.raises(QueryError, match="There are no images taken from 2024-05-01"):
+        handlers.search("a red boat", None, "", "2024-05-01", "")
+    key = handlers.searcher.search(handlers.searcher.embed("a boat"), 1)[0].key
+    handlers.searcher.table.table.update(where=f"key = '{key}'", values={"taken": datetime(2024, 5, 2)})
+    page, _ = handlers.search("a red boat", None, "", "2024-05-01", "")
+    assert "The 1 most similar of 1 image taken from 2024-05-01." in page
+    assert f"Left out, {num_images - 1} images without a date that is known." in page
 
 
 def test_weak_results_are_open_where_further_ones_were_asked_for():

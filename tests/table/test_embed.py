@@ -4,12 +4,14 @@ import shutil
 import signal
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
 
 import lotlip
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
+from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import KINDS
 from modeling_lotlip.encoder.batches import Batch, sort_texts
@@ -171,6 +173,27 @@ def test_a_key_that_two_rows_have_is_refused(refuse, data_dir, tmp_path, streami
     source = ("--dataset_name", "parquet", "--data_files", file, "--eval_split", "train")
     message = refuse("out", *source, *streaming, "--key_column", "name")
     assert "`--key_column name` must be different in all rows: rows 4 and 17 have 'same'." in message
+
+
+def test_two_images_with_one_hash_as_key_are_refused(refuse, tmp_path):
+    same = save_images(tmp_path / "same", [PIL.Image.new("RGB", (8, 8), "red")] * 2)
+    rows = [{"image": str(same / name), "caption": "a boat"} for name in ("0.png", "1.png")]
+    saved = Dataset.from_list(rows).cast_column("image", Image())
+    saved.save_to_disk(tmp_path / "saved")
+    source = ("--dataset_name", tmp_path / "saved", "--eval_split", "train", "--key_column", "image")
+    assert "must be different in all rows: rows 0 and 1 have" in refuse("out", *source)
+
+
+def test_a_stream_of_all_splits_is_known_by_its_files(tmp_path):
+    file = write_lines(tmp_path / "train.jsonl", [{"image": "a.png", "caption": "a boat"}])
+    write_lines(tmp_path / "test.jsonl", [{"image": "b.png", "caption": "a boat"}])
+    source = SourceArguments(str(tmp_path), streaming=True)
+    before = {split: module.hash_files(source, split) for split in ("all", "train", "test")}
+    write_lines(Path(file), [{"image": "a.png", "caption": "another boat"}])
+    after = {split: module.hash_files(source, split) for split in ("all", "train", "test")}
+    assert before["all"] != after["all"]
+    assert before["train"] != after["train"]
+    assert before["test"] == after["test"]
 
 
 def test_a_stream_gives_the_table_of_a_dataset_and_mixes_none(embed, refuse, expected, data_dir, tmp_path):

@@ -188,11 +188,14 @@ def test_what_is_new_is_found_at_once_and_much_of_it_is_measured_again(indexed):
     measured = read_measurements(table)
     new = draw_clusters(torch.manual_seed(2), 1100, 32)
     rows = [{"key": f"{3000 + row:05}", "embedding": embedding} for row, embedding in enumerate(new)]
-    table.append(rows[:200])
+    table.append(rows[:30])
     maintain(table, lambda: texts)
     assert read_measurements(table) == measured
-    assert search(table, new[100], 1).keys == ["03100"]
-    table.append(rows[200:])
+    assert search(table, new[10], 1).keys == ["03010"]
+    table.append(rows[30:60])
+    maintain(table, lambda: texts)
+    assert read_measurements(table).num_rows == 3060
+    table.append(rows[60:])
     maintain(table, lambda: texts)
     assert read_measurements(table).num_rows == 4100
     assert plan_search(table).recall >= 0.98

@@ -118,3 +118,18 @@ def test_blank_lines_at_the_end_change_no_number(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("boat\ncar\n\n \n")
     assert read_lines(path, "class_names_file", are_numbered=True) == ["boat", "car"]
+
+
+def test_results_are_written_to_the_file_that_a_link_names(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "results.json").touch()
+    (tmp_path / "results.json").symlink_to(tmp_path / "elsewhere" / "results.json")
+    write_results(tmp_path / "results.json", {"score": 1}, "")
+    assert (tmp_path / "results.json").is_symlink()
+    assert json.loads((tmp_path / "elsewhere" / "results.json").read_text()) == {"score": 1}
+
+
+def test_only_line_breaks_end_lines(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_bytes("a red boat\u2028by the sea\r\na\x0chouse\r\n".encode())
+    assert read_lines(path, "texts_file") == ["a red boat\u2028by the sea", "a\x0chouse"]

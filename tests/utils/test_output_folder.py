@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,6 +18,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from modeling_lotlip.utils.output_folder import (
+    CLOCK_TOLERANCE,
     HOST,
     OutputFolder,
     atomic_write,
@@ -413,3 +415,15 @@ def test_an_error_that_names_a_file_keeps_its_name(tmp_path):
     with pytest.raises(OSError) as raised, atomic_write(tmp_path / "it"):
         raise OSError(errno.ENOSPC, "full", "other")
     assert raised.value.filename == "other"
+
+
+def test_what_another_machine_writes_just_now_is_left_alone(tmp_path):
+    partials = {}
+    for name, age in (("new", 0), ("old", 2 * CLOCK_TOLERANCE)):
+        partials[name] = tmp_path / f"{name}.{os.getpid()}-0123abcd.lotlip-partial"
+        partials[name].touch()
+        changed = time.time() - age
+        os.utime(partials[name], (changed, changed))
+    with OutputFolder(tmp_path):
+        assert partials["new"].exists()
+        assert not partials["old"].exists()

@@ -262,6 +262,7 @@ def metrics_of_ranks(
         >>> metrics_of_ranks(*retrieval_ranks(torch.eye(2), torch.eye(2)), ks=[1])["mean_recall"]
         100.0
     """
+    ks = _whole_ks(ks)
     recalls = {}
     medians = {}
     for direction, ranks in {"i2t": image_to_text, "t2i": text_to_image}.items():
