@@ -137,7 +137,8 @@ class Preprocessing:
             if self.pads_to_full_length and self.full_length < LARGE_INTEGER:
                 # not in one call, which would truncate and pad at the same length
                 encoded = tokenizer(texts, padding=False, **options)
-                full = {"padding": "max_length", "max_length": self.full_length, "return_tensors": "pt"}
+                full_length = max(self.full_length, max_length)
+                full = {"padding": "max_length", "max_length": full_length, "return_tensors": "pt"}
                 inputs = pad_without_fast_tokenizer_warning(tokenizer, dict(encoded), **full)
             else:
                 inputs = encoded = tokenizer(texts, padding=self.padding, return_tensors="pt", **options)
