@@ -19,6 +19,7 @@ from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .folder import as_patterns, describe_failure, sign_files
 from .json_files import open_json
+from .options import hash_readers
 from .row_files import check_row_files, find_csv_texts, find_separator, unify_parquet_types
 from .rows import read_captions
 
@@ -91,7 +92,7 @@ class CaptionFiles:
         if REJECTED_COLUMN in rows.column_names:
             columns.append(REJECTED_COLUMN)
         self.rows = rows.select_columns(list(dict.fromkeys(columns)))
-        path = Path(HF_HOME, "lotlip", "caption_files", f"{self.rows._fingerprint}.npy")
+        path = Path(HF_HOME, "lotlip", "caption_files", f"{self.rows._fingerprint}-{hash_readers()}.npy")
         if not path.exists():
             check_row_files(self.builder, self._list_local_files(), key_column, {"sep": self.separator})
             self._check_key_type()

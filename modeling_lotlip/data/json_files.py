@@ -1,19 +1,19 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-JSON files on this machine are read: what is written like a date is the text that it is, and a column may hold texts in
-some rows and lists in others.
+JSON files on this machine are read with the values that are written: "2020-01-01" is a text, and so is "007" in a
+column that has numbers or lists in other rows.
 """
 
-import os
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator
+from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator, Value
 from datasets import Json as JsonValue
 from datasets.features.features import generate_from_arrow_type
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
@@ -21,40 +21,41 @@ from datasets.packaged_modules.json.json import Json
 from datasets.table import CastError
 
 from ..utils.terminal import without_stop
-from .folder import list_files
-from .options import find_options
+from .folder import select_split
+from .options import find_options, hash_readers
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
 
 
 # What pyarrow takes for a time, and perhaps more: "2020-01-01", "2020-01-01T10:20:30Z"
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[ T][\d:.+-]+Z?)?")
 QUOTED_DATE = re.compile(f'"{DATE.pattern}"')
-# `datasets` finds the types of as many bytes of JSON lines at a time
-CHUNK_SIZE = 10 << 20
-JSON_TYPES = {"str", "list", "dict", "float", "bool"}
 
 
 class JsonTexts(Json):
     """
     Reads JSON and JSON lines as `datasets` does, but for columns with texts that are written like dates, of which
     pyarrow makes times where there is nothing else in a part of a file, and for columns whose values have several
-    types: `datasets` knows those of the first part of a file, and makes JSON in texts of a later part with others. An
-    error names the file.
+    types: `datasets` makes the text "007" a 7 there. An error names the file.
     """
 
     date_columns: frozenset[str] = frozenset()
+    mixed_columns: frozenset[str] = frozenset()
     # those in which columns with values of several types are looked for, unless the rows are in the cache
     local_files: tuple[str, ...] = ()
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        types = find_json_types(self.local_files)
+        if self.local_files:
+            self.mixed_columns = find_mixed_columns(types)
         splits = super()._split_generators(dl_manager)
-        mixed_columns = find_mixed_columns(self.local_files)
-        if mixed_columns and self.info.features is None:  # nothing of a list has been read yet
-            _, first = next(iter(super()._generate_tables(**splits[0].gen_kwargs)))
+        may_differ = self.mixed_columns or len(self.local_files) > 1
+        if may_differ and self.info.features is None:  # nothing of a list has been read yet
+            _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
-        for name in mixed_columns:
-            if name in self.info.features:
+        for name, feature in (self.info.features or {}).items():
+            if feature == Value("null") and (name,) in types:  # whose first value comes later
                 self.info.features[name] = JsonValue()
+                self.mixed_columns |= {name}
         return splits
 
     def _generate_tables(
@@ -65,8 +66,8 @@ class JsonTexts(Json):
         for files, original_file in zip(files_iterables, original_files):
             followed.append(note_begin(files, original_file, begun))
         tables = super()._generate_tables(base_files, followed, original_files, allow_full_read)
-        if self.date_columns:
-            tables = self.restore_dates(tables, original_files)
+        if self.date_columns or self.mixed_columns:
+            tables = self.restore_values(tables, original_files)
         try:
             yield from tables
         except UnicodeDecodeError:  # who catches this says which file it is
@@ -80,14 +81,18 @@ class JsonTexts(Json):
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
 
-    def restore_dates(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
-        """Puts the texts that are written like dates into the tables that pyarrow has made of some files."""
+    def restore_values(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
+        """Puts the values of some columns, as they are written, into tables that pyarrow has made."""
         rows = iterate_rows(original_files)
         for key, table in tables:
             of_table = list(islice(rows, len(table)))
             if len(of_table) != len(table):
-                raise ValueError(f"{original_files} hold dates, and other rows than lines: write JSON lines.")
-            yield key, restore_texts(table, of_table, self.date_columns)
+                raise ValueError(
+                    f"{original_files} hold dates, or a column of several types, and rows of several lines: "
+                    "write JSON lines."
+                )
+            table = restore_texts(table, of_table, self.date_columns - self.mixed_columns)
+            yield key, restore_mixed(table, of_table, self.mixed_columns)
 
 
 class FolderTexts(ImageFolder):
@@ -141,10 +146,33 @@ def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Tab
     for name in sorted(set(columns) & set(table.column_names)):
         index = table.column_names.index(name)
         column_type = table.schema.field(name).type
-        if isinstance(column_type, pa.BaseExtensionType):  # of values of several types, which are texts already
+        if isinstance(column_type, pa.BaseExtensionType):  # dictionaries of other names: texts already
             continue
         values = [row.get(name) if isinstance(row, dict) else row for row in rows]
         table = table.set_column(index, name, pa.array(values, replace_times(column_type)))
+    return table
+
+
+def restore_mixed(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Table:
+    """
+    Puts the values of rows as JSON into the columns with several types of a table. The texts "007" and "[1]" would
+    be taken for JSON themselves.
+
+    Args:
+        table (`pa.Table`):
+            The table.
+        rows (`list`):
+            The rows as they are written: dictionaries, or nothing but texts.
+        columns (`Iterable[str]`):
+            The columns.
+    """
+    for name in sorted(set(columns) & set(table.column_names)):
+        texts = []
+        for row in rows:
+            value = row.get(name) if isinstance(row, dict) else row
+            texts.append(None if value is None else json.dumps(value))
+        values = pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+        table = table.set_column(table.column_names.index(name), name, values)
     return table
 
 
@@ -175,9 +203,10 @@ def has_time(column_type: pa.DataType) -> bool:
     return replace_times(column_type) != column_type
 
 
-def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
+def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -> DatasetBuilder:
     """
-    Finds what reads JSON files on this machine.
+    Finds what reads JSON files on this machine, with the types of the split. `datasets` would take those of the
+    first split, and make the text "007" a 7.
 
     Args:
         builder (`DatasetBuilder`):
@@ -185,27 +214,30 @@ def open_json(builder: DatasetBuilder, files: list[str]) -> DatasetBuilder:
         files (`list[str]`):
             The paths of the files. In archives, which `datasets` extracts by itself, dates stay times, and so they do
             where a card says that rows are elsewhere in a file.
+        split (`str`, *optional*, defaults to `"train"`):
+            The split that they are.
     """
+    data_files = select_split(builder.config.data_files, split)
     options = find_options(builder)
     if any(file.lower().endswith(ARCHIVES) for file in files) or options.keys() & OTHER_JSON_OPTIONS:
-        return builder
+        return Json(data_files=data_files, features=builder.config.features, **options)
     columns = set()
     for file in files:
         columns |= find_date_columns(file)
-    features = builder.config.features or builder.info.features
-    reader = JsonTexts(data_files=builder.config.data_files, features=features, **options)
-    if features is None:  # the types are those of all splits
-        reader.local_files = tuple(filter(os.path.isfile, list_files(builder, "all")))
+    features = builder.config.features
+    reader = JsonTexts(data_files=data_files, features=features, hash=hash_readers(), **options)
+    if features is None:
+        reader.local_files = tuple(files)
     else:  # where a card says that they are times, they are
         columns -= {name for name, field in named_types(features) if has_time(field)}
     reader.date_columns = frozenset(columns)
     return reader
 
 
-def open_remote_json(builder: DatasetBuilder) -> DatasetBuilder:
+def open_remote_json(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     """
-    Makes what reads a stream of JSON files that are elsewhere. It does as the builder of `datasets`, but an error
-    names the file. Dates, for which the files would be read twice, stay times.
+    Makes what reads a stream of a split, or of all, of JSON files elsewhere. It does as the builder of `datasets`,
+    but an error names the file. Dates, for which the files would be read twice, stay times.
     """
     return JsonTexts(
         base_path=builder.base_path,
@@ -213,7 +245,7 @@ def open_remote_json(builder: DatasetBuilder) -> DatasetBuilder:
         repo_id=builder.repo_id,
         token=builder.token,
         storage_options=builder.storage_options,
-        data_files=builder.config.data_files,
+        data_files=select_split(builder.config.data_files, split),
         features=builder.config.features or builder.info.features,
         **find_options(builder),
     )
@@ -225,7 +257,7 @@ def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:
     has another name. None if they can be read so, or cannot be reached.
     """
     try:
-        for _ in open_remote_json(builder).as_streaming_dataset(split).with_format("arrow"):
+        for _ in open_remote_json(builder, "all").as_streaming_dataset(split).with_format("arrow"):
             pass
     except ValueError as error:
         return str(error)
@@ -270,46 +302,54 @@ def holds_date(value: object) -> bool:
     return isinstance(value, list) and any(map(holds_date, value))
 
 
-def find_mixed_columns(files: Sequence[str]) -> set[str]:
-    """
-    Finds the columns of JSON files that hold texts and lists, or whose values in one file have several types. Of a
-    single part of a file, `datasets` finds that out itself, and none are returned.
-    """
-    is_compressed = any(not file.lower().endswith((".json", ".jsonl")) for file in files)
-    if len(files) == 1 and not is_compressed and os.path.getsize(files[0]) <= CHUNK_SIZE:
-        return set()
-    mixed = set()
-    of_all_files = defaultdict(set)
-    for file in files:
-        types = find_json_types(file)
-        for name in types:
-            of_all_files[name] |= types[name]
-            num_types = len(types[name] & JSON_TYPES)
-            num_types_in_lists = len(types[name] - JSON_TYPES)
-            if num_types > 1 or num_types_in_lists > 1 or {"str", "list"} <= of_all_files[name]:
-                mixed.add(name)
-    return mixed
+def find_mixed_columns(types: dict[tuple, set[type]]) -> frozenset[str]:
+    """Finds the columns that have several types in JSON files: see [`find_json_types`]."""
+    return frozenset(path[0] for path, found in types.items() if len(found) > 1)
 
 
-def find_json_types(file: str) -> dict[str, set[str]]:
-    """Finds the types of values in each column of a JSON file, with those in lists ("list of str")."""
+def find_json_types(files: Iterable[str]) -> dict[tuple, set[type]]:
+    """
+    Finds the types of the values in JSON files by their paths: see [`note_types`]. Whole numbers and others are one
+    type, and null is none.
+    """
     types = defaultdict(set)
-    for _, row in iterate_json_rows(file):
-        if not isinstance(row, dict):
-            continue
-        for name, value in row.items():
-            types[name].add(name_json_type(value))
-            if isinstance(value, list):
-                types[name].update(f"list of {name_json_type(item)}" for item in value)
-    for found in types.values():
-        found -= {"null", "list of null"}
+    for file in files:
+        for _, row in iterate_json_rows(file):
+            if not isinstance(row, dict):
+                row = {"text": row}  # as `datasets` calls it
+            for name, value in row.items():
+                note_types(value, (name,), types)
     return types
 
 
-def name_json_type(value: object) -> str:
-    """Names the type of a value of JSON; whole numbers and others are one."""
+def find_decimal_columns(files: Iterable[str]) -> set[str]:
+    """Finds the columns of JSON files with a number that is not whole, or is written so."""
+    columns = set()
+    for file in files:
+        for _, row in iterate_json_rows(file):
+            if isinstance(row, dict):
+                columns.update(name for name, value in row.items() if isinstance(value, float))
+    return columns
+
+
+def note_types(value: object, path: tuple[str | int, ...], types: dict[tuple, set[type]]) -> None:
+    """
+    Notes the type of a value of JSON, and of those inside of it.
+
+    Args:
+        value (`object`):
+            The value.
+        path (`tuple[str | int, ...]`):
+            Where it is: the name of the column, and the names and 0 (of a list) that lead to the value.
+        types (`dict[tuple, set[type]]`):
+            The types by path, to which it adds.
+    """
     if value is None:
-        return "null"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "float"
-    return type(value).__name__
+        return
+    types[path].add(float if type(value) is int else type(value))
+    if isinstance(value, list):
+        for item in value:
+            note_types(item, (*path, 0), types)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            note_types(item, (*path, name), types)

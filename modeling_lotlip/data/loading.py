@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,13 +68,17 @@ from .folder import (
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_files import (
     FolderTexts,
+    JsonTexts,
+    find_decimal_columns,
     find_failure_in_json,
+    find_json_types,
     find_metadata_dates,
+    find_mixed_columns,
     open_json,
     open_remote_json,
     replace_times_of,
 )
-from .options import find_options
+from .options import find_options, hash_readers
 from .row_files import (
     are_csv_rows_checked,
     check_json_column,
@@ -85,7 +90,7 @@ from .row_files import (
 )
 from .rows import check_columns, find_key
 from .scenes import load_scenes
-from .shard_files import check_shards, open_shards
+from .shard_files import Shards, check_shards, open_shards
 
 
 logger = logging.get_logger(__name__)
@@ -201,7 +206,12 @@ def load_slices(
     if max_samples is not None:
         slices = take_first(slices, max_samples)
     check_repeated_rows(split, slices, may_repeat)
-    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    try:
+        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    except ValueError as error:
+        raise ValueError(
+            f"The splits {split!r} have columns of other types than each other: write their files with the same types."
+        ) from error
     return finish_split(rows, source, split, max_samples, with_images), slices
 
 
@@ -506,7 +516,7 @@ def load_built_split(
     check_index_column(builder, rows, files)
     if not may_have_paths:
         return split, with_file_names(rows, source, files, list_metadata(builder, files))
-    return split, find_images(rows, source, files, key_column)
+    return split, find_images(rows, builder, split, source.image_column)
 
 
 def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
@@ -514,6 +524,8 @@ def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
+    if isinstance(builder, Shards):
+        builder.warn_of_damaged_members()
     return builder.as_dataset(split)
 
 
@@ -603,17 +615,28 @@ def load_builder(
         signed = sign_files(builder.config.data_files)
     if signed is not None:
         name = builder.info.builder_name
-        features = find_features(builder)
+        features = find_features(builder, named)
         return load_dataset_builder(name, data_files=signed, features=features, **of_card | options)
     return load_dataset_builder(*named, **options) if options else builder
 
 
-def find_features(builder: DatasetBuilder) -> Features | None:
-    """Finds the types of columns that a card says; None if it does not, or `datasets` does not read them there."""
+def find_features(builder: DatasetBuilder, named: tuple) -> Features | None:
+    """
+    Finds the types that a card says; None if it does not, or `datasets` does not read them there.
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`. Its types may be from its cache, where the files were read before.
+        named (`tuple`):
+            What names it.
+    """
     features = getattr(builder.config, "features", None)
-    if features is None and builder.info.builder_name != "imagefolder":
-        features = builder.info.features
-    return features
+    if features is not None:
+        return features
+    if builder.info.features is None or builder.info.builder_name == "imagefolder":
+        return None
+    with TemporaryDirectory() as empty_cache:
+        return load_dataset_builder(*named, cache_dir=empty_cache).info.features
 
 
 def describe_source(source: SourceArguments) -> str:
@@ -691,9 +714,8 @@ def check_files(
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
     Returns:
-        `DatasetBuilder`: what reads them. It is another one for CSV, for shards, for JSON with texts that are written
-            like dates, for a stream of JSON from elsewhere, and for parquet files of which some have no value in a
-            column of the others.
+        `DatasetBuilder`: what reads them, another one for CSV, JSON, parquet and shards on this machine, and for a
+            stream of JSON from elsewhere.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -708,16 +730,17 @@ def check_files(
     if name == "csv" and are_all_local:
         return open_csv(builder, split, key_column)
     check_row_files(name, local, key_column, options)
-    if name == "parquet" and are_all_local and builder.config.features is None:
-        features = unify_parquet_types(files)
-        if features is not None:
-            return Parquet(data_files=builder.config.data_files, features=features, **options)
+    if name == "parquet" and are_all_local:
+        # each split alone: `datasets` would read all with the types of the first one
+        data_files = select_split(builder.config.data_files, split)
+        features = builder.config.features or unify_parquet_types(files)
+        return Parquet(data_files=data_files, features=features, hash=hash_readers(), **options)
     if name == "webdataset" and are_all_local:
         return open_shards(builder, split)
     if name == "json" and are_all_local:
-        return open_json(builder, files)
+        return open_json(builder, files, split)
     if name == "json" and is_stream:
-        return open_remote_json(builder)
+        return open_remote_json(builder, split)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         return open_metadata(builder, split)
@@ -727,13 +750,16 @@ def check_files(
 def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     """
     Finds what reads the rows that the metadata of a folder of images names. In `metadata.csv` each column has one type
-    in all rows.
+    in all rows of all splits, in others in all rows of the split.
 
     Args:
         builder (`ImageFolder`):
             That of `datasets`.
         split (`str`):
-            The split that is read. The types are those of all splits.
+            The split that is read.
+
+    Raises:
+        `ValueError`: if a column has several types.
     """
     # the rows are what metadata names: the names of other files may be no addresses
     files_by_split = DataFilesDict()
@@ -742,21 +768,43 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     signed = sign_files(files_by_split)
     if signed is not None:
         builder.config.data_files = signed
+    check_metadata_types(list_metadata(builder, list_files(builder, split)))
+    options = find_options(builder)
+    data_files = select_split(builder.config.data_files, split)
+    reader = make_folder_reader(data_files, builder.config.features, options)
     other_tables = [list_csv_metadata(builder, files) for files in list_other_splits(builder, split)]
     features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, {})
-    options = find_options(builder)
     if features is None or builder.config.features is not None or builder.config.filters is not None:
-        return builder
+        return reader
     names_of_files = [name for name in features if name.endswith(("file_name", "file_names"))]
     if names_of_files != [FILE_NAME_COLUMN]:  # of several images in a row `datasets` makes other columns
-        return builder
+        return reader
     del features[FILE_NAME_COLUMN]
     features = Features({builder.BASE_COLUMN_NAME: Image(), **features})
-    return make_folder_reader(select_split(builder.config.data_files, split), features, options)
+    return make_folder_reader(data_files, features, options)
+
+
+def check_metadata_types(files: list[str]) -> None:
+    """
+    Checks that a column of metadata has one type. `datasets` takes that of one file, and makes the text "007" a 7.
+
+    Raises:
+        `ValueError`: if one has several; names it.
+    """
+    of_json = [file for file in files if file.endswith(".jsonl")]
+    mixed = sorted(find_mixed_columns(find_json_types(of_json)))
+    if mixed:
+        raise ValueError(
+            f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write those of one "
+            "type in all rows, such as lists, or texts."
+        )
+    of_parquet = [file for file in files if file.endswith(".parquet")]
+    if of_parquet and unify_parquet_types(of_parquet) is not None:
+        raise ValueError(f"{', '.join(of_parquet)} have other types than each other: write all with the same.")
 
 
 def make_folder_reader(
-    files: DataFilesDict, features: Features, options: dict[str, Any], date_columns: Iterable[str] = ()
+    files: DataFilesDict, features: Features | None, options: dict[str, Any], date_columns: Iterable[str] = ()
 ) -> FolderTexts:
     """
     Makes what reads a folder of images with metadata.
@@ -764,14 +812,14 @@ def make_folder_reader(
     Args:
         files (`DataFilesDict`):
             The files of metadata by split.
-        features (`Features`):
-            The types of the columns.
+        features (`Features`, *optional*):
+            The types of the columns, where they are known.
         options (`dict[str, Any]`):
             How they are read, where that is not the default.
         date_columns (`Iterable[str]`, *optional*):
             The columns with texts that are written like dates.
     """
-    builder = FolderTexts(data_files=files, features=features, **options)
+    builder = FolderTexts(data_files=files, features=features, hash=hash_readers(), **options)
     builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
     builder.info.builder_name = "imagefolder"
     builder.date_columns = frozenset(date_columns)
@@ -846,7 +894,7 @@ def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows
 def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
     """
     Reads the rows of a folder of images again if its metadata has a column of keys, where 007 is not 7, or texts that
-    are written like dates.
+    are written like dates, or decimals where there are whole numbers at the beginning.
 
     Args:
         builder (`ImageFolder`):
@@ -859,12 +907,19 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
             The column of keys.
     """
     dates = set()
+    metadata = list_metadata(builder, list_files(builder, "all"))
     if builder.config.filters is None:  # by which rows are missing
-        dates = find_metadata_dates(rows.features, list_metadata(builder, list_files(builder, "all")))
+        dates = find_metadata_dates(rows.features, metadata)
+    numbers = {name for name, feature in rows.features.items() if feature == Value("int64")}
+    decimals = set()
+    if numbers and builder.config.features is None:
+        decimals = numbers & find_decimal_columns(file for file in metadata if file.endswith(".jsonl"))
     has_keys = isinstance(rows.features.get(key_column), Value)
-    if not dates and not has_keys:
+    if not dates and not decimals and not has_keys:
         return rows
     features = replace_times_of(rows.features)
+    for name in decimals:
+        features[name] = Value("float64")
     if has_keys:
         features[key_column] = Value("string")
     options = find_options(builder)
@@ -939,35 +994,67 @@ def find_file_names(dataset: Rows) -> str | None:
 # The column of images
 
 
-def find_images(rows: Rows, source: SourceArguments, files: list[str], key_column: str | None) -> Rows:
+def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: str) -> Rows:
     """
     Finds the images that rows of files name: relative paths begin in the folder of their file if there is such a file.
 
     Args:
         rows (`Dataset` or `IterableDataset`):
             The rows, which are returned where they hold no paths.
-        source (`SourceArguments`):
-            The data arguments.
-        files (`list[str]`):
-            The files of the rows. Where they are in several folders, the rows of each folder are read anew.
-        key_column (`str`, *optional*):
-            The column of keys.
+        builder (`DatasetBuilder`):
+            What has read them. It reads the rows of each folder anew if there are several.
+        split (`str`):
+            The split that they are.
+        image_column (`str`):
+            The column of images.
+
+    Raises:
+        `ValueError`: if files are in several folders on this machine, and others elsewhere.
     """
+    files = list_files(builder, split)
     local = [file for file in files if os.path.isfile(file)]
-    column_type = rows.features.get(source.image_column)
+    column_type = rows.features.get(image_column)
     if isinstance(column_type, Json):
-        check_json_column(local, source.image_column)
+        check_json_column(local, image_column)
     if not local or getattr(column_type, "dtype", None) not in ("string", "large_string"):
         return rows
     folders = sorted({os.path.dirname(file) for file in local})
     if len(folders) == 1:
-        return join_image_paths(rows, source.image_column, folders[0])
+        return join_image_paths(rows, image_column, folders[0])
+    if len(local) < len(files):
+        raise ValueError(
+            f"Files in several folders, as {local[0]}, and files from elsewhere are no single dataset: put those on "
+            "this machine into one folder."
+        )
     parts = []
     for folder in folders:
         folder_files = [file for file in files if os.path.dirname(file) == folder]
-        part = replace(source, data_dir=None, data_files=folder_files)
-        parts.append(load_built_split(part, "train", True, key_column)[1])
+        part = open_part(builder, folder_files, rows.features)
+        of_folder = build(part, "train", isinstance(rows, IterableDataset))
+        parts.append(join_image_paths(of_folder, image_column, folder))
     return concatenate_datasets(parts)
+
+
+def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> DatasetBuilder:
+    """
+    Makes what reads some files of a builder, as a split `train`, with the types of all its files.
+
+    Args:
+        builder (`DatasetBuilder`):
+            What reads CSV, JSON or parquet on this machine: see [`check_files`].
+        files (`list[str]`):
+            The files.
+        features (`Features`):
+            The types of all rows.
+    """
+    data_files = sign_files(DataFilesDict({"train": files}))
+    options = find_options(builder)
+    part = type(builder)(data_files=data_files, features=features, hash=builder.hash, **options)
+    if isinstance(part, JsonTexts):
+        part.date_columns = builder.date_columns
+        of_json = [name for name, feature in features.items() if isinstance(feature, Json)]
+        part.mixed_columns = frozenset(of_json)
+    return part
 
 
 def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
@@ -986,7 +1073,8 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
 
     rows = undecoded(rows, column)
     if isinstance(rows, IterableDataset):
-        return rows.map(join).cast(rows.features)
+        # JSON as it is written: of the text "007" `datasets` would make a 7 after the map
+        return rows.decode(False).map(join).cast(rows.features)
     # not from the cache: the files may have come meanwhile
     return rows.map(join, load_from_cache_file=False, desc="Finding images")
 

@@ -5,9 +5,18 @@ The options by which `datasets` reads files: a card next to them may set some (`
 do the endings of files.
 """
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import BuilderConfig, DatasetBuilder
+
+from ..utils.files import hash_bytes
+
+
+# The modules of this folder that say what becomes of the content of a file
+READER_MODULES = ("caption_files.py", "json_files.py", "row_files.py", "shard_files.py")
 
 
 def find_options(builder: DatasetBuilder) -> dict[str, Any]:
@@ -23,3 +32,13 @@ def find_options(builder: DatasetBuilder) -> dict[str, Any]:
         if name not in others and value != default:
             options[name] = value
     return options
+
+
+@cache
+def hash_readers() -> str:
+    """
+    Hashes the source of what reads files here, as `datasets` does with its own readers, and its version. The hash is
+    in the name of whatever is kept of files: another version may read equal files otherwise.
+    """
+    sources = [Path(__file__).with_name(name).read_bytes() for name in READER_MODULES]
+    return hash_bytes(b"".join([datasets.__version__.encode(), *sources]))

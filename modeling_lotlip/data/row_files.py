@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from ..utils.terminal import without_stop
 from .folder import list_files, list_other_splits, select_split
-from .options import find_options
+from .options import find_options, hash_readers
 from .rows import look_up
 
 
@@ -256,7 +256,7 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
 
     Args:
         builder (`DatasetBuilder`):
-            That of `datasets`, which is returned where a card says types, or how cells are read.
+            That of `datasets`. Where a card says types, or how cells are read, the same reads the split.
         split (`str`):
             The split that is read.
         key_column (`str`, *optional*):
@@ -267,19 +267,22 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
     """
     files = list_files(builder, split)
     options = find_options(builder)
+    data_files = select_split(builder.config.data_files, split)
+    of_card = builder.config.features
+    reader = Csv(data_files=data_files, features=of_card, hash=hash_readers(), **options)
     are_archives = any(file.lower().endswith(ARCHIVES) for file in files)
     if are_archives or not are_csv_rows_checked(options):
         check_row_files("csv", files, key_column, options)
-        return builder
+        return reader
     features = find_csv_types(files, list_other_splits(builder, split), options)
     is_plain = options.keys() <= set(PLAIN_CSV_OPTIONS)
     is_empty_missing = options.get("keep_default_na") is False and options.get("na_values") == [""]
-    if builder.config.features is not None or not (is_plain and is_empty_missing):
-        return builder
+    if of_card is not None or not (is_plain and is_empty_missing):
+        return reader
     if key_column in features:
         features[key_column] = Value("string")
     options.pop("converters", None)  # what it is for is in the types
-    return Csv(data_files=select_split(builder.config.data_files, split), features=features, **options)
+    return Csv(data_files=data_files, features=features, hash=hash_readers(), **options)
 
 
 def find_separator(files: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 from ..utils.keys import to_key
 from .arguments import SourceArguments
@@ -146,7 +147,7 @@ def name_row(row: dict, row_index: int | None = None) -> str:
     return "a row" if row_index is None else f"row {row_index}"
 
 
-def batched(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
+def batched(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Puts rows into lists of a size, the last one of what is left."""
     iterator = iter(rows)
     batch = list(islice(iterator, size))

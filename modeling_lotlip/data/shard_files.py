@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from datasets import DatasetBuilder, Features, Image, Json, Value
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from ..utils.terminal import without_stop
 from .folder import list_files, list_other_splits, select_split
+from .options import hash_readers
 from .row_files import OPENERS
 
 
@@ -33,22 +34,29 @@ NUM_MEMBERS_OF_OTHERS = 20
 BYTES_AT_ONCE = 2**20
 
 
-def decode_text(content: bytes) -> str | None:
-    """Decodes a text in a shard. One that is not UTF-8 becomes none, with a warning."""
+class Damaged(NamedTuple):
+    """What is in place of the content of a damaged member."""
+
+    problem: str
+
+
+def decode_text(content: bytes) -> str | Damaged:
+    """Decodes a text in a shard."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        logger.warning_once(f"A text in a shard is not UTF-8, and is read as none: {without_stop(error)}.")
-        return None
+        return Damaged(f"a text that is not UTF-8 ({without_stop(error)})")
 
 
 def decode_json(content: bytes) -> object:
-    """Decodes a JSON value in a shard. A damaged one becomes none, with a warning."""
+    """Decodes a JSON value in a shard, but for a text, which `datasets` decodes, or returns [`Damaged`]."""
     try:
-        return json.loads(content)
+        value = json.loads(content)
     except ValueError as error:
-        logger.warning_once(f"A JSON file in a shard is damaged, and is read as none: {without_stop(error)}.")
-        return None
+        return Damaged(f"damaged JSON ({without_stop(error)})")
+    if isinstance(value, str):
+        return json.dumps(value)  # else "007" would be JSON of a 7
+    return value
 
 
 class WholeShards(WebDataset):
@@ -73,13 +81,37 @@ class WholeShards(WebDataset):
 
 
 class Shards(WholeShards):
-    """Reads whole shards; texts and JSON that are damaged are none."""
+    """
+    Reads whole shards; texts and JSON that are damaged are none, with a warning. Their number is noted in the
+    description of the dataset, which stays in the cache with its rows.
+    """
 
     DECODERS = {
         **WebDataset.DECODERS,
         **dict.fromkeys(TEXT_ENDINGS, decode_text),
         **dict.fromkeys(JSON_ENDINGS, decode_json),
     }
+
+    def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
+        num_damaged = 0
+        first = None
+        for key, sample in super()._generate_examples(tar_paths, tar_iterators):
+            for column, value in sample.items():
+                if isinstance(value, Damaged):
+                    sample[column] = None
+                    num_damaged += 1
+                    first = first or f"{sample['__key__']}.{column} of {sample['__url__']} is {value.problem}"
+                    logger.warning_once(f"Damaged texts and JSON in shards are read as none: {first}.")
+            yield key, sample
+        if num_damaged > 0:
+            self.info.description += (
+                f"{num_damaged} texts and JSON files in shards are damaged, and read as none: {first}. "
+            )
+
+    def warn_of_damaged_members(self) -> None:
+        """Says how many texts and JSON files are none in the rows, built now or by an earlier run."""
+        if self.info.description:
+            logger.warning_once(self.info.description.strip())
 
 
 def get_column_type(column: str) -> Image | Json | Value | None:
@@ -185,13 +217,13 @@ def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     for column in list_columns(shards):
         types[column] = get_column_type(column)
     if not types or None in types.values():  # of other types, which `datasets` finds out
-        return WholeShards(data_files=data_files)
+        return WholeShards(data_files=data_files, hash=hash_readers())
     for column in list_columns_of_others(list_other_splits(builder, split)):
         column_type = get_column_type(column)
         if column_type is not None:
             types[column] = column_type
     features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
-    return Shards(data_files=data_files, features=features)
+    return Shards(data_files=data_files, features=features, hash=hash_readers())
 
 
 def check_shards(files: Iterable[str]) -> None:

@@ -227,7 +227,7 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
         )
     column = source["image_column"]
     dataset = load_named_data(source, key_column=table.settings["key_column"])
-    table.check_settings({"data": compute_fingerprint(dataset, column)})
+    table.check_settings({"data": compute_fingerprint(dataset)})
     dataset = undecoded(dataset.select_columns(column), column)
     return lambda key: read_unchanged(table, key, dataset[table.row(key)][column])
 

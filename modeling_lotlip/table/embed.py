@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from glob import glob
 from importlib import resources
-from itertools import groupby
+from itertools import groupby, zip_longest
 from operator import attrgetter
 from typing import Any
 
@@ -21,10 +21,11 @@ from datasets.fingerprint import Hasher
 from torch import nn
 
 from ..data.arguments import CaptionArguments, SourceArguments
+from ..data.folder import is_image_file
 from ..data.images import name_readers, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
-from ..data.rows import find_column
+from ..data.rows import batched, find_column
 from ..encoder.arguments import AUTO, KINDS, InferenceArguments, StoreArguments
 from ..encoder.batches import (
     EmbeddedBatch,
@@ -48,6 +49,8 @@ from .thresholds import maintain
 MAX_BACKGROUND_TOKENS = 64
 # Rows whose captions are sorted by length together
 GROUP_SIZE = 1024
+# Files whose signatures are compared at once
+NUM_FILES_AT_ONCE = 1_000
 # Rows of the table that are written at once, or fewer after these seconds
 WRITE_SIZE = 512
 WRITE_SECONDS = 30
@@ -103,17 +106,20 @@ def embed_to_table(
     num_rows = None
     if isinstance(dataset, Dataset):
         num_rows = len(dataset)
-        settings["data"] = compute_fingerprint(dataset, reader.image_column)
+        settings["data"] = compute_fingerprint(dataset)
         check_all_keys(dataset, reader)
     if state.is_main_process:
         all_notes = (notes or {}) | {"num_rows": num_rows}
         EmbeddingTable.create(store.output_dir, encoder.dim, settings, all_notes, store.storage_dtype)
     state.wait_for_everyone()
     table = EmbeddingTable(store.output_dir)
+    replaced = set()
+    if isinstance(dataset, Dataset) and reader.image_column is not None:
+        replaced = check_files_of_rows(dataset, reader.image_column, table)
     with table.writing() if state.is_main_process else nullcontext():
         if state.is_main_process:
             table.add_missing_columns()
-            table.delete_rows_to_try_again()
+            table.delete_rows_to_try_again(replaced)
         state.wait_for_everyone()
         group_size = GROUP_SIZE
         if store.only == "images":
@@ -242,6 +248,58 @@ def find_due_rows(
     return DueRows(((row_index, dataset[row_index]) for row_index in indices), len(indices))
 
 
+def check_files_of_rows(dataset: Dataset, image_column: str, table: EmbeddingTable) -> set[int]:
+    """
+    Checks that the image files of rows have the content that was embedded, whatever their times and rights.
+
+    Args:
+        dataset (`Dataset`):
+            The rows.
+        image_column (`str`):
+            The column of images.
+        table ([`EmbeddingTable`]):
+            What is embedded.
+
+    Returns:
+        `set[int]`: the rows whose file could not be read, and is another one since.
+
+    Raises:
+        `ValueError`: if the content of a file has changed since it was embedded.
+    """
+    images = undecoded(dataset.select_columns(image_column), image_column)
+    embedded = find_files_with_other_signatures(images, image_column, table, table.condition())
+    for row_index, path in embedded:
+        check_content(table, row_index, path, by="row")
+    unreadable = find_files_with_other_signatures(images, image_column, table, "problem IS NOT NULL")
+    return {row_index for row_index, _ in unreadable}
+
+
+def find_files_with_other_signatures(
+    images: Dataset, image_column: str, table: EmbeddingTable, where: str
+) -> Iterator[tuple[int, str]]:
+    """
+    Yields the indices and paths of image files that have another signature than in a table.
+
+    Args:
+        images (`Dataset`):
+            The undecoded images of all rows.
+        image_column (`str`):
+            Their column.
+        table ([`EmbeddingTable`]):
+            What is embedded.
+        where (`str`):
+            The condition of the rows of the table.
+    """
+    signatures = table.read_signatures(where, by="row")
+    of_files = ((row_index, stored) for row_index, stored in signatures if stored)
+    for part in batched(of_files, NUM_FILES_AT_ONCE):
+        indices = [row_index for row_index, _ in part]
+        for (row_index, stored), image in zip(part, images[indices][image_column]):
+            path = (image or {}).get("path") or ""
+            if os.path.isfile(path) and sign_file(os.stat(path)) != stored:
+                yield row_index, path
+
+
 def check_files_of_stream(
     rows: Iterable[tuple[int, dict]], reader: TableReader, table: EmbeddingTable
 ) -> Iterator[tuple[int, dict]]:
@@ -264,9 +322,21 @@ def check_files_of_stream(
         yield row_index, row
 
 
-def check_content(table: EmbeddingTable, key: str, path: str) -> None:
-    """Raises a `ValueError` if the content of an image file is not that which was embedded."""
-    if hash_file(path) != table.read_hash(key):
+def check_content(table: EmbeddingTable, key: str | int, path: str, by: str = "key") -> None:
+    """
+    Raises a `ValueError` if the content of an image file is not that which was embedded.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            What is embedded.
+        key (`str` or `int`):
+            What the table knows the image by.
+        path (`str`):
+            The file.
+        by (`str`, *optional*, defaults to `"key"`):
+            The column of the table that holds that.
+    """
+    if hash_file(path) != table.read_hash(key, by):
         raise ValueError(
             f"The data have changed since {table.folder} was made, as {path}: name another folder, or delete it."
         )
@@ -297,7 +367,17 @@ def make_batches_of_rows(
         return row_index // group_size, row_index % group_size // batch_size
 
     for _, batch in groupby(rows, find_batch):
-        yield [(RowInfo(row_index, str(reader.read_key(row_index, row))), row) for row_index, row in batch]
+        yield [(make_row_info(row_index, row, reader), row) for row_index, row in batch]
+
+
+def make_row_info(row_index: int, row: dict, reader: RowReader) -> RowInfo:
+    """Makes what a row is known by, with the signature of its image file, also if that cannot be read."""
+    signature = None
+    if reader.image_column is not None:
+        image = row[reader.image_column] or {}
+        if image.get("bytes") is None and os.path.isfile(image.get("path") or ""):
+            signature = sign_file(os.stat(image["path"]))
+    return RowInfo(row_index, str(reader.read_key(row_index, row)), file_facts=signature)
 
 
 def check_all_keys(dataset: Dataset, reader: RowReader) -> None:
@@ -352,15 +432,22 @@ def make_absolute(path: str | None) -> str | None:
 
 
 def hash_files(source: SourceArguments, split: str) -> str | None:
-    """Hashes the names and times of the files of a split that is streamed."""
+    """
+    Hashes the names of the files of a split that is streamed, and the times of those that are no images, whose content
+    is compared: see [`check_files_of_stream`].
+    """
     if not source.streaming or source.dataset_name is None:
         return None
     builders = (make_builder(source, part) for part in split.split("+"))
-    hashed = []
+    hasher = Hasher()
     for builder, name in builders:
         files = builder.config.data_files or {}
-        hashed.append(files.get(name, files))  # of "all" those of all splits
-    return Hasher.hash(hashed)
+        names = [name] if name in files else list(files)  # of "all" all splits
+        for part in names:
+            for file, signature in zip_longest(files[part], files[part].origin_metadata):
+                is_image = file is not None and is_image_file(file)
+                hasher.update((file, None if is_image else signature))
+    return hasher.hexdigest()
 
 
 def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | IterableDataset:

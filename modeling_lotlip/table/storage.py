@@ -5,7 +5,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -181,7 +181,10 @@ class EmbeddingTable:
         settings = flatten(json.loads(json.dumps(settings)))
         changed = [name for name in settings if settings[name] != stored.get(name)]
         if changed in (["data"], ["files"]):
-            raise ValueError(f"The data have changed since {self.folder} was made: name another folder, or delete it.")
+            raise ValueError(
+                f"The data have changed since {self.folder} was made: name another folder, or delete it. So have "
+                "equal files that another version of this package or of `datasets` reads."
+            )
         if changed:
             # a hash is no evidence where something else is
             hashes = ("data", "files", "weights", "processor")
@@ -305,20 +308,23 @@ class EmbeddingTable:
         with self.as_os_error():
             yield from self.table.search().where(where or "true").select(columns).to_batches(NUM_AT_ONCE)
 
-    def read_signatures(self, where: str | None = None) -> Iterator[tuple[str, dict[str, int]]]:
-        """Reads keys and the signatures of their files, as they were when they were read: see [`sign_file`]."""
+    def read_signatures(self, where: str | None = None, by: str = "key") -> Iterator[tuple[str | int, dict[str, int]]]:
+        """
+        Reads keys, or another column that rows are known `by`, and the signatures of their files when these were
+        read: see [`sign_file`].
+        """
         names = [name for name in SIGNATURE if name in self.schema.names]
-        for batch in self.read(["key", *names], where):
+        for batch in self.read([by, *names], where):
             values = {name: batch[name].cast(pa.int64()).to_pylist() for name in names}
-            for index, key in enumerate(batch["key"].to_pylist()):
+            for index, key in enumerate(batch[by].to_pylist()):
                 signature = {name: values[name][index] for name in names}
                 if signature["size"] is None:  # of an image that is no file
                     signature = {}
                 yield key, signature
 
-    def read_hash(self, key: str) -> str | None:
-        """Reads the hash of the file of an image; None if it is not known."""
-        where = f"hash IS NOT NULL AND key = {value_to_sql(key)}"
+    def read_hash(self, key: str | int, by: str = "key") -> str | None:
+        """Reads the hash of the file of an image, by its key or another column; None if there is none."""
+        where = f"hash IS NOT NULL AND {by} = {value_to_sql(key)}"
         with self.as_os_error():
             rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:
@@ -395,12 +401,12 @@ class EmbeddingTable:
             with self.as_os_error():
                 self.table.delete(one_of("key", part))
 
-    def delete_rows_to_try_again(self) -> int:
+    def delete_rows_to_try_again(self, replaced: Iterable[int] = ()) -> int:
         """
-        Deletes the rows of a dataset whose image could not be read, but perhaps can now, with their captions. Returns
-        how many rows these are.
+        Deletes the rows of a dataset whose image could not be read, but perhaps can now, with their captions, and
+        those whose file was `replaced` meanwhile. Returns how many rows these are.
         """
-        rows = set()
+        rows = set(replaced)
         for batch in self.read(["row"], self.is_to_be_tried_again):
             rows.update(batch["row"].to_pylist())
         for part in split_list(sorted(rows)):

@@ -117,6 +117,15 @@ def test_a_caption_may_be_a_text_or_a_list_and_a_blank_one_is_left_out(read_capt
     assert len(captions.hashes) == 2
 
 
+def test_rules_may_reject_nothing_in_the_first_file(tmp_path):
+    """Where the column of rules has no type."""
+    first = write_lines(tmp_path / "0.jsonl", [{"key": "a", "caption": "A boat.", "rejected_by": None}])
+    second = write_lines(tmp_path / "1.jsonl", [{"key": "b", "caption": "A car.", "rejected_by": "too_short"}])
+    captions = CaptionFiles([first, second], "key", ["caption"])
+    assert captions["a"] == ["A boat."]
+    assert captions["b"] == []
+
+
 def test_an_object_of_captions_by_key_is_refused(read_captions):
     with pytest.raises(ValueError, match="long.json` hold one row, without the column 'key': write a row for"):
         read_captions("long.json", b'{"a.jpg": "A boat.", "b.jpg": ["A dog.", "A cat."]}')

@@ -79,6 +79,43 @@ def test_texts_stay_as_they_are_in_a_later_part_with_something_else(tmp_path, la
     assert [row["caption"] for row in rows] == [*texts, last]
 
 
+# Values of a column, in one file or several, of several types
+MIXED_VALUES = {
+    "numbers and texts": [[1, "007"]],
+    "numbers before texts": [[1, 2.5], ["007", "A boat"]],
+    "texts before numbers": [["1.50"], [1]],
+    "truth values before numbers": [[True], [5]],
+    "truth values before texts": [[True], ["false"]],
+    "lists and texts of JSON": [[["A boat"], "12", "[1]", "null", None, '"a"']],
+    "lists of both": [[[1]], [["007"]]],
+    "dictionaries of both": [[{"id": 1}], [{"id": "007"}]],
+    "dates and numbers": [["2020-01-01"], [2020]],
+    "nothing before texts": [[None], ["007", "2020-01-01"]],
+    "nothing before lists": [[None], [["A boat"]]],
+    "nothing": [[None], [None]],
+}
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@pytest.mark.parametrize("name", MIXED_VALUES)
+def test_values_of_several_types_stay_as_they_are(tmp_path, name, ending, streaming):
+    files = []
+    for index, values in enumerate(MIXED_VALUES[name]):
+        rows = [{"number": 1.5, "taken": "2020-01-01", "value": value} for value in values]
+        files.append(str(tmp_path / f"{index}.{ending}"))
+        if ending == "jsonl":
+            write_lines(Path(files[-1]), rows)
+        else:
+            Path(files[-1]).write_text(json.dumps(rows))
+    rows = list(load_split(SourceArguments("json", data_files=files, streaming=streaming), "train", with_images=False))
+    found = [row["value"] for row in rows]
+    expected = [value for values in MIXED_VALUES[name] for value in values]
+    assert list(map(repr, found)) == list(map(repr, expected))  # True == 1
+    assert {row["taken"] for row in rows} == {"2020-01-01"}
+    assert {row["number"] for row in rows} == {1.5}
+
+
 @both_ways
 @pytest.mark.parametrize("rows", [[{"text": "2020-01-01"}], ["2020-01-01"]], ids=["rows", "texts"])
 def test_dates_in_a_json_list_are_texts(tmp_path, rows, streaming):
@@ -135,7 +172,7 @@ def test_dates_in_metadata_are_texts(tmp_path, key_column, streaming):
             {"caption": "b", "label": 1},
             r"1.jsonl has the columns \['label'\], which the rows",
         ),
-        ({"number": 1}, {"number": "a"}, "1.jsonl: .*string"),
+        ({"number": 1}, {"number": 1.5}, "1.jsonl: .*truncated converting to int64"),
     ],
     ids=["other columns", "other columns with dates", "other types"],
 )
@@ -204,7 +241,7 @@ def test_a_column_that_a_later_file_of_json_lines_lacks_is_empty_there(tmp_path,
 def test_dates_of_rows_that_are_no_lines_are_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": "2020-01-01"}\n{"a":\n"2020-01-02"}\n')
     source = SourceArguments(str(tmp_path / "rows.jsonl"))
-    with pytest.raises(ValueError, match="hold dates, and other rows than lines: write JSON lines"):
+    with pytest.raises(ValueError, match="hold dates, .* and rows of several lines: write JSON lines"):
         list(load_split(source, "train", with_images=False))
 
 

@@ -14,10 +14,21 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Array3D, Dataset, DatasetDict, Features, Image, IterableDataset, List, Value, load_dataset_builder
+from datasets import (
+    Array3D,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    IterableDataset,
+    List,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+)
 from pyarrow import parquet
 
-from modeling_lotlip.data import loading
+from modeling_lotlip.data import loading, options
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.folder import list_files
@@ -960,5 +971,189 @@ def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
     captions = {"0.png": "A boat.", "1.png": ["A dog.", "A cat."]}
     rows = [{"file_name": name, "caption": caption} for name, caption in captions.items()]
     write_lines(tmp_path / "metadata.jsonl", rows)
-    with pytest.raises(ValueError, match="/caption.*of one type in all rows of a column"):
+    with pytest.raises(
+        ValueError, match="'caption' holds values of several types: write those of one type in all rows"
+    ):
         load_split(SourceArguments(str(tmp_path)), "train")
+
+
+# Splits of other types
+
+
+SPLITS = {
+    "numbers and texts": ([1], ["007"]),
+    "decimals and texts": ([1.5], ["1.50"]),
+    "nothing and dates": ([None], ["2020-01-01"]),
+    "truth values and texts": ([True], ["false"]),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("key_column", [None, "label"])
+@pytest.mark.parametrize("values", SPLITS)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_values_of_a_split_are_none_of_the_types_of_another_one(tmp_path, ending, values, key_column, streaming):
+    for split, labels in zip(("train", "test"), SPLITS[values]):
+        rows = [{"caption": "A boat.", "label": label} for label in labels]
+        if ending == "jsonl":
+            write_lines(tmp_path / f"{split}.jsonl", rows)
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    found = []
+    for split in ("train", "test"):
+        rows = load_split(source, split, with_images=False, key_column=key_column)
+        found.append([row["label"] for row in rows])
+    assert found == list(SPLITS[values])
+
+
+@both_ways
+def test_splits_of_other_types_are_not_read_as_one(tmp_path, streaming):
+    write_lines(tmp_path / "train.jsonl", [{"label": 1}])
+    write_lines(tmp_path / "test.jsonl", [{"label": "007"}])
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    with pytest.raises(ValueError, match=r"splits 'train\+test' have columns of other types than each other"):
+        load_split(source, "train+test", with_images=False)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_column_that_another_split_has_besides_is_no_error(tmp_path, ending):
+    rows = {"train": {"caption": "A boat."}, "test": {"caption": "A car.", "label": 7}}
+    for split, row in rows.items():
+        if ending == "jsonl":
+            write_lines(tmp_path / f"{split}.jsonl", [row])
+        else:
+            parquet.write_table(pa.Table.from_pylist([row]), tmp_path / f"{split}.parquet")
+    source = SourceArguments(str(tmp_path))
+    assert load_split(source, "train", with_images=False)[0] == rows["train"]
+    assert load_split(source, "test", with_images=False)[0] == rows["test"]
+    both = load_split(source, "train+test", with_images=False)
+    assert both["label"][:] == [None, 7]
+
+
+def test_a_card_says_the_types_of_all_splits(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [{"label": 1}])
+    write_lines(tmp_path / "b.jsonl", [{"label": 2}])
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: a.jsonl\n"
+        "  - split: test\n    path: b.jsonl\n"
+        "dataset_info:\n  features:\n  - name: label\n    dtype: string\n---\n"
+    )
+    rows = load_split(SourceArguments(str(tmp_path)), "train+test", with_images=False)
+    assert rows["label"][:] == ["1", "2"]
+
+
+def test_what_others_have_read_of_the_same_files_says_no_types(tmp_path):
+    write_lines(tmp_path / "rows.jsonl", [{"caption": "2020-01-01"}])
+    load_dataset(str(tmp_path))  # of which times come into the cache
+    rows = load_split(SourceArguments(str(tmp_path)), "train", with_images=False)
+    assert rows["caption"][:] == ["2020-01-01"]
+
+
+@pytest.mark.parametrize("first", ["train", "test"])
+def test_dates_are_texts_whichever_split_is_read_first(tmp_path, first):
+    write_lines(tmp_path / "train.jsonl", [{"caption": "A boat."}])
+    write_lines(tmp_path / "test.jsonl", [{"caption": "2020-01-01"}])
+    source = SourceArguments(str(tmp_path))
+    load_split(source, first, with_images=False)
+    assert load_split(source, "test", with_images=False)["caption"][:] == ["2020-01-01"]
+
+
+@pytest.fixture
+def other_readers(monkeypatch):
+    """Makes readers of files other ones, as another version of the package has them."""
+
+    def make_others() -> None:
+        options.hash_readers.cache_clear()
+        monkeypatch.setattr(options, "READER_MODULES", ())
+
+    yield make_others
+    options.hash_readers.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet", "0.tar"])
+def test_another_version_of_the_readers_reads_anew(tmp_path, other_readers, name):
+    builder = {"rows.csv": "csv", "rows.jsonl": "json", "rows.parquet": "parquet", "0.tar": "webdataset"}[name]
+    source = SourceArguments(builder, data_files=[str(tmp_path / name)])
+    if name == "0.tar":
+        write_shard(tmp_path / name, {"0.txt": b"a boat"})
+    else:
+        write_captions(tmp_path, name, ["a boat"])
+    found = []
+    for _ in range(2):
+        found.append(load_split(source, "train", with_images=False).cache_files)
+    other_readers()
+    found.append(load_split(source, "train", with_images=False).cache_files)
+    assert found[0] == found[1]
+    assert found[2] != found[1]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
+    for folder, label in {"a": 1, "b": "007"}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        rows = [{"file_name": "0.png", "label": label}]
+        if ending == "jsonl":
+            write_lines(tmp_path / folder / "metadata.jsonl", rows)
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / folder / "metadata.parquet")
+    with pytest.raises(ValueError, match="metadata.jsonl: the column 'label' holds|metadata.parquet has other types"):
+        load_split(SourceArguments(str(tmp_path)), "train")
+
+
+@both_ways
+def test_decimals_of_metadata_stay_decimals_beside_whole_numbers_of_another_file(tmp_path, streaming):
+    for folder, number in {"a": 1, "b": 1.5, "c": 2}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        write_lines(tmp_path / folder / "metadata.jsonl", [{"file_name": "0.png", "number": number}])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert sorted(row["number"] for row in rows) == [1, 1.5, 2]
+
+
+@both_ways
+def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
+    for split, label in {"train": 1, "test": "007"}.items():
+        write_images(tmp_path, [f"{split}/0.png"])
+        write_lines(tmp_path / split / "metadata.jsonl", [{"file_name": "0.png", "label": label}])
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    found = [next(iter(load_split(source, split)))["label"] for split in ("train", "test")]
+    assert found == [1, "007"]
+
+
+# Labels of two files in folders of their own, and how both are read
+LABELS_OF_FOLDERS = {
+    ("csv", 5, None): [5.0, None],
+    ("csv", 5, 1.5): [5.0, 1.5],
+    ("csv", 5, "x"): ["5", "x"],
+    ("json", 5, None): [5, None],
+    ("json", 5, "007"): [5, "007"],
+    ("json", "x", "2020-01-01"): ["x", "2020-01-01"],
+    ("parquet", 5, None): [5, None],
+    ("parquet", 5, 1.5): [5.0, 1.5],
+}
+
+
+@both_ways
+@pytest.mark.parametrize(("kind", "first", "second"), LABELS_OF_FOLDERS)
+def test_files_in_several_folders_have_the_types_of_all(tmp_path, kind, first, second, streaming):
+    files = []
+    for folder, label in {"a": first, "b": second}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        files.append(str(tmp_path / folder / f"rows.{kind}"))
+        getattr(Dataset.from_list([{"image": "0.png", "label": label}]), f"to_{kind}")(files[-1])
+    rows = list(load_split(SourceArguments(kind, data_files=files, streaming=streaming), "train"))
+    assert [row["label"] for row in rows] == LABELS_OF_FOLDERS[kind, first, second]
+    assert [row["image"].width for row in rows] == [4, 4]
+
+
+@both_ways
+def test_files_in_several_folders_are_read_as_their_card_says(tmp_path, streaming):
+    for folder in ("a", "b"):
+        write_images(tmp_path, [f"{folder}/0.png"])
+        (tmp_path / folder / "rows.csv").write_text(f"image;caption\n0.png;Of {folder}, red\n")
+    (tmp_path / "README.md").write_text(
+        '---\nconfigs:\n- config_name: default\n  data_files: "*/rows.csv"\n  sep: ";"\n---\n'
+    )
+    rows = list(load_split(SourceArguments(str(tmp_path), streaming=streaming), "train"))
+    assert [row["caption"] for row in rows] == ["Of a, red", "Of b, red"]
+    assert [row["image"].width for row in rows] == [4, 4]

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.rows import read_captions, read_key
-from modeling_lotlip.data.shard_files import get_column_type
+from modeling_lotlip.data.shard_files import get_column_type, logger
 from tests.helpers.data_files import write_shard
 
 
@@ -64,6 +65,14 @@ def test_ids_that_are_texts_are_no_numbers(tmp_path, first, streaming):
     assert [read_key(row, "json.id") for row in rows.values()] == [str(value) for value in ids]
 
 
+@both_ways
+def test_json_that_is_nothing_but_a_text_is_that_text(tmp_path, streaming):
+    texts = ["007", "[1]", "A boat", "null", '"A"']
+    samples = [make_sample(str(index), text) for index, text in enumerate(texts)]
+    rows = read_rows(open_shard(tmp_path / "0.tar", samples), streaming)
+    assert [row["json"] for row in rows.values()] == texts
+
+
 BAD_MEMBERS = {
     "json": {"bad.json": b"{"},
     "json of another kind": {"bad.json": b"[1]"},
@@ -92,11 +101,28 @@ def test_a_bad_sample_leaves_the_others_as_they_are(tmp_path, bad, position, str
     assert read_captions(row, "txt") == ([] if "bad.txt" in BAD_MEMBERS[bad] else ["a boat"])
 
 
-def test_damaged_members_are_warned_of(tmp_path, caplog):
-    samples = [make_sample("a"), make_sample("b") | {"b.txt": b"a car \xff", "b.json": b'{"a": 1'}]
-    read_rows(open_shard(tmp_path / "0.tar", samples), streaming=False)
-    assert "A text in a shard is not UTF-8, and is read as none" in caplog.text
-    assert "A JSON file in a shard is damaged, and is read as none" in caplog.text
+@both_ways
+@pytest.mark.parametrize(
+    ("member", "problem"),
+    [
+        ({"b.txt": b"a car \xff"}, "b.txt of .* a text that is not UTF-8"),
+        ({"b.json": b"{"}, "b.json of .* damaged JSON"),
+    ],
+    ids=["text", "JSON"],
+)
+def test_damaged_members_are_warned_of(tmp_path, caplog, member, problem, streaming):
+    read_rows(open_shard(tmp_path / "0.tar", [make_sample("a"), make_sample("b") | member]), streaming)
+    assert re.search(f"Damaged texts and JSON in shards are read as none: {problem}", caplog.text)
+
+
+def test_damaged_members_are_counted_whenever_their_rows_are_read(tmp_path, caplog):
+    samples = [make_sample("a"), make_sample("b") | {"b.txt": b"a car \xff", "b.json": b"{"}]
+    source = open_shard(tmp_path / "0.tar", samples)
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        logger.warning_once.cache_clear()  # as in another process
+        read_rows(source, streaming=False)
+        assert "2 texts and JSON files in shards are damaged" in caplog.text
 
 
 def test_a_member_has_the_type_of_its_ending():

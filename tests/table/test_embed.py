@@ -375,6 +375,61 @@ def test_an_image_that_could_not_be_opened_is_tried_again(embed, tmp_path):
     assert_same(read(folder), read(embed("whole", *options)))
 
 
+@pytest.fixture
+def files(tmp_path) -> tuple:
+    """Rows that name three image files, as arguments."""
+    photos = save_images(tmp_path / "photos", load_scenes(3, seed=4)["image"])
+    rows = [{"image": str(photos / f"{number}.png"), "caption": f"a boat {number}"} for number in range(3)]
+    write_lines(tmp_path / "rows.jsonl", rows)
+    return "--dataset_name", tmp_path / "rows.jsonl", "--eval_split", "train"
+
+
+def test_rights_and_times_of_an_image_file_are_no_change(embed, files, tmp_path):
+    folder = embed("out", *files)
+    before = read(folder)
+    os.chmod(tmp_path / "photos/0.png", 0o600)
+    os.utime(tmp_path / "photos/1.png", (0, 0))
+    embed("out", *files)
+    assert_same(read(folder), before)
+
+
+def test_an_image_file_that_was_replaced_is_named(embed, refuse, files, tmp_path):
+    embed("out", *files)
+    shutil.copy(tmp_path / "photos/2.png", tmp_path / "photos/1.png")
+    message = refuse("out", *files)
+    assert f"The data have changed since {tmp_path / 'out'} was made, as {tmp_path / 'photos/1.png'}" in message
+
+
+@pytest.mark.parametrize("content", [None, b"no image"], ids=["missing", "damaged"])
+def test_an_image_file_that_was_missing_or_damaged_is_tried_again_when_it_is_there(embed, files, tmp_path, content):
+    expected = read(embed("whole", *files))
+    path = tmp_path / "photos/1.png"
+    image = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    folder = embed("out", *files)
+    assert list(EmbeddingTable(folder).unreadable) == ["1"]
+    path.write_bytes(image)
+    embed("out", *files)
+    assert EmbeddingTable(folder).unreadable == {}
+    assert_same(read(folder), expected)
+
+
+@pytest.mark.parametrize("options", [(), ("--streaming",)])
+@pytest.mark.parametrize("has_metadata", [False, True])
+def test_rights_of_an_image_in_a_folder_are_no_change(embed, tmp_path, has_metadata, options):
+    photos = save_images(tmp_path / "photos", load_scenes(3, seed=4)["image"])
+    source = ("--dataset_name", photos, "--eval_split", "train", "--only", "images", *options)
+    if has_metadata:
+        write_lines(photos / "metadata.jsonl", [{"file_name": f"{n}.png", "caption": "a boat"} for n in range(3)])
+    folder = embed("out", *source)
+    before = read(folder)
+    os.chmod(photos / "0.png", 0o600)
+    embed("out", *source)
+    assert_same(read(folder), before)
+
+
 def test_few_padded_tokens_are_computed(model_dir):
     processor = LotlipProcessor.from_pretrained(model_dir)
     generator = random.Random(2)
