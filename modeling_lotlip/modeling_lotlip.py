@@ -601,7 +601,7 @@ class LotlipTextModel(LotlipPreTrainedModel):
             if may_be_additive and (attention_mask < 0).any():
                 raise ValueError(
                     "`attention_mask` must be 1 for tokens and 0 for padding, got values down to "
-                    f"{attention_mask.min().item():g}."
+                    f"{attention_mask.min():g}."
                 )
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
