@@ -20,6 +20,7 @@ from transformers import ProcessorMixin
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import name_row
+from ..encoder.families import with_text_limit
 from ..encoder.preprocessing import Preprocessing, warn_of_unknown
 from ..utils.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 from .arguments import ObjectiveArguments
@@ -375,20 +376,14 @@ class SampleCollator:
     each padded to its longest.
     """
 
-    def __init__(
-        self,
-        processor: ProcessorMixin,
-        are_cropped: bool = False,
-        start_length: int | None = None,
-    ):
+    def __init__(self, processor: ProcessorMixin, are_cropped: bool = False):
         """
         Args:
             processor (`ProcessorMixin`): The processor.
             are_cropped (`bool`, *optional*, defaults to `False`): Whether images have their final size.
-            start_length (`int`, *optional*): The tokens of a text that a teacher reads.
         """
         self.preprocessing = Preprocessing(processor)
-        self.start_length = start_length
+        self.start_preprocessing = None
         self.has_warned_of_unknown = False
         self.image_options = {}
         if are_cropped:
@@ -396,21 +391,25 @@ class SampleCollator:
             if hasattr(processor.image_processor, "do_center_crop"):
                 self.image_options["do_center_crop"] = False
 
-    def tokenize(self, texts: list[str], max_length: int | None = None) -> Texts:
+    def read_for_teacher(self, max_length: int) -> None:
+        """Also tokenizes short captions for the start model, which reads texts of that many tokens."""
+        self.start_preprocessing = Preprocessing(with_text_limit(self.preprocessing.processor, max_length))
+
+    def tokenize(self, texts: list[str], preprocessing: Preprocessing) -> Texts:
         """
         Tokenizes captions to (texts, length). Their mask is 1 in padding too if the model reads it, and all 0 for a
         caption that is absent.
         """
-        tokens, truncated = self.preprocessing.tokenize(texts, max_length)
-        if any(truncated) and max_length is None:
-            warn_of_truncation(self.preprocessing.max_length)
-        num_unknown = sum(self.preprocessing.find_unknown(tokens["input_ids"]))
+        tokens, truncated = preprocessing.tokenize(texts)
+        if any(truncated) and preprocessing is self.preprocessing:
+            warn_of_truncation(preprocessing.max_length)
+        num_unknown = sum(preprocessing.find_unknown(tokens["input_ids"]))
         if num_unknown > 0 and not self.has_warned_of_unknown:
             warn_of_unknown(num_unknown, sum(bool(text) for text in texts))
             self.has_warned_of_unknown = True
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
-        return Texts(tokens["input_ids"], mask * is_present[:, None])
+        return Texts(tokens["input_ids"], mask * is_present[:, None], preprocessing.pads_to_full_length)
 
     def __call__(self, samples: list[Sample]) -> tuple[CaptionBatch, list[Outcome]]:
         """A batch (samples, ...), and what became of all rows but padding."""
@@ -421,18 +420,19 @@ class SampleCollator:
         else:
             features = torch.stack([sample.image_features for sample in samples])
         short_captions = [sample.short_caption for sample in samples]
-        short = self.tokenize(short_captions)
+        short = self.tokenize(short_captions, self.preprocessing)
         start_short = None
-        if self.start_length is not None:
-            start_short = self.tokenize(short_captions, self.start_length)
+        if self.start_preprocessing is not None:
+            start_short = self.tokenize(short_captions, self.start_preprocessing)
         long = None
         long_captions = []
         for sample in samples:
             long_captions += sample.long_captions
         if long_captions:
-            texts = self.tokenize(long_captions)
+            texts = self.tokenize(long_captions, self.preprocessing)
             sizes = (len(samples), -1)
-            long = Texts(texts.input_ids.unflatten(0, sizes), texts.attention_mask.unflatten(0, sizes))
+            mask = texts.attention_mask.unflatten(0, sizes)
+            long = Texts(texts.input_ids.unflatten(0, sizes), mask, texts.keeps_padding)
         outcomes = [sample.outcome for sample in samples if sample.outcome is not None]
         return CaptionBatch(images, short, long, features, start_short), outcomes
 
