@@ -156,11 +156,11 @@ OTHER_PICTURE = re.compile(rf"\b(?:and|but|while) (?:the|this) (?:\w+ )?{PICTURE
 # "The picture shows a boat. It was painted in 1920.": perhaps the picture was. But "It is painted red" is said of the
 # boat, as is most of what models say of "it" in the present.
 WAS = r"(?:was|has been|had been|must have been|(?:appears|seems) to have been)"
-MADE = any_of("captured cropped drawn edited framed made painted photographed printed shot signed taken")
+MADE = any_of("captured colored cropped drawn edited framed made painted photographed printed shot signed taken")
 IS = r"(?:is|(?:appears|seems) to be)"
 TAKEN = r"(?:captured (?:by|from)|cropped|photographed|shot|taken)"
 IT_WAS_MADE = re.compile(
-    rf"\bit (?:{WAS} (?:\w+ )?{MADE}|{IS} (?:\w+ )?{TAKEN}|dates|measures)\b",
+    rf"\bit (?:{WAS} (?:\w+[ -])?{MADE}|{IS} (?:\w+ )?{TAKEN}|dates|measures)\b",
     re.IGNORECASE,
 )
 
