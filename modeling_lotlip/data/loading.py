@@ -66,14 +66,14 @@ from .folder import (
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
+from .json_columns import find_json_columns
 from .json_files import (
     FolderTexts,
     JsonTexts,
     find_decimal_columns,
     find_failure_in_json,
-    find_json_types,
     find_metadata_dates,
-    find_mixed_columns,
+    may_hold_texts_and_numbers,
     open_json,
     open_remote_json,
     replace_times_of,
@@ -729,7 +729,10 @@ def check_files(
     options = find_options(builder)
     if name == "csv" and are_all_local:
         return open_csv(builder, split, key_column)
-    check_row_files(name, local, key_column, options)
+    is_key_checked = key_column is not None
+    if name == "json" and is_key_checked:
+        is_key_checked = may_hold_texts_and_numbers(local, key_column, options)
+    check_row_files(name, local, key_column if is_key_checked else None, options)
     if name == "parquet" and are_all_local:
         # each split alone: `datasets` would read all with the types of the first one
         data_files = select_split(builder.config.data_files, split)
@@ -792,7 +795,7 @@ def check_metadata_types(files: list[str]) -> None:
         `ValueError`: if one has several; names it.
     """
     of_json = [file for file in files if file.endswith(".jsonl")]
-    mixed = sorted(find_mixed_columns(find_json_types(of_json)))
+    mixed = find_json_columns(of_json).mixed
     if mixed:
         raise ValueError(
             f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write those of one "
@@ -1051,7 +1054,7 @@ def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> 
     options = find_options(builder)
     part = type(builder)(data_files=data_files, features=features, hash=builder.hash, **options)
     if isinstance(part, JsonTexts):
-        part.date_columns = builder.date_columns
+        part.local_files = tuple(files)
         of_json = [name for name, feature in features.items() if isinstance(feature, Json)]
         part.mixed_columns = frozenset(of_json)
     return part
