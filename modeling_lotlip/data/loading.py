@@ -540,7 +540,7 @@ def make_builder(
     if folder is not None and (is_folder_of_data(source) or source.dataset_name == "imagefolder"):
         image_files = find_image_files(folder)
     try:
-        builder = load_builder(source, image_files, key_column)
+        builder = load_builder(source, split, image_files, key_column)
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
         cause = " ".join(without_stop(error).split())
@@ -587,10 +587,23 @@ def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
 
 def load_builder(
     source: SourceArguments,
+    split: str,
     image_files: DataFilesDict | None,
     key_column: str | None,
 ) -> DatasetBuilder:
-    """Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name."""
+    """
+    Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name.
+
+    Args:
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The split that is read. All are taken for it if it is not there.
+        image_files (`DataFilesDict`, *optional*):
+            The image files in a folder.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
+    """
     if image_files:
         is_folder = source.dataset_name != "imagefolder"
         if is_folder and source.dataset_config_name not in (None, "default"):
@@ -609,7 +622,9 @@ def load_builder(
         converters = {} if key_column is None else {key_column: str}
         options = {"keep_default_na": False, "na_values": [""], "converters": converters, **of_card}
         if "sep" not in options and "delimiter" not in options:
-            options["sep"] = find_separator(list_files(builder, "all"))
+            # other splits may be separated otherwise
+            has_split = split in builder.config.data_files
+            options["sep"] = find_separator(list_files(builder, split if has_split else "all"))
     signed = None
     if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
         signed = sign_files(builder.config.data_files)
