@@ -1120,6 +1120,11 @@ def check_image_type(found: FeatureType, column: str) -> None:
         is_image = found.dtype in IMAGE_TYPES
     elif isinstance(found, (LargeList, List)):
         is_image = isinstance(found.feature, (LargeList, List))  # rows and columns of pixels
+        if getattr(found.feature, "dtype", None) in ("string", "large_string"):
+            raise ValueError(
+                f"`--image_column {column}` holds lists of texts: write one path for each image, and JSON as JSON "
+                "lines or a list of rows, not as an object of columns."
+            )
     elif isinstance(found, dict):
         content = found.get("bytes", Value("null"))
         is_image = {"bytes", "path"} & found.keys() and getattr(content, "dtype", None) in IMAGE_TYPES
