@@ -241,13 +241,14 @@ def load_model(
         return build_small_model(rows, reader)
     name_or_path = find_pretrained(args.model_name_or_path)  # of a model in the original's layout its conversion
     model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(name_or_path)
     others = ("logit_bias", "get_text_token_embeds")  # the sigmoid loss, and late interaction
     if not hasattr(model, "logit_scale") or any(hasattr(model, name) for name in others):
         raise SystemExit(
             f"--model_name_or_path {args.model_name_or_path} is a {type(model).__name__}, and this script "
             "takes a LoTLIP or CLIP that is trained by softmax: `lotlip train` takes others"
         )
+    # one whose tokenizer has the limit of the model: that of Long-CLIP says 77, and the model reads 248 tokens
+    processor = DualEncoder(model, AutoProcessor.from_pretrained(name_or_path)).processor
     return model, processor
 
 
@@ -310,7 +311,8 @@ def count_steps(steps: float, num_steps: int) -> int:
 def list_settings(args: argparse.Namespace, accelerator: Accelerator) -> dict[str, object]:
     """Lists what the steps of a run depend on; how many there are may change."""
     names = ("seed", "dataset_name", "data_dir", "max_train_samples", "per_device_train_batch_size")
-    names += ("learning_rate", "weight_decay", "max_grad_norm", "short_loss_weight", "long_loss_weight")
+    names += ("image_column", "caption_column", "long_captions_column", "short_loss_weight", "long_loss_weight")
+    names += ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "max_grad_norm")
     settings = {name: getattr(args, name) for name in names}
     settings["num_processes"] = accelerator.num_processes
     settings["mixed_precision"] = accelerator.mixed_precision
@@ -356,7 +358,7 @@ def resume(
         raise SystemExit(f"{args.resume_from_checkpoint} is at step {step} of {num_steps}: ask for more")
     saved = json.loads(Path(args.resume_from_checkpoint, SETTINGS_FILE).read_text())
     for name, value in list_settings(args, accelerator).items():
-        if saved[name] != value:
+        if saved.get(name, value) != value:
             raise SystemExit(f"{name} was {saved[name]} in {args.resume_from_checkpoint}, not {value}: give the same")
     accelerator.load_state(args.resume_from_checkpoint)
     return step

@@ -601,6 +601,18 @@ def load_words(tokenizer_path: str, **hub_options) -> LotlipTokenizer:
     )
 
 
+def warn_of_other_words(settings: dict) -> None:
+    """Warns if the settings of a checkpoint name another tokenizer than the default one, whose words are taken."""
+    text_cfg = settings.get("text_cfg", {})
+    name = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
+    if not isinstance(name, str) or name.split("/")[-1] == DEFAULT_TOKENIZER.split("/")[-1]:
+        return
+    logger.warning(
+        f"The settings of the checkpoint name the tokenizer {name!r}, but the words of {DEFAULT_TOKENIZER} are taken: "
+        "if they are others, name a folder with the right ones by `lotlip convert --tokenizer_path`."
+    )
+
+
 def make_released_image_processor(config: LotlipConfig) -> LotlipImageProcessor:
     """Makes the image processor of the original for images of a configuration's size."""
     size = config.vision_config.image_size
@@ -643,6 +655,8 @@ def convert_checkpoint(
     checkpoint = load_original_checkpoint(checkpoint_path)
     tokenizer = load_words(tokenizer_path, **hub_options)
     config = config_from_checkpoint(checkpoint, settings, vocab_size=len(tokenizer))
+    if tokenizer_path == DEFAULT_TOKENIZER:
+        warn_of_other_words(settings)
     model = from_theirs(config, checkpoint, "lotlip")
     context_length = settings.get("text_cfg", {}).get("context_length", DEFAULT_CONTEXT_LENGTH)
     # at least a token of a text between `[CLS]` and `[SEP]`

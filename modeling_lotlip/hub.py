@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoTLIP folders for the Hub: model card, upload."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from huggingface_hub import EvalResultEntry, HfApi, ModelCard, ModelCardData, ev
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
 from transformers import ProcessorMixin
+from transformers.dynamic_module_utils import get_relative_imports
 from transformers.tokenization_utils_base import LARGE_INTEGER, TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -71,6 +73,24 @@ MODEL_FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
 )
 
+# Where a model loads its code from
+FILES_WITH_AUTO_MAP = (
+    CONFIG_NAME,
+    "processor_config.json",
+    "preprocessor_config.json",
+    TOKENIZER_CONFIG_FILE,
+)
+
+# What an upload deletes of an earlier model, where the new one does not have it: no card, which may be one's own
+OF_EARLIER_MODELS = (
+    *(name for name in MODEL_FILES if name != "README.md"),
+    SAFE_WEIGHTS_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    "model-*.safetensors",
+)
+
+# The last line of a card that nobody has asked for, with a hash of all before it
+AUTOMATIC_CARD = "<!-- written when the model was saved, and anew next time unless it is changed: "
 UNKNOWN_PROVENANCE = "Unknown: this card was written when the model was saved. Please add the source here."
 UNKNOWN_LICENSE = "The license of the weights is not known: it depends on the data and models they were made from."
 # What a card says of a converted checkpoint of the original
@@ -261,23 +281,40 @@ def describe_languages(language: str | list[str] | None) -> str:
 def write_for_readers(folder: Path, repo_id: str) -> None:
     """
     Writes what sentence-transformers reads of a dual encoder with one embedding of a text, unless it is there; and a
-    model card where there is none, or one of which nobody has filled in a field. Lets others read the weights.
+    model card where there is none, or one that nobody has changed. Lets others read the weights.
     """
     share_weights(folder)
     config = read_json(folder / CONFIG_NAME)
     if "text_config" not in config:  # a tower, or a processor that is uploaded first
         return
-    if config["model_type"] in ("lotlip", "lotlip_siglip"):
-        for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-            if not (folder / name).exists():
-                (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    has_single_embedding = config["model_type"] in ("lotlip", "lotlip_siglip")
+    for name, content in SENTENCE_TRANSFORMERS_FILES.items():
+        file = folder / name
+        text = json.dumps(content, indent=2) + "\n"
+        if has_single_embedding and not file.exists():
+            file.write_text(text, encoding="utf-8")
+        elif not has_single_embedding and file.exists() and file.read_text(encoding="utf-8") == text:
+            file.unlink()  # of an earlier model
     card_file = folder / "README.md"
-    if card_file.exists():
+    if card_file.exists() and not is_automatic_card(card_file):
         empty = ModelCard.from_template(ModelCardData(), model_description="Empty.").text
         field = "[More Information Needed]"
         if ModelCard.load(card_file).text.count(field) != empty.count(field):
             return
     write_model_card(folder, repo_id)
+    card = card_file.read_text(encoding="utf-8")
+    card_file.write_text(f"{card}{AUTOMATIC_CARD}{hash_card(card)} -->\n", encoding="utf-8")
+
+
+def is_automatic_card(file: Path) -> bool:
+    """Returns whether a card is as it was written when a model was saved: another may take its place."""
+    card, _, line = file.read_text(encoding="utf-8").partition(AUTOMATIC_CARD)
+    return line == f"{hash_card(card)} -->\n"
+
+
+def hash_card(card: str) -> str:
+    """Returns a hash of the text of a card."""
+    return hashlib.sha256(card.encode()).hexdigest()
 
 
 def find_model_files(folder: str | Path) -> list[str]:
@@ -310,8 +347,44 @@ def find_model_files(folder: str | Path) -> list[str]:
     if not (folder / SAFE_WEIGHTS_NAME).is_file() and index.is_file():
         names.add(SAFE_WEIGHTS_INDEX_NAME)
         names.update(read_json(index)["weight_map"].values())
-    names |= {file.name for file in folder.glob("*_lotlip.py")}
+    names |= {file.name for file in folder.glob("*_lotlip.py")} | find_code(folder)
     return sorted(name for name in names if (folder / name).is_file())
+
+
+def find_code(folder: Path) -> set[str]:
+    """Finds the names of the files of code in a folder that its model and processor load, and import."""
+    pending = []
+    for name in FILES_WITH_AUTO_MAP:
+        for reference in find_code_references(read_json(folder / name)):
+            pending.append(f"{reference.split('.')[0]}.py")
+    names = set()
+    while pending:
+        name = pending.pop()
+        # one of another repository, "org/name--module.Class", is none of this folder
+        if name in names or "/" in name or not (folder / name).is_file():
+            continue
+        names.add(name)
+        pending += [f"{module}.py" for module in get_relative_imports(folder / name)]
+    return names
+
+
+def find_code_references(content: object, is_auto_map: bool = False) -> Iterator[str]:
+    """
+    Finds the names of classes, "module.Class", in each `auto_map` of a configuration and of its parts. One Auto class
+    may have several: those of a tokenizer, or of an image processor by its backends.
+
+    Args:
+        content (`object`): The configuration, or a part of it.
+        is_auto_map (`bool`, *optional*, defaults to `False`): Whether it is in an `auto_map`.
+    """
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from find_code_references(value, is_auto_map or name == "auto_map")
+    elif isinstance(content, list):
+        for value in content:
+            yield from find_code_references(value, is_auto_map)
+    elif is_auto_map and isinstance(content, str):
+        yield content
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
@@ -385,7 +458,8 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         repo_id (`str`):
             Name of the repository, `"name"` (in the user's own namespace) or `"org/name"`.
         allow_patterns (`list[str]`, *optional*):
-            The files to upload, those of `find_model_files` by default.
+            The files to upload. By default those of `find_model_files`, in place of what the repository has of
+            an earlier model.
 
     Returns:
         `str`: the address of the repository.
@@ -402,8 +476,10 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
 
     >>> push_folder("lotlip-tiny", "org/lotlip-tiny")  # doctest: +SKIP
     ```"""
+    delete_patterns = None
     if allow_patterns is None:
         allow_patterns = find_model_files(folder)
+        delete_patterns = list(OF_EARLIER_MODELS)  # but what is uploaded
     check_towers(folder)
     api = HfApi()
     try:
@@ -414,6 +490,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
                 folder_path=folder,
                 commit_message="Upload LoTLIP",
                 allow_patterns=allow_patterns,
+                delete_patterns=delete_patterns,
             )
     except HfHubHTTPError as error:
         if error.response.status_code == 401:

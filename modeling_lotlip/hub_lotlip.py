@@ -417,6 +417,25 @@ def round_to_8_bit(pixels: np.ndarray, dtype: object) -> np.ndarray:
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
+def cut_to_middle(
+    image: "np.ndarray | torch.Tensor", size: dict[str, int], crop_size: dict[str, int]
+) -> "np.ndarray | torch.Tensor":
+    """
+    Cuts off both ends of a strip, of shape `(channels, height, width)`, of which a center crop sees nothing after it
+    was resized by its short side; the rest of it would be large.
+    """
+    shortest_edge = size.get("shortest_edge")
+    if not shortest_edge or size.get("longest_edge"):
+        return image
+    height, width = image.shape[-2:]
+    crop = max(value or 0 for value in crop_size.values())
+    max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(crop / shortest_edge))
+    longest = min(height, width) * max_ratio
+    top = max(height - longest, 0) // 2
+    left = max(width - longest, 0) // 2
+    return image[..., top : height - top, left : width - left]
+
+
 class ImageMixin(LoadingMixin):
     """Reads and resizes images in the same way in both backends of the image processor."""
 
@@ -438,25 +457,23 @@ class ImageMixin(LoadingMixin):
         return super().fetch_images(image)
 
     def process_image(self, image: ImageInput, *args, do_rescale: bool | None = None, **kwargs):
-        """Turns upright and scales to 8 bits, before anything is converted."""
+        """Turns upright and scales to 8 bits, before anything is converted; cuts off both ends of strips."""
         if do_rescale is None:
             do_rescale = self.do_rescale
         if is_pil_image(image):
             image = to_upright_8_bit(image)
         else:
             image = array_to_8_bit(image, do_rescale)
-        return super().process_image(image, *args, **kwargs)
+        image = super().process_image(image, *args, **kwargs)
+        # those of the call, which go before those of the processor
+        is_resized = kwargs.get("do_resize", self.do_resize)
+        if is_resized and kwargs.get("do_center_crop", self.do_center_crop):
+            size = kwargs.get("size", self.size)
+            return cut_to_middle(image, dict(size), dict(kwargs.get("crop_size", self.crop_size)))
+        return image
 
     def resize(self, image, size: SizeDict, **kwargs):
-        """Cuts off both ends of strips, and keeps the range of pixels, beyond which bicubic resampling may go."""
-        height, width = image.shape[-2:]
-        if self.do_center_crop and size.shortest_edge and not size.longest_edge:
-            crop = max(value or 0 for value in dict(self.crop_size).values())
-            max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(crop / size.shortest_edge))
-            longest = min(height, width) * max_ratio
-            top = max(height - longest, 0) // 2
-            left = max(width - longest, 0) // 2
-            image = image[..., top : height - top, left : width - left]
+        """Keeps the range of pixels, beyond which bicubic resampling may go."""
         resized = super().resize(image, size, **kwargs)
         if str(image.dtype).endswith("uint8"):
             return resized

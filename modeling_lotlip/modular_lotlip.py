@@ -775,10 +775,10 @@ class LotlipTextModel(LotlipPreTrainedModel):
                 )
             # 0 for tokens and -inf for padding would be read the other way round
             may_be_additive = attention_mask.is_floating_point() and not is_tracing(attention_mask)
-            if may_be_additive and attention_mask.min() < 0:
+            if may_be_additive and (attention_mask < 0).any():
                 raise ValueError(
                     "`attention_mask` must be 1 for tokens and 0 for padding, got values down to "
-                    f"{attention_mask.min().item():g}."
+                    f"{attention_mask.min():g}."
                 )
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)

@@ -31,6 +31,7 @@ from modeling_lotlip.convert_lotlip_to_hf import (
     load_original_checkpoint,
     main,
     to_theirs,
+    warn_of_other_words,
     write_original,
 )
 from tests.conftest import SHARED, SPECIAL_TOKENS, tiny_config
@@ -350,6 +351,35 @@ def test_a_tokenizer_brings_its_words_only(tmp_path, checkpoint):
     convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
     processor = AutoProcessor.from_pretrained(tmp_path / "folder")
     assert processor(text=["a " * 300], return_tensors="pt")["input_ids"].shape == (1, 126)
+
+
+@pytest.mark.parametrize(
+    ("text_cfg", "named"),
+    [
+        ({}, None),
+        ({"hf_model_name": "bert-base-uncased"}, None),
+        ({"hf_model_name": "google-bert/bert-base-uncased"}, None),
+        ({"hf_model_name": "me/medical-bert"}, "me/medical-bert"),
+        ({"hf_model_name": "bert-base-uncased", "hf_tokenizer_name": "me/words"}, "me/words"),
+    ],
+)
+def test_words_that_are_not_those_of_the_settings_are_warned_of(caplog, text_cfg, named):
+    warn_of_other_words({"text_cfg": text_cfg})
+    assert len(caplog.records) == (named is not None)
+    assert named is None or f"name the tokenizer {named!r}, but the words of google-bert/bert" in caplog.text
+
+
+def test_a_conversion_warns_of_words_where_no_tokenizer_is_named(
+    tmp_path, checkpoint, tokenizer_path, caplog, monkeypatch
+):
+    torch.save(checkpoint, tmp_path / "model.pt")
+    settings = {"text_cfg": {"hf_model_name": "me/words"}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "named", tokenizer_path=tokenizer_path)
+    assert "me/words" not in caplog.text
+    monkeypatch.setattr(convert, "DEFAULT_TOKENIZER", tokenizer_path)
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "default", tokenizer_path=tokenizer_path)
+    assert "name the tokenizer 'me/words'" in caplog.text
 
 
 def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):

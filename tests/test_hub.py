@@ -400,6 +400,31 @@ def test_the_files_of_others_stay_and_are_not_uploaded(tmp_path):
     assert not any((tmp_path / "worker").iterdir())
 
 
+def test_an_automatic_card_is_that_of_the_model_that_was_saved_last(tmp_path):
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    first = (tmp_path / "README.md").read_text()
+    config = tiny_config(LotlipSigmoidConfig)
+    config.text_config.num_corner_tokens = 0
+    LotlipSigmoidModel(config).save_pretrained(tmp_path)
+    second = (tmp_path / "README.md").read_text()
+    assert "2 corner tokens" in first
+    assert "0 corner tokens" in second
+    assert "sigmoid loss" in second
+    (tmp_path / "README.md").write_text(second.replace("Intended use", "My use"))
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    changed = (tmp_path / "README.md").read_text()
+    assert "My use" in changed
+    assert "0 corner tokens" in changed
+
+
+def test_what_sentence_transformers_reads_does_not_stay_beside_a_model_of_all_tokens(tmp_path):
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    assert (tmp_path / "modules.json").exists()
+    LotlipTokenWiseModel(as_token_wise(tiny_config())).save_pretrained(tmp_path)
+    assert not (tmp_path / "modules.json").exists()
+    assert not (tmp_path / "sentence_bert_config.json").exists()
+
+
 def test_others_may_read_the_weights_as_the_configuration(tmp_path):
     LotlipModel(tiny_config()).save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode

@@ -214,6 +214,22 @@ def test_extreme_ratios_show_the_middle(processor, size, monkeypatch):
 
 
 @both_backends
+@pytest.mark.parametrize(
+    "options", [{"do_center_crop": False}, {"crop_size": {"height": 8, "width": 800}}], ids=["none", "wide"]
+)
+def test_a_strip_is_whole_where_the_call_asks_for_all_of_it(processor, options):
+    image = PIL.Image.new("RGB", (400, 4), "black")
+    image.paste("white", (0, 0, 100, 4))
+    image.paste("white", (300, 0, 400, 4))
+    options = options | {"size": {"shortest_edge": 8}, "do_normalize": False}
+    inputs = processor(image, return_tensors="pt", **options)
+    assert inputs["pixel_values"].shape == (1, 3, 8, 800)
+    assert inputs["pixel_values"][..., :190].eq(1).all()
+    assert inputs["pixel_values"][..., 610:].eq(1).all()
+    assert inputs["pixel_values"][..., 210:590].eq(0).all()
+
+
+@both_backends
 def test_paths_urls_and_base64_give_the_pixels_of_the_image(processor, tmp_path):
     image = random_image(60, 80)
     image.save(tmp_path / "image.png")

@@ -72,6 +72,8 @@ def run(
     print(f"{pack.output_dir}: {printable(str(counts.rows))}")
     if counts.num_converted:
         print(f"{counts.num_converted} images were converted to {pack.image_format}.")
+    if counts.num_of_known_path:
+        print(f"{counts.num_of_known_path} images have the path of another image, and their SHA-256 as key.")
     if counts.num_without_key:
         column = caption_files.key_column
         print(f"{counts.num_without_key} images have no `--key_column {column}`, and their SHA-256 as key.")

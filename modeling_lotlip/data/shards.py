@@ -50,7 +50,9 @@ class PackCounts:
 
     rows: RowCounts = field(default_factory=RowCounts)  # that were written or left out
     num_converted: int = 0  # images
-    num_without_key: int = 0  # rows whose column of keys is empty: their key is the SHA-256
+    # rows whose key is the SHA-256 of the file: without one in the column of keys, or whose path another image has
+    num_without_key: int = 0
+    num_of_known_path: int = 0
 
 
 def pack_row(
@@ -159,13 +161,17 @@ class Packer:
             except ValueError as error:
                 counts.rows.count(name_row(row, row_index), str(error))
                 continue
-            if self.hashes.setdefault(packed.key, packed.sha256) != packed.sha256:
+            has_known_key = self.hashes.setdefault(packed.key, packed.sha256) != packed.sha256
+            if has_known_key and self.key_column is not None:
                 raise ValueError(
                     f"Two different images have the key {packed.key!r}, the second in row "
                     f"{row_index}: it would not be known which caption is whose. Name a column of "
                     "unique keys with `--key_column`, or the image column, `--key_column "
                     f"{self.source.image_column}`, for the SHA-256 of the file."
                 )
+            if has_known_key:
+                packed = pack_row(row, self.reader, None, self.image_format)
+                counts.num_of_known_path += 1
             counts.rows.count(name_row(row, row_index))
             if packed.is_converted:
                 counts.num_converted += 1

@@ -38,7 +38,8 @@ class LoadingArguments(Arguments):
     plugin: list[Path] = argument([], "Python files of your own that register models.", metavar="FILE")
     dtype: str = argument(
         "float32",
-        "The precision of the computation. auto: the fastest here that is close to float32, measured once.",
+        "The precision of the computation. auto: on a CPU the fastest that is close to float32, measured once; "
+        "elsewhere half precision.",
         choices=(*DTYPES, AUTO),
     )
     device: str | None = argument(
@@ -64,8 +65,8 @@ class InferenceArguments(LoadingArguments):
 
     dtype: str = argument(
         "float32",
-        "The precision of the computation. int8 is for a CPU, by OpenVINO. auto: the fastest here that is close to "
-        "float32, measured once.",
+        "The precision of the computation. int8 is for a CPU, by OpenVINO. auto: on a CPU the fastest that is "
+        "close to float32, measured once; elsewhere half precision.",
         choices=PRECISIONS,
     )
     backend: str | None = argument(

@@ -31,7 +31,7 @@ from .batches import TOKENS_PER_BATCH, Batch, PreparedRows, RowCollator, embed_r
 from .contract import find_temperature
 from .families import count_positions, find_family, find_text_limit, text_lengths, with_text_limit
 from .fastest import EXACT, Computation, choose_half_precision, describe_auto, find_fastest
-from .finite import check_finite_batch
+from .finite import check_finite_batch, check_nonzero_batch
 from .loading import (
     LOADING_ERRORS,
     check_device,
@@ -149,9 +149,9 @@ class DualEncoder:
             backend (`str`, *optional*, defaults to `"torch"`):
                 `"torch"`, `"openvino"`, which is faster on a CPU, or `"auto"`, the fastest of them on this machine.
             dtype (`str`, *optional*, defaults to `"float32"`):
-                The precision: `"float32"`, `"float16"`, `"bfloat16"`, `"int8"`, or `"auto"`, the fastest on this
-                machine whose embeddings keep a cosine of 0.998 to float32. With `"auto"` it is measured once, in about
-                a minute, and kept in the cache of the Hub.
+                The precision: `"float32"`, `"float16"`, `"bfloat16"`, `"int8"`, or `"auto"`: on a CPU the fastest
+                whose embeddings keep a cosine of 0.998 to float32, measured once, in about a minute, and kept in the
+                cache of the Hub; on a GPU bfloat16, on MPS float16, which are not measured.
             device (`str`, *optional*):
                 Such as `"cpu"` or `"cuda:0"`. Default: an accelerator if there is one.
             max_length (`int`, *optional*):
@@ -341,7 +341,8 @@ class DualEncoder:
             length 1.
 
         Raises:
-            `ValueError`: if one is no text, or the model compares tokens.
+            `ValueError`: if one is no text, or has no words and the model no embedding of that, or the model compares
+                tokens.
         """
         self.check_single_embeddings()
         if batch_size is not None:
@@ -359,6 +360,7 @@ class DualEncoder:
             for batch in embed_rows(self, self.prepare_texts(texts, is_long), tokens_per_batch):
                 if batch.entries:
                     check_finite_batch(batch, self.model, lambda item: f"`texts[{item.row_key}]`")
+                    check_nonzero_batch(batch, lambda item: f"`texts[{item.row_key}]`")
                     # `Item.row_key` is the position in the list
                     embeds[[item.row_key for item in batch.entries]] = batch.embeds
                     num_truncated += sum(item.truncated for item in batch.entries)

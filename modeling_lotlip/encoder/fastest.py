@@ -37,7 +37,7 @@ from ..utils.files import write_json
 from ..utils.locks import lock_file
 from .arguments import AUTO, InferenceArguments
 from .backends import Backend, PytorchBackend
-from .families import Family, find_family, find_text_limit
+from .families import Family, find_family, find_text_limit, with_text_limit
 from .hashes import hash_model
 from .preprocessing import Preprocessing
 
@@ -393,7 +393,7 @@ def find_fastest(
             return known.chosen.computation
         logger.warning("Measuring once, in about a minute, how this machine computes the model fastest.")
         limit = find_text_limit(model, processor, family)
-        sample = make_sample(Preprocessing(processor, family, limit), truncate_dim)
+        sample = make_sample(Preprocessing(with_text_limit(processor, limit), family), truncate_dim)
         towers = file.with_suffix(".towers")
         shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
         try:

@@ -51,3 +51,21 @@ def check_finite_batch(batch: EmbeddedBatch, model: nn.Module, describe: Callabl
             f"The model's embedding of {describe(item)} holds NaN or infinity, though its weights are "
             "finite: choose a wider `dtype`."
         )
+
+
+def check_nonzero_batch(batch: EmbeddedBatch, describe: Callable[[Item], str]) -> None:
+    """
+    Checks that the embeddings of a batch can be compared: one of zeros, as TIPSv2 has of a text without words, cannot.
+
+    Args:
+        batch ([`EmbeddedBatch`]):
+            Texts with their embeddings.
+        describe (`Callable[[Item], str]`):
+            What messages call a text.
+
+    Raises:
+        `ValueError`: if one is of zeros; names it.
+    """
+    for item, is_nonzero in zip(batch.entries, batch.embeds.flatten(start_dim=1).any(dim=1).tolist()):
+        if not is_nonzero:
+            raise ValueError(f"The model's embedding of {describe(item)} is zero: give a text with words.")

@@ -56,6 +56,8 @@ PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
 REBUILT_TENSORS = ("position_ids",)
 # By which a model of the sentence-transformers library is known
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
+# Its modules that add nothing to what a dual encoder of transformers computes
+PLAIN_MODULES = ("CLIPModel", "Normalize", "Transformer")
 # By one of which a folder of a model is known
 MODEL_FILES = (CONFIG_NAME, ADAPTER_CONFIG_NAME, SENTENCE_TRANSFORMERS_MODULES, CHECKPOINT_NAME)
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)
@@ -214,7 +216,7 @@ def is_sentence_transformer(
 ) -> bool:
     """
     Returns whether a name is of a model that the sentence-transformers library alone can load: it has the library's
-    list of modules, and transformers knows it as no dual encoder.
+    list of modules, and transformers knows it as no dual encoder, or there are modules after the dual encoder.
 
     Args:
         name (`str` or `PathLike`):
@@ -230,11 +232,13 @@ def is_sentence_transformer(
     config_file = find_file(name, CONFIG_NAME, revision)
     config = {} if config_file is None else json.loads(config_file.read_text(encoding="utf-8"))
     model_type = config.get("model_type")
+    modules_file = find_file(name, SENTENCE_TRANSFORMERS_MODULES, revision)
+    if modules_file is None:
+        return False
     if model_type in CONFIG_MAPPING and is_dual_encoder_config(CONFIG_MAPPING[model_type]):
-        return False
-    if trust_remote_code and "auto_map" in config:
-        return False
-    return find_file(name, SENTENCE_TRANSFORMERS_MODULES, revision) is not None
+        modules = json.loads(modules_file.read_text(encoding="utf-8"))
+        return any(module.get("type", "").split(".")[-1] not in PLAIN_MODULES for module in modules)
+    return not (trust_remote_code and "auto_map" in config)
 
 
 def is_dual_encoder_config(config_class: type) -> bool:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from threading import RLock
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -17,6 +18,17 @@ from transformers.tokenization_utils_base import LARGE_INTEGER, PreTrainedTokeni
 from ..data.images import Resizing, bound_aspect_ratio
 from .families import Family, find_family, get_text_kwargs
 from .hashes import hash_processor
+
+
+# A fast tokenizer keeps how it truncates and pads, and so serves one thread at a time, whoever calls it
+TOKENIZER_LOCKS: WeakKeyDictionary = WeakKeyDictionary()
+LOCKS_LOCK = RLock()
+
+
+def find_tokenizer_lock(tokenizer: PreTrainedTokenizerBase) -> RLock:
+    """Returns the lock of a tokenizer, the same for all that use it."""
+    with LOCKS_LOCK:
+        return TOKENIZER_LOCKS.setdefault(tokenizer, RLock())
 
 
 class TokenizedTexts(NamedTuple):
@@ -56,22 +68,16 @@ class Preprocessing:
         self.processor = processor
         self.family = find_family(None, processor) if family is None else family
         self.given_max_length = max_length
-        # a fast tokenizer keeps how it truncates and pads, and so serves one thread at a time
-        self.tokenizer_lock = RLock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["tokenizer_lock"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.tokenizer_lock = RLock()
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model."""
         return self.processor.tokenizer
+
+    @property
+    def tokenizer_lock(self) -> RLock:
+        """The lock of the tokenizer, which other objects may use too."""
+        return find_tokenizer_lock(self.tokenizer)
 
     @property
     def max_length(self) -> int:
@@ -86,6 +92,19 @@ class Preprocessing:
         return self.family.padding or get_text_kwargs(self.processor).get("padding", True)
 
     @property
+    def pads_to_full_length(self) -> bool:
+        """Whether texts are padded to the length that the model was trained with: it may read padding too."""
+        return self.padding == "max_length"
+
+    @property
+    def full_length(self) -> int:
+        """The length that such texts are padded to, however few of their tokens are read."""
+        model_max_length = self.processor.tokenizer.model_max_length
+        if model_max_length >= LARGE_INTEGER:
+            return self.max_length
+        return max(self.max_length, model_max_length)
+
+    @property
     def resizing(self) -> Resizing | None:
         """How the image processor resizes: see [`read_image`], which decodes large JPEGs at a fraction."""
         return Resizing.of(self.processor.image_processor)
@@ -98,48 +117,38 @@ class Preprocessing:
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
         """
-        Tokenizes texts as the model was trained on them.
+        Tokenizes texts as the model was trained on them. Where these had its full length, padding takes the place
+        of what is cut off.
 
         Args:
             texts (`Sequence[str]`):
                 The texts.
             max_length (`int`, *optional*):
-                Truncate texts at this many tokens. Default: the limit of this object.
+                Truncate texts at this many tokens, special ones included. Default: the limit of the object.
         """
         tokenizer = self.processor.tokenizer
         texts = self.in_trained_case(texts)
         # a tokenizer without a limit has a huge one, which Rust cannot hold
         if max_length is None and self.max_length < LARGE_INTEGER:
             max_length = self.max_length
+        # what is truncated is counted, and said by the caller
+        options = {"truncation": True, "max_length": max_length, "verbose": False}
         with self.tokenizer_lock:
-            encoded = tokenizer(
-                texts,
-                padding=self.padding,
-                truncation=True,
-                max_length=max_length,
-                verbose=False,  # what is truncated is counted, and said by the caller
-                return_tensors="pt",
-            )
+            if self.pads_to_full_length and self.full_length < LARGE_INTEGER:
+                # not in one call, which would truncate and pad at the same length
+                encoded = tokenizer(texts, padding=False, **options)
+                full_length = max(self.full_length, max_length)
+                full = {"padding": "max_length", "max_length": full_length, "return_tensors": "pt"}
+                inputs = pad_without_fast_tokenizer_warning(tokenizer, dict(encoded), **full)
+            else:
+                inputs = encoded = tokenizer(texts, padding=self.padding, return_tensors="pt", **options)
             if encoded.encodings is not None:
                 truncated = [bool(encoding.overflowing) for encoding in encoded.encodings]
             else:
                 whole = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-                truncated = [len(ids) > encoded["input_ids"].shape[1] for ids in whole]
-        return TokenizedTexts(dict(encoded), truncated)
-
-    def tokenize_first_tokens(self, texts: Sequence[str], num_tokens: int) -> dict[str, torch.Tensor]:
-        """
-        Returns the inputs, `input_ids` of shape `(texts, length)`, of the first `num_tokens` tokens of texts, special
-        ones included. Where the model knows texts of its full length only, what is cut off becomes padding.
-        """
-        if self.padding != "max_length":
-            return self.tokenize(texts, num_tokens).inputs
-        tokenizer = self.processor.tokenizer
-        with self.tokenizer_lock:
-            tokens = tokenizer(
-                self.in_trained_case(texts), padding=False, truncation=True, max_length=num_tokens, verbose=False
-            )
-            return dict(tokenizer.pad(tokens, "max_length", self.max_length, return_tensors="pt"))
+                limit = inputs["input_ids"].shape[1] if max_length is None else max_length
+                truncated = [len(ids) > limit for ids in whole]
+        return TokenizedTexts(dict(inputs), truncated)
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
         """Returns the token ids of whole texts, neither truncated nor padded."""
@@ -155,7 +164,7 @@ class Preprocessing:
         Where the model was trained on texts padded to the full length, padding is part of a text and stays.
         """
         mask = torch.ones_like(inputs["input_ids"])
-        if self.padding != "max_length":
+        if not self.pads_to_full_length:
             mask = inputs.get("attention_mask", mask)
         mask = mask.bool()
         for row in range(len(mask)):

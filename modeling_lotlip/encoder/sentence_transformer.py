@@ -9,7 +9,6 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,10 +45,9 @@ class SentenceTransformerPreprocessing(Preprocessing):
         self.model = model
         self.family = UNKNOWN_FAMILY
         self.given_max_length = max_length
-        self.tokenizer_lock = RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        state = self.__dict__.copy()
         state["model"] = copy_without_weights(self.model)
         return state
 

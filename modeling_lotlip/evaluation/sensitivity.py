@@ -70,8 +70,8 @@ def embed_first_tokens(encoder: DualEncoder, texts: list[str], num_tokens: int) 
     """
     embeds = []
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
-        tokens = encoder.preprocessing.tokenize_first_tokens(texts[start : start + TEXTS_PER_CHUNK], num_tokens)
-        embeds.append(encoder.embed_texts(tokens))
+        chunk = texts[start : start + TEXTS_PER_CHUNK]
+        embeds.append(encoder.embed_texts(encoder.preprocessing.tokenize(chunk, num_tokens).inputs))
     return torch.cat(embeds)
 
 

@@ -15,11 +15,11 @@ from huggingface_hub.constants import HF_ASSETS_CACHE
 
 from ..data.folder import FolderScan, is_indexed_file, scan_folder
 from ..data.images import UnreadableImageError, undecoded
-from ..data.loading import compute_fingerprint
 from ..encoder.arguments import AUTO, DEFAULT_MODEL
 from ..encoder.batches import sign_file
 from ..encoder.dual_encoder import DualEncoder, load_encoder
 from ..table.embed import find_lasting_name, load_named_data, note_model
+from ..table.fingerprint import hash_rows
 from ..table.reuse import list_tables
 from ..table.storage import EmbeddingTable, one_of
 from ..utils.files import hash_file
@@ -227,7 +227,7 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
         )
     column = source["image_column"]
     dataset = load_named_data(source, key_column=table.settings["key_column"])
-    table.check_settings({"data": compute_fingerprint(dataset)})
+    table.check_settings({"data": hash_rows(dataset, table.settings)})
     dataset = undecoded(dataset.select_columns(column), column)
     return lambda key: read_unchanged(table, key, dataset[table.row(key)][column])
 

@@ -23,7 +23,7 @@ from torch import nn
 from ..data.arguments import CaptionArguments, SourceArguments
 from ..data.folder import is_image_file
 from ..data.images import name_readers, undecoded
-from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
+from ..data.loading import find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import batched, find_column
 from ..encoder.arguments import AUTO, KINDS, InferenceArguments, StoreArguments
@@ -41,6 +41,7 @@ from ..encoder.finite import check_finite_batch
 from ..utils.files import hash_file
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
+from .fingerprint import hash_rows
 from .storage import EmbeddingTable
 from .thresholds import maintain
 
@@ -106,7 +107,7 @@ def embed_to_table(
     num_rows = None
     if isinstance(dataset, Dataset):
         num_rows = len(dataset)
-        settings["data"] = compute_fingerprint(dataset)
+        settings["data"] = hash_rows(dataset, settings)
         check_all_keys(dataset, reader)
     if state.is_main_process:
         all_notes = (notes or {}) | {"num_rows": num_rows}
@@ -305,7 +306,7 @@ def check_files_of_stream(
 ) -> Iterator[tuple[int, dict]]:
     """
     Passes on the rows of a stream with their indices. The image files that it names are not in the settings of its
-    table: [`compute_fingerprint`] needs all rows.
+    table: [`hash_rows`] needs all rows.
 
     Raises:
         `ValueError`: if the content of a file has changed since it was embedded.

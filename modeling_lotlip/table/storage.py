@@ -183,7 +183,7 @@ class EmbeddingTable:
         if changed in (["data"], ["files"]):
             raise ValueError(
                 f"The data have changed since {self.folder} was made: name another folder, or delete it. So have "
-                "equal files that another version of this package or of `datasets` reads."
+                "files that another version of this package or of `datasets` reads otherwise."
             )
         if changed:
             # a hash is no evidence where something else is

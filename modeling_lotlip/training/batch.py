@@ -29,10 +29,13 @@ class Texts:
         input_ids (`torch.LongTensor` of shape `(rows, length)` or `(rows, captions, length)`): The tokens.
         attention_mask (`torch.LongTensor` of the same shape):
             1 for tokens, and for padding that the model reads too; all 0 for a caption that is absent.
+        keeps_padding (`bool`, *optional*, defaults to `False`):
+            Whether padding stays also where no caption needs it, for SigLIP, which reads out the last position.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
+    keeps_padding: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -44,20 +47,26 @@ class Texts:
 
     @property
     def lengths(self) -> torch.Tensor:
-        """The tokens of each caption, 0 if it is absent, of shape (rows,) or (rows, captions)."""
+        """
+        The tokens of each caption, and its padding if that is kept, 0 if it is absent, of shape (rows,) or
+        (rows, captions).
+        """
+        if self.keeps_padding:
+            return self.present * self.input_ids.shape[-1]
         positions = torch.arange(1, self.input_ids.shape[-1] + 1, device=self.input_ids.device)
         return positions.where(self.attention_mask != 0, 0).amax(dim=-1)
 
     def to(self, device: torch.device) -> Texts:
         """Returns the captions on a device."""
-        return Texts(self.input_ids.to(device), self.attention_mask.to(device))
+        mask = self.attention_mask.to(device)
+        return replace(self, input_ids=self.input_ids.to(device), attention_mask=mask)
 
     def select_rows(self, start: int, stop: int) -> Texts:
         """Selects some rows, without the padding that none of them needs."""
         mask = self.attention_mask[start:stop]
-        rows = Texts(self.input_ids[start:stop], mask)
+        rows = replace(self, input_ids=self.input_ids[start:stop], attention_mask=mask)
         length = max(1, int(rows.lengths.max()))
-        return Texts(rows.input_ids[..., :length], mask[..., :length])
+        return replace(rows, input_ids=rows.input_ids[..., :length], attention_mask=mask[..., :length])
 
     def sort(self) -> tuple[Texts, torch.Tensor]:
         """
@@ -66,7 +75,7 @@ class Texts:
         order = self.lengths.flatten().argsort(descending=True, stable=True)
         ids = self.input_ids.flatten(0, -2)[order].view_as(self.input_ids)
         mask = self.attention_mask.flatten(0, -2)[order].view_as(self.attention_mask)
-        return Texts(ids, mask), order
+        return replace(self, input_ids=ids, attention_mask=mask), order
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ def check_dual_encoder(model: PreTrainedModel, named: str = "The model") -> None
             f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`. Name a LoTLIP, "
             "CLIP, SigLIP or another dual encoder."
         )
+    if find_family(model.config).has_walk_types:
+        raise ValueError(
+            f"{named} cannot be trained: a `{type(model).__name__}` reads short and long texts in two ways, "
+            "which training does not know. Name a LoTLIP, CLIP, SigLIP or another dual encoder."
+        )
 
 
 class ImageSide(Enum):

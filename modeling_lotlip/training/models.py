@@ -38,7 +38,6 @@ from ..data.reader import RowReader
 from ..encoder.arguments import LoadingArguments
 from ..encoder.dual_encoder import load_encoder
 from ..encoder.families import count_positions, find_family, get_text_kwargs
-from ..encoder.preprocessing import Preprocessing
 from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
 from .arguments import TrainArguments
@@ -403,17 +402,27 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
     Beyond these the position table is stretched. Raises a `ValueError` if there is no room for a text.
     """
     tokenizer = processor.tokenizer
-    num_positions = count_positions(model, find_family(model.config))
+    family = find_family(model.config, processor)
+    num_positions = count_positions(model, family)
+    limit = find_limit(model, processor)
     if max_length is None:
-        max_length = find_limit(model, processor)
+        max_length = limit
+    elif family.padding == "max_length" and max_length < limit:
+        raise ValueError(
+            f"`--max_length {max_length}` is below the {limit} tokens that a {type(model).__name__} was trained "
+            "with: it reads padding, so every text would be another one. Leave it out, or give more."
+        )
+    elif max_length == family.stale_limit and num_positions is not None and max_length < num_positions:
+        raise ValueError(
+            f"`--max_length {max_length}` would not be kept: tokenizers of longer models often say so by "
+            f"mistake, and the saved model would read {num_positions} tokens. Give {max_length - 1} or "
+            f"{max_length + 1}."
+        )
     if max_length <= tokenizer.num_special_tokens_to_add():
         raise ValueError(f"`--max_length {max_length}` leaves no room for a text with its special tokens: raise it.")
     if num_positions is not None and max_length > num_positions:
         stretch_positions(model, max_length)
     tokenizer.model_max_length = max_length
-    if Preprocessing(processor).padding == "max_length":
-        # padding is read too (SigLIP): no mask
-        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
     if "max_length" in get_text_kwargs(processor) or "max_length" in tokenizer.init_kwargs:
         # goes before what the class of the processor says
         tokenizer.init_kwargs["max_length"] = max_length

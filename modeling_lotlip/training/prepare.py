@@ -582,7 +582,7 @@ def prepare(
     teacher = None
     if start is not None:
         teacher = Teacher(start, contrastive_model, accelerator)
-        loader.collate_fn.start_length = start.max_length
+        loader.collate_fn.read_for_teacher(start.max_length)
     plan = make_plan(args, accelerator, data, loader, contrastive_model)
     optimizer, schedule = make_optimizer(args, plan, contrastive_model)
     outputs.check_room(args, model)

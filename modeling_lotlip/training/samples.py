@@ -20,6 +20,7 @@ from transformers import ProcessorMixin
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import name_row
+from ..encoder.families import with_text_limit
 from ..encoder.preprocessing import Preprocessing
 from ..utils.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 from .arguments import ObjectiveArguments
@@ -351,37 +352,35 @@ class SampleCollator:
     each padded to its longest.
     """
 
-    def __init__(
-        self,
-        processor: ProcessorMixin,
-        are_cropped: bool = False,
-        start_length: int | None = None,
-    ):
+    def __init__(self, processor: ProcessorMixin, are_cropped: bool = False):
         """
         Args:
             processor (`ProcessorMixin`): The processor.
             are_cropped (`bool`, *optional*, defaults to `False`): Whether images are crops of their final size.
-            start_length (`int`, *optional*): The tokens of a text that the start model reads, if it is a teacher.
         """
         self.preprocessing = Preprocessing(processor)
-        self.start_length = start_length
+        self.start_preprocessing = None
         self.image_options = {}
         if are_cropped:
             self.image_options["do_resize"] = False
             if hasattr(processor.image_processor, "do_center_crop"):
                 self.image_options["do_center_crop"] = False
 
-    def tokenize(self, texts: list[str], max_length: int | None = None) -> Texts:
+    def read_for_teacher(self, max_length: int) -> None:
+        """Also tokenizes short captions for the start model, which reads texts of that many tokens."""
+        self.start_preprocessing = Preprocessing(with_text_limit(self.preprocessing.processor, max_length))
+
+    def tokenize(self, texts: list[str], preprocessing: Preprocessing) -> Texts:
         """
         Tokenizes captions to (texts, length). Their mask is 1 in padding too if the model reads it, and all 0 for a
         caption that is absent.
         """
-        tokens, truncated = self.preprocessing.tokenize(texts, max_length)
-        if any(truncated) and max_length is None:
-            warn_of_truncation(self.preprocessing.max_length)
+        tokens, truncated = preprocessing.tokenize(texts)
+        if any(truncated) and preprocessing is self.preprocessing:
+            warn_of_truncation(preprocessing.max_length)
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
-        return Texts(tokens["input_ids"], mask * is_present[:, None])
+        return Texts(tokens["input_ids"], mask * is_present[:, None], preprocessing.pads_to_full_length)
 
     def __call__(self, samples: list[Sample]) -> tuple[CaptionBatch, list[Outcome]]:
         """A batch (samples, ...), and what became of all rows but padding."""
@@ -392,18 +391,19 @@ class SampleCollator:
         else:
             features = torch.stack([sample.image_features for sample in samples])
         short_captions = [sample.short_caption for sample in samples]
-        short = self.tokenize(short_captions)
+        short = self.tokenize(short_captions, self.preprocessing)
         start_short = None
-        if self.start_length is not None:
-            start_short = self.tokenize(short_captions, self.start_length)
+        if self.start_preprocessing is not None:
+            start_short = self.tokenize(short_captions, self.start_preprocessing)
         long = None
         long_captions = []
         for sample in samples:
             long_captions += sample.long_captions
         if long_captions:
-            texts = self.tokenize(long_captions)
+            texts = self.tokenize(long_captions, self.preprocessing)
             sizes = (len(samples), -1)
-            long = Texts(texts.input_ids.unflatten(0, sizes), texts.attention_mask.unflatten(0, sizes))
+            mask = texts.attention_mask.unflatten(0, sizes)
+            long = Texts(texts.input_ids.unflatten(0, sizes), mask, texts.keeps_padding)
         outcomes = [sample.outcome for sample in samples if sample.outcome is not None]
         return CaptionBatch(images, short, long, features, start_short), outcomes
 

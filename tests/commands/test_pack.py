@@ -186,3 +186,18 @@ def test_rows_without_key_are_counted(photos, capsys):
     digest = hashlib.sha256((photos / "4.jpg").read_bytes()).hexdigest()
     assert list(rows) == ["Number 0.", "Number 3.", digest, "Number 5."]
     assert "1 images have no `--key_column caption`, and their SHA-256 as key." in capsys.readouterr().out
+
+
+def test_images_with_the_path_of_another_one_have_their_hash_as_key(photos, tmp_path, capsys):
+    rows = []
+    for number in (0, 0, 4):
+        content = (photos / f"{number}.jpg").read_bytes()
+        rows.append({"image": {"bytes": content, "path": "image.jpg"}, "caption": f"Number {number}."})
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    argv = to_argv("pack", dataset_name=tmp_path / "rows.parquet", output_dir=tmp_path / "packed")
+    status = lotlip.main(argv)
+    assert status == 0
+    packed = load_dataset("webdataset", data_files=str(tmp_path / "packed" / "*.tar"), split="train")
+    digest = hashlib.sha256((photos / "4.jpg").read_bytes()).hexdigest()
+    assert [row["key"] for row in packed["json"]] == ["image.jpg", "image.jpg", digest]
+    assert "1 images have the path of another image, and their SHA-256 as key." in capsys.readouterr().out

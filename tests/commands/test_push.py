@@ -6,7 +6,7 @@ import shutil
 import pytest
 from huggingface_hub import constants
 
-from modeling_lotlip.hub import find_model_files
+from modeling_lotlip.hub import find_model_files, push_folder
 from tests.helpers.commands import read_error
 from tests.helpers.hub_server import hub_server
 
@@ -40,6 +40,62 @@ def test_a_model_that_needs_a_folder_of_this_machine_is_not_pushed(tmp_path, cap
     config = {"model_type": "lotlip_aligned", "towers": {"text_model": tower}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert f"loads a tower from {tmp_path / 'text'}" in read_error(capsys, "push", tmp_path, "org/mine")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server that is the Hub of this process."""
+    with hub_server(tmp_path / "hub") as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        yield server
+
+
+def test_what_a_repository_has_of_an_earlier_model_is_deleted(hub, model_dir, tmp_path):
+    earlier = shutil.copytree(model_dir, tmp_path / "earlier")
+    (earlier / "model.safetensors").rename(earlier / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"logit_scale": "model-00001-of-00001.safetensors"}}
+    (earlier / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name in ("eval_results.json", "interpolation.json", ".eval_results/lotlip.yaml", "vocab.txt"):
+        (earlier / name).parent.mkdir(exist_ok=True)
+        (earlier / name).write_text("{}")
+    push_folder(earlier, "org/mine")
+    pushed = hub.root / "org" / "mine"
+    (pushed / "notes.md").write_text("of somebody")
+    assert (pushed / ".eval_results" / "lotlip.yaml").exists()
+    (model_dir / "README.md").unlink(missing_ok=True)
+
+    push_folder(model_dir, "org/mine")
+
+    names = {file.relative_to(pushed).as_posix() for file in pushed.rglob("*") if file.is_file()}
+    assert names == {*find_model_files(model_dir), "notes.md", "README.md"}
+    assert hub.unknown_routes == []
+
+
+def test_files_that_are_named_are_uploaded_and_none_is_deleted(hub, model_dir):
+    push_folder(model_dir, "org/mine")
+    names = {file.name for file in (hub.root / "org" / "mine").iterdir()}
+    push_folder(model_dir, "org/mine", allow_patterns=["config.json"])
+    assert {file.name for file in (hub.root / "org" / "mine").iterdir()} == names
+
+
+def test_code_of_any_name_goes_with_the_model(model_dir, tmp_path):
+    """That of the configuration, of a part of it and of the tokenizer, and what it imports."""
+    folder = shutil.copytree(model_dir, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "pooled.PooledModel", "AutoConfig": "org/a--elsewhere.Config"}
+    config["text_config"]["auto_map"] = {"AutoModel": "tower.Tower"}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer_config = {"auto_map": {"AutoTokenizer": [None, "words.Words"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    (folder / "pooled.py").write_text("from .layers import Layer\n")
+    (folder / "layers.py").write_text("from .pooled import PooledModel\nfrom .nowhere import Nothing\n")
+    for name in ("tower.py", "words.py", "elsewhere.py", "notes.py"):
+        (folder / name).write_text("")
+    code = {name for name in find_model_files(folder) if name.endswith(".py")}
+    own = {file.name for file in folder.glob("*_lotlip.py")}
+    assert code - own == {"pooled.py", "layers.py", "tower.py", "words.py"}
 
 
 @pytest.mark.parametrize("name", ["spiece.model", "vocab.txt", "merges.txt"])

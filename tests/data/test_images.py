@@ -131,7 +131,7 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     # in training too, where an image tower is trained and where it is cached
     for image, size in zip(images, bounded):
         collator = SampleCollator(processor)
-        collator.tokenize = lambda texts: (None, None)
+        collator.tokenize = lambda texts, preprocessing: (None, None)
         collator([Sample(short_caption="", long_captions=[], image=image)])
         assert image_processor.sizes == [size]
     wide = PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True)

@@ -111,7 +111,10 @@ def test_max_length_is_bound_by_the_positions_of_the_model(name, family_folders)
     text = " ".join(WORDS * 40)
 
     inputs, truncated = load(folder, max_length=9).preprocessing.tokenize(["a red boat", text])
-    assert inputs["input_ids"].shape == (2, 9)
+    padded_length = 9
+    if family.text_kwargs["padding"] == "max_length":
+        padded_length = family.limit
+    assert inputs["input_ids"].shape == (2, padded_length)
     assert truncated == [False, True]
 
     encoder = load(folder, max_length=family.num_positions)
@@ -121,6 +124,40 @@ def test_max_length_is_bound_by_the_positions_of_the_model(name, family_folders)
     beyond = family.num_positions + 1
     with pytest.raises(ValueError, match=rf"--max_length {beyond}. is beyond the {family.num_positions} tokens"):
         load(folder, max_length=beyond)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_text_within_max_length_is_the_same_text(name, family_folders):
+    """Also of a model that reads padding."""
+    expected = load(family_folders(name)).encode_text(["a red boat", "sea"])
+    found = load(family_folders(name), max_length=20).encode_text(["a red boat", "sea"])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+def test_encoders_of_one_processor_truncate_each_at_its_own_limit_in_threads(family_folders):
+    whole = load(family_folders("lotlip"))
+    cut = DualEncoder(whole.model, whole.processor, max_length=9)
+    texts = [" ".join(WORDS * 3)] * 4
+
+    def tokenize(encoder: DualEncoder) -> set[int]:
+        return {encoder.preprocessing.tokenize(texts).inputs["input_ids"].shape[1] for _ in range(100)}
+
+    length = whole.preprocessing.tokenize(texts).inputs["input_ids"].shape[1]
+    assert length > 9
+    with ThreadPoolExecutor(2) as executor:
+        lengths = list(executor.map(tokenize, [whole, cut]))
+    assert lengths == [{length}, {9}]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_embedding_of_no_words_has_length_1_or_is_an_error(name, family_folders):
+    encoder = load(family_folders(name))
+    if name == "tipsv2":  # whose special tokens are none, and whose embedding is their mean
+        with pytest.raises(ValueError, match=r"embedding of `texts\[1\]` is zero: give a text with words"):
+            encoder.encode_text(["sea", ""])
+    else:
+        lengths = np.linalg.norm(encoder.encode_text(["sea", ""]), axis=1)
+        np.testing.assert_allclose(lengths, 1, rtol=1e-5)
 
 
 def test_truncated_texts_are_said_once_with_their_number(family_folders, caplog):

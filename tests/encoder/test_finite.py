@@ -5,7 +5,7 @@ import torch
 
 from modeling_lotlip.data.reader import Item
 from modeling_lotlip.encoder.batches import EmbeddedBatch
-from modeling_lotlip.encoder.finite import check_finite_batch, find_nonfinite_weight
+from modeling_lotlip.encoder.finite import check_finite_batch, check_nonzero_batch, find_nonfinite_weight
 
 
 def make_model(**values: float) -> torch.nn.Module:
@@ -41,3 +41,13 @@ def test_a_batch_of_numbers_or_of_nothing_is_right():
     model = make_model(first=torch.nan)
     check_finite_batch(EmbeddedBatch([Item("a", "image")], torch.ones(1, 4), []), model, str)
     check_finite_batch(EmbeddedBatch([], None, []), model, str)
+
+
+def test_a_text_whose_embedding_has_no_direction_is_named():
+    embeds = torch.ones(3, 4)
+    embeds[0, 1:] = 0
+    items = [Item(name, "text") for name in "abc"]
+    check_nonzero_batch(EmbeddedBatch(items, embeds, []), str)
+    embeds[1] = 0
+    with pytest.raises(ValueError, match="embedding of text b is zero: give a text with words"):
+        check_nonzero_batch(EmbeddedBatch(items, embeds, []), lambda item: f"text {item.row_key}")

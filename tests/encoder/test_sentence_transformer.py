@@ -7,11 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense
 from torch import nn
 from transformers import CLIPImageProcessor
 
 from modeling_lotlip import DualEncoder
+from modeling_lotlip.encoder.loading import is_sentence_transformer
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.search.query import draw_heat_map
@@ -46,6 +49,19 @@ def test_embeddings_are_those_of_the_library(folder, encoder):
     np.testing.assert_allclose(encoder.encode_image(IMAGES), expected_images, rtol=0, atol=2e-6)
 
 
+def test_modules_after_a_dual_encoder_are_not_left_out(family_folders, tmp_path):
+    """Which transformers alone would load without them."""
+    torch.manual_seed(0)
+    model = SentenceTransformer(str(family_folders("lotlip")), device="cpu")
+    assert not is_sentence_transformer(family_folders("lotlip"))
+    model.append(Dense(32, 8, bias=False))
+    model.save_pretrained(str(tmp_path))
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    expected = model.encode(TEXTS[:4], normalize_embeddings=True)
+    assert expected.shape == (4, 8)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS[:4]), expected, rtol=0, atol=2e-6)
+
+
 def test_truncated_texts_are_counted(encoder, caplog):
     lengths = [len(encoder.preprocessing.tokenizer(text)["input_ids"]) for text in TEXTS]
     num_truncated = sum(length > 77 for length in lengths)
@@ -65,7 +81,7 @@ def test_the_default_prompt_counts_where_texts_are_truncated(folder, tmp_path):
 
 
 def test_the_first_tokens_of_a_text_are_embedded_as_a_text_that_ends_there(encoder):
-    first = encoder.preprocessing.tokenize_first_tokens(["a red boat and a house"], 5)
+    first = encoder.preprocessing.tokenize(["a red boat and a house"], 5).inputs
     whole = encoder.preprocessing.tokenize(["a red boat"]).inputs
     assert first["input_ids"].tolist() == whole["input_ids"].tolist()
     assert encoder.max_length == 77
@@ -78,7 +94,7 @@ def test_a_limit_that_was_saved_with_the_tokenizer_is_that_of_the_library_and_no
     preprocessing = DualEncoder.from_pretrained(tmp_path / "saved", device="cpu").preprocessing
     inputs = preprocessing.tokenize(["boat " * 30]).inputs
     longer = preprocessing.tokenize(["boat " * 30], max_length=25).inputs
-    first = preprocessing.tokenize_first_tokens(["boat " * 30], 5)
+    first = preprocessing.tokenize(["boat " * 30], 5).inputs
     assert preprocessing.max_length == 20
     assert inputs["input_ids"].shape == (1, 20)
     assert longer["input_ids"].shape == (1, 25)

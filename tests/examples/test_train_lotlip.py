@@ -5,6 +5,7 @@ import re
 import shutil
 import stat
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
     for wrong in ([], ["--overwrite_output_dir", *resume]):
         with pytest.raises(SystemExit):
             run("whole", *wrong)
-    for name, value in (("learning_rate", 1.0), ("per_device_train_batch_size", 4)):
+    settings = json.loads((whole / "checkpoint-6" / "settings.json").read_text())
+    assert {"image_column", "long_captions_column", "decay_steps"} <= settings.keys()
+    wrong = {"learning_rate": 1.0, "warmup_steps": 2.0, "caption_column": "long_captions"}
+    for name, value in wrong.items():
         with pytest.raises(SystemExit, match=f"{name} was .* in .*checkpoint-6, not {value}: give the same"):
             run("whole", f"--{name}", value, "--max_train_steps", 7, *resume)
     with pytest.raises(SystemExit, match="40 images are less than a batch"):
@@ -94,6 +98,14 @@ def test_a_model_in_the_layout_of_the_original_is_trained_further(run, tmp_path,
     torch.save(original_checkpoint(*original_towers(num_words=30522)), original / "model.pt")
     folder = run("further", "--model_name_or_path", original, "--max_train_steps", 1)
     assert AutoModel.from_pretrained(folder).config.text_config.vocab_size == 30522
+
+
+def test_a_model_with_the_tokenizer_of_a_shorter_one_is_trained_at_its_own_limit(family_folders):
+    args = Namespace(model_name_or_path=str(family_folders("long_clip")))
+    model, processor = train_lotlip.load_model(args, rows=None, reader=None)
+    samples = train_lotlip.CaptionedImages([], None, processor, seed=0, keep_in_memory=False)
+    assert len(samples.tokenize("boat " * 300)["input_ids"]) == 248
+    assert train_lotlip.DualEncoder(model, processor).max_length == 248
 
 
 def test_it_learns_and_trains_a_model_further_in_bfloat16(run):

@@ -161,6 +161,8 @@ class HubHandler(BaseHTTPRequestHandler):
                 if operation["key"] == "file":
                     (repo / value["path"]).parent.mkdir(parents=True, exist_ok=True)
                     (repo / value["path"]).write_bytes(base64.b64decode(value["content"]))
+                elif operation["key"] == "deletedFile":
+                    (repo / value["path"]).unlink()
             commit = commit_hash(repo)
             url = f"{self.server.url}/{repo_id}/commit/{commit}"
             self.reply_json({"success": True, "commitUrl": url, "commitOid": commit})

@@ -19,15 +19,19 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
+from modeling_lotlip import DualEncoder, LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.encoder.contract import get_contract
+from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_model, build_model_and_start, build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.samples import Sample, SampleCollator
 from tests.conftest import tiny_config
-from tests.helpers.dual_encoders import FAMILIES, save_family
+from tests.helpers.dual_encoders import FAMILIES, LONG, SHORT, flatten, save_family
 from tests.helpers.towers import SMALL, WORDS, save_bert, save_vit
 from tests.test_initialization import save_timm
 
@@ -202,6 +206,63 @@ def test_a_model_and_the_tokenizer_of_another_are_refused(build, model_dir, tmp_
 
 
 # ---- limits and corners
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_training_starts_where_the_model_is(build, family_folders, name):
+    """What is trained reads texts as the model that it starts from, also after it was saved."""
+    texts = [*flatten(SHORT)[0], *flatten(LONG)[0]]
+    before = load_encoder(str(family_folders(name))).encode_text(texts, convert_to_tensor=True)
+    model, processor = build(model_name_or_path=str(family_folders(name)))
+    samples = [Sample(text, [], image=Image.new("RGB", (32, 32))) for text in texts]
+    batch, _ = SampleCollator(processor)(samples)
+    with torch.no_grad():
+        trained = ContrastiveModel(model.eval()).contract.embed_captions(
+            short_input_ids=batch.short.input_ids, short_attention_mask=batch.short.attention_mask
+        )
+        of_the_first = batch.short.select_rows(0, 1)
+        alone = get_contract(model).embed_captions(
+            short_input_ids=of_the_first.input_ids, short_attention_mask=of_the_first.attention_mask
+        )
+    torch.testing.assert_close(trained.short, before, rtol=0, atol=2e-5)
+    torch.testing.assert_close(alone.short, before[:1], rtol=0, atol=2e-5)
+    after = DualEncoder(model, processor).encode_text(texts, convert_to_tensor=True)
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-5)
+
+
+def test_the_teacher_reads_texts_as_the_model_did(build, family_folders):
+    encoder = load_encoder(str(family_folders("siglip2")))
+    texts = flatten(SHORT)[0]
+    expected = encoder.preprocessing.tokenize(texts).inputs["input_ids"]
+    _, processor = build(model_name_or_path=str(family_folders("siglip2")), max_length=100)
+    collator = SampleCollator(processor)
+    collator.read_for_teacher(64)
+    batch, _ = collator([Sample(text, [], image=Image.new("RGB", (32, 32))) for text in texts])
+    assert batch.short.input_ids.shape == (len(texts), 100)
+    assert torch.equal(batch.start_short.input_ids, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "max_length", "message"),
+    [
+        (
+            "siglip",
+            32,
+            "`--max_length 32` is below the 64 tokens that a SiglipModel was trained with: it reads",
+        ),
+        ("long_clip", 77, "`--max_length 77` would not be kept: .* would read 248 tokens. Give 76"),
+    ],
+)
+def test_a_limit_that_would_not_be_kept_is_refused(build, family_folders, name, max_length, message):
+    with pytest.raises(ValueError, match=message):
+        build(model_name_or_path=str(family_folders(name)), max_length=max_length)
+
+
+def test_a_limit_below_the_positions_is_that_of_the_saved_model(build, family_folders, tmp_path):
+    model, processor = build(model_name_or_path=str(family_folders("long_clip")), max_length=76)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert load_encoder(str(tmp_path)).max_length == 76
 
 
 def test_a_model_trained_further_keeps_its_limit_of_texts(build, model_dir, tmp_path):

@@ -478,4 +478,8 @@ def test_what_lacks_a_tower_or_a_temperature_cannot_be_trained():
         check_dual_encoder(model)
     model.vision_model = torch.nn.Identity()
     model.logit_scale = torch.nn.Parameter(torch.tensor(1.0))
+    model.config = SimpleNamespace(model_type="clip")
     check_dual_encoder(model)
+    model.config.model_type = "fgclip2"
+    with pytest.raises(ValueError, match="`Module` reads short and long texts in two ways"):
+        check_dual_encoder(model)

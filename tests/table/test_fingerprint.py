@@ -1,0 +1,92 @@
+"""The hash of the rows that a table is made of: it knows what is in them, and nothing of how they were read."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+from datasets import Dataset, Image, concatenate_datasets
+
+from modeling_lotlip.table.fingerprint import hash_rows
+
+
+COLUMNS = {"image": "image", "short": "caption", "long": "json.texts"}
+SETTINGS = {"columns": COLUMNS, "key_column": None}
+
+
+def encode_bitmap(color: int, size: int = 8) -> bytes:
+    """A file whose length depends on its size alone."""
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (size, size), (color, 0, 0)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def make_rows(count: int = 2500) -> list[dict]:
+    rows = []
+    for index in range(count):
+        image = {"bytes": encode_bitmap(index % 5), "path": f"{index}.bmp"}
+        texts = {"texts": [f"A boat. {index}", "B."]}
+        rows.append({"image": image, "caption": f"a {index}", "json": texts, "other": index})
+    rows[7]["caption"] = None
+    return rows
+
+
+def make_dataset(rows: list[dict]) -> Dataset:
+    return Dataset.from_list(rows).cast_column("image", Image())
+
+
+ROWS = make_rows()
+HASH = hash_rows(make_dataset(ROWS), SETTINGS)
+
+
+def test_rows_that_were_read_otherwise_have_the_same_hash(tmp_path):
+    parts = concatenate_datasets([make_dataset(ROWS[:13]), make_dataset(ROWS[13:])])
+    assert hash_rows(parts, SETTINGS) == HASH
+    make_dataset(ROWS).save_to_disk(tmp_path / "saved", num_shards=3)
+    assert hash_rows(Dataset.load_from_disk(tmp_path / "saved"), SETTINGS) == HASH
+    shuffled = make_dataset(ROWS[::-1]).select(range(len(ROWS) - 1, -1, -1))
+    assert hash_rows(shuffled, SETTINGS) == HASH
+
+
+def test_columns_that_are_not_read_change_nothing():
+    assert hash_rows(make_dataset([row | {"other": 0} for row in ROWS]), SETTINGS) == HASH
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"caption": "another"},
+        {"caption": None},
+        {"json": {"texts": ["A boat. 1300 B."]}},
+        {"image": {"bytes": encode_bitmap(77), "path": "1300.bmp"}},
+        {"image": {"bytes": encode_bitmap(0, 9), "path": "1300.bmp"}},
+        {"image": {"bytes": None, "path": "1300.bmp"}},
+    ],
+    ids=["text", "no text", "list", "image of the same length", "image of another length", "no image"],
+)
+def test_a_change_of_a_row_is_seen(change):
+    rows = list(ROWS)
+    rows[1300] = rows[1300] | change
+    assert hash_rows(make_dataset(rows), SETTINGS) != HASH
+
+
+def test_the_order_of_rows_and_their_count_are_seen():
+    assert hash_rows(make_dataset(ROWS[1:] + ROWS[:1]), SETTINGS) != HASH
+    assert hash_rows(make_dataset(ROWS[:-1]), SETTINGS) != HASH
+
+
+def test_the_key_is_seen():
+    settings = SETTINGS | {"key_column": "other"}
+    rows = [*ROWS[:-1], ROWS[-1] | {"other": 0}]
+    assert hash_rows(make_dataset(ROWS), settings) != hash_rows(make_dataset(rows), settings)
+
+
+def test_images_in_files_are_left_to_their_signatures(tmp_path):
+    for name in ("a.png", "b.png"):
+        PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
+    settings = {"columns": {"image": "image", "short": None, "long": None}, "key_column": None}
+    hashes = set()
+    for names in (("a.png", "b.png"), ("b.png", "a.png")):
+        rows = Dataset.from_dict({"image": [str(tmp_path / name) for name in names]}).cast_column("image", Image())
+        hashes.add(hash_rows(rows, settings))
+    assert len(hashes) == 1
