@@ -256,21 +256,24 @@ def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:
     return None
 
 
-def may_hold_texts_and_numbers(files: list[str], column: str, options: dict[str, Any]) -> bool:
+def find_doubtful_column(files: list[str], column: str | None, options: dict[str, Any]) -> str | None:
     """
-    Whether a column of JSON files may hold texts and numbers: see [`check_json_column`], which reads all rows again.
+    Returns a column of JSON files if it may hold texts and numbers: see [`check_json_column`], which reads all rows
+    once more. None for others.
 
     Args:
         files (`list[str]`):
             Files on this machine.
-        column (`str`):
+        column (`str`, *optional*):
             The name of the column; dots lead into dictionaries.
         options (`dict[str, Any]`):
             How they are read, where that is not the default.
     """
-    if any(file.lower().endswith(ARCHIVES) for file in files) or options.keys() & OTHER_JSON_OPTIONS:
-        return True
-    return any(f"{column}.".startswith(f"{name}.") for name in find_json_columns(files).mixed)
+    if column is None or options.keys() & OTHER_JSON_OPTIONS:
+        return None
+    rows = [file for file in files if not file.lower().endswith(ARCHIVES)]
+    is_mixed = any(f"{column}.".startswith(f"{name}.") for name in find_json_columns(rows).mixed)
+    return column if is_mixed else None
 
 
 def find_metadata_dates(features: Features, files: Iterable[str]) -> set[str]:

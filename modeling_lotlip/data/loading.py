@@ -71,9 +71,9 @@ from .json_files import (
     FolderTexts,
     JsonTexts,
     find_decimal_columns,
+    find_doubtful_column,
     find_failure_in_json,
     find_metadata_dates,
-    may_hold_texts_and_numbers,
     open_json,
     open_remote_json,
     replace_times_of,
@@ -744,10 +744,10 @@ def check_files(
     options = find_options(builder)
     if name == "csv" and are_all_local:
         return open_csv(builder, split, key_column)
-    is_key_checked = key_column is not None
-    if name == "json" and is_key_checked:
-        is_key_checked = may_hold_texts_and_numbers(local, key_column, options)
-    check_row_files(name, local, key_column if is_key_checked else None, options)
+    checked_column = key_column
+    if name == "json":
+        checked_column = find_doubtful_column(local, key_column, options)
+    check_row_files(name, local, checked_column, options)
     if name == "parquet" and are_all_local:
         # each split alone: `datasets` would read all with the types of the first one
         data_files = select_split(builder.config.data_files, split)

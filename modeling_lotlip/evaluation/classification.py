@@ -131,7 +131,9 @@ def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) ->
     feature = dataset.features[label_column]
     if isinstance(feature, (LargeList, List)):
         raise ValueError(f"`--label_column {label_column}` holds lists: write one label for each image.")
-    if isinstance(feature, (Json, dict)):
+    if isinstance(feature, dict):
+        raise ValueError(f"`--label_column {label_column}` holds dictionaries: write one label for each image.")
+    if isinstance(feature, Json):
         raise ValueError(
             f"`--label_column {label_column}` holds values of several types: write all labels as numbers, or all as "
             "texts."

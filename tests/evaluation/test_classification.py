@@ -134,9 +134,10 @@ def test_the_row_of_a_label_of_no_class_is_named(labels, message):
         check_labels(Dataset.from_dict({"label": labels}), "label", ["boat", "car"])
 
 
-def test_several_labels_of_an_image_are_refused():
-    with pytest.raises(ValueError, match="`--label_column label` holds lists: write one"):
-        check_labels(Dataset.from_dict({"label": [[0, 1], [1]]}), "label", ["boat", "car"])
+@pytest.mark.parametrize(("labels", "message"), [([[0, 1], [1]], "lists"), ([{"boat": 1, "car": 0}], "dictionaries")])
+def test_several_labels_of_an_image_are_refused(labels, message):
+    with pytest.raises(ValueError, match=f"`--label_column label` holds {message}: write one"):
+        check_labels(Dataset.from_dict({"label": labels}), "label", ["boat", "car"])
 
 
 def test_labels_of_several_types_are_refused():
