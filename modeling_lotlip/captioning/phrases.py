@@ -25,34 +25,44 @@ NUMBERS = any_of(
     "multiple people men women children"
 )
 
+# What is done with words on a sign
+PRINTED = any_of("carved circled crossed engraved painted printed scrawled spelled stitched typed underlined written")
+SOMEWHERE = any_of("above across at below in on over under")
 # What says that the words before it are those of a sign: "Thank you for sharing is painted on a box".
 # But in "Let me know what is written on it" they are not.
 IS_WRITTEN = (
-    r"(?<!what )(?<!that )(?<!which )\b(?:(?:is|are|was|were) (?:\w+ )?"
-    r"(?:carved|circled|crossed out|drawn|engraved|highlighted|marked|painted|printed|scrawled|shown"
-    r"|spelled|stitched|typed|underlined|written)"
-    r"|(?:appears?|stands?) (?:above|across|at|below|in|on|over|under))\b"
+    r"(?<!what )(?<!that )(?<!which )\b"
+    rf"(?:(?:is|are|was|were) (?:\w+ )?(?:{PRINTED}|(?:drawn|highlighted|marked|shown) {SOMEWHERE})"
+    rf"|(?:appears?|stands?) {SOMEWHERE})\b"
 )
-# The same right after a word that may be an announcement: "Sure! is on a sign"
-SIGN_WORDS = "and appears are has in is marks means on or painted printed reads says stands was were written"
-IS_ON_A_SIGN = rf"{any_of(SIGN_WORDS)}\b"
+# The same right after a word that may be an announcement: "Sure! is on a sign", "Sure! in red on a door".
+# But "Caption: in the foreground" and "Caption: on top" begin a description.
+SIGN_WORDS = any_of("and appears are has is marks means or painted printed reads says stands was were written")
+IS_ON_A_SIGN = rf"(?:{SIGN_WORDS}\b|(?:in|on)\b(?! (?:front|the|this|top)\b))"
 BEGINS_AS_WRITTEN = re.compile(IS_ON_A_SIGN)
-# What goes on about such a word: "Caption: the word is printed", "Answer: 42 is written",
-# "Answer: yes, says a note", "Caption: 'Home' in white"
-GOES_ON_ABOUT_WORDS = (
-    rf"(?:(?-i:{IS_ON_A_SIGN}|it\b)|the (?:\w+ )?(?:heading|label|letters?|line|text|words?|writing)\b"
-    rf"|(?!(?:the|{NUMBERS})\b)(?:[^\s.!?]+ ){{1,3}}{IS_WRITTEN}"
-    r"|[^.!?\n]{0,100}(?:, (?:answers|asks|reads|says|shouts|states)| spells?| says (?:it|so)) "
-    r"|[\"“'‘]\0+[\"”'’],? ?\w)"
+# In lower case: "Of course! it says", "Caption: the word is printed"
+TEXT = any_of("heading label letter letters line sign text word words writing")
+GOES_ON_IN_LOWER_CASE = rf"(?-i:{IS_ON_A_SIGN}|it\b|the (?:\w+ )?{TEXT}\b)"
+# "Answer: D is circled", "Answer: 42 is written"
+IS_ONE_WRITTEN_WORD = rf"(?!(?:the|{NUMBERS})\b)(?:[^\s.!?]+ ){{1,4}}(?:is|was) (?:\w+ )?{PRINTED}\b"
+# "Answer: yes, says a note", "Okay! Neon letters spell the word"
+IS_SAID = (
+    r"[^.!?\n]{0,100}"
+    r"(?:, (?:answers|asks|reads|says|shouts|states)\b| (?:says|spells?) (?:it|so|the word)\b)"
 )
+# "Caption: 'Home' in white"
+IS_QUOTED = r"[\"“'‘]\0+[\"”'’],? ?\w"
+GOES_ON_ABOUT_WORDS = rf"(?:{GOES_ON_IN_LOWER_CASE}|{IS_ONE_WRITTEN_WORD}|{IS_SAID}|{IS_QUOTED})"
 
 # Words at the beginning that only announce, but may also be those of a sign
 WORDS = (
     # "Sure!"
     rf"{AGREEMENT}[.!:]+",
     # "Description:", or as a heading
-    r"(?:detailed |image |long )?(?:description|caption|answer|response|assistant):",
+    r"(?:detailed |image |long )?(?:description|caption|answer|response):",
     r"(?:detailed |image |long )?(?:description|caption|answer|response)(?=[ \t]*\n(?-i:(?![a-z])))",
+    # but not "Assistant: Anna Roth stands at the end of the credits"
+    r"assistant:(?!\s+(?-i:[A-Z]\w+ [A-Z]\w+) stands\b)",
 )
 # Sentences at the beginning that only announce
 ANNOUNCEMENTS = (
@@ -77,40 +87,58 @@ ANNOUNCEMENT = re.compile(
 
 # Beginnings of a sentence that goes on with what is seen: "The image shows", "In this picture, we can see"
 ADVERB = r"(?:(?:clearly|vividly|beautifully|mainly|primarily|simply) )?"
-SHOWS = rf"{ADVERB}(?:shows|depicts|displays|features|portrays|showcases|illustrates|contains)(?: that)?"
-# What is seen begins with an article or a number where other words would often say something else:
-# "captures the attention of the viewer", "an image of low quality", "a photograph of 1912"
-COUNTED = rf"(?=(?:{NUMBERS}|\d{{1,2}})\b)"
-CAPTURES = rf"{ADVERB}(?:captures|presents)(?= {COUNTED})"
-IS_PHOTO_OF = rf"is an? (?:image|picture|photo|photograph) (?:of|showing)(?= {COUNTED})"
-CAN_SEE = rf"in (?:the|this) {PICTURE},? (?:we|you|one|i) can see(?: that)?"
-# What cannot begin what is seen: "The picture shows how", "The photo captures him", "The image displays well"
-FIRST_WORDS = any_of(
-    "about above across all almost along alongside among and around as at badly behind below "
-    "beside between beyond both but by clear each enough even every everything far farther "
-    "fewer fine for forever from further half her herself him himself his how if in inside "
-    "into it its itself just less little me more most much my myself near next no nobody none "
-    "nothing off on only or our out over past right sideways straight that the their them "
-    "themselves these this those through to under up upside us well what when where whether "
-    "which who whom whose why with within you your yourself"
+SHOWS = rf"{ADVERB}(?:shows|depicts|displays|features|portrays|showcases|illustrates|contains)"
+# After some verbs what is seen must begin with an article or a number: other words would often say
+# something else, as in "captures the attention of the viewer", "an image of low quality" or "a photograph of 1912"
+COUNTED = rf"(?:{NUMBERS}|\d{{1,2}})\b"
+CAPTURES = rf"{ADVERB}(?:captures|presents)(?= {COUNTED})(?! a lot\b)"
+IS_PHOTO_OF = rf"is an? (?:image|picture|photo|photograph) (?:of|showing)(?= (?:the\b|{COUNTED}))"
+CAN_SEE = rf"in (?:the|this) {PICTURE},? (?:we|you|one|i) can see"
+
+# What is seen does not begin with a preposition: "In the picture we can see into the valley"
+PREPOSITIONS = any_of(
+    "about above across along alongside among around as at behind below beside between beyond by for "
+    "from in inside into near of off on out over past through to under up upside with within"
 )
-# "The picture presents a challenge", "contains 12 million pixels", "shows signs of age"
-NOT_SEEN = any_of(
-    "attention border challenges? damage difference effect essence evidence feeling glimpse "
-    "lack lot megapixels mood paradox percent pixels problems? promise quality questions? "
-    "resolution sense way"
+# nor with a pronoun: "The photo captures him", "The picture shows everything", "The photograph shows its age"
+PRONOUNS = any_of(
+    "everything he her hers herself him himself it its itself me myself nobody none nothing our that "
+    "their them themselves this us you your yourself"
 )
-NO_BEGINNING = (
-    rf"(?:{FIRST_WORDS}|\d{{3,}}|(?!family)\w+ly"
-    rf"|(?:\w+ ){{0,4}}(?:{NOT_SEEN}|(?:signs?|traces?) of)|(?:\w+ ){{0,2}}its)\b"
+# nor with a question word or a conjunction: "The picture shows how", "The scene contains both"
+CONJUNCTIONS = any_of("and both but how if or what when where whether which who whom whose why")
+# nor with an adverb: "The image displays well", "The image shows clearly"
+ADVERBS = any_of(
+    "all badly enough even far farther fine forever further just less little more most much next no only "
+    r"right sideways straight well (?!family)\w+ly"
 )
-# After "we can see that" is a whole sentence, which may begin with "the"
-THAT = r"(?<= that)\s+(?!(?:is|was|are|were|has|had|it|they)\b)"
-NOT_OF_A_SIGN = rf"(?![^.!?\n]{{0,200}}(?:{IS_WRITTEN}|, (?:asks|reads|says)\b))"
+# nor is it abstract: "The picture shows the way to the station", "The photo shows signs of age"
+ABSTRACT_NOUN = any_of(
+    "attention border challenge challenges damage difference effect essence evidence feeling glimpse lack "
+    "mood paradox problem problems promise question questions sense way"
+)
+ABSTRACT = (
+    rf"(?:(?:\w+ ){{0,2}}{ABSTRACT_NOUN} (?:between|for|in which|of|that|to)\b"
+    r"|(?:\w+ )?(?:signs|traces) of\b)"
+)
+# nor the file, or a part of the paper: "contains 12 million pixels", "of the highest quality", "one of its corners"
+FILE_OR_PAPER = (
+    r"(?:\d+ (?:percent|pixels|megapixels|million pixels|x \d)"
+    r"|(?:\w+ ){0,3}(?:quality|resolution)\b"
+    r"|\w+ of its\b)"
+)
+NOT_SEEN = rf"(?:(?:{PREPOSITIONS}|{PRONOUNS}|{CONJUNCTIONS}|{ADVERBS})\b|{ABSTRACT}|{FILE_OR_PAPER})"
+# But an amount may begin with such a word: "The image shows more than ten boats", "just one dog"
+AMOUNT = (
+    r"(?:about|almost|around|at least|just|more than|nearly|over|up to) (?:an? (?:dozen|few|hundred)"
+    r"|one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|\d+)\b"
+)
+WHAT_IS_SEEN = rf"(?=\S)(?:(?={AMOUNT})|(?!{NOT_SEEN}))"
+# After "we can see that" is a whole sentence
+WHOLE_SENTENCE = r"(?=\S)(?!(?:is|was|are|were|has|had|it|they)\b)"
 PREFIX = re.compile(
-    rf"(?:(?:the|this) {PICTURE} (?:{SHOWS}|{CAPTURES}|{IS_PHOTO_OF})"
-    rf"|this (?:{SHOWS}|{CAPTURES}|{IS_PHOTO_OF}){NOT_OF_A_SIGN}"
-    rf"|{CAN_SEE})(?: the following)?(?:{THAT}|:?\s+(?!{NO_BEGINNING}))(?=\S)",
+    rf"(?:(?:the|this) {PICTURE} (?:{SHOWS}|{CAPTURES}|{IS_PHOTO_OF})|this {IS_PHOTO_OF}|{CAN_SEE})"
+    rf"(?: that\s+{WHOLE_SENTENCE}|(?: the following)?:?\s+{WHAT_IS_SEEN})",
     re.IGNORECASE,
 )
 # "The image shows a boat and is taken from above": without the beginning the boat would be taken from above
@@ -120,19 +148,28 @@ VERBS = any_of(
     "leaves lies looks makes means measures offers omits provides seems shows sits stands "
     "suggests tells uses was"
 )
-SECOND_VERB = re.compile(
-    rf",? (?:and|but)(?: also| then)? {VERBS}\b|\b(?:and|but|while) (?:the|this) (?:\w+ )?{PICTURE}\b",
-    re.IGNORECASE,
-)
-# "The picture shows a boat. It was painted in 1920.": perhaps the picture was
-WAS = r"(?:is|was|has been|had been|must have been|(?:appears|seems) to (?:be|have been))"
+SECOND_VERB = re.compile(rf",? (?:and|but)(?: also| then)? {VERBS}\b", re.IGNORECASE)
+# But not after "who": "The image shows a man who wears a hat and sits on a stool" says so of the man
+RELATIVE = re.compile(r"\b(?:that|where|which|while|who|whose)\b", re.IGNORECASE)
+# "The image shows a dog and the photo below shows a cat"
+OTHER_PICTURE = re.compile(rf"\b(?:and|but|while) (?:the|this) (?:\w+ )?{PICTURE}\b", re.IGNORECASE)
+# "The picture shows a boat. It was painted in 1920.": perhaps the picture was. But "It is painted red" is said of the
+# boat, as is most of what models say of "it" in the present.
+WAS = r"(?:was|has been|had been|must have been|(?:appears|seems) to have been)"
+MADE = any_of("captured colored cropped drawn edited framed made painted photographed printed shot signed taken")
+IS = r"(?:is|(?:appears|seems) to be)"
+TAKEN = r"(?:captured (?:by|from)|cropped|photographed|shot|taken)"
 IT_WAS_MADE = re.compile(
-    rf"\bit (?:{WAS} (?:\w+ )?"
-    r"(?:captured|cropped|drawn|edited|framed|made|painted|photographed|printed|shot|signed|taken)"
-    r"|belongs|captures|conveys|dates|depicts|evokes|hangs|measures|shows)\b",
+    rf"\bit (?:{WAS} (?:\w+[ -])?{MADE}|{IS} (?:\w+ )?{TAKEN}|dates|measures)\b",
     re.IGNORECASE,
 )
 
+# What models offer to do with a description
+OFFERED = any_of(
+    "add adjust analyse analyze break change clarify compare continue convert create describe elaborate "
+    "expand explain extract focus format generate give go help identify include list look make provide "
+    "refine rewrite shorten suggest summarize tell transcribe translate try turn write zoom"
+)
 # Sentences at the end that offer more
 OFFERS = (
     r"(?:please )?let me know if\b",
@@ -142,31 +179,43 @@ OFFERS = (
     r"if you(?:'d like| have| need| want| would like)[^.!?\n]{0,200}"
     r"\b(?:let me know|feel free|just ask|(?:happy|glad) to)\b",
     # but not "Would you like me to call back?" on a phone
-    r"(?:would|do) you (?:like|want) me to (?:add|analy[sz]e|change|create|describe|elaborate|expand|explain"
-    r"|focus|give|help|identify|make|provide|rewrite|shorten|summarize|tell|translate|try|write)\b",
+    rf"(?:would|do) you (?:like|want) me to {OFFERED}\b",
     r"(?:i'm|i am|i'd be|i'll be|i would be) (?:always )?(?:happy|glad|here) to (?:help|assist|provide|answer)\b",
-    r"thank you for (?:sharing|providing|uploading) (?:it|such|that|the|this|your)\b",
+    # but not "Thank you for sharing our love of apes" at a zoo
+    r"(?:thank you|thanks) for (?:sharing|providing|uploading)"
+    r"(?: (?:it|such|that|the|this|your)\b|(?=[.!]))",
     r"thank you for your (?:question|request)\b",
 )
+# "Let me know if you can read this, says a sticker"
+ON_A_SIGN = rf"[^.!?\n]{{0,200}}(?:{IS_WRITTEN}|, (?:asks|reads|says)\b)"
 OFFER = re.compile(
-    rf"(?:^|(?<=[.!?…。！？\"”'’)\]])\s|\n[ \t]*){NOT_OF_A_SIGN}(?:{'|'.join(OFFERS)})"
+    rf"(?:^|(?<=[.!?…。！？\"”'’)\]])\s|\n[ \t]*)(?!{ON_A_SIGN})(?:{'|'.join(OFFERS)})"
     r"[^.!?\n]{0,300}[.!?]{0,3}\s{0,9}\Z",
     re.IGNORECASE,
 )
 
-# What is said in the image, without quotation marks: "the assistant says I am sorry",
-# "The words I am an AI", and "I am an AI is printed on a shirt"
+# What is said in the image, without quotation marks, may look like a refusal
 OWN_WORDS = r"(?:apologies|as an?|i|i'm|my|please|sorry|unfortunately)\b"
-SAYS = any_of("answers asks reads reading replies responds says saying shouts states stating writes")
-NO_RELATIVE = r"(?!\b(?:because|but|since|text|that|what|where|which|who|whose|words?)\b)"
 OWN_SENTENCE = rf"{OWN_WORDS}[^.!?\n]*"
-SPOKEN = re.compile(
-    rf"\b(?:{SAYS}[,:]?|headline|phrase|slogan|title|words|(?:caption|error|line|message|text):) (?:that )?"
+# "the assistant says I am sorry", "The words I am an AI", "a message: I cannot see the image". But models themselves
+# begin with "Error: I cannot see the image", or tell what "the prompt says"
+SAYS = any_of("answers asks reads reading replies responds says saying shouts states stating writes")
+NOT_OF_THE_TASK = r"(?<!description )(?<!prompt )(?<!request )"
+IS_SAID_AFTER = (
+    rf"\b(?:{NOT_OF_THE_TASK}{SAYS}[,:]?|headline|phrase|slogan|title|words"
+    r"|(?<=\w )(?:caption|error|line|message|text):) (?:that )?"
     rf"(?:{OWN_SENTENCE}(?:[.!?]+ {OWN_SENTENCE})*|(?:could|without|you)\b[^.!?\n]*)"
-    rf"|(?:{OWN_WORDS}|you\b)[^.!?\n]*, (?:(?:he|it|she) )?(?:asks|reads|says|thinks)\b"
-    rf"|(?:^|(?<=[.!?] ))(?:the words )?{OWN_WORDS}(?:{NO_RELATIVE}[^.!?\n,]){{0,80}}?{IS_WRITTEN}",
-    re.IGNORECASE,
 )
+# "I can't see the image, it thinks.", "You have not uploaded an image, says a form". But models say "I can't see the
+# image, it says the link is broken"
+SAY_SO = r"(?:asks|reads|says|thinks)\b"
+IS_SAID_BEFORE = rf"(?:{OWN_WORDS}|you\b)[^.!?\n]*, (?:{SAY_SO}|(?:he|it|she) {SAY_SO}(?=[.!?]|$))"
+# "I am an AI is printed on a shirt". But models say "I cannot read what is printed on the shirt"
+NOT_OF_A_CLAUSE = r"(?!\b(?:because|but|since|text|that|what|where|which|who|whose|words?)\b)"
+IS_SAID_ON_A_SIGN = (
+    rf"(?:^|(?<=[.!?] ))(?:the words )?{OWN_WORDS}(?:{NOT_OF_A_CLAUSE}[^.!?\n,;:]){{0,80}}?{IS_WRITTEN}"
+)
+SPOKEN = re.compile(rf"{IS_SAID_AFTER}|{IS_SAID_BEFORE}|{IS_SAID_ON_A_SIGN}", re.IGNORECASE)
 
 PICTURES = r"(?:images?|pictures?|photos?|photographs?|attachments?)"
 # The beginning of a sentence, with what may stand before its statement
@@ -187,7 +236,10 @@ NOT_IN_SCENE = (
     rf"(?! {CHAT}))"
 )
 MY_SIDE = r"(?:my|our) (?:end|side)\b"
-NOT_ON_SOMETHING = rf"(?! (?:at|by|in|inside|on|to|with) (?!{CHAT}|{MY_SIDE}|(?:you|the user)\b))"
+NOT_ON_SOMETHING = (
+    r"(?! (?:at|between|by|in|inside|on|to|with) "
+    rf"(?!{CHAT}|{MY_SIDE}|(?:you|the user)\b))"
+)
 SENT = r"(?:attached|provided|uploaded|shared|included|received)"
 YOU_SENT = r"(?:(?:that )?you (?:\w+ )?\w+ )?"
 AI = r"(?:ai|artificial intelligence|(?:large |text-based |text-only )*language model)"

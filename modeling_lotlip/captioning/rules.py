@@ -17,7 +17,18 @@ from itertools import combinations, groupby
 from operator import eq
 
 from ..utils.sub_captions import split_sentences
-from .phrases import ANNOUNCEMENT, BEGINS_AS_WRITTEN, IT_WAS_MADE, OFFER, PREFIX, REFUSAL, SECOND_VERB, SPOKEN
+from .phrases import (
+    ANNOUNCEMENT,
+    BEGINS_AS_WRITTEN,
+    IT_WAS_MADE,
+    OFFER,
+    OTHER_PICTURE,
+    PREFIX,
+    REFUSAL,
+    RELATIVE,
+    SECOND_VERB,
+    SPOKEN,
+)
 from .quotations import (
     QUOTATION,
     fill,
@@ -91,10 +102,10 @@ JSON = re.compile(
 )
 
 # The marks of lists and headings. A single number may be part of the text, as in "2. Bundesliga", "# 1 fan" and
-# "- 5 degrees", and so may a mark, as in "+ is engraved on one end of the battery".
+# "- 5 degrees", and so may a mark, as in "* * * are printed" and "+ is engraved on one end of the battery".
 MARK = re.compile(
     r"^[ \t]*(?:#(?![ \t]+\d+(?:[ \t]|$))|#{2,6}|[-+–](?![ \t]+\d)|[*•‣])"
-    r"(?![ \t]+(?:\*|(?:and|are|is|marks|means|or|stands|was|were)\b))(?:[ \t]+|$)",
+    r"(?![ \t]+(?:\*(?:\s|\Z)|(?:and|are|is|marks|means|or|stands|was|were)\b))(?:[ \t]+|$)",
     re.MULTILINE,
 )
 SIGN = re.compile(r"^[ \t]*[-+–][ \t]+(?=\d)", re.MULTILINE)
@@ -288,11 +299,20 @@ def find_beginning(text: str) -> int:
             match = PREFIX.match(text, start)
             if match is None:
                 return start
-            following = text[match.end() : match.end() + MAX_SENTENCE_LENGTH]
-            sentence = re.split(r"[.!?\n]", following)[0]
-            if SECOND_VERB.search(sentence) is not None or IT_WAS_MADE.search(following) is not None:
+            if is_said_of_picture(text[match.end() : match.end() + MAX_SENTENCE_LENGTH]):
                 return start
         start = match.end()
+
+
+def is_said_of_picture(following: str) -> bool:
+    """Says whether what follows "The picture shows" goes on about the picture itself, which must then be named."""
+    clause = re.split(r"[.!?;\n]", following)[0]
+    main_clause = RELATIVE.split(clause)[0]
+    return (
+        SECOND_VERB.search(main_clause) is not None
+        or OTHER_PICTURE.search(clause) is not None
+        or IT_WAS_MADE.search(following) is not None
+    )
 
 
 def keep_whole_sentences(text: str) -> str:

@@ -74,7 +74,7 @@ def run(
     """
     from ..data.benchmarks import get_benchmark, load_benchmark
     from ..data.images import undecoded
-    from ..data.loading import get_columns, load_split, warn_of_images_counted_again
+    from ..data.loading import cast_images, get_columns, load_split, warn_of_images_counted_again
     from ..data.reader import RowReader
     from ..evaluation.statistics import format_statistics, load_tokenizer, measure_texts, summarize_lengths
     from ..utils.files import write_results
@@ -85,6 +85,8 @@ def run(
         name = source.dataset_title or "scenes"
         how = {"with_images": False, "key_column": caption_files.image_key_column}
         dataset = load_split(source, split.eval_split, split.max_eval_samples, **how)
+        if source.image_column in get_columns(dataset):
+            dataset = cast_images(dataset, source.image_column)
     else:
         check_benchmark(source, split, is_whole=False)
         benchmark = get_benchmark(statistics.benchmark)

@@ -6,8 +6,6 @@ column that has numbers or lists in other rows.
 """
 
 import json
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -22,13 +20,9 @@ from datasets.table import CastError
 
 from ..utils.terminal import without_stop
 from .folder import select_split
+from .json_columns import find_json_columns
 from .options import find_options, hash_readers
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
-
-
-# What pyarrow takes for a time, and perhaps more: "2020-01-01", "2020-01-01T10:20:30Z"
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[ T][\d:.+-]+Z?)?")
-QUOTED_DATE = re.compile(f'"{DATE.pattern}"')
 
 
 class JsonTexts(Json):
@@ -40,20 +34,24 @@ class JsonTexts(Json):
 
     date_columns: frozenset[str] = frozenset()
     mixed_columns: frozenset[str] = frozenset()
-    # those in which columns with values of several types are looked for, unless the rows are in the cache
+    # those in which the columns of both are looked for, unless the rows are in the cache
     local_files: tuple[str, ...] = ()
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
-        types = find_json_types(self.local_files)
-        if self.local_files:
-            self.mixed_columns = find_mixed_columns(types)
+        found = find_json_columns(self.local_files)
+        self.date_columns |= set(found.with_dates)
+        of_card = self.config.features
+        if of_card is not None:  # where it says that they are times, they are
+            self.date_columns -= {name for name, field in named_types(of_card) if has_time(field)}
+            return super()._split_generators(dl_manager)
+        self.mixed_columns |= set(found.mixed)
         splits = super()._split_generators(dl_manager)
         may_differ = self.mixed_columns or len(self.local_files) > 1
         if may_differ and self.info.features is None:  # nothing of a list has been read yet
             _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
         for name, feature in (self.info.features or {}).items():
-            if feature == Value("null") and (name,) in types:  # whose first value comes later
+            if feature == Value("null") and name in found.with_values:  # whose first value comes later
                 self.info.features[name] = JsonValue()
                 self.mixed_columns |= {name}
         return splits
@@ -221,16 +219,8 @@ def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -
     options = find_options(builder)
     if any(file.lower().endswith(ARCHIVES) for file in files) or options.keys() & OTHER_JSON_OPTIONS:
         return Json(data_files=data_files, features=builder.config.features, **options)
-    columns = set()
-    for file in files:
-        columns |= find_date_columns(file)
-    features = builder.config.features
-    reader = JsonTexts(data_files=data_files, features=features, hash=hash_readers(), **options)
-    if features is None:
-        reader.local_files = tuple(files)
-    else:  # where a card says that they are times, they are
-        columns -= {name for name, field in named_types(features) if has_time(field)}
-    reader.date_columns = frozenset(columns)
+    reader = JsonTexts(data_files=data_files, features=builder.config.features, hash=hash_readers(), **options)
+    reader.local_files = tuple(files)
     return reader
 
 
@@ -266,60 +256,38 @@ def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:
     return None
 
 
+def find_doubtful_column(files: list[str], column: str | None, options: dict[str, Any]) -> str | None:
+    """
+    Returns a column of JSON files if it may hold texts and numbers: see [`check_json_column`], which reads all rows
+    once more. None for others.
+
+    Args:
+        files (`list[str]`):
+            Files on this machine.
+        column (`str`, *optional*):
+            The name of the column; dots lead into dictionaries.
+        options (`dict[str, Any]`):
+            How they are read, where that is not the default.
+    """
+    if column is None or options.keys() & OTHER_JSON_OPTIONS:
+        return None
+    rows = [file for file in files if not file.lower().endswith(ARCHIVES)]
+    is_mixed = any(f"{column}.".startswith(f"{name}.") for name in find_json_columns(rows).mixed)
+    return column if is_mixed else None
+
+
 def find_metadata_dates(features: Features, files: Iterable[str]) -> set[str]:
     """
     Finds the columns of files `metadata.jsonl` in which a text is written like a date, and which `datasets` reads with
     some types.
     """
-    columns = set()
-    for file in files:
-        if file.endswith(".jsonl"):
-            columns |= find_date_columns(file)
-    return columns & features.keys()
+    of_json = [file for file in files if file.endswith(".jsonl")]
+    return features.keys() & find_json_columns(of_json).with_dates
 
 
 def named_types(features: Features) -> list[tuple[str, pa.DataType]]:
     """Lists the names of columns with their types."""
     return [(field.name, field.type) for field in features.arrow_schema]
-
-
-def find_date_columns(file: str) -> set[str]:
-    """Finds the columns of a JSON file in which a text is written like a date."""
-    columns = set()
-    for _, row in iterate_json_rows(file, QUOTED_DATE):
-        if not isinstance(row, dict):
-            row = {"text": row}  # as `datasets` calls it
-        columns |= {name for name, value in row.items() if name not in columns and holds_date(value)}
-    return columns
-
-
-def holds_date(value: object) -> bool:
-    """Whether a value of JSON is a text that is written like a date, or holds one."""
-    if isinstance(value, str):
-        return DATE.fullmatch(value) is not None
-    if isinstance(value, dict):
-        return any(map(holds_date, value.values()))
-    return isinstance(value, list) and any(map(holds_date, value))
-
-
-def find_mixed_columns(types: dict[tuple, set[type]]) -> frozenset[str]:
-    """Finds the columns that have several types in JSON files: see [`find_json_types`]."""
-    return frozenset(path[0] for path, found in types.items() if len(found) > 1)
-
-
-def find_json_types(files: Iterable[str]) -> dict[tuple, set[type]]:
-    """
-    Finds the types of the values in JSON files by their paths: see [`note_types`]. Whole numbers and others are one
-    type, and null is none.
-    """
-    types = defaultdict(set)
-    for file in files:
-        for _, row in iterate_json_rows(file):
-            if not isinstance(row, dict):
-                row = {"text": row}  # as `datasets` calls it
-            for name, value in row.items():
-                note_types(value, (name,), types)
-    return types
 
 
 def find_decimal_columns(files: Iterable[str]) -> set[str]:
@@ -330,26 +298,3 @@ def find_decimal_columns(files: Iterable[str]) -> set[str]:
             if isinstance(row, dict):
                 columns.update(name for name, value in row.items() if isinstance(value, float))
     return columns
-
-
-def note_types(value: object, path: tuple[str | int, ...], types: dict[tuple, set[type]]) -> None:
-    """
-    Notes the type of a value of JSON, and of those inside of it.
-
-    Args:
-        value (`object`):
-            The value.
-        path (`tuple[str | int, ...]`):
-            Where it is: the name of the column, and the names and 0 (of a list) that lead to the value.
-        types (`dict[tuple, set[type]]`):
-            The types by path, to which it adds.
-    """
-    if value is None:
-        return
-    types[path].add(float if type(value) is int else type(value))
-    if isinstance(value, list):
-        for item in value:
-            note_types(item, (*path, 0), types)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            note_types(item, (*path, name), types)

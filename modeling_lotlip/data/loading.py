@@ -66,14 +66,14 @@ from .folder import (
     sign_files,
 )
 from .images import IMAGE_EXTENSIONS, undecoded
+from .json_columns import find_json_columns
 from .json_files import (
     FolderTexts,
     JsonTexts,
     find_decimal_columns,
+    find_doubtful_column,
     find_failure_in_json,
-    find_json_types,
     find_metadata_dates,
-    find_mixed_columns,
     open_json,
     open_remote_json,
     replace_times_of,
@@ -540,7 +540,7 @@ def make_builder(
     if folder is not None and (is_folder_of_data(source) or source.dataset_name == "imagefolder"):
         image_files = find_image_files(folder)
     try:
-        builder = load_builder(source, image_files, key_column)
+        builder = load_builder(source, split, image_files, key_column)
         check_patterns(builder, source)
     except (OSError, ValueError) as error:
         cause = " ".join(without_stop(error).split())
@@ -587,10 +587,23 @@ def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
 
 def load_builder(
     source: SourceArguments,
+    split: str,
     image_files: DataFilesDict | None,
     key_column: str | None,
 ) -> DatasetBuilder:
-    """Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name."""
+    """
+    Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name.
+
+    Args:
+        source (`SourceArguments`):
+            The data arguments.
+        split (`str`):
+            The split that is read. All are taken for it if it is not there.
+        image_files (`DataFilesDict`, *optional*):
+            The image files in a folder.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
+    """
     if image_files:
         is_folder = source.dataset_name != "imagefolder"
         if is_folder and source.dataset_config_name not in (None, "default"):
@@ -609,7 +622,9 @@ def load_builder(
         converters = {} if key_column is None else {key_column: str}
         options = {"keep_default_na": False, "na_values": [""], "converters": converters, **of_card}
         if "sep" not in options and "delimiter" not in options:
-            options["sep"] = find_separator(list_files(builder, "all"))
+            # other splits may be separated otherwise
+            has_split = split in builder.config.data_files
+            options["sep"] = find_separator(list_files(builder, split if has_split else "all"))
     signed = None
     if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
         signed = sign_files(builder.config.data_files)
@@ -729,7 +744,10 @@ def check_files(
     options = find_options(builder)
     if name == "csv" and are_all_local:
         return open_csv(builder, split, key_column)
-    check_row_files(name, local, key_column, options)
+    checked_column = key_column
+    if name == "json":
+        checked_column = find_doubtful_column(local, key_column, options)
+    check_row_files(name, local, checked_column, options)
     if name == "parquet" and are_all_local:
         # each split alone: `datasets` would read all with the types of the first one
         data_files = select_split(builder.config.data_files, split)
@@ -792,7 +810,7 @@ def check_metadata_types(files: list[str]) -> None:
         `ValueError`: if one has several; names it.
     """
     of_json = [file for file in files if file.endswith(".jsonl")]
-    mixed = sorted(find_mixed_columns(find_json_types(of_json)))
+    mixed = find_json_columns(of_json).mixed
     if mixed:
         raise ValueError(
             f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write those of one "
@@ -1051,7 +1069,7 @@ def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> 
     options = find_options(builder)
     part = type(builder)(data_files=data_files, features=features, hash=builder.hash, **options)
     if isinstance(part, JsonTexts):
-        part.date_columns = builder.date_columns
+        part.local_files = tuple(files)
         of_json = [name for name, feature in features.items() if isinstance(feature, Json)]
         part.mixed_columns = frozenset(of_json)
     return part
@@ -1113,6 +1131,11 @@ def check_image_type(found: FeatureType, column: str) -> None:
         is_image = found.dtype in IMAGE_TYPES
     elif isinstance(found, (LargeList, List)):
         is_image = isinstance(found.feature, (LargeList, List))  # rows and columns of pixels
+        if getattr(found.feature, "dtype", None) in ("string", "large_string"):
+            raise ValueError(
+                f"`--image_column {column}` holds lists of texts: write one path for each image, and JSON as JSON "
+                "lines or a list of rows, not as an object of columns."
+            )
     elif isinstance(found, dict):
         content = found.get("bytes", Value("null"))
         is_image = {"bytes", "path"} & found.keys() and getattr(content, "dtype", None) in IMAGE_TYPES

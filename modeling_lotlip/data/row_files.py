@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import os
 import re
 import zlib
 from collections import Counter
@@ -293,7 +294,7 @@ def find_separator(files: Iterable[str]) -> str:
         `ValueError`: if there are both.
     """
     files = list(files)
-    with_tabs = [file for file in files if file.lower().removesuffix(".gz").endswith(".tsv")]
+    with_tabs = [file for file in files if strip_compression(file).lower().endswith(".tsv")]
     if not with_tabs:
         return ","
     others = [file for file in files if file not in with_tabs]
@@ -303,6 +304,12 @@ def find_separator(files: Iterable[str]) -> str:
             "commas in .csv: write all files with the same ending."
         )
     return "\t"
+
+
+def strip_compression(path: str) -> str:
+    """Removes the ending of a compressed file from its name: see `OPENERS`."""
+    stem, ending = os.path.splitext(path)
+    return stem if ending.lower() in OPENERS else path
 
 
 def find_csv_texts(path: str) -> Features:
@@ -383,23 +390,12 @@ def check_csv_rows(
                     of_file.add(row)  # of a single column, pandas reads an empty cell in quotation marks
             elif header is None:
                 header = row
-                repeated = [name for name, count in Counter(header).items() if name and count > 1]
-                if repeated:
-                    raise ValueError(f"{path} has several columns named {repeated[0]!r}: give each its own name.")
+                check_header(path, header, reader.dialect)
                 of_file = CsvColumns(header)
                 if columns is not None and columns.names == header:
                     of_file = columns
             else:
-                if len(row) != len(header):
-                    raise ValueError(
-                        f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its header. "
-                        f"Separate cells by {reader.dialect.delimiter!r}, and quote those that have some."
-                    )
-                if has_mark_after_blank(row, "".join(lines), reader.dialect):
-                    raise ValueError(
-                        f"{path} has a blank before a quotation mark in line {first_line}, by which the mark is a "
-                        f"part of the text: write nothing between {reader.dialect.delimiter!r} and the mark."
-                    )
+                check_cells(path, row, first_line, "".join(lines), reader.dialect, len(header))
                 of_file.add(row)
             first_line = reader.line_num + 1
             lines.clear()
@@ -409,6 +405,56 @@ def check_csv_rows(
             "quotation marks in them."
         ) from error
     return of_file or CsvColumns([])
+
+
+def check_header(path: str, header: list[str], dialect: csv.Dialect) -> None:
+    """Raises a `ValueError` if two columns have one name, or a file with tabs has commas in their place."""
+    repeated = [name for name, count in Counter(header).items() if name and count > 1]
+    if repeated:
+        raise ValueError(f"{path} has several columns named {repeated[0]!r}: give each its own name.")
+    if len(header) == 1 and "," in header[0] and dialect.delimiter == "\t":
+        raise ValueError(
+            f"{path} has no tab but commas in its header: separate the cells of .tsv by tabs, or name the file .csv."
+        )
+
+
+def check_cells(path: str, row: list[str], line: int, text: str, dialect: csv.Dialect, num_columns: int) -> None:
+    """
+    Checks the cells of a row of a CSV file.
+
+    Args:
+        path (`str`):
+            The file.
+        row (`list[str]`):
+            The cells.
+        line (`int`):
+            Where the row begins.
+        text (`str`):
+            The lines of the row as they are written.
+        dialect (`csv.Dialect`):
+            How cells are separated and quoted.
+        num_columns (`int`):
+            How many cells there should be.
+
+    Raises:
+        `ValueError`: if there are more or fewer, or quotation marks are read otherwise than they are meant.
+    """
+    if len(row) != num_columns:
+        raise ValueError(
+            f"{path} has {len(row)} fields in line {line}, but {num_columns} in its header. "
+            f"Separate cells by {dialect.delimiter!r}, and quote those that have some."
+        )
+    # it begins with a mark that is a part of the text, and holds all up to the next one at the end of a cell
+    if dialect.delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in row):
+        raise ValueError(
+            f"{path} has a cell in line {line} with a tab that goes on in the next line: also in .tsv, quotation "
+            "marks hold a cell together. Quote cells that begin with one whole, and double the marks in them."
+        )
+    if has_mark_after_blank(row, text, dialect):
+        raise ValueError(
+            f"{path} has a blank before a quotation mark in line {line}, by which the mark is a "
+            f"part of the text: write nothing between {dialect.delimiter!r} and the mark."
+        )
 
 
 def has_mark_after_blank(row: list[str], text: str, dialect: csv.Dialect) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from datasets import ClassLabel, Dataset, IterableDataset, LargeList, List
+from datasets import ClassLabel, Dataset, IterableDataset, Json, LargeList, List
 from datasets.features.features import FeatureType
 
 from ..data.reader import RowReader
@@ -131,6 +131,13 @@ def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) ->
     feature = dataset.features[label_column]
     if isinstance(feature, (LargeList, List)):
         raise ValueError(f"`--label_column {label_column}` holds lists: write one label for each image.")
+    if isinstance(feature, dict):
+        raise ValueError(f"`--label_column {label_column}` holds dictionaries: write one label for each image.")
+    if isinstance(feature, Json):
+        raise ValueError(
+            f"`--label_column {label_column}` holds values of several types: write all labels as numbers, or all as "
+            "texts."
+        )
     values = dataset.unique(label_column)
     if None in values:
         row = find_row(dataset, label_column, None)

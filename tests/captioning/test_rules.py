@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modeling_lotlip.captioning.arguments import RuleArguments
 from modeling_lotlip.captioning.quotations import mask_quotations
 from modeling_lotlip.captioning.rules import RULES, apply_rules, is_repetitive
-from tests.captioning.caption_table import GOOD, MENDED, REJECTED
+from tests.captioning.caption_table import ANNOUNCED, GOOD, MENDED, REJECTED
 from tests.conftest import SHARED
 from tests.helpers.caption_files import BOAT
 
@@ -62,6 +62,14 @@ def test_a_good_caption_stays_as_it_is(caption):
 def test_what_models_leave_around_a_caption_is_removed(caption):
     text, rejected_by, _ = apply_rules(caption)
     assert (text, rejected_by) == (MENDED[caption], None)
+
+
+@pytest.mark.parametrize(("announcement", "description"), ANNOUNCED)
+def test_a_description_that_is_announced_stays_without_the_announcement(announcement, description):
+    text, rejected_by, changed = apply_rules(f"{announcement} {description}")
+    assert text == description[0].upper() + description[1:]
+    assert rejected_by is None
+    assert changed == ["announcement"]
 
 
 @pytest.mark.parametrize("caption", REJECTED)

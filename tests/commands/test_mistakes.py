@@ -107,6 +107,10 @@ MISTAKES = [
     ("filter --captions file.txt --output_dir out --dtype float16", "--dtype has no effect without --dual_encoder"),
     ("statistics --benchmark iiw --data_dir empty --split_seed 3", "--split_seed has no effect on a --benchmark"),
     ("filter --captions file.txt --output_dir out --dual_encoder nowhere", "`--dual_encoder nowhere`"),
+    (
+        "statistics --eval_split train --dataset_name columns.json",
+        "`--image_column image` holds lists of texts: write one path for each image, and JSON as JSON lines",
+    ),
     ("statistics --caption_column a --long_captions_column b", "Neither `--caption_column a` nor"),
 ]
 
@@ -117,6 +121,7 @@ def workspace(tmp_path, model_dir, monkeypatch):
     make_scene(5, 1).draw().save(tmp_path / "photos" / "1.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("a text")
+    (tmp_path / "columns.json").write_text('{"image": ["1.png", "2.png"], "caption": ["a boat", "a car"]}')
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "no_model").mkdir()
     (tmp_path / "no_model" / "config.json").write_text("{}")

@@ -12,7 +12,7 @@ from PIL import Image
 from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
-from modeling_lotlip.data.json_files import JsonTexts, holds_date
+from modeling_lotlip.data.json_files import JsonTexts
 from modeling_lotlip.data.loading import load_split
 
 
@@ -243,21 +243,3 @@ def test_dates_of_rows_that_are_no_lines_are_refused(tmp_path):
     source = SourceArguments(str(tmp_path / "rows.jsonl"))
     with pytest.raises(ValueError, match="hold dates, .* and rows of several lines: write JSON lines"):
         list(load_split(source, "train", with_images=False))
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("2020-01-01", True),
-        ("2020-01-01T10:20:30+02:00", True),
-        ("of 2020-01-01", False),
-        ("2020-1-1", False),
-        (20200101, False),
-        ([["a"], "2020-01-01"], True),
-        ({"a": {"b": "2020-01-01"}}, True),
-        ([], False),
-        ({}, False),
-    ],
-)
-def test_a_date_is_held_as_deep_as_it_is(value, expected):
-    assert holds_date(value) == expected

@@ -833,6 +833,11 @@ def test_a_column_of_something_else_is_none_of_images(found):
         check_image_type(found, "image")
 
 
+def test_lists_of_paths_are_no_images():
+    with pytest.raises(ValueError, match="`--image_column image` holds lists of texts: write one path for each image"):
+        check_image_type(List(Value("string")), "image")
+
+
 def test_files_are_known_by_their_names_in_the_folder_they_share(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = [str(tmp_path / "more" / "a.json"), "more/b/a.json"]

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.loading import load_split
-from modeling_lotlip.data.row_files import check_row_files, unify_parquet_types
+from modeling_lotlip.data.row_files import check_row_files, find_separator, unify_parquet_types
 from tests.helpers.data_files import write_lines
 
 
@@ -155,6 +155,44 @@ def test_csv_and_tsv_files_are_not_read_as_one(tmp_path):
     source = SourceArguments("csv", data_files=[str(tmp_path / "0.csv"), str(tmp_path / "1.tsv")])
     with pytest.raises(ValueError, match="1.tsv and .*0.csv are read as one table"):
         load_split(source, "train", with_images=False)
+
+
+@both_ways
+def test_another_split_may_be_separated_otherwise(tmp_path, streaming):
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("caption,number\nA boat,0\n")
+    (tmp_path / "test_notes.tsv").write_text("caption\tnumber\nA car\t1\n")
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    rows = list(load_split(source, "train", with_images=False))
+    assert rows == [{"caption": "A boat", "number": 0}]
+    with pytest.raises(ValueError, match="test_notes.tsv and .*test.csv are read as one table"):
+        load_split(source, "test", with_images=False)
+
+
+@pytest.mark.parametrize("name", ["rows.tsv", "rows.tsv.gz", "ROWS.TSV.BZ2", "rows.tsv.xz"])
+def test_compressed_tsv_files_are_separated_by_tabs(name):
+    assert find_separator([name]) == "\t"
+
+
+def test_commas_in_a_tsv_file_are_refused(tmp_path):
+    (tmp_path / "rows.tsv").write_text("key,caption\na.jpg,A boat\n")
+    with pytest.raises(ValueError, match="rows.tsv has no tab but commas in its header: .* or name the file .csv"):
+        load_split(SourceArguments(str(tmp_path / "rows.tsv")), "train", with_images=False)
+
+
+def test_a_quotation_mark_in_tsv_joins_no_rows(tmp_path):
+    (tmp_path / "rows.tsv").write_text('key\tcaption\na\t"Stop\nb\tA sign that says "Go"\nc\tA man says "Go"\n')
+    with pytest.raises(ValueError, match="rows.tsv .*at line 2: .*Quote cells whole"):
+        load_split(SourceArguments(str(tmp_path / "rows.tsv")), "train", with_images=False)
+    (tmp_path / "rows.tsv").write_text('key\tcaption\na\t"Stop\nb\tA sign says Go"\nc\tA man\n')
+    with pytest.raises(ValueError, match="rows.tsv has a cell in line 2 with a tab that goes on in the next line"):
+        load_split(SourceArguments(str(tmp_path / "rows.tsv")), "train", with_images=False)
+
+
+def test_a_quoted_cell_of_tsv_may_have_several_lines(tmp_path):
+    (tmp_path / "rows.tsv").write_text('key\tcaption\na\t"A boat.\nA car."\nb\t"A\ttab"\n')
+    rows = list(load_split(SourceArguments(str(tmp_path / "rows.tsv")), "train", with_images=False))
+    assert [row["caption"] for row in rows] == ["A boat.\nA car.", "A\ttab"]
 
 
 # JSON

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, Features, Json, Value
 
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import DatasetArguments, EvaluationSplitArguments
@@ -134,9 +134,16 @@ def test_the_row_of_a_label_of_no_class_is_named(labels, message):
         check_labels(Dataset.from_dict({"label": labels}), "label", ["boat", "car"])
 
 
-def test_several_labels_of_an_image_are_refused():
-    with pytest.raises(ValueError, match="`--label_column label` holds lists: write one"):
-        check_labels(Dataset.from_dict({"label": [[0, 1], [1]]}), "label", ["boat", "car"])
+@pytest.mark.parametrize(("labels", "message"), [([[0, 1], [1]], "lists"), ([{"boat": 1, "car": 0}], "dictionaries")])
+def test_several_labels_of_an_image_are_refused(labels, message):
+    with pytest.raises(ValueError, match=f"`--label_column label` holds {message}: write one"):
+        check_labels(Dataset.from_dict({"label": labels}), "label", ["boat", "car"])
+
+
+def test_labels_of_several_types_are_refused():
+    labels = Dataset.from_dict({"label": [0, "boat"]}, Features({"label": Json()}))
+    with pytest.raises(ValueError, match="`--label_column label` holds values of several types: write all"):
+        check_labels(labels, "label", ["boat", "car"])
 
 
 def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):
