@@ -34,17 +34,17 @@ def describe_contents(
         `dict`: counts and hashes by name.
     """
     if isinstance(dataset, Dataset):
-        described = {"rows": hash_rows(dataset, reader.columns, reader.image_column)}
+        described = {"rows": hash_some_rows(dataset, reader.columns, reader.image_column)}
     else:
-        described = describe_files(args)
+        described = describe_stream(args)
     if reader.caption_files is not None:
         rows = reader.caption_files.rows
         described["num_rows_of_caption_files"] = len(rows)
-        described["caption_files"] = hash_rows(rows, rows.column_names)
+        described["caption_files"] = hash_some_rows(rows, rows.column_names)
     return described
 
 
-def describe_files(args: TrainArguments) -> dict[str, int | str]:
+def describe_stream(args: TrainArguments) -> dict[str, int | str]:
     """
     Describes the files of a stream: their count, the bytes of those on this machine (but of images, which may
     be millions), and a hash of their names in the folder that they have in common.
@@ -63,7 +63,7 @@ def describe_files(args: TrainArguments) -> dict[str, int | str]:
     }
 
 
-def hash_rows(rows: Dataset, columns: list[str], image_column: str | None = None) -> str:
+def hash_some_rows(rows: Dataset, columns: list[str], image_column: str | None = None) -> str:
     """
     Hashes the values of some rows that are spread evenly; of an image the name of its file alone.
 

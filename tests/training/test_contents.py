@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 
 from modeling_lotlip.training.arguments import TrainArguments
-from modeling_lotlip.training.contents import NUM_COMPARED, hash_rows
+from modeling_lotlip.training.contents import NUM_COMPARED, hash_some_rows
 from modeling_lotlip.training.prepare import load_training_data
 from tests.helpers.data_files import write_images, write_lines, write_shard
 
@@ -62,7 +62,7 @@ def test_rows_of_all_parts_count(changed):
     before = Dataset.from_dict({"caption": captions})
     captions[changed] = "another"
     after = Dataset.from_dict({"caption": captions})
-    assert hash_rows(after, ["caption"]) != hash_rows(before, ["caption"])
+    assert hash_some_rows(after, ["caption"]) != hash_some_rows(before, ["caption"])
 
 
 def test_a_shard_that_was_added_to_a_stream_is_other_data(tmp_path):
