@@ -6,6 +6,7 @@ column that has numbers or lists in other rows.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator, Value
 from datasets import Json as JsonValue
-from datasets.features.features import generate_from_arrow_type
+from datasets.features.features import generate_from_arrow_type, require_decoding
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.json.json import Json
 from datasets.table import CastError
@@ -94,9 +95,41 @@ class JsonTexts(Json):
 
 
 class FolderTexts(ImageFolder):
-    """Reads a folder of images with `metadata.jsonl` as `datasets` does, but for the same columns there."""
+    """
+    Reads a folder of images with metadata as `datasets` does, but for the same columns in `metadata.jsonl`, and for
+    several files of metadata: `datasets` reads these in an order that each process has anew, and takes the columns of
+    one of them.
+    """
 
     date_columns: frozenset[str] = frozenset()
+
+    def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        splits = super()._split_generators(dl_manager)
+        metadata_files = []
+        for split in splits:
+            of_split = sorted(split.gen_kwargs["metadata_files"], key=str)  # of a set
+            split.gen_kwargs["metadata_files"] = tuple(of_split)
+            metadata_files += of_split
+        if self.config.features is None and len(metadata_files) > 1 and splits[0].gen_kwargs["add_metadata"]:
+            self.info.features = self.find_types(metadata_files)
+        return splits
+
+    def find_types(self, metadata_files: list[tuple]) -> Features:
+        """Finds the types of the columns of all files of metadata. `datasets` has found those of one, and images."""
+        schemas = []
+        for names in metadata_files:
+            ending = os.path.splitext(names[0] or names[-1])[1]
+            for table in islice(self._read_metadata(names[-1], ending), 1):
+                schemas.append(table.schema)
+        of_one = self.info.features
+        of_all = Features.from_arrow_schema(unify_fields(schemas))
+        features = {name: feature for name, feature in of_one.items() if name not in of_all}
+        for name, feature in of_all.items():
+            if name in of_one and require_decoding(of_one[name]):  # images in lists or dictionaries
+                features[name] = of_one[name]
+            elif name in of_one or not name.endswith(("file_name", "file_names")):
+                features[name] = feature
+        return Features(features)
 
     def _generate_examples(
         self, files: list, metadata_files: list, add_metadata: bool, add_labels: bool
@@ -110,6 +143,20 @@ class FolderTexts(ImageFolder):
             for name in self.date_columns & example.keys():
                 example[name] = row.get(name)
             yield key, example
+
+
+def unify_fields(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """Unifies the types of columns in several files; the first one stays where two have nothing in common."""
+    fields = {}
+    for schema in schemas:
+        for field in schema:
+            first = fields.setdefault(field.name, field)
+            try:
+                both = pa.unify_schemas([pa.schema([first]), pa.schema([field])], promote_options="permissive")
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                continue
+            fields[field.name] = both.field(0)
+    return pa.schema(fields.values())
 
 
 def note_begin(files: Iterable[str], name: str, begun: list[str]) -> Iterator[str]:
@@ -239,6 +286,24 @@ def open_remote_json(builder: DatasetBuilder, split: str) -> DatasetBuilder:
         features=builder.config.features or builder.info.features,
         **find_options(builder),
     )
+
+
+def open_other_folder(builder: DatasetBuilder) -> FolderTexts:
+    """Makes what reads images in archives or elsewhere, and their metadata in the order of its files."""
+    reader = FolderTexts(
+        base_path=builder.base_path,
+        dataset_name=builder.dataset_name,
+        repo_id=builder.repo_id,
+        token=builder.token,
+        storage_options=builder.storage_options,
+        data_files=builder.config.data_files,
+        features=builder.config.features,
+        hash=hash_readers(),
+        **find_options(builder),
+    )
+    reader.EXTENSIONS = builder.EXTENSIONS
+    reader.info.builder_name = builder.info.builder_name
+    return reader
 
 
 def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:

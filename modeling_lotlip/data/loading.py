@@ -75,6 +75,7 @@ from .json_files import (
     find_failure_in_json,
     find_metadata_dates,
     open_json,
+    open_other_folder,
     open_remote_json,
     replace_times_of,
 )
@@ -729,8 +730,8 @@ def check_files(
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
 
     Returns:
-        `DatasetBuilder`: what reads them, another one for CSV, JSON, parquet and shards on this machine, and for a
-            stream of JSON from elsewhere.
+        `DatasetBuilder`: what reads them, another one for CSV, JSON, parquet and shards on this machine, for a stream
+            of JSON from elsewhere, and for folders of images.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -762,6 +763,8 @@ def check_files(
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         return open_metadata(builder, split)
+    if isinstance(builder, ImageFolder):  # in archives or elsewhere, with metadata or without
+        return open_other_folder(builder)
     return builder
 
 

@@ -1116,6 +1116,57 @@ def test_decimals_of_metadata_stay_decimals_beside_whole_numbers_of_another_file
 
 
 @both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet", "zip"])
+def test_files_of_metadata_are_read_in_the_order_of_their_names(tmp_path, ending, streaming):
+    for folder in "cafbde":
+        rows = [{"file_name": "0.png", "caption": folder}]
+        if ending == "zip":
+            write_archive(tmp_path / f"{folder}.zip", ["0.png"], rows)
+            continue
+        write_images(tmp_path, [f"{folder}/0.png"])
+        if ending == "jsonl":
+            write_lines(tmp_path / folder / "metadata.jsonl", rows)
+        else:
+            getattr(Dataset.from_list(rows), f"to_{ending}")(tmp_path / folder / f"metadata.{ending}")
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert "".join(row["caption"] for row in rows) == "abcdef"
+
+
+def test_files_of_metadata_from_elsewhere_are_read_in_the_order_of_their_names(tmp_path):
+    folder = f"memory://{tmp_path.name}"
+    files = []
+    for name in "cafbde":
+        files.append(f"{folder}/{name}/metadata.csv")
+        with fsspec.open(files[-1], "w") as file:
+            file.write(f"file_name,caption\n0.png,{name}\n")
+    rows = load_split(SourceArguments("imagefolder", data_files=files, streaming=True), "train")
+    assert "".join(row["caption"] for row in undecoded(rows, "image")) == "abcdef"
+
+
+# Labels in the metadata of three folders, the last but one of which says more than the others
+LABELS_OF_METADATA = {
+    "nothing before texts": [None, "x", None],
+    "nothing before lists": [None, ["x"], None],
+    "whole numbers before decimals": [1, 1.5, 2],
+}
+
+
+@both_ways
+@pytest.mark.parametrize("name", LABELS_OF_METADATA)
+@pytest.mark.parametrize("is_nothing_written", [False, True])
+def test_files_of_metadata_have_the_columns_of_all(tmp_path, name, is_nothing_written, streaming):
+    labels = LABELS_OF_METADATA[name]
+    for index, label in enumerate(labels):
+        row = {"file_name": "0.png"}
+        if label is not None or is_nothing_written:
+            row["label"] = label
+        write_images(tmp_path, [f"{index}/0.png"])
+        write_lines(tmp_path / str(index) / "metadata.jsonl", [row])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["label"] for row in rows] == labels
+
+
+@both_ways
 def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
     for split, label in {"train": 1, "test": "007"}.items():
         write_images(tmp_path, [f"{split}/0.png"])
