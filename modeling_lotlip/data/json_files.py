@@ -19,6 +19,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.json.json import Json
 from datasets.table import CastError
 
+from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
 from .folder import select_split
 from .json_columns import find_json_columns
@@ -150,13 +151,20 @@ def unify_fields(schemas: Iterable[pa.Schema]) -> pa.Schema:
     fields = {}
     for schema in schemas:
         for field in schema:
-            first = fields.setdefault(field.name, field)
-            try:
-                both = pa.unify_schemas([pa.schema([first]), pa.schema([field])], promote_options="permissive")
-            except (pa.ArrowInvalid, pa.ArrowTypeError):
-                continue
-            fields[field.name] = both.field(0)
-    return pa.schema(fields.values())
+            first = fields.setdefault(field.name, field.type)
+            common = find_common_type(first, field.type)
+            if common is not None:
+                fields[field.name] = common
+    return pa.schema(fields.items())
+
+
+def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Finds the type that can hold the values of two, such as that of decimals for whole numbers, if there is one."""
+    schemas = [pa.schema({"column": one}), pa.schema({"column": other})]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
 
 
 def note_begin(files: Iterable[str], name: str, begun: list[str]) -> Iterator[str]:
@@ -248,7 +256,9 @@ def has_time(column_type: pa.DataType) -> bool:
     return replace_times(column_type) != column_type
 
 
-def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -> DatasetBuilder:
+def open_json(
+    builder: DatasetBuilder, files: list[str], split: str = "train", other_files: Iterable[str] = ()
+) -> DatasetBuilder:
     """
     Finds what reads JSON files on this machine, with the types of the split. `datasets` would take those of the
     first split, and make the text "007" a 7.
@@ -261,13 +271,23 @@ def open_json(builder: DatasetBuilder, files: list[str], split: str = "train") -
             where a card says that rows are elsewhere in a file.
         split (`str`, *optional*, defaults to `"train"`):
             The split that they are.
+        other_files (`Iterable[str]`, *optional*):
+            Those of splits that are read with this one: what holds several types in all of them is read as it is
+            written in each.
     """
     data_files = select_split(builder.config.data_files, split)
     options = find_options(builder)
     if any(file.lower().endswith(ARCHIVES) for file in files) or options.keys() & OTHER_JSON_OPTIONS:
-        return Json(data_files=data_files, features=builder.config.features, **options)
-    reader = JsonTexts(data_files=data_files, features=builder.config.features, hash=hash_readers(), **options)
+        return Json(data_files=data_files, features=builder.config.features, hash=hash_readers(), **options)
+    mixed = []
+    key = hash_readers()
+    if other_files and builder.config.features is None:
+        mixed = find_json_columns([*files, *other_files]).mixed
+    if mixed:  # in the cache the rows may have other types without the other files
+        key = hash_bytes(json.dumps([key, mixed]).encode())
+    reader = JsonTexts(data_files=data_files, features=builder.config.features, hash=key, **options)
     reader.local_files = tuple(files)
+    reader.mixed_columns = frozenset(mixed)
     return reader
 
 

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +38,7 @@ from datasets import (
 from datasets.data_files import DataFilesDict, resolve_pattern
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
-from datasets.features.features import FeatureType
+from datasets.features.features import FeatureType, generate_from_arrow_type, require_decoding
 from datasets.fingerprint import Hasher
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.parquet.parquet import Parquet
@@ -70,6 +70,7 @@ from .json_columns import find_json_columns
 from .json_files import (
     FolderTexts,
     JsonTexts,
+    find_common_type,
     find_decimal_columns,
     find_doubtful_column,
     find_failure_in_json,
@@ -197,8 +198,10 @@ def load_slices(
     """
     parts = []
     slices = []
-    for part in split.split("+"):
-        rows, part_slice = load_part(source, part, max_samples, with_images, key_column)
+    specs = split.split("+")
+    joined = {spec.partition("[")[0] for spec in specs}
+    for spec in specs:
+        rows, part_slice = load_part(source, spec, max_samples, with_images, key_column, joined)
         parts.append(rows)
         slices.append(part_slice)
     names = {part_slice.split for part_slice in slices}
@@ -207,13 +210,57 @@ def load_slices(
     if max_samples is not None:
         slices = take_first(slices, max_samples)
     check_repeated_rows(split, slices, may_repeat)
-    try:
-        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    except ValueError as error:
-        raise ValueError(
-            f"The splits {split!r} have columns of other types than each other: write their files with the same types."
-        ) from error
+    rows = join_parts(parts, split) if len(parts) > 1 else parts[0]
     return finish_split(rows, source, split, max_samples, with_images), slices
+
+
+def join_parts(parts: list[Rows], split: str) -> Rows:
+    """
+    Puts the rows of several splits one after another, each column with a type that holds the values of all.
+
+    Args:
+        parts (`list[Dataset or IterableDataset]`):
+            The rows of each.
+        split (`str`):
+            The names of the splits, for an error.
+
+    Raises:
+        `ValueError`: if there is no such type.
+    """
+    if isinstance(parts[0], IterableDataset):
+        parts = [concatenate_datasets([part]) for part in parts]  # which finds out the types
+    types = {}
+    for part in parts:
+        for name, feature in part.features.items():
+            first = types.setdefault(name, feature)
+            types[name] = find_common_feature(first, feature)
+            if types[name] is None:
+                raise ValueError(
+                    f"The splits {split!r} have columns of other types than each other: {name!r} is {first} in one "
+                    f"and {feature} in another. Write their files with the same types."
+                )
+    same = []
+    for part in parts:
+        for name, feature in part.features.items():
+            if feature != types[name]:
+                part = part.cast_column(name, types[name])
+        same.append(part)
+    return concatenate_datasets(same)
+
+
+def find_common_feature(one: FeatureType, other: FeatureType) -> FeatureType | None:
+    """Finds the type that can hold the values of two columns, if there is one; none for images and dictionaries."""
+    if one == other or other == Value("null"):
+        return one
+    if one == Value("null"):
+        return other
+    if require_decoding(one) or require_decoding(other):
+        return None
+    one_type, other_type = Features({"one": one, "other": other}).arrow_schema.types
+    if one_type == other_type:  # labels that have names in one alone
+        return None
+    common = find_common_type(one_type, other_type)
+    return None if common is None else generate_from_arrow_type(common)
 
 
 def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: int | None, with_images: bool) -> Rows:
@@ -287,6 +334,7 @@ def load_part(
     max_samples: int | None,
     with_images: bool,
     key_column: str | None,
+    joined: Collection[str],
 ) -> tuple[Rows, Slice]:
     """
     Loads a split, or a slice of one, and says which.
@@ -302,6 +350,8 @@ def load_part(
             Whether there must be a column of images.
         key_column (`str`, *optional*):
             A column of keys, which is read as text.
+        joined (`Collection[str]`):
+            The names of all splits that it is joined with, and its own.
     """
     name, bracket, part = split.partition("[")
     if source.dataset_name is None:
@@ -310,7 +360,7 @@ def load_part(
     elif any(Path(source.dataset_name, file).is_file() for file in ("state.json", "dataset_dict.json")):
         name, rows = load_saved_split(source, name)
     else:
-        name, rows = load_built_split(source, name, with_images, key_column)
+        name, rows = load_built_split(source, name, with_images, key_column, joined)
     if source.split_seed is not None:
         order = list(range(len(rows)))
         random.Random(source.split_seed).shuffle(order)
@@ -475,7 +525,7 @@ def load_saved_rows(folder: Path, name: str) -> Dataset:
 
 
 def load_built_split(
-    source: SourceArguments, split: str, with_images: bool, key_column: str | None
+    source: SourceArguments, split: str, with_images: bool, key_column: str | None, joined: Collection[str]
 ) -> tuple[str, Rows]:
     """
     Loads a split of a dataset of the Hub, or of files that a builder of `datasets` reads. Returns its name, too.
@@ -489,6 +539,8 @@ def load_built_split(
             Whether there must be a column of images.
         key_column (`str`, *optional*):
             A column of keys, which is read as text.
+        joined (`Collection[str]`):
+            The names of all splits that it is joined with, and its own.
     """
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
@@ -498,7 +550,7 @@ def load_built_split(
         return split, with_file_names(rows, source, files, [])
     are_rows = builder.info.builder_name in BUILDERS.values()
     try:
-        builder = check_files(builder, split, key_column, source.streaming)
+        builder = check_files(builder, split, key_column, source.streaming, joined)
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
             rows = read_metadata_as_text(builder, split, rows, key_column)
@@ -718,7 +770,11 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
 
 
 def check_files(
-    builder: DatasetBuilder, split: str, key_column: str | None, is_stream: bool = False
+    builder: DatasetBuilder,
+    split: str,
+    key_column: str | None,
+    is_stream: bool = False,
+    joined: Collection[str] = (),
 ) -> DatasetBuilder:
     """
     Checks the files of a split on this machine before they are read.
@@ -728,6 +784,7 @@ def check_files(
         split (`str`): The split, some or all of whose files may be elsewhere.
         key_column (`str`, *optional*): A column of keys, which is read as text.
         is_stream (`bool`, *optional*, defaults to `False`): Whether they are read while they are used.
+        joined (`Collection[str]`, *optional*): The splits whose rows are joined with these.
 
     Returns:
         `DatasetBuilder`: what reads them, another one for CSV, JSON, parquet and shards on this machine, for a stream
@@ -757,7 +814,10 @@ def check_files(
     if name == "webdataset" and are_all_local:
         return open_shards(builder, split)
     if name == "json" and are_all_local:
-        return open_json(builder, files, split)
+        other_files = []
+        for other in sorted({*joined} - {split}):
+            other_files += filter(os.path.isfile, list_files(builder, other))
+        return open_json(builder, files, split, other_files)
     if name == "json" and is_stream:
         return open_remote_json(builder, split)
     metadata = list_metadata(builder, local)

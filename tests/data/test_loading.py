@@ -1012,12 +1012,53 @@ def test_values_of_a_split_are_none_of_the_types_of_another_one(tmp_path, ending
     assert found == list(SPLITS[values])
 
 
+# Values of a column in two splits, and its types in parquet if that is what they are in
+JOINED_VALUES = {
+    "decimals and whole numbers": ([1.5, 2], [3], None),
+    "texts and several types": (["007"], ["12", ["A boat", "A car"], None], None),
+    "numbers and texts": ([1], ["007"], None),
+    "nothing and dictionaries": ([None], [{"id": 1}], None),
+    "whole numbers of other lengths": ([1], [2**40], [pa.int32(), pa.int64()]),
+    "texts of other lengths": (["a"], ["b"], [pa.string(), pa.large_string()]),
+    "lists of other lengths": ([["a"]], [["b"]], [pa.list_(pa.string()), pa.large_list(pa.string())]),
+    "decimals and whole numbers in parquet": ([1.5], [2], [pa.float64(), pa.int64()]),
+}
+
+
 @both_ways
-def test_splits_of_other_types_are_not_read_as_one(tmp_path, streaming):
-    write_lines(tmp_path / "train.jsonl", [{"label": 1}])
-    write_lines(tmp_path / "test.jsonl", [{"label": "007"}])
+@pytest.mark.parametrize("name", JOINED_VALUES)
+@pytest.mark.parametrize("splits", [("train", "test"), ("test", "train")])
+def test_splits_of_other_types_are_joined_with_the_values_of_both(tmp_path, name, splits, streaming):
+    *values, types = JOINED_VALUES[name]
+    for index, split in enumerate(splits):
+        numbers = [(0, 1.5)[index]] * len(values[index])
+        if types is None:
+            rows = [{"label": label, "number": number} for label, number in zip(values[index], numbers)]
+            write_lines(tmp_path / f"{split}.jsonl", rows)
+        else:
+            labels = pa.array(values[index], types[index])
+            parquet.write_table(pa.table({"label": labels, "number": numbers}), tmp_path / f"{split}.parquet")
     source = SourceArguments(str(tmp_path), streaming=streaming)
-    with pytest.raises(ValueError, match=r"splits 'train\+test' have columns of other types than each other"):
+    load_split(source, splits[0], with_images=False)  # which leaves its own types in the cache
+    rows = list(load_split(source, "+".join(splits), with_images=False))
+    assert [row["label"] for row in rows] == values[0] + values[1]
+    assert [row["number"] for row in rows] == [0] * len(values[0]) + [1.5] * len(values[1])
+
+
+@both_ways
+def test_dictionaries_in_joined_splits_have_the_keys_of_both(tmp_path, streaming):
+    write_lines(tmp_path / "train.jsonl", [{"label": {"id": 1}}])
+    write_lines(tmp_path / "test.jsonl", [{"label": {"name": "a"}}])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "test+train", with_images=False)
+    assert [row["label"] for row in rows] == [{"id": None, "name": "a"}, {"id": 1, "name": None}]
+
+
+@both_ways
+def test_splits_without_a_common_type_are_not_read_as_one(tmp_path, streaming):
+    parquet.write_table(pa.table({"label": [1]}), tmp_path / "train.parquet")
+    parquet.write_table(pa.table({"label": ["007"]}), tmp_path / "test.parquet")
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    with pytest.raises(ValueError, match=r"splits 'train\+test' have columns of other types than each other: 'label'"):
         load_split(source, "train+test", with_images=False)
 
 
