@@ -605,7 +605,7 @@ def warn_of_other_words(settings: dict) -> None:
     """Warns if the settings of a checkpoint name another tokenizer than the default one, whose words are taken."""
     text_cfg = settings.get("text_cfg", {})
     name = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
-    if not isinstance(name, str) or name.split("/")[-1] == DEFAULT_TOKENIZER.split("/")[-1]:
+    if not isinstance(name, str) or name.rstrip("/").split("/")[-1] == DEFAULT_TOKENIZER.split("/")[-1]:
         return
     logger.warning(
         f"The settings of the checkpoint name the tokenizer {name!r}, but the words of {DEFAULT_TOKENIZER} are taken: "

@@ -50,10 +50,7 @@ INTERPOLATION_CURVE_FILE = "interpolation.png"
 # What the Hub reads of results: those of datasets that are there
 EVAL_RESULTS_FILE = ".eval_results/lotlip.yaml"
 
-# What belongs to a saved model, in addition to its weights and its code
-MODEL_FILES = (
-    "README.md",
-    CONFIG_NAME,
+PROCESSOR_FILES = (
     "processor_config.json",
     "preprocessor_config.json",
     "tokenizer.json",
@@ -66,6 +63,10 @@ MODEL_FILES = (
     "spiece.model",
     "vocab.json",
     "vocab.txt",
+)
+
+# What is measured of a model, and how sentence-transformers reads it
+FILES_ABOUT_MODELS = (
     "eval_results.json",
     INTERPOLATION_FILE,
     INTERPOLATION_CURVE_FILE,
@@ -73,20 +74,15 @@ MODEL_FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
 )
 
+# What belongs to a saved model, in addition to its weights and its code
+MODEL_FILES = ("README.md", CONFIG_NAME, *PROCESSOR_FILES, *FILES_ABOUT_MODELS)
+
 # Where a model loads its code from
 FILES_WITH_AUTO_MAP = (
     CONFIG_NAME,
     "processor_config.json",
     "preprocessor_config.json",
     TOKENIZER_CONFIG_FILE,
-)
-
-# What an upload deletes of an earlier model, where the new one does not have it: no card, which may be one's own
-OF_EARLIER_MODELS = (
-    *(name for name in MODEL_FILES if name != "README.md"),
-    SAFE_WEIGHTS_NAME,
-    SAFE_WEIGHTS_INDEX_NAME,
-    "model-*.safetensors",
 )
 
 # The last line of a card that nobody has asked for, with a hash of all before it
@@ -448,6 +444,24 @@ def reaching_the_hub(repo_id: str) -> Iterator[None]:
         ) from error
 
 
+def list_files_in_the_way(uploaded: list[str]) -> list[str]:
+    """
+    Lists patterns of the files of an earlier model that an upload deletes where it does not have them: beside new
+    weights other ones and what was measured of these, beside a new processor what belongs to another.
+
+    Args:
+        uploaded (`list[str]`):
+            The names of the files of the upload.
+    """
+    patterns = []
+    if any(name.endswith(".safetensors") for name in uploaded):
+        patterns += [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors"]
+        patterns += FILES_ABOUT_MODELS
+    if any(name in PROCESSOR_FILES for name in uploaded):
+        patterns += PROCESSOR_FILES
+    return patterns
+
+
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
     Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
@@ -479,7 +493,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     delete_patterns = None
     if allow_patterns is None:
         allow_patterns = find_model_files(folder)
-        delete_patterns = list(OF_EARLIER_MODELS)  # but what is uploaded
+        delete_patterns = list_files_in_the_way(allow_patterns)
     check_towers(folder)
     api = HfApi()
     try:

@@ -35,7 +35,13 @@ from transformers import (
 from transformers.utils import find_adapter_config_file
 
 from ..encoder.families import find_family, find_text_limit
-from ..encoder.loading import LOADING_ERRORS, find_file, is_dual_encoder, is_sentence_transformer
+from ..encoder.loading import (
+    LOADING_ERRORS,
+    check_none_is_missing,
+    find_file,
+    is_dual_encoder,
+    is_sentence_transformer,
+)
 from ..hub_lotlip import find_pretrained
 from ..modeling_aligned_lotlip import (
     LotlipAlignedConfig,
@@ -265,11 +271,24 @@ def check_dense(module: nn.Module) -> None:
         )
 
 
+def load_encoder_model(path: str | PathLike, pooling: str | None) -> PreTrainedModel:
+    """
+    Loads an encoder of transformers. Raises a `ValueError` if its weights lack a tensor, which the library would
+    initialize at random; a pooler may be missing (masked language models, DINO) where another pooling is asked for.
+    """
+    model, report = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    missing = report["missing_keys"]
+    if pooling != "pooler" and not is_dual_encoder(type(model)):
+        missing = [name for name in missing if "pooler" not in name]
+    check_none_is_missing(missing, model)
+    return model
+
+
 def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
     """Loads a text encoder of transformers, also that of a dual encoder: see [`load_text_tower`]."""
     path = find_pretrained(name)
     check_no_adapters(path)
-    model = AutoModel.from_pretrained(path, dtype=torch.float32)
+    model = load_encoder_model(path, pooling)
     tokenizer = AutoTokenizer.from_pretrained(path)
     if is_dual_encoder(type(model)):
         check_parts(model, "text_model")
@@ -415,7 +434,7 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     """Loads an image tower, on the CPU: see [`load_image_tower`]."""
     path = find_pretrained(name)
     check_no_adapters(path)
-    model = AutoModel.from_pretrained(path, dtype=torch.float32)
+    model = load_encoder_model(path, pooling)
     image_processor = make_saveable(AutoImageProcessor.from_pretrained(path))
     projection = None
     if is_dual_encoder(type(model)):

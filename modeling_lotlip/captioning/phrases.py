@@ -166,7 +166,7 @@ IT_WAS_MADE = re.compile(
 
 # What models offer to do with a description
 OFFERED = any_of(
-    "add adjust analyse analyze break change clarify compare continue convert create describe elaborate "
+    "add adjust analy[sz]e break change clarify compare continue convert create describe elaborate "
     "expand explain extract focus format generate give go help identify include list look make provide "
     "refine rewrite shorten suggest summarize tell transcribe translate try turn write zoom"
 )

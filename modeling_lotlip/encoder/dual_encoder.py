@@ -109,6 +109,8 @@ class DualEncoder:
         self.model = model.eval()
         self.processor = processor
         self.family = find_family(model.config, processor)
+        if self.family.attn_implementation is not None:
+            model.set_attn_implementation(self.family.attn_implementation)
         self.name = model.config.name_or_path if name is None else str(name)
         self.backend = PytorchBackend(model, self.family) if backend is None else backend
         if preprocessing is None:

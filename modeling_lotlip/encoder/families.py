@@ -34,6 +34,8 @@ class Family:
         compares_tokens (`bool`, *optional*, defaults to `False`):
             Whether it compares all tokens of a text with all of an image, and has no single embedding of either
             (FILIP, Yao et al., 2021, https://arxiv.org/abs/2111.07783).
+        attn_implementation (`str`, *optional*):
+            The attention that alone computes it right.
     """
 
     model_types: tuple[str, ...] = ()
@@ -44,9 +46,12 @@ class Family:
     has_walk_types: bool = False
     patch_budgets: tuple[int, ...] = ()
     compares_tokens: bool = False
+    attn_implementation: str | None = None
 
 
 FAMILIES = {
+    # by others a text without padding is read without the causal mask (transformers 5.24)
+    "AIMv2": Family(model_types=("aimv2",), attn_implementation="eager"),
     # Long-CLIP is a CLIP with a longer table of positions, and often a tokenizer with the limit of the original
     "CLIP": Family(model_types=("clip", "clipseg", "longclip", "metaclip_2"), stale_limit=77),
     # https://github.com/360CVGroup/FG-CLIP, and its model cards

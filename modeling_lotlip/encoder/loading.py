@@ -4,7 +4,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from os import PathLike
@@ -96,13 +96,34 @@ def load_model(
         with naming_code_errors():
             model, processor = load_with_code(path, dtype, options)
     else:
-        model = AutoModel.from_pretrained(path, dtype=dtype, **options)
+        model = load_whole(path, dtype, options)
         processor = None
     if not is_dual_encoder(type(model)):
         raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
     if processor is None:
         processor = AutoProcessor.from_pretrained(path, **options)
     return model, processor
+
+
+def load_whole(path: str | PathLike, dtype: torch.dtype, options: dict[str, str]) -> PreTrainedModel:
+    """
+    Loads a model of which no weights are missing: the library would initialize them at random, with a report.
+
+    Args:
+        path (`str` or `PathLike`): A Hub id or a folder.
+        dtype (`torch.dtype`): The precision of its weights.
+        options (`dict[str, str]`): The revision, if one is named.
+    """
+    model, report = AutoModel.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    check_none_is_missing(report["missing_keys"], model)
+    return model
+
+
+def check_none_is_missing(names: Iterable[str], model: PreTrainedModel) -> None:
+    """Raises a `ValueError` if there are names of tensors that the weights of a model lack."""
+    missing = sorted(names)
+    if missing:
+        raise ValueError(f"the weights lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first.")
 
 
 @contextmanager
@@ -149,7 +170,7 @@ def load_with_adapters(
         with naming_code_errors():
             base_model, processor = load_with_code(base, dtype, base_options)
     else:
-        base_model = AutoModel.from_pretrained(base, dtype=dtype, **base_options)
+        base_model = load_whole(base, dtype, base_options)
     model = PeftModel.from_pretrained(base_model, path, **options).merge_and_unload()
     model.requires_grad_()  # PEFT has frozen it, and it may be trained further
     # one that is there and cannot be read is an error
@@ -193,11 +214,7 @@ def load_with_code(
         # that are no parameters stay empty
         model = auto_class.from_config(config, dtype=dtype, **options)
         loaded = load_torch_model(model, folder)
-        missing = loaded.missing_keys
-        if missing:
-            raise ValueError(
-                f"the weights lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first."
-            )
+        check_none_is_missing(loaded.missing_keys, model)
         unused = [tensor for tensor in loaded.unexpected_keys if not tensor.endswith(REBUILT_TENSORS)]
         if unused:
             logger.warning(f"{len(unused)} tensors of {name} are of no use to its code, `{unused[0]}` first.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch.export import Dim
-from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import CONFIG_MAPPING, AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
 
 from .. import (
@@ -262,9 +262,13 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
     """
     try:
         path = find_pretrained(model_name_or_path)
-        config = AutoConfig.from_pretrained(path)
+        # before its configuration is made, for which one's own model would have to run its code
+        model_type = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
+        config = None
+        if model_type in CONFIG_MAPPING:
+            config = AutoConfig.from_pretrained(path)
         if not isinstance(config, (LotlipConfig, LotlipAlignedConfig)):
-            raise ValueError(f"it is a `{config.model_type}`, no LoTLIP and not made by `lotlip align`.")
+            raise ValueError(f"it is a `{model_type}`, no LoTLIP and not made by `lotlip align`.")
         check_single_embeddings(config)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error

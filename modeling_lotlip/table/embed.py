@@ -270,8 +270,10 @@ def check_files_of_rows(dataset: Dataset, image_column: str, table: EmbeddingTab
     """
     images = undecoded(dataset.select_columns(image_column), image_column)
     embedded = find_files_with_other_signatures(images, image_column, table, table.condition())
-    for row_index, path in embedded:
-        check_content(table, row_index, path, by="row")
+    for part in batched(embedded, NUM_FILES_AT_ONCE):
+        hashes = table.read_hashes([row_index for row_index, _ in part])
+        for row_index, path in part:
+            check_content(table, path, hashes.get(row_index))
     unreadable = find_files_with_other_signatures(images, image_column, table, "problem IS NOT NULL")
     return {row_index for row_index, _ in unreadable}
 
@@ -320,25 +322,23 @@ def check_files_of_stream(
             path = (row[reader.image_column] or {}).get("path") or ""
             key = str(reader.read_key(row_index, row))
             if key in stored and os.path.isfile(path) and stored[key] != sign_file(os.stat(path)):
-                check_content(table, key, path)
+                check_content(table, path, table.read_hash(key))
         yield row_index, row
 
 
-def check_content(table: EmbeddingTable, key: str | int, path: str, by: str = "key") -> None:
+def check_content(table: EmbeddingTable, path: str, stored_hash: str | None) -> None:
     """
     Raises a `ValueError` if the content of an image file is not that which was embedded.
 
     Args:
         table ([`EmbeddingTable`]):
             What is embedded.
-        key (`str` or `int`):
-            What the table knows the image by.
         path (`str`):
             The file.
-        by (`str`, *optional*, defaults to `"key"`):
-            The column of the table that holds that.
+        stored_hash (`str`, *optional*):
+            The hash of what was embedded.
     """
-    if hash_file(path) != table.read_hash(key, by):
+    if hash_file(path) != stored_hash:
         raise ValueError(
             f"The data have changed since {table.folder} was made, as {path}: name another folder, or delete it."
         )

@@ -322,9 +322,16 @@ class EmbeddingTable:
                     signature = {}
                 yield key, signature
 
-    def read_hash(self, key: str | int, by: str = "key") -> str | None:
-        """Reads the hash of the file of an image, by its key or another column; None if there is none."""
-        where = f"hash IS NOT NULL AND {by} = {value_to_sql(key)}"
+    def read_hashes(self, row_indices: list[int]) -> dict[int, str]:
+        """Reads the hashes of the files of images, by the indices of their rows."""
+        hashes = {}
+        for batch in self.read(["row", "hash"], f"hash IS NOT NULL AND {one_of('row', row_indices)}"):
+            hashes.update(zip(batch["row"].to_pylist(), batch["hash"].to_pylist()))
+        return hashes
+
+    def read_hash(self, key: str) -> str | None:
+        """Reads the hash of the file of an image; None if there is none."""
+        where = f"hash IS NOT NULL AND key = {value_to_sql(key)}"
         with self.as_os_error():
             rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Dropout, Normalize, Pooling, Transformer
 from transformers import (
@@ -103,6 +104,27 @@ def test_another_pooling_is_refused_by_name(text_folder, tmp_path):
     path = save_sentence_transformer(tmp_path, text_folder, "max")
     with pytest.raises(ValueError, match="its pooling is max"):
         load_text_tower(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "pooling", "is_refused"),
+    [
+        ("encoder.layer.0.output.dense.weight", "cls", True),
+        ("pooler.dense.weight", "pooler", True),
+        ("pooler.dense.weight", "cls", False),
+    ],
+)
+def test_weights_that_lack_what_is_needed_are_refused(tmp_path, text_folder, tensor, pooling, is_refused):
+    """The library would initialize it at random. A pooler that is not used may be missing."""
+    folder = shutil.copytree(text_folder, tmp_path / "text")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(tensor)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    if is_refused:
+        with pytest.raises(ValueError, match=f"cannot be used: the weights lack 1 tensors of BertModel, `{tensor}`"):
+            load_text_tower(str(folder), pooling)
+    else:
+        assert load_text_tower(str(folder), pooling).pooling == "cls"
 
 
 def test_a_text_encoder_needs_a_pooling(text_folder):

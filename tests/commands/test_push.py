@@ -73,6 +73,24 @@ def test_what_a_repository_has_of_an_earlier_model_is_deleted(hub, model_dir, tm
     assert hub.unknown_routes == []
 
 
+def test_what_an_upload_does_not_replace_stays(hub, model_dir, tmp_path):
+    push_folder(model_dir, "org/mine")
+    pushed = hub.root / "org" / "mine"
+    (pushed / "model-large").mkdir()
+    (pushed / "model-large" / "model.safetensors").write_text("of another model")
+    (pushed / "eval_results.json").write_text("{}")
+    before = {file.relative_to(pushed).as_posix() for file in pushed.rglob("*") if file.is_file()}
+    (tmp_path / "card").mkdir()
+    shutil.copy(model_dir / "config.json", tmp_path / "card")
+    (tmp_path / "card" / "README.md").write_text("# Mended")
+    push_folder(tmp_path / "card", "org/mine")
+    after = {file.relative_to(pushed).as_posix() for file in pushed.rglob("*") if file.is_file()}
+    assert after == before | {"README.md"}
+    push_folder(model_dir, "org/mine")
+    assert (pushed / "model-large" / "model.safetensors").exists()
+    assert not (pushed / "eval_results.json").exists()
+
+
 def test_files_that_are_named_are_uploaded_and_none_is_deleted(hub, model_dir):
     push_folder(model_dir, "org/mine")
     names = {file.name for file in (hub.root / "org" / "mine").iterdir()}

@@ -1,6 +1,7 @@
 """A dual encoder of every family: the same numbers as a plain call of transformers, in every form of input."""
 
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, CLIPTextModel
 
 from modeling_lotlip import DualEncoder
@@ -520,6 +522,17 @@ def test_a_folder_that_is_not_there_with_a_path_like_a_name_on_the_hub(tmp_path,
 
     with pytest.raises(ValueError, match="outputs/nowhere` cannot be used: there is no such folder"):
         DualEncoder.from_pretrained("outputs/nowhere")
+
+
+@pytest.mark.parametrize(("name", "tensor"), [("clip", "text_projection.weight"), ("lotlip", "logit_scale")])
+def test_weights_that_lack_a_tensor_are_refused(family_folders, tmp_path, name, tensor):
+    """The library would initialize it at random."""
+    folder = shutil.copytree(family_folders(name), tmp_path / name)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(tensor)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"cannot be used: the weights lack 1 tensors of .*, `{tensor}` first"):
+        DualEncoder.from_pretrained(folder)
 
 
 def test_several_models_are_looked_for_before_the_first_is_loaded(family_folders, tmp_path):

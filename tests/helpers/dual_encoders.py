@@ -109,6 +109,13 @@ def build_clip(num_positions=77):
     return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
 
 
+def build_aimv2():
+    tokenizer = trained(CLIPTokenizer(), model_max_length=77)
+    text = text_tower(tokenizer, max_position_embeddings=77)
+    model = new_model("aimv2", text_config=text, vision_config=VISION, projection_dim=24)
+    return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
+
+
 def build_metaclip2():
     tokenizer = xlm_roberta_tokenizer(model_max_length=512)
     text = text_tower(tokenizer, max_position_embeddings=77)
@@ -214,6 +221,7 @@ FAMILIES = {
     # whose tokenizer says 77
     "long_clip": Family(partial(build_clip, num_positions=248), 248, 248),
     "metaclip2": Family(build_metaclip2, 77, 77),
+    "aimv2": Family(build_aimv2, 77, 77),
     "siglip": Family(build_siglip, 64, 64, PADDED),
     # SigLIP 2 at one resolution is published as a SigLIP with Gemma's tokenizer, which knows upper case
     "siglip2_fixed": Family(

@@ -70,6 +70,19 @@ def test_a_change_of_a_row_is_seen(change):
     assert hash_rows(make_dataset(rows), SETTINGS) != HASH
 
 
+def test_bitmaps_of_one_length_that_begin_alike_have_other_hashes():
+    hashes = set()
+    for color in ("white", "red"):
+        image = PIL.Image.new("RGB", (64, 64), "white")
+        image.paste(color, (0, 0, 64, 32))  # above: bitmaps begin below
+        buffer = io.BytesIO()
+        image.save(buffer, "BMP")
+        hashes.add(
+            hash_rows(make_dataset([ROWS[0] | {"image": {"bytes": buffer.getvalue(), "path": None}}]), SETTINGS)
+        )
+    assert len(hashes) == 2
+
+
 def test_the_order_of_rows_and_their_count_are_seen():
     assert hash_rows(make_dataset(ROWS[1:] + ROWS[:1]), SETTINGS) != HASH
     assert hash_rows(make_dataset(ROWS[:-1]), SETTINGS) != HASH
