@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from glob import glob
 from importlib import resources
-from itertools import groupby, zip_longest
+from itertools import groupby, islice, zip_longest
 from operator import attrgetter
 from typing import Any
 
@@ -118,6 +118,8 @@ def embed_to_table(
     replaced = set()
     if isinstance(dataset, Dataset) and reader.image_column is not None:
         replaced = check_files_of_rows(dataset, reader.image_column, table)
+    elif state.is_main_process and reader.image_column is not None:
+        replaced = find_replaced_files(dataset, reader.image_column, table)
     with table.writing() if state.is_main_process else nullcontext():
         if state.is_main_process:
             table.add_missing_columns()
@@ -302,6 +304,23 @@ def find_files_with_other_signatures(
             path = (image or {}).get("path") or ""
             if os.path.isfile(path) and sign_file(os.stat(path)) != stored:
                 yield row_index, path
+
+
+def find_replaced_files(stream: IterableDataset, image_column: str, table: EmbeddingTable) -> set[int]:
+    """
+    Finds the rows of a stream whose image file could not be read, and is another one since. The stream is read up to
+    the last one that could not be read.
+    """
+    signatures = table.read_signatures("problem IS NOT NULL", by="row")
+    unreadable = {row_index: stored for row_index, stored in signatures if stored}
+    images = undecoded(stream.select_columns(image_column), image_column)
+    replaced = set()
+    for row_index, row in enumerate(islice(images, max(unreadable, default=-1) + 1)):
+        path = (row[image_column] or {}).get("path") or ""
+        is_there = row_index in unreadable and os.path.isfile(path)
+        if is_there and sign_file(os.stat(path)) != unreadable[row_index]:
+            replaced.add(row_index)
+    return replaced
 
 
 def check_files_of_stream(

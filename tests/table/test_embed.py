@@ -407,8 +407,12 @@ def test_an_image_file_that_was_replaced_is_named(embed, refuse, files, tmp_path
     assert f"The data have changed since {tmp_path / 'out'} was made, as {tmp_path / 'photos/1.png'}" in message
 
 
+@pytest.mark.parametrize("options", [(), ("--streaming",)])
 @pytest.mark.parametrize("content", [None, b"no image"], ids=["missing", "damaged"])
-def test_an_image_file_that_was_missing_or_damaged_is_tried_again_when_it_is_there(embed, files, tmp_path, content):
+def test_an_image_file_that_was_missing_or_damaged_is_tried_again_when_it_is_there(
+    embed, files, tmp_path, content, options
+):
+    files = (*files, *options)
     expected = read(embed("whole", *files))
     path = tmp_path / "photos/1.png"
     image = path.read_bytes()
