@@ -1117,12 +1117,24 @@ def other_readers(monkeypatch):
     options.hash_readers.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet", "0.tar"])
+# What reads files on this machine
+READERS = {
+    "rows.csv": "csv",
+    "rows.jsonl": "json",
+    "rows.zip": "json",
+    "rows.parquet": "parquet",
+    "0.tar": "webdataset",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
 def test_another_version_of_the_readers_reads_anew(tmp_path, other_readers, name):
-    builder = {"rows.csv": "csv", "rows.jsonl": "json", "rows.parquet": "parquet", "0.tar": "webdataset"}[name]
-    source = SourceArguments(builder, data_files=[str(tmp_path / name)])
+    source = SourceArguments(READERS[name], data_files=[str(tmp_path / name)])
     if name == "0.tar":
         write_shard(tmp_path / name, {"0.txt": b"a boat"})
+    elif name == "rows.zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("rows.jsonl", json.dumps({"caption": "a boat"}))
     else:
         write_captions(tmp_path, name, ["a boat"])
     found = []
