@@ -281,8 +281,9 @@ def open_json(
         return Json(data_files=data_files, features=builder.config.features, hash=hash_readers(), **options)
     mixed = []
     key = hash_readers()
-    if other_files and builder.config.features is None:
-        mixed = find_json_columns([*files, *other_files]).mixed
+    others = [file for file in other_files if not file.lower().endswith(ARCHIVES)]
+    if others and builder.config.features is None:
+        mixed = find_json_columns([*files, *others]).mixed
     if mixed:  # in the cache the rows may have other types without the other files
         key = hash_bytes(json.dumps([key, mixed]).encode())
     reader = JsonTexts(data_files=data_files, features=builder.config.features, hash=key, **options)

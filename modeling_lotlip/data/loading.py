@@ -210,11 +210,11 @@ def load_slices(
     if max_samples is not None:
         slices = take_first(slices, max_samples)
     check_repeated_rows(split, slices, may_repeat)
-    rows = join_parts(parts, split) if len(parts) > 1 else parts[0]
+    rows = join_splits(parts, split) if len(parts) > 1 else parts[0]
     return finish_split(rows, source, split, max_samples, with_images), slices
 
 
-def join_parts(parts: list[Rows], split: str) -> Rows:
+def join_splits(parts: list[Rows], split: str) -> Rows:
     """
     Puts the rows of several splits one after another, each column with a type that holds the values of all.
 
@@ -227,8 +227,10 @@ def join_parts(parts: list[Rows], split: str) -> Rows:
     Raises:
         `ValueError`: if there is no such type.
     """
-    if isinstance(parts[0], IterableDataset):
-        parts = [concatenate_datasets([part]) for part in parts]  # which finds out the types
+    parts = list(parts)
+    for index, part in enumerate(parts):
+        if part.features is None:
+            parts[index] = concatenate_datasets([part])  # which finds out the types
     types = {}
     for part in parts:
         for name, feature in part.features.items():
