@@ -153,6 +153,8 @@ def unify_fields(schemas: Iterable[pa.Schema]) -> pa.Schema:
         for field in schema:
             first = fields.setdefault(field.name, field.type)
             common = find_common_type(first, field.type)
+            if common is None:  # dates in one file, words in another
+                common = find_common_type(replace_times(first), replace_times(field.type))
             if common is not None:
                 fields[field.name] = common
     return pa.schema(fields.items())

@@ -1196,8 +1196,10 @@ def test_files_of_metadata_from_elsewhere_are_read_in_the_order_of_their_names(t
     assert "".join(row["caption"] for row in undecoded(rows, "image")) == "abcdef"
 
 
-# Labels in the metadata of three folders, the last but one of which says more than the others
+# Labels in the metadata of three folders, of which the second says more than the others
 LABELS_OF_METADATA = {
+    "dates before words": ["2020-01-01", "a boat", None],
+    "words before dates": ["a boat", "2020-01-01", None],
     "nothing before texts": [None, "x", None],
     "nothing before lists": [None, ["x"], None],
     "whole numbers before decimals": [1, 1.5, 2],
