@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -207,7 +208,11 @@ def load_slices(
         slices = take_first(slices, max_samples)
     check_repeated_rows(split, slices, may_repeat)
     try:
-        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        rows = parts[0]
+        if len(parts) > 1:
+            rows = concatenate_datasets(parts)
+            # which the library drops
+            rows.info.builder_name = parts[0].info.builder_name
     except ValueError as error:
         raise ValueError(
             f"The splits {split!r} have columns of other types than each other: write their files with the same types."
@@ -1036,18 +1041,18 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
         check_json_column(local, image_column)
     if not local or getattr(column_type, "dtype", None) not in ("string", "large_string"):
         return rows
-    folders = sorted({os.path.dirname(file) for file in local})
+    folders = {os.path.dirname(file) for file in local}
     if len(folders) == 1:
-        return join_image_paths(rows, image_column, folders[0])
+        return join_image_paths(rows, image_column, folders.pop())
     if len(local) < len(files):
         raise ValueError(
             f"Files in several folders, as {local[0]}, and files from elsewhere are no single dataset: put those on "
             "this machine into one folder."
         )
     parts = []
-    for folder in folders:
-        folder_files = [file for file in files if os.path.dirname(file) == folder]
-        part = open_part(builder, folder_files, rows.features)
+    # in the order of the files, which is that of the rows
+    for folder, folder_files in groupby(files, os.path.dirname):
+        part = open_part(builder, list(folder_files), rows.features)
         of_folder = build(part, "train", isinstance(rows, IterableDataset))
         parts.append(join_image_paths(of_folder, image_column, folder))
     return concatenate_datasets(parts)
