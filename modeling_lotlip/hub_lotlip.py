@@ -346,6 +346,12 @@ def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Im
             f"An image of mode `I`, of 32 bits, must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. "
             "Give 16-bit pixels as `uint16`, which is mode `I;16`."
         )
+    max_value = pixels.max(initial=0)
+    if has_16_bits and 0 < max_value < MIN_BRIGHTEST_OF_16_BITS:
+        raise ValueError(
+            f"An image of 16 bits must use them: its values end at {max_value}, as those of 8 to "
+            "12 bits do. Scale them to 16 bits, or to 8."
+        )
     gray = pixels.astype(np.uint8)
     if has_16_bits:
         gray = array_to_8_bit(pixels.astype(np.uint16))
@@ -366,12 +372,6 @@ def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) 
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * 255
     if pixels.dtype == np.uint16:
-        max_value = pixels.max(initial=0)
-        if 0 < max_value < MIN_BRIGHTEST_OF_16_BITS:
-            raise ValueError(
-                f"An image of 16 bits must use them: its values end at {max_value}, as those of 8 to "
-                "12 bits do. Scale them to 16 bits, or to 8."
-            )
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype.kind not in "iuf" or not np.isfinite(pixels).all():
         raise ValueError(f"An image of type `{image.dtype}` must hold finite real numbers.")

@@ -118,10 +118,10 @@ def test_16_bit_pixels_of_fewer_bits_are_refused(processor, tmp_path):
     """They would be black."""
     few = np.linspace(0, 4095, 100 * 120).astype(np.uint16).reshape(100, 120)
     PIL.Image.fromarray(few).save(tmp_path / "few.tif")
-    for image in (PIL.Image.open(tmp_path / "few.tif"), few, torch.from_numpy(np.stack([few] * 3))):
-        with pytest.raises(ValueError, match="must use them: its values end at 4095"):
-            processor(image)
-    assert torch.equal(pixels(processor, few * 0), pixels(processor, PIL.Image.new("L", (120, 100))))
+    with pytest.raises(ValueError, match="must use them: its values end at 4095"):
+        processor(PIL.Image.open(tmp_path / "few.tif"))
+    black = PIL.Image.fromarray(few * 0)
+    assert torch.equal(pixels(processor, black), pixels(processor, PIL.Image.new("L", (120, 100))))
 
 
 @both_backends

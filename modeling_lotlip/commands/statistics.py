@@ -76,6 +76,7 @@ def run(
     from ..data.images import undecoded
     from ..data.loading import cast_images, get_columns, load_split, warn_of_images_counted_again
     from ..data.reader import RowReader
+    from ..data.rows import check_columns
     from ..evaluation.statistics import format_statistics, load_tokenizer, measure_texts, summarize_lengths
     from ..utils.files import write_results
     from ..utils.terminal import print_tables
@@ -85,7 +86,10 @@ def run(
         name = source.dataset_title or "scenes"
         how = {"with_images": False, "key_column": caption_files.image_key_column}
         dataset = load_split(source, split.eval_split, split.max_eval_samples, **how)
-        if source.image_column in get_columns(dataset):
+        columns = get_columns(dataset)
+        if source.image_column != SourceArguments().image_column:
+            check_columns(columns, image_column=source.image_column)
+        if source.image_column in columns:
             dataset = cast_images(dataset, source.image_column)
     else:
         check_benchmark(source, split, is_whole=False)

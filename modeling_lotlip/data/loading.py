@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -227,6 +228,7 @@ def join_splits(parts: list[Rows], split: str) -> Rows:
     Raises:
         `ValueError`: if there is no such type.
     """
+    builder_name = parts[0].info.builder_name
     parts = list(parts)
     for index, part in enumerate(parts):
         if part.features is None:
@@ -247,7 +249,9 @@ def join_splits(parts: list[Rows], split: str) -> Rows:
             if feature != types[name]:
                 part = part.cast_column(name, types[name])
         same.append(part)
-    return concatenate_datasets(same)
+    rows = concatenate_datasets(same)
+    rows.info.builder_name = builder_name  # which the library drops
+    return rows
 
 
 def find_common_feature(one: FeatureType, other: FeatureType) -> FeatureType | None:
@@ -1101,18 +1105,18 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
         check_json_column(local, image_column)
     if not local or getattr(column_type, "dtype", None) not in ("string", "large_string"):
         return rows
-    folders = sorted({os.path.dirname(file) for file in local})
+    folders = {os.path.dirname(file) for file in local}
     if len(folders) == 1:
-        return join_image_paths(rows, image_column, folders[0])
+        return join_image_paths(rows, image_column, folders.pop())
     if len(local) < len(files):
         raise ValueError(
             f"Files in several folders, as {local[0]}, and files from elsewhere are no single dataset: put those on "
             "this machine into one folder."
         )
     parts = []
-    for folder in folders:
-        folder_files = [file for file in files if os.path.dirname(file) == folder]
-        part = open_part(builder, folder_files, rows.features)
+    # in the order of the files, which is that of the rows
+    for folder, folder_files in groupby(files, os.path.dirname):
+        part = open_part(builder, list(folder_files), rows.features)
         of_folder = build(part, "train", isinstance(rows, IterableDataset))
         parts.append(join_image_paths(of_folder, image_column, folder))
     return concatenate_datasets(parts)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embeds the images and captions of a dataset into a table; a run that was stopped goes on where it was."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,8 @@ from .fingerprint import hash_rows
 from .storage import EmbeddingTable
 from .thresholds import maintain
 
+
+logger = logging.getLogger(__name__)
 
 # More than a background text has, which is of 20 words at most
 MAX_BACKGROUND_TOKENS = 64
@@ -272,19 +275,28 @@ def check_files_of_rows(dataset: Dataset, image_column: str, table: EmbeddingTab
     """
     images = undecoded(dataset.select_columns(image_column), image_column)
     embedded = find_files_with_other_signatures(images, image_column, table, table.condition())
+    missing = []
     for part in batched(embedded, NUM_FILES_AT_ONCE):
         hashes = table.read_hashes([row_index for row_index, _ in part])
         for row_index, path in part:
-            check_content(table, path, hashes.get(row_index))
+            if os.path.isfile(path):
+                check_content(table, path, hashes.get(row_index))
+            else:
+                missing.append(path)
+    if missing:
+        logger.warning(
+            f"{len(missing)} of the image files that were embedded are not there any more, as {missing[0]}: their "
+            f"embeddings stay in {table.folder}."
+        )
     unreadable = find_files_with_other_signatures(images, image_column, table, "problem IS NOT NULL")
-    return {row_index for row_index, _ in unreadable}
+    return {row_index for row_index, path in unreadable if os.path.isfile(path)}
 
 
 def find_files_with_other_signatures(
     images: Dataset, image_column: str, table: EmbeddingTable, where: str
 ) -> Iterator[tuple[int, str]]:
     """
-    Yields the indices and paths of image files that have another signature than in a table.
+    Yields the indices and paths of image files that have another signature than in a table, or are not there.
 
     Args:
         images (`Dataset`):
@@ -302,7 +314,7 @@ def find_files_with_other_signatures(
         indices = [row_index for row_index, _ in part]
         for (row_index, stored), image in zip(part, images[indices][image_column]):
             path = (image or {}).get("path") or ""
-            if os.path.isfile(path) and sign_file(os.stat(path)) != stored:
+            if not os.path.isfile(path) or sign_file(os.stat(path)) != stored:
                 yield row_index, path
 
 

@@ -105,6 +105,7 @@ MISTAKES = [
         "--dataset_name has no effect without --dual_encoder",
     ),
     ("filter --captions file.txt --output_dir out --dtype float16", "--dtype has no effect without --dual_encoder"),
+    ("statistics --image_column nope", "`--image_column nope` is not a column of the dataset"),
     ("statistics --benchmark iiw --data_dir empty --split_seed 3", "--split_seed has no effect on a --benchmark"),
     ("filter --captions file.txt --output_dir out --dual_encoder nowhere", "`--dual_encoder nowhere`"),
     (

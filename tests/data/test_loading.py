@@ -39,6 +39,7 @@ from modeling_lotlip.data.loading import (
     compute_fingerprint,
     count_repeated_images,
     count_shared_rows,
+    find_file_names,
     finish_split,
     get_columns,
     load_slices,
@@ -1255,6 +1256,28 @@ def test_files_in_several_folders_have_the_types_of_all(tmp_path, kind, first, s
     rows = list(load_split(SourceArguments(kind, data_files=files, streaming=streaming), "train"))
     assert [row["label"] for row in rows] == LABELS_OF_FOLDERS[kind, first, second]
     assert [row["image"].width for row in rows] == [4, 4]
+
+
+@both_ways
+def test_rows_of_several_folders_have_the_same_order_with_and_without_images(tmp_path, streaming):
+    files = []
+    for folder in ("b", "a", "a/sub"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "rows.csv"
+        file.write_text(f"image,caption\n0.png,{folder} 1\n1.png,{folder} 2\n")
+        files.append(str(file))
+    source = SourceArguments("csv", data_files=files, streaming=streaming)
+    texts = [row["caption"] for row in load_split(source, "train", with_images=False)]
+    rows = load_split(source, "train").cast_column("image", Image(decode=False))
+    assert texts == ["b 1", "b 2", "a 1", "a 2", "a/sub 1", "a/sub 2"]
+    assert [row["caption"] for row in rows] == texts
+
+
+def test_several_splits_of_a_folder_of_images_have_the_names_of_their_files(tmp_path):
+    write_images(tmp_path, ["train/a.png", "test/b.png"])
+    rows = load_split(SourceArguments(str(tmp_path)), "train+test")
+    assert find_file_names(rows) == "file_name"
+    assert rows["file_name"][:] == ["train/a.png", "test/b.png"]
 
 
 @both_ways

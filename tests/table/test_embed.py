@@ -407,6 +407,15 @@ def test_an_image_file_that_was_replaced_is_named(embed, refuse, files, tmp_path
     assert f"The data have changed since {tmp_path / 'out'} was made, as {tmp_path / 'photos/1.png'}" in message
 
 
+def test_an_embedded_image_file_that_is_not_there_any_more_is_named(embed, files, tmp_path, caplog):
+    folder = embed("out", *files)
+    before = read(folder)
+    (tmp_path / "photos/1.png").unlink()
+    embed("out", *files)
+    assert f"1 of the image files that were embedded are not there any more, as {tmp_path}/photos/1.png" in caplog.text
+    assert_same(read(folder), before)
+
+
 @pytest.mark.parametrize("options", [(), ("--streaming",)])
 @pytest.mark.parametrize("content", [None, b"no image"], ids=["missing", "damaged"])
 def test_an_image_file_that_was_missing_or_damaged_is_tried_again_when_it_is_there(
