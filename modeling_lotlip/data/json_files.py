@@ -24,7 +24,7 @@ from ..utils.terminal import without_stop
 from .folder import select_split
 from .json_columns import find_json_columns
 from .options import find_options, hash_readers
-from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows
+from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows, open_text
 
 
 class JsonTexts(Json):
@@ -79,6 +79,14 @@ class JsonTexts(Json):
                 "columns."
             ) from error
         except (pa.ArrowException, TypeError, ValueError) as error:
+            blank_line = None
+            if "Expected object or value" in str(error):
+                blank_line = find_blank_line(begun[-1])
+            if blank_line is not None:
+                raise ValueError(
+                    f"{begun[-1]} has nothing in line {blank_line}, which `datasets` cannot read where a column has "
+                    "several types: delete the line."
+                ) from error
             raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
 
     def restore_values(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
@@ -167,6 +175,17 @@ def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None
         return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return None
+
+
+def find_blank_line(file: str) -> int | None:
+    """Finds the first blank line of a file on this machine, counted from 1."""
+    if "://" in file:
+        return None
+    with open_text(file) as opened:
+        for number, line in enumerate(opened, start=1):
+            if not line.strip():
+                return number
+    return None
 
 
 def note_begin(files: Iterable[str], name: str, begun: list[str]) -> Iterator[str]:

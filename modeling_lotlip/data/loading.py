@@ -41,6 +41,7 @@ from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
 from datasets.features.features import FeatureType, generate_from_arrow_type, require_decoding
 from datasets.fingerprint import Hasher
+from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.parquet.parquet import Parquet
 from transformers.utils import logging
@@ -817,6 +818,9 @@ def check_files(
         data_files = select_split(builder.config.data_files, split)
         features = builder.config.features or unify_parquet_types(files)
         return Parquet(data_files=data_files, features=features, hash=hash_readers(), **options)
+    if name == "arrow" and are_all_local:
+        data_files = select_split(builder.config.data_files, split)
+        return Arrow(data_files=data_files, features=builder.config.features, hash=builder.hash, **options)
     if name == "webdataset" and are_all_local:
         return open_shards(builder, split)
     if name == "json" and are_all_local:

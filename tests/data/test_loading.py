@@ -1291,3 +1291,23 @@ def test_files_in_several_folders_are_read_as_their_card_says(tmp_path, streamin
     rows = list(load_split(SourceArguments(str(tmp_path), streaming=streaming), "train"))
     assert [row["caption"] for row in rows] == ["Of a, red", "Of b, red"]
     assert [row["image"].width for row in rows] == [4, 4]
+
+
+@both_ways
+def test_arrow_files_of_splits_have_types_of_their_own(tmp_path, streaming):
+    for split, key in (("train", 7), ("test", "007")):
+        Dataset.from_dict({"id": [key], "caption": ["a boat"]}).save_to_disk(tmp_path / split)
+        (arrow_file,) = (tmp_path / split).glob("*.arrow")
+        (tmp_path / "data").mkdir(exist_ok=True)
+        arrow_file.rename(tmp_path / "data" / f"{split}.arrow")
+    source = SourceArguments(str(tmp_path / "data"), streaming=streaming)
+    found = {split: list(load_split(source, split, with_images=False))[0]["id"] for split in ("train", "test")}
+    assert found == {"train": 7, "test": "007"}
+
+
+@both_ways
+def test_an_empty_line_beside_a_column_of_several_types_is_named(tmp_path, streaming):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\n{"a": "007"}\n\n')
+    with pytest.raises(ValueError, match="rows.jsonl has nothing in line 3, .*: delete the line"):
+        list(load_split(SourceArguments(str(file), streaming=streaming), "train", with_images=False))
