@@ -271,14 +271,28 @@ def check_dense(module: nn.Module) -> None:
         )
 
 
-def load_encoder_model(path: str | PathLike, pooling: str | None) -> PreTrainedModel:
+def load_encoder_model(path: str | PathLike, pooling: str | None, part: str, projection: str) -> PreTrainedModel:
     """
-    Loads an encoder of transformers. Raises a `ValueError` if its weights lack a tensor, which the library would
-    initialize at random; a pooler may be missing (masked language models, DINO) where another pooling is asked for.
+    Loads an encoder of transformers.
+
+    Args:
+        path (`str` or `PathLike`): The folder or the Hub id.
+        pooling (`str`, *optional*): The pooling that is asked for.
+        part (`str`): What a dual encoder calls the part that is used, such as `"text_model"`.
+        projection (`str`): What it calls the projection of that, which only its pooler goes through.
+
+    Raises:
+        `ValueError`: if its weights lack a tensor that is used, which the library would initialize at random. A
+            pooler may be missing (masked language models, DINO) where another pooling is asked for.
     """
     model, report = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     missing = report["missing_keys"]
-    if pooling != "pooler" and not is_dual_encoder(type(model)):
+    if is_dual_encoder(type(model)):
+        used = (f"{part}.",)
+        if pooling in (None, "pooler"):
+            used = (f"{part}.", f"{projection}.")
+        missing = [name for name in missing if name.startswith(used)]
+    elif pooling != "pooler":
         missing = [name for name in missing if "pooler" not in name]
     check_none_is_missing(missing, model)
     return model
@@ -288,7 +302,7 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
     """Loads a text encoder of transformers, also that of a dual encoder: see [`load_text_tower`]."""
     path = find_pretrained(name)
     check_no_adapters(path)
-    model = load_encoder_model(path, pooling)
+    model = load_encoder_model(path, pooling, "text_model", "text_projection")
     tokenizer = AutoTokenizer.from_pretrained(path)
     if is_dual_encoder(type(model)):
         check_parts(model, "text_model")
@@ -298,6 +312,11 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
             raise ValueError(
                 f"it is a {type(model).__name__}, which reads texts in lower case, padded to its limit, and that is "
                 "not saved. Name another model for texts."
+            )
+        if family.attn_implementation is not None:
+            raise ValueError(
+                f"it is a {type(model).__name__}, which is right with the attention "
+                f"{family.attn_implementation!r} alone, and that is not saved. Name another model for texts."
             )
         tokenizer.model_max_length = find_text_limit(model, processor, family)
         projection = None
@@ -434,7 +453,7 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     """Loads an image tower, on the CPU: see [`load_image_tower`]."""
     path = find_pretrained(name)
     check_no_adapters(path)
-    model = load_encoder_model(path, pooling)
+    model = load_encoder_model(path, pooling, "vision_model", "visual_projection")
     image_processor = make_saveable(AutoImageProcessor.from_pretrained(path))
     projection = None
     if is_dual_encoder(type(model)):

@@ -36,9 +36,9 @@ IS_WRITTEN = (
     rf"|(?:appears?|stands?) {SOMEWHERE})\b"
 )
 # The same right after a word that may be an announcement: "Sure! is on a sign", "Sure! in red on a door".
-# But "Caption: in the foreground" and "Caption: on top" begin a description.
+# But "Caption: in the foreground", "Caption: on a table" and "Caption: on top" begin a description.
 SIGN_WORDS = any_of("and appears are has is marks means or painted printed reads says stands was were written")
-IS_ON_A_SIGN = rf"(?:{SIGN_WORDS}\b|(?:in|on)\b(?! (?:front|the|this|top)\b))"
+IS_ON_A_SIGN = rf"(?:{SIGN_WORDS}\b|(?:in|on)\b(?! (?:a|an|both|each|front|one|the|this|top)\b))"
 BEGINS_AS_WRITTEN = re.compile(IS_ON_A_SIGN)
 # In lower case: "Of course! it says", "Caption: the word is printed"
 TEXT = any_of("heading label letter letters line sign text word words writing")
@@ -48,7 +48,7 @@ IS_ONE_WRITTEN_WORD = rf"(?!(?:the|{NUMBERS})\b)(?:[^\s.!?]+ ){{1,4}}(?:is|was) 
 # "Answer: yes, says a note", "Okay! Neon letters spell the word"
 IS_SAID = (
     r"[^.!?\n]{0,100}"
-    r"(?:, (?:answers|asks|reads|says|shouts|states)\b| (?:says|spells?) (?:it|so|the word)\b)"
+    r"(?:, (?:answers|asks|reads|says|shouts|states)\b| spells? the word\b)"
 )
 # "Caption: 'Home' in white"
 IS_QUOTED = r"[\"“'‘]\0+[\"”'’],? ?\w"

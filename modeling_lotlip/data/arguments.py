@@ -68,13 +68,6 @@ class SourceArguments(Arguments):
         return title
 
     @property
-    def data_dir_name(self) -> str | None:
-        """`data_dir`, of an absolute path the name of the folder alone, which a copy has too."""
-        if self.data_dir is None or not os.path.isabs(self.data_dir):
-            return self.data_dir
-        return os.path.basename(os.path.normpath(self.data_dir))
-
-    @property
     def data_file_names(self) -> list[str]:
         """`data_files` in their order, without the folder that they have in common."""
         files = [os.path.abspath(file) for file in self.data_files or []]

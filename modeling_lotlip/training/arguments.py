@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments of a training. A new one is a field here; `compared` makes a resumed run have the same value."""
 
+import os
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -433,7 +434,10 @@ class TrainArguments(
         """Returns what a resumed run must have in common with the first one, to take the same steps."""
         names = [field.name for field in fields(self) if field.metadata["compared_on_resume"]]
         settings = {name: getattr(self, name) for name in names}
-        settings["data_dir"] = self.data_dir_name
+        # of a folder on this machine, which may be a copy, what is in it is compared
+        settings["data_dir"] = self.data_dir
+        if self.data_dir is not None and os.path.isdir(self.data_dir):
+            settings["data_dir"] = None
         settings["data_files"] = self.data_file_names
         settings["objective_options"] = self.all_objective_options
         settings["plugin"] = {path.name: hash_plugin(path) for path in self.plugin}

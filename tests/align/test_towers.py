@@ -127,6 +127,25 @@ def test_weights_that_lack_what_is_needed_are_refused(tmp_path, text_folder, ten
         assert load_text_tower(str(folder), pooling).pooling == "cls"
 
 
+def test_the_half_of_a_dual_encoder_that_is_not_used_may_be_missing(tmp_path):
+    """As classifiers of images are saved, that were made of one."""
+    save_family("siglip", tmp_path / "siglip")
+    weights = load_file(tmp_path / "siglip" / "model.safetensors")
+    of_images = {name: tensor for name, tensor in weights.items() if name.startswith("vision_model.")}
+    save_file(of_images, tmp_path / "siglip" / "model.safetensors", metadata={"format": "pt"})
+    assert load_image_tower(str(tmp_path / "siglip")).pooling == "pooler"
+    of_images.pop("vision_model.head.probe")
+    save_file(of_images, tmp_path / "siglip" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="the weights lack 1 tensors of SiglipModel, `vision_model.head.probe` first"):
+        load_image_tower(str(tmp_path / "siglip"))
+
+
+def test_texts_of_aimv2_are_refused_for_their_attention(tmp_path):
+    save_family("aimv2", tmp_path / "aimv2")
+    with pytest.raises(ValueError, match="is right with the attention 'eager' alone, and that is not saved"):
+        load_text_tower(str(tmp_path / "aimv2"), None)
+
+
 def test_a_text_encoder_needs_a_pooling(text_folder):
     with pytest.raises(ValueError, match="give --text_pooling mean, cls or last"):
         load_text_tower(text_folder)

@@ -203,7 +203,7 @@ def test_options_of_sensitivity(record, tmp_path):
 
 def test_options_of_statistics(record, tmp_path):
     recorder = record("statistics")
-    recorder.replace(load_split=ROWS.remove_columns("picture"), load_tokenizer="tokenizer", print_tables=None)
+    recorder.replace(load_split=ROWS, load_tokenizer="tokenizer", print_tables=None)
     recorder.replace(measure_texts={"long": "a", "short": "b"}, summarize_lengths={"num_texts": 1})
     recorder.replace(format_statistics="table", write_results=None)
     options = ["--tokenizer_path", "bert", "--key_column", "id"]
