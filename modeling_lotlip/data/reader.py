@@ -5,6 +5,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,9 @@ from .rows import (
 
 logger = logging.get_logger(__name__)
 
+# Of the names of columns, from 0 to 1: `captions` and `long_captions` have 0.76
+MIN_SIMILARITY = 0.85
+
 # Rows whose captions are left out since they are no texts; with more of them the column is refused
 MAX_BAD_ROWS = 20
 
@@ -54,6 +58,23 @@ class Item(NamedTuple):
     index: int = 0  # which it is of its kind in the row
     truncated: bool = False
     is_unknown: bool = False  # whether it is a text of which the tokenizer knows no word
+
+
+def warn_of_similar_columns(captions: CaptionArguments, columns: list[str]) -> None:
+    """Warns of a column whose name is nearly that of captions which are not there, as `long_caption`."""
+    named = {
+        "caption_column": captions.caption_column,
+        "long_captions_column": captions.long_captions_column,
+    }
+    for argument, name in named.items():
+        if find_column(columns, name) is not None:
+            continue
+        for similar in get_close_matches(name, columns, n=1, cutoff=MIN_SIMILARITY):
+            if similar not in named.values():
+                logger.warning_once(
+                    f"The column {similar!r} is not read: there is no column {name!r}. If it has these captions, "
+                    f"give `--{argument} {similar}`."
+                )
 
 
 def find_columns(columns: list[str], names: Iterable[str | None]) -> list[str]:
@@ -148,6 +169,7 @@ class RowReader:
                 f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
                 f"{captions.long_captions_column}` is a column of the dataset, which has {columns}."
             )
+        warn_of_similar_columns(captions, columns)
         # a default that is not there is none
         if captions.caption_column not in ("", CaptionArguments.caption_column):
             check_columns(columns, caption_column=captions.caption_column)

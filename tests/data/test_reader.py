@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.utils import logging
 
 from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
 from modeling_lotlip.data.images import UnreadableImageError
@@ -195,3 +196,24 @@ def test_a_column_with_an_empty_name_is_not_read():
     reader = RowReader([*row], CaptionArguments(long_captions_column=""), image_column=None)
     assert read(reader, 0, row) == [("short", 0, "a boat")]
     assert not reader.has_long_captions
+
+
+@pytest.mark.parametrize(
+    ("columns", "is_warned"),
+    [
+        (["image", "caption", "long_caption"], True),
+        (["image", "caption", "long_captions", "long_caption"], False),
+        (["image", "long_captions", "description"], False),
+    ],
+)
+def test_a_column_with_nearly_the_name_of_captions_is_named(columns, is_warned, caplog):
+    logging.get_logger("transformers").warning_once.cache_clear()
+    RowReader(columns, CaptionArguments(), image_column="image")
+    is_named = "The column 'long_caption' is not read: there is no column 'long_captions'." in caplog.text
+    assert is_named == is_warned
+
+
+def test_a_column_that_is_read_as_other_captions_is_not_named(caplog):
+    logging.get_logger("transformers").warning_once.cache_clear()
+    RowReader(["image", "long_caption"], CaptionArguments(caption_column="long_caption"), image_column="image")
+    assert "is not read" not in caplog.text
