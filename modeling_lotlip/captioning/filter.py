@@ -34,7 +34,7 @@ from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, wa
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
-from .rules import RULES, apply_rules, is_made_by_rules
+from .rules import EDITS, RULES, apply_rules, is_made_by_rules
 
 
 logger = logging.getLogger(__name__)
@@ -251,7 +251,10 @@ class CaptionFilter:
         return mark in RULES
 
     def judge_row(self, row: dict, captioner: str) -> None:
-        """Applies the rules to the caption of a row, as it came."""
+        """
+        Applies the rules to the caption of a row, as it came. One that somebody has edited since may be rejected, but
+        stays as it is written.
+        """
         is_edited = self.is_edited(row)
         self.num_edited += is_edited
         original = row[self.column]
@@ -259,7 +262,11 @@ class CaptionFilter:
             original = row.get(self.before_column) or original
         is_cut_off = bool(row.get(CUT_OFF_COLUMN)) or row[REJECTED_COLUMN] == "cut_off"
         rules = self.rules
-        text, rejected_by, changed = apply_rules(original, rules.rules, rules.min_words, rules.max_words, is_cut_off)
+        names = rules.rules
+        if is_edited:
+            is_cut_off = False
+            names = [name for name in names if name not in EDITS]
+        text, rejected_by, changed = apply_rules(original, names, rules.min_words, rules.max_words, is_cut_off)
         if text != row[self.column] and SIMILARITY in row:
             row[SIMILARITY] = None  # it was that of another text
         if changed:
