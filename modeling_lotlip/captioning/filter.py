@@ -289,6 +289,8 @@ class CaptionFilter:
         before = row.get(self.before_column)
         if before is None:
             return False
+        if row[self.column] == before:  # which no run leaves so: what was cut has been put back
+            return True
         return not is_made_by_rules(row[self.column], before, bool(row.get(CUT_OFF_COLUMN)))
 
     def hash_rows(self, kept: list[dict]) -> None:

@@ -173,6 +173,13 @@ def test_a_caption_that_somebody_has_edited_is_not_undone(run, tmp_path, caplog,
     assert read_captions(tmp_path / "back" / "edited.parquet")[0][0] == f"{edited} {BOAT}"
 
 
+def test_what_somebody_has_put_back_is_not_cut_again(run, tmp_path):
+    original = f"The image shows a dog. {BOAT}"
+    write_captions(tmp_path / "rows.parquet", [{"caption": original, "caption_before_rules": original}])
+    run(tmp_path / "rows.parquet", "out")
+    assert read_captions(tmp_path / "out" / "rows.parquet") == [(original, original, None)]
+
+
 def test_a_cut_off_caption_that_somebody_has_completed_stays_whole(run, tmp_path):
     before = f"{BOAT} The sea is very"
     completed = f"{BOAT} The sea is very calm today"
