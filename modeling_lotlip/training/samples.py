@@ -220,10 +220,13 @@ class RowCaptionSampler:
         if reader.has_long_captions:
             self.num_long_captions = arguments.num_long_captions
 
+    def list_sub_captions(self, text: str) -> list[str]:
+        """Lists the sub-captions of a long caption, without the numbers of a list."""
+        return [part for part in split_sub_captions(text, self.reader.splitter) if not is_enumeration(part)]
+
     def sample_sub_captions(self, text: str, generator: random.Random) -> str:
-        """Samples some consecutive sub-captions of a long caption, or all, without the numbers of a list."""
-        sub_captions = split_sub_captions(text, self.reader.splitter)
-        sub_captions = [part for part in sub_captions if not is_enumeration(part)]
+        """Samples some consecutive sub-captions of a long caption, or all."""
+        sub_captions = self.list_sub_captions(text)
         count = self.arguments.num_sub_captions
         if count is not None and len(sub_captions) > count:
             start = generator.randrange(len(sub_captions) - count + 1)
@@ -237,7 +240,7 @@ class RowCaptionSampler:
         if self.arguments.short_captions != "none":
             short_captions = self.reader.short_captions(row)
         long_captions, unmatched_key = self.reader.match_long_captions(row)
-        long_captions = [text for text in long_captions if split_sub_captions(text, self.reader.splitter)]
+        long_captions = [text for text in long_captions if self.list_sub_captions(text)]
         if self.arguments.short_captions == "any":
             short_captions = short_captions + [self.sample_sub_captions(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))

@@ -106,3 +106,11 @@ def test_training_draws_consecutive_sub_captions_without_the_numbers_of_a_list(s
 )
 def test_a_query_of_one_sentence_stays_as_it_was_typed(text, marked):
     assert mark_query(text, "paper") == marked
+
+
+def test_a_caption_of_list_numbers_alone_is_none_to_sample():
+    reader = RowReader(["image", "long_captions"], CaptionArguments(), image_column="image")
+    sampler = RowCaptionSampler(reader, ObjectiveArguments(), seed=0)
+    row = {"long_captions": ["1.", "A boat. The sea.", "2. 3."]}
+    sampled = {sampler.sample(row, index, 0).long[0] for index in range(20)}
+    assert sampled == {"A boat. The sea"}
