@@ -202,6 +202,11 @@ def iterate_rows(files: Iterable[str]) -> Iterator[object]:
             yield row
 
 
+def get_value(row: object, name: str) -> object:
+    """Returns the value of a row in a column: of a dictionary, or the row itself, which is nothing but a text."""
+    return row.get(name) if isinstance(row, dict) else row
+
+
 def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Table:
     """
     Puts the values of rows into some columns of the table that pyarrow has made of them.
@@ -222,7 +227,7 @@ def restore_texts(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Tab
         column_type = table.schema.field(name).type
         if isinstance(column_type, pa.BaseExtensionType):  # dictionaries of other names: texts already
             continue
-        values = [row.get(name) if isinstance(row, dict) else row for row in rows]
+        values = [get_value(row, name) for row in rows]
         table = table.set_column(index, name, pa.array(values, replace_times(column_type)))
     return table
 
@@ -243,7 +248,7 @@ def restore_mixed(table: pa.Table, rows: list, columns: Iterable[str]) -> pa.Tab
     for name in sorted(set(columns) & set(table.column_names)):
         texts = []
         for row in rows:
-            value = row.get(name) if isinstance(row, dict) else row
+            value = get_value(row, name)
             texts.append(None if value is None else json.dumps(value))
         values = pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
         table = table.set_column(table.column_names.index(name), name, values)
