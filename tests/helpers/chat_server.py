@@ -67,7 +67,7 @@ class Server(BaseHTTPRequestHandler):
         digest = hashlib.sha256(content).hexdigest()
         server = self.server
         with server.lock:
-            server.requests.append((digest, kind, request, time.monotonic(), self.headers["Authorization"]))
+            server.requests.append((digest, kind, request, self.headers["Authorization"]))
             server.sizes.append(Image.open(io.BytesIO(content)).size)
             server.at_work += 1
             server.most_at_work = max(server.most_at_work, server.at_work)
