@@ -34,7 +34,8 @@ from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, wa
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
-from .rules import EDITS, RULES, apply_rules, is_made_by_rules
+from .records import hash_caption
+from .rules import EDITS, RULES, apply_rules
 
 
 logger = logging.getLogger(__name__)
@@ -104,10 +105,17 @@ def read_table(path: Path) -> pa.Table:
 
 
 def check_strings(table: pa.Table, column: str, path: Path) -> None:
-    """Raises a `ValueError` if a column of captions holds something else than strings."""
+    """Raises a `ValueError` if a column holds something else than strings."""
     column_type = table.schema.field(column).type
     if column_type not in (pa.string(), pa.large_string(), pa.null()):
-        raise ValueError(f"`--caption_column {column}` of {path} must hold strings, not {column_type}.")
+        raise ValueError(f"The column {column!r} of {path} must hold strings, not {column_type}.")
+
+
+def check_booleans(table: pa.Table, column: str, path: Path) -> None:
+    """Raises a `ValueError` if a column holds something else than booleans."""
+    column_type = table.schema.field(column).type
+    if column_type not in (pa.bool_(), pa.null()):
+        raise ValueError(f"The column {column!r} of {path} must hold booleans, not {column_type}.")
 
 
 def set_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
@@ -148,13 +156,17 @@ class Examples:
 
 class CaptionFilter:
     """
-    Applies the rules to rows, in two passes: to each caption by itself, then to all together. In memory are two hashes
-    of 64 bits of every caption that is kept.
+    Applies the rules to rows, in two passes: to each caption by itself, then to all together. In
+    memory are two hashes of 64 bits of every caption that is kept.
 
-    Captions are judged anew: a mark that a rule left in an earlier run counts for nothing, and where a rule has cut a
-    caption, the caption as it came is judged, unless somebody has edited what the rule had left. Marks of other names
-    stay, since nothing here can say whether they still hold; so does that of the similarity where no similarity is
-    measured, unless all rules are left out.
+    Captions are judged anew: a mark that a rule left in an earlier run counts for nothing, and where
+    a rule has cut a caption, the caption as it came is judged. Marks of other names stay, since
+    nothing here can say whether they still hold; so does that of the similarity where no similarity
+    is measured, unless all rules are left out.
+
+    A caption that somebody has edited has another hash than an earlier run noted beside it. It may be
+    rejected, but no rule changes it, in this run and in later ones. Its similarity was that of
+    another text, and goes.
 
     Args:
         columns (`FilterArguments`):
@@ -168,6 +180,8 @@ class CaptionFilter:
     def __init__(self, columns: FilterArguments, rules: RuleArguments, similarity: SimilarityArguments):
         self.column = columns.caption_column
         self.before_column = f"{self.column}_before_rules"
+        self.hash_column = f"{self.column}_hash"
+        self.edited_column = f"{self.column}_is_edited"
         self.key_column = columns.file_key_column
         self.rules = rules
         self.similarity = similarity
@@ -180,15 +194,15 @@ class CaptionFilter:
         self.left_marked = defaultdict(Counter)
         self.rejected_examples = Examples()
         self.changed_examples = Examples()
-        self.num_edited = 0
         self.hashes = []  # of captions with their captioners, and of their images
         self.repeated = np.empty(0, dtype=np.uint64)
         self.similarities = None  # by the image's key and the caption
 
     def rewrite(self, source: Path, target: Path, edit: Callable[[list[dict]], None]) -> None:
         """
-        Writes a file anew with what `edit` sets in its rows: the caption, the caption before the rules, the rule that
-        rejects it, and its similarity to the image.
+        Writes a file anew with what `edit` sets in its rows: the caption with its hash, the caption
+        before the rules, whether it is edited, the rule that rejects it, and its similarity to the
+        image.
 
         Args:
             source (`Path`):
@@ -209,17 +223,27 @@ class CaptionFilter:
         written = {
             self.column: table.schema.field(self.column).type,
             self.before_column: pa.string(),
+            self.hash_column: pa.string(),
+            self.edited_column: pa.bool_(),
             REJECTED_COLUMN: pa.string(),
         }
         if self.similarities is not None or SIMILARITY in table.column_names:
             written[SIMILARITY] = pa.float32()
-        for name in (self.column, self.before_column):
+        for name in (self.column, self.before_column, self.hash_column):
             if name in table.column_names:
                 check_strings(table, name, source)
+        if self.edited_column in table.column_names:
+            check_booleans(table, self.edited_column, source)
         needed = {*written, "captioner", self.key_column, "sha256", CUT_OFF_COLUMN}
         rows = table.select([name for name in table.column_names if name in needed]).to_pylist()
         for row in rows:
             row[REJECTED_COLUMN] = row.get(REJECTED_COLUMN) or None
+            if row.get(self.before_column) is not None and row.get(self.hash_column) is None:
+                raise ValueError(
+                    f"{source} has captions in {self.before_column!r} without a hash in {self.hash_column!r}, "
+                    "which tells whether one was edited: leave out the former column, and captions are judged "
+                    "as they are."
+                )
         edit(rows)
         for name, column_type in written.items():
             table = set_column(table, name, pa.array([row.get(name) for row in rows], column_type))
@@ -234,6 +258,8 @@ class CaptionFilter:
             self.counts[captioner]["captions"] += 1
             if mark is not None:
                 self.marked_before[captioner][mark] += 1
+            if self.note_edit(row) and mark == SIMILARITY:
+                mark = None
             if mark is not None and not self.can_judge(mark):
                 self.left_marked[captioner][mark] += 1
             elif row[self.column] is None:
@@ -241,6 +267,7 @@ class CaptionFilter:
                 self.counts[captioner]["failed"] += 1
             else:
                 self.judge_row(row, captioner)
+            row[self.hash_column] = hash_caption(row[self.column])
         if "duplicate" in self.rules.rules:
             self.hash_rows(self.list_kept(rows))
 
@@ -250,13 +277,25 @@ class CaptionFilter:
             return self.similarity.dual_encoder is not None or not self.rules.rules
         return mark in RULES
 
+    def note_edit(self, row: dict) -> bool:
+        """
+        Notes in a row whether somebody has edited its caption since an earlier run. One that was
+        edited before that run stays noted. Returns whether the caption is another one than that run
+        left: then its similarity goes.
+        """
+        recorded = row.get(self.hash_column)
+        is_another = recorded is not None and recorded != hash_caption(row[self.column])
+        is_edited = is_another or bool(row.get(self.edited_column))
+        if is_another and SIMILARITY in row:
+            row[SIMILARITY] = None
+        if is_edited:
+            self.counts[get_captioner(row)]["edited"] += 1
+        row[self.edited_column] = is_edited
+        return is_another
+
     def judge_row(self, row: dict, captioner: str) -> None:
-        """
-        Applies the rules to the caption of a row, as it came. One that somebody has edited since may be rejected, but
-        stays as it is written.
-        """
-        is_edited = self.is_edited(row)
-        self.num_edited += is_edited
+        """Applies the rules to the caption of a row, as it came. An edited one stays as it is written."""
+        is_edited = row[self.edited_column]
         original = row[self.column]
         if not is_edited:
             original = row.get(self.before_column) or original
@@ -277,28 +316,19 @@ class CaptionFilter:
         row[REJECTED_COLUMN] = None
         for rule in changed:
             self.changed[captioner][rule] += 1
-            self.changed_examples.add(captioner, rule, {"key": self.get_key(row), "before": original, "after": text})
+            example = {"key": self.get_key(row), "before": original, "after": text}
+            self.changed_examples.add(captioner, rule, example)
         if rejected_by is not None:
             self.reject(row, rejected_by)
-
-    def is_edited(self, row: dict) -> bool:
-        """
-        Says whether a caption that rules changed in an earlier run has been changed since: it is what no rules make of
-        the caption as it came. Then it is a caption of its own, and the caption as it came stays where it is.
-        """
-        before = row.get(self.before_column)
-        if before is None:
-            return False
-        if row[self.column] == before:  # which no run leaves so: what was cut has been put back
-            return True
-        return not is_made_by_rules(row[self.column], before, bool(row.get(CUT_OFF_COLUMN)))
 
     def hash_rows(self, kept: list[dict]) -> None:
         """Notes hashes of captions and their images. A row without an image's key or hash counts as an image."""
         images = []
         for index, row in enumerate(kept):
-            images.append(row.get("sha256") or row.get(self.key_column) or f"row {len(self.hashes)} {index}")
-        self.hashes.append(pd.DataFrame({"caption": self.hash_captions(kept), "image": hash_keys(images)}))
+            no_key = f"row {len(self.hashes)} {index}"
+            images.append(row.get("sha256") or row.get(self.key_column) or no_key)
+        hashes = {"caption": self.hash_captions(kept), "image": hash_keys(images)}
+        self.hashes.append(pd.DataFrame(hashes))
 
     def find_repeated(self) -> None:
         """Finds the captions of more images than the rule `duplicate` allows."""
@@ -318,7 +348,8 @@ class CaptionFilter:
 
     def compare_with_image(self, row: dict) -> None:
         """Notes how similar a caption is to its image, and rejects it if that is too little or not known."""
-        similarity = self.similarities.get((str(row.get(self.key_column)), row[self.column]), float("nan"))
+        pair = (str(row.get(self.key_column)), row[self.column])
+        similarity = self.similarities.get(pair, float("nan"))
         threshold = self.similarity.min_image_text_similarity
         if np.isnan(similarity):
             row[SIMILARITY] = None
@@ -350,13 +381,14 @@ class CaptionFilter:
         row[REJECTED_COLUMN] = rule
         captioner = get_captioner(row)
         self.rejected[captioner][rule] += 1
-        self.rejected_examples.add(captioner, rule, {"key": self.get_key(row), "caption": row[self.column]})
+        example = {"key": self.get_key(row), "caption": row[self.column]}
+        self.rejected_examples.add(captioner, rule, example)
 
     def summarize(self) -> dict:
         """
-        Makes the report: by captioner the counts of captions, and by rule of those that it rejected and changed, with
-        examples. What was marked before is counted apart: `marked_before` by rule, and in `left_marked` those marks
-        that no rule here could judge, which stay.
+        Makes the report: by captioner the counts of captions, and by rule of those that it rejected
+        and changed, with examples. What was marked before is counted apart: `marked_before` by rule,
+        and in `left_marked` those marks that no rule here could judge, which stay.
         """
         report = {}
         for name, counts in sorted(self.counts.items()):
@@ -365,6 +397,7 @@ class CaptionFilter:
                 "num_captions": counts["captions"],
                 "num_failed": counts["failed"],
                 "num_unmeasured": counts["unmeasured"],
+                "num_edited": counts["edited"],
                 "num_kept": counts["captions"] - counts["failed"] - num_marked,
                 "rejected": dict(self.rejected[name]),
                 "changed": dict(self.changed[name]),
@@ -427,10 +460,11 @@ def filter_captions(
                 caption_filter.rewrite(file, mended / file.name, caption_filter.judge)
             if not caption_filter.counts:
                 raise ValueError(f"`--captions {' '.join(columns.captions)}` have no rows.")
-            if caption_filter.num_edited > 0:
+            num_edited = sum(counts["edited"] for counts in caption_filter.counts.values())
+            if num_edited > 0:
                 logger.warning(
-                    f"{caption_filter.num_edited} captions are not what rules make of those in the column "
-                    f"{caption_filter.before_column!r}: they count as edited, and what rules had cut is not put back."
+                    f"{num_edited} captions have been edited since rules were applied to them, and are marked in "
+                    f"{caption_filter.edited_column!r}: rules may reject them, but do not change them."
                 )
             caption_filter.find_repeated()
             if similarity.dual_encoder is not None and has_kept(caption_filter.summarize()):
@@ -438,7 +472,8 @@ def filter_captions(
                 measured = measure_similarities(paths, columns, similarity, source, split, inference)
                 caption_filter.similarities = dict(measured)
             for file in progress_bar(files, desc="Writing", unit=" files"):
-                caption_filter.rewrite(mended / file.name, columns.output_dir / file.name, caption_filter.compare)
+                target = columns.output_dir / file.name
+                caption_filter.rewrite(mended / file.name, target, caption_filter.compare)
         finally:
             clear(mended)
         report = caption_filter.summarize()

@@ -27,7 +27,7 @@ from .answer import Answer
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import check_captioners, load_captioner
 from .image_files import ImageFile, read_image_files
-from .records import Records, open_database, replace_surrogates, summarize
+from .records import Records, hash_caption, open_database, replace_surrogates, summarize
 from .rules import apply_rules
 
 
@@ -334,6 +334,7 @@ def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, l
     record = {
         "caption": None,
         "caption_before_rules": None,
+        "caption_hash": hash_caption(None),
         "is_cut_off": answer.is_cut_off,
         "rejected_by": None,
         "error": answer.error,
@@ -346,7 +347,7 @@ def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, l
     caption, rejected_by, changed = apply_rules(
         original, rules.rules, rules.min_words, rules.max_words, answer.is_cut_off
     )
-    record |= {"caption": caption, "rejected_by": rejected_by}
+    record |= {"caption": caption, "caption_hash": hash_caption(caption), "rejected_by": rejected_by}
     if changed:
         record["caption_before_rules"] = original
     return record, changed

@@ -5,6 +5,7 @@ Captions on disk: a row for each image and captioner in the table of `captions.s
 and parquet files of these rows, which training reads as caption files.
 """
 
+import hashlib
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         "sha256": pa.string(),  # of the image file, in hexadecimal digits
         "caption": pa.string(),
         "caption_before_rules": pa.string(),  # where rules have changed it
+        "caption_hash": pa.string(),  # by which an edited caption is known: see `hash_caption`
         "captioner": pa.string(),
         "revision": pa.string(),
         "prompt": pa.string(),
@@ -48,6 +50,14 @@ ON CONFLICT (key, captioner)
 DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)}, is_written = 0
 """
 NOTE_FILE = "INSERT OR REPLACE INTO files VALUES (:key, :sha256, :size, :modified, :changed)"
+
+
+def hash_caption(caption: str | None) -> str:
+    """
+    Hashes a caption as it is written, to 16 hexadecimal digits. A caption that has another hash than
+    the one beside it has been edited since.
+    """
+    return hashlib.sha256((caption or "").encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -162,6 +172,7 @@ class Records:
         shard = (first - 1) // self.shard_size
         ids = self.list_ids(shard)
         rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", ids)
+        check_unedited(self.name_file(shard))
         with atomic_write(self.name_file(shard)) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
             batch = rows.fetchmany(ROWS_PER_BATCH)
             while batch:
@@ -184,6 +195,25 @@ def count_rows(path: Path) -> int:
         return parquet.read_metadata(path).num_rows
     except (pa.ArrowException, OSError):
         return 0
+
+
+def check_unedited(path: Path) -> None:
+    """Raises a `ValueError` if somebody has edited captions of a file that is to be written anew."""
+    try:
+        columns = ["caption", "caption_hash"]
+        rows = parquet.read_table(path, columns=columns, partitioning=None).to_pylist()
+    except (pa.ArrowException, OSError):  # not there, or damaged
+        return
+    num_edited = 0
+    for row in rows:
+        recorded = row.get("caption_hash")
+        if recorded is not None and recorded != hash_caption(row.get("caption")):
+            num_edited += 1
+    if num_edited > 0:
+        raise ValueError(
+            f"{num_edited} captions of {path} have been edited, and writing it anew would undo that: move "
+            f"the file to another folder. What is captioned is kept in {path.parent / DATABASE}."
+        )
 
 
 def replace_surrogates(value: object) -> object:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import groupby
 from operator import eq
 
 from ..utils.sub_captions import split_sentences
@@ -527,23 +527,3 @@ def apply_rules(
     if rejected_by is not None:
         return caption, rejected_by, []
     return text, None, changed
-
-
-def is_made_by_rules(text: str, original: str, is_cut_off: bool) -> bool:
-    """
-    Says whether the edits, all of them or some, make a text of a caption.
-
-    Args:
-        text (`str`):
-            The text.
-        original (`str`):
-            The caption as it came.
-        is_cut_off (`bool`):
-            Whether the model was stopped before its end: see [`apply_rules`].
-    """
-    for num_rules in range(len(EDITS), 0, -1):
-        for names in combinations(EDITS, num_rules):
-            mended, _, _ = apply_rules(original, names, is_cut_off=is_cut_off)
-            if mended == text:
-                return True
-    return False

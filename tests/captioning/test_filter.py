@@ -1,6 +1,7 @@
 """Files of captions through the rules."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from modeling_lotlip.captioning.filter import (
     has_kept,
     set_column,
 )
+from modeling_lotlip.captioning.records import hash_caption
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -63,6 +65,7 @@ def test_the_report_counts_captions_by_captioner_and_rule(captions_dir, run):
         "num_captions": 12,
         "num_failed": 1,
         "num_unmeasured": 0,
+        "num_edited": 0,
         "num_kept": 9,
         "rejected": {"refusal": 1},
         "changed": {"announcement": 9},
@@ -96,7 +99,7 @@ def test_filtered_files_are_read_as_caption_files(captions_dir, run, tmp_path):
     assert captions["0011"] == ["Picture number 11 of a boat."]
     first, second = (parquet.read_schema(tmp_path / "out" / f"{shard}.parquet") for shard in (0, 1))
     assert first.equals(second, check_metadata=True)
-    assert first.names == [*SCHEMA.names, "caption_before_rules"]
+    assert first.names == [*SCHEMA.names, "caption_before_rules", "caption_hash", "caption_is_edited"]
     assert first.metadata == SCHEMA.metadata
 
 
@@ -145,48 +148,87 @@ def test_an_answer_that_was_cut_off_is_judged_as_one(run, tmp_path):
     # of the last one only the mark is known
     for row, is_cut_off in zip(rows, (True, True, None), strict=True):
         row["is_cut_off"] = is_cut_off
+        row["caption_hash"] = hash_caption(row["caption"])
     write_captions(tmp_path / "rows.parquet", rows)
     run(tmp_path / "rows.parquet", "out")
     assert read_captions(tmp_path / "out" / "rows.parquet") == expected
 
 
+DOG = f"The image shows a dog. {BOAT}"
+
+
 @pytest.mark.parametrize(
-    ("cut", "edited"),
+    ("original", "edited"),
     [
-        ("A dog.", "A poodle."),
-        ("A dog.", "Dog."),  # shorter
-        ("A dog.", "The image shows a poodle."),  # which the rules cut again
+        (DOG, f"A poodle. {BOAT}"),
+        (DOG, f"Dog. {BOAT}"),  # shorter
+        (DOG, f"The image shows a poodle. {BOAT}"),  # which the rules would cut
+        (DOG, DOG),  # put back
+        (f"{DOG} In the", f"A dog. {BOAT} In the"),  # what some of the rules make of it
+        (BOAT, f"Certainly! {BOAT}"),  # of what no rule had changed
+        ("I cannot see the image.", f"The image shows a poodle. {BOAT}"),  # of what a rule had rejected
     ],
 )
-def test_a_caption_that_somebody_has_edited_is_not_undone(run, tmp_path, caplog, cut, edited):
-    original = f"The image shows a dog. {BOAT}"
-    write_captions(tmp_path / "rows.parquet", [{"caption": original}])
+def test_a_caption_that_somebody_has_edited_stays_as_it_is_written(run, tmp_path, caplog, original, edited):
+    write_captions(tmp_path / "rows.parquet", [{"caption": original, "is_cut_off": True}, {"caption": BOAT}])
+    run(tmp_path / "rows.parquet", "out")
+    first, second = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
+    write_captions(tmp_path / "edited.parquet", [first | {"caption": edited}, second])
+
+    for name, options in (("again", {}), ("once_more", {}), ("back", {"without_rules": ["all"]})):
+        caplog.clear()
+        report = run(tmp_path / "edited.parquet", name, **options)
+        assert "1 captions have been edited since rules were applied to them" in caplog.text
+        assert report["captions"]["num_edited"] == 1
+        assert read_captions(tmp_path / name / "edited.parquet") == [
+            (edited, first["caption_before_rules"], None),
+            (BOAT, None, None),
+        ]
+        assert read_column(tmp_path / name / "edited.parquet", "caption_is_edited") == [True, False]
+        shutil.copy(tmp_path / name / "edited.parquet", tmp_path / "edited.parquet")
+
+
+def test_an_edited_caption_may_be_rejected(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": DOG}])
     run(tmp_path / "rows.parquet", "out")
     (row,) = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
-    assert row["caption"] == f"{cut} {BOAT}"
-    write_captions(tmp_path / "edited.parquet", [row | {"caption": f"{edited} {BOAT}"}])
+    write_captions(tmp_path / "edited.parquet", [row | {"caption": "Dog."}])
     run(tmp_path / "edited.parquet", "again")
-    ((caption, before, _),) = read_captions(tmp_path / "again" / "edited.parquet")
-    assert (caption, before) == (f"{edited} {BOAT}", original)
-    assert "1 captions are not what rules make of those in the column" in caplog.text
-    run(tmp_path / "again" / "edited.parquet", "back", without_rules=["all"])
-    assert read_captions(tmp_path / "back" / "edited.parquet")[0][0] == f"{edited} {BOAT}"
+    assert read_captions(tmp_path / "again" / "edited.parquet") == [("Dog.", DOG, "too_short")]
 
 
-def test_what_somebody_has_put_back_is_not_cut_again(run, tmp_path):
-    original = f"The image shows a dog. {BOAT}"
-    write_captions(tmp_path / "rows.parquet", [{"caption": original, "caption_before_rules": original}])
+def test_the_similarity_of_an_edited_caption_is_forgotten_with_its_mark(run, tmp_path):
+    mark = "image_text_similarity"
+    rows = [{"caption": f"{BOAT} {number}", "rejected_by": mark, mark: 0.1} for number in ("One.", "Two.")]
+    write_captions(tmp_path / "rows.parquet", rows)
     run(tmp_path / "rows.parquet", "out")
-    assert read_captions(tmp_path / "out" / "rows.parquet") == [(original, original, None)]
+    first, second = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
+    write_captions(tmp_path / "edited.parquet", [first | {"caption": f"{BOAT} Three."}, second])
+    run(tmp_path / "edited.parquet", "again")
+    assert read_column(tmp_path / "again" / "edited.parquet", mark) == [None, pytest.approx(0.1)]
+    assert read_column(tmp_path / "again" / "edited.parquet", "rejected_by") == [None, mark]
+
+    # one that is measured after the edit stays
+    first, second = parquet.read_table(tmp_path / "again" / "edited.parquet").to_pylist()
+    write_captions(tmp_path / "measured.parquet", [first | {mark: 0.5}, second])
+    run(tmp_path / "measured.parquet", "once_more")
+    assert read_column(tmp_path / "once_more" / "measured.parquet", mark) == [0.5, pytest.approx(0.1)]
 
 
-def test_a_cut_off_caption_that_somebody_has_completed_stays_whole(run, tmp_path):
-    before = f"{BOAT} The sea is very"
-    completed = f"{BOAT} The sea is very calm today"
-    row = {"caption": completed, "caption_before_rules": before, "is_cut_off": True}
-    write_captions(tmp_path / "rows.parquet", [row])
-    run(tmp_path / "rows.parquet", "out")
-    assert read_captions(tmp_path / "out" / "rows.parquet") == [(completed, before, None)]
+def test_a_caption_before_rules_without_a_hash_is_refused(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": f"A poodle. {BOAT}", "caption_before_rules": DOG}])
+    with pytest.raises(ValueError, match="rows.parquet has captions in 'caption_before_rules' without a hash"):
+        run(tmp_path / "rows.parquet", "out")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "wanted"),
+    [("caption_is_edited", "False", "booleans"), ("caption_hash", 1, "strings"), ("caption", 1, "strings")],
+)
+def test_columns_of_another_type_are_refused(run, tmp_path, column, value, wanted):
+    write_captions(tmp_path / "rows.parquet", [{"caption": BOAT} | {column: value}])
+    with pytest.raises(ValueError, match=f"The column '{column}' of .*rows.parquet must hold {wanted}, not"):
+        run(tmp_path / "rows.parquet", "out")
 
 
 def test_a_caption_that_some_rules_have_cut_is_not_taken_for_an_edited_one(run, tmp_path, caplog):
@@ -242,9 +284,11 @@ def test_files_of_other_columns_are_filtered_and_keep_them(run, tmp_path):
     report = run(tmp_path / "other.parquet", "out", caption_column="text", min_words=2)
     assert report["captions"]["num_kept"] == 1
     first, second = parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist()
-    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "rejected_by": None}
+    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "text_is_edited": False, "rejected_by": None}
+    mended["text_hash"] = hash_caption(mended["text"])
     assert first == {"id": 1, "box": [1, 2], **mended}
-    marked = {"text": "Dog.", "text_before_rules": None, "rejected_by": "too_short"}
+    marked = {"text": "Dog.", "text_before_rules": None, "text_is_edited": False, "rejected_by": "too_short"}
+    marked["text_hash"] = hash_caption("Dog.")
     assert second == {"id": 2, "box": [], **marked}
     with pytest.raises(ValueError, match="`--caption_column caption` is no column .* has .*'text'"):
         run(tmp_path / "other.parquet", "out")
@@ -318,7 +362,7 @@ def test_a_damaged_file_is_refused_and_leaves_no_output(captions_dir, run, tmp_p
     with pytest.raises(ValueError, match="have no rows"):
         run(tmp_path / "empty.parquet", "empty")
     parquet.write_table(pa.table({"caption": [1, 2]}), tmp_path / "numbers.parquet")
-    with pytest.raises(ValueError, match="`--caption_column caption` of .* must hold strings, not int64"):
+    with pytest.raises(ValueError, match="The column 'caption' of .* must hold strings, not int64"):
         run(tmp_path / "numbers.parquet", "numbers")
     run(captions_dir / "0.parquet", "out")
     with pytest.raises(ValueError, match="holds other captions, such as 0.parquet"):

@@ -2,11 +2,14 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
+from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from modeling_lotlip.captioning import recaption
@@ -25,6 +28,7 @@ from modeling_lotlip.captioning.records import (
     SCHEMA,
     Records,
     describe_captioner,
+    hash_caption,
     open_database,
     summarize,
 )
@@ -269,6 +273,36 @@ def add(folder, records: list[dict], shard_size: int = 4) -> None:
         table.write()
 
 
+def edit_captions(path, edit: Callable[[dict], dict]) -> None:
+    rows = [edit(row) for row in parquet.read_table(path).to_pylist()]
+    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+
+
+def test_edited_captions_are_not_written_over(tmp_path):
+    written = [make_record(key, caption_hash=hash_caption(f"a caption of {key}")) for key in "abcdef"]
+    add(tmp_path, written[:5])
+    first = tmp_path / "captions-000000.parquet"
+    second = tmp_path / "captions-000001.parquet"
+    edit_captions(first, lambda row: row | {"caption": f"{row['caption']} by hand"})
+    # which are complete
+    add(tmp_path, written[5:])
+    assert [row["caption"] for row in read_records(tmp_path)][3:5] == ["a caption of d by hand", "a caption of e"]
+
+    edit_captions(second, lambda row: row | {"caption": f"{row['caption']} by hand"})
+    with pytest.raises(ValueError, match="2 captions of .*captions-000001.parquet have been edited"):
+        add(tmp_path, [make_record("g")])
+    assert [row["caption"] for row in read_records(tmp_path)][4:] == [
+        "a caption of e by hand",
+        "a caption of f by hand",
+    ]
+
+    # the remedy that the message names
+    second.rename(tmp_path / "edited")
+    add(tmp_path, [make_record("h")])
+    captions = [row["caption"] for row in read_records(tmp_path)][4:]
+    assert captions == [f"a caption of {key}" for key in "efgh"]
+
+
 def test_files_hold_the_rows_in_their_order_whatever_run_added_them(tmp_path):
     for keys in ("abc", "d", "efgh", "i", "ab"):
         add(tmp_path, [make_record(key) for key in keys])
@@ -378,6 +412,7 @@ def test_files_without_their_table_are_not_overwritten(tmp_path):
 def test_what_is_recorded_of_an_answer(answer, expected, changed):
     nothing = dict.fromkeys(["caption", "caption_before_rules", "rejected_by", "error"]) | {"is_cut_off": False}
     record, rules = apply_rules_to_answer(answer, RuleArguments())
+    assert record.pop("caption_hash") == hash_caption(record["caption"])
     assert record == nothing | expected
     assert rules == changed
 
