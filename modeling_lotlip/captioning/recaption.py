@@ -78,7 +78,7 @@ def recaption(
     settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
     folder = nullcontext()
     if state.is_main_process:
-        folder = OutputFolder(arguments.output_dir, settings, "captions")
+        folder = OutputFolder(arguments.output_dir, settings, "captions", parts=arguments.captioner)
     job = RecaptionJob(dataset, source, arguments, captioning, rules, prompts, count_images(dataset, split, state))
     with folder, StopSignal("The run ends; what is captioned is written.") as stop:
         state.wait_for_everyone()

@@ -1247,19 +1247,18 @@ def check_pixels(rows: Rows, column: str) -> None:
 # Rows
 
 
-def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:
+def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
     """Hashes rows, and the sizes and times of their image files, which the hash of `datasets` does not know."""
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
-    if image_column is not None:
-        images = undecoded(dataset.select_columns(image_column), image_column)
-        for table in images.with_format("arrow").iter(batch_size=1000):
-            column = table[image_column].combine_chunks()
-            paths = column.field("path").filter(column.field("bytes").is_null()).drop_null()
-            for path in paths.to_pylist():
-                if os.path.exists(path):
-                    status = os.stat(path)
-                    hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    images = undecoded(dataset.select_columns(image_column), image_column)
+    for table in images.with_format("arrow").iter(batch_size=1000):
+        column = table[image_column].combine_chunks()
+        paths = column.field("path").filter(column.field("bytes").is_null()).drop_null()
+        for path in paths.to_pylist():
+            if os.path.exists(path):
+                status = os.stat(path)
+                hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return hasher.hexdigest()
 
 

@@ -233,6 +233,9 @@ class OutputFolder:
             The argument that names the folder.
         wait (`bool`, *optional*, defaults to `False`):
             Whether to wait for another run that writes to it.
+        parts (`list[str]`, *optional*):
+            The names of what the run completes, where runs complete a folder in parts. A run that was
+            ended stays noted until others have completed each of its parts.
 
     Raises:
         `FolderInUseError`: if another run writes to the folder.
@@ -246,12 +249,14 @@ class OutputFolder:
         content: str = "results",
         argument: str = "output_dir",
         wait: bool = False,
+        parts: list[str] | None = None,
     ):
         self.path = Path(path)
         self.settings = None if settings is None else json.loads(json.dumps(settings, default=str))
         self.content = content
         self.argument = argument
         self.wait = wait
+        self.parts = parts or []
         self.lock = FileLock(self.path / LOCK_FILE, thread_local=False)
         self.is_unfinished = False
         self.is_stopped = False  # a run that a signal ends before it has done all sets it
@@ -286,8 +291,13 @@ class OutputFolder:
             if self.stored is not None and (self.before or "content" not in self.stored):
                 self.compare(self.stored)
                 self.is_unfinished = self.stored.get("run") is not None
+            self.ended_early = self.find_ended_early()
             run = {"process": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
-            self.note(run | {"start": time.strftime("%Y-%m-%d %H:%M:%S")})
+            run["start"] = time.strftime("%Y-%m-%d %H:%M:%S")
+            run["parts"] = self.parts
+            if self.ended_early is not None:
+                run["parts"] = self.parts + self.ended_early["parts"]
+            self.note(run)
         except BaseException:
             self.lock.release()
             raise
@@ -297,11 +307,21 @@ class OutputFolder:
         try:
             if kind is None:
                 if not self.is_stopped:
-                    self.note(None)
+                    self.note(self.ended_early)
             elif self.is_unchanged():  # the error came before anything was done: all is as it was
                 self.restore()
         finally:  # also where the disk is full, or the folder was deleted
             self.lock.release()
+
+    def find_ended_early(self) -> dict | None:
+        """Finds the run before, with those of its parts that this run does not complete, None if it completes all."""
+        if not self.is_unfinished:
+            return None
+        run = self.stored["run"]
+        parts = [part for part in run.get("parts", []) if part not in self.parts]
+        if not parts:
+            return None
+        return run | {"parts": parts}
 
     def is_unchanged(self) -> bool:
         """

@@ -37,7 +37,7 @@ from modeling_lotlip.data.arguments import TrainSplitArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.utils.output_folder import OutputFolder, read_stored
+from modeling_lotlip.utils.output_folder import OutputFolder, read_stored, write_stored
 from tests.conftest import run_together
 from tests.helpers.captioners import hash_photos, list_shards, of_folder, read_records
 from tests.helpers.chat_server import serve
@@ -255,6 +255,16 @@ def test_readers_say_that_a_run_has_not_finished(caption, run, photos, llava, tm
     CaptionFiles([pattern], "key", ["caption"]).check()
     run(pattern, "filtered")
     assert caplog.text.count(f"{tmp_path}/out is not complete: process ") == 2
+
+
+def test_another_captioner_does_not_complete_what_one_was_ended_in(caption, photos, tmp_path):
+    with serve({}) as server:
+        caption("out", "model", endpoint=server.url, **of_folder(photos))
+        stored = read_stored(tmp_path / "out")
+        assert stored["run"] is None
+        write_stored(tmp_path / "out", stored | {"run": {"parts": ["llava"]}})
+        caption("out", "model", endpoint=server.url, **of_folder(photos))
+    assert read_stored(tmp_path / "out")["run"]["parts"] == ["llava"]
 
 
 def make_record(key: str, **values: object) -> dict:

@@ -665,7 +665,7 @@ def test_the_fingerprint_knows_the_files_of_images(tmp_path):
     rows = Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]})
     rows = rows.cast_column("image", Image())
     first = compute_fingerprint(rows, "image")
-    assert first == compute_fingerprint(rows, "image") != compute_fingerprint(rows)
+    assert compute_fingerprint(rows, "image") == first
     assert compute_fingerprint(rows.select([0]), "image") != first
     PIL.Image.fromarray(np.zeros((30, 40, 3), dtype=np.uint8)).save(tmp_path / "b.png")
     assert compute_fingerprint(rows, "image") != first

@@ -212,6 +212,26 @@ def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path,
     assert not caplog.text
 
 
+def end_early(path: Path, parts: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), OutputFolder(path, parts=parts):
+        (path / f"table of {parts[0]}").touch()
+        raise KeyboardInterrupt
+
+
+def test_a_run_of_other_parts_does_not_complete_one_that_was_ended(tmp_path):
+    end_early(tmp_path, ["llava", "blip"])
+    (tmp_path / "table").touch()
+    for parts, left in ((["other"], ["llava", "blip"]), (["blip"], ["llava"])):
+        with OutputFolder(tmp_path, parts=parts):
+            assert read_stored(tmp_path)["run"]["parts"] == parts + left
+        assert read_stored(tmp_path)["run"]["parts"] == left
+    end_early(tmp_path, ["git"])
+    assert read_stored(tmp_path)["run"]["parts"] == ["git", "llava"]
+    with OutputFolder(tmp_path, parts=["llava", "git"]):
+        pass
+    assert read_stored(tmp_path)["run"] is None
+
+
 @pytest.fixture
 def name_left(tmp_path):
     """Returns the name of an unfinished file of another process."""
