@@ -105,7 +105,7 @@ JSON = re.compile(
 # "- 5 degrees", and so may a mark, as in "* * * are printed" and "+ is engraved on one end of the battery".
 MARK = re.compile(
     r"^[ \t]*(?:#(?![ \t]+\d+(?:[ \t]|$))|#{2,6}|[-+–](?![ \t]+\d)|[*•‣])"
-    r"(?![ \t]+(?:\*(?:\s|\Z)|(?:and|are|is|marks|means|or|stands|was|were)\b))(?:[ \t]+|$)",
+    r"(?![ \t]+(?:\*(?:\s|\Z)|(?:and|are|is|marks|means|of|or|stands|was|were)\b))(?:[ \t]+|$)",
     re.MULTILINE,
 )
 SIGN = re.compile(r"^[ \t]*[-+–][ \t]+(?=\d)", re.MULTILINE)

@@ -32,6 +32,7 @@ GOOD = [
     "Certainly! is written on a sign above the counter.",
     "Sure! stands on the T-shirt of the boy in front.",
     "# 1 fan is printed on the mug of a coach.",
+    "# of people in the lift is limited to four by a sign.",
     "A door.\n# 7 is painted on it in white.",
     # people write "I", and what they cannot see
     "I cannot see the far bank of the river because of the fog.",
