@@ -42,8 +42,9 @@ from modeling_lotlip.align.heads import HeadSettings, train_heads
 from modeling_lotlip.align.run import embed_features
 from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
-from modeling_lotlip.data.loading import get_columns, load_split
+from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
+from modeling_lotlip.data.rows import get_columns
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import EmbeddedDataset, embed_dataset, rank_captions
 from modeling_lotlip.utils.arguments import exit_on_error

@@ -30,8 +30,9 @@ from modeling_lotlip.align.features import MODALITIES, FeatureComputer, Features
 from modeling_lotlip.align.heads import CaptionSampler, Heads, HeadSettings, compute_loss, train_heads
 from modeling_lotlip.align.towers import load_image_tower, load_text_tower
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
-from modeling_lotlip.data.loading import get_columns, load_split
+from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
+from modeling_lotlip.data.rows import get_columns
 from modeling_lotlip.interpolation.weights import mix_weights
 from modeling_lotlip.metrics import retrieval_metrics
 from modeling_lotlip.utils.arguments import exit_on_error

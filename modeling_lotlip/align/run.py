@@ -8,8 +8,11 @@ import time
 import torch
 from datasets import Dataset
 
-from ..data.loading import count_shared_rows, get_columns, load_slices, warn_of_repeated_images
+from ..data.loading import load_slices
 from ..data.reader import RowReader
+from ..data.repeated_images import warn_of_repeated_images
+from ..data.rows import get_columns
+from ..data.slices import count_shared_rows
 from ..encoder.loading import check_device
 from ..evaluation.retrieval import (
     EmbeddedCaptions,

@@ -20,9 +20,9 @@ from pyarrow import parquet
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.caption_files import REJECTED_COLUMN, CaptionFiles, hash_keys
 from ..data.images import read_file, read_image, undecoded
-from ..data.loading import get_columns, load_split
+from ..data.loading import load_split
 from ..data.reader import Item
-from ..data.rows import find_column, read_captions, read_key
+from ..data.rows import find_column, get_columns, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import find_models, load_encoder

@@ -17,8 +17,8 @@ from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
-from ..data.loading import get_columns, load_split
-from ..data.rows import check_columns
+from ..data.loading import load_split
+from ..data.rows import check_columns, get_columns
 from ..utils.files import read_lines
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import StopSignal

@@ -40,7 +40,8 @@ def run(
         classes ([`ClassificationArguments`]): The classes.
         output ([`OutputArguments`]): Where the results go.
     """
-    from ..data.loading import get_columns, load_split
+    from ..data.loading import load_split
+    from ..data.rows import get_columns
     from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names

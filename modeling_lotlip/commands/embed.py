@@ -37,8 +37,8 @@ def run(
     """
     from datetime import timedelta
 
-    from ..data.loading import get_columns
     from ..data.reader import RowReader
+    from ..data.rows import get_columns
     from ..encoder.dual_encoder import load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model

@@ -55,9 +55,9 @@ def run(
         columns ([`CaptionColumnArguments`]): The columns of the captions.
         caption_files ([`CaptionFileArguments`]): Files of further captions.
     """
-    from ..data.loading import get_columns, load_split
+    from ..data.loading import load_split
     from ..data.reader import RowReader
-    from ..data.rows import check_columns
+    from ..data.rows import check_columns, get_columns
     from ..data.shards import write_shards
     from ..utils.terminal import printable
 

@@ -62,8 +62,10 @@ def run(
         caption_files ([`CaptionFileArguments`]): Files of further captions.
         output ([`OutputArguments`]): Where the results go.
     """
-    from ..data.loading import get_columns, load_split, warn_of_repeated_images
+    from ..data.loading import load_split
     from ..data.reader import RowReader
+    from ..data.repeated_images import warn_of_repeated_images
+    from ..data.rows import get_columns
     from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import embed_dataset

@@ -73,10 +73,12 @@ def run(
         output ([`OutputArguments`]): Where the results go.
     """
     from ..data.benchmarks import get_benchmark, load_benchmark
+    from ..data.image_column import cast_images
     from ..data.images import undecoded
-    from ..data.loading import cast_images, get_columns, load_split, warn_of_images_counted_again
+    from ..data.loading import load_split
     from ..data.reader import RowReader
-    from ..data.rows import check_columns
+    from ..data.repeated_images import warn_of_images_counted_again
+    from ..data.rows import check_columns, get_columns
     from ..evaluation.statistics import format_statistics, load_tokenizer, measure_texts, summarize_lengths
     from ..utils.files import write_results
     from ..utils.terminal import print_tables

@@ -130,8 +130,9 @@ def read_text_and_image(
     from datasets import Dataset
 
     from ..data.images import UnreadableImageError, read_image, undecoded
-    from ..data.loading import get_columns, load_split
+    from ..data.loading import load_split
     from ..data.reader import RowReader
+    from ..data.rows import get_columns
     from ..utils.sub_captions import split_sub_captions
     from ..utils.terminal import without_stop
 

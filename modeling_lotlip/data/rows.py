@@ -9,15 +9,26 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from datasets import Dataset, IterableDataset
+
 from ..utils.keys import to_key
 from .arguments import SourceArguments
 from .images import UnreadableImageError, read_file
 
 
+Rows = Dataset | IterableDataset
 # Where img2dataset and the large collections have addresses
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
+
+
+def get_columns(dataset: Rows) -> list[str]:
+    """Returns the columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
+    columns = dataset.column_names or list(next(iter(dataset), {}))
+    if not columns:
+        raise ValueError("The dataset has no rows: name other data or another split.")
+    return columns
 
 
 def look_up(row: dict, column: str) -> object:

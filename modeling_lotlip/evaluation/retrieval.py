@@ -21,8 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 from ..data.arguments import CaptionArguments, CaptionFileArguments
 from ..data.benchmarks import load_benchmark
 from ..data.images import undecoded
-from ..data.loading import get_columns, warn_of_repeated_images
 from ..data.reader import RowReader
+from ..data.repeated_images import warn_of_repeated_images
+from ..data.rows import get_columns
 from ..encoder.batches import (
     Item,
     RowCollator,

@@ -11,8 +11,10 @@ from accelerate import PartialState
 from datasets import Dataset
 from PIL import Image
 
-from ..data.loading import get_columns, load_split, warn_of_repeated_images
+from ..data.loading import load_split
 from ..data.reader import RowReader
+from ..data.repeated_images import warn_of_repeated_images
+from ..data.rows import get_columns
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..evaluation.classification import check_labels, classify, read_class_names, resolve_numbers
 from ..evaluation.retrieval import ImageEmbeddingCache, embed_dataset, measure_retrieval

@@ -22,11 +22,13 @@ from datasets.fingerprint import Hasher
 from torch import nn
 
 from ..data.arguments import CaptionArguments, SourceArguments
+from ..data.builders import make_builder
 from ..data.folder import is_image_file
+from ..data.image_folder import find_file_names
 from ..data.images import name_readers, undecoded
-from ..data.loading import find_file_names, get_columns, load_split, make_builder
+from ..data.loading import load_split
 from ..data.reader import RowInfo, RowReader
-from ..data.rows import batched, find_column
+from ..data.rows import batched, find_column, get_columns
 from ..encoder.arguments import AUTO, KINDS, InferenceArguments, StoreArguments
 from ..encoder.batches import (
     EmbeddedBatch,

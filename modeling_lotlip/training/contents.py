@@ -8,9 +8,9 @@ import os
 import xxhash
 from datasets import Dataset, IterableDataset
 
+from ..data.builders import make_builder
 from ..data.folder import is_image_file, list_files
 from ..data.images import undecoded
-from ..data.loading import make_builder
 from ..data.reader import RowReader
 from .arguments import TrainArguments
 

@@ -3,6 +3,7 @@
 """What a frozen image side gives, which never changes: computed once, and kept in memory-mapped files."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +19,6 @@ from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
 
 from ..data.images import undecoded
-from ..data.loading import compute_fingerprint
 from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows
 from ..encoder.hashes import read_code
@@ -33,6 +33,21 @@ logger = logging.getLogger(__name__)
 
 # Images in a file
 SHARD_SIZE = 1024
+
+
+def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
+    """Hashes rows, and the sizes and times of their image files, which the hash of `datasets` does not know."""
+    hasher = Hasher()
+    hasher.update(dataset._fingerprint)
+    images = undecoded(dataset.select_columns(image_column), image_column)
+    for table in images.with_format("arrow").iter(batch_size=1000):
+        column = table[image_column].combine_chunks()
+        paths = column.field("path").filter(column.field("bytes").is_null()).drop_null()
+        for path in paths.to_pylist():
+            if os.path.exists(path):
+                status = os.stat(path)
+                hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return hasher.hexdigest()
 
 
 def read_features(folder: Path, index: int) -> torch.Tensor:

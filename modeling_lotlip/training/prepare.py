@@ -25,16 +25,12 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import (
-    Slice,
-    count_shared_rows,
-    get_columns,
-    load_slices,
-    load_split,
-    warn_of_repeated_images,
-)
+from ..data.loading import load_slices, load_split
 from ..data.reader import RowReader
+from ..data.repeated_images import warn_of_repeated_images
 from ..data.row_functions import read_rows
+from ..data.rows import get_columns
+from ..data.slices import Slice, count_shared_rows
 from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..evaluation.retrieval import ImageEmbeddingCache

@@ -1,73 +1,29 @@
 """The dataset that the data arguments name: splits, files, columns, and what is said of those that are not there."""
 
-import io
 import json
 import os
-import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
-import fsspec
-import numpy as np
 import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import (
-    Array3D,
-    Dataset,
-    DatasetDict,
-    Features,
-    Image,
-    IterableDataset,
-    List,
-    Value,
-    load_dataset,
-    load_dataset_builder,
-)
+from datasets import Dataset, DatasetDict, Image, IterableDataset, load_dataset
 from pyarrow import parquet
 
 from modeling_lotlip.data import loading, options
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
-from modeling_lotlip.data.folder import list_files
-from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
-from modeling_lotlip.data.loading import (
-    Slice,
-    check_image_type,
-    compute_fingerprint,
-    count_repeated_images,
-    count_shared_rows,
-    find_file_names,
-    finish_split,
-    get_columns,
-    load_slices,
-    load_split,
-    open_metadata,
-    resolve_split,
-    split_by_process,
-    take_first,
-    warn_of_repeated_images,
-)
+from modeling_lotlip.data.images import UnreadableImageError, undecoded
+from modeling_lotlip.data.loading import finish_split, load_split, split_by_process
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.data.rows import read_key
+from modeling_lotlip.data.rows import get_columns
 from modeling_lotlip.data.scenes import make_scene
-from tests.helpers.data_files import write_images, write_lines, write_shard
-
-
-def write_json(path: Path, numbers: range) -> str:
-    return write_lines(path, [{"number": number} for number in numbers])
-
-
-def read_numbers(source: SourceArguments, *args, **options) -> list[int]:
-    return [row["number"] for row in load_split(source, *args, with_images=False, **options)]
+from tests.helpers.data_files import read_numbers, write_captions, write_images, write_json, write_lines, write_shard
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
-
-
-# The embedded dataset
 
 
 def test_scenes_are_drawn_without_a_dataset_and_split():
@@ -83,9 +39,6 @@ def test_what_scenes_have_not():
         load_split(SourceArguments(), "validation")
     with pytest.raises(ValueError, match="--data_dir has no effect on the drawn scenes: .*with --dataset_name"):
         load_split(SourceArguments(data_dir="photos"), "train")
-
-
-# Splits
 
 
 @both_ways
@@ -111,79 +64,6 @@ def test_of_several_splits_one_must_be_named(tmp_path):
     for split in ("val", "val[:1]"):
         with pytest.raises(ValueError, match=f"{named} has no split 'val' but 'train', 'test': name one"):
             load_split(source, split)
-
-
-PHOTOS = [
-    "IMG_1.JPG",
-    "beach_test.png",
-    "train_station.png",
-    "val_thorens.png",
-    "test/e.png",
-    "2020 [x]/train.png",
-]
-
-
-def open_folder(folder: Path, is_builder: bool, **options) -> SourceArguments:
-    if is_builder:
-        return SourceArguments("imagefolder", data_dir=str(folder), **options)
-    return SourceArguments(str(folder), **options)
-
-
-@both_ways
-@pytest.mark.parametrize("is_builder", [True, False])
-def test_words_in_names_are_no_splits(tmp_path, caplog, is_builder, streaming):
-    folder = tmp_path / "photos [2020]"
-    write_images(folder, PHOTOS)
-    (folder / "IMG_1.JPG.json").write_text("{}")  # what Google Takeout puts beside an image
-    source = open_folder(folder, is_builder, streaming=streaming)
-    splits = ["train", "test"]
-    if not streaming:
-        splits.append("train[:6]")
-    for split in splits:
-        rows = load_split(source, split).cast_column("image", Image(decode=False))
-        paths = [Path(row["image"]["path"]) for row in rows]
-        assert sorted(str(path.relative_to(folder)) for path in paths) == sorted(PHOTOS)
-    assert "All images of" in caplog.text
-    assert "is outside of test" in caplog.text
-
-
-@both_ways
-@pytest.mark.parametrize("is_builder", [True, False])
-def test_folders_called_train_and_val_are_splits(tmp_path, caplog, is_builder, streaming):
-    write_images(tmp_path, ["train/a/test_1.png", "train/b/2.png", "val/a/train.png", "val/b/4.png"])
-    source = open_folder(tmp_path, is_builder, streaming=streaming)
-    for split, names in {"train": ["test_1.png", "2.png"], "val": ["train.png", "4.png"]}.items():
-        rows = load_split(source, split)
-        assert rows.features["label"].names == ["a", "b"]
-        rows = rows.cast_column("image", Image(decode=False))
-        assert [Path(row["image"]["path"]).name for row in rows] == names
-    assert not caplog.text
-
-
-@both_ways
-@pytest.mark.parametrize("is_builder", [True, False])
-def test_images_without_a_line_of_metadata_are_named(tmp_path, caplog, is_builder, streaming):
-    write_images(tmp_path, ["train_station.png", "beach_test.png", "in_no_line.png"])
-    names = ["train_station.png", "beach_test.png"]
-    write_lines(tmp_path / "metadata.jsonl", [{"file_name": name, "caption": name[:5]} for name in names])
-    rows = load_split(open_folder(tmp_path, is_builder, streaming=streaming), "train")
-    assert [row["caption"] for row in rows] == ["train", "beach"]
-    if not streaming:
-        assert rows["file_name"][:] == names
-    assert f"1 images are left out, as '{tmp_path}/in_no_line.png'" in caplog.text
-
-
-def test_files_that_cannot_be_used_are_counted(tmp_path, caplog):
-    write_images(tmp_path, ["a.png", ".hidden.png"])
-    PIL.Image.new("RGB", (4, 3)).save(os.fsencode(tmp_path) + b"/\xff.png", "PNG")
-    (tmp_path / "b.png").symlink_to("nowhere")
-    os.mkfifo(tmp_path / "c.png")
-    (tmp_path / "linked").symlink_to(tmp_path)
-    assert len(load_split(open_folder(tmp_path, True), "train")) == 1
-    assert "1 with a name that is not UTF-8" in caplog.text
-    assert "1 linked to no file" in caplog.text
-    assert "1 that is a pipe" in caplog.text
-    assert "1 in a linked" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
@@ -219,13 +99,6 @@ def test_files_of_rows_with_another_ending_are_warned_of(tmp_path, caplog, name)
     extra.touch()
     assert read_numbers(SourceArguments(str(tmp_path)), "train") == [0, 1, 2]
     assert f"1 files of {tmp_path}/ are left out, as '{extra}': those with the ending .csv are read" in caplog.text
-
-
-def test_tsv_files_beside_images_are_warned_of(tmp_path, caplog):
-    write_images(tmp_path, ["0.png", "1.png"])
-    (tmp_path / "captions.tsv").write_text("image\tcaption\n0.png\tA boat\n")
-    assert len(load_split(SourceArguments(str(tmp_path)), "train")) == 2
-    assert "left out: 1 with rows that are no metadata.jsonl, as 'captions.tsv'" in caplog.text
 
 
 @pytest.mark.parametrize("content", ['[{"number": 2}]', '{"number": 2}\n{"number": 3}\n'])
@@ -282,93 +155,6 @@ def test_a_split_without_rows_that_was_saved_leaves_the_others_as_they_are(tmp_p
     assert read_numbers(source, "all") == [0, 1, 2]
     with pytest.raises(ValueError, match="The split 'val' of .* cannot be read, since it has no rows"):
         read_numbers(source, "val")
-
-
-def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
-    Dataset.from_dict({"number": range(40)}).save_to_disk(tmp_path / "saved")
-    file = write_json(tmp_path / "rows.json", range(40))
-    built = SourceArguments("json", data_files=[file], split_seed=3)
-    saved = SourceArguments(str(tmp_path / "saved"), split_seed=3)
-    before = sorted(path.name for path in (tmp_path / "saved").iterdir())
-    for source in (saved, built):
-        first = read_numbers(source, "train[:75%]")
-        last = read_numbers(source, "train[75%:]")
-        whole = read_numbers(source, "train")
-        assert first + last == whole
-        assert sorted(whole) == list(range(40))
-        assert whole != sorted(whole)
-        assert len(last) == 10
-        assert read_numbers(source, "train", 5) == whole[:5]
-        assert read_numbers(replace(source, split_seed=4), "train") != whole
-    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before, "nothing is written there"
-    assert read_numbers(built, "train[:10%]+train[90%:]") == whole[:4] + whole[-4:]
-    _, rows = load_slices(built, "train[:80%]+train[36:]", with_images=False)
-    for split, max_rows, num_shared in (("train[70%:]", None, 8), ("test[80%:]", None, 4), ("train[:50%]", 3, 3)):
-        _, others = load_slices(built, split, max_rows, with_images=False)
-        assert count_shared_rows(rows, others) == num_shared, split
-    with pytest.raises(ValueError, match=r"'train\[40:\]' is empty: there are 40 rows"):
-        read_numbers(built, "train[40:]")
-    with pytest.raises(ValueError, match="--split_seed excludes --streaming: leave out one"):
-        SourceArguments(dataset_name="json", streaming=True, split_seed=0)
-
-
-@pytest.mark.parametrize(
-    ("split", "num_repeated"),
-    [
-        ("train[:3]+train[:3]", 3),
-        ("train[:3]+train[:3]+train[:3]", 6),
-        ("train[:50%]+train[40%:]", 1),
-        ("train[8:]+train[:9]", 1),
-        ("train+train[2:4]+train[3:5]", 4),
-        ("train+test", 10),  # of which only one is there
-        ("train[:5]+train[5:]", 0),
-    ],
-)
-def test_rows_that_are_named_again_are_refused_or_counted(tmp_path, caplog, split, num_repeated):
-    source = SourceArguments(write_json(tmp_path / "rows.jsonl", range(10)))
-    rows = read_numbers(source, split, may_repeat=True)
-    assert len(rows) - len(set(rows)) == num_repeated
-    warning = f"{num_repeated} rows of the split {split!r} come again"
-    assert (warning in caplog.text) == (num_repeated > 0)
-    if num_repeated == 0:
-        assert read_numbers(source, split) == rows
-    else:
-        with pytest.raises(ValueError, match=f"^{num_repeated} rows of the split .*: name each row once"):
-            read_numbers(source, split)
-
-
-def test_rows_that_are_named_again_but_not_used_are_no_error(tmp_path):
-    source = SourceArguments(write_json(tmp_path / "rows.jsonl", range(10)))
-    assert read_numbers(source, "train[:4]+train[:4]", 4) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="^1 rows of the split"):
-        read_numbers(source, "train[:4]+train[:4]", 5)
-
-
-def test_a_stream_that_is_named_again_is_refused(tmp_path):
-    source = SourceArguments(write_json(tmp_path / "rows.jsonl", range(3)), streaming=True)
-    with pytest.raises(ValueError, match=r"^All rows of the split 'train\+train' come again"):
-        read_numbers(source, "train+train")
-    assert read_numbers(source, "train+train", may_repeat=True) == [0, 1, 2, 0, 1, 2]
-
-
-def test_rows_of_several_files_that_are_named_again_are_refused(tmp_path):
-    files = [write_json(tmp_path / name, range(4)) for name in ("a.jsonl", "b.jsonl")]
-    source = SourceArguments("json", data_files=files)
-    with pytest.raises(ValueError, match="^2 rows of the split"):
-        read_numbers(source, "train[:2]+train[:2]", weights=[1, 1])
-
-
-def test_all_splits_have_the_rows_of_each(tmp_path):
-    DatasetDict(
-        {"train": Dataset.from_dict({"number": [0, 1]}), "val": Dataset.from_dict({"number": [2]})}
-    ).save_to_disk(tmp_path / "saved")
-    source = SourceArguments(str(tmp_path / "saved"))
-    rows, slices = load_slices(source, "all", with_images=False)
-    assert rows["number"][:] == [0, 1, 2]
-    _, others = load_slices(source, "val", with_images=False)
-    assert count_shared_rows(slices, others) == 1
-    with pytest.raises(ValueError, match="names others beside 'all', which has their rows: leave"):
-        read_numbers(source, "all+val")
 
 
 def test_all_scenes_are_those_of_both_splits(monkeypatch):
@@ -434,41 +220,6 @@ def test_a_file_by_its_name_is_that_of_its_builder(tmp_path, name, builder, stre
         SourceArguments(path, data_files=["other.csv"])
 
 
-@both_ways
-def test_keys_of_csv_files_are_text(tmp_path, caplog, streaming):
-    (tmp_path / "rows.csv").write_text("key,number\n007,1\n,2\nNA,3\n")
-    source = SourceArguments(str(tmp_path / "rows.csv"), streaming=streaming)
-    rows = load_split(source, "train", with_images=False, key_column="key")
-    assert [(read_key(row, "key"), row["number"]) for row in rows] == [("007", 1), (None, 2), ("NA", 3)]
-    assert len(list(load_split(source, "train", with_images=False, key_column="other"))) == 3
-
-    write_images(tmp_path / "folder", ["a.png", "b.png"])
-    metadata = "file_name,key,number,word\na.png,007,1,\nb.png,7,2,NA\n"
-    (tmp_path / "folder" / "metadata.csv").write_text(metadata)
-    source = open_folder(tmp_path / "folder", True, streaming=streaming)
-    rows = list(load_split(source, "train", key_column="key"))
-    assert [(row["key"], row["number"]) for row in rows] == [("007", 1), ("7", 2)]
-    assert [row["image"].size for row in rows] == [(4, 3), (4, 3)]
-    assert "1 cells of" in caplog.text
-    assert "metadata.csv, as 'NA', are read as missing: write metadata" in caplog.text
-
-
-@both_ways
-def test_the_image_column_may_have_any_name(tmp_path, streaming):
-    write_images(tmp_path, ["a.png"])
-    rows = {"picture": str(tmp_path / "a.png"), "caption": "a boat"}
-    (tmp_path / "rows.json").write_text(json.dumps(rows) + "\n")
-    source = SourceArguments(str(tmp_path / "rows.json"), streaming=streaming, image_column="picture")
-    assert next(iter(load_split(source, "train")))["picture"].size == (4, 3)  # a path becomes an image
-    assert list(load_split(source, "train", with_images=False)) == [rows]
-    expected = r"`--image_column image` is not a column of the dataset, which has \['picture', 'caption'\]"
-    with pytest.raises(ValueError, match=expected):
-        load_split(replace(source, image_column="image"), "train")
-
-
-# Shards
-
-
 def members(key: str, text: bytes = b"a boat", about: bytes = b'{"url": "x.org"}') -> dict[str, bytes]:
     return {f"{key}.jpg": b"jpeg", f"{key}.txt": text, f"{key}.json": about}
 
@@ -485,63 +236,6 @@ def test_shards_that_were_cut_off(tmp_path, streaming):
         shards[1].write_bytes(part)
         with pytest.raises(ValueError, match="The shard .*1.tar was cut off: write it anew"):
             load_split(source, "train")
-
-
-@both_ways
-@pytest.mark.parametrize(
-    "values",
-    [
-        pa.array([[137, 80, 78, 71]], pa.list_(pa.uint8())),
-        pa.array([[137, 80, 78, 71]], pa.list_(pa.uint8(), 4)),
-        pa.array([{"bytes": [137, 80], "path": "a.png"}]),
-        pa.array([3]),
-        pa.array([1.5]),
-    ],
-    ids=["list", "list of a fixed size", "list in a struct", "integer", "float"],
-)
-def test_columns_of_numbers_are_no_images(tmp_path, values, streaming):
-    """Lists of bytes, which hold an image file, `datasets` would read as one row of pixels."""
-    parquet.write_table(pa.table({"image": values}), tmp_path / "rows.parquet")
-    source = SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming)
-    with pytest.raises(ValueError, match="`--image_column image` holds .*, which is no image: write the path"):
-        load_split(source, "train")
-
-
-@both_ways
-@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary()])
-def test_columns_of_bytes_are_images(tmp_path, type_, streaming):
-    write_images(tmp_path, ["a.png"])
-    values = pa.array([(tmp_path / "a.png").read_bytes()], type_)
-    parquet.write_table(pa.table({"image": values}), tmp_path / "rows.parquet")
-    (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
-    assert row["image"].size == (4, 3)
-
-
-@both_ways
-def test_lists_of_rows_of_pixels_are_images(tmp_path, streaming):
-    parquet.write_table(pa.table({"image": [[[[1, 2, 3], [4, 5, 6]]]]}), tmp_path / "rows.parquet")
-    (row,) = load_split(SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming), "train")
-    assert row["image"].size == (2, 1)
-
-
-@both_ways
-@pytest.mark.parametrize("shape", [(3, 6, 4), (3, 6, 3), (3, 6, 8), (4, 6, 3), (1, 6, 8), (6, 8, 1)])
-@pytest.mark.parametrize("is_typed", [False, True])
-def test_pixels_whose_channels_are_not_last_are_refused(tmp_path, shape, is_typed, streaming):
-    features = Features({"image": Array3D(shape, "uint8")}) if is_typed else None
-    pixels = np.zeros(shape, dtype=np.uint8).tolist()
-    Dataset.from_dict({"image": [None, pixels]}, features).to_parquet(tmp_path / "rows.parquet")
-    source = SourceArguments(str(tmp_path / "rows.parquet"), streaming=streaming)
-    with pytest.raises(ValueError, match=rf"pixels of the shape \({shape[0]}, .*height x width x channels"):
-        load_split(source, "train")
-
-
-@pytest.mark.parametrize("value", [0.5, 256, -1])
-def test_pixels_in_color_are_whole_numbers_of_8_bits(tmp_path, value):
-    pixels = np.full((6, 8, 3), value).tolist()
-    Dataset.from_dict({"image": [pixels]}).to_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(ValueError, match=f"pixels from {value} to {value}: write whole numbers from 0 to 255"):
-        load_split(SourceArguments(str(tmp_path / "rows.parquet")), "train")
 
 
 BAD_ROWS = {
@@ -631,9 +325,6 @@ def test_sources_come_in_proportion_to_their_weights(tmp_path, streaming):
     assert read_numbers(source, "train", weights=[1.0, 3.0], seed=1) != mixed
 
 
-# Rows of a process, columns, fingerprints
-
-
 def test_the_first_rows_of_a_stream_are_the_same_for_any_number_of_processes(tmp_path):
     names = [write_json(tmp_path / "a.json", range(4)), write_json(tmp_path / "b.json", range(4, 40))]
     source = SourceArguments("json", data_files=names, streaming=True)
@@ -660,60 +351,6 @@ def test_each_row_falls_to_one_process(num_rows, num_processes, streaming):
     assert max(counts) - min(counts) <= 1
 
 
-def test_the_fingerprint_knows_the_files_of_images(tmp_path):
-    write_images(tmp_path, ["a.png", "b.png"])
-    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]})
-    rows = rows.cast_column("image", Image())
-    first = compute_fingerprint(rows, "image")
-    assert compute_fingerprint(rows, "image") == first
-    assert compute_fingerprint(rows.select([0]), "image") != first
-    PIL.Image.fromarray(np.zeros((30, 40, 3), dtype=np.uint8)).save(tmp_path / "b.png")
-    assert compute_fingerprint(rows, "image") != first
-    (tmp_path / "b.png").unlink()
-    assert compute_fingerprint(rows, "image") != first
-
-
-@both_ways
-@pytest.mark.parametrize("kind", ["json", "csv"])
-def test_relative_paths_of_images_begin_at_their_file_or_else_here(tmp_path, monkeypatch, kind, streaming):
-    """Two files name `a.png`, each beside it; the working directory has another `a.png`, and one that only it has."""
-    monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(["one/a.png", "two/a.png", "a.png", "here.png"], start=1):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        PIL.Image.new("RGB", (number, 1)).save(name)
-    files = [f"one/rows.{kind}", f"two/rows.{kind}"]
-    for file in files:
-        rows = Dataset.from_dict({"image": ["a.png", "here.png"]})
-        getattr(rows, f"to_{kind}")(file)
-    source = SourceArguments(kind, data_files=files, streaming=streaming)
-    (tmp_path / kind).mkdir()  # called as what reads the files
-    assert [row["image"].width for row in load_split(source, "train")] == [1, 4, 2, 4]
-    (tmp_path / "two/a.png").unlink()
-    (tmp_path / "a.png").unlink()
-    rows = list(undecoded(load_split(source, "train"), "image"))
-    assert rows[2]["image"]["path"].endswith("two/a.png")
-    if not streaming:  # what comes later is found, whatever is in the cache
-        PIL.Image.new("RGB", (9, 1)).save("one/here.png")
-        assert [row["image"].width for row in load_split(source, "train[:2]")] == [1, 9]
-    if kind == "csv":
-        Path(files[0]).write_text("image;caption\na.png;A.\n")
-        with pytest.raises(ValueError, match="'image;caption'.*: separate cells by commas"):
-            load_split(replace(source, data_files=files[:1]), "train")
-
-
-def write_captions(folder: Path, name: str, captions: list[str]) -> None:
-    """Writes rows with captions to a file whose time is always the same."""
-    rows = [{"file_name": f"{index}.png", "caption": caption} for index, caption in enumerate(captions)]
-    path = folder / name
-    if path.suffix == ".csv":
-        pd.DataFrame(rows).to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        pd.DataFrame(rows).to_parquet(path)
-    else:
-        write_lines(path, rows)
-    os.utime(path, ns=(10**18, 10**18))
-
-
 @pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.parquet", "metadata.jsonl"])
 def test_another_content_of_equal_time_is_read_anew(tmp_path, name):
     """As copies, archives and containers leave it: the cache knows the rows of before."""
@@ -734,215 +371,11 @@ def test_a_shard_of_equal_time_is_read_anew(tmp_path):
     assert found == ["a red boat", "a car"]
 
 
-def test_metadata_of_equal_time_that_is_named_with_its_images_is_read_anew(tmp_path):
-    PIL.Image.new("RGB", (4, 3)).save(tmp_path / "0.png")
-    source = SourceArguments("imagefolder", data_files=[str(tmp_path / "*.png"), str(tmp_path / "metadata.jsonl")])
-    found = []
-    for caption in ("a red boat", "a car"):
-        write_captions(tmp_path, "metadata.jsonl", [caption])
-        found += load_split(source, "train", with_images=False)["caption"]
-    assert found == ["a red boat", "a car"]
-
-
-def test_a_misspelled_split_is_no_other_one(tmp_path):
-    write_captions(tmp_path, "rows.csv", ["a red boat"])
-    with pytest.raises(ValueError, match="has no split 'trian' but 'train': name this one"):
-        load_split(SourceArguments(str(tmp_path / "rows.csv")), "trian")
-
-
-@pytest.mark.parametrize("is_in_the_data", [False, True])
-def test_rows_with_the_image_of_another_row_are_counted_and_warned_of(tmp_path, caplog, is_in_the_data):
-    files = []
-    for name, color in (("a.png", "red"), ("b.png", "blue"), ("c.png", "lime")):
-        PIL.Image.new("RGB", (8, 8), color).save(tmp_path / name)
-        files.append({"path": str(tmp_path / name), "bytes": None})
-    if is_in_the_data:
-        files = [{"path": "image.png", "bytes": Path(file["path"]).read_bytes()} for file in files]
-    first, second, third = files
-    rows = [first, second, first, None, first, third, None]
-    dataset = Dataset.from_list([{"image": file} for file in rows]).cast_column("image", Image())
-    assert count_repeated_images(dataset, "image") == 2
-    warn_of_repeated_images(dataset, "image", "evaluation")
-    assert "2 of 7 evaluation rows have the image of another row" in caplog.text
-    assert count_repeated_images(dataset.select([5, 1, 0, 3]), "image") == 0
-
-
-@pytest.mark.parametrize(
-    ("split", "splits", "expected"),
-    [
-        ("val", [], "val"),
-        ("all", ["train", "test"], "all"),
-        ("test", ["train", "test"], "test"),
-        ("validation", ["train"], "train"),
-        ("test[:3]", ["train"], "train"),
-    ],
-)
-def test_a_split_is_that_of_its_name_or_the_only_one(split, splits, expected):
-    assert resolve_split(split, splits, "It") == expected
-
-
-@pytest.mark.parametrize(
-    ("start", "num_rows", "expected"),
-    [
-        ([("a", 0, 4), ("a", 6, 9)], 5, [("a", 0, 4), ("a", 6, 7)]),
-        ([("a", 0, 4), ("a", 6, 9)], 4, [("a", 0, 4)]),
-        ([("a", 0, sys.maxsize), ("b", 0, 9)], 5, [("a", 0, 5), ("b", 0, 5)]),
-    ],
-    ids=["a part of the second", "the first alone", "a stream of which the length is not known"],
-)
-def test_the_first_rows_are_those_of_the_first_slices(start, num_rows, expected):
-    assert take_first([Slice(*part) for part in start], num_rows) == [Slice(*part) for part in expected]
-
-
-@pytest.mark.parametrize(
-    ("others", "num_shared"),
-    [
-        ([("a", 3, 9)], 2),
-        ([("a", 5, 9)], 0),
-        ([("b", 0, 5)], 0),
-        ([("a", 0, 1), ("a", 4, 5)], 2),
-        ([("all", 0, 100)], 5),
-    ],
-)
-def test_rows_that_two_splits_share_are_counted(others, num_shared):
-    assert count_shared_rows([Slice("a", 0, 5)], [Slice(*other) for other in others]) == num_shared
-
-
 def test_an_empty_dataset_is_an_error():
     with pytest.raises(ValueError, match="The split 'train' is empty"):
         finish_split(Dataset.from_dict({"number": []}), SourceArguments("rows"), "train", None, with_images=False)
     with pytest.raises(ValueError, match="The dataset has no rows: name other data or another split"):
         get_columns(IterableDataset.from_generator(lambda: iter(())))
-
-
-@pytest.mark.parametrize(
-    "found",
-    [Image(), Value("string"), Value("large_binary"), {"bytes": Value("binary"), "path": Value("string")}],
-    ids=str,
-)
-def test_a_column_of_paths_or_content_is_one_of_images(found):
-    check_image_type(found, "image")
-
-
-@pytest.mark.parametrize(
-    "found",
-    [Value("int64"), List(Value("uint8")), {"bytes": List(Value("uint8"))}, {"caption": Value("string")}],
-    ids=str,
-)
-def test_a_column_of_something_else_is_none_of_images(found):
-    with pytest.raises(ValueError, match="`--image_column image` holds .*, which is no image"):
-        check_image_type(found, "image")
-
-
-def test_lists_of_paths_are_no_images():
-    with pytest.raises(ValueError, match="`--image_column image` holds lists of texts: write one path for each image"):
-        check_image_type(List(Value("string")), "image")
-
-
-def test_files_are_known_by_their_names_in_the_folder_they_share(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    files = [str(tmp_path / "more" / "a.json"), "more/b/a.json"]
-    assert SourceArguments("json", data_files=files).data_file_names == ["a.json", "b/a.json"]
-    assert SourceArguments("json").data_file_names == []
-
-
-# Archives of images
-
-
-def write_archive(path: Path, names: list[str], metadata: list[dict]) -> None:
-    """Writes a zip archive of images, with metadata if there are rows of it."""
-    content = io.BytesIO()
-    PIL.Image.new("RGB", (4, 3), "red").save(content, "PNG")
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, content.getvalue())
-        if metadata:
-            archive.writestr("metadata.jsonl", "\n".join(map(json.dumps, metadata)))
-
-
-@both_ways
-def test_images_in_archives_that_no_metadata_names_are_warned_of(tmp_path, caplog, streaming):
-    metadata = [{"file_name": "a.png", "caption": "a boat"}]
-    write_archive(tmp_path / "0.zip", ["a.png", "b.png", "__MACOSX/._a.png"], metadata)
-    write_archive(tmp_path / "1.zip", ["c.png"], [])
-    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat"]
-    archive = tmp_path / "0.zip"
-    assert f"2 images are left out, as 'zip://b.png::{archive}': they are in no line of metadata" in caplog.text
-
-
-@both_ways
-def test_archives_without_metadata_leave_out_nothing(tmp_path, caplog, streaming):
-    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
-    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert len(list(rows)) == 2
-    assert "left out" not in caplog.text
-
-
-@both_ways
-def test_an_archive_that_was_cut_off_is_named(tmp_path, streaming):
-    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
-    content = (tmp_path / "0.zip").read_bytes()
-    (tmp_path / "0.zip").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="The archive .*0.zip was cut off, or is no zip file"):
-        load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-
-
-def test_a_damaged_image_in_an_archive_is_unreadable(tmp_path):
-    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
-    content = bytearray((tmp_path / "0.zip").read_bytes())
-    content[60] ^= 0xFF  # of the first image
-    (tmp_path / "0.zip").write_bytes(content)
-    first, second = undecoded(load_split(SourceArguments(str(tmp_path)), "train"), "image")
-    with pytest.raises(UnreadableImageError, match="Bad CRC-32 for file 'a.png'"):
-        read_image(first["image"])
-    assert read_image(second["image"]).size == (4, 3)
-
-
-# Folders with metadata
-
-
-@both_ways
-def test_texts_of_metadata_stay_as_they_are_wherever_they_stand(tmp_path, streaming):
-    write_images(tmp_path, ["a.png"])
-    captions = ["a boat"] * 10_000 + ["1.50", "1e3"]  # of which `datasets` reads 10,000 at a time
-    lines = [f"a.png,{caption}\n" for caption in captions]
-    (tmp_path / "metadata.csv").write_text("file_name,caption\n" + "".join(lines))
-    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert [row["caption"] for row in rows.select_columns("caption")] == captions
-
-
-@both_ways
-def test_texts_of_metadata_are_those_of_all_splits(tmp_path, streaming):
-    for split, caption in {"train": "a boat", "test": "12"}.items():
-        write_images(tmp_path, [f"{split}/a.png"])
-        (tmp_path / split / "metadata.csv").write_text(f"file_name,caption\na.png,{caption}\n")
-    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train+test")
-    assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat", "12"]
-
-
-def test_metadata_keeps_its_files_where_those_of_another_split_are_elsewhere(tmp_path):
-    (tmp_path / "metadata.csv").write_text("file_name,caption\na.png,a boat\n")
-    with fsspec.open(f"memory://{tmp_path.name}/metadata.csv", "w") as file:
-        file.write("file_name,caption\na.png,12\n")
-    files = {"train": str(tmp_path / "metadata.csv"), "test": f"memory://{tmp_path.name}/metadata.csv"}
-    builder = open_metadata(load_dataset_builder("imagefolder", data_files=files), "train")
-    assert list_files(builder, "train") == [files["train"]]
-
-
-@both_ways
-@pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_the_folder_of_images_may_have_brackets_in_its_name(tmp_path, ending, streaming):
-    folder = tmp_path / "photos [2024] *"
-    write_images(folder, ["a.png"])
-    (folder / "metadata.csv").write_text("file_name,caption,id\na.png,2024-01-02,007\n")
-    if ending == "jsonl":
-        (folder / "metadata.csv").unlink()
-        write_lines(folder / "metadata.jsonl", [{"file_name": "a.png", "caption": "2024-01-02", "id": "007"}])
-    (row,) = load_split(SourceArguments(str(folder), streaming=streaming), "train", key_column="id")
-    assert row["caption"] == "2024-01-02"
-    assert row["id"] == "007"
-    assert row["image"].size == (4, 3)
 
 
 @both_ways
@@ -970,20 +403,6 @@ def test_a_pattern_with_brackets_stays_one(tmp_path):
     source = SourceArguments("json", data_files=[str(tmp_path / "[01].jsonl")])
     rows = load_split(source, "train", with_images=False)
     assert rows["number"][:] == [0, 1]
-
-
-def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
-    write_images(tmp_path, ["0.png", "1.png"])
-    captions = {"0.png": "A boat.", "1.png": ["A dog.", "A cat."]}
-    rows = [{"file_name": name, "caption": caption} for name, caption in captions.items()]
-    write_lines(tmp_path / "metadata.jsonl", rows)
-    with pytest.raises(
-        ValueError, match="'caption' holds values of several types: write those of one type in all rows"
-    ):
-        load_split(SourceArguments(str(tmp_path)), "train")
-
-
-# Splits of other types
 
 
 SPLITS = {
@@ -1147,91 +566,6 @@ def test_another_version_of_the_readers_reads_anew(tmp_path, other_readers, name
     assert found[2] != found[1]
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
-    for folder, label in {"a": 1, "b": "007"}.items():
-        write_images(tmp_path, [f"{folder}/0.png"])
-        rows = [{"file_name": "0.png", "label": label}]
-        if ending == "jsonl":
-            write_lines(tmp_path / folder / "metadata.jsonl", rows)
-        else:
-            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / folder / "metadata.parquet")
-    with pytest.raises(ValueError, match="metadata.jsonl: the column 'label' holds|metadata.parquet has other types"):
-        load_split(SourceArguments(str(tmp_path)), "train")
-
-
-@both_ways
-def test_decimals_of_metadata_stay_decimals_beside_whole_numbers_of_another_file(tmp_path, streaming):
-    for folder, number in {"a": 1, "b": 1.5, "c": 2}.items():
-        write_images(tmp_path, [f"{folder}/0.png"])
-        write_lines(tmp_path / folder / "metadata.jsonl", [{"file_name": "0.png", "number": number}])
-    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert sorted(row["number"] for row in rows) == [1, 1.5, 2]
-
-
-@both_ways
-@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet", "zip"])
-def test_files_of_metadata_are_read_in_the_order_of_their_names(tmp_path, ending, streaming):
-    for folder in "cafbde":
-        rows = [{"file_name": "0.png", "caption": folder}]
-        if ending == "zip":
-            write_archive(tmp_path / f"{folder}.zip", ["0.png"], rows)
-            continue
-        write_images(tmp_path, [f"{folder}/0.png"])
-        if ending == "jsonl":
-            write_lines(tmp_path / folder / "metadata.jsonl", rows)
-        else:
-            getattr(Dataset.from_list(rows), f"to_{ending}")(tmp_path / folder / f"metadata.{ending}")
-    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert "".join(row["caption"] for row in rows) == "abcdef"
-
-
-def test_files_of_metadata_from_elsewhere_are_read_in_the_order_of_their_names(tmp_path):
-    folder = f"memory://{tmp_path.name}"
-    files = []
-    for name in "cafbde":
-        files.append(f"{folder}/{name}/metadata.csv")
-        with fsspec.open(files[-1], "w") as file:
-            file.write(f"file_name,caption\n0.png,{name}\n")
-    rows = load_split(SourceArguments("imagefolder", data_files=files, streaming=True), "train")
-    assert "".join(row["caption"] for row in undecoded(rows, "image")) == "abcdef"
-
-
-# Labels in the metadata of three folders, of which the second says more than the others
-LABELS_OF_METADATA = {
-    "dates before words": ["2020-01-01", "a boat", None],
-    "words before dates": ["a boat", "2020-01-01", None],
-    "nothing before texts": [None, "x", None],
-    "nothing before lists": [None, ["x"], None],
-    "whole numbers before decimals": [1, 1.5, 2],
-}
-
-
-@both_ways
-@pytest.mark.parametrize("name", LABELS_OF_METADATA)
-@pytest.mark.parametrize("is_nothing_written", [False, True])
-def test_files_of_metadata_have_the_columns_of_all(tmp_path, name, is_nothing_written, streaming):
-    labels = LABELS_OF_METADATA[name]
-    for index, label in enumerate(labels):
-        row = {"file_name": "0.png"}
-        if label is not None or is_nothing_written:
-            row["label"] = label
-        write_images(tmp_path, [f"{index}/0.png"])
-        write_lines(tmp_path / str(index) / "metadata.jsonl", [row])
-    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert [row["label"] for row in rows] == labels
-
-
-@both_ways
-def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
-    for split, label in {"train": 1, "test": "007"}.items():
-        write_images(tmp_path, [f"{split}/0.png"])
-        write_lines(tmp_path / split / "metadata.jsonl", [{"file_name": "0.png", "label": label}])
-    source = SourceArguments(str(tmp_path), streaming=streaming)
-    found = [next(iter(load_split(source, split)))["label"] for split in ("train", "test")]
-    assert found == [1, "007"]
-
-
 # Labels of two files in folders of their own, and how both are read
 LABELS_OF_FOLDERS = {
     ("csv", 5, None): [5.0, None],
@@ -1271,13 +605,6 @@ def test_rows_of_several_folders_have_the_same_order_with_and_without_images(tmp
     rows = load_split(source, "train").cast_column("image", Image(decode=False))
     assert texts == ["b 1", "b 2", "a 1", "a 2", "a/sub 1", "a/sub 2"]
     assert [row["caption"] for row in rows] == texts
-
-
-def test_several_splits_of_a_folder_of_images_have_the_names_of_their_files(tmp_path):
-    write_images(tmp_path, ["train/a.png", "test/b.png"])
-    rows = load_split(SourceArguments(str(tmp_path)), "train+test")
-    assert find_file_names(rows) == "file_name"
-    assert rows["file_name"][:] == ["train/a.png", "test/b.png"]
 
 
 @both_ways

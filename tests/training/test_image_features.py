@@ -7,19 +7,20 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Image
 
 from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
 from modeling_lotlip.data.images import UnreadableImageError
-from modeling_lotlip.data.loading import compute_fingerprint, load_split
+from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.training import image_features
 from modeling_lotlip.training.dual_encoder import ContrastiveModel, inspect_image_side
-from modeling_lotlip.training.image_features import FeatureCache, read_features
+from modeling_lotlip.training.image_features import FeatureCache, compute_fingerprint, read_features
 from tests.conftest import assert_same_weights
+from tests.helpers.data_files import write_images
 from tests.helpers.images import replace_values
 from tests.helpers.photographs import encode
 
@@ -174,3 +175,16 @@ def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp
     assert len(counted) == 1
     assert re.findall(r"Of the rows of this training, .*", caplog.text) == counted
     assert_same_weights(folders[1], folders[0], atol=1e-4)
+
+
+def test_the_fingerprint_knows_the_files_of_images(tmp_path):
+    write_images(tmp_path, ["a.png", "b.png"])
+    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]})
+    rows = rows.cast_column("image", Image())
+    first = compute_fingerprint(rows, "image")
+    assert compute_fingerprint(rows, "image") == first
+    assert compute_fingerprint(rows.select([0]), "image") != first
+    PIL.Image.fromarray(np.zeros((30, 40, 3), dtype=np.uint8)).save(tmp_path / "b.png")
+    assert compute_fingerprint(rows, "image") != first
+    (tmp_path / "b.png").unlink()
+    assert compute_fingerprint(rows, "image") != first

@@ -1,0 +1,337 @@
+"""Folders of images, with archives and metadata."""
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import fsspec
+import PIL.Image
+import pyarrow as pa
+import pytest
+from datasets import Dataset, Image, load_dataset_builder
+from pyarrow import parquet
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.folder import list_files
+from modeling_lotlip.data.image_folder import find_file_names, open_metadata
+from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
+from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.rows import read_key
+from tests.helpers.data_files import write_captions, write_images, write_lines
+
+
+both_ways = pytest.mark.parametrize("streaming", [False, True])
+
+
+PHOTOS = [
+    "IMG_1.JPG",
+    "beach_test.png",
+    "train_station.png",
+    "val_thorens.png",
+    "test/e.png",
+    "2020 [x]/train.png",
+]
+
+
+def open_folder(folder: Path, is_builder: bool, **options) -> SourceArguments:
+    if is_builder:
+        return SourceArguments("imagefolder", data_dir=str(folder), **options)
+    return SourceArguments(str(folder), **options)
+
+
+@both_ways
+@pytest.mark.parametrize("is_builder", [True, False])
+def test_words_in_names_are_no_splits(tmp_path, caplog, is_builder, streaming):
+    folder = tmp_path / "photos [2020]"
+    write_images(folder, PHOTOS)
+    (folder / "IMG_1.JPG.json").write_text("{}")  # what Google Takeout puts beside an image
+    source = open_folder(folder, is_builder, streaming=streaming)
+    splits = ["train", "test"]
+    if not streaming:
+        splits.append("train[:6]")
+    for split in splits:
+        rows = load_split(source, split).cast_column("image", Image(decode=False))
+        paths = [Path(row["image"]["path"]) for row in rows]
+        assert sorted(str(path.relative_to(folder)) for path in paths) == sorted(PHOTOS)
+    assert "All images of" in caplog.text
+    assert "is outside of test" in caplog.text
+
+
+@both_ways
+@pytest.mark.parametrize("is_builder", [True, False])
+def test_folders_called_train_and_val_are_splits(tmp_path, caplog, is_builder, streaming):
+    write_images(tmp_path, ["train/a/test_1.png", "train/b/2.png", "val/a/train.png", "val/b/4.png"])
+    source = open_folder(tmp_path, is_builder, streaming=streaming)
+    for split, names in {"train": ["test_1.png", "2.png"], "val": ["train.png", "4.png"]}.items():
+        rows = load_split(source, split)
+        assert rows.features["label"].names == ["a", "b"]
+        rows = rows.cast_column("image", Image(decode=False))
+        assert [Path(row["image"]["path"]).name for row in rows] == names
+    assert not caplog.text
+
+
+@both_ways
+@pytest.mark.parametrize("is_builder", [True, False])
+def test_images_without_a_line_of_metadata_are_named(tmp_path, caplog, is_builder, streaming):
+    write_images(tmp_path, ["train_station.png", "beach_test.png", "in_no_line.png"])
+    names = ["train_station.png", "beach_test.png"]
+    write_lines(tmp_path / "metadata.jsonl", [{"file_name": name, "caption": name[:5]} for name in names])
+    rows = load_split(open_folder(tmp_path, is_builder, streaming=streaming), "train")
+    assert [row["caption"] for row in rows] == ["train", "beach"]
+    if not streaming:
+        assert rows["file_name"][:] == names
+    assert f"1 images are left out, as '{tmp_path}/in_no_line.png'" in caplog.text
+
+
+def test_files_that_cannot_be_used_are_counted(tmp_path, caplog):
+    write_images(tmp_path, ["a.png", ".hidden.png"])
+    PIL.Image.new("RGB", (4, 3)).save(os.fsencode(tmp_path) + b"/\xff.png", "PNG")
+    (tmp_path / "b.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "c.png")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert len(load_split(open_folder(tmp_path, True), "train")) == 1
+    assert "1 with a name that is not UTF-8" in caplog.text
+    assert "1 linked to no file" in caplog.text
+    assert "1 that is a pipe" in caplog.text
+    assert "1 in a linked" in caplog.text
+
+
+def test_tsv_files_beside_images_are_warned_of(tmp_path, caplog):
+    write_images(tmp_path, ["0.png", "1.png"])
+    (tmp_path / "captions.tsv").write_text("image\tcaption\n0.png\tA boat\n")
+    assert len(load_split(SourceArguments(str(tmp_path)), "train")) == 2
+    assert "left out: 1 with rows that are no metadata.jsonl, as 'captions.tsv'" in caplog.text
+
+
+@both_ways
+def test_keys_of_csv_files_are_text(tmp_path, caplog, streaming):
+    (tmp_path / "rows.csv").write_text("key,number\n007,1\n,2\nNA,3\n")
+    source = SourceArguments(str(tmp_path / "rows.csv"), streaming=streaming)
+    rows = load_split(source, "train", with_images=False, key_column="key")
+    assert [(read_key(row, "key"), row["number"]) for row in rows] == [("007", 1), (None, 2), ("NA", 3)]
+    assert len(list(load_split(source, "train", with_images=False, key_column="other"))) == 3
+
+    write_images(tmp_path / "folder", ["a.png", "b.png"])
+    metadata = "file_name,key,number,word\na.png,007,1,\nb.png,7,2,NA\n"
+    (tmp_path / "folder" / "metadata.csv").write_text(metadata)
+    source = open_folder(tmp_path / "folder", True, streaming=streaming)
+    rows = list(load_split(source, "train", key_column="key"))
+    assert [(row["key"], row["number"]) for row in rows] == [("007", 1), ("7", 2)]
+    assert [row["image"].size for row in rows] == [(4, 3), (4, 3)]
+    assert "1 cells of" in caplog.text
+    assert "metadata.csv, as 'NA', are read as missing: write metadata" in caplog.text
+
+
+def test_metadata_of_equal_time_that_is_named_with_its_images_is_read_anew(tmp_path):
+    PIL.Image.new("RGB", (4, 3)).save(tmp_path / "0.png")
+    source = SourceArguments("imagefolder", data_files=[str(tmp_path / "*.png"), str(tmp_path / "metadata.jsonl")])
+    found = []
+    for caption in ("a red boat", "a car"):
+        write_captions(tmp_path, "metadata.jsonl", [caption])
+        found += load_split(source, "train", with_images=False)["caption"]
+    assert found == ["a red boat", "a car"]
+
+
+def test_files_are_known_by_their_names_in_the_folder_they_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [str(tmp_path / "more" / "a.json"), "more/b/a.json"]
+    assert SourceArguments("json", data_files=files).data_file_names == ["a.json", "b/a.json"]
+    assert SourceArguments("json").data_file_names == []
+
+
+def write_archive(path: Path, names: list[str], metadata: list[dict]) -> None:
+    """Writes a zip archive of images, with metadata if there are rows of it."""
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (4, 3), "red").save(content, "PNG")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, content.getvalue())
+        if metadata:
+            archive.writestr("metadata.jsonl", "\n".join(map(json.dumps, metadata)))
+
+
+@both_ways
+def test_images_in_archives_that_no_metadata_names_are_warned_of(tmp_path, caplog, streaming):
+    metadata = [{"file_name": "a.png", "caption": "a boat"}]
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png", "__MACOSX/._a.png"], metadata)
+    write_archive(tmp_path / "1.zip", ["c.png"], [])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat"]
+    archive = tmp_path / "0.zip"
+    assert f"2 images are left out, as 'zip://b.png::{archive}': they are in no line of metadata" in caplog.text
+
+
+@both_ways
+def test_archives_without_metadata_leave_out_nothing(tmp_path, caplog, streaming):
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert len(list(rows)) == 2
+    assert "left out" not in caplog.text
+
+
+@both_ways
+def test_an_archive_that_was_cut_off_is_named(tmp_path, streaming):
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
+    content = (tmp_path / "0.zip").read_bytes()
+    (tmp_path / "0.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="The archive .*0.zip was cut off, or is no zip file"):
+        load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+
+
+def test_a_damaged_image_in_an_archive_is_unreadable(tmp_path):
+    write_archive(tmp_path / "0.zip", ["a.png", "b.png"], [])
+    content = bytearray((tmp_path / "0.zip").read_bytes())
+    content[60] ^= 0xFF  # of the first image
+    (tmp_path / "0.zip").write_bytes(content)
+    first, second = undecoded(load_split(SourceArguments(str(tmp_path)), "train"), "image")
+    with pytest.raises(UnreadableImageError, match="Bad CRC-32 for file 'a.png'"):
+        read_image(first["image"])
+    assert read_image(second["image"]).size == (4, 3)
+
+
+@both_ways
+def test_texts_of_metadata_stay_as_they_are_wherever_they_stand(tmp_path, streaming):
+    write_images(tmp_path, ["a.png"])
+    captions = ["a boat"] * 10_000 + ["1.50", "1e3"]  # of which `datasets` reads 10,000 at a time
+    lines = [f"a.png,{caption}\n" for caption in captions]
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n" + "".join(lines))
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["caption"] for row in rows.select_columns("caption")] == captions
+
+
+@both_ways
+def test_texts_of_metadata_are_those_of_all_splits(tmp_path, streaming):
+    for split, caption in {"train": "a boat", "test": "12"}.items():
+        write_images(tmp_path, [f"{split}/a.png"])
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,caption\na.png,{caption}\n")
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train+test")
+    assert [row["caption"] for row in rows.select_columns("caption")] == ["a boat", "12"]
+
+
+def test_metadata_keeps_its_files_where_those_of_another_split_are_elsewhere(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.png,a boat\n")
+    with fsspec.open(f"memory://{tmp_path.name}/metadata.csv", "w") as file:
+        file.write("file_name,caption\na.png,12\n")
+    files = {"train": str(tmp_path / "metadata.csv"), "test": f"memory://{tmp_path.name}/metadata.csv"}
+    builder = open_metadata(load_dataset_builder("imagefolder", data_files=files), "train")
+    assert list_files(builder, "train") == [files["train"]]
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_the_folder_of_images_may_have_brackets_in_its_name(tmp_path, ending, streaming):
+    folder = tmp_path / "photos [2024] *"
+    write_images(folder, ["a.png"])
+    (folder / "metadata.csv").write_text("file_name,caption,id\na.png,2024-01-02,007\n")
+    if ending == "jsonl":
+        (folder / "metadata.csv").unlink()
+        write_lines(folder / "metadata.jsonl", [{"file_name": "a.png", "caption": "2024-01-02", "id": "007"}])
+    (row,) = load_split(SourceArguments(str(folder), streaming=streaming), "train", key_column="id")
+    assert row["caption"] == "2024-01-02"
+    assert row["id"] == "007"
+    assert row["image"].size == (4, 3)
+
+
+def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
+    write_images(tmp_path, ["0.png", "1.png"])
+    captions = {"0.png": "A boat.", "1.png": ["A dog.", "A cat."]}
+    rows = [{"file_name": name, "caption": caption} for name, caption in captions.items()]
+    write_lines(tmp_path / "metadata.jsonl", rows)
+    with pytest.raises(
+        ValueError, match="'caption' holds values of several types: write those of one type in all rows"
+    ):
+        load_split(SourceArguments(str(tmp_path)), "train")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
+    for folder, label in {"a": 1, "b": "007"}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        rows = [{"file_name": "0.png", "label": label}]
+        if ending == "jsonl":
+            write_lines(tmp_path / folder / "metadata.jsonl", rows)
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / folder / "metadata.parquet")
+    with pytest.raises(ValueError, match="metadata.jsonl: the column 'label' holds|metadata.parquet has other types"):
+        load_split(SourceArguments(str(tmp_path)), "train")
+
+
+@both_ways
+def test_decimals_of_metadata_stay_decimals_beside_whole_numbers_of_another_file(tmp_path, streaming):
+    for folder, number in {"a": 1, "b": 1.5, "c": 2}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        write_lines(tmp_path / folder / "metadata.jsonl", [{"file_name": "0.png", "number": number}])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert sorted(row["number"] for row in rows) == [1, 1.5, 2]
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet", "zip"])
+def test_files_of_metadata_are_read_in_the_order_of_their_names(tmp_path, ending, streaming):
+    for folder in "cafbde":
+        rows = [{"file_name": "0.png", "caption": folder}]
+        if ending == "zip":
+            write_archive(tmp_path / f"{folder}.zip", ["0.png"], rows)
+            continue
+        write_images(tmp_path, [f"{folder}/0.png"])
+        if ending == "jsonl":
+            write_lines(tmp_path / folder / "metadata.jsonl", rows)
+        else:
+            getattr(Dataset.from_list(rows), f"to_{ending}")(tmp_path / folder / f"metadata.{ending}")
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert "".join(row["caption"] for row in rows) == "abcdef"
+
+
+def test_files_of_metadata_from_elsewhere_are_read_in_the_order_of_their_names(tmp_path):
+    folder = f"memory://{tmp_path.name}"
+    files = []
+    for name in "cafbde":
+        files.append(f"{folder}/{name}/metadata.csv")
+        with fsspec.open(files[-1], "w") as file:
+            file.write(f"file_name,caption\n0.png,{name}\n")
+    rows = load_split(SourceArguments("imagefolder", data_files=files, streaming=True), "train")
+    assert "".join(row["caption"] for row in undecoded(rows, "image")) == "abcdef"
+
+
+# Labels in the metadata of three folders, of which the second says more than the others
+LABELS_OF_METADATA = {
+    "dates before words": ["2020-01-01", "a boat", None],
+    "words before dates": ["a boat", "2020-01-01", None],
+    "nothing before texts": [None, "x", None],
+    "nothing before lists": [None, ["x"], None],
+    "whole numbers before decimals": [1, 1.5, 2],
+}
+
+
+@both_ways
+@pytest.mark.parametrize("name", LABELS_OF_METADATA)
+@pytest.mark.parametrize("is_nothing_written", [False, True])
+def test_files_of_metadata_have_the_columns_of_all(tmp_path, name, is_nothing_written, streaming):
+    labels = LABELS_OF_METADATA[name]
+    for index, label in enumerate(labels):
+        row = {"file_name": "0.png"}
+        if label is not None or is_nothing_written:
+            row["label"] = label
+        write_images(tmp_path, [f"{index}/0.png"])
+        write_lines(tmp_path / str(index) / "metadata.jsonl", [row])
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["label"] for row in rows] == labels
+
+
+@both_ways
+def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
+    for split, label in {"train": 1, "test": "007"}.items():
+        write_images(tmp_path, [f"{split}/0.png"])
+        write_lines(tmp_path / split / "metadata.jsonl", [{"file_name": "0.png", "label": label}])
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    found = [next(iter(load_split(source, split)))["label"] for split in ("train", "test")]
+    assert found == [1, "007"]
+
+
+def test_several_splits_of_a_folder_of_images_have_the_names_of_their_files(tmp_path):
+    write_images(tmp_path, ["train/a.png", "test/b.png"])
+    rows = load_split(SourceArguments(str(tmp_path)), "train+test")
+    assert find_file_names(rows) == "file_name"
+    assert rows["file_name"][:] == ["train/a.png", "test/b.png"]
