@@ -215,6 +215,20 @@ def test_the_similarity_of_an_edited_caption_is_forgotten_with_its_mark(run, tmp
     assert read_column(tmp_path / "once_more" / "measured.parquet", mark) == [0.5, pytest.approx(0.1)]
 
 
+def test_a_caption_that_somebody_has_taken_out_is_rejected_by_no_rule(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": None, "rejected_by": "refusal"}, {"caption": BOAT}])
+    report = run(tmp_path / "rows.parquet", "out")
+    assert read_captions(tmp_path / "out" / "rows.parquet") == [(None, None, None), (BOAT, None, None)]
+    assert report["captions"]["num_failed"] == 1
+
+
+def test_texts_of_a_file_that_are_not_utf_8_are_refused(run, tmp_path):
+    captions = pa.array([BOAT.encode(), b"\xff\xfe boat"]).view(pa.string())
+    parquet.write_table(pa.table({"caption": captions}), tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match="rows.parquet cannot be read, it is damaged"):
+        run(tmp_path / "rows.parquet", "out")
+
+
 def test_a_caption_before_rules_without_a_hash_is_refused(run, tmp_path):
     write_captions(tmp_path / "rows.parquet", [{"caption": f"A poodle. {BOAT}", "caption_before_rules": DOG}])
     with pytest.raises(ValueError, match="rows.parquet has captions in 'caption_before_rules' without a hash"):
