@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, wa
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
-from .records import hash_caption
+from .records import RowsHash, check_as_written, hash_caption
 from .rules import EDITS, RULES, apply_rules
 
 
@@ -45,6 +46,7 @@ MAX_IMAGES = 3  # that may have a caption from one captioner
 NUM_EXAMPLES = 5  # in the report, for each captioner and rule
 SIMILARITY = "image_text_similarity"  # a rule, and the column of what was measured
 CUT_OFF_COLUMN = "is_cut_off"
+CAPTION_HASH = re.compile("[0-9a-f]{16}")  # see `hash_caption`
 
 
 def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
@@ -200,7 +202,7 @@ class CaptionFilter:
 
     def rewrite(self, source: Path, target: Path, edit: Callable[[list[dict]], None]) -> None:
         """
-        Writes a file anew with what `edit` sets in its rows: the caption with its hash, the caption
+        Writes a file with what `edit` sets in its rows: the caption with its hash, the caption
         before the rules, whether it is edited, the rule that rejects it, and its similarity to the
         image.
 
@@ -238,7 +240,13 @@ class CaptionFilter:
         rows = table.select([name for name in table.column_names if name in needed]).to_pylist()
         for row in rows:
             row[REJECTED_COLUMN] = row.get(REJECTED_COLUMN) or None
-            if row.get(self.before_column) is not None and row.get(self.hash_column) is None:
+            recorded = row.get(self.hash_column)
+            if recorded is not None and CAPTION_HASH.fullmatch(recorded) is None:
+                raise ValueError(
+                    f"{source} has {recorded!r} in its column {self.hash_column!r}, where the hash of the caption as "
+                    "rules left it belongs: give the column another name."
+                )
+            if row.get(self.before_column) is not None and recorded is None:
                 raise ValueError(
                     f"{source} has captions in {self.before_column!r} without a hash in {self.hash_column!r}, "
                     "which tells whether one was edited: leave out the former column, and captions are judged "
@@ -247,8 +255,11 @@ class CaptionFilter:
         edit(rows)
         for name, column_type in written.items():
             table = set_column(table, name, pa.array([row.get(name) for row in rows], column_type))
-        with atomic_write(target) as partial:
-            parquet.write_table(table, partial)
+        rows_hash = RowsHash()
+        rows_hash.update(table)
+        with atomic_write(target) as partial, parquet.ParquetWriter(partial, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(rows_hash.to_metadata())
 
     def judge(self, rows: list[dict]) -> None:
         """Applies the rules for a caption by itself."""
@@ -325,8 +336,10 @@ class CaptionFilter:
         """Notes hashes of captions and their images. A row without an image's key or hash counts as an image."""
         images = []
         for index, row in enumerate(kept):
-            no_key = f"row {len(self.hashes)} {index}"
-            images.append(row.get("sha256") or row.get(self.key_column) or no_key)
+            image = row.get("sha256") or self.get_key(row)
+            if image is None:
+                image = f"row {len(self.hashes)} {index}"
+            images.append(image)
         hashes = {"caption": self.hash_captions(kept), "image": hash_keys(images)}
         self.hashes.append(pd.DataFrame(hashes))
 
@@ -343,6 +356,8 @@ class CaptionFilter:
         for index in np.flatnonzero(np.isin(self.hash_captions(kept), self.repeated)):
             self.reject(kept[index], "duplicate")
         if self.similarities is not None:
+            for row in rows:
+                row[SIMILARITY] = None  # it may be that of another model
             for row in self.list_kept(rows):
                 self.compare_with_image(row)
 
@@ -352,7 +367,6 @@ class CaptionFilter:
         similarity = self.similarities.get(pair, float("nan"))
         threshold = self.similarity.min_image_text_similarity
         if np.isnan(similarity):
-            row[SIMILARITY] = None
             self.counts[get_captioner(row)]["unmeasured"] += 1
             is_rejected = self.similarity.reject_unmeasured
         else:
@@ -371,10 +385,11 @@ class CaptionFilter:
 
     def get_key(self, row: dict) -> str | None:
         """Gets the key of the image of a row, else the hash of its file."""
-        key = row.get(self.key_column) or row.get("sha256")
-        if key is None:
-            return None
-        return str(key)
+        for name in (self.key_column, "sha256"):
+            key = row.get(name)
+            if key is not None and key != "":
+                return str(key)
+        return None
 
     def reject(self, row: dict, rule: str) -> None:
         """Marks a row with the rule that rejects it."""
@@ -446,9 +461,11 @@ def filter_captions(
 
     Raises:
         `ValueError`: if a file is damaged, has no rows or no column of captions; if the folder holds other captions,
-            or another run writes to it.
+            or such that somebody has changed, or another run writes to it.
     """
     files = find_files(columns.captions, columns.output_dir)
+    for file in files:
+        check_as_written(columns.output_dir / file.name)
     if similarity.dual_encoder is not None:
         find_models([similarity.dual_encoder], argument="dual_encoder")
     caption_filter = CaptionFilter(columns, rules, similarity)
@@ -517,6 +534,15 @@ def find_captions(captions: CaptionFiles, key: str | None, column: str) -> list[
         for row in captions.find_rows(key):
             texts += read_captions(row, column)
     return list(dict.fromkeys(texts))
+
+
+def warn_of_truncated(counts: Counter, max_length: int) -> None:
+    """Warns of captions of which the dual encoder reads only the beginning."""
+    if counts["truncated"] > 0:
+        logger.warning(
+            f"{counts['truncated']} of {counts['captions']} captions have more than the {max_length} tokens that the "
+            "dual encoder reads: their similarities are those of the beginning."
+        )
 
 
 def measure_similarities(
@@ -595,6 +621,7 @@ def measure_similarities(
         if embedded.group != group:
             group = embedded.group
             images = {}
+        counts["truncated"] += sum(item.truncated for item in embedded.entries)
         if embedded.embeds is None:  # no row of the batch has a caption
             continue
         for item, embedding in zip(embedded.entries, embedded.embeds):
@@ -604,6 +631,7 @@ def measure_similarities(
             else:
                 counts["captions"] += 1
                 yield (key, text), float(images[row_index] @ embedding)
+    warn_of_truncated(counts, encoder.max_length)
     if not counts["captions"]:
         raise ValueError(
             f"None of {counts['rows']} images has a caption in `--captions`: name the right `--key_column` and "

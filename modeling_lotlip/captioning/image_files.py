@@ -15,7 +15,7 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 
 from ..data.arguments import SourceArguments
-from ..data.images import UnreadableImageError, read_file, read_image, undecoded
+from ..data.images import UnreadableImageError, find_file_on_disk, read_file, read_image, undecoded
 from ..data.rows import find_key, read_url
 from ..encoder.batches import sign_file
 
@@ -190,17 +190,20 @@ def find_hash_of_unchanged(connection: sqlite3.Connection, key: str, image: dict
 
 
 def sign_image(image: dict | None) -> dict[str, int] | None:
-    """Describes the local file of an undecoded image without reading it; None if it is in none."""
-    if image is None or image.get("bytes") is not None or not os.path.isfile(image.get("path") or ""):
+    """Describes the local file, or archive, of an undecoded image without reading it; None if it is in none."""
+    if image is None or image.get("bytes") is not None:
         return None
-    return sign_file(os.stat(image["path"]))
+    file = find_file_on_disk(image.get("path") or "")
+    if file is None:
+        return None
+    return sign_file(os.stat(file))
 
 
 def is_at_hand(image: dict | None) -> bool:
     """Says whether the file of an undecoded image is read without asking another machine."""
     if image is None:
         return False
-    return image.get("bytes") is not None or os.path.isfile(image.get("path") or "")
+    return image.get("bytes") is not None or find_file_on_disk(image.get("path") or "") is not None
 
 
 def is_other(sha256: str | None, recorded: str | None) -> bool:

@@ -78,7 +78,8 @@ def recaption(
     settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
     folder = nullcontext()
     if state.is_main_process:
-        folder = OutputFolder(arguments.output_dir, settings, "captions", parts=arguments.captioner)
+        parts = dict.fromkeys(arguments.captioner, split.max_train_samples)
+        folder = OutputFolder(arguments.output_dir, settings, "captions", parts=parts)
     job = RecaptionJob(dataset, source, arguments, captioning, rules, prompts, count_images(dataset, split, state))
     with folder, StopSignal("The run ends; what is captioned is written.") as stop:
         state.wait_for_everyone()

@@ -233,9 +233,9 @@ class OutputFolder:
             The argument that names the folder.
         wait (`bool`, *optional*, defaults to `False`):
             Whether to wait for another run that writes to it.
-        parts (`list[str]`, *optional*):
-            The names of what the run completes, where runs complete a folder in parts. A run that was
-            ended stays noted until others have completed each of its parts.
+        parts (`dict[str, int | None]`, *optional*):
+            What the run completes, where runs complete a folder in parts: the name of each part, and how many of its
+            rows, `None` for all. A run that was ended stays noted until others have completed each of its parts.
 
     Raises:
         `FolderInUseError`: if another run writes to the folder.
@@ -249,14 +249,14 @@ class OutputFolder:
         content: str = "results",
         argument: str = "output_dir",
         wait: bool = False,
-        parts: list[str] | None = None,
+        parts: dict[str, int | None] | None = None,
     ):
         self.path = Path(path)
         self.settings = None if settings is None else json.loads(json.dumps(settings, default=str))
         self.content = content
         self.argument = argument
         self.wait = wait
-        self.parts = parts or []
+        self.parts = parts or {}
         self.lock = FileLock(self.path / LOCK_FILE, thread_local=False)
         self.is_unfinished = False
         self.is_stopped = False  # a run that a signal ends before it has done all sets it
@@ -296,7 +296,7 @@ class OutputFolder:
             run["start"] = time.strftime("%Y-%m-%d %H:%M:%S")
             run["parts"] = self.parts
             if self.ended_early is not None:
-                run["parts"] = self.parts + self.ended_early["parts"]
+                run["parts"] = self.parts | self.ended_early["parts"]
             self.note(run)
         except BaseException:
             self.lock.release()
@@ -318,10 +318,20 @@ class OutputFolder:
         if not self.is_unfinished:
             return None
         run = self.stored["run"]
-        parts = [part for part in run.get("parts", []) if part not in self.parts]
-        if not parts:
+        left = {}
+        for name, num_rows in run.get("parts", {}).items():
+            if not self.completes(name, num_rows):
+                left[name] = num_rows
+        if not left:
             return None
-        return run | {"parts": parts}
+        return run | {"parts": left}
+
+    def completes(self, name: str, num_rows: int | None) -> bool:
+        """Says whether this run completes so many rows of a part, or all of them."""
+        if name not in self.parts:
+            return False
+        own = self.parts[name]
+        return own is None or (num_rows is not None and num_rows <= own)
 
     def is_unchanged(self) -> bool:
         """

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -227,6 +228,31 @@ def test_texts_of_a_file_that_are_not_utf_8_are_refused(run, tmp_path):
     parquet.write_table(pa.table({"caption": captions}), tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match="rows.parquet cannot be read, it is damaged"):
         run(tmp_path / "rows.parquet", "out")
+
+
+def test_an_edited_output_file_is_not_written_over(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": DOG}, {"caption": BOAT}])
+    for _ in range(2):  # what nobody has edited is
+        run(tmp_path / "rows.parquet", "out")
+    rows = pd.read_parquet(tmp_path / "out" / "rows.parquet")
+    rows.loc[0, "caption"] = f"A poodle. {BOAT}"
+    rows.to_parquet(tmp_path / "out" / "rows.parquet")
+    with pytest.raises(ValueError, match="out/rows.parquet has been changed since it was written"):
+        run(tmp_path / "rows.parquet", "out")
+    assert read_captions(tmp_path / "out" / "rows.parquet")[0][0] == f"A poodle. {BOAT}"
+
+
+def test_hashes_of_something_else_are_refused(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": DOG, "caption_hash": 32 * "a"}])
+    with pytest.raises(ValueError, match="rows.parquet has 'a*' in its column 'caption_hash'"):
+        run(tmp_path / "rows.parquet", "out")
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_an_image_by_the_number_0_is_one_of_several_rows(run, tmp_path, key):
+    write_captions(tmp_path / "rows.parquet", 4 * [{"key": key, "caption": BOAT}])
+    report = run(tmp_path / "rows.parquet", "out")
+    assert report["captions"]["num_kept"] == 4
 
 
 def test_a_caption_before_rules_without_a_hash_is_refused(run, tmp_path):
@@ -467,6 +493,32 @@ def test_what_is_not_a_number_is_unmeasured():
     captions.compare(rows)
     assert [row["rejected_by"] for row in rows] == [None, None, "image_text_similarity", None]
     assert [row["image_text_similarity"] for row in rows] == [None, 0.5, 0.25, None]
+
+
+def test_captions_of_which_the_model_reads_the_beginning_are_counted(run, tmp_path, model_dir, caplog):
+    scenes = load_scenes(2, seed=5)
+    scenes.add_column("id", ["a", "b"]).save_to_disk(tmp_path / "scenes")
+    captions = {"a": BOAT, "b": " ".join(f"The boat number {number} is red." for number in range(50))}
+    write_captions(tmp_path / "rows.parquet", [{"key": key, "caption": text} for key, text in captions.items()])
+    run(
+        tmp_path / "rows.parquet",
+        "out",
+        dual_encoder=str(model_dir),
+        key_column="id",
+        without_rules=["all"],
+        dataset_name=str(tmp_path / "scenes"),
+    )
+    assert "1 of 2 captions have more than the 126 tokens that the dual encoder reads" in caplog.text
+
+
+def test_a_similarity_of_an_earlier_model_stays_beside_no_caption():
+    arguments = FilterArguments(["captions.parquet"], Path("out"))
+    captions = CaptionFilter(arguments, RuleArguments(), SimilarityArguments(dual_encoder="model"))
+    captions.similarities = {("1", BOAT): 0.5}
+    row = {"key": "1", "caption": BOAT, "image_text_similarity": 0.25}
+    rows = [row | {"rejected_by": None}, row | {"rejected_by": "too_long"}]
+    captions.compare(rows)
+    assert [row["image_text_similarity"] for row in rows] == [0.5, None]
 
 
 def test_a_pattern_of_no_file_is_refused(tmp_path):
