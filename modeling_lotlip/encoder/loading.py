@@ -263,7 +263,7 @@ def is_sentence_transformer(
     return not (trust_remote_code and "auto_map" in config)
 
 
-def read_json(name: str | PathLike, filename: str, revision: str | None = None) -> dict:
+def read_config_file(name: str | PathLike, filename: str, revision: str | None = None) -> dict:
     """Reads a JSON file of a folder or a repository on the Hub, empty if it is not there."""
     file = find_file(name, filename, revision)
     if file is None:
@@ -273,10 +273,10 @@ def read_json(name: str | PathLike, filename: str, revision: str | None = None) 
 
 def reads_texts_otherwise(name: str | PathLike, revision: str | None = None) -> bool:
     """Returns whether sentence-transformers has saved a default prompt, a limit or lower case with a dual encoder."""
-    config = read_json(name, SENTENCE_TRANSFORMERS_CONFIG, revision)
+    config = read_config_file(name, SENTENCE_TRANSFORMERS_CONFIG, revision)
     if (config.get("prompts") or {}).get(config.get("default_prompt_name")):
         return True
-    of_texts = read_json(name, SENTENCE_TRANSFORMERS_TEXTS, revision)
+    of_texts = read_config_file(name, SENTENCE_TRANSFORMERS_TEXTS, revision)
     return of_texts.get("max_seq_length") is not None or bool(of_texts.get("do_lower_case"))
 
 
@@ -284,7 +284,7 @@ def find_saved_truncate_dim(name: str | PathLike, revision: str | None = None) -
     """Finds how many dimensions of embeddings are kept where sentence-transformers has saved that with a model."""
     if find_file(name, SENTENCE_TRANSFORMERS_MODULES, revision) is None:
         return None
-    return read_json(name, SENTENCE_TRANSFORMERS_CONFIG, revision).get("truncate_dim")
+    return read_config_file(name, SENTENCE_TRANSFORMERS_CONFIG, revision).get("truncate_dim")
 
 
 def is_dual_encoder_config(config_class: type) -> bool:
