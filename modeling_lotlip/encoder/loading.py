@@ -54,6 +54,8 @@ PROCESSOR_FILE = "processor_config.json"
 PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
 # Tensors that code of before made anew, and weights may still have
 REBUILT_TENSORS = ("position_ids",)
+# Tensors of adapters that all layers have in common, which PEFT lists for each of them
+SHARED_ADAPTER_TENSORS = ("vblora_vector_bank", ".tinylora_v.", ".unilora_theta_d.")
 # By which a model of the sentence-transformers library is known
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 # Where it saves the prompts, and how many dimensions are kept; and how its first module reads texts
@@ -174,7 +176,10 @@ def load_with_adapters(
             base_model, processor = load_with_code(base, dtype, base_options)
     else:
         base_model = load_whole(base, dtype, base_options)
-    model = PeftModel.from_pretrained(base_model, path, **options).merge_and_unload()
+    adapted = PeftModel.from_pretrained(base_model, path, **options)
+    loaded = adapted.load_adapter(path, adapted.active_adapter, **options)  # says what the first time does not
+    check_adapters_fit(loaded.missing_keys, loaded.unexpected_keys, base_model)
+    model = adapted.merge_and_unload()
     model.requires_grad_()  # PEFT has frozen it, and it may be trained further
     # one that is there and cannot be read is an error
     if has_processor(path, options):
@@ -182,6 +187,29 @@ def load_with_adapters(
     elif processor is None:
         processor = AutoProcessor.from_pretrained(base, **base_options)
     return model, processor
+
+
+def check_adapters_fit(missing: Iterable[str], unused: Iterable[str], model: PreTrainedModel) -> None:
+    """
+    Raises a `ValueError` if adapters are of another model, or of a part of it that names its modules otherwise.
+
+    Args:
+        missing (`Iterable[str]`): The tensors that the adapters lack, by PEFT's names.
+        unused (`Iterable[str]`): Those of the adapters that are none of the model.
+        model (`PreTrainedModel`): The base.
+    """
+    unused = sorted(unused)
+    if unused:
+        raise ValueError(
+            f"{len(unused)} tensors of the adapters are none of {type(model).__name__}, `{unused[0]}` first: they "
+            "were trained on another model, or on a tower alone. Name adapters of the whole model."
+        )
+    missing = [name for name in sorted(missing) if not any(shared in name for shared in SHARED_ADAPTER_TENSORS)]
+    if missing:
+        raise ValueError(
+            f"the adapters lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first: let "
+            f"`target_modules` in `{ADAPTER_CONFIG_NAME}` name no modules but those that were trained."
+        )
 
 
 def has_processor(path: str | PathLike, options: dict[str, str]) -> bool:

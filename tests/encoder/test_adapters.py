@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTextModel, LotlipTextModelWithProjection
 from modeling_lotlip.encoder import loading
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL, LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
@@ -36,6 +36,32 @@ def test_adapters_of_a_released_model(model_dir, tmp_path, monkeypatch, has_proc
     assert type(model) is LotlipModel
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert (loaded.tokenizer.model_max_length == 9) is has_processor
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (LotlipTextModel, "8 tensors of the adapters are none of LotlipModel, .* or on a tower alone"),
+        (LotlipTextModelWithProjection, "the adapters lack 8 tensors of LotlipModel, `base_model.*vision_model"),
+    ],
+)
+def test_adapters_of_a_tower_alone_are_refused(model_dir, tmp_path, part, message):
+    """Else the embeddings are those of the base, or of modules that were never trained."""
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(part.from_pretrained(model_dir), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+def test_adapters_of_one_tower_with_its_names_in_the_whole_model_are_its_adapters(model_dir, tmp_path):
+    config = LoraConfig(target_modules=r"text_model\..*\.(q_proj|v_proj)", init_lora_weights=False)
+    tuned = get_peft_model(LotlipTextModelWithProjection.from_pretrained(model_dir), config).eval()
+    tuned.save_pretrained(tmp_path)
+    inputs = LotlipProcessor.from_pretrained(model_dir)(text=["a red boat"], return_tensors="pt")
+    model = load_encoder(str(tmp_path), LoadingArguments(device="cpu")).model
+    with torch.no_grad():
+        features = model.eval().get_text_features(**inputs).pooler_output
+        torch.testing.assert_close(features, tuned(**inputs).text_embeds)
 
 
 def test_a_table_knows_an_adapter_from_its_base_and_another_adapter(model_dir, tmp_path):
