@@ -444,7 +444,10 @@ class TrainArguments(
         return settings
 
     def in_model_card(self) -> dict[str, object]:
-        """Returns what the model card lists: numbers and choices, but no names of files, which are of this machine."""
+        """
+        Returns what the model card lists: numbers, choices and parts of the model, but no names of files, which are
+        of this machine.
+        """
         choices = {field.name for field in fields(self) if field.metadata["choices"]}
         settings = self.compared_on_resume()
         settings["per_device_train_batch_size"] = self.per_device_train_batch_size
@@ -452,6 +455,9 @@ class TrainArguments(
         for name, value in settings.items():
             if isinstance(value, (int, float)) or name in choices:
                 listed[name] = value
+        for name in ("freeze", "data_weights"):
+            if settings[name]:
+                listed[name] = ", ".join(map(str, settings[name]))
         for name, value in self.all_objective_options.items():
             listed[f"objective_options {name}"] = value
         for name, digest in settings["plugin"].items():

@@ -61,6 +61,8 @@ class Plan:
         listed["max_train_steps"] = self.max_train_steps
         listed["max_length"] = self.max_length
         listed["mixed_precision"] = self.mixed_precision
+        if self.matryoshka_dims:
+            listed["matryoshka_dims"] = ", ".join(map(str, self.matryoshka_dims))
         return listed
 
     def in_trackers(self, args: TrainArguments) -> dict[str, int | float | str]:

@@ -23,6 +23,7 @@ def test_a_trained_model_knows_its_dims(train, tmp_path, caplog):
     assert not torch.equal(*weights), "another loss"
     further = train("further", **options, model_name_or_path=folder, config_name=None)
     assert json.loads((further / "config.json").read_text())["matryoshka_dims"] == [dim, 8, 4]
+    assert f"| `matryoshka_dims` | {dim}, 8, 4 |" in (further / "README.md").read_text()
 
     encoder = load_encoder(str(folder), InferenceArguments(device="cpu", backend="torch"))
     texts = ["a red boat", "a house"]
