@@ -101,7 +101,9 @@ class LoadingMixin:
         """As in transformers; the repository or folder may also be in the original's layout (`find_pretrained`)."""
         name = pretrained_model_name_or_path
         hub_options = {option: kwargs[option] for option in HUB_OPTIONS if option in kwargs}
-        path = find_pretrained(name, **hub_options)
+        path = name
+        if not kwargs.get("subfolder"):  # the original's layout has none
+            path = find_pretrained(name, **hub_options)
         loaded = super().from_pretrained(path, *args, **kwargs)
         if path == name:
             return loaded
