@@ -415,13 +415,13 @@ class FeatureTable:
     """
 
     def __init__(self, num_rows: int):
-        self.features = torch.full((num_rows, 0), torch.nan)
+        self.features = torch.full((num_rows, 0), torch.nan, dtype=torch.float32)
         self.is_truncated = torch.zeros(num_rows, dtype=torch.bool)
 
     def set(self, part: Computed) -> None:
         """Fills in some rows."""
         if self.features.shape[1] == 0:  # the first part says how many dimensions there are
-            self.features = torch.full((len(self.features), part.features.shape[1]), torch.nan)
+            self.features = part.features.new_full((len(self.features), part.features.shape[1]), torch.nan)
         self.features[part.positions] = part.features
         self.is_truncated[part.positions] = torch.tensor(part.is_truncated)
 

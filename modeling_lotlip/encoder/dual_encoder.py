@@ -355,7 +355,7 @@ class DualEncoder:
         for index, text in enumerate(texts):
             check_is_text(text, f"texts[{index}]")
         tokens_per_batch = TOKENS_PER_BATCH if batch_size is None else batch_size * self.max_length
-        embeds = torch.empty(len(texts), self.dim)
+        embeds = torch.empty(len(texts), self.dim, dtype=torch.float32)
         num_truncated = 0
         num_unknown = 0
         with progress_bar(
@@ -423,7 +423,7 @@ class DualEncoder:
             check_integer("batch_size", batch_size, 1)
         is_single = is_single_image(images)
         images = [images] if is_single else list_items(images, "images")
-        embeds = torch.full((len(images), self.dim), torch.nan)
+        embeds = torch.full((len(images), self.dim), torch.nan, dtype=torch.float32)
         problems: dict[int, str] = {}
         if batch_size is None:
             batch_size = IMAGES_PER_BATCH

@@ -223,8 +223,8 @@ def denormalize(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image.
     image_processor = processor.image_processor
     pixels = pixel_values.float().cpu()
     if getattr(image_processor, "do_normalize", True):
-        mean = torch.tensor(image_processor.image_mean)[:, None, None]
-        std = torch.tensor(image_processor.image_std)[:, None, None]
+        mean = torch.tensor(image_processor.image_mean, dtype=torch.float32)[:, None, None]
+        std = torch.tensor(image_processor.image_std, dtype=torch.float32)[:, None, None]
         pixels = pixels * std + mean
     levels = (255 * pixels.clamp(0, 1)).round().byte()
     return Image.fromarray(levels.permute(1, 2, 0).numpy())

@@ -137,7 +137,7 @@ class VectorMemory:
         """Reads all embeddings of a kind."""
         keys = []
         positions = []
-        parts = [torch.empty(0, self.table.dim)]
+        parts = [torch.empty(0, self.table.dim, dtype=torch.float32)]
         for batch in self.table.read(["key", "position", "embedding"], self.table.condition(kind)):
             keys += batch["key"].to_pylist()
             positions += batch["position"].to_pylist()

@@ -65,7 +65,7 @@ def to_vectors(column: pa.Array | pa.ChunkedArray) -> torch.Tensor:
 
 def to_column(embeddings: list[torch.Tensor | None], column_type: pa.FixedSizeListType) -> pa.FixedSizeListArray:
     """Converts embeddings of shape `(dim,)`, of which some are None, to a column in which these are null."""
-    nothing = torch.zeros(column_type.list_size)
+    nothing = torch.zeros(column_type.list_size, dtype=torch.float32)
     vectors = [nothing if embedding is None else embedding.float() for embedding in embeddings]
     values = torch.stack(vectors).numpy().astype(column_type.value_type.to_pandas_dtype())
     is_null = pa.array([embedding is None for embedding in embeddings])

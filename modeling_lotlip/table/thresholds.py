@@ -220,7 +220,7 @@ def find_score_threshold(best: torch.Tensor) -> float:
     `(num_texts,)`: their median plus `SPREADS` times its distance to their weaker sixth. The stronger half does not
     count: some texts may fit an image after all.
     """
-    sixth, median = torch.quantile(best, torch.tensor([1 / 6, 1 / 2])).tolist()
+    sixth, median = torch.quantile(best, torch.tensor([1 / 6, 1 / 2], dtype=best.dtype)).tolist()
     return median + SPREADS * (median - sixth)
 
 

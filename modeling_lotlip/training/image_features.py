@@ -164,7 +164,7 @@ class FeatureCache:
         prepared_batches = collate_rows(collate, self.list_batches(images, shards), self.num_workers)
         for shard, shard_batches in groupby(prepared_batches, key=lambda batch: batch.key // SHARD_SIZE):
             indices = list_indices(shard, len(images))
-            features = torch.full((len(indices), *shape), torch.nan)
+            features = torch.full((len(indices), *shape), torch.nan, dtype=torch.float32)
             is_final = True
             for prepared in shard_batches:
                 is_final = is_final and all(row.is_final for row in prepared.unreadable)

@@ -213,6 +213,26 @@ def test_a_model_that_compares_tokens_is_refused(token_wise_dir):
         encoder.encode_text("a red boat")
 
 
+@pytest.fixture(params=[torch.float64, torch.bfloat16], ids=str)
+def default_dtype(request):
+    """Another one than float32 for new tensors, as programs set it that embed among other things."""
+    yield request.param
+    torch.set_default_dtype(torch.float32)
+
+
+def test_embeddings_are_float32_whatever_the_default_is(family_folders, default_dtype):
+    encoder = load(family_folders("lotlip"))
+    texts = encoder.encode_text(["a red boat", "a house"])
+    images = encoder.encode_image(IMAGES[:2])
+    probabilities = encoder.classify(IMAGES[:2], ["boat", "house"])
+    torch.set_default_dtype(default_dtype)
+    loaded = load(family_folders("lotlip"))
+    for found in (encoder, loaded):
+        np.testing.assert_array_equal(found.encode_text(["a red boat", "a house"]), texts)
+        np.testing.assert_array_equal(found.encode_image(IMAGES[:2]), images)
+        np.testing.assert_allclose(found.classify(IMAGES[:2], ["boat", "house"]), probabilities, rtol=1e-6)
+
+
 class TestFormsOfInput:
     def test_one_text_and_many(self, encoder):
         many = encoder.encode_text(("a red boat", "a house"))

@@ -154,6 +154,12 @@ def test_of_many_images_some_are_remembered(count, num_remembered):
 def test_the_threshold_of_scores_is_above_the_median_by_the_spread_below_it():
     best = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     assert module.find_score_threshold(best) == pytest.approx(0.4 + 1.5 * (0.4 - 0.2))
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = module.find_score_threshold(best)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert again == pytest.approx(0.4 + 1.5 * (0.4 - 0.2))
 
 
 def test_copies_are_much_nearer_than_the_nearest_other_image():

@@ -530,7 +530,7 @@ def check_finite(embeds: torch.Tensor, name: str, first_row: int = 0) -> None:
 def _unit_rows(embeds: Embeddings, name: str) -> torch.Tensor:
     """A float32 copy with rows of length 1."""
     rows = _as_rows(embeds, name)
-    units = torch.empty(tuple(rows.shape), device=getattr(rows, "device", "cpu"))
+    units = torch.empty(tuple(rows.shape), dtype=torch.float32, device=getattr(rows, "device", "cpu"))
     for start in range(0, len(rows), 1024):
         block = rows[start : start + 1024]
         if isinstance(block, np.ndarray):
