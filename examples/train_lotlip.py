@@ -40,6 +40,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from modeling_lotlip.hub import delete_earlier_model
 from modeling_lotlip.hub_lotlip import find_pretrained
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.batch import CaptionBatch, Texts
@@ -406,7 +407,7 @@ def save(
     results: dict[str, float],
 ) -> None:
     """
-    Saves what is left of a training.
+    Saves what is left of a training, in place of an earlier model; a model card of one's own stays.
 
     Args:
         output_dir (`Path`): Where it goes.
@@ -414,6 +415,7 @@ def save(
         processor (`ProcessorMixin`): Its processor.
         results (`dict[str, float]`): Those of the last evaluation.
     """
+    delete_earlier_model(output_dir, kept=["README.md"])
     model.save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
     (output_dir / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n")

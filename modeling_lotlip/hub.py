@@ -4,8 +4,9 @@
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +17,21 @@ from huggingface_hub.utils import httpx
 from transformers import ProcessorMixin
 from transformers.dynamic_module_utils import get_relative_imports
 from transformers.tokenization_utils_base import LARGE_INTEGER, TOKENIZER_CONFIG_FILE
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    ADAPTER_WEIGHTS_NAME,
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+)
 
 from .utils.markdown import format_markdown
-from .utils.output_folder import share_weights
+from .utils.output_folder import delete, move_files, share_weights
 from .utils.terminal import without_stop
 
+
+logger = logging.getLogger(__name__)
 
 # What sentence-transformers reads: its own modules call the model, and give embeddings of length 1
 SENTENCE_TRANSFORMERS_FILES = {
@@ -39,6 +49,12 @@ SENTENCE_TRANSFORMERS_FILES = {
         "processing_kwargs": {"text": {"truncation": None}},
     },
 }
+
+# Its list of modules, what it saves of a whole model (prompts, how many dimensions are kept), and the names of the
+# folders of its modules
+SENTENCE_TRANSFORMERS_MODULES = "modules.json"
+SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
+MODULE_FOLDER = re.compile(r"\d+_\w+")
 
 LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
@@ -72,10 +88,20 @@ FILES_ABOUT_MODELS = (
     INTERPOLATION_CURVE_FILE,
     EVAL_RESULTS_FILE,
     *SENTENCE_TRANSFORMERS_FILES,
+    SENTENCE_TRANSFORMERS_CONFIG,
 )
+
+# Weights by the names of transformers, whole or in parts
+WEIGHTS_PATTERNS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors")
+
+# Adapters of PEFT: a folder that has them is loaded as these on their own base, whatever weights are beside them
+ADAPTER_FILES = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 # What belongs to a saved model, in addition to its weights and its code
 MODEL_FILES = ("README.md", CONFIG_NAME, *PROCESSOR_FILES, *FILES_ABOUT_MODELS)
+
+# The code of this package that is saved with a model
+CODE_FILES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*_lotlip.py")))
 
 # Where a model loads its code from
 FILES_WITH_AUTO_MAP = (
@@ -316,14 +342,15 @@ def hash_card(card: str) -> str:
 def find_model_files(folder: str | Path) -> list[str]:
     """
     Finds the names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
-    checkpoints of a training, no logs, and of subfolders the results for the Hub alone.
+    checkpoints of a training, no logs, and of subfolders the results for the Hub and modules of sentence-transformers
+    alone.
 
     Args:
         folder (`str` or `Path`):
             A folder that a model was saved in.
 
     Raises:
-        `ValueError`: if no model was saved there.
+        `ValueError`: if no model was saved there, or adapters of PEFT were.
 
     Example:
 
@@ -336,6 +363,11 @@ def find_model_files(folder: str | Path) -> list[str]:
     ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py']
     ```"""
     folder = Path(folder)
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        raise ValueError(
+            f"`{folder}` has `{ADAPTER_CONFIG_NAME}`: what is loaded from it are adapters of PEFT, not weights beside "
+            "them. Merge the adapters and save the model in another folder, or delete those of an earlier model."
+        )
     if not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
     names = {*MODEL_FILES, SAFE_WEIGHTS_NAME}
@@ -343,8 +375,35 @@ def find_model_files(folder: str | Path) -> list[str]:
     if not (folder / SAFE_WEIGHTS_NAME).is_file() and index.is_file():
         names.add(SAFE_WEIGHTS_INDEX_NAME)
         names.update(read_json(index)["weight_map"].values())
-    names |= {file.name for file in folder.glob("*_lotlip.py")} | find_code(folder)
+    names |= find_code(folder)
+    for module in find_module_folders(folder):
+        names.update(file.relative_to(folder).as_posix() for file in module.rglob("*"))
+    if is_read_as_lotlip(folder):
+        names -= SENTENCE_TRANSFORMERS_FILES.keys()
     return sorted(name for name in names if (folder / name).is_file())
+
+
+def find_module_folders(folder: Path) -> list[Path]:
+    """Finds the folders of modules in the list of sentence-transformers, such as `1_Dense`, that are in a folder."""
+    try:
+        modules = read_json(folder / SENTENCE_TRANSFORMERS_MODULES)
+        paths = [module["path"] for module in modules]
+    except (ValueError, LookupError, TypeError):  # no list of modules
+        return []
+    names = [path for path in paths if isinstance(path, str) and MODULE_FOLDER.fullmatch(path)]
+    return [folder / name for name in names if (folder / name).is_dir()]
+
+
+def is_read_as_lotlip(folder: Path) -> bool:
+    """
+    Returns whether sentence-transformers reads a model of another architecture as a LoTLIP, by the list of modules
+    that a LoTLIP was saved with there before.
+    """
+    model_type = read_json(folder / CONFIG_NAME).get("model_type", "")
+    if model_type.startswith("lotlip"):
+        return False
+    modules = SENTENCE_TRANSFORMERS_FILES[SENTENCE_TRANSFORMERS_MODULES]
+    return read_json(folder / SENTENCE_TRANSFORMERS_MODULES) == modules
 
 
 def find_code(folder: Path) -> set[str]:
@@ -410,10 +469,51 @@ def find_replaced_file(folder: str | Path) -> str | None:
     Returns its name, None if there is none.
     """
     folder = Path(folder)
-    for name in (CONFIG_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, *MODEL_FILES):
+    for name in (CONFIG_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, *ADAPTER_FILES, *MODEL_FILES):
         if (folder / name).is_file():
             return name
     return None
+
+
+def delete_earlier_model(folder: str | Path, kept: Collection[str] = ()) -> None:
+    """
+    Deletes the files of a model in a folder, so that nothing reads the next one by them: weights, adapters, settings,
+    card, results, the code of this package, and modules of sentence-transformers. Names them in a warning. Nothing
+    else is deleted.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder.
+        kept (`Collection[str]`, *optional*):
+            The names of files that stay, relative to the folder.
+    """
+    folder = Path(folder)
+    files = [folder / name for name in (*ADAPTER_FILES, *MODEL_FILES, *CODE_FILES)]
+    for pattern in WEIGHTS_PATTERNS:
+        files += folder.glob(pattern)
+    for module in find_module_folders(folder):
+        files += module.rglob("*")
+    names = [file.relative_to(folder).as_posix() for file in files if file.is_file()]
+    deleted = [name for name in dict.fromkeys(names) if name not in kept]
+    for name in deleted:
+        delete(folder / name)
+    if deleted:
+        logger.warning(f"{folder} held files of an earlier model, which are deleted: {', '.join(deleted)}.")
+
+
+def replace_model(source: Path, folder: Path, last: str) -> None:
+    """
+    Moves the files of a model from one folder to another, in place of those of an earlier model there.
+
+    Args:
+        source (`Path`): The folder whose files are moved.
+        folder (`Path`): Where to.
+        last (`str`): The name of the file that is moved last: see [`move_files`].
+    """
+    new = [file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()]
+    delete(folder / last)
+    delete_earlier_model(folder, kept=new)
+    move_files(source, folder, last)
 
 
 def check_towers(folder: str | Path) -> None:
@@ -447,7 +547,7 @@ def reaching_the_hub(repo_id: str) -> Iterator[None]:
 def list_files_in_the_way(uploaded: list[str]) -> list[str]:
     """
     Lists patterns of the files of an earlier model that an upload deletes where it does not have them: beside new
-    weights other ones and what was measured of these, beside a new processor what belongs to another.
+    weights other ones, adapters, code, and what was measured of these; beside a new processor what belongs to another.
 
     Args:
         uploaded (`list[str]`):
@@ -455,8 +555,7 @@ def list_files_in_the_way(uploaded: list[str]) -> list[str]:
     """
     patterns = []
     if any(name.endswith(".safetensors") for name in uploaded):
-        patterns += [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors"]
-        patterns += FILES_ABOUT_MODELS
+        patterns += [*WEIGHTS_PATTERNS, *ADAPTER_FILES, *FILES_ABOUT_MODELS, *CODE_FILES]
     if any(name in PROCESSOR_FILES for name in uploaded):
         patterns += PROCESSOR_FILES
     return patterns

@@ -12,7 +12,7 @@ import torch
 import yaml
 from huggingface_hub import parse_eval_result_entries
 from safetensors.torch import load_file
-from transformers import AutoProcessor
+from transformers import AutoProcessor, CLIPConfig
 from transformers.dynamic_module_utils import get_imports
 
 from modeling_lotlip import (
@@ -30,11 +30,14 @@ from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
 from modeling_lotlip.hub import (
     EVAL_RESULTS_FILE,
     check_results,
+    delete_earlier_model,
     describe_image_size,
     describe_languages,
     find_model_files,
+    find_replaced_file,
     format_metrics,
     format_settings,
+    replace_model,
     save_processor,
     write_eval_results,
     write_model_card,
@@ -586,6 +589,7 @@ def test_the_files_of_a_model_are_its_weights_whole_or_in_parts(tmp_path, is_spl
     ]
     for name in names:
         (tmp_path / name).write_text("{}")
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "modeling_lotlip.LotlipModel"}}')
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     expected = ["config.json", "modeling_lotlip.py", "vocab.txt"]
     if is_split:
@@ -596,3 +600,65 @@ def test_the_files_of_a_model_are_its_weights_whole_or_in_parts(tmp_path, is_spl
     assert find_model_files(tmp_path) == sorted(expected)
     with pytest.raises(ValueError, match="has no `config.json`: name a folder that a model was saved in"):
         find_model_files(tmp_path / "nowhere")
+
+
+def write_files(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def test_files_of_an_earlier_model_go_and_those_of_others_stay(tmp_path):
+    new = tmp_path / "new"
+    folder = tmp_path / "model"
+    others = ["notes.md", "my_code.py", "2_Other/notes.md", "1_Dense.md", "adapter/adapter_config.json"]
+    earlier = ["config.json", "vocab.txt", EVAL_RESULTS_FILE, "adapter_config.json", "adapter_model.safetensors"]
+    earlier += ["modeling_lotlip.py", "model-00001-of-00001.safetensors", "sentence_bert_config.json"]
+    earlier += ["config_sentence_transformers.json", "1_Dense/config.json", "1_Dense/model.safetensors"]
+    write_files(folder, others + earlier)
+    (folder / "modules.json").write_text('[{"path": ""}, {"path": "1_Dense"}, {"path": "../new"}]')
+    new.mkdir()
+    (new / "config.json").write_text('{"new": true}')
+    replace_model(new, folder, last="config.json")
+    assert list_files(folder) == sorted(["config.json", *others])
+    assert (folder / "config.json").read_text() == '{"new": true}'
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"name": "0"}]', '[{"path": 1}]'])
+def test_a_list_of_modules_that_cannot_be_read_is_deleted(tmp_path, content):
+    write_files(tmp_path, ["1_Dense/config.json"])
+    (tmp_path / "modules.json").write_text(content)
+    delete_earlier_model(tmp_path)
+    assert list_files(tmp_path) == ["1_Dense/config.json"]
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+def test_adapters_are_replaced_where_a_model_is_saved(tmp_path, name):
+    assert find_replaced_file(tmp_path) is None
+    write_files(tmp_path, [name])
+    assert find_replaced_file(tmp_path) == name
+
+
+def test_weights_beside_adapters_are_not_pushed(tmp_path):
+    write_files(tmp_path, ["config.json", "model.safetensors", "adapter_config.json"])
+    with pytest.raises(ValueError, match="has `adapter_config.json`: what is loaded from it are adapters of PEFT"):
+        find_model_files(tmp_path)
+
+
+def test_what_sentence_transformers_reads_of_a_model_is_pushed(tmp_path):
+    names = ["1_Dense/config.json", "1_Dense/model.safetensors", "config.json", "config_sentence_transformers.json"]
+    names += ["modules.json"]
+    write_files(tmp_path, names)
+    (tmp_path / "modules.json").write_text('[{"path": ""}, {"path": "1_Dense"}]')
+    assert find_model_files(tmp_path) == names
+
+
+def test_what_a_lotlip_was_read_by_is_not_pushed_with_another_model(tmp_path):
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    assert {"modules.json", "sentence_bert_config.json", "modeling_lotlip.py"} < set(find_model_files(tmp_path))
+    CLIPConfig().save_pretrained(tmp_path)
+    assert find_model_files(tmp_path) == ["README.md", "config.json", "model.safetensors"]

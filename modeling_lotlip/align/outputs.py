@@ -17,17 +17,17 @@ from transformers.utils import CONFIG_NAME
 from ..encoder.preprocessing import Preprocessing
 from ..hub import (
     SENTENCE_TRANSFORMERS_FILES,
-    find_model_files,
     find_replaced_file,
     format_metrics,
     format_settings,
+    replace_model,
     save_processor,
     write_eval_results,
 )
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.markdown import format_markdown
-from ..utils.output_folder import PARTIAL_OF_ALL, delete, move_files
+from ..utils.output_folder import PARTIAL_OF_ALL
 from .arguments import AlignArguments
 from .features import Features
 from .heads import TrainedHeads
@@ -164,19 +164,9 @@ def save_aligned(
             write_json(Path(partial, RESULTS_FILE), results)
             write_card(Path(partial), args, towers, settings, results)
             write_sentence_transformers_files(Path(partial))
-            replace_model(Path(partial), folder)
+            replace_model(Path(partial), folder, last=CONFIG_NAME)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
-
-
-def replace_model(source: Path, folder: Path) -> None:
-    """Moves the files of a model from one folder to another, and deletes those of an earlier model there."""
-    earlier = set()
-    if (folder / CONFIG_NAME).exists():
-        earlier.update(find_model_files(folder))
-    moved = move_files(source, folder, last=CONFIG_NAME)
-    for name in earlier.difference(moved):
-        delete(folder / name)
 
 
 def check_saved(folder: Path, model: LotlipAlignedModel, towers: tuple[TextTower, ImageTower]) -> None:

@@ -30,6 +30,7 @@ from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_fil
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..convert_lotlip_to_hf import CHECKPOINT_NAME
+from ..hub import SENTENCE_TRANSFORMERS_CONFIG, SENTENCE_TRANSFORMERS_MODULES
 from ..hub_lotlip import find_pretrained
 from ..utils.terminal import without_stop
 
@@ -56,10 +57,7 @@ PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
 REBUILT_TENSORS = ("position_ids",)
 # Tensors of adapters that all layers have in common, which PEFT lists for each of them
 SHARED_ADAPTER_TENSORS = ("vblora_vector_bank", ".tinylora_v.", ".unilora_theta_d.")
-# By which a model of the sentence-transformers library is known
-SENTENCE_TRANSFORMERS_MODULES = "modules.json"
-# Where it saves the prompts, and how many dimensions are kept; and how its first module reads texts
-SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
+# How the first module of sentence-transformers reads texts
 SENTENCE_TRANSFORMERS_TEXTS = "sentence_bert_config.json"
 # Its modules that add nothing to what a dual encoder of transformers computes
 PLAIN_MODULES = ("CLIPModel", "Normalize", "Transformer")

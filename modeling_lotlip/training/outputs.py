@@ -17,9 +17,9 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, save_processor, write_model_card
+from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, replace_model, save_processor, write_model_card
 from ..utils.files import is_same_path, public_name, write_json, write_text
-from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, is_being_written, move_files, naming_file
+from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, is_being_written, naming_file
 from ..utils.terminal import without_stop
 from .arguments import TrainArguments
 from .batch import CaptionBatch
@@ -464,7 +464,7 @@ def save_model(
             save_processor(processor, partial)
             save_results(args, plan, Path(partial), results)
             folder.mkdir(exist_ok=True)
-            move_files(Path(partial), folder, last=RESULTS_FILE)
+            replace_model(Path(partial), folder, last=RESULTS_FILE)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What the card of an aligned model says, and how a model takes the place of an earlier one."""
+"""What the card of an aligned model says, and what is checked of a saved one."""
 
 import copy
 import dataclasses
@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from modeling_lotlip.align.arguments import AlignArguments
-from modeling_lotlip.align.outputs import check_saved, replace_model, write_card
+from modeling_lotlip.align.outputs import check_saved, write_card
 from modeling_lotlip.align.towers import join_towers, make_processor
 from modeling_lotlip.hub import EVAL_RESULTS_FILE
 
@@ -42,20 +42,6 @@ def test_results_on_a_dataset_of_the_hub_are_for_the_hub(names, text_tower, imag
     assert entries[0].dataset_id == "org/photos"
     assert "split validation" in entries[0].notes
     assert "model-index" not in ModelCard.load(tmp_path / "README.md").content
-
-
-def test_files_of_an_earlier_model_go_and_those_of_others_stay(tmp_path):
-    new = tmp_path / "new"
-    folder = tmp_path / "model"
-    for name in ("config.json", "vocab.txt", EVAL_RESULTS_FILE, "notes.md"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("{}")
-    new.mkdir()
-    (new / "config.json").write_text('{"new": true}')
-    replace_model(new, folder)
-    names = sorted(file.name for file in folder.rglob("*") if file.is_file())
-    assert names == ["config.json", "notes.md"]
-    assert (folder / "config.json").read_text() == '{"new": true}'
 
 
 @pytest.mark.parametrize(

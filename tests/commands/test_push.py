@@ -63,6 +63,8 @@ def test_what_a_repository_has_of_an_earlier_model_is_deleted(hub, model_dir, tm
     push_folder(earlier, "org/mine")
     pushed = hub.root / "org" / "mine"
     (pushed / "notes.md").write_text("of somebody")
+    for name in ("adapter_config.json", "adapter_model.safetensors", "config_sentence_transformers.json"):
+        (pushed / name).write_text("{}")
     assert (pushed / ".eval_results" / "lotlip.yaml").exists()
     (model_dir / "README.md").unlink(missing_ok=True)
 

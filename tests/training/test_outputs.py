@@ -178,12 +178,21 @@ def test_an_error_comes_before_an_earlier_run_is_overwritten(train, tmp_path, wr
     assert list(earlier.parent.iterdir()) == [earlier]
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["README.md", "config.json", "tokenizer.json", "adapter_model.safetensors"])
 def test_a_file_that_no_run_has_written_is_not_replaced_unasked(tmp_path, name):
     (tmp_path / name).write_text("precious")
     with pytest.raises(ValueError, match=f"holds {name}, which the model of this run would replace"):
         check_output_dir(TrainArguments(output_dir=tmp_path))
     check_output_dir(TrainArguments(output_dir=tmp_path, overwrite_output_dir=True))
+
+
+def test_no_adapters_of_an_earlier_model_stay_beside_a_trained_one(train, tmp_path):
+    earlier = tmp_path / "run" / "adapter_config.json"
+    earlier.parent.mkdir()
+    earlier.write_text("{}")
+    folder = train("run", overwrite_output_dir=True, max_train_steps=1)
+    assert (folder / "model.safetensors").exists()
+    assert not earlier.exists()
 
 
 def name_unfinished(folder: Path, process: int) -> Path:
