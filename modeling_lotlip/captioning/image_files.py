@@ -18,6 +18,7 @@ from ..data.arguments import SourceArguments
 from ..data.images import UnreadableImageError, find_file_on_disk, read_file, read_image, undecoded
 from ..data.rows import find_key, read_url
 from ..encoder.batches import sign_file
+from .records import OTHER_IMAGE
 
 
 class ImageFile(NamedTuple):
@@ -112,6 +113,7 @@ def read_image_files(
         `ValueError`: if two different images have the same key.
     """
     find_record = "SELECT sha256 FROM records WHERE key = ? AND captioner = ?"
+    find_record += f" AND rejected_by IS NOT '{OTHER_IMAGE}'"
     if retry_failed:
         find_record += " AND error IS NULL"
     connection.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")

@@ -16,13 +16,14 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from ..utils.output_folder import atomic_write
+from ..utils.output_folder import atomic_write, read_folder_id
 from ..utils.terminal import without_stop
 
 
 DATABASE = "captions.sqlite"
 ROWS_PER_BATCH = 10_000
 ROWS_PER_HASH = 1_000
+EDITED = "edited "
 ROWS_HASH = b"lotlip_rows_hash"  # in the metadata of a parquet file: see `RowsHash`
 SECONDS_TO_WAIT = 3600  # for another process that writes
 NUM_CAUSES = 3  # of failures, in messages
@@ -41,7 +42,7 @@ SCHEMA = pa.schema(
         "generation_settings": pa.string(),  # JSON
         "num_tokens": pa.int32(),
         "is_cut_off": pa.bool_(),  # the captioner was stopped at the maximum of tokens
-        "rejected_by": pa.string(),  # the rule that rejected the caption
+        "rejected_by": pa.string(),  # the rule that rejected the caption, or `OTHER_IMAGE`
         "error": pa.string(),  # why there is no caption
     }
 )
@@ -52,25 +53,38 @@ INSERT INTO records ({COLUMNS}) VALUES ({", ".join(f":{name}" for name in SCHEMA
 ON CONFLICT (key, captioner)
 DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)}, is_written = 0
 """
+# What other captioners wrote of an image that was replaced
+OTHER_IMAGE = "other_image"
+MARK_OTHERS = f"""
+UPDATE records SET rejected_by = '{OTHER_IMAGE}', is_written = 0
+WHERE key = :key AND sha256 != :sha256 AND rejected_by IS NOT '{OTHER_IMAGE}'
+"""
 NOTE_FILE = "INSERT OR REPLACE INTO files VALUES (:key, :sha256, :size, :modified, :changed)"
 
 
-def hash_caption(caption: str | None) -> str:
+def hash_caption(caption: str | None, is_edited: bool = False) -> str:
     """
     Hashes a caption as it is written, to 16 hexadecimal digits. A caption that has another hash than
-    the one beside it has been edited since.
+    the one beside it has been edited since; before that of one that was edited earlier stands `edited`.
     """
-    return hashlib.sha256((caption or "").encode()).hexdigest()[:16]
+    digits = hashlib.sha256((caption or "").encode()).hexdigest()[:16]
+    if is_edited:
+        return f"{EDITED}{digits}"
+    return digits
 
 
 class RowsHash:
     """
     Hashes the rows of a parquet file, which is noted in its metadata: a file with other rows, or without the note, has
-    been changed by somebody since it was written.
+    been changed by somebody since it was written, or was written to another folder.
+
+    Args:
+        folder (`Path`):
+            The folder of the file: see [`read_folder_id`].
     """
 
-    def __init__(self):
-        self.hasher = hashlib.sha256()
+    def __init__(self, folder: Path):
+        self.hasher = hashlib.sha256(read_folder_id(folder).encode())
 
     def update(self, table: pa.Table) -> None:
         """Adds rows. All parts but the last have a multiple of `ROWS_PER_HASH` of them."""
@@ -88,7 +102,7 @@ def is_as_written(path: Path) -> bool:
     noted = (parquet.read_metadata(path).metadata or {}).get(ROWS_HASH)
     if noted is None:
         return False
-    rows_hash = RowsHash()
+    rows_hash = RowsHash(path.parent)
     rows_hash.update(parquet.read_table(path, partitioning=None))
     return rows_hash.to_metadata()[ROWS_HASH] == noted
 
@@ -209,6 +223,7 @@ class Records:
         if self.added:
             with self.transaction():
                 self.connection.executemany(UPSERT, self.added)
+                self.connection.executemany(MARK_OTHERS, self.added)
                 self.connection.executemany(NOTE_FILE, self.files)
             self.added = []
             self.files = []
@@ -230,7 +245,7 @@ class Records:
         ids = self.list_ids(shard)
         rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", ids)
         check_as_written(self.name_file(shard))
-        rows_hash = RowsHash()
+        rows_hash = RowsHash(self.folder)
         with atomic_write(self.name_file(shard)) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
             batch = rows.fetchmany(ROWS_PER_BATCH)
             while batch:

@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -197,8 +198,8 @@ def move_files(source: Path, folder: Path, last: str) -> list[str]:
 
 def read_stored(folder: Path) -> dict | None:
     """
-    Reads `settings.json` of a folder, None where there is none: `content`, `settings`, and `run` until the run that
-    writes has ended. One that another program has written has none of these.
+    Reads `settings.json` of a folder, None where there is none: `id`, `content`, `settings`, and `run` until the run
+    that writes has ended. One that another program has written has none of these.
     """
     path = folder / SETTINGS_FILE
     if not path.exists():
@@ -214,6 +215,12 @@ def write_stored(folder: Path, stored: dict) -> None:
     """Writes `settings.json` of a folder."""
     with atomic_write(folder / SETTINGS_FILE) as partial:
         partial.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def read_folder_id(folder: Path) -> str:
+    """Reads what [`OutputFolder`] calls a folder by, wherever it is moved; empty where no run has written to it."""
+    stored = read_stored(folder) or {}
+    return stored.get("id", "")
 
 
 class OutputFolder:
@@ -291,6 +298,7 @@ class OutputFolder:
             if self.stored is not None and (self.before or "content" not in self.stored):
                 self.compare(self.stored)
                 self.is_unfinished = self.stored.get("run") is not None
+            self.id = read_folder_id(self.path) or uuid.uuid4().hex
             self.ended_early = self.find_ended_early()
             run = {"process": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
             run["start"] = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -397,7 +405,8 @@ class OutputFolder:
 
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""
-        write_stored(self.path, {"content": self.content, "settings": self.settings, "run": run})
+        stored = {"id": self.id, "content": self.content, "settings": self.settings, "run": run}
+        write_stored(self.path, stored)
 
 
 def holds_model(folder: Path) -> bool:

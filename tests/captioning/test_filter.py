@@ -100,7 +100,7 @@ def test_filtered_files_are_read_as_caption_files(captions_dir, run, tmp_path):
     assert captions["0011"] == ["Picture number 11 of a boat."]
     first, second = (parquet.read_schema(tmp_path / "out" / f"{shard}.parquet") for shard in (0, 1))
     assert first.equals(second, check_metadata=True)
-    assert first.names == [*SCHEMA.names, "caption_before_rules", "caption_hash", "caption_is_edited"]
+    assert first.names == [*SCHEMA.names, "caption_before_rules", "caption_hash"]
     assert first.metadata == SCHEMA.metadata
 
 
@@ -185,7 +185,10 @@ def test_a_caption_that_somebody_has_edited_stays_as_it_is_written(run, tmp_path
             (edited, first["caption_before_rules"], None),
             (BOAT, None, None),
         ]
-        assert read_column(tmp_path / name / "edited.parquet", "caption_is_edited") == [True, False]
+        assert read_column(tmp_path / name / "edited.parquet", "caption_hash") == [
+            hash_caption(edited, is_edited=True),
+            hash_caption(BOAT),
+        ]
         shutil.copy(tmp_path / name / "edited.parquet", tmp_path / "edited.parquet")
 
 
@@ -242,6 +245,33 @@ def test_an_edited_output_file_is_not_written_over(run, tmp_path):
     assert read_captions(tmp_path / "out" / "rows.parquet")[0][0] == f"A poodle. {BOAT}"
 
 
+def test_a_file_of_another_folder_is_not_written_over(run, tmp_path):
+    """It may hold what somebody has edited there."""
+    write_captions(tmp_path / "rows.parquet", [{"caption": BOAT}])
+    for name in ("out", "other"):
+        run(tmp_path / "rows.parquet", name)
+    shutil.copy(tmp_path / "other" / "rows.parquet", tmp_path / "out" / "rows.parquet")
+    with pytest.raises(ValueError, match="out/rows.parquet has been changed since it was written"):
+        run(tmp_path / "rows.parquet", "out")
+    (tmp_path / "other").rename(tmp_path / "moved")
+    run(tmp_path / "rows.parquet", "moved")
+
+
+def test_marks_of_another_column_are_not_taken_away(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"a": "I cannot see the image.", "b": BOAT}])
+    run(tmp_path / "rows.parquet", "out", caption_column="a")
+    with pytest.raises(ValueError, match="rows.parquet was filtered by `--caption_column a`"):
+        run(tmp_path / "out" / "rows.parquet", "again", caption_column="b")
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None])
+def test_a_blank_caption_is_none(run, tmp_path, blank):
+    write_captions(tmp_path / "rows.parquet", [{"caption": blank}, {"caption": BOAT}])
+    report = run(tmp_path / "rows.parquet", "out", without_rules=["all"])
+    assert report["captions"]["num_failed"] == 1
+    assert report["captions"]["num_kept"] == 1
+
+
 def test_hashes_of_something_else_are_refused(run, tmp_path):
     write_captions(tmp_path / "rows.parquet", [{"caption": DOG, "caption_hash": 32 * "a"}])
     with pytest.raises(ValueError, match="rows.parquet has 'a*' in its column 'caption_hash'"):
@@ -263,7 +293,14 @@ def test_a_caption_before_rules_without_a_hash_is_refused(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "value", "wanted"),
-    [("caption_is_edited", "False", "booleans"), ("caption_hash", 1, "strings"), ("caption", 1, "strings")],
+    [
+        ("is_cut_off", "False", "booleans"),
+        ("is_cut_off", float("nan"), "booleans"),
+        ("caption_hash", 1, "strings"),
+        ("caption", 1, "strings"),
+        ("captioner", 1, "strings"),
+        ("rejected_by", False, "strings"),
+    ],
 )
 def test_columns_of_another_type_are_refused(run, tmp_path, column, value, wanted):
     write_captions(tmp_path / "rows.parquet", [{"caption": BOAT} | {column: value}])
@@ -324,10 +361,10 @@ def test_files_of_other_columns_are_filtered_and_keep_them(run, tmp_path):
     report = run(tmp_path / "other.parquet", "out", caption_column="text", min_words=2)
     assert report["captions"]["num_kept"] == 1
     first, second = parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist()
-    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "text_is_edited": False, "rejected_by": None}
+    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "rejected_by": None}
     mended["text_hash"] = hash_caption(mended["text"])
     assert first == {"id": 1, "box": [1, 2], **mended}
-    marked = {"text": "Dog.", "text_before_rules": None, "text_is_edited": False, "rejected_by": "too_short"}
+    marked = {"text": "Dog.", "text_before_rules": None, "rejected_by": "too_short"}
     marked["text_hash"] = hash_caption("Dog.")
     assert second == {"id": 2, "box": [], **marked}
     with pytest.raises(ValueError, match="`--caption_column caption` is no column .* has .*'text'"):

@@ -197,6 +197,28 @@ def test_images_of_an_archive_that_was_replaced_are_captioned_anew(tmp_path):
     assert file.sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
 
 
+def test_what_another_captioner_wrote_of_an_image_that_was_replaced_is_marked(tmp_path):
+    path = save_image(tmp_path / "a.png", "red")
+    dataset = Dataset.from_dict({"image": [path]}).cast_column("image", Image())
+
+    def record_all(captioner: str) -> None:
+        with open_database(tmp_path) as connection:
+            records = Records(connection, tmp_path, 10)
+            for file in read_all(tmp_path, dataset, captioner):
+                record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": captioner}
+                records.add(record, file.signature)
+            records.write()
+
+    record_all("llava")
+    record_all("blip")
+    save_image(tmp_path / "a.png", "blue")
+    record_all("llava")
+    marks = {row["captioner"]: row["rejected_by"] for row in read_records(tmp_path)}
+    assert marks == {"llava": None, "blip": "other_image"}
+    record_all("blip")
+    assert [row["rejected_by"] for row in read_records(tmp_path)] == [None, None]
+
+
 def test_an_unchanged_file_whose_caption_is_of_another_image_is_captioned(monkeypatch, recorded, tmp_path):
     """By another captioner, which has captioned the image before."""
     with open_database(tmp_path) as connection:

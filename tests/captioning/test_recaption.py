@@ -320,6 +320,16 @@ def test_files_that_somebody_has_edited_are_not_written_over(tmp_path, edit):
     assert [row["key"] for row in parquet.read_table(files[1]).to_pylist()] == list("efg")
 
 
+def test_captions_of_other_weights_are_warned_of(tmp_path, caplog):
+    add(tmp_path, [make_record("a", revision="first"), make_record("b"), make_record("c", captioner="blip")])
+    with open_database(tmp_path) as connection:
+        for revision in ("first", None):
+            recaption.warn_of_other_revisions(connection, "llava", revision)
+        assert not caplog.text
+        recaption.warn_of_other_revisions(connection, "llava", "second")
+    assert "1 captions are of another revision of llava than second" in caplog.text
+
+
 def test_a_table_of_another_version_is_refused_at_the_start(tmp_path):
     connection = sqlite3.connect(tmp_path / DATABASE)
     connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY, key TEXT)")

@@ -165,7 +165,9 @@ def test_other_settings_are_refused_where_there_are_files(tmp_path):
             pass
     with pytest.raises(ValueError, match="holds results, not shards"), OutputFolder(path, settings, "shards"):
         pass
-    assert read_stored(path) == {"content": "results", "settings": {"seed": 0, "files": ["a", "b"]}, "run": None}
+    stored = read_stored(path)
+    assert stored.pop("id")
+    assert stored == {"content": "results", "settings": {"seed": 0, "files": ["a", "b"]}, "run": None}
     with OutputFolder(path, settings), OutputFolder(tmp_path / "other"):
         pass
     (tmp_path / "theirs").mkdir()
