@@ -50,8 +50,7 @@ SENTENCE_TRANSFORMERS_FILES = {
     },
 }
 
-# Its list of modules, what it saves of a whole model (prompts, how many dimensions are kept), and the names of the
-# folders of its modules
+# Its list of modules; its prompts, and how many dimensions are kept; the folders of its modules
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
 MODULE_FOLDER = re.compile(r"\d+_\w+")
@@ -94,7 +93,7 @@ FILES_ABOUT_MODELS = (
 # Weights by the names of transformers, whole or in parts
 WEIGHTS_PATTERNS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors")
 
-# Adapters of PEFT: a folder that has them is loaded as these on their own base, whatever weights are beside them
+# Adapters of PEFT, which are loaded on their own base in place of weights beside them
 ADAPTER_FILES = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 # What belongs to a saved model, in addition to its weights and its code
@@ -342,8 +341,8 @@ def hash_card(card: str) -> str:
 def find_model_files(folder: str | Path) -> list[str]:
     """
     Finds the names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
-    checkpoints of a training, no logs, and of subfolders the results for the Hub and modules of sentence-transformers
-    alone.
+    checkpoints of a training, no logs, and of subfolders the results for the Hub alone, and the modules of
+    sentence-transformers.
 
     Args:
         folder (`str` or `Path`):
@@ -365,8 +364,8 @@ def find_model_files(folder: str | Path) -> list[str]:
     folder = Path(folder)
     if (folder / ADAPTER_CONFIG_NAME).is_file():
         raise ValueError(
-            f"`{folder}` has `{ADAPTER_CONFIG_NAME}`: what is loaded from it are adapters of PEFT, not weights beside "
-            "them. Merge the adapters and save the model in another folder, or delete those of an earlier model."
+            f"`{folder}` has `{ADAPTER_CONFIG_NAME}`: it is loaded as adapters of PEFT, not as weights. "
+            "Save the merged model in another folder, or delete adapters of an earlier model."
         )
     if not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
@@ -384,7 +383,7 @@ def find_model_files(folder: str | Path) -> list[str]:
 
 
 def find_module_folders(folder: Path) -> list[Path]:
-    """Finds the folders of modules in the list of sentence-transformers, such as `1_Dense`, that are in a folder."""
+    """Finds the folders, such as `1_Dense`, of modules that sentence-transformers lists in a folder."""
     try:
         modules = read_json(folder / SENTENCE_TRANSFORMERS_MODULES)
         paths = [module["path"] for module in modules]
@@ -395,10 +394,7 @@ def find_module_folders(folder: Path) -> list[Path]:
 
 
 def is_read_as_lotlip(folder: Path) -> bool:
-    """
-    Returns whether sentence-transformers reads a model of another architecture as a LoTLIP, by the list of modules
-    that a LoTLIP was saved with there before.
-    """
+    """Returns whether sentence-transformers reads another model by what an earlier LoTLIP has left."""
     model_type = read_json(folder / CONFIG_NAME).get("model_type", "")
     if model_type.startswith("lotlip"):
         return False
@@ -477,9 +473,9 @@ def find_replaced_file(folder: str | Path) -> str | None:
 
 def delete_earlier_model(folder: str | Path, kept: Collection[str] = ()) -> None:
     """
-    Deletes the files of a model in a folder, so that nothing reads the next one by them: weights, adapters, settings,
-    card, results, the code of this package, and modules of sentence-transformers. Names them in a warning. Nothing
-    else is deleted.
+    Deletes the files of a model in a folder, so that no other one is read by them: weights, adapters, settings,
+    card, results, code of this package, modules of sentence-transformers, and nothing else. A warning
+    names them.
 
     Args:
         folder (`str` or `Path`):
@@ -498,7 +494,8 @@ def delete_earlier_model(folder: str | Path, kept: Collection[str] = ()) -> None
     for name in deleted:
         delete(folder / name)
     if deleted:
-        logger.warning(f"{folder} held files of an earlier model, which are deleted: {', '.join(deleted)}.")
+        names = ", ".join(deleted)
+        logger.warning(f"{folder} held files of an earlier model, which are deleted: {names}.")
 
 
 def replace_model(source: Path, folder: Path, last: str) -> None:
@@ -547,7 +544,7 @@ def reaching_the_hub(repo_id: str) -> Iterator[None]:
 def list_files_in_the_way(uploaded: list[str]) -> list[str]:
     """
     Lists patterns of the files of an earlier model that an upload deletes where it does not have them: beside new
-    weights other ones, adapters, code, and what was measured of these; beside a new processor what belongs to another.
+    weights other ones, adapters, code, and what was measured; beside a new processor what is of another.
 
     Args:
         uploaded (`list[str]`):

@@ -50,6 +50,8 @@ from tests.test_convert import make_tokenizer_folder, original_checkpoint, origi
 
 REPO_ID = "org/lotlip-tiny"
 
+ADAPTER_FILES = ["adapter_config.json", "adapter_model.bin", "adapter_model.safetensors"]
+
 # Loads everything that the Auto classes offer, and saves embeddings for comparison.
 LOAD = """
 import sys
@@ -616,7 +618,7 @@ def test_files_of_an_earlier_model_go_and_those_of_others_stay(tmp_path):
     new = tmp_path / "new"
     folder = tmp_path / "model"
     others = ["notes.md", "my_code.py", "2_Other/notes.md", "1_Dense.md", "adapter/adapter_config.json"]
-    earlier = ["config.json", "vocab.txt", EVAL_RESULTS_FILE, "adapter_config.json", "adapter_model.safetensors"]
+    earlier = ["config.json", "vocab.txt", EVAL_RESULTS_FILE, *ADAPTER_FILES]
     earlier += ["modeling_lotlip.py", "model-00001-of-00001.safetensors", "sentence_bert_config.json"]
     earlier += ["config_sentence_transformers.json", "1_Dense/config.json", "1_Dense/model.safetensors"]
     write_files(folder, others + earlier)
@@ -636,7 +638,7 @@ def test_a_list_of_modules_that_cannot_be_read_is_deleted(tmp_path, content):
     assert list_files(tmp_path) == ["1_Dense/config.json"]
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+@pytest.mark.parametrize("name", ADAPTER_FILES)
 def test_adapters_are_replaced_where_a_model_is_saved(tmp_path, name):
     assert find_replaced_file(tmp_path) is None
     write_files(tmp_path, [name])
@@ -645,13 +647,13 @@ def test_adapters_are_replaced_where_a_model_is_saved(tmp_path, name):
 
 def test_weights_beside_adapters_are_not_pushed(tmp_path):
     write_files(tmp_path, ["config.json", "model.safetensors", "adapter_config.json"])
-    with pytest.raises(ValueError, match="has `adapter_config.json`: what is loaded from it are adapters of PEFT"):
+    with pytest.raises(ValueError, match="has `adapter_config.json`: it is loaded as adapters of PEFT"):
         find_model_files(tmp_path)
 
 
 def test_what_sentence_transformers_reads_of_a_model_is_pushed(tmp_path):
-    names = ["1_Dense/config.json", "1_Dense/model.safetensors", "config.json", "config_sentence_transformers.json"]
-    names += ["modules.json"]
+    names = ["1_Dense/config.json", "1_Dense/model.safetensors", "config.json"]
+    names += ["config_sentence_transformers.json", "modules.json"]
     write_files(tmp_path, names)
     (tmp_path / "modules.json").write_text('[{"path": ""}, {"path": "1_Dense"}]')
     assert find_model_files(tmp_path) == names
@@ -659,6 +661,6 @@ def test_what_sentence_transformers_reads_of_a_model_is_pushed(tmp_path):
 
 def test_what_a_lotlip_was_read_by_is_not_pushed_with_another_model(tmp_path):
     LotlipModel(tiny_config()).save_pretrained(tmp_path)
-    assert {"modules.json", "sentence_bert_config.json", "modeling_lotlip.py"} < set(find_model_files(tmp_path))
+    assert {"modules.json", "modeling_lotlip.py"} < set(find_model_files(tmp_path))
     CLIPConfig().save_pretrained(tmp_path)
     assert find_model_files(tmp_path) == ["README.md", "config.json", "model.safetensors"]

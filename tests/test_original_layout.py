@@ -244,7 +244,7 @@ def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, reposit
     assert hub.calls == 0
 
 
-def test_a_subfolder_beside_a_checkpoint_of_the_original_is_loaded(cache, repositories, converted, tmp_path):
+def test_a_subfolder_beside_an_original_checkpoint_loads(cache, repositories, converted, tmp_path):
     folder = converted / DEFAULT_MODEL
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", tmp_path)
     shutil.copytree(folder, tmp_path / "hf")
@@ -252,8 +252,8 @@ def test_a_subfolder_beside_a_checkpoint_of_the_original_is_loaded(cache, reposi
     assert_equal(model.state_dict(), LotlipModel.from_pretrained(folder).state_dict())
     tokenizer = LotlipTokenizer.from_pretrained(tmp_path, subfolder="hf")
     assert tokenizer.get_vocab() == LotlipTokenizer.from_pretrained(folder).get_vocab()
-    processor = LotlipProcessor.from_pretrained(tmp_path, subfolder="hf")
-    assert processor.image_processor.to_dict() == LotlipProcessor.from_pretrained(folder).image_processor.to_dict()
+    image_processor = LotlipImageProcessor.from_pretrained(tmp_path, subfolder="hf")
+    assert image_processor.to_dict() == LotlipImageProcessor.from_pretrained(folder).to_dict()
 
 
 def test_a_folder_in_the_layout_of_the_original_loads(cache, words, repositories, converted, tmp_path):

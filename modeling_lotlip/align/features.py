@@ -421,7 +421,8 @@ class FeatureTable:
     def set(self, part: Computed) -> None:
         """Fills in some rows."""
         if self.features.shape[1] == 0:  # the first part says how many dimensions there are
-            self.features = part.features.new_full((len(self.features), part.features.shape[1]), torch.nan)
+            shape = (len(self.features), part.features.shape[1])
+            self.features = torch.full(shape, torch.nan, dtype=torch.float32)
         self.features[part.positions] = part.features
         self.is_truncated[part.positions] = torch.tensor(part.is_truncated)
 

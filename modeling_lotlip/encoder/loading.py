@@ -175,7 +175,8 @@ def load_with_adapters(
     else:
         base_model = load_whole(base, dtype, base_options)
     adapted = PeftModel.from_pretrained(base_model, path, **options)
-    loaded = adapted.load_adapter(path, adapted.active_adapter, **options)  # says what the first time does not
+    # once more, since this says what the first time does not
+    loaded = adapted.load_adapter(path, adapted.active_adapter, **options)
     check_adapters_fit(loaded.missing_keys, loaded.unexpected_keys, base_model)
     model = adapted.merge_and_unload()
     model.requires_grad_()  # PEFT has frozen it, and it may be trained further
@@ -189,24 +190,28 @@ def load_with_adapters(
 
 def check_adapters_fit(missing: Iterable[str], unused: Iterable[str], model: PreTrainedModel) -> None:
     """
-    Raises a `ValueError` if adapters are of another model, or of a part of it that names its modules otherwise.
+    Raises a `ValueError` if adapters are of another model, or of a part of it.
 
     Args:
         missing (`Iterable[str]`): The tensors that the adapters lack, by PEFT's names.
         unused (`Iterable[str]`): Those of the adapters that are none of the model.
         model (`PreTrainedModel`): The base.
     """
+    model_name = type(model).__name__
     unused = sorted(unused)
     if unused:
         raise ValueError(
-            f"{len(unused)} tensors of the adapters are none of {type(model).__name__}, `{unused[0]}` first: they "
-            "were trained on another model, or on a tower alone. Name adapters of the whole model."
+            f"{len(unused)} tensors of the adapters are none of {model_name}, `{unused[0]}` first: they were "
+            "trained on another model, or on a tower alone. Name adapters of the whole model."
         )
-    missing = [name for name in sorted(missing) if not any(shared in name for shared in SHARED_ADAPTER_TENSORS)]
-    if missing:
+    lacking = []
+    for name in sorted(missing):
+        if not any(shared in name for shared in SHARED_ADAPTER_TENSORS):
+            lacking.append(name)
+    if lacking:
         raise ValueError(
-            f"the adapters lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first: let "
-            f"`target_modules` in `{ADAPTER_CONFIG_NAME}` name no modules but those that were trained."
+            f"the adapters lack {len(lacking)} tensors of {model_name}, `{lacking[0]}` first: name in "
+            f"`target_modules` of `{ADAPTER_CONFIG_NAME}` those modules alone that were trained."
         )
 
 

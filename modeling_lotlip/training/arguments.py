@@ -444,10 +444,7 @@ class TrainArguments(
         return settings
 
     def in_model_card(self) -> dict[str, object]:
-        """
-        Returns what the model card lists: numbers, choices and parts of the model, but no names of files, which are
-        of this machine.
-        """
+        """Returns what the model card lists: no names of files, which are of this machine."""
         choices = {field.name for field in fields(self) if field.metadata["choices"]}
         settings = self.compared_on_resume()
         settings["per_device_train_batch_size"] = self.per_device_train_batch_size

@@ -253,6 +253,7 @@ def test_the_model_card_names_no_files(tmp_path):
 
 def test_the_model_card_names_what_is_frozen_and_the_weights_of_files(tmp_path):
     data = {"dataset_name": "json", "data_files": ["a.json", "b.json"], "data_weights": [0.5, 2.0]}
-    told = TrainArguments(output_dir=tmp_path, freeze=["text_head", "logit_scale"], **data).in_model_card()
+    args = TrainArguments(output_dir=tmp_path, freeze=["text_head", "logit_scale"], **data)
+    told = args.in_model_card()
     assert told["freeze"] == "text_head, logit_scale"
     assert told["data_weights"] == "0.5, 2.0"
