@@ -287,6 +287,8 @@ def make_scheduler(
     them learns first: a rate that begins to fall at once, as by a cosine, is low before the other one has learned.
     """
     num_warmup_steps = count_steps(args.warmup_steps, num_steps)
+    if num_warmup_steps >= num_steps:  # a run of one step would be taken at a rate of 0
+        raise SystemExit(f"--warmup_steps {args.warmup_steps:g} is the whole run of {num_steps} steps: give fewer")
     num_decay_steps = min(count_steps(args.decay_steps, num_steps), num_steps - num_warmup_steps)
     return get_scheduler(
         "warmup_stable_decay",
@@ -298,9 +300,9 @@ def make_scheduler(
 
 
 def count_steps(steps: float, num_steps: int) -> int:
-    """Returns a number of steps that is given as it is, or below 1 as a fraction of all."""
-    if steps < 1:
-        return math.ceil(steps * num_steps)
+    """Returns a number of steps that is given as it is, or below 1 as a fraction of all, rounded down."""
+    if steps < 1:  # without the error of the product: 0.29 * 100 is 28.999999999999996
+        steps = math.floor(round(steps * num_steps, 6))
     return int(steps)
 
 

@@ -261,7 +261,7 @@ def log_step(training: Training, result: StepResult) -> str:
         rows.check_matched()
     measured = {
         "loss": result.losses["loss"],  # here to come first; those of the slots come last
-        "learning_rate": training.schedule(state.step),  # of the next step: this one is counted
+        "learning_rate": training.schedule(state.step - 1),  # that it was taken at: it is counted by now
         "logit_scale": training.contrastive_model.scalars["logit_scale"].log().item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),

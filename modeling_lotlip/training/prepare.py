@@ -448,7 +448,8 @@ def make_optimizer(
 ) -> tuple[AdamW, Callable[[int], float]]:
     """
     Makes AdamW, and a function that gives the learning rate of a step by the number of steps before it. A checkpoint
-    has no state of it: so a run that is lengthened goes on at the rate of its new length.
+    has no state of it: so a run that is lengthened goes on at the rate of its new length. Raises a `ValueError` if no
+    step of the run has a rate above 0.
     """
     optimizer = AdamW(
         parameter_groups(contrastive_model, args.weight_decay),
@@ -468,6 +469,12 @@ def make_optimizer(
         plan.max_train_steps,
         scheduler_specific_kwargs=options,
     )
+    # a warm-up alone can do that: its first step has a rate of 0
+    if all(scheduler.lr_lambdas[0](step) == 0 for step in range(plan.max_train_steps)):
+        raise ValueError(
+            f"`--warmup_steps {args.warmup_steps:g}` leaves a learning rate of 0 for all {plan.max_train_steps} steps "
+            "of this run, which would learn nothing: give `--warmup_steps 0`, or more steps."
+        )
     return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
 
 

@@ -36,10 +36,11 @@ from modeling_lotlip.training.step import ObjectiveLoss
 
 
 @pytest.mark.parametrize(
-    ("steps", "num_steps"), [(0, 0), (0.01, 1), (0.5, 4), (0.99, 7), (1, 1), (1.5, 2), (3, 3), (9, 9)]
+    ("steps", "max_train_steps", "num_steps"),
+    [(0, 7, 0), (0.1, 7, 0), (0.5, 7, 3), (0.99, 7, 6), (1, 7, 1), (1.5, 7, 2), (9, 7, 9), (0.29, 100, 29)],
 )
-def test_below_one_steps_are_a_fraction_of_the_run(steps, num_steps):
-    assert count_part(steps, 7) == num_steps
+def test_below_one_steps_are_a_fraction_of_the_run_rounded_down(steps, max_train_steps, num_steps):
+    assert count_part(steps, max_train_steps) == num_steps
 
 
 def test_a_warm_up_may_be_as_long_as_the_run():
