@@ -314,7 +314,7 @@ def list_settings(args: argparse.Namespace, accelerator: Accelerator) -> dict[st
     """Lists what the steps of a run depend on; how many there are may change."""
     names = ("seed", "dataset_name", "data_dir", "max_train_samples", "per_device_train_batch_size")
     names += ("image_column", "caption_column", "long_captions_column", "short_loss_weight", "long_loss_weight")
-    names += ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "max_grad_norm")
+    names += ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "max_grad_norm", "model_name_or_path")
     settings = {name: getattr(args, name) for name in names}
     settings["num_processes"] = accelerator.num_processes
     settings["mixed_precision"] = accelerator.mixed_precision

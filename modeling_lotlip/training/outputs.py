@@ -306,6 +306,8 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
                 "It would go on with other rows: give it the files and captions of the first run, or train its "
                 "model further in another `--output_dir`."
             )
+        if name == "architecture" and name in settings:
+            check_architecture(checkpoint, value, settings[name])
         if name in settings and value != settings[name]:
             raise ValueError(
                 f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
@@ -313,6 +315,30 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
             )
     counts = SampleCounts.from_state_dict(saved["progress"]["counts"])
     return TrainingState(**saved["progress"] | {"counts": counts})
+
+
+def check_architecture(checkpoint: Path, saved: dict, given: dict) -> None:
+    """Raises a `ValueError` that names the first field in which a checkpoint's model differs from that of this run."""
+    saved = flatten(saved)
+    given = flatten(given)
+    for name in sorted(saved.keys() | given.keys()):
+        if saved.get(name) != given.get(name):
+            raise ValueError(
+                f"{checkpoint} was written by a model with {name} = {saved.get(name, 'its default')}, and that of "
+                f"this run has {given.get(name, 'its default')}: give it the model or `--config_name` of the first "
+                "run, or train this one in another `--output_dir` from the start."
+            )
+
+
+def flatten(fields: dict, prefix: str = "") -> dict[str, object]:
+    """Returns the fields of dictionaries within dictionaries by names such as `config.text_config.hidden_size`."""
+    flat = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:

@@ -31,7 +31,7 @@ from ..data.repeated_images import warn_of_repeated_images
 from ..data.row_functions import read_rows
 from ..data.rows import get_columns
 from ..data.slices import Slice, count_shared_rows
-from ..encoder.hashes import hash_model, hash_processor
+from ..encoder.hashes import describe_architecture, hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..evaluation.retrieval import ImageEmbeddingCache
 from ..losses.global_loss import BatchLoss
@@ -499,6 +499,7 @@ def describe_settings(
         start (`StartModel`, *optional*): What the teacher is made of.
     """
     settings = plan.compared_on_resume(args)
+    settings["architecture"] = describe_architecture(model)
     settings["processor"] = hash_processor(processor)
     settings["start_model"] = start is not None and hash_model(start.model)
     settings["image_tower"] = args.freeze_vision_model and hash_model(model.vision_model)

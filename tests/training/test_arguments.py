@@ -27,6 +27,7 @@ def test_a_checkpoint_has_what_a_resumed_run_must_have_in_common(train):
     folder = train("run", max_train_steps=1, checkpointing_steps=1, max_eval_samples=2)
     settings = json.loads((folder / "checkpoint-1" / "training_state.json").read_text())["settings"]
     of_the_run = {
+        "architecture",
         "global_batch_size",
         "num_processes",
         "num_samples",

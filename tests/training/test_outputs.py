@@ -232,6 +232,23 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
         read_state(checkpoint, {"data": {"num_files": 4}})
 
 
+@pytest.mark.parametrize(
+    ("text_config", "message"),
+    [
+        ({"heads": 2}, r"config\.text_config\.heads = 4, and that of this run has 2"),
+        ({}, r"config\.text_config\.heads = 4, and that of this run has its default"),
+        ({"heads": 4, "dropout": 0.3}, r"config\.text_config\.dropout = its default, and that of this run has 0\.3"),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, text_config, message):
+    saved = {"architecture": {"class": "LotlipModel", "config": {"text_config": {"heads": 4}}}}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint-2", saved)
+    assert read_state(checkpoint, saved) == TrainingState()
+    given = {"class": "LotlipModel", "config": {"text_config": text_config}}
+    with pytest.raises(ValueError, match=message):
+        read_state(checkpoint, {"architecture": given})
+
+
 def test_settings_that_are_tuples_are_those_of_the_checkpoint(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "checkpoint-2", {"freeze": ["logit_scale"]})
     assert read_state(checkpoint, {"freeze": ("logit_scale",)}) == TrainingState()
