@@ -24,13 +24,15 @@ NUM_COMPARED_IMAGES = 64
 
 
 def describe_contents(
-    args: TrainArguments, dataset: Dataset | IterableDataset, reader: RowReader
+    args: TrainArguments, split: str, dataset: Dataset | IterableDataset, reader: RowReader
 ) -> dict[str, int | str]:
     """
-    Describes the training data: of a stream its files, else its texts and a sample of its images; and caption files.
+    Describes the training or evaluation data: of a stream its files, else its texts and a sample of its images; and
+    caption files.
 
     Args:
         args (`TrainArguments`): The arguments that name the data.
+        split (`str`): The split that it is.
         dataset (`Dataset` or `IterableDataset`): The rows.
         reader (`RowReader`): What reads them.
 
@@ -44,7 +46,7 @@ def describe_contents(
         texts = [name for name in reader.columns if name not in images]
         described = {"texts": hash_texts(dataset, texts), "images": hash_some_images(dataset, images)}
     else:
-        described = describe_stream(args)
+        described = describe_stream(args, split)
     if reader.caption_files is not None:
         rows = reader.caption_files.rows
         described["num_rows_of_caption_files"] = len(rows)
@@ -52,15 +54,15 @@ def describe_contents(
     return described
 
 
-def describe_stream(args: TrainArguments) -> dict[str, int | str]:
+def describe_stream(args: TrainArguments, split: str) -> dict[str, int | str]:
     """
     Describes the files of a stream: their count, the bytes of those on this machine (but of images, which may
     be millions), and a hash of their names in the folder that they have in common.
     """
     files = []
-    for part in args.train_split.split("+"):
-        builder, split = make_builder(args, part)
-        files += list_files(builder, split)
+    for part in split.split("+"):
+        builder, split_of_part = make_builder(args, part)
+        files += list_files(builder, split_of_part)
     folder = os.path.dirname(os.path.commonprefix(files))
     names = [file.removeprefix(folder) for file in files]
     files_of_rows = [file for file in files if not is_image_file(file) and os.path.isfile(file)]

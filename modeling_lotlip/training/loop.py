@@ -316,9 +316,9 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
             outputs.log(results, state.step, args.output_dir, accelerator)
             folder = args.output_dir / outputs.BEST_FOLDER
             metric = args.metric_for_best_model
-            if metric is not None and outputs.is_best(results, metric, folder):
-                numbered = {"num_steps": state.step, **results}
-                outputs.save_model(args, training.plan, folder, model, training.processor, numbered)
+            if metric is not None and outputs.is_best(results, metric, state.best):
+                state.best = outputs.BestModel(state.step, results, training.evaluation_data.contents)
+                outputs.save_model(args, training.plan, folder, model, training.processor, state.best)
     return results
 
 

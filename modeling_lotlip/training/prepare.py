@@ -62,7 +62,8 @@ class Data:
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
     slices: list[Slice] = field(default_factory=list)  # of the dataset; none of a mix of files
-    contents: dict[str, int | str] = field(default_factory=dict)  # which a resumed run compares
+    # which a resumed run compares; of evaluation data where it keeps the best model
+    contents: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass
@@ -212,7 +213,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
-    return Data(dataset, reader, slices, describe_contents(args, dataset, reader))
+    return Data(dataset, reader, slices, describe_contents(args, args.train_split, dataset, reader))
 
 
 def check_captions(args: TrainArguments, reader: RowReader) -> None:
@@ -265,6 +266,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    contents = {}
     if args.metric_for_best_model is not None:
         length = args.metric_for_best_model.split("_")[0]
         is_there = {"short": reader.short_column is not None, "long": reader.has_long_captions}
@@ -273,7 +275,10 @@ def load_evaluation_data(args: TrainArguments) -> Data:
                 f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has "
                 f"no {length} captions."
             )
-    return Data(dataset, reader, slices)
+        contents = describe_contents(source, args.eval_split, dataset, reader)
+        if args.streaming:
+            contents["max_samples"] = args.max_eval_samples
+    return Data(dataset, reader, slices, contents)
 
 
 def resolve_files(patterns: list[str] | None) -> list[str]:
@@ -614,6 +619,8 @@ def prepare(
         loader.dataset.features_dir = features.fill(data.dataset, args.image_column)
     with fail_together(accelerator):
         if accelerator.is_main_process:
+            if args.metric_for_best_model is not None:
+                state.best = outputs.find_best(args, state, evaluation_data.contents)
             outputs.delete_leftovers(args, state)
     accelerator.init_trackers(outputs.RUN_NAME, plan.in_trackers(args))
     logger.info(describe_start(args, plan, contrastive_model, processor))

@@ -12,7 +12,7 @@ from datasets import Dataset, Image, concatenate_datasets
 from modeling_lotlip.training import contents
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.contents import hash_some_images, hash_texts
-from modeling_lotlip.training.prepare import load_training_data
+from modeling_lotlip.training.prepare import load_evaluation_data, load_training_data
 from tests.helpers.data_files import write_images, write_lines, write_shard
 
 
@@ -118,6 +118,19 @@ def test_a_shard_that_was_added_to_a_stream_is_other_data(tmp_path):
     assert added["num_bytes"] == 2 * before["num_bytes"]
     (tmp_path / "1.tar").rename(tmp_path / "2.tar")
     assert describe(**options)["file_names"] != added["file_names"]
+
+
+@pytest.mark.parametrize("options", [{}, {"streaming": True, "max_train_steps": 1}])
+def test_evaluation_data_is_known_by_its_split_and_its_size(tmp_path, options):
+    for name, text in (("train", "a boat"), ("test", "a car")):
+        write_lines(tmp_path / f"{name}.jsonl", [{"image": "a.png", "caption": f"{text} {row}"} for row in range(3)])
+    options = {"output_dir": "run", "dataset_name": str(tmp_path), **options}
+    options["metric_for_best_model"] = "short_mean_recall"
+    found = []
+    for more in ({"eval_split": "test"}, {"eval_split": "train"}, {"eval_split": "test", "max_eval_samples": 2}):
+        found.append(load_evaluation_data(TrainArguments(**options, **more)).contents)
+    assert found[1] != found[0]
+    assert found[2] != found[0]
 
 
 def test_a_folder_of_data_is_compared_by_what_is_in_it(tmp_path):
