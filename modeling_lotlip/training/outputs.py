@@ -75,6 +75,7 @@ class TrainingState:
         evaluated_step (`int`): The step of the last evaluation, -1 before the first.
         skipped_steps (`int`): How many steps were left out, because their loss or gradients were not finite.
         skipped_in_a_row (`int`): How many of them were the last ones, without a good step between.
+        idle_steps (`int`): How many steps had no gradient.
         counts (`SampleCounts`):
             What became of the rows that all processes have read: in a checkpoint all of them, during a run those
             before its last start.
@@ -87,6 +88,7 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    idle_steps: int = 0
     counts: SampleCounts = field(default_factory=SampleCounts)
     best: BestModel | None = None
 

@@ -88,7 +88,6 @@ class Training:
         throughput (`Throughput`): The images and tokens since it was last logged.
         step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
         image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
-        num_idle (`int`): The steps since the start that had no gradient.
         has_warned_of_padding (`bool`): Whether it was said that much of the batches is padding.
     """
 
@@ -108,7 +107,6 @@ class Training:
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
     step_losses: list[BatchLoss] = field(default_factory=list)
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
-    num_idle: int = 0
     has_warned_of_padding: bool = False
 
     @property

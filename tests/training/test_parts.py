@@ -1,5 +1,6 @@
 """Small parts of a training, each by itself: counts, choices, and what is read and written."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -130,6 +131,17 @@ def test_much_padding_in_a_stream_is_said_once(caplog, streaming, num_padding, i
     loop.warn_of_padding(training, counts)
     assert caplog.text.count("6 of 100 samples so far are padding") == int(is_warned)
     assert caplog.text.count("Write shards of equal size") == int(is_warned)
+
+
+@pytest.mark.parametrize(
+    ("idle_steps", "skipped_steps", "message"),
+    [(4, 0, "None of 4 steps had a gradient"), (1, 3, "Nothing was learned: of 4 steps 3 were skipped, .* and 1 had")],
+)
+def test_a_run_of_which_no_step_learned_is_refused(idle_steps, skipped_steps, message):
+    state = TrainingState(step=4, idle_steps=idle_steps, skipped_steps=skipped_steps)
+    with pytest.raises(ValueError, match=message):
+        loop.check_learning(state)
+    loop.check_learning(dataclasses.replace(state, step=5))
 
 
 @pytest.mark.parametrize(("step", "is_refused"), [(10, False), (11, True)])
