@@ -288,6 +288,8 @@ def make_scheduler(
     them learns first: a rate that begins to fall at once, as by a cosine, is low before the other one has learned.
     """
     num_warmup_steps = count_steps(args.warmup_steps, num_steps)
+    if num_warmup_steps >= num_steps:  # a run of one step would be taken at a rate of 0
+        raise SystemExit(f"--warmup_steps {args.warmup_steps:g} is the whole run of {num_steps} steps: give fewer")
     num_decay_steps = min(count_steps(args.decay_steps, num_steps), num_steps - num_warmup_steps)
     return get_scheduler(
         "warmup_stable_decay",
@@ -299,9 +301,9 @@ def make_scheduler(
 
 
 def count_steps(steps: float, num_steps: int) -> int:
-    """Returns a number of steps that is given as it is, or below 1 as a fraction of all."""
-    if steps < 1:
-        return math.ceil(steps * num_steps)
+    """Returns a number of steps that is given as it is, or below 1 as a fraction of all, rounded down."""
+    if steps < 1:  # without the error of the product: 0.29 * 100 is 28.999999999999996
+        steps = math.floor(round(steps * num_steps, 6))
     return int(steps)
 
 
@@ -313,7 +315,7 @@ def list_settings(args: argparse.Namespace, accelerator: Accelerator) -> dict[st
     """Lists what the steps of a run depend on; how many there are may change."""
     names = ("seed", "dataset_name", "data_dir", "max_train_samples", "per_device_train_batch_size")
     names += ("image_column", "caption_column", "long_captions_column", "short_loss_weight", "long_loss_weight")
-    names += ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "max_grad_norm")
+    names += ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "max_grad_norm", "model_name_or_path")
     settings = {name: getattr(args, name) for name in names}
     settings["num_processes"] = accelerator.num_processes
     settings["mixed_precision"] = accelerator.mixed_precision

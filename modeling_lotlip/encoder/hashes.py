@@ -11,7 +11,13 @@ from tempfile import TemporaryDirectory
 import torch
 import xxhash
 from torch import nn
-from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    ImageProcessingMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..utils.libraries import is_of_library
@@ -90,6 +96,18 @@ def describe_config(config: PreTrainedConfig) -> dict:
             value = describe_config(part)
         fields[name] = value
     return fields
+
+
+def describe_architecture(model: PreTrainedModel) -> dict[str, object]:
+    """
+    Returns what a model computes but for its weights, as JSON has it: its class, its configuration as
+    [`describe_config`] gives it, and a hash of code of no library.
+    """
+    code = xxhash.xxh3_128()
+    for source in read_code(type(part) for part in model.modules()):
+        code.update(source)
+    described = {"class": type(model).__name__, "code": code.hexdigest(), "config": describe_config(model.config)}
+    return json.loads(json.dumps(described, default=str))
 
 
 def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImageProcessingMixin) -> str:

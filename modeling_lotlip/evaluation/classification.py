@@ -16,7 +16,7 @@ from datasets.features.features import FeatureType
 
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
-from ..metrics import check_finite
+from ..metrics import TOLERANCE, RetrievalRanks, check_finite
 from ..utils.files import read_lines
 from ..utils.markdown import format_markdown
 from .retrieval import embed_dataset
@@ -24,6 +24,7 @@ from .retrieval import embed_dataset
 
 logger = logging.getLogger(__name__)
 
+MAX_K = 5  # of the top-k accuracies the largest k
 NUM_CONFUSED = 10  # pairs of classes that are listed
 IMAGES_PER_BLOCK = 4096  # whose similarities are computed at once
 
@@ -163,7 +164,9 @@ def classify(
     class_names: list[str],
 ) -> dict:
     """
-    Takes every image for the class whose embedding is most similar to its own.
+    Takes every image for the class whose embedding is most similar to its own. Ties are fair, as in
+    [`~modeling_lotlip.metrics.ImageTextRetrieval`]: an accuracy is the one to be expected when equal classes are
+    ordered at random.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(images, dim)`):
@@ -177,27 +180,37 @@ def classify(
 
     Returns:
         `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in %, and `most_confused`, the
-        pairs of classes that are confused most.
+        pairs of classes that are confused most; an image whose own class ties for the first is not confused.
 
     Raises:
         `ValueError`: if an embedding holds NaN or infinity, or a label is none of the classes.
     """
     check_finite(image_embeds, "image_embeds")
     check_finite(class_embeds, "class_embeds")
+    if len(class_names) <= MAX_K:
+        logger.warning_once(
+            f"There are {len(class_names)} classes, and so each is among the first {MAX_K}, whatever the model: look "
+            f"at `top1` alone, or name more than {MAX_K}."
+        )
     labels = torch.tensor([find_class(label, class_names) for label in labels])
-    k = min(5, len(class_names))
+    better = []
+    equal = []
     predictions = []
-    for embeds in image_embeds.split(IMAGES_PER_BLOCK):
-        similarities = embeds @ class_embeds.t()
-        predictions.append(similarities.topk(k).indices)
+    for embeds, own_classes in zip(image_embeds.split(IMAGES_PER_BLOCK), labels.split(IMAGES_PER_BLOCK)):
+        similarities = (embeds @ class_embeds.t()).cpu()
+        own = similarities.gather(1, own_classes[:, None])
+        num_better = (similarities > own + TOLERANCE).sum(dim=1)
+        better.append(num_better)
+        equal.append((similarities >= own - TOLERANCE).sum(dim=1) - num_better)
+        predictions.append(torch.where(num_better == 0, own_classes, similarities.argmax(dim=1)))
     predictions = torch.cat(predictions)
-    is_hit = predictions == labels[:, None]
+    ranks = RetrievalRanks(torch.cat(better), torch.cat(equal), torch.ones_like(labels))
     return {
         "num_images": len(labels),
         "num_classes": len(class_names),
-        "top1": 100 * is_hit[:, 0].float().mean().item(),
-        "top5": 100 * is_hit.any(dim=-1).float().mean().item(),
-        "most_confused": list_confused(labels.tolist(), predictions[:, 0].tolist(), class_names),
+        "top1": 100 * ranks.hits(1).mean().item(),
+        "top5": 100 * ranks.hits(MAX_K).mean().item(),
+        "most_confused": list_confused(labels.tolist(), predictions.tolist(), class_names),
     }
 
 

@@ -15,6 +15,7 @@ IMAGE_TEXT_RETRIEVAL = str(Path(__file__).parent / "image_text_retrieval")
 
 __all__ = [
     "IMAGE_TEXT_RETRIEVAL",
+    "TOLERANCE",
     "ImageTextRetrieval",
     "RetrievalRanks",
     "check_finite",

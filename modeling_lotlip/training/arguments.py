@@ -261,12 +261,12 @@ class OptimizationArguments(Arguments):
     )
     decay_steps: float = compared(
         0.3,
-        "With warmup_stable_decay: the last steps, in which the rate falls; below 1, their fraction of all.",
+        "With warmup_stable_decay: the last steps, in which the rate falls; below 1, their fraction, rounded down.",
         least=0,
     )
     warmup_steps: float = compared(
         0.1,
-        "Steps of a rising learning rate; below 1, a fraction of all steps.",
+        "Steps of a rising learning rate; below 1, a fraction of all steps, rounded down.",
         least=0,
     )
     num_train_epochs: int = argument(

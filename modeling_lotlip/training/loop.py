@@ -25,6 +25,7 @@ from .arguments import TrainArguments
 from .batch import CaptionBatch, make_as_many
 from .dual_encoder import ImageSide
 from .models import gather_model
+from .outputs import TrainingState
 from .prepare import Training, prepare, start_processes
 from .processes import fail_together
 from .samples import NUM_AWAITED, SampleCounts
@@ -188,10 +189,10 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         return result
     result = replace(result, losses=average_losses(training.step_losses))
     training.step_losses = []
-    if result.gradient_norm == 0:
-        training.num_idle += 1
     if result.is_taken:
         state.skipped_in_a_row = 0
+        if result.gradient_norm == 0:
+            state.idle_steps += 1
     else:
         state.skipped_steps += 1
         state.skipped_in_a_row += 1
@@ -261,7 +262,7 @@ def log_step(training: Training, result: StepResult) -> str:
         rows.check_matched()
     measured = {
         "loss": result.losses["loss"],  # here to come first; those of the slots come last
-        "learning_rate": training.schedule(state.step),  # of the next step: this one is counted
+        "learning_rate": training.schedule(state.step - 1),  # that it was taken at: it is counted by now
         "logit_scale": training.contrastive_model.scalars["logit_scale"].log().item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),
@@ -316,9 +317,9 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
             outputs.log(results, state.step, args.output_dir, accelerator)
             folder = args.output_dir / outputs.BEST_FOLDER
             metric = args.metric_for_best_model
-            if metric is not None and outputs.is_best(results, metric, folder):
-                numbered = {"num_steps": state.step, **results}
-                outputs.save_model(args, training.plan, folder, model, training.processor, numbered)
+            if metric is not None and outputs.is_best(results, metric, state.best):
+                state.best = outputs.BestModel(state.step, results, training.evaluation_data.contents)
+                outputs.save_model(args, training.plan, folder, model, training.processor, state.best)
     return results
 
 
@@ -337,18 +338,24 @@ def save(training: Training) -> None:
     outputs.save_checkpoint(training.accelerator, training.args.output_dir, state, training.settings, limit)
 
 
-def check_learning(training: Training) -> None:
-    """Raises a `ValueError` if no step had a gradient: nothing was learned."""
-    if 0 < training.state.step == training.num_idle:
+def check_learning(state: TrainingState) -> None:
+    """Raises a `ValueError` if no step had a gradient to learn by, those before the run was resumed included."""
+    if 0 < state.step == state.idle_steps:
         raise ValueError(
-            f"None of {training.num_idle} steps had a gradient: in no batch have two images different "
+            f"None of {state.idle_steps} steps had a gradient: in no batch have two images different "
             "captions, as tokens. Give more of them, or a larger `--per_device_train_batch_size`."
+        )
+    if 0 < state.step == state.idle_steps + state.skipped_steps:
+        raise ValueError(
+            f"Nothing was learned: of {state.step} steps {state.skipped_steps} were skipped, since their loss or "
+            f"gradients were not finite, and {state.idle_steps} had no gradient. Take more steps, or look at the "
+            "start model."
         )
 
 
 def finish(training: Training) -> None:
     """Saves and evaluates the trained model, if it is one, and says what was wrong with the data."""
-    check_learning(training)
+    check_learning(training.state)
     args = training.args
     plan = training.plan
     accelerator = training.accelerator

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -47,6 +47,22 @@ RUN_FILES = re.compile(rf"{MODEL_FILES.pattern}|eval_results\.json|metrics\.json
 BIASES_OF_SCENES = "It has seen nothing but drawn scenes: it is for trying out how such models are trained and used."
 
 
+@dataclass(frozen=True)
+class BestModel:
+    """
+    What the best model so far has reached.
+
+    Args:
+        step (`int`): Its step.
+        results (`dict[str, float]`): What was measured of it.
+        data (`dict[str, int | str]`): What it was measured on, as [`describe_contents`] gives it.
+    """
+
+    step: int
+    results: dict[str, float]
+    data: dict[str, int | str]
+
+
 @dataclass
 class TrainingState:
     """
@@ -59,9 +75,11 @@ class TrainingState:
         evaluated_step (`int`): The step of the last evaluation, -1 before the first.
         skipped_steps (`int`): How many steps were left out, because their loss or gradients were not finite.
         skipped_in_a_row (`int`): How many of them were the last ones, without a good step between.
+        idle_steps (`int`): How many steps had no gradient.
         counts (`SampleCounts`):
             What became of the rows that all processes have read: in a checkpoint all of them, during a run those
             before its last start.
+        best (`BestModel`, *optional*): The best model so far, None before the first evaluation.
     """
 
     epoch: int = 0
@@ -70,7 +88,9 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    idle_steps: int = 0
     counts: SampleCounts = field(default_factory=SampleCounts)
+    best: BestModel | None = None
 
 
 # ---- the folder
@@ -266,6 +286,8 @@ def save_checkpoint(
         with fail_together(accelerator):
             if accelerator.is_main_process:
                 progress = vars(state) | {"counts": state.counts.state_dict()}
+                if state.best is not None:
+                    progress["best"] = asdict(state.best)
                 write_json(partial / STATE_FILE, {"settings": settings, "progress": progress})
                 with atomic_write(checkpoint) as complete:
                     partial.rename(complete)
@@ -306,13 +328,42 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
                 "It would go on with other rows: give it the files and captions of the first run, or train its "
                 "model further in another `--output_dir`."
             )
+        if name == "architecture" and name in settings:
+            check_architecture(checkpoint, value, settings[name])
         if name in settings and value != settings[name]:
             raise ValueError(
                 f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
                 "steps. Start it as the first run was started."
             )
-    counts = SampleCounts.from_state_dict(saved["progress"]["counts"])
-    return TrainingState(**saved["progress"] | {"counts": counts})
+    progress = saved["progress"]
+    progress["counts"] = SampleCounts.from_state_dict(progress["counts"])
+    if progress.get("best") is not None:
+        progress["best"] = BestModel(**progress["best"])
+    return TrainingState(**progress)
+
+
+def check_architecture(checkpoint: Path, saved: dict, given: dict) -> None:
+    """Raises a `ValueError` that names the first field in which a checkpoint's model differs from that of this run."""
+    saved = flatten(saved)
+    given = flatten(given)
+    for name in sorted(saved.keys() | given.keys()):
+        if saved.get(name) != given.get(name):
+            raise ValueError(
+                f"{checkpoint} was written by a model with {name} = {saved.get(name, 'its default')}, and that of "
+                f"this run has {given.get(name, 'its default')}: give it the model or `--config_name` of the first "
+                "run, or train this one in another `--output_dir` from the start."
+            )
+
+
+def flatten(fields: dict, prefix: str = "") -> dict[str, object]:
+    """Returns the fields of dictionaries within dictionaries by names such as `config.text_config.hidden_size`."""
+    flat = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
@@ -412,26 +463,73 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
     }
 
 
-def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
+def is_best(results: dict[str, float], metric: str, best: BestModel | None) -> bool:
     """
-    Returns whether a result is better than that of the model in a folder, or there is none, or one on other data.
-    Raises a `ValueError` if the metric was not measured, since a column of captions may have none.
+    Returns whether a result is better than that of the best model so far, or there is none, or fewer images of the
+    same data could be read. Raises a `ValueError` if the metric was not measured, since a column of captions may have
+    none.
     """
     if metric not in results:
         raise ValueError(
             f"`--metric_for_best_model {metric}` cannot be measured: no readable image of the evaluation "
             f"data has a {metric.split('_')[0]} caption."
         )
-    path = folder / RESULTS_FILE
-    if not path.exists():
+    if best is None:
         return True
-    best = json.loads(path.read_text(encoding="utf-8"))
     sizes = [f"{metric.split('_')[0]}_num_{what}" for what in ("images", "captions")]
-    if metric not in best or any(best.get(size) != results.get(size) for size in sizes):
+    if metric not in best.results or any(best.results.get(size) != results.get(size) for size in sizes):
         return True
     if metric.endswith("median_rank"):
-        return results[metric] < best[metric]
-    return results[metric] > best[metric]
+        return results[metric] < best.results[metric]
+    return results[metric] > best.results[metric]
+
+
+def read_best(folder: Path) -> BestModel | None:
+    """Reads what the best model in a folder has reached, None if there is none."""
+    path = folder / RESULTS_FILE
+    if not path.exists():
+        return None
+    results = json.loads(path.read_text(encoding="utf-8"))
+    # one of which these are unknown is compared with none
+    step = results.pop("num_steps", 0)
+    data = results.pop("evaluation_data", {})
+    return BestModel(step, results, data)
+
+
+def find_best(args: TrainArguments, state: TrainingState, data: dict[str, int | str]) -> BestModel | None:
+    """
+    Finds the best model so far of a run that resumes: that of the checkpoint, or one that was saved in the output
+    folder after it. One that was measured on other data is not compared with: a warning says so, and one says where
+    the best model is in another folder.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        state (`TrainingState`): Where the run begins.
+        data (`dict[str, int | str]`): What it evaluates on, as [`describe_contents`] gives it.
+    """
+    metric = args.metric_for_best_model
+    folder = args.output_dir / BEST_FOLDER
+    saved = None
+    if resumes_in_output_dir(args):
+        saved = read_best(folder)
+    found = [best for best in (saved, state.best) if best is not None]
+    comparable = [best for best in found if best.data == data and metric in best.results]
+    if found and not comparable:
+        logger.warning(
+            f"The best model so far was measured on other data than this run evaluates, or without `{metric}`: it is "
+            f"not compared, and the first one that this run evaluates is saved in {folder}."
+        )
+    best = None
+    for candidate in comparable:
+        if is_best(candidate.results, metric, best):
+            best = candidate
+    if best is not None and best is not saved:
+        logger.warning(
+            f"The best model so far, of step {best.step} with {metric} {best.results[metric]:.4g}, is not in "
+            f"{folder}, but in the folder of the run that wrote {args.resume_from_checkpoint}: only a better one is "
+            "saved here."
+        )
+    return best
 
 
 def save_model(
@@ -440,10 +538,10 @@ def save_model(
     folder: Path,
     model: PreTrainedModel,
     processor: ProcessorMixin,
-    results: dict | None = None,
+    best: BestModel | None = None,
 ) -> None:
     """
-    Saves the trained model with its code, a model card and its results, in place of earlier files when all are
+    Saves the trained model with its code, a model card and what it has reached, in place of earlier files when all are
     complete.
 
     Args:
@@ -452,7 +550,7 @@ def save_model(
         folder (`Path`): Where to save.
         model (`PreTrainedModel`): The model.
         processor (`ProcessorMixin`): Its processor.
-        results (`dict`, *optional*): What was measured of it.
+        best (`BestModel`, *optional*): What it has reached, if it is the best one.
 
     Raises:
         `OSError`: if it cannot be written.
@@ -462,7 +560,12 @@ def save_model(
         with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=parent) as partial:
             model.save_pretrained(partial)
             save_processor(processor, partial)
+            results = None
+            if best is not None:
+                results = {"num_steps": best.step, **best.results}
             save_results(args, plan, Path(partial), results)
+            if best is not None:
+                write_json(Path(partial, RESULTS_FILE), {**results, "evaluation_data": best.data})
             folder.mkdir(exist_ok=True)
             replace_model(Path(partial), folder, last=RESULTS_FILE)
     except (OSError, SafetensorError) as error:
@@ -510,8 +613,16 @@ def save_results(args: TrainArguments, plan: Plan, folder: Path, results: dict |
 
 
 def push_model(args: TrainArguments) -> str:
-    """Uploads the best model, if one is kept, else the last; gives the address."""
+    """
+    Uploads the best model, if one is kept, else the last; gives the address. Raises a `ValueError` if the best one is
+    in the folder of the run that was resumed.
+    """
     folder = args.output_dir
     if args.metric_for_best_model is not None:
         folder = folder / BEST_FOLDER
+        if not (folder / RESULTS_FILE).exists():
+            raise ValueError(
+                f"Nothing is uploaded: no model was better than the best one before {args.resume_from_checkpoint}, "
+                f"which is not in {folder}. Upload it from its folder by `lotlip push`."
+            )
     return push_folder(folder, name_repository(args))

@@ -72,9 +72,13 @@ class Plan:
 
 
 def count_part(steps: float, max_train_steps: int) -> int:
-    """Counts steps that are given as their count, or below 1 as a fraction of all steps."""
+    """
+    Counts steps that are given as their count, or below 1 as a fraction of all steps, rounded down: the first step of
+    a warm-up has a rate of 0, and a run of few steps would learn nothing in it.
+    """
     if steps < 1:
-        return math.ceil(steps * max_train_steps)
+        # without the error of the product: 0.29 * 100 is 28.999999999999996
+        return math.floor(round(steps * max_train_steps, 6))
     return math.ceil(steps)
 
 

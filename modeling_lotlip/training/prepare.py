@@ -31,7 +31,7 @@ from ..data.repeated_images import warn_of_repeated_images
 from ..data.row_functions import read_rows
 from ..data.rows import get_columns
 from ..data.slices import Slice, count_shared_rows
-from ..encoder.hashes import hash_model, hash_processor
+from ..encoder.hashes import describe_architecture, hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..evaluation.retrieval import ImageEmbeddingCache
 from ..losses.global_loss import BatchLoss
@@ -62,7 +62,8 @@ class Data:
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
     slices: list[Slice] = field(default_factory=list)  # of the dataset; none of a mix of files
-    contents: dict[str, int | str] = field(default_factory=dict)  # which a resumed run compares
+    # which a resumed run compares; of evaluation data where it keeps the best model
+    contents: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,7 +88,6 @@ class Training:
         throughput (`Throughput`): The images and tokens since it was last logged.
         step_losses (`list[BatchLoss]`): The losses of the batches of a step that is not complete.
         image_cache (`ImageEmbeddingCache`): What a frozen image side gave for the evaluation data.
-        num_idle (`int`): The steps since the start that had no gradient.
         has_warned_of_padding (`bool`): Whether it was said that much of the batches is padding.
     """
 
@@ -107,7 +107,6 @@ class Training:
     throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
     step_losses: list[BatchLoss] = field(default_factory=list)
     image_cache: ImageEmbeddingCache = field(default_factory=ImageEmbeddingCache)
-    num_idle: int = 0
     has_warned_of_padding: bool = False
 
     @property
@@ -212,7 +211,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
-    return Data(dataset, reader, slices, describe_contents(args, dataset, reader))
+    return Data(dataset, reader, slices, describe_contents(args, args.train_split, dataset, reader))
 
 
 def check_captions(args: TrainArguments, reader: RowReader) -> None:
@@ -265,6 +264,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    contents = {}
     if args.metric_for_best_model is not None:
         length = args.metric_for_best_model.split("_")[0]
         is_there = {"short": reader.short_column is not None, "long": reader.has_long_captions}
@@ -273,7 +273,10 @@ def load_evaluation_data(args: TrainArguments) -> Data:
                 f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has "
                 f"no {length} captions."
             )
-    return Data(dataset, reader, slices)
+        contents = describe_contents(source, args.eval_split, dataset, reader)
+        if args.streaming:
+            contents["max_samples"] = args.max_eval_samples
+    return Data(dataset, reader, slices, contents)
 
 
 def resolve_files(patterns: list[str] | None) -> list[str]:
@@ -448,7 +451,8 @@ def make_optimizer(
 ) -> tuple[AdamW, Callable[[int], float]]:
     """
     Makes AdamW, and a function that gives the learning rate of a step by the number of steps before it. A checkpoint
-    has no state of it: so a run that is lengthened goes on at the rate of its new length.
+    has no state of it: so a run that is lengthened goes on at the rate of its new length. Raises a `ValueError` if no
+    step of the run has a rate above 0.
     """
     optimizer = AdamW(
         parameter_groups(contrastive_model, args.weight_decay),
@@ -468,6 +472,12 @@ def make_optimizer(
         plan.max_train_steps,
         scheduler_specific_kwargs=options,
     )
+    # a warm-up alone can do that: its first step has a rate of 0
+    if all(scheduler.lr_lambdas[0](step) == 0 for step in range(plan.max_train_steps)):
+        raise ValueError(
+            f"`--warmup_steps {args.warmup_steps:g}` leaves a learning rate of 0 for all {plan.max_train_steps} steps "
+            "of this run, which would learn nothing: give `--warmup_steps 0`, or more steps."
+        )
     return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
 
 
@@ -492,6 +502,7 @@ def describe_settings(
         start (`StartModel`, *optional*): What the teacher is made of.
     """
     settings = plan.compared_on_resume(args)
+    settings["architecture"] = describe_architecture(model)
     settings["processor"] = hash_processor(processor)
     settings["start_model"] = start is not None and hash_model(start.model)
     settings["image_tower"] = args.freeze_vision_model and hash_model(model.vision_model)
@@ -606,6 +617,8 @@ def prepare(
         loader.dataset.features_dir = features.fill(data.dataset, args.image_column)
     with fail_together(accelerator):
         if accelerator.is_main_process:
+            if args.metric_for_best_model is not None:
+                state.best = outputs.find_best(args, state, evaluation_data.contents)
             outputs.delete_leftovers(args, state)
     accelerator.init_trackers(outputs.RUN_NAME, plan.in_trackers(args))
     logger.info(describe_start(args, plan, contrastive_model, processor))

@@ -8,10 +8,10 @@ import pytest
 from datasets import Dataset
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.encoder.hashes import hash_model, hash_processor, read_code
+from modeling_lotlip.encoder.hashes import describe_architecture, hash_model, hash_processor, read_code
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.image_features import hash_image_side
-from tests.conftest import build_lotlip
+from tests.conftest import build_lotlip, tiny_config
 
 
 SOURCE = """
@@ -59,6 +59,25 @@ def test_the_same_weights_with_other_code_are_another_model(load_code):
 def test_a_model_of_the_package_is_known_by_its_weights_alone(model_dir):
     models = [LotlipModel.from_pretrained(model_dir) for _ in range(2)]
     assert hash_model(models[0]) == hash_model(models[1])
+
+
+@pytest.mark.parametrize(("field", "value"), [("num_attention_heads", 4), ("hidden_dropout_prob", 0.7)])
+def test_an_architecture_is_what_is_computed_with_whatever_weights(field, value):
+    first = describe_architecture(LotlipModel(tiny_config()))
+    assert describe_architecture(LotlipModel(tiny_config())) == first
+    config = tiny_config()
+    assert getattr(config.text_config, field) != value
+    setattr(config.text_config, field, value)
+    assert describe_architecture(LotlipModel(config)) != first
+
+
+def test_an_architecture_has_the_code_of_a_model(load_code):
+    model, _ = build_lotlip()
+    described = []
+    for sign in ("+", "-"):
+        model.__class__ = load_code(sign).Model
+        described.append(describe_architecture(model))
+    assert described[0]["code"] != described[1]["code"]
 
 
 def write_code_of_a_model(folder, body: str, name: str = "modeling_of_a_test"):

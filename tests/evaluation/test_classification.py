@@ -8,6 +8,7 @@ from datasets import ClassLabel, Dataset, Features, Json, Value
 
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import DatasetArguments, EvaluationSplitArguments
+from modeling_lotlip.evaluation import classification
 from modeling_lotlip.evaluation.arguments import ClassificationArguments, check_benchmark
 from modeling_lotlip.evaluation.classification import (
     NUM_CONFUSED,
@@ -184,6 +185,32 @@ def test_of_many_classes_the_five_most_similar_count(rank, is_hit):
     results = classify(similarities, [rank], torch.eye(7), list("abcdefg"))
     assert (results["top5"] == 100) == is_hit
     assert (results["top1"] == 100) == (rank == 0)
+
+
+@pytest.mark.parametrize(
+    ("similarities", "top1", "top5"),
+    [
+        ([1.0] * 20, 5, 25),
+        ([1.0, 1.0 + 1e-7] + [0.0] * 18, 50, 100),
+        ([1.0] * 3 + [2.0] * 4 + [0.0] * 13, 0, 100 / 3),
+        ([1.0] * 3 + [2.0] * 5 + [0.0] * 12, 0, 0),
+    ],
+    ids=["all equal", "two but for rounding", "behind four", "behind five"],
+)
+@pytest.mark.parametrize("label", [0, 1])
+def test_classes_that_are_equally_similar_share_the_hit(similarities, top1, top5, label):
+    names = [str(index) for index in range(20)]
+    results = classify(torch.tensor([similarities]), [label], torch.eye(20), names)
+    assert results["top1"] == pytest.approx(top1)
+    assert results["top5"] == pytest.approx(top5)
+
+
+@pytest.mark.parametrize(("num_classes", "is_warned"), [(5, True), (6, False)])
+def test_so_few_classes_that_all_are_among_the_first_are_warned_of(caplog, num_classes, is_warned):
+    classification.logger.warning_once.cache_clear()
+    names = [str(index) for index in range(num_classes)]
+    classify(torch.eye(num_classes), [0] * num_classes, torch.eye(num_classes), names)
+    assert (f"There are {num_classes} classes, and so each is among the first 5" in caplog.text) == is_warned
 
 
 @pytest.mark.parametrize(("label", "index"), [(0, 0), (1, 1), ("yes", 1)])

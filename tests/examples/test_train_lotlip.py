@@ -108,6 +108,13 @@ def test_a_model_with_the_tokenizer_of_a_shorter_one_is_trained_at_its_own_limit
     assert train_lotlip.DualEncoder(model, processor).max_length == 248
 
 
+def test_a_run_of_one_step_has_no_warm_up():
+    assert train_lotlip.count_steps(0.05, 1) == 0
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(SystemExit, match="--warmup_steps 1 is the whole run of 1 steps: give fewer"):
+        train_lotlip.make_scheduler(optimizer, 1, Namespace(warmup_steps=1, decay_steps=0.3))
+
+
 def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
     first = run("first", "--max_train_steps", 15, "--learning_rate", 0.003)
     further = run("further", "--max_train_steps", 2, "--model_name_or_path", first, "--mixed_precision", "bf16")

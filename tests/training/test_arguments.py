@@ -27,6 +27,7 @@ def test_a_checkpoint_has_what_a_resumed_run_must_have_in_common(train):
     folder = train("run", max_train_steps=1, checkpointing_steps=1, max_eval_samples=2)
     settings = json.loads((folder / "checkpoint-1" / "training_state.json").read_text())["settings"]
     of_the_run = {
+        "architecture",
         "global_batch_size",
         "num_processes",
         "num_samples",
@@ -61,7 +62,7 @@ def make(tmp_path, **options) -> tuple[torch.optim.AdamW, list[float]]:
         matryoshka_dims=None,
     )
     optimizer, schedule = make_optimizer(args, plan, ContrastiveModel(LotlipModel(tiny_config())))
-    return optimizer, [schedule(step) for step in range(1, 11)]
+    return optimizer, [schedule(step) for step in range(max_train_steps)]
 
 
 def test_the_options_of_the_optimizer_have_their_effect(tmp_path):
@@ -85,14 +86,23 @@ def test_sources_are_drawn_by_their_weights(tmp_path):
 @pytest.mark.parametrize("warmup_steps, num_steps", [({"warmup_steps": 0.2}, 2), ({"warmup_steps": 3}, 3), ({}, 1)])
 def test_a_warm_up_is_a_share_of_the_run(tmp_path, warmup_steps, num_steps):
     rates = make(tmp_path, **warmup_steps)[1]
-    assert rates == pytest.approx([min(1, step / num_steps) * 0.01 for step in range(1, 11)])
+    assert rates == pytest.approx([min(1, step / num_steps) * 0.01 for step in range(10)])
+
+
+def test_a_run_of_one_step_learns_at_the_full_rate(tmp_path):
+    assert make(tmp_path, max_train_steps=1)[1] == [0.01]
+
+
+def test_a_warm_up_whose_every_step_has_a_rate_of_0_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`--warmup_steps 1` leaves a learning rate of 0 for all 1 steps"):
+        make(tmp_path, max_train_steps=1, warmup_steps=1)
 
 
 def test_a_rate_may_stay_and_then_fall(tmp_path):
     rates = make(tmp_path, lr_scheduler_type="warmup_stable_decay", warmup_steps=2)[1]
-    assert rates[:6] == pytest.approx([0.005] + 5 * [0.01])
+    assert rates[:7] == pytest.approx([0, 0.005] + 5 * [0.01])
     assert rates[6:] == sorted(rates[6:], reverse=True)
-    assert rates[9] == pytest.approx(0, abs=1e-6)
+    assert 0 < rates[9] < 0.0025
     with pytest.raises(ValueError, match="--decay_steps has no effect without --lr_scheduler_type warmup_stable_d"):
         TrainArguments(output_dir=tmp_path, decay_steps=2.0)
 

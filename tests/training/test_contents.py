@@ -1,15 +1,18 @@
 """Other data than those of the run that is resumed are noticed; a copy elsewhere is the same."""
 
+import io
 import os
 import shutil
 from pathlib import Path
 
+import PIL.Image
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Image, concatenate_datasets
 
+from modeling_lotlip.training import contents
 from modeling_lotlip.training.arguments import TrainArguments
-from modeling_lotlip.training.contents import NUM_COMPARED, hash_some_rows
-from modeling_lotlip.training.prepare import load_training_data
+from modeling_lotlip.training.contents import hash_some_images, hash_texts
+from modeling_lotlip.training.prepare import load_evaluation_data, load_training_data
 from tests.helpers.data_files import write_images, write_lines, write_shard
 
 
@@ -52,17 +55,52 @@ def test_caption_files_that_were_rewritten_are_other_data(tmp_path):
         rows = [{"key": f"{index}.png", "caption": f"{text} {index}"} for index in range(3)]
         files = [write_lines(tmp_path / "captions.jsonl", rows)]
         found.append(describe(dataset_name=str(folder), caption_files=files, key_column="file_name"))
-    assert found[0]["rows"] == found[1]["rows"]
+    assert found[0]["texts"] == found[1]["texts"]
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize("changed", [0, NUM_COMPARED // 2, NUM_COMPARED - 1])
-def test_rows_of_all_parts_count(changed):
-    captions = [str(index) for index in range(NUM_COMPARED)]
+@pytest.mark.parametrize("changed", [0, 999, 1000, 1700, 2499])
+def test_every_row_counts(changed):
+    captions = [str(index) for index in range(2500)]
     before = Dataset.from_dict({"caption": captions})
     captions[changed] = "another"
     after = Dataset.from_dict({"caption": captions})
-    assert hash_some_rows(after, ["caption"]) != hash_some_rows(before, ["caption"])
+    assert hash_texts(after, ["caption"]) != hash_texts(before, ["caption"])
+
+
+def test_rows_are_the_same_in_whatever_files_they_lie():
+    rows = Dataset.from_dict({"caption": [str(index) for index in range(30)]})
+    parts = [rows.select(range(20)), rows.select(range(20, 30))]
+    reordered = rows.select(list(reversed(range(30)))).select(list(reversed(range(30))))
+    expected = hash_texts(rows, ["caption"])
+    assert hash_texts(concatenate_datasets(parts), ["caption"]) == expected
+    assert hash_texts(reordered, ["caption"]) == expected
+
+
+@pytest.mark.parametrize(("changed", "is_noticed"), [(0, True), (3, False), (5, True)])
+def test_of_very_many_rows_blocks_are_compared(monkeypatch, changed, is_noticed):
+    monkeypatch.setattr(contents, "ROWS_PER_BLOCK", 2)
+    monkeypatch.setattr(contents, "MAX_COMPARED_ROWS", 4)
+    captions = [str(index) for index in range(7)]
+    before = Dataset.from_dict({"caption": captions})
+    captions[changed] = "another"
+    after = Dataset.from_dict({"caption": captions})
+    assert (hash_texts(after, ["caption"]) != hash_texts(before, ["caption"])) == is_noticed
+
+
+def make_embedded_images(*colors: int) -> Dataset:
+    images = []
+    for color in colors:
+        file = io.BytesIO()
+        PIL.Image.new("L", (4, 4), color).save(file, "PNG")
+        images.append({"bytes": file.getvalue(), "path": None})
+    return Dataset.from_dict({"image": images}).cast_column("image", Image())
+
+
+def test_images_that_are_in_the_dataset_count():
+    before = hash_some_images(make_embedded_images(1, 2, 3), ["image"])
+    assert hash_some_images(make_embedded_images(1, 2, 3), ["image"]) == before
+    assert hash_some_images(make_embedded_images(1, 2, 4), ["image"]) != before
 
 
 def test_a_shard_that_was_added_to_a_stream_is_other_data(tmp_path):
@@ -80,6 +118,19 @@ def test_a_shard_that_was_added_to_a_stream_is_other_data(tmp_path):
     assert added["num_bytes"] == 2 * before["num_bytes"]
     (tmp_path / "1.tar").rename(tmp_path / "2.tar")
     assert describe(**options)["file_names"] != added["file_names"]
+
+
+@pytest.mark.parametrize("options", [{}, {"streaming": True, "max_train_steps": 1}])
+def test_evaluation_data_is_known_by_its_split_and_its_size(tmp_path, options):
+    for name, text in (("train", "a boat"), ("test", "a car")):
+        write_lines(tmp_path / f"{name}.jsonl", [{"image": "a.png", "caption": f"{text} {row}"} for row in range(3)])
+    options = {"output_dir": "run", "dataset_name": str(tmp_path), **options}
+    options["metric_for_best_model"] = "short_mean_recall"
+    found = []
+    for more in ({"eval_split": "test"}, {"eval_split": "train"}, {"eval_split": "test", "max_eval_samples": 2}):
+        found.append(load_evaluation_data(TrainArguments(**options, **more)).contents)
+    assert found[1] != found[0]
+    assert found[2] != found[0]
 
 
 def test_a_folder_of_data_is_compared_by_what_is_in_it(tmp_path):

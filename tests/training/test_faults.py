@@ -387,7 +387,7 @@ def test_a_finished_run_that_is_lengthened_goes_on_at_the_rate_of_the_new_schedu
     longer = options | {"max_train_steps": 8, "lr_scheduler_type": "cosine"}
     train("run", **longer, resume_from_checkpoint="latest", eval_steps=100)
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["step"] == 5 and "loss" in row]
-    assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3 * (1 + math.cos(math.pi * 5 / 8)) / 2])
+    assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3 * (1 + math.cos(math.pi * 4 / 8)) / 2])
     # the first step after the old end, whose rate was 0 there
     train("other", **options, max_train_steps=5, resume_from_checkpoint=folder / "checkpoint-4")
     after = load_file(folder.parent / "other" / "model.safetensors")["text_projection.weight"]

@@ -1,5 +1,6 @@
 """What is measured of a training, and what is left of it: the best model, the summary, the model card."""
 
+import dataclasses
 import json
 import math
 import os
@@ -18,13 +19,17 @@ from modeling_lotlip.losses import BatchLoss, Slots
 from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.training.arguments import METRICS, TrainArguments
 from modeling_lotlip.training.outputs import (
+    BestModel,
     TrainingState,
     check_output_dir,
     delete_leftovers,
+    find_best,
     find_checkpoint,
     is_best,
+    push_model,
     read_metrics,
     read_state,
+    save_checkpoint,
 )
 from modeling_lotlip.training.samples import SampleCounts
 from modeling_lotlip.utils.files import write_json
@@ -98,22 +103,86 @@ def test_the_model_card_carries_the_evaluation_for_the_hub_and_no_path_of_this_m
     assert "private" not in card.content
 
 
-def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kind(tmp_path):
-    (tmp_path / "eval_results.json").write_text('{"long_mean_recall": 50, "long_t2i_median_rank": 5}')
-    for metric, result, expected in (
-        ("long_mean_recall", 51, True),
-        ("long_mean_recall", 50, False),
+DATA = {"texts": "a"}
+METRIC = "long_mean_recall"
+
+
+def make_best(score: float, step: int = 2, data: dict | None = None) -> BestModel:
+    return BestModel(step, {METRIC: score, "long_num_images": 9}, data or DATA)
+
+
+@pytest.mark.parametrize(
+    ("metric", "result", "expected"),
+    [
+        (METRIC, 51, True),
+        (METRIC, 50, False),
         ("long_t2i_median_rank", 4, True),
         ("long_t2i_median_rank", 6, False),
         ("short_mean_recall", 0, True),
-    ):
-        assert is_best({metric: result}, metric, tmp_path) == expected
-    assert is_best({"long_mean_recall": 3, "long_num_images": 9}, "long_mean_recall", tmp_path), "on other data"
+    ],
+)
+def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kind(metric, result, expected):
+    best = BestModel(2, {METRIC: 50, "long_t2i_median_rank": 5}, DATA)
+    assert is_best({metric: result}, metric, best) == expected
 
 
-def test_a_metric_that_was_not_measured_is_no_best_result(tmp_path):
+def test_a_result_of_other_images_is_not_compared():
+    assert is_best({METRIC: 3, "long_num_images": 8}, METRIC, make_best(50))
+    assert not is_best({METRIC: 3, "long_num_images": 9}, METRIC, make_best(50))
+
+
+def test_a_metric_that_was_not_measured_is_no_best_result():
     with pytest.raises(ValueError, match="long_mean_recall` cannot be measured"):
-        is_best({"short_mean_recall": 9}, "long_mean_recall", tmp_path)
+        is_best({"short_mean_recall": 9}, METRIC, None)
+
+
+def make_resumed(folder: Path, saved: BestModel | None = None) -> TrainArguments:
+    """The arguments of a run that resumes in its output folder, where it has saved its best model."""
+    checkpoint = make_checkpoint(folder / "checkpoint-2", {})
+    if saved is not None:
+        (folder / "best").mkdir()
+        results = {"num_steps": saved.step, "evaluation_data": saved.data, **saved.results}
+        write_json(folder / "best" / "eval_results.json", results)
+    return TrainArguments(output_dir=folder, resume_from_checkpoint=checkpoint, metric_for_best_model=METRIC)
+
+
+@pytest.mark.parametrize(
+    ("saved", "expected"),
+    [(make_best(50), make_best(50)), (make_best(60, step=4), make_best(60, step=4))],
+    ids=["of the checkpoint", "saved after the checkpoint"],
+)
+def test_the_best_model_of_the_output_folder_is_that_of_the_resumed_run(tmp_path, caplog, saved, expected):
+    args = make_resumed(tmp_path, saved)
+    assert find_best(args, TrainingState(best=make_best(50)), DATA) == expected
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("saved", [None, make_best(90, data={"texts": "b"})], ids=["no best", "of other data"])
+def test_a_best_score_whose_weights_are_elsewhere_stays_the_best_and_is_named(tmp_path, caplog, saved):
+    args = make_resumed(tmp_path, saved)
+    assert find_best(args, TrainingState(best=make_best(50)), DATA) == make_best(50)
+    assert "of step 2 with long_mean_recall 50, is not in" in caplog.text
+
+
+def test_a_run_that_resumes_into_another_folder_keeps_the_best_score(tmp_path, caplog):
+    args = make_resumed(tmp_path / "first", make_best(60, step=4))
+    args = dataclasses.replace(args, output_dir=tmp_path / "other")
+    assert find_best(args, TrainingState(best=make_best(50)), DATA) == make_best(50)
+    assert f"is not in {tmp_path / 'other' / 'best'}" in caplog.text
+    with pytest.raises(ValueError, match="Nothing is uploaded: no model was better than the best one before"):
+        push_model(args)
+
+
+def test_a_score_on_other_evaluation_data_is_not_compared(tmp_path, caplog):
+    args = make_resumed(tmp_path, make_best(90))
+    assert find_best(args, TrainingState(best=make_best(90)), {"texts": "b"}) is None
+    assert "was measured on other data than this run evaluates" in caplog.text
+
+
+def test_a_checkpoint_has_the_best_score(accelerator, tmp_path):
+    state = TrainingState(step=2, best=make_best(50))
+    save_checkpoint(accelerator, tmp_path, state, {})
+    assert read_state(tmp_path / "checkpoint-2", {}) == state
 
 
 def test_an_evaluation_on_the_training_data_is_warned_of(train, tmp_path, caplog):
@@ -239,6 +308,23 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
     assert read_state(checkpoint, {"data": {"num_files": 3}}) == TrainingState()
     with pytest.raises(ValueError, match="was written with other data than this run .*3.*, not .*4"):
         read_state(checkpoint, {"data": {"num_files": 4}})
+
+
+@pytest.mark.parametrize(
+    ("text_config", "message"),
+    [
+        ({"heads": 2}, r"config\.text_config\.heads = 4, and that of this run has 2"),
+        ({}, r"config\.text_config\.heads = 4, and that of this run has its default"),
+        ({"heads": 4, "dropout": 0.3}, r"config\.text_config\.dropout = its default, and that of this run has 0\.3"),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, text_config, message):
+    saved = {"architecture": {"class": "LotlipModel", "config": {"text_config": {"heads": 4}}}}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint-2", saved)
+    assert read_state(checkpoint, saved) == TrainingState()
+    given = {"class": "LotlipModel", "config": {"text_config": text_config}}
+    with pytest.raises(ValueError, match=message):
+        read_state(checkpoint, {"architecture": given})
 
 
 def test_settings_that_are_tuples_are_those_of_the_checkpoint(tmp_path):

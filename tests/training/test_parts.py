@@ -1,5 +1,6 @@
 """Small parts of a training, each by itself: counts, choices, and what is read and written."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -36,10 +37,11 @@ from modeling_lotlip.training.step import ObjectiveLoss
 
 
 @pytest.mark.parametrize(
-    ("steps", "num_steps"), [(0, 0), (0.01, 1), (0.5, 4), (0.99, 7), (1, 1), (1.5, 2), (3, 3), (9, 9)]
+    ("steps", "max_train_steps", "num_steps"),
+    [(0, 7, 0), (0.1, 7, 0), (0.5, 7, 3), (0.99, 7, 6), (1, 7, 1), (1.5, 7, 2), (9, 7, 9), (0.29, 100, 29)],
 )
-def test_below_one_steps_are_a_fraction_of_the_run(steps, num_steps):
-    assert count_part(steps, 7) == num_steps
+def test_below_one_steps_are_a_fraction_of_the_run_rounded_down(steps, max_train_steps, num_steps):
+    assert count_part(steps, max_train_steps) == num_steps
 
 
 def test_a_warm_up_may_be_as_long_as_the_run():
@@ -129,6 +131,17 @@ def test_much_padding_in_a_stream_is_said_once(caplog, streaming, num_padding, i
     loop.warn_of_padding(training, counts)
     assert caplog.text.count("6 of 100 samples so far are padding") == int(is_warned)
     assert caplog.text.count("Write shards of equal size") == int(is_warned)
+
+
+@pytest.mark.parametrize(
+    ("idle_steps", "skipped_steps", "message"),
+    [(4, 0, "None of 4 steps had a gradient"), (1, 3, "Nothing was learned: of 4 steps 3 were skipped, .* and 1 had")],
+)
+def test_a_run_of_which_no_step_learned_is_refused(idle_steps, skipped_steps, message):
+    state = TrainingState(step=4, idle_steps=idle_steps, skipped_steps=skipped_steps)
+    with pytest.raises(ValueError, match=message):
+        loop.check_learning(state)
+    loop.check_learning(dataclasses.replace(state, step=5))
 
 
 @pytest.mark.parametrize(("step", "is_refused"), [(10, False), (11, True)])

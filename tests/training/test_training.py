@@ -322,8 +322,11 @@ def test_a_run_that_has_nothing_to_tell_apart_is_an_error_and_saves_no_model(tra
     dataset = load_scenes(20, seed=3).remove_columns("long_captions")
     dataset = dataset.remove_columns("caption").add_column("caption", ["a photo"] * 20)
     dataset.save_to_disk(tmp_path / "data")
+    options = {"dataset_name": tmp_path / "data", "checkpointing_steps": 1}
     with pytest.raises(ValueError, match="None of 2 steps had a gradient: in no batch"):
-        train("run", dataset_name=tmp_path / "data", max_train_steps=2)
+        train("run", **options, max_train_steps=2)
+    with pytest.raises(ValueError, match="None of 3 steps had a gradient: in no batch"):
+        train("run", **options, max_train_steps=3, resume_from_checkpoint="latest")
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
