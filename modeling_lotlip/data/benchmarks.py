@@ -83,8 +83,14 @@ def load_benchmark(
         )
     if not text_only:
         rows = select_with_images(rows, name, data_dir, allow_partial)
+    num_texts = count_texts(rows)
     if len(rows) < benchmark.num_images:
         logger.warning(f"{name!r} is partial: {len(rows)} of {benchmark.num_images} images.")
+    elif (len(rows), num_texts) != (benchmark.num_images, benchmark.num_texts):
+        logger.warning(
+            f"{name!r} is not as published: {len(rows)} images and {num_texts} texts, not {benchmark.num_images} and "
+            f"{benchmark.num_texts}."
+        )
     files = [file for file, _ in rows]
     texts = [text for _, text in rows]
     text_column = "long_captions" if isinstance(texts[0], str) else "caption"
