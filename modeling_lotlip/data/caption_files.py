@@ -44,7 +44,7 @@ def hash_keys(keys: list) -> np.ndarray:
 
 
 def is_blank(values: pa.ChunkedArray) -> np.ndarray:
-    """Finds the values that are null, a blank text or a list of nothing else. Returns an array `(values,)`, bool."""
+    """Finds the values that are null, a blank text or a list of these. Returns an array of shape `(values,)`, bool."""
     if isinstance(values.type, pa.BaseExtensionType):  # JSON, of a column with texts and lists
         is_empty = pc.match_substring_regex(values.cast(pa.large_string()), BLANK_JSON)
     elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
@@ -55,7 +55,10 @@ def is_blank(values: pa.ChunkedArray) -> np.ndarray:
 
 
 def is_blank_list(values: pa.ChunkedArray) -> np.ndarray:
-    """Finds the lists that are null, or hold nothing but null and blank texts: see [`is_blank`]."""
+    """
+    Finds the lists that are null, or hold nothing but null and blank texts: see [`is_blank`]. Returns an array of
+    shape `(values,)`, bool.
+    """
     found = []
     for chunk in values.chunks:
         has_text = np.zeros(len(chunk), dtype=bool)

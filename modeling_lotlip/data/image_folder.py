@@ -211,9 +211,7 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
             Those of metadata among them.
     """
     column = source.image_column
-    if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
-        return dataset
-    if not isinstance(dataset.features.get(column), Image):
+    if not has_local_images(dataset, column, files):
         return dataset
     is_named = FILE_NAME_COLUMN in dataset.features
     # archives may hold metadata of their own
@@ -232,6 +230,13 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
         return with_file_names_of_stream(dataset, source)
     names = [find_key({column: image}, source) for image in images]
     return dataset.add_column(FILE_NAME_COLUMN, names)
+
+
+def has_local_images(dataset: Rows, column: str, files: list[str]) -> bool:
+    """Whether rows are of a folder of images whose files are on this machine, and a column has these."""
+    if dataset.info.builder_name != "imagefolder" or not isinstance(dataset.features.get(column), Image):
+        return False
+    return all(map(os.path.isfile, files))
 
 
 def with_file_names_of_stream(dataset: IterableDataset, source: SourceArguments) -> IterableDataset:

@@ -15,8 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, NamedTuple
 
 import PIL.Image
-import pyarrow as pa
-import xxhash
 from datasets import Dataset, Image, IterableDataset
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec import open as open_file
@@ -302,14 +300,6 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
 def is_address(path: str) -> bool:
     """Returns whether a path is an address. Names of files such as `file:a.jpg` and `a::b.jpg` are none."""
     return "://" in path and not os.path.exists(path)
-
-
-def hash_content(content: bytes | pa.Buffer) -> str:
-    """
-    Hashes the content of an image, to tell images of a dataset apart: faster than disks read, but not safe from who
-    wants two images to have one hash, as [`hash_bytes`] is.
-    """
-    return xxhash.xxh3_128_hexdigest(content)
 
 
 def find_file_on_disk(path: str) -> str | None:

@@ -97,7 +97,10 @@ def hash_contents(
 
 
 def read_contents(images: Dataset, image_column: str, rows: np.ndarray) -> Iterator[pa.Buffer | None]:
-    """Yields the contents of some rows, in ascending order, where they lie; None where an image is in a file."""
+    """
+    Yields the contents of rows, where they lie, by an array of their indices in ascending order, of shape `(read,)`;
+    None where an image is in a file.
+    """
     start = 0
     if len(rows) == 0:
         return

@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from datasets import Dataset
 
-from ..data.images import hash_content, is_address, undecoded
+from ..data.images import is_address, undecoded
 from ..data.rows import find_column
 from ..utils.terminal import progress_bar
 
@@ -88,7 +89,7 @@ def describe_images(rows: pa.Table, image_column: str, archive: OpenedArchive) -
         contents = pc.struct_field(chunk, "bytes")
         paths = pc.struct_field(chunk, "path").to_pylist()
         for content, path in zip(contents, paths):
-            hashes.append(hash_content(content.as_buffer()) if content.is_valid else None)
+            hashes.append(xxhash.xxh3_128_hexdigest(content.as_buffer()) if content.is_valid else None)
             is_elsewhere = not content.is_valid and path is not None and is_address(path)
             addresses.append(describe_address(path, archive) if is_elsewhere else None)
     rows = rows.drop_columns(image_column)

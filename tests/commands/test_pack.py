@@ -135,7 +135,7 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
 
 
 def test_images_without_captions_in_caption_files_are_counted(photos, capsys):
-    """Also where they have captions in a column, and where their keys are known only when they are read."""
+    """Also those with captions in a column, and where keys are known only when images are read."""
     digest = hashlib.sha256((photos / "0.jpg").read_bytes()).hexdigest()
     rows = [{"key": digest, "caption": "Beside."}, {"key": "0" * 64, "caption": "Of none."}]
     arguments = ["--key_column", "image", "--caption_files"]

@@ -265,24 +265,27 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir,
 
 def write_captions_by_hash(path: Path, hashes: list[str]) -> CaptionFileArguments:
     """Writes a file with a long caption for each SHA-256 of an image."""
-    rows = [{"sha256": sha256, "caption": f"A boat. The sea. {index}"} for index, sha256 in enumerate(hashes)]
+    rows = []
+    for index, sha256 in enumerate(hashes):
+        rows.append({"sha256": sha256, "caption": f"A boat. The sea. {index}"})
     files = [write_lines(path, rows)]
     return CaptionFileArguments(caption_files=files, file_key_column="sha256", key_column="image")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_images_without_captions_in_caption_files_are_counted(encoder, tmp_path, caplog, streaming):
-    """Also where they have captions in a column, and where their keys are known only when they are read."""
+    """Also those with captions in a column, and where keys are known only when images are read."""
     logging.get_logger("transformers").warning_once.cache_clear()
     scenes = load_scenes(4, seed=1)
     content = undecoded(scenes, "image")[2]["image"]["bytes"]
+    third = hashlib.sha256(content).hexdigest()
     others = ["1" * 64, "2" * 64]
     rows = scenes.to_iterable_dataset() if streaming else scenes
-    captions = write_captions_by_hash(tmp_path / "some.jsonl", [hashlib.sha256(content).hexdigest(), *others])
+    captions = write_captions_by_hash(tmp_path / "some.jsonl", [third, *others])
     evaluate_retrieval(encoder, rows, caption_files=captions)
     assert "Of 4 images 3 have no captions in `--caption_files` (such as '" in caplog.text
     captions = write_captions_by_hash(tmp_path / "none.jsonl", others)
-    with pytest.raises(ValueError, match="Of 4 images 4 have no captions in .* Name the right `--key_column`"):
+    with pytest.raises(ValueError, match="Of 4 images 4 have no captions in .* Name the right"):
         evaluate_retrieval(encoder, rows, caption_files=captions)
 
 

@@ -106,14 +106,16 @@ def hash_images(*paths: str | Path) -> str:
 def test_images_in_files_are_left_to_their_signatures(tmp_path):
     for name in ("a.png", "b.png"):
         PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
-    assert hash_images(tmp_path / "a.png", tmp_path / "b.png") == hash_images(tmp_path / "b.png", tmp_path / "a.png")
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert hash_images(*files) == hash_images(*files[::-1])
 
 
 def test_addresses_of_images_are_seen():
     addresses = ("https://example.com/a.png", "https://example.com/b.png")
     assert hash_images(*addresses) == hash_images(*addresses)
     assert hash_images(*addresses) != hash_images(*addresses[::-1])
-    assert hash_images("zip://a.png::https://example.com/a.zip") != hash_images("zip://a.png::s3://b/b.zip")
+    archives = [f"zip://a.png::{address}" for address in ("https://example.com/a.zip", "s3://b/b.zip")]
+    assert hash_images(archives[0]) != hash_images(archives[1])
 
 
 def write_archive(path: Path, **colors: int) -> Path:
