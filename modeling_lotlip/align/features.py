@@ -25,7 +25,7 @@ from datasets import Dataset
 from huggingface_hub.constants import HF_ASSETS_CACHE
 
 from ..data.images import UnreadableImageError, read_file, undecoded
-from ..data.reader import RowReader
+from ..data.reader import RowCounts, RowReader
 from ..data.rows import name_row
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
 from ..encoder.finite import find_nonfinite_weight
@@ -172,7 +172,7 @@ class FeatureComputer:
         Raises:
             `ValueError`: if no image can be read, or none that can has a caption, or a tower gives NaN.
         """
-        captions = list_texts(dataset, reader, modalities)
+        captions = list_texts(dataset, reader, modalities, what)
         if not captions:
             raise ValueError(
                 f"No row of the {what} data has a caption of those that are asked for ({', '.join(modalities)}): name "
@@ -282,7 +282,7 @@ def check_computed(computed: Computed, tower: FrozenTower, describe: Callable[[i
 
 
 def list_texts(
-    dataset: Dataset, reader: RowReader, modalities: Sequence[str] = MODALITIES
+    dataset: Dataset, reader: RowReader, modalities: Sequence[str] = MODALITIES, what: str = "training"
 ) -> list[tuple[int, str, str]]:
     """
     Returns the row, the text and the modality of the captions of a dataset, and of the sub-captions of long ones.
@@ -291,19 +291,27 @@ def list_texts(
         dataset (`Dataset`): The rows.
         reader (`RowReader`): Reads them.
         modalities (`Sequence[str]`, *optional*): Which texts are wanted, of `MODALITIES`.
+        what (`str`, *optional*, defaults to `"training"`): What messages call the data.
+
+    Raises:
+        `ValueError`: if there are caption files and no image has captions there.
     """
+    counts = RowCounts()
     rows = undecoded(dataset, reader.image_column).select_columns(reader.text_columns)
-    reader = copy(reader)
-    reader.image_column = None  # images are not read
+    text_reader = copy(reader)
+    text_reader.image_column = None  # images are not read
     captions = []
     for position, row in enumerate(rows):
-        for item in reader(position, row):
+        if reader.caption_files is not None:  # a row without any captions has no items
+            counts.count(name_row(row, position), unmatched=reader.find_unmatched_key(row))
+        for item in text_reader(position, row):
             if item.kind in modalities:
                 captions.append((position, item.content, item.kind))
             # as the reader has joined them; the numbers of a list are none
             sub_captions = [part for part in item.content.split(". ") if not is_enumeration(part)]
             if item.kind == "long" and "sub" in modalities and len(sub_captions) > 1:
                 captions += [(position, sub_caption, "sub") for sub_caption in sub_captions]
+    reader.report_counts(counts, dataset, f"{what} images")
     return captions
 
 

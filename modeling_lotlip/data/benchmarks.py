@@ -83,8 +83,7 @@ def load_benchmark(
         )
     if not text_only:
         rows = select_with_images(rows, name, data_dir, allow_partial)
-    if len(rows) < benchmark.num_images:
-        logger.warning(f"{name!r} is partial: {len(rows)} of {benchmark.num_images} images.")
+    warn_of_other_size(rows, name)
     files = [file for file, _ in rows]
     texts = [text for _, text in rows]
     text_column = "long_captions" if isinstance(texts[0], str) else "caption"
@@ -101,6 +100,19 @@ def count_texts(rows: list[Row]) -> int:
     for _, texts in rows:
         num_texts += 1 if isinstance(texts, str) else len(texts)
     return num_texts
+
+
+def warn_of_other_size(rows: list[Row], name: str) -> None:
+    """Warns if there are more or fewer rows or texts than are published of a benchmark."""
+    benchmark = get_benchmark(name)
+    num_texts = count_texts(rows)
+    if len(rows) < benchmark.num_images:
+        logger.warning(f"{name!r} is partial: {len(rows)} of {benchmark.num_images} images.")
+    elif (len(rows), num_texts) != (benchmark.num_images, benchmark.num_texts):
+        logger.warning(
+            f"{name!r} is not as published: {len(rows)} images and {num_texts} texts, not {benchmark.num_images} and "
+            f"{benchmark.num_texts}."
+        )
 
 
 def select_with_images(rows: list[Row], name: str, data_dir: Path, allow_partial: bool) -> list[Row]:

@@ -28,7 +28,8 @@ logger = logging.get_logger(__name__)
 
 REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
-BLANK_JSON = r'^\s*(?:null|\[\s*\]|"(?:\s|\\[nrt])*")\s*$'
+BLANK_TEXT = r'\s*(?:null|"(?:\s|\\[nrt])*")\s*'
+BLANK_JSON = rf"^(?:{BLANK_TEXT}|\s*\[\s*\]\s*|\s*\[{BLANK_TEXT}(?:,{BLANK_TEXT})*\]\s*)$"
 
 
 def hash_keys(keys: list) -> np.ndarray:
@@ -43,14 +44,32 @@ def hash_keys(keys: list) -> np.ndarray:
 
 
 def is_blank(values: pa.ChunkedArray) -> np.ndarray:
-    """Finds the values that are null, a blank text or an empty list. Returns an array of shape `(values,)`, bool."""
+    """Finds the values that are null, a blank text or a list of these. Returns an array of shape `(values,)`, bool."""
     if isinstance(values.type, pa.BaseExtensionType):  # JSON, of a column with texts and lists
         is_empty = pc.match_substring_regex(values.cast(pa.large_string()), BLANK_JSON)
     elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        is_empty = pc.equal(pc.list_value_length(values), 0)
+        return is_blank_list(values)
     else:
         is_empty = pc.equal(pc.utf8_trim_whitespace(values.cast(pa.large_string())), "")
     return pc.fill_null(is_empty, True).to_numpy()
+
+
+def is_blank_list(values: pa.ChunkedArray) -> np.ndarray:
+    """
+    Finds the lists that are null, or hold nothing but null and blank texts: see [`is_blank`]. Returns an array of
+    shape `(values,)`, bool.
+    """
+    found = []
+    for chunk in values.chunks:
+        has_text = np.zeros(len(chunk), dtype=bool)
+        items = pc.list_flatten(chunk)
+        if pa.types.is_nested(items.type):  # which are no captions: who reads them says so
+            is_text = np.ones(len(items), dtype=bool)
+        else:
+            is_text = ~is_blank(pa.chunked_array([items]))
+        has_text[pc.list_parent_indices(chunk).to_numpy()[is_text]] = True
+        found.append(~has_text)
+    return np.concatenate([np.empty(0, dtype=bool), *found])
 
 
 class CaptionFiles:
@@ -149,6 +168,7 @@ class CaptionFiles:
                 reader = load_dataset_builder(builder, data_files=signed, **options)
             if builder == "json" and local:
                 reader = open_json(reader, local)
+                reader.may_lack_columns = True  # `rejected_by`, say
             reader.download_and_prepare()
             return reader.as_dataset("train")
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
@@ -189,10 +209,16 @@ class CaptionFiles:
         return CaptionFiles, (self.files, self.key_column, self.caption_columns)
 
     def _is_rejected(self) -> np.ndarray:
-        """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""
+        """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty, nor false."""
         if REJECTED_COLUMN not in self.rows.column_names:
             return np.zeros(len(self.rows), dtype=bool)
-        return ~is_blank(self.rows.data.column(REJECTED_COLUMN))
+        values = self.rows.data.column(REJECTED_COLUMN)
+        is_rejected = ~is_blank(values)
+        if not pa.types.is_nested(values.type):
+            texts = values.cast(pa.large_string())  # in quotes where they are JSON
+            is_false = pc.match_substring_regex(texts, r'^\s*"?false"?\s*$', ignore_case=True)
+            is_rejected &= ~pc.fill_null(is_false, False).to_numpy()
+        return is_rejected
 
     def _make_index(self) -> np.ndarray:
         """The hashes of the keys of the rows with captions in ascending order, and their indices: (2, rows)."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets import DatasetBuilder
-from datasets.data_files import DataFilesDict, DataFilesList
+from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from pandas.errors import ParserError
@@ -282,7 +282,29 @@ def divide_into_splits(folder: str | Path, names: list[str]) -> dict[str, list[s
             f"{' and '.join(splits)}. Move all into folders called {', '.join(SPLIT_FOLDERS)}, or "
             "name files with `--data_files`."
         )
+        return {"train": names}
+    named = find_folders_like_splits(names)
+    if len(named) > 1:
+        logger.warning_once(
+            f"All images of {folder} are the split train, those in {' and '.join(map(repr, named.values()))} too. "
+            f"Move them into folders called {', '.join(SPLIT_FOLDERS)}, or name files with `--data_files`."
+        )
     return {"train": names}
+
+
+def find_folders_like_splits(names: list[str]) -> dict[str, str]:
+    """
+    Finds the folders of files, and archives, that are called as splits are, such as `Training`, `images/val2017` or
+    `test.zip`: by the split the first one.
+    """
+    folders = sorted({name if name.lower().endswith(".zip") else os.path.dirname(name) for name in names})
+    found = {}
+    for folder in folders:
+        words = set(re.split(r"[\W\d_]+", folder.lower()))
+        for split, keywords in SPLIT_KEYWORDS.items():
+            if not words.isdisjoint(keywords):
+                found.setdefault(str(split), folder)
+    return found
 
 
 def describe_failure(error: Exception, files: Iterable[str]) -> str:

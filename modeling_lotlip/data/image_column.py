@@ -22,6 +22,7 @@ from datasets import (
 )
 from datasets.data_files import DataFilesDict
 from datasets.features.features import FeatureType
+from fsspec.core import url_to_fs
 from transformers.utils import logging
 
 from .builders import build
@@ -103,17 +104,22 @@ def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> 
 
 
 def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
-    """Lets relative paths of images begin in a folder if there is such a file."""
+    """
+    Lets relative paths of images begin in a folder if there is such a file. Those that are written as `file://` are
+    paths as others, so that what has changed there is known.
+    """
 
     def join(row: dict) -> dict:
         image = row[column]
         if image is None or not image["path"]:
             return {column: image}
         given = image["path"]
+        if given.startswith("file://"):
+            given = url_to_fs(given)[1]
         path = os.path.join(folder, given)
         is_elsewhere = "://" in given or os.path.isfile(given)
         if is_elsewhere and not os.path.isfile(path):
-            return {column: image}
+            return {column: {**image, "path": given}}
         return {column: {**image, "path": path}}
 
     rows = undecoded(rows, column)

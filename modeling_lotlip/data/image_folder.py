@@ -132,7 +132,7 @@ def is_plain_image_folder(builder: DatasetBuilder) -> bool:
     return all(map(is_image_file, list_files(builder, "all")))
 
 
-def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows:
+def read_image_folder(builder: ImageFolder, split: str) -> Dataset:
     """
     Makes rows of the images of a plain folder: `datasets` reads `a::b.jpg` and `$HOME.jpg` as addresses and variables.
     As there, folders are labels if there are several and all are equally deep, unless a card says whether they are.
@@ -150,10 +150,14 @@ def read_image_folder(builder: ImageFolder, split: str, streaming: bool) -> Rows
         features["label"] = ClassLabel(names=labels)
         columns["label"] = [os.path.basename(os.path.dirname(file)) for file in files]
     info = DatasetInfo(features=features, builder_name=builder.info.builder_name)
-    rows = Dataset.from_dict(columns, features=features, info=info)
-    if streaming:
-        return rows.to_iterable_dataset()
-    return rows
+    return Dataset.from_dict(columns, features=features, info=info)
+
+
+def to_stream(rows: Dataset) -> IterableDataset:
+    """Makes a stream of rows, which knows by which builder they were read as these do."""
+    stream = rows.to_iterable_dataset()
+    stream.info.builder_name = rows.info.builder_name
+    return stream
 
 
 def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: str | None) -> Rows:
@@ -194,7 +198,7 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
 
 def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], metadata: list[str]) -> Rows:
     """
-    Adds the `file_name` to rows of a folder of images, unless streamed; warns of what its metadata leaves out.
+    Adds the `file_name` to rows of a folder of images; warns of what its metadata leaves out.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -207,23 +211,42 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
             Those of metadata among them.
     """
     column = source.image_column
-    if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
+    if not has_local_images(dataset, column, files):
         return dataset
-    if not isinstance(dataset.features.get(column), Image):
-        return dataset
-    is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
+    is_named = FILE_NAME_COLUMN in dataset.features
     # archives may hold metadata of their own
     may_leave_out = bool(metadata) or any(file.lower().endswith(".zip") for file in files)
     if is_named and not may_leave_out:
         return dataset
-    images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
+    images = []
+    if may_leave_out or not isinstance(dataset, IterableDataset):
+        images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
     if may_leave_out:
         warn_of_images_without_metadata(images, files)
         warn_of_lost_words([file for file in metadata if file.endswith(".csv")])
     if is_named:
         return dataset
+    if isinstance(dataset, IterableDataset):
+        return with_file_names_of_stream(dataset, source)
     names = [find_key({column: image}, source) for image in images]
     return dataset.add_column(FILE_NAME_COLUMN, names)
+
+
+def has_local_images(dataset: Rows, column: str, files: list[str]) -> bool:
+    """Whether rows are of a folder of images whose files are on this machine, and a column has these."""
+    if dataset.info.builder_name != "imagefolder" or not isinstance(dataset.features.get(column), Image):
+        return False
+    return all(map(os.path.isfile, files))
+
+
+def with_file_names_of_stream(dataset: IterableDataset, source: SourceArguments) -> IterableDataset:
+    """Adds the `file_name` to streamed rows of a folder of images."""
+
+    def add_name(row: dict) -> dict:
+        return {FILE_NAME_COLUMN: find_key(row, source)}
+
+    features = Features({**dataset.features, FILE_NAME_COLUMN: Value("string")})
+    return undecoded(dataset, source.image_column).decode(False).map(add_name).cast(features)
 
 
 def warn_of_images_without_metadata(images: list[dict | None], files: list[str]) -> None:

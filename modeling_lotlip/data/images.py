@@ -298,6 +298,11 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     return image.crop((left, top, image.width - left, image.height - top))
 
 
+def is_address(path: str) -> bool:
+    """Returns whether a path is an address. Names of files such as `file:a.jpg` and `a::b.jpg` are none."""
+    return "://" in path and not os.path.exists(path)
+
+
 def find_file_on_disk(path: str) -> str | None:
     """Finds the file of this machine that an image is in: its own, or an archive (`zip://a.png::photos.zip`)."""
     for name in (path, path.rpartition("::")[2]):
@@ -318,10 +323,8 @@ def read_file(file: dict | None, formats: tuple[str, ...] | None = None) -> byte
     path = file.get("path")
     if path is None:
         raise UnreadableImageError("there is no image")
-    # names of files such as `file:a.jpg` and `a::b.jpg` are no addresses
-    is_address = "://" in path and not os.path.exists(path)
     try:
-        with open_file(path, "rb") if is_address else open(path, "rb") as opened:
+        with open_file(path, "rb") if is_address(path) else open(path, "rb") as opened:
             start = opened.read(FIRST_BYTES)
             if formats is not None:
                 check_start(start, formats)

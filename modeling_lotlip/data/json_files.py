@@ -38,6 +38,8 @@ class JsonTexts(Json):
     mixed_columns: frozenset[str] = frozenset()
     # those in which the columns of both are looked for, unless the rows are in the cache
     local_files: tuple[str, ...] = ()
+    # whether a file may lack columns that a later one has, as it may lack those of an earlier one
+    may_lack_columns: bool = False
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         found = find_json_columns(self.local_files)
@@ -52,11 +54,27 @@ class JsonTexts(Json):
         if may_differ and self.info.features is None:  # nothing of a list has been read yet
             _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
+        if self.may_lack_columns and self.lacks_one_of(found.with_values):
+            self.info.features = self.find_features_of_files(splits[0])
         for name, feature in (self.info.features or {}).items():
             if feature == Value("null") and name in found.with_values:  # whose first value comes later
                 self.info.features[name] = JsonValue()
                 self.mixed_columns |= {name}
         return splits
+
+    def lacks_one_of(self, names: list[str]) -> bool:
+        """Whether the rows that were read first lack one of some columns."""
+        return self.info.features is not None and not self.info.features.keys() >= set(names)
+
+    def find_features_of_files(self, split: SplitGenerator) -> Features:
+        """Finds the types of the columns of all files of a split, each by its first rows."""
+        self.info.features = None  # to which rows would be cast
+        schemas = []
+        for index in range(len(split.gen_kwargs["files_iterables"])):
+            of_file = {name: values[index : index + 1] for name, values in split.gen_kwargs.items()}
+            for _, table in islice(self._generate_tables(**of_file), 1):
+                schemas.append(table.schema)
+        return Features.from_arrow_schema(unify_fields(schemas))
 
     def _generate_tables(
         self, base_files: list, files_iterables: list, original_files: list, allow_full_read: bool = True

@@ -41,6 +41,7 @@ from .image_folder import (
     open_metadata,
     read_image_folder,
     read_metadata_as_text,
+    to_stream,
     with_file_names,
 )
 from .json_files import (
@@ -405,8 +406,8 @@ def load_built_split(
     files = list_files(builder, split)
     warn_of_unfinished(map(Path, files))
     if is_plain_image_folder(builder):
-        rows = read_image_folder(builder, split, source.streaming)
-        return split, with_file_names(rows, source, files, [])
+        rows = with_file_names(read_image_folder(builder, split), source, files, [])
+        return split, to_stream(rows) if source.streaming else rows
     are_rows = builder.info.builder_name in BUILDERS.values()
     try:
         builder = check_files(builder, split, key_column, source.streaming, joined)

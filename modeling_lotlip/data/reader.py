@@ -46,6 +46,7 @@ class RowInfo(NamedTuple):
     key: Any  # of its image; without a column of keys the index of the row
     label: Any = None
     file_facts: Any = None  # of the file of its image, by column of a table, such as its size
+    unmatched_key: str | None = None  # by which caption files have no captions
 
 
 class Item(NamedTuple):
@@ -189,7 +190,9 @@ class RowReader:
         if self.image_column is not None:
             row = {**row, self.image_column: {"bytes": read_file(row[self.image_column]), "path": None}}
             image = self.read_image(row)
-        info = RowInfo(row_index, self.read_key(row_index, row), row.get(self.label_column))
+        key = self.read_key(row_index, row)
+        captions_in_files, unmatched_key = self.read_captions_in_files(row_index, row)
+        info = RowInfo(row_index, key, row.get(self.label_column), unmatched_key=unmatched_key)
         if image is not None:
             yield Item(info, "image", image)
         short_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.short_column))
@@ -197,7 +200,6 @@ class RowReader:
             if text.strip():
                 yield Item(info, "short", text, index)
         long_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.long_column))
-        captions_in_files = self.leave_out_bad(row_index, row, lambda: self.captions_in_files(row)[0])
         for index, text in enumerate([*long_captions, *captions_in_files]):
             marked = mark_sub_captions(text, self.splitter)
             if marked:
@@ -212,6 +214,14 @@ class RowReader:
         except ValueError as error:
             self.note_bad_row(row_index, row, error)
             return []
+
+    def read_captions_in_files(self, row_index: Any, row: dict) -> tuple[list[str], str | None]:
+        """Reads what [`captions_in_files`] returns. A row whose key is none is named: see [`note_bad_row`]."""
+        try:
+            return self.captions_in_files(row)
+        except ValueError as error:
+            self.note_bad_row(row_index, row, error)
+            return [], None
 
     def note_bad_row(self, row_index: Any, row: dict, error: ValueError) -> None:
         """
@@ -273,15 +283,49 @@ class RowReader:
             return captions, None
         return [], str(key)
 
+    def find_unmatched_key(self, row: dict) -> str | None:
+        """Finds the key of a row without captions in caption files; None if there are some, or it has a wrong key."""
+        try:
+            return self.captions_in_files(row)[1]
+        except ValueError:  # which is named where the captions are read
+            return None
+
     def knows_keys(self, dataset: Dataset | IterableDataset) -> bool:
         """Whether there are caption files, and the keys of all images are known without reading these."""
         is_known = self.file_key_column != self.image_column and isinstance(dataset, Dataset)
         return self.caption_files is not None and is_known
 
+    def report_counts(
+        self,
+        counts: "RowCounts",
+        dataset: Dataset | IterableDataset,
+        what: str = "images",
+        must_match: bool = True,
+    ) -> None:
+        """
+        Warns how many of the images that were read have no captions in the caption files, if [`report_keys`] could
+        not.
+
+        Args:
+            counts ([`RowCounts`]): The counts of the images.
+            dataset (`Dataset` or `IterableDataset`): The rows.
+            what (`str`, *optional*, defaults to `"images"`): What messages call the images.
+            must_match (`bool`, *optional*, defaults to `True`): Whether it is an error if none has captions there.
+
+        Raises:
+            `ValueError`: if none has, but must.
+        """
+        if self.caption_files is None or self.knows_keys(dataset):
+            return
+        if must_match:
+            counts.check_matched(what)
+        if counts.num_unmatched > 0:
+            logger.warning_once(f"Of {counts.num_rows} {what}{counts.name_unmatched()}")
+
     def report_keys(self, dataset: Dataset | IterableDataset, what: str = "images") -> None:
         """
         Warns how many images have no captions in the caption files, and how many rows of these belong to no image; of
-        a stream, and of hashes, [`RowCounts`] counts the former. `what` the images are called. Raises a `ValueError`
+        a stream, and of hashes, [`report_counts`] says the former. `what` the images are called. Raises a `ValueError`
         if no image has captions.
         """
         if not self.knows_keys(dataset):

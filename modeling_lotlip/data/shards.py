@@ -55,9 +55,26 @@ class PackCounts:
     num_of_known_path: int = 0
 
 
+def list_packed_captions(row: dict, reader: RowReader) -> tuple[dict[str, list[str]], str | None]:
+    """
+    Lists the captions of a row by the column that they become, and its key if caption files have none for it. Where it
+    has no such caption there is a blank one: `datasets` knows the type of a column by its first rows, and an empty
+    list has none.
+    """
+    captions = {}
+    unmatched_key = None
+    if reader.short_column is not None:
+        captions["caption"] = reader.short_captions(row) or [""]
+    if reader.has_long_captions:
+        long_captions, unmatched_key = reader.match_long_captions(row)
+        captions["long_captions"] = long_captions or [""]
+    return captions, unmatched_key
+
+
 def pack_row(
     row: dict,
-    reader: RowReader,
+    image_column: str,
+    captions: dict[str, list[str]],
     key: str | None,
     image_format: str,
 ) -> PackedRow:
@@ -67,8 +84,10 @@ def pack_row(
     Args:
         row (`dict`):
             The row of a dataset, its image undecoded.
-        reader (`RowReader`):
-            Reads its captions.
+        image_column (`str`):
+            The column of the image.
+        captions (`dict[str, list[str]]`):
+            Its captions, by the column that they become.
         key (`str`, *optional*):
             The key of the image. Default: the SHA-256 of its file.
         image_format (`str`):
@@ -79,16 +98,8 @@ def pack_row(
 
     Raises:
         `UnreadableImageError`: without image.
-        `ValueError`: without caption.
     """
-    captions = {}
-    if reader.short_column is not None:
-        captions["caption"] = reader.short_captions(row) or [""]
-    if reader.has_long_captions:
-        captions["long_captions"] = reader.long_captions(row) or [""]
-    if not any(any(texts) for texts in captions.values()):
-        raise ValueError("it has no caption")
-    content = read_file(row[reader.image_column])
+    content = read_file(row[image_column])
     image = read_image({"bytes": content, "path": None})
     sha256 = hashlib.sha256(content).hexdigest()
     is_converted = open_image(content).format != FORMATS[image_format]
@@ -152,14 +163,20 @@ class Packer:
         """
         counts = self.counts
         for row_index, row in enumerate(rows):
+            name = name_row(row, row_index)
             key = find_key(row, self.source, self.key_column)
             try:
-                packed = pack_row(row, self.reader, key, self.image_format)
-            except UnreadableImageError as error:
-                counts.rows.count(name_row(row, row_index), f"the image cannot be read: {error}")
-                continue
+                captions, unmatched_key = list_packed_captions(row, self.reader)
             except ValueError as error:
-                counts.rows.count(name_row(row, row_index), str(error))
+                counts.rows.count(name, str(error))
+                continue
+            if not any(any(texts) for texts in captions.values()):
+                counts.rows.count(name, "it has no caption", unmatched_key)
+                continue
+            try:
+                packed = pack_row(row, self.reader.image_column, captions, key, self.image_format)
+            except UnreadableImageError as error:
+                counts.rows.count(name, f"the image cannot be read: {error}", unmatched_key)
                 continue
             has_known_key = self.hashes.setdefault(packed.key, packed.sha256) != packed.sha256
             if has_known_key and self.key_column is not None:
@@ -170,9 +187,9 @@ class Packer:
                     f"{self.source.image_column}`, for the SHA-256 of the file."
                 )
             if has_known_key:
-                packed = pack_row(row, self.reader, None, self.image_format)
+                packed = pack_row(row, self.reader.image_column, captions, None, self.image_format)
                 counts.num_of_known_path += 1
-            counts.rows.count(name_row(row, row_index))
+            counts.rows.count(name, unmatched=unmatched_key)
             if packed.is_converted:
                 counts.num_converted += 1
             if key is None and self.key_column not in (None, self.source.image_column):
@@ -212,8 +229,8 @@ def write_shards(
         [`PackCounts`]: what was packed.
 
     Raises:
-        `ValueError`: if there are no captions, two different images have the same key, another
-            run writes there, or the folder has shards.
+        `ValueError`: if there are no captions, or none in caption files, two different images have the same key,
+            another run writes there, or the folder has shards.
     """
     packer = Packer(reader, source, key_column, image_format)
     with OutputFolder(output_dir, content="shards") as folder:
@@ -237,4 +254,5 @@ def write_shards(
             raise ValueError(
                 f"There is nothing to pack: {counts.rows} Name the right columns, keys and `--caption_files`."
             )
+        counts.rows.check_matched()
     return counts

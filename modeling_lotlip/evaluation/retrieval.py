@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..data.arguments import CaptionArguments, CaptionFileArguments
 from ..data.benchmarks import load_benchmark
 from ..data.images import undecoded
-from ..data.reader import RowReader
+from ..data.reader import RowCounts, RowReader
 from ..data.repeated_images import warn_of_repeated_images
 from ..data.rows import get_columns
 from ..encoder.batches import (
@@ -111,10 +111,13 @@ class EmbeddedPart:
     embeds: list[torch.Tensor] = field(default_factory=list)
     num_unreadable: int = 0
 
-    @property
-    def has_images(self) -> bool:
-        """Whether an image was embedded."""
-        return any(item.kind == "image" for item in self.items)
+    def count_images(self) -> RowCounts:
+        """Counts the images that were embedded, and those without captions in caption files."""
+        counts = RowCounts()
+        for item in self.items:
+            if item.kind == "image":
+                counts.count(describe_item(item), unmatched=item.row_key.unmatched_key)
+        return counts
 
     def select(self, indices: list[int]) -> "EmbeddedPart":
         """Returns the items of these indices alone, with their embeddings."""
@@ -164,6 +167,7 @@ def embed_dataset(
     num_workers: int = 0,
     is_alone: bool = False,
     image_cache: ImageEmbeddingCache | None = None,
+    must_match: bool = True,
 ) -> EmbeddedDataset:
     """
     Embeds the images and captions of a dataset. Every process embeds its part; the main one gets the whole, the
@@ -184,12 +188,14 @@ def embed_dataset(
             Whether this process embeds all, and the others do not call this.
         image_cache ([`ImageEmbeddingCache`], *optional*):
             For a model whose image tower does not change: the first call fills it, later ones read no image.
+        must_match (`bool`, *optional*, defaults to `True`):
+            Whether it is an error, not a warning, if there are caption files and no image has captions there.
 
     Returns:
         [`EmbeddedDataset`]: the images and captions in the order of the dataset.
 
     Raises:
-        `ValueError`: if no image can be read, or a number is none.
+        `ValueError`: if no image can be read, or none has the captions that it must have, or a number is none.
     """
     check_integer("batch_size", batch_size, 1)
     check_integer("num_workers", num_workers, 0)
@@ -205,11 +211,13 @@ def embed_dataset(
         embedded = embed_part(encoder, dataset, reader, batch_size, num_workers, is_alone)
         image_cache.fill(embedded)
 
-    have_images = [embedded.has_images]
+    counts = [embedded.count_images()]
     if not is_alone:
-        have_images = gather_object(have_images)
-    if not any(have_images):
+        counts = gather_object(counts)
+    counts = sum(counts, RowCounts())
+    if counts.num_rows == 0:
         raise ValueError("No image of the evaluation data can be read.")
+    reader.report_counts(counts, dataset, must_match=must_match)
     parts = [embedded] if is_alone else gather_to_main(embedded)
     joined = join_embedded_parts(parts)
     if is_alone or PartialState().is_main_process:

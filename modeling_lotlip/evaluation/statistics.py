@@ -146,9 +146,7 @@ def measure_texts(
             if kind == "long":
                 texts = [mark_sub_captions(text, reader.splitter) for text in texts]
             lengths[kind].read_tokens += count_read_tokens(reading_tokenizer, texts)
-    counts.check_matched()
-    if counts.num_unmatched > 0 and not reader.knows_keys(dataset):
-        logger.warning(f"Of {counts.num_rows} images{counts.name_unmatched()}")
+    reader.report_counts(counts, dataset)
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:
         raise ValueError("No image has a caption: there is nothing to measure.")

@@ -297,8 +297,8 @@ class Searcher:
             folders = ", ".join(self.table.folders[:20]) or "none"
             num_dated = self.table.count(kind, "taken IS NOT NULL")
             raise QueryError(
-                f"There are no images {chosen}. The collection has {num_dated:,} images with a date, and the folders: "
-                f"{folders}."
+                f"There are no {name_kind(kind)}s {chosen}. The collection has "
+                f"{count(num_dated, name_kind(kind))} with a date, and the folders: {folders}."
             )
         if num == 0 and self.folder is None:
             raise QueryError(f"{self.table.folder} holds no embeddings of kind {kind}: search for another --kind.")
@@ -311,14 +311,14 @@ class Searcher:
         Describes what is searched, and how well, what the last update has changed, and which other files there are, in
         sentences.
         """
-        images = count(len(self.table), "image")
+        searched = count(self.table.count(kind), name_kind(kind))
         if chosen == ALL_IMAGES:
-            lines = [f"{images} in {self.source}{describe_recall(self.table, kind)}."]
+            lines = [f"{searched} in {self.source}{describe_recall(self.table, kind)}."]
         else:
             num = self.table.count(kind, chosen.condition)
             recall = describe_recall(self.table, kind, chosen.condition)
             verb = "is" if num == 1 else "are"
-            lines = [f"{images} in {self.source}, of which {num:,} {verb} {chosen}{recall}."]
+            lines = [f"{searched} in {self.source}, of which {num:,} {verb} {chosen}{recall}."]
         lines += self.describe_undated(chosen, kind)
         changes = [
             f"{number:,} {what}"
@@ -348,8 +348,14 @@ class Searcher:
         num_undated = self.count_undated(chosen, kind)
         if num_undated == 0:
             return []
-        what = count(num_undated, "image" if kind == "image" else "caption")
-        return [f"Left out, {what} without a date that is known."]
+        return [f"Left out, {count(num_undated, name_kind(kind))} without a date that is known."]
+
+
+def name_kind(kind: str) -> str:
+    """Names one of what is searched: an image, or a short or a long caption."""
+    if kind == "image":
+        return kind
+    return f"{kind} caption"
 
 
 def count(number: int, what: str) -> str:

@@ -21,7 +21,8 @@ NAMES = ("key", "kind", "position")
 def export_embeddings(table: EmbeddingTable, path: Path) -> int:
     """
     Writes all embeddings, which are in memory at once, as `.parquet` (columns `key`, `kind`, `position`, `embedding`)
-    or `.npz` (arrays of these names), in the order of the dataset. Returns how many there are.
+    or `.npz` (arrays of these names), in the order of the dataset. A symbolic link stays one: its file is written.
+    Returns how many there are.
     """
     columns = ["row", *NAMES, "embedding"]
     with table.as_os_error():
@@ -29,7 +30,7 @@ def export_embeddings(table: EmbeddingTable, path: Path) -> int:
     rows = rows.append_column("order", pc.index_in(rows["kind"], pa.array(KINDS)))
     rows = rows.sort_by([(name, "ascending") for name in ("row", "key", "order", "position")])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
+    with atomic_write(path.resolve()) as partial:
         if path.suffix == ".npz":
             write_arrays(partial, rows, table.dim)
         else:

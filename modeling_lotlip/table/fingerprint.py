@@ -3,27 +3,28 @@
 """A hash of the rows that a table is made of."""
 
 import hashlib
+import os
+import zipfile
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from datasets import Dataset
 
-from ..data.images import undecoded
+from ..data.images import is_address, undecoded
 from ..data.rows import find_column
-from ..utils.files import hash_bytes
+from ..utils.terminal import progress_bar
 
 
 NUM_HASHED_AT_ONCE = 1000
-# Of each image in the data, from its beginning and its end: two images of the same length have others
-NUM_HASHED_BYTES = 4096
 
 
 def hash_rows(dataset: Dataset, settings: dict[str, Any]) -> str:
     """
     Hashes the values of the columns that a table is made of, by whichever version of this package or of `datasets`
-    they were read. Of images in the data their lengths, first and last bytes are hashed; of image
-    files, whose signatures the table keeps, nothing.
+    they were read. Of images in the data their contents are hashed, of others their addresses, and in archives on this
+    machine the checksums that these have; of image files, whose signatures the table keeps, nothing.
 
     Args:
         dataset (`Dataset`):
@@ -42,25 +43,63 @@ def hash_rows(dataset: Dataset, settings: dict[str, Any]) -> str:
     dataset = dataset.select_columns(sorted(names))
     if image_column is not None:
         dataset = undecoded(dataset, image_column)
+    archive = OpenedArchive()
     digest = hashlib.blake2b(digest_size=16)
-    for rows in dataset.with_format("arrow").iter(batch_size=NUM_HASHED_AT_ONCE):
-        if image_column is not None:
-            rows = shorten_images(rows, image_column)
-        # the values: the memory of equal ones may differ
-        digest.update(repr(rows.to_pydict()).encode())
+    with progress_bar(desc="Comparing", total=len(dataset), unit=" rows", delay=1) as progress:
+        for rows in dataset.with_format("arrow").iter(batch_size=NUM_HASHED_AT_ONCE):
+            if image_column is not None:
+                rows = describe_images(rows, image_column, archive)
+            # the values: the memory of equal ones may differ
+            digest.update(repr(rows.to_pydict()).encode())
+            progress.update(len(rows))
     return digest.hexdigest()
 
 
-def shorten_images(rows: pa.Table, image_column: str) -> pa.Table:
-    """Puts the lengths of images, and hashes of their first and last bytes, in the place of a column of these."""
-    lengths = []
-    starts = []
-    ends = []
-    for chunk in rows[image_column].chunks:  # of which no content is read that is not hashed
-        content = pc.struct_field(chunk, "bytes")
-        lengths += pc.binary_length(content).to_pylist()
-        starts += pc.binary_slice(content, 0, NUM_HASHED_BYTES).to_pylist()
-        ends += pc.binary_slice(content, -NUM_HASHED_BYTES).to_pylist()
-    hashes = [hash_bytes((start or b"") + (end or b"")) for start, end in zip(starts, ends)]
+class OpenedArchive:
+    """The zip archive on this machine that was asked for last: each is read once, as images come one after another."""
+
+    def __init__(self):
+        self.path = ""
+        self.members: dict[str, tuple[int, int]] = {}
+
+    def find_checksum(self, address: str) -> tuple[int, int] | None:
+        """Finds the CRC-32 and the size of an image by its address, `zip://NAME::ARCHIVE`; None if it has another."""
+        name, _, path = address.removeprefix("zip://").rpartition("::")
+        if not address.startswith("zip://") or not os.path.isfile(path):
+            return None
+        if path != self.path:
+            with zipfile.ZipFile(path) as archive:
+                self.members = {member.filename: (member.CRC, member.file_size) for member in archive.infolist()}
+            self.path = path
+        return self.members.get(name)
+
+
+def describe_images(rows: pa.Table, image_column: str, archive: OpenedArchive) -> pa.Table:
+    """
+    Puts what tells images from others in the place of a column of these.
+
+    Args:
+        rows (`pa.Table`): The rows, with undecoded images.
+        image_column (`str`): Their column.
+        archive ([`OpenedArchive`]): Finds the checksums of images in archives.
+    """
+    hashes = []
+    addresses = []
+    for chunk in rows[image_column].chunks:
+        contents = pc.struct_field(chunk, "bytes")
+        paths = pc.struct_field(chunk, "path").to_pylist()
+        for content, path in zip(contents, paths):
+            hashes.append(xxhash.xxh3_128_hexdigest(content.as_buffer()) if content.is_valid else None)
+            is_elsewhere = not content.is_valid and path is not None and is_address(path)
+            addresses.append(describe_address(path, archive) if is_elsewhere else None)
     rows = rows.drop_columns(image_column)
-    return rows.append_column("lengths", pa.array(lengths)).append_column("hashes", pa.array(hashes))
+    return rows.append_column("hashes", pa.array(hashes)).append_column("addresses", pa.array(addresses, pa.string()))
+
+
+def describe_address(address: str, archive: OpenedArchive) -> str:
+    """Describes an image by its address; in an archive on this machine, which may be moved, by name and checksum."""
+    checksum = archive.find_checksum(address)
+    if checksum is None:
+        return address
+    name = address.rpartition("::")[0]
+    return f"{name} {checksum}"

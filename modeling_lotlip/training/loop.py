@@ -306,6 +306,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
             num_workers=args.dataloader_num_workers,
             is_alone=accelerator.is_fsdp2,
             image_cache=training.image_cache if is_frozen else None,
+            must_match=False,  # the training goes on
         )
         if accelerator.is_main_process:
             is_drawn = args.dataset_name is None  # scenes, many of which have the same short caption

@@ -5,9 +5,10 @@ import torch
 from datasets import Dataset, Features, Image, List, Value
 
 from modeling_lotlip.align import features as features_module
-from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.data_files import write_lines
 from tests.helpers.images import NO_IMAGE, replace_values
 
 
@@ -211,6 +212,16 @@ def test_the_texts_are_those_that_are_asked_for_and_of_several_sentences_each(mo
     dataset = Dataset.from_dict(rows, features=Features(types))
     reader = RowReader(dataset.column_names, CaptionArguments())
     assert features_module.list_texts(dataset, reader, modalities) == expected
+
+
+def test_images_without_captions_in_caption_files_are_counted(tmp_path):
+    """Also those with captions in a column, and where keys are known only when images are read."""
+    dataset = load_scenes(3)
+    path = write_lines(tmp_path / "captions.jsonl", [{"key": "0" * 64, "caption": "A boat. Of none."}])
+    files = CaptionFileArguments(caption_files=[path], key_column="image")
+    reader = RowReader(dataset.column_names, CaptionArguments(), files)
+    with pytest.raises(ValueError, match="Of 3 evaluation images 3 have no captions in"):
+        features_module.list_texts(dataset, reader, what="evaluation")
 
 
 def test_the_numbers_of_a_list_are_no_sub_captions():

@@ -134,6 +134,21 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
         assert "caption" not in row["json"]
 
 
+def test_images_without_captions_in_caption_files_are_counted(photos, capsys):
+    """Also those with captions in a column, and where keys are known only when images are read."""
+    digest = hashlib.sha256((photos / "0.jpg").read_bytes()).hexdigest()
+    rows = [{"key": digest, "caption": "Beside."}, {"key": "0" * 64, "caption": "Of none."}]
+    arguments = ["--key_column", "image", "--caption_files"]
+    pack(photos, *arguments, write_lines(photos.parent / "some.jsonl", rows))
+    printed = capsys.readouterr().out
+    assert "4 of 6 rows are used" in printed
+    assert "5 have no captions in `--caption_files`" in printed
+    shutil.rmtree(photos.parent / "shards")
+    arguments.append(write_lines(photos.parent / "none.jsonl", rows[1:]))
+    error = read_error(capsys, *command_line(photos), *arguments)
+    assert "Of 6 images 6 have no captions in `--caption_files`" in error
+
+
 def test_a_dataset_that_gives_no_shard_is_refused(photos, capsys):
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
     error = read_error(capsys, *command_line(photos))

@@ -211,6 +211,21 @@ def test_a_benchmark_of_another_size_than_published_is_refused(tmp_path, monkeyp
     assert len(load_benchmark("coco", tmp_path, allow_partial=True)) == 3
 
 
+@pytest.mark.parametrize(
+    ("published", "message"),
+    [
+        ({"num_images": 2}, "'coco' is not as published: 3 images and 15 texts, not 2 and 15."),
+        ({"num_texts": 16}, "'coco' is not as published: 3 images and 15 texts, not 3 and 16."),
+        ({"num_images": 4}, "'coco' is partial: 3 of 4 images."),
+    ],
+)
+def test_another_size_that_is_allowed_is_said(tmp_path, monkeypatch, caplog, published, message):
+    MAKERS["coco"](tmp_path)
+    monkeypatch.setitem(BENCHMARKS, "coco", dataclasses.replace(BENCHMARKS["coco"], **published))
+    load_benchmark("coco", tmp_path, allow_partial=True)
+    assert message in caplog.text
+
+
 def test_a_folder_without_annotations_is_an_error_that_names_it(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises((FileNotFoundError, ValueError)) as error:

@@ -109,12 +109,46 @@ def test_a_row_without_a_key_is_none_of_the_key_none(read_captions):
 
 
 def test_a_caption_may_be_a_text_or_a_list_and_a_blank_one_is_left_out(read_captions):
-    rows = {"a": "A boat.", "b": ["A dog.", "A cat."], "c": [], "d": "", "e": " \n", "f": None}
+    rows = {"a": "A boat.", "b": ["A dog.", " "], "c": [], "d": "", "e": " \n", "f": None, "g": [" ", None]}
     lines = [json.dumps({"key": key, "caption": caption}) for key, caption in rows.items()]
     captions = read_captions("long.jsonl", "\n".join(lines).encode())
     assert captions["a"] == ["A boat."]
-    assert captions["b"] == ["A dog.", "A cat."]
+    assert captions["b"] == ["A dog."]
     assert len(captions.hashes) == 2
+
+
+def test_lists_of_blank_captions_are_left_out(read_captions):
+    """In a column of nothing but lists."""
+    rows = {"a": ["A dog.", " "], "b": [" ", "\n"], "c": [None], "d": None, "e": ["", "A cat."], "f": []}
+    lines = [json.dumps({"key": key, "caption": caption}) for key, caption in rows.items()]
+    captions = read_captions("long.jsonl", "\n".join(lines).encode())
+    assert captions["a"] == ["A dog."]
+    assert captions["e"] == ["A cat."]
+    assert len(captions.hashes) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[False, True, None], ["False", "True", ""], ["false", 1, None]],
+    ids=["bool", "text", "mixed"],
+)
+def test_what_is_marked_as_not_rejected_is_read(read_captions, values):
+    rows = []
+    for index, value in enumerate(values):
+        rows.append({"key": str(index), "caption": "A boat.", "rejected_by": value})
+    captions = read_captions("long.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert captions["0"] == ["A boat."]
+    assert captions["1"] == []
+    assert captions["2"] == ["A boat."]
+
+
+@pytest.mark.parametrize("order", [["0", "1"], ["1", "0"]])
+def test_rules_may_be_in_one_file_alone_whichever_is_first(tmp_path, order):
+    write_lines(tmp_path / "0.jsonl", [{"key": "a", "caption": "A boat.", "rejected_by": "too_short"}])
+    write_lines(tmp_path / "1.jsonl", [{"key": "b", "caption": "A car."}])
+    captions = CaptionFiles([str(tmp_path / f"{name}.jsonl") for name in order], "key", ["caption"])
+    assert captions["a"] == []
+    assert captions["b"] == ["A car."]
 
 
 def test_rules_may_reject_nothing_in_the_first_file(tmp_path):

@@ -117,6 +117,26 @@ def use_backslashes(monkeypatch) -> None:
     monkeypatch.setattr(os.path, "relpath", lambda *args: relative_path(*args).replace("/", "\\"))
 
 
+@pytest.mark.parametrize(
+    ("names", "is_warned_of"),
+    [
+        (["Train/0.png", "Test/0.png"], True),
+        (["images/train2017/0.png", "images/val2017/a/0.png"], True),
+        (["my_training_set/0.png", "evaluation/0.png", "other.png"], True),
+        (["train.zip", "test.zip"], True),
+        (["train/0.png", "test/0.png"], False),
+        (["Train 1/0.png", "Train 2/0.png"], False),
+        (["trains/0.png", "testimony/0.png"], False),
+    ],
+)
+def test_folders_that_are_called_nearly_as_splits_are_warned_of(tmp_path, caplog, names, is_warned_of):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    find_image_files(tmp_path)
+    assert ("are the split train, those in" in caplog.text) == is_warned_of
+
+
 def test_names_have_slashes_on_windows(tmp_path, monkeypatch):
     (tmp_path / "more" / "new").mkdir(parents=True)
     (tmp_path / "more" / "empty").mkdir()

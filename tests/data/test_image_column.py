@@ -35,6 +35,16 @@ def test_the_image_column_may_have_any_name(tmp_path, streaming):
 
 
 @both_ways
+def test_files_that_are_written_as_addresses_are_files(tmp_path, streaming):
+    write_images(tmp_path, ["a.png"])
+    path = tmp_path / "a.png"
+    (tmp_path / "rows.json").write_text(json.dumps({"image": path.as_uri()}) + "\n")
+    rows = load_split(SourceArguments(str(tmp_path / "rows.json"), streaming=streaming), "train")
+    (row,) = undecoded(rows, "image")
+    assert Path(row["image"]["path"]) == path
+
+
+@both_ways
 @pytest.mark.parametrize(
     "values",
     [

@@ -330,8 +330,16 @@ def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
     assert found == [1, "007"]
 
 
-def test_several_splits_of_a_folder_of_images_have_the_names_of_their_files(tmp_path):
-    write_images(tmp_path, ["train/a.png", "test/b.png"])
-    rows = load_split(SourceArguments(str(tmp_path)), "train+test")
-    assert find_file_names(rows) == "file_name"
-    assert rows["file_name"][:] == ["train/a.png", "test/b.png"]
+@both_ways
+@pytest.mark.parametrize("has_metadata", [False, True])
+def test_rows_of_a_folder_of_images_have_the_names_of_their_files(tmp_path, has_metadata, streaming):
+    """Of several splits too, and of the first rows alone."""
+    for split, name in {"train": "a.png", "test": "b.png"}.items():
+        write_images(tmp_path, [f"{split}/{name}"])
+        if has_metadata:
+            write_lines(tmp_path / split / "metadata.jsonl", [{"file_name": name, "caption": "A boat."}])
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    for max_samples, expected in ((None, ["train/a.png", "test/b.png"]), (1, ["train/a.png"])):
+        rows = load_split(source, "train+test", max_samples)
+        assert find_file_names(rows) == "file_name"
+        assert [row["file_name"] for row in rows] == expected

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 from datasets import Dataset, Image
@@ -24,3 +25,28 @@ def test_rows_with_the_image_of_another_row_are_counted_and_warned_of(tmp_path, 
     warn_of_repeated_images(dataset, "image", "evaluation")
     assert "2 of 7 evaluation rows have the image of another row" in caplog.text
     assert count_repeated_images(dataset.select([5, 1, 0, 3]), "image") == 0
+
+
+def make_contents(contents: list[bytes]) -> Dataset:
+    """Rows with images in the data, without names."""
+    rows = [{"image": {"path": None, "bytes": content}} for content in contents]
+    return Dataset.from_list(rows).cast_column("image", Image())
+
+
+def test_contents_of_large_data_are_compared_too():
+    contents = [f"{index:09d}".encode() for index in range(5000)]
+    assert count_repeated_images(make_contents(contents * 5), "image") == 20_000
+
+
+def test_contents_that_differ_in_the_middle_alone_are_no_repeated_ones():
+    content = np.zeros(20_000, dtype=np.uint8)
+    other = content.copy()
+    other[10_000] = 1
+    images = [content.tobytes(), other.tobytes(), content.tobytes()]
+    assert count_repeated_images(make_contents(images), "image") == 1
+
+
+def test_contents_are_compared_in_the_order_of_selected_rows():
+    images = make_contents([b"a", b"b", b"a", b"cc"])
+    assert count_repeated_images(images.select([3, 2, 1]), "image") == 0
+    assert count_repeated_images(images.select([3, 2, 0]), "image") == 1

@@ -1,12 +1,16 @@
 """Retrieval: what is embedded, counted and ranked; numbers by hand are in tests/encoder/test_dual_encoders.py."""
 
+import hashlib
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset
 from transformers.utils import logging
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
+from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.encoder.arguments import LoadingArguments
@@ -29,6 +33,7 @@ from modeling_lotlip.evaluation.retrieval import (
 )
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
 from tests.conftest import tiny_config
+from tests.helpers.data_files import write_lines
 from tests.helpers.dual_encoders import flatten
 from tests.helpers.images import NO_IMAGE, replace_values
 
@@ -256,6 +261,32 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir,
                 (expected,) = encoder.model.get_text_token_embeds(**tokens)
             torch.testing.assert_close(embeds[: len(expected)], expected, rtol=0, atol=1e-5)
             assert not embeds[len(expected) :].any()
+
+
+def write_captions_by_hash(path: Path, hashes: list[str]) -> CaptionFileArguments:
+    """Writes a file with a long caption for each SHA-256 of an image."""
+    rows = []
+    for index, sha256 in enumerate(hashes):
+        rows.append({"sha256": sha256, "caption": f"A boat. The sea. {index}"})
+    files = [write_lines(path, rows)]
+    return CaptionFileArguments(caption_files=files, file_key_column="sha256", key_column="image")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_images_without_captions_in_caption_files_are_counted(encoder, tmp_path, caplog, streaming):
+    """Also those with captions in a column, and where keys are known only when images are read."""
+    logging.get_logger("transformers").warning_once.cache_clear()
+    scenes = load_scenes(4, seed=1)
+    content = undecoded(scenes, "image")[2]["image"]["bytes"]
+    third = hashlib.sha256(content).hexdigest()
+    others = ["1" * 64, "2" * 64]
+    rows = scenes.to_iterable_dataset() if streaming else scenes
+    captions = write_captions_by_hash(tmp_path / "some.jsonl", [third, *others])
+    evaluate_retrieval(encoder, rows, caption_files=captions)
+    assert "Of 4 images 3 have no captions in `--caption_files` (such as '" in caplog.text
+    captions = write_captions_by_hash(tmp_path / "none.jsonl", others)
+    with pytest.raises(ValueError, match="Of 4 images 4 have no captions in .* Name the right"):
+        evaluate_retrieval(encoder, rows, caption_files=captions)
 
 
 def test_captions_of_unknown_words_are_counted(encoder, caplog):

@@ -143,6 +143,20 @@ def test_what_an_update_has_changed_is_said_with_what_was_left_out(searcher, tmp
     assert searcher.describe()[1:] == ["Updated: 1 deleted."]
 
 
+@pytest.mark.parametrize(("kind", "described"), [("short", "2 short captions"), ("long", "1 long caption")])
+def test_captions_that_are_searched_are_not_called_images(searcher, tmp_path, kind, described):
+    table = EmbeddingTable.create(tmp_path / "texts", 3, {"kinds": ["short", "long"]})
+    rows = []
+    for row_kind, embedding in zip(["short", "short", "long"], torch.eye(3)):
+        rows.append({"key": "a/b.jpg", "kind": row_kind, "embedding": embedding})
+    table.append(rows)
+    of_texts = Searcher(searcher.encoder, table)
+    (line,) = of_texts.describe(kind=kind)
+    assert line.startswith(f"{described} in ")
+    with pytest.raises(QueryError, match=f"no {kind} captions in the folder c. .* has 0 {kind} captions"):
+        of_texts.count(Filter("c"), kind)
+
+
 @pytest.mark.parametrize(
     ("chosen", "searched", "undated"),
     [
@@ -160,7 +174,7 @@ def test_what_a_filter_leaves_is_counted_and_so_are_images_without_a_date(search
 def test_nothing_to_search_in_is_an_error_that_says_why(searcher, tmp_path):
     assert searcher.count() == 3
     assert searcher.count(Filter("trip")) == 2
-    with pytest.raises(QueryError, match="no images in the folder more. .* has 1 images with a date, .*folders: trip"):
+    with pytest.raises(QueryError, match="no images in the folder more. .* has 1 image with a date, .*folders: trip"):
         searcher.count(Filter("more"))
     with pytest.raises(QueryError, match="There is no image in .*photos. Put images into it"):
         searcher.count(kind="short")

@@ -49,3 +49,14 @@ def test_export_is_in_the_order_of_the_data(captioned, tmp_path, monkeypatch, na
     assert values["kind"] == [*KINDS] * 100
     assert values["position"] == [0] * 300
     assert torch.tensor(values["embedding"]).equal(embeds)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_a_symbolic_link_stays_one_and_its_file_is_written(captioned, tmp_path, suffix):
+    file = tmp_path / f"vectors{suffix}"
+    file.write_bytes(b"of an earlier run")
+    link = tmp_path / f"link{suffix}"
+    link.symlink_to(file)
+    assert export_embeddings(captioned[0], link) == 300
+    assert link.is_symlink()
+    assert file.stat().st_size > 300 * 16 * 4

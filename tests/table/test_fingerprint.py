@@ -1,6 +1,8 @@
 """The hash of the rows that a table is made of: it knows what is in them, and nothing of how they were read."""
 
 import io
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -70,16 +72,16 @@ def test_a_change_of_a_row_is_seen(change):
     assert hash_rows(make_dataset(rows), SETTINGS) != HASH
 
 
-def test_bitmaps_of_one_length_that_begin_alike_have_other_hashes():
+@pytest.mark.parametrize("file_format", ["BMP", "TIFF"])
+def test_a_change_in_the_middle_of_an_image_without_compression_is_seen(file_format):
     hashes = set()
     for color in ("white", "red"):
-        image = PIL.Image.new("RGB", (64, 64), "white")
-        image.paste(color, (0, 0, 64, 32))  # above: bitmaps begin below
+        image = PIL.Image.new("RGB", (128, 128), "black")
+        image.paste(color, (0, 50, 128, 78))
         buffer = io.BytesIO()
-        image.save(buffer, "BMP")
-        hashes.add(
-            hash_rows(make_dataset([ROWS[0] | {"image": {"bytes": buffer.getvalue(), "path": None}}]), SETTINGS)
-        )
+        image.save(buffer, file_format)
+        row = ROWS[0] | {"image": {"bytes": buffer.getvalue(), "path": None}}
+        hashes.add(hash_rows(make_dataset([row]), SETTINGS))
     assert len(hashes) == 2
 
 
@@ -94,12 +96,48 @@ def test_the_key_is_seen():
     assert hash_rows(make_dataset(ROWS), settings) != hash_rows(make_dataset(rows), settings)
 
 
+def hash_images(*paths: str | Path) -> str:
+    """The hash of rows that name nothing but the files or addresses of images."""
+    settings = {"columns": {"image": "image", "short": None, "long": None}, "key_column": None}
+    rows = Dataset.from_dict({"image": list(map(str, paths))})
+    return hash_rows(rows.cast_column("image", Image()), settings)
+
+
 def test_images_in_files_are_left_to_their_signatures(tmp_path):
     for name in ("a.png", "b.png"):
         PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
-    settings = {"columns": {"image": "image", "short": None, "long": None}, "key_column": None}
-    hashes = set()
-    for names in (("a.png", "b.png"), ("b.png", "a.png")):
-        rows = Dataset.from_dict({"image": [str(tmp_path / name) for name in names]}).cast_column("image", Image())
-        hashes.add(hash_rows(rows, settings))
-    assert len(hashes) == 1
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert hash_images(*files) == hash_images(*files[::-1])
+
+
+def test_addresses_of_images_are_seen():
+    addresses = ("https://example.com/a.png", "https://example.com/b.png")
+    assert hash_images(*addresses) == hash_images(*addresses)
+    assert hash_images(*addresses) != hash_images(*addresses[::-1])
+    archives = [f"zip://a.png::{address}" for address in ("https://example.com/a.zip", "s3://b/b.zip")]
+    assert hash_images(archives[0]) != hash_images(archives[1])
+
+
+def write_archive(path: Path, **colors: int) -> Path:
+    """Writes an archive of images by their names, of one length but for their names."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, color in colors.items():
+            archive.writestr(f"{name}.bmp", encode_bitmap(color))
+    return path
+
+
+def test_an_archive_with_other_images_of_the_same_names_is_seen(tmp_path):
+    archive = write_archive(tmp_path / "images.zip", a=1, b=2)
+    addresses = [f"zip://{name}.bmp::{archive}" for name in "ab"]
+    before = hash_images(*addresses)
+    write_archive(archive, b=2, a=1)  # anew, in another order
+    assert hash_images(*addresses) == before
+    write_archive(archive, a=2, b=1)
+    assert hash_images(*addresses) != before
+
+
+def test_an_archive_may_be_moved(tmp_path):
+    archive = write_archive(tmp_path / "images.zip", a=1)
+    before = hash_images(f"zip://a.bmp::{archive}")
+    moved = archive.rename(tmp_path / "moved.zip")
+    assert hash_images(f"zip://a.bmp::{moved}") == before
