@@ -532,6 +532,11 @@ class LotlipPreTrainedModel(PreTrainedModel):
         elif isinstance(module, LotlipModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
+    def post_init(self):
+        """As in the library, which also merges the patterns of the parts: a tower has its own when loaded alone."""
+        super().post_init()
+        self._keys_to_ignore_on_load_unexpected = set(type(self)._keys_to_ignore_on_load_unexpected or [])
+
 
 def corner_mask_function(num_corner_tokens: int) -> Callable:
     """
