@@ -6,6 +6,7 @@ import pytest
 from transformers import BatchEncoding
 
 from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from tests.conftest import WORDS
@@ -53,6 +54,17 @@ def test_where_unknown_words_end_a_text_none_are_found(family_folders):
     assert preprocessing.find_unknown(input_ids) == [False, False]
 
 
-def test_embedded_texts_of_unknown_words_are_counted(encoder, caplog):
-    encoder.encode_text(["Ένα καράβι", "a boat", "καράβι", "sea", "house"])
-    assert "2 of 5 texts hold only words that the tokenizer does not know" in caplog.text
+def test_labels_of_unknown_words_are_said_whatever_the_templates(family_folders, caplog):
+    encoder = load_encoder(str(family_folders("lotlip")), LoadingArguments(device="cpu"))
+    encoder.embed_classes(["Ένα", "boat", "καράβι"], ["a photo of a {}"])
+    assert "2 of 3 texts hold only words that the tokenizer of" in caplog.text
+
+
+def test_embedded_texts_of_unknown_words_are_said_once_of_each_model(family_folders, caplog):
+    for name in ("lotlip", "lit"):
+        encoder = load_encoder(str(family_folders(name)), LoadingArguments(device="cpu"))
+        encoder.encode_text(["Ένα καράβι", "a boat", "καράβι", "sea", "house"])
+        encoder.encode_text(["Ένα καράβι"])
+        said = f"2 of 5 texts hold only words that the tokenizer of {family_folders(name)} does not know"
+        assert said in caplog.text
+    assert caplog.text.count("texts hold only words") == 2
