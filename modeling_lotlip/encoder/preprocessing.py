@@ -157,8 +157,8 @@ class Preprocessing:
 
     def find_unknown(self, input_ids: torch.Tensor) -> list[bool]:
         """
-        Finds the texts of which the tokenizer knows no word: they are its token of unknown words, special tokens
-        and punctuation alone.
+        Finds the texts of which the tokenizer knows no word: they are its token of unknown words, special tokens,
+        punctuation and the prompt of the model alone.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(texts, length)`):
@@ -174,6 +174,8 @@ class Preprocessing:
         has_unknown = (input_ids == unknown).any(dim=1)
         found = has_unknown.tolist()
         special = set(tokenizer.all_special_ids)
+        if any(found):  # of no text there is the prompt of the model, if it has one
+            special.update(self.tokenize([""]).inputs["input_ids"].flatten().tolist())
         for index in has_unknown.nonzero().flatten().tolist():
             others = set(input_ids[index].tolist()) - special - {unknown}
             # one after another: of most texts the first one is a word
