@@ -47,7 +47,8 @@ class LotlipSigmoidConfig(LotlipConfig):
 class LotlipSigmoidModel(LotlipModel):
     """
     [`LotlipModel`] of single captions with a `logit_bias`, which is added to the logits: their sigmoid is the
-    probability that image and text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343).
+    probability that image and text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343). The
+    zero-shot pipeline truncates its labels at 64 tokens: [`DualEncoder.classify`] reads as many as the model.
 
     Args:
         config ([`LotlipSigmoidConfig`]):
