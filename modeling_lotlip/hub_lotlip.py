@@ -346,12 +346,6 @@ def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Im
             f"An image of mode `I`, of 32 bits, must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. "
             "Give 16-bit pixels as `uint16`, which is mode `I;16`."
         )
-    max_value = pixels.max(initial=0)
-    if has_16_bits and 0 < max_value < MIN_BRIGHTEST_OF_16_BITS:
-        raise ValueError(
-            f"An image of 16 bits must use them: its values end at {max_value}, as those of 8 to "
-            "12 bits do. Scale them to 16 bits, or to 8."
-        )
     gray = pixels.astype(np.uint8)
     if has_16_bits:
         gray = array_to_8_bit(pixels.astype(np.uint16))
@@ -359,6 +353,26 @@ def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Im
     if transparent is not None:
         gray[pixels == transparent] = 255
     return PIL.Image.fromarray(gray)
+
+
+def check_rescale_factor(image: ImageInput, rescale_factor: float) -> None:
+    """
+    Raises a `ValueError` if pixels of more than 8 bits are to be multiplied by another factor than 1/255: they are
+    scaled to 8 bits before, and would be scaled twice.
+    """
+    if math.isclose(rescale_factor, 1 / 255, rel_tol=1e-6):
+        return
+    if is_pil_image(image):
+        pixel_type = image.mode
+        has_8_bits = not image.mode.startswith(("I", "F"))
+    else:
+        pixel_type = image.dtype
+        has_8_bits = str(image.dtype).removeprefix("torch.") in ("bool", "uint8")
+    if not has_8_bits:
+        raise ValueError(
+            f"`rescale_factor={rescale_factor:g}` does not fit an image of type `{pixel_type}`, whose pixels "
+            "are scaled to 8 bits before: leave it out, or scale to 0..1 and pass `do_rescale=False`."
+        )
 
 
 def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) -> "np.ndarray | torch.Tensor":
@@ -372,6 +386,12 @@ def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) 
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * 255
     if pixels.dtype == np.uint16:
+        max_value = pixels.max(initial=0)
+        if 0 < max_value < MIN_BRIGHTEST_OF_16_BITS:
+            raise ValueError(
+                f"An image of 16 bits must use them: its values end at {max_value}, as those of 8 to "
+                "12 bits do. Scale them to 16 bits, or to 8."
+            )
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype.kind not in "iuf" or not np.isfinite(pixels).all():
         raise ValueError(f"An image of type `{image.dtype}` must hold finite real numbers.")
@@ -460,6 +480,8 @@ class ImageMixin(LoadingMixin):
         """Turns upright and scales to 8 bits, before anything is converted; cuts off both ends of strips."""
         if do_rescale is None:
             do_rescale = self.do_rescale
+        if do_rescale:
+            check_rescale_factor(image, kwargs.get("rescale_factor") or self.rescale_factor)
         if is_pil_image(image):
             image = to_upright_8_bit(image)
         else:

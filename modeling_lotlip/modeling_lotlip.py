@@ -15,7 +15,7 @@ from torch import nn
 
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -642,6 +642,12 @@ class LotlipTextModel(LotlipPreTrainedModel):
         if with_corner_tokens and attention_mask is not None:
             corner_mask = attention_mask.new_ones(attention_mask.shape[0], num_corner_tokens)
             attention_mask = insert_corners(attention_mask, corner_mask)
+        implementation = self.config._attn_implementation
+        if attention_mask is not None and implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
+            raise ValueError(
+                f"`attn_implementation={implementation!r}` has no function of masks, and would read padding as text. "
+                "Call `model.set_attn_implementation('sdpa')` (or 'eager', 'flex_attention')."
+            )
         hides_corners = with_corner_tokens and self.config.corner_attention_mask
         mask_function = None
         if hides_corners:
@@ -655,7 +661,7 @@ class LotlipTextModel(LotlipPreTrainedModel):
         # flash attention and unknown backends take a padding mask at most: the corner mask would be dropped in silence
         if hides_corners and (attention_mask is None or len(attention_mask.shape) == 2):
             raise ValueError(
-                f"`attn_implementation={self.config._attn_implementation!r}` cannot hide the "
+                f"`attn_implementation={implementation!r}` cannot hide the "
                 "corner tokens from the text. Call `model.set_attn_implementation('sdpa')` (or "
                 "'eager', 'flex_attention') to compute them."
             )

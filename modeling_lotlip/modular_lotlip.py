@@ -25,7 +25,7 @@ from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, SizeDict
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.bert.configuration_bert import BertConfig
@@ -104,6 +104,8 @@ class LotlipTokenizer(TokenizersBackend):
         self.do_lower_case = do_lower_case
         self.tokenize_chinese_chars = tokenize_chinese_chars
         self.strip_accents = strip_accents
+        if vocab is None:
+            vocab = kwargs.get("vocab_file")  # as transformers 4 called it
         if vocab is None:
             special_tokens = (pad_token, unk_token, cls_token, sep_token, mask_token)
             vocab = {str(token): index for index, token in enumerate(special_tokens)}
@@ -819,6 +821,12 @@ class LotlipTextModel(LotlipPreTrainedModel):
         if with_corner_tokens and attention_mask is not None:
             corner_mask = attention_mask.new_ones(attention_mask.shape[0], num_corner_tokens)
             attention_mask = insert_corners(attention_mask, corner_mask)
+        implementation = self.config._attn_implementation
+        if attention_mask is not None and implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
+            raise ValueError(
+                f"`attn_implementation={implementation!r}` has no function of masks, and would read padding as text. "
+                "Call `model.set_attn_implementation('sdpa')` (or 'eager', 'flex_attention')."
+            )
         hides_corners = with_corner_tokens and self.config.corner_attention_mask
         mask_function = None
         if hides_corners:
@@ -832,7 +840,7 @@ class LotlipTextModel(LotlipPreTrainedModel):
         # flash attention and unknown backends take a padding mask at most: the corner mask would be dropped in silence
         if hides_corners and (attention_mask is None or len(attention_mask.shape) == 2):
             raise ValueError(
-                f"`attn_implementation={self.config._attn_implementation!r}` cannot hide the "
+                f"`attn_implementation={implementation!r}` cannot hide the "
                 "corner tokens from the text. Call `model.set_attn_implementation('sdpa')` (or "
                 "'eager', 'flex_attention') to compute them."
             )

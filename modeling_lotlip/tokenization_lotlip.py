@@ -71,6 +71,8 @@ class LotlipTokenizer(TokenizersBackend):
         self.tokenize_chinese_chars = tokenize_chinese_chars
         self.strip_accents = strip_accents
         if vocab is None:
+            vocab = kwargs.get("vocab_file")  # as transformers 4 called it
+        if vocab is None:
             special_tokens = (pad_token, unk_token, cls_token, sep_token, mask_token)
             vocab = {str(token): index for index, token in enumerate(special_tokens)}
         self._tokenizer = Tokenizer(WordPiece(vocab, unk_token=str(unk_token)))

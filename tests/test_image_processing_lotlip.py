@@ -118,10 +118,25 @@ def test_16_bit_pixels_of_fewer_bits_are_refused(processor, tmp_path):
     """They would be black."""
     few = np.linspace(0, 4095, 100 * 120).astype(np.uint16).reshape(100, 120)
     PIL.Image.fromarray(few).save(tmp_path / "few.tif")
-    with pytest.raises(ValueError, match="must use them: its values end at 4095"):
-        processor(PIL.Image.open(tmp_path / "few.tif"))
+    for image in (PIL.Image.open(tmp_path / "few.tif"), few, torch.from_numpy(np.stack([few] * 3))):
+        with pytest.raises(ValueError, match="must use them: its values end at 4095"):
+            processor(image)
     black = PIL.Image.fromarray(few * 0)
     assert torch.equal(pixels(processor, black), pixels(processor, PIL.Image.new("L", (120, 100))))
+
+
+@both_backends
+def test_a_factor_for_pixels_of_more_than_8_bits_is_refused(processor):
+    """They are scaled to 8 bits, and would be scaled twice."""
+    deep = np.linspace(0, 65535, 100 * 120).astype(np.uint16).reshape(100, 120)
+    images = (deep, PIL.Image.fromarray(deep), torch.from_numpy(deep.astype(np.float32)))
+    for image in images:
+        with pytest.raises(ValueError, match="`rescale_factor=1.52\\d*e-05` does not fit an image of type"):
+            processor(image, rescale_factor=1 / 65535)
+    flat = np.full((100, 120), 100, dtype=np.uint8)
+    assert torch.equal(pixels(processor, flat, rescale_factor=1 / 510), pixels(processor, flat // 2))
+    with pytest.raises(ValueError, match="does not fit"):
+        type(processor)(rescale_factor=1 / 65535)(deep)
 
 
 @both_backends

@@ -202,6 +202,9 @@ def test_backends_that_cannot_hide_corner_tokens_refuse():
         expected = model(captions["input_ids"]).pooler_output
         model.set_attn_implementation("without_a_mask")
         assert_close(model(captions["input_ids"]).pooler_output, expected)
+        # padding would be read as text
+        with pytest.raises(ValueError, match="'without_a_mask'` has no function of masks"):
+            model(**captions)
         with pytest.raises(ValueError, match="'without_a_mask'.*set_attn_implementation"):
             model(**captions, output_corner_tokens=True)
         # flash attention need not be installed for its mask

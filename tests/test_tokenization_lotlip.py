@@ -297,3 +297,9 @@ def test_an_empty_column_is_no_text(tokenizer):
 def test_what_is_no_text_is_named(tokenizer, text, named):
     with pytest.raises(ValueError, match=re.escape(named)):
         tokenizer(text)
+
+
+def test_a_file_of_the_vocabulary_has_the_name_of_transformers_4_too(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\nboat\n")
+    tokenizer = LotlipTokenizer(vocab_file=str(tmp_path / "vocab.txt"))
+    assert tokenizer("red boat").input_ids == [2, 5, 6, 3]

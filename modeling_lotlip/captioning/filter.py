@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, wa
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
-from .records import hash_caption
+from .records import EDITED, RowsHash, check_as_written, hash_caption
 from .rules import EDITS, RULES, apply_rules
 
 
@@ -45,6 +46,7 @@ MAX_IMAGES = 3  # that may have a caption from one captioner
 NUM_EXAMPLES = 5  # in the report, for each captioner and rule
 SIMILARITY = "image_text_similarity"  # a rule, and the column of what was measured
 CUT_OFF_COLUMN = "is_cut_off"
+CAPTION_HASH = re.compile(f"(?:{EDITED})?[0-9a-f]{{16}}")  # see `hash_caption`
 
 
 def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
@@ -164,9 +166,9 @@ class CaptionFilter:
     nothing here can say whether they still hold; so does that of the similarity where no similarity
     is measured, unless all rules are left out.
 
-    A caption that somebody has edited has another hash than an earlier run noted beside it. It may be
-    rejected, but no rule changes it, in this run and in later ones. Its similarity was that of
-    another text, and goes.
+    A caption that somebody has edited has another hash than an earlier run noted beside it, or was
+    noted as edited there. It may be rejected, but no rule changes it, in this run and in later ones.
+    Its similarity was that of another text, and goes.
 
     Args:
         columns (`FilterArguments`):
@@ -181,7 +183,7 @@ class CaptionFilter:
         self.column = columns.caption_column
         self.before_column = f"{self.column}_before_rules"
         self.hash_column = f"{self.column}_hash"
-        self.edited_column = f"{self.column}_is_edited"
+        self.output_dir = columns.output_dir
         self.key_column = columns.file_key_column
         self.rules = rules
         self.similarity = similarity
@@ -200,9 +202,8 @@ class CaptionFilter:
 
     def rewrite(self, source: Path, target: Path, edit: Callable[[list[dict]], None]) -> None:
         """
-        Writes a file anew with what `edit` sets in its rows: the caption with its hash, the caption
-        before the rules, whether it is edited, the rule that rejects it, and its similarity to the
-        image.
+        Writes a file with what `edit` sets in its rows: the caption with its hash, the caption before
+        the rules, the rule that rejects it, and its similarity to the image.
 
         Args:
             source (`Path`):
@@ -224,31 +225,54 @@ class CaptionFilter:
             self.column: table.schema.field(self.column).type,
             self.before_column: pa.string(),
             self.hash_column: pa.string(),
-            self.edited_column: pa.bool_(),
             REJECTED_COLUMN: pa.string(),
         }
         if self.similarities is not None or SIMILARITY in table.column_names:
             written[SIMILARITY] = pa.float32()
-        for name in (self.column, self.before_column, self.hash_column):
-            if name in table.column_names:
-                check_strings(table, name, source)
-        if self.edited_column in table.column_names:
-            check_booleans(table, self.edited_column, source)
+        self.check_types(table, source)
         needed = {*written, "captioner", self.key_column, "sha256", CUT_OFF_COLUMN}
         rows = table.select([name for name in table.column_names if name in needed]).to_pylist()
         for row in rows:
             row[REJECTED_COLUMN] = row.get(REJECTED_COLUMN) or None
-            if row.get(self.before_column) is not None and row.get(self.hash_column) is None:
-                raise ValueError(
-                    f"{source} has captions in {self.before_column!r} without a hash in {self.hash_column!r}, "
-                    "which tells whether one was edited: leave out the former column, and captions are judged "
-                    "as they are."
-                )
+            self.check_hash(row, source)
         edit(rows)
         for name, column_type in written.items():
             table = set_column(table, name, pa.array([row.get(name) for row in rows], column_type))
-        with atomic_write(target) as partial:
-            parquet.write_table(table, partial)
+        rows_hash = RowsHash(self.output_dir)
+        rows_hash.update(table)
+        with atomic_write(target) as partial, parquet.ParquetWriter(partial, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(rows_hash.to_metadata())
+
+    def check_types(self, table: pa.Table, path: Path) -> None:
+        """Raises a `ValueError` if a column has another type, or the marks are those of another column."""
+        for name in (self.column, self.before_column, self.hash_column, REJECTED_COLUMN, "captioner"):
+            if name in table.column_names:
+                check_strings(table, name, path)
+        if CUT_OFF_COLUMN in table.column_names:
+            check_booleans(table, CUT_OFF_COLUMN, path)
+        for name in table.column_names:
+            other = name.removesuffix("_before_rules")
+            if name.endswith("_before_rules") and other != self.column and f"{other}_hash" in table.column_names:
+                raise ValueError(
+                    f"{path} was filtered by `--caption_column {other}`, whose marks are in {REJECTED_COLUMN!r}: "
+                    f"write {self.column!r} to a file of its own, and filter that."
+                )
+
+    def check_hash(self, row: dict, path: Path) -> None:
+        """Raises a `ValueError` if the hash of a caption is something else, or was left out."""
+        recorded = row.get(self.hash_column)
+        if recorded is not None and CAPTION_HASH.fullmatch(recorded) is None:
+            raise ValueError(
+                f"{path} has {recorded!r} in its column {self.hash_column!r}, where the hash of the caption as "
+                "rules left it belongs: give the column another name."
+            )
+        if row.get(self.before_column) is not None and recorded is None:
+            raise ValueError(
+                f"{path} has captions in {self.before_column!r} without a hash in {self.hash_column!r}, "
+                "which tells whether one was edited: leave out the former column, and captions are judged "
+                "as they are."
+            )
 
     def judge(self, rows: list[dict]) -> None:
         """Applies the rules for a caption by itself."""
@@ -258,16 +282,20 @@ class CaptionFilter:
             self.counts[captioner]["captions"] += 1
             if mark is not None:
                 self.marked_before[captioner][mark] += 1
-            if self.note_edit(row) and mark == SIMILARITY:
-                mark = None
+            is_edited = self.is_edited(row)
+            if self.is_another(row):
+                row[SIMILARITY] = None
+                if mark == SIMILARITY:
+                    mark = None
             if mark is not None and not self.can_judge(mark):
                 self.left_marked[captioner][mark] += 1
-            elif row[self.column] is None:
+            elif not (row[self.column] or "").strip():
                 row[REJECTED_COLUMN] = None
                 self.counts[captioner]["failed"] += 1
             else:
-                self.judge_row(row, captioner)
-            row[self.hash_column] = hash_caption(row[self.column])
+                self.judge_row(row, captioner, is_edited)
+            row[self.hash_column] = hash_caption(row[self.column], is_edited)
+            self.counts[captioner]["edited"] += is_edited
         if "duplicate" in self.rules.rules:
             self.hash_rows(self.list_kept(rows))
 
@@ -277,25 +305,18 @@ class CaptionFilter:
             return self.similarity.dual_encoder is not None or not self.rules.rules
         return mark in RULES
 
-    def note_edit(self, row: dict) -> bool:
-        """
-        Notes in a row whether somebody has edited its caption since an earlier run. One that was
-        edited before that run stays noted. Returns whether the caption is another one than that run
-        left: then its similarity goes.
-        """
+    def is_another(self, row: dict) -> bool:
+        """Says whether a caption is another one than an earlier run left."""
         recorded = row.get(self.hash_column)
-        is_another = recorded is not None and recorded != hash_caption(row[self.column])
-        is_edited = is_another or bool(row.get(self.edited_column))
-        if is_another and SIMILARITY in row:
-            row[SIMILARITY] = None
-        if is_edited:
-            self.counts[get_captioner(row)]["edited"] += 1
-        row[self.edited_column] = is_edited
-        return is_another
+        return recorded is not None and recorded.removeprefix(EDITED) != hash_caption(row[self.column])
 
-    def judge_row(self, row: dict, captioner: str) -> None:
+    def is_edited(self, row: dict) -> bool:
+        """Says whether somebody has edited a caption after an earlier run, or before it."""
+        recorded = row.get(self.hash_column)
+        return self.is_another(row) or (recorded is not None and recorded.startswith(EDITED))
+
+    def judge_row(self, row: dict, captioner: str, is_edited: bool) -> None:
         """Applies the rules to the caption of a row, as it came. An edited one stays as it is written."""
-        is_edited = row[self.edited_column]
         original = row[self.column]
         if not is_edited:
             original = row.get(self.before_column) or original
@@ -325,8 +346,10 @@ class CaptionFilter:
         """Notes hashes of captions and their images. A row without an image's key or hash counts as an image."""
         images = []
         for index, row in enumerate(kept):
-            no_key = f"row {len(self.hashes)} {index}"
-            images.append(row.get("sha256") or row.get(self.key_column) or no_key)
+            image = row.get("sha256") or self.get_key(row)
+            if image is None:
+                image = f"row {len(self.hashes)} {index}"
+            images.append(image)
         hashes = {"caption": self.hash_captions(kept), "image": hash_keys(images)}
         self.hashes.append(pd.DataFrame(hashes))
 
@@ -343,6 +366,8 @@ class CaptionFilter:
         for index in np.flatnonzero(np.isin(self.hash_captions(kept), self.repeated)):
             self.reject(kept[index], "duplicate")
         if self.similarities is not None:
+            for row in rows:
+                row[SIMILARITY] = None  # it may be that of another model
             for row in self.list_kept(rows):
                 self.compare_with_image(row)
 
@@ -352,7 +377,6 @@ class CaptionFilter:
         similarity = self.similarities.get(pair, float("nan"))
         threshold = self.similarity.min_image_text_similarity
         if np.isnan(similarity):
-            row[SIMILARITY] = None
             self.counts[get_captioner(row)]["unmeasured"] += 1
             is_rejected = self.similarity.reject_unmeasured
         else:
@@ -371,10 +395,11 @@ class CaptionFilter:
 
     def get_key(self, row: dict) -> str | None:
         """Gets the key of the image of a row, else the hash of its file."""
-        key = row.get(self.key_column) or row.get("sha256")
-        if key is None:
-            return None
-        return str(key)
+        for name in (self.key_column, "sha256"):
+            key = row.get(name)
+            if key is not None and key != "":
+                return str(key)
+        return None
 
     def reject(self, row: dict, rule: str) -> None:
         """Marks a row with the rule that rejects it."""
@@ -446,9 +471,11 @@ def filter_captions(
 
     Raises:
         `ValueError`: if a file is damaged, has no rows or no column of captions; if the folder holds other captions,
-            or another run writes to it.
+            or such that somebody has changed, or another run writes to it.
     """
     files = find_files(columns.captions, columns.output_dir)
+    for file in files:
+        check_as_written(columns.output_dir / file.name)
     if similarity.dual_encoder is not None:
         find_models([similarity.dual_encoder], argument="dual_encoder")
     caption_filter = CaptionFilter(columns, rules, similarity)
@@ -463,8 +490,8 @@ def filter_captions(
             num_edited = sum(counts["edited"] for counts in caption_filter.counts.values())
             if num_edited > 0:
                 logger.warning(
-                    f"{num_edited} captions have been edited since rules were applied to them, and are marked in "
-                    f"{caption_filter.edited_column!r}: rules may reject them, but do not change them."
+                    f"{num_edited} captions have been edited since rules were applied to them: rules may reject "
+                    "them, but do not change them."
                 )
             caption_filter.find_repeated()
             if similarity.dual_encoder is not None and has_kept(caption_filter.summarize()):
@@ -517,6 +544,15 @@ def find_captions(captions: CaptionFiles, key: str | None, column: str) -> list[
         for row in captions.find_rows(key):
             texts += read_captions(row, column)
     return list(dict.fromkeys(texts))
+
+
+def warn_of_truncated(counts: Counter, max_length: int) -> None:
+    """Warns of captions of which the dual encoder reads only the beginning."""
+    if counts["truncated"] > 0:
+        logger.warning(
+            f"{counts['truncated']} of {counts['captions']} captions have more than the {max_length} tokens that the "
+            "dual encoder reads: their similarities are those of the beginning."
+        )
 
 
 def measure_similarities(
@@ -595,6 +631,7 @@ def measure_similarities(
         if embedded.group != group:
             group = embedded.group
             images = {}
+        counts["truncated"] += sum(item.truncated for item in embedded.entries)
         if embedded.embeds is None:  # no row of the batch has a caption
             continue
         for item, embedding in zip(embedded.entries, embedded.embeds):
@@ -604,6 +641,7 @@ def measure_similarities(
             else:
                 counts["captions"] += 1
                 yield (key, text), float(images[row_index] @ embedding)
+    warn_of_truncated(counts, encoder.max_length)
     if not counts["captions"]:
         raise ValueError(
             f"None of {counts['rows']} images has a caption in `--captions`: name the right `--key_column` and "

@@ -15,9 +15,10 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 
 from ..data.arguments import SourceArguments
-from ..data.images import UnreadableImageError, read_file, read_image, undecoded
+from ..data.images import UnreadableImageError, find_file_on_disk, read_file, read_image, undecoded
 from ..data.rows import find_key, read_url
 from ..encoder.batches import sign_file
+from .records import OTHER_IMAGE
 
 
 class ImageFile(NamedTuple):
@@ -112,6 +113,7 @@ def read_image_files(
         `ValueError`: if two different images have the same key.
     """
     find_record = "SELECT sha256 FROM records WHERE key = ? AND captioner = ?"
+    find_record += f" AND rejected_by IS NOT '{OTHER_IMAGE}'"
     if retry_failed:
         find_record += " AND error IS NULL"
     connection.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
@@ -190,17 +192,20 @@ def find_hash_of_unchanged(connection: sqlite3.Connection, key: str, image: dict
 
 
 def sign_image(image: dict | None) -> dict[str, int] | None:
-    """Describes the local file of an undecoded image without reading it; None if it is in none."""
-    if image is None or image.get("bytes") is not None or not os.path.isfile(image.get("path") or ""):
+    """Describes the local file, or archive, of an undecoded image without reading it; None if it is in none."""
+    if image is None or image.get("bytes") is not None:
         return None
-    return sign_file(os.stat(image["path"]))
+    file = find_file_on_disk(image.get("path") or "")
+    if file is None:
+        return None
+    return sign_file(os.stat(file))
 
 
 def is_at_hand(image: dict | None) -> bool:
     """Says whether the file of an undecoded image is read without asking another machine."""
     if image is None:
         return False
-    return image.get("bytes") is not None or os.path.isfile(image.get("path") or "")
+    return image.get("bytes") is not None or find_file_on_disk(image.get("path") or "") is not None
 
 
 def is_other(sha256: str | None, recorded: str | None) -> bool:

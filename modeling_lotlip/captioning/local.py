@@ -25,6 +25,7 @@ from transformers import (
 from ..data.images import UnreadableImageError, bound_aspect_ratio
 from ..data.rows import batched
 from ..encoder.batches import PREPROCESSING_ERRORS, prefetch
+from ..encoder.hashes import hash_model
 from ..encoder.loading import check_device
 from .answer import Answer
 from .arguments import CAPTIONERS, CaptionerArguments
@@ -164,6 +165,8 @@ class LocalCaptioner:
         model, self.processor = load_captioning_model(name, revision, getattr(torch, dtype), trust_remote_code)
         self.model = model.to(device).eval()
         self.revision = getattr(model.config, "_commit_hash", None) or revision
+        if self.revision is None:  # a folder, where other weights may come
+            self.revision = hash_model(self.model)
         self.generate_options = list_generate_options(self.arguments)
         self.settings = {**self.generate_options, "dtype": dtype}
         tokenizer = self.processor.tokenizer

@@ -3,7 +3,9 @@
 """Captions for the images of a dataset by one or several captioners; a stopped run resumes where it stopped."""
 
 import json
+import logging
 import random
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -30,6 +32,8 @@ from .image_files import ImageFile, read_image_files
 from .records import Records, hash_caption, open_database, replace_surrogates, summarize
 from .rules import apply_rules
 
+
+logger = logging.getLogger(__name__)
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
 
@@ -78,7 +82,8 @@ def recaption(
     settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
     folder = nullcontext()
     if state.is_main_process:
-        folder = OutputFolder(arguments.output_dir, settings, "captions", parts=arguments.captioner)
+        parts = dict.fromkeys(arguments.captioner, split.max_train_samples)
+        folder = OutputFolder(arguments.output_dir, settings, "captions", parts=parts)
     job = RecaptionJob(dataset, source, arguments, captioning, rules, prompts, count_images(dataset, split, state))
     with folder, StopSignal("The run ends; what is captioned is written.") as stop:
         state.wait_for_everyone()
@@ -190,6 +195,7 @@ def caption_by(
         if arguments.retry_failed:
             query += " AND error IS NULL"
         (num_done,) = reading.execute(query, (name,)).fetchone()
+        warn_of_other_revisions(reading, name, captioner.revision)
         bar.update(num_done // state.num_processes)
         files = read_image_files(
             job.dataset, job.source, arguments.key_column, name, state, reading, counts, arguments.retry_failed
@@ -201,6 +207,17 @@ def caption_by(
         records.find_lost_files()
         batches = captioner.answer(files, is_stopped)
         return record_answers(batches, captioner_facts, job.rules, records, bar, counts)
+
+
+def warn_of_other_revisions(connection: sqlite3.Connection, captioner: str, revision: str | None) -> None:
+    """Warns of captions of a captioner whose weights were others."""
+    query = "SELECT count(*) FROM records WHERE captioner = ? AND revision != ?"
+    (num_others,) = connection.execute(query, (captioner, revision)).fetchone()
+    if num_others > 0:
+        logger.warning(
+            f"{num_others} captions are of another revision of {captioner} than {revision}, and stay: name "
+            "another folder to write all anew."
+        )
 
 
 def read_prompts(path: Path | None = None) -> list[str]:

@@ -6,6 +6,7 @@ and parquet files of these rows, which training reads as caption files.
 """
 
 import hashlib
+import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from ..utils.output_folder import atomic_write
+from ..utils.output_folder import atomic_write, read_folder_id
 from ..utils.terminal import without_stop
 
 
 DATABASE = "captions.sqlite"
 ROWS_PER_BATCH = 10_000
+ROWS_PER_HASH = 1_000
+EDITED = "edited "
+ROWS_HASH = b"lotlip_rows_hash"  # in the metadata of a parquet file: see `RowsHash`
 SECONDS_TO_WAIT = 3600  # for another process that writes
 NUM_CAUSES = 3  # of failures, in messages
 
@@ -38,7 +42,7 @@ SCHEMA = pa.schema(
         "generation_settings": pa.string(),  # JSON
         "num_tokens": pa.int32(),
         "is_cut_off": pa.bool_(),  # the captioner was stopped at the maximum of tokens
-        "rejected_by": pa.string(),  # the rule that rejected the caption
+        "rejected_by": pa.string(),  # the rule that rejected the caption, or `OTHER_IMAGE`
         "error": pa.string(),  # why there is no caption
     }
 )
@@ -49,15 +53,71 @@ INSERT INTO records ({COLUMNS}) VALUES ({", ".join(f":{name}" for name in SCHEMA
 ON CONFLICT (key, captioner)
 DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)}, is_written = 0
 """
+# What other captioners wrote of an image that was replaced
+OTHER_IMAGE = "other_image"
+MARK_OTHERS = f"""
+UPDATE records SET rejected_by = '{OTHER_IMAGE}', is_written = 0
+WHERE key = :key AND sha256 != :sha256 AND rejected_by IS NOT '{OTHER_IMAGE}'
+"""
 NOTE_FILE = "INSERT OR REPLACE INTO files VALUES (:key, :sha256, :size, :modified, :changed)"
 
 
-def hash_caption(caption: str | None) -> str:
+def hash_caption(caption: str | None, is_edited: bool = False) -> str:
     """
     Hashes a caption as it is written, to 16 hexadecimal digits. A caption that has another hash than
-    the one beside it has been edited since.
+    the one beside it has been edited since; before that of one that was edited earlier stands `edited`.
     """
-    return hashlib.sha256((caption or "").encode()).hexdigest()[:16]
+    digits = hashlib.sha256((caption or "").encode()).hexdigest()[:16]
+    if is_edited:
+        return f"{EDITED}{digits}"
+    return digits
+
+
+class RowsHash:
+    """
+    Hashes the rows of a parquet file, which is noted in its metadata: a file with other rows, or without the note, has
+    been changed by somebody since it was written, or was written to another folder.
+
+    Args:
+        folder (`Path`):
+            The folder of the file: see [`read_folder_id`].
+    """
+
+    def __init__(self, folder: Path):
+        self.hasher = hashlib.sha256(read_folder_id(folder).encode())
+
+    def update(self, table: pa.Table) -> None:
+        """Adds rows. All parts but the last have a multiple of `ROWS_PER_HASH` of them."""
+        for start in range(0, table.num_rows, ROWS_PER_HASH):
+            rows = table.slice(start, ROWS_PER_HASH).to_pydict()
+            self.hasher.update(json.dumps(rows, default=repr).encode())
+
+    def to_metadata(self) -> dict[bytes, bytes]:
+        """Returns what is noted in the file."""
+        return {ROWS_HASH: self.hasher.hexdigest().encode()}
+
+
+def is_as_written(path: Path) -> bool:
+    """Says whether a file has the rows with which it was written: see [`RowsHash`]."""
+    noted = (parquet.read_metadata(path).metadata or {}).get(ROWS_HASH)
+    if noted is None:
+        return False
+    rows_hash = RowsHash(path.parent)
+    rows_hash.update(parquet.read_table(path, partitioning=None))
+    return rows_hash.to_metadata()[ROWS_HASH] == noted
+
+
+def check_as_written(path: Path) -> None:
+    """Raises a `ValueError` if somebody has changed a file of captions that is to be written anew."""
+    try:
+        is_changed = not is_as_written(path)
+    except (pa.ArrowException, OSError):  # not there, or damaged
+        return
+    if is_changed:
+        raise ValueError(
+            f"{path} has been changed since it was written, and writing it anew would undo that: move it to another "
+            "folder."
+        )
 
 
 @contextmanager
@@ -81,6 +141,7 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
             f"CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, {', '.join(columns)}, "
             "is_written INTEGER NOT NULL DEFAULT 0, UNIQUE (key, captioner))"
         )
+        check_version(connection, folder)
         # the local files that were captioned last, by which a later run knows them without reading them
         connection.execute(
             "CREATE TABLE IF NOT EXISTS files (key TEXT PRIMARY KEY, sha256 TEXT, size INTEGER, modified INTEGER, "
@@ -92,6 +153,13 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
         raise OSError(f"{folder / DATABASE}: {without_stop(error)}.") from error
     finally:
         connection.close()
+
+
+def check_version(connection: sqlite3.Connection, folder: Path) -> None:
+    """Raises a `ValueError` if the table has other columns than records have."""
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(records)")}
+    if not columns.issuperset(SCHEMA.names):
+        raise ValueError(f"{folder / DATABASE} is of another version of this package: name another folder.")
 
 
 class Records:
@@ -129,13 +197,16 @@ class Records:
             self.write()
 
     def find_lost_files(self) -> None:
-        """Notes the rows of parquet files that were deleted or damaged since, to be written anew."""
+        """
+        Notes the rows of parquet files that were deleted or damaged since, to be written anew. Out of which somebody
+        has taken rows stay so.
+        """
         (last,) = self.connection.execute("SELECT max(id) FROM records").fetchone()
         for shard in range(-(-(last or 0) // self.shard_size)):
             with self.transaction():  # no other process is about to write the file
                 query = "SELECT count(*) FROM records WHERE is_written AND id BETWEEN ? AND ?"
                 (num_written,) = self.connection.execute(query, self.list_ids(shard)).fetchone()
-                if count_rows(self.name_file(shard)) < num_written:
+                if lacks_rows(self.name_file(shard), num_written):
                     query = "UPDATE records SET is_written = 0 WHERE id BETWEEN ? AND ?"
                     self.connection.execute(query, self.list_ids(shard))
 
@@ -152,6 +223,7 @@ class Records:
         if self.added:
             with self.transaction():
                 self.connection.executemany(UPSERT, self.added)
+                self.connection.executemany(MARK_OTHERS, self.added)
                 self.connection.executemany(NOTE_FILE, self.files)
             self.added = []
             self.files = []
@@ -172,12 +244,16 @@ class Records:
         shard = (first - 1) // self.shard_size
         ids = self.list_ids(shard)
         rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", ids)
-        check_unedited(self.name_file(shard))
+        check_as_written(self.name_file(shard))
+        rows_hash = RowsHash(self.folder)
         with atomic_write(self.name_file(shard)) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
             batch = rows.fetchmany(ROWS_PER_BATCH)
             while batch:
-                writer.write_table(to_table(batch))
+                table = to_table(batch)
+                writer.write_table(table)
+                rows_hash.update(table)
                 batch = rows.fetchmany(ROWS_PER_BATCH)
+            writer.add_key_value_metadata(rows_hash.to_metadata())
         self.connection.execute("UPDATE records SET is_written = 1 WHERE id BETWEEN ? AND ?", ids)
         return True
 
@@ -189,31 +265,12 @@ class Records:
             yield
 
 
-def count_rows(path: Path) -> int:
-    """Counts the rows of a parquet file, without reading them; none of one that is damaged or not there."""
+def lacks_rows(path: Path, num_rows: int) -> bool:
+    """Says whether a parquet file is damaged or not there, or an earlier one, which has fewer rows."""
     try:
-        return parquet.read_metadata(path).num_rows
+        return parquet.read_metadata(path).num_rows < num_rows and is_as_written(path)
     except (pa.ArrowException, OSError):
-        return 0
-
-
-def check_unedited(path: Path) -> None:
-    """Raises a `ValueError` if somebody has edited captions of a file that is to be written anew."""
-    try:
-        columns = ["caption", "caption_hash"]
-        rows = parquet.read_table(path, columns=columns, partitioning=None).to_pylist()
-    except (pa.ArrowException, OSError):  # not there, or damaged
-        return
-    num_edited = 0
-    for row in rows:
-        recorded = row.get("caption_hash")
-        if recorded is not None and recorded != hash_caption(row.get("caption")):
-            num_edited += 1
-    if num_edited > 0:
-        raise ValueError(
-            f"{num_edited} captions of {path} have been edited, and writing it anew would undo that: move "
-            f"the file to another folder. What is captioned is kept in {path.parent / DATABASE}."
-        )
+        return True
 
 
 def replace_surrogates(value: object) -> object:

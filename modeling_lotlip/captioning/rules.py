@@ -127,7 +127,10 @@ FINISHED = re.compile(
     rf"\b(?:what|where|which|who|whom|that) {SUBJECT}\b.* {LAST_PREPOSITION}"
     rf"|\bto (?!be\b)\w+ {LAST_PREPOSITION}"
     r"|\b(?:gazed|laughed|looked|stared) at$|\b(?:accounted|cared|paid) for$|\b(?:listened|spoken|talked) to$"
-    rf"|\b(?:as|how|than|what|where|who)(?: \w+)? {SUBJECT}\b.* (?:are|been|has|have|is|was|were)$",
+    rf"|\b(?:as|how|than|what|where|who)(?: \w+)? {SUBJECT}\b.* (?:are|been|has|have|is|was|were)$"
+    r"|\bin[ -]between$"
+    # "The first word is 'the'", and letters: "e, i, and a"
+    r"|[\"'’”]$|\b\w, (?:and|or) a$",
     re.IGNORECASE,
 )
 MAX_CLAUSE_LENGTH = 200  # in which the beginning of such a clause is looked for

@@ -8,6 +8,7 @@ not deleted, but marked in the column `rejected_by` with the name of the rule; t
     lotlip filter --captions "captions/*.parquet" --output_dir filtered --min_words 12 --without_rules announcement
 
 Files of the same names are written, and in `report.json` what each rule did to which captioner, with examples.
+Marks with the names of rules are those of an earlier run, and are made anew; yours need another name.
 """
 
 from dataclasses import fields

@@ -297,6 +297,14 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     return image.crop((left, top, image.width - left, image.height - top))
 
 
+def find_file_on_disk(path: str) -> str | None:
+    """Finds the file of this machine that an image is in: its own, or an archive (`zip://a.png::photos.zip`)."""
+    for name in (path, path.rpartition("::")[2]):
+        if os.path.isfile(name):
+            return name
+    return None
+
+
 def read_file(file: dict | None, formats: tuple[str, ...] | None = None) -> bytes:
     """
     Reads the bytes of an undecoded image. Raises an `UnreadableImageError` if there are none, there are more than

@@ -25,6 +25,7 @@ from datasets.features.features import FeatureType, generate_from_arrow_type, re
 from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.parquet.parquet import Parquet
+from pyarrow import parquet
 from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
@@ -51,7 +52,14 @@ from .json_files import (
     open_remote_json,
 )
 from .options import find_options, hash_readers
-from .row_files import are_csv_rows_checked, check_row_files, open_csv, unify_parquet_types
+from .row_files import (
+    are_csv_rows_checked,
+    check_label_names,
+    check_row_files,
+    open_csv,
+    read_arrow_schema,
+    unify_parquet_types,
+)
 from .rows import Rows
 from .scenes import load_scenes
 from .shard_files import check_shards, open_shards
@@ -463,9 +471,11 @@ def check_files(
     if name == "parquet" and are_all_local:
         # each split alone: `datasets` would read all with the types of the first one
         data_files = select_split(builder.config.data_files, split)
+        check_label_names(files, parquet.read_schema)
         features = builder.config.features or unify_parquet_types(files)
         return Parquet(data_files=data_files, features=features, hash=hash_readers(), **options)
     if name == "arrow" and are_all_local:
+        check_label_names(files, read_arrow_schema)
         data_files = select_split(builder.config.data_files, split)
         return Arrow(data_files=data_files, features=builder.config.features, hash=builder.hash, **options)
     if name == "webdataset" and are_all_local:

@@ -123,6 +123,17 @@ def may_be_key(value: object) -> bool:
     return not isinstance(value, (list, float)) and not hasattr(value, "isoformat")
 
 
+def decode_key(value: bytes, column: str) -> str:
+    """Reads a key that is stored as bytes. Raises a `ValueError` if they are no text."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The column of keys, {column}, must hold integers or strings, but has bytes that are no text in UTF-8, "
+            f"{value[:20]!r}: write strings there, or name another column."
+        ) from error
+
+
 def read_key(row: dict, column: str) -> str | None:
     """
     Reads the key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its
@@ -134,6 +145,8 @@ def read_key(row: dict, column: str) -> str | None:
             return hashlib.sha256(read_file(value)).hexdigest()
         except UnreadableImageError:
             return None  # who then reads the image says why it cannot be read
+    if isinstance(value, bytes):  # as of a file in a shard whose ending `datasets` does not know
+        value = decode_key(value, column)
     if not may_be_key(value):
         raise ValueError(
             f"The column of keys, {column}, must hold integers or strings, but has {value!r}: "

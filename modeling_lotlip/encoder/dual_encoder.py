@@ -36,6 +36,7 @@ from .loading import (
     LOADING_ERRORS,
     check_device,
     check_model_is_there,
+    find_saved_truncate_dim,
     is_dual_encoder,
     is_sentence_transformer,
     load_model,
@@ -643,14 +644,17 @@ def load_encoder(
     if computation.is_open and device.type != "cpu":
         computation = choose_half_precision(computation, device)
     check_backend_is_installed(computation.backend, computation.dtype)
+    truncate_dim = arguments.truncate_dim
     try:
+        if truncate_dim is None:
+            truncate_dim = find_saved_truncate_dim(name, revision)
         if is_sentence_transformer(name, revision, arguments.trust_remote_code):
             model, made_backend, preprocessing = load_sentence_transformer(name, arguments, computation, revision)
             return encoder_class(
                 model,
                 processor=None,
                 backend=made_backend,
-                truncate_dim=arguments.truncate_dim,
+                truncate_dim=truncate_dim,
                 name=name,
                 preprocessing=preprocessing,
             )
@@ -660,7 +664,7 @@ def load_encoder(
         raise make_loading_error(name, argument, error) from error
     model = model.to(device).eval()
     if computation.is_open:
-        computation = find_fastest(model, processor, computation, arguments.truncate_dim)
+        computation = find_fastest(model, processor, computation, truncate_dim)
         # ways are measured on weights in float32: another precision is loaded as if it had been asked for
         if find_weights_dtype(computation) != torch.float32:
             model, processor = load(find_weights_dtype(computation))
@@ -670,7 +674,7 @@ def load_encoder(
         from .backends.openvino import OpenvinoBackend
 
         made_backend = OpenvinoBackend(model, find_family(model.config, processor), computation.dtype)
-    return encoder_class(model, processor, made_backend, arguments.max_length, arguments.truncate_dim, name)
+    return encoder_class(model, processor, made_backend, arguments.max_length, truncate_dim, name)
 
 
 def find_models(names: Iterable[str], argument: str = "model_name_or_path") -> list[str]:

@@ -56,6 +56,9 @@ PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
 REBUILT_TENSORS = ("position_ids",)
 # By which a model of the sentence-transformers library is known
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
+# Where it saves the prompts, and how many dimensions are kept; and how its first module reads texts
+SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
+SENTENCE_TRANSFORMERS_TEXTS = "sentence_bert_config.json"
 # Its modules that add nothing to what a dual encoder of transformers computes
 PLAIN_MODULES = ("CLIPModel", "Normalize", "Transformer")
 # By one of which a folder of a model is known
@@ -245,7 +248,8 @@ def is_sentence_transformer(
 ) -> bool:
     """
     Returns whether a name is of a model that the sentence-transformers library alone can load: it has the library's
-    list of modules, and transformers knows it as no dual encoder, or there are modules after the dual encoder.
+    list of modules, and transformers knows it as no dual encoder, or there are modules after the dual encoder, or the
+    library reads texts otherwise than transformers.
 
     Args:
         name (`str` or `PathLike`):
@@ -266,8 +270,33 @@ def is_sentence_transformer(
         return False
     if model_type in CONFIG_MAPPING and is_dual_encoder_config(CONFIG_MAPPING[model_type]):
         modules = json.loads(modules_file.read_text(encoding="utf-8"))
-        return any(module.get("type", "").split(".")[-1] not in PLAIN_MODULES for module in modules)
+        are_plain = all(module.get("type", "").split(".")[-1] in PLAIN_MODULES for module in modules)
+        return not are_plain or reads_texts_otherwise(name, revision)
     return not (trust_remote_code and "auto_map" in config)
+
+
+def read_config_file(name: str | PathLike, filename: str, revision: str | None = None) -> dict:
+    """Reads a JSON file of a folder or a repository on the Hub, empty if it is not there."""
+    file = find_file(name, filename, revision)
+    if file is None:
+        return {}
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def reads_texts_otherwise(name: str | PathLike, revision: str | None = None) -> bool:
+    """Returns whether sentence-transformers has saved a default prompt, a limit or lower case with a dual encoder."""
+    config = read_config_file(name, SENTENCE_TRANSFORMERS_CONFIG, revision)
+    if (config.get("prompts") or {}).get(config.get("default_prompt_name")):
+        return True
+    of_texts = read_config_file(name, SENTENCE_TRANSFORMERS_TEXTS, revision)
+    return of_texts.get("max_seq_length") is not None or bool(of_texts.get("do_lower_case"))
+
+
+def find_saved_truncate_dim(name: str | PathLike, revision: str | None = None) -> int | None:
+    """Finds how many dimensions of embeddings are kept where sentence-transformers has saved that with a model."""
+    if find_file(name, SENTENCE_TRANSFORMERS_MODULES, revision) is None:
+        return None
+    return read_config_file(name, SENTENCE_TRANSFORMERS_CONFIG, revision).get("truncate_dim")
 
 
 def is_dual_encoder_config(config_class: type) -> bool:

@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -197,8 +198,8 @@ def move_files(source: Path, folder: Path, last: str) -> list[str]:
 
 def read_stored(folder: Path) -> dict | None:
     """
-    Reads `settings.json` of a folder, None where there is none: `content`, `settings`, and `run` until the run that
-    writes has ended. One that another program has written has none of these.
+    Reads `settings.json` of a folder, None where there is none: `id`, `content`, `settings`, and `run` until the run
+    that writes has ended. One that another program has written has none of these.
     """
     path = folder / SETTINGS_FILE
     if not path.exists():
@@ -214,6 +215,12 @@ def write_stored(folder: Path, stored: dict) -> None:
     """Writes `settings.json` of a folder."""
     with atomic_write(folder / SETTINGS_FILE) as partial:
         partial.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def read_folder_id(folder: Path) -> str:
+    """Reads what [`OutputFolder`] calls a folder by, wherever it is moved; empty where no run has written to it."""
+    stored = read_stored(folder) or {}
+    return stored.get("id", "")
 
 
 class OutputFolder:
@@ -233,9 +240,9 @@ class OutputFolder:
             The argument that names the folder.
         wait (`bool`, *optional*, defaults to `False`):
             Whether to wait for another run that writes to it.
-        parts (`list[str]`, *optional*):
-            The names of what the run completes, where runs complete a folder in parts. A run that was
-            ended stays noted until others have completed each of its parts.
+        parts (`dict[str, int | None]`, *optional*):
+            What the run completes, where runs complete a folder in parts: the name of each part, and how many of its
+            rows, `None` for all. A run that was ended stays noted until others have completed each of its parts.
 
     Raises:
         `FolderInUseError`: if another run writes to the folder.
@@ -249,14 +256,14 @@ class OutputFolder:
         content: str = "results",
         argument: str = "output_dir",
         wait: bool = False,
-        parts: list[str] | None = None,
+        parts: dict[str, int | None] | None = None,
     ):
         self.path = Path(path)
         self.settings = None if settings is None else json.loads(json.dumps(settings, default=str))
         self.content = content
         self.argument = argument
         self.wait = wait
-        self.parts = parts or []
+        self.parts = parts or {}
         self.lock = FileLock(self.path / LOCK_FILE, thread_local=False)
         self.is_unfinished = False
         self.is_stopped = False  # a run that a signal ends before it has done all sets it
@@ -291,12 +298,13 @@ class OutputFolder:
             if self.stored is not None and (self.before or "content" not in self.stored):
                 self.compare(self.stored)
                 self.is_unfinished = self.stored.get("run") is not None
+            self.id = read_folder_id(self.path) or uuid.uuid4().hex
             self.ended_early = self.find_ended_early()
             run = {"process": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
             run["start"] = time.strftime("%Y-%m-%d %H:%M:%S")
             run["parts"] = self.parts
             if self.ended_early is not None:
-                run["parts"] = self.parts + self.ended_early["parts"]
+                run["parts"] = self.parts | self.ended_early["parts"]
             self.note(run)
         except BaseException:
             self.lock.release()
@@ -318,10 +326,20 @@ class OutputFolder:
         if not self.is_unfinished:
             return None
         run = self.stored["run"]
-        parts = [part for part in run.get("parts", []) if part not in self.parts]
-        if not parts:
+        left = {}
+        for name, num_rows in run.get("parts", {}).items():
+            if not self.completes(name, num_rows):
+                left[name] = num_rows
+        if not left:
             return None
-        return run | {"parts": parts}
+        return run | {"parts": left}
+
+    def completes(self, name: str, num_rows: int | None) -> bool:
+        """Says whether this run completes so many rows of a part, or all of them."""
+        if name not in self.parts:
+            return False
+        own = self.parts[name]
+        return own is None or (num_rows is not None and num_rows <= own)
 
     def is_unchanged(self) -> bool:
         """
@@ -387,7 +405,8 @@ class OutputFolder:
 
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""
-        write_stored(self.path, {"content": self.content, "settings": self.settings, "run": run})
+        stored = {"id": self.id, "content": self.content, "settings": self.settings, "run": run}
+        write_stored(self.path, stored)
 
 
 def holds_model(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_filtered_files_are_read_as_caption_files(captions_dir, run, tmp_path):
     assert captions["0011"] == ["Picture number 11 of a boat."]
     first, second = (parquet.read_schema(tmp_path / "out" / f"{shard}.parquet") for shard in (0, 1))
     assert first.equals(second, check_metadata=True)
-    assert first.names == [*SCHEMA.names, "caption_before_rules", "caption_hash", "caption_is_edited"]
+    assert first.names == [*SCHEMA.names, "caption_before_rules", "caption_hash"]
     assert first.metadata == SCHEMA.metadata
 
 
@@ -184,7 +185,10 @@ def test_a_caption_that_somebody_has_edited_stays_as_it_is_written(run, tmp_path
             (edited, first["caption_before_rules"], None),
             (BOAT, None, None),
         ]
-        assert read_column(tmp_path / name / "edited.parquet", "caption_is_edited") == [True, False]
+        assert read_column(tmp_path / name / "edited.parquet", "caption_hash") == [
+            hash_caption(edited, is_edited=True),
+            hash_caption(BOAT),
+        ]
         shutil.copy(tmp_path / name / "edited.parquet", tmp_path / "edited.parquet")
 
 
@@ -215,6 +219,72 @@ def test_the_similarity_of_an_edited_caption_is_forgotten_with_its_mark(run, tmp
     assert read_column(tmp_path / "once_more" / "measured.parquet", mark) == [0.5, pytest.approx(0.1)]
 
 
+def test_a_caption_that_somebody_has_taken_out_is_rejected_by_no_rule(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": None, "rejected_by": "refusal"}, {"caption": BOAT}])
+    report = run(tmp_path / "rows.parquet", "out")
+    assert read_captions(tmp_path / "out" / "rows.parquet") == [(None, None, None), (BOAT, None, None)]
+    assert report["captions"]["num_failed"] == 1
+
+
+def test_texts_of_a_file_that_are_not_utf_8_are_refused(run, tmp_path):
+    captions = pa.array([BOAT.encode(), b"\xff\xfe boat"]).view(pa.string())
+    parquet.write_table(pa.table({"caption": captions}), tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match="rows.parquet cannot be read, it is damaged"):
+        run(tmp_path / "rows.parquet", "out")
+
+
+def test_an_edited_output_file_is_not_written_over(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": DOG}, {"caption": BOAT}])
+    for _ in range(2):  # what nobody has edited is
+        run(tmp_path / "rows.parquet", "out")
+    rows = pd.read_parquet(tmp_path / "out" / "rows.parquet")
+    rows.loc[0, "caption"] = f"A poodle. {BOAT}"
+    rows.to_parquet(tmp_path / "out" / "rows.parquet")
+    with pytest.raises(ValueError, match="out/rows.parquet has been changed since it was written"):
+        run(tmp_path / "rows.parquet", "out")
+    assert read_captions(tmp_path / "out" / "rows.parquet")[0][0] == f"A poodle. {BOAT}"
+
+
+def test_a_file_of_another_folder_is_not_written_over(run, tmp_path):
+    """It may hold what somebody has edited there."""
+    write_captions(tmp_path / "rows.parquet", [{"caption": BOAT}])
+    for name in ("out", "other"):
+        run(tmp_path / "rows.parquet", name)
+    shutil.copy(tmp_path / "other" / "rows.parquet", tmp_path / "out" / "rows.parquet")
+    with pytest.raises(ValueError, match="out/rows.parquet has been changed since it was written"):
+        run(tmp_path / "rows.parquet", "out")
+    (tmp_path / "other").rename(tmp_path / "moved")
+    run(tmp_path / "rows.parquet", "moved")
+
+
+def test_marks_of_another_column_are_not_taken_away(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"a": "I cannot see the image.", "b": BOAT}])
+    run(tmp_path / "rows.parquet", "out", caption_column="a")
+    with pytest.raises(ValueError, match="rows.parquet was filtered by `--caption_column a`"):
+        run(tmp_path / "out" / "rows.parquet", "again", caption_column="b")
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None])
+def test_a_blank_caption_is_none(run, tmp_path, blank):
+    write_captions(tmp_path / "rows.parquet", [{"caption": blank}, {"caption": BOAT}])
+    report = run(tmp_path / "rows.parquet", "out", without_rules=["all"])
+    assert report["captions"]["num_failed"] == 1
+    assert report["captions"]["num_kept"] == 1
+
+
+def test_hashes_of_something_else_are_refused(run, tmp_path):
+    write_captions(tmp_path / "rows.parquet", [{"caption": DOG, "caption_hash": 32 * "a"}])
+    with pytest.raises(ValueError, match="rows.parquet has 'a*' in its column 'caption_hash'"):
+        run(tmp_path / "rows.parquet", "out")
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_an_image_by_the_number_0_is_one_of_several_rows(run, tmp_path, key):
+    write_captions(tmp_path / "rows.parquet", 4 * [{"key": key, "caption": BOAT}])
+    report = run(tmp_path / "rows.parquet", "out")
+    assert report["captions"]["num_kept"] == 4
+
+
 def test_a_caption_before_rules_without_a_hash_is_refused(run, tmp_path):
     write_captions(tmp_path / "rows.parquet", [{"caption": f"A poodle. {BOAT}", "caption_before_rules": DOG}])
     with pytest.raises(ValueError, match="rows.parquet has captions in 'caption_before_rules' without a hash"):
@@ -223,7 +293,14 @@ def test_a_caption_before_rules_without_a_hash_is_refused(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "value", "wanted"),
-    [("caption_is_edited", "False", "booleans"), ("caption_hash", 1, "strings"), ("caption", 1, "strings")],
+    [
+        ("is_cut_off", "False", "booleans"),
+        ("is_cut_off", float("nan"), "booleans"),
+        ("caption_hash", 1, "strings"),
+        ("caption", 1, "strings"),
+        ("captioner", 1, "strings"),
+        ("rejected_by", False, "strings"),
+    ],
 )
 def test_columns_of_another_type_are_refused(run, tmp_path, column, value, wanted):
     write_captions(tmp_path / "rows.parquet", [{"caption": BOAT} | {column: value}])
@@ -284,10 +361,10 @@ def test_files_of_other_columns_are_filtered_and_keep_them(run, tmp_path):
     report = run(tmp_path / "other.parquet", "out", caption_column="text", min_words=2)
     assert report["captions"]["num_kept"] == 1
     first, second = parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist()
-    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "text_is_edited": False, "rejected_by": None}
+    mended = {"text": f"A dog. {BOAT}", "text_before_rules": text, "rejected_by": None}
     mended["text_hash"] = hash_caption(mended["text"])
     assert first == {"id": 1, "box": [1, 2], **mended}
-    marked = {"text": "Dog.", "text_before_rules": None, "text_is_edited": False, "rejected_by": "too_short"}
+    marked = {"text": "Dog.", "text_before_rules": None, "rejected_by": "too_short"}
     marked["text_hash"] = hash_caption("Dog.")
     assert second == {"id": 2, "box": [], **marked}
     with pytest.raises(ValueError, match="`--caption_column caption` is no column .* has .*'text'"):
@@ -453,6 +530,32 @@ def test_what_is_not_a_number_is_unmeasured():
     captions.compare(rows)
     assert [row["rejected_by"] for row in rows] == [None, None, "image_text_similarity", None]
     assert [row["image_text_similarity"] for row in rows] == [None, 0.5, 0.25, None]
+
+
+def test_captions_of_which_the_model_reads_the_beginning_are_counted(run, tmp_path, model_dir, caplog):
+    scenes = load_scenes(2, seed=5)
+    scenes.add_column("id", ["a", "b"]).save_to_disk(tmp_path / "scenes")
+    captions = {"a": BOAT, "b": " ".join(f"The boat number {number} is red." for number in range(50))}
+    write_captions(tmp_path / "rows.parquet", [{"key": key, "caption": text} for key, text in captions.items()])
+    run(
+        tmp_path / "rows.parquet",
+        "out",
+        dual_encoder=str(model_dir),
+        key_column="id",
+        without_rules=["all"],
+        dataset_name=str(tmp_path / "scenes"),
+    )
+    assert "1 of 2 captions have more than the 126 tokens that the dual encoder reads" in caplog.text
+
+
+def test_a_similarity_of_an_earlier_model_stays_beside_no_caption():
+    arguments = FilterArguments(["captions.parquet"], Path("out"))
+    captions = CaptionFilter(arguments, RuleArguments(), SimilarityArguments(dual_encoder="model"))
+    captions.similarities = {("1", BOAT): 0.5}
+    row = {"key": "1", "caption": BOAT, "image_text_similarity": 0.25}
+    rows = [row | {"rejected_by": None}, row | {"rejected_by": "too_long"}]
+    captions.compare(rows)
+    assert [row["image_text_similarity"] for row in rows] == [0.5, None]
 
 
 def test_a_pattern_of_no_file_is_refused(tmp_path):

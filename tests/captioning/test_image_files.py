@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,6 +172,51 @@ def test_a_file_of_the_same_size_and_time_is_read_again_if_its_entry_has_changed
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[::-1])
     os.utime(tmp_path / "b.png", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert list_read(monkeypatch, tmp_path, recorded) == ["b.png"]
+
+
+def test_images_of_an_archive_that_was_replaced_are_captioned_anew(tmp_path):
+    archive = tmp_path / "photos.zip"
+
+    def write_archive(color: str) -> None:
+        with zipfile.ZipFile(archive, "w") as opened:
+            for name, of_image in (("a.png", "red"), ("b.png", color)):
+                opened.writestr(name, Path(save_image(tmp_path / name, of_image)).read_bytes())
+
+    paths = [f"zip://{name}::{archive}" for name in ("a.png", "b.png")]
+    dataset = Dataset.from_dict({"image": paths}).cast_column("image", Image())
+    write_archive("red")
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 10)
+        for file in read_all(tmp_path, dataset):
+            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": "llava"}
+            records.add(record, file.signature)
+        records.commit()
+    assert read_all(tmp_path, dataset) == []
+    write_archive("blue")
+    (file,) = read_all(tmp_path, dataset)
+    assert file.sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
+
+
+def test_what_another_captioner_wrote_of_an_image_that_was_replaced_is_marked(tmp_path):
+    path = save_image(tmp_path / "a.png", "red")
+    dataset = Dataset.from_dict({"image": [path]}).cast_column("image", Image())
+
+    def record_all(captioner: str) -> None:
+        with open_database(tmp_path) as connection:
+            records = Records(connection, tmp_path, 10)
+            for file in read_all(tmp_path, dataset, captioner):
+                record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": captioner}
+                records.add(record, file.signature)
+            records.write()
+
+    record_all("llava")
+    record_all("blip")
+    save_image(tmp_path / "a.png", "blue")
+    record_all("llava")
+    marks = {row["captioner"]: row["rejected_by"] for row in read_records(tmp_path)}
+    assert marks == {"llava": None, "blip": "other_image"}
+    record_all("blip")
+    assert [row["rejected_by"] for row in read_records(tmp_path)] == [None, None]
 
 
 def test_an_unchanged_file_whose_caption_is_of_another_image_is_captioned(monkeypatch, recorded, tmp_path):

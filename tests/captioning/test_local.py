@@ -35,6 +35,14 @@ FORMS = {
 }
 
 
+def test_a_folder_has_the_revision_of_its_weights(tmp_path):
+    revisions = []
+    for seed in (5, 5, 6):
+        name = save_captioner("llava", tmp_path / "captioner", seed=seed)
+        revisions.append(LocalCaptioner(str(name), None, CaptionerArguments()).revision)
+    assert revisions[0] == revisions[1] != revisions[2]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_path, monkeypatch, family):
     """One image at a time, without padding, against batches of prompts of different lengths."""

@@ -1,12 +1,12 @@
 """Captions for a dataset: what is recorded, tried again and refused, and how they are kept."""
 
 import hashlib
+import sqlite3
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 from datasets import Dataset
 from pyarrow import parquet
@@ -262,9 +262,9 @@ def test_another_captioner_does_not_complete_what_one_was_ended_in(caption, phot
         caption("out", "model", endpoint=server.url, **of_folder(photos))
         stored = read_stored(tmp_path / "out")
         assert stored["run"] is None
-        write_stored(tmp_path / "out", stored | {"run": {"parts": ["llava"]}})
+        write_stored(tmp_path / "out", stored | {"run": {"parts": {"llava": None}}})
         caption("out", "model", endpoint=server.url, **of_folder(photos))
-    assert read_stored(tmp_path / "out")["run"]["parts"] == ["llava"]
+    assert read_stored(tmp_path / "out")["run"]["parts"] == {"llava": None}
 
 
 def make_record(key: str, **values: object) -> dict:
@@ -274,43 +274,68 @@ def make_record(key: str, **values: object) -> dict:
     return record | values
 
 
-def add(folder, records: list[dict], shard_size: int = 4) -> None:
+def add(folder, records: list[dict], shard_size: int = 4, is_resumed: bool = False) -> None:
     """As a run does that ends by itself."""
     with open_database(folder) as connection:
         table = Records(connection, folder, shard_size)
+        if is_resumed:
+            table.find_lost_files()
         for record in records:
             table.add(record)
         table.write()
 
 
-def edit_captions(path, edit: Callable[[dict], dict]) -> None:
-    rows = [edit(row) for row in parquet.read_table(path).to_pylist()]
-    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+def without_hash(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(caption="by hand").drop(columns="caption_hash")
 
 
-def test_edited_captions_are_not_written_over(tmp_path):
-    written = [make_record(key, caption_hash=hash_caption(f"a caption of {key}")) for key in "abcdef"]
-    add(tmp_path, written[:5])
-    first = tmp_path / "captions-000000.parquet"
-    second = tmp_path / "captions-000001.parquet"
-    edit_captions(first, lambda row: row | {"caption": f"{row['caption']} by hand"})
-    # which are complete
-    add(tmp_path, written[5:])
-    assert [row["caption"] for row in read_records(tmp_path)][3:5] == ["a caption of d by hand", "a caption of e"]
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda rows: rows.assign(caption="by hand"),
+        lambda rows: rows.assign(rejected_by="by hand"),
+        lambda rows: rows[1:].reset_index(drop=True),
+        without_hash,
+    ],
+    ids=["a caption", "a mark", "a row taken out", "a column taken out"],
+)
+def test_files_that_somebody_has_edited_are_not_written_over(tmp_path, edit):
+    add(tmp_path, [make_record(key) for key in "abcde"])
+    files = [tmp_path / "captions-000000.parquet", tmp_path / "captions-000001.parquet"]
+    edited = []
+    for file in files:
+        rows = edit(pd.read_parquet(file))
+        rows.to_parquet(file)
+        edited.append(rows)
 
-    edit_captions(second, lambda row: row | {"caption": f"{row['caption']} by hand"})
-    with pytest.raises(ValueError, match="2 captions of .*captions-000001.parquet have been edited"):
-        add(tmp_path, [make_record("g")])
-    assert [row["caption"] for row in read_records(tmp_path)][4:] == [
-        "a caption of e by hand",
-        "a caption of f by hand",
-    ]
+    add(tmp_path, [], is_resumed=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(files[0]), edited[0])
+    with pytest.raises(ValueError, match="captions-000001.parquet has been changed since it was written"):
+        add(tmp_path, [make_record("f")], is_resumed=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(files[1]), edited[1])
 
     # the remedy that the message names
-    second.rename(tmp_path / "edited")
-    add(tmp_path, [make_record("h")])
-    captions = [row["caption"] for row in read_records(tmp_path)][4:]
-    assert captions == [f"a caption of {key}" for key in "efgh"]
+    files[1].rename(tmp_path / "edited")
+    add(tmp_path, [make_record("g")], is_resumed=True)
+    assert [row["key"] for row in parquet.read_table(files[1]).to_pylist()] == list("efg")
+
+
+def test_captions_of_other_weights_are_warned_of(tmp_path, caplog):
+    add(tmp_path, [make_record("a", revision="first"), make_record("b"), make_record("c", captioner="blip")])
+    with open_database(tmp_path) as connection:
+        for revision in ("first", None):
+            recaption.warn_of_other_revisions(connection, "llava", revision)
+        assert not caplog.text
+        recaption.warn_of_other_revisions(connection, "llava", "second")
+    assert "1 captions are of another revision of llava than second" in caplog.text
+
+
+def test_a_table_of_another_version_is_refused_at_the_start(tmp_path):
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY, key TEXT)")
+    connection.close()
+    with pytest.raises(ValueError, match="captions.sqlite is of another version of this package"):
+        add(tmp_path, [])
 
 
 def test_files_hold_the_rows_in_their_order_whatever_run_added_them(tmp_path):

@@ -3,10 +3,13 @@
 import csv
 import gzip
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
 from modeling_lotlip.data.arguments import SourceArguments
@@ -416,3 +419,32 @@ def test_captions_in_csv_files_are_texts(tmp_path):
     path = write_csv(tmp_path / "captions.csv", ["1.50", "007"])
     captions = CaptionFiles([path], "image", ["caption"])
     assert [captions[f"{index}.jpg"] for index in range(2)] == [["1.50"], ["007"]]
+
+
+WRITERS_OF_LABELS = {
+    "parquet": lambda rows, path: rows.to_parquet(path),
+    "arrow": lambda rows, path: write_arrow(rows, path, pa.ipc.new_stream),
+    "arrow of random access": lambda rows, path: write_arrow(rows, path, pa.ipc.new_file),
+}
+
+
+def write_arrow(rows: Dataset, path: Path, open_writer: Callable) -> None:
+    with open_writer(str(path), rows.data.schema) as writer:
+        writer.write_table(rows.data.table)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", WRITERS_OF_LABELS)
+@pytest.mark.parametrize("names", [["car", "boat"], ["boat", "tree"], ["boat"]])
+def test_labels_with_other_names_in_another_file_are_refused(tmp_path, kind, names, streaming):
+    files = []
+    for index, of_file in enumerate((["boat", "car"], ["boat", "car"], names)):
+        features = Features({"label": ClassLabel(names=of_file), "caption": Value("string")})
+        rows = Dataset.from_dict({"label": [0], "caption": ["A boat."]}, features=features)
+        files.append(str(tmp_path / f"{index}.{kind.split()[0]}"))
+        WRITERS_OF_LABELS[kind](rows, files[-1])
+    source = SourceArguments(kind.split()[0], data_files=files[:2], streaming=streaming)
+    read = [row["label"] for row in load_split(source, "train", with_images=False)]
+    assert read == [0, 0]
+    with pytest.raises(ValueError, match=r"The labels in the column 'label' mean .* in .*2\.\w+, but .'boat', 'car'"):
+        load_split(replace(source, data_files=files), "train", with_images=False)

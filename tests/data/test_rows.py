@@ -138,3 +138,10 @@ def test_captions_that_are_bytes_are_those_of_a_member_of_another_ending():
 def test_keys_that_may_be_written_in_several_ways_are_refused(value):
     with pytest.raises(ValueError, match="The column of keys, id, must hold integers or strings, but has"):
         read_key({"id": value}, "id")
+
+
+def test_keys_of_bytes_are_texts():
+    assert read_key({"sku": b"A0"}, "sku") == "A0"
+    assert read_key({"sku": b""}, "sku") is None
+    with pytest.raises(ValueError, match=r"The column of keys, sku, must hold .* no text in UTF-8, b'\\xff'"):
+        read_key({"sku": b"\xff"}, "sku")

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +61,48 @@ def test_modules_after_a_dual_encoder_are_not_left_out(family_folders, tmp_path)
     expected = model.encode(TEXTS[:4], normalize_embeddings=True)
     assert expected.shape == (4, 8)
     np.testing.assert_allclose(encoder.encode_text(TEXTS[:4]), expected, rtol=0, atol=2e-6)
+
+
+def save_with(family_folders, folder: Path, **options) -> SentenceTransformer:
+    """Saves a LoTLIP with settings of the library, and returns it as the library loads it again."""
+    SentenceTransformer(str(family_folders("lotlip")), device="cpu", **options).save_pretrained(str(folder))
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def test_a_default_prompt_that_was_saved_with_a_dual_encoder_comes_before_texts(family_folders, tmp_path):
+    prompts = {"prompts": {"query": "a photo of "}, "default_prompt_name": "query"}
+    model = save_with(family_folders, tmp_path, **prompts)
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    expected = model.encode(TEXTS[:4], normalize_embeddings=True)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS[:4]), expected, rtol=0, atol=2e-6)
+
+
+def test_dimensions_that_were_saved_with_a_dual_encoder_are_kept_alone(family_folders, tmp_path):
+    model = save_with(family_folders, tmp_path, truncate_dim=16)
+    assert not is_sentence_transformer(tmp_path)
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    expected = model.encode(TEXTS[:4], normalize_embeddings=True)
+    assert expected.shape == (4, 16)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS[:4]), expected, rtol=0, atol=2e-6)
+    assert DualEncoder.from_pretrained(tmp_path, device="cpu", truncate_dim=8).dim == 8
+
+
+def test_dimensions_that_were_saved_with_modules_of_the_library_are_kept_alone(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "cut")
+    (tmp_path / "cut" / "config_sentence_transformers.json").write_text(json.dumps({"truncate_dim": 4}))
+    assert DualEncoder.from_pretrained(tmp_path / "cut", device="cpu").dim == 4
+
+
+@pytest.mark.parametrize("setting", [{"max_seq_length": 12}, {"do_lower_case": True}])
+def test_how_the_library_was_told_to_read_texts_counts(family_folders, tmp_path, setting):
+    save_with(family_folders, tmp_path)
+    assert not is_sentence_transformer(tmp_path)
+    file = tmp_path / "sentence_bert_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | setting))
+    model = SentenceTransformer(str(tmp_path), device="cpu")
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    expected = model.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), expected, rtol=0, atol=2e-6)
 
 
 def test_truncated_texts_are_counted(encoder, caplog):

@@ -165,7 +165,9 @@ def test_other_settings_are_refused_where_there_are_files(tmp_path):
             pass
     with pytest.raises(ValueError, match="holds results, not shards"), OutputFolder(path, settings, "shards"):
         pass
-    assert read_stored(path) == {"content": "results", "settings": {"seed": 0, "files": ["a", "b"]}, "run": None}
+    stored = read_stored(path)
+    assert stored.pop("id")
+    assert stored == {"content": "results", "settings": {"seed": 0, "files": ["a", "b"]}, "run": None}
     with OutputFolder(path, settings), OutputFolder(tmp_path / "other"):
         pass
     (tmp_path / "theirs").mkdir()
@@ -212,22 +214,36 @@ def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path,
     assert not caplog.text
 
 
-def end_early(path: Path, parts: list[str]) -> None:
+def end_early(path: Path, parts: dict[str, int | None]) -> None:
     with pytest.raises(KeyboardInterrupt), OutputFolder(path, parts=parts):
-        (path / f"table of {parts[0]}").touch()
+        (path / "changed").write_text(str(parts))
         raise KeyboardInterrupt
 
 
 def test_a_run_of_other_parts_does_not_complete_one_that_was_ended(tmp_path):
-    end_early(tmp_path, ["llava", "blip"])
-    (tmp_path / "table").touch()
-    for parts, left in ((["other"], ["llava", "blip"]), (["blip"], ["llava"])):
+    end_early(tmp_path, {"llava": None, "blip": None})
+    runs = [({"other": None}, {"llava": None, "blip": None}), ({"blip": None}, {"llava": None})]
+    for parts, left in runs:
         with OutputFolder(tmp_path, parts=parts):
-            assert read_stored(tmp_path)["run"]["parts"] == parts + left
+            assert read_stored(tmp_path)["run"]["parts"] == parts | left
         assert read_stored(tmp_path)["run"]["parts"] == left
-    end_early(tmp_path, ["git"])
-    assert read_stored(tmp_path)["run"]["parts"] == ["git", "llava"]
-    with OutputFolder(tmp_path, parts=["llava", "git"]):
+    end_early(tmp_path, {"git": None})
+    assert read_stored(tmp_path)["run"]["parts"] == {"git": None, "llava": None}
+    with OutputFolder(tmp_path, parts={"llava": None, "git": None}):
+        pass
+    assert read_stored(tmp_path)["run"] is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "completed", "is_complete"),
+    [(None, 5, False), (10, 5, False), (10, 10, True), (10, 20, True), (10, None, True)],
+)
+def test_a_run_of_fewer_rows_does_not_complete_one_that_was_ended(tmp_path, ended, completed, is_complete):
+    end_early(tmp_path, {"llava": ended})
+    with OutputFolder(tmp_path, parts={"llava": completed}):
+        pass
+    assert (read_stored(tmp_path)["run"] is None) == is_complete
+    with OutputFolder(tmp_path, parts={"llava": ended}):
         pass
     assert read_stored(tmp_path)["run"] is None
 
