@@ -679,17 +679,17 @@ def convert_checkpoint(
 
 
 def check_all_is_expressed(folder: Path, config: LotlipConfig, way_back: LotlipConfig) -> None:
-    """Raises a `ValueError` for fields of a configuration that are lost on the way to the original and back."""
+    """Raises a `ValueError` for fields of a configuration that `way_back`, read of the original, lacks."""
     lost = list_lost_fields(config.to_dict(), way_back.to_dict())
     if lost:
         raise ValueError(
-            f"The original cannot express the model in `{folder}`: {'; '.join(lost)}. If you can do without, remove "
-            f"that from a copy of its `{CONFIG_NAME}`."
+            f"The original cannot express the model in `{folder}`: {'; '.join(lost)}. If you can do without, "
+            f"remove that from a copy of its `{CONFIG_NAME}`."
         )
 
 
 def list_lost_fields(config: dict, way_back: dict, prefix: str = "") -> list[str]:
-    """Lists the fields of a configuration, with their values, that another one has otherwise or not at all."""
+    """Lists the fields of a configuration, with their values, that are others on the way back."""
     lost = []
     for name, value in config.items():
         other = way_back.get(name)

@@ -364,7 +364,7 @@ class LotlipAlignedModel(PreTrainedModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
     def post_init(self):
-        """As in the library, which also merges what the towers ignore in weights: that is for a tower loaded alone."""
+        """As in the library, but without what its towers ignore in weights where they are loaded alone."""
         super().post_init()
         self._keys_to_ignore_on_load_unexpected = set()
 

@@ -533,9 +533,10 @@ class LotlipPreTrainedModel(PreTrainedModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
     def post_init(self):
-        """As in the library, which also merges the patterns of the parts: a tower has its own when loaded alone."""
+        """As in the library, but without the patterns of its towers: they hold for a tower loaded alone."""
         super().post_init()
-        self._keys_to_ignore_on_load_unexpected = set(type(self)._keys_to_ignore_on_load_unexpected or [])
+        patterns = type(self)._keys_to_ignore_on_load_unexpected
+        self._keys_to_ignore_on_load_unexpected = set(patterns or [])
 
 
 def corner_mask_function(num_corner_tokens: int) -> Callable:

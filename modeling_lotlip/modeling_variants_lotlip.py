@@ -47,8 +47,8 @@ class LotlipSigmoidConfig(LotlipConfig):
 class LotlipSigmoidModel(LotlipModel):
     """
     [`LotlipModel`] of single captions with a `logit_bias`, which is added to the logits: their sigmoid is the
-    probability that image and text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343). The
-    zero-shot pipeline truncates its labels at 64 tokens: [`DualEncoder.classify`] reads as many as the model.
+    probability that image and text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343).
+    The zero-shot pipeline truncates labels at 64 tokens, [`DualEncoder.classify`] at the limit of the model.
 
     Args:
         config ([`LotlipSigmoidConfig`]):
@@ -132,8 +132,8 @@ class LotlipTokenWiseConfig(LotlipConfig):
 def late_interaction(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """
     Compares sequences of tokens: the mean over a query's tokens of the dot product with the key's token that is most
-    similar (Yao et al., 2021, https://arxiv.org/abs/2111.07783, equations 4 and 5). A token of zeros is padding; a
-    sequence of nothing else is absent, and its similarities are 0.
+    similar (Yao et al., 2021, https://arxiv.org/abs/2111.07783, equations 4 and 5). A token of zeros is
+    padding; a sequence of nothing else is absent, and its similarities are 0.
 
     Args:
         queries (`torch.Tensor` of shape `(..., queries, query_length, dim)`):
@@ -274,7 +274,8 @@ class LotlipTokenWiseModel(LotlipModel):
                 Whether to interpolate the position embeddings, for images of another size.
         """
         _refuse_loss(return_loss, "contrastive_loss")
-        image_embeds = self.get_image_token_embeds(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        image_options = {"interpolate_pos_encoding": interpolate_pos_encoding}
+        image_embeds = self.get_image_token_embeds(pixel_values, **image_options)
         text_embeds = self.get_text_token_embeds(input_ids, attention_mask, **kwargs).to(image_embeds.device)
         scale = self.logit_scale.float().exp().to(image_embeds.device)
         return LotlipOutput(

@@ -212,14 +212,15 @@ class FeatureComputer:
         if not rows:
             raise ValueError(f"No image of the {what} data that can be read has a caption.")
         kept = torch.tensor(sorted({row for row, _, _ in rows}))
-        whole_captions = [text for _, text, modality in captions if modality != "sub"]
+        whole_captions = [text_positions[text] for _, text, modality in captions if modality != "sub"]
+        positions = torch.tensor(whole_captions, dtype=torch.long)
         counts = {
             "rows": len(dataset),
             "unreadable_images": int((~is_readable).sum()),
             "images_without_caption": int(is_readable.sum()) - len(kept),
             "num_captions": len(whole_captions),
-            "truncated_captions": sum(bool(texts.is_truncated[text_positions[text]]) for text in whole_captions),
-            "unknown_captions": sum(bool(texts.is_unknown[text_positions[text]]) for text in whole_captions),
+            "truncated_captions": int(texts.is_truncated[positions].sum()),
+            "unknown_captions": int(texts.is_unknown[positions].sum()),
         }
         if "long" in modalities and reader.has_long_captions:
             with_long = {row for row, _, modality in rows if modality == MODALITIES.index("long")}
@@ -361,7 +362,7 @@ class FeatureStore:
         unit: str,
     ) -> "FeatureTable":
         """
-        Returns features in the order of their names, NaN where there are none. Those that are not yet in files are
+        Returns features in the order of their names, NaN where there are none. What is not in files yet is
         computed and written.
 
         Args:
@@ -444,8 +445,8 @@ class FeatureStore:
 
 class FeatureTable:
     """
-    Features in the order of what was asked for, filled in any order: `features` of shape `(rows, dim)`, NaN where
-    there are none, and of shape `(rows,)` `is_truncated` and `is_unknown`: see [`Computed`].
+    Features in the order of what was asked for, filled in any order: see [`Computed`]. `features` are of shape
+    `(rows, dim)`, NaN where there are none, `is_truncated` and `is_unknown` of shape `(rows,)`.
 
     Args:
         num_rows (`int`): The number of rows.

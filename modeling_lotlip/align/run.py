@@ -96,7 +96,8 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     # first, since it is the smaller one: what is wrong with it is said before the features of all others are computed
     evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
     counts = evaluation_features.counts
-    warn_of_unknown(counts["unknown_captions"], counts["num_captions"], text_tower.tokenizer, text_tower.name)
+    num_unknown = counts["unknown_captions"]
+    warn_of_unknown(num_unknown, counts["num_captions"], text_tower.tokenizer, text_tower.name)
     features = computer.compute(dataset, reader, args.captions)
     warn_of_counts(features, args.max_length)
     start = time.perf_counter()
@@ -179,8 +180,8 @@ def warn_of_counts(features: Features, max_length: int) -> None:
         )
     if counts["unknown_captions"] > 0:
         logger.warning(
-            f"{counts['unknown_captions']} of {counts['num_captions']} captions hold only words that the text model "
-            "does not know: no heads can learn from them. Name one whose tokenizer knows their language and script."
+            f"{counts['unknown_captions']} of {counts['num_captions']} captions hold no word that the text model "
+            "knows: no heads can learn from them. Name one whose tokenizer knows their language."
         )
     if num_images < FEW_ROWS:
         logger.warning(

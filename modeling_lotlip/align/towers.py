@@ -183,7 +183,7 @@ def load_text_tower(
             f"`--text_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
         ) from error
     limit_tokenizer(tower, max_length)
-    check_room(tower.tokenizer)
+    check_room_for_texts(tower.tokenizer)
     # A processor, and so sentence-transformers, would truncate there, and not at the `model_max_length`:
     # All-MiniLM-L6-v2 has 128 beside its 256
     tower.tokenizer.init_kwargs.pop("max_length", None)
@@ -357,25 +357,25 @@ def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokeni
     Returns a tokenizer that puts a prompt before each text, wherever it is loaded. Raises a `ValueError` for one that
     is not of the tokenizers library.
 
-    The tokens of the prompt are special tokens, as `[CLS]` is. A normalizer would put the prompt after each special
-    token in a text, too: it sees what is between them.
+    The tokens of the prompt are special tokens, as `[CLS]` is. A normalizer would put the prompt before each part
+    of a text between special tokens: it sees these parts alone.
     """
     if not tokenizer.is_fast:
         raise ValueError(f"a prompt cannot be saved with its {type(tokenizer).__name__}: name another model.")
     whole = copy.deepcopy(tokenizer.backend_tokenizer)
-    # of before, which truncation and padding of its own would cut off or fill up
+    # as it was saved, it may truncate and pad
     whole.no_truncation()
     whole.no_padding()
     backend = None
     for beginning, steps in list_prompt_forms(prompt):
-        candidate = add_special_prompt(whole, beginning, steps)
-        if all(candidate.encode(text).ids == whole.encode(f"{prompt}{text}").ids for text in PROMPTED_TEXTS):
+        candidate = add_prompt(whole, beginning, steps)
+        if puts_before(candidate, prompt, whole):
             backend = candidate
             break
     if backend is None:
         logger.warning(
-            f"The prompt {prompt!r} and the first word of a text share a token, and so it is put before each part of "
-            "a text between special tokens, if it has such: end the prompt with a space."
+            f"The prompt {prompt!r} and the first word of a text share a token, and so it comes again after "
+            "each special token in a text, such as [SEP]: end the prompt with a space."
         )
         backend = normalize_first(whole, [normalizers.Prepend(prompt)])
     # its own class would make its normalizer anew when it is loaded
@@ -389,16 +389,24 @@ def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokeni
     )
 
 
+def puts_before(prompted: Tokenizer, prompt: str, tokenizer: Tokenizer) -> bool:
+    """Returns whether the tokens of texts by `prompted` are those of a prompt and these texts by `tokenizer`."""
+    tokens = [prompted.encode(text).ids for text in PROMPTED_TEXTS]
+    expected = [tokenizer.encode(f"{prompt}{text}").ids for text in PROMPTED_TEXTS]
+    return tokens == expected
+
+
 def list_prompt_forms(prompt: str) -> list[tuple[str, list[normalizers.Normalizer]]]:
     """
-    Lists the beginnings, each with what is done to a text, that may give the tokens of a text after a prompt: the
-    space between both may be a token of the prompt, no token at all, or the beginning of the first word.
+    Lists what may give the tokens of a prompt and a text: a beginning, and how the text is changed. The space between
+    both may be a token of the prompt, no token at all, or a part of the first word.
     """
     stripped = prompt.rstrip()
     forms = [(prompt, []), (stripped, [])]
     if prompt == f"{stripped} ":
         # what is after a special token in a text has a space of its own
-        forms.append((stripped, [normalizers.Prepend(" "), normalizers.Replace(Regex(r"\A\s{2}"), " ")]))
+        one_space = normalizers.Replace(Regex(r"\A\s{2}"), " ")
+        forms.append((stripped, [normalizers.Prepend(" "), one_space]))
     return forms
 
 
@@ -413,7 +421,7 @@ def normalize_first(tokenizer: Tokenizer, steps: list[normalizers.Normalizer]) -
     return changed
 
 
-def add_special_prompt(tokenizer: Tokenizer, prompt: str, steps: list[normalizers.Normalizer]) -> Tokenizer:
+def add_prompt(tokenizer: Tokenizer, prompt: str, steps: list[normalizers.Normalizer]) -> Tokenizer:
     """
     Returns a tokenizer that puts the tokens of a prompt between its first special tokens and a text.
 
@@ -500,13 +508,13 @@ def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
     tower.tokenizer.model_max_length = max_length
 
 
-def check_room(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises a `ValueError` if special tokens and prompt leave no room for a text, which would not be truncated."""
+def check_room_for_texts(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises a `ValueError` if special tokens and prompt leave no room for a text: it would not be truncated."""
     num_special_tokens = tokenizer.num_special_tokens_to_add()
     if tokenizer.model_max_length <= num_special_tokens:
         raise ValueError(
-            f"A text has at most {tokenizer.model_max_length} tokens, and special tokens and the prompt are "
-            f"{num_special_tokens}: give a larger `--max_length`, or a shorter `--text_prompt`."
+            f"A text has at most {tokenizer.model_max_length} tokens, of which special tokens and the prompt "
+            f"take {num_special_tokens}: give a larger `--max_length`, or a shorter `--text_prompt`."
         )
 
 

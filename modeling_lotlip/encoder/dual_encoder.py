@@ -521,8 +521,8 @@ class DualEncoder:
             if "{}" not in template:
                 raise ValueError(f"`templates` has {template!r}, without {{}}: write that where the name goes.")
         # without the words of the templates, which it knows
-        unknown = self.preprocessing.find_unknown(self.preprocessing.tokenize(labels).inputs["input_ids"])
-        self.warn_of_unknown(sum(unknown), len(labels))
+        input_ids = self.preprocessing.tokenize(labels).inputs["input_ids"]
+        self.warn_of_unknown(sum(self.preprocessing.find_unknown(input_ids)), len(labels))
         prompts = []
         for label in labels:
             prompts += [template.replace("{}", label) for template in templates]

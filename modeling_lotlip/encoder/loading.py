@@ -110,8 +110,8 @@ def load_model(
 
 def load_whole(path: str | PathLike, dtype: torch.dtype, options: dict[str, str]) -> PreTrainedModel:
     """
-    Loads a model of which no weights are missing: the library would initialize them at random, with a report. Weights
-    that the model does not use are a warning.
+    Loads a model of which no weights are missing: the library would initialize them at random, with a report. It
+    warns of weights that the model does not use.
 
     Args:
         path (`str` or `PathLike`): A Hub id or a folder.
@@ -132,12 +132,12 @@ def check_none_is_missing(names: Iterable[str], model: PreTrainedModel) -> None:
 
 
 def warn_of_unused(names: Iterable[str], model: PreTrainedModel, path: str | PathLike) -> None:
-    """Warns of the names of tensors that are in the weights at `path`, and that a model does not use."""
+    """Warns of the names of tensors in the weights at `path` that a model does not use."""
     unused = sorted(name for name in names if not name.endswith(REBUILT_TENSORS))
     if unused:
         logger.warning(
-            f"{len(unused)} tensors of {path} are not used by {type(model).__name__}, `{unused[0]}` first: if its "
-            "config.json is not that of these weights, it embeds otherwise than it was trained to."
+            f"{len(unused)} tensors of {path} are not used by {type(model).__name__}, `{unused[0]}` first: "
+            "if its config.json is not that of these weights, it embeds otherwise than it was trained to."
         )
 
 

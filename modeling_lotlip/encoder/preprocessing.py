@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # A fast tokenizer keeps how it truncates and pads, and so serves one thread at a time, whoever calls it
 TOKENIZER_LOCKS: WeakKeyDictionary = WeakKeyDictionary()
 LOCKS_LOCK = RLock()
-# Of which it was said that they know no word of some texts: an encoder may be made anew for each evaluation
+# Those that were warned of, since an encoder may be made anew for each evaluation: see `warn_of_unknown`
 WARNED_TOKENIZERS: WeakSet = WeakSet()
 
 
@@ -157,8 +157,8 @@ class Preprocessing:
 
     def find_unknown(self, input_ids: torch.Tensor) -> list[bool]:
         """
-        Finds the texts of which the tokenizer knows no word: they are its token of unknown words, special tokens,
-        punctuation and the prompt of the model alone.
+        Finds the texts of which the tokenizer knows no word: it has its token of unknown words for them, special
+        tokens, punctuation and the prompt of the model alone.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(texts, length)`):
@@ -247,8 +247,8 @@ def has_letters(token: str) -> bool:
 
 def warn_of_unknown(num_unknown: int, num_texts: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """
-    Warns of texts of which a tokenizer knows no word: see [`Preprocessing.find_unknown`]. Of each tokenizer it is said
-    once.
+    Warns of texts of which a tokenizer knows no word, once for each tokenizer: see
+    [`Preprocessing.find_unknown`].
 
     Args:
         num_unknown (`int`): How many there are.
@@ -260,6 +260,6 @@ def warn_of_unknown(num_unknown: int, num_texts: int, tokenizer: PreTrainedToken
         return
     WARNED_TOKENIZERS.add(tokenizer)
     logger.warning(
-        f"{num_unknown} of {num_texts} texts hold only words that the tokenizer of {name or 'this model'} does not "
-        "know: the model cannot tell them apart. Take one whose tokenizer knows their language and script."
+        f"{num_unknown} of {num_texts} texts hold only words that the tokenizer of {name or 'this model'} "
+        "does not know: the model cannot tell them apart. Take one that knows their language and script."
     )

@@ -141,7 +141,8 @@ def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResp
         "x-truncated-texts": str(embedded.num_truncated),
         "x-unknown-texts": str(embedded.num_unknown),
     }
-    return JSONResponse({"object": "list", "data": data, "model": asked.model, "usage": usage}, headers=headers)
+    content = {"object": "list", "data": data, "model": asked.model, "usage": usage}
+    return JSONResponse(content, headers=headers)
 
 
 async def create_embeddings(request: Request) -> Response:

@@ -143,7 +143,8 @@ def embed_to_table(
             return info.row_index // group_size
 
         results = embed_rows(encoder, prepared, store.tokens_per_batch, group=find_group)
-        with closing(show_progress(results, encoder, due.count, not state.is_local_main_process)) as results:
+        is_hidden = not state.is_local_main_process
+        with closing(show_progress(results, encoder, due.count, is_hidden)) as results:
             groups = groupby(results, attrgetter("group"))
             write_batches((list(parts) for _, parts in groups), table.append, encoder.model)
         state.wait_for_everyone()

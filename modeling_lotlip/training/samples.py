@@ -407,7 +407,8 @@ class SampleCollator:
             warn_of_truncation(preprocessing.max_length)
         num_unknown = sum(preprocessing.find_unknown(tokens["input_ids"]))
         num_texts = sum(bool(text) for text in texts)
-        warn_of_unknown(num_unknown, num_texts, preprocessing.tokenizer, preprocessing.tokenizer.name_or_path)
+        tokenizer = preprocessing.tokenizer
+        warn_of_unknown(num_unknown, num_texts, tokenizer, tokenizer.name_or_path)
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
         return Texts(tokens["input_ids"], mask * is_present[:, None], preprocessing.pads_to_full_length)

@@ -169,7 +169,8 @@ def test_captions_beyond_the_limit_are_counted(compute):
 
 
 def test_captions_of_unknown_words_are_counted_also_of_features_in_files(compute):
-    dataset = replace_values(load_scenes(12), {5: {"caption": "Ένα καράβι"}, 6: {"caption": "καράβι"}})
+    changes = {5: {"caption": "Ένα καράβι"}, 6: {"caption": "καράβι"}}
+    dataset = replace_values(load_scenes(12), changes)
     assert compute(dataset).counts["unknown_captions"] == 2
     assert compute(dataset).counts["unknown_captions"] == 2
 

@@ -24,6 +24,7 @@ from modeling_lotlip.align.towers import join_towers, load_image_tower, load_tex
 from modeling_lotlip.encoder.onnx import export_model
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
+from tests.conftest import TINY_TOWER
 from tests.helpers.hub_server import hub_server
 
 
@@ -54,12 +55,13 @@ def test_it_loads_by_the_auto_classes_with_its_towers_and_standardization(folder
 
 def test_what_a_tower_ignores_in_weights_is_reported_of_the_whole_model(tmp_path):
     """The text tower of a LoTLIP that is loaded alone ignores the image tower."""
-    small = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
     config = LotlipAlignedConfig(
-        text_config={"model_type": "lotlip_text_model", **small}, vision_config={"model_type": "vit", **small}
+        text_config={**TINY_TOWER, "model_type": "lotlip_text_model"},
+        vision_config={**TINY_TOWER, "model_type": "vit"},
     )
     model = LotlipAlignedModel(config)
-    model.save_pretrained(tmp_path, state_dict=model.state_dict() | {"vision_model.adapter": torch.ones(3)})
+    adapter = {"vision_model.adapter": torch.ones(3)}
+    model.save_pretrained(tmp_path, state_dict=model.state_dict() | adapter)
     _, report = LotlipAlignedModel.from_pretrained(tmp_path, output_loading_info=True)
     assert report["unexpected_keys"] == {"vision_model.adapter"}
 

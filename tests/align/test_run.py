@@ -40,8 +40,8 @@ NAMES = {"text_model_name_or_path": "text", "vision_model_name_or_path": "vision
         ),
         (
             "unknown_captions",
-            "1 of 950 captions hold only words that the text model does not know: no heads can learn from them. Name "
-            "one whose tokenizer knows their language and script.",
+            "1 of 950 captions hold no word that the text model knows: no heads can learn from them. "
+            "Name one whose tokenizer knows their language.",
         ),
     ],
 )
@@ -158,8 +158,8 @@ def test_captions_that_were_cut_off_or_are_unknown_are_counted_by_their_length()
 
 def make_features() -> Features:
     """
-    Four images with two captions each, of which one short and two long ones are cut off, and two short and one long
-    one have no known words.
+    Four images with two captions each. One short and two long ones are cut off, two short and one long one are
+    of unknown words.
     """
     generator = torch.Generator().manual_seed(0)
     captions = []

@@ -267,13 +267,14 @@ def make_tokenizer(model, trainer, pre_tokenizer, post_processor=None) -> PreTra
     backend.pre_tokenizer = pre_tokenizer
     backend.train_from_iterator(["query: a red boat. The sea is calm"] * 9, trainer)
     backend.post_processor = post_processor
-    special_tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    special_tokens = {"unk_token": "<unk>", "pad_token": "<pad>"}
     return PreTrainedTokenizerFast(tokenizer_object=backend, **special_tokens)
 
 
 TRAINING = {"special_tokens": ["<s>", "</s>", "<unk>", "<pad>"], "show_progress": False}
 BYTES = {**TRAINING, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
-OF_BYTES = make_tokenizer(models.BPE(), trainers.BpeTrainer(**BYTES), pre_tokenizers.ByteLevel(add_prefix_space=False))
+WITHOUT_SPACE = pre_tokenizers.ByteLevel(add_prefix_space=False)
+OF_BYTES = make_tokenizer(models.BPE(), trainers.BpeTrainer(**BYTES), WITHOUT_SPACE)
 OF_BYTES_AFTER_A_SPACE = make_tokenizer(
     models.BPE(),
     trainers.BpeTrainer(**BYTES),
@@ -298,7 +299,8 @@ def test_a_prompt_before_words_with_a_sep_and_truncated_is_that_of_sentence_tran
     text = "a red boat [SEP] the blue house"
     for max_length in (7, 512):
         options = {"truncation": True, "max_length": max_length}
-        assert prompted(text, **options)["input_ids"] == plain(f"a photo of {text}", **options)["input_ids"]
+        expected = plain(f"a photo of {text}", **options)["input_ids"]
+        assert prompted(text, **options)["input_ids"] == expected
 
 
 def test_a_prompt_that_runs_into_the_first_word_is_warned_of(caplog):
@@ -308,9 +310,10 @@ def test_a_prompt_that_runs_into_the_first_word_is_warned_of(caplog):
 
 
 def test_a_limit_without_room_for_a_text_after_the_prompt_is_refused(text_folder):
-    assert load_text_tower(text_folder, "mean", max_length=6, prompt="a photo of ").tokenizer.model_max_length == 6
-    with pytest.raises(ValueError, match="A text has at most 5 tokens, and special tokens and the prompt are 5"):
-        load_text_tower(text_folder, "mean", max_length=5, prompt="a photo of ")
+    prompt = "a photo of "
+    assert load_text_tower(text_folder, "mean", max_length=6, prompt=prompt).tokenizer.model_max_length == 6
+    with pytest.raises(ValueError, match="at most 5 tokens, of which special tokens and the prompt take 5"):
+        load_text_tower(text_folder, "mean", max_length=5, prompt=prompt)
 
 
 def test_the_default_prompt_of_a_sentence_transformer_counts(text_folder, image_tower, tmp_path):

@@ -69,10 +69,10 @@ def test_labels_of_unknown_words_are_said_whatever_the_templates(family_folders,
 
 
 def test_embedded_texts_of_unknown_words_are_said_once_of_each_model(family_folders, caplog):
-    for name in ("lotlip", "lit"):
-        encoder = load_encoder(str(family_folders(name)), LoadingArguments(device="cpu"))
+    for family in ("lotlip", "lit"):
+        name = str(family_folders(family))
+        encoder = load_encoder(name, LoadingArguments(device="cpu"))
         encoder.encode_text(["Ένα καράβι", "a boat", "καράβι", "sea", "house"])
         encoder.encode_text(["Ένα καράβι"])
-        said = f"2 of 5 texts hold only words that the tokenizer of {family_folders(name)} does not know"
-        assert said in caplog.text
+        assert f"2 of 5 texts hold only words that the tokenizer of {name} does not know" in caplog.text
     assert caplog.text.count("texts hold only words") == 2
