@@ -116,12 +116,13 @@ class Resizing(NamedTuple):
 
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
-        """Finds how an image processor resizes; None if not by transformers' own function to a fixed size."""
+        """Finds how an image processor resizes; None if not by averages to a fixed size, as transformers does."""
         resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
         if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
             return None
         resample = getattr(image_processor, "resample", None)
-        if not isinstance(resample, int):
+        # what takes single pixels takes others of a smaller image
+        if not isinstance(resample, int) or resample == PIL.Image.Resampling.NEAREST:
             return None
         sides = dict(image_processor.size or {})
         size = {name: side for name, side in sides.items() if side is not None}

@@ -207,6 +207,7 @@ def test_resizing_of_image_processors():
             pixels = without_crop(image, return_tensors="pt")["pixel_values"]
             assert resizing.target(*size) == pixels.shape[:1:-1]
         assert Resizing.of(cls(do_resize=False)) is None
+        assert Resizing.of(cls(resample=PIL.Image.Resampling.NEAREST)) is None
         assert Resizing.of(cls(size={"shortest_edge": 200, "longest_edge": 300})) is None
         assert Resizing.of(cls(size={"height": 30, "width": 50})).target(640, 480) == (50, 30)
 

@@ -140,7 +140,15 @@ def test_the_first_rows_are_those_of_the_first_slices(start, num_rows, expected)
         ([("b", 0, 5)], 0),
         ([("a", 0, 1), ("a", 4, 5)], 2),
         ([("all", 0, 100)], 5),
+        ([("all", 98, 100)], 2),
     ],
 )
 def test_rows_that_two_splits_share_are_counted(others, num_shared):
     assert count_shared_rows([Slice("a", 0, 5)], [Slice(*other) for other in others]) == num_shared
+
+
+@pytest.mark.parametrize("split", ["train[:2]", "train[:50%]", "train[:1]+train[1:2]"])
+def test_a_stream_has_no_slices(tmp_path, split):
+    source = SourceArguments(write_json(tmp_path / "rows.jsonl", range(4)), streaming=True)
+    with pytest.raises(ValueError, match="`--streaming` takes no slice such as 'train"):
+        load_split(source, split, with_images=False)
