@@ -118,7 +118,14 @@ def load_whole(path: str | PathLike, dtype: torch.dtype, options: dict[str, str]
         dtype (`torch.dtype`): The precision of its weights.
         options (`dict[str, str]`): The revision, if one is named.
     """
-    model, report = AutoModel.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    # those of another shape are named below, by an error of one line
+    how = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = AutoModel.from_pretrained(path, dtype=dtype, **how, **options)
+    for name, shape, expected_shape in sorted(report["mismatched_keys"]):
+        raise ValueError(
+            f"`{name}` is of shape {tuple(shape)} in its weights, and of {tuple(expected_shape)} by its "
+            "config.json: name a folder whose files belong together."
+        )
     check_none_is_missing(report["missing_keys"], model)
     warn_of_unused(report["unexpected_keys"], model, path)
     return model

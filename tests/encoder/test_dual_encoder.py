@@ -556,6 +556,15 @@ def test_weights_without_use_are_named(family_folders, tmp_path, name, fields, t
     assert re.search(pattern, caplog.text)
 
 
+def test_weights_of_another_shape_than_the_configuration_has_are_refused(family_folders, tmp_path):
+    folder = shutil.copytree(family_folders("lotlip"), tmp_path / "lotlip")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_corner_tokens"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"corner_tokens` is of shape \(2, 32\) in its weights, and of \(1, 32\) by"):
+        DualEncoder.from_pretrained(folder)
+
+
 def test_several_models_are_looked_for_before_the_first_is_loaded(family_folders, tmp_path):
     folder = str(family_folders("lotlip"))
     assert find_models([folder, folder]) == [folder]
