@@ -63,6 +63,8 @@ DAMAGED_FILE_ERRORS = (
     struct.error,
     zipfile.BadZipFile,
 )
+# Fields of a configuration that say how the model was saved, or how it began
+UNNEEDED_FIELDS = ("_name_or_path", "architectures", "auto_map", "dtype", "logit_scale_init_value")
 FORMAT = 5  # one more when a conversion gives other files than before, which lie in the Hub's cache
 
 # Parts of our names and those of the towers of these types, None where they are equal. Tensors of ours that have one
@@ -676,6 +678,28 @@ def convert_checkpoint(
     return config_path
 
 
+def check_all_is_expressed(folder: Path, config: LotlipConfig, way_back: LotlipConfig) -> None:
+    """Raises a `ValueError` for fields of a configuration that `way_back`, read of the original, lacks."""
+    lost = list_lost_fields(config.to_dict(), way_back.to_dict())
+    if lost:
+        raise ValueError(
+            f"The original cannot express the model in `{folder}`: {'; '.join(lost)}. If you can do without, "
+            f"remove that from a copy of its `{CONFIG_NAME}`."
+        )
+
+
+def list_lost_fields(config: dict, way_back: dict, prefix: str = "") -> list[str]:
+    """Lists the fields of a configuration, with their values, that are others on the way back."""
+    lost = []
+    for name, value in config.items():
+        other = way_back.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            lost += list_lost_fields(value, other, f"{prefix}{name}.")
+        elif value != other and name not in UNNEEDED_FIELDS:
+            lost.append(f"`{prefix}{name}` = {value!r}")
+    return lost
+
+
 def check_image_processor(
     folder: Path,
     config: LotlipConfig,
@@ -771,6 +795,7 @@ def write_original(folder: str | Path, to_original: str | Path) -> None:
     # the way back, which raises an error if it is none
     config_of_the_original = config_from_checkpoint(original, settings, config.text_config.vocab_size)
     from_theirs(config_of_the_original, original, "lotlip")
+    check_all_is_expressed(folder, config, config_of_the_original)
 
     context_length = DEFAULT_CONTEXT_LENGTH
     tokenizer = None

@@ -363,6 +363,11 @@ class LotlipAlignedModel(PreTrainedModel):
         elif isinstance(module, LotlipAlignedModel) and hasattr(module, "logit_scale"):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
+    def post_init(self):
+        """As in the library, but without what its towers ignore in weights where they are loaded alone."""
+        super().post_init()
+        self._keys_to_ignore_on_load_unexpected = set()
+
     def compute_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> BaseModelOutputWithPooling:

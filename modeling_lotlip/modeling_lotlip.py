@@ -532,6 +532,12 @@ class LotlipPreTrainedModel(PreTrainedModel):
         elif isinstance(module, LotlipModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
+    def post_init(self):
+        """As in the library, but without the patterns of its towers: they hold for a tower loaded alone."""
+        super().post_init()
+        patterns = type(self)._keys_to_ignore_on_load_unexpected
+        self._keys_to_ignore_on_load_unexpected = set(patterns or [])
+
 
 def corner_mask_function(num_corner_tokens: int) -> Callable:
     """

@@ -48,6 +48,7 @@ class LotlipSigmoidModel(LotlipModel):
     """
     [`LotlipModel`] of single captions with a `logit_bias`, which is added to the logits: their sigmoid is the
     probability that image and text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343).
+    The zero-shot pipeline truncates labels at 64 tokens, [`DualEncoder.classify`] at the limit of the model.
 
     Args:
         config ([`LotlipSigmoidConfig`]):
@@ -131,7 +132,8 @@ class LotlipTokenWiseConfig(LotlipConfig):
 def late_interaction(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """
     Compares sequences of tokens: the mean over a query's tokens of the dot product with the key's token that is most
-    similar (Yao et al., 2021, https://arxiv.org/abs/2111.07783, equations 4 and 5). A token of zeros is padding.
+    similar (Yao et al., 2021, https://arxiv.org/abs/2111.07783, equations 4 and 5). A token of zeros is
+    padding; a sequence of nothing else is absent, and its similarities are 0.
 
     Args:
         queries (`torch.Tensor` of shape `(..., queries, query_length, dim)`):
@@ -150,7 +152,9 @@ def late_interaction(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     if not is_key_token.all():
         products = products.masked_fill(~is_key_token[..., None, :, :], torch.finfo(products.dtype).min)
     # of each token of a query, for each key: shape (..., queries, query_length, keys)
-    similarities = products.amax(dim=-1).unflatten(-2, queries.shape[-3:-1])
+    similarities = products.amax(dim=-1)
+    similarities = similarities.masked_fill(~is_key_token.any(dim=-1)[..., None, :], 0)
+    similarities = similarities.unflatten(-2, queries.shape[-3:-1])
     similarities = similarities.masked_fill(~is_query_token[..., None], 0)
     return similarities.sum(dim=-2) / is_query_token.sum(dim=-1, keepdim=True).clamp(min=1)
 
@@ -251,6 +255,7 @@ class LotlipTokenWiseModel(LotlipModel):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
         **kwargs,
     ) -> LotlipOutput:
         """
@@ -265,9 +270,12 @@ class LotlipTokenWiseModel(LotlipModel):
                 1 for tokens, 0 for padding.
             return_loss (`bool`, *optional*):
                 Refused if it is true.
+            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
+                Whether to interpolate the position embeddings, for images of another size.
         """
         _refuse_loss(return_loss, "contrastive_loss")
-        image_embeds = self.get_image_token_embeds(pixel_values)
+        image_options = {"interpolate_pos_encoding": interpolate_pos_encoding}
+        image_embeds = self.get_image_token_embeds(pixel_values, **image_options)
         text_embeds = self.get_text_token_embeds(input_ids, attention_mask, **kwargs).to(image_embeds.device)
         scale = self.logit_scale.float().exp().to(image_embeds.device)
         return LotlipOutput(

@@ -476,6 +476,22 @@ def test_the_command_converts_and_names_what_it_wrote(tmp_path, checkpoint, toke
     assert not list(tmp_path.glob("4*"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"matryoshka_dims": [16, 8]}, "`matryoshka_dims` = [16, 8]. If you can do without"),
+        ({"text_config": {"pad_token_id": 3}}, "`text_config.pad_token_id` = 3. If you can do without"),
+    ],
+)
+def test_a_field_that_the_original_has_no_place_for_is_refused(tmp_path, fields, message):
+    config = tiny_config(**fields.get("text_config", {}))
+    config.matryoshka_dims = fields.get("matryoshka_dims")
+    LotlipModel(config).save_pretrained(tmp_path / "folder")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        write_original(tmp_path / "folder", tmp_path / "out" / "back.pt")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path):
     """What no tensor tells, such as heads, epsilons and dropout, is in the configuration beside the file."""
     torch.manual_seed(0)

@@ -364,6 +364,12 @@ def test_the_card_of_a_siglip_of_another_length_says_what_the_pipeline_does(
     assert ("Not for the zero-shot pipeline" in (folder / "README.md").read_text()) == is_said
 
 
+def test_the_card_of_a_sigmoid_model_says_where_the_pipeline_truncates_labels(tmp_path):
+    LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)).save_pretrained(tmp_path)
+    card = " ".join((tmp_path / "README.md").read_text().split())
+    assert "The pipeline truncates labels at 64 tokens: `DualEncoder.classify` of" in card
+
+
 def test_plain_push_has_a_card_that_says_something(hub):
     names = {file.name for file in hub.converted.iterdir()}
     for repo_id in PLAIN:

@@ -19,6 +19,7 @@ from modeling_lotlip.modeling_lotlip import (
     LotlipTextModel,
     LotlipTextModelWithProjection,
     LotlipVisionModel,
+    LotlipVisionModelWithProjection,
     image_text_contrastive_loss,
 )
 from tests.conftest import TINY_REFERENCE, needs_tiny_reference, tiny_config
@@ -676,6 +677,34 @@ def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
         expected = model.get_text_features(**captions, output_corner_tokens=True)
     assert_close(outputs.text_embeds, expected.pooler_output)
     assert_close(outputs.corner_embeds, expected.corner_pooler_output)
+
+
+@pytest.mark.parametrize(
+    "tower_class",
+    [LotlipTextModel, LotlipTextModelWithProjection, LotlipVisionModel, LotlipVisionModelWithProjection],
+)
+def test_a_tower_alone_leaves_the_other_one_unmentioned(tmp_path, tower_class):
+    new_model(vision_projection_dim=WIDTH).save_pretrained(tmp_path)
+    _, report = tower_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert report["unexpected_keys"] == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["text_adapter.weight", "visual_adapter.weight", "logit_bias", "vision_model.lora_A.weight"]
+)
+def test_tensors_that_the_whole_model_has_no_use_for_are_reported(tmp_path, name):
+    model = new_model()
+    model.save_pretrained(tmp_path, state_dict=model.state_dict() | {name: torch.ones(3)})
+    _, report = LotlipModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert report["unexpected_keys"] == {name}
+
+
+def test_an_image_tower_without_projection_reports_that_of_the_weights(tmp_path):
+    new_model(vision_projection_dim=WIDTH).save_pretrained(tmp_path)
+    config = new_config().vision_config
+    options = {"config": config, "output_loading_info": True}
+    _, report = LotlipVisionModelWithProjection.from_pretrained(tmp_path, **options)
+    assert report["unexpected_keys"] == {"visual_projection.weight"}
 
 
 def test_resized_token_embeddings_leave_the_features_as_they_are(tmp_path):

@@ -90,6 +90,22 @@ def test_an_absent_text_is_zero(model):
     assert embeds[0].any()
 
 
+def test_an_absent_text_has_logits_of_zero_both_ways(model):
+    mask = MASK.clone()
+    mask[1] = 0
+    outputs = model(input_ids=TEXTS, attention_mask=mask, pixel_values=torch.randn(2, 3, 32, 32))
+    assert outputs.logits_per_image[:, 1].tolist() == [0, 0]
+    assert outputs.logits_per_text[1].tolist() == [0, 0]
+    assert (outputs.logits_per_image[:, 0] != 0).all()
+
+
+def test_images_of_another_size_have_their_positions_interpolated(model):
+    pixel_values = torch.randn(2, 3, 64, 64)
+    outputs = model(input_ids=TEXTS, pixel_values=pixel_values, interpolate_pos_encoding=True)
+    expected = model.get_image_token_embeds(pixel_values, interpolate_pos_encoding=True)
+    assert torch.equal(outputs.image_embeds, expected)
+
+
 def test_it_has_no_single_embedding_and_no_corners(model):
     for call in (model.get_text_features, model.get_image_features, model.embed_images, model.embed_captions):
         with pytest.raises(ValueError, match="no single embedding"):

@@ -14,7 +14,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,7 @@ TEXTS_PER_CHUNK = 256
 # What texts of an image are, in the order of their codes
 MODALITIES = ("short", "long", "sub")
 # Changes when files of before mean something else
-FILE_VERSION = 2
+FILE_VERSION = 3
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Features:
         counts (`dict[str, int]`): What was left out or truncated, by its name.
         contents (`list[str]`): The texts themselves.
         is_truncated (`torch.Tensor` of shape `(texts,)`): Whether a text is longer than its tower reads.
+        is_unknown (`torch.Tensor` of shape `(texts,)`): Whether the tokenizer knows no word of a text.
     """
 
     images: torch.Tensor
@@ -69,6 +70,7 @@ class Features:
     counts: dict[str, int] = field(default_factory=dict)
     contents: list[str] = field(default_factory=list)
     is_truncated: torch.Tensor | None = None
+    is_unknown: torch.Tensor | None = None
 
     def select(self, images: torch.Tensor) -> "Features":
         """Returns the features of some images, by their sorted positions of shape `(selected,)`."""
@@ -76,7 +78,7 @@ class Features:
         new_positions[images] = torch.arange(len(images))
         captions = self.captions[torch.isin(self.captions[:, 0], images)].clone()
         captions[:, 0] = new_positions[captions[:, 0]]
-        return Features(self.images[images], self.texts, captions, self.counts, self.contents, self.is_truncated)
+        return replace(self, images=self.images[images], captions=captions)
 
 
 class Computed(NamedTuple):
@@ -87,11 +89,28 @@ class Computed(NamedTuple):
         positions (`list[int]`): Which they are of those that were asked for.
         features (`torch.Tensor` of shape `(positions, dim)`): Their features.
         is_truncated (`list[bool]`): Whether each is a text that is longer than the tower reads.
+        is_unknown (`list[bool]`): Whether each is a text of which the tokenizer knows no word.
     """
 
     positions: list[int]
     features: torch.Tensor
     is_truncated: list[bool]
+    is_unknown: list[bool]
+
+
+class TextEntry(NamedTuple):
+    """
+    Is a text that is to be computed.
+
+    Attributes:
+        position (`int`): Which it is of those that were asked for.
+        is_truncated (`bool`): Whether it is longer than the tower reads.
+        is_unknown (`bool`): Whether the tokenizer knows no word of it.
+    """
+
+    position: int
+    is_truncated: bool
+    is_unknown: bool
 
 
 def find_features_dir() -> Path:
@@ -180,7 +199,7 @@ class FeatureComputer:
             )
         images = self.compute_images(dataset, reader)
         contents = list(dict.fromkeys(text for _, text, _ in captions))
-        texts, is_truncated = self.compute_texts(contents)
+        texts = self.compute_texts(contents)
 
         is_readable = images.isfinite().all(dim=1) & (images.shape[1] > 0)
         if not is_readable.any():
@@ -193,18 +212,29 @@ class FeatureComputer:
         if not rows:
             raise ValueError(f"No image of the {what} data that can be read has a caption.")
         kept = torch.tensor(sorted({row for row, _, _ in rows}))
-        whole_captions = [text for _, text, modality in captions if modality != "sub"]
+        whole_captions = [text_positions[text] for _, text, modality in captions if modality != "sub"]
+        positions = torch.tensor(whole_captions, dtype=torch.long)
         counts = {
             "rows": len(dataset),
             "unreadable_images": int((~is_readable).sum()),
             "images_without_caption": int(is_readable.sum()) - len(kept),
             "num_captions": len(whole_captions),
-            "truncated_captions": sum(bool(is_truncated[text_positions[text]]) for text in whole_captions),
+            "truncated_captions": int(texts.is_truncated[positions].sum()),
+            "unknown_captions": int(texts.is_unknown[positions].sum()),
         }
         if "long" in modalities and reader.has_long_captions:
             with_long = {row for row, _, modality in rows if modality == MODALITIES.index("long")}
             counts["images_without_long_caption"] = len(kept) - len(with_long)
-        return Features(images, texts, torch.tensor(rows), counts, contents, is_truncated).select(kept)
+        features = Features(
+            images,
+            texts.features,
+            torch.tensor(rows),
+            counts,
+            contents,
+            texts.is_truncated,
+            texts.is_unknown,
+        )
+        return features.select(kept)
 
     def compute_images(self, dataset: Dataset, reader: RowReader) -> torch.Tensor:
         """Returns features of shape `(rows, dim)` of the images of a dataset, NaN where one cannot be read."""
@@ -225,31 +255,34 @@ class FeatureComputer:
                 found = [item.row_key.row_index for item in prepared.images.entries]
                 if not found:
                     continue
-                computed = Computed(found, tower.compute(prepared.images.inputs), [False] * len(found))
+                no_texts = [False] * len(found)
+                computed = Computed(found, tower.compute(prepared.images.inputs), no_texts, no_texts)
                 check_computed(computed, tower, lambda position: name_row(rows[position], position))
                 yield computed
 
         names = (identify_image(row[column]) for row in rows)
-        features, _ = self.image_store.find_or_compute(names, compute, "Image features", " images")
-        return features
+        return self.image_store.find_or_compute(names, compute, "Image features", " images").features
 
-    def compute_texts(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Returns features of shape `(texts, dim)` of different texts, and of shape `(texts,)` whether each is longer
-        than the limit of the tower.
-        """
+    def compute_texts(self, texts: list[str]) -> "FeatureTable":
+        """Returns the features of different texts, and whether each is truncated or unknown."""
         tower = self.text_tower
 
-        def tokenize(positions: Sequence[int]) -> Iterator[Batch[tuple[int, bool]]]:
+        def tokenize(positions: Sequence[int]) -> Iterator[Batch[TextEntry]]:
             for start in range(0, len(positions), TEXTS_PER_CHUNK):
                 chunk = positions[start : start + TEXTS_PER_CHUNK]
                 tokenized = self.preprocessing.tokenize([texts[position] for position in chunk])
-                yield Batch(list(zip(chunk, tokenized.truncated)), tokenized.inputs, "text")
+                is_unknown = self.preprocessing.find_unknown(tokenized.inputs["input_ids"])
+                entries = [TextEntry(*facts) for facts in zip(chunk, tokenized.truncated, is_unknown)]
+                yield Batch(entries, tokenized.inputs, "text")
 
         def compute(positions: Sequence[int]) -> Iterator[Computed]:
             for batch in sort_texts(tokenize(positions), self.preprocessing):
-                found = [position for position, _ in batch.entries]
-                computed = Computed(found, tower.compute(batch.inputs), [is_cut for _, is_cut in batch.entries])
+                computed = Computed(
+                    positions=[text.position for text in batch.entries],
+                    features=tower.compute(batch.inputs),
+                    is_truncated=[text.is_truncated for text in batch.entries],
+                    is_unknown=[text.is_unknown for text in batch.entries],
+                )
                 check_computed(computed, tower, lambda position: repr(texts[position]))
                 yield computed
 
@@ -335,10 +368,10 @@ class FeatureStore:
         compute: Callable[[Sequence[int]], Iterator[Computed]],
         title: str,
         unit: str,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> "FeatureTable":
         """
-        Returns features of shape `(names, dim)`, NaN where there are none, and of shape `(names,)` whether each is of
-        a text that is truncated. Those that are not yet in files are computed and written.
+        Returns features in the order of their names, NaN where there are none. What is not in files yet is
+        computed and written.
 
         Args:
             names (`Iterable[str]`):
@@ -371,7 +404,7 @@ class FeatureStore:
                 if parts:
                     self.write(parts, hashes)
         table.copy([first_positions[name_hash] for name_hash in hashes])
-        return table.features, table.is_truncated
+        return table
 
     def read(self, file: Path, missing: dict[str, int], table: "FeatureTable") -> None:
         """
@@ -390,19 +423,22 @@ class FeatureStore:
                     return
                 features = torch.from_numpy(arrays["features"][rows])
                 is_truncated = arrays["is_truncated"][rows].tolist()
+                is_unknown = arrays["is_unknown"][rows].tolist()
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             logger.warning(f"{file} cannot be read, and its features are computed again: {error}")
             return
         positions = [missing.pop(names[row]) for row in rows]
-        table.set(Computed(positions, features, is_truncated))
+        table.set(Computed(positions, features, is_truncated, is_unknown))
 
     def write(self, parts: list[Computed], hashes: list[str]) -> None:
         """Writes what was computed to a file of its own, known by the hashes of the names at its positions."""
         names = []
         is_truncated = []
+        is_unknown = []
         for part in parts:
             names += [hashes[position] for position in part.positions]
             is_truncated += part.is_truncated
+            is_unknown += part.is_unknown
         features = torch.cat([part.features for part in parts])
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder / f"{hash_text(' '.join(names))}.npz") as partial, open(partial, "wb") as opened:
@@ -411,12 +447,14 @@ class FeatureStore:
                 names=np.array(names, dtype=np.bytes_),
                 features=features.numpy(),
                 is_truncated=np.array(is_truncated),
+                is_unknown=np.array(is_unknown),
             )
 
 
 class FeatureTable:
     """
-    Features in the order of what was asked for, filled in any order.
+    Features in the order of what was asked for, filled in any order: see [`Computed`]. `features` are of shape
+    `(rows, dim)`, NaN where there are none, `is_truncated` and `is_unknown` of shape `(rows,)`.
 
     Args:
         num_rows (`int`): The number of rows.
@@ -425,6 +463,7 @@ class FeatureTable:
     def __init__(self, num_rows: int):
         self.features = torch.full((num_rows, 0), torch.nan, dtype=torch.float32)
         self.is_truncated = torch.zeros(num_rows, dtype=torch.bool)
+        self.is_unknown = torch.zeros(num_rows, dtype=torch.bool)
 
     def set(self, part: Computed) -> None:
         """Fills in some rows."""
@@ -433,12 +472,14 @@ class FeatureTable:
             self.features = torch.full(shape, torch.nan, dtype=torch.float32)
         self.features[part.positions] = part.features
         self.is_truncated[part.positions] = torch.tensor(part.is_truncated)
+        self.is_unknown[part.positions] = torch.tensor(part.is_unknown)
 
     def copy(self, sources: list[int]) -> None:
         """Gives each row what the row `sources[row]` has: the same image in several rows is computed once."""
         if sources != list(range(len(sources))):
             self.features = self.features[sources]
             self.is_truncated = self.is_truncated[sources]
+            self.is_unknown = self.is_unknown[sources]
 
 
 def hash_text(text: str) -> str:

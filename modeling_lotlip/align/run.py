@@ -14,6 +14,7 @@ from ..data.repeated_images import warn_of_repeated_images
 from ..data.rows import get_columns
 from ..data.slices import count_shared_rows
 from ..encoder.loading import check_device
+from ..encoder.preprocessing import warn_of_unknown
 from ..evaluation.retrieval import (
     EmbeddedCaptions,
     EmbeddedDataset,
@@ -94,6 +95,9 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     )
     # first, since it is the smaller one: what is wrong with it is said before the features of all others are computed
     evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
+    counts = evaluation_features.counts
+    num_unknown = counts["unknown_captions"]
+    warn_of_unknown(num_unknown, counts["num_captions"], text_tower.tokenizer, text_tower.name)
     features = computer.compute(dataset, reader, args.captions)
     warn_of_counts(features, args.max_length)
     start = time.perf_counter()
@@ -132,6 +136,7 @@ def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
             images=rows[:, 0],
             embeds=text_embeds[texts],
             num_truncated=int(features.is_truncated[texts].sum()),
+            num_unknown=int(features.is_unknown[texts].sum()),
         )
     num_unreadable = features.counts["unreadable_images"]
     return EmbeddedDataset(image_embeds, captions, [None] * len(image_embeds), num_unreadable)
@@ -172,6 +177,11 @@ def warn_of_counts(features: Features, max_length: int) -> None:
         logger.warning(
             f"{counts['truncated_captions']} of {counts['num_captions']} captions are longer than the {max_length} "
             "tokens that the text model reads, and are cut off."
+        )
+    if counts["unknown_captions"] > 0:
+        logger.warning(
+            f"{counts['unknown_captions']} of {counts['num_captions']} captions hold no word that the text model "
+            "knows: no heads can learn from them. Name one whose tokenizer knows their language."
         )
     if num_images < FEW_ROWS:
         logger.warning(

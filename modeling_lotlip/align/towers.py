@@ -3,6 +3,7 @@
 """Loads a text tower and an image tower, each of whatever library, for [`join_towers`]."""
 
 import copy
+import json
 import logging
 import math
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from PIL import Image
 from PIL.Image import Resampling
-from tokenizers import normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 from torch import nn
 from transformers import (
     MODEL_MAPPING,
@@ -64,6 +65,8 @@ ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "re
 CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token", "cls_register_token")
 # The max difference of two features of the same image, as a fraction of the largest value
 MAX_DIFFERENCE = 1e-3
+# By these it is seen whether a text has the same tokens after a prompt as alone
+PROMPTED_TEXTS = ("a", "A boat", "2 boats", "é", "лодка", "舟", "(a) boat.")
 # Convolutional networks of which the first state is their pooled output, before those of the patches
 POOLED_FIRST = ("dinov3_convnext",)
 
@@ -180,6 +183,7 @@ def load_text_tower(
             f"`--text_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
         ) from error
     limit_tokenizer(tower, max_length)
+    check_room_for_texts(tower.tokenizer)
     # A processor, and so sentence-transformers, would truncate there, and not at the `model_max_length`:
     # All-MiniLM-L6-v2 has 128 beside its 256
     tower.tokenizer.init_kwargs.pop("max_length", None)
@@ -352,14 +356,28 @@ def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokeni
     """
     Returns a tokenizer that puts a prompt before each text, wherever it is loaded. Raises a `ValueError` for one that
     is not of the tokenizers library.
+
+    The tokens of the prompt are special tokens, as `[CLS]` is. A normalizer would put the prompt before each part
+    of a text between special tokens: it sees these parts alone.
     """
     if not tokenizer.is_fast:
         raise ValueError(f"a prompt cannot be saved with its {type(tokenizer).__name__}: name another model.")
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    steps = [normalizers.Prepend(prompt)]
-    if backend.normalizer is not None:
-        steps.append(backend.normalizer)
-    backend.normalizer = normalizers.Sequence(steps)
+    whole = copy.deepcopy(tokenizer.backend_tokenizer)
+    # as it was saved, it may truncate and pad
+    whole.no_truncation()
+    whole.no_padding()
+    backend = None
+    for beginning, steps in list_prompt_forms(prompt):
+        candidate = add_prompt(whole, beginning, steps)
+        if puts_before(candidate, prompt, whole):
+            backend = candidate
+            break
+    if backend is None:
+        logger.warning(
+            f"The prompt {prompt!r} and the first word of a text share a token, and so it comes again after "
+            "each special token in a text, such as [SEP]: end the prompt with a space."
+        )
+        backend = normalize_first(whole, [normalizers.Prepend(prompt)])
     # its own class would make its normalizer anew when it is loaded
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -369,6 +387,78 @@ def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokeni
         model_input_names=tokenizer.model_input_names,
         **tokenizer.special_tokens_map,
     )
+
+
+def puts_before(prompted: Tokenizer, prompt: str, tokenizer: Tokenizer) -> bool:
+    """Returns whether the tokens of texts by `prompted` are those of a prompt and these texts by `tokenizer`."""
+    tokens = [prompted.encode(text).ids for text in PROMPTED_TEXTS]
+    expected = [tokenizer.encode(f"{prompt}{text}").ids for text in PROMPTED_TEXTS]
+    return tokens == expected
+
+
+def list_prompt_forms(prompt: str) -> list[tuple[str, list[normalizers.Normalizer]]]:
+    """
+    Lists what may give the tokens of a prompt and a text: a beginning, and how the text is changed. The space between
+    both may be a token of the prompt, no token at all, or a part of the first word.
+    """
+    stripped = prompt.rstrip()
+    forms = [(prompt, []), (stripped, [])]
+    if prompt == f"{stripped} ":
+        # what is after a special token in a text has a space of its own
+        one_space = normalizers.Replace(Regex(r"\A\s{2}"), " ")
+        forms.append((stripped, [normalizers.Prepend(" "), one_space]))
+    return forms
+
+
+def normalize_first(tokenizer: Tokenizer, steps: list[normalizers.Normalizer]) -> Tokenizer:
+    """Returns a copy of a tokenizer that normalizes a text by these steps, then by its own ones."""
+    changed = copy.deepcopy(tokenizer)
+    own_steps = []
+    if tokenizer.normalizer is not None:
+        own_steps.append(tokenizer.normalizer)
+    if steps:
+        changed.normalizer = normalizers.Sequence([*steps, *own_steps])
+    return changed
+
+
+def add_prompt(tokenizer: Tokenizer, prompt: str, steps: list[normalizers.Normalizer]) -> Tokenizer:
+    """
+    Returns a tokenizer that puts the tokens of a prompt between its first special tokens and a text.
+
+    Args:
+        tokenizer (`Tokenizer`): The tokenizer, of which a copy is made.
+        prompt (`str`): The prompt.
+        steps (`list[Normalizer]`): What a text is changed by first.
+    """
+    template = []
+    special_tokens = {}
+
+    def add_token(token: str, token_id: int, type_id: int) -> None:
+        template.append({"SpecialToken": {"id": token, "type_id": type_id}})
+        special_tokens[token] = {"id": token, "ids": [token_id], "tokens": [token]}
+
+    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    encoding = tokenizer.encode("a")
+    num_text_tokens = len(tokenizer.encode("a", add_special_tokens=False).ids)
+    start = encoding.special_tokens_mask.index(0)
+    rows = list(zip(encoding.tokens, encoding.ids, encoding.type_ids))
+    for row in rows[:start]:
+        add_token(*row)
+    text_type = encoding.type_ids[start]
+    for token_id in prompt_ids:
+        add_token(tokenizer.id_to_token(token_id), token_id, text_type)
+    template.append({"Sequence": {"id": "A", "type_id": text_type}})
+    for row in rows[start + num_text_tokens :]:
+        add_token(*row)
+    # of its JSON: from Python, a template has no token with a colon
+    state = json.loads(normalize_first(tokenizer, steps).to_str())
+    state["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": template,
+        "pair": [*template, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": special_tokens,
+    }
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def check_rebuildable(model: PreTrainedModel) -> None:
@@ -416,6 +506,16 @@ def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
             "give fewer."
         )
     tower.tokenizer.model_max_length = max_length
+
+
+def check_room_for_texts(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises a `ValueError` if special tokens and prompt leave no room for a text: it would not be truncated."""
+    num_special_tokens = tokenizer.num_special_tokens_to_add()
+    if tokenizer.model_max_length <= num_special_tokens:
+        raise ValueError(
+            f"A text has at most {tokenizer.model_max_length} tokens, of which special tokens and the prompt "
+            f"take {num_special_tokens}: give a larger `--max_length`, or a shorter `--text_prompt`."
+        )
 
 
 def load_image_tower(

@@ -374,8 +374,12 @@ class DualEncoder:
             logger.warning(
                 f"{num_truncated} of {len(texts)} texts were truncated: they have more than {self.max_length} tokens."
             )
-        warn_of_unknown(num_unknown, len(texts))
+        self.warn_of_unknown(num_unknown, len(texts))
         return to_return_value(embeds, is_single, convert_to_tensor)
+
+    def warn_of_unknown(self, num_unknown: int, num_texts: int) -> None:
+        """Warns once of texts of which the tokenizer knows no word: `num_unknown` of `num_texts`."""
+        warn_of_unknown(num_unknown, num_texts, self.preprocessing.tokenizer, self.name)
 
     def prepare_texts(self, texts: Sequence[str], is_long: bool) -> Iterator[PreparedRows]:
         """Yields texts, or long captions, as inputs, known by their positions."""
@@ -516,6 +520,9 @@ class DualEncoder:
         for template in templates:
             if "{}" not in template:
                 raise ValueError(f"`templates` has {template!r}, without {{}}: write that where the name goes.")
+        # without the words of the templates, which it knows
+        input_ids = self.preprocessing.tokenize(labels).inputs["input_ids"]
+        self.warn_of_unknown(sum(self.preprocessing.find_unknown(input_ids)), len(labels))
         prompts = []
         for label in labels:
             prompts += [template.replace("{}", label) for template in templates]

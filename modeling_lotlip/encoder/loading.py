@@ -110,15 +110,24 @@ def load_model(
 
 def load_whole(path: str | PathLike, dtype: torch.dtype, options: dict[str, str]) -> PreTrainedModel:
     """
-    Loads a model of which no weights are missing: the library would initialize them at random, with a report.
+    Loads a model of which no weights are missing: the library would initialize them at random, with a report. It
+    warns of weights that the model does not use.
 
     Args:
         path (`str` or `PathLike`): A Hub id or a folder.
         dtype (`torch.dtype`): The precision of its weights.
         options (`dict[str, str]`): The revision, if one is named.
     """
-    model, report = AutoModel.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    # those of another shape are named below, by an error of one line
+    how = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = AutoModel.from_pretrained(path, dtype=dtype, **how, **options)
+    for name, shape, expected_shape in sorted(report["mismatched_keys"]):
+        raise ValueError(
+            f"`{name}` is of shape {tuple(shape)} in its weights, and of {tuple(expected_shape)} by its "
+            "config.json: name a folder whose files belong together."
+        )
     check_none_is_missing(report["missing_keys"], model)
+    warn_of_unused(report["unexpected_keys"], model, path)
     return model
 
 
@@ -127,6 +136,16 @@ def check_none_is_missing(names: Iterable[str], model: PreTrainedModel) -> None:
     missing = sorted(names)
     if missing:
         raise ValueError(f"the weights lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first.")
+
+
+def warn_of_unused(names: Iterable[str], model: PreTrainedModel, path: str | PathLike) -> None:
+    """Warns of the names of tensors in the weights at `path` that a model does not use."""
+    unused = sorted(name for name in names if not name.endswith(REBUILT_TENSORS))
+    if unused:
+        logger.warning(
+            f"{len(unused)} tensors of {path} are not used by {type(model).__name__}, `{unused[0]}` first: "
+            "if its config.json is not that of these weights, it embeds otherwise than it was trained to."
+        )
 
 
 @contextmanager
@@ -249,11 +268,11 @@ def load_with_code(
         model = auto_class.from_config(config, dtype=dtype, **options)
         loaded = load_torch_model(model, folder)
         check_none_is_missing(loaded.missing_keys, model)
-        unused = [tensor for tensor in loaded.unexpected_keys if not tensor.endswith(REBUILT_TENSORS)]
-        if unused:
-            logger.warning(f"{len(unused)} tensors of {name} are of no use to its code, `{unused[0]}` first.")
-    else:
+        warn_of_unused(loaded.unexpected_keys, model, name)
+    elif has_code:
         model = auto_class.from_pretrained(name, dtype=dtype, **options)
+    else:
+        model = load_whole(name, dtype, options)
     processor = AutoProcessor.from_pretrained(name, **options)
     if not isinstance(processor, ProcessorMixin):
         image_processor = AutoImageProcessor.from_pretrained(name, **options)

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How texts and images become the inputs of a dual encoder, as its family was trained on them."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from threading import RLock
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from PIL import Image
@@ -14,18 +15,19 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from transformers.tokenization_utils_base import LARGE_INTEGER, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ..data.images import Resizing, bound_aspect_ratio
 from .families import Family, find_family, get_text_kwargs
 from .hashes import hash_processor
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # A fast tokenizer keeps how it truncates and pads, and so serves one thread at a time, whoever calls it
 TOKENIZER_LOCKS: WeakKeyDictionary = WeakKeyDictionary()
 LOCKS_LOCK = RLock()
+# Those that were warned of, since an encoder may be made anew for each evaluation: see `warn_of_unknown`
+WARNED_TOKENIZERS: WeakSet = WeakSet()
 
 
 def find_tokenizer_lock(tokenizer: PreTrainedTokenizerBase) -> RLock:
@@ -155,8 +157,8 @@ class Preprocessing:
 
     def find_unknown(self, input_ids: torch.Tensor) -> list[bool]:
         """
-        Finds the texts of which the tokenizer knows no word: they are its token of unknown words, special tokens
-        and punctuation alone.
+        Finds the texts of which the tokenizer knows no word: it has its token of unknown words for them, special
+        tokens, punctuation and the prompt of the model alone.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(texts, length)`):
@@ -172,6 +174,8 @@ class Preprocessing:
         has_unknown = (input_ids == unknown).any(dim=1)
         found = has_unknown.tolist()
         special = set(tokenizer.all_special_ids)
+        if any(found):  # of no text there is the prompt of the model, if it has one
+            special.update(self.tokenize([""]).inputs["input_ids"].flatten().tolist())
         for index in has_unknown.nonzero().flatten().tolist():
             others = set(input_ids[index].tolist()) - special - {unknown}
             # one after another: of most texts the first one is a word
@@ -241,10 +245,21 @@ def has_letters(token: str) -> bool:
     return any(map(str.isalnum, token))
 
 
-def warn_of_unknown(num_unknown: int, num_texts: int) -> None:
-    """Warns of texts of which the tokenizer knows no word: see [`Preprocessing.find_unknown`]."""
-    if num_unknown > 0:
-        logger.warning_once(
-            f"{num_unknown} of {num_texts} texts hold only words that the tokenizer does not know: the model "
-            "cannot tell them apart. Take a model whose tokenizer knows their language and script."
-        )
+def warn_of_unknown(num_unknown: int, num_texts: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """
+    Warns of texts of which a tokenizer knows no word, once for each tokenizer: see
+    [`Preprocessing.find_unknown`].
+
+    Args:
+        num_unknown (`int`): How many there are.
+        num_texts (`int`): Of how many.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+        name (`str`): The name of its model, which may be empty.
+    """
+    if num_unknown == 0 or tokenizer in WARNED_TOKENIZERS:
+        return
+    WARNED_TOKENIZERS.add(tokenizer)
+    logger.warning(
+        f"{num_unknown} of {num_texts} texts hold only words that the tokenizer of {name or 'this model'} "
+        "does not know: the model cannot tell them apart. Take one that knows their language and script."
+    )

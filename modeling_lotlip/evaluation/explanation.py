@@ -139,13 +139,22 @@ def find_sub_caption_indices(
     text = tokens[-1]
     if not text:
         raise ValueError("`--text` has nothing that the tokenizer of the model reads: write words.")
-    start = input_ids.index(text[0])
+    # a prompt before the text may have the same words
+    start = max(range(len(input_ids)), key=lambda start: count_equal(input_ids[start:], text))
     sub_caption_indices: list[int | None] = [None] * len(input_ids)
-    for position, (token, expected) in enumerate(zip(input_ids[start:], text)):
-        if token != expected:
-            break
+    for position in range(count_equal(input_ids[start:], text)):
         sub_caption_indices[start + position] = bisect.bisect_right(ends, position)
     return sub_caption_indices
+
+
+def count_equal(input_ids: list[int], expected: list[int]) -> int:
+    """Returns how many of the first tokens are those that are expected."""
+    count = 0
+    for token, expected_token in zip(input_ids, expected):
+        if token != expected_token:
+            break
+        count += 1
+    return count
 
 
 def render_page(explanations: list[Explanation]) -> str:

@@ -35,7 +35,6 @@ from ..encoder.batches import (
 )
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..encoder.finite import check_finite_batch
-from ..encoder.preprocessing import warn_of_unknown
 from ..metrics import RetrievalRanks, check_finite, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
 from ..utils.integers import check_integer
@@ -222,6 +221,9 @@ def embed_dataset(
     joined = join_embedded_parts(parts)
     if is_alone or PartialState().is_main_process:
         warn_of_missing_captions(reader, joined)
+        num_unknown = sum(captions.num_unknown for captions in joined.captions.values())
+        num_texts = sum(len(captions.texts) for captions in joined.captions.values())
+        encoder.warn_of_unknown(num_unknown, num_texts)
     return joined
 
 
@@ -482,7 +484,6 @@ def measure_retrieval(
         measured["num_captions"] = ranks.num_texts
         if grouping == "group":
             measured["num_shared_captions"] = ranks.num_shared
-        warn_of_unknown(captions.num_unknown, len(captions.texts))
         measured["truncated"] = captions.num_truncated / len(captions.texts)
         for name, value in measured.items():
             results[f"{kind}_{name}"] = value

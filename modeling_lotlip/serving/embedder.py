@@ -75,11 +75,13 @@ class Embedded(NamedTuple):
         embeds (`torch.Tensor` of shape `(entries, dim)`): Normalized, in float32.
         num_tokens (`int`): How many tokens the model read of the texts.
         num_truncated (`int`): How many texts are longer than its limit.
+        num_unknown (`int`): Of how many texts its tokenizer knows no word.
     """
 
     embeds: torch.Tensor
     num_tokens: int
     num_truncated: int
+    num_unknown: int
 
 
 class TokenizedRows(NamedTuple):
@@ -90,11 +92,13 @@ class TokenizedRows(NamedTuple):
         rows (`list[dict[str, torch.Tensor]]`): The inputs of each text, of shape `(1, length)`.
         num_tokens (`int`): How many tokens they have, without padding.
         num_truncated (`int`): How many of them are longer than the model's limit.
+        num_unknown (`int`): Of how many of them the tokenizer knows no word.
     """
 
     rows: list[dict[str, torch.Tensor]]
     num_tokens: int
     num_truncated: int
+    num_unknown: int
 
 
 class Embedder:
@@ -144,7 +148,7 @@ class Embedder:
             found = await asyncio.gather(*futures)
             # 10 ms for a full request, seconds if the weights are to be looked at: other requests go on meanwhile
             embeds = await loop.run_in_executor(self.readers, check_embeds, found, self.encoder.model)
-            return Embedded(embeds, tokenized.num_tokens, tokenized.num_truncated)
+            return Embedded(embeds, tokenized.num_tokens, tokenized.num_truncated, tokenized.num_unknown)
         finally:
             self.num_waiting -= len(entries)
 
@@ -176,7 +180,7 @@ class Embedder:
     def read_texts(self, texts: list[str], splitter: str | None) -> TokenizedRows:
         """Tokenizes texts, with a `splitter` as queries: see [`mark_query`]."""
         if not texts:
-            return TokenizedRows([], 0, 0)
+            return TokenizedRows([], 0, 0, 0)
         beginnings = [text[:MAX_CHARACTERS] for text in texts]
         if splitter is not None:
             beginnings = [mark_query(text, splitter) for text in beginnings]
@@ -190,7 +194,9 @@ class Embedder:
             rows.append({name: tensor[row : row + 1] for name, tensor in tokens.items()})
             if truncated[row] or len(text) > MAX_CHARACTERS:
                 num_truncated += 1
-        return TokenizedRows(rows, int(mask.sum()), num_truncated)
+        num_unknown = sum(self.encoder.preprocessing.find_unknown(tokens["input_ids"]))
+        self.encoder.warn_of_unknown(num_unknown, len(texts))
+        return TokenizedRows(rows, int(mask.sum()), num_truncated, num_unknown)
 
     def check_pixels(self, images: list[tuple[bytes, int]]) -> list[bytes]:
         """Returns the files of images, each with its pixels. Raises a `RequestError` if they are too many in sum."""

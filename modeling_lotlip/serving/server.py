@@ -137,10 +137,12 @@ def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
 def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResponse:
     """Makes the answer to a request, in OpenAI's form."""
     usage = {"prompt_tokens": embedded.num_tokens, "total_tokens": embedded.num_tokens}
-    return JSONResponse(
-        {"object": "list", "data": data, "model": asked.model, "usage": usage},
-        headers={"x-truncated-texts": str(embedded.num_truncated)},
-    )
+    headers = {
+        "x-truncated-texts": str(embedded.num_truncated),
+        "x-unknown-texts": str(embedded.num_unknown),
+    }
+    content = {"object": "list", "data": data, "model": asked.model, "usage": usage}
+    return JSONResponse(content, headers=headers)
 
 
 async def create_embeddings(request: Request) -> Response:

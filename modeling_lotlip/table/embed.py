@@ -41,7 +41,6 @@ from ..encoder.batches import (
 )
 from ..encoder.dual_encoder import DualEncoder, load_encoder
 from ..encoder.finite import check_finite_batch
-from ..encoder.preprocessing import warn_of_unknown
 from ..utils.files import hash_file
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
@@ -144,7 +143,8 @@ def embed_to_table(
             return info.row_index // group_size
 
         results = embed_rows(encoder, prepared, store.tokens_per_batch, group=find_group)
-        with closing(show_progress(results, due.count, disable=not state.is_local_main_process)) as results:
+        is_hidden = not state.is_local_main_process
+        with closing(show_progress(results, encoder, due.count, is_hidden)) as results:
             groups = groupby(results, attrgetter("group"))
             write_batches((list(parts) for _, parts in groups), table.append, encoder.model)
         state.wait_for_everyone()
@@ -625,6 +625,7 @@ def write_batches(
 
 def show_progress(
     batches: Iterator[EmbeddedBatch],
+    encoder: DualEncoder,
     total: int | None,
     disable: bool,
 ) -> Iterator[EmbeddedBatch]:
@@ -632,6 +633,12 @@ def show_progress(
     Yields the batches, with a bar of the rows that are done. Rows that are left out are named.
 
     Texts of which the tokenizer knows no word are counted.
+
+    Args:
+        batches (`Iterator[EmbeddedBatch]`): What is embedded.
+        encoder ([`DualEncoder`]): What embeds it.
+        total (`int`, *optional*): The number of rows, if it is known.
+        disable (`bool`): Whether to show no bar.
     """
     seen = set()
     num_texts = 0
@@ -647,7 +654,7 @@ def show_progress(
             num_texts += sum(item.kind != "image" for item in batch.entries)
             num_unknown += sum(item.is_unknown for item in batch.entries)
             yield batch
-    warn_of_unknown(num_unknown, num_texts)
+    encoder.warn_of_unknown(num_unknown, num_texts)
 
 
 def describe_missing(table: EmbeddingTable) -> list[str]:

@@ -387,7 +387,6 @@ class SampleCollator:
         """
         self.preprocessing = Preprocessing(processor)
         self.start_preprocessing = None
-        self.has_warned_of_unknown = False
         self.image_options = {}
         if are_cropped:
             self.image_options["do_resize"] = False
@@ -407,9 +406,9 @@ class SampleCollator:
         if any(truncated) and preprocessing is self.preprocessing:
             warn_of_truncation(preprocessing.max_length)
         num_unknown = sum(preprocessing.find_unknown(tokens["input_ids"]))
-        if num_unknown > 0 and not self.has_warned_of_unknown:
-            warn_of_unknown(num_unknown, sum(bool(text) for text in texts))
-            self.has_warned_of_unknown = True
+        num_texts = sum(bool(text) for text in texts)
+        tokenizer = preprocessing.tokenizer
+        warn_of_unknown(num_unknown, num_texts, tokenizer, tokenizer.name_or_path)
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
         return Texts(tokens["input_ids"], mask * is_present[:, None], preprocessing.pads_to_full_length)

@@ -169,6 +169,13 @@ def test_captions_beyond_the_limit_are_counted(compute):
     assert features.counts["truncated_captions"] == 2
 
 
+def test_captions_of_unknown_words_are_counted_also_of_features_in_files(compute):
+    changes = {5: {"caption": "Ένα καράβι"}, 6: {"caption": "καράβι"}}
+    dataset = replace_values(load_scenes(12), changes)
+    assert compute(dataset).counts["unknown_captions"] == 2
+    assert compute(dataset).counts["unknown_captions"] == 2
+
+
 def test_sub_captions_are_texts_of_their_image(compute):
     dataset = load_scenes(12)
     features = compute(dataset)
@@ -262,7 +269,7 @@ def test_an_image_that_is_not_there_has_a_name_of_its_own():
 
 def test_a_table_of_features_knows_what_it_lacks_and_repeats_what_it_has():
     table = features_module.FeatureTable(3)
-    table.set(features_module.Computed([2], torch.tensor([[1.0, 2.0]]), [True]))
+    table.set(features_module.Computed([2], torch.tensor([[1.0, 2.0]]), [True], [False]))
     table.copy([2, 1, 2])
     assert table.features[[0, 2]].tolist() == [[1.0, 2.0], [1.0, 2.0]]
     assert table.features[1].isnan().all()

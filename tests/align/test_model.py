@@ -18,12 +18,13 @@ from transformers import AutoModel, AutoProcessor, SwinConfig, SwinModel, ViTIma
 from transformers.utils import logging
 
 import lotlip
-from modeling_lotlip import DualEncoder, LotlipAlignedModel
+from modeling_lotlip import DualEncoder, LotlipAlignedConfig, LotlipAlignedModel
 from modeling_lotlip.align.outputs import write_sentence_transformers_files
 from modeling_lotlip.align.towers import join_towers, load_image_tower, load_text_tower, make_processor, refer_to
 from modeling_lotlip.encoder.onnx import export_model
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
+from tests.conftest import TINY_TOWER
 from tests.helpers.hub_server import hub_server
 
 
@@ -50,6 +51,19 @@ def test_it_loads_by_the_auto_classes_with_its_towers_and_standardization(folder
     state = loaded.state_dict()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+def test_what_a_tower_ignores_in_weights_is_reported_of_the_whole_model(tmp_path):
+    """The text tower of a LoTLIP that is loaded alone ignores the image tower."""
+    config = LotlipAlignedConfig(
+        text_config={**TINY_TOWER, "model_type": "lotlip_text_model"},
+        vision_config={**TINY_TOWER, "model_type": "vit"},
+    )
+    model = LotlipAlignedModel(config)
+    adapter = {"vision_model.adapter": torch.ones(3)}
+    model.save_pretrained(tmp_path, state_dict=model.state_dict() | adapter)
+    _, report = LotlipAlignedModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert report["unexpected_keys"] == {"vision_model.adapter"}
 
 
 def test_a_dual_encoder_embeds_by_it(folder):

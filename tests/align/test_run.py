@@ -23,6 +23,7 @@ ALL_GOOD = {
     "images_without_caption": 0,
     "images_without_long_caption": 0,
     "truncated_captions": 0,
+    "unknown_captions": 0,
 }
 NAMES = {"text_model_name_or_path": "text", "vision_model_name_or_path": "vision", "output_dir": "out"}
 
@@ -36,6 +37,11 @@ NAMES = {"text_model_name_or_path": "text", "vision_model_name_or_path": "vision
         (
             "truncated_captions",
             "1 of 950 captions are longer than the 16 tokens that the text model reads, and are cut off.",
+        ),
+        (
+            "unknown_captions",
+            "1 of 950 captions hold no word that the text model knows: no heads can learn from them. "
+            "Name one whose tokenizer knows their language.",
         ),
     ],
 )
@@ -135,19 +141,26 @@ def test_the_model_embeds_as_the_heads_do(compute, text_tower, image_tower, keep
     assert embedded.captions["short"].images.tolist() == list(range(6))
 
 
-def test_captions_that_were_cut_off_are_counted_by_their_length():
+def test_captions_that_were_cut_off_or_are_unknown_are_counted_by_their_length():
     heads = train_heads(make_features(), dataclasses.replace(HeadSettings(), num_epochs=1)).heads
     embedded = embed_features(heads, make_features())
     assert {modality: captions.num_truncated for modality, captions in embedded.captions.items()} == {
         "short": 1,
         "long": 2,
     }
+    assert {modality: captions.num_unknown for modality, captions in embedded.captions.items()} == {
+        "short": 2,
+        "long": 1,
+    }
     assert embedded.num_unreadable == 3
     assert embedded.captions["long"].texts == ["e", "f", "g", "h"]
 
 
 def make_features() -> Features:
-    """Four images with two captions each, of which one short and two long ones are cut off."""
+    """
+    Four images with two captions each. One short and two long ones are cut off, two short and one long one are
+    of unknown words.
+    """
     generator = torch.Generator().manual_seed(0)
     captions = []
     for image in range(4):
@@ -159,6 +172,7 @@ def make_features() -> Features:
         {"unreadable_images": 3},
         list("abcdefgh"),
         torch.tensor([False, True, False, False, False, True, False, True]),
+        torch.tensor([True, False, True, False, False, False, True, False]),
     )
 
 

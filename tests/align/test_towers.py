@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Dropout, Normalize, Pooling, Transformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -23,6 +24,7 @@ from transformers import (
     Dinov2WithRegistersModel,
     DINOv3ConvNextConfig,
     DINOv3ConvNextModel,
+    PreTrainedTokenizerFast,
     RadioConfig,
     RadioModel,
     T5Config,
@@ -46,6 +48,7 @@ from modeling_lotlip.align.towers import (
     load_image_tower,
     load_text_tower,
     make_processor,
+    prepend,
     refer_to,
 )
 from modeling_lotlip.hub import save_processor
@@ -256,6 +259,61 @@ def test_a_prompt_is_put_before_each_text_wherever_the_tokenizer_is_loaded(text_
     assert loaded(["a red boat"])["input_ids"] == expected
     assert loaded.model_max_length == plain.model_max_length
     assert loaded.model_input_names == plain.model_input_names
+
+
+def make_tokenizer(model, trainer, pre_tokenizer, post_processor=None) -> PreTrainedTokenizerFast:
+    """A tokenizer of the tokenizers library, trained on a few words."""
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizer
+    backend.train_from_iterator(["query: a red boat. The sea is calm"] * 9, trainer)
+    backend.post_processor = post_processor
+    special_tokens = {"unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special_tokens)
+
+
+TRAINING = {"special_tokens": ["<s>", "</s>", "<unk>", "<pad>"], "show_progress": False}
+BYTES = {**TRAINING, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+WITHOUT_SPACE = pre_tokenizers.ByteLevel(add_prefix_space=False)
+OF_BYTES = make_tokenizer(models.BPE(), trainers.BpeTrainer(**BYTES), WITHOUT_SPACE)
+OF_BYTES_AFTER_A_SPACE = make_tokenizer(
+    models.BPE(),
+    trainers.BpeTrainer(**BYTES),
+    pre_tokenizers.ByteLevel(add_prefix_space=True),
+    processors.RobertaProcessing(("</s>", 1), ("<s>", 0)),
+)
+OF_PIECES = make_tokenizer(
+    models.Unigram(), trainers.UnigramTrainer(unk_token="<unk>", **TRAINING), pre_tokenizers.Metaspace()
+)
+
+
+@pytest.mark.parametrize("tokenizer", [OF_BYTES, OF_BYTES_AFTER_A_SPACE, OF_PIECES])
+@pytest.mark.parametrize("text", ["a red boat", "The sea.", "a red boat </s> The sea is calm."])
+def test_a_prompt_is_put_once_before_a_text_with_special_tokens(tokenizer, text):
+    prompted = prepend(tokenizer, "query: ")
+    assert prompted(text)["input_ids"] == tokenizer(f"query: {text}")["input_ids"]
+
+
+def test_a_prompt_before_words_with_a_sep_and_truncated_is_that_of_sentence_transformers(text_folder):
+    plain = load_text_tower(text_folder, "mean").tokenizer
+    prompted = load_text_tower(text_folder, "mean", prompt="a photo of ").tokenizer
+    text = "a red boat [SEP] the blue house"
+    for max_length in (7, 512):
+        options = {"truncation": True, "max_length": max_length}
+        expected = plain(f"a photo of {text}", **options)["input_ids"]
+        assert prompted(text, **options)["input_ids"] == expected
+
+
+def test_a_prompt_that_runs_into_the_first_word_is_warned_of(caplog):
+    prompted = prepend(OF_PIECES, "query")
+    assert prompted("a red boat")["input_ids"] == OF_PIECES("querya red boat")["input_ids"]
+    assert "The prompt 'query' and the first word of a text share a token" in caplog.text
+
+
+def test_a_limit_without_room_for_a_text_after_the_prompt_is_refused(text_folder):
+    prompt = "a photo of "
+    assert load_text_tower(text_folder, "mean", max_length=6, prompt=prompt).tokenizer.model_max_length == 6
+    with pytest.raises(ValueError, match="at most 5 tokens, of which special tokens and the prompt take 5"):
+        load_text_tower(text_folder, "mean", max_length=5, prompt=prompt)
 
 
 def test_the_default_prompt_of_a_sentence_transformer_counts(text_folder, image_tower, tmp_path):

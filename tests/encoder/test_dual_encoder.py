@@ -1,6 +1,8 @@
 """A dual encoder of every family: the same numbers as a plain call of transformers, in every form of input."""
 
+import json
 import pickle
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -545,14 +547,42 @@ def test_a_folder_that_is_not_there_with_a_path_like_a_name_on_the_hub(tmp_path,
         DualEncoder.from_pretrained("outputs/nowhere")
 
 
+@pytest.mark.parametrize("with_code", [False, True])
 @pytest.mark.parametrize(("name", "tensor"), [("clip", "text_projection.weight"), ("lotlip", "logit_scale")])
-def test_weights_that_lack_a_tensor_are_refused(family_folders, tmp_path, name, tensor):
+def test_weights_that_lack_a_tensor_are_refused(family_folders, tmp_path, name, tensor, with_code):
     """The library would initialize it at random."""
     folder = shutil.copytree(family_folders(name), tmp_path / name)
     weights = load_file(folder / "model.safetensors")
     weights.pop(tensor)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=f"cannot be used: the weights lack 1 tensors of .*, `{tensor}` first"):
+        DualEncoder.from_pretrained(folder, trust_remote_code=with_code)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "tensor"),
+    [
+        ("clip", {"num_hidden_layers": 1}, "text_model.encoder.layers.1"),
+        ("lotlip", {"num_hidden_layers": 1}, "text_model.layers.1"),
+        ("lotlip", {"num_corner_tokens": 0}, "text_model.embeddings.corner_tokens"),
+    ],
+)
+def test_weights_without_use_are_named(family_folders, tmp_path, name, fields, tensor, caplog):
+    folder = shutil.copytree(family_folders(name), tmp_path / name)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= fields
+    (folder / "config.json").write_text(json.dumps(config))
+    DualEncoder.from_pretrained(folder)
+    pattern = rf"\d+ tensors of \S+ are not used by \w+, `{re.escape(tensor)}.*` first"
+    assert re.search(pattern, caplog.text)
+
+
+def test_weights_of_another_shape_than_the_configuration_has_are_refused(family_folders, tmp_path):
+    folder = shutil.copytree(family_folders("lotlip"), tmp_path / "lotlip")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_corner_tokens"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"corner_tokens` is of shape \(2, 32\) in its weights, and of \(1, 32\) by"):
         DualEncoder.from_pretrained(folder)
 
 

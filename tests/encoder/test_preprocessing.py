@@ -6,6 +6,8 @@ import pytest
 from transformers import BatchEncoding
 
 from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip.align.towers import prepend
+from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from tests.conftest import WORDS
@@ -46,6 +48,13 @@ def test_texts_of_unknown_words_alone_are_found(encoder, vocab_dir):
     assert preprocessing.find_unknown(input_ids) == [True] * 3 + [False] * 4
 
 
+def test_a_prompt_of_known_words_hides_no_text_of_unknown_ones(encoder, vocab_dir):
+    tokenizer = prepend(LotlipTokenizer.from_pretrained(vocab_dir), "a photo of ")
+    preprocessing = Preprocessing(SimpleNamespace(tokenizer=tokenizer), encoder.family)
+    input_ids = preprocessing.tokenize(["Ένα καράβι", "Ένα boat"]).inputs["input_ids"]
+    assert preprocessing.find_unknown(input_ids) == [True, False]
+
+
 def test_where_unknown_words_end_a_text_none_are_found(family_folders):
     preprocessing = load_encoder(str(family_folders("clip"))).preprocessing
     assert preprocessing.tokenizer.unk_token_id == preprocessing.tokenizer.eos_token_id
@@ -53,6 +62,17 @@ def test_where_unknown_words_end_a_text_none_are_found(family_folders):
     assert preprocessing.find_unknown(input_ids) == [False, False]
 
 
-def test_embedded_texts_of_unknown_words_are_counted(encoder, caplog):
-    encoder.encode_text(["Ένα καράβι", "a boat", "καράβι", "sea", "house"])
-    assert "2 of 5 texts hold only words that the tokenizer does not know" in caplog.text
+def test_labels_of_unknown_words_are_said_whatever_the_templates(family_folders, caplog):
+    encoder = load_encoder(str(family_folders("lotlip")), LoadingArguments(device="cpu"))
+    encoder.embed_classes(["Ένα", "boat", "καράβι"], ["a photo of a {}"])
+    assert "2 of 3 texts hold only words that the tokenizer of" in caplog.text
+
+
+def test_embedded_texts_of_unknown_words_are_said_once_of_each_model(family_folders, caplog):
+    for family in ("lotlip", "lit"):
+        name = str(family_folders(family))
+        encoder = load_encoder(name, LoadingArguments(device="cpu"))
+        encoder.encode_text(["Ένα καράβι", "a boat", "καράβι", "sea", "house"])
+        encoder.encode_text(["Ένα καράβι"])
+        assert f"2 of 5 texts hold only words that the tokenizer of {name} does not know" in caplog.text
+    assert caplog.text.count("texts hold only words") == 2

@@ -201,7 +201,7 @@ def test_weights_of_which_the_code_knows_nothing_are_named(jina, tmp_path, caplo
     weights["vision_model.adapter"] = torch.ones(3)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     load_encoder(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
-    assert f"1 tensors of {folder} are of no use to its code, `vision_model.adapter`" in caplog.text
+    assert f"1 tensors of {folder} are not used by JinaCLIPModel, `vision_model.adapter`" in caplog.text
 
 
 @pytest.mark.parametrize(

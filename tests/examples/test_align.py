@@ -27,7 +27,8 @@ def make_features(num_images: int, seed: int) -> Features:
     images = torch.randn(num_images, 16, generator=generator)
     texts = torch.randn(2 * num_images, 8, generator=generator)
     contents = [f"text {index} of {seed}" for index in range(2 * num_images)]
-    return Features(images, texts, torch.tensor(captions), {"unreadable_images": 0}, contents, torch.zeros(len(texts)))
+    no_texts = torch.zeros(len(texts))
+    return Features(images, texts, torch.tensor(captions), {"unreadable_images": 0}, contents, no_texts, no_texts)
 
 
 @pytest.fixture

@@ -153,6 +153,14 @@ def test_a_text_of_which_the_beginning_alone_is_read_is_counted_as_truncated(cli
     assert answer.headers["x-truncated-texts"] == "1"
 
 
+def test_texts_of_unknown_words_are_counted_in_a_header_and_said_once_in_the_log(model_dir, caplog):
+    with serving(model_dir) as address:
+        body = {"model": "model", "input": ["Ένα καράβι", "a boat", "καράβι"]}
+        answers = [post(address, body) for _ in range(2)]
+    assert [answer.headers["x-unknown-texts"] for answer in answers] == ["2", "2"]
+    assert caplog.text.count(f"2 of 3 texts hold only words that the tokenizer of {model_dir} ") == 1
+
+
 def test_truncated_texts_are_counted_in_a_header(client, caplog):
     answer = client.embeddings.with_raw_response.create(model="model", input=["red " * 500, "boat"])
     assert answer.headers["x-truncated-texts"] == "1"

@@ -154,7 +154,7 @@ def test_captions_of_unknown_words_are_counted(embed, tmp_path, caplog):
     scenes = load_scenes(7, seed=1).select_columns("image")
     scenes.add_column("caption", ["Ένα καράβι", *["a boat"] * 6]).save_to_disk(tmp_path / "scenes")
     embed("out", "--dataset_name", tmp_path / "scenes")
-    assert "1 of 7 texts hold only words that the tokenizer does not know" in caplog.text
+    assert "1 of 7 texts hold only words that the tokenizer of" in caplog.text
 
 
 def test_keys_kinds_and_storage(embed, expected, data_dir):
