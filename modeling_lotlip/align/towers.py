@@ -148,14 +148,15 @@ def load_text_tower(
     device: str | torch.device = "cpu",
 ) -> TextTower:
     """
-    Loads a text tower: a model of the sentence-transformers library, or a text encoder of transformers, also that of a
-    dual encoder.
+    Loads a text tower: a model of the sentence-transformers library, or a text encoder of
+    transformers, also that of a dual encoder.
 
     Args:
         name (`str`):
             A Hub id or a folder.
         pooling (`str`, *optional*):
-            One of `TEXT_POOLINGS`. Default: that of the sentence-transformers library, or of the dual encoder.
+            One of `TEXT_POOLINGS`. Default: that of the sentence-transformers library, or of the
+            dual encoder.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens. Default: the limit of the model.
         prompt (`str`, *optional*):
@@ -241,8 +242,8 @@ def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> T
 
 def check_modules(model: "SentenceTransformer") -> None:
     """
-    Raises a `ValueError` that names the module of the sentence-transformers library that has no counterpart here.
-    Normalize may come last: embeddings are compared by their cosine.
+    Raises a `ValueError` that names the module of the sentence-transformers library that has no
+    counterpart here. Normalize may come last: embeddings are compared by their cosine.
     """
     names = [type(module).__name__ for module in model]
     is_known = names[:2] == ["Transformer", "Pooling"]
@@ -354,11 +355,11 @@ def check_no_adapters(path: str | PathLike) -> None:
 
 def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokenizerBase:
     """
-    Returns a tokenizer that puts a prompt before each text, wherever it is loaded. Raises a `ValueError` for one that
-    is not of the tokenizers library.
+    Returns a tokenizer that puts a prompt before each text, wherever it is loaded. Raises a
+    `ValueError` for one that is not of the tokenizers library.
 
-    The tokens of the prompt are special tokens, as `[CLS]` is. A normalizer would put the prompt before each part
-    of a text between special tokens: it sees these parts alone.
+    The tokens of the prompt are special tokens, as `[CLS]` is. A normalizer would put the prompt
+    before each part of a text between special tokens: it sees these parts alone.
     """
     if not tokenizer.is_fast:
         raise ValueError(f"a prompt cannot be saved with its {type(tokenizer).__name__}: name another model.")
@@ -398,8 +399,9 @@ def puts_before(prompted: Tokenizer, prompt: str, tokenizer: Tokenizer) -> bool:
 
 def list_prompt_forms(prompt: str) -> list[tuple[str, list[normalizers.Normalizer]]]:
     """
-    Lists what may give the tokens of a prompt and a text: a beginning, and how the text is changed. The space between
-    both may be a token of the prompt, no token at all, or a part of the first word.
+    Lists what may give the tokens of a prompt and a text: a beginning, and how the text is changed.
+    The space between both may be a token of the prompt, no token at all, or a part of the first
+    word.
     """
     stripped = prompt.rstrip()
     forms = [(prompt, []), (stripped, [])]
@@ -486,8 +488,8 @@ def explain_loading_error(name: str, error: Exception) -> str:
 
 def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
     """
-    Sets the limit of a tokenizer: `max_length`, or no more than there are positions for. Raises a `ValueError` for
-    more.
+    Sets the limit of a tokenizer: `max_length`, or no more than there are positions for. Raises a
+    `ValueError` for more.
     """
     num_positions = getattr(tower.model.config, "max_position_embeddings", None)
     for name, module in tower.model.named_modules():
@@ -530,8 +532,8 @@ def load_image_tower(
         name (`str`):
             A Hub id or a folder.
         pooling (`str`, *optional*):
-            One of `IMAGE_POOLINGS`. Default: `"cls_mean"`; without a `[CLS]` `"mean"`; of a dual encoder and of a
-            convolutional network `"pooler"`.
+            One of `IMAGE_POOLINGS`. Default: `"cls_mean"`; without a `[CLS]` `"mean"`; of a dual
+            encoder and of a convolutional network `"pooler"`.
         device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
             Where it computes.
 
@@ -592,8 +594,8 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
 
 def check_image_pooling(model: PreTrainedModel, inputs: dict[str, object], pooling: str) -> None:
     """
-    Raises a `ValueError` for a pooling that a tower lacks, or that would be of something else than its patches;
-    `inputs` are what its image processor gives for an image.
+    Raises a `ValueError` for a pooling that a tower lacks, or that would be of something else than
+    its patches; `inputs` are what its image processor gives for an image.
     """
     if pooling == "pooler":
         return
@@ -614,9 +616,9 @@ def check_image_pooling(model: PreTrainedModel, inputs: dict[str, object], pooli
 
 def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:
     """
-    Returns an image processor as it is, but in place of timm's, which cannot be saved in a processor of two parts, one
-    of transformers that does the same: it resizes the shorter side, or both, and cuts out the center. Raises a
-    `ValueError` if there is none.
+    Returns an image processor as it is, but in place of timm's, which cannot be saved in a
+    processor of two parts, one of transformers that does the same: it resizes the shorter side, or
+    both, and cuts out the center. Raises a `ValueError` if there is none.
     """
     settings = getattr(image_processor, "data_config", None)
     if settings is None:

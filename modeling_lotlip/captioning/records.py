@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Captions on disk: a row for each image and captioner in the table of `captions.sqlite`, which a resumed run continues,
-and parquet files of these rows, which training reads as caption files.
+Captions on disk: a row for each image and captioner in the table of `captions.sqlite`, which a
+resumed run continues, and parquet files of these rows, which training reads as caption files.
 """
 
 import hashlib
@@ -75,8 +75,9 @@ def hash_caption(caption: str | None, is_edited: bool = False) -> str:
 
 class RowsHash:
     """
-    Hashes the rows of a parquet file, which is noted in its metadata: a file with other rows, or without the note, has
-    been changed by somebody since it was written, or was written to another folder.
+    Hashes the rows of a parquet file, which is noted in its metadata: a file with other rows, or
+    without the note, has been changed by somebody since it was written, or was written to another
+    folder.
 
     Args:
         folder (`Path`):
@@ -164,8 +165,9 @@ def check_version(connection: sqlite3.Connection, folder: Path) -> None:
 
 class Records:
     """
-    Adds records to the table of a folder: a killed run loses those since the last [`commit`]. Each `shard_size` rows,
-    the same in every run, become a parquet file, in the order in which they were added.
+    Adds records to the table of a folder: a killed run loses those since the last [`commit`]. Each
+    `shard_size` rows, the same in every run, become a parquet file, in the order in which they were
+    added.
 
     Args:
         connection (`sqlite3.Connection`):
@@ -186,8 +188,8 @@ class Records:
 
     def add(self, record: dict, signature: dict[str, int] | None = None) -> None:
         """
-        Adds a record, in place of an earlier one of the same key and captioner, and notes the signature of the local
-        file of the image: see [`sign_file`].
+        Adds a record, in place of an earlier one of the same key and captioner, and notes the
+        signature of the local file of the image: see [`sign_file`].
         """
         self.added.append({name: replace_surrogates(value) for name, value in record.items()})
         if signature is not None:
@@ -198,8 +200,8 @@ class Records:
 
     def find_lost_files(self) -> None:
         """
-        Notes the rows of parquet files that were deleted or damaged since, to be written anew. Out of which somebody
-        has taken rows stay so.
+        Notes the rows of parquet files that were deleted or damaged since, to be written anew. Out
+        of which somebody has taken rows stay so.
         """
         (last,) = self.connection.execute("SELECT max(id) FROM records").fetchone()
         for shard in range(-(-(last or 0) // self.shard_size)):

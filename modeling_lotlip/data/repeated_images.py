@@ -25,9 +25,9 @@ NUM_BYTES_OF_ENDS = 4096
 
 def count_repeated_images(dataset: Rows, image_column: str) -> int:
     """
-    Counts the rows whose image is that of an earlier row: files by their paths, and what is in the data by name and
-    content. Contents are read as far as needed: those of the same name, length and ends are compared whole. None are
-    counted in a stream.
+    Counts the rows whose image is that of an earlier row: files by their paths, and what is in the
+    data by name and content. Contents are read as far as needed: those of the same name, length and
+    ends are compared whole. None are counted in a stream.
     """
     if not isinstance(dataset, Dataset):
         return 0
@@ -50,8 +50,8 @@ def find_repeated(hashes: np.ndarray) -> np.ndarray:
 
 def hash_names(images: Dataset, image_column: str) -> np.ndarray:
     """
-    Hashes the paths of images, with the lengths of contents that are in the data, of which none is read. Returns an
-    array of shape `(rows,)`, uint64, 0 where there is no image.
+    Hashes the paths of images, with the lengths of contents that are in the data, of which none is
+    read. Returns an array of shape `(rows,)`, uint64, 0 where there is no image.
     """
     hashes = np.zeros(len(images), dtype=np.uint64)
     row = 0
@@ -74,7 +74,8 @@ def hash_contents(
     hash_one: Callable[[pa.Buffer], int],
 ) -> np.ndarray:
     """
-    Hashes the contents of images in the data, with what is known of them; images in files keep what is known.
+    Hashes the contents of images in the data, with what is known of them; images in files keep what
+    is known.
 
     Args:
         images (`Dataset`): The undecoded images of all rows.
@@ -98,8 +99,8 @@ def hash_contents(
 
 def read_contents(images: Dataset, image_column: str, rows: np.ndarray) -> Iterator[pa.Buffer | None]:
     """
-    Yields the contents of rows, where they lie, by an array of their indices in ascending order, of shape `(read,)`;
-    None where an image is in a file.
+    Yields the contents of rows, where they lie, by an array of their indices in ascending order, of
+    shape `(read,)`; None where an image is in a file.
     """
     start = 0
     if len(rows) == 0:

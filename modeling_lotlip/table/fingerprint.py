@@ -22,9 +22,10 @@ NUM_HASHED_AT_ONCE = 1000
 
 def hash_rows(dataset: Dataset, settings: dict[str, Any]) -> str:
     """
-    Hashes the values of the columns that a table is made of, by whichever version of this package or of `datasets`
-    they were read. Of images in the data their contents are hashed, of others their addresses, and in archives on this
-    machine the checksums that these have; of image files, whose signatures the table keeps, nothing.
+    Hashes the values of the columns that a table is made of, by whichever version of this package
+    or of `datasets` they were read. Of images in the data their contents are hashed, of others
+    their addresses, and in archives on this machine the checksums that these have; of image files,
+    whose signatures the table keeps, nothing.
 
     Args:
         dataset (`Dataset`):

@@ -27,8 +27,8 @@ def describe_contents(
     args: TrainArguments, split: str, dataset: Dataset | IterableDataset, reader: RowReader
 ) -> dict[str, int | str]:
     """
-    Describes the training or evaluation data: of a stream its files, else its texts and a sample of its images; and
-    caption files.
+    Describes the training or evaluation data: of a stream its files, else its texts and a sample of
+    its images; and caption files.
 
     Args:
         args (`TrainArguments`): The arguments that name the data.
@@ -56,8 +56,8 @@ def describe_contents(
 
 def describe_stream(args: TrainArguments, split: str) -> dict[str, int | str]:
     """
-    Describes the files of a stream: their count, the bytes of those on this machine (but of images, which may
-    be millions), and a hash of their names in the folder that they have in common.
+    Describes the files of a stream: their count, the bytes of those on this machine (but of images,
+    which may be millions), and a hash of their names in the folder that they have in common.
     """
     files = []
     for part in split.split("+"):
@@ -75,8 +75,9 @@ def describe_stream(args: TrainArguments, split: str) -> dict[str, int | str]:
 
 def hash_texts(rows: Dataset, columns: list[str]) -> str:
     """
-    Hashes the values of all rows, or of blocks of rows that are spread evenly where there are more than
-    `MAX_COMPARED_ROWS`. A million rows, with 300 MB of captions, take one to two seconds, ten of them in random order.
+    Hashes the values of all rows, or of blocks of rows that are spread evenly where there are more
+    than `MAX_COMPARED_ROWS`. A million rows, with 300 MB of captions, take one to two seconds, ten
+    of them in random order.
 
     Args:
         rows (`Dataset`): All rows.
@@ -95,8 +96,8 @@ def hash_texts(rows: Dataset, columns: list[str]) -> str:
 
 def hash_some_images(rows: Dataset, columns: list[str]) -> str:
     """
-    Hashes the names of the image files of some rows that are spread evenly, and their bytes where the dataset holds
-    them.
+    Hashes the names of the image files of some rows that are spread evenly, and their bytes where
+    the dataset holds them.
 
     Args:
         rows (`Dataset`): All rows.

@@ -344,8 +344,8 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
 
 def check_architecture(checkpoint: Path, saved: dict, given: dict) -> None:
     """Raises a `ValueError` that names the first field in which a checkpoint's model differs from that of this run."""
-    saved = flatten(saved)
-    given = flatten(given)
+    saved = flatten_fields(saved)
+    given = flatten_fields(given)
     for name in sorted(saved.keys() | given.keys()):
         if saved.get(name) != given.get(name):
             raise ValueError(
@@ -355,12 +355,12 @@ def check_architecture(checkpoint: Path, saved: dict, given: dict) -> None:
             )
 
 
-def flatten(fields: dict, prefix: str = "") -> dict[str, object]:
+def flatten_fields(fields: dict, prefix: str = "") -> dict[str, object]:
     """Returns the fields of dictionaries within dictionaries by names such as `config.text_config.hidden_size`."""
     flat = {}
     for name, value in fields.items():
         if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten_fields(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -52,8 +52,8 @@ class FolderInUseError(ValueError):
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """
-    Gives another name to write a file or a folder to. At the end this becomes `path`, in place of what was there;
-    after an error it is deleted, and `path` is as it was.
+    Gives another name to write a file or a folder to. At the end this becomes `path`, in place of
+    what was there; after an error it is deleted, and `path` is as it was.
     """
     path = Path(path).absolute()  # pyarrow takes the relative "a:b.parquet" for a URL
     partial = path.with_name(f"{path.name}.{os.getpid()}{HOST}{PARTIAL}")
@@ -99,8 +99,8 @@ def sync(path: Path) -> None:
 
 def share_weights(folder: Path) -> None:
     """
-    Gives the weights in the folder of a model the rights that all new files have: safetensors writes them for this
-    user alone, and to others a model without weights is none.
+    Gives the weights in the folder of a model the rights that all new files have: safetensors
+    writes them for this user alone, and to others a model without weights is none.
     """
     probe = folder / f"rights.{os.getpid()}{PARTIAL}"
     probe.touch()
@@ -122,8 +122,8 @@ def clear(left: Path) -> None:
 
 def clear_of_killed(path: Path) -> None:
     """
-    Deletes what processes of this machine have left of a file or a folder that were killed while they wrote it: see
-    [`clear`]. What cannot be deleted stays.
+    Deletes what processes of this machine have left of a file or a folder that were killed while
+    they wrote it: see [`clear`]. What cannot be deleted stays.
     """
     for left in path.parent.glob(f"{glob.escape(path.name)}.*"):
         match = LEFT.fullmatch(left.name)
@@ -172,8 +172,9 @@ def delete(path: Path) -> None:
 
 def move_files(source: Path, folder: Path, last: str) -> list[str]:
     """
-    Moves the files of a folder, complete, into another, in place of those of the same names. One of them is
-    deleted there first and moved last: whatever ends it between, it does not stand beside files of others.
+    Moves the files of a folder, complete, into another, in place of those of the same names. One of
+    them is deleted there first and moved last: whatever ends it between, it does not stand beside
+    files of others.
 
     Args:
         source (`Path`): The folder whose files are moved.
@@ -198,8 +199,9 @@ def move_files(source: Path, folder: Path, last: str) -> list[str]:
 
 def read_stored(folder: Path) -> dict | None:
     """
-    Reads `settings.json` of a folder, None where there is none: `id`, `content`, `settings`, and `run` until the run
-    that writes has ended. One that another program has written has none of these.
+    Reads `settings.json` of a folder, None where there is none: `id`, `content`, `settings`, and
+    `run` until the run that writes has ended. One that another program has written has none of
+    these.
     """
     path = folder / SETTINGS_FILE
     if not path.exists():
@@ -225,15 +227,17 @@ def read_folder_id(folder: Path) -> str:
 
 class OutputFolder:
     """
-    A folder that one run at a time writes to, as a context manager. `settings.json` in it says what it holds, with
-    which settings, and which run writes to it. The run stays noted if it is killed, sets `is_stopped`, or an error
-    ends it after it has changed a file: then `is_unfinished` is true for the next one.
+    A folder that one run at a time writes to, as a context manager. `settings.json` in it says what
+    it holds, with which settings, and which run writes to it. The run stays noted if it is killed,
+    sets `is_stopped`, or an error ends it after it has changed a file: then `is_unfinished` is true
+    for the next one.
 
     Args:
         path (`Path`):
             The folder, which is made if it is not there.
         settings (`dict`, *optional*):
-            What its files depend on, by the names of the arguments. None where each run replaces the files.
+            What its files depend on, by the names of the arguments. None where each run replaces
+            the files.
         content (`str`, *optional*, defaults to `"results"`):
             What the files are.
         argument (`str`, *optional*, defaults to `"output_dir"`):
@@ -241,8 +245,9 @@ class OutputFolder:
         wait (`bool`, *optional*, defaults to `False`):
             Whether to wait for another run that writes to it.
         parts (`dict[str, int | None]`, *optional*):
-            What the run completes, where runs complete a folder in parts: the name of each part, and how many of its
-            rows, `None` for all. A run that was ended stays noted until others have completed each of its parts.
+            What the run completes, where runs complete a folder in parts: the name of each part,
+            and how many of its rows, `None` for all. A run that was ended stays noted until others
+            have completed each of its parts.
 
     Raises:
         `FolderInUseError`: if another run writes to the folder.
@@ -343,8 +348,9 @@ class OutputFolder:
 
     def is_unchanged(self) -> bool:
         """
-        Returns whether the folder holds what it held before, but for files that other processes have completed. One
-        that was deleted meanwhile is not unchanged: there is nothing to restore.
+        Returns whether the folder holds what it held before, but for files that other processes
+        have completed. One that was deleted meanwhile is not unchanged: there is nothing to
+        restore.
         """
         try:
             files = self.list_files()
