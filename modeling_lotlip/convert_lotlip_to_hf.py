@@ -565,8 +565,8 @@ def load_settings(config_path: str | Path | None) -> dict:
         settings = json.loads(Path(config_path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"The settings in `{config_path}` are no JSON: {without_stop(error)}. Mend the file, or give another "
-            "`--config_path`."
+            f"The settings in `{config_path}` are no JSON: {without_stop(error)}. Mend the file, or "
+            "give another `--config_path`."
         ) from error
     if isinstance(settings, dict) and isinstance(settings.get("model_cfg"), dict):
         settings |= settings["model_cfg"]  # where open_clip puts them on the Hub
@@ -579,8 +579,8 @@ def load_settings(config_path: str | Path | None) -> dict:
     for part in parts:
         if not isinstance(settings.get(part, {}), dict):
             raise ValueError(
-                f"`{part}` in `{config_path}` is {settings[part]!r}, and no object of settings: mend the file, or "
-                "give another `--config_path`."
+                f"`{part}` in `{config_path}` is {settings[part]!r}, and no object of settings: mend "
+                "the file, or give another `--config_path`."
             )
     return settings
 
@@ -610,8 +610,9 @@ def warn_of_other_words(settings: dict) -> None:
     if not isinstance(name, str) or name.rstrip("/").split("/")[-1] == DEFAULT_TOKENIZER.split("/")[-1]:
         return
     logger.warning(
-        f"The settings of the checkpoint name the tokenizer {name!r}, but the words of {DEFAULT_TOKENIZER} are taken: "
-        "if they are others, name a folder with the right ones by `lotlip convert --tokenizer_path`."
+        f"The settings of the checkpoint name the tokenizer {name!r}, but the words of "
+        f"{DEFAULT_TOKENIZER} are taken: if they are others, name a folder with the right ones by "
+        "`lotlip convert --tokenizer_path`."
     )
 
 
@@ -683,8 +684,8 @@ def check_all_is_expressed(folder: Path, config: LotlipConfig, way_back: LotlipC
     lost = list_lost_fields(config.to_dict(), way_back.to_dict())
     if lost:
         raise ValueError(
-            f"The original cannot express the model in `{folder}`: {'; '.join(lost)}. If you can do without, "
-            f"remove that from a copy of its `{CONFIG_NAME}`."
+            f"The original cannot express the model in `{folder}`: {'; '.join(lost)}. If you can do "
+            f"without, remove that from a copy of its `{CONFIG_NAME}`."
         )
 
 
@@ -764,8 +765,9 @@ def name_towers(settings: dict, config: LotlipConfig, tokenizer: LotlipTokenizer
     else:
         logger.warning(
             f"The vocabulary is not that of {DEFAULT_TOKENIZER}: `{OPEN_CLIP_CONFIG_NAME}` has no "
-            "`text_cfg.hf_model_name`. Write the name of a repository with a BERT of this vocabulary there for the "
-            "original, and give its tokenizer as `--tokenizer_path` on the way back."
+            "`text_cfg.hf_model_name`. Write the name of a repository with a BERT of this "
+            "vocabulary there for the original, and give its tokenizer as `--tokenizer_path` on the "
+            "way back."
         )
 
 

@@ -364,8 +364,9 @@ def find_model_files(folder: str | Path) -> list[str]:
     folder = Path(folder)
     if (folder / ADAPTER_CONFIG_NAME).is_file():
         raise ValueError(
-            f"`{folder}` has `{ADAPTER_CONFIG_NAME}`: it is loaded as adapters of PEFT, not as weights. "
-            "Save the merged model in another folder, or delete adapters of an earlier model."
+            f"`{folder}` has `{ADAPTER_CONFIG_NAME}`: it is loaded as adapters of PEFT, not as "
+            "weights. Save the merged model in another folder, or delete adapters of an earlier "
+            "model."
         )
     if not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
@@ -524,8 +525,8 @@ def check_towers(folder: str | Path) -> None:
     for tower in (config.get("towers") or {}).values():
         if Path(tower["name"]).is_absolute():
             raise ValueError(
-                f"`{folder}` loads a tower from {tower['name']}, which stays on this machine: align with `--towers "
-                "whole`, or name towers of the Hub."
+                f"`{folder}` loads a tower from {tower['name']}, which stays on this machine: align "
+                "with `--towers whole`, or name towers of the Hub."
             )
 
 
@@ -536,8 +537,8 @@ def reaching_the_hub(repo_id: str) -> Iterator[None]:
         yield
     except httpx.TransportError as error:
         raise OSError(
-            f"The Hub cannot be reached for `{repo_id}`: {without_stop(error)}. Look for the connection, then upload "
-            "with `lotlip push`."
+            f"The Hub cannot be reached for `{repo_id}`: {without_stop(error)}. Look for the "
+            "connection, then upload with `lotlip push`."
         ) from error
 
 

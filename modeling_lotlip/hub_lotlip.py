@@ -184,8 +184,8 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     def __init__(self, *args, model_max_length: int | float, **kwargs):
         if isinstance(model_max_length, bool) or not isinstance(model_max_length, Real):
             raise ValueError(
-                f"`model_max_length` must be a number of tokens, got {model_max_length!r}: give one, such "
-                f"as {DEFAULT_MODEL_MAX_LENGTH}, or leave it out."
+                f"`model_max_length` must be a number of tokens, got {model_max_length!r}: give one, "
+                f"such as {DEFAULT_MODEL_MAX_LENGTH}, or leave it out."
             )
         if model_max_length >= LARGE_INTEGER:
             model_max_length = DEFAULT_MODEL_MAX_LENGTH  # "no limit" is none of a model with positions
@@ -345,8 +345,8 @@ def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Im
     has_16_bits = image.mode != "I" or file_format in FORMATS_OF_16_BITS
     if not has_16_bits and not 0 <= pixels.min(initial=0) <= pixels.max(initial=0) <= 255:
         raise ValueError(
-            f"An image of mode `I`, of 32 bits, must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. "
-            "Give 16-bit pixels as `uint16`, which is mode `I;16`."
+            f"An image of mode `I`, of 32 bits, must have values from 0 to 255, got {pixels.min()} "
+            f"to {pixels.max()}. Give 16-bit pixels as `uint16`, which is mode `I;16`."
         )
     gray = pixels.astype(np.uint8)
     if has_16_bits:
@@ -372,8 +372,9 @@ def check_rescale_factor(image: ImageInput, rescale_factor: float) -> None:
         has_8_bits = str(image.dtype).removeprefix("torch.") in ("bool", "uint8")
     if not has_8_bits:
         raise ValueError(
-            f"`rescale_factor={rescale_factor:g}` does not fit an image of type `{pixel_type}`, whose pixels "
-            "are scaled to 8 bits before: leave it out, or scale to 0..1 and pass `do_rescale=False`."
+            f"`rescale_factor={rescale_factor:g}` does not fit an image of type `{pixel_type}`, "
+            "whose pixels are scaled to 8 bits before: leave it out, or scale to 0..1 and pass "
+            "`do_rescale=False`."
         )
 
 

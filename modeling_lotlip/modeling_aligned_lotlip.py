@@ -137,8 +137,8 @@ def make_head(kind: str, in_dim: int, hidden_dim: int, out_dim: int, dropout: fl
     if kind == "none":
         if in_dim != out_dim:
             raise ValueError(
-                f"A side without head has embeddings of {in_dim} dimensions, but `projection_dim` is {out_dim}: make "
-                "them equal."
+                f"A side without head has embeddings of {in_dim} dimensions, but `projection_dim` is "
+                f"{out_dim}: make them equal."
             )
         return nn.Identity()
     if kind == "linear":
@@ -279,14 +279,14 @@ def load_referred_towers(
             )
         except OSError as error:
             raise OSError(
-                f"{name} has the heads alone, and its `{part}`, {tower['name']}, cannot be loaded: put that back, or "
-                f"align again with `--towers whole`. {error}"
+                f"{name} has the heads alone, and its `{part}`, {tower['name']}, cannot be loaded: "
+                f"put that back, or align again with `--towers whole`. {error}"
             ) from error
         weights = loaded.state_dict()
         if tower["revision"] is None and hash_state(weights) != tower["hash"]:
             raise ValueError(
-                f"The heads of {name} were trained on other weights than {tower['name']} has now: put those back, or "
-                "train the heads again."
+                f"The heads of {name} were trained on other weights than {tower['name']} has now: "
+                "put those back, or train the heads again."
             )
         for key, tensor in weights.items():
             state_dict[f"{part}.{key}"] = tensor

@@ -646,8 +646,9 @@ class LotlipTextModel(LotlipPreTrainedModel):
         implementation = self.config._attn_implementation
         if attention_mask is not None and implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
             raise ValueError(
-                f"`attn_implementation={implementation!r}` has no function of masks, and would read padding as text. "
-                "Call `model.set_attn_implementation('sdpa')` (or 'eager', 'flex_attention')."
+                f"`attn_implementation={implementation!r}` has no function of masks, and would read "
+                "padding as text. Call `model.set_attn_implementation('sdpa')` (or 'eager', "
+                "'flex_attention')."
             )
         hides_corners = with_corner_tokens and self.config.corner_attention_mask
         mask_function = None

@@ -194,8 +194,8 @@ class FeatureComputer:
         captions = list_texts(dataset, reader, modalities, what)
         if not captions:
             raise ValueError(
-                f"No row of the {what} data has a caption of those that are asked for ({', '.join(modalities)}): name "
-                "its column, or other `--captions`."
+                f"No row of the {what} data has a caption of those that are asked for "
+                f"({', '.join(modalities)}): name its column, or other `--captions`."
             )
         images = self.compute_images(dataset, reader)
         contents = list(dict.fromkeys(text for _, text, _ in captions))

@@ -55,8 +55,8 @@ def check_model_dir(args: AlignArguments) -> None:
     replaced = find_replaced_file(args.output_dir)
     if replaced is not None and not args.overwrite_output_dir:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name another, or "
-            "add `--overwrite_output_dir`."
+            f"`--output_dir {args.output_dir}` holds {replaced}, which the model would replace: name "
+            "another, or add `--overwrite_output_dir`."
         )
 
 
@@ -201,8 +201,8 @@ def check_saved(folder: Path, model: LotlipAlignedModel, towers: tuple[TextTower
     image_cosines = torch.cosine_similarity(image_features, image_tower.compute(image_inputs))
     if not torch.cat([text_cosines, image_cosines]).min() >= MIN_COSINE:
         raise ValueError(
-            f"The model that was saved does not compute what {text_tower.name} and {image_tower.name} compute: name "
-            "other models."
+            f"The model that was saved does not compute what {text_tower.name} and "
+            f"{image_tower.name} compute: name other models."
         )
 
 

@@ -175,18 +175,19 @@ def warn_of_counts(features: Features, max_length: int) -> None:
         logger.warning(f"{counts['images_without_long_caption']} of {num_images} images have no long caption.")
     if counts["truncated_captions"] > 0:
         logger.warning(
-            f"{counts['truncated_captions']} of {counts['num_captions']} captions are longer than the {max_length} "
-            "tokens that the text model reads, and are cut off."
+            f"{counts['truncated_captions']} of {counts['num_captions']} captions are longer than "
+            f"the {max_length} tokens that the text model reads, and are cut off."
         )
     if counts["unknown_captions"] > 0:
         logger.warning(
-            f"{counts['unknown_captions']} of {counts['num_captions']} captions hold no word that the text model "
-            "knows: no heads can learn from them. Name one whose tokenizer knows their language."
+            f"{counts['unknown_captions']} of {counts['num_captions']} captions hold no word that "
+            "the text model knows: no heads can learn from them. Name one whose tokenizer knows "
+            "their language."
         )
     if num_images < FEW_ROWS:
         logger.warning(
-            f"{num_images} images are few: heads that saw fewer than {FEW_ROWS} find little beyond these. Caption "
-            "more, some hundreds if you can."
+            f"{num_images} images are few: heads that saw fewer than {FEW_ROWS} find little beyond "
+            "these. Caption more, some hundreds if you can."
         )
 
 

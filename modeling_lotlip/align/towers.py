@@ -207,8 +207,8 @@ def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> T
         prompt = model.prompts[model.default_prompt_name]
     if prompt is None and any(model.prompts.values()):
         logger.warning(
-            f"{name} has the prompts {model.prompts}, and none by default: none is put before texts. Name one with "
-            "`--text_prompt` if it was trained so."
+            f"{name} has the prompts {model.prompts}, and none by default: none is put before texts. "
+            "Name one with `--text_prompt` if it was trained so."
         )
     if prompt and not model[1].include_prompt:
         raise ValueError("it leaves its prompt out of the mean of the tokens, which cannot be saved. Name another.")
@@ -252,13 +252,13 @@ def check_modules(model: "SentenceTransformer") -> None:
         rest = rest[:-1]
     if not is_known or any(name != "Dense" for name in rest):
         raise ValueError(
-            f"it has the modules {', '.join(names)}, but only Transformer, Pooling, Dense and Normalize, in this "
-            "order, can be saved. Name another model."
+            f"it has the modules {', '.join(names)}, but only Transformer, Pooling, Dense and "
+            "Normalize, in this order, can be saved. Name another model."
         )
     if model[1].pooling_mode not in SENTENCE_POOLINGS:
         raise ValueError(
-            f"its pooling is {model[1].pooling_mode}, but only {', '.join(SENTENCE_POOLINGS)} can be saved. Name "
-            "another model."
+            f"its pooling is {model[1].pooling_mode}, but only {', '.join(SENTENCE_POOLINGS)} can be "
+            "saved. Name another model."
         )
     for module in list(model)[2:]:
         if type(module).__name__ == "Dense":
@@ -315,13 +315,14 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
         family = find_family(model.config, processor)
         if family.padding is not None or family.is_lower_case:
             raise ValueError(
-                f"it is a {type(model).__name__}, which reads texts in lower case, padded to its limit, and that is "
-                "not saved. Name another model for texts."
+                f"it is a {type(model).__name__}, which reads texts in lower case, padded to its "
+                "limit, and that is not saved. Name another model for texts."
             )
         if family.attn_implementation is not None:
             raise ValueError(
                 f"it is a {type(model).__name__}, which is right with the attention "
-                f"{family.attn_implementation!r} alone, and that is not saved. Name another model for texts."
+                f"{family.attn_implementation!r} alone, and that is not saved. Name another model "
+                "for texts."
             )
         tokenizer.model_max_length = find_text_limit(model, processor, family)
         projection = None
@@ -338,8 +339,8 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
         )
     if pooling is None:
         raise ValueError(
-            "it does not say how its states become one vector: give --text_pooling mean, cls or last, as it was "
-            "trained."
+            "it does not say how its states become one vector: give --text_pooling mean, cls or "
+            "last, as it was trained."
         )
     return TextTower(name=str(name), model=model, tokenizer=tokenizer, pooling=pooling)
 
@@ -348,8 +349,8 @@ def check_no_adapters(path: str | PathLike) -> None:
     """Raises a `ValueError` for adapters of PEFT, whose layers lie around those that a tower is made of."""
     if find_adapter_config_file(path) is not None:
         raise ValueError(
-            "it is made of adapters of PEFT: save their model with the adapters merged into it (`merge_and_unload`), "
-            "and name that."
+            "it is made of adapters of PEFT: save their model with the adapters merged into it "
+            "(`merge_and_unload`), and name that."
         )
 
 
@@ -375,8 +376,8 @@ def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokeni
             break
     if backend is None:
         logger.warning(
-            f"The prompt {prompt!r} and the first word of a text share a token, and so it comes again after "
-            "each special token in a text, such as [SEP]: end the prompt with a space."
+            f"The prompt {prompt!r} and the first word of a text share a token, and so it comes "
+            "again after each special token in a text, such as [SEP]: end the prompt with a space."
         )
         backend = normalize_first(whole, [normalizers.Prepend(prompt)])
     # its own class would make its normalizer anew when it is loaded
@@ -504,8 +505,8 @@ def limit_tokenizer(tower: TextTower, max_length: int | None) -> None:
             max_length = min(max_length, num_positions)
     elif num_positions is not None and max_length > num_positions:
         raise ValueError(
-            f"`--max_length {max_length}` is beyond the {num_positions} tokens that {tower.name} has positions for: "
-            "give fewer."
+            f"`--max_length {max_length}` is beyond the {num_positions} tokens that {tower.name} has "
+            "positions for: give fewer."
         )
     tower.tokenizer.model_max_length = max_length
 
@@ -515,8 +516,9 @@ def check_room_for_texts(tokenizer: PreTrainedTokenizerBase) -> None:
     num_special_tokens = tokenizer.num_special_tokens_to_add()
     if tokenizer.model_max_length <= num_special_tokens:
         raise ValueError(
-            f"A text has at most {tokenizer.model_max_length} tokens, of which special tokens and the prompt "
-            f"take {num_special_tokens}: give a larger `--max_length`, or a shorter `--text_prompt`."
+            f"A text has at most {tokenizer.model_max_length} tokens, of which special tokens and "
+            f"the prompt take {num_special_tokens}: give a larger `--max_length`, or a shorter "
+            "`--text_prompt`."
         )
 
 
@@ -603,8 +605,8 @@ def check_image_pooling(model: PreTrainedModel, inputs: dict[str, object], pooli
         raise ValueError(f"it has no [CLS] for `--image_pooling {pooling}`: take `mean` or `pooler`.")
     if len(inputs) > 1:
         raise ValueError(
-            f"its images have another number of patches each, of which `--image_pooling {pooling}` would count the "
-            "padding: take `pooler`."
+            f"its images have another number of patches each, of which `--image_pooling {pooling}` "
+            "would count the padding: take `pooler`."
         )
     timm_model = getattr(model, "timm_model", None)
     if getattr(timm_model, "output_fmt", None) == "NHWC":

@@ -89,8 +89,8 @@ def check_names(names: list[str], output_dir: Path) -> None:
         same_letters = by_letters.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if same_letters != name and are_one_file(same_letters, name, output_dir):
             raise ValueError(
-                f"Files of `--captions` have the names {same_letters} and {name}, which are one file on the disk of "
-                f"`--output_dir {output_dir}`: filter them one by one."
+                f"Files of `--captions` have the names {same_letters} and {name}, which are one file "
+                f"on the disk of `--output_dir {output_dir}`: filter them one by one."
             )
 
 
@@ -255,8 +255,9 @@ class CaptionFilter:
             other = name.removesuffix("_before_rules")
             if name.endswith("_before_rules") and other != self.column and f"{other}_hash" in table.column_names:
                 raise ValueError(
-                    f"{path} was filtered by `--caption_column {other}`, whose marks are in {REJECTED_COLUMN!r}: "
-                    f"write {self.column!r} to a file of its own, and filter that."
+                    f"{path} was filtered by `--caption_column {other}`, whose marks are in "
+                    f"{REJECTED_COLUMN!r}: write {self.column!r} to a file of its own, and filter "
+                    "that."
                 )
 
     def check_hash(self, row: dict, path: Path) -> None:
@@ -264,14 +265,14 @@ class CaptionFilter:
         recorded = row.get(self.hash_column)
         if recorded is not None and CAPTION_HASH.fullmatch(recorded) is None:
             raise ValueError(
-                f"{path} has {recorded!r} in its column {self.hash_column!r}, where the hash of the caption as "
-                "rules left it belongs: give the column another name."
+                f"{path} has {recorded!r} in its column {self.hash_column!r}, where the hash of the "
+                "caption as rules left it belongs: give the column another name."
             )
         if row.get(self.before_column) is not None and recorded is None:
             raise ValueError(
-                f"{path} has captions in {self.before_column!r} without a hash in {self.hash_column!r}, "
-                "which tells whether one was edited: leave out the former column, and captions are judged "
-                "as they are."
+                f"{path} has captions in {self.before_column!r} without a hash in "
+                f"{self.hash_column!r}, which tells whether one was edited: leave out the former "
+                "column, and captions are judged as they are."
             )
 
     def judge(self, rows: list[dict]) -> None:
@@ -490,8 +491,8 @@ def filter_captions(
             num_edited = sum(counts["edited"] for counts in caption_filter.counts.values())
             if num_edited > 0:
                 logger.warning(
-                    f"{num_edited} captions have been edited since rules were applied to them: rules may reject "
-                    "them, but do not change them."
+                    f"{num_edited} captions have been edited since rules were applied to them: rules "
+                    "may reject them, but do not change them."
                 )
             caption_filter.find_repeated()
             if similarity.dual_encoder is not None and has_kept(caption_filter.summarize()):
@@ -550,8 +551,8 @@ def warn_of_truncated(counts: Counter, max_length: int) -> None:
     """Warns of captions of which the dual encoder reads only the beginning."""
     if counts["truncated"] > 0:
         logger.warning(
-            f"{counts['truncated']} of {counts['captions']} captions have more than the {max_length} tokens that the "
-            "dual encoder reads: their similarities are those of the beginning."
+            f"{counts['truncated']} of {counts['captions']} captions have more than the {max_length} "
+            "tokens that the dual encoder reads: their similarities are those of the beginning."
         )
 
 
@@ -592,8 +593,8 @@ def measure_similarities(
     names = get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
-            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name the one "
-            "whose values stand in `--file_key_column` of `--captions`."
+            f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name "
+            "the one whose values stand in `--file_key_column` of `--captions`."
         )
     column = columns.caption_column
     counts = Counter()
@@ -609,9 +610,9 @@ def measure_similarities(
             sha256 = hashlib.sha256(content).digest()
             if hashes.setdefault(key, sha256) != sha256:
                 raise ValueError(
-                    f"Two different images have the key {key!r}, the second in row {row_index}: it would not be known "
-                    "which caption is whose. Name a column of unique keys with `--key_column`, and its values in "
-                    "`--captions` with `--file_key_column`."
+                    f"Two different images have the key {key!r}, the second in row {row_index}: it "
+                    "would not be known which caption is whose. Name a column of unique keys with "
+                    "`--key_column`, and its values in `--captions` with `--file_key_column`."
                 )
             yield Item((row_index, key, None), "image", read_image({"bytes": content, "path": None}))
         for text in texts:
@@ -644,6 +645,6 @@ def measure_similarities(
     warn_of_truncated(counts, encoder.max_length)
     if not counts["captions"]:
         raise ValueError(
-            f"None of {counts['rows']} images has a caption in `--captions`: name the right `--key_column` and "
-            "`--file_key_column`."
+            f"None of {counts['rows']} images has a caption in `--captions`: name the right "
+            "`--key_column` and `--file_key_column`."
         )

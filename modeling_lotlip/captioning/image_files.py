@@ -173,9 +173,10 @@ def check_is_repeated(
     """
     if find_sha256(connection, key) != sha256:
         raise ValueError(
-            f"Two different images have the key {key!r}, the second in {name}: it would not be known which caption is "
-            "whose. Name a column of unique keys with `--key_column`, or the image column, `--key_column "
-            f"{source.image_column}`, for the SHA-256 of the file, and a new `--output_dir`."
+            f"Two different images have the key {key!r}, the second in {name}: it would not be known "
+            "which caption is whose. Name a column of unique keys with `--key_column`, or the image "
+            f"column, `--key_column {source.image_column}`, for the SHA-256 of the file, and a new "
+            "`--output_dir`."
         )
 
 

@@ -79,8 +79,8 @@ def load_captioning_model(
         raise make_captioner_error(name, error) from error
     if not getattr(processor, "chat_template", None) and model.config.model_type != "instructblip":
         raise ValueError(
-            f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its processor with one, as "
-            "`chat_template`."
+            f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its "
+            "processor with one, as `chat_template`."
         )
     return model, processor
 
@@ -158,8 +158,8 @@ class LocalCaptioner:
             dtype = "float32" if device.type == "cpu" else "bfloat16"
         if device.type == "cpu" and name in CAPTIONERS.values():
             logger.warning(
-                f"{name} has 7 billion parameters, and there is no GPU: an image takes minutes, and memory of 28 GB. "
-                "Name a smaller model, or a server with --endpoint."
+                f"{name} has 7 billion parameters, and there is no GPU: an image takes minutes, and "
+                "memory of 28 GB. Name a smaller model, or a server with --endpoint."
             )
         trust_remote_code = self.arguments.trust_remote_code
         model, self.processor = load_captioning_model(name, revision, getattr(torch, dtype), trust_remote_code)

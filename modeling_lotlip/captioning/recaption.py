@@ -215,8 +215,8 @@ def warn_of_other_revisions(connection: sqlite3.Connection, captioner: str, revi
     (num_others,) = connection.execute(query, (captioner, revision)).fetchone()
     if num_others > 0:
         logger.warning(
-            f"{num_others} captions are of another revision of {captioner} than {revision}, and stay: name "
-            "another folder to write all anew."
+            f"{num_others} captions are of another revision of {captioner} than {revision}, and "
+            "stay: name another folder to write all anew."
         )
 
 
@@ -269,8 +269,8 @@ def refuse_failures(outcomes: list[CaptionerOutcome]) -> None:
     if num_images and num_images == sum(outcome.num_failed for outcome in outcomes):
         error = next(outcome.error for outcome in outcomes if outcome.error)
         raise ValueError(
-            f"`--captioner {outcomes[0].captioner}` failed on each of the {num_images} images of this run, last: "
-            f"{without_stop(error)}. `--retry_failed` tries them again."
+            f"`--captioner {outcomes[0].captioner}` failed on each of the {num_images} images of "
+            f"this run, last: {without_stop(error)}. `--retry_failed` tries them again."
         )
 
 

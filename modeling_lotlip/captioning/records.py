@@ -116,8 +116,8 @@ def check_as_written(path: Path) -> None:
         return
     if is_changed:
         raise ValueError(
-            f"{path} has been changed since it was written, and writing it anew would undo that: move it to another "
-            "folder."
+            f"{path} has been changed since it was written, and writing it anew would undo that: "
+            "move it to another folder."
         )
 
 
@@ -145,8 +145,8 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
         check_version(connection, folder)
         # the local files that were captioned last, by which a later run knows them without reading them
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS files (key TEXT PRIMARY KEY, sha256 TEXT, size INTEGER, modified INTEGER, "
-            "changed INTEGER)"
+            "CREATE TABLE IF NOT EXISTS files (key TEXT PRIMARY KEY, sha256 TEXT, size INTEGER, "
+            "modified INTEGER, changed INTEGER)"
         )
         connection.execute("CREATE INDEX IF NOT EXISTS unwritten ON records (id) WHERE NOT is_written")
         yield connection
@@ -296,8 +296,8 @@ def to_table(rows: list[tuple]) -> pa.Table:
 def summarize(connection: sqlite3.Connection) -> list[str]:
     """Makes a line for each captioner: its captions, those that rules rejected, and its failures with first causes."""
     rows = connection.execute(
-        "SELECT captioner, rejected_by, error, count(*) FROM records GROUP BY captioner, rejected_by, error "
-        "ORDER BY count(*) DESC"
+        "SELECT captioner, rejected_by, error, count(*) FROM records GROUP BY captioner, "
+        "rejected_by, error ORDER BY count(*) DESC"
     )
     num_captions = Counter()
     num_rejected = defaultdict(dict)

@@ -110,8 +110,8 @@ def warn_of_other_size(rows: list[Row], name: str) -> None:
         logger.warning(f"{name!r} is partial: {len(rows)} of {benchmark.num_images} images.")
     elif (len(rows), num_texts) != (benchmark.num_images, benchmark.num_texts):
         logger.warning(
-            f"{name!r} is not as published: {len(rows)} images and {num_texts} texts, not {benchmark.num_images} and "
-            f"{benchmark.num_texts}."
+            f"{name!r} is not as published: {len(rows)} images and {num_texts} texts, not "
+            f"{benchmark.num_images} and {benchmark.num_texts}."
         )
 
 

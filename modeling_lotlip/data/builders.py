@@ -225,7 +225,7 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
         )
     if of_other_endings:
         logger.warning_once(
-            f"{len(of_other_endings)} files of {folder} are left out, as {of_other_endings[0]!r}: those with the "
-            f"ending {' or '.join(sorted(endings))} are read. Give all the same ending, in lower case, or name the "
-            "files to read with `--data_files`."
+            f"{len(of_other_endings)} files of {folder} are left out, as {of_other_endings[0]!r}: "
+            f"those with the ending {' or '.join(sorted(endings))} are read. Give all the same "
+            "ending, in lower case, or name the files to read with `--data_files`."
         )

@@ -286,8 +286,9 @@ def divide_into_splits(folder: str | Path, names: list[str]) -> dict[str, list[s
     named = find_folders_like_splits(names)
     if len(named) > 1:
         logger.warning_once(
-            f"All images of {folder} are the split train, those in {' and '.join(map(repr, named.values()))} too. "
-            f"Move them into folders called {', '.join(SPLIT_FOLDERS)}, or name files with `--data_files`."
+            f"All images of {folder} are the split train, those in "
+            f"{' and '.join(map(repr, named.values()))} too. Move them into folders called "
+            f"{', '.join(SPLIT_FOLDERS)}, or name files with `--data_files`."
         )
     return {"train": names}
 

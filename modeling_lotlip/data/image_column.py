@@ -69,8 +69,8 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
         return join_image_paths(rows, image_column, folders.pop())
     if len(local) < len(files):
         raise ValueError(
-            f"Files in several folders, as {local[0]}, and files from elsewhere are no single dataset: put those on "
-            "this machine into one folder."
+            f"Files in several folders, as {local[0]}, and files from elsewhere are no single "
+            "dataset: put those on this machine into one folder."
         )
     parts = []
     # in the order of the files, which is that of the rows
@@ -149,8 +149,8 @@ def warn_of_other_images(features: Mapping[str, FeatureType], column: str) -> No
     others = [name for name, found in features.items() if isinstance(found, Image) and name != column]
     if "__key__" in features and others:
         logger.warning_once(
-            f"Shards have images that end in .{', .'.join(others)}, which `--image_column {column}` does not read: "
-            "where a sample has one image, give all the same ending."
+            f"Shards have images that end in .{', .'.join(others)}, which `--image_column {column}` "
+            "does not read: where a sample has one image, give all the same ending."
         )
 
 
@@ -166,8 +166,8 @@ def check_image_type(found: FeatureType, column: str) -> None:
         is_image = isinstance(found.feature, (LargeList, List))  # rows and columns of pixels
         if getattr(found.feature, "dtype", None) in ("string", "large_string"):
             raise ValueError(
-                f"`--image_column {column}` holds lists of texts: write one path for each image, and JSON as JSON "
-                "lines or a list of rows, not as an object of columns."
+                f"`--image_column {column}` holds lists of texts: write one path for each image, and "
+                "JSON as JSON lines or a list of rows, not as an object of columns."
             )
     elif isinstance(found, dict):
         content = found.get("bytes", Value("null"))
@@ -194,11 +194,12 @@ def check_pixels(rows: Rows, column: str) -> None:
         return
     if pixels.shape[0] in (3, 4) or pixels.shape[2] not in (2, 3, 4):
         raise ValueError(
-            f"`--image_column {column}` holds pixels of the shape {pixels.shape}: write height x width x channels, of "
-            "3 or 4 channels and more than 4 pixels in height, or better the content of image files."
+            f"`--image_column {column}` holds pixels of the shape {pixels.shape}: write height x "
+            "width x channels, of 3 or 4 channels and more than 4 pixels in height, or better the "
+            "content of image files."
         )
     if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
         raise ValueError(
-            f"`--image_column {column}` holds pixels from {pixels.min()} to {pixels.max()}: write whole numbers "
-            "from 0 to 255, or better the content of image files."
+            f"`--image_column {column}` holds pixels from {pixels.min()} to {pixels.max()}: write "
+            "whole numbers from 0 to 255, or better the content of image files."
         )

@@ -76,8 +76,8 @@ def check_metadata_types(files: list[str]) -> None:
     mixed = find_json_columns(of_json).mixed
     if mixed:
         raise ValueError(
-            f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write those of one "
-            "type in all rows, such as lists, or texts."
+            f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write "
+            "those of one type in all rows, such as lists, or texts."
         )
     of_parquet = [file for file in files if file.endswith(".parquet")]
     if of_parquet and unify_parquet_types(of_parquet) is not None:

@@ -93,8 +93,8 @@ class JsonTexts(Json):
         except CastError as error:
             new = sorted(set(error.table_column_names) - set(error.requested_column_names))
             raise ValueError(
-                f"{begun[-1]} has the columns {new}, which the rows before do not have: write all rows with the same "
-                "columns."
+                f"{begun[-1]} has the columns {new}, which the rows before do not have: write all "
+                "rows with the same columns."
             ) from error
         except (pa.ArrowException, TypeError, ValueError) as error:
             blank_line = None
@@ -102,8 +102,8 @@ class JsonTexts(Json):
                 blank_line = find_blank_line(begun[-1])
             if blank_line is not None:
                 raise ValueError(
-                    f"{begun[-1]} has nothing in line {blank_line}, which `datasets` cannot read where a column has "
-                    "several types: delete the line."
+                    f"{begun[-1]} has nothing in line {blank_line}, which `datasets` cannot read "
+                    "where a column has several types: delete the line."
                 ) from error
             raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
 
@@ -114,8 +114,8 @@ class JsonTexts(Json):
             of_table = list(islice(rows, len(table)))
             if len(of_table) != len(table):
                 raise ValueError(
-                    f"{original_files} hold dates, or a column of several types, and rows of several lines: "
-                    "write JSON lines."
+                    f"{original_files} hold dates, or a column of several types, and rows of several "
+                    "lines: write JSON lines."
                 )
             table = restore_texts(table, of_table, self.date_columns - self.mixed_columns)
             yield key, restore_mixed(table, of_table, self.mixed_columns)

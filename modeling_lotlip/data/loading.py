@@ -189,8 +189,8 @@ def join_splits(parts: list[Rows], split: str) -> Rows:
             types[name] = find_common_feature(first, feature)
             if types[name] is None:
                 raise ValueError(
-                    f"The splits {split!r} have columns of other types than each other: {name!r} is {first} in one "
-                    f"and {feature} in another. Write their files with the same types."
+                    f"The splits {split!r} have columns of other types than each other: {name!r} is "
+                    f"{first} in one and {feature} in another. Write their files with the same types."
                 )
     same = []
     for part in parts:

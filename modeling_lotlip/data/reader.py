@@ -73,8 +73,8 @@ def warn_of_similar_columns(captions: CaptionArguments, columns: list[str]) -> N
         for similar in get_close_matches(name, columns, n=1, cutoff=MIN_SIMILARITY):
             if similar not in named.values():
                 logger.warning_once(
-                    f"The column {similar!r} is not read: there is no column {name!r}. If it has these captions, "
-                    f"give `--{argument} {similar}`."
+                    f"The column {similar!r} is not read: there is no column {name!r}. If it has "
+                    f"these captions, give `--{argument} {similar}`."
                 )
 
 
@@ -143,8 +143,9 @@ class RowReader:
             self.caption_files.check()
         if REJECTED_COLUMN in columns and captions is not None:
             logger.warning_once(
-                f"The dataset has the column {REJECTED_COLUMN!r}: captions that rules reject are read too, since it "
-                "is `--caption_files` that leaves them out. Drop their rows if you do not want them."
+                f"The dataset has the column {REJECTED_COLUMN!r}: captions that rules reject are "
+                "read too, since it is `--caption_files` that leaves them out. Drop their rows if "
+                "you do not want them."
             )
         check_columns(columns, label_column=label_column, key_column=key_column)
         text_columns = [self.short_column, self.long_column, self.file_key_column]

@@ -137,8 +137,9 @@ def warn_of_repeated_images(dataset: Rows, image_column: str, what: str) -> None
     num_repeated = count_repeated_images(dataset, image_column)
     if num_repeated > 0:
         logger.warning(
-            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose captions "
-            "count as wrong for them. Write one row for each image, with a list of its captions."
+            f"{num_repeated} of {len(dataset)} {what} rows have the image of another row, whose "
+            "captions count as wrong for them. Write one row for each image, with a list of its "
+            "captions."
         )
 
 
@@ -147,6 +148,6 @@ def warn_of_images_counted_again(dataset: Rows, image_column: str) -> None:
     num_repeated = count_repeated_images(dataset, image_column)
     if num_repeated > 0:
         logger.warning(
-            f"{num_repeated} of {len(dataset)} rows have the image of another row, and each counts as an image. Write "
-            "one row for each image, with a list of its captions."
+            f"{num_repeated} of {len(dataset)} rows have the image of another row, and each counts "
+            "as an image. Write one row for each image, with a list of its captions."
         )

@@ -196,8 +196,8 @@ def check_csv_files(paths: list[str], options: Mapping[str, Any]) -> Features | 
             columns = of_file
         if of_file.names != columns.names and "usecols" not in options:
             raise ValueError(
-                f"{path} has the columns {of_file.names}, but {paths[0]} has {columns.names}: write all files with "
-                "the same columns in the same order."
+                f"{path} has the columns {of_file.names}, but {paths[0]} has {columns.names}: write "
+                "all files with the same columns in the same order."
             )
     return None if columns is None else columns.make_features()
 
@@ -300,8 +300,8 @@ def find_separator(files: Iterable[str]) -> str:
     others = [file for file in files if file not in with_tabs]
     if others:
         raise ValueError(
-            f"{with_tabs[0]} and {others[0]} are read as one table, but cells are separated by tabs in .tsv and by "
-            "commas in .csv: write all files with the same ending."
+            f"{with_tabs[0]} and {others[0]} are read as one table, but cells are separated by tabs "
+            "in .tsv and by commas in .csv: write all files with the same ending."
         )
     return "\t"
 
@@ -401,8 +401,8 @@ def check_csv_rows(
             lines.clear()
     except csv.Error as error:
         raise ValueError(
-            f"{path} cannot be read at line {first_line}: {without_stop(error)}. Quote cells whole, and double the "
-            "quotation marks in them."
+            f"{path} cannot be read at line {first_line}: {without_stop(error)}. Quote cells whole, "
+            "and double the quotation marks in them."
         ) from error
     return of_file or CsvColumns([])
 
@@ -447,8 +447,9 @@ def check_cells(path: str, row: list[str], line: int, text: str, dialect: csv.Di
     # it begins with a mark that is a part of the text, and holds all up to the next one at the end of a cell
     if dialect.delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in row):
         raise ValueError(
-            f"{path} has a cell in line {line} with a tab that goes on in the next line: also in .tsv, quotation "
-            "marks hold a cell together. Quote cells that begin with one whole, and double the marks in them."
+            f"{path} has a cell in line {line} with a tab that goes on in the next line: also in "
+            ".tsv, quotation marks hold a cell together. Quote cells that begin with one whole, and "
+            "double the marks in them."
         )
     if has_mark_after_blank(row, text, dialect):
         raise ValueError(
@@ -594,7 +595,8 @@ def unify_parquet_types(paths: list[str]) -> Features | None:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(
                 f"{path} has other types than the files before it: "
-                f"{without_stop(str(error).removeprefix('Unable to merge: '))}. Write all files with the same types."
+                f"{without_stop(str(error).removeprefix('Unable to merge: '))}. Write all files with "
+                "the same types."
             ) from error
     if schema.remove_metadata() == first.remove_metadata():
         return None
@@ -635,6 +637,7 @@ def check_label_names(paths: list[str], read_schema: Callable[[str], pa.Schema])
             first_paths.setdefault(column, path)
             if feature.names != names[column]:
                 raise ValueError(
-                    f"The labels in the column {column!r} mean {feature.names} in {path}, but {names[column]} in "
-                    f"{first_paths[column]}: write all files with the same names of classes, or labels as texts."
+                    f"The labels in the column {column!r} mean {feature.names} in {path}, but "
+                    f"{names[column]} in {first_paths[column]}: write all files with the same names "
+                    "of classes, or labels as texts."
                 )

@@ -55,8 +55,8 @@ def list_captions(row: dict, column: str | None) -> list[str]:
     captions = list(found) if isinstance(found, (list, tuple)) else [found]
     if any(isinstance(caption, bytes) for caption in captions):
         raise ValueError(
-            f"The column {column!r} must hold strings or lists of strings, got bytes, {found!r}: in shards "
-            "texts must have names that end in .txt."
+            f"The column {column!r} must hold strings or lists of strings, got bytes, {found!r}: in "
+            "shards texts must have names that end in .txt."
         )
     if not all(caption is None or isinstance(caption, str) for caption in captions):
         raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {found!r}.")
@@ -88,8 +88,9 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
         check_blanks(columns, argument, name)
         if "__key__" in columns and any(column.endswith(f".{name}") for column in columns):
             raise ValueError(
-                f"`--{argument} {name}` is not a column of the dataset, which has {columns}: in shards a "
-                "column is all that follows the first dot of a name. Name that, or write keys without dots."
+                f"`--{argument} {name}` is not a column of the dataset, which has {columns}: in "
+                "shards a column is all that follows the first dot of a name. Name that, or write "
+                "keys without dots."
             )
         if re.search(r"[;\t|]", "".join(columns)):
             raise ValueError(
@@ -113,8 +114,8 @@ def check_blanks(columns: list[str], argument: str, name: str) -> None:
     for column in columns:
         if column.strip() == name and name not in columns:
             raise ValueError(
-                f"`--{argument} {name}` is not a column of the dataset, which has {column!r} with blanks: "
-                "take them away in the header of the file."
+                f"`--{argument} {name}` is not a column of the dataset, which has {column!r} with "
+                "blanks: take them away in the header of the file."
             )
 
 
@@ -129,8 +130,8 @@ def decode_key(value: bytes, column: str) -> str:
         return value.decode()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"The column of keys, {column}, must hold integers or strings, but has bytes that are no text in UTF-8, "
-            f"{value[:20]!r}: write strings there, or name another column."
+            f"The column of keys, {column}, must hold integers or strings, but has bytes that are no "
+            f"text in UTF-8, {value[:20]!r}: write strings there, or name another column."
         ) from error
 
 

@@ -68,8 +68,8 @@ def check_repeated_rows(split: str, slices: list[Slice], may_repeat: bool) -> No
         logger.warning(f"{number} rows of the split {split!r} come again: each counts as often as it is named.")
         return
     raise ValueError(
-        f"{number} rows of the split {split!r} come again, and would count several times: name each row once, as in "
-        "'train[:50%]+train[50%:]'."
+        f"{number} rows of the split {split!r} come again, and would count several times: name each "
+        "row once, as in 'train[:50%]+train[50%:]'."
     )
 
 

@@ -559,8 +559,8 @@ class DualEncoder:
         num_positions = count_positions(self.model, self.family)
         if num_positions is not None and max_length > num_positions:
             raise ValueError(
-                f"`--max_length {max_length}` is beyond the {num_positions} tokens that the text tower of "
-                f"`{self.name}` has positions for: give fewer."
+                f"`--max_length {max_length}` is beyond the {num_positions} tokens that the text "
+                f"tower of `{self.name}` has positions for: give fewer."
             )
         lengths = text_lengths(self.model.config, self.family)
         if lengths and max_length not in lengths:
@@ -584,13 +584,14 @@ class DualEncoder:
             return
         if self.matryoshka_dims:
             logger.warning(
-                f"`{self.name}` was not trained for embeddings of {dim} dimensions (`--truncate_dim`): they may find "
-                f"much less. It was for {', '.join(map(str, self.matryoshka_dims))}."
+                f"`{self.name}` was not trained for embeddings of {dim} dimensions "
+                "(`--truncate_dim`): they may find much less. It was for "
+                f"{', '.join(map(str, self.matryoshka_dims))}."
             )
         else:
             logger.warning(
-                f"`{self.name}` was not trained for embeddings of {dim} dimensions (`--truncate_dim`): they may find "
-                "much less. Train one with `--matryoshka_dims`."
+                f"`{self.name}` was not trained for embeddings of {dim} dimensions "
+                "(`--truncate_dim`): they may find much less. Train one with `--matryoshka_dims`."
             )
 
 
@@ -598,13 +599,13 @@ def check_model_and_processor(model: PreTrainedModel, processor: ProcessorMixin)
     """Raises a `ValueError` if a model does not embed texts and images, or a processor does not prepare both."""
     if not is_dual_encoder(type(model)):
         raise ValueError(
-            f"`model` must have `get_text_features` and `get_image_features`, and a {type(model).__name__} has not "
-            "both: give a dual encoder."
+            "`model` must have `get_text_features` and `get_image_features`, and a "
+            f"{type(model).__name__} has not both: give a dual encoder."
         )
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise ValueError(
-            f"`processor` must have a `tokenizer` and an `image_processor`, and a {type(processor).__name__} has not "
-            "both: give the processor of the model."
+            "`processor` must have a `tokenizer` and an `image_processor`, and a "
+            f"{type(processor).__name__} has not both: give the processor of the model."
         )
 
 
@@ -720,8 +721,8 @@ def check_single_embeddings(config: PreTrainedConfig) -> None:
     """Raises a `ValueError` if a model, by its configuration, compares tokens and has no single embeddings."""
     if find_family(config).compares_tokens:
         raise ValueError(
-            "The model compares all tokens of texts and images, and has no single embedding of either: use one that "
-            "was trained with another `--objective`."
+            "The model compares all tokens of texts and images, and has no single embedding of "
+            "either: use one that was trained with another `--objective`."
         )
 
 

@@ -123,8 +123,8 @@ def load_whole(path: str | PathLike, dtype: torch.dtype, options: dict[str, str]
     model, report = AutoModel.from_pretrained(path, dtype=dtype, **how, **options)
     for name, shape, expected_shape in sorted(report["mismatched_keys"]):
         raise ValueError(
-            f"`{name}` is of shape {tuple(shape)} in its weights, and of {tuple(expected_shape)} by its "
-            "config.json: name a folder whose files belong together."
+            f"`{name}` is of shape {tuple(shape)} in its weights, and of {tuple(expected_shape)} by "
+            "its config.json: name a folder whose files belong together."
         )
     check_none_is_missing(report["missing_keys"], model)
     warn_of_unused(report["unexpected_keys"], model, path)
@@ -143,8 +143,9 @@ def warn_of_unused(names: Iterable[str], model: PreTrainedModel, path: str | Pat
     unused = sorted(name for name in names if not name.endswith(REBUILT_TENSORS))
     if unused:
         logger.warning(
-            f"{len(unused)} tensors of {path} are not used by {type(model).__name__}, `{unused[0]}` first: "
-            "if its config.json is not that of these weights, it embeds otherwise than it was trained to."
+            f"{len(unused)} tensors of {path} are not used by {type(model).__name__}, `{unused[0]}` "
+            "first: if its config.json is not that of these weights, it embeds otherwise than it "
+            "was trained to."
         )
 
 
@@ -220,8 +221,9 @@ def check_adapters_fit(missing: Iterable[str], unused: Iterable[str], model: Pre
     unused = sorted(unused)
     if unused:
         raise ValueError(
-            f"{len(unused)} tensors of the adapters are none of {model_name}, `{unused[0]}` first: they were "
-            "trained on another model, or on a tower alone. Name adapters of the whole model."
+            f"{len(unused)} tensors of the adapters are none of {model_name}, `{unused[0]}` first: "
+            "they were trained on another model, or on a tower alone. Name adapters of the whole "
+            "model."
         )
     lacking = []
     for name in sorted(missing):

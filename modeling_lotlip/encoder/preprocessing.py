@@ -260,6 +260,7 @@ def warn_of_unknown(num_unknown: int, num_texts: int, tokenizer: PreTrainedToken
         return
     WARNED_TOKENIZERS.add(tokenizer)
     logger.warning(
-        f"{num_unknown} of {num_texts} texts hold only words that the tokenizer of {name or 'this model'} "
-        "does not know: the model cannot tell them apart. Take one that knows their language and script."
+        f"{num_unknown} of {num_texts} texts hold only words that the tokenizer of "
+        f"{name or 'this model'} does not know: the model cannot tell them apart. Take one that "
+        "knows their language and script."
     )

@@ -53,16 +53,18 @@ def read_class_names(
         logger.warning(f"The class names {repeated} are there more than once: images of one are taken for the other.")
     if isinstance(labels, ClassLabel) and len(class_names) != labels.num_classes:
         raise ValueError(
-            f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the "
-            f"dataset has {labels.num_classes} classes: name each, in the order of {labels.names[:5]}..."
+            f"{len(class_names)} class names were given with `--class_names` or "
+            f"`--class_names_file`, but the dataset has {labels.num_classes} classes: name each, in "
+            f"the order of {labels.names[:5]}..."
         )
     if isinstance(labels, ClassLabel):
         given = list(map(normalize_class_name, class_names))
         own = list(map(normalize_class_name, labels.names))
         if given != own and sorted(given) == sorted(own):
             raise ValueError(
-                f"The class names {class_names[:5]}... are those of the dataset, but in another order, in which each "
-                f"image would have another class: name them in the order of {labels.names[:5]}..., or none."
+                f"The class names {class_names[:5]}... are those of the dataset, but in another "
+                "order, in which each image would have another class: name them in the order of "
+                f"{labels.names[:5]}..., or none."
             )
     return class_names
 
@@ -136,8 +138,8 @@ def check_labels(dataset: Dataset, label_column: str, class_names: list[str]) ->
         raise ValueError(f"`--label_column {label_column}` holds dictionaries: write one label for each image.")
     if isinstance(feature, Json):
         raise ValueError(
-            f"`--label_column {label_column}` holds values of several types: write all labels as numbers, or all as "
-            "texts."
+            f"`--label_column {label_column}` holds values of several types: write all labels as "
+            "numbers, or all as texts."
         )
     values = dataset.unique(label_column)
     if None in values:
@@ -189,8 +191,8 @@ def classify(
     check_finite(class_embeds, "class_embeds")
     if len(class_names) <= MAX_K:
         logger.warning_once(
-            f"There are {len(class_names)} classes, and so each is among the first {MAX_K}, whatever the model: look "
-            f"at `top1` alone, or name more than {MAX_K}."
+            f"There are {len(class_names)} classes, and so each is among the first {MAX_K}, whatever "
+            f"the model: look at `top1` alone, or name more than {MAX_K}."
         )
     labels = torch.tensor([find_class(label, class_names) for label in labels])
     better = []

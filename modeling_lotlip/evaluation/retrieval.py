@@ -232,13 +232,13 @@ def warn_of_missing_captions(reader: RowReader, embedded: EmbeddedDataset) -> No
     num_images = len(embedded.image_embeds)
     if reader.short_column is not None and "short" not in embedded.captions:
         logger.warning_once(
-            f"None of {num_images} images has a short caption, though `--caption_column {reader.short_column}` is "
-            "there: they are not measured."
+            f"None of {num_images} images has a short caption, though `--caption_column "
+            f"{reader.short_column}` is there: they are not measured."
         )
     if reader.has_long_captions and "long" not in embedded.captions:
         logger.warning_once(
-            f"None of {num_images} images has a long caption, though there is `--long_captions_column` or "
-            "`--caption_files`: they are not measured."
+            f"None of {num_images} images has a long caption, though there is "
+            "`--long_captions_column` or `--caption_files`: they are not measured."
         )
 
 
@@ -476,8 +476,8 @@ def measure_retrieval(
             logger.warning(f"All images have the same {kind} caption: whatever is found is right.")
         elif ranks.num_images <= MAX_K:
             logger.warning(
-                f"There are {ranks.num_images} images with {kind} captions, and so each is among the first {MAX_K}, "
-                f"whatever the model: evaluate more than {MAX_K}."
+                f"There are {ranks.num_images} images with {kind} captions, and so each is among the "
+                f"first {MAX_K}, whatever the model: evaluate more than {MAX_K}."
             )
         measured = metrics_of_ranks(ranks.image_to_text, ranks.text_to_image)
         measured["num_images"] = ranks.num_images

@@ -87,8 +87,8 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
     rows = load_split(args, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     if len(rows) < MIN_ROWS:
         raise ValueError(
-            f"`--eval_split {args.eval_split}` has {len(rows)} rows, but a mixture is chosen on one half of them and "
-            f"reported on the other: hold back at least {MIN_ROWS}, better hundreds."
+            f"`--eval_split {args.eval_split}` has {len(rows)} rows, but a mixture is chosen on one "
+            f"half of them and reported on the other: hold back at least {MIN_ROWS}, better hundreds."
         )
     columns = get_columns(rows)
     if args.label_column is not None and args.label_column not in columns:
@@ -96,13 +96,13 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
     reader = RowReader(columns, args, args, args.image_column, label_column=args.label_column)
     if not reader.has_long_captions:
         raise ValueError(
-            f"There are no long captions in `--eval_split {args.eval_split}`, by which the best mixture is chosen: "
-            "name their column, --long_captions_column, or --caption_files."
+            f"There are no long captions in `--eval_split {args.eval_split}`, by which the best "
+            "mixture is chosen: name their column, --long_captions_column, or --caption_files."
         )
     if reader.short_column is None and args.label_column is None:
         raise ValueError(
-            f"There are no short captions in `--eval_split {args.eval_split}`, and no labels, by which a loss would "
-            "be seen: name --caption_column or --label_column."
+            f"There are no short captions in `--eval_split {args.eval_split}`, and no labels, by "
+            "which a loss would be seen: name --caption_column or --label_column."
         )
     class_names = []
     labels = []
@@ -118,8 +118,8 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
     middle = len(rows) // 2
     if middle < FEW_ROWS:
         logger.warning(
-            f"Half of the rows are {middle}, of which one text counts {100 / middle:.1f} points of recall at 1: what "
-            "is chosen by so few is uncertain. Hold back hundreds."
+            f"Half of the rows are {middle}, of which one text counts {100 / middle:.1f} points of "
+            "recall at 1: what is chosen by so few is uncertain. Hold back hundreds."
         )
     first = shuffled.select(range(middle))
     second = shuffled.select(range(middle, len(rows)))
@@ -151,16 +151,17 @@ def check_measured(start: dict[str, dict[str, float]]) -> None:
     for results in start.values():
         if LONG_SCORE not in results:
             raise ValueError(
-                "In one half of the rows of `--eval_split` no image has a long caption, by which the best mixture is "
-                "chosen, or reported: hold back more rows with long captions."
+                "In one half of the rows of `--eval_split` no image has a long caption, by which "
+                "the best mixture is chosen, or reported: hold back more rows with long captions."
             )
     short_score, class_score = KEPT_SCORES
     have_short_captions = {short_score in results for results in start.values()}
     if have_short_captions == {True} or (have_short_captions == {False} and class_score in start["chosen_on"]):
         return
     raise ValueError(
-        "In one half of the rows of `--eval_split`, or in both, no image has a short caption, by which a loss would "
-        "be seen: hold back more rows with short captions, or none and name `--label_column`."
+        "In one half of the rows of `--eval_split`, or in both, no image has a short caption, by "
+        "which a loss would be seen: hold back more rows with short captions, or none and name "
+        "`--label_column`."
     )
 
 

@@ -203,8 +203,8 @@ class Embedder:
         num_pixels = sum(num for _, num in images)
         if num_pixels > self.limits.max_pixels:
             raise RequestError(
-                f"The images of the request have {num_pixels} pixels, the max is {self.limits.max_pixels}: send "
-                "fewer in a request, or smaller ones.",
+                f"The images of the request have {num_pixels} pixels, the max is "
+                f"{self.limits.max_pixels}: send fewer in a request, or smaller ones.",
                 status=413,
             )
         return [content for content, _ in images]

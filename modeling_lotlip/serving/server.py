@@ -95,8 +95,8 @@ def describe_problem(error: ValidationError) -> RequestError:
     if not bad_entries:
         return RequestError("`input` must be a string or a list of strings.", name)
     return RequestError(
-        f"`input[{bad_entries[0]}]` must be a string. Lists of tokens are of OpenAI's tokenizer: send the text "
-        "(LangChain does with `check_embedding_ctx_length=False`).",
+        f"`input[{bad_entries[0]}]` must be a string. Lists of tokens are of OpenAI's tokenizer: "
+        "send the text (LangChain does with `check_embedding_ctx_length=False`).",
         name,
     )
 
@@ -114,8 +114,8 @@ async def embed(
         raise RequestError(f"The model `{asked.model}` is not served here, but `{name}`.", "model", 404)
     if asked.dimensions is not None and asked.dimensions not in embedder.dims:
         raise RequestError(
-            f"`dimensions` must be {' or '.join(map(str, embedder.dims))}, as this model's embeddings have, or left "
-            f"out: got {asked.dimensions}.",
+            f"`dimensions` must be {' or '.join(map(str, embedder.dims))}, as this model's "
+            f"embeddings have, or left out: got {asked.dimensions}.",
             "dimensions",
         )
     entries = asked.input

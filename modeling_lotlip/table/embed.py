@@ -287,8 +287,8 @@ def check_files_of_rows(dataset: Dataset, image_column: str, table: EmbeddingTab
                 missing.append(path)
     if missing:
         logger.warning(
-            f"{len(missing)} of the image files that were embedded are not there any more, as {missing[0]}: their "
-            f"embeddings stay in {table.folder}."
+            f"{len(missing)} of the image files that were embedded are not there any more, as "
+            f"{missing[0]}: their embeddings stay in {table.folder}."
         )
     unreadable = find_files_with_other_signatures(images, image_column, table, "problem IS NOT NULL")
     return {row_index for row_index, path in unreadable if os.path.isfile(path)}
@@ -437,8 +437,8 @@ def check_keys(rows: Iterable[dict], reader: RowReader) -> Iterator[tuple[int, d
             other = indices.setdefault(hash(str(key)), row_index)
             if other != row_index:
                 raise ValueError(
-                    f"`--key_column {reader.key_column}` must be different in all rows: rows {other} and {row_index} "
-                    f"have {key!r}. Name another column."
+                    f"`--key_column {reader.key_column}` must be different in all rows: rows {other} "
+                    f"and {row_index} have {key!r}. Name another column."
                 )
         yield row_index, row
 
@@ -540,8 +540,9 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
         if not is_open:
             raise
         raise ValueError(
-            f"{table.folder} was computed in {table.computation}, which cannot be done here: {error} Or make it anew, "
-            "in another folder: `lotlip embed --output_dir FOLDER`, or of images `lotlip search PHOTOS`."
+            f"{table.folder} was computed in {table.computation}, which cannot be done here: {error} "
+            "Or make it anew, in another folder: `lotlip embed --output_dir FOLDER`, or of images "
+            "`lotlip search PHOTOS`."
         ) from error
     table.check_model(encoder)
     return encoder

@@ -97,8 +97,8 @@ class TowerArguments(Arguments):
     freeze_vision_model: bool | None = compared(None, "Default: frozen if its weights were loaded.")
     freeze: list[str] = compared(
         [],
-        "Modules or parameters of the model that are not trained, as logit_scale; text_head is the last layer of "
-        "texts.",
+        "Modules or parameters of the model that are not trained, as logit_scale; text_head is the "
+        "last layer of texts.",
     )
     trust_remote_code: bool = argument(
         False,
@@ -122,8 +122,9 @@ class TowerArguments(Arguments):
     )
     max_length: int | None = compared(
         None,
-        "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
-        "less the corners. Beyond the positions of the text tower these are stretched, as Long-CLIP does.",
+        "Tokens of a text, corners not counted. Default: the limit of the model that is trained "
+        "further, else 128 less the corners. Beyond the positions of the text tower these are "
+        "stretched, as Long-CLIP does.",
         least=1,
     )
     gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
@@ -160,8 +161,9 @@ class ObjectiveArguments(Arguments):
     )
     short_captions: str | None = compared(
         None,
-        "What the short caption of an image is. given: one of its short captions; any: one of the short and the long "
-        "ones, as in LaCLIP; none: train on long captions alone. Default: that of the objective, else given.",
+        "What the short caption of an image is. given: one of its short captions; any: one of the "
+        "short and the long ones, as in LaCLIP; none: train on long captions alone. Default: that "
+        "of the objective, else given.",
         choices=("given", "any", "none"),
     )
     num_long_captions: int | None = compared(
@@ -176,21 +178,22 @@ class ObjectiveArguments(Arguments):
     )
     min_crop_scale: float | None = compared(
         None,
-        "Smallest part of an image that is cut out, at random. Default: 0.9, and 1 (all of it) for drawn scenes and "
-        "for a frozen image tower.",
+        "Smallest part of an image that is cut out, at random. Default: 0.9, and 1 (all of it) for "
+        "drawn scenes and for a frozen image tower.",
         least=0.01,
         most=1,
     )
     matryoshka_dims: list[int] | None = compared(
         None,
-        "Train the first N dimensions of each embedding to be an embedding too, for each N given (Kusupati et al., "
-        "2022, https://arxiv.org/abs/2205.13147). Default: those of the model that is trained further.",
+        "Train the first N dimensions of each embedding to be an embedding too, for each N given "
+        "(Kusupati et al., 2022, https://arxiv.org/abs/2205.13147). Default: those of the model "
+        "that is trained further.",
         least=1,
     )
     distill_weight: float = compared(
         0.0,
-        "Keep images and short captions near where the model that is trained further has them: the weight of the "
-        "squared error of their embeddings in the loss.",
+        "Keep images and short captions near where the model that is trained further has them: the "
+        "weight of the squared error of their embeddings in the loss.",
         least=0,
         requires="model_name_or_path",
     )
@@ -237,8 +240,8 @@ class OptimizationArguments(Arguments):
     )
     grad_cache_tokens: int | None = argument(
         None,
-        "Encode N tokens at a time, and once more in the backward pass: the accelerator holds the pixels and the "
-        "activations of these alone, whatever the batch.",
+        "Encode N tokens at a time, and once more in the backward pass: the accelerator holds the "
+        "pixels and the activations of these alone, whatever the batch.",
         least=1,
     )
     learning_rate: float | None = compared(
@@ -408,8 +411,8 @@ class TrainArguments(
         """Raises a `ValueError` for arguments that do not fit a frozen, or a trained, image tower."""
         if self.freeze_vision_model and self.min_crop_scale < 1:
             raise ValueError(
-                f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees whole images. "
-                "Give --no_freeze_vision_model."
+                f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees "
+                "whole images. Give --no_freeze_vision_model."
             )
         if self.cache_image_features and not self.freeze_vision_model:
             raise ValueError("--cache_image_features is for a frozen image tower: add --freeze_vision_model.")
@@ -421,8 +424,8 @@ class TrainArguments(
         num_sources = len(self.data_files or [])
         if self.data_weights is not None and (len(self.data_weights) != num_sources or min(self.data_weights) <= 0):
             raise ValueError(
-                f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files (a "
-                f"value may be a pattern), got {self.data_weights}."
+                f"--data_weights must be a number above 0 for each of the {num_sources} values of "
+                f"--data_files (a value may be a pattern), got {self.data_weights}."
             )
 
     @property

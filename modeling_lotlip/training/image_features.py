@@ -83,8 +83,9 @@ class FeatureCache:
         """Raises a `ValueError` if something of the image side is trained that lies in front of what can be kept."""
         if self.model.image_side is ImageSide.TRAINED:
             raise ValueError(
-                f"`--cache_image_features` is for an image side that is frozen: of `embed_images` of this "
-                f"{type(self.model.model).__name__} more is trained than a projection. Leave it out."
+                "`--cache_image_features` is for an image side that is frozen: of `embed_images` of "
+                f"this {type(self.model.model).__name__} more is trained than a projection. Leave it "
+                "out."
             )
 
     @torch.no_grad()

@@ -199,13 +199,14 @@ def take_step(training: Training, next_batch: NextBatch) -> StepResult:
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS and state.step + 1 == MAX_SKIPPED_STEPS:
             raise ValueError(
-                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, before any "
-                "weight was changed: look at the start model, and at the loss of `--objective`."
+                f"The first {MAX_SKIPPED_STEPS} steps had a loss or gradients that are not finite, "
+                "before any weight was changed: look at the start model, and at the loss of "
+                "`--objective`."
             )
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
             raise ValueError(
-                f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "
-                "lower `--learning_rate`."
+                f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: "
+                "start again with a lower `--learning_rate`."
             )
     state.step += 1  # a skipped one too: the schedule and the end of the run count it
     return result
@@ -245,9 +246,9 @@ def warn_of_padding(training: Training, counts: SampleCounts) -> None:
     training.has_warned_of_padding = True
     num_samples = counts.rows.num_rows + counts.num_padding
     logger.warning(
-        f"{counts.num_padding} of {num_samples} samples so far are padding: processes whose shards have fewer "
-        "rows wait for the others, with smaller batches. Write shards of equal size (`lotlip pack "
-        "--shard_size`), or leave out `--streaming`."
+        f"{counts.num_padding} of {num_samples} samples so far are padding: processes whose shards "
+        "have fewer rows wait for the others, with smaller batches. Write shards of equal size "
+        "(`lotlip pack --shard_size`), or leave out `--streaming`."
     )
 
 
@@ -348,9 +349,9 @@ def check_learning(state: TrainingState) -> None:
         )
     if 0 < state.step == state.idle_steps + state.skipped_steps:
         raise ValueError(
-            f"Nothing was learned: of {state.step} steps {state.skipped_steps} were skipped, since their loss or "
-            f"gradients were not finite, and {state.idle_steps} had no gradient. Take more steps, or look at the "
-            "start model."
+            f"Nothing was learned: of {state.step} steps {state.skipped_steps} were skipped, since "
+            f"their loss or gradients were not finite, and {state.idle_steps} had no gradient. Take "
+            "more steps, or look at the start model."
         )
 
 

@@ -107,8 +107,8 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
     free = shutil.disk_usage(next(path for path in (args.output_dir / "x").absolute().parents if path.exists())).free
     if needed > free:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
-            f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
+            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and "
+            f"checkpoints need {needed / 1e9:.3g} GB: make room, or name a folder on another disk."
         )
 
 
@@ -159,8 +159,8 @@ def check_output_dir(args: TrainArguments) -> None:
         check_no_model(args, leftovers)
     elif leftovers and not args.overwrite_output_dir and not list_checkpoints(args.output_dir):
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run, and no checkpoint to "
-            "resume it from: `--overwrite_output_dir`, or name another."
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run, and no "
+            "checkpoint to resume it from: `--overwrite_output_dir`, or name another."
         )
     elif leftovers and not args.overwrite_output_dir:
         raise ValueError(
@@ -188,9 +188,9 @@ def check_no_model(args: TrainArguments, leftovers: list[Path]) -> None:
     models = [path for path in leftovers if MODEL_FILES.fullmatch(path.name)]
     if models:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {models[0].name} of an earlier run, but no checkpoint to resume "
-            "it from. To train anew there, give `--overwrite_output_dir` in place of `--resume_from_checkpoint`; or "
-            "name another."
+            f"`--output_dir {args.output_dir}` holds {models[0].name} of an earlier run, but no "
+            "checkpoint to resume it from. To train anew there, give `--overwrite_output_dir` in "
+            "place of `--resume_from_checkpoint`; or name another."
         )
 
 
@@ -227,20 +227,21 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
     checkpoint = Path(args.resume_from_checkpoint)
     if not (checkpoint / STATE_FILE).exists():
         raise ValueError(
-            f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
-            "or `latest`."
+            f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name "
+            "`OUTPUT_DIR/checkpoint-N`, or `latest`."
         )
     if not resumes_in_output_dir(args):
         return checkpoint
     if not any(is_same_path(checkpoint, other) for other in checkpoints):
         raise ValueError(
-            f"`--resume_from_checkpoint {checkpoint}` has another name than a run gives its checkpoints: name it "
-            "`checkpoint-N` again, N the step, or move it to another folder."
+            f"`--resume_from_checkpoint {checkpoint}` has another name than a run gives its "
+            "checkpoints: name it `checkpoint-N` again, N the step, or move it to another folder."
         )
     if not is_same_path(checkpoint, checkpoints[-1]):
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
-            f"`--resume_from_checkpoint {checkpoint}`: name another `--output_dir`, or move the later ones away."
+            f"`--resume_from_checkpoint {checkpoint}`: name another `--output_dir`, or move the "
+            "later ones away."
         )
     return checkpoint
 
@@ -252,8 +253,8 @@ def check_latest(args: TrainArguments, checkpoint: Path | None) -> None:
         return
     if checkpoint is None or not checkpoints[-1].samefile(checkpoint):
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there when this "
-            "run began: another run has written it. Start this one again."
+            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which was not there "
+            "when this run began: another run has written it. Start this one again."
         )
 
 
@@ -324,16 +325,16 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     for name, value in saved["settings"].items():
         if name == "data" and name in settings and value != settings[name]:
             raise ValueError(
-                f"{checkpoint} was written with other data than this run reads: {value}, not {settings[name]}. "
-                "It would go on with other rows: give it the files and captions of the first run, or train its "
-                "model further in another `--output_dir`."
+                f"{checkpoint} was written with other data than this run reads: {value}, not "
+                f"{settings[name]}. It would go on with other rows: give it the files and captions "
+                "of the first run, or train its model further in another `--output_dir`."
             )
         if name == "architecture" and name in settings:
             check_architecture(checkpoint, value, settings[name])
         if name in settings and value != settings[name]:
             raise ValueError(
-                f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
-                "steps. Start it as the first run was started."
+                f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it "
+                "would take other steps. Start it as the first run was started."
             )
     progress = saved["progress"]
     progress["counts"] = SampleCounts.from_state_dict(progress["counts"])
@@ -349,9 +350,10 @@ def check_architecture(checkpoint: Path, saved: dict, given: dict) -> None:
     for name in sorted(saved.keys() | given.keys()):
         if saved.get(name) != given.get(name):
             raise ValueError(
-                f"{checkpoint} was written by a model with {name} = {saved.get(name, 'its default')}, and that of "
-                f"this run has {given.get(name, 'its default')}: give it the model or `--config_name` of the first "
-                "run, or train this one in another `--output_dir` from the start."
+                f"{checkpoint} was written by a model with {name} = "
+                f"{saved.get(name, 'its default')}, and that of this run has "
+                f"{given.get(name, 'its default')}: give it the model or `--config_name` of the "
+                "first run, or train this one in another `--output_dir` from the start."
             )
 
 
@@ -471,8 +473,8 @@ def is_best(results: dict[str, float], metric: str, best: BestModel | None) -> b
     """
     if metric not in results:
         raise ValueError(
-            f"`--metric_for_best_model {metric}` cannot be measured: no readable image of the evaluation "
-            f"data has a {metric.split('_')[0]} caption."
+            f"`--metric_for_best_model {metric}` cannot be measured: no readable image of the "
+            f"evaluation data has a {metric.split('_')[0]} caption."
         )
     if best is None:
         return True
@@ -516,8 +518,9 @@ def find_best(args: TrainArguments, state: TrainingState, data: dict[str, int | 
     comparable = [best for best in found if best.data == data and metric in best.results]
     if found and not comparable:
         logger.warning(
-            f"The best model so far was measured on other data than this run evaluates, or without `{metric}`: it is "
-            f"not compared, and the first one that this run evaluates is saved in {folder}."
+            "The best model so far was measured on other data than this run evaluates, or without "
+            f"`{metric}`: it is not compared, and the first one that this run evaluates is saved in "
+            f"{folder}."
         )
     best = None
     for candidate in comparable:
@@ -525,9 +528,9 @@ def find_best(args: TrainArguments, state: TrainingState, data: dict[str, int | 
             best = candidate
     if best is not None and best is not saved:
         logger.warning(
-            f"The best model so far, of step {best.step} with {metric} {best.results[metric]:.4g}, is not in "
-            f"{folder}, but in the folder of the run that wrote {args.resume_from_checkpoint}: only a better one is "
-            "saved here."
+            f"The best model so far, of step {best.step} with {metric} {best.results[metric]:.4g}, "
+            f"is not in {folder}, but in the folder of the run that wrote "
+            f"{args.resume_from_checkpoint}: only a better one is saved here."
         )
     return best
 
@@ -622,7 +625,8 @@ def push_model(args: TrainArguments) -> str:
         folder = folder / BEST_FOLDER
         if not (folder / RESULTS_FILE).exists():
             raise ValueError(
-                f"Nothing is uploaded: no model was better than the best one before {args.resume_from_checkpoint}, "
-                f"which is not in {folder}. Upload it from its folder by `lotlip push`."
+                "Nothing is uploaded: no model was better than the best one before "
+                f"{args.resume_from_checkpoint}, which is not in {folder}. Upload it from its folder "
+                "by `lotlip push`."
             )
     return push_folder(folder, name_repository(args))

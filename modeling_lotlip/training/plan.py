@@ -92,7 +92,7 @@ def count_steps(args: TrainArguments, batches_per_epoch: int | None) -> tuple[in
     warmup_steps = count_part(args.warmup_steps, max_train_steps)
     if warmup_steps > max_train_steps:
         raise ValueError(
-            f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {max_train_steps} steps: give fewer "
-            "steps, or a fraction of them such as 0.1."
+            f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {max_train_steps} "
+            "steps: give fewer steps, or a fraction of them such as 0.1."
         )
     return max_train_steps, warmup_steps

@@ -220,13 +220,14 @@ def check_captions(args: TrainArguments, reader: RowReader) -> None:
     needs_short = args.objective == "long_clip" or args.num_long_captions == 0
     if needs_short and not has_short:
         raise ValueError(
-            f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`, "
-            "or sample them from the long ones with `--short_captions any`."
+            f"`--objective {args.objective}` trains on short captions, and there are none: name "
+            "`--caption_column`, or sample them from the long ones with `--short_captions any`."
         )
     if args.distill_weight > 0 and not has_short:
         raise ValueError(
-            f"`--distill_weight {args.distill_weight:g}` is for short captions, too, and there are none: name "
-            "`--caption_column`, or sample them from the long ones with `--short_captions any`."
+            f"`--distill_weight {args.distill_weight:g}` is for short captions, too, and there are "
+            "none: name `--caption_column`, or sample them from the long ones with "
+            "`--short_captions any`."
         )
     has_long = args.num_long_captions > 0 and reader.has_long_captions
     if not (has_short and has_long):
@@ -245,16 +246,16 @@ def check_weights_of_one_modality(args: TrainArguments, modality: str) -> None:
         weight = getattr(args, name)
         if weight != 1:
             raise ValueError(
-                f"`--{name} {weight:g}` is a weight of short against long captions, and only {modality} ones are "
-                "trained on: leave it out."
+                f"`--{name} {weight:g}` is a weight of short against long captions, and only "
+                f"{modality} ones are trained on: leave it out."
             )
 
 
 def refuse_without_long_captions(name: str, value: int) -> None:
     """Raises a `ValueError` for an argument of long captions where there are none."""
     raise ValueError(
-        f"`--{name} {value}` is of long captions, and there are none: name `--long_captions_column`, and raise "
-        "`--num_long_captions`."
+        f"`--{name} {value}` is of long captions, and there are none: name `--long_captions_column`, "
+        "and raise `--num_long_captions`."
     )
 
 
@@ -270,8 +271,8 @@ def load_evaluation_data(args: TrainArguments) -> Data:
         is_there = {"short": reader.short_column is not None, "long": reader.has_long_captions}
         if not is_there[length]:
             raise ValueError(
-                f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has "
-                f"no {length} captions."
+                f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the "
+                f"evaluation data has no {length} captions."
             )
         contents = describe_contents(source, args.eval_split, dataset, reader)
         if args.streaming:
@@ -304,8 +305,8 @@ def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data)
             )
     elif shared_files and not ("[" in args.train_split and "[" in args.eval_split):
         logger.warning(
-            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: name "
-            "others with `--eval_data_files`, or hold rows back by slices in both splits."
+            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: "
+            "name others with `--eval_data_files`, or hold rows back by slices in both splits."
         )
 
 
@@ -355,8 +356,8 @@ def make_crop(args: TrainArguments, processor: ProcessorMixin) -> RandomResizedC
     size = find_image_size(processor.image_processor)
     if size is None:
         raise ValueError(
-            f"Images of `{type(processor.image_processor).__name__}` cannot be cropped at random: it makes images of "
-            "several sizes. Give `--min_crop_scale 1`."
+            f"Images of `{type(processor.image_processor).__name__}` cannot be cropped at random: it "
+            "makes images of several sizes. Give `--min_crop_scale 1`."
         )
     return RandomResizedCrop(size, (args.min_crop_scale, 1.0), interpolation=InterpolationMode.BICUBIC)
 
@@ -475,8 +476,9 @@ def make_optimizer(
     # a warm-up alone can do that: its first step has a rate of 0
     if all(scheduler.lr_lambdas[0](step) == 0 for step in range(plan.max_train_steps)):
         raise ValueError(
-            f"`--warmup_steps {args.warmup_steps:g}` leaves a learning rate of 0 for all {plan.max_train_steps} steps "
-            "of this run, which would learn nothing: give `--warmup_steps 0`, or more steps."
+            f"`--warmup_steps {args.warmup_steps:g}` leaves a learning rate of 0 for all "
+            f"{plan.max_train_steps} steps of this run, which would learn nothing: give "
+            "`--warmup_steps 0`, or more steps."
         )
     return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
 
@@ -554,8 +556,9 @@ def describe_start(
     tower = "frozen" if args.freeze_vision_model else "trained"
     return (
         f"{images} training images, {plan.global_batch_size} in a batch ({plan.num_processes} x "
-        f"{args.per_device_train_batch_size}), {plan.max_train_steps} steps; {num_parameters:,} trained parameters, "
-        f"image tower {tower}; images of {size}, {plan.max_length} tokens of text."
+        f"{args.per_device_train_batch_size}), {plan.max_train_steps} steps; {num_parameters:,} "
+        f"trained parameters, image tower {tower}; images of {size}, {plan.max_length} tokens of "
+        "text."
     )
 
 

@@ -142,8 +142,8 @@ class SampleCounts:
         num_allowed = max_bad_fraction * max(self.rows.num_rows, num_samples or NUM_AWAITED)
         if num_bad > num_allowed or num_bad == self.rows.num_rows >= 100:
             raise ValueError(
-                f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: {self.rows} Mend them, or "
-                "allow more, if not all are bad."
+                f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: "
+                f"{self.rows} Mend them, or allow more, if not all are bad."
             )
 
     def state_dict(self) -> dict:
