@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments of captioners, of the rules for what they write, and of the filter."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,6 +176,9 @@ class RecaptionArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
+        for index, name in enumerate(self.captioner):
+            if os.path.isdir(name):  # `captioner/` and `./captioner` are one
+                self.captioner[index] = os.path.normpath(name)
         if len(set(self.captioner)) < len(self.captioner):
             raise ValueError(f"`--captioner` is given twice: {' '.join(self.captioner)}.")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
@@ -106,18 +107,41 @@ def read_table(path: Path) -> pa.Table:
     return table
 
 
-def check_strings(table: pa.Table, column: str, path: Path) -> None:
-    """Raises a `ValueError` if a column holds something else than strings."""
-    column_type = table.schema.field(column).type
-    if column_type not in (pa.string(), pa.large_string(), pa.null()):
-        raise ValueError(f"The column {column!r} of {path} must hold strings, not {column_type}.")
+def cast_column(table: pa.Table, name: str, wanted: pa.DataType, path: Path) -> pa.Table:
+    """
+    Gives a column the type that it must have, where other programs write the same values otherwise:
+    without any value as numbers, texts as categories, booleans with gaps as 1.0 and 0.0.
 
+    Args:
+        table (`pyarrow.Table`): The table.
+        name (`str`): The name of the column, which it may lack.
+        wanted (`pyarrow.DataType`): The type: strings, booleans or float32.
+        path (`Path`): The file, for messages.
 
-def check_booleans(table: pa.Table, column: str, path: Path) -> None:
-    """Raises a `ValueError` if a column holds something else than booleans."""
-    column_type = table.schema.field(column).type
-    if column_type not in (pa.bool_(), pa.null()):
-        raise ValueError(f"The column {column!r} of {path} must hold booleans, not {column_type}.")
+    Returns:
+        `pyarrow.Table`: the table with the column as it must be, or as it was if that is no other type.
+
+    Raises:
+        `ValueError`: if the column holds something else.
+    """
+    if name not in table.column_names:
+        return table
+    column = table[name]
+    found = column.type
+    if found == wanted or (wanted == pa.string() and found == pa.large_string()):
+        return table
+    if pa.types.is_floating(found):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    if column.null_count == len(column):
+        return set_column(table, name, pa.nulls(len(column), wanted))
+    is_text = pa.types.is_dictionary(found) and found.value_type in (pa.string(), pa.large_string())
+    is_number = pa.types.is_floating(found) or pa.types.is_integer(found)
+    are_booleans = is_number and {*column.unique().to_pylist()} <= {0, 1, None}
+    names = {pa.string(): "strings", pa.bool_(): "booleans", pa.float32(): "numbers"}
+    can_cast = {pa.string(): is_text, pa.bool_(): are_booleans, pa.float32(): is_number}
+    if not can_cast[wanted]:
+        raise ValueError(f"The column {name!r} of {path} must hold {names[wanted]}, not {found}.")
+    return set_column(table, name, column.cast(wanted))
 
 
 def set_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
@@ -221,6 +245,7 @@ class CaptionFilter:
             raise ValueError(
                 f"`--caption_column {self.column}` is no column of {source}, which has {table.column_names}."
             )
+        table = self.cast_columns(table, source)
         written = {
             self.column: table.schema.field(self.column).type,
             self.before_column: pa.string(),
@@ -229,7 +254,6 @@ class CaptionFilter:
         }
         if self.similarities is not None or SIMILARITY in table.column_names:
             written[SIMILARITY] = pa.float32()
-        self.check_types(table, source)
         needed = {*written, "captioner", self.key_column, "sha256", CUT_OFF_COLUMN}
         rows = table.select([name for name in table.column_names if name in needed]).to_pylist()
         for row in rows:
@@ -244,13 +268,15 @@ class CaptionFilter:
             writer.write_table(table)
             writer.add_key_value_metadata(rows_hash.to_metadata())
 
-    def check_types(self, table: pa.Table, path: Path) -> None:
-        """Raises a `ValueError` if a column has another type, or the marks are those of another column."""
+    def cast_columns(self, table: pa.Table, path: Path) -> pa.Table:
+        """
+        Gives columns the types that they must have: see [`cast_column`]. Raises a `ValueError` if one holds
+        something else, or the marks are those of another column.
+        """
         for name in (self.column, self.before_column, self.hash_column, REJECTED_COLUMN, "captioner"):
-            if name in table.column_names:
-                check_strings(table, name, path)
-        if CUT_OFF_COLUMN in table.column_names:
-            check_booleans(table, CUT_OFF_COLUMN, path)
+            table = cast_column(table, name, pa.string(), path)
+        table = cast_column(table, CUT_OFF_COLUMN, pa.bool_(), path)
+        table = cast_column(table, SIMILARITY, pa.float32(), path)
         for name in table.column_names:
             other = name.removesuffix("_before_rules")
             if name.endswith("_before_rules") and other != self.column and f"{other}_hash" in table.column_names:
@@ -259,6 +285,7 @@ class CaptionFilter:
                     f"{REJECTED_COLUMN!r}: write {self.column!r} to a file of its own, and filter "
                     "that."
                 )
+        return table
 
     def check_hash(self, row: dict, path: Path) -> None:
         """Raises a `ValueError` if the hash of a caption is something else, or was left out."""

@@ -38,7 +38,7 @@ class ImageFile(NamedTuple):
             Why there is no file.
         prompt (`str`, *optional*, defaults to `""`):
             What to ask of it.
-        signature (`dict[str, int]`, *optional*):
+        signature (`dict[str, int | str]`, *optional*):
             What is known of a local file without reading it, before it was read: see [`sign_file`].
     """
 
@@ -48,7 +48,7 @@ class ImageFile(NamedTuple):
     content: bytes | None
     error: str | None
     prompt: str = ""
-    signature: dict[str, int] | None = None
+    signature: dict[str, int | str] | None = None
 
     def decode(self) -> Image.Image:
         """
@@ -185,21 +185,28 @@ def find_hash_of_unchanged(connection: sqlite3.Connection, key: str, image: dict
     signature = sign_image(image)
     if signature is None:
         return None
-    query = "SELECT sha256 FROM files WHERE (key, size, modified, changed) = (:key, :size, :modified, :changed)"
+    query = (
+        "SELECT sha256 FROM image_files WHERE (key, path, size, modified, changed) = "
+        "(:key, :path, :size, :modified, :changed)"
+    )
     known = connection.execute(query, {"key": key, **signature}).fetchone()
     if known is None:
         return None
     return known[0]
 
 
-def sign_image(image: dict | None) -> dict[str, int] | None:
-    """Describes the local file, or archive, of an undecoded image without reading it; None if it is in none."""
+def sign_image(image: dict | None) -> dict[str, int | str] | None:
+    """
+    Describes the local file of an undecoded image, or its archive, without reading it: see [`sign_file`]. Its path is
+    there too, since an archive has several images. None if it is in none.
+    """
     if image is None or image.get("bytes") is not None:
         return None
     file = find_file_on_disk(image.get("path") or "")
     if file is None:
         return None
-    return sign_file(os.stat(file))
+    path = image["path"].encode("utf-8", "backslashreplace").decode()  # a file name may be no UTF-8
+    return {"path": path, **sign_file(os.stat(file))}
 
 
 def is_at_hand(image: dict | None) -> bool:

@@ -210,13 +210,19 @@ def caption_by(
 
 
 def warn_of_other_revisions(connection: sqlite3.Connection, captioner: str, revision: str | None) -> None:
-    """Warns of captions of a captioner whose weights were others."""
+    """Warns of captions of a captioner whose weights were others, or that has the same weights by another name."""
     query = "SELECT count(*) FROM records WHERE captioner = ? AND revision != ?"
     (num_others,) = connection.execute(query, (captioner, revision)).fetchone()
     if num_others > 0:
         logger.warning(
-            f"{num_others} captions are of another revision of {captioner} than {revision}, and "
-            "stay: name another folder to write all anew."
+            f"{num_others} captions are of another revision of {captioner} than {revision}, and stay: "
+            "name another folder to write all anew."
+        )
+    query = "SELECT captioner, count(*) FROM records WHERE captioner != ? AND revision = ? GROUP BY captioner"
+    for other, num_captions in connection.execute(query, (captioner, revision)):
+        logger.warning(
+            f"{other} has the same revision as {captioner}, and {num_captions} captions here: give the "
+            "captioner that name to go on with them."
         )
 
 

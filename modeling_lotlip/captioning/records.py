@@ -57,9 +57,9 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)},
 OTHER_IMAGE = "other_image"
 MARK_OTHERS = f"""
 UPDATE records SET rejected_by = '{OTHER_IMAGE}', is_written = 0
-WHERE key = :key AND sha256 != :sha256 AND rejected_by IS NOT '{OTHER_IMAGE}'
+WHERE key = :key AND sha256 != :sha256 AND error IS NULL AND rejected_by IS NOT '{OTHER_IMAGE}'
 """
-NOTE_FILE = "INSERT OR REPLACE INTO files VALUES (:key, :sha256, :size, :modified, :changed)"
+NOTE_FILE = "INSERT OR REPLACE INTO image_files VALUES (:key, :sha256, :path, :size, :modified, :changed)"
 
 
 def hash_caption(caption: str | None, is_edited: bool = False) -> str:
@@ -145,7 +145,7 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
         check_version(connection, folder)
         # the local files that were captioned last, by which a later run knows them without reading them
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS files (key TEXT PRIMARY KEY, sha256 TEXT, size INTEGER, "
+            "CREATE TABLE IF NOT EXISTS image_files (key TEXT PRIMARY KEY, sha256 TEXT, path TEXT, size INTEGER, "
             "modified INTEGER, changed INTEGER)"
         )
         connection.execute("CREATE INDEX IF NOT EXISTS unwritten ON records (id) WHERE NOT is_written")

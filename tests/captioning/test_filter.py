@@ -16,7 +16,7 @@ from modeling_lotlip.captioning.arguments import FilterArguments, RuleArguments,
 from modeling_lotlip.captioning.filter import (
     CaptionFilter,
     Examples,
-    check_strings,
+    cast_column,
     find_files,
     format_report,
     has_kept,
@@ -295,7 +295,7 @@ def test_a_caption_before_rules_without_a_hash_is_refused(run, tmp_path):
     ("column", "value", "wanted"),
     [
         ("is_cut_off", "False", "booleans"),
-        ("is_cut_off", float("nan"), "booleans"),
+        ("image_text_similarity", "0.3", "numbers"),
         ("caption_hash", 1, "strings"),
         ("caption", 1, "strings"),
         ("captioner", 1, "strings"),
@@ -575,12 +575,39 @@ def test_an_output_folder_of_the_captions_or_of_others_is_refused(tmp_path):
     assert find_files(captions, tmp_path / "new") == [tmp_path / "mine" / "a.parquet"]
 
 
-@pytest.mark.parametrize("column_type", [pa.string(), pa.large_string(), pa.null()])
-def test_captions_are_texts_or_nothing(column_type):
-    table = pa.table({"caption": pa.array([None], column_type)})
-    check_strings(table, "caption", Path("a.parquet"))
-    with pytest.raises(ValueError, match=r"a.parquet must hold strings, not int64"):
-        check_strings(pa.table({"caption": [1]}), "caption", Path("a.parquet"))
+@pytest.mark.parametrize(
+    ("values", "wanted", "expected"),
+    [
+        (pa.array([None, None], pa.null()), pa.string(), [None, None]),
+        (pa.array([None, None], pa.float64()), pa.string(), [None, None]),
+        (pa.array([float("nan"), None], pa.float64()), pa.string(), [None, None]),
+        (pa.array(["a", None]), pa.string(), ["a", None]),
+        (pa.array(["a", None], pa.large_string()), pa.string(), ["a", None]),
+        (pa.array(["a", None]).dictionary_encode(), pa.string(), ["a", None]),
+        (pa.array([1.0, 0.0, None]), pa.bool_(), [True, False, None]),
+        (pa.array([1, 0]), pa.bool_(), [True, False]),
+        (pa.array([1, None]), pa.float32(), [1.0, None]),
+        (pa.array([0.5, float("nan")]), pa.float32(), [0.5, None]),
+    ],
+)
+def test_columns_that_other_programs_write_otherwise_are_read(values, wanted, expected):
+    table = cast_column(pa.table({"column": values}), "column", wanted, Path("a.parquet"))
+    assert table["column"].to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "named"),
+    [
+        (pa.array([1]), pa.string(), "strings, not int64"),
+        (pa.array([0.5, None]), pa.string(), "strings, not double"),
+        (pa.array(["False"]), pa.bool_(), "booleans, not string"),
+        (pa.array([0.5]), pa.bool_(), "booleans, not double"),
+        (pa.array(["0.5"]), pa.float32(), "numbers, not string"),
+    ],
+)
+def test_columns_of_something_else_are_refused(values, wanted, named):
+    with pytest.raises(ValueError, match=f"The column 'column' of a.parquet must hold {named}"):
+        cast_column(pa.table({"column": values}), "column", wanted, Path("a.parquet"))
 
 
 def test_a_column_is_replaced_where_it_is_or_added_at_the_end():

@@ -197,6 +197,27 @@ def test_images_of_an_archive_that_was_replaced_are_captioned_anew(tmp_path):
     assert file.sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
 
 
+def test_images_that_exchange_their_places_in_an_archive_are_captioned_anew(tmp_path):
+    paths = []
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as opened:
+        for name, color in (("a.png", "red"), ("b.png", "blue")):
+            opened.writestr(name, Path(save_image(tmp_path / name, color)).read_bytes())
+            paths.append(f"zip://{name}::{tmp_path / 'photos.zip'}")
+
+    def make_dataset(of_ids: list[str]) -> Dataset:
+        return Dataset.from_dict({"image": of_ids, "id": ["x", "y"]}).cast_column("image", Image())
+
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 10)
+        for file in read_all(tmp_path, make_dataset(paths), key_column="id"):
+            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": "llava"}
+            records.add(record, file.signature)
+        records.commit()
+    assert read_all(tmp_path, make_dataset(paths), key_column="id") == []
+    exchanged = read_all(tmp_path, make_dataset(paths[::-1]), key_column="id")
+    assert [file.key for file in exchanged] == ["x", "y"]
+
+
 def test_what_another_captioner_wrote_of_an_image_that_was_replaced_is_marked(tmp_path):
     path = save_image(tmp_path / "a.png", "red")
     dataset = Dataset.from_dict({"image": [path]}).cast_column("image", Image())

@@ -320,6 +320,14 @@ def test_files_that_somebody_has_edited_are_not_written_over(tmp_path, edit):
     assert [row["key"] for row in parquet.read_table(files[1]).to_pylist()] == list("efg")
 
 
+def test_a_folder_of_a_captioner_has_one_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("captioner").mkdir()
+    names = ["captioner/", "./captioner", "captioner", "org/captioner"]
+    found = [RecaptionArguments(captioner=[name], output_dir=Path("out")).captioner for name in names]
+    assert found == [["captioner"], ["captioner"], ["captioner"], ["org/captioner"]]
+
+
 def test_captions_of_other_weights_are_warned_of(tmp_path, caplog):
     add(tmp_path, [make_record("a", revision="first"), make_record("b"), make_record("c", captioner="blip")])
     with open_database(tmp_path) as connection:
@@ -327,7 +335,9 @@ def test_captions_of_other_weights_are_warned_of(tmp_path, caplog):
             recaption.warn_of_other_revisions(connection, "llava", revision)
         assert not caplog.text
         recaption.warn_of_other_revisions(connection, "llava", "second")
+        recaption.warn_of_other_revisions(connection, "./llava", "first")
     assert "1 captions are of another revision of llava than second" in caplog.text
+    assert "llava has the same revision as ./llava, and 1 captions here" in caplog.text
 
 
 def test_a_table_of_another_version_is_refused_at_the_start(tmp_path):
