@@ -197,7 +197,8 @@ class LotlipTokenWiseModel(LotlipModel):
         if num_corner_tokens > 0:
             raise ValueError(
                 f"The model has {num_corner_tokens} corner tokens, but a model that compares all "
-                "tokens of a text has no use for them: make it without (`--num_corner_tokens 0`)."
+                "tokens of a text has no use for them: make one of two towers, with `num_corner_tokens=0` "
+                "(`--text_model_name_or_path`, `--num_corner_tokens 0`)."
             )
 
     def get_text_features(self, *args, **kwargs):
