@@ -343,6 +343,7 @@ def list_texts(
             sub_captions = [part for part in item.content.split(". ") if not is_enumeration(part)]
             if item.kind == "long" and "sub" in modalities and len(sub_captions) > 1:
                 captions += [(position, sub_caption, "sub") for sub_caption in sub_captions]
+    reader.check_counts(counts, dataset, f"{what} images")
     reader.report_counts(counts, dataset, f"{what} images")
     return captions
 

@@ -307,13 +307,20 @@ class RowReader:
         is_known = self.file_key_column != self.image_column and isinstance(dataset, Dataset)
         return self.caption_files is not None and is_known
 
-    def report_counts(
-        self,
-        counts: "RowCounts",
-        dataset: Dataset | IterableDataset,
-        what: str = "images",
-        must_match: bool = True,
-    ) -> None:
+    def check_counts(self, counts: "RowCounts", dataset: Dataset | IterableDataset, what: str = "images") -> None:
+        """
+        Raises a `ValueError` if none of the images that were read has captions in the caption files, if
+        [`report_keys`] could not.
+
+        Args:
+            counts ([`RowCounts`]): The counts of the images.
+            dataset (`Dataset` or `IterableDataset`): The rows.
+            what (`str`, *optional*, defaults to `"images"`): What messages call the images.
+        """
+        if self.caption_files is not None and not self.knows_keys(dataset):
+            counts.check_matched(what)
+
+    def report_counts(self, counts: "RowCounts", dataset: Dataset | IterableDataset, what: str = "images") -> None:
         """
         Warns how many of the images that were read have no captions in the caption files, if [`report_keys`] could
         not.
@@ -322,15 +329,9 @@ class RowReader:
             counts ([`RowCounts`]): The counts of the images.
             dataset (`Dataset` or `IterableDataset`): The rows.
             what (`str`, *optional*, defaults to `"images"`): What messages call the images.
-            must_match (`bool`, *optional*, defaults to `True`): Whether it is an error if none has captions there.
-
-        Raises:
-            `ValueError`: if none has, but must.
         """
         if self.caption_files is None or self.knows_keys(dataset):
             return
-        if must_match:
-            counts.check_matched(what)
         if counts.num_unmatched > 0:
             logger.warning_once(f"Of {counts.num_rows} {what}{counts.name_unmatched()}")
 
