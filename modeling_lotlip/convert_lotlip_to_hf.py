@@ -63,8 +63,8 @@ DAMAGED_FILE_ERRORS = (
     struct.error,
     zipfile.BadZipFile,
 )
-# Fields of a configuration that say how the model was saved, or how it began
-UNNEEDED_FIELDS = ("_name_or_path", "architectures", "auto_map", "dtype", "logit_scale_init_value")
+# Fields by which a model computes nothing, and parts whose own fields are compared
+UNNEEDED_FIELDS = ("logit_scale_init_value", "bos_token_id", "eos_token_id", "text_config", "vision_config")
 FORMAT = 5  # one more when a conversion gives other files than before, which lie in the Hub's cache
 
 # Parts of our names and those of the towers of these types, None where they are equal. Tensors of ours that have one
@@ -681,7 +681,9 @@ def convert_checkpoint(
 
 def check_all_is_expressed(folder: Path, config: LotlipConfig, way_back: LotlipConfig) -> None:
     """Raises a `ValueError` for fields of a configuration that `way_back`, read of the original, lacks."""
-    lost = list_lost_fields(config.to_dict(), way_back.to_dict())
+    lost = list_lost_fields(config, way_back)
+    lost += list_lost_fields(config.text_config, way_back.text_config, "text_config.")
+    lost += list_lost_fields(config.vision_config, way_back.vision_config, "vision_config.")
     if lost:
         raise ValueError(
             f"The original cannot express the model in `{folder}`: {'; '.join(lost)}. If you can do "
@@ -689,14 +691,17 @@ def check_all_is_expressed(folder: Path, config: LotlipConfig, way_back: LotlipC
         )
 
 
-def list_lost_fields(config: dict, way_back: dict, prefix: str = "") -> list[str]:
-    """Lists the fields of a configuration, with their values, that are others on the way back."""
+def list_lost_fields(config: PreTrainedConfig, way_back: PreTrainedConfig, prefix: str = "") -> list[str]:
+    """
+    Lists the fields of a configuration, with their values, that are others on the way back. Those are compared that
+    its class declares: the model reads no others, such as names of labels.
+    """
     lost = []
-    for name, value in config.items():
-        other = way_back.get(name)
-        if isinstance(value, dict) and isinstance(other, dict):
-            lost += list_lost_fields(value, other, f"{prefix}{name}.")
-        elif value != other and name not in UNNEEDED_FIELDS:
+    for name in [*type(way_back).__annotations__, "matryoshka_dims"]:
+        if name in UNNEEDED_FIELDS:
+            continue
+        value = getattr(config, name, None)
+        if value != getattr(way_back, name, None):
             lost.append(f"`{prefix}{name}` = {value!r}")
     return lost
 

@@ -492,6 +492,26 @@ def test_a_field_that_the_original_has_no_place_for_is_refused(tmp_path, fields,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("part", "fields"),
+    [
+        (None, {"initializer_range": 0.5}),
+        (None, {"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}),
+        ("text_config", {"position_embedding_type": "absolute"}),
+        ("text_config", {"bos_token_id": 2}),
+    ],
+)
+def test_a_field_that_the_model_does_not_read_is_no_loss(tmp_path, part, fields):
+    folder = tmp_path / "folder"
+    LotlipModel(tiny_config()).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    changed = config if part is None else config[part]
+    changed |= fields
+    (folder / "config.json").write_text(json.dumps(config))
+    write_original(folder, tmp_path / "out" / "back.pt")
+    assert (tmp_path / "out" / "back.pt").is_file()
+
+
 def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path):
     """What no tensor tells, such as heads, epsilons and dropout, is in the configuration beside the file."""
     torch.manual_seed(0)

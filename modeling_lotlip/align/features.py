@@ -13,7 +13,6 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ from datasets import Dataset
 from huggingface_hub.constants import HF_ASSETS_CACHE
 
 from ..data.images import UnreadableImageError, read_file, undecoded
-from ..data.reader import RowCounts, RowReader
+from ..data.reader import UNREADABLE, RowCounts, RowInfo, RowReader
 from ..data.rows import name_row
 from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
 from ..encoder.finite import find_nonfinite_weight
@@ -331,19 +330,20 @@ def list_texts(
     """
     counts = RowCounts()
     rows = undecoded(dataset, reader.image_column).select_columns(reader.text_columns)
-    text_reader = copy(reader)
-    text_reader.image_column = None  # images are not read
     captions = []
     for position, row in enumerate(rows):
-        if reader.caption_files is not None:  # a row without any captions has no items
-            counts.count(name_row(row, position), unmatched=reader.find_unmatched_key(row))
-        for item in text_reader(position, row):
+        # once, since the key of an image may be the hash of its file
+        captions_in_files, unmatched_key = reader.read_captions_in_files(position, row)
+        if unmatched_key != UNREADABLE:  # it is counted where images are read
+            counts.count(name_row(row, position), unmatched=unmatched_key)
+        for item in reader.read_texts(RowInfo(position, position), row, captions_in_files):
             if item.kind in modalities:
                 captions.append((position, item.content, item.kind))
             # as the reader has joined them; the numbers of a list are none
             sub_captions = [part for part in item.content.split(". ") if not is_enumeration(part)]
             if item.kind == "long" and "sub" in modalities and len(sub_captions) > 1:
                 captions += [(position, sub_caption, "sub") for sub_caption in sub_captions]
+    reader.check_counts(counts, dataset, f"{what} images")
     reader.report_counts(counts, dataset, f"{what} images")
     return captions
 

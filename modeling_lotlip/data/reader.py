@@ -35,6 +35,9 @@ logger = logging.get_logger(__name__)
 # Of the names of columns, from 0 to 1: `captions` and `long_captions` have 0.76
 MIN_SIMILARITY = 0.85
 
+# In place of the key of an image whose file, of which it is the hash, cannot be read
+UNREADABLE = "an image that cannot be read"
+
 # Rows whose captions are left out since they are no texts; with more of them the column is refused
 MAX_BAD_ROWS = 20
 
@@ -196,6 +199,18 @@ class RowReader:
         info = RowInfo(row_index, key, row.get(self.label_column), unmatched_key=unmatched_key)
         if image is not None:
             yield Item(info, "image", image)
+        yield from self.read_texts(info, row, captions_in_files)
+
+    def read_texts(self, info: RowInfo, row: dict, captions_in_files: list[str]) -> Iterator[Item]:
+        """
+        Reads the texts of a row, as a call of the reader does.
+
+        Args:
+            info ([`RowInfo`]): What the row is known by.
+            row (`dict`): The row.
+            captions_in_files (`list[str]`): Its captions in caption files.
+        """
+        row_index = info.row_index
         short_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.short_column))
         for index, text in enumerate(short_captions):
             if text.strip():
@@ -272,7 +287,8 @@ class RowReader:
 
     def captions_in_files(self, row: dict) -> tuple[list[str], str | None]:
         """
-        Returns the captions of a row in caption files, and its key if there are such files and it has none there.
+        Returns the captions of a row in caption files, and its key if there are such files and it has none there. The
+        key is `UNREADABLE` if it is the hash of an image that cannot be read.
         """
         if self.caption_files is None:
             return [], None
@@ -282,27 +298,29 @@ class RowReader:
             captions = self.caption_files[key]
         if captions:
             return captions, None
+        if key is None and self.file_key_column == self.image_column:
+            return [], UNREADABLE
         return [], str(key)
-
-    def find_unmatched_key(self, row: dict) -> str | None:
-        """Finds the key of a row without captions in caption files; None if there are some, or it has a wrong key."""
-        try:
-            return self.captions_in_files(row)[1]
-        except ValueError:  # which is named where the captions are read
-            return None
 
     def knows_keys(self, dataset: Dataset | IterableDataset) -> bool:
         """Whether there are caption files, and the keys of all images are known without reading these."""
         is_known = self.file_key_column != self.image_column and isinstance(dataset, Dataset)
         return self.caption_files is not None and is_known
 
-    def report_counts(
-        self,
-        counts: "RowCounts",
-        dataset: Dataset | IterableDataset,
-        what: str = "images",
-        must_match: bool = True,
-    ) -> None:
+    def check_counts(self, counts: "RowCounts", dataset: Dataset | IterableDataset, what: str = "images") -> None:
+        """
+        Raises a `ValueError` if none of the images that were read has captions in the caption files, if
+        [`report_keys`] could not.
+
+        Args:
+            counts ([`RowCounts`]): The counts of the images.
+            dataset (`Dataset` or `IterableDataset`): The rows.
+            what (`str`, *optional*, defaults to `"images"`): What messages call the images.
+        """
+        if self.caption_files is not None and not self.knows_keys(dataset):
+            counts.check_matched(what)
+
+    def report_counts(self, counts: "RowCounts", dataset: Dataset | IterableDataset, what: str = "images") -> None:
         """
         Warns how many of the images that were read have no captions in the caption files, if [`report_keys`] could
         not.
@@ -311,15 +329,9 @@ class RowReader:
             counts ([`RowCounts`]): The counts of the images.
             dataset (`Dataset` or `IterableDataset`): The rows.
             what (`str`, *optional*, defaults to `"images"`): What messages call the images.
-            must_match (`bool`, *optional*, defaults to `True`): Whether it is an error if none has captions there.
-
-        Raises:
-            `ValueError`: if none has, but must.
         """
         if self.caption_files is None or self.knows_keys(dataset):
             return
-        if must_match:
-            counts.check_matched(what)
         if counts.num_unmatched > 0:
             logger.warning_once(f"Of {counts.num_rows} {what}{counts.name_unmatched()}")
 

@@ -54,7 +54,7 @@ CODE_ERRORS = (
 PROCESSOR_FILE = "processor_config.json"
 PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
 # Tensors that code of before made anew, and weights may still have
-REBUILT_TENSORS = ("position_ids",)
+REBUILT_TENSORS = ("position_ids", "token_type_ids")
 # Tensors of adapters that all layers have in common, which PEFT lists for each of them
 SHARED_ADAPTER_TENSORS = ("vblora_vector_bank", ".tinylora_v.", ".unilora_theta_d.")
 # How the first module of sentence-transformers reads texts
@@ -140,13 +140,33 @@ def check_none_is_missing(names: Iterable[str], model: PreTrainedModel) -> None:
 
 def warn_of_unused(names: Iterable[str], model: PreTrainedModel, path: str | PathLike) -> None:
     """Warns of the names of tensors in the weights at `path` that a model does not use."""
-    unused = sorted(name for name in names if not name.endswith(REBUILT_TENSORS))
-    if unused:
+    of_parts = []
+    others = []
+    for name in sorted(names):
+        if name.endswith(REBUILT_TENSORS):
+            continue
+        if is_of_a_part(name, model):
+            of_parts.append(name)
+        else:
+            others.append(name)
+    if of_parts:
         logger.warning(
-            f"{len(unused)} tensors of {path} are not used by {type(model).__name__}, `{unused[0]}` "
+            f"{len(of_parts)} tensors of {path} are not used by {type(model).__name__}, `{of_parts[0]}` "
             "first: if its config.json is not that of these weights, it embeds otherwise than it "
             "was trained to."
         )
+    if others:
+        logger.warning(
+            f"{len(others)} tensors of {path} are of no part of {type(model).__name__}, `{others[0]}` "
+            "first: if they are heads for another task, its embeddings do not need them."
+        )
+
+
+def is_of_a_part(name: str, model: PreTrainedModel) -> bool:
+    """Returns whether a tensor is, by its name, of a tower or a projection of a model, also of one that is None."""
+    if name.startswith(f"{model.base_model_prefix}."):  # as a model with heads names its towers
+        return True
+    return hasattr(model, name.split(".")[0])
 
 
 @contextmanager

@@ -216,10 +216,12 @@ def embed_dataset(
     counts = sum(counts, RowCounts())
     if counts.num_rows == 0:
         raise ValueError("No image of the evaluation data can be read.")
-    reader.report_counts(counts, dataset, must_match=must_match)
+    if must_match:
+        reader.check_counts(counts, dataset)
     parts = [embedded] if is_alone else gather_to_main(embedded)
     joined = join_embedded_parts(parts)
     if is_alone or PartialState().is_main_process:
+        reader.report_counts(counts, dataset)
         warn_of_missing_captions(reader, joined)
         num_unknown = sum(captions.num_unknown for captions in joined.captions.values())
         num_texts = sum(len(captions.texts) for captions in joined.captions.values())

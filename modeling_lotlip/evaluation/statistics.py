@@ -146,6 +146,7 @@ def measure_texts(
             if kind == "long":
                 texts = [mark_sub_captions(text, reader.splitter) for text in texts]
             lengths[kind].read_tokens += count_read_tokens(reading_tokenizer, texts)
+    reader.check_counts(counts, dataset)
     reader.report_counts(counts, dataset)
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:

@@ -1,11 +1,16 @@
 """Features are computed once, of what can be read, and found again."""
 
+import hashlib
+
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
+from transformers.utils import logging
 
 from modeling_lotlip.align import features as features_module
+from modeling_lotlip.data import rows as rows_module
 from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
+from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.data_files import write_lines
@@ -221,6 +226,12 @@ def test_the_texts_are_those_that_are_asked_for_and_of_several_sentences_each(mo
     assert features_module.list_texts(dataset, reader, modalities) == expected
 
 
+def hash_image(dataset: Dataset, position: int) -> str:
+    """Returns the SHA-256 of the file of an image."""
+    content = undecoded(dataset, "image")[position]["image"]["bytes"]
+    return hashlib.sha256(content).hexdigest()
+
+
 def test_images_without_captions_in_caption_files_are_counted(tmp_path):
     """Also those with captions in a column, and where keys are known only when images are read."""
     dataset = load_scenes(3)
@@ -229,6 +240,34 @@ def test_images_without_captions_in_caption_files_are_counted(tmp_path):
     reader = RowReader(dataset.column_names, CaptionArguments(), files)
     with pytest.raises(ValueError, match="Of 3 evaluation images 3 have no captions in"):
         features_module.list_texts(dataset, reader, what="evaluation")
+
+
+def test_an_image_whose_hash_is_its_key_is_read_once_for_its_captions(tmp_path, monkeypatch):
+    dataset = load_scenes(3)
+    path = write_lines(tmp_path / "captions.jsonl", [{"key": hash_image(dataset, 1), "caption": "A boat. Of one."}])
+    files = CaptionFileArguments(caption_files=[path], key_column="image")
+    reader = RowReader(dataset.column_names, CaptionArguments(caption_column=""), files)
+    num_read = []
+
+    def count(file):
+        num_read.append(1)
+        return read_file(file)
+
+    monkeypatch.setattr(rows_module, "read_file", count)
+    captions = features_module.list_texts(dataset, reader, ("long",))
+    assert (1, "A boat. Of one", "long") in captions
+    assert len(num_read) == 3
+
+
+def test_an_image_whose_file_is_not_there_does_not_count_as_one_without_captions(tmp_path, caplog):
+    logging.get_logger("transformers").warning_once.cache_clear()
+    dataset = load_scenes(3)
+    path = write_lines(tmp_path / "captions.jsonl", [{"key": hash_image(dataset, 1), "caption": "A boat. Of one."}])
+    dataset = replace_values(dataset, {2: {"image": {"bytes": None, "path": str(tmp_path / "nowhere.png")}}})
+    files = CaptionFileArguments(caption_files=[path], key_column="image")
+    reader = RowReader(dataset.column_names, CaptionArguments(), files)
+    features_module.list_texts(dataset, reader)
+    assert "Of 2 training images 1 have no captions in `--caption_files`" in caplog.text
 
 
 def test_the_numbers_of_a_list_are_no_sub_captions():

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import shutil
 
@@ -9,8 +10,11 @@ import pytest
 
 import lotlip
 from modeling_lotlip.data.benchmarks import BENCHMARKS
+from tests.conftest import run_together
 from tests.helpers.commands import read_error, run_command, to_argv
+from tests.helpers.data_files import write_lines
 from tests.helpers.dual_encoders import IMAGES, LONG, sentence
+from tests.helpers.images import save_images
 
 
 def test_a_model_whose_weights_were_cut_off(model_dir, tmp_path, capsys):
@@ -18,6 +22,24 @@ def test_a_model_whose_weights_were_cut_off(model_dir, tmp_path, capsys):
     (tmp_path / "model.safetensors").write_bytes((model_dir / "model.safetensors").read_bytes()[:1000])
     error = read_error(capsys, "evaluate", "--max_eval_samples", 2, "--model", tmp_path)
     assert f"--model_name_or_path {tmp_path}` cannot be used" in error
+
+
+@pytest.mark.processes
+def test_two_processes_say_once_which_images_have_no_captions(model_dir, tmp_path):
+    folder = save_images(tmp_path / "images", IMAGES)
+    content = (folder / "0.png").read_bytes()
+    row = {"key": hashlib.sha256(content).hexdigest(), "caption": "A boat. The sea."}
+    argv = to_argv(
+        "evaluate",
+        dataset_name="imagefolder",
+        data_dir=folder,
+        eval_split="train",
+        caption_files=write_lines(tmp_path / "captions.jsonl", [row]),
+        key_column="image",
+        model=model_dir,
+    )
+    messages = run_together(tmp_path / "log", 2, argv)
+    assert messages.count(f"Of {len(IMAGES)} images {len(IMAGES) - 1} have no captions in `--caption_files`") == 1
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -575,6 +576,44 @@ def test_weights_without_use_are_named(family_folders, tmp_path, name, fields, t
     DualEncoder.from_pretrained(folder)
     pattern = rf"\d+ tensors of \S+ are not used by \w+, `{re.escape(tensor)}.*` first"
     assert re.search(pattern, caplog.text)
+
+
+def add_to_weights(source: Path, folder: Path, tensor: str) -> None:
+    """Copies a model to a folder, with one more tensor in its weights."""
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights[tensor] = torch.zeros(2)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("clip", "text_model.text_adapter.weight"),
+        ("clip", "clip.text_model.text_adapter.weight"),
+        ("lotlip", "visual_projection.weight"),
+    ],
+)
+def test_an_unused_tensor_of_a_tower_or_projection_may_change_embeddings(
+    family_folders, tmp_path, name, tensor, caplog
+):
+    add_to_weights(family_folders(name), tmp_path / name, tensor)
+    DualEncoder.from_pretrained(tmp_path / name)
+    assert f"`{tensor}` first: if its config.json is not that of these weights" in caplog.text
+
+
+def test_a_head_for_another_task_changes_no_embedding(family_folders, tmp_path, caplog):
+    add_to_weights(family_folders("clip"), tmp_path / "clip", "class_head.dense0.weight")
+    DualEncoder.from_pretrained(tmp_path / "clip")
+    assert "are of no part of CLIPModel, `class_head.dense0.weight` first" in caplog.text
+    assert "embeds otherwise" not in caplog.text
+
+
+@pytest.mark.parametrize("buffer", ["position_ids", "token_type_ids"])
+def test_a_buffer_that_older_code_saved_is_no_unused_weight(family_folders, tmp_path, buffer, caplog):
+    add_to_weights(family_folders("clip"), tmp_path / "clip", f"text_model.embeddings.{buffer}")
+    DualEncoder.from_pretrained(tmp_path / "clip")
+    assert "tensors of" not in caplog.text
 
 
 def test_weights_of_another_shape_than_the_configuration_has_are_refused(family_folders, tmp_path):
