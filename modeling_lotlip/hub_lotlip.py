@@ -359,21 +359,24 @@ def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Im
 
 def check_rescale_factor(image: ImageInput, rescale_factor: float) -> None:
     """
-    Raises a `ValueError` if pixels of more than 8 bits are to be multiplied by another factor than 1/255: they are
-    scaled to 8 bits before, and would be scaled twice.
+    Raises a `ValueError` if pixels of 16 bits, or floats of another range than 0..255, are to be
+    multiplied by another factor than 1/255: they are scaled, or rounded and clipped, to 8 bits before.
     """
     if math.isclose(rescale_factor, 1 / 255, rel_tol=1e-6):
         return
     if is_pil_image(image):
         pixel_type = image.mode
-        has_8_bits = not image.mode.startswith(("I", "F"))
+        has_8_bits = not image.mode.startswith("I;16")
     else:
         pixel_type = image.dtype
-        has_8_bits = str(image.dtype).removeprefix("torch.") in ("bool", "uint8")
+        pixels = as_numpy(image)
+        has_8_bits = pixels.dtype != np.uint16
+        if pixels.dtype.kind == "f":
+            has_8_bits = 1 < pixels.max(initial=0) < 256
     if not has_8_bits:
         raise ValueError(
-            f"`rescale_factor={rescale_factor:g}` does not fit an image of type `{pixel_type}`, "
-            "whose pixels are scaled to 8 bits before: leave it out, or scale to 0..1 and pass "
+            f"`rescale_factor={rescale_factor:g}` does not fit an image of type `{pixel_type}`, whose pixels "
+            "are scaled or rounded to 8 bits before: leave it out, or scale to 0..1 and pass "
             "`do_rescale=False`."
         )
 

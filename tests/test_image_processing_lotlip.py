@@ -129,12 +129,15 @@ def test_16_bit_pixels_of_fewer_bits_are_refused(processor, tmp_path):
 def test_a_factor_for_pixels_of_more_than_8_bits_is_refused(processor):
     """They are scaled to 8 bits, and would be scaled twice."""
     deep = np.linspace(0, 65535, 100 * 120).astype(np.uint16).reshape(100, 120)
-    images = (deep, PIL.Image.fromarray(deep), torch.from_numpy(deep.astype(np.float32)))
+    floats = torch.from_numpy(deep.astype(np.float32))
+    images = (deep, PIL.Image.fromarray(deep), floats, floats / 65535)
     for image in images:
         with pytest.raises(ValueError, match="`rescale_factor=1.52\\d*e-05` does not fit an image of type"):
             processor(image, rescale_factor=1 / 65535)
     flat = np.full((100, 120), 100, dtype=np.uint8)
-    assert torch.equal(pixels(processor, flat, rescale_factor=1 / 510), pixels(processor, flat // 2))
+    for dtype in (np.uint8, np.int64, np.float32):
+        halved = pixels(processor, flat.astype(dtype), rescale_factor=1 / 510)
+        assert torch.equal(halved, pixels(processor, flat // 2))
     with pytest.raises(ValueError, match="does not fit"):
         type(processor)(rescale_factor=1 / 65535)(deep)
 

@@ -317,7 +317,7 @@ class CaptionFilter:
                     mark = None
             if mark is not None and not self.can_judge(mark):
                 self.left_marked[captioner][mark] += 1
-            elif not (row[self.column] or "").strip():
+            elif not self.has_caption(row):
                 row[REJECTED_COLUMN] = None
                 self.counts[captioner]["failed"] += 1
             else:
@@ -415,7 +415,11 @@ class CaptionFilter:
 
     def list_kept(self, rows: list[dict]) -> list[dict]:
         """Lists the rows with a caption that no rule rejects."""
-        return [row for row in rows if row[REJECTED_COLUMN] is None and row[self.column] is not None]
+        return [row for row in rows if row[REJECTED_COLUMN] is None and self.has_caption(row)]
+
+    def has_caption(self, row: dict) -> bool:
+        """Says whether a row has a caption, which is not blank."""
+        return bool((row[self.column] or "").strip())
 
     def hash_captions(self, rows: list[dict]) -> np.ndarray:
         """Hashes captions with their captioners, to an array of shape `(rows,)` of 64-bit integers."""

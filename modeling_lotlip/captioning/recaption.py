@@ -7,7 +7,7 @@ import logging
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -205,8 +205,16 @@ def caption_by(
         )
         records = Records(writing, arguments.output_dir, arguments.shard_size)
         records.find_lost_files()
-        batches = captioner.answer(files, is_stopped)
+        batches = captioner.answer(check_edits_first(files, records), is_stopped)
         return record_answers(batches, captioner_facts, job.rules, records, bar, counts)
+
+
+def check_edits_first(files: Iterable[ImageFile], records: Records) -> Iterator[ImageFile]:
+    """Yields images to caption, the first one after [`Records.check_edits`]: without any, no file is written anew."""
+    for index, file in enumerate(files):
+        if index == 0:
+            records.check_edits()
+        yield file
 
 
 def warn_of_other_revisions(connection: sqlite3.Connection, captioner: str, revision: str | None) -> None:

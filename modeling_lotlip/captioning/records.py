@@ -73,11 +73,20 @@ def hash_caption(caption: str | None, is_edited: bool = False) -> str:
     return digits
 
 
+def holds_content(column_type: pa.DataType) -> bool:
+    """Says whether a column holds the content of files, or has it in its values, as one of images."""
+    if pa.types.is_struct(column_type):
+        return any(holds_content(field.type) for field in column_type)
+    if pa.types.is_list(column_type) or pa.types.is_large_list(column_type):
+        return holds_content(column_type.value_type)
+    return pa.types.is_binary(column_type) or pa.types.is_large_binary(column_type)
+
+
 class RowsHash:
     """
     Hashes the rows of a parquet file, which is noted in its metadata: a file with other rows, or
     without the note, has been changed by somebody since it was written, or was written to another
-    folder.
+    folder. The content of images in it is not looked at: nobody edits it.
 
     Args:
         folder (`Path`):
@@ -89,8 +98,9 @@ class RowsHash:
 
     def update(self, table: pa.Table) -> None:
         """Adds rows. All parts but the last have a multiple of `ROWS_PER_HASH` of them."""
+        names = [field.name for field in table.schema if not holds_content(field.type)]
         for start in range(0, table.num_rows, ROWS_PER_HASH):
-            rows = table.slice(start, ROWS_PER_HASH).to_pydict()
+            rows = table.slice(start, ROWS_PER_HASH).select(names).to_pydict()
             self.hasher.update(json.dumps(rows, default=repr).encode())
 
     def to_metadata(self) -> dict[bytes, bytes]:
@@ -211,6 +221,19 @@ class Records:
                 if lacks_rows(self.name_file(shard), num_written):
                     query = "UPDATE records SET is_written = 0 WHERE id BETWEEN ? AND ?"
                     self.connection.execute(query, self.list_ids(shard))
+
+    def check_edits(self) -> None:
+        """
+        Raises a `ValueError` if somebody has edited a file that is to be written anew: the last one if
+        it is not full, and those of which rows are not written.
+        """
+        query = "SELECT DISTINCT (id - 1) / :size FROM records WHERE NOT is_written"
+        shards = {shard for (shard,) in self.connection.execute(query, {"size": self.shard_size})}
+        (last,) = self.connection.execute("SELECT max(id) FROM records").fetchone()
+        if (last or 0) % self.shard_size > 0:
+            shards.add(last // self.shard_size)
+        for shard in sorted(shards):
+            check_as_written(self.name_file(shard))
 
     def list_ids(self, shard: int) -> tuple[int, int]:
         """Returns the first and the last id of the rows of a parquet file."""

@@ -22,7 +22,7 @@ from modeling_lotlip.captioning.filter import (
     has_kept,
     set_column,
 )
-from modeling_lotlip.captioning.records import hash_caption
+from modeling_lotlip.captioning.records import RowsHash, hash_caption
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -264,12 +264,30 @@ def test_marks_of_another_column_are_not_taken_away(run, tmp_path):
         run(tmp_path / "out" / "rows.parquet", "again", caption_column="b")
 
 
+@pytest.mark.parametrize("rules", [["all"], []])
 @pytest.mark.parametrize("blank", ["", "  ", None])
-def test_a_blank_caption_is_none(run, tmp_path, blank):
-    write_captions(tmp_path / "rows.parquet", [{"caption": blank}, {"caption": BOAT}])
-    report = run(tmp_path / "rows.parquet", "out", without_rules=["all"])
-    assert report["captions"]["num_failed"] == 1
+def test_a_blank_caption_is_none(run, tmp_path, blank, rules):
+    write_captions(tmp_path / "rows.parquet", [*[{"caption": blank}] * 5, {"caption": BOAT}])
+    report = run(tmp_path / "rows.parquet", "out", without_rules=rules)
+    assert report["captions"]["num_failed"] == 5
     assert report["captions"]["num_kept"] == 1
+    assert report["captions"]["rejected"] == {}
+
+
+def test_images_beside_captions_are_not_looked_at(run, tmp_path):
+    rows = [{"caption": BOAT, "image": {"bytes": b"one", "path": None}, "files": [b"two"]}]
+    write_captions(tmp_path / "rows.parquet", rows)
+    run(tmp_path / "rows.parquet", "out")
+    assert parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()[0]["image"] == rows[0]["image"]
+    table = pa.Table.from_pylist(rows)
+    other = pa.Table.from_pylist([rows[0] | {"image": {"bytes": b"three", "path": None}}])
+    edited = pa.Table.from_pylist([rows[0] | {"caption": "By hand."}])
+    hashes = []
+    for of_rows in (table, other, edited):
+        rows_hash = RowsHash(tmp_path)
+        rows_hash.update(of_rows)
+        hashes.append(rows_hash.to_metadata())
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_hashes_of_something_else_are_refused(run, tmp_path):

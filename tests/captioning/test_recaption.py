@@ -340,6 +340,23 @@ def test_captions_of_other_weights_are_warned_of(tmp_path, caplog):
     assert "llava has the same revision as ./llava, and 1 captions here" in caplog.text
 
 
+def test_edits_are_found_before_the_first_image_is_captioned(tmp_path):
+    add(tmp_path, [make_record(key) for key in "abcde"])
+    files = [ImageFile(key, None, None, None, None) for key in "fg"]
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 4)
+        assert list(recaption.check_edits_first(files, records)) == files
+        for name in ("captions-000000.parquet", "captions-000001.parquet"):
+            pd.read_parquet(tmp_path / name).assign(caption="by hand").to_parquet(tmp_path / name)
+        assert list(recaption.check_edits_first([], records)) == []
+        # the first file is full, and stays
+        with pytest.raises(ValueError, match="captions-000001.parquet has been changed"):
+            next(recaption.check_edits_first(files, records))
+        connection.execute("UPDATE records SET is_written = 0 WHERE id = 2")
+        with pytest.raises(ValueError, match="captions-000000.parquet has been changed"):
+            records.check_edits()
+
+
 def test_a_table_of_another_version_is_refused_at_the_start(tmp_path):
     connection = sqlite3.connect(tmp_path / DATABASE)
     connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY, key TEXT)")
