@@ -493,9 +493,14 @@ def delete_earlier_model(folder: str | Path, kept: Collection[str] = ()) -> None
     files = [folder / name for name in (*ADAPTER_FILES, *MODEL_FILES, *CODE_FILES)]
     for pattern in WEIGHTS_PATTERNS:
         files += folder.glob(pattern)
+    links = []
     for module in find_module_folders(folder):
-        files += module.rglob("*")
-    names = [file.relative_to(folder).as_posix() for file in files if file.is_file()]
+        if module.is_symlink():  # the files that it leads to are elsewhere, and stay
+            links.append(module)
+        else:
+            files += module.rglob("*")
+    found = links + [file for file in files if file.is_file()]
+    names = [file.relative_to(folder).as_posix() for file in found]
     deleted = [name for name in dict.fromkeys(names) if name not in kept]
     for name in deleted:
         delete(folder / name)

@@ -637,6 +637,23 @@ def test_files_of_an_earlier_model_go_and_those_of_others_stay(tmp_path):
     assert (folder / "config.json").read_text() == '{"new": true}'
 
 
+def test_files_that_a_linked_module_of_an_earlier_model_leads_to_stay(tmp_path):
+    new = tmp_path / "new"
+    folder = tmp_path / "model"
+    other = tmp_path / "other"
+    write_files(other, ["1_Dense/config.json", "1_Dense/notes.md"])
+    write_files(folder, ["config.json"])
+    write_files(new, ["config.json", "1_Dense/config.json"])
+    (new / "1_Dense" / "config.json").write_text('{"new": true}')
+    (folder / "modules.json").write_text('[{"path": "1_Dense"}]')
+    (folder / "1_Dense").symlink_to(other / "1_Dense")
+    replace_model(new, folder, last="config.json")
+    assert list_files(other) == ["1_Dense/config.json", "1_Dense/notes.md"]
+    assert (other / "1_Dense" / "config.json").read_text() == "{}"
+    assert list_files(folder) == ["1_Dense/config.json", "config.json"]
+    assert (folder / "1_Dense" / "config.json").read_text() == '{"new": true}'
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"name": "0"}]', '[{"path": 1}]'])
 def test_a_list_of_modules_that_cannot_be_read_is_deleted(tmp_path, content):
     write_files(tmp_path, ["1_Dense/config.json"])

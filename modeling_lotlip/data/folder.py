@@ -35,6 +35,8 @@ FILES_WITHOUT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", S
 CURVE_FILE = "interpolation.png"
 # Folders that are splits if every image is in one of them
 SPLIT_FOLDERS = ("train", "validation", "val", "test")
+# Of folders and archives that may be splits, too
+WORDS_BESIDE_SPLITS = ("data", "images", "img", "set", "split", "zip")
 
 
 class FolderScan(NamedTuple):
@@ -301,11 +303,26 @@ def find_folders_like_splits(names: list[str]) -> dict[str, str]:
     folders = sorted({name if name.lower().endswith(".zip") else os.path.dirname(name) for name in names})
     found = {}
     for folder in folders:
-        words = set(re.split(r"[\W\d_]+", folder.lower()))
-        for split, keywords in SPLIT_KEYWORDS.items():
-            if not words.isdisjoint(keywords):
-                found.setdefault(str(split), folder)
+        for name in folder.split("/"):
+            split = find_split_of_name(name)
+            if split is not None:
+                found.setdefault(split, folder)
     return found
+
+
+def find_split_of_name(name: str) -> str | None:
+    """
+    Finds the split that a folder is called after, as `val2017` and `test_set` are. `test tube` is a class: its name
+    has a word of its own.
+    """
+    words = set(re.split(r"[\W\d_]+", name.lower())) - {"", *WORDS_BESIDE_SPLITS}
+    if len(words) != 1:
+        return None
+    word = words.pop()
+    for split, keywords in SPLIT_KEYWORDS.items():
+        if word in keywords or word.removesuffix("s") in keywords:
+            return str(split)
+    return None
 
 
 def describe_failure(error: Exception, files: Iterable[str]) -> str:

@@ -54,17 +54,13 @@ class JsonTexts(Json):
         if may_differ and self.info.features is None:  # nothing of a list has been read yet
             _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
-        if self.may_lack_columns and self.lacks_one_of(found.with_values):
+        if self.may_lack_columns and len(self.local_files) > 1:
             self.info.features = self.find_features_of_files(splits[0])
         for name, feature in (self.info.features or {}).items():
             if feature == Value("null") and name in found.with_values:  # whose first value comes later
                 self.info.features[name] = JsonValue()
                 self.mixed_columns |= {name}
         return splits
-
-    def lacks_one_of(self, names: list[str]) -> bool:
-        """Whether the rows that were read first lack one of some columns."""
-        return self.info.features is not None and not self.info.features.keys() >= set(names)
 
     def find_features_of_files(self, split: SplitGenerator) -> Features:
         """Finds the types of the columns of all files of a split, each by its first rows."""

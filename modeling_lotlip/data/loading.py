@@ -22,17 +22,14 @@ from datasets import (
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
 from datasets.features.features import FeatureType, generate_from_arrow_type, require_decoding
-from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-from datasets.packaged_modules.parquet.parquet import Parquet
-from pyarrow import parquet
 from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .builders import build, describe_source, make_builder
-from .folder import check_archives, describe_failure, list_files, select_split
+from .folder import check_archives, describe_failure, list_files
 from .image_column import cast_images, find_images
 from .image_folder import (
     is_image_folder,
@@ -52,14 +49,12 @@ from .json_files import (
     open_other_folder,
     open_remote_json,
 )
-from .options import find_options, hash_readers
+from .label_names import open_arrow, open_parquet
+from .options import find_options
 from .row_files import (
     are_csv_rows_checked,
-    check_label_names,
     check_row_files,
     open_csv,
-    read_arrow_schema,
-    unify_parquet_types,
 )
 from .rows import Rows
 from .scenes import load_scenes
@@ -470,15 +465,9 @@ def check_files(
         checked_column = find_doubtful_column(local, key_column, options)
     check_row_files(name, local, checked_column, options)
     if name == "parquet" and are_all_local:
-        # each split alone: `datasets` would read all with the types of the first one
-        data_files = select_split(builder.config.data_files, split)
-        check_label_names(files, parquet.read_schema)
-        features = builder.config.features or unify_parquet_types(files)
-        return Parquet(data_files=data_files, features=features, hash=hash_readers(), **options)
+        return open_parquet(builder, files, split)
     if name == "arrow" and are_all_local:
-        check_label_names(files, read_arrow_schema)
-        data_files = select_split(builder.config.data_files, split)
-        return Arrow(data_files=data_files, features=builder.config.features, hash=builder.hash, **options)
+        return open_arrow(builder, files, split)
     if name == "webdataset" and are_all_local:
         return open_shards(builder, split)
     if name == "json" and are_all_local:

@@ -16,7 +16,14 @@ from ..utils.files import hash_bytes
 
 
 # The modules of this folder that say what becomes of the content of a file
-READER_MODULES = ("caption_files.py", "json_columns.py", "json_files.py", "row_files.py", "shard_files.py")
+READER_MODULES = (
+    "caption_files.py",
+    "json_columns.py",
+    "json_files.py",
+    "label_names.py",
+    "row_files.py",
+    "shard_files.py",
+)
 
 
 def find_options(builder: DatasetBuilder) -> dict[str, Any]:

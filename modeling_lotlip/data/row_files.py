@@ -11,13 +11,13 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-from datasets import ClassLabel, DatasetBuilder, Features, Value
+from datasets import DatasetBuilder, Features, Value
 from datasets.packaged_modules.csv.csv import Csv
 from pyarrow import parquet
 
@@ -601,43 +601,3 @@ def unify_parquet_types(paths: list[str]) -> Features | None:
     if schema.remove_metadata() == first.remove_metadata():
         return None
     return Features.from_arrow_schema(schema)
-
-
-def read_arrow_schema(path: str) -> pa.Schema:
-    """Reads the schema of an Arrow file, a stream or one with random access."""
-    with pa.memory_map(path) as opened:
-        try:
-            return pa.ipc.open_stream(opened).schema
-        except pa.ArrowInvalid:
-            opened.seek(0)
-            return pa.ipc.open_file(opened).schema
-
-
-def check_label_names(paths: list[str], read_schema: Callable[[str], pa.Schema]) -> None:
-    """
-    Checks that labels that are numbers mean the same in all files: `datasets` would read all with the names of the
-    first one.
-
-    Args:
-        paths (`list[str]`):
-            The files.
-        read_schema (`Callable[[str], pyarrow.Schema]`):
-            Reads the schema of one.
-
-    Raises:
-        `ValueError`: if a column has other names of classes in one file than in one before it.
-    """
-    names = {}
-    first_paths = {}
-    for path in paths:
-        for column, feature in Features.from_arrow_schema(read_schema(path)).items():
-            if not isinstance(feature, ClassLabel):
-                continue
-            names.setdefault(column, feature.names)
-            first_paths.setdefault(column, path)
-            if feature.names != names[column]:
-                raise ValueError(
-                    f"The labels in the column {column!r} mean {feature.names} in {path}, but "
-                    f"{names[column]} in {first_paths[column]}: write all files with the same names "
-                    "of classes, or labels as texts."
-                )

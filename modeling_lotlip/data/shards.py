@@ -229,8 +229,8 @@ def write_shards(
         [`PackCounts`]: what was packed.
 
     Raises:
-        `ValueError`: if there are no captions, or none in caption files, two different images have the same key,
-            another run writes there, or the folder has shards.
+        `ValueError`: if there are no captions, two different images have the same key, another run writes there, or
+            the folder has shards.
     """
     packer = Packer(reader, source, key_column, image_format)
     with OutputFolder(output_dir, content="shards") as folder:
@@ -254,5 +254,6 @@ def write_shards(
             raise ValueError(
                 f"There is nothing to pack: {counts.rows} Name the right columns, keys and `--caption_files`."
             )
-        counts.rows.check_matched()
+    # those in columns are packed where caption files have none
+    reader.report_counts(counts.rows, dataset, must_match=False)
     return counts

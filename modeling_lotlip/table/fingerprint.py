@@ -44,45 +44,46 @@ def hash_rows(dataset: Dataset, settings: dict[str, Any]) -> str:
     dataset = dataset.select_columns(sorted(names))
     if image_column is not None:
         dataset = undecoded(dataset, image_column)
-    archive = OpenedArchive()
+    archives = ReadArchives()
     digest = hashlib.blake2b(digest_size=16)
     with progress_bar(desc="Comparing", total=len(dataset), unit=" rows", delay=1) as progress:
         for rows in dataset.with_format("arrow").iter(batch_size=NUM_HASHED_AT_ONCE):
             if image_column is not None:
-                rows = describe_images(rows, image_column, archive)
+                rows = describe_images(rows, image_column, archives)
             # the values: the memory of equal ones may differ
             digest.update(repr(rows.to_pydict()).encode())
             progress.update(len(rows))
     return digest.hexdigest()
 
 
-class OpenedArchive:
-    """The zip archive on this machine that was asked for last: each is read once, as images come one after another."""
+class ReadArchives:
+    """
+    The members of the zip archives on this machine that were asked for, by the paths of these. Each archive is read
+    once, in whichever order the images of several come.
+    """
 
     def __init__(self):
-        self.path = ""
-        self.members: dict[str, tuple[int, int]] = {}
+        self.members: dict[str, dict[str, tuple[int, int]]] = {}
 
     def find_checksum(self, address: str) -> tuple[int, int] | None:
         """Finds the CRC-32 and the size of an image by its address, `zip://NAME::ARCHIVE`; None if it has another."""
         name, _, path = address.removeprefix("zip://").rpartition("::")
         if not address.startswith("zip://") or not os.path.isfile(path):
             return None
-        if path != self.path:
+        if path not in self.members:
             with zipfile.ZipFile(path) as archive:
-                self.members = {member.filename: (member.CRC, member.file_size) for member in archive.infolist()}
-            self.path = path
-        return self.members.get(name)
+                self.members[path] = {member.filename: (member.CRC, member.file_size) for member in archive.infolist()}
+        return self.members[path].get(name)
 
 
-def describe_images(rows: pa.Table, image_column: str, archive: OpenedArchive) -> pa.Table:
+def describe_images(rows: pa.Table, image_column: str, archives: ReadArchives) -> pa.Table:
     """
     Puts what tells images from others in the place of a column of these.
 
     Args:
         rows (`pa.Table`): The rows, with undecoded images.
         image_column (`str`): Their column.
-        archive ([`OpenedArchive`]): Finds the checksums of images in archives.
+        archives ([`ReadArchives`]): Finds the checksums of images in archives.
     """
     hashes = []
     addresses = []
@@ -92,14 +93,14 @@ def describe_images(rows: pa.Table, image_column: str, archive: OpenedArchive) -
         for content, path in zip(contents, paths):
             hashes.append(xxhash.xxh3_128_hexdigest(content.as_buffer()) if content.is_valid else None)
             is_elsewhere = not content.is_valid and path is not None and is_address(path)
-            addresses.append(describe_address(path, archive) if is_elsewhere else None)
+            addresses.append(describe_address(path, archives) if is_elsewhere else None)
     rows = rows.drop_columns(image_column)
     return rows.append_column("hashes", pa.array(hashes)).append_column("addresses", pa.array(addresses, pa.string()))
 
 
-def describe_address(address: str, archive: OpenedArchive) -> str:
+def describe_address(address: str, archives: ReadArchives) -> str:
     """Describes an image by its address; in an archive on this machine, which may be moved, by name and checksum."""
-    checksum = archive.find_checksum(address)
+    checksum = archives.find_checksum(address)
     if checksum is None:
         return address
     name = address.rpartition("::")[0]

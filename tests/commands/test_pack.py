@@ -134,7 +134,7 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
         assert "caption" not in row["json"]
 
 
-def test_images_without_captions_in_caption_files_are_counted(photos, capsys):
+def test_images_without_captions_in_caption_files_are_counted(photos, capsys, caplog):
     """Also those with captions in a column, and where keys are known only when images are read."""
     digest = hashlib.sha256((photos / "0.jpg").read_bytes()).hexdigest()
     rows = [{"key": digest, "caption": "Beside."}, {"key": "0" * 64, "caption": "Of none."}]
@@ -143,10 +143,26 @@ def test_images_without_captions_in_caption_files_are_counted(photos, capsys):
     printed = capsys.readouterr().out
     assert "4 of 6 rows are used" in printed
     assert "5 have no captions in `--caption_files`" in printed
+    assert "Of 6 images 5 have no captions in `--caption_files`" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "how",
+    [["--key_column", "image"], ["--key_column", "url", "--streaming"]],
+    ids=["hashes", "a stream"],
+)
+def test_captions_in_columns_are_packed_where_caption_files_match_no_image(photos, capsys, caplog, how):
+    side = write_lines(photos.parent / "none.jsonl", [{"key": "0" * 64, "caption": "Of none."}])
+    rows = pack(photos, *how, "--caption_files", side)
+    assert [row["caption.json"] for row in rows.values()] == [["Number 0."], ["Number 3."], [""], ["Number 5."]]
+    assert "Of 6 images 6 have no captions in `--caption_files`" in caplog.text
+    error = read_error(capsys, *command_line(photos), *how, "--caption_files", side)
+    assert "shards` holds shards: delete them" in error  # of a run that is complete
     shutil.rmtree(photos.parent / "shards")
-    arguments.append(write_lines(photos.parent / "none.jsonl", rows[1:]))
-    error = read_error(capsys, *command_line(photos), *arguments)
-    assert "Of 6 images 6 have no captions in `--caption_files`" in error
+    columns = ["--caption_column", "", "--long_captions_column", ""]
+    error = read_error(capsys, *command_line(photos), *how, *columns, "--caption_files", side)
+    assert "There is nothing to pack: 0 of 6 rows are used" in error
+    assert "6 have no captions in `--caption_files`" in error
 
 
 def test_a_dataset_that_gives_no_shard_is_refused(photos, capsys):

@@ -143,11 +143,12 @@ def test_what_is_marked_as_not_rejected_is_read(read_captions, values):
 
 
 @pytest.mark.parametrize("order", [["0", "1"], ["1", "0"]])
-def test_rules_may_be_in_one_file_alone_whichever_is_first(tmp_path, order):
-    write_lines(tmp_path / "0.jsonl", [{"key": "a", "caption": "A boat.", "rejected_by": "too_short"}])
+@pytest.mark.parametrize(("rule", "expected"), [("too_short", []), (None, ["A boat."])])
+def test_rules_may_be_in_one_file_alone_whichever_is_first(tmp_path, rule, expected, order):
+    write_lines(tmp_path / "0.jsonl", [{"key": "a", "caption": "A boat.", "rejected_by": rule}])
     write_lines(tmp_path / "1.jsonl", [{"key": "b", "caption": "A car."}])
     captions = CaptionFiles([str(tmp_path / f"{name}.jsonl") for name in order], "key", ["caption"])
-    assert captions["a"] == []
+    assert captions["a"] == expected
     assert captions["b"] == ["A car."]
 
 

@@ -122,11 +122,15 @@ def use_backslashes(monkeypatch) -> None:
     [
         (["Train/0.png", "Test/0.png"], True),
         (["images/train2017/0.png", "images/val2017/a/0.png"], True),
-        (["my_training_set/0.png", "evaluation/0.png", "other.png"], True),
+        (["training_set/0.png", "evaluation/0.png", "other.png"], True),
         (["train.zip", "test.zip"], True),
+        (["images/Training-data.2/a/0.png", "images/tests/a/0.png"], True),
         (["train/0.png", "test/0.png"], False),
         (["Train 1/0.png", "Train 2/0.png"], False),
         (["trains/0.png", "testimony/0.png"], False),
+        (["test tube/0.png", "train/0.png", "dog/0.png"], False),
+        (["dev board/0.png", "training shoes/0.png"], False),
+        (["train_station/0.png", "pressure-test/0.png"], False),
     ],
 )
 def test_folders_that_are_called_nearly_as_splits_are_warned_of(tmp_path, caplog, names, is_warned_of):

@@ -433,18 +433,42 @@ def write_arrow(rows: Dataset, path: Path, open_writer: Callable) -> None:
         writer.write_table(rows.data.table)
 
 
+@pytest.fixture(params=WRITERS_OF_LABELS)
+def write_label_files(request, tmp_path) -> Callable:
+    """Writes files of labels, each with its names of these, or none."""
+
+    def write(*contents: tuple[list, list[str] | None]) -> SourceArguments:
+        files = []
+        for index, (labels, names) in enumerate(contents):
+            feature = Value("int64") if names is None else ClassLabel(names=names)
+            features = Features({"label": feature, "caption": Value("string")})
+            rows = Dataset.from_dict({"label": labels, "caption": ["A boat."] * len(labels)}, features=features)
+            files.append(str(tmp_path / f"{index}.{request.param.split()[0]}"))
+            WRITERS_OF_LABELS[request.param](rows, files[-1])
+        return SourceArguments(request.param.split()[0], data_files=files)
+
+    return write
+
+
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("kind", WRITERS_OF_LABELS)
-@pytest.mark.parametrize("names", [["car", "boat"], ["boat", "tree"], ["boat"]])
-def test_labels_with_other_names_in_another_file_are_refused(tmp_path, kind, names, streaming):
-    files = []
-    for index, of_file in enumerate((["boat", "car"], ["boat", "car"], names)):
-        features = Features({"label": ClassLabel(names=of_file), "caption": Value("string")})
-        rows = Dataset.from_dict({"label": [0], "caption": ["A boat."]}, features=features)
-        files.append(str(tmp_path / f"{index}.{kind.split()[0]}"))
-        WRITERS_OF_LABELS[kind](rows, files[-1])
-    source = SourceArguments(kind.split()[0], data_files=files[:2], streaming=streaming)
-    read = [row["label"] for row in load_split(source, "train", with_images=False)]
-    assert read == [0, 0]
-    with pytest.raises(ValueError, match=r"The labels in the column 'label' mean .* in .*2\.\w+, but .'boat', 'car'"):
-        load_split(replace(source, data_files=files), "train", with_images=False)
+@pytest.mark.parametrize("names", [["car", "boat"], ["tree", "boat", "car"]])
+def test_labels_whose_numbers_mean_other_classes_in_another_file_are_texts(write_label_files, names, streaming):
+    source = write_label_files(([0, 1], ["boat", "car"]), ([1, None, 0], ["boat", "car"]), ([0, 1, -1], names))
+    rows = load_split(replace(source, streaming=streaming), "train", with_images=False)
+    expected = ["boat", "car", "car", None, "boat", names[0], names[1], None]
+    assert [row["label"] for row in rows] == expected
+    assert [row["caption"] for row in rows] == ["A boat."] * 8
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_with_the_same_names_in_all_files_keep_them(write_label_files, streaming):
+    source = write_label_files(([0, 1], ["boat", "car"]), ([1, 0], ["boat", "car"]))
+    rows = load_split(replace(source, streaming=streaming), "train", with_images=False)
+    assert [row["label"] for row in rows] == [0, 1, 1, 0]
+    assert rows.features["label"].names == ["boat", "car"]
+
+
+def test_labels_without_names_beside_several_are_refused(write_label_files):
+    source = write_label_files(([0], ["boat", "car"]), ([0], ["car", "boat"]), ([0], None))
+    with pytest.raises(ValueError, match=r"The labels in the column 'label' are numbers in .*2\.\w+, whose names"):
+        load_split(source, "train", with_images=False)

@@ -136,6 +136,21 @@ def test_an_archive_with_other_images_of_the_same_names_is_seen(tmp_path):
     assert hash_images(*addresses) != before
 
 
+def test_each_archive_is_read_once_where_images_of_several_alternate(tmp_path, monkeypatch):
+    read = []
+
+    class NotedArchive(zipfile.ZipFile):
+        def __init__(self, path: str):
+            read.append(path)
+            super().__init__(path)
+
+    archives = [write_archive(tmp_path / f"{name}.zip", a=1, b=2, c=3) for name in ("first", "second")]
+    addresses = [f"zip://{name}.bmp::{archive}" for name in "abc" for archive in archives]
+    monkeypatch.setattr("modeling_lotlip.table.fingerprint.zipfile.ZipFile", NotedArchive)
+    hash_images(*addresses)
+    assert read == list(map(str, archives))
+
+
 def test_an_archive_may_be_moved(tmp_path):
     archive = write_archive(tmp_path / "images.zip", a=1)
     before = hash_images(f"zip://a.bmp::{archive}")
