@@ -255,5 +255,5 @@ def write_shards(
                 f"There is nothing to pack: {counts.rows} Name the right columns, keys and `--caption_files`."
             )
     # those in columns are packed where caption files have none
-    reader.report_counts(counts.rows, dataset, must_match=False)
+    reader.report_counts(counts.rows, dataset)
     return counts
