@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 from datasets import Dataset
 
-from ..data.images import is_address, undecoded
+from ..data.images import is_address, to_local_path, undecoded
 from ..data.rows import find_column
 from ..utils.terminal import progress_bar
 
@@ -91,7 +91,7 @@ def describe_images(rows: pa.Table, image_column: str, archive: OpenedArchive) -
         paths = pc.struct_field(chunk, "path").to_pylist()
         for content, path in zip(contents, paths):
             hashes.append(xxhash.xxh3_128_hexdigest(content.as_buffer()) if content.is_valid else None)
-            is_elsewhere = not content.is_valid and path is not None and is_address(path)
+            is_elsewhere = not content.is_valid and path is not None and is_address(to_local_path(path))
             addresses.append(describe_address(path, archive) if is_elsewhere else None)
     rows = rows.drop_columns(image_column)
     return rows.append_column("hashes", pa.array(hashes)).append_column("addresses", pa.array(addresses, pa.string()))
