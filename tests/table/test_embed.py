@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -405,6 +406,13 @@ def test_an_image_file_that_was_replaced_is_named(embed, refuse, files, tmp_path
     shutil.copy(tmp_path / "photos/2.png", tmp_path / "photos/1.png")
     message = refuse("out", *files)
     assert f"The data have changed since {tmp_path / 'out'} was made, as {tmp_path / 'photos/1.png'}" in message
+
+
+def test_an_image_that_a_row_has_no_more_is_a_change(embed, refuse, files, tmp_path):
+    embed("out", *files)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    write_lines(tmp_path / "rows.jsonl", [rows[0] | {"image": None}, *rows[1:]])
+    assert f"The data have changed since {tmp_path / 'out'} was made" in refuse("out", *files)
 
 
 @pytest.mark.parametrize("form", ["saved", "parquet", "stream"])
