@@ -349,7 +349,7 @@ def find_model_files(folder: str | Path) -> list[str]:
             A folder that a model was saved in.
 
     Raises:
-        `ValueError`: if no model was saved there, or adapters of PEFT were.
+        `ValueError`: if no model was saved there, or adapters of PEFT or graphs alone were.
 
     Example:
 
@@ -372,6 +372,11 @@ def find_model_files(folder: str | Path) -> list[str]:
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
     names = {*MODEL_FILES, SAFE_WEIGHTS_NAME}
     index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if (folder / "onnx").is_dir() and not (folder / SAFE_WEIGHTS_NAME).is_file() and not index.is_file():
+        raise ValueError(
+            f"`{folder}` has graphs that `lotlip export` wrote, and no weights: name the folder of the "
+            "model. Graphs are uploaded by `hf upload`."
+        )
     if not (folder / SAFE_WEIGHTS_NAME).is_file() and index.is_file():
         names.add(SAFE_WEIGHTS_INDEX_NAME)
         names.update(read_json(index)["weight_map"].values())

@@ -20,6 +20,7 @@ from modeling_lotlip import (
     LotlipProcessor,
     LotlipSigmoidConfig,
     LotlipSigmoidModel,
+    LotlipTextConfig,
     LotlipTextModel,
     LotlipTextModelWithProjection,
     LotlipTokenWiseModel,
@@ -670,3 +671,13 @@ def test_what_a_lotlip_was_read_by_is_not_pushed_with_another_model(tmp_path):
     assert {"modules.json", "modeling_lotlip.py"} < set(find_model_files(tmp_path))
     CLIPConfig().save_pretrained(tmp_path)
     assert find_model_files(tmp_path) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_graphs_alone_are_not_uploaded_as_a_model(tmp_path):
+    LotlipTextConfig().save_pretrained(tmp_path)
+    assert "config.json" in find_model_files(tmp_path)
+    (tmp_path / "onnx").mkdir()
+    with pytest.raises(ValueError, match="has graphs that `lotlip export` wrote, and no weights"):
+        find_model_files(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert "model.safetensors" in find_model_files(tmp_path)

@@ -52,6 +52,9 @@ ARGUMENTS = (ConvertArguments,)
 def run(conversion: ConvertArguments) -> None:
     """Converts a checkpoint of the original, or back to one."""
     from ..convert_lotlip_to_hf import convert
+    from ..encoder.loading import check_texts_are_read_alike
 
+    if conversion.to_original is not None:
+        check_texts_are_read_alike(conversion.checkpoint_path)
     for written in convert(**vars(conversion)):
         print(f"Wrote {written}")

@@ -165,3 +165,11 @@ class TrainSplitArguments(Arguments):
 
     train_split: str = argument("train", "The split to train on.", compared_on_resume=True)
     max_train_samples: int | None = argument(None, "Use the first N images.", least=1)
+
+
+def is_folder_of_data(source: SourceArguments) -> bool:
+    """Returns whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
+    is_builder = source.dataset_name in BUILDER_NAMES
+    if is_builder and (source.data_files or source.data_dir):
+        return False
+    return os.path.isdir(source.dataset_name)

@@ -12,7 +12,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
 from ..utils.terminal import without_stop
-from .arguments import BUILDER_NAMES, SourceArguments
+from .arguments import SourceArguments, is_folder_of_data
 from .folder import (
     as_patterns,
     find_files_about_images,
@@ -73,14 +73,6 @@ def make_builder(
         warn_of_files_without_split(builder, folder)
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
     return builder, resolve_split(split, splits, describe_source(source))
-
-
-def is_folder_of_data(source: SourceArguments) -> bool:
-    """Returns whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
-    is_builder = source.dataset_name in BUILDER_NAMES
-    if is_builder and (source.data_files or source.data_dir):
-        return False
-    return os.path.isdir(source.dataset_name)
 
 
 def find_local_folder(source: SourceArguments) -> str | None:

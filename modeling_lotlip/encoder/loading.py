@@ -332,6 +332,16 @@ def reads_texts_otherwise(name: str | PathLike, revision: str | None = None) -> 
     return of_texts.get("max_seq_length") is not None or bool(of_texts.get("do_lower_case"))
 
 
+def check_texts_are_read_alike(name: str | PathLike) -> None:
+    """Raises a `ValueError` if sentence-transformers saved with a model how texts are read: other forms lose it."""
+    if reads_texts_otherwise(name):
+        raise ValueError(
+            f"{name} reads texts with a default prompt, a limit or in lower case that sentence-transformers "
+            f"saved in {SENTENCE_TRANSFORMERS_CONFIG} or {SENTENCE_TRANSFORMERS_TEXTS}, and that would be "
+            "lost: take it out of a copy of the folder."
+        )
+
+
 def find_saved_truncate_dim(name: str | PathLike, revision: str | None = None) -> int | None:
     """Finds how many dimensions of embeddings are kept where sentence-transformers has saved that with a model."""
     if find_file(name, SENTENCE_TRANSFORMERS_MODULES, revision) is None:

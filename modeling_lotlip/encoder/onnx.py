@@ -6,6 +6,7 @@ for transformers.js.
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..utils.files import write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write
 from .dual_encoder import check_single_embeddings
+from .loading import check_texts_are_read_alike, find_saved_truncate_dim
 
 
 try:
@@ -47,6 +49,8 @@ try:
 except ImportError as error:
     raise ImportError(f'The export lacks {error.name}: `pip install "lotlip[onnx]"` brings it.') from error
 
+
+logger = logging.getLogger(__name__)
 
 # What transformers.js adds to the name of a graph of that dtype
 SUFFIXES = {"float32": "", "float16": "_fp16", "q8": "_quantized"}
@@ -270,8 +274,12 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
         if not isinstance(config, (LotlipConfig, LotlipAlignedConfig)):
             raise ValueError(f"it is a `{model_type}`, no LoTLIP and not made by `lotlip align`.")
         check_single_embeddings(config)
+        check_texts_are_read_alike(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
+    num_dims = find_saved_truncate_dim(path)
+    if num_dims is not None:
+        logger.warning(f"The graphs give all dimensions, not the first {num_dims} that were saved with the model.")
     return Path(path), config
 
 

@@ -96,6 +96,12 @@ class SentenceTransformerPreprocessing(Preprocessing):
             finally:
                 self.model.max_seq_length = own_limit
                 self.tokenizer.init_kwargs = saved
+        if "attention_mask" not in inputs:  # as of SigLIP
+            raise ValueError(
+                "The tokenizer of this model gives no attention mask, and so its embeddings depend on how "
+                "texts are padded: take the default prompt, limit or lower case that "
+                "sentence-transformers saved out of its folder."
+            )
         return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:

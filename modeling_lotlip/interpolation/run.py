@@ -70,6 +70,9 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     start = load_encoder(args.start, loading, "start")
     end = load_encoder(args.end, loading, "end")
     check_models(start, end)
+    # of which sentence-transformers may have saved how many are kept with one of both, but not with the mixture
+    start.truncate_dim = None
+    end.truncate_dim = None
     fitted_start = fit_start(start, end)
     start_weights = clone_weights(fitted_start)
     end_weights = clone_weights(end.model)

@@ -13,6 +13,7 @@ from ..data.arguments import (
     DatasetArguments,
     EvaluationSplitArguments,
     TrainSplitArguments,
+    is_folder_of_data,
 )
 from ..utils.arguments import DTYPES, Arguments, argument, refuse_given
 from ..utils.plugins import hash_plugin, load_plugin
@@ -441,6 +442,8 @@ class TrainArguments(
         settings["data_dir"] = self.data_dir
         if self.data_dir is not None and os.path.isdir(self.data_dir):
             settings["data_dir"] = None
+        if self.dataset_name is not None and is_folder_of_data(self):
+            settings["dataset_name"] = None
         settings["data_files"] = self.data_file_names
         settings["objective_options"] = self.all_objective_options
         settings["plugin"] = {path.name: hash_plugin(path) for path in self.plugin}

@@ -529,8 +529,7 @@ def find_best(args: TrainArguments, state: TrainingState, data: dict[str, int | 
     if best is not None and best is not saved:
         logger.warning(
             f"The best model so far, of step {best.step} with {metric} {best.results[metric]:.4g}, "
-            f"is not in {folder}, but in the folder of the run that wrote "
-            f"{args.resume_from_checkpoint}: only a better one is saved here."
+            f"is not in {folder}, but in the folder of an earlier run: only a better one is saved here."
         )
     return best
 
@@ -625,8 +624,7 @@ def push_model(args: TrainArguments) -> str:
         folder = folder / BEST_FOLDER
         if not (folder / RESULTS_FILE).exists():
             raise ValueError(
-                "Nothing is uploaded: no model was better than the best one before "
-                f"{args.resume_from_checkpoint}, which is not in {folder}. Upload it from its folder "
-                "by `lotlip push`."
+                f"Nothing is uploaded: no model was better than the best one of an earlier run, which is not in "
+                f"{folder}. Upload it from its folder by `lotlip push`."
             )
     return push_folder(folder, name_repository(args))

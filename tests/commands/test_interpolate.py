@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -42,6 +43,17 @@ def test_other_commands_read_the_folder(words, tmp_path):
     assert DualEncoder.from_pretrained(tmp_path / "near").dim > 0
     options = ("--model", tmp_path / "near", "--max_eval_samples", 8)
     assert run_command("evaluate", tmp_path / "results.json", *options)["long_num_images"] == 8
+
+
+def test_dimensions_that_were_saved_with_one_model_alone_are_not_compared_with_all(words, model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path / "start")
+    (tmp_path / "start" / "config_sentence_transformers.json").write_text(json.dumps({"truncate_dim": 2}))
+    assert (tmp_path / "start" / "modules.json").exists()
+    assert lotlip.main(["interpolate", str(tmp_path / "start"), *words[1:], "--alphas", "0.5"]) == 0
+    measured = json.loads((tmp_path / "near" / "interpolation.json").read_text())
+    of_alpha_0 = measured["mixtures"][0]
+    assert of_alpha_0.pop("alpha") == 0
+    assert measured["start_results"] == of_alpha_0
 
 
 def test_a_folder_with_files_is_left_as_it_is(words, tmp_path, capsys):

@@ -14,8 +14,9 @@ from sentence_transformers.models import Dense
 from torch import nn
 from transformers import CLIPImageProcessor
 
+import lotlip
 from modeling_lotlip import DualEncoder
-from modeling_lotlip.encoder.loading import is_sentence_transformer
+from modeling_lotlip.encoder.loading import check_texts_are_read_alike, is_sentence_transformer
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.search.query import draw_heat_map
@@ -75,6 +76,26 @@ def test_a_default_prompt_that_was_saved_with_a_dual_encoder_comes_before_texts(
     encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
     expected = model.encode(TEXTS[:4], normalize_embeddings=True)
     np.testing.assert_allclose(encoder.encode_text(TEXTS[:4]), expected, rtol=0, atol=2e-6)
+
+
+def test_what_reads_texts_otherwise_is_not_lost_on_the_way_to_another_form(family_folders, tmp_path):
+    check_texts_are_read_alike(family_folders("lotlip"))
+    save_with(family_folders, tmp_path / "model", prompts={"query": "a photo of "}, default_prompt_name="query")
+    for argv in (
+        ["export", "--model", str(tmp_path / "model"), "--output_dir", str(tmp_path / "graphs")],
+        ["convert", str(tmp_path / "model"), "--to_original", str(tmp_path / "model.pt")],
+    ):
+        assert lotlip.main(argv) == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_texts_without_a_mask_are_refused(family_folders, tmp_path):
+    model = SentenceTransformer(str(family_folders("siglip")), device="cpu")
+    model.prompts = {"query": "a photo of "}
+    model.default_prompt_name = "query"
+    model.save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match="The tokenizer of this model gives no attention mask"):
+        DualEncoder.from_pretrained(tmp_path, device="cpu").encode_text(["a boat"])
 
 
 def test_dimensions_that_were_saved_with_a_dual_encoder_are_kept_alone(family_folders, tmp_path):

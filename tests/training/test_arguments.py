@@ -83,6 +83,16 @@ def test_sources_are_drawn_by_their_weights(tmp_path):
     assert len({*captions}) == 8, "every row of both, those of the second many times"
 
 
+@pytest.mark.parametrize("name", ["dataset_name", "data_dir"])
+def test_a_folder_of_data_is_compared_by_what_is_in_it(tmp_path, name):
+    options = {"output_dir": tmp_path, "dataset_name": "imagefolder"}
+    here = TrainArguments(**options | {name: str(tmp_path)})
+    elsewhere = TrainArguments(**options | {name: f"{tmp_path}/../{tmp_path.name}/"})
+    of_the_hub = TrainArguments(**options | {name: "org/data"})
+    assert here.compared_on_resume() == elsewhere.compared_on_resume()
+    assert of_the_hub.compared_on_resume()[name] == "org/data"
+
+
 @pytest.mark.parametrize("warmup_steps, num_steps", [({"warmup_steps": 0.2}, 2), ({"warmup_steps": 3}, 3), ({}, 1)])
 def test_a_warm_up_is_a_share_of_the_run(tmp_path, warmup_steps, num_steps):
     rates = make(tmp_path, **warmup_steps)[1]

@@ -169,7 +169,7 @@ def test_a_run_that_resumes_into_another_folder_keeps_the_best_score(tmp_path, c
     args = dataclasses.replace(args, output_dir=tmp_path / "other")
     assert find_best(args, TrainingState(best=make_best(50)), DATA) == make_best(50)
     assert f"is not in {tmp_path / 'other' / 'best'}" in caplog.text
-    with pytest.raises(ValueError, match="Nothing is uploaded: no model was better than the best one before"):
+    with pytest.raises(ValueError, match="Nothing is uploaded: no model was better than the best one of an"):
         push_model(args)
 
 
