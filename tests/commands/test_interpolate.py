@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
