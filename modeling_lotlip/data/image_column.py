@@ -22,12 +22,11 @@ from datasets import (
 )
 from datasets.data_files import DataFilesDict
 from datasets.features.features import FeatureType
-from fsspec.core import url_to_fs
 from transformers.utils import logging
 
 from .builders import build
 from .folder import list_files, sign_files
-from .images import undecoded
+from .images import to_local_path, undecoded
 from .json_files import JsonTexts
 from .options import find_options
 from .row_files import check_json_column
@@ -105,17 +104,15 @@ def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> 
 
 def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
     """
-    Lets relative paths of images begin in a folder if there is such a file. Those that are written as `file://` are
-    paths as others, so that what has changed there is known.
+    Lets relative paths of images begin in a folder if there is such a file; see also
+    [`to_local_path`].
     """
 
     def join(row: dict) -> dict:
         image = row[column]
         if image is None or not image["path"]:
             return {column: image}
-        given = image["path"]
-        if given.startswith("file://"):
-            given = url_to_fs(given)[1]
+        given = to_local_path(image["path"])
         path = os.path.join(folder, given)
         is_elsewhere = "://" in given or os.path.isfile(given)
         if is_elsewhere and not os.path.isfile(path):

@@ -18,6 +18,7 @@ import PIL.Image
 from datasets import Dataset, Image, IterableDataset
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec import open as open_file
+from fsspec.core import url_to_fs
 from PIL.ExifTags import Base as ExifTag
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -303,8 +304,23 @@ def is_address(path: str) -> bool:
     return "://" in path and not os.path.exists(path)
 
 
+def to_local_path(path: str) -> str:
+    """Makes a path of one that is written as `file://`, so that what has changed there is known; others stay."""
+    if path.startswith("file://") and is_address(path):
+        return url_to_fs(path)[1]
+    return path
+
+
+def find_image_path(image: dict | None) -> str:
+    """Finds the path of an undecoded image on this machine, or its address elsewhere; empty if it has neither."""
+    if image is None:
+        return ""
+    return to_local_path(image.get("path") or "")
+
+
 def find_file_on_disk(path: str) -> str | None:
     """Finds the file of this machine that an image is in: its own, or an archive (`zip://a.png::photos.zip`)."""
+    path = to_local_path(path)
     for name in (path, path.rpartition("::")[2]):
         if os.path.isfile(name):
             return name

@@ -172,14 +172,23 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     path = (row[source.image_column] or {}).get("path")
     if not path:
         return path
+    file = to_path_in_archive(path)
     folders = [source.data_dir or source.dataset_name]
     folders += [os.path.dirname(os.path.abspath(file)) for file in source.data_files or []]
     for folder in filter(None, folders):
         for base in (os.path.abspath(folder), os.path.realpath(folder)):
             # Windows does not distinguish upper and lower case, for instance of a drive's letter
-            if os.path.normcase(path).startswith(os.path.normcase(base + os.sep)):
-                return to_key(os.path.relpath(path, base))
+            if os.path.normcase(file).startswith(os.path.normcase(base + os.sep)):
+                return to_key(os.path.relpath(file, base))
     return path
+
+
+def to_path_in_archive(path: str) -> str:
+    """Writes the address of an image in a zip archive, `zip://a.png::photos.zip`, as a path, `photos.zip/a.png`."""
+    if not path.startswith("zip://"):
+        return path
+    name, _, archive = path.removeprefix("zip://").rpartition("::")
+    return os.path.join(archive, name)
 
 
 def read_url(row: dict) -> str | None:

@@ -29,6 +29,7 @@ from ..data.arguments import CaptionArguments
 from ..data.images import (
     IMAGE_ERRORS,
     UnreadableImageError,
+    find_image_path,
     find_upright_size,
     open_image,
     read_date,
@@ -253,9 +254,10 @@ class TableReader(RowReader):
         file_facts = dict(info.file_facts or {})
         if self.image_column is not None:
             image = row[self.image_column] or {}
-            if image.get("bytes") is None and os.path.isfile(image.get("path") or ""):
+            path = find_image_path(image)
+            if image.get("bytes") is None and os.path.isfile(path):
                 # an earlier signature is kept: if the file has changed since, the next update of the table sees it
-                file_facts = sign_file(os.stat(image["path"])) | file_facts
+                file_facts = sign_file(os.stat(path)) | file_facts
             content = read_file(image, self.formats)
             # the file is read once: hash, facts and pixels are of the same content
             row = {**row, self.image_column: {"bytes": content, "path": None}}

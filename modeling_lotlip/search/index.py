@@ -14,7 +14,7 @@ from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
 
 from ..data.folder import FolderScan, is_indexed_file, scan_folder
-from ..data.images import UnreadableImageError, undecoded
+from ..data.images import UnreadableImageError, find_image_path, undecoded
 from ..encoder.arguments import AUTO, DEFAULT_MODEL
 from ..encoder.batches import sign_file
 from ..encoder.dual_encoder import DualEncoder, load_encoder
@@ -237,7 +237,7 @@ def read_unchanged(table: EmbeddingTable, key: str, image: dict) -> dict:
     Returns an undecoded image. Raises an `UnreadableImageError` if the content of its file has changed since it was
     embedded.
     """
-    path = image.get("path") or ""
+    path = find_image_path(image)
     stored = dict(table.read_signatures(one_of("key", [key]))).get(key)
     has_other_signature = stored and os.path.exists(path) and stored != sign_file(os.stat(path))
     if has_other_signature and table.read_hash(key) != hash_file(path):

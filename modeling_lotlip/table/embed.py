@@ -25,7 +25,7 @@ from ..data.arguments import CaptionArguments, SourceArguments
 from ..data.builders import make_builder
 from ..data.folder import is_image_file
 from ..data.image_folder import find_file_names
-from ..data.images import name_readers, undecoded
+from ..data.images import find_image_path, name_readers, undecoded
 from ..data.loading import load_split
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import batched, find_column, get_columns
@@ -315,7 +315,7 @@ def find_files_with_other_signatures(
     for part in batched(of_files, NUM_FILES_AT_ONCE):
         indices = [row_index for row_index, _ in part]
         for (row_index, stored), image in zip(part, images[indices][image_column]):
-            path = (image or {}).get("path") or ""
+            path = find_image_path(image)
             if not os.path.isfile(path) or sign_file(os.stat(path)) != stored:
                 yield row_index, path
 
@@ -330,7 +330,7 @@ def find_replaced_files(stream: IterableDataset, image_column: str, table: Embed
     images = undecoded(stream.select_columns(image_column), image_column)
     replaced = set()
     for row_index, row in enumerate(islice(images, max(unreadable, default=-1) + 1)):
-        path = (row[image_column] or {}).get("path") or ""
+        path = find_image_path(row[image_column])
         is_there = row_index in unreadable and os.path.isfile(path)
         if is_there and sign_file(os.stat(path)) != unreadable[row_index]:
             replaced.add(row_index)
@@ -352,7 +352,7 @@ def check_files_of_stream(
         stored = {key: signature for key, signature in table.read_signatures(table.condition()) if signature}
     for row_index, row in rows:
         if stored:
-            path = (row[reader.image_column] or {}).get("path") or ""
+            path = find_image_path(row[reader.image_column])
             key = str(reader.read_key(row_index, row))
             if key in stored and os.path.isfile(path) and stored[key] != sign_file(os.stat(path)):
                 check_content(table, path, table.read_hash(key))
@@ -410,8 +410,9 @@ def make_row_info(row_index: int, row: dict, reader: RowReader) -> RowInfo:
     signature = None
     if reader.image_column is not None:
         image = row[reader.image_column] or {}
-        if image.get("bytes") is None and os.path.isfile(image.get("path") or ""):
-            signature = sign_file(os.stat(image["path"]))
+        path = find_image_path(image)
+        if image.get("bytes") is None and os.path.isfile(path):
+            signature = sign_file(os.stat(path))
     return RowInfo(row_index, str(reader.read_key(row_index, row)), file_facts=signature)
 
 

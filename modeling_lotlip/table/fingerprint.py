@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 from datasets import Dataset
 
-from ..data.images import is_address, undecoded
+from ..data.images import is_address, to_local_path, undecoded
 from ..data.rows import find_column
 from ..utils.terminal import progress_bar
 
@@ -25,7 +25,7 @@ def hash_rows(dataset: Dataset, settings: dict[str, Any]) -> str:
     Hashes the values of the columns that a table is made of, by whichever version of this package
     or of `datasets` they were read. Of images in the data their contents are hashed, of others
     their addresses, and in archives on this machine the checksums that these have; of image files,
-    whose signatures the table keeps, nothing.
+    whose signatures the table keeps, that there is one.
 
     Args:
         dataset (`Dataset`):
@@ -92,8 +92,14 @@ def describe_images(rows: pa.Table, image_column: str, archives: ReadArchives) -
         paths = pc.struct_field(chunk, "path").to_pylist()
         for content, path in zip(contents, paths):
             hashes.append(xxhash.xxh3_128_hexdigest(content.as_buffer()) if content.is_valid else None)
-            is_elsewhere = not content.is_valid and path is not None and is_address(path)
-            addresses.append(describe_address(path, archives) if is_elsewhere else None)
+            if content.is_valid:
+                addresses.append(None)
+            elif not path:
+                addresses.append("")  # no image, which a file may become
+            elif is_address(to_local_path(path)):
+                addresses.append(describe_address(path, archives))
+            else:
+                addresses.append(None)
     rows = rows.drop_columns(image_column)
     return rows.append_column("hashes", pa.array(hashes)).append_column("addresses", pa.array(addresses, pa.string()))
 

@@ -78,6 +78,10 @@ def test_keys_without_reading_the_file(tmp_path):
     assert find_key({"image": image}, folder) == "a/b.png"
     json_rows = SourceArguments("json", data_files=[str(tmp_path / "photos" / "rows.json")])
     assert find_key({"image": image}, json_rows) == "a/b.png"
+    in_archive = {"bytes": None, "path": f"zip://a/b.png::{tmp_path / 'photos' / 'more.zip'}"}
+    assert find_key({"image": in_archive}, folder) == "more.zip/a/b.png"
+    elsewhere = {"bytes": None, "path": "zip://a/b.png::https://example.com/more.zip"}
+    assert find_key({"image": elsewhere}, folder) == "zip://a/b.png::https://example.com/more.zip"
     # the folder may be named by a link to it
     (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "photos")

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -405,6 +406,31 @@ def test_an_image_file_that_was_replaced_is_named(embed, refuse, files, tmp_path
     shutil.copy(tmp_path / "photos/2.png", tmp_path / "photos/1.png")
     message = refuse("out", *files)
     assert f"The data have changed since {tmp_path / 'out'} was made, as {tmp_path / 'photos/1.png'}" in message
+
+
+def test_an_image_that_a_row_has_no_more_is_a_change(embed, refuse, files, tmp_path):
+    embed("out", *files)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    write_lines(tmp_path / "rows.jsonl", [rows[0] | {"image": None}, *rows[1:]])
+    assert f"The data have changed since {tmp_path / 'out'} was made" in refuse("out", *files)
+
+
+@pytest.mark.parametrize("form", ["saved", "parquet", "stream"])
+def test_a_file_that_was_written_as_an_address_and_replaced_is_named(embed, refuse, tmp_path, form):
+    photos = save_images(tmp_path / "photos", load_scenes(3, seed=4)["image"])
+    images = [{"path": (photos / f"{number}.png").as_uri(), "bytes": None} for number in range(2)]
+    data = Dataset.from_dict({"image": images, "caption": ["a boat", "a car"]})
+    if form == "saved":
+        data.cast_column("image", Image()).save_to_disk(tmp_path / "data")
+    else:
+        (tmp_path / "data").mkdir()
+        data.to_parquet(tmp_path / "data/rows.parquet")
+    options = ("--streaming",) if form == "stream" else ()
+    source = ("--dataset_name", tmp_path / "data", "--eval_split", "train", *options)
+    embed("out", *source)
+    shutil.copy(photos / "2.png", photos / "1.png")
+    message = refuse("out", *source)
+    assert f"The data have changed since {tmp_path / 'out'} was made, as {photos / '1.png'}" in message
 
 
 def test_an_embedded_image_file_that_is_not_there_any_more_is_named(embed, files, tmp_path, caplog):

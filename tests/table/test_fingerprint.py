@@ -96,10 +96,10 @@ def test_the_key_is_seen():
     assert hash_rows(make_dataset(ROWS), settings) != hash_rows(make_dataset(rows), settings)
 
 
-def hash_images(*paths: str | Path) -> str:
-    """The hash of rows that name nothing but the files or addresses of images."""
+def hash_images(*paths: str | Path | None) -> str:
+    """The hash of rows that name nothing but the files or addresses of images, or None."""
     settings = {"columns": {"image": "image", "short": None, "long": None}, "key_column": None}
-    rows = Dataset.from_dict({"image": list(map(str, paths))})
+    rows = Dataset.from_dict({"image": [None if path is None else str(path) for path in paths]})
     return hash_rows(rows.cast_column("image", Image()), settings)
 
 
@@ -108,6 +108,13 @@ def test_images_in_files_are_left_to_their_signatures(tmp_path):
         PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     assert hash_images(*files) == hash_images(*files[::-1])
+
+
+def test_an_image_that_is_taken_away_or_added_is_seen(tmp_path):
+    PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    file = tmp_path / "a.png"
+    assert hash_images(file, file) != hash_images(file, None)
+    assert hash_images(None, file) != hash_images(file, None)
 
 
 def test_addresses_of_images_are_seen():
