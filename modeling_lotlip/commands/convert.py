@@ -11,9 +11,13 @@ A repository or a folder in the original's layout holds `model.pt`, with or with
 back is a plain state dict of open_clip, equal to the checkpoint bit by bit.
 """
 
+import logging
 from dataclasses import dataclass
 
 from ..utils.arguments import Arguments, argument
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,9 +56,12 @@ ARGUMENTS = (ConvertArguments,)
 def run(conversion: ConvertArguments) -> None:
     """Converts a checkpoint of the original, or back to one."""
     from ..convert_lotlip_to_hf import convert
-    from ..encoder.loading import check_texts_are_read_alike
+    from ..encoder.loading import check_texts_are_read_alike, find_saved_truncate_dim
 
     if conversion.to_original is not None:
         check_texts_are_read_alike(conversion.checkpoint_path)
+        num_dims = find_saved_truncate_dim(conversion.checkpoint_path)
+        if num_dims is not None:
+            logger.warning(f"The checkpoint gives all dimensions, not the first {num_dims} that the model keeps.")
     for written in convert(**vars(conversion)):
         print(f"Wrote {written}")

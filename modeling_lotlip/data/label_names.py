@@ -94,7 +94,8 @@ def find_label_names(schema: pa.Schema) -> dict[str, list[str]]:
 
 def find_differing_labels(paths: list[str], read_schema: Callable[[str], pa.Schema]) -> frozenset[str]:
     """
-    Finds the columns whose labels are numbers that mean one class in one file, and another in another.
+    Finds the columns whose labels are numbers that mean one class in one file, and another in another, or stand beside
+    texts of another file.
 
     Args:
         paths (`list[str]`):
@@ -111,6 +112,11 @@ def find_differing_labels(paths: list[str], read_schema: Callable[[str], pa.Sche
     for schema in schemas.values():
         for column, names in find_label_names(schema).items():
             if names != first_names.setdefault(column, names):
+                differing.add(column)
+    for schema in schemas.values():
+        for column in first_names.keys() & set(schema.names):
+            column_type = schema.field(column).type
+            if pa.types.is_string(column_type) or pa.types.is_large_string(column_type):
                 differing.add(column)
     for path, schema in schemas.items():
         without_names = differing.intersection(schema.names) - find_label_names(schema).keys()

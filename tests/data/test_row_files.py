@@ -472,3 +472,16 @@ def test_labels_without_names_beside_several_are_refused(write_label_files):
     source = write_label_files(([0], ["boat", "car"]), ([0], ["car", "boat"]), ([0], None))
     with pytest.raises(ValueError, match=r"The labels in the column 'label' are numbers in .*2\.\w+, whose names"):
         load_split(source, "train", with_images=False)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("open_writer", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_labels_beside_texts_of_another_arrow_file_are_texts(tmp_path, open_writer, streaming):
+    rows = Dataset.from_dict({"label": ["cat", "dog"]})
+    write_arrow(rows, tmp_path / "0.arrow", open_writer)
+    write_arrow(rows.cast_column("label", ClassLabel(names=["dog", "cat"])), tmp_path / "1.arrow", open_writer)
+    for order in (["0", "1"], ["1", "0"]):
+        files = [str(tmp_path / f"{name}.arrow") for name in order]
+        source = SourceArguments("arrow", data_files=files, streaming=streaming)
+        read = [row["label"] for row in load_split(source, "train", with_images=False)]
+        assert read == ["cat", "dog", "cat", "dog"]
