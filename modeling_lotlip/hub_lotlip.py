@@ -366,13 +366,15 @@ def check_rescale_factor(image: ImageInput, rescale_factor: float) -> None:
         return
     if is_pil_image(image):
         pixel_type = image.mode
-        has_8_bits = not image.mode.startswith("I;16")
+        is_of_16_bits = image.mode == "I" and image.format in FORMATS_OF_16_BITS
+        has_8_bits = not image.mode.startswith("I;16") and not is_of_16_bits
     else:
         pixel_type = image.dtype
         pixels = as_numpy(image)
         has_8_bits = pixels.dtype != np.uint16
         if pixels.dtype.kind == "f":
-            has_8_bits = 1 < pixels.max(initial=0) < 256
+            max_value = pixels.max(initial=0)
+            has_8_bits = max_value == 0 or 1 < max_value < 256
     if not has_8_bits:
         raise ValueError(
             f"`rescale_factor={rescale_factor:g}` does not fit an image of type `{pixel_type}`, whose pixels "

@@ -130,7 +130,9 @@ def test_a_factor_for_pixels_of_more_than_8_bits_is_refused(processor):
     """They are scaled to 8 bits, and would be scaled twice."""
     deep = np.linspace(0, 65535, 100 * 120).astype(np.uint16).reshape(100, 120)
     floats = torch.from_numpy(deep.astype(np.float32))
-    images = (deep, PIL.Image.fromarray(deep), floats, floats / 65535)
+    file = BytesIO()
+    PIL.Image.fromarray(deep).save(file, "PPM")
+    images = (deep, PIL.Image.fromarray(deep), PIL.Image.open(file), floats, floats / 65535)
     for image in images:
         with pytest.raises(ValueError, match="`rescale_factor=1.52\\d*e-05` does not fit an image of type"):
             processor(image, rescale_factor=1 / 65535)
@@ -138,6 +140,7 @@ def test_a_factor_for_pixels_of_more_than_8_bits_is_refused(processor):
     for dtype in (np.uint8, np.int64, np.float32):
         halved = pixels(processor, flat.astype(dtype), rescale_factor=1 / 510)
         assert torch.equal(halved, pixels(processor, flat // 2))
+        pixels(processor, np.zeros((100, 120), dtype=dtype), rescale_factor=1 / 510)
     with pytest.raises(ValueError, match="does not fit"):
         type(processor)(rescale_factor=1 / 65535)(deep)
 

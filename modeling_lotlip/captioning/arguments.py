@@ -178,7 +178,7 @@ class RecaptionArguments(Arguments):
         super().__post_init__()
         for index, name in enumerate(self.captioner):
             if os.path.isdir(name):  # `captioner/` and `./captioner` are one
-                self.captioner[index] = os.path.normpath(name)
+                self.captioner[index] = str(Path(name))
         if len(set(self.captioner)) < len(self.captioner):
             raise ValueError(f"`--captioner` is given twice: {' '.join(self.captioner)}.")
 

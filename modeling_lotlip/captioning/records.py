@@ -228,12 +228,13 @@ class Records:
         it is not full, and those of which rows are not written.
         """
         query = "SELECT DISTINCT (id - 1) / :size FROM records WHERE NOT is_written"
-        shards = {shard for (shard,) in self.connection.execute(query, {"size": self.shard_size})}
-        (last,) = self.connection.execute("SELECT max(id) FROM records").fetchone()
-        if (last or 0) % self.shard_size > 0:
-            shards.add(last // self.shard_size)
-        for shard in sorted(shards):
-            check_as_written(self.name_file(shard))
+        with self.transaction():  # no other process is about to write a file
+            shards = {shard for (shard,) in self.connection.execute(query, {"size": self.shard_size})}
+            (last,) = self.connection.execute("SELECT max(id) FROM records").fetchone()
+            if (last or 0) % self.shard_size > 0:
+                shards.add(last // self.shard_size)
+            for shard in sorted(shards):
+                check_as_written(self.name_file(shard))
 
     def list_ids(self, shard: int) -> tuple[int, int]:
         """Returns the first and the last id of the rows of a parquet file."""

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -298,15 +298,32 @@ def divide_into_splits(folder: str | Path, names: list[str]) -> dict[str, list[s
 def find_folders_like_splits(names: list[str]) -> dict[str, str]:
     """
     Finds the folders of files, and archives, that are called as splits are, such as `Training`, `images/val2017` or
-    `test.zip`: by the split the first one.
+    `test.zip`, or alike but for the word of a split, such as `coco_train` and `coco_val`: by the split the first one.
     """
     folders = sorted({name if name.lower().endswith(".zip") else os.path.dirname(name) for name in names})
     found = {}
+    alike = defaultdict(dict)
     for folder in folders:
         for name in folder.split("/"):
             split = find_split_of_name(name)
             if split is not None:
                 found.setdefault(split, folder)
+            for split, rest in list_split_words(name):
+                alike[rest].setdefault(split, folder)
+    for by_split in alike.values():
+        if len(by_split) > 1:
+            for split, folder in by_split.items():
+                found.setdefault(split, folder)
+    return found
+
+
+def list_split_words(name: str) -> list[tuple[str, str]]:
+    """Lists the splits that words in the name of a folder are called after, each with the name without the word."""
+    found = []
+    for word in re.finditer(r"[^\W\d_]+", name.lower()):
+        for split, keywords in SPLIT_KEYWORDS.items():
+            if word.group() in keywords:
+                found.append((str(split), f"{name[: word.start()]}/{name[word.end() :]}".lower()))
     return found
 
 
@@ -320,7 +337,7 @@ def find_split_of_name(name: str) -> str | None:
         return None
     word = words.pop()
     for split, keywords in SPLIT_KEYWORDS.items():
-        if word in keywords or word.removesuffix("s") in keywords:
+        if word in keywords or (word.removesuffix("s") in keywords and word != "trains"):  # which may be a class
             return str(split)
     return None
 

@@ -70,7 +70,11 @@ class JsonTexts(Json):
             of_file = {name: values[index : index + 1] for name, values in split.gen_kwargs.items()}
             for _, table in islice(self._generate_tables(**of_file), 1):
                 schemas.append(table.schema)
-        return Features.from_arrow_schema(unify_fields(schemas))
+        features = Features.from_arrow_schema(unify_fields(schemas))
+        for name, feature in Features.from_arrow_schema(schemas[0]).items():
+            if feature != Value("null"):  # else that of the first file holds, as of files without a lack
+                features[name] = feature
+        return features
 
     def _generate_tables(
         self, base_files: list, files_iterables: list, original_files: list, allow_full_read: bool = True

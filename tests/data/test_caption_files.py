@@ -370,3 +370,11 @@ def test_each_pattern_of_caption_files_must_name_a_file(tmp_path, name):
         ValueError, match=f"`--caption_files .*{re.escape(name)}` cannot be read: there is no such file"
     ):
         CaptionFiles([file, str(tmp_path / name)], "key", ["caption"])
+
+
+def test_whole_numbers_that_another_file_writes_as_decimals_are_the_same_keys(tmp_path):
+    first = write_lines(tmp_path / "0.jsonl", [{"key": 1, "caption": "A boat."}])
+    second = write_lines(tmp_path / "1.jsonl", [{"key": 2.0, "caption": "A car.", "rejected_by": None}])
+    files = CaptionFiles([first, second], "key", ["caption"])
+    assert files["1"] == ["A boat."]
+    assert files["2"] == ["A car."]
