@@ -132,27 +132,43 @@ def find_differing_labels(paths: list[str], read_schema: Callable[[str], pa.Sche
 def open_parquet(builder: DatasetBuilder, files: list[str], split: str) -> ParquetLabels:
     """Finds what reads parquet files on this machine, with the types of the split, and the labels that each names."""
     features = builder.config.features or unify_parquet_types(files)
-    columns = find_differing_labels(files, parquet.read_schema)
-    if columns:
-        features = replace_by_texts(features or Features.from_arrow_schema(parquet.read_schema(files[0])), columns)
-    reader = ParquetLabels(
-        # each split alone: `datasets` would read all with the types of the first one
-        data_files=select_split(builder.config.data_files, split),
-        features=features,
-        hash=hash_readers(),
-        **find_options(builder),
-    )
-    reader.label_columns = columns
-    return reader
+    return open_labels(ParquetLabels, builder, files, split, features, parquet.read_schema)
 
 
 def open_arrow(builder: DatasetBuilder, files: list[str], split: str) -> ArrowLabels:
     """Finds what reads Arrow files on this machine, with the types of the split, and the labels that each names."""
-    features = builder.config.features
-    columns = find_differing_labels(files, read_arrow_schema)
+    return open_labels(ArrowLabels, builder, files, split, builder.config.features, read_arrow_schema)
+
+
+def open_labels(
+    reader_class: type[ParquetLabels] | type[ArrowLabels],
+    builder: DatasetBuilder,
+    files: list[str],
+    split: str,
+    features: Features | None,
+    read_schema: Callable[[str], pa.Schema],
+) -> ParquetLabels | ArrowLabels:
+    """
+    Finds what reads the files of a split alone: `datasets` would read all splits with the types of the first one.
+
+    Args:
+        reader_class (`type`):
+            What reads them.
+        builder (`DatasetBuilder`):
+            What `datasets` reads them by.
+        files (`list[str]`):
+            The files of the split.
+        split (`str`):
+            The split.
+        features (`Features`, *optional*):
+            The types of the columns. None for those of `datasets`.
+        read_schema (`Callable[[str], pyarrow.Schema]`):
+            Reads the schema of a file.
+    """
+    columns = find_differing_labels(files, read_schema)
     if columns:
-        features = replace_by_texts(features or Features.from_arrow_schema(read_arrow_schema(files[0])), columns)
-    reader = ArrowLabels(
+        features = replace_by_texts(features or Features.from_arrow_schema(read_schema(files[0])), columns)
+    reader = reader_class(
         data_files=select_split(builder.config.data_files, split),
         features=features,
         hash=hash_readers(),

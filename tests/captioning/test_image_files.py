@@ -135,17 +135,22 @@ def test_another_image_under_a_key_is_captioned_anew_and_counted(tmp_path, error
     assert counts == {"images took the place of others, and are captioned anew": 1}
 
 
+def record_all(folder: Path, dataset: Dataset, captioner: str = "llava", **options) -> None:
+    """Records the images that a captioner has not captioned, as if it had, and writes the files."""
+    with open_database(folder) as connection:
+        records = Records(connection, folder, 10)
+        for file in read_all(folder, dataset, captioner, **options):
+            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": captioner}
+            records.add(record, file.signature)
+        records.write()
+
+
 @pytest.fixture
 def recorded(tmp_path) -> Dataset:
     """Two images of a folder that have captions."""
     paths = [save_image(tmp_path / name, "red") for name in ("a.png", "b.png")]
     dataset = Dataset.from_dict({"image": paths}).cast_column("image", Image())
-    with open_database(tmp_path) as connection:
-        records = Records(connection, tmp_path, 10)
-        for file in read_all(tmp_path, dataset):
-            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": "llava"}
-            records.add(record, file.signature)
-        records.commit()
+    record_all(tmp_path, dataset)
     return dataset
 
 
@@ -185,12 +190,7 @@ def test_images_of_an_archive_that_was_replaced_are_captioned_anew(tmp_path):
     paths = [f"zip://{name}::{archive}" for name in ("a.png", "b.png")]
     dataset = Dataset.from_dict({"image": paths}).cast_column("image", Image())
     write_archive("red")
-    with open_database(tmp_path) as connection:
-        records = Records(connection, tmp_path, 10)
-        for file in read_all(tmp_path, dataset):
-            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": "llava"}
-            records.add(record, file.signature)
-        records.commit()
+    record_all(tmp_path, dataset)
     assert read_all(tmp_path, dataset) == []
     write_archive("blue")
     (file,) = read_all(tmp_path, dataset)
@@ -207,12 +207,7 @@ def test_images_that_exchange_their_places_in_an_archive_are_captioned_anew(tmp_
     def make_dataset(of_ids: list[str]) -> Dataset:
         return Dataset.from_dict({"image": of_ids, "id": ["x", "y"]}).cast_column("image", Image())
 
-    with open_database(tmp_path) as connection:
-        records = Records(connection, tmp_path, 10)
-        for file in read_all(tmp_path, make_dataset(paths), key_column="id"):
-            record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": "llava"}
-            records.add(record, file.signature)
-        records.commit()
+    record_all(tmp_path, make_dataset(paths), key_column="id")
     assert read_all(tmp_path, make_dataset(paths), key_column="id") == []
     exchanged = read_all(tmp_path, make_dataset(paths[::-1]), key_column="id")
     assert [file.key for file in exchanged] == ["x", "y"]
@@ -222,21 +217,13 @@ def test_what_another_captioner_wrote_of_an_image_that_was_replaced_is_marked(tm
     path = save_image(tmp_path / "a.png", "red")
     dataset = Dataset.from_dict({"image": [path]}).cast_column("image", Image())
 
-    def record_all(captioner: str) -> None:
-        with open_database(tmp_path) as connection:
-            records = Records(connection, tmp_path, 10)
-            for file in read_all(tmp_path, dataset, captioner):
-                record = dict.fromkeys(SCHEMA.names) | {"key": file.key, "sha256": file.sha256, "captioner": captioner}
-                records.add(record, file.signature)
-            records.write()
-
-    record_all("llava")
-    record_all("blip")
+    record_all(tmp_path, dataset)
+    record_all(tmp_path, dataset, "blip")
     save_image(tmp_path / "a.png", "blue")
-    record_all("llava")
+    record_all(tmp_path, dataset)
     marks = {row["captioner"]: row["rejected_by"] for row in read_records(tmp_path)}
     assert marks == {"llava": None, "blip": "other_image"}
-    record_all("blip")
+    record_all(tmp_path, dataset, "blip")
     assert [row["rejected_by"] for row in read_records(tmp_path)] == [None, None]
 
 
