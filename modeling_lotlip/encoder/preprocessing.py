@@ -3,7 +3,7 @@
 """How texts and images become the inputs of a dual encoder, as its family was trained on them."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from threading import RLock
 from typing import Any, NamedTuple
@@ -173,11 +173,14 @@ class Preprocessing:
             return [False] * len(input_ids)
         has_unknown = (input_ids == unknown).any(dim=1)
         found = has_unknown.tolist()
-        special = set(tokenizer.all_special_ids)
-        if any(found):  # of no text there is the prompt of the model, if it has one
-            special.update(self.tokenize([""]).inputs["input_ids"].flatten().tolist())
+        if not any(found):
+            return found
+        special = {unknown, *tokenizer.all_special_ids}
+        # of no text there is the prompt of the model, if it has one, whose words may be in a text too
+        prompt = Counter(self.tokenize([""]).inputs["input_ids"].flatten().tolist())
         for index in has_unknown.nonzero().flatten().tolist():
-            others = set(input_ids[index].tolist()) - special - {unknown}
+            tokens_of_text = Counter(input_ids[index].tolist()) - prompt
+            others = tokens_of_text.keys() - special
             # one after another: of most texts the first one is a word
             found[index] = not any(has_letters(tokenizer.convert_ids_to_tokens(token)) for token in others)
         return found
