@@ -24,7 +24,7 @@ from .caption_files import (
     hash_keys,
     list_examples,
 )
-from .images import Resizing, read_file, read_image, undecoded
+from .images import Resizing, is_address, read_file, read_image, undecoded
 from .rows import (
     check_blanks,
     check_columns,
@@ -342,6 +342,13 @@ class RowReader:
                 "images have the same keys, and captions of others."
             )
 
+    def hash_image(self, row: dict) -> str | None:
+        """Returns the SHA-256 of the image of a row; None if it is elsewhere, or cannot be read."""
+        image = row[self.image_column]
+        if image is not None and image.get("bytes") is None and is_address(image.get("path") or ""):
+            return None
+        return read_key(row, self.image_column)
+
     def compare_images(self, dataset: Dataset, hashes: np.ndarray, what: str) -> None:
         """
         Reads some images, and warns if they are not those that the captions of their keys were made of, or if one key
@@ -359,8 +366,9 @@ class RowReader:
         compared = sample_evenly(np.flatnonzero(is_matched))
         others = []
         for index in compared:
-            key = read_key(images[int(index)], self.file_key_column)
-            image_hash = read_key(images[int(index)], self.image_column)
+            row = images[int(index)]
+            key = read_key(row, self.file_key_column)
+            image_hash = self.hash_image(row)
             if image_hash is not None and self.caption_files.is_of_other_image(key, image_hash):
                 others.append(key)
         if others:
@@ -377,7 +385,7 @@ class RowReader:
         others = []
         for index in compared:
             row = images[int(index)]
-            image_hashes = {read_key(row, self.image_column), read_key(images[int(first[index])], self.image_column)}
+            image_hashes = {self.hash_image(row), self.hash_image(images[int(first[index])])}
             if len(image_hashes - {None}) > 1:
                 others.append(read_key(row, self.file_key_column))
         if others:
@@ -451,7 +459,7 @@ class RowReader:
 
 
 def sample_evenly(indices: np.ndarray) -> np.ndarray:
-    """Samples at most `NUM_COMPARED` of some indices, from the first to the last."""
+    """Samples at most `NUM_COMPARED` of some indices, int64 of shape `(indices,)`, from the first to the last."""
     if len(indices) <= NUM_COMPARED:
         return indices
     return indices[np.linspace(0, len(indices) - 1, NUM_COMPARED).astype(int)]

@@ -189,22 +189,22 @@ def test_one_bad_cell_leaves_out_no_other_captions_of_its_row(run, tmp_path, voc
     pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
     write_lines(tmp_path / "long.jsonl", captions)
     files = ["--caption_files", tmp_path / "long.jsonl", "--key_column", "id"]
-    results = run(
-        "--dataset_name", tmp_path / "rows.csv", "--eval_split", "train", *files, "--tokenizer_path", vocab_dir
-    )
+    data = ["--dataset_name", tmp_path / "rows.csv", "--eval_split", "train"]
+    results = run(*data, *files, "--tokenizer_path", vocab_dir)
     assert results["num_texts"] == 3
     assert results["short"]["num_texts"] == 1
     assert caplog.text.count("The captions of row") == 2
 
 
-def test_images_by_whose_hashes_captions_are_joined_are_found_beside_the_file(run, tmp_path, vocab_dir, caplog):
+def test_hashed_images_are_found_beside_the_file(run, tmp_path, vocab_dir, caplog):
     (tmp_path / "data").mkdir()
     PIL.Image.new("RGB", (3, 2)).save(tmp_path / "data" / "a.png")
     write_lines(tmp_path / "data" / "rows.jsonl", [{"image": "a.png", "caption": "a boat"}])
     sha256 = hashlib.sha256((tmp_path / "data" / "a.png").read_bytes()).hexdigest()
     write_lines(tmp_path / "long.jsonl", [{"key": sha256, "caption": "the sea is blue. sand."}])
-    data = ["--dataset_name", tmp_path / "data" / "rows.jsonl", "--eval_split", "train", "--key_column", "image"]
-    results = run(*data, "--caption_files", tmp_path / "long.jsonl", "--tokenizer_path", vocab_dir)
+    data = ["--dataset_name", tmp_path / "data" / "rows.jsonl", "--eval_split", "train"]
+    files = ["--caption_files", tmp_path / "long.jsonl", "--key_column", "image"]
+    results = run(*data, *files, "--tokenizer_path", vocab_dir)
     assert results["num_texts"] == 1
     assert "have no captions in" not in caplog.text
 
