@@ -14,6 +14,7 @@ from accelerate import PartialState
 from datasets import ClassLabel, Dataset, IterableDataset, Json, LargeList, List
 from datasets.features.features import FeatureType
 
+from ..data.images import unformatted
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..metrics import TOLERANCE, RetrievalRanks, check_finite
@@ -266,6 +267,7 @@ def evaluate_zero_shot(
     Raises:
         `ValueError`: if a label is none of the classes, or no image can be read.
     """
+    dataset = unformatted(dataset)
     columns = [image_column, label_column]
     reader = RowReader(columns, image_column=image_column, label_column=label_column)
     all_labels = None

@@ -25,7 +25,7 @@ from ..data.arguments import CaptionArguments, SourceArguments
 from ..data.builders import make_builder
 from ..data.folder import is_image_file
 from ..data.image_folder import find_file_names
-from ..data.images import find_image_path, name_readers, undecoded
+from ..data.images import find_image_path, name_readers, undecoded, unformatted
 from ..data.loading import load_split
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import batched, find_column, get_columns
@@ -102,6 +102,7 @@ def embed_to_table(
             there, or two rows have the same key.
     """
     state = PartialState()
+    dataset = unformatted(dataset)
     reader = make_reader(dataset, encoder, store, captions, image_column)
     settings = {
         **encoder.settings(),
