@@ -172,4 +172,12 @@ def is_folder_of_data(source: SourceArguments) -> bool:
     is_builder = source.dataset_name in BUILDER_NAMES
     if is_builder and (source.data_files or source.data_dir):
         return False
-    return os.path.isdir(source.dataset_name)
+    return os.path.isdir(source.dataset_name or "")
+
+
+def find_folder(source: SourceArguments) -> str:
+    """Finds the folder on this machine in which relative `data_files` are; "" for the working directory."""
+    folder = source.data_dir or ""
+    if is_folder_of_data(source):
+        return os.path.join(source.dataset_name, folder)
+    return folder

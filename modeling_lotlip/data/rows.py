@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 
 from ..utils.keys import to_key
-from .arguments import SourceArguments
+from .arguments import SourceArguments, find_folder
 from .images import UnreadableImageError, read_file
 
 
@@ -173,8 +173,9 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     if not path:
         return path
     file = to_path_in_archive(path)
-    folders = [source.data_dir or source.dataset_name]
-    folders += [os.path.dirname(os.path.abspath(file)) for file in source.data_files or []]
+    folder = find_folder(source)
+    folders = [folder]
+    folders += [os.path.dirname(os.path.abspath(os.path.join(folder, file))) for file in source.data_files or []]
     for folder in filter(None, folders):
         for base in (os.path.abspath(folder), os.path.realpath(folder)):
             # Windows does not distinguish upper and lower case, for instance of a drive's letter

@@ -21,7 +21,7 @@ from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 from torch import nn
 
-from ..data.arguments import CaptionArguments, SourceArguments
+from ..data.arguments import CaptionArguments, SourceArguments, is_folder_of_data
 from ..data.builders import make_builder
 from ..data.folder import is_image_file
 from ..data.image_folder import find_file_names
@@ -451,9 +451,13 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
     files.
     """
     named = vars(source) | {"eval_split": split, "max_eval_samples": max_samples, "files": hash_files(source, split)}
-    for name in ("dataset_name", "data_dir"):
-        named[name] = make_absolute(named[name])
-    if source.data_files:
+    if is_folder_of_data(source):  # in which the others are
+        named["dataset_name"] = os.path.abspath(source.dataset_name)
+        return named
+    if "/" in (source.dataset_name or ""):  # of the Hub, in whose repository the others are
+        return named
+    named["data_dir"] = make_absolute(source.data_dir)
+    if source.data_files and not source.data_dir:
         named["data_files"] = [make_absolute(path) for path in source.data_files]
     return named
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
+from ..data.arguments import find_folder
 from ..data.images import undecoded
 from ..data.loading import load_slices, load_split
 from ..data.reader import RowReader
@@ -280,10 +281,11 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     return Data(dataset, reader, slices, contents)
 
 
-def resolve_files(patterns: list[str] | None) -> list[str]:
-    """Lists the real paths of the files that patterns name; a pattern of none stays."""
+def resolve_files(patterns: list[str] | None, folder: str) -> list[str]:
+    """Lists the real paths of the files in a folder that patterns name; a pattern of none stays."""
     files = []
     for pattern in patterns or []:
+        pattern = os.path.join(folder, pattern)
         # a name may have brackets, as a pattern has
         found = [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
         files += [os.path.realpath(file) for file in found] or [pattern]
@@ -292,8 +294,8 @@ def resolve_files(patterns: list[str] | None) -> list[str]:
 
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
     """Says how many rows are trained and evaluated on, or else of which files they may be."""
-    files = resolve_files(args.data_files)
-    evaluation_files = resolve_files(args.eval_data_files or args.data_files)
+    files = resolve_files(args.data_files, find_folder(args))
+    evaluation_files = resolve_files(args.eval_data_files or args.data_files, find_folder(args))
     shared_files = sorted(set(files) & set(evaluation_files))
     if files == evaluation_files and args.data_weights is None:
         num_shared = count_shared_rows(data.slices, evaluation_data.slices)

@@ -63,6 +63,7 @@ def test_the_key_of_an_image_is_the_hash_of_its_file(tmp_path):
 
 
 def test_keys_without_reading_the_file(tmp_path):
+    (tmp_path / "photos").mkdir()
     source = SourceArguments("imagefolder", data_dir=str(tmp_path / "photos"))
     image = {"bytes": None, "path": str(tmp_path / "photos" / "a" / "b.png")}
     assert find_key({"image": image}, source) == "a/b.png"
@@ -83,9 +84,25 @@ def test_keys_without_reading_the_file(tmp_path):
     elsewhere = {"bytes": None, "path": "zip://a/b.png::https://example.com/more.zip"}
     assert find_key({"image": elsewhere}, folder) == "zip://a/b.png::https://example.com/more.zip"
     # the folder may be named by a link to it
-    (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     assert find_key({"image": image}, SourceArguments("imagefolder", data_dir=str(tmp_path / "link"))) == "a/b.png"
+
+
+@pytest.mark.parametrize(
+    ("named", "key"),
+    [
+        ({"data_dir": "a"}, "b.png"),
+        ({"data_files": ["a/*.png"]}, "a/b.png"),
+        ({"data_files": ["../more/*.c"]}, "c.png"),
+    ],
+)
+def test_keys_are_paths_in_the_folder_that_is_read(tmp_path, monkeypatch, named, key):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "photos" / "a" / "b.png"
+    if key == "c.png":
+        path = tmp_path / "more" / "c.png"
+    assert find_key({"image": {"bytes": None, "path": str(path)}}, SourceArguments("photos", **named)) == key
 
 
 def test_keys_on_windows(monkeypatch):
