@@ -33,9 +33,6 @@ from .slices import resolve_split
 
 logger = logging.get_logger(__name__)
 
-# What reads files whose content, or names, the cache of `datasets` has
-SIGNED_BUILDERS = ("csv", "imagefolder", "json", "parquet", "text", "webdataset")
-
 
 def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
     """Reads the rows of a builder."""
@@ -131,7 +128,7 @@ def load_builder(
             has_split = split in builder.config.data_files
             options["sep"] = find_separator(list_files(builder, split if has_split else "all"))
     signed = None
-    if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
+    if builder.config.data_files:
         signed = sign_files(builder.config.data_files)
     if signed is not None:
         name = builder.info.builder_name

@@ -371,6 +371,17 @@ def test_another_content_of_equal_time_is_read_anew(tmp_path, name):
         assert load_split(source, "train", with_images=False)["caption"][:] == captions
 
 
+def test_an_arrow_file_of_equal_time_is_read_anew(tmp_path):
+    path = tmp_path / "rows.arrow"
+    source = SourceArguments("arrow", data_files=[str(path)])
+    for captions in (["a red boat", "a house"], ["a car"]):
+        table = pa.table({"caption": captions})
+        with pa.ipc.new_stream(path, table.schema) as file:
+            file.write_table(table)
+        os.utime(path, ns=(10**18, 10**18))
+        assert load_split(source, "train", with_images=False)["caption"][:] == captions
+
+
 def test_a_shard_of_equal_time_is_read_anew(tmp_path):
     found = []
     for caption in (b"a red boat", b"a car"):
