@@ -23,7 +23,6 @@ from ..data.benchmarks import load_benchmark
 from ..data.images import undecoded, unformatted
 from ..data.reader import RowCounts, RowReader
 from ..data.repeated_images import warn_of_repeated_images
-from ..data.rows import get_columns
 from ..encoder.batches import (
     Item,
     RowCollator,
@@ -415,7 +414,7 @@ def evaluate_retrieval(  # noqa: PLR0913, the options of the command
     state = PartialState()
     dataset = unformatted(dataset)
     with state.main_process_first():  # which reads new caption files
-        reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
+        reader = RowReader.of(dataset, captions or CaptionArguments(), caption_files, image_column)
     if state.is_main_process:
         reader.report_keys(dataset)
         warn_of_repeated_images(dataset, image_column, "evaluation")

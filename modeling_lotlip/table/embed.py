@@ -28,7 +28,7 @@ from ..data.image_folder import find_file_names
 from ..data.images import find_image_path, name_readers, undecoded, unformatted
 from ..data.loading import load_split
 from ..data.reader import RowInfo, RowReader
-from ..data.rows import batched, find_column, get_columns
+from ..data.rows import batched, find_column
 from ..encoder.arguments import AUTO, KINDS, InferenceArguments, StoreArguments
 from ..encoder.batches import (
     EmbeddedBatch,
@@ -184,8 +184,8 @@ def make_reader(
         captions = None
     if store.only == "texts":
         image_column = None
-    return TableReader(
-        get_columns(dataset),
+    return TableReader.of(
+        dataset,
         captions,
         image_column=image_column,
         key_column=store.key_column or find_file_names(dataset),

@@ -30,7 +30,6 @@ from ..data.loading import load_slices, load_split
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
 from ..data.row_functions import read_rows
-from ..data.rows import get_columns
 from ..data.slices import Slice, count_shared_rows
 from ..encoder.hashes import describe_architecture, hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
@@ -208,7 +207,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
             may_repeat=True,
         )
     dataset = read_rows(dataset, args.row_reader, args.image_column)
-    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader.of(dataset, args, args, args.image_column)
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
@@ -265,7 +264,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
     dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
-    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader.of(dataset, args, args, args.image_column)
     contents = {}
     if args.metric_for_best_model is not None:
         length = args.metric_for_best_model.split("_")[0]
