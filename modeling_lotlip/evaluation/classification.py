@@ -195,7 +195,8 @@ def classify(
             f"There are {len(class_names)} classes, and so each is among the first {MAX_K}, whatever "
             f"the model: look at `top1` alone, or name more than {MAX_K}."
         )
-    labels = torch.tensor([find_class(label, class_names) for label in labels])
+    # true and false are the indices 1 and 0
+    labels = torch.tensor([find_class(label, class_names) for label in labels], dtype=torch.int64)
     better = []
     equal = []
     predictions = []

@@ -189,6 +189,14 @@ def test_accuracies_and_confused_pairs():
     assert results["most_confused"][0] == {"class": "a", "taken_for": "b", "count": 2}
 
 
+def test_labels_that_are_true_or_false_are_indices():
+    results = classify(torch.eye(2), [True, False], torch.eye(2), ["no", "yes"])
+    assert results["most_confused"] == [
+        {"class": "yes", "taken_for": "no", "count": 1},
+        {"class": "no", "taken_for": "yes", "count": 1},
+    ]
+
+
 @pytest.mark.parametrize(("rank", "is_hit"), [(0, True), (4, True), (5, False)])
 def test_of_many_classes_the_five_most_similar_count(rank, is_hit):
     similarities = torch.arange(7.0).flip(0)[None]
