@@ -32,7 +32,10 @@ class SourceArguments(Arguments):
     )
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
-    streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.")
+    streaming: bool = argument(
+        False,
+        "Read the data while it is used, without a copy on disk. Nothing then says that rows have the same image.",
+    )
     split_seed: int | None = argument(
         None,
         "Shuffle the rows with this seed before a slice such as train[:90%] is taken. Default: no shuffling.",

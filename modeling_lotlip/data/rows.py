@@ -123,33 +123,49 @@ def check_fields(dataset: Rows, **named: str | None) -> None:
     columns = get_columns(dataset)
     for argument, name in named.items():
         column = find_column(columns, name or "")
-        if column is None or column == name:
-            continue
-        path = name.removeprefix(f"{column}.").split(".")
-        held = (dataset.features or {}).get(column)
-        if isinstance(held, Image):
-            held = {"bytes": None, "path": None}  # as an undecoded one
-        is_there = has_field(held, path)
-        is_known = is_there is not None or isinstance(dataset, Dataset)
-        if is_there is None:
-            rows = unformatted(dataset).select_columns(column)
-            if not is_known:
-                rows = rows.take(NUM_ROWS_WITH_FIELDS)
-            is_there, held = find_in_rows(rows, column, path)
-        if is_there is not False:
-            continue
-        found = reprlib.repr(held)
-        if isinstance(held, dict):
-            found = f"the fields {list(held)}"
-        if is_known:
-            raise ValueError(
-                f"`--{argument} {name}` is not there: the column {column!r} holds {found}: name a field, or a column, "
-                "that is there."
-            )
-        logger.warning_once(
-            f"`--{argument} {name}` is in none of the first {NUM_ROWS_WITH_FIELDS} rows: the column {column!r} holds "
-            f"{found}. If that is a slip, name a field, or a column, that is there."
+        if column is not None and column != name:
+            check_field(dataset, column, argument, name)
+
+
+def check_field(dataset: Rows, column: str, argument: str, name: str) -> None:
+    """
+    Checks that a field of a column is there: see [`check_fields`].
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        column (`str`):
+            The column.
+        argument (`str`):
+            The argument that names the field, without dashes.
+        name (`str`):
+            The name, which begins with that of the column.
+    """
+    path = name.removeprefix(f"{column}.").split(".")
+    held = (dataset.features or {}).get(column)
+    if isinstance(held, Image):
+        held = {"bytes": None, "path": None}  # as an undecoded one
+    is_there = has_field(held, path)
+    is_known = is_there is not None or isinstance(dataset, Dataset)
+    if is_there is None:
+        rows = unformatted(dataset).select_columns(column)
+        if not is_known:
+            rows = rows.take(NUM_ROWS_WITH_FIELDS)
+        is_there, held = find_in_rows(rows, column, path)
+    if is_there is not False:
+        return
+    found = reprlib.repr(held)
+    if isinstance(held, dict):
+        found = f"the fields {list(held)}"
+    if is_known:
+        raise ValueError(
+            f"`--{argument} {name}` is not there: the column {column!r} holds {found}: name a field, or a column, "
+            "that is there."
         )
+    logger.warning_once(
+        f"`--{argument} {name}` is in none of the first {NUM_ROWS_WITH_FIELDS} rows: the column {column!r} holds "
+        f"{found}. If that is a slip, name a field, or a column, that is there."
+    )
 
 
 def has_field(held: object, path: list[str]) -> bool | None:
