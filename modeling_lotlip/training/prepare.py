@@ -17,7 +17,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+    set_seed,
+)
 from huggingface_hub.constants import HF_HOME
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
@@ -134,7 +140,8 @@ def start_processes(args: TrainArguments) -> Accelerator:
         trackers = args.report_to
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else accelerate starts no process group
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        # not the argument of that name, before which a variable of the environment comes
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
         mixed_precision=args.mixed_precision,
         log_with=trackers,
         project_config=ProjectConfiguration(str(args.output_dir), str(args.output_dir / outputs.LOGGING_FOLDER)),
