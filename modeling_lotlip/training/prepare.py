@@ -328,10 +328,14 @@ def resolve_files(patterns: list[str] | None) -> list[str]:
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
     """Says how many rows are trained and evaluated on, or else of which files they may be."""
     num_shared = count_shared_rows(data.slices, evaluation_data.slices)
-    if num_shared:
-        number = "All" if args.streaming else num_shared
+    if num_shared and args.streaming:
         logger.warning(
-            f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
+            f"All rows of `--eval_split {args.eval_split}` are trained on. Name other files with `--eval_data_files`, "
+            "or another split."
+        )
+    elif num_shared:
+        logger.warning(
+            f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
             '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
         )
     shared_files = find_shared_files(data.slices, evaluation_data.slices)

@@ -196,6 +196,10 @@ HELD_BACK = {"train_split": "train[:2]", "eval_split": "train[2:]"}
     [
         ({"eval_data_files": ["./a.parquet"]}, "6 rows of `--eval_split test` are trained on"),
         ({"eval_data_files": ["?.parquet"]}, "6 rows of `--eval_split test` are trained on"),
+        (
+            {"streaming": True, "max_train_steps": 1},
+            "All rows of `--eval_split test` are trained on. Name other files",
+        ),
         ({"data_files": BOTH, "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
         ({"data_files": BOTH, "eval_data_files": ["b.parquet"], **HELD_BACK}, "1 files that are evaluated"),
         ({"data_files": BOTH, "data_weights": [1, 2]}, "12 rows of `--eval_split test` are trained on"),
