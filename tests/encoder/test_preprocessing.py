@@ -51,7 +51,8 @@ def test_texts_of_unknown_words_alone_are_found(encoder, vocab_dir):
 def test_a_prompt_of_known_words_hides_no_text_of_unknown_ones(encoder, vocab_dir):
     tokenizer = prepend(LotlipTokenizer.from_pretrained(vocab_dir), "a photo of ")
     preprocessing = Preprocessing(SimpleNamespace(tokenizer=tokenizer), encoder.family)
-    input_ids = preprocessing.tokenize(["Ένα καράβι", "Ένα boat", "Ένα photo"]).inputs["input_ids"]
+    texts = ["Ένα καράβι", "Ένα boat", "Ένα photo"]
+    input_ids = preprocessing.tokenize(texts).inputs["input_ids"]
     assert preprocessing.find_unknown(input_ids) == [True, False, False]
 
 
