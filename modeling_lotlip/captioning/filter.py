@@ -24,7 +24,7 @@ from ..data.caption_files import REJECTED_COLUMN, CaptionFiles, hash_keys
 from ..data.images import read_file, read_image, undecoded
 from ..data.loading import load_split
 from ..data.reader import Item
-from ..data.rows import find_column, get_columns, read_captions, read_key
+from ..data.rows import check_fields, find_column, get_columns, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import find_models, load_encoder
@@ -642,6 +642,7 @@ def measure_similarities(
             f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name "
             "the one whose values stand in `--file_key_column` of `--captions`."
         )
+    check_fields(dataset, key_column=key_column)
     column = columns.caption_column
     counts = Counter()
     hashes = {}  # of image files, by their keys

@@ -108,7 +108,7 @@ def run(
     if source.image_column in columns:
         dataset = undecoded(dataset, source.image_column)
         warn_of_images_counted_again(dataset, source.image_column)
-    reader = RowReader(columns, captions, caption_files, source.image_column)
+    reader = RowReader.of(dataset, captions, caption_files, source.image_column)
     reader.report_keys(dataset)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
     measured = {kind: summarize_lengths(text_lengths) for kind, text_lengths in lengths.items()}

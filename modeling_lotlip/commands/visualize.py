@@ -132,7 +132,6 @@ def read_text_and_image(
     from ..data.images import UnreadableImageError, read_image, undecoded
     from ..data.loading import load_split
     from ..data.reader import RowReader
-    from ..data.rows import get_columns
     from ..utils.sub_captions import split_sub_captions
     from ..utils.terminal import without_stop
 
@@ -143,7 +142,7 @@ def read_text_and_image(
         rows = list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
-    reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
+    reader = RowReader.of(data, captions, caption_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     # not those of full stops alone
     texts = [text for text in texts if split_sub_captions(text, reader.splitter)]

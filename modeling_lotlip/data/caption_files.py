@@ -141,10 +141,10 @@ class CaptionFiles:
         return find_separator(self.files)
 
     def _list_local_files(self) -> list[str]:
-        """The files on this machine that the patterns name."""
+        """The files on this machine that the patterns name, in the order in which `datasets` reads them."""
         found = []
         for pattern in self.files:
-            found += [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
+            found += [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
         return found
 
     def _check_patterns(self) -> None:

@@ -28,7 +28,9 @@ from .images import Resizing, is_address, read_file, read_image, undecoded
 from .rows import (
     check_blanks,
     check_columns,
+    check_fields,
     find_column,
+    get_columns,
     list_captions,
     look_up,
     may_be_key,
@@ -167,6 +169,23 @@ class RowReader:
         self.text_columns = find_columns(columns, text_columns)
         other_columns = [image_column, label_column, key_column]
         self.columns = find_columns(columns, [*text_columns, *other_columns])
+
+    @classmethod
+    def of(cls, dataset: Dataset | IterableDataset, *args: Any, **options: Any) -> "RowReader":
+        """
+        Makes the reader of a dataset, with its columns and further arguments of the class.
+
+        Raises:
+            `ValueError`: if a column, or a field of one, is not there, or there are no captions at all.
+        """
+        reader = cls(get_columns(dataset), *args, **options)
+        check_fields(
+            dataset,
+            caption_column=reader.short_column,
+            long_captions_column=reader.long_column,
+            key_column=reader.key_column or reader.file_key_column,
+        )
+        return reader
 
     def find_caption_columns(
         self,

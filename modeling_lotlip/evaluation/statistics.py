@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .. import LotlipTextConfig, LotlipTokenizer
+from ..data.images import unformatted
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import batched, name_row
 from ..hub_lotlip import find_pretrained
@@ -120,7 +121,7 @@ def measure_texts(
     if isinstance(reading_tokenizer, LotlipTokenizer):
         num_corner_tokens = LotlipTextConfig().num_corner_tokens
     lengths = {kind: TextLengths(num_corner_tokens=num_corner_tokens) for kind in ("long", "short")}
-    for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
+    for rows in batched(unformatted(dataset).select_columns(reader.text_columns), ROWS_PER_BATCH):
         captions = {"long": [], "short": []}
         for row in rows:
             short_captions, long_captions, unmatched_key = reader.read_all_captions(counts.num_rows, row)

@@ -30,12 +30,13 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
+from ..data.arguments import find_folder
 from ..data.images import undecoded
 from ..data.loading import finish_split, join_splits, load_slices
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
 from ..data.row_functions import read_rows
-from ..data.rows import Rows, get_columns
+from ..data.rows import Rows
 from ..data.slices import Slice, count_shared_rows, find_shared_files, take_first
 from ..encoder.hashes import describe_architecture, hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
@@ -219,7 +220,7 @@ def load_parts(
         rows, slices_of_part = load_slices(
             source, split, max_samples, key_column=args.image_key_column, may_repeat=may_repeat
         )
-        files = tuple(resolve_files(group))
+        files = tuple(resolve_files(group, find_folder(args)))
         parts.append(rows)
         slices += [part._replace(files=files) for part in slices_of_part]
     return parts, slices
@@ -236,7 +237,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
         dataset = datasets.interleave_datasets(parts, probabilities, args.seed, stopping_strategy="all_exhausted")
         dataset = finish_split(dataset, args, args.train_split, args.max_train_samples)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
-    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader.of(dataset, args, args, args.image_column)
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
@@ -298,7 +299,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
         if args.max_eval_samples is not None:
             slices = take_first(slices, args.max_eval_samples)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
-    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader.of(dataset, args, args, args.image_column)
     contents = {}
     if args.metric_for_best_model is not None:
         length = args.metric_for_best_model.split("_")[0]
@@ -315,10 +316,11 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     return Data(dataset, reader, slices, contents)
 
 
-def resolve_files(patterns: list[str] | None) -> list[str]:
-    """Lists the real paths of the files that patterns name; a pattern of none stays."""
+def resolve_files(patterns: list[str] | None, folder: str) -> list[str]:
+    """Lists the real paths of the files in a folder that patterns name; a pattern of none stays."""
     files = []
     for pattern in patterns or []:
+        pattern = os.path.join(folder, pattern)
         # a name may have brackets, as a pattern has
         found = [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
         files += [os.path.realpath(file) for file in found] or [pattern]

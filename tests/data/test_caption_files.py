@@ -162,6 +162,19 @@ def test_rules_may_reject_nothing_in_the_first_file(tmp_path):
     assert captions["b"] == []
 
 
+@pytest.mark.parametrize("first", [{"rejected_by": None}, {}])
+def test_parquet_files_come_in_the_order_of_their_names(tmp_path, monkeypatch, first):
+    """Whatever order a folder lists them in, the columns of all are known."""
+    found = [str(tmp_path / "1.parquet"), str(tmp_path / "0.parquet")]
+    monkeypatch.setattr(caption_files, "glob", lambda pattern, recursive: found)
+    rows = [{"key": "a", "caption": "A boat."} | first, {"key": "b", "caption": "A car.", "rejected_by": "too_short"}]
+    for index, row in enumerate(rows):
+        Dataset.from_list([row]).to_parquet(tmp_path / f"{index}.parquet")
+    captions = CaptionFiles([str(tmp_path / "*.parquet")], "key", ["caption"])
+    assert captions["a"] == ["A boat."]
+    assert captions["b"] == []
+
+
 def test_an_object_of_captions_by_key_is_refused(read_captions):
     with pytest.raises(ValueError, match="long.json` hold one row, without the column 'key': write a row for"):
         read_captions("long.json", b'{"a.jpg": "A boat.", "b.jpg": ["A dog.", "A cat."]}')

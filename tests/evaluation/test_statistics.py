@@ -40,6 +40,14 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
     assert measured[0]["long"].sub_captions[:4] == [1, 1, 2, 1]
 
 
+def test_the_format_of_a_dataset_changes_no_length(vocab_dir):
+    rows = Dataset.from_dict({"caption": ["a boat", "sand"], "long_captions": [["a boat."], ["a car. sand."]]})
+    reader = RowReader(rows.column_names, CaptionArguments())
+    tokenizer = load_tokenizer(str(vocab_dir))
+    formatted = rows.with_format("numpy", columns=["long_captions"])
+    assert measure_texts(formatted, reader, tokenizer) == measure_texts(rows, reader, tokenizer)
+
+
 def test_data_without_captions_are_refused(vocab_dir):
     rows = Dataset.from_dict({"caption": [None, " "]})
     reader = RowReader(rows.column_names, CaptionArguments())
