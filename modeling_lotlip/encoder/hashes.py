@@ -59,14 +59,18 @@ def read_code(classes: Iterable[type]) -> list[bytes]:
         file = getattr(sys.modules.get(cls.__module__), "__file__", None)
         if file is None or package in ("modeling_lotlip", "__main__") or is_of_library(Path(file)):
             continue
-        files = [Path(file)]
-        if package == "transformers_modules":
-            # not the whole folder, which transformers fills as files are asked for
-            imported = [Path(name) for name in get_relative_import_files(file)]
-            files += [path for path in imported if path.is_file()]
-        of_plugin = list_sources(Path(file))
-        sources.update(of_plugin or {path: path.read_bytes() for path in files})
+        sources.update(list_sources(Path(file)) or read_files(Path(file), package))
     return [source for _, source in sorted((file.name, source) for file, source in sources.items())]
+
+
+def read_files(file: Path, package: str) -> dict[Path, bytes]:
+    """Reads the file of a module, and, if it is of the code of a model on the Hub, those that it imports."""
+    files = [file]
+    if package == "transformers_modules":
+        # not the whole folder, which transformers fills as files are asked for
+        imported = [Path(name) for name in get_relative_import_files(file)]
+        files += [path for path in imported if path.is_file()]
+    return {path: path.read_bytes() for path in files}
 
 
 def hash_model(module: nn.Module) -> str:

@@ -134,17 +134,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     """
     path = Path(path).absolute()
     name = path.stem
-    if path.suffix != ".py" or not path.is_file():
-        raise ValueError(f"--plugin {path} is no Python file: name a file that ends in .py.")
-    if not name.isidentifier():
-        raise ValueError(f"--plugin {path} cannot be imported: rename it, to letters, digits and underscores.")
-    importlib.invalidate_caches()
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    found = importlib.util.find_spec(name)  # the module that has the name, loaded or not
-    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
-        raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
+    check_name(path)
     is_imported = name in sys.modules
     try:
         with noting_import(name):
@@ -163,6 +153,22 @@ def load_plugin(path: str | Path) -> ModuleType:
     if not is_imported or Path(module.__file__) not in _files:
         note_files(module)
     return module
+
+
+def check_name(path: Path) -> None:
+    """Raises a `ValueError` if a file cannot be imported by its name, with its folder added to those of modules."""
+    name = path.stem
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"--plugin {path} is no Python file: name a file that ends in .py.")
+    if not name.isidentifier():
+        raise ValueError(f"--plugin {path} cannot be imported: rename it, to letters, digits and underscores.")
+    importlib.invalidate_caches()
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    found = importlib.util.find_spec(name)  # the module that has the name, loaded or not
+    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
+        raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
 
 
 def find_line(path: Path, error: BaseException) -> int | None:
