@@ -185,7 +185,8 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
     check_results(results, dataset)
     config = read_json(save_directory / CONFIG_NAME)
     model_type = config["model_type"]
-    is_lotlip = model_type.startswith("lotlip")
+    # the class of a plugin may have a type of any name
+    is_lotlip = model_type.startswith("lotlip") or config["text_config"].get("model_type") == "lotlip_text_model"
     title = repo_id.split("/")[-1]
     data = ModelCardData(
         license=license,
@@ -206,6 +207,7 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         provenance=provenance,
         license_note=license_note,
         is_lotlip=is_lotlip,
+        own_code=find_own_code(config),
         is_siglip=model_type.startswith("siglip"),
         architecture=config["architectures"][0],
         num_corner_tokens=config["text_config"].get("num_corner_tokens"),
@@ -222,6 +224,15 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
     card.save(save_directory / "README.md")
     if results is not None:
         write_eval_results(save_directory, results, dataset, dataset_split)
+
+
+def find_own_code(config: dict) -> str | None:
+    """Finds the file with the code of a model's class, if the class is none of this package or of transformers."""
+    reference = config.get("auto_map", {}).get("AutoModel", "")
+    name = f"{reference.rpartition('--')[2].partition('.')[0]}.py"
+    if reference == "" or name in CODE_FILES:
+        return None
+    return name
 
 
 def format_settings(settings: dict[str, object]) -> str:

@@ -1,13 +1,16 @@
 """Models that several tests use: the reference's, whose data lies beside the repository, and a small random one."""
 
 import gc
+import importlib
 import logging
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import ModuleType
 
 import datasets
 import pytest
@@ -314,3 +317,23 @@ def vocab_dir(tmp_path) -> Path:
     words = [*SPECIAL_TOKENS, ".", '"', "'", "##s", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def load_modules(monkeypatch, tmp_path):
+    """Writes modules of a user from their sources by name, and imports the first one."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    names = set()
+
+    def load(sources: dict[str, str]) -> ModuleType:
+        names.update(sources)
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(source)
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return importlib.import_module(next(iter(sources)))
+
+    yield load
+    for name in names:
+        sys.modules.pop(name, None)

@@ -35,6 +35,7 @@ from modeling_lotlip.hub import (
     describe_image_size,
     describe_languages,
     find_model_files,
+    find_own_code,
     find_replaced_file,
     format_metrics,
     format_settings,
@@ -46,6 +47,7 @@ from modeling_lotlip.hub import (
 from tests.conftest import as_token_wise, python_environment, tiny_config
 from tests.helpers.dual_encoders import save_family
 from tests.helpers.hub_server import hub_server
+from tests.helpers.methods import PooledConfig, PooledModel
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
 
@@ -363,6 +365,27 @@ def test_the_card_of_a_siglip_of_another_length_says_what_the_pipeline_does(
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": max_length}))
     write_model_card(folder, "me/model")
     assert ("Not for the zero-shot pipeline" in (folder / "README.md").read_text()) == is_said
+
+
+def test_the_card_of_a_model_of_a_plugin_says_that_its_code_needs_the_package(tmp_path):
+    PooledModel(tiny_config(PooledConfig)).save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "installed, which the code of this model, `methods.py`, imports:" in card
+    assert f'AutoModel.from_pretrained("{tmp_path.name}", trust_remote_code=True)' in card
+    assert "Without it" not in card
+    assert "- Text tower: a BERT with 2 corner tokens" in card
+
+
+@pytest.mark.parametrize(
+    ("auto_map", "expected"),
+    [
+        ({}, None),
+        ({"AutoModel": "modeling_lotlip.LotlipModel"}, None),
+        ({"AutoModel": "someone/model--modeling_other.OtherModel"}, "modeling_other.py"),
+    ],
+)
+def test_the_code_of_others_is_found_in_the_configuration(auto_map, expected):
+    assert find_own_code({"auto_map": auto_map}) == expected
 
 
 def test_the_card_of_a_sigmoid_model_says_where_the_pipeline_truncates_labels(tmp_path):

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoProcessor, ProcessorMixin
 from transformers.utils import CONFIG_NAME
 
+from ..data.arguments import describe_split
 from ..encoder.preprocessing import Preprocessing
 from ..hub import (
     SENTENCE_TRANSFORMERS_FILES,
@@ -75,6 +76,7 @@ def describe_alignment(
         "image_pooling": args.image_pooling,
         "max_length": args.max_length,
         "train_split": args.train_split,
+        "split_seed": args.split_seed,
         "num_train_epochs": trained_heads.num_epochs,
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "learning_rate": args.learning_rate,
@@ -106,6 +108,7 @@ def write_card(
         results (`dict[str, float]`): The results on `eval_split`.
     """
     dataset = public_name(args.dataset_title or "drawn scenes")
+    split = describe_split(args.eval_split, args.max_eval_samples, args.split_seed)
     title = args.output_dir.resolve().name
     rows = []
     for role, tower in zip(("texts", "images"), towers):
@@ -122,14 +125,14 @@ def write_card(
         title=title,
         towers=format_markdown(["reads", "tower", "license"], rows),
         dataset=dataset,
-        dataset_split=args.eval_split,
+        dataset_split=split,
         settings=format_settings(settings),
         results=format_metrics(results),
         keep=args.keep,
         max_length=towers[0].tokenizer.model_max_length,
     )
     write_text(folder / "README.md", card.content)
-    write_eval_results(folder, results, dataset, args.eval_split)
+    write_eval_results(folder, results, dataset, split)
 
 
 def save_aligned(

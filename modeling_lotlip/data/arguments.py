@@ -61,13 +61,17 @@ class SourceArguments(Arguments):
     @property
     def dataset_title(self) -> str | None:
         """What results and cards call the dataset: a builder such as `json` by what it reads; None of drawn scenes."""
+        return self.name_files(self.data_files)
+
+    def name_files(self, data_files: list[str] | None) -> str | None:
+        """Returns what results and cards call the dataset, as [`dataset_title`], with these files as its own."""
         if self.dataset_name not in BUILDER_NAMES:
             return self.dataset_name
-        if not self.data_files:
+        if not data_files:
             return self.data_dir or self.dataset_name
-        title = os.path.basename(self.data_files[0])
-        if len(self.data_files) > 1:
-            title += f" and {len(self.data_files) - 1} more"
+        title = os.path.basename(data_files[0])
+        if len(data_files) > 1:
+            title += f" and {len(data_files) - 1} more"
         return title
 
     @property
@@ -168,6 +172,25 @@ class TrainSplitArguments(Arguments):
 
     train_split: str = argument("train", "The split to train on.", compared_on_resume=True)
     max_train_samples: int | None = argument(None, "Use the first N images.", least=1)
+
+
+def describe_split(split: str, max_samples: int | None, split_seed: int | None) -> str:
+    """
+    Says which rows of a dataset results are of, for model cards.
+
+    Args:
+        split (`str`): The name of a split, or a slice, or several.
+        max_samples (`int`, *optional*): Of which the first rows alone are used.
+        split_seed (`int`, *optional*): By which the rows were shuffled before: it chooses those of a part.
+    """
+    notes = []
+    if split_seed is not None and ("[" in split or max_samples is not None):
+        notes.append(f"shuffled with seed {split_seed}")
+    if max_samples is not None:
+        notes.append(f"at most the first {max_samples} rows")
+    if not notes:
+        return split
+    return f"{split} ({', '.join(notes)})"
 
 
 def is_folder_of_data(source: SourceArguments) -> bool:

@@ -7,7 +7,6 @@ import os
 import random
 import sys
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 from datasets import (
@@ -17,7 +16,6 @@ from datasets import (
     IterableDataset,
     Value,
     concatenate_datasets,
-    interleave_datasets,
 )
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
@@ -75,8 +73,6 @@ def load_split(
     split: str,
     max_samples: int | None = None,
     with_images: bool = True,
-    weights: list[float] | None = None,
-    seed: int = 0,
     key_column: str | None = None,
     may_repeat: bool = False,
 ) -> Rows:
@@ -94,10 +90,6 @@ def load_split(
             Use the first rows only.
         with_images (`bool`, *optional*, defaults to `True`):
             Whether there must be a column of images.
-        weights (`list[float]`, *optional*):
-            How often a row comes from each of `source.data_files`. The data ends when every row has come.
-        seed (`int`, *optional*, defaults to 0):
-            The seed of the order of the files with `weights`.
         key_column (`str`, *optional*):
             A column of keys, which is read as text.
         may_repeat (`bool`, *optional*, defaults to `False`):
@@ -110,9 +102,6 @@ def load_split(
         `ValueError`: if the dataset, the split or the image column is not there, rows would be read as something
             else, the split is empty, or rows come several times.
     """
-    if weights is not None:
-        rows = interleave_files(source, split, with_images, weights, seed, key_column, may_repeat)
-        return finish_split(rows, source, split, max_samples, with_images)
     rows, _ = load_slices(source, split, max_samples, with_images, key_column, may_repeat)
     return rows
 
@@ -214,7 +203,9 @@ def find_common_feature(one: FeatureType, other: FeatureType) -> FeatureType | N
     return None if common is None else generate_from_arrow_type(common)
 
 
-def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: int | None, with_images: bool) -> Rows:
+def finish_split(
+    rows: Rows, source: SourceArguments, split: str, max_samples: int | None, with_images: bool = True
+) -> Rows:
     """
     Casts the images of the rows of a split, and takes the first ones.
 
@@ -227,7 +218,7 @@ def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: i
             The name of the split, for an error.
         max_samples (`int`, *optional*):
             Use the first rows only.
-        with_images (`bool`):
+        with_images (`bool`, *optional*, defaults to `True`):
             Whether there must be a column of images.
     """
     if isinstance(rows, Dataset) and len(rows) == 0:
@@ -240,43 +231,6 @@ def finish_split(rows: Rows, source: SourceArguments, split: str, max_samples: i
         return rows.take(max_samples)
     # one shard: the same rows in any number of processes
     return concatenate_datasets([rows.take(max_samples)], axis=1)
-
-
-def interleave_files(
-    source: SourceArguments,
-    split: str,
-    with_images: bool,
-    weights: list[float],
-    seed: int,
-    key_column: str | None,
-    may_repeat: bool,
-) -> Rows:
-    """
-    Mixes the rows of several files.
-
-    Args:
-        source (`SourceArguments`):
-            The data arguments.
-        split (`str`):
-            The name of a split, or a slice, or several: see [`load_split`].
-        with_images (`bool`):
-            Whether there must be a column of images.
-        weights (`list[float]`):
-            How often a row comes from each of `source.data_files`.
-        seed (`int`):
-            The seed of the order.
-        key_column (`str`, *optional*):
-            A column of keys, which is read as text.
-        may_repeat (`bool`):
-            Whether several slices may have rows in common: see [`check_repeated_rows`].
-    """
-    parts = []
-    for file in source.data_files:
-        part = replace(source, data_files=[file])
-        rows = load_split(part, split, with_images=with_images, key_column=key_column, may_repeat=may_repeat)
-        parts.append(rows)
-    probabilities = [weight / sum(weights) for weight in weights]
-    return interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
 
 
 def load_part(

@@ -2,22 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of users that make columns of captions from rows of another form: `--row_reader NAME` of a plugin."""
 
-import ast
 import inspect
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import resolve_name
 from pathlib import Path
-from types import FunctionType, ModuleType
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
-from ..utils.libraries import is_of_library
 from ..utils.plugins import Registry
+from ..utils.user_files import map_user_files
 from .images import undecoded
 from .rows import name_row
 
@@ -35,85 +32,10 @@ class RowReaders(Registry[Callable[[dict], dict]]):
 ROW_READERS = RowReaders("row reader")
 
 
-def is_user_module(module: ModuleType) -> bool:
-    """Returns whether a module has a source file that is neither of Python, nor of this or another library."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or module.__name__.partition(".")[0] == "modeling_lotlip":
-        return False
-    path = Path(file)
-    return path.suffix == ".py" and path.is_file() and not is_of_library(path)
-
-
-def list_names_in_source(module: ModuleType) -> set[str]:
-    """Lists the modules that the import statements of a module's file name, and what it takes from them."""
-    file = Path(module.__file__)
-    try:
-        nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError):  # it was changed since it was imported
-        return set()
-    names = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            name = node.module or ""
-            if node.level > 0:
-                try:
-                    name = resolve_name("." * node.level + name, module.__package__)
-                except ImportError:  # the statement fails, and the module goes on otherwise
-                    continue
-            names.add(name)
-            names.update(f"{name}.{alias.name}" for alias in node.names)
-    return names
-
-
-def list_imported_modules(module: ModuleType) -> list[ModuleType]:
-    """
-    Lists the modules that a module imports, as far as they are loaded: those that its import statements name, also in
-    functions, and those that it holds, or whose classes and functions it holds.
-    """
-    imported = []
-    names = set()
-    for value in list(vars(module).values()):
-        if isinstance(value, ModuleType):
-            imported.append(value)
-        elif isinstance(value, (type, FunctionType)):
-            names.add(value.__module__)
-    if is_user_module(module):
-        names |= list_names_in_source(module)
-    for name in names:
-        parts = (name or "").split(".")
-        # what is in a package is imported with it
-        packages = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-        imported += [sys.modules[package] for package in packages if package in sys.modules]
-    return imported
-
-
-def list_user_files(modules: Iterable[ModuleType]) -> list[Path]:
-    """
-    Lists the files of modules, and of those that they import, directly or not, which are neither of Python nor of a
-    library, installed packages and this one. Not seen are a module that is not loaded yet, one that code imports by
-    a name that it computes, of which it keeps neither the module nor a class or function, files that code reads
-    itself, and compiled modules.
-    """
-    waiting = list(modules)
-    seen = set(map(id, waiting))
-    files = set()
-    while waiting:
-        module = waiting.pop()
-        if is_user_module(module):
-            files.add(Path(module.__file__))
-        for imported in list_imported_modules(module):
-            if id(imported) not in seen and is_user_module(imported):
-                seen.add(id(imported))
-                waiting.append(imported)
-    return sorted(files)
-
-
 def read_source(name: str) -> str:
     """
     Reads the source of a function of [`ROW_READERS`], of its whole file if it is in one, of the plugin that has
-    registered it, and of all modules of users that these import: see [`list_user_files`].
+    registered it, and of all modules of users that these import: see [`map_user_files`].
     """
     function = ROW_READERS[name]
     while isinstance(function, partial):
@@ -128,7 +50,7 @@ def read_source(name: str) -> str:
     modules = [module]
     if name in ROW_READERS.registered_by:
         modules.append(sys.modules.get(ROW_READERS.registered_by[name].name))
-    for path in list_user_files(module for module in modules if module is not None):
+    for path in sorted(map_user_files(module for module in modules if module is not None)):
         sources.append(path.read_text(encoding="utf-8", errors="replace"))
     return "\n".join(sources)
 

@@ -20,6 +20,7 @@ class Slice(NamedTuple):
     split: str  # of all splits together "all"
     start: int
     stop: int
+    files: tuple[str, ...] = ()  # whose rows the split has, where there are slices of several datasets
 
 
 def resolve_slice(split: str, spec: str, rows: Rows) -> tuple[int, int]:
@@ -89,17 +90,30 @@ def count_repeated_rows(slices: list[Slice]) -> int:
 
 def count_shared_rows(slices: list[Slice], others: list[Slice]) -> int:
     """
-    Counts the rows that slices of one dataset have in common, `sys.maxsize` for equal streams; of a part of all
-    splits together and another split, how many these may be.
+    Counts the rows that slices have in common, `sys.maxsize` for equal streams; of a part of all
+    splits together and another split, how many these may be. Those of other files have none: see
+    [`find_shared_files`].
     """
     num_shared = 0
     for one in slices:
         for two in others:
+            if one.files != two.files:
+                continue
             if one.split == two.split:
                 num_shared += max(0, min(one.stop, two.stop) - max(one.start, two.start))
             elif "all" in (one.split, two.split):
                 num_shared += min(one.stop - one.start, two.stop - two.start)
     return num_shared
+
+
+def find_shared_files(slices: list[Slice], others: list[Slice]) -> list[str]:
+    """Finds the files of which it is not known which rows slices share, since they are joined with other files."""
+    shared = set()
+    for one in slices:
+        for two in others:
+            if one.files != two.files:
+                shared.update(set(one.files) & set(two.files))
+    return sorted(shared)
 
 
 def resolve_split(split: str, splits: list[str], name: str) -> str:

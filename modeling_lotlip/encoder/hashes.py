@@ -21,6 +21,7 @@ from transformers import (
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..utils.libraries import is_of_library
+from ..utils.plugins import list_sources
 
 
 # What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
@@ -45,24 +46,31 @@ FLEETING_CONFIG_FIELDS = (
 
 def read_code(classes: Iterable[type]) -> list[bytes]:
     """
-    Reads the source of classes, and of their base classes, that are of no library: the file of a plugin, or a file of
-    a model's code and those that it imports. What was typed in, or is in the program itself, has none.
+    Reads the source of classes, and of their base classes, that are of no library: of a plugin with all modules of
+    users that it imports, else the file of a module, or a file of a model's code and those that it imports. What was
+    typed in, or is in the program itself, has none.
     """
     with_bases = set()
     for cls in classes:
         with_bases.update(cls.__mro__)
-    files = set()
+    sources = {}
     for cls in with_bases:
         package = cls.__module__.partition(".")[0]
         file = getattr(sys.modules.get(cls.__module__), "__file__", None)
         if file is None or package in ("modeling_lotlip", "__main__") or is_of_library(Path(file)):
             continue
-        files.add(Path(file))
-        if package == "transformers_modules":
-            # not the whole folder, which transformers fills as files are asked for
-            imported = [Path(name) for name in get_relative_import_files(file)]
-            files.update(path for path in imported if path.is_file())
-    return [source for _, source in sorted((file.name, file.read_bytes()) for file in files)]
+        sources.update(list_sources(Path(file)) or read_files(Path(file), package))
+    return [source for _, source in sorted((file.name, source) for file, source in sources.items())]
+
+
+def read_files(file: Path, package: str) -> dict[Path, bytes]:
+    """Reads the file of a module, and, if it is of the code of a model on the Hub, those that it imports."""
+    files = [file]
+    if package == "transformers_modules":
+        # not the whole folder, which transformers fills as files are asked for
+        imported = [Path(name) for name in get_relative_import_files(file)]
+        files += [path for path in imported if path.is_file()]
+    return {path: path.read_bytes() for path in files}
 
 
 def hash_model(module: nn.Module) -> str:

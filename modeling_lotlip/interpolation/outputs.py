@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from transformers.utils import CONFIG_NAME
 
+from ..data.arguments import describe_split
 from ..encoder.dual_encoder import DualEncoder
 from ..hub import INTERPOLATION_CURVE_FILE, INTERPOLATION_FILE, save_processor, write_model_card
 from ..utils.files import public_name, write_json
@@ -165,6 +166,7 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
     """
     results = interpolation.best.results["reported_on"]
     dataset = public_name(args.dataset_title or "drawn scenes")
+    split = describe_split(args.eval_split, args.max_eval_samples, args.split_seed)
     models = dict.fromkeys([args.start, args.end])
     try:
         with TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=args.output_dir) as folder:
@@ -182,7 +184,7 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
                 base_model=[name for name in models if not Path(name).exists()] or None,
                 results=results,
                 dataset=dataset,
-                dataset_split=f"{args.eval_split} (half of it)",
+                dataset_split=f"{split} (half of it)",
             )
             move_files(partial, args.output_dir, last=CONFIG_NAME)
     except (OSError, SafetensorError) as error:

@@ -17,6 +17,7 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..data.arguments import describe_split
 from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, replace_model, save_processor, write_model_card
 from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, is_being_written, naming_file
@@ -451,14 +452,15 @@ def describe_training(args: TrainArguments, plan: Plan) -> dict:
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
     dataset = public_name(args.dataset_title or "drawn scenes")
+    evaluated_dataset = public_name(args.name_files(args.eval_data_files or args.data_files) or "drawn scenes")
     start = " and ".join(map(public_name, sources)) or "random weights"
     return {
         "repo_id": name_repository(args),
         "provenance": f"Trained by `lotlip train` on {dataset}, from {start}, with seed {args.seed}.",
         "license_note": "The weights are under the terms of the data and the models that they were trained from.",
         "base_model": [name for name in sources if not Path(name).exists()] or None,
-        "dataset": dataset,
-        "dataset_split": args.eval_split,
+        "dataset": evaluated_dataset,
+        "dataset_split": describe_split(args.eval_split, args.max_eval_samples, args.split_seed),
         "settings": plan.in_model_card(args),
         "language": args.language if len(args.language) > 1 else args.language[0],
         "biases": None if args.dataset_name or sources else BIASES_OF_SCENES,

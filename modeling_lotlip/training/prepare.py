@@ -17,7 +17,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+    set_seed,
+)
 from huggingface_hub.constants import HF_HOME
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
@@ -26,11 +32,12 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.arguments import find_folder
 from ..data.images import undecoded
-from ..data.loading import load_slices, load_split
+from ..data.loading import finish_split, join_splits, load_slices
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
 from ..data.row_functions import read_rows
-from ..data.slices import Slice, count_shared_rows
+from ..data.rows import Rows
+from ..data.slices import Slice, count_shared_rows, find_shared_files, take_first
 from ..encoder.hashes import describe_architecture, hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
 from ..evaluation.retrieval import ImageEmbeddingCache
@@ -61,7 +68,7 @@ class Data:
 
     dataset: datasets.Dataset | datasets.IterableDataset
     reader: RowReader
-    slices: list[Slice] = field(default_factory=list)  # of the dataset; none of a mix of files
+    slices: list[Slice] = field(default_factory=list)  # which it has
     # which a resumed run compares; of evaluation data where it keeps the best model
     contents: dict[str, int | str] = field(default_factory=dict)
 
@@ -134,7 +141,8 @@ def start_processes(args: TrainArguments) -> Accelerator:
         trackers = args.report_to
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else accelerate starts no process group
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        # not the argument of that name, before which a variable of the environment comes
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
         mixed_precision=args.mixed_precision,
         log_with=trackers,
         project_config=ProjectConfiguration(str(args.output_dir), str(args.output_dir / outputs.LOGGING_FOLDER)),
@@ -182,30 +190,52 @@ def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Dat
     return data, evaluation_data
 
 
+def load_parts(
+    args: TrainArguments,
+    data_files: list[str] | None,
+    split: str,
+    max_samples: int | None,
+    may_repeat: bool = False,
+) -> tuple[list[Rows], list[Slice]]:
+    """
+    Loads rows of files, with `--data_weights` those of each value by themselves: a slice is one of each.
+
+    Args:
+        args (`TrainArguments`): The arguments.
+        data_files (`list[str]`, *optional*): The files.
+        split (`str`): The name of a split, or a slice, or several.
+        max_samples (`int`, *optional*): Use the first rows of each part only.
+        may_repeat (`bool`, *optional*, defaults to `False`): Whether several slices may have rows in common.
+
+    Returns:
+        `tuple[list[Rows], list[Slice]]`: the parts, and the slices of all of them, with their files.
+    """
+    groups = [data_files]
+    if args.data_weights is not None:
+        groups = [[value] for value in data_files]
+    parts = []
+    slices = []
+    for group in groups:
+        source = replace(args, data_files=group, data_weights=None)
+        rows, slices_of_part = load_slices(
+            source, split, max_samples, key_column=args.image_key_column, may_repeat=may_repeat
+        )
+        files = tuple(resolve_files(group, find_folder(args)))
+        parts.append(rows)
+        slices += [part._replace(files=files) for part in slices_of_part]
+    return parts, slices
+
+
 def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     """
     Loads the training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images.
     """
-    source = replace(args, data_weights=None)
-    slices = []
-    if args.data_weights is None:
-        dataset, slices = load_slices(
-            source,
-            args.train_split,
-            args.max_train_samples,
-            key_column=args.image_key_column,
-            may_repeat=True,
-        )
-    else:
-        dataset = load_split(
-            source,
-            args.train_split,
-            args.max_train_samples,
-            weights=args.data_weights,
-            seed=args.seed,
-            key_column=args.image_key_column,
-            may_repeat=True,
-        )
+    parts, slices = load_parts(args, args.data_files, args.train_split, args.max_train_samples, may_repeat=True)
+    dataset = parts[0]
+    if args.data_weights is not None:
+        probabilities = [weight / sum(args.data_weights) for weight in args.data_weights]
+        dataset = datasets.interleave_datasets(parts, probabilities, args.seed, stopping_strategy="all_exhausted")
+        dataset = finish_split(dataset, args, args.train_split, args.max_train_samples)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader.of(dataset, args, args, args.image_column)
     check_captions(args, reader)
@@ -261,8 +291,13 @@ def refuse_without_long_captions(name: str, value: int) -> None:
 
 def load_evaluation_data(args: TrainArguments) -> Data:
     """Loads the data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
-    source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
-    dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
+    data_files = args.eval_data_files or args.data_files
+    parts, slices = load_parts(args, data_files, args.eval_split, args.max_eval_samples)
+    dataset = parts[0]
+    if len(parts) > 1:
+        dataset = finish_split(join_splits(parts, args.eval_split), args, args.eval_split, args.max_eval_samples)
+        if args.max_eval_samples is not None:
+            slices = take_first(slices, args.max_eval_samples)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader.of(dataset, args, args, args.image_column)
     contents = {}
@@ -274,6 +309,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
                 f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the "
                 f"evaluation data has no {length} captions."
             )
+        source = replace(args, data_files=data_files, data_weights=None)
         contents = describe_contents(source, args.eval_split, dataset, reader)
         if args.streaming:
             contents["max_samples"] = args.max_eval_samples
@@ -293,21 +329,23 @@ def resolve_files(patterns: list[str] | None, folder: str) -> list[str]:
 
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
     """Says how many rows are trained and evaluated on, or else of which files they may be."""
-    files = resolve_files(args.data_files, find_folder(args))
-    evaluation_files = resolve_files(args.eval_data_files or args.data_files, find_folder(args))
-    shared_files = sorted(set(files) & set(evaluation_files))
-    if files == evaluation_files and args.data_weights is None:
-        num_shared = count_shared_rows(data.slices, evaluation_data.slices)
-        if num_shared:
-            number = "All" if args.streaming else num_shared
-            logger.warning(
-                f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
-                '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
-            )
-    elif shared_files and not ("[" in args.train_split and "[" in args.eval_split):
+    num_shared = count_shared_rows(data.slices, evaluation_data.slices)
+    if num_shared and args.streaming:
         logger.warning(
-            f"{len(shared_files)} files that are evaluated are trained on, as {shared_files[0]!r}: "
-            "name others with `--eval_data_files`, or hold rows back by slices in both splits."
+            f"All rows of `--eval_split {args.eval_split}` are trained on. Name other files with `--eval_data_files`, "
+            "or another split."
+        )
+    elif num_shared:
+        logger.warning(
+            f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
+            '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
+        )
+    shared_files = find_shared_files(data.slices, evaluation_data.slices)
+    if shared_files:
+        logger.warning(
+            f"{len(shared_files)} files that are evaluated are trained on together with others, as "
+            f"{shared_files[0]!r}: rows of them may be evaluated that were trained on. Name other files with "
+            "`--eval_data_files`, or leave it out and hold rows back by slices in both splits."
         )
 
 

@@ -13,6 +13,8 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import TypeVar
 
+from .user_files import map_user_files
+
 
 # What the code of a file raises while it is imported, as far as a mistake of its author is
 IMPORT_ERRORS = (
@@ -40,6 +42,18 @@ class PluginImport:
 
 # The plugins that are being imported, the last one now: what they register is theirs
 _imports: list[PluginImport] = []
+
+
+@dataclass(frozen=True)
+class UserFile:
+    """The source of a plugin, or of a module of a user that one imports, and the files that it imports itself."""
+
+    source: bytes
+    imported: set[Path]
+
+
+# By their paths, as they were when a plugin was imported: while a program runs files may change, and more be loaded
+_files: dict[Path, UserFile] = {}
 
 
 @contextmanager
@@ -120,20 +134,11 @@ def load_plugin(path: str | Path) -> ModuleType:
     """
     path = Path(path).absolute()
     name = path.stem
-    if path.suffix != ".py" or not path.is_file():
-        raise ValueError(f"--plugin {path} is no Python file: name a file that ends in .py.")
-    if not name.isidentifier():
-        raise ValueError(f"--plugin {path} cannot be imported: rename it, to letters, digits and underscores.")
-    importlib.invalidate_caches()
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    found = importlib.util.find_spec(name)  # the module that has the name, loaded or not
-    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
-        raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
+    check_name(path)
+    is_imported = name in sys.modules
     try:
         with noting_import(name):
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
     except SystemExit as error:  # else the command would end as if it were done
         raise ValueError(
             f"--plugin {path} ends the program while it is imported (line {find_line(path, error)}): "
@@ -145,6 +150,25 @@ def load_plugin(path: str | Path) -> ModuleType:
         raise ValueError(
             f"--plugin {path} cannot be imported: {type(error).__name__}: {error} (line {find_line(path, error)})"
         ) from error
+    if not is_imported or Path(module.__file__) not in _files:
+        note_files(module)
+    return module
+
+
+def check_name(path: Path) -> None:
+    """Raises a `ValueError` if a file cannot be imported by its name, with its folder added to those of modules."""
+    name = path.stem
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"--plugin {path} is no Python file: name a file that ends in .py.")
+    if not name.isidentifier():
+        raise ValueError(f"--plugin {path} cannot be imported: rename it, to letters, digits and underscores.")
+    importlib.invalidate_caches()
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    found = importlib.util.find_spec(name)  # the module that has the name, loaded or not
+    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
+        raise ValueError(f"--plugin {path} has the name of another module, {name}: rename the file.")
 
 
 def find_line(path: Path, error: BaseException) -> int | None:
@@ -153,9 +177,35 @@ def find_line(path: Path, error: BaseException) -> int | None:
     return lines[-1] if lines else None
 
 
+def note_files(module: ModuleType) -> None:
+    """Notes the sources of a plugin and of all modules of users that it imports: see [`map_user_files`]."""
+    for file, imported in map_user_files([module]).items():
+        _files[file] = UserFile(file.read_bytes(), imported)
+
+
+def list_sources(file: Path) -> dict[Path, bytes]:
+    """
+    Lists the source of a file and those of all files of users that it imports, directly or not, as they were when a
+    plugin was imported. A file that no plugin has imported has none.
+    """
+    waiting = [file]
+    sources = {}
+    while waiting:
+        path = waiting.pop()
+        if path in _files and path not in sources:
+            sources[path] = _files[path].source
+            waiting += _files[path].imported
+    return sources
+
+
 def hash_plugin(path: str | Path) -> str:
-    """Returns a hash of the source of a plugin, by which a change is noticed."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    """Returns a hash of the sources of a plugin that is imported, by which changes are noticed: [`list_sources`]."""
+    own_file = Path(sys.modules[Path(path).stem].__file__)
+    sources = list_sources(own_file)
+    hashed = hashlib.sha256(sources.pop(own_file))
+    for _, source in sorted((file.name, source) for file, source in sources.items()):
+        hashed.update(source)
+    return hashed.hexdigest()[:16]
 
 
 def find_plugins(args: list[str]) -> list[str]:

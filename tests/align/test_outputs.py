@@ -32,7 +32,7 @@ def test_the_card_has_the_license_of_each_tower_or_says_that_it_is_not_known(tex
 
 
 def test_results_on_a_dataset_of_the_hub_are_for_the_hub(names, text_tower, image_tower, tmp_path):
-    names |= {"dataset_name": "org/photos", "eval_split": "validation"}
+    names |= {"dataset_name": "org/photos", "eval_split": "validation", "max_eval_samples": 8}
     args = AlignArguments(output_dir=tmp_path, **names)
     results = {"long_t2i_recall@1": 25.0, "long_num_images": 8}
     write_card(tmp_path, args, (text_tower, image_tower), settings={}, results=results)
@@ -40,7 +40,7 @@ def test_results_on_a_dataset_of_the_hub_are_for_the_hub(names, text_tower, imag
     entries = parse_eval_result_entries(written)
     assert {entry.task_id: entry.value for entry in entries} == {"long_t2i_recall@1": 25.0}
     assert entries[0].dataset_id == "org/photos"
-    assert "split validation" in entries[0].notes
+    assert "split validation (at most the first 8 rows)" in entries[0].notes
     assert "model-index" not in ModelCard.load(tmp_path / "README.md").content
 
 

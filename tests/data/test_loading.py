@@ -324,16 +324,6 @@ def test_a_bad_row_of_another_file_leaves_the_others_as_they_are(tmp_path, endin
     assert captions == [[row["caption"]] for row in good]
 
 
-@both_ways
-def test_sources_come_in_proportion_to_their_weights(tmp_path, streaming):
-    names = [write_json(tmp_path / "a.json", range(20)), write_json(tmp_path / "b.json", range(20, 24))]
-    source = SourceArguments("json", data_files=names, streaming=streaming)
-    mixed = read_numbers(source, "train", weights=[1.0, 3.0], seed=0)
-    assert set(mixed) == set(range(24)), "every row of every source comes"
-    assert 0.6 < sum(number >= 20 for number in mixed) / len(mixed) < 0.9
-    assert read_numbers(source, "train", weights=[1.0, 3.0], seed=1) != mixed
-
-
 def test_the_first_rows_of_a_stream_are_the_same_for_any_number_of_processes(tmp_path):
     names = [write_json(tmp_path / "a.json", range(4)), write_json(tmp_path / "b.json", range(4, 40))]
     source = SourceArguments("json", data_files=names, streaming=True)

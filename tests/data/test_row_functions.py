@@ -2,13 +2,12 @@
 
 import importlib
 import sys
-from types import ModuleType
 
 import pytest
 from datasets import Dataset, Image, load_from_disk
 
 from modeling_lotlip.data.images import undecoded
-from modeling_lotlip.data.row_functions import ROW_READERS, list_user_files, read_rows, read_source
+from modeling_lotlip.data.row_functions import ROW_READERS, read_rows, read_source
 from modeling_lotlip.utils.plugins import load_plugin
 
 
@@ -65,70 +64,6 @@ def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path,
         read.append(read_rows(load_from_disk(tmp_path / "rows"), "boats", "image")[0]["caption"])
     position = list(MODULES).index(changed)
     assert [words[position] for words in read] == ["red", "blue"]
-
-
-@pytest.fixture
-def load_modules(monkeypatch, tmp_path):
-    """Writes modules of a user from their sources by name, and imports the first one."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    names = set()
-
-    def load(sources: dict[str, str]) -> ModuleType:
-        names.update(sources)
-        for name, source in sources.items():
-            (tmp_path / f"{name}.py").write_text(source)
-            sys.modules.pop(name, None)
-        importlib.invalidate_caches()
-        return importlib.import_module(next(iter(sources)))
-
-    yield load
-    for name in names:
-        sys.modules.pop(name, None)
-
-
-@pytest.mark.parametrize(
-    ("source", "is_seen"),
-    [
-        ("import words_of_a_test\n", True),
-        ("import words_of_a_test as words\n", True),
-        ("from words_of_a_test import WORDS\n", True),  # a value, which does not know its module
-        ("from words_of_a_test import *\n", True),
-        ("def read(row):\n    import words_of_a_test\n", True),
-        ("from importlib import import_module\nwords = import_module('words_of_a_test')\n", True),
-        ("from importlib import import_module\nWORDS = import_module('words_of_a_test').WORDS\n", False),
-        ("import json\n", False),
-        ("try:\n    from .words import WORDS\nexcept ImportError:\n    import words_of_a_test\n", True),
-    ],
-)
-def test_the_modules_that_a_module_imports_are_of_it(load_modules, source, is_seen):
-    load_modules({"words_of_a_test": "WORDS = ['boat']\n"})
-    module = load_modules({"reader_of_a_test": source})
-    names = [path.stem for path in list_user_files([module])]
-    assert names == ["reader_of_a_test"] + ["words_of_a_test"] * is_seen
-
-
-def test_what_an_imported_module_imports_is_of_a_module(load_modules):
-    """Also where two modules import each other."""
-    sources = {
-        "reader_of_a_test": "import helper_of_a_test\n",
-        "helper_of_a_test": "import words_of_a_test\nimport reader_of_a_test\n",
-        "words_of_a_test": "WORDS = ['boat']\n",
-    }
-    module = load_modules(sources)
-    assert [path.stem for path in list_user_files([module])] == sorted(sources)
-
-
-def test_a_module_in_a_package_is_read_with_what_it_imports_by_a_relative_name(load_modules, tmp_path):
-    (tmp_path / "package_of_a_test").mkdir()
-    for name, source in {"__init__": "", "reader": "from .words import WORDS\n", "words": "WORDS = []\n"}.items():
-        (tmp_path / "package_of_a_test" / f"{name}.py").write_text(source)
-    module = load_modules({"own_of_a_test": "from package_of_a_test import reader\n"})
-    names = {path.stem for path in list_user_files([module])}
-    for name in list(sys.modules):
-        if name.startswith("package_of_a_test"):
-            sys.modules.pop(name)
-    assert names == {"own_of_a_test", "__init__", "reader", "words"}
 
 
 def test_the_source_of_a_reader_holds_no_module_that_it_does_not_import(load_modules, monkeypatch):

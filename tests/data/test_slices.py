@@ -79,13 +79,6 @@ def test_a_stream_that_is_named_again_is_refused(tmp_path):
     assert read_numbers(source, "train+train", may_repeat=True) == [0, 1, 2, 0, 1, 2]
 
 
-def test_rows_of_several_files_that_are_named_again_are_refused(tmp_path):
-    files = [write_json(tmp_path / name, range(4)) for name in ("a.jsonl", "b.jsonl")]
-    source = SourceArguments("json", data_files=files)
-    with pytest.raises(ValueError, match="^2 rows of the split"):
-        read_numbers(source, "train[:2]+train[:2]", weights=[1, 1])
-
-
 def test_all_splits_have_the_rows_of_each(tmp_path):
     DatasetDict(
         {"train": Dataset.from_dict({"number": [0, 1]}), "val": Dataset.from_dict({"number": [2]})}

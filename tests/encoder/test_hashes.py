@@ -11,6 +11,7 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.encoder.hashes import describe_architecture, hash_model, hash_processor, read_code
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.image_features import hash_image_side
+from modeling_lotlip.utils.plugins import load_plugin
 from tests.conftest import build_lotlip, tiny_config
 
 
@@ -156,6 +157,25 @@ def test_the_file_of_a_base_class_of_a_user_is_read(tmp_path, import_class):
     import_class(tmp_path, "base_of_a_test", "class Part:\n    value = 1\n")
     part = import_class(tmp_path, "part_of_a_test", "import base_of_a_test\n\nclass Part(base_of_a_test.Part): ...\n")
     assert b"class Part:\n    value = 1\n" in read_code([part])
+
+
+@pytest.mark.parametrize("changed", ["plugin_of_a_test", "helper_of_a_test"])
+def test_the_code_of_a_class_of_a_plugin_is_all_that_its_file_imports(load_modules, tmp_path, changed):
+    """Wherever the class is, and nothing of what imports it."""
+    sources = {
+        "helper_of_a_test": "value = 1\n",
+        "part_of_a_test": "from helper_of_a_test import value\n\nclass Part: ...\n",
+        "plugin_of_a_test": "import part_of_a_test\n\nclass Part(part_of_a_test.Part): ...\n",
+    }
+    codes = []
+    for more in ("", "\nother = 2\n"):
+        load_modules(sources | {changed: sources[changed] + more})
+        module = load_plugin(tmp_path / "plugin_of_a_test.py")
+        codes.append((read_code([module.Part]), read_code([module.part_of_a_test.Part])))
+    assert len(codes[0][0]) == 3
+    assert len(codes[0][1]) == 2
+    assert codes[0][0] != codes[1][0]
+    assert (codes[0][1] != codes[1][1]) == (changed == "helper_of_a_test")
 
 
 def test_a_library_is_not_read_wherever_pip_has_installed_it(tmp_path, import_class):

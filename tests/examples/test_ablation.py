@@ -175,6 +175,7 @@ def test_an_objective_of_a_plugin_is_compared_with_lotlip(run, stand_in, write_p
     log = (tmp_path / "out" / "cells" / "objective=scaled,seed=0" / "train.log").read_text()
     assert f"--plugin {path}" in log
     path.write_text(PLUGIN.replace("2.0", "3.0"))
+    sys.modules.pop("plugin_of_an_objective")  # as in a program that begins anew
     with pytest.raises(ValueError, match="were trained with another source of `--plugin"):
         run("--plugin", path, "--seeds", 0)
 

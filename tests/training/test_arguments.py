@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
@@ -16,6 +18,7 @@ from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_model
 from modeling_lotlip.training.plan import Plan, count_steps
 from modeling_lotlip.training.prepare import (
+    Data,
     load_evaluation_data,
     load_training_data,
     make_optimizer,
@@ -73,15 +76,50 @@ def test_the_options_of_the_optimizer_have_their_effect(tmp_path):
     assert [group["weight_decay"] for group in groups] == [0.3, 0, 0]
 
 
-def test_sources_are_drawn_by_their_weights(tmp_path):
-    files = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
-    for seed, file in enumerate(files):
-        load_scenes(4, seed=seed).to_parquet(file)
-    args = TrainArguments(output_dir=tmp_path, dataset_name="parquet", data_files=files, data_weights=[1, 9], seed=1)
+def write_numbers(folder: Path, **counts: int) -> list[str]:
+    """Writes files of as many rows as are asked for, numbered through, and returns their names."""
+    files = []
+    first = 0
+    for name, count in counts.items():
+        numbers = list(range(first, first + count))
+        rows = Dataset.from_dict({"image": [""] * count, "caption": [f"boat {number}" for number in numbers]})
+        files.append(str(folder / f"{name}.parquet"))
+        rows.add_column("number", numbers).to_parquet(files[-1])
+        first += count
+    return files
+
+
+def read_numbers(data: Data) -> list[int]:
+    return [row["number"] for row in undecoded(data.dataset, "image")]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_sources_are_drawn_by_their_weights(tmp_path, streaming):
+    files = write_numbers(tmp_path, a=20, b=4)
+    options = {"dataset_name": "parquet", "data_files": files, "data_weights": [1, 3]}
+    if streaming:
+        options |= {"streaming": True, "max_train_steps": 1}
+    args = TrainArguments(output_dir=tmp_path, **options)
     assert args.compared_on_resume()["data_files"] == ["a.parquet", "b.parquet"], "in whatever folder, in this order"
-    captions = sum(load_training_data(args, 1).dataset["long_captions"], [])
-    assert len(captions) > 16
-    assert len({*captions}) == 8, "every row of both, those of the second many times"
+    mixed = read_numbers(load_training_data(args, 1))
+    assert set(mixed) == set(range(24)), "every row of every source comes"
+    assert 0.6 < sum(number >= 20 for number in mixed) / len(mixed) < 0.9
+    assert read_numbers(load_training_data(replace(args, seed=1), 1)) != mixed
+    assert read_numbers(load_training_data(replace(args, max_train_samples=6), 1)) == mixed[:6]
+
+
+@pytest.mark.parametrize("split_seed", [None, 0])
+def test_a_slice_is_one_of_each_file_that_has_a_weight(tmp_path, split_seed):
+    """So that no row is trained and evaluated on."""
+    files = write_numbers(tmp_path, a=40, b=20)
+    splits = {"train_split": "train[:90%]", "eval_split": "train[90%:]", "split_seed": split_seed}
+    options = {"dataset_name": "parquet", "data_files": files, "data_weights": [1, 2], **splits}
+    args = TrainArguments(output_dir=tmp_path, **options)
+    evaluated = read_numbers(load_evaluation_data(args))
+    assert sum(number < 40 for number in evaluated) == 4
+    assert sum(number >= 40 for number in evaluated) == 2
+    assert not set(evaluated) & set(read_numbers(load_training_data(args, 1)))
+    assert read_numbers(load_evaluation_data(replace(args, max_eval_samples=5))) == evaluated[:5]
 
 
 @pytest.mark.parametrize("name", ["dataset_name", "data_dir"])
@@ -150,6 +188,7 @@ def test_other_files_to_evaluate_on(tmp_path):
 
 
 BOTH = ["a.parquet", "b.parquet"]
+HELD_BACK = {"train_split": "train[:2]", "eval_split": "train[2:]"}
 
 
 @pytest.mark.parametrize(
@@ -161,18 +200,25 @@ BOTH = ["a.parquet", "b.parquet"]
             {"dataset_name": "rows", "eval_data_files": ["?.parquet"]},
             "6 rows of `--eval_split test` are trained on",
         ),
-        ({"data_files": BOTH, "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
-        ({"data_files": BOTH, "data_weights": [1, 2]}, "2 files that are evaluated"),
-        ({"eval_data_files": ["b.parquet"]}, None),
         (
-            {
-                "data_files": BOTH,
-                "data_weights": [1, 2],
-                "train_split": "train[:2]",
-                "eval_split": "train[2:]",
-            },
-            None,
+            {"streaming": True, "max_train_steps": 1},
+            "All rows of `--eval_split test` are trained on. Name other files",
         ),
+        ({"data_files": BOTH, "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
+        ({"data_files": BOTH, "eval_data_files": ["b.parquet"], **HELD_BACK}, "1 files that are evaluated"),
+        ({"data_files": BOTH, "data_weights": [1, 2]}, "12 rows of `--eval_split test` are trained on"),
+        (
+            {"data_files": BOTH, "data_weights": [1, 2], "max_eval_samples": 2},
+            "2 rows of `--eval_split test` are trained on",
+        ),
+        (
+            {"data_files": BOTH, "data_weights": [1, 2], "eval_data_files": ["b.parquet"]},
+            "6 rows of `--eval_split test` are trained on",
+        ),
+        ({"eval_data_files": ["b.parquet"]}, None),
+        ({"data_files": BOTH, **HELD_BACK}, None),
+        ({"data_files": BOTH, "data_weights": [1, 2], **HELD_BACK}, None),
+        ({"data_files": BOTH, "data_weights": [1, 2], "eval_data_files": ["b.parquet"], **HELD_BACK}, None),
     ],
 )
 def test_files_that_are_trained_and_evaluated_on_are_warned_of_however_they_are_named(

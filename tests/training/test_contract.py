@@ -98,6 +98,7 @@ OBJECTIVES["penalty"] = Objective(
         changed = options | {"objective_options": ["penalty_weight=3"]}
         train("other", **changed, resume_from_checkpoint=whole / "checkpoint-2")
     path.write_text(source + "\n# changed\n")
+    sys.modules.pop("penalty_of_a_test")  # as in a program that begins anew
     with pytest.raises(ValueError, match="was written with plugin = .*penalty_of_a_test.py"):
         train("other", **options, resume_from_checkpoint=whole / "checkpoint-2")
 

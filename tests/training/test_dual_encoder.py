@@ -151,7 +151,7 @@ def test_the_command_teaches_a_dual_encoder_long_texts(
     card = (whole / "README.md").read_text()
     assert "from transformers import AutoModel" in card
     assert "modeling_lotlip" not in card
-    assert "(`*.py`)" not in card
+    assert "The code of LoTLIP in this repository" not in card
     measured = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     assert {name for row in measured for name in row if name.startswith("loss_")} == {"loss_short", "loss_long"}
     argv = training_argv(tmp_path, "two", **options | {"per_device_train_batch_size": 3})

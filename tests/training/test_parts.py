@@ -476,6 +476,17 @@ def test_a_card_says_what_a_model_was_trained_on(tmp_path):
     assert others["settings"]["max_train_steps"] == 10
 
 
+def test_the_card_names_the_rows_that_results_are_of_and_those_that_were_trained_on():
+    options = {"data_files": ["data/train.parquet"], "eval_data_files": ["data/a.parquet", "data/b.parquet"]}
+    args = TrainArguments(
+        output_dir="out", dataset_name="parquet", eval_split="train", max_eval_samples=5, split_seed=3, **options
+    )
+    described = outputs.describe_training(args, make_plan())
+    assert "on train.parquet, from random weights" in described["provenance"]
+    assert described["dataset"] == "a.parquet and 1 more"
+    assert described["dataset_split"] == "train (shuffled with seed 3, at most the first 5 rows)"
+
+
 def test_the_speed_is_measured_since_the_last_time(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(outputs.time, "perf_counter", lambda: now[0])

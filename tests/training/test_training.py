@@ -15,14 +15,14 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import batch as batch_module
-from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.arguments import ObjectiveArguments, TrainArguments
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.order import BatchSampler
 from modeling_lotlip.training.outputs import read_metrics
-from modeling_lotlip.training.prepare import count_threads
+from modeling_lotlip.training.prepare import count_threads, start_processes
 from modeling_lotlip.training.samples import CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
-from tests.conftest import assert_same_weights, run_together, tiny_config, training_argv
+from tests.conftest import assert_same_weights, forget_accelerator, run_together, tiny_config, training_argv
 from tests.helpers import distributed_step
 from tests.helpers.images import NO_IMAGE, replace_values
 from tests.training.conftest import assert_same_gradients
@@ -359,3 +359,12 @@ def test_threads_are_those_that_the_user_asks_for_or_an_equal_part_of_the_cores(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert count_threads() == expected
+
+
+def test_batches_of_a_step_are_those_of_the_argument_whatever_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(os.cpu_count()))  # one thread
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    forget_accelerator()
+    accelerator = start_processes(TrainArguments(output_dir=tmp_path, gradient_accumulation_steps=3))
+    assert accelerator.gradient_accumulation_steps == 3

@@ -1,8 +1,10 @@
 """Files of users that commands import."""
 
 import dataclasses
+import hashlib
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -80,11 +82,44 @@ def test_a_plugin_that_is_not_there_is_refused(tmp_path):
         load_plugin(tmp_path / "nosuch.py")
 
 
-def test_a_changed_source_has_another_hash(write):
-    path = write("plugin_d", "a = 1")
+def load_with_helper(write, sources: dict[str, str]) -> Path:
+    """Writes a plugin, the first one, and what it imports, and imports it as if the program had begun anew."""
+    paths = []
+    for name, source in sources.items():
+        paths.append(write(name, source))
+        sys.modules.pop(name, None)
+    load_plugin(paths[0])
+    return paths[0]
+
+
+@pytest.mark.parametrize("changed", ["plugin_d", "helper_of_plugin_d"])
+def test_a_changed_source_has_another_hash_also_of_what_a_plugin_imports(write, monkeypatch, changed):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    sources = {"plugin_d": "from helper_of_plugin_d import a\n", "helper_of_plugin_d": "a = 1\n"}
+    hashes = []
+    for more in ("", "b = 2\n", ""):
+        path = load_with_helper(write, sources | {changed: sources[changed] + more})
+        hashes.append(hash_plugin(path))
+    assert hashes[0] == hashes[2]
+    assert hashes[0] != hashes[1]
+
+
+def test_a_plugin_of_one_file_has_the_hash_that_earlier_checkpoints_have(write):
+    path = write("plugin_o", "import json\nimport modeling_lotlip\n")
+    load_plugin(path)
+    assert hash_plugin(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def test_the_hash_of_a_plugin_is_of_what_was_imported(write):
+    """A run that goes on for days writes it in checkpoints, while somebody works on the file."""
+    sources = {"plugin_p": "def use():\n    import later_of_plugin_p\n", "later_of_plugin_p": "a = 1\n"}
+    path = load_with_helper(write, sources)
     before = hash_plugin(path)
-    path.write_text("a = 2")
-    assert hash_plugin(path) != before
+    sys.modules["plugin_p"].use()
+    path.write_text("changed")
+    assert hash_plugin(path) == before
+    path.unlink()
+    assert hash_plugin(path) == before
 
 
 @pytest.mark.parametrize(
