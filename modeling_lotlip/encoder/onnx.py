@@ -30,7 +30,7 @@ from ..utils.files import write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write
 from .dual_encoder import check_single_embeddings
-from .loading import check_texts_are_read_alike, find_saved_truncate_dim
+from .loading import check_no_adapters, check_texts_are_read_alike, find_saved_truncate_dim
 
 
 try:
@@ -265,6 +265,7 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
     Finds the folder and the configuration of a model that can be exported. Raises a `ValueError` if it is none.
     """
     try:
+        check_no_adapters(model_name_or_path)
         path = find_pretrained(model_name_or_path)
         # before its configuration is made, for which one's own model would have to run its code
         model_type = PreTrainedConfig.get_config_dict(path)[0].get("model_type")

@@ -154,6 +154,13 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_beside_adapters_is_not_exported(model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path / "model")
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="cannot be used: it has adapters of PEFT: save their model"):
+        export_model(str(tmp_path / "model"), tmp_path / "graphs", ["float32"])
+
+
 def test_graphs_are_replaced_and_an_error_or_another_file_leaves_them(model_dir, tmp_path, monkeypatch):
     graph = tmp_path / "onnx" / "text_model.onnx"
     graph.parent.mkdir()
