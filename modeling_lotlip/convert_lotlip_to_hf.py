@@ -317,8 +317,8 @@ def load_tower(name_or_path: str, types: tuple[str, ...]) -> PreTrainedModel:
         )
     if getattr(theirs, "is_decoder", False):
         raise ValueError(
-            f"`{name_or_path}` is a decoder, whose tokens see those before them alone: name a model whose "
-            "`config.json` has no `is_decoder`."
+            f"`{name_or_path}` is a decoder, in which a token sees those before it alone: name an encoder, "
+            "without `is_decoder` in its `config.json`."
         )
     model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
     if model_type == "timm_wrapper":
