@@ -108,7 +108,15 @@ def load_model(
 def load_weights(
     name: str | PathLike, dtype: torch.dtype, revision: str | None, trust_remote_code: bool
 ) -> PreTrainedModel:
-    """Loads a model, perhaps with adapters of PEFT merged into its weights: see [`load_model`]."""
+    """
+    Loads a model, perhaps with adapters of PEFT merged into its weights: see [`load_model`].
+
+    Args:
+        name (`str` or `PathLike`): A Hub id or a folder.
+        dtype (`torch.dtype`): The precision of its weights.
+        revision (`str`, *optional*): A branch, tag or commit on the Hub.
+        trust_remote_code (`bool`): Whether to run the code that comes with the model.
+    """
     if find_adapter_config_file(name, revision=revision) is not None:
         return load_with_adapters(name, dtype, revision, trust_remote_code)
     path, options = find_loaded(name, revision)
