@@ -115,10 +115,11 @@ def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     """
-    Multiplies normalized features with embeddings of the other tower: the cosine where these are normalized.
+    Multiplies normalized features with embeddings of the other tower: the cosine where these are normalized. Where
+    these were cut to their first dimensions, features are too.
 
     Args:
-        features (`torch.Tensor` of shape `(batch, dim)`): Not normalized.
+        features (`torch.Tensor` of shape `(batch, whole_dim)`): Not normalized.
         embeds (`torch.Tensor` of shape `(batch, count, dim)`): What each of the features is compared with.
 
     Returns:
@@ -126,7 +127,7 @@ def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     """
     check_finite(features, "features")
     check_finite(embeds, "embeds")
-    features = nn.functional.normalize(features.float(), dim=-1)
+    features = nn.functional.normalize(features.float()[..., : embeds.shape[-1]], dim=-1)
     embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
     return (embeds @ features[..., None]).squeeze(-1)
 

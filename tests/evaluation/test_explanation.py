@@ -31,6 +31,7 @@ from modeling_lotlip.evaluation.relevance import (
     heat_map,
     patch_grid,
     patch_relevance,
+    similarities,
     sub_caption_directions,
     token_relevance,
 )
@@ -137,15 +138,23 @@ def test_a_model_that_embeds_images_in_its_own_way_has_no_heat_maps(loaded, capl
         patch_relevance(encoder.model, torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32))
 
 
+def test_embeddings_that_are_cut_to_their_first_dimensions_are_explained():
+    torch.manual_seed(0)
+    features = torch.randn(2, 32)
+    embeds = nn.functional.normalize(torch.randn(2, 3, 8), dim=-1)
+    cut = nn.functional.normalize(features[:, :8], dim=-1)
+    assert torch.allclose(similarities(features, embeds), (embeds @ cut[..., None])[..., 0], atol=1e-6)
+
+
 def test_a_long_caption_is_explained_as_it_is_embedded(loaded):
     model, processor = loaded
     encoder = DualEncoder(make_like(model, PooledModel), processor)
     image = make_scene(seed=1, index=0).draw()
     texts = encoder.encode_text([TEXT, "A red boat. A green tree"], is_long=True)
     whole, without = texts @ encoder.encode_image(image)
-    similarities = explain(encoder, TEXT, image, is_long=True).similarities
-    assert similarities[0] == pytest.approx(whole, abs=1e-6)
-    assert similarities[2] == pytest.approx(whole - without, abs=1e-6)
+    explanation = explain(encoder, TEXT, image, is_long=True)
+    assert explanation.similarities[0] == pytest.approx(whole, abs=1e-6)
+    assert explanation.similarities[2] == pytest.approx(whole - without, abs=1e-6)
 
 
 def test_the_direction_of_a_sub_caption_is_what_it_adds_to_the_embedding(loaded):
