@@ -278,12 +278,12 @@ def find_base(path: str | PathLike, revision: str | None) -> tuple[str, str | No
     base = adapters.base_model_name_or_path
     if base is None:
         raise ValueError(
-            f"its adapters do not say what they were trained on: name that in `{ADAPTER_CONFIG_NAME}` as "
-            "`base_model_name_or_path`."
+            f"the adapters of {path} do not say what they were trained on: name that in `{ADAPTER_CONFIG_NAME}` "
+            "as `base_model_name_or_path`."
         )
     if Path(base).resolve() == Path(path).resolve() and adapters.revision == revision:
         raise ValueError(
-            f"its adapters name themselves as the model that they were trained on: name that in "
+            f"the adapters of {path} name themselves as the model that they were trained on: name that in "
             f"`{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
         )
     return base, adapters.revision
@@ -299,8 +299,8 @@ def check_is_one_model(name: str | PathLike, revision: str | None) -> None:
     for filename in weights:
         if find_file(name, filename, revision) is not None:
             raise ValueError(
-                f"it has both adapters of PEFT (`{ADAPTER_CONFIG_NAME}`) and a whole model (`{filename}`): move "
-                "the files of one of them to a folder of its own."
+                f"{name} has both adapters of PEFT (`{ADAPTER_CONFIG_NAME}`) and a whole model (`{filename}`): "
+                "move the files of one of them to a folder of its own."
             )
 
 
