@@ -54,9 +54,9 @@ def get_contract(model: PreTrainedModel) -> Contract:
     return FeatureContract(model)
 
 
-def has_own_method(model: nn.Module, name: str) -> bool:
-    """Returns whether a model has an `embed_images` or `embed_captions`, as `name` says, other than LoTLIP's."""
-    method = getattr(type(model), name, None)
+def has_own_method(model_class: type, name: str) -> bool:
+    """Returns whether a class of models has a method such as `embed_images`, by its name, other than LoTLIP's."""
+    method = getattr(model_class, name, None)
     return method not in (None, getattr(LotlipModel, name))
 
 

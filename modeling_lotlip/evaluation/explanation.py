@@ -119,7 +119,7 @@ def explain(
     whole_embeds = encoder.encode_text([whole], convert_to_tensor=True, is_long=is_long)
     text_embeds = torch.cat([whole_embeds, sub_caption_directions(encoder, read, is_long)])
     over_image = None
-    if has_own_method(encoder.model, "embed_images"):
+    if has_own_method(type(encoder.model), "embed_images"):
         logger.warning(f"{encoder.name} has an `embed_images` of its own: no heat maps of it are drawn.")
     else:
         over_image = patch_relevance(encoder.model, image_inputs["pixel_values"], text_embeds[None])[0]

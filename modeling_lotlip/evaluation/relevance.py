@@ -58,7 +58,7 @@ def token_relevance(
     """
     model = encoder.model
     backend = PytorchBackend(model, encoder.family)
-    if image_embeds is None and has_own_method(model, "embed_captions"):
+    if image_embeds is None and has_own_method(type(model), "embed_captions"):
         raise ValueError(
             f"The embeddings of {type(model).__name__}, which has an `embed_captions` of its own, all have length 1: "
             "name an image that the text is compared with."
@@ -185,7 +185,7 @@ def patch_relevance(
     >>> patch_relevance(model, torch.randn(1, 3, 32, 32), torch.randn(1, 5, 768)).shape
     torch.Size([1, 5, 2, 2])
     ```"""
-    if has_own_method(model, "embed_images"):
+    if has_own_method(type(model), "embed_images"):
         raise ValueError(f"{type(model).__name__} has an `embed_images` of its own: it has no heat maps.")
     embeddings = input_embeddings(model, "vision")
     pixel_values = pixel_values.to(model.device, model.dtype)

@@ -277,7 +277,7 @@ class OpenvinoBackend(Backend):
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
-        if is_long and has_own_method(self.model, "embed_captions"):
+        if is_long and has_own_method(type(self.model), "embed_captions"):
             # masks of corner tokens cannot be traced
             return self.reference.embed_texts(inputs, is_long=True)
         embeds = self.compute("text", inputs)
