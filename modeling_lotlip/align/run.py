@@ -11,7 +11,6 @@ from datasets import Dataset
 from ..data.loading import load_slices
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
-from ..data.rows import get_columns
 from ..data.slices import count_shared_rows
 from ..encoder.loading import check_device
 from ..encoder.preprocessing import warn_of_unknown
@@ -71,9 +70,9 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     state = join_processes(args.device)
     device = state.device if args.device is None else torch.device(args.device)
     dataset, evaluation_data, num_shared = load_splits(args)
-    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader.of(dataset, args, args, args.image_column)
     reader.report_keys(dataset, "training images")
-    evaluation_reader = RowReader(get_columns(evaluation_data), args, args, args.image_column)
+    evaluation_reader = RowReader.of(evaluation_data, args, args, args.image_column)
     evaluation_reader.report_keys(evaluation_data, "evaluation images")
     text_tower = load_text_tower(
         args.text_model_name_or_path, args.text_pooling, args.max_length, args.text_prompt, device

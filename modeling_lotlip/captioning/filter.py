@@ -24,7 +24,7 @@ from ..data.caption_files import REJECTED_COLUMN, CaptionFiles, hash_keys
 from ..data.images import read_file, read_image, undecoded
 from ..data.loading import load_split
 from ..data.reader import Item
-from ..data.rows import find_column, get_columns, read_captions, read_key
+from ..data.rows import check_fields, find_column, get_columns, read_captions, read_key
 from ..encoder.arguments import InferenceArguments
 from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..encoder.dual_encoder import find_models, load_encoder
@@ -245,6 +245,7 @@ class CaptionFilter:
             raise ValueError(
                 f"`--caption_column {self.column}` is no column of {source}, which has {table.column_names}."
             )
+        self.check_key_column(table, source)
         table = self.cast_columns(table, source)
         written = {
             self.column: table.schema.field(self.column).type,
@@ -267,6 +268,20 @@ class CaptionFilter:
         with atomic_write(target) as partial, parquet.ParquetWriter(partial, table.schema) as writer:
             writer.write_table(table)
             writer.add_key_value_metadata(rows_hash.to_metadata())
+
+    def check_key_column(self, table: pa.Table, path: Path) -> None:
+        """Raises a `ValueError` if a named column of keys is not there; warns where no row is known by an image."""
+        if self.key_column in table.column_names:
+            return
+        if self.key_column != FilterArguments.file_key_column:
+            raise ValueError(
+                f"`--file_key_column {self.key_column}` is no column of {path}, which has {table.column_names}."
+            )
+        if "sha256" not in table.column_names and "duplicate" in self.rules.rules:
+            logger.warning_once(
+                f"`--captions` have neither a column {self.key_column!r} nor 'sha256': the rule 'duplicate' takes "
+                "each row for an image of its own. Name their column of keys with `--file_key_column`."
+            )
 
     def cast_columns(self, table: pa.Table, path: Path) -> pa.Table:
         """
@@ -627,6 +642,7 @@ def measure_similarities(
             f"`--key_column {key_column}` is not a column of the dataset, which has {names}: name "
             "the one whose values stand in `--file_key_column` of `--captions`."
         )
+    check_fields(dataset, key_column=key_column)
     column = columns.caption_column
     counts = Counter()
     hashes = {}  # of image files, by their keys

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.loading import load_split
-from ..data.rows import check_columns, get_columns
+from ..data.rows import check_columns, check_fields, get_columns
 from ..utils.files import read_lines
 from ..utils.output_folder import OutputFolder
 from ..utils.signals import StopSignal
@@ -78,6 +78,7 @@ def recaption(
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=arguments.key_column)
     check_columns(get_columns(dataset), key_column=arguments.key_column)
+    check_fields(dataset, key_column=arguments.key_column)
     check_captioners(arguments.captioner, captioning)
     settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
     folder = nullcontext()

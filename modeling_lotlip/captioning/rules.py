@@ -10,6 +10,7 @@ unharmed, which counts for more than to find every bad one; what is quoted in a 
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,15 @@ from .quotations import (
 )
 
 
-# Chinese and Japanese characters are words of their own
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+# Chinese and Japanese characters are words of their own. Thai, Lao, Burmese and Khmer have no blanks between words: a
+# word of theirs is taken to have four characters.
+IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff"
+WITHOUT_BLANKS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+# Such as the vowel signs of Hindi, which are no letters for `re`; and the joiners, which are inside of words
+MARKS = "".join(chr(code) for code in range(0x0300, 0xFFFF) if unicodedata.category(chr(code)).startswith("M"))
+WORD = re.compile(
+    rf"[{IDEOGRAPHS}]|[{WITHOUT_BLANKS}]{{1,4}}|(?:[^\W{IDEOGRAPHS}{WITHOUT_BLANKS}]+[{MARKS}\u200c\u200d]*)+"
+)
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*$")
 
 
@@ -65,7 +73,7 @@ ANSWER_OPENING, ANSWER_CLOSING = compile_tags(rf"<{ANSWER}>|<\|begin_of_box\|>",
 SENTENCE_START = re.compile(r"(?:^|[.!?…。！？>\n][\"'”’»)\]*]*)\s*$")
 MIDDLE_OF_SENTENCE = re.compile(r"[ \t]*[^\W\d_]")
 NUM_CHARACTERS_BEFORE = 20  # a tag, which are looked at
-FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
+FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*\r?$\n?", re.MULTILINE)
 
 # Marks of a chat: of the prompt before an answer, of the turn after it, and of the ends of texts. `</s>` inside a text
 # stays: it ends sub-captions.
@@ -82,7 +90,7 @@ TURN = re.compile(
 # Who speaks, after the mark of a turn: "<|im_start|>assistant"; or alone in the first line, where marks were left out
 SPEAKER = (
     r"(?:<\|(?:im_start|start_header_id)\|>|<start_of_turn>)\s?(?:assistant|model)(?:<\|end_header_id\|>|\s)"
-    r"|\A\s*(?:assistant|ASSISTANT|model)[ \t]*\n"
+    r"|\A\s*(?:assistant|ASSISTANT|model)[ \t]*\r?\n"
 )
 USER = re.compile(r"\bUSER:")
 # The next turn of a text that has begun with such a prompt

@@ -38,7 +38,6 @@ def run(
     from datetime import timedelta
 
     from ..data.reader import RowReader
-    from ..data.rows import get_columns
     from ..encoder.dual_encoder import load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..table.embed import embed_to_table, load_named_data, name_data, note_model
@@ -57,7 +56,7 @@ def run(
     dataset = load_named_data(named, with_images=store.only != "texts", key_column=store.key_column)
     if store.only is None:
         try:
-            RowReader(get_columns(dataset), captions, image_column=None)
+            RowReader.of(dataset, captions, image_column=None)
         except ValueError as error:
             raise ValueError(f"{error} Name one, or embed `--only images`.") from error
     encoder = load_encoder(model_arguments.model_name_or_path, model_arguments)

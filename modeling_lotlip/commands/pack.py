@@ -57,15 +57,15 @@ def run(
     """
     from ..data.loading import load_split
     from ..data.reader import RowReader
-    from ..data.rows import check_columns, get_columns
+    from ..data.rows import check_columns, check_fields, get_columns
     from ..data.shards import write_shards
     from ..utils.terminal import printable
 
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=caption_files.image_key_column)
-    names = get_columns(dataset)
-    check_columns(names, key_column=caption_files.key_column)
+    check_columns(get_columns(dataset), key_column=caption_files.key_column)
+    check_fields(dataset, key_column=caption_files.key_column)
     captions = CaptionArguments(columns.caption_column, columns.long_captions_column)
-    reader = RowReader(names, captions, caption_files, source.image_column)
+    reader = RowReader.of(dataset, captions, caption_files, source.image_column)
     reader.report_keys(dataset)
     how = (pack.output_dir, caption_files.key_column, pack.image_format, pack.shard_size)
     counts = write_shards(dataset, reader, source, *how)

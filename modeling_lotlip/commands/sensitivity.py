@@ -65,7 +65,6 @@ def run(
     from ..data.loading import load_split
     from ..data.reader import RowReader
     from ..data.repeated_images import warn_of_repeated_images
-    from ..data.rows import get_columns
     from ..encoder.dual_encoder import find_models, load_encoder
     from ..encoder.fastest import hint_at_auto
     from ..evaluation.retrieval import embed_dataset
@@ -77,7 +76,7 @@ def run(
     state = join_processes(models.device)
     check_single_process("sensitivity", state)
     data = load_split(dataset, split.eval_split, split.max_eval_samples, key_column=caption_files.image_key_column)
-    reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
+    reader = RowReader.of(data, captions, caption_files, dataset.image_column)
     reader.report_keys(data)
     warn_of_repeated_images(data, dataset.image_column, "evaluation")
     results = []

@@ -86,7 +86,10 @@ def run(
     conditions = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
     if statistics.benchmark is None:
         name = source.dataset_title or "scenes"
-        how = {"with_images": False, "key_column": caption_files.image_key_column}
+        key_column = caption_files.image_key_column
+        # images are read where their hashes are keys
+        with_images = caption_files.caption_files is not None and key_column == source.image_column
+        how = {"with_images": with_images, "key_column": key_column}
         dataset = load_split(source, split.eval_split, split.max_eval_samples, **how)
         columns = get_columns(dataset)
         if source.image_column != SourceArguments().image_column:
@@ -105,7 +108,7 @@ def run(
     if source.image_column in columns:
         dataset = undecoded(dataset, source.image_column)
         warn_of_images_counted_again(dataset, source.image_column)
-    reader = RowReader(columns, captions, caption_files, source.image_column)
+    reader = RowReader.of(dataset, captions, caption_files, source.image_column)
     reader.report_keys(dataset)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
     measured = {kind: summarize_lengths(text_lengths) for kind, text_lengths in lengths.items()}

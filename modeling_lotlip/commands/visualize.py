@@ -135,7 +135,6 @@ def read_text_and_image(
     from ..data.images import UnreadableImageError, read_image, undecoded
     from ..data.loading import load_split
     from ..data.reader import RowReader
-    from ..data.rows import get_columns
     from ..utils.sub_captions import split_sub_captions
     from ..utils.terminal import without_stop
 
@@ -146,7 +145,7 @@ def read_text_and_image(
         rows = list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
-    reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
+    reader = RowReader.of(data, captions, caption_files, dataset.image_column)
     # not those of full stops alone
     long = [text for text in reader.long_captions(rows[0]) if split_sub_captions(text, reader.splitter)]
     short = [text for text in reader.short_captions(rows[0]) if split_sub_captions(text, reader.splitter)]

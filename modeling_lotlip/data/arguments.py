@@ -32,7 +32,10 @@ class SourceArguments(Arguments):
     )
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
-    streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.")
+    streaming: bool = argument(
+        False,
+        "Read the data while it is used, without a copy on disk. Nothing then says that rows have the same image.",
+    )
     split_seed: int | None = argument(
         None,
         "Shuffle the rows with this seed before a slice such as train[:90%] is taken. Default: no shuffling.",
@@ -172,4 +175,12 @@ def is_folder_of_data(source: SourceArguments) -> bool:
     is_builder = source.dataset_name in BUILDER_NAMES
     if is_builder and (source.data_files or source.data_dir):
         return False
-    return os.path.isdir(source.dataset_name)
+    return os.path.isdir(source.dataset_name or "")
+
+
+def find_folder(source: SourceArguments) -> str:
+    """Finds the folder on this machine in which relative `data_files` are; "" for the working directory."""
+    folder = source.data_dir or ""
+    if is_folder_of_data(source):
+        return os.path.join(source.dataset_name, folder)
+    return folder

@@ -12,7 +12,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
 from ..utils.terminal import without_stop
-from .arguments import SourceArguments, is_folder_of_data
+from .arguments import SourceArguments, find_folder, is_folder_of_data
 from .folder import (
     as_patterns,
     find_files_about_images,
@@ -32,9 +32,6 @@ from .slices import resolve_split
 
 
 logger = logging.get_logger(__name__)
-
-# What reads files whose content, or names, the cache of `datasets` has
-SIGNED_BUILDERS = ("csv", "imagefolder", "json", "parquet", "text", "webdataset")
 
 
 def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
@@ -77,9 +74,7 @@ def make_builder(
 
 def find_local_folder(source: SourceArguments) -> str | None:
     """Finds the folder on this machine that is read; None if files are named, or it is elsewhere."""
-    folder = source.data_dir or "."
-    if is_folder_of_data(source):
-        folder = os.path.join(source.dataset_name, source.data_dir or "")
+    folder = find_folder(source) or "."
     if source.data_files is not None or not os.path.isdir(folder):
         return None
     return folder
@@ -87,9 +82,7 @@ def find_local_folder(source: SourceArguments) -> str | None:
 
 def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
     """Raises a `FileNotFoundError` for a pattern that no file matches: of several `datasets` passes over it."""
-    folder = source.data_dir or "."
-    if is_folder_of_data(source):
-        folder = os.path.join(source.dataset_name, folder)
+    folder = find_folder(source)
     if all(map(os.path.isfile, list_files(builder, "all"))):
         for pattern in as_patterns(source.data_files or [], folder):
             resolve_pattern(pattern, os.path.abspath(folder))
@@ -121,8 +114,7 @@ def load_builder(
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
     data_files = source.data_files
     if data_files is not None:
-        folder = os.path.join(source.dataset_name if is_folder_of_data(source) else "", source.data_dir or "")
-        data_files = as_patterns(data_files, folder)
+        data_files = as_patterns(data_files, find_folder(source))
     named = (source.dataset_name, source.dataset_config_name, source.data_dir, data_files)
     builder = load_dataset_builder(*named)
     of_card = find_options(builder)
@@ -136,7 +128,7 @@ def load_builder(
             has_split = split in builder.config.data_files
             options["sep"] = find_separator(list_files(builder, split if has_split else "all"))
     signed = None
-    if builder.info.builder_name in SIGNED_BUILDERS and builder.config.data_files:
+    if builder.config.data_files:
         signed = sign_files(builder.config.data_files)
     if signed is not None:
         name = builder.info.builder_name

@@ -27,6 +27,8 @@ from .rows import read_captions
 logger = logging.get_logger(__name__)
 
 REJECTED_COLUMN = "rejected_by"
+# The SHA-256 of the file of the image that a caption was made of
+IMAGE_HASH_COLUMN = "sha256"
 NUM_EXAMPLES = 5  # of keys, in messages
 BLANK_TEXT = r'\s*(?:null|"(?:\s|\\[nrt])*")\s*'
 BLANK_JSON = rf"^(?:{BLANK_TEXT}|\s*\[\s*\]\s*|\s*\[{BLANK_TEXT}(?:,{BLANK_TEXT})*\]\s*)$"
@@ -41,6 +43,10 @@ def hash_keys(keys: list) -> np.ndarray:
     for key in keys:
         texts.append("" if key is None else str(key))
     return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
+
+
+# The hash of no key
+NO_KEY = hash_keys([None])[0]
 
 
 def is_blank(values: pa.ChunkedArray) -> np.ndarray:
@@ -108,8 +114,9 @@ class CaptionFiles:
                 "theirs with `--file_key_column` and `--file_caption_columns`."
             )
         columns = [key_column, *caption_columns]
-        if REJECTED_COLUMN in rows.column_names:
-            columns.append(REJECTED_COLUMN)
+        for name in (REJECTED_COLUMN, IMAGE_HASH_COLUMN):
+            if name in rows.column_names:
+                columns.append(name)
         self.rows = rows.select_columns(list(dict.fromkeys(columns)))
         path = Path(HF_HOME, "lotlip", "caption_files", f"{self.rows._fingerprint}-{hash_readers()}.npy")
         if not path.exists():
@@ -118,7 +125,7 @@ class CaptionFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, open(partial, "wb") as file:
                 np.save(file, self._make_index())
-        self.hashes, self.row_indices = np.load(path, mmap_mode="r")
+        self.hashes, self.row_indices, self.image_hashes = np.load(path, mmap_mode="r")
 
     @property
     def builder(self) -> str:
@@ -134,10 +141,10 @@ class CaptionFiles:
         return find_separator(self.files)
 
     def _list_local_files(self) -> list[str]:
-        """The files on this machine that the patterns name."""
+        """The files on this machine that the patterns name, in the order in which `datasets` reads them."""
         found = []
         for pattern in self.files:
-            found += [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
+            found += [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
         return found
 
     def _check_patterns(self) -> None:
@@ -203,6 +210,25 @@ class CaptionFiles:
             raise ValueError(f"{left_out} There is nothing to read.")
         if num_left_out > 0:
             logger.warning_once(left_out)
+        self._warn_of_several_images()
+
+    def _warn_of_several_images(self) -> None:
+        """Warns once of keys whose captions were made of several images."""
+        is_same_key = self.hashes[1:] == self.hashes[:-1]
+        is_other_image = self.image_hashes[1:] != self.image_hashes[:-1]
+        is_known = (self.image_hashes[1:] != NO_KEY) & (self.image_hashes[:-1] != NO_KEY)
+        found = np.flatnonzero(is_same_key & is_other_image & is_known)
+        if len(found) == 0:
+            return
+        _, first = np.unique(self.hashes[found], return_index=True)
+        examples = []
+        for index in np.sort(self.row_indices[found[first]])[:NUM_EXAMPLES]:
+            examples.append(self.rows[int(index)][self.key_column])
+        logger.warning_once(
+            f"{len(first)} keys of `--caption_files` have captions of several images{list_examples(examples)}, by the "
+            f"hashes in {IMAGE_HASH_COLUMN!r}: an image gets all captions of its key. Join them by `--file_key_column "
+            f"{IMAGE_HASH_COLUMN}` and the column of images if their files are as they were."
+        )
 
     def __reduce__(self):
         # pickled, the index would be read into memory
@@ -221,31 +247,50 @@ class CaptionFiles:
         return is_rejected
 
     def _make_index(self) -> np.ndarray:
-        """The hashes of the keys of the rows with captions in ascending order, and their indices: (2, rows)."""
+        """
+        Finds the hashes of the keys of the rows with captions in ascending order, the indices of the rows, and hashes
+        that stand for their images, `NO_KEY` where none is known: (3, rows).
+        """
         keys = self.rows.select_columns(self.key_column)
         batches = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *batches])
-        has_no_key = hashes == hash_keys([None])
+        has_no_key = hashes == NO_KEY
         has_no_caption = np.ones(len(self.rows), dtype=bool)
         for name in self.caption_columns:
             has_no_caption &= is_blank(self.rows.data.column(name))
         kept = np.flatnonzero(~(self._is_rejected() | has_no_key | has_no_caption))
         order = kept[np.argsort(hashes[kept], kind="stable")]
-        return np.stack([hashes[order], order.astype(np.uint64)])
+        image_hashes = np.full(len(self.rows), NO_KEY)
+        if IMAGE_HASH_COLUMN in self.rows.column_names:
+            images = self.rows.select_columns(IMAGE_HASH_COLUMN)
+            batches = [hash_keys(batch[IMAGE_HASH_COLUMN]) for batch in images.iter(batch_size=10_000)]
+            image_hashes = np.concatenate(batches)
+        return np.stack([hashes[order], order.astype(np.uint64), image_hashes[order]])
 
     def has(self, hashes: np.ndarray) -> np.ndarray:
         """Finds the keys that have captions, by their hashes. Returns an array of the shape of these, bool."""
         indices = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
         return self.hashes[indices] == hashes
 
+    def _find_range(self, key: str) -> slice:
+        """Finds where a key is in the index."""
+        hashed = hash_keys([key])[0]
+        return slice(np.searchsorted(self.hashes, hashed, "left"), np.searchsorted(self.hashes, hashed, "right"))
+
     def find_rows(self, key: str) -> list[dict]:
         """Finds the rows of a key, none if it is not there."""
-        hashed = hash_keys([key])
-        start = np.searchsorted(self.hashes, hashed, "left")[0]
-        stop = np.searchsorted(self.hashes, hashed, "right")[0]
-        rows = [self.rows[int(index)] for index in self.row_indices[start:stop]]
+        rows = [self.rows[int(index)] for index in self.row_indices[self._find_range(key)]]
         # another key may have the same hash
         return [row for row in rows if str(row[self.key_column]) == key]
+
+    def is_of_other_image(self, key: str, image_hash: str) -> bool:
+        """
+        Says whether the captions of a key were made of other images than the one with this SHA-256; false where their
+        images are not known.
+        """
+        known = self.image_hashes[self._find_range(key)]
+        known = known[known != NO_KEY]
+        return len(known) > 0 and hash_keys([image_hash])[0] not in known
 
     def __getitem__(self, key: str) -> list[str]:
         """The captions of a key, none if it is not there."""

@@ -129,7 +129,12 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
 
 def cast_images(rows: Rows, column: str) -> Rows:
     """Makes a column one of images. Raises a `ValueError` if it is not there, or holds something else."""
-    check_columns(get_columns(rows), image_column=column)
+    columns = get_columns(rows)
+    check_columns(columns, image_column=column)
+    if column not in columns:
+        raise ValueError(
+            f"`--image_column {column}` is in a dictionary, where no images are read: write them in their own column."
+        )
     warn_of_other_images(rows.features or {}, column)
     column_type = (rows.features or {}).get(column)  # a stream may not say it
     if column_type is not None:

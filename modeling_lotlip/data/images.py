@@ -81,14 +81,25 @@ HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
 
 
+def unformatted(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """
+    Gives the same data with all columns, and with the values as they are stored: of a dataset with a format rows hold
+    tensors or arrays, or lack columns. A function of the user that transforms rows stays, and a stream is left as it
+    is.
+    """
+    if not isinstance(dataset, Dataset) or dataset.format["type"] == "custom":
+        return dataset
+    return dataset.with_format(None)
+
+
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
     """
-    Gives the same data with image files instead of images: `read_image` decodes them. A stream whose columns have no
-    types holds them already: `datasets` decodes by types alone.
+    Gives the same data with image files instead of images, and without a format: `read_image` decodes them. A stream
+    whose columns have no types holds them already: `datasets` decodes by types alone.
     """
     if dataset.features is None:
         return dataset
-    return dataset.cast_column(image_column, Image(decode=False))
+    return unformatted(dataset).cast_column(image_column, Image(decode=False))
 
 
 class UnreadableImageError(ValueError):

@@ -49,6 +49,7 @@ class JsonTexts(Json):
             self.date_columns -= {name for name, field in named_types(of_card) if has_time(field)}
             return super()._split_generators(dl_manager)
         self.mixed_columns |= set(found.mixed)
+        self.info.features = None  # those in the cache do not say of which columns the first values come later
         splits = super()._split_generators(dl_manager)
         may_differ = self.mixed_columns or len(self.local_files) > 1
         if may_differ and self.info.features is None:  # nothing of a list has been read yet

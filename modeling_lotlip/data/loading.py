@@ -41,6 +41,7 @@ from .image_folder import (
     to_stream,
     with_file_names,
 )
+from .images import unformatted
 from .json_files import (
     find_common_type,
     find_doubtful_column,
@@ -373,10 +374,13 @@ def has_saved_rows(folder: Path) -> bool:
 
 
 def load_saved_rows(folder: Path, name: str) -> Dataset:
-    """Loads what `save_to_disk` has written into a folder. Raises a `ValueError` with its name if it has no rows."""
+    """
+    Loads what `save_to_disk` has written into a folder, without the format that it was saved with. Raises a
+    `ValueError` with its name if it has no rows.
+    """
     if not has_saved_rows(folder):  # `datasets` would fail to join its files
         raise ValueError(f"{name} cannot be read, since it has no rows: name other data or another split.")
-    return Dataset.load_from_disk(folder)
+    return unformatted(Dataset.load_from_disk(folder))
 
 
 def load_built_split(

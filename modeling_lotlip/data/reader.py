@@ -9,18 +9,28 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset, IterableDataset
-from PIL import Image
+import PIL.Image
+from datasets import Dataset, Image, IterableDataset
 from transformers.utils import logging
 
 from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
-from .caption_files import NUM_EXAMPLES, REJECTED_COLUMN, CaptionFiles, hash_keys, list_examples
-from .images import Resizing, read_file, read_image
+from .caption_files import (
+    IMAGE_HASH_COLUMN,
+    NO_KEY,
+    NUM_EXAMPLES,
+    REJECTED_COLUMN,
+    CaptionFiles,
+    hash_keys,
+    list_examples,
+)
+from .images import Resizing, is_address, read_file, read_image, undecoded
 from .rows import (
     check_blanks,
     check_columns,
+    check_fields,
     find_column,
+    get_columns,
     list_captions,
     look_up,
     may_be_key,
@@ -37,6 +47,9 @@ MIN_SIMILARITY = 0.85
 
 # In place of the key of an image whose file, of which it is the hash, cannot be read
 UNREADABLE = "an image that cannot be read"
+
+# Images that are compared with those of the captions of their keys, before all are read
+NUM_COMPARED = 50
 
 # Rows whose captions are left out since they are no texts; with more of them the column is refused
 MAX_BAD_ROWS = 20
@@ -58,7 +71,7 @@ class Item(NamedTuple):
     row_key: Any  # what the row is known by: a `RowInfo`, or what the caller of a `RowCollator` chose
     kind: str  # "image", or any other word for a text: "short" or "long"
     # the upright RGB image, which is dropped when it is preprocessed, or the text
-    content: Image.Image | str | None = None
+    content: PIL.Image.Image | str | None = None
     index: int = 0  # which it is of its kind in the row
     truncated: bool = False
     is_unknown: bool = False  # whether it is a text of which the tokenizer knows no word
@@ -131,6 +144,7 @@ class RowReader:
         self.splitter = "paper"
         self.file_key_column = None
         self.caption_files = None
+        self.is_other_image_said = False
         self.num_bad_rows = 0
         has_caption_files = caption_files is not None and caption_files.caption_files is not None
         if captions is not None:
@@ -155,6 +169,23 @@ class RowReader:
         self.text_columns = find_columns(columns, text_columns)
         other_columns = [image_column, label_column, key_column]
         self.columns = find_columns(columns, [*text_columns, *other_columns])
+
+    @classmethod
+    def of(cls, dataset: Dataset | IterableDataset, *args: Any, **options: Any) -> "RowReader":
+        """
+        Makes the reader of a dataset, with its columns and further arguments of the class.
+
+        Raises:
+            `ValueError`: if a column, or a field of one, is not there, or there are no captions at all.
+        """
+        reader = cls(get_columns(dataset), *args, **options)
+        check_fields(
+            dataset,
+            caption_column=reader.short_column,
+            long_captions_column=reader.long_column,
+            key_column=reader.key_column or reader.file_key_column,
+        )
+        return reader
 
     def find_caption_columns(
         self,
@@ -231,6 +262,16 @@ class RowReader:
             self.note_bad_row(row_index, row, error)
             return []
 
+    def read_all_captions(self, row_index: Any, row: dict) -> tuple[list[str], list[str], str | None]:
+        """
+        Reads the short and the long captions of a row that are not blank, and its key if caption files have none for
+        it. Captions that are no texts are left out, the others are not: see [`leave_out_bad`].
+        """
+        short_captions = self.leave_out_bad(row_index, row, lambda: read_captions(row, self.short_column))
+        long_captions = self.leave_out_bad(row_index, row, lambda: read_captions(row, self.long_column))
+        captions_in_files, unmatched_key = self.read_captions_in_files(row_index, row)
+        return short_captions, long_captions + captions_in_files, unmatched_key
+
     def read_captions_in_files(self, row_index: Any, row: dict) -> tuple[list[str], str | None]:
         """Reads what [`captions_in_files`] returns. A row whose key is none is named: see [`note_bad_row`]."""
         try:
@@ -249,7 +290,7 @@ class RowReader:
             raise error
         logger.warning(f"The captions of {name_row(row, row_index)} are left out: {error}")
 
-    def read_image(self, row: dict) -> Image.Image:
+    def read_image(self, row: dict) -> PIL.Image.Image:
         """Reads the image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
         return read_image(row.get(self.image_column), resizing=self.resizing)
 
@@ -297,10 +338,80 @@ class RowReader:
         if key is not None:
             captions = self.caption_files[key]
         if captions:
+            self.warn_of_other_image(row, key)
             return captions, None
         if key is None and self.file_key_column == self.image_column:
             return [], UNREADABLE
         return [], str(key)
+
+    def warn_of_other_image(self, row: dict, key: str) -> None:
+        """
+        Warns once of an image that is not the one that the captions of its key were made of. Only what is in the row
+        is looked at: [`compare_images`] reads files.
+        """
+        image = row.get(self.image_column)
+        is_in_row = isinstance(image, dict) and image.get("bytes") is not None
+        if self.is_other_image_said or not is_in_row or self.file_key_column == self.image_column:
+            return
+        if self.caption_files.is_of_other_image(key, read_key(row, self.image_column)):
+            self.is_other_image_said = True
+            logger.warning(
+                f"The image with the key {key!r} is not the one that its captions in `--caption_files` were made of, "
+                f"by the hash in {IMAGE_HASH_COLUMN!r}. That is right if the file was written anew since; else other "
+                "images have the same keys, and captions of others."
+            )
+
+    def hash_image(self, row: dict) -> str | None:
+        """Returns the SHA-256 of the image of a row; None if it is elsewhere, or cannot be read."""
+        image = row[self.image_column]
+        if image is not None and image.get("bytes") is None and is_address(image.get("path") or ""):
+            return None
+        return read_key(row, self.image_column)
+
+    def compare_images(self, dataset: Dataset, hashes: np.ndarray, what: str) -> None:
+        """
+        Reads some images, and warns if they are not those that the captions of their keys were made of, or if one key
+        has several images.
+
+        Args:
+            dataset (`Dataset`): The rows.
+            hashes (`np.ndarray` of shape `(rows,)`): The hashes of their keys, uint64.
+            what (`str`): What messages call the images.
+        """
+        if not isinstance(dataset.features.get(self.image_column), Image):
+            return
+        images = undecoded(dataset, self.image_column)
+        is_matched = self.caption_files.has(hashes) & (hashes != NO_KEY)
+        compared = sample_evenly(np.flatnonzero(is_matched))
+        others = []
+        for index in compared:
+            row = images[int(index)]
+            key = read_key(row, self.file_key_column)
+            image_hash = self.hash_image(row)
+            if image_hash is not None and self.caption_files.is_of_other_image(key, image_hash):
+                others.append(key)
+        if others:
+            self.is_other_image_said = True
+            logger.warning(
+                f"Of {len(compared)} {what} that were looked at, {len(others)} are not those that the captions with "
+                f"their keys were made of, by the hashes in {IMAGE_HASH_COLUMN!r}{list_examples(others)}. That is "
+                "right if their files were written anew since; else they get captions of other images."
+            )
+        _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        first = first[inverse]  # for each row the first one with its key
+        repeated = np.flatnonzero((first != np.arange(len(hashes))) & is_matched)
+        compared = sample_evenly(repeated)
+        others = []
+        for index in compared:
+            row = images[int(index)]
+            image_hashes = {self.hash_image(row), self.hash_image(images[int(first[index])])}
+            if len(image_hashes - {None}) > 1:
+                others.append(read_key(row, self.file_key_column))
+        if others:
+            logger.warning(
+                f"{len(repeated)} of {len(dataset)} {what} have the key of an earlier one. Of {len(compared)} of them "
+                f"{len(others)} are other images{list_examples(others)}: each gets all captions of its key."
+            )
 
     def knows_keys(self, dataset: Dataset | IterableDataset) -> bool:
         """Whether there are caption files, and the keys of all images are known without reading these."""
@@ -355,13 +466,22 @@ class RowReader:
         counts.check_matched(what)
         if unmatched:
             logger.warning(f"Of {len(dataset)} {what}{counts.name_unmatched()}")
-        unused = np.sort(files.row_indices[~np.isin(files.hashes, np.concatenate(hashes))])
+        hashes = np.concatenate(hashes)
+        self.compare_images(dataset, hashes, what)
+        unused = np.sort(files.row_indices[~np.isin(files.hashes, hashes)])
         if len(unused):
             keys = [files.rows[int(index)][files.key_column] for index in unused[:NUM_EXAMPLES]]
             logger.warning(
                 f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the "
                 f"{len(dataset)} {what}{list_examples(keys)}."
             )
+
+
+def sample_evenly(indices: np.ndarray) -> np.ndarray:
+    """Samples at most `NUM_COMPARED` of some indices, int64 of shape `(indices,)`, from the first to the last."""
+    if len(indices) <= NUM_COMPARED:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, NUM_COMPARED).astype(int)]
 
 
 @dataclass

@@ -5,18 +5,24 @@
 import hashlib
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Image, IterableDataset, Json, Value
+from transformers.utils import logging
 
 from ..utils.keys import to_key
-from .arguments import SourceArguments
-from .images import UnreadableImageError, read_file
+from .arguments import SourceArguments, find_folder
+from .images import UnreadableImageError, read_file, unformatted
 
+
+logger = logging.get_logger(__name__)
 
 Rows = Dataset | IterableDataset
+# Of a stream, in which fields of JSON are looked for
+NUM_ROWS_WITH_FIELDS = 100
 # Where img2dataset and the large collections have addresses
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file
@@ -99,6 +105,100 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
         raise ValueError(f"`--{argument} {name}` is not a column of the dataset, which has {columns}: name one.")
 
 
+def check_fields(dataset: Rows, **named: str | None) -> None:
+    """
+    Checks that an argument such as `key_column` names a field that is there, where dots lead into dictionaries. Of
+    JSON the rows say which it has: all until one has the field, and of a stream the first ones, of which a warning
+    says that it is in none.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        named:
+            The names by argument. What is no name with dots, or in no column, is left to [`check_columns`].
+
+    Raises:
+        `ValueError`: if a field is not there.
+    """
+    columns = get_columns(dataset)
+    for argument, name in named.items():
+        column = find_column(columns, name or "")
+        if column is not None and column != name:
+            check_field(dataset, column, argument, name)
+
+
+def check_field(dataset: Rows, column: str, argument: str, name: str) -> None:
+    """
+    Checks that a field of a column is there: see [`check_fields`].
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        column (`str`):
+            The column.
+        argument (`str`):
+            The argument that names the field, without dashes.
+        name (`str`):
+            The name, which begins with that of the column.
+    """
+    path = name.removeprefix(f"{column}.").split(".")
+    held = (dataset.features or {}).get(column)
+    if isinstance(held, Image):
+        held = {"bytes": None, "path": None}  # as an undecoded one
+    is_there = has_field(held, path)
+    is_known = is_there is not None or isinstance(dataset, Dataset)
+    if is_there is None:
+        rows = unformatted(dataset).select_columns(column)
+        if not is_known:
+            rows = rows.take(NUM_ROWS_WITH_FIELDS)
+        is_there, held = find_in_rows(rows, column, path)
+    if is_there is not False:
+        return
+    found = reprlib.repr(held)
+    if isinstance(held, dict):
+        found = f"the fields {list(held)}"
+    if is_known:
+        raise ValueError(
+            f"`--{argument} {name}` is not there: the column {column!r} holds {found}: name a field, or a column, "
+            "that is there."
+        )
+    logger.warning_once(
+        f"`--{argument} {name}` is in none of the first {NUM_ROWS_WITH_FIELDS} rows: the column {column!r} holds "
+        f"{found}. If that is a slip, name a field, or a column, that is there."
+    )
+
+
+def has_field(held: object, path: list[str]) -> bool | None:
+    """
+    Whether a value has the field that names lead to, each in the dictionary of the one before, or a type of columns
+    has. None if there is nothing on the way, or JSON whose fields only its values know.
+    """
+    for name in path:
+        if held is None or held == Value("null") or isinstance(held, Json):
+            return None
+        if not isinstance(held, dict) or name not in held:
+            return False
+        held = held[name]
+    return True
+
+
+def find_in_rows(rows: Rows, column: str, path: list[str]) -> tuple[bool | None, object]:
+    """
+    Finds out whether a row has a field of a column: see [`has_field`]. None if the rows have nothing there. Beside it
+    is the first value in the column that has no such field.
+    """
+    first = None
+    for row in rows:
+        is_there = has_field(row.get(column), path)
+        if is_there:
+            return True, None
+        if is_there is False and first is None:
+            first = row[column]
+    if first is None:
+        return None, None
+    return False, first
+
+
 def check_blanks(columns: list[str], argument: str, name: str) -> None:
     """
     Raises a `ValueError` if a column has the name of an argument but for blanks around it.
@@ -173,8 +273,9 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     if not path:
         return path
     file = to_path_in_archive(path)
-    folders = [source.data_dir or source.dataset_name]
-    folders += [os.path.dirname(os.path.abspath(file)) for file in source.data_files or []]
+    folder = find_folder(source)
+    folders = [folder]
+    folders += [os.path.dirname(os.path.abspath(os.path.join(folder, file))) for file in source.data_files or []]
     for folder in filter(None, folders):
         for base in (os.path.abspath(folder), os.path.realpath(folder)):
             # Windows does not distinguish upper and lower case, for instance of a drive's letter

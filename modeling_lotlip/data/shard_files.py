@@ -62,14 +62,25 @@ def decode_json(content: bytes) -> object:
 class WholeShards(WebDataset):
     """
     Reads shards as `datasets` does, but to the end: what it would pass over in silence is an error, also a member that
-    is in no column.
+    is in no column, and a sample in parts, of which it would make several.
     """
 
     def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
         members = []
         for path, of_archive in zip(tar_paths, tar_iterators):
             members.append(iterate_members(path) if is_readable_tar(path) else of_archive)
+        shard = None
+        parts = {}
         for key, sample in super()._generate_examples(tar_paths, members):
+            if sample["__url__"] != shard:
+                shard = sample["__url__"]
+                parts = {}
+            part = {name for name, value in sample.items() if value is not None and not name.startswith("__")}
+            if part and part.isdisjoint(parts.setdefault(sample["__key__"], part)):
+                raise ValueError(
+                    f"The shard {shard} has the members of the sample {sample['__key__']} in several parts, with "
+                    "others between them: write it anew, the members of each sample one after another."
+                )
             for column in sample:
                 if column not in self.info.features:
                     raise ValueError(

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from datasets import ClassLabel, Dataset, IterableDataset, Json, LargeList, List
 from datasets.features.features import FeatureType
 
+from ..data.images import unformatted
 from ..data.reader import RowReader
 from ..encoder.dual_encoder import DualEncoder, evaluation_mode
 from ..metrics import TOLERANCE, RetrievalRanks, check_finite
@@ -194,7 +195,8 @@ def classify(
             f"There are {len(class_names)} classes, and so each is among the first {MAX_K}, whatever "
             f"the model: look at `top1` alone, or name more than {MAX_K}."
         )
-    labels = torch.tensor([find_class(label, class_names) for label in labels])
+    # true and false are the indices 1 and 0
+    labels = torch.tensor([find_class(label, class_names) for label in labels], dtype=torch.int64)
     better = []
     equal = []
     predictions = []
@@ -266,6 +268,7 @@ def evaluate_zero_shot(
     Raises:
         `ValueError`: if a label is none of the classes, or no image can be read.
     """
+    dataset = unformatted(dataset)
     columns = [image_column, label_column]
     reader = RowReader(columns, image_column=image_column, label_column=label_column)
     all_labels = None

@@ -20,10 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..data.arguments import CaptionArguments, CaptionFileArguments
 from ..data.benchmarks import load_benchmark
-from ..data.images import undecoded
+from ..data.images import undecoded, unformatted
 from ..data.reader import RowCounts, RowReader
 from ..data.repeated_images import warn_of_repeated_images
-from ..data.rows import get_columns
 from ..encoder.batches import (
     Item,
     RowCollator,
@@ -413,8 +412,9 @@ def evaluate_retrieval(  # noqa: PLR0913, the options of the command
         `ValueError`: if no image can be read, or none has a caption.
     """
     state = PartialState()
+    dataset = unformatted(dataset)
     with state.main_process_first():  # which reads new caption files
-        reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
+        reader = RowReader.of(dataset, captions or CaptionArguments(), caption_files, image_column)
     if state.is_main_process:
         reader.report_keys(dataset)
         warn_of_repeated_images(dataset, image_column, "evaluation")

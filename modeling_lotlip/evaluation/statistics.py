@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .. import LotlipTextConfig, LotlipTokenizer
+from ..data.images import unformatted
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import batched, name_row
 from ..hub_lotlip import find_pretrained
@@ -120,19 +121,12 @@ def measure_texts(
     if isinstance(reading_tokenizer, LotlipTokenizer):
         num_corner_tokens = LotlipTextConfig().num_corner_tokens
     lengths = {kind: TextLengths(num_corner_tokens=num_corner_tokens) for kind in ("long", "short")}
-    for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
+    for rows in batched(unformatted(dataset).select_columns(reader.text_columns), ROWS_PER_BATCH):
         captions = {"long": [], "short": []}
         for row in rows:
-            long_captions = []
-            short_captions = []
-            unmatched_key = None
-            try:
-                short_captions = reader.short_captions(row)
-                matched_captions, unmatched_key = reader.match_long_captions(row)
-                # one without a sub-caption is neither trained on nor evaluated
-                long_captions = [text for text in matched_captions if split_sub_captions(text, reader.splitter)]
-            except ValueError as error:
-                reader.note_bad_row(counts.num_rows, row, error)
+            short_captions, long_captions, unmatched_key = reader.read_all_captions(counts.num_rows, row)
+            # one without a sub-caption is neither trained on nor evaluated
+            long_captions = [text for text in long_captions if split_sub_captions(text, reader.splitter)]
             captions["long"].append(long_captions)
             captions["short"].append(short_captions)
             counts.count(name_row(row, counts.num_rows), unmatched=unmatched_key)

@@ -93,7 +93,7 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
     columns = get_columns(rows)
     if args.label_column is not None and args.label_column not in columns:
         raise ValueError(f"`--label_column {args.label_column}` is not a column of the dataset, which has {columns}.")
-    reader = RowReader(columns, args, args, args.image_column, label_column=args.label_column)
+    reader = RowReader.of(rows, args, args, args.image_column, label_column=args.label_column)
     if not reader.has_long_captions:
         raise ValueError(
             f"There are no long captions in `--eval_split {args.eval_split}`, by which the best "

@@ -21,14 +21,14 @@ from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 from torch import nn
 
-from ..data.arguments import CaptionArguments, SourceArguments
+from ..data.arguments import CaptionArguments, SourceArguments, is_folder_of_data
 from ..data.builders import make_builder
 from ..data.folder import is_image_file
 from ..data.image_folder import find_file_names
-from ..data.images import find_image_path, name_readers, undecoded
+from ..data.images import find_image_path, name_readers, undecoded, unformatted
 from ..data.loading import load_split
 from ..data.reader import RowInfo, RowReader
-from ..data.rows import batched, find_column, get_columns
+from ..data.rows import batched, find_column
 from ..encoder.arguments import AUTO, KINDS, InferenceArguments, StoreArguments
 from ..encoder.batches import (
     EmbeddedBatch,
@@ -102,6 +102,7 @@ def embed_to_table(
             there, or two rows have the same key.
     """
     state = PartialState()
+    dataset = unformatted(dataset)
     reader = make_reader(dataset, encoder, store, captions, image_column)
     settings = {
         **encoder.settings(),
@@ -183,8 +184,8 @@ def make_reader(
         captions = None
     if store.only == "texts":
         image_column = None
-    return TableReader(
-        get_columns(dataset),
+    return TableReader.of(
+        dataset,
         captions,
         image_column=image_column,
         key_column=store.key_column or find_file_names(dataset),
@@ -450,9 +451,13 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
     files.
     """
     named = vars(source) | {"eval_split": split, "max_eval_samples": max_samples, "files": hash_files(source, split)}
-    for name in ("dataset_name", "data_dir"):
-        named[name] = make_absolute(named[name])
-    if source.data_files:
+    if is_folder_of_data(source):  # in which the others are
+        named["dataset_name"] = os.path.abspath(source.dataset_name)
+        return named
+    if "/" in (source.dataset_name or ""):  # of the Hub, in whose repository the others are
+        return named
+    named["data_dir"] = make_absolute(source.data_dir)
+    if source.data_files and not source.data_dir:
         named["data_files"] = [make_absolute(path) for path in source.data_files]
     return named
 

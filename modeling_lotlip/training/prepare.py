@@ -24,12 +24,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
+from ..data.arguments import find_folder
 from ..data.images import undecoded
 from ..data.loading import load_slices, load_split
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
 from ..data.row_functions import read_rows
-from ..data.rows import get_columns
 from ..data.slices import Slice, count_shared_rows
 from ..encoder.hashes import describe_architecture, hash_model, hash_processor
 from ..encoder.preprocessing import Preprocessing
@@ -207,7 +207,7 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
             may_repeat=True,
         )
     dataset = read_rows(dataset, args.row_reader, args.image_column)
-    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader.of(dataset, args, args, args.image_column)
     check_captions(args, reader)
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
@@ -264,7 +264,7 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
     dataset, slices = load_slices(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     dataset = read_rows(dataset, args.row_reader, args.image_column)
-    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader.of(dataset, args, args, args.image_column)
     contents = {}
     if args.metric_for_best_model is not None:
         length = args.metric_for_best_model.split("_")[0]
@@ -280,10 +280,11 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     return Data(dataset, reader, slices, contents)
 
 
-def resolve_files(patterns: list[str] | None) -> list[str]:
-    """Lists the real paths of the files that patterns name; a pattern of none stays."""
+def resolve_files(patterns: list[str] | None, folder: str) -> list[str]:
+    """Lists the real paths of the files in a folder that patterns name; a pattern of none stays."""
     files = []
     for pattern in patterns or []:
+        pattern = os.path.join(folder, pattern)
         # a name may have brackets, as a pattern has
         found = [pattern] if os.path.isfile(pattern) else sorted(glob(pattern, recursive=True))
         files += [os.path.realpath(file) for file in found] or [pattern]
@@ -292,8 +293,8 @@ def resolve_files(patterns: list[str] | None) -> list[str]:
 
 def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data) -> None:
     """Says how many rows are trained and evaluated on, or else of which files they may be."""
-    files = resolve_files(args.data_files)
-    evaluation_files = resolve_files(args.eval_data_files or args.data_files)
+    files = resolve_files(args.data_files, find_folder(args))
+    evaluation_files = resolve_files(args.eval_data_files or args.data_files, find_folder(args))
     shared_files = sorted(set(files) & set(evaluation_files))
     if files == evaluation_files and args.data_weights is None:
         num_shared = count_shared_rows(data.slices, evaluation_data.slices)

@@ -11,6 +11,7 @@ import torch
 from datasets import concatenate_datasets
 from pyarrow import parquet
 from transformers import AutoModel, AutoProcessor
+from transformers.utils import logging
 
 from modeling_lotlip.captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
 from modeling_lotlip.captioning.filter import (
@@ -417,6 +418,24 @@ def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, m
     run(tmp_path / "rows.parquet", "out")
     marks = read_column(tmp_path / "out" / "rows.parquet", "rejected_by")
     assert marks == [mark] * len(images) + [None]
+
+
+def test_a_named_column_of_keys_that_is_not_there_is_refused(captions_dir, run):
+    with pytest.raises(ValueError, match="`--file_key_column urll` is no column of .*0.parquet"):
+        run(captions_dir / "*.parquet", "out", file_key_column="urll")
+
+
+@pytest.mark.parametrize("known_by, is_said", [(None, True), ("sha256", False), ("key", False)])
+def test_without_keys_it_is_said_that_each_row_is_an_image(run, tmp_path, caplog, known_by, is_said):
+    logging.get_logger("transformers").warning_once.cache_clear()
+    row = {"caption": BOAT}
+    if known_by is not None:
+        row[known_by] = "a"
+    rows = [row] * 5
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    report = run(tmp_path / "rows.parquet", "out")
+    assert ("have neither a column 'key' nor 'sha256'" in caplog.text) == is_said
+    assert report["captions"]["num_kept"] == (0 if is_said else 5)
 
 
 @pytest.mark.parametrize("other", ["Café.parquet", "cafe\u0301.parquet"])

@@ -1,6 +1,7 @@
 """Rules for captions that models wrote."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ BAD_CAPTIONS = {
     "JSON": (f'{{"caption": "{BOAT}"}}', "structure"),
     "JSON in a fence": (f'Here it is:\n```json\n[{{"description": "{BOAT}"}}]\n```\nEnjoy!', "structure"),
     "a fence": (f"```\n{BOAT}\n```", BOAT),
+    "a fence with line ends of Windows": (f"```markdown\r\n{BOAT}\r\n```", BOAT),
+    "a speaker with a line end of Windows": (f"assistant\r\n{BOAT}", BOAT),
     "brackets": (f"[A sign] {BOAT}",) * 2,
     "refusal": ("I'm sorry, but I cannot assist with identifying people in images.", "refusal"),
     "no image": ("It seems that no image was provided. Please upload the image you want described.", "refusal"),
@@ -206,6 +209,23 @@ def test_bounds_of_a_rule(rule):
     passing, rejected = BOUNDS[rule]
     assert apply_rules(passing, [rule]) == (passing, None, [])
     assert apply_rules(rejected, [rule]) == (rejected, rule, [])
+
+
+@pytest.mark.parametrize(
+    "text, num_words",
+    [
+        ("A boat of the 1920s", 5),
+        ("एक लाल नाव समुद्र तट पर दिखाई देती है", 9),
+        (unicodedata.normalize("NFD", "Über dem Fluß hängen größere Blätter"), 6),
+        ("می‌خواهم بروم", 2),
+        ("一艘红色的船", 6),
+        ("เรือสีแดงอยู่บนหาด", 5),
+    ],
+    ids=["English", "Hindi", "decomposed German", "Persian", "Chinese", "Thai"],
+)
+def test_words_are_counted_in_any_script(text, num_words):
+    rules = ["too_short", "too_long"]
+    assert apply_rules(text, rules, min_words=num_words, max_words=num_words)[1] is None
 
 
 def test_other_numbers_of_words():

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 from pyarrow import parquet
+from transformers.utils import logging
 
 from modeling_lotlip.data import caption_files
 from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
@@ -157,6 +158,19 @@ def test_rules_may_reject_nothing_in_the_first_file(tmp_path):
     first = write_lines(tmp_path / "0.jsonl", [{"key": "a", "caption": "A boat.", "rejected_by": None}])
     second = write_lines(tmp_path / "1.jsonl", [{"key": "b", "caption": "A car.", "rejected_by": "too_short"}])
     captions = CaptionFiles([first, second], "key", ["caption"])
+    assert captions["a"] == ["A boat."]
+    assert captions["b"] == []
+
+
+@pytest.mark.parametrize("first", [{"rejected_by": None}, {}])
+def test_parquet_files_come_in_the_order_of_their_names(tmp_path, monkeypatch, first):
+    """Whatever order a folder lists them in, the columns of all are known."""
+    found = [str(tmp_path / "1.parquet"), str(tmp_path / "0.parquet")]
+    monkeypatch.setattr(caption_files, "glob", lambda pattern, recursive: found)
+    rows = [{"key": "a", "caption": "A boat."} | first, {"key": "b", "caption": "A car.", "rejected_by": "too_short"}]
+    for index, row in enumerate(rows):
+        Dataset.from_list([row]).to_parquet(tmp_path / f"{index}.parquet")
+    captions = CaptionFiles([str(tmp_path / "*.parquet")], "key", ["caption"])
     assert captions["a"] == ["A boat."]
     assert captions["b"] == []
 
@@ -378,3 +392,62 @@ def test_whole_numbers_that_another_file_writes_as_decimals_are_the_same_keys(tm
     files = CaptionFiles([first, second], "key", ["caption"])
     assert files["1"] == ["A boat."]
     assert files["2"] == ["A car."]
+
+
+def write_hashed(path: Path, keys: list[str], hashes: list[str]) -> list[str]:
+    """Writes captions with the hashes of their images."""
+    rows = []
+    for key, digest in zip(keys, hashes):
+        rows.append({"key": key, "caption": f"A boat. {key}", "sha256": digest})
+    return [write(path, rows)]
+
+
+@pytest.mark.parametrize(
+    ("image_hashes", "is_said"),
+    [("abb", True), ("aab", False), (["a", None, "b"], False)],
+)
+def test_keys_with_captions_of_several_images_are_said(tmp_path, caplog, image_hashes, is_said):
+    logging.get_logger("transformers").warning_once.cache_clear()
+    files = write_hashed(tmp_path / "long.jsonl", ["x", "x", "y"], image_hashes)
+    CaptionFiles(files, "key", ["caption"]).check()
+    said = "1 keys of `--caption_files` have captions of several images (such as 'x')"
+    assert (said in caplog.text) == is_said
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_images_that_are_not_those_of_captions_are_said(scenes, digests, tmp_path, caplog, is_stream):
+    """As where two shards count their samples from 0, and the captions are those of the other one."""
+    for name, shift in (("same", 0), ("other", 1)):
+        files = write_hashed(tmp_path / f"{name}.jsonl", URLS, digests[shift:] + digests[:shift])
+        reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
+        rows = undecoded(scenes, "image")
+        if is_stream:
+            rows = rows.to_iterable_dataset()
+        caplog.clear()
+        reader.report_keys(rows)
+        for index, row in enumerate(rows):
+            list(reader(index, row))
+        if name == "same":
+            assert caplog.text == ""
+        elif is_stream:
+            assert caplog.text.count(f"The image with the key {URLS[0]!r} is not the one") == 1
+            assert caplog.text.count("is not the one that its captions") == 1
+        else:
+            assert "Of 24 images that were looked at, 24 are not those" in caplog.text
+            assert "is not the one that its captions" not in caplog.text
+
+
+def test_different_images_with_one_key_are_said(scenes, tmp_path, caplog):
+    captions = [{"key": key, "caption": f"A boat. {key}"} for key in "abc"]
+    files = [write(tmp_path / "long.jsonl", captions)]
+    keys = list("abcab") + ["other"] * 19
+    rows = scenes.select_columns("image").add_column("key", keys)
+    reader = open_reader(["image", "key"], caption_files=files, key_column="key")
+    reader.report_keys(rows.select(range(3)))
+    assert "have the key of an earlier one" not in caplog.text
+    same_image = rows.select([0, 0, 1, 1])
+    reader.report_keys(same_image)
+    assert "have the key of an earlier one" not in caplog.text
+    reader.report_keys(rows)
+    assert "2 of 24 images have the key of an earlier one." in caplog.text
+    assert "Of 2 of them 2 are other images (such as 'a', 'b')" in caplog.text

@@ -35,6 +35,14 @@ def test_the_image_column_may_have_any_name(tmp_path, streaming):
 
 
 @both_ways
+def test_images_in_dictionaries_are_refused(tmp_path, streaming):
+    (tmp_path / "rows.json").write_text(json.dumps({"meta": {"image": "a.png"}}) + "\n")
+    source = SourceArguments(str(tmp_path / "rows.json"), streaming=streaming, image_column="meta.image")
+    with pytest.raises(ValueError, match="`--image_column meta.image` is in a dictionary, where no images are read"):
+        load_split(source, "train")
+
+
+@both_ways
 def test_files_that_are_written_as_addresses_are_files(tmp_path, streaming):
     write_images(tmp_path, ["a.png"])
     path = tmp_path / "a.png"

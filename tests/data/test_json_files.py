@@ -48,6 +48,18 @@ def test_dates_in_json_lines_are_texts(tmp_path, name, streaming):
     assert {row["number"] for row in rows} == {1.5}
 
 
+@pytest.mark.parametrize("values", [[[None], ["007", "a boat", "[1]", "1.50"]], [[None, "007"], [["a boat"], "1.50"]]])
+def test_a_stream_has_the_same_values_when_the_rows_are_in_the_cache(tmp_path, values):
+    files = []
+    for index, of_file in enumerate(values):
+        rows = [{"number": 1, "caption": value} for value in of_file]
+        files.append(write_lines(tmp_path / f"{index}.jsonl", rows))
+    expected = [value for of_file in values for value in of_file]
+    for streaming in (True, False, True):
+        source = SourceArguments("json", data_files=files, streaming=streaming)
+        assert [row["caption"] for row in load_split(source, "train", with_images=False)] == expected
+
+
 @both_ways
 @pytest.mark.parametrize("ending", ["jsonl", "json"])
 @pytest.mark.parametrize("values", [["A boat.", ["A dog.", "A cat."]], [["A dog."], "A boat.", None]])

@@ -140,6 +140,15 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
         read_numbers(SourceArguments(str(tmp_path / "one"), data_dir="a"), "train")
 
 
+@pytest.mark.parametrize("format_type", ["torch", "numpy", None])
+def test_rows_that_were_saved_with_a_format_are_read_without_it(tmp_path, format_type):
+    rows = {"id": [5, 6], "caption": [["a boat", "a car"], ["a tree"]]}
+    formatted = Dataset.from_dict(rows).with_format(format_type, columns=["id"])
+    DatasetDict({"train": formatted}).save_to_disk(tmp_path / "saved")
+    loaded = load_split(SourceArguments(str(tmp_path / "saved")), "train", with_images=False)
+    assert loaded[0] == {"id": 5, "caption": ["a boat", "a car"]}
+
+
 def test_a_folder_that_was_saved_without_rows_is_named(tmp_path):
     Dataset.from_dict({"number": []}).save_to_disk(tmp_path / "saved")
     with pytest.raises(ValueError, match=f"`--dataset_name {tmp_path}/saved` cannot be read, since it has no rows"):
@@ -359,6 +368,17 @@ def test_another_content_of_equal_time_is_read_anew(tmp_path, name):
     for captions in (["a red boat", "a house"], ["a car", "a cat"]):
         write_captions(tmp_path, name, captions)
         source = SourceArguments(str(tmp_path if name == "metadata.jsonl" else tmp_path / name))
+        assert load_split(source, "train", with_images=False)["caption"][:] == captions
+
+
+def test_an_arrow_file_of_equal_time_is_read_anew(tmp_path):
+    path = tmp_path / "rows.arrow"
+    source = SourceArguments("arrow", data_files=[str(path)])
+    for captions in (["a red boat", "a house"], ["a car"]):
+        table = pa.table({"caption": captions})
+        with pa.ipc.new_stream(path, table.schema) as file:
+            file.write_table(table)
+        os.utime(path, ns=(10**18, 10**18))
         assert load_split(source, "train", with_images=False)["caption"][:] == captions
 
 

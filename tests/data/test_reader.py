@@ -183,6 +183,23 @@ def test_columns_of_captions_that_are_not_there_are_refused(captions, message):
         RowReader(columns, CaptionArguments(**captions), image_column=None)
 
 
+@pytest.mark.parametrize(
+    ("captions", "argument"),
+    [
+        (CaptionArguments(caption_column="about.captoin"), "caption_column"),
+        (CaptionArguments(long_captions_column="about.captoin"), "long_captions_column"),
+    ],
+)
+def test_fields_of_captions_that_are_not_there_are_refused(captions, argument):
+    rows = Dataset.from_dict({"about": [{"caption": "a boat", "id": 5}], "caption": ["a boat"]})
+    with pytest.raises(ValueError, match=f"`--{argument} about.captoin` is not there"):
+        RowReader.of(rows, captions, image_column=None)
+    with pytest.raises(ValueError, match="`--key_column about.key` is not there"):
+        RowReader.of(rows, CaptionArguments(), image_column=None, key_column="about.key")
+    reader = RowReader.of(rows, CaptionArguments(caption_column="about.caption"), image_column=None)
+    assert reader.short_captions(rows[0]) == ["a boat"]
+
+
 def test_a_column_of_captions_with_blanks_in_its_name_is_not_passed_over():
     with pytest.raises(ValueError, match="`--caption_column caption` is .* has ' caption' with blanks"):
         RowReader([" caption", "long_captions"], CaptionArguments(), image_column=None)

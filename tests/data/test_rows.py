@@ -6,10 +6,21 @@ import ntpath
 from types import SimpleNamespace
 
 import pytest
+from datasets import Dataset, Features, Image, IterableDataset, Json, List, Value
+from transformers.utils import logging
 
 from modeling_lotlip.data import rows
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.rows import batched, check_columns, find_column, find_key, read_captions, read_key, read_url
+from modeling_lotlip.data.rows import (
+    batched,
+    check_columns,
+    check_fields,
+    find_column,
+    find_key,
+    read_captions,
+    read_key,
+    read_url,
+)
 from modeling_lotlip.utils import keys
 
 
@@ -63,6 +74,7 @@ def test_the_key_of_an_image_is_the_hash_of_its_file(tmp_path):
 
 
 def test_keys_without_reading_the_file(tmp_path):
+    (tmp_path / "photos").mkdir()
     source = SourceArguments("imagefolder", data_dir=str(tmp_path / "photos"))
     image = {"bytes": None, "path": str(tmp_path / "photos" / "a" / "b.png")}
     assert find_key({"image": image}, source) == "a/b.png"
@@ -83,9 +95,25 @@ def test_keys_without_reading_the_file(tmp_path):
     elsewhere = {"bytes": None, "path": "zip://a/b.png::https://example.com/more.zip"}
     assert find_key({"image": elsewhere}, folder) == "zip://a/b.png::https://example.com/more.zip"
     # the folder may be named by a link to it
-    (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     assert find_key({"image": image}, SourceArguments("imagefolder", data_dir=str(tmp_path / "link"))) == "a/b.png"
+
+
+@pytest.mark.parametrize(
+    ("named", "key"),
+    [
+        ({"data_dir": "a"}, "b.png"),
+        ({"data_files": ["a/*.png"]}, "a/b.png"),
+        ({"data_files": ["../more/*.c"]}, "c.png"),
+    ],
+)
+def test_keys_are_paths_in_the_folder_that_is_read(tmp_path, monkeypatch, named, key):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "photos" / "a" / "b.png"
+    if key == "c.png":
+        path = tmp_path / "more" / "c.png"
+    assert find_key({"image": {"bytes": None, "path": str(path)}}, SourceArguments("photos", **named)) == key
 
 
 def test_keys_on_windows(monkeypatch):
@@ -131,6 +159,59 @@ def test_a_column_that_is_not_there_is_refused_with_what_to_do(columns, message)
     check_columns(columns, key_column=None)
     with pytest.raises(ValueError, match=f"`--key_column id` is not a column of {message}"):
         check_columns(columns, key_column="id")
+
+
+# By the name of a column its type, the values of two rows, and the fields that are there
+FIELDS = {
+    "dictionary": ({"text": Value("string"), "more": {"id": Value("int64")}}, [None, {"text": None}], "text more.id"),
+    "text": (Value("string"), ["a boat", "a car"], ""),
+    "list": (List({"raw": Value("string")}), [[{"raw": "a boat"}], []], ""),
+    "JSON": (Json(), [{"id": 1}, {"text": None, "more": {"id": 3}}], "id text more.id"),
+    "mixed": (Json(), ["a boat", ["a car"]], ""),
+    "nothing": (Value("null"), [None, None], "text more.id"),
+    "no JSON": (Json(), [None, None], "text more.id"),
+    "image": (Image(), [{"bytes": b"no image", "path": "a.png"}, None], "path"),
+}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_is_not_there_is_refused_and_one_that_is_there_is_not(name, streaming, caplog):
+    logging.get_logger("transformers").warning_once.cache_clear()
+    column_type, values, there = FIELDS[name]
+    rows = Dataset.from_dict({"about": values}, Features({"about": column_type}))
+    is_known = not streaming or not isinstance(column_type, Json)
+    if streaming:
+        rows = rows.to_iterable_dataset()
+    for field in there.split():
+        check_fields(rows, key_column=f"about.{field}", caption_column="about", long_captions_column=None)
+    assert caplog.text == ""
+    missing = {"text", "more.id", "raw", "more.name", "text.name"} - set(there.split())
+    if name in ("nothing", "no JSON"):  # whose fields nobody knows
+        missing = set()
+    for field in missing:
+        caplog.clear()
+        if is_known:
+            with pytest.raises(ValueError, match=f"`--key_column about.{field}` is not there: .* 'about' holds"):
+                check_fields(rows, key_column=f"about.{field}")
+        else:
+            check_fields(rows, key_column=f"about.{field}")
+            assert f"`--key_column about.{field}` is in none of the first 100 rows" in caplog.text
+
+
+def test_the_fields_that_are_there_are_named():
+    rows = Dataset.from_dict({"json": [{"id": 1, "long_captions": ["a boat."]}]})
+    with pytest.raises(ValueError, match=r"'json' holds the fields \['id', 'long_captions'\]: name a field"):
+        check_fields(rows, key_column="json.key")
+
+
+def test_a_stream_without_types_is_checked_by_its_rows(caplog):
+    logging.get_logger("transformers").warning_once.cache_clear()
+    rows = IterableDataset.from_generator(lambda: iter([{"json": {"id": 1}}]))
+    check_fields(rows, key_column="json.id")
+    assert caplog.text == ""
+    check_fields(rows, key_column="json.key")
+    assert "`--key_column json.key` is in none of the first 100 rows" in caplog.text
 
 
 def test_captions_that_are_bytes_are_those_of_a_member_of_another_ending():

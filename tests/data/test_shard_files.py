@@ -67,6 +67,23 @@ def test_ids_that_are_texts_are_no_numbers(tmp_path, first, streaming):
 
 
 @both_ways
+def test_members_of_a_sample_in_several_parts_are_refused(tmp_path, streaming):
+    images = [{f"{index}.jpg": JPEG} for index in range(3)]
+    texts = [{f"{index}.txt": b"a boat"} for index in range(3)]
+    with pytest.raises(ValueError, match="0.tar has the members of the sample 0 in several parts, with others"):
+        read_rows(open_shard(tmp_path / "0.tar", images + texts), streaming)
+
+
+@both_ways
+def test_whole_samples_with_the_key_of_another_one_are_read(tmp_path, streaming):
+    samples = [make_sample("0"), make_sample("1"), make_sample("0"), {"1.json": b"null"}, {"0.txt": b"a boat"}]
+    source = open_shard(tmp_path / "0.tar", samples)
+    source.streaming = streaming
+    keys = [row["__key__"] for row in load_split(source, "train")]
+    assert keys == ["0", "1", "0", "1", "0"]
+
+
+@both_ways
 def test_json_that_is_nothing_but_a_text_is_that_text(tmp_path, streaming):
     texts = ["007", "[1]", "A boat", "null", '"A"']
     samples = [make_sample(str(index), text) for index, text in enumerate(texts)]

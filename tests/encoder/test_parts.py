@@ -211,7 +211,7 @@ def test_a_dual_encoder_has_features_of_both():
 
 
 def test_features_of_single_tokens_are_refused():
-    with pytest.raises(ValueError, match=r"The model has features of shape \(2, 5, 16\), of each token"):
+    with pytest.raises(ValueError, match=r"features of shape \(2, 5, 16\), of each token"):
         pooled_features(BaseModelOutputWithPooling(pooler_output=torch.ones(2, 5, 16)))
 
 

@@ -48,10 +48,11 @@ def test_truncated_texts_are_known_also_from_a_tokenizer_without_encodings(encod
 @pytest.mark.parametrize("saved_side", ["right", "left"])
 @pytest.mark.parametrize("padding", [True, "max_length"])
 def test_texts_are_padded_as_their_tokenizer_was_saved(encoder, vocab_dir, tmp_path, saved_side, padding):
-    """Not as others who use it have set it: what a text is read as would depend on the others of its batch."""
+    """Not as others have set it: what a text is read as would depend on the others of its batch."""
     LotlipTokenizer.from_pretrained(vocab_dir, padding_side=saved_side).save_pretrained(tmp_path)
     tokenizer = LotlipTokenizer.from_pretrained(tmp_path)
-    preprocessing = Preprocessing(SimpleNamespace(tokenizer=tokenizer), replace(encoder.family, padding=padding))
+    family = replace(encoder.family, padding=padding)
+    preprocessing = Preprocessing(SimpleNamespace(tokenizer=tokenizer), family)
     texts = ["a", "a red boat"]
     expected = preprocessing.tokenize(texts).inputs
     tokenizer.padding_side = "left" if saved_side == "right" else "right"
@@ -67,7 +68,8 @@ def test_a_side_of_padding_that_is_set_on_a_tokenizer_changes_no_embedding(encod
     expected = encoder.encode_text(["a", "a red boat"])
     processor = copy.deepcopy(encoder.processor)
     processor.tokenizer.padding_side = "left"
-    np.testing.assert_array_equal(DualEncoder(encoder.model, processor).encode_text(["a", "a red boat"]), expected)
+    found = DualEncoder(encoder.model, processor).encode_text(["a", "a red boat"])
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_texts_of_unknown_words_alone_are_found(encoder, vocab_dir):
@@ -82,7 +84,8 @@ def test_texts_of_unknown_words_alone_are_found(encoder, vocab_dir):
 def test_a_prompt_of_known_words_hides_no_text_of_unknown_ones(encoder, vocab_dir):
     tokenizer = prepend(LotlipTokenizer.from_pretrained(vocab_dir), "a photo of ")
     preprocessing = Preprocessing(SimpleNamespace(tokenizer=tokenizer), encoder.family)
-    input_ids = preprocessing.tokenize(["Ένα καράβι", "Ένα boat", "Ένα photo"]).inputs["input_ids"]
+    texts = ["Ένα καράβι", "Ένα boat", "Ένα photo"]
+    input_ids = preprocessing.tokenize(texts).inputs["input_ids"]
     assert preprocessing.find_unknown(input_ids) == [True, False, False]
 
 

@@ -171,12 +171,30 @@ def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_d
         evaluate_zero_shot(encoder, dataset, names[:3], templates)
 
 
+def test_the_format_of_a_dataset_changes_no_class(encoder, evaluation_dir):
+    dataset = Dataset.load_from_disk(evaluation_dir)
+    names = ["red", "a car", "the sea", "sand"]
+    expected = evaluate_zero_shot(encoder, dataset, names, ["{}"])
+    assert evaluate_zero_shot(encoder, dataset.with_format("torch", columns=["image"]), names, ["{}"]) == expected
+    missing = dataset.remove_columns("label").add_column("label", [0, None, *range(8)]).with_format("pandas")
+    with pytest.raises(ValueError, match="Row 1 of 10 has no label"):
+        evaluate_zero_shot(encoder, missing, names, ["{}"])
+
+
 def test_accuracies_and_confused_pairs():
     similarities = torch.tensor([[1, 2, 0], [1, 2, 0], [2, 1, 0], [0, 1, 2], [0, 2, 1.0]])
     results = classify(similarities, ["a", 0, 0, "b", 2], torch.eye(3), ["a", "b", "c"])
     assert results["top1"] == pytest.approx(20)
     assert results["top5"] == pytest.approx(100)
     assert results["most_confused"][0] == {"class": "a", "taken_for": "b", "count": 2}
+
+
+def test_labels_that_are_true_or_false_are_indices():
+    results = classify(torch.eye(2), [True, False], torch.eye(2), ["no", "yes"])
+    assert results["most_confused"] == [
+        {"class": "yes", "taken_for": "no", "count": 1},
+        {"class": "no", "taken_for": "yes", "count": 1},
+    ]
 
 
 @pytest.mark.parametrize(("rank", "is_hit"), [(0, True), (4, True), (5, False)])

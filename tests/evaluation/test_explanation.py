@@ -119,9 +119,11 @@ def test_the_relevance_of_a_token_is_that_for_the_embeddings_of_a_model_of_ones_
     (gradient,) = torch.autograd.grad(similarity.sum(), words)
     # TEXT has this word once
     expected = (gradient[word] * words[word]).sum().item()
-    assert token_relevance(encoder, inputs, image, is_long=True)[0, 3].item() == pytest.approx(expected, abs=1e-6)
-    assert token_relevance(encoder, inputs, image)[0, 3].item() != pytest.approx(expected, abs=1e-4)
-    with pytest.raises(ValueError, match="PooledModel, which has an `embed_captions` of its own, all have length 1"):
+    as_long = token_relevance(encoder, inputs, image, is_long=True)
+    as_short = token_relevance(encoder, inputs, image)
+    assert as_long[0, 3].item() == pytest.approx(expected, abs=1e-6)
+    assert as_short[0, 3].item() != pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match="an `embed_captions` of its own, all have length 1"):
         token_relevance(encoder, inputs)
 
 
@@ -134,7 +136,7 @@ def test_a_model_that_embeds_images_in_its_own_way_has_no_heat_maps(loaded, capl
     assert explanation.over_image is None
     assert "<img" not in render_page([explanation])
     assert "towers has an `embed_images` of its own: no heat maps of it are drawn." in caplog.text
-    with pytest.raises(ValueError, match="TwoTowersModel has an `embed_images` of its own: it has no heat maps"):
+    with pytest.raises(ValueError, match="TwoTowersModel has an `embed_images` of its own"):
         patch_relevance(encoder.model, torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32))
 
 

@@ -57,6 +57,16 @@ def test_distinct_short_captions_and_images_without_captions(encoder, caplog):
     assert "One image with long captions is always found: evaluate more than one." in caplog.text
 
 
+@pytest.mark.parametrize("format_type", ["torch", "numpy", "pandas", None])
+def test_the_format_of_a_dataset_changes_no_result(encoder, tmp_path, format_type):
+    dataset = load_scenes(4, seed=1).add_column("id", [3, 4, 5, 6])
+    rows = [{"key": key, "caption": "a red boat. the sea is blue."} for key in (4, 5)]
+    files = CaptionFileArguments([write_lines(tmp_path / "captions.jsonl", rows)], key_column="id")
+    formatted = dataset.with_format(format_type, columns=["image", "id"])
+    found = evaluate_retrieval(encoder, formatted, caption_files=files)
+    assert found == evaluate_retrieval(encoder, dataset, caption_files=files)
+
+
 @pytest.mark.parametrize(
     ("empty", "message"),
     [

@@ -1,7 +1,10 @@
 """How long texts are, and the data table of the paper."""
 
+import hashlib
 import json
 
+import pandas as pd
+import PIL.Image
 import pytest
 from datasets import Dataset
 from transformers import BertConfig, BertTokenizer
@@ -35,6 +38,14 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
     assert measured[0]["long"].num_images == 7
     assert measured[0]["long"].tokens[:4] == [3, 1, 6, 1]
     assert measured[0]["long"].sub_captions[:4] == [1, 1, 2, 1]
+
+
+def test_the_format_of_a_dataset_changes_no_length(vocab_dir):
+    rows = Dataset.from_dict({"caption": ["a boat", "sand"], "long_captions": [["a boat."], ["a car. sand."]]})
+    reader = RowReader(rows.column_names, CaptionArguments())
+    tokenizer = load_tokenizer(str(vocab_dir))
+    formatted = rows.with_format("numpy", columns=["long_captions"])
+    assert measure_texts(formatted, reader, tokenizer) == measure_texts(rows, reader, tokenizer)
 
 
 def test_data_without_captions_are_refused(vocab_dir):
@@ -175,6 +186,35 @@ def test_rows_with_the_image_of_another_row_are_counted_and_named(run, tmp_path,
     results = run("--dataset_name", tmp_path / "rows.csv", "--eval_split", "train", "--tokenizer_path", vocab_dir)
     assert results["num_images"] == 3
     assert "1 of 3 rows have the image of another row, and each counts as an image." in caplog.text
+
+
+def test_one_bad_cell_leaves_out_no_other_captions_of_its_row(run, tmp_path, vocab_dir, caplog):
+    rows = [
+        {"id": "1", "caption": "['a car', 'a boat']", "long_captions": "the sea. sand."},
+        {"id": "2", "caption": "a boat", "long_captions": "['the sea. sand.']"},
+    ]
+    captions = [{"key": key, "caption": "the sea is blue. sand."} for key in ("1", "2")]
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    write_lines(tmp_path / "long.jsonl", captions)
+    files = ["--caption_files", tmp_path / "long.jsonl", "--key_column", "id"]
+    data = ["--dataset_name", tmp_path / "rows.csv", "--eval_split", "train"]
+    results = run(*data, *files, "--tokenizer_path", vocab_dir)
+    assert results["num_texts"] == 3
+    assert results["short"]["num_texts"] == 1
+    assert caplog.text.count("The captions of row") == 2
+
+
+def test_hashed_images_are_found_beside_the_file(run, tmp_path, vocab_dir, caplog):
+    (tmp_path / "data").mkdir()
+    PIL.Image.new("RGB", (3, 2)).save(tmp_path / "data" / "a.png")
+    write_lines(tmp_path / "data" / "rows.jsonl", [{"image": "a.png", "caption": "a boat"}])
+    sha256 = hashlib.sha256((tmp_path / "data" / "a.png").read_bytes()).hexdigest()
+    write_lines(tmp_path / "long.jsonl", [{"key": sha256, "caption": "the sea is blue. sand."}])
+    data = ["--dataset_name", tmp_path / "data" / "rows.jsonl", "--eval_split", "train"]
+    files = ["--caption_files", tmp_path / "long.jsonl", "--key_column", "image"]
+    results = run(*data, *files, "--tokenizer_path", vocab_dir)
+    assert results["num_texts"] == 1
+    assert "have no captions in" not in caplog.text
 
 
 def test_caption_files_of_other_images_are_refused(tmp_path, vocab_dir, capsys):

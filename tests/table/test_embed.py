@@ -3,6 +3,7 @@ import os
 import random
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import PIL.Image
@@ -14,11 +15,11 @@ import lotlip
 from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.encoder.arguments import KINDS
+from modeling_lotlip.encoder.arguments import KINDS, StoreArguments
 from modeling_lotlip.encoder.batches import Batch, sort_texts
 from modeling_lotlip.encoder.preprocessing import Preprocessing
 from modeling_lotlip.table import embed as module
-from modeling_lotlip.table.embed import describe_missing, embed_background
+from modeling_lotlip.table.embed import describe_missing, embed_background, embed_to_table
 from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import SERVER, WORDS, run_together
 from tests.helpers.commands import read_error, to_argv
@@ -134,6 +135,16 @@ def expected(model_dir, data_dir) -> list[dict]:
                         ids = torch.cat([ids[:, :29], ids[:, -1:]], dim=1)
                     add(number, kind, index, model.get_text_features(ids).pooler_output[0], is_cut)
     return rows
+
+
+@pytest.mark.parametrize("only", [None, "texts"])
+def test_the_format_of_a_dataset_changes_no_key_and_no_caption(encoder, tmp_path, only):
+    dataset = load_scenes(3, seed=1).add_column("id", [7, 8, 9])
+    formatted = dataset.with_format("torch", columns=["image", "id"])
+    store = StoreArguments(tmp_path / "formatted", key_column="id", only=only)
+    embed_to_table(encoder, formatted, store)
+    embed_to_table(encoder, dataset, replace(store, output_dir=tmp_path / "plain"))
+    assert_same(read(tmp_path / "formatted"), read(tmp_path / "plain"))
 
 
 @pytest.mark.processes

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.reader import Item, RowInfo
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.batches import EmbeddedBatch, Unreadable
 from modeling_lotlip.table import embed
 from modeling_lotlip.table.storage import EmbeddingTable
+from tests.helpers.data_files import write_images
 
 
 def make_batch(row_index: int, kind: str, value: float) -> EmbeddedBatch:
@@ -115,6 +117,35 @@ def test_a_name_that_is_no_file_here_stays_as_it_is(tmp_path, monkeypatch, path)
     assert embed.make_absolute(path) == path
     assert embed.make_absolute("photos") == str(tmp_path / "photos")
     assert embed.make_absolute("pho*") == str(tmp_path / "pho*")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"dataset_name": "photos", "data_dir": "train"}, {"dataset_name": "{}/photos", "data_dir": "train"}),
+        (
+            {"dataset_name": "photos", "data_files": ["train/*.png"]},
+            {"dataset_name": "{}/photos", "data_files": ["train/*.png"]},
+        ),
+        ({"dataset_name": "imagefolder", "data_dir": "photos"}, {"data_dir": "{}/photos"}),
+        (
+            {"dataset_name": "imagefolder", "data_dir": "photos", "data_files": ["train/*.png"]},
+            {"dataset_name": "imagefolder", "data_dir": "{}/photos", "data_files": ["train/*.png"]},
+        ),
+        ({"dataset_name": "imagefolder", "data_files": ["train/*.png"]}, {"data_files": ["{}/train/*.png"]}),
+        ({"dataset_name": "org/photos", "data_dir": "train"}, {"dataset_name": "org/photos", "data_dir": "train"}),
+    ],
+)
+def test_what_is_in_the_folder_of_the_data_is_not_looked_for_in_another_one(tmp_path, monkeypatch, source, expected):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path, ["photos/train/mine.png", "train/other.png", "imagefolder/other.png"])
+    named = embed.name_data(SourceArguments(**source), "train", None)
+    for name, value in expected.items():
+        if isinstance(value, list):
+            value = [pattern.format(tmp_path) for pattern in value]
+        else:
+            value = value.format(tmp_path)
+        assert named[name] == value
 
 
 def test_a_folder_with_the_name_of_a_pattern_is_found_from_another_folder(tmp_path, monkeypatch):

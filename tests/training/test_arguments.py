@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,6 +157,10 @@ BOTH = ["a.parquet", "b.parquet"]
     [
         ({"eval_data_files": ["./a.parquet"]}, "6 rows of `--eval_split test` are trained on"),
         ({"eval_data_files": ["?.parquet"]}, "6 rows of `--eval_split test` are trained on"),
+        (
+            {"dataset_name": "rows", "eval_data_files": ["?.parquet"]},
+            "6 rows of `--eval_split test` are trained on",
+        ),
         ({"data_files": BOTH, "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
         ({"data_files": BOTH, "data_weights": [1, 2]}, "2 files that are evaluated"),
         ({"eval_data_files": ["b.parquet"]}, None),
@@ -174,11 +179,13 @@ def test_files_that_are_trained_and_evaluated_on_are_warned_of_however_they_are_
     tmp_path, monkeypatch, caplog, options, message
 ):
     monkeypatch.chdir(tmp_path)
-    load_scenes(6, seed=0).to_parquet("a.parquet")
-    options = {"data_files": ["a.parquet"], **options}
+    options = {"dataset_name": "parquet", "data_files": ["a.parquet"], **options}
+    folder = Path("" if options["dataset_name"] == "parquet" else options["dataset_name"])
+    folder.mkdir(exist_ok=True)
+    load_scenes(6, seed=0).to_parquet(folder / "a.parquet")
     if "b.parquet" in str(options):
         load_scenes(6, seed=1).to_parquet("b.parquet")
-    args = TrainArguments(output_dir=tmp_path / "out", dataset_name="parquet", **options)
+    args = TrainArguments(output_dir=tmp_path / "out", **options)
     PartialState()  # which the log asks
     warn_of_shared_rows(args, load_training_data(args, 1), load_evaluation_data(args))
     if message is None:
