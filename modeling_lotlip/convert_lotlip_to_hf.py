@@ -315,6 +315,11 @@ def load_tower(name_or_path: str, types: tuple[str, ...]) -> PreTrainedModel:
         raise ValueError(
             f"`{name_or_path}` is of type {model_type!r}: the tower takes {' or '.join(types)}, no SwiGLU."
         )
+    if getattr(theirs, "is_decoder", False):
+        raise ValueError(
+            f"`{name_or_path}` is a decoder, in which a token sees those before it alone: name an encoder, "
+            "without `is_decoder` in its `config.json`."
+        )
     model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
     if model_type == "timm_wrapper":
         model = model.timm_model

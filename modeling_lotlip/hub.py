@@ -93,7 +93,7 @@ FILES_ABOUT_MODELS = (
 # Weights by the names of transformers, whole or in parts
 WEIGHTS_PATTERNS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors")
 
-# Adapters of PEFT, which are loaded on their own base in place of weights beside them
+# Adapters of PEFT, which are loaded on their own base, and refused beside weights of a whole model
 ADAPTER_FILES = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 # What belongs to a saved model, in addition to its weights and its code

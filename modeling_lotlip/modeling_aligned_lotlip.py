@@ -7,6 +7,7 @@ This file needs transformers alone: it goes to the Hub with the model.
 
 import hashlib
 import os
+from functools import partial
 
 import torch
 from safetensors.torch import load_file
@@ -18,8 +19,8 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
-from transformers.utils import SAFE_WEIGHTS_NAME, can_return_tuple
-from transformers.utils.hub import cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, can_return_tuple
+from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 
 TEXT_POOLINGS = ("mean", "cls", "last", "pooler")
@@ -256,6 +257,24 @@ def find_unchanged(towers: dict[str, dict], state_dict: dict[str, torch.Tensor])
     return unchanged or None
 
 
+def load_saved_weights(name: str | os.PathLike, options: dict[str, object]) -> dict[str, torch.Tensor]:
+    """
+    Returns the weights, each of any shape `(...)`, that were saved with a model, in one file or in several
+    (`max_shard_size`). `options` are arguments of `from_pretrained`. Raises an `OSError` if there are none.
+    """
+    find = partial(cached_file, name, _raise_exceptions_for_missing_entries=False, **options)
+    index = None
+    if find(SAFE_WEIGHTS_NAME) is None:
+        index = find(SAFE_WEIGHTS_INDEX_NAME)
+    if index is None:
+        return load_file(cached_file(name, SAFE_WEIGHTS_NAME, **options))
+    state_dict = {}
+    files, _ = get_checkpoint_shard_files(name, index, **options)
+    for file in files:
+        state_dict |= load_file(file)
+    return state_dict
+
+
 def load_referred_towers(
     towers: dict[str, dict], name: str | os.PathLike, options: dict[str, object]
 ) -> dict[str, torch.Tensor]:
@@ -462,7 +481,7 @@ class LotlipAlignedModel(PreTrainedModel):
             config = LotlipAlignedConfig.from_pretrained(name, **options)
         if config.towers is None or name is None:
             return super().from_pretrained(name, *args, config=config, **kwargs)
-        state_dict = load_file(cached_file(name, SAFE_WEIGHTS_NAME, **options))
+        state_dict = load_saved_weights(name, options)
         options.pop("revision", None)  # that of this model, not of its towers
         state_dict |= load_referred_towers(config.towers, name, options)
         model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)

@@ -181,6 +181,12 @@ def test_text_towers_that_do_not_fit(tmp_path):
         load_towers(text_model_name_or_path=path)
 
 
+def test_a_text_tower_whose_tokens_see_those_before_them_alone_does_not_fit(tmp_path):
+    path = save(tmp_path, BertModel(BertConfig(**TOWER, vocab_size=99, is_decoder=True)))
+    with pytest.raises(ValueError, match="is a decoder, in which a token sees those before it alone"):
+        load_towers(text_model_name_or_path=path)
+
+
 def test_fields_that_are_given_replace_those_of_the_towers(bert, vit):
     text_config = {"num_corner_tokens": 4, "hidden_dropout_prob": 0.3}
     model = load_towers(vit[1], bert[1], {"projection_dim": 24}, text_config)

@@ -33,11 +33,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     VisionTextDualEncoderProcessor,
 )
-from transformers.utils import find_adapter_config_file
 
 from ..encoder.families import find_family, find_text_limit
 from ..encoder.loading import (
     LOADING_ERRORS,
+    check_no_adapters,
     check_none_is_missing,
     find_file,
     is_dual_encoder,
@@ -343,15 +343,6 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
             "last, as it was trained."
         )
     return TextTower(name=str(name), model=model, tokenizer=tokenizer, pooling=pooling)
-
-
-def check_no_adapters(path: str | PathLike) -> None:
-    """Raises a `ValueError` for adapters of PEFT, whose layers lie around those that a tower is made of."""
-    if find_adapter_config_file(path) is not None:
-        raise ValueError(
-            "it is made of adapters of PEFT: save their model with the adapters merged into it "
-            "(`merge_and_unload`), and name that."
-        )
 
 
 def prepend(tokenizer: PreTrainedTokenizerBase, prompt: str) -> PreTrainedTokenizerBase:

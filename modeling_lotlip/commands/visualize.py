@@ -71,7 +71,9 @@ def run(
     from ..utils.sub_captions import split_sub_captions
 
     if visualize.text is None:
-        text, image = read_text_and_image(visualize.row, visualize.eval_split, dataset, captions, caption_files)
+        text, is_long, image = read_text_and_image(
+            visualize.row, visualize.eval_split, dataset, captions, caption_files
+        )
     else:
         case = "with --text"
         refuse_given(dataset, [field.name for field in fields(dataset)], case)
@@ -79,6 +81,7 @@ def run(
         refuse_given(caption_files, [field.name for field in fields(caption_files)], case)
         text = visualize.text
         image = read_image_file(visualize.image)
+        is_long = len(split_sub_captions(text, captions.sub_caption_splitter)) > 1
     if not split_sub_captions(text, captions.sub_caption_splitter):
         raise ValueError("--text is empty: there is nothing to look at.")
     names = find_models(models.model_name_or_path)
@@ -88,7 +91,7 @@ def run(
     for name in names:
         encoder = load_encoder(name, loading)
         encoder.check_single_embeddings()
-        explanations.append(explain(encoder, text, image, splitter=captions.sub_caption_splitter))
+        explanations.append(explain(encoder, text, image, captions.sub_caption_splitter, is_long))
     page = render_page(explanations)
     path = visualize.output_dir / "visualize.html"
     write_text(path, page)
@@ -113,9 +116,9 @@ def read_text_and_image(
     dataset: SourceArguments,
     captions: CaptionArguments,
     caption_files: CaptionFileArguments,
-) -> "tuple[str, Image.Image]":
+) -> "tuple[str, bool, Image.Image]":
     """
-    Reads the first caption of a row, a long one if there is any, and its image.
+    Reads the first caption of a row, a long one if there is any, whether it is one, and the image.
 
     Args:
         row (`int`): The index of the row.
@@ -143,9 +146,10 @@ def read_text_and_image(
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
     reader = RowReader.of(data, captions, caption_files, dataset.image_column)
-    texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     # not those of full stops alone
-    texts = [text for text in texts if split_sub_captions(text, reader.splitter)]
+    long = [text for text in reader.long_captions(rows[0]) if split_sub_captions(text, reader.splitter)]
+    short = [text for text in reader.short_captions(rows[0]) if split_sub_captions(text, reader.splitter)]
+    texts = long + short
     if not texts:
         raise ValueError(f"--row {row} has no caption.")
     try:
@@ -154,4 +158,4 @@ def read_text_and_image(
         raise ValueError(
             f"The image of --row {row} cannot be read: {without_stop(error)}. Choose another --row."
         ) from error
-    return texts[0], image
+    return texts[0], bool(long), image

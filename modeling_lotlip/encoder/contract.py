@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from ..modeling_lotlip import LotlipCaptionEmbeddings
+from ..modeling_lotlip import LotlipCaptionEmbeddings, LotlipModel
 from .backends import PytorchBackend
 from .families import find_family
 
@@ -52,6 +52,12 @@ def get_contract(model: PreTrainedModel) -> Contract:
     if hasattr(model, "embed_images") and hasattr(model, "embed_captions"):
         return model
     return FeatureContract(model)
+
+
+def has_own_method(model_class: type, name: str) -> bool:
+    """Returns whether a class of models has a method such as `embed_images`, by its name, other than LoTLIP's."""
+    method = getattr(model_class, name, None)
+    return method not in (None, getattr(LotlipModel, name))
 
 
 class FeatureContract:

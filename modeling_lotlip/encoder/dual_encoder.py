@@ -35,6 +35,7 @@ from .finite import check_finite_batch, check_nonzero_batch
 from .loading import (
     LOADING_ERRORS,
     check_device,
+    check_is_one_model,
     check_model_is_there,
     find_saved_truncate_dim,
     is_dual_encoder,
@@ -647,6 +648,7 @@ def load_encoder(
     check_backend_is_installed(computation.backend, computation.dtype)
     truncate_dim = arguments.truncate_dim
     try:
+        check_is_one_model(name, revision)
         if truncate_dim is None:
             truncate_dim = find_saved_truncate_dim(name, revision)
         if is_sentence_transformer(name, revision, arguments.trust_remote_code):

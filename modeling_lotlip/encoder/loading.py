@@ -26,7 +26,15 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
-from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
+from transformers.utils import (
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+    find_adapter_config_file,
+)
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..convert_lotlip_to_hf import CHECKPOINT_NAME
@@ -38,6 +46,8 @@ from ..utils.terminal import without_stop
 logger = logging.getLogger(__name__)
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+# By one of which a whole model is known, beside its configuration
+WHOLE_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 # What code that comes with a model raises, beside what is wrong with its files
 CODE_ERRORS = (
     ArithmeticError,
@@ -89,23 +99,59 @@ def load_model(
         `ValueError`: if it is no dual encoder, or cannot be loaded.
         `ImportError`: if adapters are named and PEFT is not installed.
     """
+    model = load_weights(name, dtype, revision, trust_remote_code)
+    if not is_dual_encoder(type(model)):
+        raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
+    return model, load_processor(name, revision, trust_remote_code)
+
+
+def load_weights(
+    name: str | PathLike, dtype: torch.dtype, revision: str | None, trust_remote_code: bool
+) -> PreTrainedModel:
+    """
+    Loads a model, perhaps with adapters of PEFT merged into its weights: see [`load_model`].
+
+    Args:
+        name (`str` or `PathLike`): A Hub id or a folder.
+        dtype (`torch.dtype`): The precision of its weights.
+        revision (`str`, *optional*): A branch, tag or commit on the Hub.
+        trust_remote_code (`bool`): Whether to run the code that comes with the model.
+    """
+    if find_adapter_config_file(name, revision=revision) is not None:
+        return load_with_adapters(name, dtype, revision, trust_remote_code)
+    path, options = find_loaded(name, revision)
+    if trust_remote_code:
+        with naming_code_errors():
+            return load_with_code(path, dtype, options)
+    return load_whole(path, dtype, options)
+
+
+def load_processor(name: str | PathLike, revision: str | None, trust_remote_code: bool) -> ProcessorMixin:
+    """Loads the processor of a model: beside adapters without one, that of their base. See [`load_model`]."""
+    is_adapted = find_adapter_config_file(name, revision=revision) is not None
+    if is_adapted and not has_processor(name, revision):
+        base, base_revision = find_base(name, revision)
+        return load_processor(base, base_revision, trust_remote_code)
+    path, options = find_loaded(name, revision)
+    if not trust_remote_code:
+        return AutoProcessor.from_pretrained(path, **options)
+    options["trust_remote_code"] = True
+    with naming_code_errors():
+        processor = AutoProcessor.from_pretrained(path, **options)
+        if isinstance(processor, ProcessorMixin):
+            return processor
+        image_processor = AutoImageProcessor.from_pretrained(path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        return PairProcessor(image_processor, tokenizer)
+
+
+def find_loaded(name: str | PathLike, revision: str | None) -> tuple[str | PathLike, dict[str, str]]:
+    """Finds what the Auto classes load in place of a name, and the revision as their option, if there is one."""
     options = {} if revision is None else {"revision": revision}
     path = find_pretrained(name, **options)
     if path != name:
-        options = {}  # it was converted from that revision
-    if find_adapter_config_file(path, **options) is not None:
-        model, processor = load_with_adapters(path, dtype, options, trust_remote_code)
-    elif trust_remote_code:
-        with naming_code_errors():
-            model, processor = load_with_code(path, dtype, options)
-    else:
-        model = load_whole(path, dtype, options)
-        processor = None
-    if not is_dual_encoder(type(model)):
-        raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
-    if processor is None:
-        processor = AutoProcessor.from_pretrained(path, **options)
-    return model, processor
+        return path, {}  # it was converted from that revision
+    return path, options
 
 
 def load_whole(path: str | PathLike, dtype: torch.dtype, options: dict[str, str]) -> PreTrainedModel:
@@ -186,46 +232,76 @@ def is_dual_encoder(model_class: type) -> bool:
 
 
 def load_with_adapters(
-    path: str | PathLike, dtype: torch.dtype, options: dict[str, str], trust_remote_code: bool = False
-) -> tuple[PreTrainedModel, ProcessorMixin]:
+    path: str | PathLike, dtype: torch.dtype, revision: str | None, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """
-    Loads a model with adapters of PEFT merged into its weights; the processor beside them, or else its own.
+    Loads a model with adapters of PEFT merged into its weights. Its base may have adapters of its own.
 
     Args:
         path (`str` or `PathLike`): The name of the adapters.
         dtype (`torch.dtype`): The precision of the weights.
-        options (`dict[str, str]`): The revision of the adapters, if one is named.
+        revision (`str`, *optional*): The revision of the adapters.
         trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run its code.
     """
-    if find_spec("peft") is None:
-        raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
-    from peft import PeftConfig, PeftModel
+    base, base_revision = find_base(path, revision)
+    check_is_one_model(base, base_revision)
+    base_model = load_weights(base, dtype, base_revision, trust_remote_code)
+    from peft import PeftModel
 
-    adapters = PeftConfig.from_pretrained(path, **options)
-    name = adapters.base_model_name_or_path
-    # adapters may name the revision of the base that they were trained on
-    base_options = {} if adapters.revision is None else {"revision": adapters.revision}
-    base = find_pretrained(name, **base_options)
-    if base != name:
-        base_options = {}  # it was converted from that revision
-    processor = None
-    if trust_remote_code:
-        with naming_code_errors():
-            base_model, processor = load_with_code(base, dtype, base_options)
-    else:
-        base_model = load_whole(base, dtype, base_options)
+    options = {} if revision is None else {"revision": revision}
     adapted = PeftModel.from_pretrained(base_model, path, **options)
     # once more, since this says what the first time does not
     loaded = adapted.load_adapter(path, adapted.active_adapter, **options)
     check_adapters_fit(loaded.missing_keys, loaded.unexpected_keys, base_model)
     model = adapted.merge_and_unload()
     model.requires_grad_()  # PEFT has frozen it, and it may be trained further
-    # one that is there and cannot be read is an error
-    if has_processor(path, options):
-        processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code or None, **options)
-    elif processor is None:
-        processor = AutoProcessor.from_pretrained(base, **base_options)
-    return model, processor
+    # adapters that are trained on it name it as their base
+    model.name_or_path = str(path)
+    model.config.name_or_path = str(path)
+    return model
+
+
+def find_base(path: str | PathLike, revision: str | None) -> tuple[str, str | None]:
+    """
+    Finds the name and the revision, if there is one, of the model that adapters of PEFT were trained on.
+
+    Raises:
+        `ValueError`: if they name none, or themselves.
+        `ImportError`: if PEFT is not installed.
+    """
+    if find_spec("peft") is None:
+        raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
+    from peft import PeftConfig
+
+    options = {} if revision is None else {"revision": revision}
+    adapters = PeftConfig.from_pretrained(path, **options)
+    base = adapters.base_model_name_or_path
+    if base is None:
+        raise ValueError(
+            f"the adapters of {path} do not say what they were trained on: name that in `{ADAPTER_CONFIG_NAME}` "
+            "as `base_model_name_or_path`."
+        )
+    if Path(base).resolve() == Path(path).resolve() and adapters.revision == revision:
+        raise ValueError(
+            f"the adapters of {path} name themselves as the model that they were trained on: name that in "
+            f"`{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
+        )
+    return base, adapters.revision
+
+
+def check_is_one_model(name: str | PathLike, revision: str | None) -> None:
+    """Raises a `ValueError` if there are adapters of PEFT beside a whole model: either may have been saved last."""
+    if find_adapter_config_file(name, revision=revision) is None:
+        return
+    weights = (CHECKPOINT_NAME,)
+    if find_file(name, CONFIG_NAME, revision) is not None:
+        weights = WHOLE_WEIGHTS
+    for filename in weights:
+        if find_file(name, filename, revision) is not None:
+            raise ValueError(
+                f"{name} has both adapters of PEFT (`{ADAPTER_CONFIG_NAME}`) and a whole model (`{filename}`): "
+                "move the files of one of them to a folder of its own."
+            )
 
 
 def check_adapters_fit(missing: Iterable[str], unused: Iterable[str], model: PreTrainedModel) -> None:
@@ -256,11 +332,20 @@ def check_adapters_fit(missing: Iterable[str], unused: Iterable[str], model: Pre
         )
 
 
-def has_processor(path: str | PathLike, options: dict[str, str]) -> bool:
+def check_no_adapters(path: str | PathLike) -> None:
+    """Raises a `ValueError` for adapters of PEFT, whose layers lie around those of a model."""
+    if find_adapter_config_file(path) is not None:
+        raise ValueError(
+            "it has adapters of PEFT: save their model with the adapters merged into it "
+            "(`merge_and_unload`) in another folder, and name that."
+        )
+
+
+def has_processor(path: str | PathLike, revision: str | None) -> bool:
     """Returns whether a whole processor is there: a tokenizer alone, as trainers save it, is none."""
-    if find_file(path, PROCESSOR_FILE, **options) is not None:
+    if find_file(path, PROCESSOR_FILE, revision) is not None:
         return True
-    return all(find_file(path, name, **options) is not None for name in PROCESSOR_PARTS)
+    return all(find_file(path, name, revision) is not None for name in PROCESSOR_PARTS)
 
 
 class PairProcessor(ProcessorMixin):
@@ -270,10 +355,8 @@ class PairProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer)
 
 
-def load_with_code(
-    name: str | PathLike, dtype: torch.dtype, options: dict[str, str]
-) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Loads a model and its processor by the code that comes with them (FG-CLIP 2, jina-clip-v2)."""
+def load_with_code(name: str | PathLike, dtype: torch.dtype, options: dict[str, str]) -> PreTrainedModel:
+    """Loads a model by the code that comes with it (FG-CLIP 2, jina-clip-v2)."""
     options = {**options, "trust_remote_code": True}
     config = AutoConfig.from_pretrained(name, **options)
     # FG-CLIP offers itself as a causal language model only
@@ -291,16 +374,10 @@ def load_with_code(
         loaded = load_torch_model(model, folder)
         check_none_is_missing(loaded.missing_keys, model)
         warn_of_unused(loaded.unexpected_keys, model, name)
-    elif has_code:
-        model = auto_class.from_pretrained(name, dtype=dtype, **options)
-    else:
-        model = load_whole(name, dtype, options)
-    processor = AutoProcessor.from_pretrained(name, **options)
-    if not isinstance(processor, ProcessorMixin):
-        image_processor = AutoImageProcessor.from_pretrained(name, **options)
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        processor = PairProcessor(image_processor, tokenizer)
-    return model, processor
+        return model
+    if has_code:
+        return auto_class.from_pretrained(name, dtype=dtype, **options)
+    return load_whole(name, dtype, options)
 
 
 def is_sentence_transformer(

@@ -14,7 +14,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch.export import Dim
-from transformers import CONFIG_MAPPING, AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
 
 from .. import (
@@ -29,8 +37,9 @@ from ..hub_lotlip import find_pretrained
 from ..utils.files import write_json
 from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write
+from .contract import has_own_method
 from .dual_encoder import check_single_embeddings
-from .loading import check_texts_are_read_alike, find_saved_truncate_dim
+from .loading import check_no_adapters, check_texts_are_read_alike, find_saved_truncate_dim
 
 
 try:
@@ -265,6 +274,7 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
     Finds the folder and the configuration of a model that can be exported. Raises a `ValueError` if it is none.
     """
     try:
+        check_no_adapters(model_name_or_path)
         path = find_pretrained(model_name_or_path)
         # before its configuration is made, for which one's own model would have to run its code
         model_type = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
@@ -274,6 +284,8 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
         if not isinstance(config, (LotlipConfig, LotlipAlignedConfig)):
             raise ValueError(f"it is a `{model_type}`, no LoTLIP and not made by `lotlip align`.")
         check_single_embeddings(config)
+        if isinstance(config, LotlipConfig) and type(config) in MODEL_MAPPING:
+            check_embeds_as_lotlip(MODEL_MAPPING[type(config)])
         check_texts_are_read_alike(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
@@ -281,6 +293,13 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
     if num_dims is not None:
         logger.warning(f"The graphs give all dimensions, not the first {num_dims} that were saved with the model.")
     return Path(path), config
+
+
+def check_embeds_as_lotlip(model_class: type) -> None:
+    """Raises a `ValueError` if a class of models embeds otherwise than the towers with projection of LoTLIP."""
+    for method in ("embed_captions", "embed_images", "get_text_features", "get_image_features"):
+        if has_own_method(model_class, method):
+            raise ValueError(f"{model_class.__name__} has an `{method}` of its own, which graphs do not compute.")
 
 
 def name_graph(tower: str, dtype: str) -> str:

@@ -97,6 +97,11 @@ class Preprocessing:
         return self.family.padding or get_text_kwargs(self.processor).get("padding", True)
 
     @property
+    def padding_side(self) -> str:
+        """The side that the tokenizer was made to pad on, whatever others who use it have set on it since."""
+        return self.tokenizer.init_kwargs.get("padding_side", type(self.tokenizer).padding_side)
+
+    @property
     def pads_to_full_length(self) -> bool:
         """Whether texts are padded to the length that the model was trained with: it may read padding too."""
         return self.padding == "max_length"
@@ -137,14 +142,14 @@ class Preprocessing:
         if max_length is None and self.max_length < LARGE_INTEGER:
             max_length = self.max_length
         # what is truncated is counted, and said by the caller
-        options = {"truncation": True, "max_length": max_length, "verbose": False}
+        options = {"truncation": True, "max_length": max_length, "padding_side": self.padding_side, "verbose": False}
         with self.tokenizer_lock:
             if self.pads_to_full_length and self.full_length < LARGE_INTEGER:
                 # not in one call, which would truncate and pad at the same length
                 encoded = tokenizer(texts, padding=False, **options)
                 full_length = max(self.full_length, max_length)
-                full = {"padding": "max_length", "max_length": full_length, "return_tensors": "pt"}
-                inputs = pad_without_fast_tokenizer_warning(tokenizer, dict(encoded), **full)
+                full = {"padding": "max_length", "max_length": full_length, "padding_side": self.padding_side}
+                inputs = pad_without_fast_tokenizer_warning(tokenizer, dict(encoded), return_tensors="pt", **full)
             else:
                 inputs = encoded = tokenizer(texts, padding=self.padding, return_tensors="pt", **options)
             if encoded.encodings is not None:
@@ -209,7 +214,8 @@ class Preprocessing:
         """Returns texts that [`unpad`] has made, padded to the longest of them: inputs of shape `(texts, length)`."""
         tokenizer = self.processor.tokenizer
         with self.tokenizer_lock:
-            return dict(pad_without_fast_tokenizer_warning(tokenizer, list(texts), return_tensors="pt"))
+            options = {"padding_side": self.padding_side, "return_tensors": "pt"}
+            return dict(pad_without_fast_tokenizer_warning(tokenizer, list(texts), **options))
 
     def prepare_images(self, images: Sequence[Image.Image], **options: Any) -> dict[str, torch.Tensor]:
         """

@@ -8,16 +8,21 @@ file.
 import base64
 import bisect
 import io
+import logging
 from typing import NamedTuple
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from ..encoder.contract import has_own_method
 from ..encoder.dual_encoder import DualEncoder
 from ..encoder.preprocessing import Preprocessing
 from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .relevance import denormalize, heat_map, patch_relevance, sub_caption_directions, token_relevance
+
+
+logger = logging.getLogger(__name__)
 
 
 class Explanation(NamedTuple):
@@ -69,6 +74,7 @@ def explain(
     text: str,
     image: Image.Image | None = None,
     splitter: str = "paper",
+    is_long: bool = False,
 ) -> Explanation:
     """
     Explains what a dual encoder does with a text of at least one sub-caption, and with an image if there is one, by
@@ -83,6 +89,8 @@ def explain(
             The image that it is compared with.
         splitter (`str`, *optional*, defaults to `"paper"`):
             How the text is split into sub-captions: see [`split_sub_captions`].
+        is_long (`bool`, *optional*, defaults to `False`):
+            Whether the text is embedded as a long caption: see [`DualEncoder.encode_text`].
 
     Raises:
         `ValueError`: if the text is empty, or the towers of the model cannot be explained.
@@ -102,18 +110,23 @@ def explain(
         name=encoder.name,
         tokens=encoder.preprocessing.tokenizer.convert_ids_to_tokens(input_ids),
         sub_caption_indices=find_sub_caption_indices(encoder.preprocessing, input_ids, sub_captions),
-        over_text=token_relevance(encoder, inputs, image_embeds)[0].tolist(),
+        over_text=token_relevance(encoder, inputs, image_embeds, is_long)[0].tolist(),
         sub_captions=sub_captions,
     )
     if image is None:
         return explanation
     read = sub_captions[: explanation.num_read]
-    whole_embeds = encoder.encode_text([whole], convert_to_tensor=True)
-    text_embeds = torch.cat([whole_embeds, sub_caption_directions(encoder, read)])
+    whole_embeds = encoder.encode_text([whole], convert_to_tensor=True, is_long=is_long)
+    text_embeds = torch.cat([whole_embeds, sub_caption_directions(encoder, read, is_long)])
+    over_image = None
+    if has_own_method(type(encoder.model), "embed_images"):
+        logger.warning(f"{encoder.name} has an `embed_images` of its own: no heat maps of it are drawn.")
+    else:
+        over_image = patch_relevance(encoder.model, image_inputs["pixel_values"], text_embeds[None])[0]
     return explanation._replace(
         image=denormalize(encoder.processor, image_inputs["pixel_values"][0]),
         similarities=(text_embeds @ image_embeds[0]).tolist(),
-        over_image=patch_relevance(encoder.model, image_inputs["pixel_values"], text_embeds[None])[0],
+        over_image=over_image,
     )
 
 
@@ -167,7 +180,7 @@ def render_page(explanations: list[Explanation]) -> str:
             "num_unread": len(explanation.sub_captions) - explanation.num_read,
             "has_unknown": "[UNK]" in explanation.tokens,
             "lines": lay_out_text(explanation),
-            "maps": lay_out_maps(explanation) if explanation.image is not None else [],
+            "maps": lay_out_maps(explanation) if explanation.over_image is not None else [],
         }
         for explanation in explanations
     ]

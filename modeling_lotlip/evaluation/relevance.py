@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..encoder.backends import PytorchBackend
+from ..encoder.contract import has_own_method
 from ..encoder.dual_encoder import DualEncoder
 from ..metrics import check_finite
 from ..utils.sub_captions import join_sub_captions
@@ -30,6 +31,7 @@ def token_relevance(
     encoder: DualEncoder,
     inputs: dict[str, torch.Tensor],
     image_embeds: torch.Tensor | None = None,
+    is_long: bool = False,
 ) -> torch.Tensor:
     """
     Computes gradient times input (Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713) over the tokens: how much
@@ -44,18 +46,30 @@ def token_relevance(
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
             The normalized image embeddings to whose similarity with the texts tokens contribute. Without them it is
             the length of the text embedding before it is normalized.
+        is_long (`bool`, *optional*, defaults to `False`):
+            Whether the texts are embedded as long captions: see [`DualEncoder.encode_text`].
 
     Returns:
         `torch.Tensor` of shape `(batch_size, length)`: negative where a token takes away. For a model that is linear
         in the token embeddings the sum is the whole.
+
+    Raises:
+        `ValueError`: if there is no such tower, or no image and the model embeds captions in its own way.
     """
-    with gradients_from(input_embeddings(encoder.model, "text")) as outputs:
-        features = PytorchBackend(encoder.model, encoder.family).text_features(inputs)
-        check_finite(features, "features")
+    model = encoder.model
+    backend = PytorchBackend(model, encoder.family)
+    if image_embeds is None and has_own_method(type(model), "embed_captions"):
+        raise ValueError(
+            f"The embeddings of {type(model).__name__}, which has an `embed_captions` of its own, all have length 1: "
+            "name an image that the text is compared with."
+        )
+    with gradients_from(input_embeddings(model, "text")) as outputs:
         if image_embeds is None:
+            features = backend.text_features(inputs)
+            check_finite(features, "features")
             score = features.float().norm(dim=-1)
         else:
-            score = similarities(features, image_embeds[:, None])
+            score = similarities(backend.embed_texts(inputs, is_long), image_embeds[:, None])
         (gradient,) = torch.autograd.grad(score.sum(), outputs)
     return (gradient * outputs[0]).detach().float().sum(dim=-1)
 
@@ -101,10 +115,11 @@ def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     """
-    Multiplies normalized features with embeddings of the other tower: the cosine where these are normalized.
+    Multiplies normalized features with embeddings of the other tower: the cosine where these are normalized. Where
+    these were cut to their first dimensions, features are too.
 
     Args:
-        features (`torch.Tensor` of shape `(batch, dim)`): Not normalized.
+        features (`torch.Tensor` of shape `(batch, whole_dim)`): Not normalized.
         embeds (`torch.Tensor` of shape `(batch, count, dim)`): What each of the features is compared with.
 
     Returns:
@@ -112,7 +127,7 @@ def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     """
     check_finite(features, "features")
     check_finite(embeds, "embeds")
-    features = nn.functional.normalize(features.float(), dim=-1)
+    features = nn.functional.normalize(features.float()[..., : embeds.shape[-1]], dim=-1)
     embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
     return (embeds @ features[..., None]).squeeze(-1)
 
@@ -155,8 +170,8 @@ def patch_relevance(
         `torch.Tensor` of shape `(batch_size, num_texts, rows, columns)` in float32, on the CPU.
 
     Raises:
-        `ValueError`: if there is no image tower, it is not one of patches, or it returns no states: some whose code
-            comes with them return embeddings alone.
+        `ValueError`: if there is no image tower, it is not one of patches, it returns no states (some whose code
+            comes with them return embeddings alone), or the model embeds images in its own way.
 
     Example:
 
@@ -170,6 +185,8 @@ def patch_relevance(
     >>> patch_relevance(model, torch.randn(1, 3, 32, 32), torch.randn(1, 5, 768)).shape
     torch.Size([1, 5, 2, 2])
     ```"""
+    if has_own_method(type(model), "embed_images"):
+        raise ValueError(f"{type(model).__name__} has an `embed_images` of its own: it has no heat maps.")
     embeddings = input_embeddings(model, "vision")
     pixel_values = pixel_values.to(model.device, model.dtype)
     rows, columns = patch_grid(model, pixel_values)
@@ -196,7 +213,7 @@ def patch_relevance(
     return relevance.unflatten(-1, (rows, columns))
 
 
-def sub_caption_directions(encoder: DualEncoder, sub_captions: list[str]) -> torch.Tensor:
+def sub_caption_directions(encoder: DualEncoder, sub_captions: list[str], is_long: bool = False) -> torch.Tensor:
     """
     Computes what each sub-caption adds to a text: the embedding of the whole, less that of the text without it.
 
@@ -209,12 +226,12 @@ def sub_caption_directions(encoder: DualEncoder, sub_captions: list[str]) -> tor
         embedding itself where there is one only.
     """
     if len(sub_captions) == 1:
-        return encoder.encode_text(sub_captions, convert_to_tensor=True)
+        return encoder.encode_text(sub_captions, convert_to_tensor=True, is_long=is_long)
     texts = [join_sub_captions(sub_captions)]
     for index in range(len(sub_captions)):
         others = sub_captions[:index] + sub_captions[index + 1 :]
         texts.append(join_sub_captions(others))
-    embeds = encoder.encode_text(texts, convert_to_tensor=True)
+    embeds = encoder.encode_text(texts, convert_to_tensor=True, is_long=is_long)
     return embeds[0] - embeds[1:]
 
 

@@ -65,13 +65,14 @@ def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper
 
 def embed_first_tokens(encoder: DualEncoder, texts: list[str], num_tokens: int) -> torch.Tensor:
     """
-    Returns the normalized embeddings, of shape `(texts, dim)`, of the first `num_tokens` tokens of texts, special ones
-    included.
+    Returns the normalized embeddings, of shape `(texts, dim)`, of the first `num_tokens` tokens of long captions,
+    special ones included.
     """
     embeds = []
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         chunk = texts[start : start + TEXTS_PER_CHUNK]
-        embeds.append(encoder.embed_texts(encoder.preprocessing.tokenize(chunk, num_tokens).inputs))
+        inputs = encoder.preprocessing.tokenize(chunk, num_tokens).inputs
+        embeds.append(encoder.embed_texts(inputs, is_long=True))
     return torch.cat(embeds)
 
 
@@ -107,7 +108,7 @@ def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[d
         texts, and how often, in %, their image is nearer to the text as it was (`prefers_original`; equals count
         half).
     """
-    before = encoder.encode_text(texts.texts, convert_to_tensor=True)
+    before = encoder.encode_text(texts.texts, convert_to_tensor=True, is_long=True)
     check_finite(before, "text_embeds")
     rows = []
     for name, change in list_changes(texts.sub_captions).items():
@@ -118,7 +119,7 @@ def measure_changes(encoder: DualEncoder, texts: LongTexts, seed: int) -> list[d
             logger.warning(f"{name}: possible in {len(indices)} of {len(changed)} texts, not measured.")
             continue
         changed_texts = [join_sub_captions(changed[index]) for index in indices]
-        after = encoder.encode_text(changed_texts, convert_to_tensor=True)
+        after = encoder.encode_text(changed_texts, convert_to_tensor=True, is_long=True)
         check_finite(after, "text_embeds")
         effects = compare_embeddings(texts.image_embeds[indices], before[indices], after)
         rows.append({"change": name, "num_texts": len(indices), **effects})

@@ -111,12 +111,17 @@ def test_what_push_uploads_of_it_loads_with_its_code(folder, tmp_path, monkeypat
     np.testing.assert_array_equal(DualEncoder.from_pretrained(pushed).encode_text(TEXTS), expected)
 
 
-def test_towers_by_reference_are_loaded_from_where_they_are(text_tower, image_tower, tmp_path):
+@pytest.mark.parametrize(("max_shard_size", "num_files"), [("1GB", 1), ("40KB", 5)])
+def test_towers_by_reference_are_loaded_from_where_they_are(
+    text_tower, image_tower, tmp_path, max_shard_size, num_files
+):
     model = join_towers(text_tower, image_tower, 64, 128)
     model.config.towers = refer_to(text_tower, image_tower)
-    model.save_pretrained(tmp_path)
-    saved = load_file(tmp_path / "model.safetensors")
-    assert not [name for name in saved if name.startswith(("text_model.", "vision_model."))]
+    model.save_pretrained(tmp_path, max_shard_size=max_shard_size)
+    files = list(tmp_path.glob("*.safetensors"))
+    assert len(files) == num_files
+    for file in files:
+        assert not [name for name in load_file(file) if name.startswith(("text_model.", "vision_model."))]
     state = AutoModel.from_pretrained(tmp_path).state_dict()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)

@@ -200,7 +200,7 @@ def test_adapters_are_refused_whose_projection_would_be_another(tmp_path, load, 
     config = LoraConfig(target_modules=rf"{adapted}_model\..*\.q_proj", modules_to_save=projections)
     get_peft_model(AutoModel.from_pretrained(tmp_path / "base"), config).save_pretrained(tmp_path / "adapters")
     AutoProcessor.from_pretrained(tmp_path / "base").save_pretrained(tmp_path / "adapters")
-    with pytest.raises(ValueError, match="cannot be used: it is made of adapters of PEFT: save their model with"):
+    with pytest.raises(ValueError, match="cannot be used: it has adapters of PEFT: save their model with"):
         load(tmp_path / "adapters")
 
 

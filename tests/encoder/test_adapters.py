@@ -1,8 +1,11 @@
 """Adapters of PEFT are a model's name like any other."""
 
+import json
+
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
 
 from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTextModel, LotlipTextModelWithProjection
 from modeling_lotlip.encoder import loading
@@ -116,4 +119,66 @@ def test_the_base_is_of_the_revision_that_the_adapters_name(model_dir, tmp_path,
     asked = []
     monkeypatch.setattr(loading, "find_pretrained", find)
     load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
-    assert asked == [{"revision": "v1"}]
+    # for the weights and for the processor
+    assert asked == [{"revision": "v1"}, {"revision": "v1"}]
+
+
+def add_adapters(model: PreTrainedModel) -> PeftModel:
+    """Adds adapters of random weights to a model."""
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    return get_peft_model(model, config).eval()
+
+
+def test_adapters_of_a_model_that_was_loaded_from_adapters_keep_those(model_dir, tmp_path):
+    first = str(tmp_path / "first")
+    second = str(tmp_path / "second")
+    add_adapters(LotlipModel.from_pretrained(model_dir)).save_pretrained(first)
+    tuned = add_adapters(load_encoder(first, LoadingArguments(device="cpu")).model)
+    tuned.save_pretrained(second)
+    inputs = LotlipProcessor.from_pretrained(model_dir)(text=["a red boat"], return_tensors="pt")
+    model = load_encoder(second, LoadingArguments(device="cpu")).model
+    with torch.no_grad():
+        expected = tuned.get_text_features(**inputs).pooler_output
+        torch.testing.assert_close(model.get_text_features(**inputs).pooler_output, expected)
+
+
+def test_adapters_that_take_the_place_of_those_they_were_trained_on_are_refused(model_dir, tmp_path):
+    add_adapters(LotlipModel.from_pretrained(model_dir)).save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+    add_adapters(encoder.model).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="name themselves as the model that they were trained on"):
+        load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+def test_adapters_of_no_named_model_are_refused(model_dir, tmp_path):
+    add_adapters(LotlipModel.from_pretrained(model_dir)).save_pretrained(tmp_path)
+    config_file = tmp_path / "adapter_config.json"
+    config = json.loads(config_file.read_text())
+    config["base_model_name_or_path"] = None
+    config_file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="the adapters of .* do not say what they were trained on"):
+        load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "100KB"}])
+def test_a_whole_model_beside_adapters_is_refused(model_dir, tmp_path, options):
+    """Which may be of before they were merged into it and it was trained on, or of after."""
+    tuned = add_adapters(LotlipModel.from_pretrained(model_dir))
+    tuned.save_pretrained(tmp_path)
+    tuned.merge_and_unload().save_pretrained(tmp_path, **options)
+    with pytest.raises(ValueError, match="has both adapters of PEFT .* a whole model .`model.safetensors"):
+        load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+def test_a_model_in_the_layout_of_the_original_beside_adapters_is_refused(model_dir, tmp_path):
+    add_adapters(LotlipModel.from_pretrained(model_dir)).save_pretrained(tmp_path)
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(ValueError, match="has both adapters of PEFT .* a whole model .`model.pt`"):
+        load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+def test_a_configuration_beside_adapters_is_no_whole_model(model_dir, tmp_path):
+    base = LotlipModel.from_pretrained(model_dir)
+    add_adapters(base).save_pretrained(tmp_path)
+    base.config.save_pretrained(tmp_path)
+    assert type(load_encoder(str(tmp_path), LoadingArguments(device="cpu")).model) is LotlipModel

@@ -22,6 +22,7 @@ from modeling_lotlip import LotlipImageProcessorPil, LotlipModel, LotlipProcesso
 from modeling_lotlip.encoder.onnx import ExportedTower, export_model, export_tower
 from tests.conftest import ROOT, as_token_wise, tiny_config
 from tests.helpers.commands import to_argv
+from tests.helpers.methods import PooledModel, TwoTowersModel, make_like
 
 
 # the last one is too long
@@ -152,6 +153,22 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             export_model(str(tmp_path), tmp_path / "out", ["float32"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model_class", "method"), [(TwoTowersModel, "embed_images"), (PooledModel, "embed_captions")]
+)
+def test_a_model_that_embeds_in_its_own_way_is_not_exported(model, tmp_path, model_class, method):
+    make_like(model, model_class).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"{model_class.__name__} has an `{method}` of its own"):
+        export_model(str(tmp_path / "model"), tmp_path / "graphs", ["float32"])
+
+
+def test_a_model_beside_adapters_is_not_exported(model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path / "model")
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="cannot be used: it has adapters of PEFT: save their model"):
+        export_model(str(tmp_path / "model"), tmp_path / "graphs", ["float32"])
 
 
 def test_graphs_are_replaced_and_an_error_or_another_file_leaves_them(model_dir, tmp_path, monkeypatch):

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_lotlip.encoder import batches
 from modeling_lotlip.encoder.backends.openvino import sample_inputs, sort_inputs
+from modeling_lotlip.encoder.backends.pytorch import pooled_features
 from modeling_lotlip.encoder.batches import Batch, TextWindows, Unreadable, name_item, sign_file, warn_of_unreadable
 from modeling_lotlip.encoder.contract import Temperature, find_temperature
 from modeling_lotlip.encoder.families import (
@@ -206,6 +208,11 @@ def test_a_dual_encoder_has_features_of_both():
 
     assert not is_dual_encoder(Texts)
     assert is_dual_encoder(Both)
+
+
+def test_features_of_single_tokens_are_refused():
+    with pytest.raises(ValueError, match=r"features of shape \(2, 5, 16\), of each token"):
+        pooled_features(BaseModelOutputWithPooling(pooler_output=torch.ones(2, 5, 16)))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nothing"])

@@ -31,11 +31,13 @@ from modeling_lotlip.evaluation.relevance import (
     heat_map,
     patch_grid,
     patch_relevance,
+    similarities,
     sub_caption_directions,
     token_relevance,
 )
 from modeling_lotlip.utils.sub_captions import join_sub_captions, split_sub_captions
 from tests.conftest import SPECIAL_TOKENS
+from tests.helpers.methods import PooledModel, TwoTowersModel, make_like
 
 
 TEXT = "A red boat. The ground is sand. A green tree"
@@ -101,6 +103,60 @@ def test_grad_cam_is_that_of_the_equations(loaded):
         assert torch.allclose(found, expected, atol=1e-6)
         assert (found > 0).any()
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_relevance_of_a_token_is_that_for_the_embeddings_of_a_model_of_ones_own(loaded):
+    """Which pools corner tokens with `[CLS]`, in long captions alone."""
+    torch.manual_seed(0)
+    model, processor = loaded
+    pooled = make_like(model, PooledModel)
+    encoder = DualEncoder(pooled, processor)
+    inputs = encoder.preprocessing.tokenize([TEXT]).inputs
+    image = nn.functional.normalize(torch.randn(1, pooled.config.projection_dim))
+    words = pooled.text_model.get_input_embeddings().weight
+    word = inputs["input_ids"][0, 3]
+    similarity = encoder.backend.embed_texts(inputs, is_long=True) @ image[0]
+    (gradient,) = torch.autograd.grad(similarity.sum(), words)
+    # TEXT has this word once
+    expected = (gradient[word] * words[word]).sum().item()
+    as_long = token_relevance(encoder, inputs, image, is_long=True)
+    as_short = token_relevance(encoder, inputs, image)
+    assert as_long[0, 3].item() == pytest.approx(expected, abs=1e-6)
+    assert as_short[0, 3].item() != pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match="an `embed_captions` of its own, all have length 1"):
+        token_relevance(encoder, inputs)
+
+
+def test_a_model_that_embeds_images_in_its_own_way_has_no_heat_maps(loaded, caplog):
+    model, processor = loaded
+    encoder = DualEncoder(make_like(model, TwoTowersModel), processor, name="towers")
+    explanation = explain(encoder, TEXT, make_scene(seed=1, index=0).draw())
+    assert any(explanation.over_text)
+    assert len(explanation.similarities) == 4
+    assert explanation.over_image is None
+    assert "<img" not in render_page([explanation])
+    assert "towers has an `embed_images` of its own: no heat maps of it are drawn." in caplog.text
+    with pytest.raises(ValueError, match="TwoTowersModel has an `embed_images` of its own"):
+        patch_relevance(encoder.model, torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32))
+
+
+def test_embeddings_that_are_cut_to_their_first_dimensions_are_explained():
+    torch.manual_seed(0)
+    features = torch.randn(2, 32)
+    embeds = nn.functional.normalize(torch.randn(2, 3, 8), dim=-1)
+    cut = nn.functional.normalize(features[:, :8], dim=-1)
+    assert torch.allclose(similarities(features, embeds), (embeds @ cut[..., None])[..., 0], atol=1e-6)
+
+
+def test_a_long_caption_is_explained_as_it_is_embedded(loaded):
+    model, processor = loaded
+    encoder = DualEncoder(make_like(model, PooledModel), processor)
+    image = make_scene(seed=1, index=0).draw()
+    texts = encoder.encode_text([TEXT, "A red boat. A green tree"], is_long=True)
+    whole, without = texts @ encoder.encode_image(image)
+    explanation = explain(encoder, TEXT, image, is_long=True)
+    assert explanation.similarities[0] == pytest.approx(whole, abs=1e-6)
+    assert explanation.similarities[2] == pytest.approx(whole - without, abs=1e-6)
 
 
 def test_the_direction_of_a_sub_caption_is_what_it_adds_to_the_embedding(loaded):

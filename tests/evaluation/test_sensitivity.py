@@ -30,6 +30,7 @@ from modeling_lotlip.evaluation.text_changes import (
     permute,
     swap_word,
 )
+from tests.helpers.methods import PooledModel, make_like
 
 
 def test_a_model_without_positions_is_blind_to_the_order(loaded):
@@ -56,6 +57,22 @@ def test_tokens_beyond_the_number_kept_do_not_count(loaded):
     whole = embed_first_tokens(encoder, texts, 9)
     assert not torch.allclose(whole[0], whole[1], atol=1e-6)
     assert encoder.preprocessing.padding != "max_length"
+
+
+def test_long_captions_are_embedded_as_such(loaded):
+    model, processor = loaded
+    encoder = DualEncoder(make_like(model, PooledModel), processor)
+    texts = LongTexts(
+        sub_captions=[["a red boat", "the ground is sand"], ["a green tree", "the sea"]],
+        image_embeds=nn.functional.normalize(torch.randn(2, encoder.dim), dim=-1),
+    )
+    whole = embed_first_tokens(encoder, texts.texts, encoder.max_length)
+    expected = encoder.encode_text(texts.texts, convert_to_tensor=True, is_long=True)
+    assert torch.allclose(whole, expected, atol=1e-6)
+    rows = {row["change"]: row for row in measure_changes(encoder, texts, seed=0)}
+    similarity = rows["first sentence dropped"]["similarity"]
+    after = encoder.encode_text(["the ground is sand", "the sea"], convert_to_tensor=True, is_long=True)
+    assert similarity == pytest.approx((expected * after).sum(dim=1).mean().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])

@@ -60,6 +60,13 @@ class PlainModel(LotlipModel):
         return captions
 
 
+def make_like(model: LotlipModel, model_class: type[LotlipModel]) -> LotlipModel:
+    """Makes a model of one of these classes with the sizes of a LoTLIP, and weights of its own."""
+    config = model.config
+    sizes = {"text_config": config.text_config, "vision_config": config.vision_config}
+    return model_class(model_class.config_class(**sizes, projection_dim=config.projection_dim))
+
+
 for config_class, model_class in (
     (TwoTowersConfig, TwoTowersModel),
     (PooledConfig, PooledModel),

@@ -29,12 +29,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ... import __version__
-from ...modeling_lotlip import LotlipModel
 from ...utils.files import write_json
 from ...utils.locks import lock_file
 from ...utils.output_folder import PARTIAL, atomic_write, delete
 from ...utils.signals import hold_interrupts
 from ...utils.terminal import without_stop
+from ..contract import has_own_method
 from ..families import Family
 from ..hashes import hash_model
 from .backend import Backend
@@ -277,7 +277,7 @@ class OpenvinoBackend(Backend):
 
     def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
         """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
-        if is_long and self.has_own_long_texts:
+        if is_long and has_own_method(type(self.model), "embed_captions"):
             # masks of corner tokens cannot be traced
             return self.reference.embed_texts(inputs, is_long=True)
         embeds = self.compute("text", inputs)
@@ -287,12 +287,6 @@ class OpenvinoBackend(Backend):
             rows = ~mask.bool().any(dim=1)
             embeds[rows] = self.reference.embed_texts({name: tensor[rows] for name, tensor in inputs.items()}).float()
         return embeds
-
-    @property
-    def has_own_long_texts(self) -> bool:
-        """Whether the model is of a class of a user that embeds captions, and so perhaps long ones, in its own way."""
-        method = getattr(type(self.model), "embed_captions", None)
-        return method not in (None, LotlipModel.embed_captions)
 
     def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""

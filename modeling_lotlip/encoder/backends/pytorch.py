@@ -10,8 +10,17 @@ from .backend import Backend
 
 
 def pooled_features(outputs: torch.Tensor | object) -> torch.Tensor:
-    """Returns the features, of shape `(rows, dim)`, of a tower that returns these alone or an output of more."""
-    return outputs if isinstance(outputs, torch.Tensor) else outputs.pooler_output
+    """
+    Returns the features, of shape `(rows, dim)`, of a tower that returns these alone or an output of more. Raises a
+    `ValueError` if they are of single tokens (FLAVA).
+    """
+    features = outputs if isinstance(outputs, torch.Tensor) else outputs.pooler_output
+    if features.dim() != 2:
+        raise ValueError(
+            f"The model has features of shape {tuple(features.shape)}, of each token, and no single embedding of a "
+            "text or an image: name another dual encoder."
+        )
+    return features
 
 
 class PytorchBackend(Backend):
