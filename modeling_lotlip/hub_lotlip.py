@@ -450,7 +450,8 @@ def cut_to_middle(
 ) -> "np.ndarray | torch.Tensor":
     """
     Cuts off both ends of a strip, of shape `(channels, height, width)`, of which a center crop sees nothing after it
-    was resized by its short side; the rest of it would be large.
+    was resized by its short side; the rest of it would be large. An end is as long as whole short sides: they become
+    whole pixels, so that the others stay where they are among these.
     """
     shortest_edge = size.get("shortest_edge")
     if not shortest_edge or size.get("longest_edge"):
@@ -458,9 +459,10 @@ def cut_to_middle(
     height, width = image.shape[-2:]
     crop = max(value or 0 for value in crop_size.values())
     max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(crop / shortest_edge))
-    longest = min(height, width) * max_ratio
-    top = max(height - longest, 0) // 2
-    left = max(width - longest, 0) // 2
+    short = min(height, width)
+    longest = short * max_ratio
+    top = max(height - longest, 0) // 2 // short * short
+    left = max(width - longest, 0) // 2 // short * short
     return image[..., top : height - top, left : width - left]
 
 

@@ -223,7 +223,7 @@ def test_extreme_ratios_do_not_fill_the_memory(processor, size, monkeypatch):
 
 
 @both_backends
-@pytest.mark.parametrize("size", [(2000, 31), (31, 2001), (1985, 20)])
+@pytest.mark.parametrize("size", [(2205, 31), (31, 2001), (1985, 20)])
 def test_extreme_ratios_show_the_middle(processor, size, monkeypatch):
     image = random_image(*reversed(size))
     cut = pixels(processor, image)
@@ -231,7 +231,7 @@ def test_extreme_ratios_show_the_middle(processor, size, monkeypatch):
     whole = pixels(processor, image)
 
     assert not torch.equal(whole, pixels(processor, image.transpose(PIL.Image.Transpose.ROTATE_180)))
-    assert (cut - whole).abs().max() <= 0.05
+    assert (cut - whole).abs().max() <= 0.02  # two of 255 levels, of noise
 
 
 @both_backends

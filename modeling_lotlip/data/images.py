@@ -298,13 +298,15 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     """
     Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is
     resized to a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
+    An end that is cut off is as long as whole short sides, which become whole pixels.
     """
     resizing = Resizing.of(image_processor)
     if resizing is not None and resizing.size is not None:
         return image
-    longest_edge = MAX_ASPECT_RATIO * min(image.size)
-    left = max(0, image.width - longest_edge) // 2
-    top = max(0, image.height - longest_edge) // 2
+    short = min(image.size)
+    longest_edge = MAX_ASPECT_RATIO * short
+    left = max(0, image.width - longest_edge) // 2 // short * short
+    top = max(0, image.height - longest_edge) // 2 // short * short
     if left == 0 and top == 0:
         return image
     return image.crop((left, top, image.width - left, image.height - top))
