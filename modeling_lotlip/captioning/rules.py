@@ -39,15 +39,15 @@ from .quotations import (
 )
 
 
-# Chinese and Japanese characters are words of their own. Thai, Lao, Burmese and Khmer have no blanks between words: a
-# word of theirs is taken to have four characters.
+# Chinese and Japanese characters are words of their own. Thai, Lao, Burmese and Khmer have no blanks between words:
+# their characters are compared one by one, and four of them count as a word.
 IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff"
 WITHOUT_BLANKS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 # Such as the vowel signs of Hindi, which are no letters for `re`; and the joiners, which are inside of words
 MARKS = "".join(chr(code) for code in range(0x0300, 0xFFFF) if unicodedata.category(chr(code)).startswith("M"))
-WORD = re.compile(
-    rf"[{IDEOGRAPHS}]|[{WITHOUT_BLANKS}]{{1,4}}|(?:[^\W{IDEOGRAPHS}{WITHOUT_BLANKS}]+[{MARKS}\u200c\u200d]*)+"
-)
+WRITTEN_WORD = rf"(?:[^\W{IDEOGRAPHS}{WITHOUT_BLANKS}]+[{MARKS}\u200c\u200d]*)+"
+WORD = re.compile(rf"[{IDEOGRAPHS}{WITHOUT_BLANKS}]|{WRITTEN_WORD}")
+COUNTED_WORD = re.compile(rf"[{IDEOGRAPHS}]|[{WITHOUT_BLANKS}]{{1,4}}|{WRITTEN_WORD}")
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*$")
 
 
@@ -426,7 +426,7 @@ class RuleSettings:
         names (`Collection[str]`, *optional*):
             The names of the rules that apply, of `RULES`. By default all.
         min_words (`int`, *optional*, defaults to 5):
-            Of the rule `too_short`. Each Chinese or Japanese character is a word.
+            Of the rule `too_short`. Each Chinese or Japanese character is a word, and four of a script without blanks.
         max_words (`int`, *optional*, defaults to 500):
             Of the rule `too_long`.
     """
@@ -438,7 +438,7 @@ class RuleSettings:
 
 def find_rejection(text: str, settings: RuleSettings) -> str | None:
     """Finds the first rule that rejects a caption, which the edits have changed already."""
-    num_words = len(WORD.findall(text))
+    num_words = len(COUNTED_WORD.findall(text))
     if "too_long" in settings.names and num_words > settings.max_words:
         return "too_long"
     if "structure" in settings.names and JSON.search(text) is not None:
@@ -501,7 +501,8 @@ def apply_rules(
         rules (`Collection[str]`, *optional*):
             The names of the rules that apply, of `RULES`. By default all.
         min_words (`int`, *optional*, defaults to 5):
-            The rule `too_short` rejects captions of fewer words. Each Chinese or Japanese character is a word.
+            The rule `too_short` rejects captions of fewer words. Each Chinese or Japanese character is a word, and
+            four of a script without blanks.
         max_words (`int`, *optional*, defaults to 500):
             The rule `too_long` rejects captions of more words.
         is_cut_off (`bool`, *optional*, defaults to `False`):

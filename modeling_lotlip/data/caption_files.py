@@ -114,9 +114,12 @@ class CaptionFiles:
                 "theirs with `--file_key_column` and `--file_caption_columns`."
             )
         columns = [key_column, *caption_columns]
-        for name in (REJECTED_COLUMN, IMAGE_HASH_COLUMN):
-            if name in rows.column_names:
-                columns.append(name)
+        if REJECTED_COLUMN in rows.column_names:
+            columns.append(REJECTED_COLUMN)
+        # of `lotlip recaption`: other programs have columns of this name too, with hashes of something else
+        self.knows_images = {IMAGE_HASH_COLUMN, "captioner"} <= set(rows.column_names)
+        if self.knows_images:
+            columns.append(IMAGE_HASH_COLUMN)
         self.rows = rows.select_columns(list(dict.fromkeys(columns)))
         path = Path(HF_HOME, "lotlip", "caption_files", f"{self.rows._fingerprint}-{hash_readers()}.npy")
         if not path.exists():
@@ -125,7 +128,10 @@ class CaptionFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, open(partial, "wb") as file:
                 np.save(file, self._make_index())
-        self.hashes, self.row_indices, self.image_hashes = np.load(path, mmap_mode="r")
+        index = np.load(path, mmap_mode="r")
+        self.hashes, self.row_indices = index[:2]
+        if self.knows_images:
+            self.image_hashes = index[2]
 
     @property
     def builder(self) -> str:
@@ -213,7 +219,9 @@ class CaptionFiles:
         self._warn_of_several_images()
 
     def _warn_of_several_images(self) -> None:
-        """Warns once of keys whose captions were made of several images."""
+        """Warns once of keys whose captions were made of several images, where these are known."""
+        if not self.knows_images:
+            return
         is_same_key = self.hashes[1:] == self.hashes[:-1]
         is_other_image = self.image_hashes[1:] != self.image_hashes[:-1]
         is_known = (self.image_hashes[1:] != NO_KEY) & (self.image_hashes[:-1] != NO_KEY)
@@ -248,8 +256,8 @@ class CaptionFiles:
 
     def _make_index(self) -> np.ndarray:
         """
-        Finds the hashes of the keys of the rows with captions in ascending order, the indices of the rows, and hashes
-        that stand for their images, `NO_KEY` where none is known: (3, rows).
+        Finds the hashes of the keys of the rows with captions in ascending order, the indices of the rows, and, where
+        images are known, hashes that stand for these, `NO_KEY` for none: (2, rows) or (3, rows).
         """
         keys = self.rows.select_columns(self.key_column)
         batches = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
@@ -260,12 +268,12 @@ class CaptionFiles:
             has_no_caption &= is_blank(self.rows.data.column(name))
         kept = np.flatnonzero(~(self._is_rejected() | has_no_key | has_no_caption))
         order = kept[np.argsort(hashes[kept], kind="stable")]
-        image_hashes = np.full(len(self.rows), NO_KEY)
-        if IMAGE_HASH_COLUMN in self.rows.column_names:
+        index = [hashes[order], order.astype(np.uint64)]
+        if self.knows_images:
             images = self.rows.select_columns(IMAGE_HASH_COLUMN)
             batches = [hash_keys(batch[IMAGE_HASH_COLUMN]) for batch in images.iter(batch_size=10_000)]
-            image_hashes = np.concatenate(batches)
-        return np.stack([hashes[order], order.astype(np.uint64), image_hashes[order]])
+            index.append(np.concatenate([np.empty(0, dtype=np.uint64), *batches])[order])
+        return np.stack(index)
 
     def has(self, hashes: np.ndarray) -> np.ndarray:
         """Finds the keys that have captions, by their hashes. Returns an array of the shape of these, bool."""
@@ -288,6 +296,8 @@ class CaptionFiles:
         Says whether the captions of a key were made of other images than the one with this SHA-256; false where their
         images are not known.
         """
+        if not self.knows_images:
+            return False
         known = self.image_hashes[self._find_range(key)]
         known = known[known != NO_KEY]
         return len(known) > 0 and hash_keys([image_hash])[0] not in known

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one reader of rows: a row becomes an image, texts, a label and a key, and what is left out is counted."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL.Image
 from datasets import Dataset, Image, IterableDataset
+from torch.utils.data import get_worker_info
 from transformers.utils import logging
 
 from ..utils.sub_captions import mark_sub_captions, split_sub_captions
@@ -146,6 +148,7 @@ class RowReader:
         self.caption_files = None
         self.is_other_image_said = False
         self.num_bad_rows = 0
+        self.last_bad_row = None
         has_caption_files = caption_files is not None and caption_files.caption_files is not None
         if captions is not None:
             self.splitter = captions.sub_caption_splitter
@@ -285,7 +288,9 @@ class RowReader:
         Names a row whose captions are no texts. After `MAX_BAD_ROWS` of them it is the column that is wrong, and the
         error is raised.
         """
-        self.num_bad_rows += 1
+        if row_index != self.last_bad_row:  # it may have several cells that are bad
+            self.num_bad_rows += 1
+            self.last_bad_row = row_index
         if self.num_bad_rows > MAX_BAD_ROWS:
             raise error
         logger.warning(f"The captions of {name_row(row, row_index)} are left out: {error}")
@@ -351,7 +356,9 @@ class RowReader:
         """
         image = row.get(self.image_column)
         is_in_row = isinstance(image, dict) and image.get("bytes") is not None
-        if self.is_other_image_said or not is_in_row or self.file_key_column == self.image_column:
+        if self.is_other_image_said or not is_in_row or not self.caption_files.knows_images:
+            return
+        if self.file_key_column == self.image_column or not is_first_process():
             return
         if self.caption_files.is_of_other_image(key, read_key(row, self.image_column)):
             self.is_other_image_said = True
@@ -382,7 +389,9 @@ class RowReader:
             return
         images = undecoded(dataset, self.image_column)
         is_matched = self.caption_files.has(hashes) & (hashes != NO_KEY)
-        compared = sample_evenly(np.flatnonzero(is_matched))
+        compared = []
+        if self.caption_files.knows_images:
+            compared = sample_evenly(np.flatnonzero(is_matched))
         others = []
         for index in compared:
             row = images[int(index)]
@@ -475,6 +484,12 @@ class RowReader:
                 f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the "
                 f"{len(dataset)} {what}{list_examples(keys)}."
             )
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of several processes, and of those that read for it: warnings come from it alone."""
+    worker = get_worker_info()
+    return os.environ.get("RANK", "0") == "0" and (worker is None or worker.id == 0)
 
 
 def sample_evenly(indices: np.ndarray) -> np.ndarray:

@@ -21,8 +21,9 @@ from .images import UnreadableImageError, read_file, unformatted
 logger = logging.get_logger(__name__)
 
 Rows = Dataset | IterableDataset
-# Of a stream, in which fields of JSON are looked for
-NUM_ROWS_WITH_FIELDS = 100
+# In which fields of JSON are looked for
+NUM_ROWS_WITH_FIELDS = 10_000
+NUM_ROWS_OF_STREAM = 100
 # Where img2dataset and the large collections have addresses
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file
@@ -108,8 +109,8 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
 def check_fields(dataset: Rows, **named: str | None) -> None:
     """
     Checks that an argument such as `key_column` names a field that is there, where dots lead into dictionaries. Of
-    JSON the rows say which it has: all until one has the field, and of a stream the first ones, of which a warning
-    says that it is in none.
+    JSON the first rows say which it has, until one has the field; where there are more, a warning says that it is in
+    none of these. Of rows that a function of the user transforms nothing is checked.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -141,17 +142,19 @@ def check_field(dataset: Rows, column: str, argument: str, name: str) -> None:
         name (`str`):
             The name, which begins with that of the column.
     """
+    if isinstance(dataset, Dataset) and dataset.format["type"] == "custom":
+        return
     path = name.removeprefix(f"{column}.").split(".")
     held = (dataset.features or {}).get(column)
     if isinstance(held, Image):
         held = {"bytes": None, "path": None}  # as an undecoded one
     is_there = has_field(held, path)
-    is_known = is_there is not None or isinstance(dataset, Dataset)
+    num_read = NUM_ROWS_OF_STREAM
+    if isinstance(dataset, Dataset):
+        num_read = min(NUM_ROWS_WITH_FIELDS, len(dataset))
+    is_known = is_there is not None or (isinstance(dataset, Dataset) and num_read == len(dataset))
     if is_there is None:
-        rows = unformatted(dataset).select_columns(column)
-        if not is_known:
-            rows = rows.take(NUM_ROWS_WITH_FIELDS)
-        is_there, held = find_in_rows(rows, column, path)
+        is_there, held = find_in_rows(unformatted(dataset).select_columns(column).take(num_read), column, path)
     if is_there is not False:
         return
     found = reprlib.repr(held)
@@ -163,7 +166,7 @@ def check_field(dataset: Rows, column: str, argument: str, name: str) -> None:
             "that is there."
         )
     logger.warning_once(
-        f"`--{argument} {name}` is in none of the first {NUM_ROWS_WITH_FIELDS} rows: the column {column!r} holds "
+        f"`--{argument} {name}` is in none of the first {num_read} rows: the column {column!r} holds "
         f"{found}. If that is a slip, name a field, or a column, that is there."
     )
 

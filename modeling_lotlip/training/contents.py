@@ -10,6 +10,7 @@ import xxhash
 from datasets import Dataset, Image, IterableDataset
 
 from ..data.builders import make_builder
+from ..data.caption_files import REJECTED_COLUMN
 from ..data.folder import is_image_file, list_files
 from ..data.images import undecoded
 from ..data.reader import RowReader
@@ -50,7 +51,9 @@ def describe_contents(
     if reader.caption_files is not None:
         rows = reader.caption_files.rows
         described["num_rows_of_caption_files"] = len(rows)
-        described["caption_files"] = hash_texts(rows, rows.column_names)
+        # not of the images that they were made of, which change no sample
+        read = [reader.caption_files.key_column, *reader.caption_files.caption_columns, REJECTED_COLUMN]
+        described["caption_files"] = hash_texts(rows, [name for name in rows.column_names if name in read])
     return described
 
 

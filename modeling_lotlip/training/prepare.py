@@ -332,12 +332,15 @@ def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data)
     num_shared = count_shared_rows(data.slices, evaluation_data.slices)
     if num_shared and args.streaming:
         logger.warning(
-            f"All rows of `--eval_split {args.eval_split}` are trained on. Name other files with `--eval_data_files`, "
+            f"Rows of `--eval_split {args.eval_split}` are trained on. Name other files with `--eval_data_files`, "
             "or another split."
         )
     elif num_shared:
+        number = str(num_shared)
+        if args.data_weights is not None and args.max_train_samples is not None:
+            number = f"Up to {num_shared}"  # it is not known of which files the first samples are
         logger.warning(
-            f"{num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
+            f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
             '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
         )
     shared_files = find_shared_files(data.slices, evaluation_data.slices)

@@ -202,7 +202,8 @@ def hash_plugin(path: str | Path) -> str:
     """Returns a hash of the sources of a plugin that is imported, by which changes are noticed: [`list_sources`]."""
     own_file = Path(sys.modules[Path(path).stem].__file__)
     sources = list_sources(own_file)
-    hashed = hashlib.sha256(sources.pop(own_file))
+    # one that is installed is of no user, and is the only file
+    hashed = hashlib.sha256(sources.pop(own_file, None) or own_file.read_bytes())
     for _, source in sorted((file.name, source) for file, source in sources.items()):
         hashed.update(source)
     return hashed.hexdigest()[:16]

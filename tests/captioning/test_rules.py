@@ -228,6 +228,12 @@ def test_words_are_counted_in_any_script(text, num_words):
     assert apply_rules(text, rules, min_words=num_words, max_words=num_words)[1] is None
 
 
+@pytest.mark.parametrize("phrase", ["เรืออยู่บนหาดทราย", "ទូកក្រហមមួយនៅ"])
+def test_a_phrase_without_blanks_is_found_where_it_comes_again(phrase):
+    assert is_repetitive(phrase * 4)
+    assert not is_repetitive(phrase * 3)
+
+
 def test_other_numbers_of_words():
     assert apply_rules("Red boat.", ["too_short"], min_words=2)[1] is None
     assert apply_rules("Red boat.", ["too_long"], max_words=1)[1] == "too_long"

@@ -398,7 +398,7 @@ def write_hashed(path: Path, keys: list[str], hashes: list[str]) -> list[str]:
     """Writes captions with the hashes of their images."""
     rows = []
     for key, digest in zip(keys, hashes):
-        rows.append({"key": key, "caption": f"A boat. {key}", "sha256": digest})
+        rows.append({"key": key, "caption": f"A boat. {key}", "sha256": digest, "captioner": "llava"})
     return [write(path, rows)]
 
 
@@ -412,6 +412,19 @@ def test_keys_with_captions_of_several_images_are_said(tmp_path, caplog, image_h
     CaptionFiles(files, "key", ["caption"]).check()
     said = "1 keys of `--caption_files` have captions of several images (such as 'x')"
     assert (said in caplog.text) == is_said
+
+
+def test_hashes_of_other_programs_say_nothing_of_images(scenes, tmp_path, caplog):
+    """As of img2dataset, whose column has that of the download, which it then resizes."""
+    rows = []
+    for number, url in enumerate([*URLS, URLS[0]]):
+        rows.append({"key": url, "caption": "A boat. A car.", "sha256": f"{number}"})
+    files = [write(tmp_path / "long.jsonl", rows)]
+    reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
+    reader.report_keys(scenes)
+    for index, row in enumerate(undecoded(scenes, "image")):
+        list(reader(index, row))
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -155,6 +155,12 @@ def test_many_rows_whose_captions_are_no_texts_are_an_error():
         read(reader, MAX_BAD_ROWS, {"caption": 5})
 
 
+def test_a_row_with_several_bad_cells_is_one_bad_row():
+    reader = RowReader(["caption", "long_captions"], CaptionArguments(), image_column=None)
+    for number in range(MAX_BAD_ROWS):
+        assert read(reader, number, {"caption": 5, "long_captions": 5}) == []
+
+
 def test_counts_of_rows_are_said_with_their_reasons_and_examples():
     counts = RowCounts()
     for number in range(7):

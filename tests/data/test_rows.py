@@ -205,6 +205,22 @@ def test_the_fields_that_are_there_are_named():
         check_fields(rows, key_column="json.key")
 
 
+def test_rows_that_a_function_of_the_user_makes_are_not_checked():
+    """The stored column is a text, in which there are no fields."""
+    rows = Dataset.from_dict({"about": ['{"id": 1}']}).with_transform(lambda batch: batch)
+    check_fields(rows, key_column="about.id")
+
+
+def test_of_many_rows_the_first_ones_are_looked_at(monkeypatch, caplog):
+    monkeypatch.setattr("modeling_lotlip.data.rows.NUM_ROWS_WITH_FIELDS", 2)
+    logging.get_logger("transformers").warning_once.cache_clear()
+    rows = Dataset.from_list([{"about": {"id": 1}}] * 3, Features({"about": Json()}))
+    check_fields(rows, key_column="about.key")
+    assert "`--key_column about.key` is in none of the first 2 rows" in caplog.text
+    with pytest.raises(ValueError, match="`--key_column about.key` is not there"):
+        check_fields(rows.take(2), key_column="about.key")
+
+
 def test_a_stream_without_types_is_checked_by_its_rows(caplog):
     logging.get_logger("transformers").warning_once.cache_clear()
     rows = IterableDataset.from_generator(lambda: iter([{"json": {"id": 1}}]))

@@ -202,7 +202,7 @@ HELD_BACK = {"train_split": "train[:2]", "eval_split": "train[2:]"}
         ),
         (
             {"streaming": True, "max_train_steps": 1},
-            "All rows of `--eval_split test` are trained on. Name other files",
+            "Rows of `--eval_split test` are trained on. Name other files",
         ),
         ({"data_files": BOTH, "eval_data_files": ["b.parquet"]}, "1 files that are evaluated"),
         ({"data_files": BOTH, "eval_data_files": ["b.parquet"], **HELD_BACK}, "1 files that are evaluated"),
@@ -210,6 +210,10 @@ HELD_BACK = {"train_split": "train[:2]", "eval_split": "train[2:]"}
         (
             {"data_files": BOTH, "data_weights": [1, 2], "max_eval_samples": 2},
             "2 rows of `--eval_split test` are trained on",
+        ),
+        (
+            {"data_files": BOTH, "data_weights": [1, 2], "max_train_samples": 4},
+            "Up to 8 rows of `--eval_split test` are trained on",
         ),
         (
             {"data_files": BOTH, "data_weights": [1, 2], "eval_data_files": ["b.parquet"]},

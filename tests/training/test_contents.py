@@ -59,6 +59,16 @@ def test_caption_files_that_were_rewritten_are_other_data(tmp_path):
     assert found[0] != found[1]
 
 
+def test_the_hashes_of_images_in_caption_files_are_no_data(tmp_path):
+    folder = make_image_folder(tmp_path / "images", ["one", "two"])
+    found = []
+    for digest in ("a", "b"):
+        row = {"caption": "A boat.", "sha256": digest, "captioner": "c"}
+        files = [write_lines(tmp_path / "captions.jsonl", [row | {"key": "0.png"}, row | {"key": "1.png"}])]
+        found.append(describe(dataset_name=str(folder), caption_files=files, key_column="file_name"))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("changed", [0, 999, 1000, 1700, 2499])
 def test_every_row_counts(changed):
     captions = [str(index) for index in range(2500)]

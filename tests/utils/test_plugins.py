@@ -110,6 +110,16 @@ def test_a_plugin_of_one_file_has_the_hash_that_earlier_checkpoints_have(write):
     assert hash_plugin(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def test_a_plugin_that_pip_has_installed_has_a_hash(write, tmp_path):
+    path = write("plugin_q", "a = 1\n")
+    information = path.parent / "plugin_q-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin_q\nVersion: 1.0\n")
+    (information / "RECORD").write_text("plugin_q.py,sha256=abc,20\n")
+    load_plugin(path)
+    assert hash_plugin(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def test_the_hash_of_a_plugin_is_of_what_was_imported(write):
     """A run that goes on for days writes it in checkpoints, while somebody works on the file."""
     sources = {"plugin_p": "def use():\n    import later_of_plugin_p\n", "later_of_plugin_p": "a = 1\n"}
