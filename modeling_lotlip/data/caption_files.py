@@ -303,7 +303,7 @@ class CaptionFiles:
         return len(known) > 0 and hash_keys([image_hash])[0] not in known
 
     def __getitem__(self, key: str) -> list[str]:
-        """The captions of a key, none if it is not there."""
+        """The captions of a key, each once, none if it is not there: copies of an image may be captioned alike."""
         captions = []
         for row in self.find_rows(key):
             for column in self.caption_columns:
@@ -313,7 +313,7 @@ class CaptionFiles:
                     raise ValueError(
                         f"`--caption_files {' '.join(self.files)}` hold no captions at the key {key!r}: {error}"
                     ) from error
-        return captions
+        return list(dict.fromkeys(captions))
 
 
 def list_examples(keys: list) -> str:

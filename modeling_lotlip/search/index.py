@@ -392,5 +392,5 @@ def describe_left_out(
     if closed_folders:
         lines.append(f"Folders that may not be read: {', '.join(sorted(closed_folders))}.")
     if emptied:
-        lines.append(f"Empty folders, whose indexed images are kept: {', '.join(sorted(emptied))}.")
+        lines.append(f"Empty folders, whose indexed images are kept unless moved: {', '.join(sorted(emptied))}.")
     return lines

@@ -6,6 +6,8 @@ is known by the hash of its content.
 """
 
 import logging
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +63,8 @@ def find_sources(
 
     Args:
         tables (`list[EmbeddingTable]`):
-            The tables. A file of the same name in the first one is preferred.
+            The tables. A file of the same name in the first one is preferred, then one that is not there any more,
+            for each file another one: it was moved.
         folder (`Path`):
             The folder of the files.
         sizes (`dict[str, int]`):
@@ -76,6 +79,7 @@ def find_sources(
     known_sizes = set()
     by_hash = {}
     own_hashes = {}
+    gone = defaultdict(list)
     for table in tables:
         for key, size, content_hash in read_known_files(table, is_own=table is tables[0]):
             if size in wanted:
@@ -83,6 +87,8 @@ def find_sources(
                 by_hash.setdefault(content_hash, Source(table, key))
                 if table is tables[0]:
                     own_hashes[key] = content_hash
+                    if not os.path.lexists(folder / key):
+                        gone[content_hash].append(key)
     sources = {}
     for name in (name for name, size in sizes.items() if size in known_sizes):
         try:
@@ -91,6 +97,11 @@ def find_sources(
             content_hash = None
         if content_hash is not None and own_hashes.get(name) == content_hash:
             sources[name] = Source(tables[0], name)
+        elif content_hash in gone:
+            keys = gone[content_hash]
+            sources[name] = Source(tables[0], keys[0])
+            if len(keys) > 1:  # of more copies than were there the others are copies of the last
+                keys.pop(0)
         elif content_hash in by_hash:
             sources[name] = by_hash[content_hash]
         report()

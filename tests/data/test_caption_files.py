@@ -394,6 +394,13 @@ def test_whole_numbers_that_another_file_writes_as_decimals_are_the_same_keys(tm
     assert files["2"] == ["A car."]
 
 
+def test_copies_of_an_image_that_were_captioned_alike_have_each_caption_once(tmp_path):
+    texts = ["A boat.", "A ship.", "A boat.", None]
+    rows = [{"key": "a", "caption": text, "other": "A ship."} for text in texts]
+    files = CaptionFiles([write(tmp_path / "long.jsonl", rows)], "key", ["caption", "other"])
+    assert files["a"] == ["A boat.", "A ship."]
+
+
 def write_hashed(path: Path, keys: list[str], hashes: list[str]) -> list[str]:
     """Writes captions with the hashes of their images."""
     rows = []

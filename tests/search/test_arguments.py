@@ -142,6 +142,6 @@ def test_what_is_left_out_of_an_index_is_said():
     assert describe_left_out(Counter({".txt": 1, ".mp4": 1200}), {"b", "a"}, {"c"}) == [
         "Other files, left out: 1,200 .mp4, 1 .txt.",
         "Folders that may not be read: a, b.",
-        "Empty folders, whose indexed images are kept: c.",
+        "Empty folders, whose indexed images are kept unless moved: c.",
     ]
     assert Changes() == Changes(new=0, moved=0, changed=0, deleted=0, left_out=[])

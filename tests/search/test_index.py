@@ -376,7 +376,7 @@ def test_a_folder_that_has_become_empty_is_out_of_reach(folder, searcher):
     assert changes == Changes(new=10)
     (folder / "more" / "3.jpg").unlink()
     changes = searcher.update()
-    assert changes == Changes(left_out=["Empty folders, whose indexed images are kept: more."])
+    assert changes == Changes(left_out=["Empty folders, whose indexed images are kept unless moved: more."])
     assert "more/3.jpg" in names_of(searcher.table)
     (folder / "more").rmdir()
     changes = searcher.update()
@@ -594,6 +594,18 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, encoder, tm
     (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))  # a line that has moved
     with pytest.raises(ValueError, match="The data have changed since .*: name another folder, or delete it"):
         open_images(table)
+
+
+def test_copies_that_were_moved_out_of_a_folder_leave_nothing_behind(searcher, folder):
+    """Also where an image of the same content stays, whose name comes first."""
+    shutil.copy(folder / "more" / "3.jpg", folder / "0 copy.jpg")
+    shutil.copy(folder / "more" / "3.jpg", folder / "more" / "3 copy.jpg")
+    searcher.update()
+    for name in ("3.jpg", "3 copy.jpg"):
+        os.rename(folder / "more" / name, folder / f"moved {name}")
+    changes = searcher.update()
+    assert (changes.new, changes.moved, changes.deleted) == (0, 2, 0)
+    assert sorted(names_of(searcher.table)) == sorted(path.name for path in folder.glob("*.*g"))
 
 
 def test_images_that_were_moved_out_of_a_folder_are_there_once(searcher, folder):
