@@ -184,7 +184,7 @@ def pool_text(outputs: object, attention_mask: torch.Tensor, pooling: str) -> to
         mask = attention_mask[..., None].to(hidden_states.dtype)
         return (hidden_states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device) * attention_mask
-    rows = torch.arange(len(hidden_states), device=hidden_states.device)
+    rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)  # `len` is a constant in a traced graph
     if pooling == "cls":
         return hidden_states[rows, attention_mask.long().argmax(dim=1)]  # which torch has for no booleans
     if pooling == "last":

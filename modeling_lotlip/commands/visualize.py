@@ -81,7 +81,7 @@ def run(
         refuse_given(caption_files, [field.name for field in fields(caption_files)], case)
         text = visualize.text
         image = read_image_file(visualize.image)
-        is_long = len(split_sub_captions(text, captions.sub_caption_splitter)) > 1
+        is_long = None  # if it has several sub-captions
     if not split_sub_captions(text, captions.sub_caption_splitter):
         raise ValueError("--text is empty: there is nothing to look at.")
     names = find_models(models.model_name_or_path)

@@ -74,7 +74,7 @@ def explain(
     text: str,
     image: Image.Image | None = None,
     splitter: str = "paper",
-    is_long: bool = False,
+    is_long: bool | None = None,
 ) -> Explanation:
     """
     Explains what a dual encoder does with a text of at least one sub-caption, and with an image if there is one, by
@@ -89,8 +89,10 @@ def explain(
             The image that it is compared with.
         splitter (`str`, *optional*, defaults to `"paper"`):
             How the text is split into sub-captions: see [`split_sub_captions`].
-        is_long (`bool`, *optional*, defaults to `False`):
-            Whether the text is embedded as a long caption: see [`DualEncoder.encode_text`].
+        is_long (`bool`, *optional*):
+            Whether the text is read as a long caption, as evaluation does: split, and embedded as
+            [`DualEncoder.encode_text`] says. A short one is read as it is. Default: whether it has several
+            sub-captions.
 
     Raises:
         `ValueError`: if the text is empty, or the towers of the model cannot be explained.
@@ -98,6 +100,10 @@ def explain(
     sub_captions = split_sub_captions(text, splitter)
     if not sub_captions:
         raise ValueError("`--text` is empty: there is nothing to look at.")
+    if is_long is None:
+        is_long = len(sub_captions) > 1
+    if not is_long:
+        sub_captions = [text.strip()]
     whole = join_sub_captions(sub_captions)
     inputs = encoder.preprocessing.tokenize([whole]).inputs
     input_ids = inputs["input_ids"][0].tolist()

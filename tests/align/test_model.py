@@ -23,7 +23,7 @@ from modeling_lotlip.align.outputs import write_sentence_transformers_files
 from modeling_lotlip.align.towers import join_towers, load_image_tower, load_text_tower, make_processor, refer_to
 from modeling_lotlip.encoder.onnx import export_model
 from modeling_lotlip.evaluation.explanation import explain
-from modeling_lotlip.modeling_aligned_lotlip import make_head, pool_image, pool_text
+from modeling_lotlip.modeling_aligned_lotlip import TEXT_POOLINGS, make_head, pool_image, pool_text
 from tests.conftest import TINY_TOWER
 from tests.helpers.hub_server import hub_server
 
@@ -191,6 +191,28 @@ def test_openvino_computes_its_embeddings(folder):
     encoder = DualEncoder.from_pretrained(path, backend="openvino")
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected.encode_text(TEXTS), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_image(IMAGE), expected.encode_image(IMAGE), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", TEXT_POOLINGS)
+def test_texts_of_each_pooling_are_computed_by_all_backends(folder, tmp_path, pooling):
+    """One by one and together: a graph is made of some texts, and must take any number."""
+    shutil.copytree(folder[0], tmp_path / "pooled")
+    config = json.loads((tmp_path / "pooled" / "config.json").read_text())
+    config["text_pooling"] = pooling
+    (tmp_path / "pooled" / "config.json").write_text(json.dumps(config))
+    expected = DualEncoder.from_pretrained(tmp_path / "pooled")
+    encoder = DualEncoder.from_pretrained(tmp_path / "pooled", backend="openvino")
+    export_model(str(tmp_path / "pooled"), tmp_path / "exported", ["float32"])
+    session = onnxruntime.InferenceSession(tmp_path / "exported" / "onnx" / "text_model.onnx")
+    for count in (1, 2, 5):
+        texts = (TEXTS * 3)[:count]
+        embeds = expected.encode_text(texts)
+        np.testing.assert_allclose(encoder.encode_text(texts), embeds, atol=1e-5)
+        inputs = expected.preprocessing.tokenize(texts).inputs
+        names = {put.name for put in session.get_inputs()}
+        (features,) = session.run(["text_embeds"], {name: inputs[name].numpy() for name in names})
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        np.testing.assert_allclose(features, embeds, atol=1e-5)
 
 
 def test_what_the_model_attends_to_is_explained(folder):

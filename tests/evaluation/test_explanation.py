@@ -159,6 +159,19 @@ def test_a_long_caption_is_explained_as_it_is_embedded(loaded):
     assert explanation.similarities[2] == pytest.approx(whole - without, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_long"),
+    [("a photo of a red boat.", None), ("a boat... and a car", False), ("a boat. a car", None)],
+)
+def test_what_is_explained_is_the_text_that_is_embedded(loaded, text, is_long):
+    """A sentence with its full stop, a short caption as it is, and several sentences."""
+    encoder = DualEncoder(*loaded)
+    image = make_scene(seed=1, index=0).draw()
+    explanation = explain(encoder, text, image, is_long=is_long)
+    expected = encoder.encode_text([text])[0] @ encoder.encode_image(image)
+    assert explanation.similarities[0] == pytest.approx(expected, abs=1e-6)
+
+
 def test_the_direction_of_a_sub_caption_is_what_it_adds_to_the_embedding(loaded):
     encoder = DualEncoder(*loaded)
     parts = TEXT.split(". ")
