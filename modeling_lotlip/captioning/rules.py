@@ -47,7 +47,9 @@ WITHOUT_BLANKS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 MARKS = "".join(chr(code) for code in range(0x0300, 0xFFFF) if unicodedata.category(chr(code)).startswith("M"))
 WRITTEN_WORD = rf"(?:[^\W{IDEOGRAPHS}{WITHOUT_BLANKS}]+[{MARKS}\u200c\u200d]*)+"
 WORD = re.compile(rf"[{IDEOGRAPHS}{WITHOUT_BLANKS}]|{WRITTEN_WORD}")
-COUNTED_WORD = re.compile(rf"[{IDEOGRAPHS}]|[{WITHOUT_BLANKS}]{{1,4}}|{WRITTEN_WORD}")
+# "isn't", "well-lit" and "3.5" count as one
+JOINED_WORDS = rf"{WRITTEN_WORD}(?:(?:['’‐-]|(?<=\d)[.,](?=\d)){WRITTEN_WORD})*"
+COUNTED_WORD = re.compile(rf"[{IDEOGRAPHS}]|[{WITHOUT_BLANKS}]{{1,4}}|{JOINED_WORDS}")
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*$")
 
 

@@ -250,7 +250,7 @@ class RowReader:
             if text.strip():
                 yield Item(info, "short", text, index)
         long_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.long_column))
-        for index, text in enumerate([*long_captions, *captions_in_files]):
+        for index, text in enumerate(join_long_captions(long_captions, captions_in_files)):
             marked = mark_sub_captions(text, self.splitter)
             if marked:
                 yield Item(info, "long", marked, index)
@@ -273,7 +273,7 @@ class RowReader:
         short_captions = self.leave_out_bad(row_index, row, lambda: read_captions(row, self.short_column))
         long_captions = self.leave_out_bad(row_index, row, lambda: read_captions(row, self.long_column))
         captions_in_files, unmatched_key = self.read_captions_in_files(row_index, row)
-        return short_captions, long_captions + captions_in_files, unmatched_key
+        return short_captions, join_long_captions(long_captions, captions_in_files), unmatched_key
 
     def read_captions_in_files(self, row_index: Any, row: dict) -> tuple[list[str], str | None]:
         """Reads what [`captions_in_files`] returns. A row whose key is none is named: see [`note_bad_row`]."""
@@ -329,7 +329,7 @@ class RowReader:
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
         """Returns the long captions of a row, and its key if there are caption files and it has no captions there."""
         file_captions, unmatched = self.captions_in_files(row)
-        return read_captions(row, self.long_column) + file_captions, unmatched
+        return join_long_captions(read_captions(row, self.long_column), file_captions), unmatched
 
     def captions_in_files(self, row: dict) -> tuple[list[str], str | None]:
         """
@@ -484,6 +484,11 @@ class RowReader:
                 f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the "
                 f"{len(dataset)} {what}{list_examples(keys)}."
             )
+
+
+def join_long_captions(captions: list[str], captions_in_files: list[str]) -> list[str]:
+    """Joins the captions of a row and those of caption files for it, without those of the files that the row has."""
+    return captions + [text for text in captions_in_files if text not in captions]
 
 
 def is_first_process() -> bool:

@@ -109,8 +109,8 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
 def check_fields(dataset: Rows, **named: str | None) -> None:
     """
     Checks that an argument such as `key_column` names a field that is there, where dots lead into dictionaries. Of
-    JSON the first rows say which it has, until one has the field; where there are more, a warning says that it is in
-    none of these. Of rows that a function of the user transforms nothing is checked.
+    JSON the first rows say which it has, until one has the field; where there are more, a warning says that none of
+    these has it. Of rows that a function of the user transforms nothing is checked.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -154,7 +154,9 @@ def check_field(dataset: Rows, column: str, argument: str, name: str) -> None:
         num_read = min(NUM_ROWS_WITH_FIELDS, len(dataset))
     is_known = is_there is not None or (isinstance(dataset, Dataset) and num_read == len(dataset))
     if is_there is None:
-        is_there, held = find_in_rows(unformatted(dataset).select_columns(column).take(num_read), column, path)
+        rows = unformatted(dataset).select_columns(column).take(num_read)
+        is_there, held, num_seen = find_in_rows(rows, column, path)
+        is_known = is_known or num_seen < num_read  # a stream that has ended
     if is_there is not False:
         return
     found = reprlib.repr(held)
@@ -185,21 +187,23 @@ def has_field(held: object, path: list[str]) -> bool | None:
     return True
 
 
-def find_in_rows(rows: Rows, column: str, path: list[str]) -> tuple[bool | None, object]:
+def find_in_rows(rows: Rows, column: str, path: list[str]) -> tuple[bool | None, object, int]:
     """
     Finds out whether a row has a field of a column: see [`has_field`]. None if the rows have nothing there. Beside it
-    is the first value in the column that has no such field.
+    are the first value in the column that has no such field, and how many rows were read.
     """
     first = None
+    num_read = 0
     for row in rows:
+        num_read += 1
         is_there = has_field(row.get(column), path)
         if is_there:
-            return True, None
+            return True, None, num_read
         if is_there is False and first is None:
             first = row[column]
     if first is None:
-        return None, None
-    return False, first
+        return None, None, num_read
+    return False, first, num_read
 
 
 def check_blanks(columns: list[str], argument: str, name: str) -> None:

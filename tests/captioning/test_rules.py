@@ -215,13 +215,15 @@ def test_bounds_of_a_rule(rule):
     "text, num_words",
     [
         ("A boat of the 1920s", 5),
+        ("Bob’s well-lit boat isn't 3.5 m long, 1,200 kg", 9),
+        ("Boats, cars,trees - and - so on", 6),
         ("एक लाल नाव समुद्र तट पर दिखाई देती है", 9),
         (unicodedata.normalize("NFD", "Über dem Fluß hängen größere Blätter"), 6),
         ("می‌خواهم بروم", 2),
         ("一艘红色的船", 6),
         ("เรือสีแดงอยู่บนหาด", 5),
     ],
-    ids=["English", "Hindi", "decomposed German", "Persian", "Chinese", "Thai"],
+    ids=["English", "joined", "not joined", "Hindi", "decomposed German", "Persian", "Chinese", "Thai"],
 )
 def test_words_are_counted_in_any_script(text, num_words):
     rules = ["too_short", "too_long"]

@@ -401,6 +401,18 @@ def test_copies_of_an_image_that_were_captioned_alike_have_each_caption_once(tmp
     assert files["a"] == ["A boat.", "A ship."]
 
 
+def test_captions_that_a_row_has_itself_are_not_joined_again(tmp_path):
+    rows = [{"key": "a", "caption": text} for text in ("A boat.", "A ship.")]
+    files = [write(tmp_path / "long.jsonl", rows)]
+    reader = open_reader(["key", "long_captions"], caption_files=files, key_column="key")
+    row = {"key": "a", "long_captions": ["A boat.", "A boat.", "A sea."]}
+    expected = ["A boat.", "A boat.", "A sea.", "A ship."]
+    assert reader.long_captions(row) == expected
+    assert reader.read_all_captions(0, row)[1] == expected
+    reader.image_column = None
+    assert [item.content for item in reader(0, row)] == ["A boat", "A boat", "A sea", "A ship"]
+
+
 def write_hashed(path: Path, keys: list[str], hashes: list[str]) -> list[str]:
     """Writes captions with the hashes of their images."""
     rows = []
