@@ -103,7 +103,7 @@ def explain(
     if is_long is None:
         is_long = len(sub_captions) > 1
     if not is_long:
-        sub_captions = [text.strip()]
+        sub_captions = [text]
     whole = join_sub_captions(sub_captions)
     inputs = encoder.preprocessing.tokenize([whole]).inputs
     input_ids = inputs["input_ids"][0].tolist()

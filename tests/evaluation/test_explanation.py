@@ -161,7 +161,7 @@ def test_a_long_caption_is_explained_as_it_is_embedded(loaded):
 
 @pytest.mark.parametrize(
     ("text", "is_long"),
-    [("a photo of a red boat.", None), ("a boat... and a car", False), ("a boat. a car", None)],
+    [("a photo of a boat.", None), ("a boat. ", False), ("a boat... and a car", False), ("a boat. a car", None)],
 )
 def test_what_is_explained_is_the_text_that_is_embedded(loaded, text, is_long):
     """A sentence with its full stop, a short caption as it is, and several sentences."""
