@@ -39,16 +39,16 @@ from .quotations import (
 )
 
 
-# Chinese and Japanese characters are words of their own. Thai, Lao, Burmese and Khmer have no blanks between words:
-# their characters are compared one by one, and four of them count as a word.
+# Chinese and Japanese characters are words of their own. By these words texts are compared; where they are counted,
+# marks such as the vowel signs of Hindi, which are no letters for `re`, and joiners are inside of words, and four
+# characters of Thai, Lao, Burmese and Khmer, which have no blanks between words, are one.
 IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff"
 WITHOUT_BLANKS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-# Such as the vowel signs of Hindi, which are no letters for `re`; and the joiners, which are inside of words
 MARKS = "".join(chr(code) for code in range(0x0300, 0xFFFF) if unicodedata.category(chr(code)).startswith("M"))
 WRITTEN_WORD = rf"(?:[^\W{IDEOGRAPHS}{WITHOUT_BLANKS}]+[{MARKS}\u200c\u200d]*)+"
-WORD = re.compile(rf"[{IDEOGRAPHS}{WITHOUT_BLANKS}]|{WRITTEN_WORD}")
+WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W{IDEOGRAPHS}]+")
 # "isn't", "well-lit" and "3.5" count as one
-JOINED_WORDS = rf"{WRITTEN_WORD}(?:(?:['’‐-]|(?<=\d)[.,](?=\d)){WRITTEN_WORD})*"
+JOINED_WORDS = rf"{WRITTEN_WORD}(?:(?:['’‐‑-]|(?<=\d)[.,](?=\d)){WRITTEN_WORD})*"
 COUNTED_WORD = re.compile(rf"[{IDEOGRAPHS}]|[{WITHOUT_BLANKS}]{{1,4}}|{JOINED_WORDS}")
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*$")
 

@@ -79,7 +79,7 @@ def run(
         refuse_given(dataset, [field.name for field in fields(dataset)], case)
         refuse_given(captions, ("caption_column", "long_captions_column"), case)
         refuse_given(caption_files, [field.name for field in fields(caption_files)], case)
-        text = visualize.text
+        text = visualize.text.strip()
         image = read_image_file(visualize.image)
         is_long = None  # if it has several sub-captions
     if not split_sub_captions(text, captions.sub_caption_splitter):

@@ -155,8 +155,7 @@ def check_field(dataset: Rows, column: str, argument: str, name: str) -> None:
     is_known = is_there is not None or (isinstance(dataset, Dataset) and num_read == len(dataset))
     if is_there is None:
         rows = unformatted(dataset).select_columns(column).take(num_read)
-        is_there, held, num_seen = find_in_rows(rows, column, path)
-        is_known = is_known or num_seen < num_read  # a stream that has ended
+        is_there, held, num_read = find_in_rows(rows, column, path)
     if is_there is not False:
         return
     found = reprlib.repr(held)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 
 import torch
 import xxhash
@@ -23,7 +22,6 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..utils.libraries import is_of_library
 from ..utils.plugins import list_sources
-from ..utils.user_files import map_user_files
 
 
 # What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
@@ -61,18 +59,18 @@ def read_code(classes: Iterable[type]) -> list[bytes]:
         file = getattr(sys.modules.get(cls.__module__), "__file__", None)
         if file is None or package in ("modeling_lotlip", "__main__") or is_of_library(Path(file)):
             continue
-        sources.update(list_sources(Path(file)) or read_files(sys.modules[cls.__module__]))
+        sources.update(list_sources(Path(file)) or read_files(Path(file), package))
     return [source for _, source in sorted((file.name, source) for file, source in sources.items())]
 
 
-def read_files(module: ModuleType) -> dict[Path, bytes]:
-    """Reads the files of a module and of what it imports: for a model on the Hub that of its code, else of users."""
-    if module.__name__.partition(".")[0] != "transformers_modules":
-        return {path: path.read_bytes() for path in map_user_files([module])}
-    file = Path(module.__file__)
-    # not the whole folder, which transformers fills as files are asked for
-    imported = [Path(name) for name in get_relative_import_files(file)]
-    return {path: path.read_bytes() for path in [file, *imported] if path.is_file()}
+def read_files(file: Path, package: str) -> dict[Path, bytes]:
+    """Reads the file of a module, and, if it is of the code of a model on the Hub, those that it imports."""
+    files = [file]
+    if package == "transformers_modules":
+        # not the whole folder, which transformers fills as files are asked for
+        imported = [Path(name) for name in get_relative_import_files(file)]
+        files += [path for path in imported if path.is_file()]
+    return {path: path.read_bytes() for path in files}
 
 
 def hash_model(module: nn.Module) -> str:

@@ -338,7 +338,8 @@ def warn_of_shared_rows(args: TrainArguments, data: Data, evaluation_data: Data)
     elif num_shared:
         number = str(num_shared)
         if args.data_weights is not None and args.max_train_samples is not None:
-            number = f"Up to {num_shared}"  # it is not known of which files the first samples are
+            # it is not known of which files the first samples are
+            number = f"Up to {min(num_shared, args.max_train_samples)}"
         logger.warning(
             f"{number} rows of `--eval_split {args.eval_split}` are trained on. Hold rows back, such as "
             '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'

@@ -230,10 +230,9 @@ def test_words_are_counted_in_any_script(text, num_words):
     assert apply_rules(text, rules, min_words=num_words, max_words=num_words)[1] is None
 
 
-@pytest.mark.parametrize("phrase", ["เรืออยู่บนหาดทราย", "ទូកក្រហមមួយនៅ"])
-def test_a_phrase_without_blanks_is_found_where_it_comes_again(phrase):
-    assert is_repetitive(phrase * 4)
-    assert not is_repetitive(phrase * 3)
+def test_numbers_in_other_digits_are_no_repetition():
+    assert not is_repetitive("เรือสีแดง โทร ๐๘๑๒๓๔๕๖๗๘")
+    assert is_repetitive("เรืออยู่บนหาดทรายและมีนกบินอยู่เหนือน้ำทะเล " * 5)
 
 
 def test_other_numbers_of_words():

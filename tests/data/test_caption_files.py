@@ -469,6 +469,15 @@ def test_images_that_are_not_those_of_captions_are_said(scenes, digests, tmp_pat
             assert "is not the one that its captions" not in caplog.text
 
 
+def test_of_several_processes_the_first_one_says_it(scenes, digests, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("RANK", "1")
+    files = write_hashed(tmp_path / "long.jsonl", URLS, digests[1:] + digests[:1])
+    reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
+    for index, row in enumerate(undecoded(scenes, "image")):
+        list(reader(index, row))
+    assert caplog.text == ""
+
+
 def test_different_images_with_one_key_are_said(scenes, tmp_path, caplog):
     captions = [{"key": key, "caption": f"A boat. {key}"} for key in "abc"]
     files = [write(tmp_path / "long.jsonl", captions)]

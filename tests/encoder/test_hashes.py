@@ -178,14 +178,6 @@ def test_the_code_of_a_class_of_a_plugin_is_all_that_its_file_imports(load_modul
     assert (codes[0][1] != codes[1][1]) == (changed == "helper_of_a_test")
 
 
-def test_the_code_of_a_class_is_the_same_whether_its_file_is_a_plugin_or_imported(load_modules, tmp_path):
-    load_modules({"helper_of_a_test": "value = 1\n", "own_of_a_test": "import helper_of_a_test\n\nclass Part: ...\n"})
-    imported = read_code([importlib.import_module("own_of_a_test").Part])
-    plugin = read_code([load_plugin(tmp_path / "own_of_a_test.py").Part])
-    assert len(imported) == 2
-    assert imported == plugin
-
-
 def test_a_library_is_not_read_wherever_pip_has_installed_it(tmp_path, import_class):
     """As `pip install --target`, and beside it in the same folder a file of a user."""
     information = tmp_path / "library_of_a_test-1.0.dist-info"

@@ -213,7 +213,7 @@ HELD_BACK = {"train_split": "train[:2]", "eval_split": "train[2:]"}
         ),
         (
             {"data_files": BOTH, "data_weights": [1, 2], "max_train_samples": 4},
-            "Up to 8 rows of `--eval_split test` are trained on",
+            "Up to 4 rows of `--eval_split test` are trained on",
         ),
         (
             {"data_files": BOTH, "data_weights": [1, 2], "eval_data_files": ["b.parquet"]},
