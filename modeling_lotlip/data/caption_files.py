@@ -293,11 +293,9 @@ class CaptionFiles:
 
     def is_of_other_image(self, key: str, image_hash: str) -> bool:
         """
-        Says whether the captions of a key were made of other images than the one with this SHA-256; false where their
-        images are not known.
+        Says whether the captions of a key, in files that know their images, were made of others than the one with
+        this SHA-256; false where that of none is known.
         """
-        if not self.knows_images:
-            return False
         known = self.image_hashes[self._find_range(key)]
         known = known[known != NO_KEY]
         return len(known) > 0 and hash_keys([image_hash])[0] not in known
