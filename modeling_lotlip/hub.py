@@ -222,8 +222,7 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         dataset_split=dataset_split,
     )
     card.save(save_directory / "README.md")
-    if results is not None:
-        write_eval_results(save_directory, results, dataset, dataset_split)
+    write_eval_results(save_directory, results or {}, dataset, dataset_split)
 
 
 def find_own_code(config: dict) -> str | None:
@@ -269,19 +268,25 @@ def check_results(results: dict[str, float] | None, dataset: str | None) -> None
             raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
 
 
-def write_eval_results(folder: str | Path, results: dict[str, float], dataset: str, dataset_split: str) -> None:
+def write_eval_results(
+    folder: str | Path,
+    results: dict[str, float],
+    dataset: str | None,
+    dataset_split: str,
+) -> None:
     """
-    Writes metrics as the Hub reads them, `.eval_results/lotlip.yaml`, if they are of a dataset on the Hub; else
-    deletes the file, whose metrics were of something else. Counts are left out.
+    Writes metrics as the Hub reads them, `.eval_results/lotlip.yaml`, if there are some and they are of a dataset on
+    the Hub; else deletes the file, whose metrics were of something else. Counts are left out.
 
     Args:
         folder (`str` or `Path`): The folder of the model.
         results (`dict[str, float]`): Metrics by name.
-        dataset (`str`): The dataset that they were measured on; with a user's name it is on the Hub (`"org/name"`).
+        dataset (`str`, *optional*):
+            The dataset that they were measured on; with a user's name it is on the Hub (`"org/name"`).
         dataset_split (`str`): Its split.
     """
     file = Path(folder, EVAL_RESULTS_FILE)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+    if not results or not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         file.unlink(missing_ok=True)
         return
     entries = []

@@ -232,10 +232,10 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     def _from_pretrained(cls, resolved_vocab_files: dict[str, str], *args, **kwargs):
         """Takes a limit from a folder of a LoTLIP tokenizer only: a BERT's 512 says nothing of LoTLIP's context."""
         config_file = resolved_vocab_files.get("tokenizer_config_file")
-        config = ""
+        config = {}
         if config_file is not None:
-            config = Path(config_file).read_text(encoding="utf-8")
-        if f'"tokenizer_class": "{cls.__name__}"' not in config:
+            config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+        if config.get("tokenizer_class") != cls.__name__:
             kwargs.setdefault("model_max_length", DEFAULT_MODEL_MAX_LENGTH)
             kwargs.setdefault("max_length", None)
         return super()._from_pretrained(resolved_vocab_files, *args, **kwargs)

@@ -353,6 +353,9 @@ def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(hub, 
     assert EVAL_RESULTS_FILE in find_model_files(folder)
     write_model_card(folder, "me/model", results=results, dataset="photos")
     assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of another dataset"
+    write_model_card(folder, "me/model", results=results, dataset="org/photos")
+    write_model_card(folder, "me/model")
+    assert EVAL_RESULTS_FILE not in find_model_files(folder), "those of the weights before"
 
 
 @pytest.mark.parametrize(("max_length", "is_said"), [(64, False), (126, True)])

@@ -123,6 +123,14 @@ def test_a_saved_or_pickled_tokenizer_gives_the_same_ids(tokenizer, tmp_path):
     assert saved == {"tokenizer.json", "tokenizer_config.json"}
 
 
+def test_a_limit_is_read_however_its_file_is_written(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text()) | {"model_max_length": 40}
+    file.write_text(json.dumps(config, separators=(",", ":")))
+    assert LotlipTokenizer.from_pretrained(tmp_path).model_max_length == 40
+
+
 @pytest.mark.parametrize("do_lower_case", [True, False])
 @pytest.mark.parametrize("folder", ["vocab.txt", "saved by BertTokenizer", "BERT's json", "LoTLIP's json"])
 def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):

@@ -127,6 +127,9 @@ def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImagePr
     parts = [processor, *(getattr(processor, name, None) for name in ("tokenizer", "image_processor"))]
     for source in read_code(type(part) for part in parts):
         files.update(source)
+    # set on a tokenizer that was loaded without it, it is in none of the files
+    tokenizer = getattr(processor, "tokenizer", processor)
+    files.update(str(getattr(tokenizer, "truncation_side", None)).encode())
     with TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):

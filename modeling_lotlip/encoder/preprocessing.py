@@ -197,6 +197,10 @@ class Preprocessing:
                 self.in_trained_case(texts), add_special_tokens=add_special_tokens, truncation=False, verbose=False
             )["input_ids"]
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Counts the tokens of whole texts as they are embedded: special ones and the prompt of the model included."""
+        return [len(ids) for ids in self.tokenize_whole(texts)]
+
     def unpad(self, inputs: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
         """
         Yields the inputs of each text, of shape `(own_length,)`, without its padding, which [`pad`] adds again.

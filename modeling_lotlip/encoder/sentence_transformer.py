@@ -69,6 +69,11 @@ class SentenceTransformerPreprocessing(Preprocessing):
         return min(limit, saved_limit)
 
     @property
+    def prompt(self) -> str | None:
+        """What the model has before each text, and that takes room, too."""
+        return self.model.prompts.get(self.model.default_prompt_name)
+
+    @property
     def resizing(self) -> None:
         """Not known: large JPEGs are decoded at their full size."""
         return None
@@ -80,10 +85,8 @@ class SentenceTransformerPreprocessing(Preprocessing):
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenizedTexts:
         """Tokenizes texts with the prompt of the model: see [`Preprocessing.tokenize`]."""
-        prompt = self.model.prompts.get(self.model.default_prompt_name)
-        # the prompt takes room, too
-        whole = self.tokenize_whole([f"{prompt or ''}{text}" for text in texts])
         limit = self.max_length if max_length is None else max_length
+        truncated = [num_tokens > limit for num_tokens in self.count_tokens(texts)]
         inputs = [as_text(text) for text in texts]
         with self.tokenizer_lock:
             # the library truncates at the limit of the model alone, or at that of its tokenizer
@@ -92,7 +95,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
             self.tokenizer.init_kwargs.pop("max_length", None)
             self.model.max_seq_length = limit
             try:
-                inputs = self.model.preprocess(inputs, prompt=prompt)
+                inputs = self.model.preprocess(inputs, prompt=self.prompt)
             finally:
                 self.model.max_seq_length = own_limit
                 self.tokenizer.init_kwargs = saved
@@ -102,7 +105,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
                 "texts are padded: take the default prompt, limit or lower case that "
                 "sentence-transformers saved out of its folder."
             )
-        return TokenizedTexts(only_tensors(inputs), [len(ids) > limit for ids in whole])
+        return TokenizedTexts(only_tensors(inputs), truncated)
 
     def tokenize_whole(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
         """Tokenizes texts without truncation."""
@@ -110,6 +113,10 @@ class SentenceTransformerPreprocessing(Preprocessing):
             return self.model.tokenizer(
                 list(texts), add_special_tokens=add_special_tokens, truncation=False, verbose=False
             )["input_ids"]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Counts the tokens of whole texts as they are embedded: see [`Preprocessing.count_tokens`]."""
+        return [len(ids) for ids in self.tokenize_whole([f"{self.prompt or ''}{text}" for text in texts])]
 
     def unpad(self, inputs: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
         """Yields the inputs of each text, of shape `(own_length,)`, of inputs of shape `(texts, length)`."""
@@ -133,7 +140,7 @@ class SentenceTransformerPreprocessing(Preprocessing):
         a processor, or a tokenizer and an image processor.
         """
         modules = hashlib.blake2b(repr(self.model).encode(), digest_size=16)
-        modules.update(repr(self.model.prompts.get(self.model.default_prompt_name)).encode())
+        modules.update(repr(self.prompt).encode())
         hashes = []
         for module in self.model.modules():
             for value in vars(module).values():

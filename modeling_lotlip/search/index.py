@@ -18,6 +18,7 @@ from ..data.images import UnreadableImageError, find_image_path, undecoded
 from ..encoder.arguments import AUTO, DEFAULT_MODEL
 from ..encoder.batches import sign_file
 from ..encoder.dual_encoder import DualEncoder, load_encoder
+from ..encoder.loading import find_saved_truncate_dim
 from ..table.embed import find_lasting_name, load_named_data, note_model
 from ..table.fingerprint import hash_rows
 from ..table.reuse import list_tables
@@ -192,7 +193,8 @@ def list_indices_of_model(
         index_dir (`Path`, *optional*):
             The folder of indices: see [`locate_indices`].
     """
-    wanted = {"source": str(folder.resolve()), "truncate_dim": arguments.truncate_dim}
+    truncate_dim = arguments.truncate_dim or find_saved_truncate_dim(arguments.model_name_or_path)
+    wanted = {"source": str(folder.resolve()), "truncate_dim": truncate_dim}
     asked = {"backend": arguments.backend, "dtype": arguments.dtype}
     wanted |= {key: value for key, value in asked.items() if value != AUTO}
     name = find_lasting_name(arguments.model_name_or_path)
@@ -211,6 +213,11 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
     """
     # of an index the folder or address of its images, of `lotlip embed` what names the dataset
     source = table.settings.get("source")
+    if source is None:
+        raise ValueError(
+            f"{table.folder} does not say where its images are, which the page shows: give `embed_to_table` the "
+            "`source`, or use `lotlip search`."
+        )
     if isinstance(source, str):
         if "://" in source:
             raise ValueError(

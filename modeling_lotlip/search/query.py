@@ -50,8 +50,8 @@ def count_read_words(preprocessing: Preprocessing, words: list[str]) -> int:
     """Returns how many words of a text are read within the limit of the model."""
 
     def is_beyond(num_words: int) -> bool:
-        (ids,) = preprocessing.tokenize_whole([" ".join(words[:num_words])])
-        return len(ids) > preprocessing.max_length
+        (num_tokens,) = preprocessing.count_tokens([" ".join(words[:num_words])])
+        return num_tokens > preprocessing.max_length
 
     # more words have more tokens; the index of the first count that is beyond is the last count that is not
     return bisect_left(range(1, len(words) + 1), True, key=is_beyond)

@@ -185,9 +185,11 @@ class Embedder:
         if splitter is not None:
             beginnings = [mark_query(text, splitter) for text in beginnings]
         tokens, truncated = self.encoder.preprocessing.tokenize(beginnings)
-        mask = tokens.get("attention_mask")
-        if mask is None:
-            mask = torch.ones_like(tokens["input_ids"])
+        if "attention_mask" in tokens:
+            num_tokens = int(tokens["attention_mask"].sum())
+        else:  # as of SigLIP
+            counts = self.encoder.preprocessing.count_tokens(beginnings)
+            num_tokens = sum(min(count, self.encoder.max_length) for count in counts)
         rows = []
         num_truncated = 0
         for row, text in enumerate(texts):
@@ -196,7 +198,7 @@ class Embedder:
                 num_truncated += 1
         num_unknown = sum(self.encoder.preprocessing.find_unknown(tokens["input_ids"]))
         self.encoder.warn_of_unknown(num_unknown, len(texts))
-        return TokenizedRows(rows, int(mask.sum()), num_truncated, num_unknown)
+        return TokenizedRows(rows, num_tokens, num_truncated, num_unknown)
 
     def check_pixels(self, images: list[tuple[bytes, int]]) -> list[bytes]:
         """Returns the files of images, each with its pixels. Raises a `RequestError` if they are too many in sum."""

@@ -120,6 +120,10 @@ def embed_to_table(
         EmbeddingTable.create(store.output_dir, encoder.dim, settings, all_notes, store.storage_dtype)
     state.wait_for_everyone()
     table = EmbeddingTable(store.output_dir)
+    if num_rows is None and source is None and not table.is_empty and state.is_main_process:
+        logger.warning(
+            f"Nothing says whether this stream has the rows that {table.folder} holds: name what it reads by `source`."
+        )
     replaced = set()
     if isinstance(dataset, Dataset) and reader.image_column is not None:
         replaced = check_files_of_rows(dataset, reader.image_column, table)

@@ -49,7 +49,8 @@ def hash_rows(dataset: Dataset, settings: dict[str, Any]) -> str:
     with progress_bar(desc="Comparing", total=len(dataset), unit=" rows", delay=1) as progress:
         for rows in dataset.with_format("arrow").iter(batch_size=NUM_HASHED_AT_ONCE):
             if image_column is not None:
-                rows = describe_images(rows, image_column, archives)
+                digest.update(repr(describe_images(rows[image_column], archives)).encode())
+                rows = rows.drop_columns(image_column)
             # the values: the memory of equal ones may differ
             digest.update(repr(rows.to_pydict()).encode())
             progress.update(len(rows))
@@ -76,32 +77,29 @@ class ReadArchives:
         return self.members[path].get(name)
 
 
-def describe_images(rows: pa.Table, image_column: str, archives: ReadArchives) -> pa.Table:
+def describe_images(images: pa.ChunkedArray, archives: ReadArchives) -> list[tuple[str | None, str | None]]:
     """
-    Puts what tells images from others in the place of a column of these.
+    Describes images by what tells them from others: the hashes of contents in the data, the addresses of others.
 
     Args:
-        rows (`pa.Table`): The rows, with undecoded images.
-        image_column (`str`): Their column.
+        images (`pa.ChunkedArray`): The undecoded images of some rows.
         archives ([`ReadArchives`]): Finds the checksums of images in archives.
     """
-    hashes = []
-    addresses = []
-    for chunk in rows[image_column].chunks:
+    described = []
+    for chunk in images.chunks:
         contents = pc.struct_field(chunk, "bytes")
         paths = pc.struct_field(chunk, "path").to_pylist()
         for content, path in zip(contents, paths):
-            hashes.append(xxhash.xxh3_128_hexdigest(content.as_buffer()) if content.is_valid else None)
+            content_hash = None
+            address = None
             if content.is_valid:
-                addresses.append(None)
+                content_hash = xxhash.xxh3_128_hexdigest(content.as_buffer())
             elif not path:
-                addresses.append("")  # no image, which a file may become
+                address = ""  # no image, which a file may become
             elif is_address(to_local_path(path)):
-                addresses.append(describe_address(path, archives))
-            else:
-                addresses.append(None)
-    rows = rows.drop_columns(image_column)
-    return rows.append_column("hashes", pa.array(hashes)).append_column("addresses", pa.array(addresses, pa.string()))
+                address = describe_address(path, archives)
+            described.append((content_hash, address))
+    return described
 
 
 def describe_address(address: str, archives: ReadArchives) -> str:

@@ -471,7 +471,8 @@ def flatten(settings: dict) -> dict:
 
 def connect(folder: Path) -> lancedb.DBConnection:
     """Opens the tables of a folder, each of which is looked at anew for every question."""
-    return lancedb.connect(folder, read_consistency_interval=timedelta(0))
+    # LanceDB takes a `~` at the start of a path for the user's own folder
+    return lancedb.connect(folder.absolute(), read_consistency_interval=timedelta(0))
 
 
 def list_versions(folder: Path) -> tuple[int, frozenset[str]] | None:

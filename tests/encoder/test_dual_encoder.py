@@ -186,6 +186,14 @@ def test_a_processor_is_the_same_one_offline_and_after_a_call(name, family_folde
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("name", ["lotlip", "clip"])
+def test_the_side_that_texts_are_truncated_on_counts(name, family_folders):
+    encoder = load(family_folders(name))
+    settings = encoder.settings()
+    encoder.processor.tokenizer.truncation_side = "left"
+    assert encoder.settings() != settings
+
+
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith("siglip")])
 def test_siglip_reads_lower_case(name, family_folders):
     encoder = load(family_folders(name))

@@ -19,7 +19,7 @@ from modeling_lotlip import DualEncoder
 from modeling_lotlip.encoder.loading import check_texts_are_read_alike, is_sentence_transformer
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
-from modeling_lotlip.search.query import draw_heat_map
+from modeling_lotlip.search.query import count_read_words, draw_heat_map
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
 
@@ -142,6 +142,8 @@ def test_the_default_prompt_counts_where_texts_are_truncated(folder, tmp_path):
     texts = ["boat " * length for length in range(64, 78)]
     expected = [len(preprocessing.tokenizer(prompt + text)["input_ids"]) > 77 for text in texts]
     assert preprocessing.tokenize(texts).truncated == expected
+    read = [count_read_words(preprocessing, text.split()) < len(text.split()) for text in texts]
+    assert read == expected
 
 
 def test_the_first_tokens_of_a_text_are_embedded_as_a_text_that_ends_there(encoder):

@@ -272,6 +272,15 @@ def test_a_damaged_index_is_the_last_one_that_a_model_is_computed_as(folder, dam
     assert [table.folder for table in found] == [other.folder, damaged.folder]
 
 
+def test_an_index_of_dimensions_that_were_saved_with_a_model_is_found_again(folder, model_dir, tmp_path):
+    cut = shutil.copytree(model_dir, tmp_path / "cut")
+    (cut / "config_sentence_transformers.json").write_text(json.dumps({"truncate_dim": 8}))
+    indices = tmp_path / "indices"
+    table = find_table(folder, DualEncoder.from_pretrained(cut, device="cpu"), indices)
+    found = list_indices_of_model(folder, SearchModelArguments(model_name_or_path=str(cut)), indices)
+    assert [one.folder for one in found] == [table.folder]
+
+
 def test_a_folder_without_an_index_cannot_be_forgotten(folder, searcher, tmp_path):
     with pytest.raises(ValueError, match=f"there is no index of it in .*, but of .*{folder}.*Name one of these"):
         forget_folder(str(tmp_path / "other"), tmp_path / "indices")
@@ -627,8 +636,9 @@ def test_images_that_were_moved_out_of_a_folder_are_there_once(searcher, folder)
         ("s3://bucket/photos", ["image"], "is of images in s3://bucket/photos, which the page cannot show"),
         ({"streaming": True}, ["image"], "holds embeddings of streamed data, which the page cannot show"),
         ({"streaming": False}, ["short"], "holds no embeddings of images, which the page shows"),
+        (None, ["image"], "does not say where its images are"),
     ],
-    ids=["object store", "stream", "captions"],
+    ids=["object store", "stream", "captions", "made in Python"],
 )
 def test_images_that_the_page_cannot_show_are_refused(tmp_path, source, kinds, message):
     table = EmbeddingTable.create(tmp_path, 4, {"kinds": kinds, "source": source})

@@ -147,6 +147,16 @@ def test_a_string_is_one_entry_whose_tokens_are_counted(client):
     assert np.linalg.norm(parsed.data[0].embedding) == pytest.approx(1, abs=1e-5)
 
 
+def test_padding_that_a_model_reads_is_not_counted(family_folders):
+    folder = family_folders("siglip")
+    encoder = load_encoder(str(folder), LoadingArguments(device="cpu"))
+    texts = ["a red boat", "boat " * 100]
+    tokenized = Embedder(encoder, ServingArguments()).read_texts(texts, splitter=None)
+    num_short = len(encoder.processor.tokenizer(texts[0])["input_ids"])
+    assert tokenized.num_tokens == num_short + encoder.max_length
+    assert num_short < encoder.max_length
+
+
 def test_a_text_of_which_the_beginning_alone_is_read_is_counted_as_truncated(client, monkeypatch):
     monkeypatch.setattr(embedder_module, "MAX_CHARACTERS", 6)
     answer = client.embeddings.with_raw_response.create(model="model", input=["a red boat", "a red", "a  red"])

@@ -229,6 +229,15 @@ def test_a_stream_gives_the_table_of_a_dataset_and_mixes_none(embed, refuse, exp
     assert_same(read(folder), expected)
 
 
+def test_a_stream_that_nothing_names_is_not_taken_for_that_of_before_in_silence(encoder, tmp_path, caplog):
+    store = StoreArguments(output_dir=tmp_path / "out", only="texts")
+    for texts in (["a boat"], ["a car", "a house"]):
+        stream = Dataset.from_list([{"caption": text} for text in texts]).to_iterable_dataset()
+        assert "Nothing says" not in caplog.text
+        table = embed_to_table(encoder, stream, store)
+    assert f"Nothing says whether this stream has the rows that {table.folder} holds" in caplog.text
+
+
 def test_an_image_file_of_a_stream_that_was_replaced_is_named(embed, refuse, tmp_path):
     photos = save_images(tmp_path / "photos", [scene["image"] for scene in load_scenes(3, seed=4)])
     one = photos / "0.png"

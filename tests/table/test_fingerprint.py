@@ -96,6 +96,15 @@ def test_the_key_is_seen():
     assert hash_rows(make_dataset(ROWS), settings) != hash_rows(make_dataset(rows), settings)
 
 
+@pytest.mark.parametrize("name", ["hashes", "addresses"])
+def test_columns_of_any_name_are_seen(name):
+    """Also of a name that what is hashed of images might have."""
+    settings = {"columns": {"image": "image", "short": name, "long": None}, "key_column": None}
+    image = {"bytes": encode_bitmap(0), "path": None}
+    hashes = {hash_rows(make_dataset([{"image": image, name: text}]), settings) for text in ("a boat", "a car")}
+    assert len(hashes) == 2
+
+
 def hash_images(*paths: str | Path | None) -> str:
     """The hash of rows that name nothing but the files or addresses of images, or None."""
     settings = {"columns": {"image": "image", "short": None, "long": None}, "key_column": None}

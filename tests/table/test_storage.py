@@ -32,6 +32,14 @@ def test_counts_of_kinds_and_rows(tmp_path):
     assert table.rows_done() == {0, 1, 2, 3}
 
 
+def test_a_folder_whose_name_begins_with_a_tilde_is_one_of_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    EmbeddingTable.create(Path("~", "embeddings"), 4, {})
+    assert EmbeddingTable(tmp_path / "~" / "embeddings").is_empty
+    assert not (tmp_path / "home").exists()
+
+
 def test_what_cannot_be_read_has_no_embedding(tmp_path):
     embeds = draw_unit_vectors(torch.manual_seed(0), 3, 8)
     table = make_table(tmp_path, embeds)
