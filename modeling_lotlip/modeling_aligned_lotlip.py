@@ -7,6 +7,7 @@ This file needs transformers alone: it goes to the Hub with the model.
 
 import hashlib
 import os
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -243,6 +244,16 @@ def hash_state(state_dict: dict[str, torch.Tensor]) -> str:
     return weights.hexdigest()
 
 
+def zero_missing(model: nn.Module, names: Iterable[str]) -> None:
+    """
+    Sets weights of a tower, each of any shape `(...)`, to zero that were missing where it was loaded, by their names:
+    of a pooler that is not used, say. The library makes them at random, and so the tower another one each time.
+    """
+    state_dict = model.state_dict()
+    for name in names:
+        state_dict[name].zero_()
+
+
 def find_unchanged(towers: dict[str, dict], state_dict: dict[str, torch.Tensor]) -> dict[str, dict] | None:
     """
     Returns those of `towers` (see [`LotlipAlignedConfig`]) whose weights in a model, each of any shape `(...)`, are
@@ -293,14 +304,19 @@ def load_referred_towers(
     state_dict = {}
     for part, tower in towers.items():
         try:
-            loaded = AutoModel.from_pretrained(
-                tower["name"], revision=tower["revision"], dtype=torch.float32, **options
+            loaded, report = AutoModel.from_pretrained(
+                tower["name"],
+                revision=tower["revision"],
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
             )
         except OSError as error:
             raise OSError(
                 f"{name} has the heads alone, and its `{part}`, {tower['name']}, cannot be loaded: "
                 f"put that back, or align again with `--towers whole`. {error}"
             ) from error
+        zero_missing(loaded, report["missing_keys"])
         weights = loaded.state_dict()
         if tower["revision"] is None and hash_state(weights) != tower["hash"]:
             raise ValueError(

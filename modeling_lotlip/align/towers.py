@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from os import PathLike
@@ -43,6 +44,7 @@ from ..encoder.loading import (
     is_dual_encoder,
     is_sentence_transformer,
 )
+from ..hub import SENTENCE_TRANSFORMERS_MODULES
 from ..hub_lotlip import find_pretrained
 from ..modeling_aligned_lotlip import (
     LotlipAlignedConfig,
@@ -50,6 +52,7 @@ from ..modeling_aligned_lotlip import (
     hash_state,
     pool_image,
     pool_text,
+    zero_missing,
 )
 
 
@@ -178,7 +181,6 @@ def load_text_tower(
             tower.prompt = prompt
         if tower.prompt:
             tower.tokenizer = prepend(tower.tokenizer, tower.prompt)
-        check_rebuildable(tower.model)
     except LOADING_ERRORS as error:
         raise ValueError(
             f"`--text_model_name_or_path {name}` cannot be used: {explain_loading_error(name, error)}"
@@ -203,6 +205,9 @@ def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> T
 
     model = SentenceTransformer(str(name), device="cpu", model_kwargs={"dtype": "float32"})
     check_modules(model)
+    encoder = model[0].model
+    check_rebuildable(encoder)
+    prepare_encoder(encoder, find_missing(name, encoder), pooling)
     if prompt is None and model.default_prompt_name is not None:
         prompt = model.prompts[model.default_prompt_name]
     if prompt is None and any(model.prompts.values()):
@@ -231,13 +236,30 @@ def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> T
             weights.append(module.activation_function)
     return TextTower(
         name=str(name),
-        model=model[0].model,
+        model=encoder,
         tokenizer=model[0].tokenizer,
         pooling=pooling,
         layers=layers,
         weights=weights,
         prompt=prompt,
     )
+
+
+def find_missing(name: str, encoder: PreTrainedModel) -> set[str]:
+    """
+    Returns the names of the tensors that the weights of a model of the sentence-transformers library lack, which does
+    not say so.
+
+    Args:
+        name (`str`): The model, a Hub id or a folder.
+        encoder (`PreTrainedModel`): What the library has loaded of it.
+    """
+    modules = json.loads(find_file(name, SENTENCE_TRANSFORMERS_MODULES).read_text(encoding="utf-8"))
+    # without its values, which are there already
+    _, report = type(encoder).from_pretrained(
+        name, config=encoder.config, subfolder=modules[0]["path"], device_map="meta", output_loading_info=True
+    )
+    return report["missing_keys"]
 
 
 def check_modules(model: "SentenceTransformer") -> None:
@@ -296,11 +318,27 @@ def load_encoder_model(path: str | PathLike, pooling: str | None, part: str, pro
         used = (f"{part}.",)
         if pooling in (None, "pooler"):
             used = (f"{part}.", f"{projection}.")
-        missing = [name for name in missing if name.startswith(used)]
-    elif pooling != "pooler":
-        missing = [name for name in missing if "pooler" not in name]
-    check_none_is_missing(missing, model)
+        check_none_is_missing([name for name in missing if name.startswith(used)], model)
+        zero_missing(model, missing)
+    else:
+        prepare_encoder(model, missing, pooling)
     return model
+
+
+def prepare_encoder(model: PreTrainedModel, missing: Iterable[str], pooling: str | None) -> None:
+    """
+    Makes an encoder the same at each load, where its weights lack a pooler that is not used.
+
+    Args:
+        model (`PreTrainedModel`): The encoder.
+        missing (`Iterable[str]`): The names of the tensors that its weights lack.
+        pooling (`str`, *optional*): The pooling that is asked for.
+
+    Raises:
+        `ValueError`: if the weights lack a tensor that is used.
+    """
+    check_none_is_missing([name for name in missing if pooling == "pooler" or "pooler" not in name], model)
+    zero_missing(model, missing)
 
 
 def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
@@ -329,6 +367,7 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
         if pooling in (None, "pooler"):
             projection = getattr(model, "text_projection", None)
         layers, weights = copy_projection(projection)
+        check_rebuildable(model.text_model)
         return TextTower(
             name=str(name),
             model=model.text_model,
@@ -342,6 +381,7 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
             "it does not say how its states become one vector: give --text_pooling mean, cls or "
             "last, as it was trained."
         )
+    check_rebuildable(model)
     return TextTower(name=str(name), model=model, tokenizer=tokenizer, pooling=pooling)
 
 

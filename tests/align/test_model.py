@@ -14,7 +14,18 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoProcessor, SwinConfig, SwinModel, ViTImageProcessor
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    SwinConfig,
+    SwinModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 from transformers.utils import logging
 
 import lotlip
@@ -26,6 +37,7 @@ from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.modeling_aligned_lotlip import TEXT_POOLINGS, make_head, pool_image, pool_text
 from tests.conftest import TINY_TOWER
 from tests.helpers.hub_server import hub_server
+from tests.helpers.towers import WORDS
 
 
 TEXTS = ["a red boat", "a photo of a boat of a boat"]
@@ -123,6 +135,24 @@ def test_towers_by_reference_are_loaded_from_where_they_are(
     for file in files:
         assert not [name for name in load_file(file) if name.startswith(("text_model.", "vision_model."))]
     state = AutoModel.from_pretrained(tmp_path).state_dict()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+def test_towers_by_reference_may_lack_a_pooler_that_they_do_not_use(tmp_path):
+    BertModel(BertConfig(vocab_size=20, **TINY_TOWER), add_pooling_layer=False).save_pretrained(tmp_path / "text")
+    BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(tmp_path / "text")
+    vision_config = ViTConfig(image_size=32, patch_size=16, **TINY_TOWER)
+    ViTModel(vision_config, add_pooling_layer=False).save_pretrained(tmp_path / "vision")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vision")
+    text_tower = load_text_tower(str(tmp_path / "text"), "mean")
+    image_tower = load_image_tower(str(tmp_path / "vision"))
+    width = TINY_TOWER["hidden_size"]
+    model = join_towers(text_tower, image_tower, width, 2 * width)
+    model.config.towers = refer_to(text_tower, image_tower)
+    model.save_pretrained(tmp_path / "model")
+    loaded = AutoModel.from_pretrained(tmp_path / "model")
+    state = loaded.state_dict()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
 
