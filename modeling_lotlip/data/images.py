@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 import PIL.Image
 from datasets import Dataset, Image, IterableDataset
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
@@ -50,6 +51,9 @@ IMAGE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+# Height and width of images that models are compared by
+NOISE_SIZES = ((64, 96), (96, 64))
 
 # The formats of uploads and of indexed folders, by their names in Pillow; HEIC is read too
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
@@ -310,6 +314,18 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     if left == 0 and top == 0:
         return image
     return image.crop((left, top, image.width - left, image.height - top))
+
+
+def make_noise_images() -> list[PIL.Image.Image]:
+    """
+    Makes images by which it is seen whether models compute alike: of noise, one wide and one high, since processors
+    may see other parts of these.
+    """
+    generator = np.random.default_rng(0)
+    images = []
+    for size in NOISE_SIZES:
+        images.append(PIL.Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)))
+    return images
 
 
 def is_address(path: str) -> bool:

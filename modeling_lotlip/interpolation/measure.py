@@ -5,12 +5,11 @@
 import logging
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from PIL import Image
 
+from ..data.images import make_noise_images
 from ..data.loading import load_split
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
@@ -29,8 +28,6 @@ MIN_ROWS = 4
 FEW_ROWS = 100
 # The halves are the same in each run
 SEED_OF_HALVES = 0
-# Height and width of images that two models are compared by
-PROBE_SIZES = ((64, 96), (96, 64))
 
 # What mixtures are compared by
 LONG_SCORE = "long_mean_recall"
@@ -129,13 +126,9 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
 def has_same_images(start: DualEncoder, end: DualEncoder) -> bool:
     """
     Returns whether two models, each with its own image processor, embed images alike, bit by bit, as after a training
-    with a frozen image tower: tried on images of noise, one wide and one high, of which processors may see other
-    parts.
+    with a frozen image tower: tried on images of noise.
     """
-    generator = np.random.default_rng(0)
-    probes = []
-    for size in PROBE_SIZES:
-        probes.append(Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)))
+    probes = make_noise_images()
     embeds_of_start = start.embed_images(start.preprocessing.prepare_images(probes))
     return torch.equal(embeds_of_start, end.embed_images(end.preprocessing.prepare_images(probes)))
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any dual encoder as the one module that training wraps, shards and calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -245,30 +245,31 @@ def inspect_image_side(contrastive_model: ContrastiveModel, images: dict[str, to
         contrastive_model.image_side = ImageSide.TRAINED
 
 
-def freeze_unused(contrastive_model: ContrastiveModel, batch: CaptionBatch) -> list[str]:
+def freeze_unused(contrastive_model: ContrastiveModel, batches: Sequence[CaptionBatch]) -> list[str]:
     """
-    Freezes the parameters that no embedding of a batch (rows, ...) depends on, for which data parallelism would wait:
-    a pooler that is not read, corner tokens that a subclass leaves out. Returns their names. Raises a `ValueError` if
-    an embedding is not normalized.
+    Freezes the parameters that no embedding of any batch (rows, ...) depends on, for which data parallelism would
+    wait: a pooler that is not read, corner tokens that a subclass leaves out. Returns their names. Raises a
+    `ValueError` if an embedding is not normalized.
     """
     scalars = {id(parameter) for parameter in contrastive_model.scalar_parameters.values()}
     named = {}
     for name, parameter in contrastive_model.model.named_parameters():
         if parameter.requires_grad and id(parameter) not in scalars:
             named[name] = parameter
-    is_training = contrastive_model.training
-    contrastive_model.eval()
-    try:
-        embeds = contrastive_model(batch)
-    finally:
-        contrastive_model.train(is_training)
-    check_normalized(contrastive_model.model, embeds)
-    floats = [values for values in embeds if values is not None and values.is_floating_point()]
-    total = sum(values.sum() for values in floats)
-    if not named or not total.requires_grad:
-        return []
-    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
-    unused = [name for name, gradient in zip(named, gradients) if gradient is None]
+    unused = list(named)
+    for batch in batches:
+        is_training = contrastive_model.training
+        contrastive_model.eval()
+        try:
+            embeds = contrastive_model(batch)
+        finally:
+            contrastive_model.train(is_training)
+        check_normalized(contrastive_model.model, embeds)
+        floats = [values for values in embeds if values is not None and values.is_floating_point()]
+        total = sum(values.sum() for values in floats)
+        if unused and total.requires_grad:
+            gradients = torch.autograd.grad(total, [named[name] for name in unused], allow_unused=True)
+            unused = [name for name, gradient in zip(unused, gradients) if gradient is None]
     for name in unused:
         named[name].requires_grad_(False)
     return unused
@@ -305,7 +306,8 @@ def embed_in_evaluation_mode(contrastive_model: ContrastiveModel, images: dict[s
 @torch.no_grad()
 def computes_tower_and_projection(contrastive_model: ContrastiveModel, images: dict[str, torch.Tensor]) -> bool:
     """
-    Returns whether embeddings of images (rows, ...) are those of the image tower after the projection, and no more.
+    Returns whether embeddings of images (rows, ...) are those of the image tower after the projection, and no more. A
+    blank image would not show what a subclass does with a flipped one, say.
     """
     expected = embed_in_evaluation_mode(contrastive_model, images)
     before = contrastive_model.image_side

@@ -12,7 +12,6 @@ from glob import glob
 from pathlib import Path
 
 import datasets
-import PIL.Image
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
@@ -31,7 +30,7 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.arguments import find_folder
-from ..data.images import undecoded
+from ..data.images import make_noise_images, undecoded
 from ..data.loading import finish_split, join_splits, load_slices
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
@@ -46,6 +45,7 @@ from ..utils.output_folder import OutputFolder
 from ..utils.signals import leave_signals_to_the_main_process
 from . import outputs
 from .arguments import TrainArguments
+from .batch import CaptionBatch
 from .contents import describe_contents
 from .distillation import StartModel, Teacher
 from .dual_encoder import ContrastiveModel, freeze_unused, inspect_image_side
@@ -60,6 +60,9 @@ from .step import LossOptions, ObjectiveLoss, StepOptions, parameter_groups
 
 
 logger = get_logger(__name__)
+
+# The most words of a text by which it is seen what embeddings depend on: tokenizers may have no limit
+LONGEST_PROBE = 512
 
 
 @dataclass(frozen=True)
@@ -440,14 +443,31 @@ def make_trained_model(
     contrastive_model = ContrastiveModel(
         model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options)
     )
-    blank_image = PIL.Image.new("RGB", (64, 64))
-    inspect_image_side(contrastive_model, Preprocessing(processor).prepare_images([blank_image]))
-    sample = Sample("a", ["a"] if has_long_captions else [], image=PIL.Image.new("RGB", (64, 64)))
-    batch, _ = SampleCollator(processor)([sample])
-    unused = freeze_unused(contrastive_model, batch)
+    inspect_image_side(contrastive_model, Preprocessing(processor).prepare_images(make_noise_images()))
+    unused = freeze_unused(contrastive_model, make_probes(processor, has_long_captions))
     if unused:
         logger.info(f"Not trained, since no embedding depends on it: {', '.join(unused)}.")
     return contrastive_model
+
+
+def make_probes(processor: ProcessorMixin, has_long_captions: bool) -> list[CaptionBatch]:
+    """
+    Makes batches (1, ...) that show what embeddings depend on: of a short text, and of one that fills what is read.
+
+    Args:
+        processor (`ProcessorMixin`): The processor.
+        has_long_captions (`bool`): Whether long captions are trained on.
+    """
+    collate = SampleCollator(processor)
+    words = ["a"] * min(collate.preprocessing.max_length, LONGEST_PROBE)
+    while len(words) > 1 and collate.preprocessing.tokenize([" ".join(words)]).truncated[0]:
+        words.pop()
+    image = make_noise_images()[0]
+    batches = []
+    for text in ("a", " ".join(words)):
+        batch, _ = collate([Sample(text, [text] if has_long_captions else [], image=image)])
+        batches.append(batch)
+    return batches
 
 
 def make_plan(

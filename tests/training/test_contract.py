@@ -15,8 +15,10 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.encoder.contract import find_temperature, get_contract
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.encoder.preprocessing import Preprocessing
+from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.dual_encoder import ContrastiveModel, ImageSide, freeze_unused, inspect_image_side
 from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.prepare import make_trained_model
 from modeling_lotlip.training.samples import Sample, SampleCollator
 from tests.conftest import assert_same_weights, build_lotlip, tiny_config
 from tests.helpers.dual_encoders import FAMILIES
@@ -144,12 +146,69 @@ def test_a_projection_behind_a_frozen_tower_is_all_that_is_computed_in_each_step
     torch.testing.assert_close(contrastive_model.embed_features(features), model.embed_images(pixel_values))
 
 
+class FlippedModel(LotlipModel):
+    """Of a blank image, both directions are the same."""
+
+    def embed_images(self, pixel_values, **kwargs):
+        both = super().embed_images(pixel_values) + super().embed_images(pixel_values.flip(-1))
+        return normalize(both, dim=-1)
+
+
+class AdaptedModel(LotlipModel):
+    """Has an adapter for long texts, and another one for all others."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.long_adapter = torch.nn.Linear(config.projection_dim, config.projection_dim)
+        self.short_adapter = torch.nn.Linear(config.projection_dim, config.projection_dim)
+
+    def embed_captions(self, **inputs):
+        captions = super().embed_captions(**inputs)
+        is_long = inputs["long_input_ids"].shape[-1] > 12
+        adapter = self.long_adapter if is_long else self.short_adapter
+        captions.long = normalize(adapter(captions.long), dim=-1)
+        return captions
+
+
+@pytest.fixture
+def make_trained(tmp_path):
+    """A function that makes a small model of a class, with a projection behind a frozen tower, ready to be trained."""
+
+    def make(model_class):
+        _, processor = build_lotlip()
+        processor.tokenizer.model_max_length = 20
+        config = tiny_config(vocab_size=len(processor.tokenizer))
+        config.projection_dim = 24
+        for part in (config.text_config, config.vision_config):
+            part.projection_dim = 24
+        torch.manual_seed(0)
+        model = model_class(config)
+        model.vision_model.requires_grad_(False)
+        return make_trained_model(TrainArguments(output_dir=tmp_path), model, processor, has_long_captions=True)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("model_class", "expected"), [(LotlipModel, ImageSide.PROJECTION), (FlippedModel, ImageSide.TRAINED)]
+)
+def test_what_a_subclass_does_with_an_image_that_is_not_blank_is_seen(make_trained, model_class, expected):
+    assert make_trained(model_class).image_side is expected
+
+
+def test_what_only_long_or_only_short_texts_use_is_trained(make_trained, caplog):
+    model = make_trained(AdaptedModel).model
+    assert model.long_adapter.weight.requires_grad
+    assert model.short_adapter.weight.requires_grad
+    assert "truncated" not in caplog.text
+
+
 def test_parameters_that_no_embedding_depends_on_are_frozen():
     """ALIGN reads the first token, and has a pooler that nothing reads: data parallelism would wait for it."""
     model, processor = FAMILIES["align"].build()
     contrastive_model = ContrastiveModel(model)
     batch, _ = SampleCollator(processor)([Sample("a boat", ["a tree"], image=noise(0))])
-    unused = freeze_unused(contrastive_model, batch)
+    unused = freeze_unused(contrastive_model, [batch])
     assert unused == ["text_model.pooler.dense.weight", "text_model.pooler.dense.bias"]
     contrastive_model.train()(batch).short.sum().backward()
     assert model.text_model.encoder.layer[0].output.dense.weight.grad is not None
@@ -181,7 +240,7 @@ def test_embeddings_that_are_not_normalized_are_refused(model_class, message):
     model = model_class(model.config)
     batch, _ = SampleCollator(processor)([Sample("a boat", ["a tree"], image=noise(0))])
     with pytest.raises(ValueError, match=message):
-        freeze_unused(ContrastiveModel(model), batch)
+        freeze_unused(ContrastiveModel(model), [batch])
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "align", "vit_bert"])
