@@ -253,15 +253,8 @@ class OptimizationArguments(Arguments):
     lr_scheduler_type: str = compared(
         "cosine",
         "How the learning rate falls after the warm-up. warmup_stable_decay: it stays, then falls.",
-        choices=(
-            "linear",
-            "cosine",
-            "cosine_with_restarts",
-            "polynomial",
-            "constant",
-            "constant_with_warmup",
-            "warmup_stable_decay",
-        ),
+        # without arguments of theirs, cosine_with_restarts is cosine, and polynomial linear
+        choices=("linear", "cosine", "constant", "constant_with_warmup", "warmup_stable_decay"),
     )
     decay_steps: float = compared(
         0.3,

@@ -123,7 +123,9 @@ def build_model_and_start(
     model.vision_model.requires_grad_(not args.freeze_vision_model)
     freeze(model, args.freeze)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
-    if not has_long_captions and count_corners(model) > 0:
+    # that short captions do not read, unless there is no mask
+    has_unread_corners = count_corners(model) > 0 and model.config.text_config.corner_attention_mask
+    if has_unread_corners and not has_long_captions:
         model.text_model.embeddings.corner_tokens.requires_grad_(False)
     if args.gradient_checkpointing:
         # its older name is deprecated, and all that transformers 5.21 knows

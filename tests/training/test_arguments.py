@@ -1,7 +1,7 @@
 """What the arguments of a training mean, and that each has its effect."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +156,16 @@ def test_a_rate_may_stay_and_then_fall(tmp_path):
         TrainArguments(output_dir=tmp_path, decay_steps=2.0)
 
 
+def test_every_choice_is_another_schedule(tmp_path):
+    (field,) = (field for field in fields(TrainArguments) if field.name == "lr_scheduler_type")
+    choices = field.metadata["choices"]
+    schedules = set()
+    for choice in choices:
+        rates = make(tmp_path, lr_scheduler_type=choice)[1]
+        schedules.add(tuple(round(rate, 5) for rate in rates))
+    assert len(schedules) == len(choices)
+
+
 def test_a_warm_up_is_no_longer_than_the_run(tmp_path):
     with pytest.raises(ValueError, match="`--warmup_steps 11` is longer than the run of 10 steps"):
         make(tmp_path, warmup_steps=11)
@@ -168,12 +178,16 @@ def test_epochs_are_counted_in_steps_of_the_optimizer(tmp_path, num_epochs, accu
     assert max_train_steps == expected
 
 
-@pytest.mark.parametrize("num_long_captions", [0, 1])
-def test_corners_are_trained_where_captions_have_them(tmp_path, num_long_captions):
+@pytest.mark.parametrize(
+    ("num_long_captions", "has_mask", "are_trained"), [(0, True, False), (1, True, True), (0, False, True)]
+)
+def test_corners_are_trained_where_captions_have_them(tmp_path, num_long_captions, has_mask, are_trained):
+    """Without their mask also short captions read them."""
     dataset = load_scenes(4)
-    args = TrainArguments(output_dir=tmp_path, num_long_captions=num_long_captions, num_corner_tokens=2)
+    options = {"num_long_captions": num_long_captions, "no_corner_attention_mask": not has_mask}
+    args = TrainArguments(output_dir=tmp_path, num_corner_tokens=2, **options)
     model, _ = build_model(args, dataset, RowReader(dataset.column_names, args))
-    assert model.text_model.embeddings.corner_tokens.requires_grad == (num_long_captions > 0)
+    assert model.text_model.embeddings.corner_tokens.requires_grad == are_trained
     assert model.text_model.embeddings.word_embeddings.weight.requires_grad
 
 
