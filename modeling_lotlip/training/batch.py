@@ -23,7 +23,7 @@ TOKENS_PER_CALL = {"cpu": 128, "accelerator": 8192}
 @dataclass(frozen=True)
 class Texts:
     """
-    Captions as tokens, one or more of each image, padded on the right.
+    Captions as tokens, one or more of each image, padded on the side of their tokenizer.
 
     Args:
         input_ids (`torch.LongTensor` of shape `(rows, length)` or `(rows, captions, length)`): The tokens.
@@ -133,8 +133,9 @@ class CaptionBatch:
     def group_short_captions(self) -> torch.Tensor:
         """Returns an integer for each row, of shape (rows,), on every process the same for the same short caption."""
         digests = []
-        for ids in (self.short.input_ids * self.short.attention_mask).cpu().numpy():
-            digests.append(sha256(ids.tobytes().rstrip(b"\0")).digest())
+        for ids, mask in zip(self.short.input_ids.cpu(), self.short.attention_mask.cpu()):
+            # batches of other processes have more padding, on either side
+            digests.append(sha256(ids[mask != 0].numpy().tobytes()).digest())
         return torch.tensor([int.from_bytes(digest[:7], "big") for digest in digests])
 
 

@@ -183,6 +183,16 @@ def test_equal_captions_are_one_group_whatever_is_behind_them():
     assert first != third
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_equal_captions_are_one_group_whatever_is_longer_in_their_batch(side):
+    groups = []
+    for num_padded in (1, 3):
+        padding = [0] * num_padded
+        row = [*padding, 5, 6] if side == "left" else [5, 6, *padding]
+        groups += CaptionBatch({}, make_texts(row)).group_short_captions().tolist()
+    assert groups[0] == groups[1]
+
+
 def test_the_tokens_and_the_captions_of_a_batch_are_counted():
     long = Texts(torch.zeros(3, 1, 4, dtype=torch.long), torch.tensor([[[1, 1, 1, 0]], [[0] * 4], [[0] * 4]]))
     batch = CaptionBatch({}, make_texts([5, 6, 0], [0, 0, 0], [7, 0, 0]), long)
