@@ -739,10 +739,14 @@ def name_timm_model(vision: LotlipVisionConfig) -> str | None:
 
 
 def has_default_words(tokenizer: LotlipTokenizer) -> bool:
-    """Returns whether a tokenizer has the words of `DEFAULT_TOKENIZER`, in lower case."""
+    """Returns whether a tokenizer makes of each text the words of `DEFAULT_TOKENIZER`."""
+    # that is in lower case, without accents, and each Chinese character is a word
+    is_cleaned_alike = (
+        tokenizer.do_lower_case and tokenizer.strip_accents in (None, True) and tokenizer.tokenize_chinese_chars
+    )
     vocab = tokenizer.get_vocab()
     lines = "".join(f"{word}\n" for word in sorted(vocab, key=vocab.get))
-    return tokenizer.do_lower_case and sha256(lines.encode()).hexdigest() == DEFAULT_WORDS_SHA256
+    return is_cleaned_alike and sha256(lines.encode()).hexdigest() == DEFAULT_WORDS_SHA256
 
 
 def name_towers(settings: dict, config: LotlipConfig, tokenizer: LotlipTokenizer | None) -> None:
@@ -774,10 +778,10 @@ def name_towers(settings: dict, config: LotlipConfig, tokenizer: LotlipTokenizer
         settings["text_cfg"]["hf_model_name"] = DEFAULT_TOKENIZER
     else:
         logger.warning(
-            f"The vocabulary is not that of {DEFAULT_TOKENIZER}: `{OPEN_CLIP_CONFIG_NAME}` has no "
-            "`text_cfg.hf_model_name`. Write the name of a repository with a BERT of this "
-            "vocabulary there for the original, and give its tokenizer as `--tokenizer_path` on the "
-            "way back."
+            f"The vocabulary is not that of {DEFAULT_TOKENIZER}, or texts become other words of it: "
+            f"`{OPEN_CLIP_CONFIG_NAME}` has no `text_cfg.hf_model_name`. Write the name of a "
+            "repository with a BERT of this tokenizer there for the original, and give its tokenizer "
+            "as `--tokenizer_path` on the way back."
         )
 
 

@@ -702,6 +702,17 @@ def test_the_way_back_warns_of_towers_without_names(tmp_path, tokenizer_path, ca
     assert "The vocabulary is not that of google-bert/bert-base-uncased" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "changed", [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}]
+)
+def test_the_way_back_names_no_tokenizer_that_makes_other_words(tmp_path, caplog, changed):
+    vocab = LotlipTokenizer.from_pretrained(str(VOCAB_DIR)).get_vocab()
+    assert convert.has_default_words(LotlipTokenizer(vocab=vocab, strip_accents=True))
+    settings = write_settings(tmp_path, LotlipTokenizer(vocab=vocab, **changed), TINY_VISION)
+    assert "hf_model_name" not in settings["text_cfg"]
+    assert "The vocabulary is not that of google-bert/bert-base-uncased, or texts become other words" in caplog.text
+
+
 def list_timm_names() -> list[str]:
     names = []
     for size, parts in convert.TIMM_PATCHES_AND_IMAGES.items():
