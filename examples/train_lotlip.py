@@ -98,6 +98,9 @@ def parse_args() -> argparse.Namespace:
     if args.resume_from_checkpoint == "latest":
         checkpoints = sorted(args.output_dir.glob("checkpoint-*[0-9]"), key=read_step)
         args.resume_from_checkpoint = checkpoints[-1] if checkpoints else None
+        # a run that was killed before its first checkpoint has left none
+        if not checkpoints and (args.output_dir / "config.json").exists():
+            parser.error(f"--output_dir {args.output_dir} holds a model, and no checkpoint to resume: name another")
     elif args.output_dir.exists() and not (args.overwrite_output_dir or args.resume_from_checkpoint):
         parser.error(f"--output_dir {args.output_dir} is there: add --overwrite_output_dir, or resume")
     return args

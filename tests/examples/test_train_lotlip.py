@@ -72,6 +72,17 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
         run("siglip_further", "--model_name_or_path", tmp_path / "siglip")
 
 
+def test_a_finished_model_without_checkpoints_is_not_replaced_by_the_latest(run, tmp_path, capsys):
+    (tmp_path / "killed").mkdir()
+    latest = ["--resume_from_checkpoint", "latest", "--max_train_steps", 1]
+    folder = run("killed", *latest)
+    before = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    with pytest.raises(SystemExit):
+        run("killed", *latest)
+    assert "killed holds a model, and no checkpoint to resume: name another" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
 def test_a_checkpoint_that_was_not_complete_is_none(run, tmp_path, monkeypatch):
     def fail(self, folder: str) -> None:
         Path(folder).mkdir(parents=True)
