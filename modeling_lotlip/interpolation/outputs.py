@@ -49,6 +49,16 @@ class Interpolation:
     is_stretched: bool
     num_rows: dict[str, int]
 
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Returns whether the first model has other scores than the mixture of alpha 0, by the digits of the table."""
+        at_zero = self.mixtures[0].results
+        for half, results in self.start.items():
+            for name in SCORES.values():
+                if name in results and f"{results[name]:.1f}" != f"{at_zero[half][name]:.1f}":
+                    return True
+        return False
+
     def as_dict(self, args: InterpolateArguments) -> dict:
         """Returns all of it for JSON, with the models and the rule."""
         rows = [{"alpha": mixture.alpha, **mixture.results} for mixture in self.mixtures]
@@ -94,9 +104,12 @@ def format_interpolation(interpolation: Interpolation) -> str:
 
 
 def list_rows(interpolation: Interpolation) -> list[tuple[str, Results]]:
-    """Lists the mixtures with their results by the names of rows; START first, where it was not mixed as it is."""
+    """
+    Lists the mixtures with their results by the names of rows; START first, where it was not mixed as it is, or finds
+    something else than the mixture of alpha 0, which reads texts and images as END does.
+    """
     rows = []
-    if interpolation.is_stretched:
+    if interpolation.is_stretched or interpolation.starts_elsewhere:
         rows.append(("START as it is", interpolation.start))
     for mixture in interpolation.mixtures:
         rows.append((f"{mixture.alpha:g}", mixture.results))
@@ -142,6 +155,8 @@ def describe_mixture(args: InterpolateArguments, interpolation: Interpolation) -
     ]
     if interpolation.is_stretched:
         lines.append("START's table of text positions was stretched first, to as many as END has.")
+    elif interpolation.starts_elsewhere:
+        lines.append("Mixtures read texts and images as END does, from which START as it is differs.")
     lines += [
         f"{describe_rule(args)} The rows that were held back are halved: {interpolation.num_rows['chosen_on']} to "
         f"choose, {interpolation.num_rows['reported_on']} to report. Mean recall and accuracy in %:",

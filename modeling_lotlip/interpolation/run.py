@@ -22,6 +22,7 @@ from .weights import (
     clone_weights,
     fit_start,
     mix_weights,
+    warn_of_other_tokens,
     warn_of_same_weights,
 )
 
@@ -70,6 +71,7 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     start = load_encoder(args.start, loading, "start")
     end = load_encoder(args.end, loading, "end")
     check_models(start, end)
+    warn_of_other_tokens(start, end)
     # of which sentence-transformers may have saved how many are kept with one of both, but not with the mixture
     start.truncate_dim = None
     end.truncate_dim = None

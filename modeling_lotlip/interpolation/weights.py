@@ -23,6 +23,8 @@ Weights = dict[str, torch.Tensor]
 
 # Of the embeddings of two models with the same weights: they may round in other ways
 MIN_COSINE = 0.999
+# By these it is seen whether two tokenizers make the same tokens: with capitals, accents, digits and Chinese
+PROBE_TEXTS = ("a red boat.", "A Boat", "café", "12 boats (red)", "舟船")
 
 
 def check_models(start: DualEncoder, end: DualEncoder) -> None:
@@ -43,6 +45,17 @@ def check_models(start: DualEncoder, end: DualEncoder) -> None:
             f"The tokenizers of START {start.name} and END {end.name} know different words: name a model, and what "
             "`lotlip train` made of it."
         )
+
+
+def warn_of_other_tokens(start: DualEncoder, end: DualEncoder) -> None:
+    """Logs a warning if the tokenizers of two models make other tokens of a text, though they know the same words."""
+    for text in PROBE_TEXTS:
+        if start.processor.tokenizer(text)["input_ids"] != end.processor.tokenizer(text)["input_ids"]:
+            logger.warning(
+                f"The tokenizers of START {start.name} and END {end.name} make other tokens of {text!r}, which each "
+                "mixture reads as END does: is the tokenizer of END that of its training?"
+            )
+            return
 
 
 def is_same_class(model_class: type, other_class: type) -> bool:

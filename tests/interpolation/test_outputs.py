@@ -43,16 +43,25 @@ def make_results(short: float, long: float) -> dict[str, dict[str, float]]:
     return {"chosen_on": chosen_on, "reported_on": {name: score / 2 for name, score in chosen_on.items()}}
 
 
-@pytest.mark.parametrize("is_stretched", [True, False])
-def test_a_table_has_a_row_for_each_mixture_of_which_the_best_is_bold(is_stretched):
+@pytest.mark.parametrize(
+    ("is_stretched", "start", "row_of_start"),
+    [
+        (True, (90, 8), "| START as it is | 90.0 | 8.0 | 45.0 | 4.0 |"),
+        (True, (80, 10), "| START as it is | 80.0 | 10.0 | 40.0 | 5.0 |"),
+        (False, (80, 12), "| START as it is | 80.0 | 12.0 | 40.0 | 6.0 |"),
+        (False, (80.0001, 10), None),
+    ],
+)
+def test_a_table_has_a_row_for_each_mixture_of_which_the_best_is_bold(is_stretched, start, row_of_start):
+    """START has a row where it finds something else than alpha 0: END may truncate texts elsewhere."""
     mixtures = [MeasuredMixture(0, make_results(80, 10)), MeasuredMixture(0.5, make_results(70, 30))]
-    start = make_results(90, 8)
+    start = make_results(*start)
     interpolation = Interpolation(start, mixtures, mixtures[1], is_stretched, {"chosen_on": 4, "reported_on": 5})
     titles, _, *rows = format_interpolation(interpolation).splitlines()
     assert titles == "| alpha | short, to choose | long, to choose | short, to report | long, to report |"
     expected = ["| 0 | 80.0 | 10.0 | 40.0 | 5.0 |", "| **0.5** | **70.0** | **30.0** | **35.0** | **15.0** |"]
-    if is_stretched:
-        expected.insert(0, "| START as it is | 90.0 | 8.0 | 45.0 | 4.0 |")
+    if row_of_start is not None:
+        expected.insert(0, row_of_start)
     assert rows == expected
 
 

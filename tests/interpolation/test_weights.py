@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.models.clip.modeling_clip import CLIPAttention
 
+from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.encoder.dual_encoder import DualEncoder
 from modeling_lotlip.encoder.families import count_positions
 from modeling_lotlip.interpolation.weights import (
@@ -16,6 +17,7 @@ from modeling_lotlip.interpolation.weights import (
     clone_weights,
     fit_start,
     mix_weights,
+    warn_of_other_tokens,
     warn_of_same_weights,
 )
 from modeling_lotlip.training.models import stretch_positions
@@ -83,6 +85,17 @@ def test_tokenizers_of_other_words_are_refused():
     end.processor.tokenizer.add_tokens(["anotherword"])
     with pytest.raises(ValueError, match="The tokenizers of START clip and END end know different words"):
         check_models(start, end)
+
+
+@pytest.mark.parametrize(("do_lower_case", "is_warned"), [(True, False), (False, True)])
+def test_tokenizers_that_make_other_tokens_of_the_same_words_are_warned_of(caplog, do_lower_case, is_warned):
+    start = build("lotlip")
+    end = build("lotlip")
+    vocab = start.processor.tokenizer.get_vocab()
+    end.processor.tokenizer = LotlipTokenizer(vocab=vocab, do_lower_case=do_lower_case, model_max_length=12)
+    check_models(start, end)
+    warn_of_other_tokens(start, end)
+    assert ("make other tokens of 'A Boat', which each mixture reads as END does" in caplog.text) is is_warned
 
 
 @pytest.mark.parametrize("family", ["clip", "vit_bert", "lotlip", "siglip"])
