@@ -12,7 +12,7 @@ from ..data.loading import load_slices
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
 from ..data.slices import count_shared_rows
-from ..encoder.loading import check_device
+from ..encoder.loading import check_device, find_saved_truncate_dim
 from ..encoder.preprocessing import warn_of_unknown
 from ..evaluation.retrieval import (
     EmbeddedCaptions,
@@ -20,6 +20,7 @@ from ..evaluation.retrieval import (
     measure_retrieval,
     warn_of_missing_captions,
 )
+from ..hub import SENTENCE_TRANSFORMERS_CONFIG
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.output_folder import OutputFolder
 from ..utils.processes import check_single_process, join_processes
@@ -94,6 +95,7 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
     )
     # first, since it is the smaller one: what is wrong with it is said before the features of all others are computed
     evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
+    check_kept_dimensions(args, evaluation_features)
     counts = evaluation_features.counts
     num_unknown = counts["unknown_captions"]
     warn_of_unknown(num_unknown, counts["num_captions"], text_tower.tokenizer, text_tower.name)
@@ -117,6 +119,27 @@ def align_and_save(args: AlignArguments) -> dict[str, float]:
         settings["evaluated_rows_that_were_trained_on"] = num_shared
     save_aligned(args, model, processor, (text_tower, image_tower), settings, results)
     return results
+
+
+def check_kept_dimensions(args: AlignArguments, features: Features) -> None:
+    """
+    Raises a `ValueError` if the side that is kept cuts its embeddings, as sentence-transformers saves that: the model
+    would have all dimensions of its features, and stored embeddings fewer.
+    """
+    kept = {
+        "text": (args.text_model_name_or_path, features.texts),
+        "image": (args.vision_model_name_or_path, features.images),
+    }
+    if args.keep is None:
+        return
+    name, whole = kept[args.keep]
+    num_dims = find_saved_truncate_dim(name)
+    if num_dims is not None and num_dims < whole.shape[1]:
+        raise ValueError(
+            f"`--keep {args.keep}` would not keep the embeddings of {name}, which are cut to {num_dims} of "
+            f"{whole.shape[1]} dimensions: take `truncate_dim` out of its {SENTENCE_TRANSFORMERS_CONFIG} and embed "
+            "anew, or leave out --keep."
+        )
 
 
 def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:

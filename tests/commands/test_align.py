@@ -5,6 +5,8 @@ import json
 
 import pytest
 from huggingface_hub import ModelCard
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Pooling, Transformer
 
 import lotlip
 from modeling_lotlip import DualEncoder
@@ -110,6 +112,26 @@ def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
     assert lotlip.main(["align", *arguments]) == 0
     assert "holds config.json, which the model would replace" in read_error(capsys, "align", *arguments)
     assert lotlip.main(["align", *arguments, "--overwrite_output_dir", "--keep", "text"]) == 0
+
+
+@pytest.mark.parametrize(("truncate_dim", "is_refused"), [(16, True), (64, False)])
+def test_a_side_that_cuts_its_embeddings_is_not_kept(
+    arguments,
+    text_folder,  # noqa: F811, a fixture
+    tmp_path,
+    capsys,
+    truncate_dim,
+    is_refused,
+):
+    modules = [Transformer(text_folder), Pooling(64)]
+    SentenceTransformer(modules=modules, device="cpu", truncate_dim=truncate_dim).save(str(tmp_path / "st"))
+    argv = ["align", *arguments, "--text_model", str(tmp_path / "st")]
+    if is_refused:
+        error = read_error(capsys, *argv, "--keep", "text")
+        assert f"`--keep text` would not keep the embeddings of {tmp_path / 'st'}, which are cut to 16 of 64" in error
+        assert lotlip.main(argv) == 0
+    else:
+        assert lotlip.main([*argv, "--keep", "text"]) == 0
 
 
 def test_a_page_of_the_user_is_not_replaced_unasked(arguments, tmp_path, capsys):
