@@ -455,8 +455,8 @@ class LotlipAlignedModel(PreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*): 0 at padding.
             return_loss (`bool`, *optional*): Whether to compute the contrastive loss of CLIP.
         """
-        text_outputs = self.get_text_features(input_ids, attention_mask, **kwargs)
-        image_outputs = self.get_image_features(pixel_values)
+        text_outputs = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
+        image_outputs = self.get_image_features(pixel_values, return_dict=True)
         text_embeds = normalize(text_outputs.pooler_output, dim=-1)
         image_embeds = normalize(image_outputs.pooler_output, dim=-1)
         logits_per_text = self.logit_scale.exp() * text_embeds @ image_embeds.to(text_embeds).t()

@@ -106,7 +106,7 @@ class LotlipSigmoidModel(LotlipModel):
                 Refused if it is true.
         """
         _refuse_loss(return_loss, "sigmoid_loss")
-        outputs = super().forward(input_ids, pixel_values, attention_mask, **kwargs)
+        outputs = super().forward(input_ids, pixel_values, attention_mask, return_dict=True, **kwargs)
         outputs.logits_per_text = outputs.logits_per_text + self.logit_bias.to(outputs.logits_per_text)
         outputs.logits_per_image = outputs.logits_per_text.t()
         return outputs

@@ -6,6 +6,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoModelForZeroShotImageClassification
 
 from modeling_lotlip import (
+    LotlipConfig,
     LotlipModel,
     LotlipSigmoidConfig,
     LotlipSigmoidModel,
@@ -72,6 +73,19 @@ def test_a_bias_is_added_to_the_logits(tmp_path):
         loaded = auto_class.from_pretrained(tmp_path)
         assert type(loaded) is LotlipSigmoidModel
         assert torch.equal(loaded(**inputs)[0], biased[0])
+
+
+@pytest.mark.parametrize("config_class", [LotlipConfig, LotlipSigmoidConfig, LotlipTokenWiseConfig])
+def test_tuples_that_the_configuration_asks_for_hold_the_same(config_class):
+    torch.manual_seed(0)
+    model = AutoModel.from_config(tiny_config(config_class, num_corner_tokens=0)).eval()
+    inputs = {"input_ids": torch.tensor([[2, 7, 3]]), "pixel_values": torch.randn(2, 3, 32, 32)}
+    with torch.no_grad():
+        expected = model(**inputs)
+        model.config.return_dict = False
+        logits_per_image, logits_per_text, *_ = model(**inputs)
+    torch.testing.assert_close(logits_per_image, expected.logits_per_image)
+    torch.testing.assert_close(logits_per_text, expected.logits_per_text)
 
 
 @pytest.mark.parametrize("config_class", [LotlipSigmoidConfig, LotlipTokenWiseConfig])

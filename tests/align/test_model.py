@@ -284,6 +284,17 @@ def test_logits_are_scaled_cosines_of_its_features(folder):
     torch.testing.assert_close(outputs.logits_per_image, model.logit_scale.exp() * cosines)
 
 
+def test_tuples_that_the_configuration_asks_for_hold_the_same(folder):
+    _, model = folder
+    inputs = {"input_ids": torch.tensor([[2, 7, 3]]), "pixel_values": torch.randn(2, 3, 32, 32)}
+    with torch.inference_mode():
+        expected = model(**inputs)
+        model.config.return_dict = False
+        logits_per_image, logits_per_text, *_ = model(**inputs)
+    torch.testing.assert_close(logits_per_image, expected.logits_per_image)
+    torch.testing.assert_close(logits_per_text, expected.logits_per_text)
+
+
 STATES = torch.arange(12.0).reshape(1, 4, 3)
 
 

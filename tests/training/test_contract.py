@@ -171,7 +171,7 @@ class AdaptedModel(LotlipModel):
 
 
 @pytest.fixture
-def make_trained(tmp_path):
+def make_trained(tmp_path, accelerator):
     """A function that makes a small model of a class, with a projection behind a frozen tower, ready to be trained."""
 
     def make(model_class):
