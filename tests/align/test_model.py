@@ -140,8 +140,10 @@ def test_towers_by_reference_are_loaded_from_where_they_are(
 
 
 def test_towers_by_reference_may_lack_a_pooler_that_they_do_not_use(tmp_path):
-    BertModel(BertConfig(vocab_size=20, **TINY_TOWER), add_pooling_layer=False).save_pretrained(tmp_path / "text")
-    BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(tmp_path / "text")
+    text_config = BertConfig(vocab_size=20, **TINY_TOWER)
+    BertModel(text_config, add_pooling_layer=False).save_pretrained(tmp_path / "text")
+    vocab = {word: index for index, word in enumerate(WORDS)}
+    BertTokenizer(vocab=vocab).save_pretrained(tmp_path / "text")
     vision_config = ViTConfig(image_size=32, patch_size=16, **TINY_TOWER)
     ViTModel(vision_config, add_pooling_layer=False).save_pretrained(tmp_path / "vision")
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vision")

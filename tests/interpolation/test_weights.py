@@ -92,10 +92,10 @@ def test_tokenizers_that_make_other_tokens_of_the_same_words_are_warned_of(caplo
     start = build("lotlip")
     end = build("lotlip")
     vocab = start.processor.tokenizer.get_vocab()
-    end.processor.tokenizer = LotlipTokenizer(vocab=vocab, do_lower_case=do_lower_case, model_max_length=12)
+    end.processor.tokenizer = LotlipTokenizer(vocab=vocab, do_lower_case=do_lower_case)
     check_models(start, end)
     warn_of_other_tokens(start, end)
-    assert ("make other tokens of 'A Boat', which each mixture reads as END does" in caplog.text) is is_warned
+    assert ("tokens of 'A Boat', which each mixture reads as END does" in caplog.text) is is_warned
 
 
 @pytest.mark.parametrize("family", ["clip", "vit_bert", "lotlip", "siglip"])

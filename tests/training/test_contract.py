@@ -172,7 +172,7 @@ class AdaptedModel(LotlipModel):
 
 @pytest.fixture
 def make_trained(tmp_path, accelerator):
-    """A function that makes a small model of a class, with a projection behind a frozen tower, ready to be trained."""
+    """A function that makes a model of a class, with a projection behind a frozen tower, ready to be trained."""
 
     def make(model_class):
         _, processor = build_lotlip()
@@ -184,7 +184,8 @@ def make_trained(tmp_path, accelerator):
         torch.manual_seed(0)
         model = model_class(config)
         model.vision_model.requires_grad_(False)
-        return make_trained_model(TrainArguments(output_dir=tmp_path), model, processor, has_long_captions=True)
+        args = TrainArguments(output_dir=tmp_path)
+        return make_trained_model(args, model, processor, has_long_captions=True)
 
     return make
 

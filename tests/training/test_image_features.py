@@ -48,7 +48,7 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
     options["per_device_eval_batch_size"] = 11
     tower_calls.clear()
     cached = train("cached", **options)
-    assert tower_calls == [2, 1, 1, 1] + [11] * 4, "each image once, after images of noise, and never again"
+    assert tower_calls == [2, 1, 1, 1] + [11] * 4, "each image once, after noise, and never again"
     (file,) = (tmp_path / "features").rglob("*.npy")
     assert np.load(file).shape == (44, 32)
     # AdamW moves a weight without a gradient (the key biases) by its rounding: allow a little of 12 steps
