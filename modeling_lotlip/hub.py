@@ -354,6 +354,28 @@ def hash_card(card: str) -> str:
     return hashlib.sha256(card.encode()).hexdigest()
 
 
+def name_in_card(folder: Path, repo_id: str) -> None:
+    """
+    Names a repository in the code of the card in a folder, where that loads the model by the name in the card's title:
+    the name of the folder that a command wrote it in.
+    """
+    file = folder / "README.md"
+    if not file.is_file():
+        return
+    card, automatic, line = file.read_text(encoding="utf-8").partition(AUTOMATIC_CARD)
+    title = re.search("^# (.+)$", card, flags=re.MULTILINE)
+    if title is None:
+        return
+    named = card
+    for loading in ('("{}"', 'model="{}"', "--model {}`"):
+        named = named.replace(loading.format(title[1]), loading.format(repo_id))
+    if named == card:
+        return
+    if is_automatic_card(file):
+        line = f"{hash_card(named)} -->\n"
+    file.write_text(f"{named}{automatic}{line}", encoding="utf-8")
+
+
 def find_model_files(folder: str | Path) -> list[str]:
     """
     Finds the names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
@@ -588,6 +610,7 @@ def list_files_in_the_way(uploaded: list[str]) -> list[str]:
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
     Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
+    Code in the card that loads the model by the name of its folder is written anew, and names the repository.
 
     Args:
         folder (`str` or `Path`):
@@ -622,6 +645,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     try:
         with reaching_the_hub(repo_id):
             repo_url = api.create_repo(repo_id, exist_ok=True)
+            name_in_card(Path(folder), repo_url.repo_id)
             api.upload_folder(
                 repo_id=repo_url.repo_id,
                 folder_path=folder,

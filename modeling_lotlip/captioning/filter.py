@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
-from ..data.caption_files import REJECTED_COLUMN, CaptionFiles, hash_keys
+from ..data.caption_files import IMAGE_HASH_COLUMN, REJECTED_COLUMN, CaptionFiles, hash_keys
 from ..data.images import read_file, read_image, undecoded
 from ..data.loading import load_split
 from ..data.reader import Item
@@ -602,6 +602,60 @@ def warn_of_truncated(counts: Counter, max_length: int) -> None:
         )
 
 
+def warn_of_exchanged_images(counts: Counter) -> None:
+    """Warns of images that are not those that the captions with their keys were made of."""
+    if counts["others"] > 0:
+        logger.warning(
+            f"{counts['others']} of {counts['images']} images are not those that the captions with their keys were "
+            f"made of, by the hashes in {IMAGE_HASH_COLUMN!r}. That is right if their files were written anew since; "
+            "else captions are compared with other images."
+        )
+
+
+class PairReader:
+    """
+    Reads the image of a row and the captions that files have for its key, and counts them.
+
+    Args:
+        captions ([`CaptionFiles`]): The files.
+        key_column (`str`): The column of keys of the rows.
+        image_column (`str`): The column of images, undecoded.
+    """
+
+    def __init__(self, captions: CaptionFiles, key_column: str, image_column: str):
+        self.captions = captions
+        self.key_column = key_column
+        self.image_column = image_column
+        self.counts = Counter()
+        self.hashes = {}  # of image files, by their keys
+
+    def __call__(self, row_index: int, row: dict) -> Iterator[Item]:
+        """
+        Reads a row. Without captions its image is not read. Raises a `ValueError` if an earlier row has the same key
+        and another image.
+        """
+        self.counts["rows"] += 1
+        key = read_key(row, self.key_column)
+        (column,) = self.captions.caption_columns
+        texts = find_captions(self.captions, key, column)
+        if not texts:
+            return
+        content = read_file(row[self.image_column])
+        sha256 = hashlib.sha256(content).hexdigest()
+        if self.hashes.setdefault(key, sha256) != sha256:
+            raise ValueError(
+                f"Two different images have the key {key!r}, the second in row {row_index}: it "
+                "would not be known which caption is whose. Name a column of unique keys with "
+                "`--key_column`, and its values in `--captions` with `--file_key_column`."
+            )
+        self.counts["images"] += 1
+        if self.captions.knows_images and self.captions.is_of_other_image(key, sha256):
+            self.counts["others"] += 1
+        yield Item((row_index, key, None), "image", read_image({"bytes": content, "path": None}))
+        for text in texts:
+            yield Item((row_index, key, text), "caption", mark_sub_captions(text) or text)
+
+
 def measure_similarities(
     files: list[Path],
     columns: FilterArguments,
@@ -643,28 +697,9 @@ def measure_similarities(
             "the one whose values stand in `--file_key_column` of `--captions`."
         )
     check_fields(dataset, key_column=key_column)
-    column = columns.caption_column
-    counts = Counter()
-    hashes = {}  # of image files, by their keys
-    captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
-
-    def read_row(row_index: int, row: dict) -> Iterator[Item]:
-        counts["rows"] += 1
-        key = read_key(row, key_column)
-        texts = find_captions(captions, key, column)
-        if texts:  # else the image is not read
-            content = read_file(row[source.image_column])
-            sha256 = hashlib.sha256(content).digest()
-            if hashes.setdefault(key, sha256) != sha256:
-                raise ValueError(
-                    f"Two different images have the key {key!r}, the second in row {row_index}: it "
-                    "would not be known which caption is whose. Name a column of unique keys with "
-                    "`--key_column`, and its values in `--captions` with `--file_key_column`."
-                )
-            yield Item((row_index, key, None), "image", read_image({"bytes": content, "path": None}))
-        for text in texts:
-            yield Item((row_index, key, text), "caption", mark_sub_captions(text) or text)
-
+    captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [columns.caption_column])
+    read_row = PairReader(captions, key_column, source.image_column)
+    counts = read_row.counts
     encoder = load_encoder(similarity.dual_encoder, inference, argument="dual_encoder")
     encoder.check_single_embeddings()
     hint_at_auto(inference, encoder.model, encoder.processor, encoder.computation)
@@ -690,6 +725,7 @@ def measure_similarities(
                 counts["captions"] += 1
                 yield (key, text), float(images[row_index] @ embedding)
     warn_of_truncated(counts, encoder.max_length)
+    warn_of_exchanged_images(counts)
     if not counts["captions"]:
         raise ValueError(
             f"None of {counts['rows']} images has a caption in `--captions`: name the right "

@@ -147,6 +147,7 @@ class RowReader:
         self.file_key_column = None
         self.caption_files = None
         self.is_other_image_said = False
+        self.num_compared_files = 0
         self.num_bad_rows = 0
         self.last_bad_row = None
         has_caption_files = caption_files is not None and caption_files.caption_files is not None
@@ -351,16 +352,20 @@ class RowReader:
 
     def warn_of_other_image(self, row: dict, key: str) -> None:
         """
-        Warns once of an image that is not the one that the captions of its key were made of. Only what is in the row
-        is looked at: [`compare_images`] reads files.
+        Warns once of an image that is not the one that the captions of its key were made of. Of images in files the
+        first `NUM_COMPARED` are looked at.
         """
         image = row.get(self.image_column)
-        is_in_row = isinstance(image, dict) and image.get("bytes") is not None
-        if self.is_other_image_said or not is_in_row or not self.caption_files.knows_images:
+        if self.is_other_image_said or not isinstance(image, dict) or not self.caption_files.knows_images:
             return
         if self.file_key_column == self.image_column or not is_first_process():
             return
-        if self.caption_files.is_of_other_image(key, read_key(row, self.image_column)):
+        if image.get("bytes") is None:
+            self.num_compared_files += 1
+            if self.num_compared_files > NUM_COMPARED:
+                return
+        image_hash = self.hash_image(row)
+        if image_hash is not None and self.caption_files.is_of_other_image(key, image_hash):
             self.is_other_image_said = True
             logger.warning(
                 f"The image with the key {key!r} is not the one that its captions in `--caption_files` were made of, "

@@ -252,9 +252,17 @@ class OptimizationArguments(Arguments):
     )
     lr_scheduler_type: str = compared(
         "cosine",
-        "How the learning rate falls after the warm-up. warmup_stable_decay: it stays, then falls.",
-        # without arguments of theirs, cosine_with_restarts is cosine, and polynomial linear
-        choices=("linear", "cosine", "constant", "constant_with_warmup", "warmup_stable_decay"),
+        "How the learning rate falls after the warm-up. warmup_stable_decay: it stays, then falls. As in the scripts "
+        "of transformers, cosine_with_restarts has one cycle, as cosine, and polynomial is linear.",
+        choices=(
+            "linear",
+            "cosine",
+            "cosine_with_restarts",
+            "polynomial",
+            "constant",
+            "constant_with_warmup",
+            "warmup_stable_decay",
+        ),
     )
     decay_steps: float = compared(
         0.3,

@@ -12,8 +12,9 @@ from datasets import Dataset, Image, IterableDataset
 from ..data.builders import make_builder
 from ..data.caption_files import REJECTED_COLUMN
 from ..data.folder import is_image_file, list_files
-from ..data.images import undecoded
+from ..data.images import UnreadableImageError, find_image_path, read_file, undecoded
 from ..data.reader import RowReader
+from ..table.fingerprint import ReadArchives
 from .arguments import TrainArguments
 
 
@@ -99,8 +100,8 @@ def hash_texts(rows: Dataset, columns: list[str]) -> str:
 
 def hash_some_images(rows: Dataset, columns: list[str]) -> str:
     """
-    Hashes the names of the image files of some rows that are spread evenly, and their bytes where
-    the dataset holds them.
+    Hashes the names of the image files of some rows that are spread evenly, and their contents where these are in the
+    data or on this machine.
 
     Args:
         rows (`Dataset`): All rows.
@@ -110,6 +111,7 @@ def hash_some_images(rows: Dataset, columns: list[str]) -> str:
     for column in columns:
         rows = undecoded(rows, column)
     num_compared = min(NUM_COMPARED_IMAGES, len(rows))
+    archives = ReadArchives()
     hashed = xxhash.xxh3_64()
     for index in range(num_compared):
         row = rows[index * len(rows) // num_compared]
@@ -117,5 +119,19 @@ def hash_some_images(rows: Dataset, columns: list[str]) -> str:
             image = row[column] or {}
             name = os.path.basename(image.get("path") or "")
             hashed.update(json.dumps(name).encode())
-            hashed.update(image.get("bytes") or b"")
+            hashed.update(read_content(image, archives))
     return hashed.hexdigest()
+
+
+def read_content(image: dict, archives: ReadArchives) -> bytes:
+    """
+    Reads what tells an undecoded image from others of its name: its content, in an archive on this machine its
+    checksum; nothing if it is elsewhere, or not there.
+    """
+    path = find_image_path(image)
+    if image.get("bytes") is None and not os.path.isfile(path):
+        return json.dumps(archives.find_checksum(path)).encode()
+    try:
+        return read_file(image)
+    except UnreadableImageError:
+        return b""

@@ -14,15 +14,17 @@ import PIL.Image
 import torch
 import xxhash
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
 
-from ..data.images import undecoded
+from ..data.images import to_local_path, undecoded
 from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows
 from ..encoder.hashes import read_code
 from ..encoder.preprocessing import Preprocessing
+from ..table.fingerprint import hash_rows
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
 from .dual_encoder import ContrastiveModel, ImageSide
@@ -36,14 +38,18 @@ SHARD_SIZE = 1024
 
 
 def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
-    """Hashes rows, and the sizes and times of their image files, which the hash of `datasets` does not know."""
+    """
+    Hashes the images of rows: the contents of those in the data, what tells those in archives on this machine apart,
+    the addresses of others, and of files their paths, sizes and times.
+    """
     hasher = Hasher()
-    hasher.update(dataset._fingerprint)
+    columns = {"image": image_column, "short": None, "long": None}
+    hasher.update(hash_rows(dataset, {"columns": columns, "key_column": None}))
     images = undecoded(dataset.select_columns(image_column), image_column)
     for table in images.with_format("arrow").iter(batch_size=1000):
         column = table[image_column].combine_chunks()
         paths = column.field("path").filter(column.field("bytes").is_null()).drop_null()
-        for path in paths.to_pylist():
+        for path in map(to_local_path, paths.to_pylist()):
             if os.path.exists(path):
                 status = os.stat(path)
                 hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
@@ -119,7 +125,11 @@ class FeatureCache:
         """
         self.check()
         self.model.to(self.accelerator.device).eval()
-        folder = self.find_folder(dataset, image_column)
+        found = [None]
+        with fail_together(self.accelerator):
+            if self.accelerator.is_main_process:  # which reads all images that are in the data
+                found = [self.find_folder(dataset, image_column)]
+        (folder,) = broadcast_object_list(found)
         folder.mkdir(parents=True, exist_ok=True)
         images = undecoded(dataset, image_column).select_columns(image_column)
         num_shards = -(-len(images) // SHARD_SIZE)

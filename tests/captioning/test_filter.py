@@ -558,6 +558,21 @@ def test_two_images_of_one_key_are_no_similarity(run, tmp_path, model_dir):
         run(tmp_path / "captions.parquet", "other", **options, dataset_name=str(tmp_path / "twice"))
 
 
+def test_images_that_captions_were_not_made_of_are_counted(run, tmp_path, model_dir, caplog):
+    """As where images were numbered anew since."""
+    scenes = load_scenes(4, seed=5)
+    digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
+    rows = []
+    for index, digest in enumerate(digests):
+        rows.append({"key": f"{index}", "sha256": digest, "captioner": "llava", "caption": f"{BOAT} {index}"})
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "captions.parquet")
+    options = {"dual_encoder": str(model_dir), "key_column": "id", "min_image_text_similarity": -1}
+    for name, keys in {"same": "0123", "other": "1023"}.items():
+        scenes.add_column("id", list(keys)).save_to_disk(tmp_path / name)
+        run(tmp_path / "captions.parquet", f"out_{name}", **options, dataset_name=str(tmp_path / name))
+        assert ("2 of 4 images are not those that the captions" in caplog.text) == (name == "other")
+
+
 def test_what_is_not_a_number_is_unmeasured():
     options = {"dual_encoder": "model", "min_image_text_similarity": 0.3}
     arguments = FilterArguments(["captions.parquet"], Path("out"))

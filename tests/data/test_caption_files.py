@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Image
 from pyarrow import parquet
 from transformers.utils import logging
 
@@ -446,9 +446,16 @@ def test_hashes_of_other_programs_say_nothing_of_images(scenes, tmp_path, caplog
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("are_in_files", [False, True])
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_images_that_are_not_those_of_captions_are_said(scenes, digests, tmp_path, caplog, is_stream):
+def test_images_that_are_not_those_of_captions_are_said(scenes, digests, tmp_path, caplog, is_stream, are_in_files):
     """As where two shards count their samples from 0, and the captions are those of the other one."""
+    if are_in_files:
+        images = []
+        for index, row in enumerate(undecoded(scenes, "image")):
+            (tmp_path / f"{index}.png").write_bytes(row["image"]["bytes"])
+            images.append(str(tmp_path / f"{index}.png"))
+        scenes = Dataset.from_dict({"image": images, "url": scenes["url"]}).cast_column("image", Image())
     for name, shift in (("same", 0), ("other", 1)):
         files = write_hashed(tmp_path / f"{name}.jsonl", URLS, digests[shift:] + digests[:shift])
         reader = open_reader(scenes.column_names, caption_files=files, key_column="url")

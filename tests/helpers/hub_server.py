@@ -73,6 +73,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.route(
+            (r"/api/agent-harnesses", "list_harnesses"),
             (r"/api/models/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
             (r"/api/models/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
@@ -89,6 +90,10 @@ class HubHandler(BaseHTTPRequestHandler):
         )
 
     # Reading
+
+    def list_harnesses(self):
+        """What huggingface_hub asks once in a process, to know programs that are run by others."""
+        self.reply_json({"standardEnvVars": [], "harnesses": {}})
 
     def list_files(self, repo_id: str, folder: str | None):
         repo = self.server.root / repo_id

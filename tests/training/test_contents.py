@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import PIL.Image
@@ -111,6 +112,25 @@ def test_images_that_are_in_the_dataset_count():
     before = hash_some_images(make_embedded_images(1, 2, 3), ["image"])
     assert hash_some_images(make_embedded_images(1, 2, 3), ["image"]) == before
     assert hash_some_images(make_embedded_images(1, 2, 4), ["image"]) != before
+
+
+@pytest.mark.parametrize("kind", ["file", "archive", "missing"])
+def test_images_of_the_same_names_count_by_what_is_in_them(tmp_path, kind):
+    hashes = []
+    for color in (1, 1, 2):
+        write_images(tmp_path, ["a.png"])
+        PIL.Image.new("L", (4, 4), color).save(tmp_path / "a.png")
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            archive.write(tmp_path / "a.png", "a.png")
+        paths = {
+            "file": str(tmp_path / "a.png"),
+            "archive": f"zip://a.png::{tmp_path / 'photos.zip'}",
+            "missing": str(tmp_path / "b.png"),
+        }
+        rows = Dataset.from_dict({"image": [paths[kind]]}).cast_column("image", Image())
+        hashes.append(hash_some_images(rows, ["image"]))
+    assert hashes[0] == hashes[1]
+    assert (hashes[0] == hashes[2]) == (kind == "missing")
 
 
 def test_a_shard_that_was_added_to_a_stream_is_other_data(tmp_path):

@@ -1,6 +1,7 @@
 """The output of a frozen image tower, computed once."""
 
 import re
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -175,6 +176,25 @@ def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp
     assert len(counted) == 1
     assert re.findall(r"Of the rows of this training, .*", caplog.text) == counted
     assert_same_weights(folders[1], folders[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["in the data", "archive"])
+def test_the_fingerprint_knows_images_that_are_in_no_file_of_their_own(tmp_path, kind):
+    """Also of a dataset that was saved anew by the same names."""
+    fingerprints = []
+    for color in ("red", "red", "blue"):
+        content = encode(PIL.Image.new("RGB", (8, 8), color))
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            archive.writestr("a.png", content)
+        paths = {"in the data": str(tmp_path / "a.png"), "archive": f"zip://a.png::{tmp_path / 'photos.zip'}"}
+        (tmp_path / "a.png").write_bytes(content)
+        rows = Dataset.from_dict({"image": [paths[kind]]}).cast_column("image", Image())
+        if kind == "in the data":
+            rows.save_to_disk(tmp_path / "saved")
+            rows = Dataset.load_from_disk(tmp_path / "saved")
+        fingerprints.append(compute_fingerprint(rows, "image"))
+    assert fingerprints[0] == fingerprints[1]
+    assert fingerprints[0] != fingerprints[2]
 
 
 def test_the_fingerprint_knows_the_files_of_images(tmp_path):
