@@ -701,6 +701,11 @@ def make_loading_error(name: str, argument: str, error: Exception) -> ValueError
     # `outputs/mine` may be meant as a folder or as a name on the Hub
     if os.path.isdir(os.path.dirname(name)) and not os.path.exists(name):
         return ValueError(f"`--{argument} {name}` cannot be used: there is no such folder. {error}")
+    if os.path.isfile(name):
+        return ValueError(
+            f"`--{argument} {name}` is a file, and a model is a folder: name that, or make one of a checkpoint of the "
+            f"original with `lotlip convert {name} DIR`."
+        )
     return ValueError(f"`--{argument} {name}` cannot be used: {error}")
 
 

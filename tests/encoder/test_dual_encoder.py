@@ -548,6 +548,13 @@ def test_a_folder_that_is_not_there(tmp_path):
         DualEncoder.from_pretrained(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("content", [b"", b"{}"])
+def test_a_file_of_weights_is_refused_with_what_makes_a_folder_of_it(tmp_path, content):
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="is a file, and a model is a folder: .* `lotlip convert .*model.pt DIR`"):
+        DualEncoder.from_pretrained(tmp_path / "model.pt")
+
+
 def test_a_folder_that_is_not_there_with_a_path_like_a_name_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "outputs").mkdir()
     monkeypatch.chdir(tmp_path)
