@@ -17,7 +17,7 @@ from .builders import build
 from .folder import is_image_file, list_files, list_images, list_other_splits, select_split, sign_files
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_columns import find_json_columns
-from .json_files import FolderTexts, find_decimal_columns, find_metadata_dates, replace_times_of
+from .json_files import FILE_NAMES, FolderTexts, find_decimal_columns, find_metadata_dates, replace_times_of
 from .options import find_options, hash_readers
 from .row_files import find_csv_types, unify_parquet_types
 from .rows import Rows, find_key
@@ -57,7 +57,7 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, {})
     if features is None or builder.config.features is not None or builder.config.filters is not None:
         return reader
-    names_of_files = [name for name in features if name.endswith(("file_name", "file_names"))]
+    names_of_files = [name for name in features if name.endswith(FILE_NAMES)]
     if names_of_files != [FILE_NAME_COLUMN]:  # of several images in a row `datasets` makes other columns
         return reader
     del features[FILE_NAME_COLUMN]

@@ -27,6 +27,10 @@ from .options import find_options, hash_readers
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows, open_text
 
 
+# How the names of columns of metadata end that name images
+FILE_NAMES = ("file_name", "file_names")
+
+
 class JsonTexts(Json):
     """
     Reads JSON and JSON lines as `datasets` does, but for columns with texts that are written like dates, of which
@@ -126,7 +130,7 @@ class FolderTexts(ImageFolder):
     """
     Reads a folder of images with metadata as `datasets` does, but for the same columns in `metadata.jsonl`, and for
     several files of metadata: `datasets` reads these in an order that each process has anew, and takes the columns of
-    one of them.
+    one of them, and those of the first 10 MiB of `metadata.jsonl`.
     """
 
     date_columns: frozenset[str] = frozenset()
@@ -138,16 +142,22 @@ class FolderTexts(ImageFolder):
             of_split = sorted(split.gen_kwargs["metadata_files"], key=str)  # of a set
             split.gen_kwargs["metadata_files"] = tuple(of_split)
             metadata_files += of_split
-        if self.config.features is None and len(metadata_files) > 1 and splits[0].gen_kwargs["add_metadata"]:
+        may_differ = len(metadata_files) > 1 or find_ending(metadata_files) == ".jsonl"
+        if self.config.features is None and may_differ and splits[0].gen_kwargs["add_metadata"]:
             self.info.features = self.find_types(metadata_files)
         return splits
 
     def find_types(self, metadata_files: list[tuple]) -> Features:
-        """Finds the types of the columns of all files of metadata. `datasets` has found those of one, and images."""
+        """
+        Finds the types of the columns of all files of metadata: in all rows if they are on this machine, else in the
+        first ones. `datasets` has found those of one file, and images.
+        """
         schemas = []
         for names in metadata_files:
-            ending = os.path.splitext(names[0] or names[-1])[1]
-            for table in islice(self._read_metadata(names[-1], ending), 1):
+            tables = self._read_metadata(names[-1], find_ending(metadata_files))
+            if is_elsewhere(names[-1]):  # else all would be downloaded twice
+                tables = islice(tables, 1)
+            for table in tables:
                 schemas.append(table.schema)
         of_one = self.info.features
         of_all = Features.from_arrow_schema(unify_fields(schemas))
@@ -155,7 +165,7 @@ class FolderTexts(ImageFolder):
         for name, feature in of_all.items():
             if name in of_one and require_decoding(of_one[name]):  # images in lists or dictionaries
                 features[name] = of_one[name]
-            elif name in of_one or not name.endswith(("file_name", "file_names")):
+            elif name in of_one or not name.endswith(FILE_NAMES):
                 features[name] = feature
         return Features(features)
 
@@ -163,6 +173,8 @@ class FolderTexts(ImageFolder):
         self, files: list, metadata_files: list, add_metadata: bool, add_labels: bool
     ) -> Iterator[tuple[Any, dict]]:
         examples = super()._generate_examples(files, metadata_files, add_metadata, add_labels)
+        if add_metadata and self.config.features is None:
+            examples = self.check_names(examples, metadata_files)
         if not self.date_columns:
             yield from examples
             return
@@ -171,6 +183,29 @@ class FolderTexts(ImageFolder):
             for name in self.date_columns & example.keys():
                 example[name] = row.get(name)
             yield key, example
+
+    def check_names(self, examples: Iterable[tuple], metadata_files: list[tuple]) -> Iterator[tuple[Any, dict]]:
+        """Raises a `ValueError` for a row with a column that was not found before, and would be lost."""
+        for key, example in examples:
+            for name in example.keys() - self.info.features.keys():
+                if not name.endswith(FILE_NAMES):
+                    raise ValueError(
+                        f"{metadata_files[key.original_shard_id][-1]} has the column {name!r}, but none of the rows "
+                        "at its beginning has: write all rows with the same columns."
+                    )
+            yield key, example
+
+
+def find_ending(metadata_files: list[tuple]) -> str | None:
+    """Finds the ending of files of metadata, which is the same for all; None without files."""
+    for name, _, local_name in metadata_files:
+        return os.path.splitext(name or local_name)[1]
+    return None
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a file, which may be in an archive, is not on this machine."""
+    return "://" in path.rpartition("::")[2]
 
 
 def unify_fields(schemas: Iterable[pa.Schema]) -> pa.Schema:

@@ -320,6 +320,47 @@ def test_files_of_metadata_have_the_columns_of_all(tmp_path, name, is_nothing_wr
     assert [row["label"] for row in rows] == labels
 
 
+# More than 10 MiB of captions, which `datasets` reads at a time
+MANY_CAPTIONS = [f"{index} boats. {'A red boat. ' * 20_000}" for index in range(45)]
+
+
+@both_ways
+@pytest.mark.parametrize("is_archive", [False, True])
+@pytest.mark.parametrize(
+    ("first", "last", "first_read"),
+    [
+        ({}, ["A boat."], None),
+        ({"label": None}, ["A boat."], None),
+        ({"label": []}, ["A boat."], []),
+        ({"label": 1}, 1.5, 1),
+        ({"label": {"a": "x"}}, {"a": "x", "b": "007"}, {"a": "x", "b": None}),
+    ],
+    ids=str,
+)
+def test_a_column_of_metadata_may_begin_late(tmp_path, first, last, first_read, is_archive, streaming):
+    rows = [{"file_name": "0.png", "caption": caption, **first} for caption in MANY_CAPTIONS]
+    rows.append({"file_name": "0.png", "caption": "A dog.", "label": last})
+    if is_archive:
+        write_archive(tmp_path / "0.zip", ["0.png"], rows)
+    else:
+        write_images(tmp_path, ["0.png"])
+        write_lines(tmp_path / "metadata.jsonl", rows)
+    found = list(undecoded(load_split(SourceArguments(str(tmp_path), streaming=streaming), "train"), "image"))
+    assert [row["caption"] for row in found] == [*MANY_CAPTIONS, "A dog."]
+    assert [row["label"] for row in found] == [first_read] * len(MANY_CAPTIONS) + [last]
+
+
+def test_a_late_column_of_metadata_from_elsewhere_is_no_loss(tmp_path):
+    rows = [{"file_name": "0.png", "caption": caption} for caption in MANY_CAPTIONS]
+    rows.append({"file_name": "0.png", "caption": "A dog.", "label": "A boat."})
+    file = f"memory://{tmp_path.name}/metadata.jsonl"
+    with fsspec.open(file, "w") as opened:
+        opened.write("\n".join(map(json.dumps, rows)))
+    stream = load_split(SourceArguments("imagefolder", data_files=[file], streaming=True), "train")
+    with pytest.raises(ValueError, match="metadata.jsonl has the column 'label', but none of the rows at its begin"):
+        list(undecoded(stream, "image"))
+
+
 @both_ways
 def test_metadata_of_a_split_has_its_own_types(tmp_path, streaming):
     for split, label in {"train": 1, "test": "007"}.items():
