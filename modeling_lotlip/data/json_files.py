@@ -45,6 +45,13 @@ class JsonTexts(Json):
     # whether a file may lack columns that a later one has, as it may lack those of an earlier one
     may_lack_columns: bool = False
 
+    def read_as(self, whole: "JsonTexts", files: list[str]) -> None:
+        """Lets this read its files, which are some of those of another reader, with its types, as that one does."""
+        self.local_files = tuple(files)
+        self.may_lack_columns = whole.may_lack_columns
+        features = self.config.features  # the other one has looked for nothing if its rows were in the cache
+        self.mixed_columns = frozenset(name for name in features if isinstance(features[name], JsonValue))
+
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         found = find_json_columns(self.local_files)
         self.date_columns |= set(found.with_dates)
