@@ -20,7 +20,7 @@ from transformers.utils import logging
 from ..utils.files import hash_bytes
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import without_stop
-from .folder import sign
+from .folder import sign, split_archive
 from .options import hash_readers
 from .row_files import iterate_json_rows, open_text
 
@@ -136,8 +136,9 @@ def find_json_columns(files: Iterable[str]) -> JsonColumns:
     signatures = []
     num_bytes = 0
     for file in files:
-        status = os.stat(file)
-        signatures.append([os.path.abspath(file), *sign(status)])
+        archive, name = split_archive(file)
+        status = os.stat(archive)
+        signatures.append([os.path.abspath(archive), name, *sign(status)])
         num_bytes += status.st_size
     if num_bytes < MIN_KEPT_BYTES:
         return read_json_columns(files)

@@ -6,7 +6,6 @@ column that has numbers or lists in other rows.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -21,7 +20,7 @@ from datasets.table import CastError
 
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
-from .folder import select_split
+from .folder import find_ending, select_split
 from .json_columns import find_json_columns
 from .options import find_options, hash_readers
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows, open_text
@@ -149,7 +148,8 @@ class FolderTexts(ImageFolder):
             of_split = sorted(split.gen_kwargs["metadata_files"], key=str)  # of a set
             split.gen_kwargs["metadata_files"] = tuple(of_split)
             metadata_files += of_split
-        may_differ = len(metadata_files) > 1 or find_ending(metadata_files) == ".jsonl"
+        endings = {find_ending(names[0] or names[-1]) for names in metadata_files}  # one, or none without metadata
+        may_differ = len(metadata_files) > 1 or endings == {".jsonl"}
         if self.config.features is None and may_differ and splits[0].gen_kwargs["add_metadata"]:
             self.info.features = self.find_types(metadata_files)
         return splits
@@ -161,7 +161,7 @@ class FolderTexts(ImageFolder):
         """
         schemas = []
         for names in metadata_files:
-            tables = self._read_metadata(names[-1], find_ending(metadata_files))
+            tables = self._read_metadata(names[-1], find_ending(names[0] or names[-1]))
             if is_elsewhere(names[-1]):  # else all would be downloaded twice
                 tables = islice(tables, 1)
             for table in tables:
@@ -201,13 +201,6 @@ class FolderTexts(ImageFolder):
                         "at its beginning has: write all rows with the same columns."
                     )
             yield key, example
-
-
-def find_ending(metadata_files: list[tuple]) -> str | None:
-    """Finds the ending of files of metadata, which is the same for all; None without files."""
-    for name, _, local_name in metadata_files:
-        return os.path.splitext(name or local_name)[1]
-    return None
 
 
 def is_elsewhere(path: str) -> bool:
@@ -454,7 +447,7 @@ def find_metadata_dates(features: Features, files: Iterable[str]) -> set[str]:
     Finds the columns of files `metadata.jsonl` in which a text is written like a date, and which `datasets` reads with
     some types.
     """
-    of_json = [file for file in files if file.endswith(".jsonl")]
+    of_json = [file for file in files if find_ending(file) == ".jsonl"]
     return features.keys() & find_json_columns(of_json).with_dates
 
 

@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import fsspec
+import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
@@ -246,7 +248,8 @@ def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
+@pytest.mark.parametrize("are_archives", [False, True])
+def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending, are_archives):
     for folder, label in {"a": 1, "b": "007"}.items():
         write_images(tmp_path, [f"{folder}/0.png"])
         rows = [{"file_name": "0.png", "label": label}]
@@ -254,8 +257,60 @@ def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
             write_lines(tmp_path / folder / "metadata.jsonl", rows)
         else:
             parquet.write_table(pa.Table.from_pylist(rows), tmp_path / folder / "metadata.parquet")
-    with pytest.raises(ValueError, match="metadata.jsonl: the column 'label' holds|metadata.parquet has other types"):
+        if are_archives:
+            pack(tmp_path / folder)
+    with pytest.raises(
+        ValueError, match="the column 'label' holds values of several|metadata.parquet.* has other types"
+    ):
         load_split(SourceArguments(str(tmp_path)), "train")
+
+
+def pack(folder: Path) -> None:
+    """Makes a zip archive of a folder, and removes that."""
+    shutil.make_archive(str(folder), "zip", folder)
+    shutil.rmtree(folder)
+
+
+# What is in a metadata.csv and metadata.jsonl, and is read of them
+WRITTEN_CELLS = {
+    "caption": ["2020-01-01", "None", "7", "NA"],
+    "year": ["1.50", "2.0", "x", "3"],
+    "key": ["000", "001", "7", "8"],
+}
+READ_CELLS = {
+    "csv": WRITTEN_CELLS | {"caption": ["2020-01-01", None, "7", None]},
+    "jsonl": WRITTEN_CELLS,
+}
+
+
+@both_ways
+@pytest.mark.parametrize("key_column", [None, "key"])
+@pytest.mark.parametrize("ending", READ_CELLS)
+def test_metadata_in_an_archive_is_read_as_in_a_folder(tmp_path, caplog, ending, key_column, streaming):
+    table = pd.DataFrame({"file_name": [f"{index}.png" for index in range(4)], **WRITTEN_CELLS})
+    for name in ("folder", "archive"):
+        write_images(tmp_path / name / "photos", table["file_name"].tolist())
+        if ending == "csv":
+            table.to_csv(tmp_path / name / "photos" / "metadata.csv", index=False)
+        else:
+            write_lines(tmp_path / name / "photos" / "metadata.jsonl", table.to_dict("records"))
+    pack(tmp_path / "archive" / "photos")
+    expected = READ_CELLS[ending]
+    for name in ("folder", "archive"):
+        rows = load_split(SourceArguments(str(tmp_path / name), streaming=streaming), "train", key_column=key_column)
+        found = list(rows.select_columns(list(expected)))
+        assert {column: [row[column] for row in found] for column in expected} == expected
+    warnings = [f"2 cells of {tmp_path}/folder/", f"2 cells of zip://metadata.csv::{tmp_path}/archive/photos.zip"]
+    assert [warning in caplog.text for warning in warnings] == [ending == "csv"] * 2
+
+
+def test_damaged_metadata_in_an_archive_is_named(tmp_path):
+    write_archive(tmp_path / "0.zip", [], [{"file_name": "a.png", "caption": "a boat"}])
+    content = bytearray((tmp_path / "0.zip").read_bytes())
+    content[60] ^= 0xFF
+    (tmp_path / "0.zip").write_bytes(content)
+    with pytest.raises(ValueError, match="zip://metadata.jsonl::.*0.zip cannot be read: Bad CRC-32"):
+        load_split(SourceArguments("imagefolder", data_files=[str(tmp_path / "0.zip")]), "train")
 
 
 @both_ways
