@@ -222,15 +222,15 @@ class CaptionFiles:
         """Warns once of keys whose captions were made of several images, where these are known."""
         if not self.knows_images:
             return
-        is_same_key = self.hashes[1:] == self.hashes[:-1]
-        is_other_image = self.image_hashes[1:] != self.image_hashes[:-1]
-        is_known = (self.image_hashes[1:] != NO_KEY) & (self.image_hashes[:-1] != NO_KEY)
-        found = np.flatnonzero(is_same_key & is_other_image & is_known)
+        is_known = self.image_hashes != NO_KEY  # a row without an image may stand between others
+        keys = self.hashes[is_known]
+        images = self.image_hashes[is_known]
+        found = np.flatnonzero((keys[1:] == keys[:-1]) & (images[1:] != images[:-1]))
         if len(found) == 0:
             return
-        _, first = np.unique(self.hashes[found], return_index=True)
+        _, first = np.unique(keys[found], return_index=True)
         examples = []
-        for index in np.sort(self.row_indices[found[first]])[:NUM_EXAMPLES]:
+        for index in np.sort(self.row_indices[is_known][found[first]])[:NUM_EXAMPLES]:
             examples.append(self.rows[int(index)][self.key_column])
         logger.warning_once(
             f"{len(first)} keys of `--caption_files` have captions of several images{list_examples(examples)}, by the "

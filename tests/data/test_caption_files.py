@@ -422,12 +422,18 @@ def write_hashed(path: Path, keys: list[str], hashes: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("image_hashes", "is_said"),
-    [("abb", True), ("aab", False), (["a", None, "b"], False)],
+    ("keys", "image_hashes", "is_said"),
+    [
+        ("xxy", "abb", True),
+        ("xxy", "aab", False),
+        ("xxy", ["a", None, "b"], False),
+        ("xxx", ["a", "b", None], True),  # the second one is in the other file, and so read at last
+        ("xxx", ["a", "a", None], False),
+    ],
 )
-def test_keys_with_captions_of_several_images_are_said(tmp_path, caplog, image_hashes, is_said):
+def test_keys_with_captions_of_several_images_are_said(tmp_path, caplog, keys, image_hashes, is_said):
     logging.get_logger("transformers").warning_once.cache_clear()
-    files = write_hashed(tmp_path / "long.jsonl", ["x", "x", "y"], image_hashes)
+    files = write_hashed(tmp_path / "long.jsonl", keys, image_hashes)
     CaptionFiles(files, "key", ["caption"]).check()
     said = "1 keys of `--caption_files` have captions of several images (such as 'x')"
     assert (said in caplog.text) == is_said
