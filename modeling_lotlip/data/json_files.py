@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator, Value
+from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator
 from datasets import Json as JsonValue
 from datasets.features.features import generate_from_arrow_type, require_decoding
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
@@ -21,7 +21,7 @@ from datasets.table import CastError
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
 from .folder import find_ending, select_split
-from .json_columns import find_json_columns
+from .json_columns import find_empty_parts, find_json_columns
 from .options import find_options, hash_readers
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows, open_text
 
@@ -67,8 +67,9 @@ class JsonTexts(Json):
             self.info.features = Features.from_arrow_schema(first.schema)
         if self.may_lack_columns and len(self.local_files) > 1:
             self.info.features = self.find_features_of_files(splits[0])
-        for name, feature in (self.info.features or {}).items():
-            if feature == Value("null") and name in found.with_values:  # whose first value comes later
+        with_values = set(found.with_values)
+        for name, column_type in named_types(self.info.features or Features()):
+            if not with_values.isdisjoint(find_empty_parts(column_type, name)):  # whose first value comes later
                 self.info.features[name] = JsonValue()
                 self.mixed_columns |= {name}
         return splits
@@ -83,7 +84,8 @@ class JsonTexts(Json):
                 schemas.append(table.schema)
         features = Features.from_arrow_schema(unify_fields(schemas))
         for name, feature in Features.from_arrow_schema(schemas[0]).items():
-            if feature != Value("null"):  # else that of the first file holds, as of files without a lack
+            is_known = not list(find_empty_parts(schemas[0].field(name).type, name))
+            if is_known:  # that of the first file holds, as of files without a lack
                 features[name] = feature
         return features
 

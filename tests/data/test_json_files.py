@@ -105,6 +105,9 @@ MIXED_VALUES = {
     "nothing before texts": [[None], ["007", "2020-01-01"]],
     "nothing before lists": [[None], [["A boat"]]],
     "nothing": [[None], [None]],
+    "empty lists before lists": [[[], None], [["007"], [None]]],
+    "empty lists": [[[]], [[]]],
+    "dictionaries of nothing before others": [[{"a": None, "b": []}], [{"a": "007", "b": ["A boat"]}]],
 }
 
 
