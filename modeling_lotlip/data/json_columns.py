@@ -22,7 +22,7 @@ from ..utils.output_folder import atomic_write
 from ..utils.terminal import without_stop
 from .folder import sign, split_archive
 from .options import hash_readers
-from .row_files import iterate_json_rows, open_text
+from .row_files import begins_as_list, iterate_json_rows, open_text
 
 
 logger = logging.get_logger(__name__)
@@ -203,7 +203,7 @@ def read_json_columns(files: Iterable[str]) -> JsonColumns:
 def is_json_list(path: str) -> bool:
     """Whether a JSON file is a list, and not JSON lines."""
     with open_text(path) as file:
-        return file.read(1) == "["
+        return begins_as_list(file)
 
 
 def iterate_lines(path: str) -> Iterator[bytes]:

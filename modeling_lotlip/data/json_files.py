@@ -6,6 +6,7 @@ column that has numbers or lists in other rows.
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -117,6 +118,11 @@ class JsonTexts(Json):
                 raise ValueError(
                     f"{begun[-1]} has nothing in line {blank_line}, which `datasets` cannot read "
                     "where a column has several types: delete the line."
+                ) from error
+            if has_something_before_list(begun[-1]):
+                raise ValueError(
+                    f"{begun[-1]}: {without_stop(error)}. A byte-order mark or blanks stand before its [, after which "
+                    "`datasets` does not read every list: save it without."
                 ) from error
             raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
 
@@ -242,6 +248,16 @@ def find_blank_line(file: str) -> int | None:
             if not line.strip():
                 return number
     return None
+
+
+def has_something_before_list(file: str) -> bool:
+    """Whether a file on this machine is a JSON list that does not begin with its bracket."""
+    if "://" in file:
+        return False
+    with open(file, "rb") as opened:
+        beginning = opened.read(100)
+    bracket = beginning.removeprefix(BOM_UTF8).lstrip()
+    return bracket.startswith(b"[") and bracket != beginning
 
 
 def note_begin(files: Iterable[str], name: str, begun: list[str]) -> Iterator[str]:

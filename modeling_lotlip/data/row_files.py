@@ -501,6 +501,15 @@ def refuse_repeated_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
+def begins_as_list(file: IO[str]) -> bool:
+    """Whether the JSON in an open file is a list of rows, and not lines. The file stays at its beginning."""
+    first = file.read(1)
+    while first.isspace():
+        first = file.read(1)
+    file.seek(0)
+    return first == "["
+
+
 def iterate_json_rows(path: str, pattern: re.Pattern | None = None) -> Iterator[tuple[str, object]]:
     """
     Reads the rows of a JSON or JSON lines file, each with where it is. Ends at what is no JSON.
@@ -512,10 +521,8 @@ def iterate_json_rows(path: str, pattern: re.Pattern | None = None) -> Iterator[
             Lines without it are passed over, and lists without it in any row.
     """
     with open_text(path) as file:
-        is_list = file.read(1) == "["
-        file.seek(0)
         try:
-            if is_list:
+            if begins_as_list(file):
                 text = file.read()
                 rows = json.loads(text) if pattern is None or pattern.search(text) else []
                 for index, row in enumerate(rows):
@@ -538,9 +545,7 @@ def check_json_names(path: str) -> None:
         `ValueError`: if one has; names the file.
     """
     with open_text(path) as file:
-        is_list = file.read(1) == "["
-        file.seek(0)
-        if not is_list:
+        if not begins_as_list(file):
             return
         try:
             json.load(file, object_pairs_hook=refuse_repeated_names)
