@@ -28,8 +28,9 @@ from .folder import (
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_columns import find_json_columns
 from .json_files import FILE_NAMES, FolderTexts, find_decimal_columns, find_metadata_dates, replace_times_of
+from .label_names import find_differing_labels
 from .options import find_options, hash_readers
-from .row_files import find_csv_types, open_text, unify_parquet_types
+from .row_files import find_csv_types, open_text, read_parquet_schema, unify_parquet_types
 from .rows import Rows, find_key
 
 
@@ -77,7 +78,8 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
 
 def check_metadata_types(files: list[str]) -> None:
     """
-    Checks that a column of metadata has one type. `datasets` takes that of one file, and makes the text "007" a 7.
+    Checks that a column of metadata has one type, and labels the same names. `datasets` takes those of one file, and
+    makes the text "007" a 7.
 
     Raises:
         `ValueError`: if one has several; names it.
@@ -92,6 +94,12 @@ def check_metadata_types(files: list[str]) -> None:
     of_parquet = [file for file in files if find_ending(file) == ".parquet"]
     if of_parquet and unify_parquet_types(of_parquet) is not None:
         raise ValueError(f"{', '.join(of_parquet)} have other types than each other: write all with the same.")
+    differing = find_differing_labels(of_parquet, read_parquet_schema)
+    if differing:
+        raise ValueError(
+            f"{', '.join(of_parquet)}: the labels in the column {min(differing)!r} are numbers to which these files "
+            "give other names than each other: write all with the same names of classes, or labels as texts."
+        )
 
 
 def make_folder_reader(

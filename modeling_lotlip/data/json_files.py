@@ -178,7 +178,9 @@ class FolderTexts(ImageFolder):
         of_all = Features.from_arrow_schema(unify_fields(schemas))
         features = {name: feature for name, feature in of_one.items() if name not in of_all}
         for name, feature in of_all.items():
-            if name in of_one and require_decoding(of_one[name]):  # images in lists or dictionaries
+            is_same = name in of_one and of_one.arrow_schema.field(name).type == of_all.arrow_schema.field(name).type
+            # labels with names, and images in lists or dictionaries
+            if is_same or (name in of_one and require_decoding(of_one[name])):
                 features[name] = of_one[name]
             elif name in of_one or not name.endswith(FILE_NAMES):
                 features[name] = feature

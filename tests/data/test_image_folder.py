@@ -12,7 +12,7 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, Image, load_dataset_builder
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset_builder
 from pyarrow import parquet
 
 from modeling_lotlip.data.arguments import SourceArguments
@@ -262,6 +262,29 @@ def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending, are
     with pytest.raises(
         ValueError, match="the column 'label' holds values of several|metadata.parquet.* has other types"
     ):
+        load_split(SourceArguments(str(tmp_path)), "train")
+
+
+def write_labels(folder: Path, names_of_classes: dict[str, list[str]]) -> None:
+    """Writes folders of an image with a `metadata.parquet`, in which its label is 1 of some names."""
+    for name, names in names_of_classes.items():
+        write_images(folder, [f"{name}/0.png"])
+        features = Features({"file_name": Value("string"), "label": ClassLabel(names=names)})
+        rows = Dataset.from_dict({"file_name": ["0.png"], "label": [1]}, features=features)
+        rows.to_parquet(folder / name / "metadata.parquet")
+
+
+@both_ways
+def test_labels_of_metadata_in_several_files_keep_their_names(tmp_path, streaming):
+    write_labels(tmp_path, {"a": ["cat", "dog"], "b": ["cat", "dog"]})
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["label"] for row in rows] == [1, 1]
+    assert rows.features["label"].names == ["cat", "dog"]
+
+
+def test_labels_of_metadata_that_mean_other_classes_in_another_file_are_refused(tmp_path):
+    write_labels(tmp_path, {"a": ["cat", "dog"], "b": ["boat", "car"]})
+    with pytest.raises(ValueError, match="b/metadata.parquet: the labels in the column 'label' are numbers to which"):
         load_split(SourceArguments(str(tmp_path)), "train")
 
 
