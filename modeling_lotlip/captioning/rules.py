@@ -473,17 +473,16 @@ def apply_edits(text: str, settings: RuleSettings, changed: list[str]) -> tuple[
     while text != before:
         before = text
         for name, edit in EDITS.items():
-            # before other rules have to read it
+            if name in settings.names:
+                edited = edit(text)
+                if text.strip() and not edited.strip():
+                    return text, name
+                if edited != text and name not in changed:
+                    changed.append(name)
+                text = edited
+            # after the first rule has removed thoughts, and before others have to read it
             if "too_long" in settings.names and len(text) > MAX_WORD_LENGTH * settings.max_words:
                 return text, "too_long"
-            if name not in settings.names:
-                continue
-            edited = edit(text)
-            if text.strip() and not edited.strip():
-                return text, name
-            if edited != text and name not in changed:
-                changed.append(name)
-            text = edited
     return text, None
 
 

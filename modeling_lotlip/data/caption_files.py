@@ -53,11 +53,17 @@ def is_blank(values: pa.ChunkedArray) -> np.ndarray:
     """Finds the values that are null, a blank text or a list of these. Returns an array of shape `(values,)`, bool."""
     if isinstance(values.type, pa.BaseExtensionType):  # JSON, of a column with texts and lists
         is_empty = pc.match_substring_regex(values.cast(pa.large_string()), BLANK_JSON)
-    elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+    elif is_list_type(values.type):
         return is_blank_list(values)
     else:
         is_empty = pc.equal(pc.utf8_trim_whitespace(values.cast(pa.large_string())), "")
     return pc.fill_null(is_empty, True).to_numpy()
+
+
+def is_list_type(column_type: pa.DataType) -> bool:
+    """Whether a type is that of lists, of any length or all of one."""
+    types = pa.types
+    return types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type)
 
 
 def is_blank_list(values: pa.ChunkedArray) -> np.ndarray:
@@ -222,15 +228,15 @@ class CaptionFiles:
         """Warns once of keys whose captions were made of several images, where these are known."""
         if not self.knows_images:
             return
-        is_same_key = self.hashes[1:] == self.hashes[:-1]
-        is_other_image = self.image_hashes[1:] != self.image_hashes[:-1]
-        is_known = (self.image_hashes[1:] != NO_KEY) & (self.image_hashes[:-1] != NO_KEY)
-        found = np.flatnonzero(is_same_key & is_other_image & is_known)
+        is_known = self.image_hashes != NO_KEY  # a row without an image may stand between others
+        keys = self.hashes[is_known]
+        images = self.image_hashes[is_known]
+        found = np.flatnonzero((keys[1:] == keys[:-1]) & (images[1:] != images[:-1]))
         if len(found) == 0:
             return
-        _, first = np.unique(self.hashes[found], return_index=True)
+        _, first = np.unique(keys[found], return_index=True)
         examples = []
-        for index in np.sort(self.row_indices[found[first]])[:NUM_EXAMPLES]:
+        for index in np.sort(self.row_indices[is_known][found[first]])[:NUM_EXAMPLES]:
             examples.append(self.rows[int(index)][self.key_column])
         logger.warning_once(
             f"{len(first)} keys of `--caption_files` have captions of several images{list_examples(examples)}, by the "
@@ -243,14 +249,14 @@ class CaptionFiles:
         return CaptionFiles, (self.files, self.key_column, self.caption_columns)
 
     def _is_rejected(self) -> np.ndarray:
-        """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty, nor false."""
+        """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty, nor false or 0."""
         if REJECTED_COLUMN not in self.rows.column_names:
             return np.zeros(len(self.rows), dtype=bool)
         values = self.rows.data.column(REJECTED_COLUMN)
         is_rejected = ~is_blank(values)
         if not pa.types.is_nested(values.type):
             texts = values.cast(pa.large_string())  # in quotes where they are JSON
-            is_false = pc.match_substring_regex(texts, r'^\s*"?false"?\s*$', ignore_case=True)
+            is_false = pc.match_substring_regex(texts, r'^\s*"?(?:false|0(?:\.0)?)"?\s*$', ignore_case=True)
             is_rejected &= ~pc.fill_null(is_false, False).to_numpy()
         return is_rejected
 

@@ -149,10 +149,31 @@ def list_images(files: Iterable[str]) -> list[str]:
         if is_image_file(file):
             images.append(os.path.abspath(file))
         elif file.lower().endswith(".zip"):
-            with zipfile.ZipFile(file) as archive:
-                names = [name for name in archive.namelist() if is_image_file(name)]
-            images += [f"zip://{name}::{file}" for name in names if not is_hidden(name)]
+            images += [member for member in list_members(file) if is_image_file(split_archive(member)[1])]
     return images
+
+
+def list_members(archive: str) -> list[str]:
+    """Lists the files in a zip archive, but hidden ones, by the names that `datasets` has: see [`split_archive`]."""
+    with zipfile.ZipFile(archive) as opened:
+        return [f"zip://{name}::{archive}" for name in opened.namelist() if not is_hidden(name)]
+
+
+def split_archive(path: str) -> tuple[str, str]:
+    """
+    Splits the name of a file in a zip archive, `zip://a/metadata.csv::photos.zip`, into those of the archive and the
+    file in it, which is empty for a file that is in none.
+    """
+    if not path.startswith("zip://"):
+        return path, ""
+    name, _, archive = path.removeprefix("zip://").partition("::")
+    return archive, name
+
+
+def find_ending(path: str) -> str:
+    """Finds the ending of the name of a file, which may be in a zip archive."""
+    archive, name = split_archive(path)
+    return os.path.splitext(name or archive)[1]
 
 
 def is_hidden(name: str) -> bool:

@@ -28,6 +28,7 @@ from .builders import build
 from .folder import list_files, sign_files
 from .images import to_local_path, undecoded
 from .json_files import JsonTexts
+from .label_names import ParquetLabels
 from .options import find_options
 from .row_files import check_json_column
 from .rows import Rows, check_columns, get_columns
@@ -95,10 +96,8 @@ def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> 
     data_files = sign_files(DataFilesDict({"train": files}))
     options = find_options(builder)
     part = type(builder)(data_files=data_files, features=features, hash=builder.hash, **options)
-    if isinstance(part, JsonTexts):
-        part.local_files = tuple(files)
-        of_json = [name for name, feature in features.items() if isinstance(feature, Json)]
-        part.mixed_columns = frozenset(of_json)
+    if isinstance(part, (JsonTexts, ParquetLabels)):
+        part.read_as(builder, files)
     return part
 
 

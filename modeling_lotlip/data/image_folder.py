@@ -14,12 +14,23 @@ from transformers.utils import logging
 
 from .arguments import SourceArguments
 from .builders import build
-from .folder import is_image_file, list_files, list_images, list_other_splits, select_split, sign_files
+from .folder import (
+    find_ending,
+    is_image_file,
+    list_files,
+    list_images,
+    list_members,
+    list_other_splits,
+    select_split,
+    sign_files,
+    split_archive,
+)
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_columns import find_json_columns
-from .json_files import FolderTexts, find_decimal_columns, find_metadata_dates, replace_times_of
+from .json_files import FILE_NAMES, FolderTexts, find_decimal_columns, find_metadata_dates, replace_times_of
+from .label_names import find_differing_labels
 from .options import find_options, hash_readers
-from .row_files import find_csv_types, unify_parquet_types
+from .row_files import find_csv_types, open_text, read_parquet_schema, unify_parquet_types
 from .rows import Rows, find_key
 
 
@@ -57,7 +68,7 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, {})
     if features is None or builder.config.features is not None or builder.config.filters is not None:
         return reader
-    names_of_files = [name for name in features if name.endswith(("file_name", "file_names"))]
+    names_of_files = [name for name in features if name.endswith(FILE_NAMES)]
     if names_of_files != [FILE_NAME_COLUMN]:  # of several images in a row `datasets` makes other columns
         return reader
     del features[FILE_NAME_COLUMN]
@@ -67,21 +78,28 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
 
 def check_metadata_types(files: list[str]) -> None:
     """
-    Checks that a column of metadata has one type. `datasets` takes that of one file, and makes the text "007" a 7.
+    Checks that a column of metadata has one type, and labels the same names. `datasets` takes those of one file, and
+    makes the text "007" a 7.
 
     Raises:
         `ValueError`: if one has several; names it.
     """
-    of_json = [file for file in files if file.endswith(".jsonl")]
+    of_json = [file for file in files if find_ending(file) == ".jsonl"]
     mixed = find_json_columns(of_json).mixed
     if mixed:
         raise ValueError(
             f"{', '.join(of_json)}: the column {mixed[0]!r} holds values of several types: write "
             "those of one type in all rows, such as lists, or texts."
         )
-    of_parquet = [file for file in files if file.endswith(".parquet")]
+    of_parquet = [file for file in files if find_ending(file) == ".parquet"]
     if of_parquet and unify_parquet_types(of_parquet) is not None:
         raise ValueError(f"{', '.join(of_parquet)} have other types than each other: write all with the same.")
+    differing = find_differing_labels(of_parquet, read_parquet_schema)
+    if differing:
+        raise ValueError(
+            f"{', '.join(of_parquet)}: the labels in the column {min(differing)!r} are numbers to which these files "
+            "give other names than each other: write all with the same names of classes, or labels as texts."
+        )
 
 
 def make_folder_reader(
@@ -108,16 +126,26 @@ def make_folder_reader(
 
 
 def list_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
-    """Lists the files of metadata among those that a builder reads as a folder of images; none for other builders."""
+    """
+    Lists the files of metadata among those that a builder reads as a folder of images, also in zip archives on this
+    machine; none for other builders.
+    """
     if builder.info.builder_name != "imagefolder" or builder.config.drop_metadata:
         return []
     names = builder.config.metadata_filenames or ImageFolder.METADATA_FILENAMES
-    return [file for file in files if os.path.basename(file) in names]
+    metadata = []
+    for file in files:
+        if os.path.basename(file) in names:
+            metadata.append(file)
+        elif file.lower().endswith(".zip") and os.path.isfile(file):
+            members = list_members(file)
+            metadata += [member for member in members if os.path.basename(split_archive(member)[1]) in names]
+    return metadata
 
 
 def list_csv_metadata(builder: DatasetBuilder, files: list[str]) -> list[str]:
     """Lists the files `metadata.csv` among those that a builder reads as a folder of images."""
-    return [file for file in list_metadata(builder, files) if file.endswith(".csv")]
+    return [file for file in list_metadata(builder, files) if find_ending(file) == ".csv"]
 
 
 def is_image_folder(builder: DatasetBuilder) -> bool:
@@ -182,7 +210,7 @@ def read_metadata_as_text(builder: ImageFolder, split: str, rows: Rows, key_colu
     numbers = {name for name, feature in rows.features.items() if feature == Value("int64")}
     decimals = set()
     if numbers and builder.config.features is None:
-        decimals = numbers & find_decimal_columns(file for file in metadata if file.endswith(".jsonl"))
+        decimals = numbers & find_decimal_columns(file for file in metadata if find_ending(file) == ".jsonl")
     has_keys = isinstance(rows.features.get(key_column), Value)
     if not dates and not decimals and not has_keys:
         return rows
@@ -214,8 +242,7 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
     if not has_local_images(dataset, column, files):
         return dataset
     is_named = FILE_NAME_COLUMN in dataset.features
-    # archives may hold metadata of their own
-    may_leave_out = bool(metadata) or any(file.lower().endswith(".zip") for file in files)
+    may_leave_out = bool(metadata)
     if is_named and not may_leave_out:
         return dataset
     images = []
@@ -223,7 +250,7 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
         images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
     if may_leave_out:
         warn_of_images_without_metadata(images, files)
-        warn_of_lost_words([file for file in metadata if file.endswith(".csv")])
+        warn_of_lost_words([file for file in metadata if find_ending(file) == ".csv"])
     if is_named:
         return dataset
     if isinstance(dataset, IterableDataset):
@@ -263,8 +290,10 @@ def warn_of_images_without_metadata(images: list[dict | None], files: list[str])
 def warn_of_lost_words(files: list[str]) -> None:
     """Says which words of files `metadata.csv`, such as NA, `datasets` reads as missing."""
     for file in files:
-        words = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
-        lost = words[pd.read_csv(file, dtype=str).isna()].stack().dropna().tolist()
+        with open_text(file) as opened:
+            words = pd.read_csv(opened, dtype=str, keep_default_na=False, na_values=[""])
+            opened.seek(0)
+            lost = words[pd.read_csv(opened, dtype=str).isna()].stack().dropna().tolist()
         if lost:
             logger.warning_once(
                 f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing: write "

@@ -20,9 +20,9 @@ from transformers.utils import logging
 from ..utils.files import hash_bytes
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import without_stop
-from .folder import sign
+from .folder import sign, split_archive
 from .options import hash_readers
-from .row_files import iterate_json_rows, open_text
+from .row_files import begins_as_list, iterate_json_rows, open_text
 
 
 logger = logging.get_logger(__name__)
@@ -36,7 +36,10 @@ MIN_KEPT_BYTES = 2**24
 
 
 class JsonColumns(NamedTuple):
-    """Columns of JSON files, by what they hold. Each is a list of names in their order."""
+    """
+    Columns of JSON files, by what they hold. Each is a list of names in their order, `with_values` also of what is
+    inside of columns: `size.width` in a dictionary, and `captions[]` in a list.
+    """
 
     with_dates: list[str]  # a text that is written like a date
     with_values: list[str]  # something else than null
@@ -105,9 +108,28 @@ class ColumnNotes:
         """Says what was found in all rows."""
         return JsonColumns(
             with_dates=sorted(self.with_dates),
-            with_values=sorted(path[0] for path in self.types if len(path) == 1),
+            with_values=sorted(map(write_path, self.types)),
             mixed=sorted({path[0] for path, found in self.types.items() if len(found) > 1}),
         )
+
+
+def write_path(path: tuple[str | int, ...]) -> str:
+    """Writes the path to a value, such as `sizes[].width`."""
+    text = path[0]
+    for step in path[1:]:
+        text += "[]" if step == 0 else f".{step}"
+    return text
+
+
+def find_empty_parts(column_type: pa.DataType, path: str) -> Iterator[str]:
+    """Finds the paths in a type, see [`write_path`], at which there has been no value yet."""
+    if pa.types.is_null(column_type):
+        yield path
+    elif pa.types.is_list(column_type):
+        yield from find_empty_parts(column_type.value_type, f"{path}[]")
+    elif pa.types.is_struct(column_type):
+        for field in column_type:
+            yield from find_empty_parts(field.type, f"{path}.{field.name}")
 
 
 def holds_date(value: object) -> bool:
@@ -136,8 +158,9 @@ def find_json_columns(files: Iterable[str]) -> JsonColumns:
     signatures = []
     num_bytes = 0
     for file in files:
-        status = os.stat(file)
-        signatures.append([os.path.abspath(file), *sign(status)])
+        archive, name = split_archive(file)
+        status = os.stat(archive)
+        signatures.append([os.path.abspath(archive), name, *sign(status)])
         num_bytes += status.st_size
     if num_bytes < MIN_KEPT_BYTES:
         return read_json_columns(files)
@@ -180,7 +203,7 @@ def read_json_columns(files: Iterable[str]) -> JsonColumns:
 def is_json_list(path: str) -> bool:
     """Whether a JSON file is a list, and not JSON lines."""
     with open_text(path) as file:
-        return file.read(1) == "["
+        return begins_as_list(file)
 
 
 def iterate_lines(path: str) -> Iterator[bytes]:

@@ -6,13 +6,13 @@ column that has numbers or lists in other rows.
 """
 
 import json
-import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator, Value
+from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator
 from datasets import Json as JsonValue
 from datasets.features.features import generate_from_arrow_type, require_decoding
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
@@ -21,10 +21,14 @@ from datasets.table import CastError
 
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
-from .folder import select_split
-from .json_columns import find_json_columns
+from .folder import find_ending, select_split
+from .json_columns import find_empty_parts, find_json_columns
 from .options import find_options, hash_readers
 from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows, open_text
+
+
+# How the names of columns of metadata end that name images
+FILE_NAMES = ("file_name", "file_names")
 
 
 class JsonTexts(Json):
@@ -40,6 +44,13 @@ class JsonTexts(Json):
     local_files: tuple[str, ...] = ()
     # whether a file may lack columns that a later one has, as it may lack those of an earlier one
     may_lack_columns: bool = False
+
+    def read_as(self, whole: "JsonTexts", files: list[str]) -> None:
+        """Lets this read its files, which are some of those of another reader, with its types, as that one does."""
+        self.local_files = tuple(files)
+        self.may_lack_columns = whole.may_lack_columns
+        features = self.config.features  # the other one has looked for nothing if its rows were in the cache
+        self.mixed_columns = frozenset(name for name in features if isinstance(features[name], JsonValue))
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         found = find_json_columns(self.local_files)
@@ -57,8 +68,9 @@ class JsonTexts(Json):
             self.info.features = Features.from_arrow_schema(first.schema)
         if self.may_lack_columns and len(self.local_files) > 1:
             self.info.features = self.find_features_of_files(splits[0])
-        for name, feature in (self.info.features or {}).items():
-            if feature == Value("null") and name in found.with_values:  # whose first value comes later
+        with_values = set(found.with_values)
+        for name, column_type in named_types(self.info.features or Features()):
+            if not with_values.isdisjoint(find_empty_parts(column_type, name)):  # whose first value comes later
                 self.info.features[name] = JsonValue()
                 self.mixed_columns |= {name}
         return splits
@@ -73,7 +85,8 @@ class JsonTexts(Json):
                 schemas.append(table.schema)
         features = Features.from_arrow_schema(unify_fields(schemas))
         for name, feature in Features.from_arrow_schema(schemas[0]).items():
-            if feature != Value("null"):  # else that of the first file holds, as of files without a lack
+            is_known = not list(find_empty_parts(schemas[0].field(name).type, name))
+            if is_known:  # that of the first file holds, as of files without a lack
                 features[name] = feature
         return features
 
@@ -106,6 +119,11 @@ class JsonTexts(Json):
                     f"{begun[-1]} has nothing in line {blank_line}, which `datasets` cannot read "
                     "where a column has several types: delete the line."
                 ) from error
+            if has_something_before_list(begun[-1]):
+                raise ValueError(
+                    f"{begun[-1]}: {without_stop(error)}. A byte-order mark or blanks stand before its [, after which "
+                    "`datasets` does not read every list: save it without."
+                ) from error
             raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
 
     def restore_values(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
@@ -126,7 +144,7 @@ class FolderTexts(ImageFolder):
     """
     Reads a folder of images with metadata as `datasets` does, but for the same columns in `metadata.jsonl`, and for
     several files of metadata: `datasets` reads these in an order that each process has anew, and takes the columns of
-    one of them.
+    one of them, and those of the first 10 MiB of `metadata.jsonl`.
     """
 
     date_columns: frozenset[str] = frozenset()
@@ -138,24 +156,33 @@ class FolderTexts(ImageFolder):
             of_split = sorted(split.gen_kwargs["metadata_files"], key=str)  # of a set
             split.gen_kwargs["metadata_files"] = tuple(of_split)
             metadata_files += of_split
-        if self.config.features is None and len(metadata_files) > 1 and splits[0].gen_kwargs["add_metadata"]:
+        endings = {find_ending(names[0] or names[-1]) for names in metadata_files}  # one, or none without metadata
+        may_differ = len(metadata_files) > 1 or endings == {".jsonl"}
+        if self.config.features is None and may_differ and splits[0].gen_kwargs["add_metadata"]:
             self.info.features = self.find_types(metadata_files)
         return splits
 
     def find_types(self, metadata_files: list[tuple]) -> Features:
-        """Finds the types of the columns of all files of metadata. `datasets` has found those of one, and images."""
+        """
+        Finds the types of the columns of all files of metadata: in all rows if they are on this machine, else in the
+        first ones. `datasets` has found those of one file, and images.
+        """
         schemas = []
         for names in metadata_files:
-            ending = os.path.splitext(names[0] or names[-1])[1]
-            for table in islice(self._read_metadata(names[-1], ending), 1):
+            tables = self._read_metadata(names[-1], find_ending(names[0] or names[-1]))
+            if is_elsewhere(names[-1]):  # else all would be downloaded twice
+                tables = islice(tables, 1)
+            for table in tables:
                 schemas.append(table.schema)
         of_one = self.info.features
         of_all = Features.from_arrow_schema(unify_fields(schemas))
         features = {name: feature for name, feature in of_one.items() if name not in of_all}
         for name, feature in of_all.items():
-            if name in of_one and require_decoding(of_one[name]):  # images in lists or dictionaries
+            is_same = name in of_one and of_one.arrow_schema.field(name).type == of_all.arrow_schema.field(name).type
+            # labels with names, and images in lists or dictionaries
+            if is_same or (name in of_one and require_decoding(of_one[name])):
                 features[name] = of_one[name]
-            elif name in of_one or not name.endswith(("file_name", "file_names")):
+            elif name in of_one or not name.endswith(FILE_NAMES):
                 features[name] = feature
         return Features(features)
 
@@ -163,6 +190,8 @@ class FolderTexts(ImageFolder):
         self, files: list, metadata_files: list, add_metadata: bool, add_labels: bool
     ) -> Iterator[tuple[Any, dict]]:
         examples = super()._generate_examples(files, metadata_files, add_metadata, add_labels)
+        if add_metadata and self.config.features is None:
+            examples = self.check_names(examples, metadata_files)
         if not self.date_columns:
             yield from examples
             return
@@ -171,6 +200,22 @@ class FolderTexts(ImageFolder):
             for name in self.date_columns & example.keys():
                 example[name] = row.get(name)
             yield key, example
+
+    def check_names(self, examples: Iterable[tuple], metadata_files: list[tuple]) -> Iterator[tuple[Any, dict]]:
+        """Raises a `ValueError` for a row with a column that was not found before, and would be lost."""
+        for key, example in examples:
+            for name in example.keys() - self.info.features.keys():
+                if not name.endswith(FILE_NAMES):
+                    raise ValueError(
+                        f"{metadata_files[key.original_shard_id][-1]} has the column {name!r}, but none of the rows "
+                        "at its beginning has: write all rows with the same columns."
+                    )
+            yield key, example
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a file, which may be in an archive, is not on this machine."""
+    return "://" in path.rpartition("::")[2]
 
 
 def unify_fields(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -205,6 +250,16 @@ def find_blank_line(file: str) -> int | None:
             if not line.strip():
                 return number
     return None
+
+
+def has_something_before_list(file: str) -> bool:
+    """Whether a file on this machine is a JSON list that does not begin with its bracket."""
+    if "://" in file:
+        return False
+    with open(file, "rb") as opened:
+        beginning = opened.read(100)
+    bracket = beginning.removeprefix(BOM_UTF8).lstrip()
+    return bracket.startswith(b"[") and bracket != beginning
 
 
 def note_begin(files: Iterable[str], name: str, begun: list[str]) -> Iterator[str]:
@@ -412,7 +467,7 @@ def find_metadata_dates(features: Features, files: Iterable[str]) -> set[str]:
     Finds the columns of files `metadata.jsonl` in which a text is written like a date, and which `datasets` reads with
     some types.
     """
-    of_json = [file for file in files if file.endswith(".jsonl")]
+    of_json = [file for file in files if find_ending(file) == ".jsonl"]
     return features.keys() & find_json_columns(of_json).with_dates
 
 

@@ -35,6 +35,10 @@ class ParquetLabels(Parquet):
 
     label_columns: frozenset[str] = frozenset()
 
+    def read_as(self, whole: "ParquetLabels", files: list[str]) -> None:
+        """Lets this read its files, which are some of those of another reader, with its types, as that one does."""
+        self.label_columns = whole.label_columns
+
     def _generate_tables(self, files: list[str], **options: Any) -> Iterator[tuple[Any, pa.Table]]:
         tables = super()._generate_tables(files, **options)
         yield from name_labels(tables, files, self.label_columns, parquet.read_schema)

@@ -5,10 +5,12 @@
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
 import os
 import re
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +24,7 @@ from datasets.packaged_modules.csv.csv import Csv
 from pyarrow import parquet
 
 from ..utils.terminal import without_stop
-from .folder import list_files, list_other_splits, select_split
+from .folder import list_files, list_other_splits, select_split, split_archive
 from .options import find_options, hash_readers
 from .rows import look_up
 
@@ -110,14 +112,22 @@ def check_row_files(
 
 @contextmanager
 def open_text(path: str) -> Iterator[IO[str]]:
-    """Opens a text file in UTF-8, which may be compressed and have a byte-order mark. What is damaged is named."""
+    """
+    Opens a text file in UTF-8, which may be compressed, or in a zip archive (see [`split_archive`]), and have a
+    byte-order mark. What is damaged is named.
+    """
     opener = OPENERS.get(Path(path).suffix.lower(), open)
+    archive, name = split_archive(path)
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
+        if name:
+            with zipfile.ZipFile(archive) as opened, opened.open(name) as content:
+                yield io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
+        else:
+            with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+                yield file
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: save it as UTF-8.") from error
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+    except (EOFError, OSError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {without_stop(error)}.") from error
 
 
@@ -491,6 +501,15 @@ def refuse_repeated_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
+def begins_as_list(file: IO[str]) -> bool:
+    """Whether the JSON in an open file is a list of rows, and not lines. The file stays at its beginning."""
+    first = file.read(1)
+    while first.isspace():
+        first = file.read(1)
+    file.seek(0)
+    return first == "["
+
+
 def iterate_json_rows(path: str, pattern: re.Pattern | None = None) -> Iterator[tuple[str, object]]:
     """
     Reads the rows of a JSON or JSON lines file, each with where it is. Ends at what is no JSON.
@@ -502,10 +521,8 @@ def iterate_json_rows(path: str, pattern: re.Pattern | None = None) -> Iterator[
             Lines without it are passed over, and lists without it in any row.
     """
     with open_text(path) as file:
-        is_list = file.read(1) == "["
-        file.seek(0)
         try:
-            if is_list:
+            if begins_as_list(file):
                 text = file.read()
                 rows = json.loads(text) if pattern is None or pattern.search(text) else []
                 for index, row in enumerate(rows):
@@ -528,9 +545,7 @@ def check_json_names(path: str) -> None:
         `ValueError`: if one has; names the file.
     """
     with open_text(path) as file:
-        is_list = file.read(1) == "["
-        file.seek(0)
-        if not is_list:
+        if not begins_as_list(file):
             return
         try:
             json.load(file, object_pairs_hook=refuse_repeated_names)
@@ -573,6 +588,15 @@ def check_json_column(paths: Iterable[str], column: str) -> None:
                 )
 
 
+def read_parquet_schema(path: str) -> pa.Schema:
+    """Reads the schema of a parquet file, which may be in a zip archive: see [`split_archive`]."""
+    archive, name = split_archive(path)
+    if not name:
+        return parquet.read_schema(path)
+    with zipfile.ZipFile(archive) as opened, opened.open(name) as content:
+        return parquet.read_schema(content)
+
+
 def unify_parquet_types(paths: list[str]) -> Features | None:
     """
     Finds the types of columns that hold for all parquet files: where a file has no value at all in a column, or lacks
@@ -584,10 +608,10 @@ def unify_parquet_types(paths: list[str]) -> Features | None:
     Raises:
         `ValueError`: if two files have different types; names the file and the column.
     """
-    first = parquet.read_schema(paths[0])
+    first = read_parquet_schema(paths[0])
     schema = first
     for path in paths[1:]:
-        other = parquet.read_schema(path)
+        other = read_parquet_schema(path)
         if other.remove_metadata() == schema.remove_metadata():
             continue
         try:

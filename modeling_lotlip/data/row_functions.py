@@ -129,6 +129,7 @@ def read_rows(
         with_indices=True,
         remove_columns=texts.column_names,
         new_fingerprint=fingerprint,
+        load_from_cache_file=False,  # the function may read files and variables, which its source does not show
         desc=f"Reading rows by {name}",
     )
     kept = [column for column in rows.column_names if column not in made.column_names]

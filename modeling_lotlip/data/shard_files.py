@@ -156,9 +156,9 @@ def iterate_members(shard: str) -> Iterator[tuple[str, IO[bytes]]]:
     Hidden files are passed over, as by `datasets`.
 
     Raises:
-        `ValueError`: if there is more than zeros after the last member: the tarfile module ends where the header of a
-            member is damaged, and at the end of the first of two tar files that were put together. Or if the file
-            cannot be read.
+        `ValueError`: if a member is a link, which `datasets` passes over. If there is more than zeros after the last
+            member: the tarfile module ends where the header of a member is damaged, and at the end of the first of two
+            tar files that were put together. Or if the file cannot be read.
     """
     opener = OPENERS.get(os.path.splitext(shard)[1].lower(), open)
     try:
@@ -166,10 +166,16 @@ def iterate_members(shard: str) -> Iterator[tuple[str, IO[bytes]]]:
             end = 0
             for member in tar:
                 end = member.offset_data
+                is_hidden = os.path.basename(member.name).startswith((".", "__"))
                 if member.isreg():
                     end += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                    if not os.path.basename(member.name).startswith((".", "__")):
+                    if not is_hidden:
                         yield member.name, tar.extractfile(member)
+                elif (member.islnk() or member.issym()) and not is_hidden and MEMBER_NAME.fullmatch(member.name):
+                    raise ValueError(
+                        f"The shard {shard} has a link in place of the file {member.name}, which would be lost: write "
+                        "it anew by `tar --dereference --hard-dereference`."
+                    )
                 tar.members = []  # else all are kept in memory
             if opener is open and not shard.lower().endswith(".tar"):
                 return

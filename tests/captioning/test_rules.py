@@ -258,6 +258,14 @@ def test_a_caption_of_few_endless_words_is_too_long(num_characters, rejected_by)
     assert apply_rules("x" * num_characters, ["too_long", "lists"], max_words=2)[1] == rejected_by
 
 
+def test_thoughts_do_not_count_as_a_part_of_a_long_caption():
+    """However long they are, unless they are no thoughts by the rules that are named."""
+    thoughts = f"<think>{'So is it a boat? ' * 2000}</think>\n\n"
+    assert apply_rules(thoughts + BOAT, max_words=100) == (BOAT, None, ["reasoning"])
+    assert apply_rules(thoughts + BOAT * 50, max_words=100)[1] == "too_long"
+    assert apply_rules(thoughts + BOAT, RULES.keys() - {"reasoning"}, max_words=100)[1] == "too_long"
+
+
 @pytest.mark.parametrize(
     ("last", "is_dropped"),
     [("Behind the house", True), ("Behind the old house", False), ("Two, three:", True), ("It is red", False)],

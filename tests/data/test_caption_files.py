@@ -128,10 +128,19 @@ def test_lists_of_blank_captions_are_left_out(read_captions):
     assert len(captions.hashes) == 2
 
 
+def test_captions_may_be_lists_of_one_length(tmp_path):
+    lists = [["A dog.", "A cat."], [" ", None], None, ["", "A boat."]]
+    table = {"key": ["a", "b", "c", "d"], "caption": pa.array(lists, pa.list_(pa.string(), 2))}
+    parquet.write_table(pa.table(table), tmp_path / "0.parquet")
+    captions = CaptionFiles([str(tmp_path / "0.parquet")], "key", ["caption"])
+    assert [captions[key] for key in "abcd"] == [["A dog.", "A cat."], [], [], ["A boat."]]
+    assert len(captions.hashes) == 2
+
+
 @pytest.mark.parametrize(
     "values",
-    [[False, True, None], ["False", "True", ""], ["false", 1, None]],
-    ids=["bool", "text", "mixed"],
+    [[False, True, None], ["False", "True", ""], ["false", 1, None], [0, 1, None], [0.0, 0.5, 0]],
+    ids=["bool", "text", "mixed", "int", "float"],
 )
 def test_what_is_marked_as_not_rejected_is_read(read_captions, values):
     rows = []
@@ -422,12 +431,18 @@ def write_hashed(path: Path, keys: list[str], hashes: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("image_hashes", "is_said"),
-    [("abb", True), ("aab", False), (["a", None, "b"], False)],
+    ("keys", "image_hashes", "is_said"),
+    [
+        ("xxy", "abb", True),
+        ("xxy", "aab", False),
+        ("xxy", ["a", None, "b"], False),
+        ("xxx", ["a", "b", None], True),  # the second one is in the other file, and so read at last
+        ("xxx", ["a", "a", None], False),
+    ],
 )
-def test_keys_with_captions_of_several_images_are_said(tmp_path, caplog, image_hashes, is_said):
+def test_keys_with_captions_of_several_images_are_said(tmp_path, caplog, keys, image_hashes, is_said):
     logging.get_logger("transformers").warning_once.cache_clear()
-    files = write_hashed(tmp_path / "long.jsonl", ["x", "x", "y"], image_hashes)
+    files = write_hashed(tmp_path / "long.jsonl", keys, image_hashes)
     CaptionFiles(files, "key", ["caption"]).check()
     said = "1 keys of `--caption_files` have captions of several images (such as 'x')"
     assert (said in caplog.text) == is_said

@@ -3,14 +3,16 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import fsspec
+import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, Image, load_dataset_builder
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset_builder
 from pyarrow import parquet
 
 from modeling_lotlip.data.arguments import SourceArguments
@@ -246,7 +248,8 @@ def test_metadata_with_texts_and_lists_in_a_column_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
+@pytest.mark.parametrize("are_archives", [False, True])
+def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending, are_archives):
     for folder, label in {"a": 1, "b": "007"}.items():
         write_images(tmp_path, [f"{folder}/0.png"])
         rows = [{"file_name": "0.png", "label": label}]
@@ -254,8 +257,83 @@ def test_metadata_of_several_types_in_its_files_is_refused(tmp_path, ending):
             write_lines(tmp_path / folder / "metadata.jsonl", rows)
         else:
             parquet.write_table(pa.Table.from_pylist(rows), tmp_path / folder / "metadata.parquet")
-    with pytest.raises(ValueError, match="metadata.jsonl: the column 'label' holds|metadata.parquet has other types"):
+        if are_archives:
+            pack(tmp_path / folder)
+    with pytest.raises(
+        ValueError, match="the column 'label' holds values of several|metadata.parquet.* has other types"
+    ):
         load_split(SourceArguments(str(tmp_path)), "train")
+
+
+def write_labels(folder: Path, names_of_classes: dict[str, list[str]]) -> None:
+    """Writes folders of an image with a `metadata.parquet`, in which its label is 1 of some names."""
+    for name, names in names_of_classes.items():
+        write_images(folder, [f"{name}/0.png"])
+        features = Features({"file_name": Value("string"), "label": ClassLabel(names=names)})
+        rows = Dataset.from_dict({"file_name": ["0.png"], "label": [1]}, features=features)
+        rows.to_parquet(folder / name / "metadata.parquet")
+
+
+@both_ways
+def test_labels_of_metadata_in_several_files_keep_their_names(tmp_path, streaming):
+    write_labels(tmp_path, {"a": ["cat", "dog"], "b": ["cat", "dog"]})
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["label"] for row in rows] == [1, 1]
+    assert rows.features["label"].names == ["cat", "dog"]
+
+
+def test_labels_of_metadata_that_mean_other_classes_in_another_file_are_refused(tmp_path):
+    write_labels(tmp_path, {"a": ["cat", "dog"], "b": ["boat", "car"]})
+    with pytest.raises(ValueError, match="b/metadata.parquet: the labels in the column 'label' are numbers to which"):
+        load_split(SourceArguments(str(tmp_path)), "train")
+
+
+def pack(folder: Path) -> None:
+    """Makes a zip archive of a folder, and removes that."""
+    shutil.make_archive(str(folder), "zip", folder)
+    shutil.rmtree(folder)
+
+
+# What is in a metadata.csv and metadata.jsonl, and is read of them
+WRITTEN_CELLS = {
+    "caption": ["2020-01-01", "None", "7", "NA"],
+    "year": ["1.50", "2.0", "x", "3"],
+    "key": ["000", "001", "7", "8"],
+}
+READ_CELLS = {
+    "csv": WRITTEN_CELLS | {"caption": ["2020-01-01", None, "7", None]},
+    "jsonl": WRITTEN_CELLS,
+}
+
+
+@both_ways
+@pytest.mark.parametrize("key_column", [None, "key"])
+@pytest.mark.parametrize("ending", READ_CELLS)
+def test_metadata_in_an_archive_is_read_as_in_a_folder(tmp_path, caplog, ending, key_column, streaming):
+    table = pd.DataFrame({"file_name": [f"{index}.png" for index in range(4)], **WRITTEN_CELLS})
+    for name in ("folder", "archive"):
+        write_images(tmp_path / name / "photos", table["file_name"].tolist())
+        if ending == "csv":
+            table.to_csv(tmp_path / name / "photos" / "metadata.csv", index=False)
+        else:
+            write_lines(tmp_path / name / "photos" / "metadata.jsonl", table.to_dict("records"))
+    pack(tmp_path / "archive" / "photos")
+    expected = READ_CELLS[ending]
+    for name in ("folder", "archive"):
+        rows = load_split(SourceArguments(str(tmp_path / name), streaming=streaming), "train", key_column=key_column)
+        found = list(rows.select_columns(list(expected)))
+        assert {column: [row[column] for row in found] for column in expected} == expected
+    warnings = [f"2 cells of {tmp_path}/folder/", f"2 cells of zip://metadata.csv::{tmp_path}/archive/photos.zip"]
+    assert [warning in caplog.text for warning in warnings] == [ending == "csv"] * 2
+
+
+def test_damaged_metadata_in_an_archive_is_named(tmp_path):
+    write_archive(tmp_path / "0.zip", [], [{"file_name": "a.png", "caption": "a boat"}])
+    content = bytearray((tmp_path / "0.zip").read_bytes())
+    content[60] ^= 0xFF
+    (tmp_path / "0.zip").write_bytes(content)
+    with pytest.raises(ValueError, match="zip://metadata.jsonl::.*0.zip cannot be read: Bad CRC-32"):
+        load_split(SourceArguments("imagefolder", data_files=[str(tmp_path / "0.zip")]), "train")
 
 
 @both_ways
@@ -318,6 +396,47 @@ def test_files_of_metadata_have_the_columns_of_all(tmp_path, name, is_nothing_wr
         write_lines(tmp_path / str(index) / "metadata.jsonl", [row])
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
     assert [row["label"] for row in rows] == labels
+
+
+# More than 10 MiB of captions, which `datasets` reads at a time
+MANY_CAPTIONS = [f"{index} boats. {'A red boat. ' * 20_000}" for index in range(45)]
+
+
+@both_ways
+@pytest.mark.parametrize("is_archive", [False, True])
+@pytest.mark.parametrize(
+    ("first", "last", "first_read"),
+    [
+        ({}, ["A boat."], None),
+        ({"label": None}, ["A boat."], None),
+        ({"label": []}, ["A boat."], []),
+        ({"label": 1}, 1.5, 1),
+        ({"label": {"a": "x"}}, {"a": "x", "b": "007"}, {"a": "x", "b": None}),
+    ],
+    ids=str,
+)
+def test_a_column_of_metadata_may_begin_late(tmp_path, first, last, first_read, is_archive, streaming):
+    rows = [{"file_name": "0.png", "caption": caption, **first} for caption in MANY_CAPTIONS]
+    rows.append({"file_name": "0.png", "caption": "A dog.", "label": last})
+    if is_archive:
+        write_archive(tmp_path / "0.zip", ["0.png"], rows)
+    else:
+        write_images(tmp_path, ["0.png"])
+        write_lines(tmp_path / "metadata.jsonl", rows)
+    found = list(undecoded(load_split(SourceArguments(str(tmp_path), streaming=streaming), "train"), "image"))
+    assert [row["caption"] for row in found] == [*MANY_CAPTIONS, "A dog."]
+    assert [row["label"] for row in found] == [first_read] * len(MANY_CAPTIONS) + [last]
+
+
+def test_a_late_column_of_metadata_from_elsewhere_is_no_loss(tmp_path):
+    rows = [{"file_name": "0.png", "caption": caption} for caption in MANY_CAPTIONS]
+    rows.append({"file_name": "0.png", "caption": "A dog.", "label": "A boat."})
+    file = f"memory://{tmp_path.name}/metadata.jsonl"
+    with fsspec.open(file, "w") as opened:
+        opened.write("\n".join(map(json.dumps, rows)))
+    stream = load_split(SourceArguments("imagefolder", data_files=[file], streaming=True), "train")
+    with pytest.raises(ValueError, match="metadata.jsonl has the column 'label', but none of the rows at its begin"):
+        list(undecoded(stream, "image"))
 
 
 @both_ways

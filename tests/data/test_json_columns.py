@@ -64,7 +64,7 @@ def test_files_may_differ_in_what_they_hold(tmp_path):
     first = write_lines(tmp_path / "0.jsonl", [{"a": "A boat", "b": None}])
     second = write_lines(tmp_path / "1.jsonl", [{"a": ["A boat"], "b": "2020-01-01"}])
     found = find_json_columns([first, second])
-    assert found == (["b"], ["a", "b"], ["a"])
+    assert found == (["b"], ["a", "a[]", "b"], ["a"])
 
 
 def test_texts_without_a_column_are_the_column_of_datasets(tmp_path):
@@ -91,7 +91,7 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path):
 def test_rows_of_one_type_are_read_by_pyarrow_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(json_columns, "add_lines", fail)
     file = write_lines(tmp_path / "0.jsonl", [{"caption": "A boat", "long": ["A", "B"], "size": {"width": 1}}] * 9)
-    assert find_json_columns([file]).with_values == ["caption", "long", "size"]
+    assert find_json_columns([file]).with_values == ["caption", "long", "long[]", "size", "size.width"]
 
 
 def test_what_is_found_in_large_files_is_kept_until_they_change(tmp_path, monkeypatch):

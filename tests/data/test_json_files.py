@@ -105,6 +105,9 @@ MIXED_VALUES = {
     "nothing before texts": [[None], ["007", "2020-01-01"]],
     "nothing before lists": [[None], [["A boat"]]],
     "nothing": [[None], [None]],
+    "empty lists before lists": [[[], None], [["007"], [None]]],
+    "empty lists": [[[]], [[]]],
+    "dictionaries of nothing before others": [[{"a": None, "b": []}], [{"a": "007", "b": ["A boat"]}]],
 }
 
 
@@ -134,6 +137,26 @@ def test_dates_in_a_json_list_are_texts(tmp_path, rows, streaming):
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
     source = SourceArguments(str(tmp_path / "rows.json"), streaming=streaming)
     assert list(load_split(source, "train", with_images=False)) == [{"text": "2020-01-01"}]
+
+
+@both_ways
+@pytest.mark.parametrize("blank", [" ", "\n", "\r\n  "])
+def test_a_json_list_may_begin_with_blanks(tmp_path, blank, streaming):
+    rows = [{"id": "007", "text": "2020-01-01", "value": "1.50"}, {"id": "8", "text": "A boat.", "value": "7"}]
+    (tmp_path / "rows.json").write_text(blank + json.dumps(rows, indent=1))
+    source = SourceArguments(str(tmp_path / "rows.json"), streaming=streaming)
+    assert list(load_split(source, "train", with_images=False, key_column="id")) == rows
+
+
+def test_what_stands_before_a_json_list_is_named(tmp_path):
+    """Where it cannot be read: with values of several types, or as the second of several files."""
+    (tmp_path / "0.json").write_text(" " + json.dumps([{"value": "A boat."}, {"value": 7}]))
+    (tmp_path / "1.json").write_text(json.dumps([{"value": "A boat."}]))
+    (tmp_path / "2.json").write_text(json.dumps([{"value": "A boat."}]), encoding="utf-8-sig")
+    for names in (["0"], ["1", "2"]):
+        source = SourceArguments("json", data_files=[str(tmp_path / f"{name}.json") for name in names])
+        with pytest.raises(ValueError, match=rf"{names[-1]}.json: .* or blanks stand before its \["):
+            load_split(source, "train", with_images=False)
 
 
 @both_ways

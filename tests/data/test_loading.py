@@ -9,7 +9,7 @@ import pandas as pd
 import PIL.Image
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Image, IterableDataset, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value, load_dataset
 from pyarrow import parquet
 
 from modeling_lotlip.data import loading, options
@@ -600,6 +600,20 @@ def test_files_in_several_folders_have_the_types_of_all(tmp_path, kind, first, s
     rows = list(load_split(SourceArguments(kind, data_files=files, streaming=streaming), "train"))
     assert [row["label"] for row in rows] == LABELS_OF_FOLDERS[kind, first, second]
     assert [row["image"].width for row in rows] == [4, 4]
+
+
+@both_ways
+def test_labels_of_files_in_several_folders_have_the_names_of_each(tmp_path, streaming):
+    files = []
+    for folder, names in {"a": ["cat", "dog"], "b": ["dog", "cat"]}.items():
+        write_images(tmp_path, [f"{folder}/0.png"])
+        features = Features({"image": Value("string"), "label": ClassLabel(names=names)})
+        rows = Dataset.from_dict({"image": ["0.png", "0.png"], "label": [0, 1]}, features=features)
+        files.append(str(tmp_path / folder / "rows.parquet"))
+        rows.to_parquet(files[-1])
+    rows = list(load_split(SourceArguments("parquet", data_files=files, streaming=streaming), "train"))
+    assert [row["label"] for row in rows] == ["cat", "dog", "dog", "cat"]
+    assert [row["image"].width for row in rows] == [4] * 4
 
 
 @both_ways

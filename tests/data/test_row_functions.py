@@ -66,6 +66,16 @@ def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path,
     assert [words[position] for words in read] == ["red", "blue"]
 
 
+def test_what_a_function_reads_may_change_from_run_to_run(monkeypatch, tmp_path):
+    """As a file of texts. The rows that it made before lie in the cache."""
+    make_rows().save_to_disk(tmp_path / "rows")
+    texts = tmp_path / "texts.txt"
+    monkeypatch.setitem(ROW_READERS, "boats", lambda row: {"caption": texts.read_text()})
+    for word in ("red", "blue"):
+        texts.write_text(word)
+        assert read_rows(load_from_disk(tmp_path / "rows"), "boats", "image")[0]["caption"] == word
+
+
 def test_the_source_of_a_reader_holds_no_module_that_it_does_not_import(load_modules, monkeypatch):
     """As the helpers of a debugger, or another plugin."""
     load_modules({"other_of_a_test": "WORD = 'unrelated'\n"})

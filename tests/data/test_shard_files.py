@@ -248,6 +248,34 @@ def test_a_damaged_header_is_no_end_of_a_shard(tmp_path, monkeypatch, how, other
         read_rows(source, streaming)
 
 
+def write_shard_with_a_link(folder: Path, link_type: bytes, name: str) -> SourceArguments:
+    """As `tar` writes a folder in which a file is a link to another one, of whatever name."""
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for member, content in make_sample("0").items():
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        link = tarfile.TarInfo(name)
+        link.type = link_type
+        link.linkname = "0.jpg"
+        tar.addfile(link)
+    return SourceArguments("webdataset", data_files=[str(folder / "0.tar")], image_column="jpg")
+
+
+@both_ways
+@pytest.mark.parametrize("link_type", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_link_in_a_shard_is_no_sample_that_is_lost(tmp_path, link_type, streaming):
+    source = write_shard_with_a_link(tmp_path, link_type, "1.jpg")
+    with pytest.raises(ValueError, match=r"The shard .*0.tar has a link in place of the file 1.jpg.*--hard-deref"):
+        read_rows(source, streaming)
+
+
+@pytest.mark.parametrize("name", ["folder", ".hidden.jpg"])
+def test_a_link_in_a_shard_that_is_no_sample_is_passed_over(tmp_path, name):
+    source = write_shard_with_a_link(tmp_path, tarfile.SYMTYPE, name)
+    assert list(read_rows(source, streaming=False)) == ["0"]
+
+
 def test_two_shards_in_one_file_are_refused(tmp_path):
     content = write_six_samples(tmp_path / "0.tar")
     (tmp_path / "0.tar").write_bytes(content + content)
