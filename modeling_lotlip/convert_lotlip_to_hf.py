@@ -744,9 +744,11 @@ def has_default_words(tokenizer: LotlipTokenizer) -> bool:
     is_cleaned_alike = (
         tokenizer.do_lower_case and tokenizer.strip_accents in (None, True) and tokenizer.tokenize_chinese_chars
     )
+    # a text that is too long loses its end
+    is_cut_alike = tokenizer.truncation_side == "right"
     vocab = tokenizer.get_vocab()
     lines = "".join(f"{word}\n" for word in sorted(vocab, key=vocab.get))
-    return is_cleaned_alike and sha256(lines.encode()).hexdigest() == DEFAULT_WORDS_SHA256
+    return is_cleaned_alike and is_cut_alike and sha256(lines.encode()).hexdigest() == DEFAULT_WORDS_SHA256
 
 
 def name_towers(settings: dict, config: LotlipConfig, tokenizer: LotlipTokenizer | None) -> None:

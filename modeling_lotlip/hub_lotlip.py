@@ -28,7 +28,13 @@ from transformers import configuration_utils, image_processing_backends, modelin
 from transformers import tokenization_utils_tokenizers as tokenization_utils
 from transformers.image_utils import ImageInput, SizeDict, is_pil_image, is_valid_image
 from transformers.tokenization_utils_base import LARGE_INTEGER, BatchEncoding, TruncationStrategy
-from transformers.utils import PaddingStrategy, is_torch_tensor, logging
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    PaddingStrategy,
+    is_torch_tensor,
+    logging,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -60,6 +66,10 @@ DAMAGED_IMAGE_ERRORS = (
     zlib.error,
     PIL.Image.DecompressionBombError,
 )
+
+
+# In 2001, before there were such files
+LONG_AGO = 1_000_000_000
 
 
 @dataclass
@@ -146,8 +156,14 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
                     "AutoConfig": name_code(type(tower.config)),
                     "AutoModel": name_code(type(tower)),
                 }
+        index = Path(save_directory, SAFE_WEIGHTS_INDEX_NAME)
+        if is_main_process and index.is_file():
+            os.utime(index, (LONG_AGO, LONG_AGO))  # by which it is seen whether it is written anew
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
+            if index.is_file() and index.stat().st_mtime != LONG_AGO:
+                # the weights of an earlier model, which would be loaded in place of the parts
+                Path(save_directory, SAFE_WEIGHTS_NAME).unlink(missing_ok=True)
             write_model_extras(save_directory, Path(save_directory).resolve().name)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):

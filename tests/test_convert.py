@@ -703,7 +703,13 @@ def test_the_way_back_warns_of_towers_without_names(tmp_path, tokenizer_path, ca
 
 
 @pytest.mark.parametrize(
-    "changed", [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}]
+    "changed",
+    [
+        {"do_lower_case": False},
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+        {"truncation_side": "left"},
+    ],
 )
 def test_the_way_back_names_no_tokenizer_that_makes_other_words(tmp_path, caplog, changed):
     vocab = LotlipTokenizer.from_pretrained(str(VOCAB_DIR)).get_vocab()

@@ -672,6 +672,14 @@ def list_files(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
+def test_the_model_that_was_saved_last_is_loaded_whether_whole_or_in_parts(hub, tmp_path):
+    model = LotlipModel.from_pretrained(hub.converted)
+    for number, max_shard_size in enumerate(["1GB", "10KB", "1GB", "20KB", "1GB", "1GB"]):
+        model.logit_scale.data.fill_(number)
+        model.save_pretrained(tmp_path, max_shard_size=max_shard_size)
+        assert LotlipModel.from_pretrained(tmp_path).logit_scale.item() == number
+
+
 def test_files_of_an_earlier_model_go_and_those_of_others_stay(tmp_path):
     new = tmp_path / "new"
     folder = tmp_path / "model"

@@ -430,12 +430,20 @@ def reads_texts_otherwise(name: str | PathLike, revision: str | None = None) -> 
 
 
 def check_texts_are_read_alike(name: str | PathLike) -> None:
-    """Raises a `ValueError` if sentence-transformers saved with a model how texts are read: other forms lose it."""
+    """
+    Raises a `ValueError` if sentence-transformers saved with a model how texts are read, or modules after it: other
+    forms lose them.
+    """
     if reads_texts_otherwise(name):
         raise ValueError(
             f"{name} reads texts with a default prompt, a limit or in lower case that sentence-transformers "
             f"saved in {SENTENCE_TRANSFORMERS_CONFIG} or {SENTENCE_TRANSFORMERS_TEXTS}, and that would be "
             "lost: take it out of a copy of the folder."
+        )
+    if is_sentence_transformer(name):
+        raise ValueError(
+            f"{name} has modules of sentence-transformers after the dual encoder in {SENTENCE_TRANSFORMERS_MODULES}, "
+            "which would be lost: take them out of a copy of the folder."
         )
 
 

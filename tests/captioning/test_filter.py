@@ -564,7 +564,8 @@ def test_images_that_captions_were_not_made_of_are_counted(run, tmp_path, model_
     digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
     rows = []
     for index, digest in enumerate(digests):
-        rows.append({"key": f"{index}", "sha256": digest, "captioner": "llava", "caption": f"{BOAT} {index}"})
+        caption = f"{BOAT} {index}"
+        rows.append({"key": f"{index}", "sha256": digest, "captioner": "llava", "caption": caption})
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "captions.parquet")
     options = {"dual_encoder": str(model_dir), "key_column": "id", "min_image_text_similarity": -1}
     for name, keys in {"same": "0123", "other": "1023"}.items():

@@ -470,7 +470,8 @@ def test_images_that_are_not_those_of_captions_are_said(scenes, digests, tmp_pat
         for index, row in enumerate(undecoded(scenes, "image")):
             (tmp_path / f"{index}.png").write_bytes(row["image"]["bytes"])
             images.append(str(tmp_path / f"{index}.png"))
-        scenes = Dataset.from_dict({"image": images, "url": scenes["url"]}).cast_column("image", Image())
+        scenes = Dataset.from_dict({"image": images, "url": scenes["url"]})
+        scenes = scenes.cast_column("image", Image())
     for name, shift in (("same", 0), ("other", 1)):
         files = write_hashed(tmp_path / f"{name}.jsonl", URLS, digests[shift:] + digests[:shift])
         reader = open_reader(scenes.column_names, caption_files=files, key_column="url")

@@ -551,7 +551,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{}"])
 def test_a_file_of_weights_is_refused_with_what_makes_a_folder_of_it(tmp_path, content):
     (tmp_path / "model.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="is a file, and a model is a folder: .* `lotlip convert .*model.pt DIR`"):
+    with pytest.raises(ValueError, match="is a file, and a model is a folder: .* `lotlip convert"):
         DualEncoder.from_pretrained(tmp_path / "model.pt")
 
 

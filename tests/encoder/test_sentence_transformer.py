@@ -78,9 +78,17 @@ def test_a_default_prompt_that_was_saved_with_a_dual_encoder_comes_before_texts(
     np.testing.assert_allclose(encoder.encode_text(TEXTS[:4]), expected, rtol=0, atol=2e-6)
 
 
-def test_what_reads_texts_otherwise_is_not_lost_on_the_way_to_another_form(family_folders, tmp_path):
+@pytest.mark.parametrize(
+    ("saved", "has_dense"),
+    [({"prompts": {"query": "a photo of "}, "default_prompt_name": "query"}, False), ({}, True)],
+    ids=["prompt", "module"],
+)
+def test_what_the_library_saved_is_not_lost_in_another_form(family_folders, tmp_path, saved, has_dense):
     check_texts_are_read_alike(family_folders("lotlip"))
-    save_with(family_folders, tmp_path / "model", prompts={"query": "a photo of "}, default_prompt_name="query")
+    model = save_with(family_folders, tmp_path / "model", **saved)
+    if has_dense:
+        model.append(Dense(in_features=model.get_embedding_dimension(), out_features=8))
+        model.save_pretrained(str(tmp_path / "model"))
     for argv in (
         ["export", "--model", str(tmp_path / "model"), "--output_dir", str(tmp_path / "graphs")],
         ["convert", str(tmp_path / "model"), "--to_original", str(tmp_path / "model.pt")],

@@ -272,7 +272,7 @@ def test_a_damaged_index_is_the_last_one_that_a_model_is_computed_as(folder, dam
     assert [table.folder for table in found] == [other.folder, damaged.folder]
 
 
-def test_an_index_of_dimensions_that_were_saved_with_a_model_is_found_again(folder, model_dir, tmp_path):
+def test_an_index_of_dimensions_that_a_model_saves_is_found_again(folder, model_dir, tmp_path):
     cut = shutil.copytree(model_dir, tmp_path / "cut")
     (cut / "config_sentence_transformers.json").write_text(json.dumps({"truncate_dim": 8}))
     indices = tmp_path / "indices"

@@ -229,7 +229,7 @@ def test_a_stream_gives_the_table_of_a_dataset_and_mixes_none(embed, refuse, exp
     assert_same(read(folder), expected)
 
 
-def test_a_stream_that_nothing_names_is_not_taken_for_that_of_before_in_silence(encoder, tmp_path, caplog):
+def test_a_stream_that_nothing_names_is_warned_of(encoder, tmp_path, caplog):
     store = StoreArguments(output_dir=tmp_path / "out", only="texts")
     for texts in (["a boat"], ["a car", "a house"]):
         stream = Dataset.from_list([{"caption": text} for text in texts]).to_iterable_dataset()
