@@ -164,7 +164,15 @@ def bring_closer(pairs: Pairs) -> Pairs:
 
 
 def check_gradients_of_pairs(loss: LossFunction, pairs: Pairs, arguments: dict, has_constants: bool) -> None:
-    """Raises a `ValueError` if gradients of a loss at `pairs` are not right: see [`check_gradients`]."""
+    """
+    Raises a `ValueError` if gradients of a loss at some pairs are not right: see [`check_gradients`].
+
+    Args:
+        loss (`Callable`): See [`check_loss`].
+        pairs ([`Pairs`]): What the loss is tried on.
+        arguments (`dict`): Those of the loss.
+        has_constants (`bool`): Whether gradients only have to be finite.
+    """
     names = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
 
     def compute(images: torch.Tensor, texts: torch.Tensor, *scalars: torch.Tensor) -> torch.Tensor:

@@ -447,7 +447,7 @@ def with_constant_targets(pairs, all_pairs, logit_scale, temperature):
 
 @pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5])
 def test_constant_targets_are_found_at_any_temperature(temperature):
-    """Of embeddings far from each other they are one-hot to rounding, and so the same whether constant or not."""
+    """Of embeddings far from each other they are one-hot to rounding: constant or not."""
     check_loss(with_constant_targets, has_constants=True, temperature=temperature)
     with pytest.raises(ValueError, match="not those of differences"):
         check_loss(with_constant_targets, temperature=temperature)
