@@ -183,7 +183,8 @@ def test_long_texts_are_embedded_as_long_captions(own_model, scenes):
     for name in ("Urban1kT2IRetrieval", "Flickr30kT2IRetrieval"):
         task = TASKS[name]() if name in TASKS else evaluate_on_mteb.find_task(name)
         adapter = evaluate_on_mteb.MtebEncoder(own, encoder.mteb_model_meta)
-        embeds[name] = adapter.encode(rows, task_metadata=task.metadata, hf_split="test", hf_subset="default")
+        part = {"hf_split": "test", "hf_subset": "default"}
+        embeds[name] = adapter.encode(rows, task_metadata=task.metadata, **part)
     long, short = embeds.values()
     torch.testing.assert_close(long, own.encode_text(texts, convert_to_tensor=True, is_long=True))
     torch.testing.assert_close(short, own.encode_text(texts, convert_to_tensor=True))
@@ -240,7 +241,7 @@ def test_a_language_that_a_task_has_not_is_an_error(tmp_path):
 
 
 def make_copy(folder, images):
-    """Makes a copy of Crossmodal-3600 as it lies on the Hub: Parquet files, and a card that names them."""
+    """Makes a copy of Crossmodal-3600 as on the Hub: Parquet files, and a card that names them."""
     repository = folder / "mteb" / "xm3600"
     (repository / "default").mkdir(parents=True)
     columns = {
