@@ -17,16 +17,20 @@ Besides the names of tasks there are those of suites:
     multilingual       Crossmodal-3600, Multi30k
 
 MTEB downloads the data of its own tasks from the Hub, or reads a copy in `--data_root/ORGANIZATION/NAME`. Results are
-kept in `--output_dir`; those of the same model that are there are not computed again.
+kept in `--output_dir`; those of the same model, and of the same files in `--data_root`, are not computed again.
 """
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import datasets
 import mteb
 import torch
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -135,7 +139,8 @@ class MtebEncoder(AbsEncoder):
             texts = []
             for batch in inputs:
                 texts += batch["text"]
-            return self.encoder.encode_text(texts, convert_to_tensor=True)
+            # as `lotlip evaluate` embeds them: a model of your own may embed long captions in another way
+            return self.encoder.encode_text(texts, convert_to_tensor=True, is_long=task_metadata.name in TASKS)
         raise ValueError(
             f"--tasks {task_metadata.name} has rows of {sorted(inputs.dataset.features)}, and a dual encoder embeds a "
             "text or an image alone: leave it out."
@@ -186,6 +191,56 @@ def hash_settings(encoder: DualEncoder) -> str:
     """Returns a hash of what embeddings of an encoder depend on: weights, processor, precision, limits."""
     settings = encoder.settings()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def note_data(encoder: MtebEncoder, data_hash: str | None) -> MtebEncoder:
+    """Returns an encoder whose results MTEB keeps by a hash of data, too, as those of an experiment."""
+    if data_hash is None:
+        return encoder
+    meta = encoder.mteb_model_meta.model_copy(update={"experiment_kwargs": {"data": data_hash}})
+    return MtebEncoder(encoder.encoder, meta)
+
+
+def hash_data(task: mteb.AbsTask) -> str | None:
+    """Returns a hash of the files that a task reads from a folder, `None` if they are on the Hub."""
+    if task.metadata.name in TASKS:
+        return hash_files(Path(task.data_dir))
+    path = Path(task.metadata.dataset["path"])
+    return hash_files(path) if path.is_dir() else None
+
+
+@contextmanager
+def own_cache(data_hash: str | None) -> Iterator[None]:
+    """Makes `datasets` keep what it reads by a hash of data: of two folders of one name it knows the first alone."""
+    cache = datasets.config.HF_DATASETS_CACHE
+    if data_hash is not None:
+        datasets.config.HF_DATASETS_CACHE = Path(cache) / "copies" / data_hash
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = cache
+
+
+def hash_files(folder: Path) -> str:
+    """
+    Returns a hash of the names, sizes and times of the files in a folder, also behind links. Hidden ones, in which
+    downloads keep notes, do not count.
+    """
+    hasher = hashlib.sha256()
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        kept = [name for name in folders if not name.startswith(".")]
+        # links may lead back
+        folders[:] = sorted(name for name in kept if os.path.realpath(os.path.join(parent, name)) not in seen)
+        for name in sorted(files):
+            file = Path(parent, name)
+            if name.startswith(".") or not file.is_file():
+                continue
+            status = file.stat()
+            facts = [file.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns]
+            hasher.update(json.dumps(facts).encode())
+    return hasher.hexdigest()[:16]
 
 
 def name_for_mteb(name: str) -> str:
@@ -319,19 +374,23 @@ def format_scores(rows: list[dict]) -> str:
 def main() -> None:
     models, args, output = parse((ModelsArguments, MtebArguments, OutputArguments), description=__doc__)
     tasks = load_tasks(args.tasks, args.data_root, args.languages)
+    data_hashes = [hash_data(task) for task in tasks]
     rows = []
     paths = find_models(models.model_name_or_path)
     names = [name_for_mteb(path) for path in paths]
     if len(set(names)) < len(names):  # several folders of one name
         names = paths
     for path, name in zip(paths, names):
-        results = mteb.evaluate(
-            load_mteb_encoder(path, models),
-            tasks,
-            encode_kwargs={"batch_size": models.batch_size},
-            cache=mteb.ResultCache(args.output_dir),
-        )
-        rows += list_scores(tasks, results, name)
+        encoder = load_mteb_encoder(path, models)
+        for task, data_hash in zip(tasks, data_hashes):
+            with own_cache(data_hash):
+                results = mteb.evaluate(
+                    note_data(encoder, data_hash),
+                    task,
+                    encode_kwargs={"batch_size": models.batch_size},
+                    cache=mteb.ResultCache(args.output_dir),
+                )
+            rows += list_scores([task], results, name)
     table = format_scores(rows)
     print(table)
     if output.output_file is not None:

@@ -127,10 +127,7 @@ class DualEncoder:
             preprocessing = Preprocessing(processor, self.family, limit)
         self.preprocessing = preprocessing
         self.lock = RLock()  # one computation at a time: it uses all cores
-        self.truncate_dim = None
-        if truncate_dim is not None:
-            self.check_truncate_dim(truncate_dim)
-            self.truncate_dim = truncate_dim
+        self.truncate_dim = truncate_dim
 
     @classmethod
     def from_pretrained(
@@ -216,14 +213,28 @@ class DualEncoder:
         """The max number of tokens of a text that is read, special ones included."""
         return self.preprocessing.max_length
 
-    @cached_property
+    @property
+    def truncate_dim(self) -> int | None:
+        """How many dimensions of an embedding are kept, `None` for all. It may be set to another number."""
+        return self.kept_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, dim: int | None) -> None:
+        if dim is not None:
+            self.check_truncate_dim(dim)
+        self.kept_dim = dim
+
+    @property
     def dim(self) -> int:
         """The number of dimensions of an embedding, after it was cut to `truncate_dim`."""
-        return self.measure_dim()
+        return self.whole_dim if self.truncate_dim is None else self.truncate_dim
 
-    def measure_dim(self) -> int:
-        """Returns the number of dimensions of the embedding of a text."""
-        return self.embed_texts(self.preprocessing.tokenize(["a"]).inputs).shape[-1]
+    @cached_property
+    def whole_dim(self) -> int:
+        """The number of dimensions of an embedding that is not cut."""
+        inputs = self.preprocessing.tokenize(["a"]).inputs
+        with self.lock, evaluation_mode(self.model), torch.inference_mode():
+            return self.backend.embed_texts(inputs).shape[-1]
 
     @property
     def matryoshka_dims(self) -> tuple[int, ...]:
@@ -576,12 +587,12 @@ class DualEncoder:
             raise ValueError(
                 f"`--truncate_dim {dim}` is not for `{self.name}`, which compares all tokens: leave it out."
             )
-        whole_dim = self.measure_dim()
-        if dim > whole_dim:
+        if dim > self.whole_dim:
             raise ValueError(
-                f"`--truncate_dim {dim}` is more than the {whole_dim} dimensions of an embedding of `{self.name}`."
+                f"`--truncate_dim {dim}` is more than the {self.whole_dim} dimensions of an embedding of "
+                f"`{self.name}`."
             )
-        if dim == whole_dim or dim in self.matryoshka_dims:
+        if dim == self.whole_dim or dim in self.matryoshka_dims:
             return
         if self.matryoshka_dims:
             logger.warning(
@@ -594,6 +605,23 @@ class DualEncoder:
                 f"`{self.name}` was not trained for embeddings of {dim} dimensions "
                 "(`--truncate_dim`): they may find much less. Train one with `--matryoshka_dims`."
             )
+
+
+def warn_of_whole_embeddings(encoder: DualEncoder, made: str, start: str) -> None:
+    """
+    Warns that a model that is made of another one gives all dimensions, where that one gives fewer, as
+    sentence-transformers has saved with it.
+
+    Args:
+        encoder ([`DualEncoder`]): The model that another one is made of.
+        made (`str`): What is made, for the message.
+        start (`str`): What it is made of, for the message.
+    """
+    if encoder.dim < encoder.whole_dim:
+        logger.warning(
+            f"{made} gives all {encoder.whole_dim} dimensions, not the first {encoder.dim} that were saved with "
+            f"{start}."
+        )
 
 
 def check_model_and_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:

@@ -73,6 +73,11 @@ SENTENCE_TRANSFORMERS_TEXTS = "sentence_bert_config.json"
 PLAIN_MODULES = ("CLIPModel", "Normalize", "Transformer")
 # By one of which a folder of a model is known
 MODEL_FILES = (CONFIG_NAME, ADAPTER_CONFIG_NAME, SENTENCE_TRANSFORMERS_MODULES, CHECKPOINT_NAME)
+# Where tokens were added to a model before adapters were trained
+REMEDY_FOR_ROWS = (
+    "If tokens were added, save the model with the adapters merged into it (`merge_and_unload`), or its base after "
+    "`resize_token_embeddings` in a folder, which adapters then name."
+)
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)
 
 
@@ -102,7 +107,11 @@ def load_model(
     model = load_weights(name, dtype, revision, trust_remote_code)
     if not is_dual_encoder(type(model)):
         raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
-    return model, load_processor(name, revision, trust_remote_code)
+    processor = load_processor(name, revision, trust_remote_code)
+    is_adapted = find_adapter_config_file(name, revision=revision) is not None
+    if is_adapted and has_processor(name, revision):
+        check_tokens_have_rows(model, processor)
+    return model, processor
 
 
 def load_weights(
@@ -245,11 +254,13 @@ def load_with_adapters(
     """
     base, base_revision = find_base(path, revision)
     check_is_one_model(base, base_revision)
+    check_base_is_plain(base, base_revision, trust_remote_code)
     base_model = load_weights(base, dtype, base_revision, trust_remote_code)
     from peft import PeftModel
 
     options = {} if revision is None else {"revision": revision}
-    adapted = PeftModel.from_pretrained(base_model, path, **options)
+    with naming_adapter_errors(type(base_model).__name__):
+        adapted = PeftModel.from_pretrained(base_model, path, **options)
     # once more, since this says what the first time does not
     loaded = adapted.load_adapter(path, adapted.active_adapter, **options)
     check_adapters_fit(loaded.missing_keys, loaded.unexpected_keys, base_model)
@@ -259,6 +270,49 @@ def load_with_adapters(
     model.name_or_path = str(path)
     model.config.name_or_path = str(path)
     return model
+
+
+def check_base_is_plain(base: str | PathLike, revision: str | None, trust_remote_code: bool) -> None:
+    """Raises a `ValueError` if sentence-transformers saved with a base what would be lost behind adapters."""
+    if is_sentence_transformer(base, revision, trust_remote_code):
+        raise ValueError(
+            f"{base}, which the adapters were trained on, has modules, or reads texts with a default prompt, a limit "
+            "or in lower case, that sentence-transformers saved with it, and that would be lost: name a copy of it "
+            f"without `{SENTENCE_TRANSFORMERS_MODULES}` in `{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
+        )
+
+
+@contextmanager
+def naming_adapter_errors(model_name: str) -> Iterator[None]:
+    """Makes the errors of PEFT for tensors of adapters that are not as the model has them a `ValueError`."""
+    try:
+        yield
+    except KeyError as error:
+        if not str(error.args[0]).startswith("base_model."):  # no name of a tensor
+            raise
+        raise ValueError(
+            f"the adapters lack {error}, a tensor of what `modules_to_save` of `{ADAPTER_CONFIG_NAME}` names: name "
+            "single layers there, such as `word_embeddings`, before the training, or save the trained model with the "
+            "adapters merged into it (`merge_and_unload`)."
+        ) from error
+    except RuntimeError as error:
+        _, _, reason = str(error).partition("\n")
+        if not reason.strip():
+            raise
+        raise ValueError(
+            f"the adapters do not fit {model_name}: {without_stop(reason.strip().splitlines()[0])}. {REMEDY_FOR_ROWS}"
+        ) from error
+
+
+def check_tokens_have_rows(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Raises a `ValueError` if a tokenizer beside adapters has tokens that the base has no embeddings of."""
+    num_words = len(processor.tokenizer)
+    num_rows = getattr(model.config.get_text_config(), "vocab_size", None)
+    if num_rows is not None and num_words > num_rows:
+        raise ValueError(
+            f"the tokenizer beside the adapters has {num_words} tokens, and their base embeddings of {num_rows}. "
+            f"{REMEDY_FOR_ROWS}"
+        )
 
 
 def find_base(path: str | PathLike, revision: str | None) -> tuple[str, str | None]:
@@ -448,9 +502,15 @@ def check_texts_are_read_alike(name: str | PathLike) -> None:
 
 
 def find_saved_truncate_dim(name: str | PathLike, revision: str | None = None) -> int | None:
-    """Finds how many dimensions of embeddings are kept where sentence-transformers has saved that with a model."""
+    """
+    Finds how many dimensions of embeddings are kept where sentence-transformers has saved that with a model, or with
+    the one that adapters were trained on.
+    """
     if find_file(name, SENTENCE_TRANSFORMERS_MODULES, revision) is None:
-        return None
+        if find_file(name, ADAPTER_CONFIG_NAME, revision) is None:
+            return None
+        base, base_revision = find_base(name, revision)
+        return find_saved_truncate_dim(base, base_revision)
     return read_config_file(name, SENTENCE_TRANSFORMERS_CONFIG, revision).get("truncate_dim")
 
 

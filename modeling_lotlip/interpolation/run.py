@@ -8,7 +8,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from ..encoder.arguments import LoadingArguments
-from ..encoder.dual_encoder import load_encoder
+from ..encoder.dual_encoder import load_encoder, warn_of_whole_embeddings
 from ..utils.output_folder import OutputFolder
 from ..utils.processes import join_processes
 from .arguments import InterpolateArguments
@@ -73,6 +73,8 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     check_models(start, end)
     warn_of_other_tokens(start, end)
     # of which sentence-transformers may have saved how many are kept with one of both, but not with the mixture
+    is_start_cut = start.dim < start.whole_dim
+    warn_of_whole_embeddings(start if is_start_cut else end, "The mixture", "START" if is_start_cut else "END")
     start.truncate_dim = None
     end.truncate_dim = None
     fitted_start = fit_start(start, end)

@@ -19,6 +19,10 @@ DIM = 6
 # Rows of the batch that memory is measured on: all similarities at once would be a little more than a block
 NUM_MANY_ROWS = 4200
 
+# By how much of one direction embeddings are brought closer: their cosines then differ by some hundredths, and targets
+# that are a softmax of them at a low temperature are not one-hot
+COMMON_LENGTH = 5.0
+
 
 class LargestTensor(TorchDispatchMode):
     """Notes the number of elements of the largest tensor that any operation returns."""
@@ -145,7 +149,30 @@ def check_shape(loss: LossFunction, arguments: dict) -> None:
 
 def check_gradients(loss: LossFunction, arguments: dict, has_constants: bool = False) -> None:
     """Raises a `ValueError` if gradients of a loss are not finite, or not those of differences of its values."""
-    pairs = draw_pairs(3)
+    drawn = draw_pairs(3)
+    for pairs in (drawn, bring_closer(drawn)):
+        check_gradients_of_pairs(loss, pairs, arguments, has_constants)
+
+
+def bring_closer(pairs: Pairs) -> Pairs:
+    """Returns pairs whose embeddings are all close to one direction, as those of models often are."""
+    common = torch.zeros(DIM, dtype=pairs.images.dtype)
+    common[0] = COMMON_LENGTH
+    return replace(
+        pairs, images=normalize(pairs.images + common, dim=-1), texts=normalize(pairs.texts + common, dim=-1)
+    )
+
+
+def check_gradients_of_pairs(loss: LossFunction, pairs: Pairs, arguments: dict, has_constants: bool) -> None:
+    """
+    Raises a `ValueError` if gradients of a loss at some pairs are not right: see [`check_gradients`].
+
+    Args:
+        loss (`Callable`): See [`check_loss`].
+        pairs ([`Pairs`]): What the loss is tried on.
+        arguments (`dict`): Those of the loss.
+        has_constants (`bool`): Whether gradients only have to be finite.
+    """
     names = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
 
     def compute(images: torch.Tensor, texts: torch.Tensor, *scalars: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..encoder.arguments import LoadingArguments
-from ..encoder.dual_encoder import load_encoder
+from ..encoder.dual_encoder import load_encoder, warn_of_whole_embeddings
 from ..encoder.families import count_positions, find_family, get_text_kwargs
 from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
@@ -96,6 +96,7 @@ def build_model_and_start(
         model = encoder.model
         processor = encoder.processor
         check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
+        warn_of_whole_embeddings(encoder, "The trained model", args.model_name_or_path)
         separate_storages(model)
     else:
         model, processor = load_towers_or_new(args, dataset, reader)

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense
 from transformers import PreTrainedModel
 
 from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTextModel, LotlipTextModelWithProjection
@@ -119,8 +121,8 @@ def test_the_base_is_of_the_revision_that_the_adapters_name(model_dir, tmp_path,
     asked = []
     monkeypatch.setattr(loading, "find_pretrained", find)
     load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
-    # for the weights and for the processor
-    assert asked == [{"revision": "v1"}, {"revision": "v1"}]
+    # for what sentence-transformers saved, the weights and the processor
+    assert asked == [{"revision": "v1"}] * 3
 
 
 def add_adapters(model: PreTrainedModel) -> PeftModel:
@@ -182,3 +184,86 @@ def test_a_configuration_beside_adapters_is_no_whole_model(model_dir, tmp_path):
     add_adapters(base).save_pretrained(tmp_path)
     base.config.save_pretrained(tmp_path)
     assert type(load_encoder(str(tmp_path), LoadingArguments(device="cpu")).model) is LotlipModel
+
+
+def save_base(model_dir, folder, **options) -> SentenceTransformer:
+    """Saves the model with settings of sentence-transformers in `base`."""
+    library_model = SentenceTransformer(str(model_dir), device="cpu", **options)
+    library_model.save_pretrained(str(folder / "base"))
+    return library_model
+
+
+@pytest.mark.parametrize("what", ["prompt", "module"])
+def test_adapters_of_a_base_of_sentence_transformers_are_refused(model_dir, tmp_path, what):
+    options = {}
+    if what == "prompt":
+        options = {"prompts": {"query": "a photo of "}, "default_prompt_name": "query"}
+    library_model = save_base(model_dir, tmp_path, **options)
+    if what == "module":
+        dim = library_model.get_embedding_dimension()
+        library_model.append(Dense(dim, 8, bias=False))
+        library_model.save_pretrained(str(tmp_path / "base"))
+    add_adapters(LotlipModel.from_pretrained(tmp_path / "base")).save_pretrained(tmp_path / "adapters")
+    with pytest.raises(ValueError, match="base, which the adapters were trained on, has modules"):
+        load_encoder(str(tmp_path / "adapters"), LoadingArguments(device="cpu"))
+    (tmp_path / "base" / "modules.json").unlink()  # as the message says
+    load_encoder(str(tmp_path / "adapters"), LoadingArguments(device="cpu"))
+
+
+@pytest.mark.parametrize("dim", [None, 16])
+def test_adapters_keep_as_many_dimensions_as_their_base(model_dir, tmp_path, dim):
+    save_base(model_dir, tmp_path, truncate_dim=dim)
+    add_adapters(LotlipModel.from_pretrained(tmp_path / "base")).save_pretrained(tmp_path / "adapters")
+    encoder = load_encoder(str(tmp_path / "adapters"), LoadingArguments(device="cpu"))
+    base = load_encoder(str(tmp_path / "base"), LoadingArguments(device="cpu"))
+    assert encoder.truncate_dim == base.truncate_dim == dim
+    assert encoder.dim == base.dim
+
+
+def save_with_modules(model_dir, folder, modules, new_tokens=()):
+    """Saves adapters with whole modules, of a model with new tokens, and the processor."""
+    model = LotlipModel.from_pretrained(model_dir)
+    processor = LotlipProcessor.from_pretrained(model_dir)
+    if new_tokens:
+        processor.tokenizer.add_tokens(list(new_tokens))
+        model.resize_token_embeddings(len(processor.tokenizer))
+    tuned = get_peft_model(model, LoraConfig(target_modules=["q_proj"], modules_to_save=modules))
+    tuned.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return tuned, processor
+
+
+@pytest.mark.parametrize(
+    ("modules", "new_tokens", "message"),
+    [
+        (["embeddings"], (), "the adapters lack '.*word_embeddings.weight', .* single layers"),
+        (None, ("zzblub",), "the tokenizer beside the adapters has 22 tokens, .* of 21. If tokens"),
+        (
+            ["word_embeddings"],
+            ("zzblub",),
+            "the adapters do not fit LotlipModel: size .* If tokens were added",
+        ),
+    ],
+)
+def test_embeddings_that_were_not_saved_as_the_base_has_them_are_an_error(
+    model_dir, tmp_path, modules, new_tokens, message
+):
+    save_with_modules(model_dir, tmp_path, modules, new_tokens)
+    with pytest.raises(ValueError, match=f"`--model_name_or_path {tmp_path}` cannot be used: {message}"):
+        load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+def test_new_tokens_of_a_base_that_was_saved_with_them_are_read(model_dir, tmp_path):
+    """As the messages say."""
+    model = LotlipModel.from_pretrained(model_dir)
+    processor = LotlipProcessor.from_pretrained(model_dir)
+    processor.tokenizer.add_tokens(["zzblub"])
+    model.resize_token_embeddings(len(processor.tokenizer))
+    model.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    config = LoraConfig(target_modules=["q_proj"], modules_to_save=["word_embeddings"])
+    tuned = get_peft_model(LotlipModel.from_pretrained(tmp_path / "base"), config)
+    tuned.save_pretrained(tmp_path / "adapters")
+    processor.save_pretrained(tmp_path / "adapters")
+    encoder = load_encoder(str(tmp_path / "adapters"), LoadingArguments(device="cpu"))
+    assert encoder.encode_text("a zzblub").shape == (encoder.dim,)

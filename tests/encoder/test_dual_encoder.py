@@ -525,6 +525,21 @@ def test_max_length_has_room_for_a_text(encoder, max_length):
         DualEncoder(encoder.model, encoder.processor, max_length=max_length)
 
 
+def test_the_number_of_kept_dimensions_may_be_set_after_a_text_was_embedded(encoder):
+    changed = DualEncoder(encoder.model, encoder.processor)
+    whole = changed.encode_text("a red boat")
+    for dim in (8, 4, None):
+        changed.truncate_dim = dim
+        expected = DualEncoder(encoder.model, encoder.processor, truncate_dim=dim)
+        found = changed.encode_text("a red boat")
+        np.testing.assert_array_equal(found, expected.encode_text("a red boat"))
+        assert changed.dim == expected.dim
+    assert changed.dim == len(whole)
+    with pytest.raises(ValueError, match=f"1000` is more than the {len(whole)} dimensions"):
+        changed.truncate_dim = 1000
+    assert changed.truncate_dim is None
+
+
 @pytest.mark.parametrize("truncate_dim", [-1, 0, 2.5, "8", True])
 def test_an_embedding_keeps_a_number_of_dimensions(encoder, truncate_dim):
     with pytest.raises(ValueError, match="`truncate_dim` must be an integer of at least 1"):

@@ -7,6 +7,7 @@ import sys
 
 import datasets
 import pytest
+import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,7 @@ from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_benchmarks import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
+from tests.helpers.methods import PooledModel, make_like
 
 
 NUM_SCENES = 12
@@ -134,6 +136,61 @@ def test_a_model_that_is_run_otherwise_has_its_own_results(own_model, changed):
     assert as_it_is.mteb_model_meta.revision != otherwise.mteb_model_meta.revision
 
 
+def test_other_pictures_of_the_same_texts_have_their_own_results(streets, run, tmp_path):
+    other = shutil.copytree(streets, tmp_path / "other")
+    images = sorted((other / "urban1k" / "image").iterdir())
+    contents = [image.read_bytes() for image in images]
+    for image, content in zip(images, contents[1:] + contents[:1]):
+        image.write_bytes(content)
+    hidden = other / "urban1k" / ".cache"
+    options = ["--tasks", "Urban1kI2TRetrieval", "--data_root"]
+    run(*options, streets)
+    (file,) = (tmp_path / "results").rglob("Urban1kI2TRetrieval.json")
+    kept = json.loads(file.read_text())
+    kept["scores"]["test"][0]["main_score"] = 0.125
+    file.write_text(json.dumps(kept))
+    _, rows = run(*options, other)
+    assert rows[0]["score"] != 0.125
+    assert len(list((tmp_path / "results").rglob("Urban1kI2TRetrieval.json"))) == 2
+    hidden.mkdir()
+    (hidden / "notes").write_text("of a download")
+    run(*options, other)
+    assert len(list((tmp_path / "results").rglob("Urban1kI2TRetrieval.json"))) == 2
+    _, rows = run(*options, streets)
+    assert rows[0]["score"] == 0.125
+
+
+def test_files_behind_links_count_and_links_may_lead_back(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"one")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "image").symlink_to(tmp_path / "images")
+    (tmp_path / "data" / "back").symlink_to(tmp_path / "data")
+    before = evaluate_on_mteb.hash_files(tmp_path / "data")
+    assert evaluate_on_mteb.hash_files(tmp_path / "data") == before
+    (tmp_path / "images" / "a.jpg").write_bytes(b"three")
+    assert evaluate_on_mteb.hash_files(tmp_path / "data") != before
+
+
+def test_long_texts_are_embedded_as_long_captions(own_model, scenes):
+    """By a model that embeds these in another way."""
+    encoder = load_mteb_encoder(str(own_model), InferenceArguments(device="cpu"))
+    model = make_like(encoder.encoder.model, PooledModel)
+    own = DualEncoder(model, LotlipProcessor.from_pretrained(own_model))
+    texts = list(scenes["caption"])
+    rows = DataLoader(Dataset.from_dict({"text": texts}), batch_size=4)
+    embeds = {}
+    for name in ("Urban1kT2IRetrieval", "Flickr30kT2IRetrieval"):
+        task = TASKS[name]() if name in TASKS else evaluate_on_mteb.find_task(name)
+        adapter = evaluate_on_mteb.MtebEncoder(own, encoder.mteb_model_meta)
+        part = {"hf_split": "test", "hf_subset": "default"}
+        embeds[name] = adapter.encode(rows, task_metadata=task.metadata, **part)
+    long, short = embeds.values()
+    torch.testing.assert_close(long, own.encode_text(texts, convert_to_tensor=True, is_long=True))
+    torch.testing.assert_close(short, own.encode_text(texts, convert_to_tensor=True))
+    assert not torch.allclose(long, short)
+
+
 def test_a_text_with_its_image_is_refused(own_model, scenes):
     rows = Dataset.from_dict({"text": list(scenes["caption"]), "image": list(scenes["image"])})
     encoder = load_mteb_encoder(str(own_model), InferenceArguments(device="cpu"))
@@ -183,14 +240,13 @@ def test_a_language_that_a_task_has_not_is_an_error(tmp_path):
         load_tasks(["Multi30kT2IRetrieval"], tmp_path, ["swa"])
 
 
-def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
-    """Of one model two languages are kept: one is shown, and so is another model that has none."""
-    # as it lies on the Hub: Parquet files, and a card that names them
-    repository = tmp_path / "hub" / "mteb" / "xm3600"
+def make_copy(folder, images):
+    """Makes a copy of Crossmodal-3600 as on the Hub: Parquet files, and a card that names them."""
+    repository = folder / "mteb" / "xm3600"
     (repository / "default").mkdir(parents=True)
     columns = {
         "image_id": [f"{number:016x}" for number in range(NUM_SCENES)],
-        "image": list(scenes["image"]),
+        "image": images,
         "image_locale": ["en"] * NUM_SCENES,
     }
     names = ("captions", "captions_tokenized", "captions_tokenized_lowercase")
@@ -202,6 +258,21 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
     card = [{"config_name": "default", "data_files": files}]
     (repository / "README.md").write_text(f"---\nconfigs: {json.dumps(card)}\n---\n")
 
+
+def test_other_data_of_a_copy_has_its_own_results(scenes, tmp_path, run):
+    images = list(scenes["image"])
+    make_copy(tmp_path / "a", images)
+    make_copy(tmp_path / "b", images[1:] + images[:1])
+    scores = []
+    for name in "ab":
+        options = ["--tasks", "XM3600T2IRetrieval", "--languages", "deu", "--data_root", tmp_path / name]
+        scores.append(run(*options)[1][0]["score"])
+    assert scores[0] != scores[1]
+
+
+def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
+    """Of one model two languages are kept: one is shown, and so is another model that has none."""
+    make_copy(tmp_path / "hub", list(scenes["image"]))
     tasks = ["XM3600T2IRetrieval", "XM3600I2TRetrieval"]
     options = ["--tasks", *tasks, "--data_root", tmp_path / "hub", "--languages"]
     _, rows = run(*options, "deu", "eng")

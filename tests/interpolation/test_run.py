@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import load_from_disk
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.images import undecoded
@@ -84,6 +85,20 @@ def test_every_mixture_is_measured_and_the_best_is_saved_whole(train_further, no
     results = json.loads((tmp_path / "near" / "eval_results.json").read_text())
     mixture = evaluate_retrieval(load_encoder(str(tmp_path / "near")), rows, CaptionArguments())
     assert results == pytest.approx(mixture)
+
+
+@pytest.mark.parametrize(("of_start", "of_end", "named"), [(16, None, "START"), (None, 16, "END"), (16, 16, "START")])
+def test_a_mixture_of_cut_embeddings_gives_all_and_says_so_once(
+    family_folders, noise_dir, tmp_path, caplog, of_start, of_end, named
+):
+    for name, dim in (("start", of_start), ("end", of_end)):
+        model = SentenceTransformer(str(family_folders("lotlip")), device="cpu", truncate_dim=dim)
+        model.save_pretrained(str(tmp_path / name))
+    args = make_arguments(tmp_path / "start", tmp_path / "end", noise_dir, tmp_path / "near", alphas=[0.5])
+    interpolate(args)
+    assert caplog.text.count("The mixture gives all 32 dimensions, not the first 16") == 1
+    assert f"that were saved with {named}." in caplog.text
+    assert load_encoder(str(tmp_path / "near")).dim == 32
 
 
 def test_all_that_was_measured_stands_beside_the_model(train_further, noise_dir, tmp_path):

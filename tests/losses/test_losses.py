@@ -17,6 +17,7 @@ from modeling_lotlip.losses import (
     check_loss,
     contrastive_loss,
     global_loss,
+    image_logits,
     in_blocks,
 )
 from modeling_lotlip.losses.check import LargestTensor, draw_pairs
@@ -431,6 +432,25 @@ def test_a_loss_may_hold_something_constant():
     check_loss(of_constants, has_constants=True)
     with pytest.raises(ValueError, match="not those of differences"):
         check_loss(of_constants)
+
+
+@in_blocks
+def with_constant_targets(pairs, all_pairs, logit_scale, temperature):
+    """As the soft targets of the page about one's own method."""
+    logits = image_logits(pairs, all_pairs, logit_scale)
+    is_compared = logits > -1e30
+    similarities = (pairs.images @ all_pairs.images.t()).detach()
+    targets = (similarities / temperature).softmax(dim=-1) * is_compared
+    targets = targets / targets.sum(dim=-1, keepdim=True).clamp(min=1e-9)
+    return -(targets * logits.log_softmax(dim=-1).masked_fill(~is_compared, 0)).sum(dim=-1)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5])
+def test_constant_targets_are_found_at_any_temperature(temperature):
+    """Of embeddings far from each other they are one-hot to rounding: constant or not."""
+    check_loss(with_constant_targets, has_constants=True, temperature=temperature)
+    with pytest.raises(ValueError, match="not those of differences"):
+        check_loss(with_constant_targets, temperature=temperature)
 
 
 def test_pairs_to_try_a_loss_on_have_what_was_asked_for():

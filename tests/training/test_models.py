@@ -9,6 +9,7 @@ from datasets import Dataset
 from datasets import Image as ImageColumn
 from PIL import Image
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -57,6 +58,18 @@ def test_parameters_that_were_loaded_as_parts_of_one_tensor_can_be_saved_in_a_ch
     model, _ = build(model_name_or_path=str(tmp_path / "tipsv2"))
     shared = [name for name, value in model.named_parameters() if value.untyped_storage().nbytes() != value.nbytes]
     assert shared == []
+
+
+@pytest.mark.parametrize(("dim", "is_said"), [(16, True), (32, False), (None, False)])
+def test_a_trained_model_has_all_dimensions_of_a_start_that_is_cut(build, tmp_path, caplog, dim, is_said):
+    """As sentence-transformers saved it with the start, and not with the trained model."""
+    save_family("lotlip", tmp_path / "plain")
+    cut = SentenceTransformer(str(tmp_path / "plain"), device="cpu", truncate_dim=dim)
+    cut.save_pretrained(str(tmp_path / "cut"))
+    build(model_name_or_path=str(tmp_path / "cut"))
+    sentence = "The trained model gives all 32 dimensions, not the first 16 that were saved with"
+    assert caplog.text.count(sentence) == is_said
+    assert caplog.text.count("The trained model gives") == is_said
 
 
 def test_late_interaction_has_no_teacher(build, tmp_path):
