@@ -229,6 +229,11 @@ class DualEncoder:
         """The number of dimensions of an embedding, after it was cut to `truncate_dim`."""
         return self.whole_dim if self.truncate_dim is None else self.truncate_dim
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether embeddings are cut to fewer dimensions than the model gives."""
+        return self.truncate_dim is not None and self.truncate_dim < self.whole_dim
+
     @cached_property
     def whole_dim(self) -> int:
         """The number of dimensions of an embedding that is not cut."""
@@ -617,7 +622,7 @@ def warn_of_whole_embeddings(encoder: DualEncoder, made: str, start: str) -> Non
         made (`str`): What is made, for the message.
         start (`str`): What it is made of, for the message.
     """
-    if encoder.dim < encoder.whole_dim:
+    if encoder.is_cut:
         logger.warning(
             f"{made} gives all {encoder.whole_dim} dimensions, not the first {encoder.dim} that were saved with "
             f"{start}."

@@ -73,8 +73,10 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     check_models(start, end)
     warn_of_other_tokens(start, end)
     # of which sentence-transformers may have saved how many are kept with one of both, but not with the mixture
-    is_start_cut = start.dim < start.whole_dim
-    warn_of_whole_embeddings(start if is_start_cut else end, "The mixture", "START" if is_start_cut else "END")
+    if start.is_cut:
+        warn_of_whole_embeddings(start, "The mixture", "START")
+    else:
+        warn_of_whole_embeddings(end, "The mixture", "END")
     start.truncate_dim = None
     end.truncate_dim = None
     fitted_start = fit_start(start, end)
