@@ -780,8 +780,8 @@ def name_towers(settings: dict, config: LotlipConfig, tokenizer: LotlipTokenizer
         settings["text_cfg"]["hf_model_name"] = DEFAULT_TOKENIZER
     else:
         logger.warning(
-            f"The vocabulary is not that of {DEFAULT_TOKENIZER}, or texts become other words of it: "
-            f"`{OPEN_CLIP_CONFIG_NAME}` has no `text_cfg.hf_model_name`. Write the name of a "
+            f"The vocabulary is not that of {DEFAULT_TOKENIZER}, or texts become other words of it, or lose another "
+            f"end: `{OPEN_CLIP_CONFIG_NAME}` has no `text_cfg.hf_model_name`. Write the name of a "
             "repository with a BERT of this tokenizer there for the original, and give its tokenizer "
             "as `--tokenizer_path` on the way back."
         )

@@ -354,26 +354,17 @@ def hash_card(card: str) -> str:
     return hashlib.sha256(card.encode()).hexdigest()
 
 
-def name_in_card(folder: Path, repo_id: str) -> None:
+def name_in_card(card: str, repo_id: str) -> str:
     """
-    Names a repository in the code of the card in a folder, where that loads the model by the name in the card's title:
-    the name of the folder that a command wrote it in.
+    Names a repository in the code of a card, where that loads the model by the name in the card's title: the name of
+    the folder that a command wrote it in.
     """
-    file = folder / "README.md"
-    if not file.is_file():
-        return
-    card, automatic, line = file.read_text(encoding="utf-8").partition(AUTOMATIC_CARD)
     title = re.search("^# (.+)$", card, flags=re.MULTILINE)
     if title is None:
-        return
-    named = card
-    for loading in ('("{}"', 'model="{}"', "--model {}`"):
-        named = named.replace(loading.format(title[1]), loading.format(repo_id))
-    if named == card:
-        return
-    if is_automatic_card(file):
-        line = f"{hash_card(named)} -->\n"
-    file.write_text(f"{named}{automatic}{line}", encoding="utf-8")
+        return card
+    for loading in ('.from_pretrained("{}"', 'SentenceTransformer("{}"', 'model="{}"', "--model {}`"):
+        card = card.replace(loading.format(title[1]), loading.format(repo_id))
+    return card
 
 
 def find_model_files(folder: str | Path) -> list[str]:
@@ -610,7 +601,7 @@ def list_files_in_the_way(uploaded: list[str]) -> list[str]:
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
     Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
-    Code in the card that loads the model by the name of its folder is written anew, and names the repository.
+    A card whose code loads the model by the name of its folder comes after them, and names the repository.
 
     Args:
         folder (`str` or `Path`):
@@ -645,7 +636,6 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     try:
         with reaching_the_hub(repo_id):
             repo_url = api.create_repo(repo_id, exist_ok=True)
-            name_in_card(Path(folder), repo_url.repo_id)
             api.upload_folder(
                 repo_id=repo_url.repo_id,
                 folder_path=folder,
@@ -653,6 +643,17 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
                 allow_patterns=allow_patterns,
                 delete_patterns=delete_patterns,
             )
+            card_file = Path(folder, "README.md")
+            if card_file.name in allow_patterns and card_file.is_file():
+                card = card_file.read_text(encoding="utf-8")
+                named = name_in_card(card, repo_url.repo_id)
+                if named != card:
+                    api.upload_file(
+                        path_or_fileobj=named.encode(),
+                        path_in_repo=card_file.name,
+                        repo_id=repo_url.repo_id,
+                        commit_message="Name the repository in the card",
+                    )
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
             raise ValueError(

@@ -68,10 +68,6 @@ DAMAGED_IMAGE_ERRORS = (
 )
 
 
-# In 2001, before there were such files
-LONG_AGO = 1_000_000_000
-
-
 @dataclass
 class PackageFunctions:
     """Functions of the package that the code on the Hub comes without: `None` there."""
@@ -156,12 +152,9 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
                     "AutoConfig": name_code(type(tower.config)),
                     "AutoModel": name_code(type(tower)),
                 }
-        index = Path(save_directory, SAFE_WEIGHTS_INDEX_NAME)
-        if is_main_process and index.is_file():
-            os.utime(index, (LONG_AGO, LONG_AGO))  # by which it is seen whether it is written anew
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
-            if index.is_file() and index.stat().st_mtime != LONG_AGO:
+            if has_all_parts(Path(save_directory)):
                 # the weights of an earlier model, which would be loaded in place of the parts
                 Path(save_directory, SAFE_WEIGHTS_NAME).unlink(missing_ok=True)
             write_model_extras(save_directory, Path(save_directory).resolve().name)
@@ -170,6 +163,18 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
         """Uploads a model card that says something instead of transformers' empty one."""
         write_model_extras(working_dir, repo_id)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+
+def has_all_parts(folder: Path) -> bool:
+    """
+    Returns whether a folder holds weights in parts: an index, and all files that it names. transformers deletes those
+    of an earlier model where it saves another one whole, and leaves the index.
+    """
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if not index.is_file():
+        return False
+    parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all((folder / part).is_file() for part in parts)
 
 
 def name_code(part: type) -> str:

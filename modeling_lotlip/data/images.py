@@ -52,9 +52,6 @@ IMAGE_ERRORS = (
     zlib.error,
 )
 
-# Height and width of images that models are compared by
-NOISE_SIZES = ((64, 96), (96, 64))
-
 # The formats of uploads and of indexed folders, by their names in Pillow; HEIC is read too
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # The endings of files in these formats
@@ -316,16 +313,10 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def make_noise_images() -> list[PIL.Image.Image]:
-    """
-    Makes images by which it is seen whether models compute alike: of noise, one wide and one high, since processors
-    may see other parts of these.
-    """
+def make_noise_image(height: int, width: int) -> PIL.Image.Image:
+    """Makes an image of noise, by which it is seen what models compute: of a blank one all parts are alike."""
     generator = np.random.default_rng(0)
-    images = []
-    for size in NOISE_SIZES:
-        images.append(PIL.Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)))
-    return images
+    return PIL.Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def is_address(path: str) -> bool:

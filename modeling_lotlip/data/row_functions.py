@@ -2,19 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of users that make columns of captions from rows of another form: `--row_reader NAME` of a plugin."""
 
-import inspect
 import reprlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
+import xxhash
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from ..utils.plugins import Registry
-from ..utils.user_files import map_user_files
 from .images import undecoded
 from .rows import name_row
 
@@ -30,29 +28,6 @@ class RowReaders(Registry[Callable[[dict], dict]]):
 
 # By name, functions that take a row without its image, and return columns that are added to it
 ROW_READERS = RowReaders("row reader")
-
-
-def read_source(name: str) -> str:
-    """
-    Reads the source of a function of [`ROW_READERS`], of its whole file if it is in one, of the plugin that has
-    registered it, and of all modules of users that these import: see [`map_user_files`].
-    """
-    function = ROW_READERS[name]
-    while isinstance(function, partial):
-        function = function.func
-    module = inspect.getmodule(function)
-    file = getattr(module, "__file__", None)
-    sources = []
-    if file is None:
-        sources.append(inspect.getsource(function))
-    else:
-        sources.append(Path(file).read_text(encoding="utf-8"))
-    modules = [module]
-    if name in ROW_READERS.registered_by:
-        modules.append(sys.modules.get(ROW_READERS.registered_by[name].name))
-    for path in sorted(map_user_files(module for module in modules if module is not None)):
-        sources.append(path.read_text(encoding="utf-8", errors="replace"))
-    return "\n".join(sources)
 
 
 @dataclass
@@ -122,15 +97,38 @@ def read_rows(
     if isinstance(rows, IterableDataset):
         return undecoded(rows, image_column).map(read)  # else each image is decoded once more, and a broken one fails
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
-    # a changed source is noticed, which a function that is imported by its name does not show
-    fingerprint = Hasher.hash((texts._fingerprint, name, read_source(name)))
+    # made anew by each run: the function may read files and variables, which nothing shows
+    fingerprint = Hasher.hash((texts._fingerprint, name, uuid4().hex))
     made = texts.map(
         read,
         with_indices=True,
         remove_columns=texts.column_names,
         new_fingerprint=fingerprint,
-        load_from_cache_file=False,  # the function may read files and variables, which its source does not show
         desc=f"Reading rows by {name}",
     )
+    made = name_by_content(made)
     kept = [column for column in rows.column_names if column not in made.column_names]
     return concatenate_datasets([rows.select_columns(kept), made], axis=1)
+
+
+def name_by_content(rows: Dataset) -> Dataset:
+    """
+    Names the file that rows were just written to by what is in it. Equal rows of several runs, or processes, are kept
+    once, and no file is written over that one of them still reads. Rows in memory have none.
+    """
+    if not rows.cache_files:
+        return rows
+    digest = xxhash.xxh3_128()
+    for table in rows.with_format("arrow").iter(batch_size=1000):
+        for batch in table.to_batches():
+            digest.update(batch.serialize())
+    written = Path(rows.cache_files[0]["filename"])
+    named = written.with_name(f"rows-{digest.hexdigest()}.arrow")
+    try:
+        if named.exists():
+            written.unlink()
+        else:
+            written.rename(named)
+    except PermissionError:  # Windows lets nobody move a file that is open
+        return rows
+    return Dataset.from_file(str(named))

@@ -129,7 +129,8 @@ def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImagePr
         files.update(source)
     # set on a tokenizer that was loaded without it, it is in none of the files
     tokenizer = getattr(processor, "tokenizer", processor)
-    files.update(str(getattr(tokenizer, "truncation_side", None)).encode())
+    if getattr(tokenizer, "truncation_side", "right") != "right":
+        files.update(tokenizer.truncation_side.encode())
     with TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):

@@ -496,7 +496,7 @@ def check_texts_are_read_alike(name: str | PathLike) -> None:
         )
     if is_sentence_transformer(name):
         raise ValueError(
-            f"{name} has modules of sentence-transformers after the dual encoder in {SENTENCE_TRANSFORMERS_MODULES}, "
+            f"{name} has modules of sentence-transformers beside a dual encoder in {SENTENCE_TRANSFORMERS_MODULES}, "
             "which would be lost: take them out of a copy of the folder."
         )
 

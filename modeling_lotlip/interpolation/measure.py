@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..data.images import make_noise_images
+from ..data.images import make_noise_image
 from ..data.loading import load_split
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
@@ -126,11 +126,16 @@ def load_held_back(args: InterpolateArguments) -> HeldBackData:
 def has_same_images(start: DualEncoder, end: DualEncoder) -> bool:
     """
     Returns whether two models, each with its own image processor, embed images alike, bit by bit, as after a training
-    with a frozen image tower: tried on images of noise.
+    with a frozen image tower: tried on images of noise, a wide and a high one, since processors may see other parts of
+    these.
     """
-    probes = make_noise_images()
-    embeds_of_start = start.embed_images(start.preprocessing.prepare_images(probes))
-    return torch.equal(embeds_of_start, end.embed_images(end.preprocessing.prepare_images(probes)))
+    for height, width in ((64, 96), (96, 64)):
+        probe = make_noise_image(height, width)
+        embeds_of_start = start.embed_images(start.preprocessing.prepare_images([probe]))
+        embeds_of_end = end.embed_images(end.preprocessing.prepare_images([probe]))
+        if not torch.equal(embeds_of_start, embeds_of_end):
+            return False
+    return True
 
 
 def check_measured(start: dict[str, dict[str, float]]) -> None:

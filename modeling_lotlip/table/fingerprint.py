@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 from datasets import Dataset
 
+from ..data.folder import split_archive
 from ..data.images import is_address, to_local_path, undecoded
 from ..data.rows import find_column
 from ..utils.terminal import progress_bar
@@ -68,8 +69,8 @@ class ReadArchives:
 
     def find_checksum(self, address: str) -> tuple[int, int] | None:
         """Finds the CRC-32 and the size of an image by its address, `zip://NAME::ARCHIVE`; None if it has another."""
-        name, _, path = address.removeprefix("zip://").rpartition("::")
-        if not address.startswith("zip://") or not os.path.isfile(path):
+        path, name = split_archive(address)
+        if not name or not os.path.isfile(path):
             return None
         if path not in self.members:
             with zipfile.ZipFile(path) as archive:
@@ -107,5 +108,5 @@ def describe_address(address: str, archives: ReadArchives) -> str:
     checksum = archives.find_checksum(address)
     if checksum is None:
         return address
-    name = address.rpartition("::")[0]
+    _, name = split_archive(address)
     return f"{name} {checksum}"

@@ -14,7 +14,6 @@ import PIL.Image
 import torch
 import xxhash
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
@@ -24,7 +23,7 @@ from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows
 from ..encoder.hashes import read_code
 from ..encoder.preprocessing import Preprocessing
-from ..table.fingerprint import hash_rows
+from ..table.fingerprint import ReadArchives
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
 from .dual_encoder import ContrastiveModel, ImageSide
@@ -39,21 +38,34 @@ SHARD_SIZE = 1024
 
 def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
     """
-    Hashes the images of rows: the contents of those in the data, what tells those in archives on this machine apart,
-    the addresses of others, and of files their paths, sizes and times.
+    Hashes rows, and what the hash of `datasets` does not know of their images: the sizes and times of image files, and
+    of the files that hold contents, and in archives on this machine the checksums.
     """
     hasher = Hasher()
-    columns = {"image": image_column, "short": None, "long": None}
-    hasher.update(hash_rows(dataset, {"columns": columns, "key_column": None}))
+    hasher.update(dataset._fingerprint)
+    archives = ReadArchives()
+    has_contents = False
     images = undecoded(dataset.select_columns(image_column), image_column)
     for table in images.with_format("arrow").iter(batch_size=1000):
         column = table[image_column].combine_chunks()
-        paths = column.field("path").filter(column.field("bytes").is_null()).drop_null()
-        for path in map(to_local_path, paths.to_pylist()):
+        is_elsewhere = column.field("bytes").is_null()
+        has_contents = has_contents or not all(is_elsewhere.to_pylist())
+        for path in column.field("path").filter(is_elsewhere).drop_null().to_pylist():
+            path = to_local_path(path)
             if os.path.exists(path):
-                status = os.stat(path)
-                hasher.update((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+                hasher.update((path, *sign(path)))
+            else:
+                hasher.update(archives.find_checksum(path))
+    if has_contents:  # a dataset may be saved anew by the same names
+        for file in sorted(file["filename"] for file in dataset.cache_files):
+            hasher.update((file, *sign(file)))
     return hasher.hexdigest()
+
+
+def sign(path: str) -> tuple[int, int, int]:
+    """Returns the size of a file, and when its content and its entry were changed, in nanoseconds."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_features(folder: Path, index: int) -> torch.Tensor:
@@ -125,11 +137,7 @@ class FeatureCache:
         """
         self.check()
         self.model.to(self.accelerator.device).eval()
-        found = [None]
-        with fail_together(self.accelerator):
-            if self.accelerator.is_main_process:  # which reads all images that are in the data
-                found = [self.find_folder(dataset, image_column)]
-        (folder,) = broadcast_object_list(found)
+        folder = self.find_folder(dataset, image_column)
         folder.mkdir(parents=True, exist_ok=True)
         images = undecoded(dataset, image_column).select_columns(image_column)
         num_shards = -(-len(images) // SHARD_SIZE)

@@ -30,7 +30,7 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.arguments import find_folder
-from ..data.images import make_noise_images, undecoded
+from ..data.images import make_noise_image, undecoded
 from ..data.loading import finish_split, join_splits, load_slices
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
@@ -182,7 +182,8 @@ def count_threads() -> int:
 
 def load_data(args: TrainArguments, accelerator: Accelerator) -> tuple[Data, Data]:
     """
-    Loads the data to train and to evaluate on: the main process reads a new dataset, the others find it in the cache.
+    Loads the data to train and to evaluate on: the main process reads a new dataset, the others find it in the cache,
+    but for the columns of a row reader, which each makes itself.
     """
     for is_turn in (accelerator.is_main_process, not accelerator.is_main_process):
         with fail_together(accelerator):
@@ -443,7 +444,9 @@ def make_trained_model(
     contrastive_model = ContrastiveModel(
         model, ObjectiveLoss(objective, has_bias, options, args.all_objective_options)
     )
-    inspect_image_side(contrastive_model, Preprocessing(processor).prepare_images(make_noise_images()))
+    # square, as processors that keep the form of images are made for
+    images = Preprocessing(processor).prepare_images([make_noise_image(64, 64)])
+    inspect_image_side(contrastive_model, images)
     unused = freeze_unused(contrastive_model, make_probes(processor, has_long_captions))
     if unused:
         logger.info(f"Not trained, since no embedding depends on it: {', '.join(unused)}.")
@@ -462,7 +465,7 @@ def make_probes(processor: ProcessorMixin, has_long_captions: bool) -> list[Capt
     words = ["a"] * min(collate.preprocessing.max_length, LONGEST_PROBE)
     while len(words) > 1 and collate.preprocessing.tokenize([" ".join(words)]).truncated[0]:
         words.pop()
-    image = make_noise_images()[0]
+    image = make_noise_image(64, 64)
     batches = []
     for text in ("a", " ".join(words)):
         batch, _ = collate([Sample(text, [text] if has_long_captions else [], image=image)])

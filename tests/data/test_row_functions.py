@@ -1,14 +1,14 @@
 """Columns of captions that a function of a user makes from rows of another form."""
 
 import importlib
+import pickle
 import sys
 
 import pytest
 from datasets import Dataset, Image, load_from_disk
 
 from modeling_lotlip.data.images import undecoded
-from modeling_lotlip.data.row_functions import ROW_READERS, read_rows, read_source
-from modeling_lotlip.utils.plugins import load_plugin
+from modeling_lotlip.data.row_functions import ROW_READERS, read_rows
 
 
 TURNS = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A boat. It is red."}]
@@ -71,40 +71,14 @@ def test_what_a_function_reads_may_change_from_run_to_run(monkeypatch, tmp_path)
     make_rows().save_to_disk(tmp_path / "rows")
     texts = tmp_path / "texts.txt"
     monkeypatch.setitem(ROW_READERS, "boats", lambda row: {"caption": texts.read_text()})
-    for word in ("red", "blue"):
+    made = []
+    for word in ("red", "blue", "red"):
         texts.write_text(word)
-        assert read_rows(load_from_disk(tmp_path / "rows"), "boats", "image")[0]["caption"] == word
-
-
-def test_the_source_of_a_reader_holds_no_module_that_it_does_not_import(load_modules, monkeypatch):
-    """As the helpers of a debugger, or another plugin."""
-    load_modules({"other_of_a_test": "WORD = 'unrelated'\n"})
-    module = load_modules({"reader_of_a_test": "def read(row):\n    return {'caption': 'red'}\n"})
-    monkeypatch.setitem(ROW_READERS, "boats", module.read)
-    source = read_source("boats")
-    assert "'caption': 'red'" in source
-    assert "unrelated" not in source
-
-
-@pytest.mark.parametrize("made", ["make_reader('red')", "partial(read, word='red')"])
-def test_the_source_of_a_reader_holds_the_plugin_that_makes_it_by_another_module(load_modules, tmp_path, made):
-    load_modules(
-        {
-            "helper_of_a_test": "def read(row, word):\n    return {'caption': word}\n\n"
-            "def make_reader(word):\n    return lambda row: read(row, word)\n",
-        }
-    )
-    plugin = tmp_path / "plugin_of_a_test.py"
-    plugin.write_text(
-        "from functools import partial\nfrom helper_of_a_test import make_reader, read\n"
-        f"from modeling_lotlip.data.row_functions import ROW_READERS\n\nROW_READERS['made'] = {made}\n"
-    )
-    load_plugin(plugin)
-    source = read_source("made")
-    del ROW_READERS["made"]
-    sys.modules.pop("plugin_of_a_test")
-    assert f"ROW_READERS['made'] = {made}" in source
-    assert "def make_reader(word)" in source
+        made.append(read_rows(load_from_disk(tmp_path / "rows"), "boats", "image"))
+    # also what another process reads, which has the name of a file alone
+    assert [pickle.loads(pickle.dumps(rows))[0]["caption"] for rows in made] == ["red", "blue", "red"]
+    assert len(list((tmp_path / "rows").glob("rows-*.arrow"))) == 2
+    assert list((tmp_path / "rows").glob("cache-*.arrow")) == []
 
 
 def test_a_stream_is_read_by_the_same_function(reader):
