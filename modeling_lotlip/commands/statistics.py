@@ -94,7 +94,8 @@ def run(
         columns = get_columns(dataset)
         if source.image_column != SourceArguments().image_column:
             check_columns(columns, image_column=source.image_column)
-        if source.image_column in columns:
+        # a stream of a JSON list does not say its types
+        if source.image_column in columns and dataset.features is not None:
             dataset = cast_images(dataset, source.image_column)
     else:
         check_benchmark(source, split, is_whole=False)

@@ -144,7 +144,8 @@ class FolderTexts(ImageFolder):
     """
     Reads a folder of images with metadata as `datasets` does, but for the same columns in `metadata.jsonl`, and for
     several files of metadata: `datasets` reads these in an order that each process has anew, and takes the columns of
-    one of them, and those of the first 10 MiB of `metadata.jsonl`.
+    one of them, and those of the first 10 MiB of `metadata.jsonl`. Where the first list of a block begins with null,
+    pyarrow moves the values of all its lists (https://github.com/apache/arrow/issues/51305): it is read otherwise.
     """
 
     date_columns: frozenset[str] = frozenset()
@@ -161,6 +162,25 @@ class FolderTexts(ImageFolder):
         if self.config.features is None and may_differ and splits[0].gen_kwargs["add_metadata"]:
             self.info.features = self.find_types(metadata_files)
         return splits
+
+    def _read_metadata(self, metadata_file: str, metadata_ext: str = "") -> Iterator[pa.Table]:
+        tables = super()._read_metadata(metadata_file, metadata_ext)
+        if metadata_ext != ".jsonl":
+            yield from tables
+            return
+        num_rows = 0
+        for table in tables:
+            if not is_whole(table):
+                if is_elsewhere(metadata_file) or self.config.filters is not None:
+                    raise ValueError(
+                        f"{metadata_file} has lists that begin with null, of which pyarrow moves the values to other "
+                        "rows: leave null out of the lists."
+                    )
+                rows = islice(iterate_rows([metadata_file]), num_rows, num_rows + len(table))
+                schema = pa.schema([(field.name, replace_times(field.type)) for field in table.schema])
+                table = pa.Table.from_pylist(list(rows), schema=schema)
+            num_rows += len(table)
+            yield table
 
     def find_types(self, metadata_files: list[tuple]) -> Features:
         """
@@ -211,6 +231,15 @@ class FolderTexts(ImageFolder):
                         "at its beginning has: write all rows with the same columns."
                     )
             yield key, example
+
+
+def is_whole(table: pa.Table) -> bool:
+    """Whether all columns of a table have as many values as they say."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def is_elsewhere(path: str) -> bool:

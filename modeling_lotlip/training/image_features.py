@@ -20,7 +20,7 @@ from transformers import ProcessorMixin
 
 from ..data.images import to_local_path, undecoded
 from ..data.reader import RowReader
-from ..encoder.batches import RowCollator, collate_rows
+from ..encoder.batches import RowCollator, collate_rows, sign_file
 from ..encoder.hashes import read_code
 from ..encoder.preprocessing import Preprocessing
 from ..table.fingerprint import ReadArchives
@@ -53,19 +53,13 @@ def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
         for path in column.field("path").filter(is_elsewhere).drop_null().to_pylist():
             path = to_local_path(path)
             if os.path.exists(path):
-                hasher.update((path, *sign(path)))
+                hasher.update((path, sign_file(os.stat(path))))
             else:
                 hasher.update(archives.find_checksum(path))
     if has_contents:  # a dataset may be saved anew by the same names
         for file in sorted(file["filename"] for file in dataset.cache_files):
-            hasher.update((file, *sign(file)))
+            hasher.update((file, sign_file(os.stat(file))))
     return hasher.hexdigest()
-
-
-def sign(path: str) -> tuple[int, int, int]:
-    """Returns the size of a file, and when its content and its entry were changed, in nanoseconds."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_features(folder: Path, index: int) -> torch.Tensor:

@@ -320,7 +320,8 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
             folder = args.output_dir / outputs.BEST_FOLDER
             metric = args.metric_for_best_model
             if metric is not None and outputs.is_best(results, metric, state.best):
-                state.best = outputs.BestModel(state.step, results, training.evaluation_data.contents)
+                data = training.evaluation_data.contents
+                state.best = outputs.BestModel(state.step, results, data, metric)
                 outputs.save_model(args, training.plan, folder, model, training.processor, state.best)
     return results
 

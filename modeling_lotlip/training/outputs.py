@@ -57,11 +57,13 @@ class BestModel:
         step (`int`): Its step.
         results (`dict[str, float]`): What was measured of it.
         data (`dict[str, int | str]`): What it was measured on, as [`describe_contents`] gives it.
+        metric (`str`, *optional*): By which it is the best.
     """
 
     step: int
     results: dict[str, float]
     data: dict[str, int | str]
+    metric: str | None = None
 
 
 @dataclass
@@ -497,14 +499,15 @@ def read_best(folder: Path) -> BestModel | None:
     # one of which these are unknown is compared with none
     step = results.pop("num_steps", 0)
     data = results.pop("evaluation_data", {})
-    return BestModel(step, results, data)
+    metric = results.pop("metric_for_best_model", None)
+    return BestModel(step, results, data, metric)
 
 
 def find_best(args: TrainArguments, state: TrainingState, data: dict[str, int | str]) -> BestModel | None:
     """
     Finds the best model so far of a run that resumes: that of the checkpoint, or one that was saved in the output
-    folder after it. One that was measured on other data is not compared with: a warning says so, and one says where
-    the best model is in another folder.
+    folder after it. One that was measured on other data, or is the best by another metric, is not compared with: a
+    warning says so, and one says where the best model is in another folder.
 
     Args:
         args (`TrainArguments`): The arguments.
@@ -517,11 +520,11 @@ def find_best(args: TrainArguments, state: TrainingState, data: dict[str, int | 
     if resumes_in_output_dir(args):
         saved = read_best(folder)
     found = [best for best in (saved, state.best) if best is not None]
-    comparable = [best for best in found if best.data == data and metric in best.results]
+    comparable = [best for best in found if best.data == data and best.metric == metric]
     if found and not comparable:
         logger.warning(
-            "The best model so far was measured on other data than this run evaluates, or without "
-            f"`{metric}`: it is not compared, and the first one that this run evaluates is saved in "
+            "The best model so far was measured on other data than this run evaluates, or is the best by another "
+            f"metric than `{metric}`: it is not compared, and the first one that this run evaluates is saved in "
             f"{folder}."
         )
     best = None
@@ -569,7 +572,8 @@ def save_model(
                 results = {"num_steps": best.step, **best.results}
             save_results(args, plan, Path(partial), results)
             if best is not None:
-                write_json(Path(partial, RESULTS_FILE), {**results, "evaluation_data": best.data})
+                about = {"evaluation_data": best.data, "metric_for_best_model": best.metric}
+                write_json(Path(partial, RESULTS_FILE), {**results, **about})
             folder.mkdir(exist_ok=True)
             replace_model(Path(partial), folder, last=RESULTS_FILE)
     except (OSError, SafetensorError) as error:

@@ -462,3 +462,25 @@ def test_rows_of_a_folder_of_images_have_the_names_of_their_files(tmp_path, has_
         rows = load_split(source, "train+test", max_samples)
         assert find_file_names(rows) == "file_name"
         assert [row["file_name"] for row in rows] == expected
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("place", ["first", "later", "alone"])
+def test_lists_that_begin_with_null_keep_their_values(tmp_path, streaming, place):
+    """Of which pyarrow moves the values to other rows, if there is another null; else they cannot be read."""
+    captions = [[None, "red"], ["green"], ["blue", None], ["yellow"]]
+    if place == "alone":
+        captions[2] = ["blue"]
+    if place == "later":  # in several blocks of 300 kB
+        words = "a boat at the pier " * 10
+        captions = [[f"{words}{index}"] for index in range(3000)]
+        captions += [[None, f"{words}{index}"] for index in range(3000)]
+    write_images(tmp_path, ["0.png"])
+    rows = []
+    for index, texts in enumerate(captions):
+        rows.append({"file_name": "0.png", "day": f"2020-01-0{index % 9 + 1}", "long_captions": texts})
+    write_lines(tmp_path / "metadata.jsonl", rows)
+    found = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train", with_images=False)
+    for row, expected in zip(found, rows, strict=True):
+        assert row["long_captions"] == expected["long_captions"]
+        assert row["day"] == expected["day"]

@@ -165,6 +165,14 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
 
 
 @pytest.mark.parametrize("streaming", [[], ["--streaming"]], ids=["rows", "stream"])
+def test_a_list_of_rows_in_json_is_measured_as_a_stream_too(run, tmp_path, vocab_dir, streaming):
+    rows = [{"image": f"{name}.png", "long_captions": ["a boat."]} for name in "ab"]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    data = ["--dataset_name", tmp_path / "rows.json", "--eval_split", "train", "--tokenizer_path", vocab_dir]
+    assert run(*data, *streaming)["num_images"] == 2
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]], ids=["rows", "stream"])
 def test_captions_and_images_without_each_other_are_counted_and_named(run, tmp_path, vocab_dir, caplog, streaming):
     """Where there is no stream, captions of no image are, too."""
     rows = [{"id": "1", "caption": "a boat"}, {"id": "2", "caption": "a car"}]

@@ -107,8 +107,8 @@ DATA = {"texts": "a"}
 METRIC = "long_mean_recall"
 
 
-def make_best(score: float, step: int = 2, data: dict | None = None) -> BestModel:
-    return BestModel(step, {METRIC: score, "long_num_images": 9}, data or DATA)
+def make_best(score: float, step: int = 2, data: dict | None = None, metric: str = METRIC) -> BestModel:
+    return BestModel(step, {METRIC: score, "long_num_images": 9}, data or DATA, metric)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,8 @@ def make_resumed(folder: Path, saved: BestModel | None = None) -> TrainArguments
     checkpoint = make_checkpoint(folder / "checkpoint-2", {})
     if saved is not None:
         (folder / "best").mkdir()
-        results = {"num_steps": saved.step, "evaluation_data": saved.data, **saved.results}
+        about = {"evaluation_data": saved.data, "metric_for_best_model": saved.metric}
+        results = {"num_steps": saved.step, **about, **saved.results}
         write_json(folder / "best" / "eval_results.json", results)
     return TrainArguments(output_dir=folder, resume_from_checkpoint=checkpoint, metric_for_best_model=METRIC)
 
@@ -177,6 +178,14 @@ def test_a_score_on_other_evaluation_data_is_not_compared(tmp_path, caplog):
     args = make_resumed(tmp_path, make_best(90))
     assert find_best(args, TrainingState(best=make_best(90)), {"texts": "b"}) is None
     assert "was measured on other data than this run evaluates" in caplog.text
+
+
+def test_the_best_model_by_another_metric_is_not_compared(tmp_path, caplog):
+    """One that was better by the metric of now may have been left out."""
+    best = make_best(90, metric="short_mean_recall")
+    args = make_resumed(tmp_path, best)
+    assert find_best(args, TrainingState(best=best), DATA) is None
+    assert f"or is the best by another metric than `{METRIC}`" in caplog.text
 
 
 def test_a_checkpoint_has_the_best_score(accelerator, tmp_path):
