@@ -97,7 +97,8 @@ WEIGHTS_PATTERNS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-
 ADAPTER_FILES = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 # What belongs to a saved model, in addition to its weights and its code
-MODEL_FILES = ("README.md", CONFIG_NAME, *PROCESSOR_FILES, *FILES_ABOUT_MODELS)
+CARD_FILE = "README.md"
+MODEL_FILES = (CARD_FILE, CONFIG_NAME, *PROCESSOR_FILES, *FILES_ABOUT_MODELS)
 
 # The code of this package that is saved with a model
 CODE_FILES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*_lotlip.py")))
@@ -354,17 +355,21 @@ def hash_card(card: str) -> str:
     return hashlib.sha256(card.encode()).hexdigest()
 
 
-def name_in_card(card: str, repo_id: str) -> str:
+def name_in_card(text: str, repo_id: str) -> str:
     """
     Names a repository in the code of a card, where that loads the model by the name in the card's title: the name of
-    the folder that a command wrote it in.
+    the folder that a command wrote it in. An automatic card stays one.
     """
+    card, automatic, line = text.partition(AUTOMATIC_CARD)
     title = re.search("^# (.+)$", card, flags=re.MULTILINE)
     if title is None:
-        return card
+        return text
+    named = card
     for loading in ('.from_pretrained("{}"', 'SentenceTransformer("{}"', 'model="{}"', "--model {}`"):
-        card = card.replace(loading.format(title[1]), loading.format(repo_id))
-    return card
+        named = named.replace(loading.format(title[1]), loading.format(repo_id))
+    if line == f"{hash_card(card)} -->\n":
+        line = f"{hash_card(named)} -->\n"
+    return f"{named}{automatic}{line}"
 
 
 def find_model_files(folder: str | Path) -> list[str]:
@@ -600,8 +605,9 @@ def list_files_in_the_way(uploaded: list[str]) -> list[str]:
 
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
-    Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
-    A card whose code loads the model by the name of its folder comes after them, and names the repository.
+    Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit,
+    but for a card whose code loads the model by the name of its folder: it follows in another, and names the
+    repository.
 
     Args:
         folder (`str` or `Path`):
@@ -632,10 +638,16 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         allow_patterns = find_model_files(folder)
         delete_patterns = list_files_in_the_way(allow_patterns)
     check_towers(folder)
+    card = ""
+    if CARD_FILE in allow_patterns and Path(folder, CARD_FILE).is_file():
+        card = Path(folder, CARD_FILE).read_text(encoding="utf-8")
     api = HfApi()
     try:
         with reaching_the_hub(repo_id):
             repo_url = api.create_repo(repo_id, exist_ok=True)
+            named_card = name_in_card(card, repo_url.repo_id)
+            if card != named_card:
+                allow_patterns = [name for name in allow_patterns if name != CARD_FILE]
             api.upload_folder(
                 repo_id=repo_url.repo_id,
                 folder_path=folder,
@@ -643,17 +655,13 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
                 allow_patterns=allow_patterns,
                 delete_patterns=delete_patterns,
             )
-            card_file = Path(folder, "README.md")
-            if card_file.name in allow_patterns and card_file.is_file():
-                card = card_file.read_text(encoding="utf-8")
-                named = name_in_card(card, repo_url.repo_id)
-                if named != card:
-                    api.upload_file(
-                        path_or_fileobj=named.encode(),
-                        path_in_repo=card_file.name,
-                        repo_id=repo_url.repo_id,
-                        commit_message="Name the repository in the card",
-                    )
+            if card != named_card:
+                api.upload_file(
+                    path_or_fileobj=named_card.encode(),
+                    path_in_repo=CARD_FILE,
+                    repo_id=repo_url.repo_id,
+                    commit_message="Upload the card",
+                )
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
             raise ValueError(

@@ -152,10 +152,11 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
                     "AutoConfig": name_code(type(tower.config)),
                     "AutoModel": name_code(type(tower)),
                 }
+        earlier_index = sign_index(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
-            if has_all_parts(Path(save_directory)):
-                # the weights of an earlier model, which would be loaded in place of the parts
+            if sign_index(save_directory) != earlier_index:
+                # in parts: the weights of an earlier model would be loaded in place of them
                 Path(save_directory, SAFE_WEIGHTS_NAME).unlink(missing_ok=True)
             write_model_extras(save_directory, Path(save_directory).resolve().name)
 
@@ -165,16 +166,13 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
-def has_all_parts(folder: Path) -> bool:
-    """
-    Returns whether a folder holds weights in parts: an index, and all files that it names. transformers deletes those
-    of an earlier model where it saves another one whole, and leaves the index.
-    """
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
+def sign_index(folder: str | os.PathLike) -> tuple[int, int, int] | None:
+    """Returns what tells the index of weights in parts from one that was written later, `None` if there is none."""
+    index = Path(folder, SAFE_WEIGHTS_INDEX_NAME)
     if not index.is_file():
-        return False
-    parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return all((folder / part).is_file() for part in parts)
+        return None
+    status = index.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def name_code(part: type) -> str:

@@ -39,10 +39,12 @@ from modeling_lotlip.hub import (
     find_replaced_file,
     format_metrics,
     format_settings,
+    is_automatic_card,
     name_in_card,
     replace_model,
     save_processor,
     write_eval_results,
+    write_for_readers,
     write_model_card,
 )
 from tests.conftest import as_token_wise, python_environment, tiny_config
@@ -353,6 +355,16 @@ def test_other_names_in_the_code_of_a_card_stay():
     card = '# boats\n\n`Bert.from_pretrained("bert")`, `load_dataset("boats")`, `AutoModel.from_pretrained("{}")`\n'
     assert name_in_card(card.format("boats"), "me/photos") == card.format("me/photos")
     assert name_in_card("no title", "me/photos") == "no title"
+
+
+def test_an_automatic_card_stays_one_with_the_name_of_a_repository(hub, tmp_path):
+    folder = shutil.copytree(hub.converted, tmp_path / "model")
+    (folder / "README.md").unlink()
+    write_for_readers(folder, "outputs")
+    card = name_in_card((folder / "README.md").read_text(encoding="utf-8"), "me/photos")
+    assert 'from_pretrained("me/photos")' in card
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    assert is_automatic_card(folder / "README.md")
 
 
 def test_results_on_a_dataset_of_the_hub_are_written_as_the_hub_reads_them(hub, tmp_path):
@@ -668,6 +680,7 @@ def test_the_model_that_was_saved_last_is_loaded_whether_whole_or_in_parts(hub, 
     for number, max_shard_size in enumerate(["1GB", "10KB", "1GB", "20KB", "1GB", "1GB"]):
         model.logit_scale.data.fill_(number)
         model.save_pretrained(tmp_path, max_shard_size=max_shard_size)
+        assert (tmp_path / "model.safetensors").exists() == (max_shard_size == "1GB")
         assert LotlipModel.from_pretrained(tmp_path).logit_scale.item() == number
 
 

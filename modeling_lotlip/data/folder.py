@@ -181,7 +181,7 @@ def split_archive(path: str) -> tuple[str, str]:
     """
     if not path.startswith("zip://"):
         return path, ""
-    name, _, archive = path.removeprefix("zip://").partition("::")
+    name, _, archive = path.removeprefix("zip://").rpartition("::")
     return archive, name
 
 

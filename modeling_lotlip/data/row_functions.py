@@ -10,11 +10,15 @@ from uuid import uuid4
 
 import xxhash
 from datasets import Dataset, IterableDataset, concatenate_datasets
-from datasets.fingerprint import Hasher
+from huggingface_hub.constants import HF_HOME
 
 from ..utils.plugins import Registry
 from .images import undecoded
 from .rows import name_row
+
+
+# Of the columns that functions have made
+FOLDER = Path(HF_HOME, "lotlip", "row_readers")
 
 
 class RowReaders(Registry[Callable[[dict], dict]]):
@@ -97,38 +101,47 @@ def read_rows(
     if isinstance(rows, IterableDataset):
         return undecoded(rows, image_column).map(read)  # else each image is decoded once more, and a broken one fails
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
+    if not texts.column_names:
+        raise ValueError(f"`--row_reader {name}` gets no images, and the rows have nothing but these: leave it out.")
+    FOLDER.mkdir(parents=True, exist_ok=True)
     # made anew by each run: the function may read files and variables, which nothing shows
-    fingerprint = Hasher.hash((texts._fingerprint, name, uuid4().hex))
+    written = FOLDER / f"{uuid4().hex}.arrow"
     made = texts.map(
         read,
         with_indices=True,
         remove_columns=texts.column_names,
-        new_fingerprint=fingerprint,
+        cache_file_name=str(written),
+        new_fingerprint=written.stem,  # else the function would be hashed
         desc=f"Reading rows by {name}",
     )
-    made = name_by_content(made)
+    if written.exists():  # else there are no rows
+        made = name_by_content(made, written)
     kept = [column for column in rows.column_names if column not in made.column_names]
     return concatenate_datasets([rows.select_columns(kept), made], axis=1)
 
 
-def name_by_content(rows: Dataset) -> Dataset:
+def name_by_content(rows: Dataset, written: Path) -> Dataset:
     """
-    Names the file that rows were just written to by what is in it. Equal rows of several runs, or processes, are kept
-    once, and no file is written over that one of them still reads. Rows in memory have none.
+    Names a file by the rows that were written to it. Equal ones of several runs, or processes, are kept once and have
+    the same fingerprint, and no file is written over that one of them still reads.
+
+    Args:
+        rows (`Dataset`): The rows.
+        written (`Path`): The file.
     """
-    if not rows.cache_files:
-        return rows
-    digest = xxhash.xxh3_128()
+    digest = xxhash.xxh3_128(rows.data.schema.remove_metadata().serialize())
+    digest.update(repr(rows.features).encode())
     for table in rows.with_format("arrow").iter(batch_size=1000):
         for batch in table.to_batches():
             digest.update(batch.serialize())
-    written = Path(rows.cache_files[0]["filename"])
-    named = written.with_name(f"rows-{digest.hexdigest()}.arrow")
+    fingerprint = digest.hexdigest()
+    named = FOLDER / f"{fingerprint}.arrow"
     try:
         if named.exists():
             written.unlink()
         else:
-            written.rename(named)
+            written.replace(named)
+        rows = Dataset.from_file(str(named))
     except PermissionError:  # Windows lets nobody move a file that is open
-        return rows
-    return Dataset.from_file(str(named))
+        pass
+    return Dataset(rows.data, info=rows.info, fingerprint=fingerprint)

@@ -129,8 +129,9 @@ def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImagePr
         files.update(source)
     # set on a tokenizer that was loaded without it, it is in none of the files
     tokenizer = getattr(processor, "tokenizer", processor)
-    if getattr(tokenizer, "truncation_side", "right") != "right":
-        files.update(tokenizer.truncation_side.encode())
+    truncation_side = getattr(tokenizer, "truncation_side", "right")
+    if truncation_side != "right":
+        files.update(str(truncation_side).encode())
     with TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):

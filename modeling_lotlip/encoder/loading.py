@@ -288,7 +288,7 @@ def naming_adapter_errors(model_name: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        if not str(error.args[0]).startswith("base_model."):  # no name of a tensor
+        if not str(error).startswith("'base_model."):  # no name of a tensor
             raise
         raise ValueError(
             f"the adapters lack {error}, a tensor of what `modules_to_save` of `{ADAPTER_CONFIG_NAME}` names: name "
@@ -296,8 +296,8 @@ def naming_adapter_errors(model_name: str) -> Iterator[None]:
             "adapters merged into it (`merge_and_unload`)."
         ) from error
     except RuntimeError as error:
-        _, _, reason = str(error).partition("\n")
-        if not reason.strip():
+        beginning, _, reason = str(error).partition("\n")
+        if not beginning.startswith("Error(s) in loading state_dict"):  # as of memory
             raise
         raise ValueError(
             f"the adapters do not fit {model_name}: {without_stop(reason.strip().splitlines()[0])}. {REMEDY_FOR_ROWS}"

@@ -14,6 +14,7 @@ import PIL.Image
 import torch
 import xxhash
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
@@ -131,7 +132,11 @@ class FeatureCache:
         """
         self.check()
         self.model.to(self.accelerator.device).eval()
-        folder = self.find_folder(dataset, image_column)
+        found = [None]
+        with fail_together(self.accelerator):
+            if self.accelerator.is_main_process:
+                found = [self.find_folder(dataset, image_column)]
+        (folder,) = broadcast_object_list(found)
         folder.mkdir(parents=True, exist_ok=True)
         images = undecoded(dataset, image_column).select_columns(image_column)
         num_shards = -(-len(images) // SHARD_SIZE)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from huggingface_hub import constants
 
-from modeling_lotlip.hub import find_model_files, push_folder
+from modeling_lotlip.hub import find_model_files, push_folder, write_model_card
 from tests.helpers.commands import read_error
 from tests.helpers.hub_server import hub_server
 
@@ -73,6 +73,17 @@ def test_what_a_repository_has_of_an_earlier_model_is_deleted(hub, model_dir, tm
     names = {file.relative_to(pushed).as_posix() for file in pushed.rglob("*") if file.is_file()}
     assert names == {*find_model_files(model_dir), "notes.md", "README.md"}
     assert hub.unknown_routes == []
+
+
+def test_the_card_names_the_repository_and_stays_as_it_is_in_the_folder(hub, model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "photos")
+    write_model_card(folder, "photos")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for name in ("org/mine", "org/other"):
+        push_folder(folder, name)
+        pushed = (hub.root / name / "README.md").read_text(encoding="utf-8")
+        assert pushed == card.replace('"photos"', f'"{name}"')
+    assert (folder / "README.md").read_text(encoding="utf-8") == card
 
 
 def test_what_an_upload_does_not_replace_stays(hub, model_dir, tmp_path):

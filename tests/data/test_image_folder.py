@@ -484,3 +484,13 @@ def test_lists_that_begin_with_null_keep_their_values(tmp_path, streaming, place
     for row, expected in zip(found, rows, strict=True):
         assert row["long_captions"] == expected["long_captions"]
         assert row["day"] == expected["day"]
+
+
+def test_lists_from_elsewhere_that_begin_with_null_are_refused(tmp_path):
+    captions = [[None, "red"], ["green"], ["blue", None], ["yellow"]]
+    file = f"memory://{tmp_path.name}/metadata.jsonl"
+    with fsspec.open(file, "w") as opened:
+        opened.write("\n".join(json.dumps({"file_name": "0.png", "long_captions": texts}) for texts in captions))
+    source = SourceArguments("imagefolder", data_files=[file], streaming=True)
+    with pytest.raises(ValueError, match="metadata.jsonl has lists that begin with null, .*: leave null out of"):
+        list(undecoded(load_split(source, "train"), "image"))

@@ -7,6 +7,7 @@ import sys
 import pytest
 from datasets import Dataset, Image, load_from_disk
 
+from modeling_lotlip.data import row_functions
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.row_functions import ROW_READERS, read_rows
 
@@ -68,6 +69,7 @@ def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path,
 
 def test_what_a_function_reads_may_change_from_run_to_run(monkeypatch, tmp_path):
     """As a file of texts. The rows that it made before lie in the cache."""
+    monkeypatch.setattr(row_functions, "FOLDER", tmp_path / "made")
     make_rows().save_to_disk(tmp_path / "rows")
     texts = tmp_path / "texts.txt"
     monkeypatch.setitem(ROW_READERS, "boats", lambda row: {"caption": texts.read_text()})
@@ -77,8 +79,36 @@ def test_what_a_function_reads_may_change_from_run_to_run(monkeypatch, tmp_path)
         made.append(read_rows(load_from_disk(tmp_path / "rows"), "boats", "image"))
     # also what another process reads, which has the name of a file alone
     assert [pickle.loads(pickle.dumps(rows))[0]["caption"] for rows in made] == ["red", "blue", "red"]
-    assert len(list((tmp_path / "rows").glob("rows-*.arrow"))) == 2
-    assert list((tmp_path / "rows").glob("cache-*.arrow")) == []
+    assert len(list((tmp_path / "made").iterdir())) == 2
+    assert made[0]._fingerprint == made[2]._fingerprint
+
+
+def test_columns_of_other_names_or_labels_are_other_ones(monkeypatch):
+    """Also with the same values."""
+    made = []
+    for names in (("caption", "other"), ("other", "caption")):
+        monkeypatch.setitem(ROW_READERS, "boats", lambda row, names=names: dict(zip(names, ("red", "blue"))))
+        made.append(read_rows(make_rows(), "boats", "image"))
+    assert [rows[0]["caption"] for rows in made] == ["red", "blue"]
+    assert made[0]._fingerprint != made[1]._fingerprint
+
+
+def test_equal_columns_have_one_fingerprint_whatever_the_rows_are_in(tmp_path):
+    """By which features of images are found again."""
+    make_rows().save_to_disk(tmp_path / "rows")
+    for load in (make_rows, lambda: load_from_disk(tmp_path / "rows")):
+        fingerprints = {read_rows(load(), "conversations", "image")._fingerprint for _ in range(2)}
+        assert len(fingerprints) == 1
+
+
+def test_the_files_of_the_rows_stay_where_nothing_is_made(tmp_path):
+    make_rows().save_to_disk(tmp_path / "rows")
+    none = load_from_disk(tmp_path / "rows").select([])
+    assert len(read_rows(none, "conversations", "image")) == 0
+    images = load_from_disk(tmp_path / "rows").select_columns("image")
+    with pytest.raises(ValueError, match="gets no images, and the rows have nothing but these: leave it out"):
+        read_rows(images, "conversations", "image")
+    assert load_from_disk(tmp_path / "rows")[0] == make_rows()[0]
 
 
 def test_a_stream_is_read_by_the_same_function(reader):

@@ -267,3 +267,9 @@ def test_new_tokens_of_a_base_that_was_saved_with_them_are_read(model_dir, tmp_p
     processor.save_pretrained(tmp_path / "adapters")
     encoder = load_encoder(str(tmp_path / "adapters"), LoadingArguments(device="cpu"))
     assert encoder.encode_text("a zzblub").shape == (encoder.dim,)
+
+
+def test_errors_that_say_nothing_of_tensors_stay_as_they_are():
+    error = RuntimeError("out of memory\nerrors may be reported later")
+    with pytest.raises(RuntimeError, match="out of memory"), loading.naming_adapter_errors("CLIPModel"):
+        raise error
