@@ -55,7 +55,7 @@ SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
 MODULE_FOLDER = re.compile(r"\d+_\w+")
 
-LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
+LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
 
 # What `lotlip interpolate` measured of mixtures, and the picture of it in the card
@@ -197,8 +197,11 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         pipeline_tag="zero-shot-image-classification",
         tags=OTHER_TAGS,
     )
+    is_sentence_transformer = model_type == "lotlip_aligned" or is_plain_lotlip(config)
     if is_lotlip:
         data.tags = LOTLIP_TAGS
+        if is_sentence_transformer:
+            data.tags = [*LOTLIP_TAGS, "sentence-transformers"]
     template = Path(__file__).parent / "templates" / "model_card.md"
     card = ModelCard.from_template(
         data,
@@ -208,6 +211,7 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         provenance=provenance,
         license_note=license_note,
         is_lotlip=is_lotlip,
+        is_sentence_transformer=is_sentence_transformer,
         own_code=find_own_code(config),
         is_siglip=model_type.startswith("siglip"),
         architecture=config["architectures"][0],
@@ -316,6 +320,14 @@ def describe_languages(language: str | list[str] | None) -> str:
     return ", ".join(language)
 
 
+def is_plain_lotlip(config: dict) -> bool:
+    """
+    Returns whether sentence-transformers gives the embeddings of a model, by its configuration: those of a LoTLIP with
+    one embedding of a text, and none of a user's class, which may embed otherwise.
+    """
+    return config["model_type"] in ("lotlip", "lotlip_siglip") and find_own_code(config) is None
+
+
 def write_for_readers(folder: Path, repo_id: str) -> None:
     """
     Writes what sentence-transformers reads of a dual encoder with one embedding of a text, unless it is there; and a
@@ -325,13 +337,13 @@ def write_for_readers(folder: Path, repo_id: str) -> None:
     config = read_json(folder / CONFIG_NAME)
     if "text_config" not in config:  # a tower, or a processor that is uploaded first
         return
-    has_single_embedding = config["model_type"] in ("lotlip", "lotlip_siglip")
+    is_plain = is_plain_lotlip(config)
     for name, content in SENTENCE_TRANSFORMERS_FILES.items():
         file = folder / name
         text = json.dumps(content, indent=2) + "\n"
-        if has_single_embedding and not file.exists():
+        if is_plain and not file.exists():
             file.write_text(text, encoding="utf-8")
-        elif not has_single_embedding and file.exists() and file.read_text(encoding="utf-8") == text:
+        elif not is_plain and file.exists() and file.read_text(encoding="utf-8") == text:
             file.unlink()  # of an earlier model
     card_file = folder / "README.md"
     if card_file.exists() and not is_automatic_card(card_file):

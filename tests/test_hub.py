@@ -398,6 +398,15 @@ def test_the_card_of_a_siglip_of_another_length_says_what_the_pipeline_does(
     assert ("Not for the zero-shot pipeline" in (folder / "README.md").read_text()) == is_said
 
 
+def test_sentence_transformers_are_not_for_a_class_that_embeds_otherwise(tmp_path):
+    """It would pass by `embed_captions`."""
+    for name, model in (("own", PooledModel(tiny_config(PooledConfig))), ("plain", LotlipModel(tiny_config()))):
+        model.save_pretrained(tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        assert ("sentence-transformers" in card) == (name == "plain")
+        assert (tmp_path / name / "modules.json").exists() == (name == "plain")
+
+
 def test_the_card_of_a_model_of_a_plugin_says_that_its_code_needs_the_package(tmp_path):
     PooledModel(tiny_config(PooledConfig)).save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text()
