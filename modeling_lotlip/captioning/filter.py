@@ -653,7 +653,7 @@ class PairReader:
             self.counts["others"] += 1
         yield Item((row_index, key, None), "image", read_image({"bytes": content, "path": None}))
         for text in texts:
-            yield Item((row_index, key, text), "caption", mark_sub_captions(text) or text)
+            yield Item((row_index, key, text), "long", mark_sub_captions(text) or text)
 
 
 def measure_similarities(

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from transformers import AutoModel, AutoProcessor
 from transformers.utils import logging
 
+from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor
 from modeling_lotlip.captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
 from modeling_lotlip.captioning.filter import (
     CaptionFilter,
@@ -27,8 +28,9 @@ from modeling_lotlip.captioning.records import RowsHash, hash_caption
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.utils.sub_captions import join_sub_captions, split_sub_captions
+from modeling_lotlip.utils.sub_captions import join_sub_captions, mark_sub_captions, split_sub_captions
 from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
+from tests.helpers.methods import PooledModel, make_like
 
 
 def read_folder(folder: Path) -> list[dict]:
@@ -556,6 +558,24 @@ def test_two_images_of_one_key_are_no_similarity(run, tmp_path, model_dir):
     assert sum(counts["num_unmeasured"] for counts in report.values()) == 0
     with pytest.raises(ValueError, match="Two different images have the key 'a', the second in row 2"):
         run(tmp_path / "captions.parquet", "other", **options, dataset_name=str(tmp_path / "twice"))
+
+
+def test_captions_are_embedded_as_long_ones(run, tmp_path, model_dir):
+    """Of which a class of one's own may make something else."""
+    make_like(LotlipModel.from_pretrained(model_dir), PooledModel).save_pretrained(tmp_path / "pooled")
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path / "pooled")
+    scenes = load_scenes(2, seed=5)
+    scenes.add_column("id", ["0", "1"]).save_to_disk(tmp_path / "scenes")
+    captions = ["a photo of a red boat. the ground is sand.", "the tree is green. a house."]
+    rows = [{"key": f"{index}", "caption": text} for index, text in enumerate(captions)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "captions.parquet")
+    options = {"dual_encoder": str(tmp_path / "pooled"), "dataset_name": str(tmp_path / "scenes")}
+    run(tmp_path / "captions.parquet", "out", **options, key_column="id", min_image_text_similarity=-1)
+    encoder = DualEncoder.from_pretrained(tmp_path / "pooled", device="cpu")
+    texts = encoder.encode_text([mark_sub_captions(text) for text in captions], is_long=True)
+    expected = (texts * encoder.encode_image(list(scenes["image"]))).sum(axis=1)
+    written = parquet.read_table(tmp_path / "out" / "captions.parquet")
+    assert written["image_text_similarity"].to_pylist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_images_that_captions_were_not_made_of_are_counted(run, tmp_path, model_dir, caplog):
