@@ -367,6 +367,15 @@ def hash_card(card: str) -> str:
     return hashlib.sha256(card.encode()).hexdigest()
 
 
+def write_sentence_transformers_files(folder: Path) -> None:
+    """Writes what the sentence-transformers library reads of a model of `lotlip align`."""
+    for name, content in SENTENCE_TRANSFORMERS_FILES.items():
+        content = json.loads(json.dumps(content))
+        if "processing_kwargs" in content:  # a tokenizer of others truncates when it is asked to
+            content["processing_kwargs"] = {"text": {"truncation": True}}
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def name_in_card(text: str, repo_id: str) -> str:
     """
     Names a repository in the code of a card, where that loads the model by the name in the card's title: the name of

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoProcessor
 
 import lotlip
 from modeling_lotlip import (
+    DualEncoder,
     LotlipConfig,
     LotlipImageProcessor,
     LotlipImageProcessorPil,
@@ -242,6 +243,15 @@ def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, reposit
     assert not any("model.pt" in request for request in hub.requests)
     assert find_pretrained(str(folder)) == str(folder)
     assert hub.calls == 0
+
+
+def test_an_encoder_knows_the_commit_that_it_was_loaded_from(hub, repositories, converted):
+    for name in (DEFAULT_MODEL, "org/plain"):
+        if name != DEFAULT_MODEL:
+            shutil.copytree(converted / DEFAULT_MODEL, repositories / name)
+        encoder = DualEncoder.from_pretrained(name, device="cpu")
+        assert encoder.revision == encoder.describe()["revision"] == commit_hash(repositories / name)
+    assert DualEncoder.from_pretrained(converted / DEFAULT_MODEL, device="cpu").revision is None
 
 
 def test_a_subfolder_beside_an_original_checkpoint_loads(cache, repositories, converted, tmp_path):

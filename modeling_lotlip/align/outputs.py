@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `lotlip align` writes: the model whole, with its code, its card and its results."""
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from transformers.utils import CONFIG_NAME
 from ..data.arguments import describe_split
 from ..encoder.preprocessing import Preprocessing
 from ..hub import (
-    SENTENCE_TRANSFORMERS_FILES,
     find_replaced_file,
     format_metrics,
     format_settings,
     replace_model,
     save_processor,
     write_eval_results,
+    write_sentence_transformers_files,
 )
 from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.files import is_same_path, public_name, write_json, write_text
@@ -207,12 +206,3 @@ def check_saved(folder: Path, model: LotlipAlignedModel, towers: tuple[TextTower
             f"The model that was saved does not compute what {text_tower.name} and "
             f"{image_tower.name} compute: name other models."
         )
-
-
-def write_sentence_transformers_files(folder: Path) -> None:
-    """Writes what the sentence-transformers library reads of a dual encoder."""
-    for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-        content = json.loads(json.dumps(content))
-        if "processing_kwargs" in content:  # a tokenizer of others truncates when it is asked to
-            content["processing_kwargs"] = {"text": {"truncation": True}}
-        write_text(folder / name, json.dumps(content, indent=2) + "\n")

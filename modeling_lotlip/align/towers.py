@@ -40,6 +40,7 @@ from ..encoder.loading import (
     LOADING_ERRORS,
     check_no_adapters,
     check_none_is_missing,
+    find_commit,
     find_file,
     is_dual_encoder,
     is_sentence_transformer,
@@ -818,7 +819,7 @@ def refer_to(text_tower: TextTower, image_tower: ImageTower) -> dict[str, dict]:
             revision = None
         else:
             name = tower.name
-            revision = getattr(config, "_commit_hash", None)
+            revision = find_commit(name)
         towers[part] = {"name": name, "revision": revision, "hash": hash_state(tower.model.state_dict())}
     return towers
 

@@ -26,7 +26,7 @@ from ..data.images import UnreadableImageError, bound_aspect_ratio
 from ..data.rows import batched
 from ..encoder.batches import PREPROCESSING_ERRORS, prefetch
 from ..encoder.hashes import hash_model
-from ..encoder.loading import check_device
+from ..encoder.loading import check_device, find_commit
 from .answer import Answer
 from .arguments import CAPTIONERS, CaptionerArguments
 from .image_files import ImageFile
@@ -164,7 +164,7 @@ class LocalCaptioner:
         trust_remote_code = self.arguments.trust_remote_code
         model, self.processor = load_captioning_model(name, revision, getattr(torch, dtype), trust_remote_code)
         self.model = model.to(device).eval()
-        self.revision = getattr(model.config, "_commit_hash", None) or revision
+        self.revision = find_commit(name, revision) or revision
         if self.revision is None:  # a folder, where other weights may come
             self.revision = hash_model(self.model)
         self.generate_options = list_generate_options(self.arguments)

@@ -37,6 +37,7 @@ from .loading import (
     check_device,
     check_is_one_model,
     check_model_is_there,
+    find_commit,
     find_saved_truncate_dim,
     is_dual_encoder,
     is_sentence_transformer,
@@ -85,6 +86,8 @@ class DualEncoder:
             What messages and tables call the model. Default: what it was loaded from.
         preprocessing (`Preprocessing`, *optional*):
             Makes the inputs of the model. Default: by the processor, as the family of the model was trained.
+        revision (`str`, *optional*):
+            The commit of the model on the Hub; `None` of a folder.
 
     Example:
 
@@ -107,8 +110,10 @@ class DualEncoder:
         truncate_dim: int | None = None,
         name: str | None = None,
         preprocessing: Preprocessing | None = None,
+        revision: str | None = None,
     ):
         self.model = model.eval()
+        self.revision = revision
         self.processor = processor
         self.family = find_family(model.config, processor)
         if self.family.attn_implementation is not None:
@@ -245,11 +250,6 @@ class DualEncoder:
     def matryoshka_dims(self) -> tuple[int, ...]:
         """The dims that embeddings can be truncated to, as the model was trained."""
         return tuple(getattr(self.model.config, "matryoshka_dims", None) or ())
-
-    @property
-    def revision(self) -> str | None:
-        """The commit of the model on the Hub, `None` of a folder."""
-        return getattr(self.model.config, "_commit_hash", None)
 
     def settings(self) -> dict[str, Any]:
         """
@@ -693,6 +693,7 @@ def load_encoder(
                 truncate_dim=truncate_dim,
                 name=name,
                 preprocessing=preprocessing,
+                revision=find_commit(name, revision),
             )
         load = partial(load_model, name, revision=revision, trust_remote_code=arguments.trust_remote_code)
         model, processor = load(find_weights_dtype(computation))
@@ -710,7 +711,15 @@ def load_encoder(
         from .backends.openvino import OpenvinoBackend
 
         made_backend = OpenvinoBackend(model, find_family(model.config, processor), computation.dtype)
-    return encoder_class(model, processor, made_backend, arguments.max_length, truncate_dim, name)
+    return encoder_class(
+        model,
+        processor,
+        made_backend,
+        arguments.max_length,
+        truncate_dim,
+        name,
+        revision=find_commit(name, revision),
+    )
 
 
 def find_models(names: Iterable[str], argument: str = "model_name_or_path") -> list[str]:

@@ -557,6 +557,20 @@ def find_file(name: str | PathLike, filename: str, revision: str | None = None) 
         return None  # what is wrong with the name is said where the model is loaded
 
 
+def find_commit(name: str | PathLike, revision: str | None = None) -> str | None:
+    """
+    Finds the commit that a model on the Hub is loaded from, by where the cache has its files: the configuration that
+    transformers makes does not say it. `None` of a folder, or where nothing can be reached.
+    """
+    if Path(name).is_dir():
+        return None
+    for filename in MODEL_FILES:
+        file = find_file(name, filename, revision)
+        if file is not None:
+            return file.parent.name
+    return None
+
+
 def check_device(device: str | None) -> None:
     """Raises a `ValueError` if PyTorch has no device of that name."""
     try:

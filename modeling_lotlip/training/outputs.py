@@ -18,7 +18,15 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import describe_split
-from ..hub import EVAL_RESULTS_FILE, find_replaced_file, push_folder, replace_model, save_processor, write_model_card
+from ..hub import (
+    EVAL_RESULTS_FILE,
+    find_replaced_file,
+    push_folder,
+    replace_model,
+    save_processor,
+    write_model_card,
+    write_sentence_transformers_files,
+)
 from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, is_being_written, naming_file
 from ..utils.terminal import without_stop
@@ -567,6 +575,8 @@ def save_model(
         with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=parent) as partial:
             model.save_pretrained(partial)
             save_processor(processor, partial)
+            if model.config.model_type == "lotlip_aligned":
+                write_sentence_transformers_files(Path(partial))
             results = None
             if best is not None:
                 results = {"num_steps": best.step, **best.results}

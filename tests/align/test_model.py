@@ -30,10 +30,10 @@ from transformers.utils import logging
 
 import lotlip
 from modeling_lotlip import DualEncoder, LotlipAlignedConfig, LotlipAlignedModel
-from modeling_lotlip.align.outputs import write_sentence_transformers_files
 from modeling_lotlip.align.towers import join_towers, load_image_tower, load_text_tower, make_processor, refer_to
 from modeling_lotlip.encoder.onnx import export_model
 from modeling_lotlip.evaluation.explanation import explain
+from modeling_lotlip.hub import write_sentence_transformers_files
 from modeling_lotlip.modeling_aligned_lotlip import TEXT_POOLINGS, make_head, pool_image, pool_text
 from tests.conftest import TINY_TOWER
 from tests.helpers.hub_server import hub_server

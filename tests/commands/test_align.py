@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
@@ -87,6 +89,26 @@ def test_a_folder_without_a_split_to_evaluate_is_evaluated_on_what_it_is_trained
     assert "has no split 'test': its only one, 'train', is taken" in caplog.text
     card = ModelCard.load(tmp_path / "aligned" / "README.md")
     assert "| `evaluated_rows_that_were_trained_on` | 10 |" in card.text
+
+
+def test_what_is_made_of_the_model_is_one_of_sentence_transformers_too(arguments, tmp_path):
+    """With embeddings of length 1, and a card that says what it is."""
+    assert lotlip.main(["align", *arguments]) == 0
+    start = str(tmp_path / "aligned")
+    options = ["--max_train_samples", "8", "--max_eval_samples", "10", "--per_device_train_batch_size", "4"]
+    options += ["--max_train_steps", "1", "--warmup_steps", "0", "--dataloader_num_workers", "0"]
+    trained = str(tmp_path / "trained")
+    assert lotlip.main(["train", "--model", start, "--output_dir", trained, *options]) == 0
+    mixed = str(tmp_path / "mixed")
+    options = ["--alphas", "0.5", "--max_eval_samples", "20", "--max_loss", "100"]
+    assert lotlip.main(["interpolate", start, trained, "--output_dir", mixed, *options]) == 0
+    texts = ["a red boat", "A green house. The sea is blue."]
+    for folder in (start, trained, mixed):
+        expected = DualEncoder.from_pretrained(folder, device="cpu").encode_text(texts)
+        found = SentenceTransformer(folder, device="cpu", trust_remote_code=True).encode(texts)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    for folder in (trained, mixed):
+        assert "corner tokens, further" not in ModelCard.load(Path(folder, "README.md")).text
 
 
 def test_a_recall_that_finds_every_image_is_warned_of(arguments, tmp_path, caplog):
