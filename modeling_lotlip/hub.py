@@ -226,7 +226,7 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         dataset=dataset,
         dataset_split=dataset_split,
     )
-    card.save(save_directory / "README.md")
+    card.save(save_directory / CARD_FILE)
     write_eval_results(save_directory, results or {}, dataset, dataset_split)
 
 
@@ -345,7 +345,7 @@ def write_for_readers(folder: Path, repo_id: str) -> None:
             file.write_text(text, encoding="utf-8")
         elif not is_plain and file.exists() and file.read_text(encoding="utf-8") == text:
             file.unlink()  # of an earlier model
-    card_file = folder / "README.md"
+    card_file = folder / CARD_FILE
     if card_file.exists() and not is_automatic_card(card_file):
         empty = ModelCard.from_template(ModelCardData(), model_description="Empty.").text
         field = "[More Information Needed]"

@@ -16,6 +16,7 @@ from transformers.utils import CONFIG_NAME
 from ..data.arguments import describe_split
 from ..encoder.preprocessing import Preprocessing
 from ..hub import (
+    CARD_FILE,
     find_replaced_file,
     format_metrics,
     format_settings,
@@ -130,7 +131,7 @@ def write_card(
         keep=args.keep,
         max_length=towers[0].tokenizer.model_max_length,
     )
-    write_text(folder / "README.md", card.content)
+    write_text(folder / CARD_FILE, card.content)
     write_eval_results(folder, results, dataset, split)
 
 

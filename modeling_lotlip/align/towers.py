@@ -45,7 +45,7 @@ from ..encoder.loading import (
     is_dual_encoder,
     is_sentence_transformer,
 )
-from ..hub import SENTENCE_TRANSFORMERS_MODULES
+from ..hub import CARD_FILE, SENTENCE_TRANSFORMERS_MODULES
 from ..hub_lotlip import find_pretrained
 from ..modeling_aligned_lotlip import (
     LotlipAlignedConfig,
@@ -740,7 +740,7 @@ def copy_projection(projection: nn.Module | None) -> tuple[list[dict], nn.Sequen
 
 def find_license(name: str) -> str | None:
     """Returns the license that the card of a model names, by the Hub's identifier; `None` if it names none."""
-    file = find_file(name, "README.md")
+    file = find_file(name, CARD_FILE)
     if file is None:
         return None
     try:
