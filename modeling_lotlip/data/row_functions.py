@@ -4,12 +4,14 @@
 
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+import pyarrow as pa
 import xxhash
-from datasets import Dataset, IterableDataset, concatenate_datasets
+from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets
 from huggingface_hub.constants import HF_HOME
 
 from ..utils.plugins import Registry
@@ -43,18 +45,21 @@ class RowFunction:
         name (`str`): Its name in [`ROW_READERS`].
         function (`Callable`): The function.
         image_column (`str`): The column of images.
-        columns (`set[str]`, *optional*): The columns that it has made of earlier rows.
+        kinds (`dict[str, set[str]]`, *optional*): What it has made of earlier rows, by the column: see [`find_kind`].
+        listed_columns (`set[str]`, *optional*): The columns in which a text becomes a list of one.
     """
 
     name: str
     function: Callable[[dict], dict]
     image_column: str
-    columns: set[str] | None = None
+    kinds: dict[str, set[str]] | None = None
+    listed_columns: set[str] = field(default_factory=set)
 
     def __call__(self, row: dict, row_index: int | None = None) -> dict:
         """
         Raises a `ValueError` for a row of which the function makes no columns, since `datasets` would leave it as it
-        is, or others than of earlier rows, of which some would be lost.
+        is, or others than of earlier rows, of which some would be lost, or a text where earlier rows have a number,
+        say, which `datasets` would write as the other.
         """
         texts = {column: value for column, value in row.items() if column != self.image_column}
         made = self.function(texts)
@@ -64,15 +69,58 @@ class RowFunction:
                 'return a dictionary, with the same columns for every row, and "" or [] in a column of captions '
                 "where there is none."
             )
-        if self.columns is None:
-            self.columns = set(made)
-        if made.keys() != self.columns:
+        if self.kinds is None:
+            self.kinds = {column: set() for column in made}
+        if made.keys() != self.kinds.keys():
             raise ValueError(
                 f"`--row_reader {self.name}` returns the columns {sorted(made)} for {name_row(row, row_index)}, "
-                f"{reprlib.repr(texts)}, and {sorted(self.columns)} for earlier rows: return the same for every row, "
+                f"{reprlib.repr(texts)}, and {sorted(self.kinds)} for earlier rows: return the same for every row, "
                 'with "" or [] where there is no caption.'
             )
-        return made
+        columns = {}
+        for column, value in made.items():
+            kind = find_kind(value)
+            kinds = self.kinds[column]
+            if kind is not None:
+                kinds.add(kind)
+            if "other" in kinds and len(kinds) > 1:
+                raise ValueError(
+                    f"`--row_reader {self.name}` returns {reprlib.repr(value)} as {column!r} for "
+                    f"{name_row(row, row_index)}, {reprlib.repr(texts)}, and something of another type for an earlier "
+                    "row: return a text or a list of texts for every row."
+                )
+            columns[column] = [value] if kind == "text" and column in self.listed_columns else value
+        return columns
+
+    @property
+    def mixed_columns(self) -> set[str]:
+        """The columns that have both texts and lists of texts."""
+        return {column for column, kinds in (self.kinds or {}).items() if len(kinds) > 1}
+
+    @property
+    def features(self) -> Features | None:
+        """The types that hold all that it has made, `None` if that is not only texts and lists of texts."""
+        features = {}
+        for column, kinds in (self.kinds or {}).items():
+            if "other" in kinds:
+                return None
+            features[column] = Value("string") if kinds == {"text"} else List(Value("string"))
+        return Features(features)
+
+
+def find_kind(value: object) -> str | None:
+    """Returns `"text"`, `"texts"` for a list of them, or `"other"`; `None` for what may be either: `None` and `[]`."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, (list, tuple)):
+        kinds = {find_kind(item) for item in value} - {None}
+        if not kinds:
+            return None
+        if kinds == {"text"}:
+            return "texts"
+    return "other"
 
 
 def read_rows(
@@ -103,21 +151,68 @@ def read_rows(
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
     if not texts.column_names:
         raise ValueError(f"`--row_reader {name}` gets no images, and the rows have nothing but these: leave it out.")
+    made = make_columns(texts, read)
+    kept = [column for column in rows.column_names if column not in made.column_names]
+    return concatenate_datasets([rows.select_columns(kept), made], axis=1)
+
+
+def make_columns(texts: Dataset, read: RowFunction) -> Dataset:
+    """
+    Makes the columns of a function from rows. `datasets` knows the type of a column by the first 1,000 rows: if those
+    have nothing, and later ones do, or some have texts and others lists, all are made once more, by types that hold
+    all of them.
+
+    Args:
+        texts (`Dataset`): The rows, without their images.
+        read ([`RowFunction`]): The function.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     # made anew by each run: the function may read files and variables, which nothing shows
     written = FOLDER / f"{uuid4().hex}.arrow"
-    made = texts.map(
+    failure = None
+    features = None
+    try:
+        made = write_columns(texts, read, written)
+        features = made.features
+    except (TypeError, pa.ArrowException) as error:
+        failure = error
+    if failure is not None:
+        for row_index, row in enumerate(texts):  # also those after it
+            read(row, row_index)
+        features = read.features
+        if features is None:
+            raise failure
+    if failure is not None or read.mixed_columns:
+        with suppress(PermissionError):  # Windows deletes no file that is open
+            written.unlink(missing_ok=True)
+        written = FOLDER / f"{uuid4().hex}.arrow"
+        listed = RowFunction(read.name, read.function, read.image_column, listed_columns=read.mixed_columns)
+        types = dict.fromkeys(read.mixed_columns, List(Value("string")))
+        made = write_columns(texts, listed, written, Features(features | types))
+    if written.exists():  # else there are no rows
+        made = name_by_content(made, written)
+    return made
+
+
+def write_columns(texts: Dataset, read: RowFunction, written: Path, features: Features | None = None) -> Dataset:
+    """
+    Writes the columns that a function makes of rows to a file.
+
+    Args:
+        texts (`Dataset`): The rows, without their images.
+        read ([`RowFunction`]): The function.
+        written (`Path`): The file, which is not there where there are no rows.
+        features (`Features`, *optional*): The types of the columns. Default: those of the first 1,000 rows.
+    """
+    return texts.map(
         read,
         with_indices=True,
         remove_columns=texts.column_names,
         cache_file_name=str(written),
         new_fingerprint=written.stem,  # else the function would be hashed
-        desc=f"Reading rows by {name}",
+        features=features,
+        desc=f"Reading rows by {read.name}",
     )
-    if written.exists():  # else there are no rows
-        made = name_by_content(made, written)
-    kept = [column for column in rows.column_names if column not in made.column_names]
-    return concatenate_datasets([rows.select_columns(kept), made], axis=1)
 
 
 def name_by_content(rows: Dataset, written: Path) -> Dataset:

@@ -67,6 +67,54 @@ def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path,
     assert [words[position] for words in read] == ["red", "blue"]
 
 
+@pytest.mark.parametrize(
+    "early, late",
+    [
+        ("a boat", ["a boat", "a ship"]),
+        (["a boat"], "007"),
+        ("", ["a boat"]),
+        (None, "a boat"),
+        ([], ["a boat"]),
+        ([None], ("a boat", "a ship")),
+        (None, []),
+    ],
+)
+@pytest.mark.parametrize("num_early", [1, 1500])
+def test_late_rows_may_have_lists_where_early_ones_have_texts(monkeypatch, early, late, num_early):
+    """Also after the 1,000 rows by which `datasets` knows the type of a column. A text is a list of one then."""
+    num_rows = num_early + 1100
+    values = [early] * num_early + [late] * (num_rows - num_early)
+    monkeypatch.setitem(ROW_READERS, "late", lambda row: {"caption": values[row["index"]], "title": str(row["index"])})
+    rows = Dataset.from_dict({"image": ["a.png"] * num_rows, "index": range(num_rows)})
+    read = read_rows(rows, "late", "image")
+    has_lists = any(isinstance(value, (list, tuple)) for value in (early, late))
+    for value, found in zip(values, read["caption"]):
+        if has_lists and isinstance(value, str):
+            value = [value]
+        assert found == (list(value) if isinstance(value, tuple) else value)
+    assert read["title"] == [str(index) for index in range(num_rows)]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_number_where_earlier_rows_have_texts_is_refused(monkeypatch, is_stream):
+    monkeypatch.setitem(ROW_READERS, "late", lambda row: {"caption": "a boat" if row["index"] < 1500 else 7})
+    rows = Dataset.from_dict({"image": ["a.png"] * 2600, "index": range(2600)}).cast_column("image", Image())
+    if is_stream:
+        rows = rows.to_iterable_dataset()
+    with pytest.raises(ValueError, match="returns 7 as 'caption' for .*'index': 1500.* of another type"):
+        list(read_rows(rows, "late", "image"))
+
+
+def test_an_error_of_a_function_is_its_own(monkeypatch):
+    def fail(row: dict) -> dict:
+        return {"caption": "a boat" + row["index"]}
+
+    monkeypatch.setitem(ROW_READERS, "failing", fail)
+    rows = Dataset.from_dict({"image": ["a.png"], "index": [1]})
+    with pytest.raises(TypeError, match="can only concatenate str"):
+        read_rows(rows, "failing", "image")
+
+
 def test_what_a_function_reads_may_change_from_run_to_run(monkeypatch, tmp_path):
     """As a file of texts. The rows that it made before lie in the cache."""
     monkeypatch.setattr(row_functions, "FOLDER", tmp_path / "made")
