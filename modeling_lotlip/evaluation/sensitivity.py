@@ -14,7 +14,7 @@ import torch
 from ..encoder.dual_encoder import TEXTS_PER_CHUNK, DualEncoder
 from ..metrics import check_finite, retrieval_metrics
 from ..utils.markdown import format_markdown
-from ..utils.sub_captions import join_sub_captions, split_sub_captions
+from ..utils.sub_captions import join_sub_captions, split_marked
 from .retrieval import EmbeddedDataset
 from .text_changes import list_changes
 
@@ -40,7 +40,7 @@ class LongTexts(NamedTuple):
         return [join_sub_captions(parts) for parts in self.sub_captions]
 
 
-def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper") -> LongTexts:
+def select_first_long_captions(embedded: EmbeddedDataset) -> LongTexts:
     """
     Selects the images of an embedded dataset that have a long caption, each with its first one.
 
@@ -58,7 +58,7 @@ def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper
             f"{len(images)} images have a long caption: retrieval takes at least two. See the data arguments."
         )
     return LongTexts(
-        sub_captions=[split_sub_captions(first[image], splitter) for image in images],
+        sub_captions=[split_marked(first[image]) for image in images],
         image_embeds=embedded.image_embeds[images],
     )
 
@@ -160,7 +160,6 @@ def measure_sensitivity(
     embedded: EmbeddedDataset,
     num_tokens: list[int],
     seed: int = 0,
-    splitter: str = "paper",
 ) -> dict:
     """
     Measures what of long texts a dual encoder uses, from a dataset that it embedded: every image counts with its
@@ -175,8 +174,6 @@ def measure_sensitivity(
             How many tokens to keep of each text, in turn, up to the limit of the model.
         seed (`int`, *optional*, defaults to 0):
             Samples the sentences and colors that are changed.
-        splitter (`str`, *optional*, defaults to `"paper"`):
-            How texts are split into sub-captions: see [`split_sub_captions`].
 
     Returns:
         `dict`: `max_length`, `num_texts`, of which `num_truncated` are longer than it, `changes`
@@ -185,7 +182,7 @@ def measure_sensitivity(
     Raises:
         `ValueError`: if fewer than two images have a long caption.
     """
-    texts = select_first_long_captions(embedded, splitter)
+    texts = select_first_long_captions(embedded)
     return {
         "max_length": encoder.max_length,
         "num_texts": len(texts.sub_captions),

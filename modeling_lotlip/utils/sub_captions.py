@@ -119,6 +119,26 @@ def mark_sub_captions(text: str, splitter: str = "paper") -> str:
     return join_sub_captions(split_sub_captions(text, splitter))
 
 
+def split_marked(marked: str) -> list[str]:
+    """
+    Splits a text that [`mark_sub_captions`] gave into the sub-captions that it marked, by either splitter: sentences
+    that are found a second time, without their full stops, may be others.
+
+    Args:
+        marked (`str`):
+            A long caption with marks.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.utils.sub_captions import mark_sub_captions, split_marked
+
+    >>> split_marked(mark_sub_captions("“A red boat.\\nThe sea.”", splitter="sentences"))
+    ['“A red boat', 'The sea.”']
+    ```"""
+    return marked.split(". ") if marked else []
+
+
 def mark_query(text: str, splitter: str) -> str:
     """Marks a text that is searched with: several sentences as [`mark_sub_captions`] does, a single one stays."""
     sub_captions = split_sub_captions(text, splitter)
@@ -146,4 +166,11 @@ def is_enumeration(sub_caption: str) -> bool:
     return re.fullmatch(r"\W*\d+\W*", sub_caption) is not None
 
 
-__all__ = ["is_enumeration", "join_sub_captions", "mark_sub_captions", "split_sentences", "split_sub_captions"]
+__all__ = [
+    "is_enumeration",
+    "join_sub_captions",
+    "mark_sub_captions",
+    "split_marked",
+    "split_sentences",
+    "split_sub_captions",
+]

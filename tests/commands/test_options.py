@@ -196,7 +196,8 @@ def test_options_of_sensitivity(record, tmp_path):
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     assert recorder.get("embed_dataset", "batch_size", "num_workers") == [5, 2]
     assert recorder.get("embed_dataset", "reader")[0].columns == ["caption", "long_captions", "picture"]
-    assert recorder.get("measure_sensitivity", "num_tokens", "seed", "splitter") == [[4, 8], 6, "sentences"]
+    assert recorder.get("embed_dataset", "reader")[0].splitter == "sentences"
+    assert recorder.get("measure_sensitivity", "num_tokens", "seed") == [[4, 8], 6]
     results = {"dataset": "org/photos", "seed": 6, "models": [{"model": "m", "num_texts": 1}]}
     assert recorder.get("write_results", "results", "rows") == [results, ["rows"]]
 

@@ -30,6 +30,7 @@ from modeling_lotlip.evaluation.text_changes import (
     permute,
     swap_word,
 )
+from modeling_lotlip.utils.sub_captions import mark_sub_captions
 from tests.helpers.methods import PooledModel, make_like
 
 
@@ -94,6 +95,16 @@ def test_every_image_counts_with_its_first_long_caption():
     assert torch.equal(texts.image_embeds, images[[0, 2, 3]])
     with pytest.raises(ValueError, match="0 images have a long caption"):
         select_first_long_captions(EmbeddedDataset(images, {}, [], 0))
+
+
+def test_sub_captions_are_those_that_the_captions_were_marked_with():
+    """Found once more they would be others: the quotation marks are open from the first to the last of them."""
+    quotation = "“A red boat is here.\nThe sea has a wave.\nThe sky is gray.”"
+    marked = [mark_sub_captions(quotation, splitter="sentences"), "A house. A tree"]
+    captions = EmbeddedCaptions(marked, torch.tensor([0, 1]), torch.zeros(2, 8), 0)
+    texts = select_first_long_captions(EmbeddedDataset(torch.zeros(2, 8), {"long": captions}, [], 0))
+    assert texts.texts == marked
+    assert [len(sub_captions) for sub_captions in texts.sub_captions] == [3, 2]
 
 
 PARTS = ["A red boat is here", "The sea has a wave", "Sky"]

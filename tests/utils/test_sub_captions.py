@@ -17,6 +17,7 @@ from modeling_lotlip.utils.sub_captions import (
     SPLITTERS,
     join_sub_captions,
     mark_query,
+    split_marked,
     split_sentences,
     split_sub_captions,
 )
@@ -80,6 +81,7 @@ def test_no_character_is_lost(text):
         parts = split_sub_captions(text, splitter)
         assert all(part == part.strip() != "" for part in parts)
         assert characters("".join(parts)) == characters(text)
+        assert split_marked(join_sub_captions(parts)) == parts
 
 
 @pytest.mark.parametrize("splitter", SPLITTERS)
