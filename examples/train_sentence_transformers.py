@@ -11,11 +11,13 @@ Training and evaluation with sentence-transformers, of which a LoTLIP folder is 
     python examples/train_sentence_transformers.py --model MODEL --output_dir OUT --dataset_name imagefolder \
         --data_dir FOLDER --caption_column "" --long_captions_column long_captions
 
-Its loss is CLIP's, of one caption with each image: the corner tokens and `logit_scale` take no part in it.
+Its loss is CLIP's, of one caption with each image: the corner tokens and `logit_scale` take no part in it, and of two
+images with the same caption in a batch each is a negative of the other.
 LoTLIP's own loss is in `train_lotlip.py` and `train_with_trainer.py`.
 """
 
 import random
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +77,14 @@ def make_pairs(rows: Dataset, reader: RowReader) -> Dataset:
 
 
 def build_evaluator(pairs: Dataset) -> InformationRetrievalEvaluator:
-    """Returns the evaluator in which captions look for their images."""
-    ids = [str(index) for index in range(len(pairs))]
+    """Returns the evaluator in which captions look for their images: each once, for any image that has it."""
+    images_of_caption = defaultdict(set)
+    for index, caption in enumerate(pairs["caption"]):
+        images_of_caption[caption].add(str(index))
     return InformationRetrievalEvaluator(
-        queries=dict(zip(ids, pairs["caption"])),
-        corpus=dict(zip(ids, pairs["image"])),
-        relevant_docs={index: {index} for index in ids},
+        queries={caption: caption for caption in images_of_caption},
+        corpus={str(index): image for index, image in enumerate(pairs["image"])},
+        relevant_docs=images_of_caption,
         name="text-to-image",
     )
 
@@ -119,7 +123,8 @@ def main() -> None:
         evaluator=evaluator,
     )
     trainer.train()
-    recall = evaluator(model)["text-to-image_cosine_recall@10"]
+    # how often one of its images is found; what it calls recall is the part of them that is
+    recall = evaluator(model)["text-to-image_cosine_accuracy@10"]
     print(f"recall@10: {recall:.3f} of {len(pairs['test'])} images")
     model.save_pretrained(str(args.output_dir / "model"))
 

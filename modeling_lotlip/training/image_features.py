@@ -39,11 +39,11 @@ SHARD_SIZE = 1024
 
 def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
     """
-    Hashes rows, and what the hash of `datasets` does not know of their images: the sizes and times of image files, and
+    Hashes rows and the name of their column of images, and what the hash of `datasets` does not know of their images: the sizes and times of image files, and
     of the files that hold contents, and in archives on this machine the checksums.
     """
     hasher = Hasher()
-    hasher.update(dataset._fingerprint)
+    hasher.update((dataset._fingerprint, image_column))
     archives = ReadArchives()
     has_contents = False
     images = undecoded(dataset.select_columns(image_column), image_column)

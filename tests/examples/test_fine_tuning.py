@@ -10,6 +10,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModel, TrainingArguments
 
+from examples.train_sentence_transformers import build_evaluator
 from examples.train_with_trainer import FineTuningTrainer
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
@@ -101,6 +102,14 @@ def test_the_script_with_sentence_transformers(run_example, model_dir, capsys):
     trained = LotlipModel.from_pretrained(folder / "model").text_projection.weight
     assert not torch.allclose(trained, LotlipModel.from_pretrained(model_dir).text_projection.weight, atol=1e-3)
     assert (folder / "model" / "modeling_lotlip.py").exists()
+
+
+def test_each_caption_finds_any_of_its_images():
+    scenes = load_scenes(3)
+    pairs = Dataset.from_dict({"image": scenes["image"], "caption": ["a boat", "a house", "a boat"]})
+    evaluator = build_evaluator(pairs)
+    assert evaluator.queries == ["a boat", "a house"]
+    assert evaluator.relevant_docs == {"a boat": {"0", "2"}, "a house": {"1"}}
 
 
 @pytest.mark.parametrize("name", ["train_with_trainer", "train_sentence_transformers"])

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset, Features, Image
 
 from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
@@ -202,6 +202,14 @@ def test_the_fingerprint_knows_a_dataset_that_was_saved_anew_by_the_same_names(t
     assert fingerprints[0] == fingerprints[1]
     assert fingerprints[2] == fingerprints[3]
     assert fingerprints[0] != fingerprints[2]
+
+
+def test_the_fingerprint_knows_the_column_of_images():
+    """Two columns of one dataset, whose contents lie in the same file."""
+    images = [[encode(PIL.Image.new("RGB", (8, 8), color))] for color in ("red", "blue")]
+    features = Features({"image": Image(), "thumbnail": Image()})
+    rows = Dataset.from_dict(dict(zip(features, images)), features=features)
+    assert compute_fingerprint(rows, "image") != compute_fingerprint(rows, "thumbnail")
 
 
 def test_the_fingerprint_knows_the_files_of_images(tmp_path):
