@@ -3,7 +3,6 @@
 """A dual encoder and a collection of images, as the command and the page search it."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..table.reuse import Source, copy_rows, find_sources, list_tables_of_same_m
 from ..table.storage import EmbeddingTable
 from ..table.thresholds import has_other_count, maintain, measure_for_now
 from ..table.vector_index import describe_recall, search
+from ..utils.files import is_gone
 from ..utils.integers import check_integer
 from ..utils.sub_captions import mark_query, split_sub_captions
 from ..utils.terminal import announce, printable, progress_bar
@@ -125,7 +125,7 @@ class Searcher:
             moved_away = {
                 source.key
                 for source in sources.values()
-                if source.table is self.table and not os.path.lexists(self.folder / source.key)
+                if source.table is self.table and is_gone(self.folder / source.key)
             }
             # of changed and retried files the old rows go, before the new ones are written
             self.table.delete([*found.gone, *moved_away, *(pending.keys() - found.new.keys())])

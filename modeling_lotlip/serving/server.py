@@ -280,8 +280,6 @@ def serve_encoder(serving: ServingArguments, model_arguments: ModelArguments) ->
         table = None
         if serving.embeddings_dir is not None:
             table = EmbeddingTable(serving.embeddings_dir)
-            if model_arguments.max_length is None:
-                model_arguments.max_length = table.settings.get("max_length")
             encoder = load_encoder_of_table(table, name, model_arguments)
             keep_in_memory(table)
             for line in describe_missing(table):

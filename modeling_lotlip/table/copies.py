@@ -14,6 +14,8 @@ from .vector_index import Found, rank, search
 ROUNDING = 1e-6
 # Copies that are looked for at first
 NUM_COPIES = 50
+# Rows that are compared at least. As many as this cost no more time than a few
+MIN_COMPARED = 100
 
 
 def search_groups(
@@ -26,7 +28,7 @@ def search_groups(
 ) -> list[Found]:
     """
     Searches as [`search`] does, but embeddings that are nearly the same are one result. All identical copies are
-    found; all that are only nearly the same, where one of them is among the first `2 * k`.
+    found; all that are only nearly the same, where one of them is among the first 100, or the first `2 * k`.
 
     Args:
         table ([`EmbeddingTable`]):
@@ -48,7 +50,7 @@ def search_groups(
     threshold = 1.0
     if measured is not None:
         threshold = measured.copy_threshold
-    limit = 2 * k
+    limit = max(2 * k, MIN_COMPARED)
     while True:
         found = search(table, query, limit, kind, where)
         groups = group_copies(found.embeds, threshold, k)

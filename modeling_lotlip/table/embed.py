@@ -534,13 +534,18 @@ def load_encoder_of_table(table: EmbeddingTable, name: str, arguments: Inference
     Args:
         table ([`EmbeddingTable`]): The table.
         name (`str`): A Hub id or a folder.
-        arguments ([`InferenceArguments`]): How it runs. What is `auto` is set to what the table was made with.
+        arguments ([`InferenceArguments`]): How it runs. What is `auto` or not given is set to what the table was made
+            with.
 
     Raises:
         `ValueError`: if it is another model, or cannot be computed here as the table was.
     """
     is_open = AUTO in (arguments.backend, arguments.dtype)
     complete_computation(table, arguments)
+    if arguments.max_length is None:
+        arguments.max_length = table.settings.get("max_length")
+    if arguments.truncate_dim is None:
+        arguments.truncate_dim = table.settings.get("truncate_dim")
     if is_open and arguments.backend == "openvino" and arguments.device is None:
         arguments.device = "cpu"  # also where there is a GPU: the vectors are of this backend
     try:

@@ -6,7 +6,6 @@ is known by the hash of its content.
 """
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..utils.files import hash_file
+from ..utils.files import hash_file, is_gone
 from ..utils.terminal import printable
 from .schema import SIGNATURE
 from .storage import EmbeddingTable, is_table, one_of, split_list
@@ -87,7 +86,7 @@ def find_sources(
                 by_hash.setdefault(content_hash, Source(table, key))
                 if table is tables[0]:
                     own_hashes[key] = content_hash
-                    if not os.path.lexists(folder / key):
+                    if is_gone(folder / key):
                         gone[content_hash].append(key)
     sources = {}
     for name in (name for name, size in sizes.items() if size in known_sizes):

@@ -39,8 +39,8 @@ SHARD_SIZE = 1024
 
 def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
     """
-    Hashes rows and the name of their column of images, and what the hash of `datasets` does not know of their images: the sizes and times of image files, and
-    of the files that hold contents, and in archives on this machine the checksums.
+    Hashes rows and the name of their column of images, and what the hash of `datasets` does not know of these: the
+    sizes and times of image files, and of the files that hold contents, and in archives on this machine the checksums.
     """
     hasher = Hasher()
     hasher.update((dataset._fingerprint, image_column))

@@ -34,6 +34,17 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_gone(path: str | Path) -> bool:
+    """Returns whether there is no file of a path: one in a folder that may not be opened may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def is_same_path(path: str | Path, other: str | Path) -> bool:
     """
     Returns whether two paths are of the same file or folder, also on a disk that does not distinguish capitals

@@ -430,6 +430,27 @@ def test_a_pipe_and_a_closed_folder_stop_nothing(folder, searcher, monkeypatch):
     assert {"more/3.jpg", "zlast.png"} < set(names_of(searcher.table))
 
 
+def test_a_copy_of_an_image_in_a_closed_folder_is_not_its_new_place(folder, searcher, monkeypatch):
+    """Where no file can be looked for, it may still be there."""
+    searcher.update()
+    shutil.copy(folder / "more" / "3.jpg", folder / "copy.jpg")
+    scandir = os.scandir
+    lstat = os.lstat
+
+    def closed(call):
+        def refuse(path, *arguments, **options):
+            if "more" in os.fspath(path).split(os.sep):
+                raise PermissionError(13, "closed", str(path))
+            return call(path, *arguments, **options)
+
+        return refuse
+
+    monkeypatch.setattr(os, "scandir", closed(scandir))
+    monkeypatch.setattr(os, "lstat", closed(lstat))
+    assert searcher.update() == Changes(moved=1, left_out=["Folders that may not be read: more."])
+    assert {"more/3.jpg", "copy.jpg"} < set(names_of(searcher.table))
+
+
 def test_an_image_that_the_processor_has_no_memory_for_is_tried_again(folder, searcher):
     make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
     image_processor = type(searcher.encoder.processor.image_processor)

@@ -52,7 +52,7 @@ def test_copies_outside_of_a_filter_are_none(tmp_path):
     assert [sorted(group.keys) for group in results] == [["a/0", "a/2"], ["a/1"]]
 
 
-@pytest.mark.parametrize("num_first", [3, 7])
+@pytest.mark.parametrize("num_first", [97, 99])
 def test_identical_copies_of_the_last_result_are_counted(tmp_path, num_first):
     """Also where of these the first one alone is among what is looked at."""
     embeds = torch.eye(3)[[0] * num_first + [1] * 5 + [2] * 40]
@@ -78,7 +78,7 @@ def test_images_that_are_all_copies_are_one_result(tmp_path):
 
 
 def test_images_that_are_deleted_during_a_search_are_no_result(tmp_path, monkeypatch):
-    embeds = torch.eye(3)[[0] * 5 + [1] * 40]
+    embeds = torch.eye(3)[[0] * 5 + [1] * 200]
     table = make_table(tmp_path, embeds, score_threshold=0.0, copy_threshold=0.98)
 
     def delete_and_find_copies(*question: object) -> Found:
@@ -87,7 +87,15 @@ def test_images_that_are_deleted_during_a_search_are_no_result(tmp_path, monkeyp
 
     monkeypatch.setattr(copies, "search_copies", delete_and_find_copies)
     results = search_groups(table, torch.tensor([0.8, 0.6, 0.0]), k=2, measured=read_measurements(table))
-    assert [len(group.keys) for group in results] == [40]
+    assert [len(group.keys) for group in results] == [200]
+
+
+def test_a_near_copy_is_found_behind_many_that_are_more_similar_to_the_query(tmp_path):
+    degrees = torch.tensor([10.0, *[-15.0] * 60, 20.0]).deg2rad()
+    embeds = torch.stack([degrees.cos(), degrees.sin()], dim=1)
+    table = make_table(tmp_path, embeds, score_threshold=0.0, copy_threshold=0.98)
+    results = search_groups(table, torch.tensor([1.0, 0.0]), k=1, measured=read_measurements(table))
+    assert [group.keys for group in results] == [["00000", "00061"]]
 
 
 @pytest.mark.parametrize(

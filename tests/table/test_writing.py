@@ -110,6 +110,13 @@ def test_a_backend_that_does_not_go_with_the_precision_of_a_table_is_refused(enc
         embed.load_encoder_of_table(table, encoder.name, arguments)
 
 
+@pytest.mark.parametrize("given", [{}, {"max_length": 9, "truncate_dim": 8}])
+def test_a_model_reads_and_cuts_as_its_table_says(encoder, tmp_path, given):
+    table = EmbeddingTable.create(tmp_path, 8, encoder.settings() | {"max_length": 12, "truncate_dim": 8})
+    loaded = embed.load_encoder_of_table(table, encoder.name, InferenceArguments(device="cpu", **given))
+    assert (loaded.max_length, loaded.truncate_dim) == (given.get("max_length", 12), 8)
+
+
 @pytest.mark.parametrize("path", [None, "", "s3://bucket/photos", "org/photos"])
 def test_a_name_that_is_no_file_here_stays_as_it_is(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
