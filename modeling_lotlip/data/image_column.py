@@ -62,7 +62,11 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
     column_type = rows.features.get(image_column)
     if isinstance(column_type, Json):
         check_json_column(local, image_column)
-    if not local or getattr(column_type, "dtype", None) not in ("string", "large_string"):
+    is_text = getattr(column_type, "dtype", None) in ("string", "large_string")
+    # a card may say that they are images, or they may stand beside contents
+    may_have_paths = isinstance(column_type, (Image, dict))
+    are_paths = is_text or (may_have_paths and holds_paths(rows, image_column))
+    if not local or not are_paths:
         return rows
     folders = {os.path.dirname(file) for file in local}
     if len(folders) == 1:
@@ -79,6 +83,17 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
         of_folder = build(part, "train", isinstance(rows, IterableDataset))
         parts.append(join_image_paths(of_folder, image_column, folder))
     return concatenate_datasets(parts)
+
+
+def holds_paths(rows: Rows, column: str) -> bool:
+    """Returns whether the first image of a column of dictionaries, or of images, is a path and no content."""
+    if isinstance(rows.features[column], Image):
+        rows = undecoded(rows, column)
+    for row in rows.select_columns(column):
+        image = row[column]
+        if image is not None:
+            return bool(image.get("path")) and image.get("bytes") is None
+    return False
 
 
 def open_part(builder: DatasetBuilder, files: list[str], features: Features) -> DatasetBuilder:

@@ -137,6 +137,57 @@ def test_relative_paths_of_images_begin_at_their_file_or_else_here(tmp_path, mon
             load_split(replace(source, data_files=files[:1]), "train")
 
 
+CARD = """---
+configs:
+- config_name: default
+  data_files: train.{kind}
+dataset_info:
+  features:
+  - {{name: image, dtype: image}}
+---
+"""
+
+
+@pytest.fixture
+def images_of_two_folders(tmp_path, monkeypatch):
+    """An `a.png` in the working directory, of one pixel, and in the folder `data`, of two."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for number, name in enumerate(["a.png", "data/a.png"], start=1):
+        PIL.Image.new("RGB", (number, 1)).save(name)
+
+
+def open_widths(source: SourceArguments) -> list[int | None]:
+    images = [row["image"] for row in load_split(source, "train")]
+    return [None if image is None else image.width for image in images]
+
+
+@both_ways
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
+def test_relative_paths_that_a_card_calls_images_begin_at_their_file(images_of_two_folders, kind, streaming):
+    Path("data/README.md").write_text(CARD.format(kind=kind))
+    rows = Dataset.from_dict({"image": [None, "a.png", str(Path("a.png").absolute())]})
+    getattr(rows, f"to_{kind}")(f"data/train.{kind}")
+    assert open_widths(SourceArguments("data", streaming=streaming)) == [None, 2, 1]
+
+
+@both_ways
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_relative_paths_in_dictionaries_begin_at_their_file(images_of_two_folders, kind, streaming):
+    rows = Dataset.from_dict({"image": [None, {"bytes": None, "path": "a.png"}]})
+    getattr(rows, f"to_{kind}")(f"data/train.{kind}")
+    assert open_widths(SourceArguments(f"data/train.{kind}", streaming=streaming)) == [None, 2]
+
+
+@both_ways
+def test_a_content_is_read_wherever_its_name_points_to(images_of_two_folders, streaming):
+    content = {"bytes": Path("a.png").read_bytes(), "path": "a.png"}
+    Path("a.png").unlink()  # else `datasets` would not keep the content
+    rows = Dataset.from_dict({"image": [content]}, Features({"image": Image()}))
+    rows.to_parquet("data/train.parquet")
+    assert open_widths(SourceArguments("data/train.parquet", streaming=streaming)) == [1]
+
+
 @pytest.mark.parametrize(
     "found",
     [Image(), Value("string"), Value("large_binary"), {"bytes": Value("binary"), "path": Value("string")}],
