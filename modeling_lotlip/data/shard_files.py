@@ -26,6 +26,9 @@ logger = logging.get_logger(__name__)
 
 TEXT_ENDINGS = ("txt", "text", "transcript")
 JSON_ENDINGS = ("json", "jsn")
+NUMBER_ENDINGS = ("cls", "cls2", "index", "inx")
+# After another ending, of a member that is compressed by itself
+COMPRESSION_ENDINGS = ("bz2", "gz", "lz4", "xz", "zst")
 # A member's name: the key of its sample, and the column
 MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 # How many members of the first shard, and of each of the others, say which columns there are
@@ -46,6 +49,12 @@ def decode_text(content: bytes) -> str | Damaged:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         return Damaged(f"a text that is not UTF-8 ({without_stop(error)})")
+
+
+def decode_id(content: bytes) -> str | Damaged:
+    """Decodes an identifier in a shard, perhaps with a line break after it."""
+    text = decode_text(content)
+    return text.strip() if isinstance(text, str) else text
 
 
 def decode_json(content: bytes) -> object:
@@ -94,13 +103,14 @@ class WholeShards(WebDataset):
 class Shards(WholeShards):
     """
     Reads whole shards; texts and JSON that are damaged are none, with a warning. Their number is noted in the
-    description of the dataset, which stays in the cache with its rows.
+    description of the dataset, which stays in the cache with its rows. Members of other endings stay as they are.
     """
 
     DECODERS = {
-        **WebDataset.DECODERS,
         **dict.fromkeys(TEXT_ENDINGS, decode_text),
         **dict.fromkeys(JSON_ENDINGS, decode_json),
+        **dict.fromkeys(NUMBER_ENDINGS, int),
+        "id": decode_id,
     }
 
     def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
@@ -125,21 +135,21 @@ class Shards(WholeShards):
             logger.warning_once(self.info.description.strip())
 
 
-def get_column_type(column: str) -> Image | Json | Value | None:
-    """
-    Returns the type of what members with an ending such as `jpg`, `txt` or `caption.json` hold; None for other
-    endings.
-    """
-    ending = column.rpartition(".")[2].lower()
+def get_column_type(column: str) -> Image | Json | Value:
+    """Returns the type of what members with an ending such as `jpg`, `txt`, `caption.json` or `json.gz` hold."""
+    endings = column.lower().split(".")
+    if endings[-1] in COMPRESSION_ENDINGS and len(endings) > 1:
+        endings.pop()
+    ending = endings[-1]
     if ending in WebDataset.IMAGE_EXTENSIONS:
         return Image()
-    if ending in TEXT_ENDINGS:
+    if ending in (*TEXT_ENDINGS, "id"):
         return Value("string")
     if ending in JSON_ENDINGS:
         return Json()
-    if ending == "cls":  # the index of a class
+    if ending in NUMBER_ENDINGS:  # `cls` is the index of a class
         return Value("int64")
-    return None
+    return Value("binary")
 
 
 def is_readable_tar(shard: str) -> bool:
@@ -216,8 +226,8 @@ def list_columns_of_others(other_splits: Iterable[list[str]]) -> list[str]:
 
 def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     """
-    Finds what reads shards with images, texts and JSON on this machine: `datasets` takes the types of the first five
-    samples for those of all, and makes the JSON value "007" a 7. The columns are those of all splits.
+    Finds what reads shards on this machine: `datasets` takes the types of the first five samples for those of all, and
+    makes the JSON value "007" a 7. The columns are those of all splits.
 
     Args:
         builder (`DatasetBuilder`):
@@ -233,12 +243,10 @@ def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     types = {}
     for column in list_columns(shards):
         types[column] = get_column_type(column)
-    if not types or None in types.values():  # of other types, which `datasets` finds out
+    if not types:  # which `datasets` refuses
         return WholeShards(data_files=data_files, hash=hash_readers())
     for column in list_columns_of_others(list_other_splits(builder, split)):
-        column_type = get_column_type(column)
-        if column_type is not None:
-            types[column] = column_type
+        types[column] = get_column_type(column)
     features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
     return Shards(data_files=data_files, features=features, hash=hash_readers())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from datasets import Image, Json, Value
 from transformers.utils import logging
 
 from modeling_lotlip.data import shard_files
@@ -144,9 +145,30 @@ def test_damaged_members_are_counted_whenever_their_rows_are_read(tmp_path, capl
 
 
 def test_a_member_has_the_type_of_its_ending():
-    names = ("jpg", "caption.json", "TXT", "cls", "npy")
-    types = [type(get_column_type(name)).__name__ for name in names]
-    assert types == ["Image", "Json", "Value", "Value", "NoneType"]
+    names = ("jpg", "caption.json", "json.gz", "TXT", "id", "cls", "npy", "gz")
+    text = Value("string")
+    expected = [Image(), Json(), Json(), text, text, Value("int64"), Value("binary"), Value("binary")]
+    assert [get_column_type(name) for name in names] == expected
+
+
+@both_ways
+def test_members_of_other_kinds_change_no_texts(tmp_path, streaming):
+    """The first five samples do not say the types of the others."""
+    captions = [["a boat", "a ship"]] * 6 + ["a boat", "007", None, []]
+    samples = []
+    for index, value in enumerate(captions):
+        content = json.dumps(value).encode()
+        others = {
+            f"{index}.npy": NPY,
+            f"{index}.id": b"%03d\n" % index,
+            f"{index}.more.json.gz": gzip.compress(content),
+        }
+        samples.append(make_sample(str(index), value) | others)
+    rows = read_rows(open_shard(tmp_path / "0.tar", samples), streaming)
+    assert [row["json"] for row in rows.values()] == captions
+    assert [row["more.json.gz"] for row in rows.values()] == captions
+    assert [row["id"] for row in rows.values()] == [f"{index:03}" for index in range(10)]
+    assert {row["npy"] for row in rows.values()} == {NPY}
 
 
 @both_ways
@@ -190,7 +212,7 @@ def test_members_of_other_types_may_be_in_one_split_alone(tmp_path, split, strea
     with_array = make_sample("a", {"id": "007"}) | {"a.npy": NPY}
     source = write_shard_splits(tmp_path, with_array, make_sample("b", {"id": "007"}), streaming)
     (row,) = undecoded(load_split(source, split), "jpg")
-    assert (row["__key__"], row.get("npy")) == {"train": ("a", [0, 0]), "test": ("b", None)}[split]
+    assert (row["__key__"], row.get("npy")) == {"train": ("a", NPY), "test": ("b", None)}[split]
 
 
 @both_ways
@@ -199,7 +221,7 @@ def test_a_member_that_would_be_lost_is_named(tmp_path, monkeypatch, other_membe
     monkeypatch.setattr(shard_files, "NUM_MEMBERS", 4)
     monkeypatch.setattr(shard_files, "NUM_MEMBERS_OF_OTHERS", 4)
     samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
-    if other_members:  # which `datasets` decodes
+    if other_members:
         samples = [sample | {f"{index}.npy": NPY} for index, sample in enumerate(samples)]
     write_shard(tmp_path / "0.tar", *samples)
     write_shard(tmp_path / "1.tar", *samples, samples[0] | {"0.long.txt": b"A boat."})
@@ -236,7 +258,7 @@ def test_a_damaged_header_is_no_end_of_a_shard(tmp_path, monkeypatch, how, other
     monkeypatch.setattr(shard_files, "NUM_MEMBERS", 4)  # the damage is in none of these
     samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
     damaged = 7
-    if other_members:  # which `datasets` decodes, by the first five samples
+    if other_members:
         samples = [sample | {f"{index}.npy": NPY} for index, sample in enumerate(samples)]
         damaged = 21
     content = write_shard(tmp_path / "0.tar", *samples).read_bytes()
