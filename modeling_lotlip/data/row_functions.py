@@ -151,12 +151,12 @@ def read_rows(
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
     if not texts.column_names:
         raise ValueError(f"`--row_reader {name}` gets no images, and the rows have nothing but these: leave it out.")
-    made = make_columns(texts, read)
+    made = make_typed_columns(texts, read)
     kept = [column for column in rows.column_names if column not in made.column_names]
     return concatenate_datasets([rows.select_columns(kept), made], axis=1)
 
 
-def make_columns(texts: Dataset, read: RowFunction) -> Dataset:
+def make_typed_columns(texts: Dataset, read: RowFunction) -> Dataset:
     """
     Makes the columns of a function from rows. `datasets` knows the type of a column by the first 1,000 rows: if those
     have nothing, and later ones do, or some have texts and others lists, all are made once more, by types that hold
