@@ -45,7 +45,7 @@ class RowFunction:
         name (`str`): Its name in [`ROW_READERS`].
         function (`Callable`): The function.
         image_column (`str`): The column of images.
-        kinds (`dict[str, set[str]]`, *optional*): What it has made of earlier rows, by the column: see [`find_kind`].
+        kinds (`dict[str, set[str]]`, *optional*): What it has made of earlier rows, by the column: see [`find_caption_kind`].
         listed_columns (`set[str]`, *optional*): The columns in which a text becomes a list of one.
     """
 
@@ -79,7 +79,7 @@ class RowFunction:
             )
         columns = {}
         for column, value in made.items():
-            kind = find_kind(value)
+            kind = find_caption_kind(value)
             kinds = self.kinds[column]
             if kind is not None:
                 kinds.add(kind)
@@ -108,14 +108,14 @@ class RowFunction:
         return Features(features)
 
 
-def find_kind(value: object) -> str | None:
+def find_caption_kind(value: object) -> str | None:
     """Returns `"text"`, `"texts"` for a list of them, or `"other"`; `None` for what may be either: `None` and `[]`."""
     if value is None:
         return None
     if isinstance(value, str):
         return "text"
     if isinstance(value, (list, tuple)):
-        kinds = {find_kind(item) for item in value} - {None}
+        kinds = {find_caption_kind(item) for item in value} - {None}
         if not kinds:
             return None
         if kinds == {"text"}:
