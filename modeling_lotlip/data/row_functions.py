@@ -45,7 +45,8 @@ class RowFunction:
         name (`str`): Its name in [`ROW_READERS`].
         function (`Callable`): The function.
         image_column (`str`): The column of images.
-        kinds (`dict[str, set[str]]`, *optional*): What it has made of earlier rows, by the column: see [`find_caption_kind`].
+        kinds (`dict[str, set[str]]`, *optional*): What it has made of earlier rows, by the column: see
+            [`find_caption_kind`].
         listed_columns (`set[str]`, *optional*): The columns in which a text becomes a list of one.
     """
 
