@@ -461,9 +461,15 @@ def is_sentence_transformer(
         return False
     if model_type in CONFIG_MAPPING and is_dual_encoder_config(CONFIG_MAPPING[model_type]):
         modules = json.loads(modules_file.read_text(encoding="utf-8"))
-        are_plain = all(module.get("type", "").split(".")[-1] in PLAIN_MODULES for module in modules)
+        are_plain = all(is_plain_module(module.get("type", "")) for module in modules)
         return not are_plain or reads_texts_otherwise(name, revision)
     return not (trust_remote_code and "auto_map" in config)
+
+
+def is_plain_module(name: str) -> bool:
+    """Returns whether a type in a list of modules is the library's, and adds nothing to a dual encoder."""
+    # others may give a module of their own the name of one of the library
+    return name.startswith("sentence_transformers.") and name.split(".")[-1] in PLAIN_MODULES
 
 
 def read_config_file(name: str | PathLike, filename: str, revision: str | None = None) -> dict:

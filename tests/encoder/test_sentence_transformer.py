@@ -254,6 +254,16 @@ def test_the_code_of_custom_modules_counts(folder):
     assert settings[0] != settings[1]
 
 
+@pytest.mark.parametrize("name", ["Normalize", "Transformer", "CLIPModel"])
+def test_a_module_of_a_user_may_have_the_name_of_one_of_the_library(family_folders, tmp_path, name):
+    save_with(family_folders, tmp_path)
+    assert not is_sentence_transformer(tmp_path)
+    file = tmp_path / "modules.json"
+    modules = [*json.loads(file.read_text()), {"idx": 2, "name": "2", "path": "", "type": f"own_module.{name}"}]
+    file.write_text(json.dumps(modules))
+    assert is_sentence_transformer(tmp_path)
+
+
 class ModuleOfAUser(nn.Module):
     """A first module with a tokenizer and an image processor, but no processor."""
 
