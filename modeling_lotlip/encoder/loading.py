@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import (
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
@@ -62,13 +63,15 @@ CODE_ERRORS = (
 )
 # What a saved processor has: a file of its own, or those of its parts
 PROCESSOR_FILE = "processor_config.json"
-PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
+PROCESSOR_PARTS = ("preprocessor_config.json", TOKENIZER_CONFIG_FILE)
 # Tensors that code of before made anew, and weights may still have
 REBUILT_TENSORS = ("position_ids", "token_type_ids")
 # Tensors of adapters that all layers have in common, which PEFT lists for each of them
 SHARED_ADAPTER_TENSORS = ("vblora_vector_bank", ".tinylora_v.", ".unilora_theta_d.")
-# How the first module of sentence-transformers reads texts
-SENTENCE_TRANSFORMERS_TEXTS = "sentence_bert_config.json"
+# How the first module of sentence-transformers reads texts and images
+SENTENCE_TRANSFORMERS_READING = "sentence_bert_config.json"
+# What it may be told of texts and changes no embedding here: texts are always padded as a model was trained, truncated
+PLAIN_TEXT_OPTIONS = ("padding", "truncation")
 # Its modules that add nothing to what a dual encoder of transformers computes
 PLAIN_MODULES = ("CLIPModel", "Normalize", "Transformer")
 # By one of which a folder of a model is known
@@ -276,8 +279,9 @@ def check_base_is_plain(base: str | PathLike, revision: str | None, trust_remote
     """Raises a `ValueError` if sentence-transformers saved with a base what would be lost behind adapters."""
     if is_sentence_transformer(base, revision, trust_remote_code):
         raise ValueError(
-            f"{base}, which the adapters were trained on, has modules, or reads texts with a default prompt, a limit "
-            "or in lower case, that sentence-transformers saved with it, and that would be lost: name a copy of it "
+            f"{base}, which the adapters were trained on, has modules, or reads texts or images by a default prompt, a "
+            "limit, in lower case or by `processing_kwargs`, that sentence-transformers saved with it, and that would "
+            "be lost: name a copy of it "
             f"without `{SENTENCE_TRANSFORMERS_MODULES}` in `{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
         )
 
@@ -440,7 +444,7 @@ def is_sentence_transformer(
     """
     Returns whether a name is of a model that the sentence-transformers library alone can load: it has the library's
     list of modules, and transformers knows it as no dual encoder, or there are modules after the dual encoder, or the
-    library reads texts otherwise than transformers.
+    library reads texts or images otherwise than transformers.
 
     Args:
         name (`str` or `PathLike`):
@@ -462,7 +466,7 @@ def is_sentence_transformer(
     if model_type in CONFIG_MAPPING and is_dual_encoder_config(CONFIG_MAPPING[model_type]):
         modules = json.loads(modules_file.read_text(encoding="utf-8"))
         are_plain = all(is_plain_module(module.get("type", "")) for module in modules)
-        return not are_plain or reads_texts_otherwise(name, revision)
+        return not are_plain or is_read_otherwise(name, revision)
     return not (trust_remote_code and "auto_map" in config)
 
 
@@ -480,25 +484,35 @@ def read_config_file(name: str | PathLike, filename: str, revision: str | None =
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def reads_texts_otherwise(name: str | PathLike, revision: str | None = None) -> bool:
-    """Returns whether sentence-transformers has saved a default prompt, a limit or lower case with a dual encoder."""
+def is_read_otherwise(name: str | PathLike, revision: str | None = None) -> bool:
+    """Returns whether sentence-transformers has saved with a dual encoder how its texts or images are read."""
     config = read_config_file(name, SENTENCE_TRANSFORMERS_CONFIG, revision)
     if (config.get("prompts") or {}).get(config.get("default_prompt_name")):
         return True
-    of_texts = read_config_file(name, SENTENCE_TRANSFORMERS_TEXTS, revision)
-    return of_texts.get("max_seq_length") is not None or bool(of_texts.get("do_lower_case"))
+    reading = read_config_file(name, SENTENCE_TRANSFORMERS_READING, revision)
+    if reading.get("max_seq_length") is not None or reading.get("do_lower_case"):
+        return True
+    options = dict(reading.get("processing_kwargs") or {})
+    of_texts = dict(options.pop("text", None) or {})
+    for option in PLAIN_TEXT_OPTIONS:
+        of_texts.pop(option, None)
+    limit = of_texts.get("max_length")
+    # as models are told that were trained on padded texts
+    if limit is not None and limit == read_config_file(name, TOKENIZER_CONFIG_FILE, revision).get("model_max_length"):
+        del of_texts["max_length"]
+    return bool(of_texts) or any(options.values())
 
 
-def check_texts_are_read_alike(name: str | PathLike) -> None:
+def check_is_read_alike(name: str | PathLike) -> None:
     """
-    Raises a `ValueError` if sentence-transformers saved with a model how texts are read, or modules after it: other
-    forms lose them.
+    Raises a `ValueError` if sentence-transformers saved with a model how texts or images are read, or modules after
+    it: other forms lose them.
     """
-    if reads_texts_otherwise(name):
+    if is_read_otherwise(name):
         raise ValueError(
-            f"{name} reads texts with a default prompt, a limit or in lower case that sentence-transformers "
-            f"saved in {SENTENCE_TRANSFORMERS_CONFIG} or {SENTENCE_TRANSFORMERS_TEXTS}, and that would be "
-            "lost: take it out of a copy of the folder."
+            f"{name} reads texts or images by a default prompt, a limit, in lower case or by `processing_kwargs` that "
+            f"sentence-transformers saved in {SENTENCE_TRANSFORMERS_CONFIG} or {SENTENCE_TRANSFORMERS_READING}, and "
+            "that would be lost: take it out of a copy of the folder."
         )
     if is_sentence_transformer(name):
         raise ValueError(
