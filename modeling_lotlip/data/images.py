@@ -23,6 +23,15 @@ from fsspec.core import url_to_fs
 from PIL.ExifTags import Base as ExifTag
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from transformers import (
+    BeitImageProcessor,
+    BeitImageProcessorPil,
+    DINOv3ViTImageProcessor,
+    EfficientNetImageProcessor,
+    EfficientNetImageProcessorPil,
+    FlavaImageProcessor,
+    FlavaImageProcessorPil,
+)
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
@@ -67,6 +76,29 @@ FIRST_BYTES = 4096
 BYTES_AT_ONCE = 2**24
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
+# Classes that resize a whole image before all else that depends on its size, and their methods that decide on that: a
+# class of one's own may pad or crop an image before
+KNOWN_RESIZERS = (
+    TorchvisionBackend,
+    PilBackend,
+    ImageMixin,
+    BeitImageProcessor,
+    BeitImageProcessorPil,
+    DINOv3ViTImageProcessor,
+    EfficientNetImageProcessor,
+    EfficientNetImageProcessorPil,
+    FlavaImageProcessor,
+    FlavaImageProcessorPil,
+)
+RESIZING_METHODS = (
+    "__call__",
+    "preprocess",
+    "_preprocess",
+    "_preprocess_image_like_inputs",
+    "_prepare_image_like_inputs",
+    "process_image",
+    "resize",
+)
 # A date of EXIF, "2020:01:02 03:04:05", and what programs write in its place: a year of four digits first, then month
 # and day, perhaps a time of 24 or of 12 hours, fractions of a second and a time zone
 DATE = re.compile(
@@ -130,8 +162,7 @@ class Resizing(NamedTuple):
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
         """Finds how an image processor resizes; None if not by averages to a fixed size, as transformers does."""
-        resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
-        if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
+        if not is_known_resizer(type(image_processor)) or not image_processor.do_resize:
             return None
         resample = getattr(image_processor, "resample", None)
         # what takes single pixels takes others of a smaller image
@@ -153,6 +184,15 @@ class Resizing(NamedTuple):
         if width <= height:
             return self.shortest_edge, longest_edge
         return longest_edge, self.shortest_edge
+
+
+def is_known_resizer(image_processor_class: type) -> bool:
+    """Returns whether all methods that decide how images of a class are resized are those of known classes."""
+    for name in RESIZING_METHODS:
+        method = getattr(image_processor_class, name, None)
+        if method not in [getattr(known, name, None) for known in KNOWN_RESIZERS]:
+            return False
+    return issubclass(image_processor_class, BaseImageProcessor)
 
 
 def read_image(

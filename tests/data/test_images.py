@@ -11,7 +11,19 @@ from types import SimpleNamespace
 import numpy as np
 import PIL.Image
 import pytest
-from transformers import CLIPImageProcessor, SiglipImageProcessor
+import torch
+from transformers import (
+    BitImageProcessor,
+    BlipImageProcessor,
+    ChineseCLIPImageProcessor,
+    CLIPImageProcessor,
+    EfficientNetImageProcessor,
+    FlavaImageProcessor,
+    PerceiverImageProcessor,
+    PerceiverImageProcessorPil,
+    SiglipImageProcessor,
+    ViTImageProcessor,
+)
 
 from modeling_lotlip import LotlipImageProcessor
 from modeling_lotlip.data.images import (
@@ -210,6 +222,37 @@ def test_resizing_of_image_processors():
         assert Resizing.of(cls(resample=PIL.Image.Resampling.NEAREST)) is None
         assert Resizing.of(cls(size={"shortest_edge": 200, "longest_edge": 300})) is None
         assert Resizing.of(cls(size={"height": 30, "width": 50})).target(640, 480) == (50, 30)
+
+
+class Letterbox(SiglipImageProcessor):
+    """Pads images to squares before they are resized."""
+
+    def _preprocess(self, images, **options):
+        squares = []
+        for image in images:
+            height, width = image.shape[-2:]
+            squares.append(torch.nn.functional.pad(image, (0, max(0, height - width), 0, max(0, width - height))))
+        return super()._preprocess(squares, **options)
+
+
+def test_a_jpeg_is_decoded_whole_for_what_pads_or_crops_before_it_resizes():
+    file = encode(photographs.make_picture(4800, 2400), "jpeg")
+    for processor in (Letterbox(), PerceiverImageProcessor(), PerceiverImageProcessorPil()):
+        assert read_image(file, resizing=Resizing.of(processor)).size == (4800, 2400)
+    for cls in (
+        BitImageProcessor,
+        BlipImageProcessor,
+        CLIPImageProcessor,
+        ChineseCLIPImageProcessor,
+        EfficientNetImageProcessor,
+        FlavaImageProcessor,
+        SiglipImageProcessor,
+        ViTImageProcessor,
+    ):
+        processor = cls(resample=PIL.Image.Resampling.BICUBIC)
+        resizing = Resizing.of(processor)
+        reduced = read_image(file, resizing=resizing)
+        assert reduced.size == resizing.target(4800, 2400)
 
 
 def test_files_are_read_from_wherever_they_are(tmp_path):
