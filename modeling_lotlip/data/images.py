@@ -26,6 +26,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from transformers import (
     BeitImageProcessor,
     BeitImageProcessorPil,
+    ConvNextImageProcessor,
+    ConvNextImageProcessorPil,
     DINOv3ViTImageProcessor,
     EfficientNetImageProcessor,
     EfficientNetImageProcessorPil,
@@ -99,6 +101,8 @@ RESIZING_METHODS = (
     "process_image",
     "resize",
 )
+# From this size on, ConvNeXt's image processor squeezes a whole image to a square
+CONVNEXT_FIXED_SIZE = 384
 # A date of EXIF, "2020:01:02 03:04:05", and what programs write in its place: a year of four digits first, then month
 # and day, perhaps a time of 24 or of 12 hours, fractions of a second and a time zone
 DATE = re.compile(
@@ -337,12 +341,11 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
 
 def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
     """
-    Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is
-    resized to a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
-    An end that is cut off is as long as whole short sides, which become whole pixels.
+    Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, if its image
+    processor may resize the short side: it would make gigabytes of 1 x 60,000 pixels, of which most crop the middle
+    then. An end that is cut off is as long as whole short sides, which become whole pixels.
     """
-    resizing = Resizing.of(image_processor)
-    if resizing is not None and resizing.size is not None:
+    if not may_resize_short_side(image_processor):
         return image
     short = min(image.size)
     longest_edge = MAX_ASPECT_RATIO * short
@@ -351,6 +354,21 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     if left == 0 and top == 0:
         return image
     return image.crop((left, top, image.width - left, image.height - top))
+
+
+def may_resize_short_side(image_processor: BaseImageProcessor) -> bool:
+    """Returns whether an image processor may resize the short side of an image, however long the other becomes."""
+    if not isinstance(image_processor, (TorchvisionBackend, PilBackend)):
+        return True  # of others it is not known
+    if not image_processor.do_resize:
+        return False
+    # others have a fixed size, a limit of both sides, or of the patches of an image (Siglip2)
+    sides = dict(image_processor.size or {})
+    if {name for name, side in sides.items() if side is not None} != {"shortest_edge"}:
+        return False
+    if isinstance(image_processor, (ConvNextImageProcessor, ConvNextImageProcessorPil)):
+        return sides["shortest_edge"] < CONVNEXT_FIXED_SIZE
+    return True
 
 
 def make_noise_image(height: int, width: int) -> PIL.Image.Image:

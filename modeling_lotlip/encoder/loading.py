@@ -279,9 +279,9 @@ def check_base_is_plain(base: str | PathLike, revision: str | None, trust_remote
     """Raises a `ValueError` if sentence-transformers saved with a base what would be lost behind adapters."""
     if is_sentence_transformer(base, revision, trust_remote_code):
         raise ValueError(
-            f"{base}, which the adapters were trained on, has modules, or reads texts or images by a default prompt, a "
-            "limit, in lower case or by `processing_kwargs`, that sentence-transformers saved with it, and that would "
-            "be lost: name a copy of it "
+            f"{base}, which the adapters were trained on, has modules, or reads texts or images by a default prompt, "
+            "a limit, in lower case or by `processing_kwargs`, that sentence-transformers saved with it, and that "
+            "would be lost: name a copy of it "
             f"without `{SENTENCE_TRANSFORMERS_MODULES}` in `{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
         )
 

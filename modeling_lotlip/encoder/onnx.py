@@ -39,7 +39,7 @@ from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write
 from .contract import has_own_method
 from .dual_encoder import check_single_embeddings
-from .loading import check_no_adapters, check_is_read_alike, find_saved_truncate_dim
+from .loading import check_is_read_alike, check_no_adapters, find_saved_truncate_dim
 
 
 try:

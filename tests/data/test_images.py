@@ -17,10 +17,15 @@ from transformers import (
     BlipImageProcessor,
     ChineseCLIPImageProcessor,
     CLIPImageProcessor,
+    ConvNextImageProcessor,
+    ConvNextImageProcessorPil,
+    DPTImageProcessor,
     EfficientNetImageProcessor,
     FlavaImageProcessor,
+    Owlv2ImageProcessor,
     PerceiverImageProcessor,
     PerceiverImageProcessorPil,
+    Siglip2ImageProcessor,
     SiglipImageProcessor,
     ViTImageProcessor,
 )
@@ -152,6 +157,38 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     assert middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
     assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]
     assert bound_aspect_ratio(images[0], CLIPImageProcessor()).size == (1, 32)
+
+
+@pytest.mark.parametrize(
+    "image_processor",
+    [
+        CLIPImageProcessor(do_resize=False),
+        ConvNextImageProcessor(),
+        ConvNextImageProcessorPil(),
+        DPTImageProcessor(),
+        Owlv2ImageProcessor(),
+        PerceiverImageProcessor(),
+        Siglip2ImageProcessor(),
+        LotlipImageProcessor(size={"shortest_edge": 16, "longest_edge": 64}),
+    ],
+    ids=lambda image_processor: type(image_processor).__name__,
+)
+def test_an_image_processor_that_sees_all_of_a_strip_gets_all_of_it(image_processor):
+    strip = PIL.Image.new("RGB", (600, 10))
+    assert bound_aspect_ratio(strip, image_processor) is strip
+
+
+@pytest.mark.parametrize(
+    "image_processor",
+    [
+        CLIPImageProcessor(),
+        ConvNextImageProcessor(size={"shortest_edge": 224}),
+        LotlipImageProcessor(do_center_crop=False),
+    ],
+    ids=["clip", "convnext", "lotlip"],
+)
+def test_an_image_processor_that_resizes_the_short_side_gets_the_middle_of_a_strip(image_processor):
+    assert bound_aspect_ratio(PIL.Image.new("RGB", (600, 10)), image_processor).size == (320, 10)
 
 
 @pytest.mark.parametrize(
