@@ -6,13 +6,27 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, hf_hub_download, load_torch_model, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    constants,
+    get_cached_repo_tree,
+    hf_hub_download,
+    load_torch_model,
+    snapshot_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -76,6 +90,18 @@ PLAIN_TEXT_OPTIONS = ("padding", "truncation")
 PLAIN_MODULES = ("CLIPModel", "Normalize", "Transformer")
 # By one of which a folder of a model is known
 MODEL_FILES = (CONFIG_NAME, ADAPTER_CONFIG_NAME, SENTENCE_TRANSFORMERS_MODULES, CHECKPOINT_NAME)
+# Files by which a model embeds otherwise, and what is in them: of sentence-transformers, and beside adapters
+OF_SENTENCE_TRANSFORMERS = "how sentence-transformers embeds with it (a prompt, a limit, dimensions, modules)"
+OF_PROCESSORS = "how its adapters read texts and images, other than their base"
+MEANING_OF_DECIDING_FILES = {
+    SENTENCE_TRANSFORMERS_MODULES: OF_SENTENCE_TRANSFORMERS,
+    SENTENCE_TRANSFORMERS_CONFIG: OF_SENTENCE_TRANSFORMERS,
+    SENTENCE_TRANSFORMERS_READING: OF_SENTENCE_TRANSFORMERS,
+    **dict.fromkeys((PROCESSOR_FILE, *PROCESSOR_PARTS), OF_PROCESSORS),
+}
+GIT_ATTRIBUTES_FILE = ".gitattributes"
+# Answers of the Hub to too many requests, and of one that has failed, which may be others later
+FAILURES_OF_THE_HUB = (429, 500, 502, 503, 504)
 # Where tokens were added to a model before adapters were trained
 REMEDY_FOR_ROWS = (
     "If tokens were added, save the model with the adapters merged into it (`merge_and_unload`), or its base after "
@@ -567,14 +593,55 @@ def is_in_cache(name: str) -> bool:
 
 
 def find_file(name: str | PathLike, filename: str, revision: str | None = None) -> Path | None:
-    """Returns a file of a folder or a repository on the Hub, `None` if it is not there or cannot be reached."""
+    """
+    Returns a file of a folder or a repository on the Hub, `None` if it is not there. Where one that decides on
+    embeddings cannot be looked for, it says so.
+
+    Raises:
+        `ValueError`: if such a file is not in the cache, and the Hub answers that it is too busy or fails.
+    """
     if Path(name).is_dir():
         file = Path(name, filename)
         return file if file.is_file() else None
     try:
         return Path(hf_hub_download(str(name), filename, revision=revision))
-    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, OSError):
-        return None  # what is wrong with the name is said where the model is loaded
+    except (RemoteEntryNotFoundError, HFValidationError):
+        return None
+    except OSError as error:
+        # what is wrong with the name is said where the model is loaded
+        if filename in MEANING_OF_DECIDING_FILES and not is_known_to_be_absent(str(name), filename, revision):
+            say_not_looked_for(str(name), filename, revision, error)
+        return None
+
+
+def is_known_to_be_absent(name: str, filename: str, revision: str | None) -> bool:
+    """Returns whether the Hub's cache knows, without the Hub, that a repository has no file of a name."""
+    if try_to_load_from_cache(name, filename, revision=revision) is _CACHED_NO_EXIST:
+        return True  # it was looked for before
+    try:
+        return filename not in [file.path for file in get_cached_repo_tree(name, revision=revision)]
+    except CachedRepoTreeNotFoundError:
+        # older versions cached no list of the files when they downloaded all of them, of which there is this one alone
+        return isinstance(try_to_load_from_cache(name, GIT_ATTRIBUTES_FILE, revision=revision), str)
+
+
+def say_not_looked_for(name: str, filename: str, revision: str | None, error: OSError) -> None:
+    """Raises a `ValueError` if an error is a failure of the Hub, or else warns of a model that is in the cache."""
+    meaning = MEANING_OF_DECIDING_FILES[filename]
+    answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
+    if isinstance(answer, HfHubHTTPError) and answer.response.status_code in FAILURES_OF_THE_HUB:
+        raise ValueError(
+            f"its {filename} could not be looked for, and may say {meaning}: the Hub answers "
+            f"{answer.response.status_code}. Try again later, or set `HF_HUB_OFFLINE=1` to do without it."
+        ) from error
+    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in MODEL_FILES):
+        warn_once(f"{name} may have files that say {meaning}, and they are not in the cache: load it online once.")
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warns of what is found out several times."""
+    logger.warning(message)
 
 
 def find_commit(name: str | PathLike, revision: str | None = None) -> str | None:
