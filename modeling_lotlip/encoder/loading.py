@@ -626,7 +626,15 @@ def is_known_to_be_absent(name: str, filename: str, revision: str | None) -> boo
 
 
 def say_not_looked_for(name: str, filename: str, revision: str | None, error: OSError) -> None:
-    """Raises a `ValueError` if an error is a failure of the Hub, or else warns of a model that is in the cache."""
+    """
+    Raises a `ValueError` if a file could not be looked for since the Hub fails, or else warns of it.
+
+    Args:
+        name (`str`): The model, which is warned of only if some of it is in the cache.
+        filename (`str`): The name of the file, one of `MEANING_OF_DECIDING_FILES`.
+        revision (`str`, *optional*): The revision of the model.
+        error (`OSError`): What was raised instead of the file.
+    """
     meaning = MEANING_OF_DECIDING_FILES[filename]
     answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
     if isinstance(answer, HfHubHTTPError) and answer.response.status_code in FAILURES_OF_THE_HUB:

@@ -23,11 +23,12 @@ BASE = "me/base"
 
 @pytest.fixture(scope="module")
 def repositories(family_folders, model_dir, tmp_path_factory):
-    """A CLIP, one that sentence-transformers saved with a prompt, and adapters with a processor of their own."""
+    """A CLIP, one that sentence-transformers saved with a prompt, and adapters with their own processor."""
     root = tmp_path_factory.mktemp("hub")
     shutil.copytree(family_folders("clip"), root / PLAIN)
-    prompts = {"prompts": {"query": "a photo of "}, "default_prompt_name": "query", "truncate_dim": 8}
-    SentenceTransformer(str(family_folders("clip")), device="cpu", **prompts).save_pretrained(str(root / PROMPTED))
+    options = {"prompts": {"query": "a photo of "}, "default_prompt_name": "query", "truncate_dim": 8}
+    prompted = SentenceTransformer(str(family_folders("clip")), device="cpu", **options)
+    prompted.save_pretrained(str(root / PROMPTED))
     shutil.copytree(model_dir, root / BASE)
     base = LotlipModel.from_pretrained(model_dir)
     base.name_or_path = base.config.name_or_path = BASE
@@ -72,7 +73,7 @@ def download_without_a_list(name: str) -> None:
     ("name", "get"),
     [(PLAIN, load), (PLAIN, snapshot_download), (PROMPTED, load), (PROMPTED, snapshot_download), (ADAPTED, load)],
 )
-def test_what_was_loaded_or_downloaded_is_loaded_offline_without_a_word(hub, monkeypatch, caplog, name, get):
+def test_what_was_loaded_or_downloaded_is_no_news_offline(hub, monkeypatch, caplog, name, get):
     get(name)
     caplog.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -85,7 +86,8 @@ def test_what_was_loaded_or_downloaded_is_loaded_offline_without_a_word(hub, mon
 def test_adapters_without_a_processor_that_were_downloaded_have_none_offline_either(
     hub, repositories, monkeypatch, caplog, tmp_path
 ):
-    shutil.copytree(repositories / ADAPTED, tmp_path / ADAPTED, ignore=shutil.ignore_patterns("*processor*"))
+    without_processor = shutil.ignore_patterns("*processor*")
+    shutil.copytree(repositories / ADAPTED, tmp_path / ADAPTED, ignore=without_processor)
     hub.root = tmp_path
     snapshot_download(ADAPTED)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -139,8 +141,7 @@ def test_a_hub_that_fails_at_a_file_is_an_error(hub, monkeypatch, status):
 
     monkeypatch.setattr(HubHandler, "send_file", refuse_modules)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    message = f"`--model_name_or_path {PROMPTED}` cannot be used: its modules.json could not be .* answers {status}"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"`--model_name_or_path {PROMPTED}` cannot be used: .* answers {status}"):
         load(PROMPTED)
 
 

@@ -143,7 +143,7 @@ def test_how_the_library_was_told_to_read_texts_and_images_counts(family_folders
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected, rtol=0, atol=2e-6)
     expected_images = model.encode(IMAGES, normalize_embeddings=True)
     np.testing.assert_allclose(encoder.encode_image(IMAGES), expected_images, rtol=0, atol=2e-6)
-    with pytest.raises(ValueError, match="saved in config_sentence_transformers.json or sentence_bert_config.json"):
+    with pytest.raises(ValueError, match="reads texts or images by a default prompt, a limit"):
         check_is_read_alike(tmp_path)
 
 
@@ -163,10 +163,11 @@ def test_what_the_library_was_told_and_is_done_anyway_leaves_a_dual_encoder_to_t
     check_is_read_alike(tmp_path)
 
 
-def test_a_limit_that_the_library_was_told_is_named_where_texts_are_truncated(family_folders, tmp_path, caplog):
+def test_texts_are_truncated_at_the_limit_that_the_library_was_told(family_folders, tmp_path, caplog):
     save_with(family_folders, tmp_path)
     file = tmp_path / "sentence_bert_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"processing_kwargs": {"text": {"max_length": 6}}}))
+    limited = {"processing_kwargs": {"text": {"max_length": 6}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | limited))
     encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
     assert encoder.max_length == 6
     encoder.encode_text(["boat", "a red boat and a house and the sea"])
