@@ -296,12 +296,13 @@ def fold_layer_scales(state_dict: dict[str, torch.Tensor]) -> None:
 
 def read_timm_model(name_or_path: str, model: nn.Module) -> dict:
     """Reads the fields of a configuration from a model of timm. Raises a `ValueError` if it is no plain ViT."""
-    is_plain_vit = type(model).__name__ == "VisionTransformer"
+    # other blocks have other modules, or the same ones in another order (ResPostBlock)
+    is_plain_vit = type(model).__name__ == "VisionTransformer" and type(model.blocks[0]).__name__ == "Block"
     if is_plain_vit:
         points = torch.linspace(-3, 3, 7)
         is_plain_vit = torch.allclose(model.blocks[0].mlp.act(points), nn.functional.gelu(points))
     if not is_plain_vit:
-        raise ValueError(f"`{name_or_path}` is no VisionTransformer of timm with the exact GELU.")
+        raise ValueError(f"`{name_or_path}` is no VisionTransformer of timm with plain blocks and the exact GELU.")
     block = model.blocks[0]
     settings = {"heads": block.attn.num_heads, "layer_norm_eps": block.norm1.eps}
     return read_timm(model.state_dict(), "", settings)

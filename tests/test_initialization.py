@@ -115,7 +115,7 @@ def test_dinov2(dinov2):
 
 def save_timm(path, architecture="vit_tiny_patch16_224", pretrained_cfg=None, **model_args):
     """A folder as timm pushes it to the Hub, or, without `pretrained_cfg`, as transformers saves it."""
-    if architecture == "vit_tiny_patch16_224":
+    if architecture.startswith("vit_"):
         small = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4}
         model_args = small | model_args
     model = randomized(timm.create_model(architecture, num_classes=3, **model_args))
@@ -167,7 +167,8 @@ def timm_with(**model_args) -> Callable:
         (timm_with(qk_norm=True), "q_norm.bias .* instead of none"),
         (timm_with(global_pool="avg"), "fc_norm.bias .* instead of none.*norm.weight none instead of"),
         (lambda path: save_timm(path, "resnet18", in_chans=3)[1], "no VisionTransformer"),
-        (timm_with(act_layer="gelu_tanh"), "with the exact GELU"),
+        (timm_with(act_layer="gelu_tanh"), "the exact GELU"),
+        (timm_with(architecture="vit_small_patch16_18x2_224"), "with plain blocks"),
     ],
 )
 def test_image_towers_that_do_not_fit(tmp_path, build, match):

@@ -38,6 +38,8 @@ from transformers import (
 from ..encoder.families import find_family, find_text_limit
 from ..encoder.loading import (
     LOADING_ERRORS,
+    PLAIN_TEXT_OPTIONS,
+    SENTENCE_TRANSFORMERS_READING,
     check_no_adapters,
     check_none_is_missing,
     find_commit,
@@ -206,6 +208,9 @@ def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> T
 
     model = SentenceTransformer(str(name), device="cpu", model_kwargs={"dtype": "float32"})
     check_modules(model)
+    told_limit = find_told_limit(model)
+    if told_limit is not None:
+        model.max_seq_length = told_limit
     encoder = model[0].model
     check_rebuildable(encoder)
     prepare_encoder(encoder, find_missing(name, encoder), pooling)
@@ -268,7 +273,7 @@ def check_modules(model: "SentenceTransformer") -> None:
     Raises a `ValueError` that names the module of the sentence-transformers library that has no
     counterpart here. Normalize may come last: embeddings are compared by their cosine.
     """
-    names = [type(module).__name__ for module in model]
+    names = [name_module(module) for module in model]
     is_known = names[:2] == ["Transformer", "Pooling"]
     rest = names[2:]
     if rest and rest[-1] == "Normalize":
@@ -286,6 +291,29 @@ def check_modules(model: "SentenceTransformer") -> None:
     for module in list(model)[2:]:
         if type(module).__name__ == "Dense":
             check_dense(module)
+
+
+def name_module(module: nn.Module) -> str:
+    """Names a module by its class, and one that is not of the sentence-transformers library by its file too."""
+    module_class = type(module)
+    if module_class.__module__.startswith("sentence_transformers."):
+        return module_class.__name__
+    return f"{module_class.__module__}.{module_class.__name__}"
+
+
+def find_told_limit(model: "SentenceTransformer") -> int | None:
+    """
+    Finds the limit of a text that the sentence-transformers library was told in place of that of a tokenizer. Raises
+    a `ValueError` if it was told something else of how texts are read.
+    """
+    options = model[0].processing_kwargs.get("text") or {}
+    others = options.keys() - {"max_length", *PLAIN_TEXT_OPTIONS}
+    if others:
+        raise ValueError(
+            f"its `processing_kwargs` have {', '.join(sorted(others))} for texts, which cannot be saved: take them "
+            f"out of the {SENTENCE_TRANSFORMERS_READING} of a copy of it."
+        )
+    return options.get("max_length")
 
 
 def check_dense(module: nn.Module) -> None:

@@ -56,10 +56,10 @@ ARGUMENTS = (ConvertArguments,)
 def run(conversion: ConvertArguments) -> None:
     """Converts a checkpoint of the original, or back to one."""
     from ..convert_lotlip_to_hf import convert
-    from ..encoder.loading import check_texts_are_read_alike, find_saved_truncate_dim
+    from ..encoder.loading import check_is_read_alike, find_saved_truncate_dim
 
     if conversion.to_original is not None:
-        check_texts_are_read_alike(conversion.checkpoint_path)
+        check_is_read_alike(conversion.checkpoint_path)
         num_dims = find_saved_truncate_dim(conversion.checkpoint_path)
         if num_dims is not None:
             logger.warning(f"The checkpoint gives all dimensions, not the first {num_dims} that the model keeps.")

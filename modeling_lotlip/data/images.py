@@ -23,6 +23,17 @@ from fsspec.core import url_to_fs
 from PIL.ExifTags import Base as ExifTag
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from transformers import (
+    BeitImageProcessor,
+    BeitImageProcessorPil,
+    ConvNextImageProcessor,
+    ConvNextImageProcessorPil,
+    DINOv3ViTImageProcessor,
+    EfficientNetImageProcessor,
+    EfficientNetImageProcessorPil,
+    FlavaImageProcessor,
+    FlavaImageProcessorPil,
+)
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
@@ -67,6 +78,31 @@ FIRST_BYTES = 4096
 BYTES_AT_ONCE = 2**24
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
+# Classes that resize a whole image before all else that depends on its size, and their methods that decide on that: a
+# class of one's own may pad or crop an image before
+KNOWN_RESIZERS = (
+    TorchvisionBackend,
+    PilBackend,
+    ImageMixin,
+    BeitImageProcessor,
+    BeitImageProcessorPil,
+    DINOv3ViTImageProcessor,
+    EfficientNetImageProcessor,
+    EfficientNetImageProcessorPil,
+    FlavaImageProcessor,
+    FlavaImageProcessorPil,
+)
+RESIZING_METHODS = (
+    "__call__",
+    "preprocess",
+    "_preprocess",
+    "_preprocess_image_like_inputs",
+    "_prepare_image_like_inputs",
+    "process_image",
+    "resize",
+)
+# From this size on, ConvNeXt's image processor squeezes a whole image to a square
+CONVNEXT_FIXED_SIZE = 384
 # A date of EXIF, "2020:01:02 03:04:05", and what programs write in its place: a year of four digits first, then month
 # and day, perhaps a time of 24 or of 12 hours, fractions of a second and a time zone
 DATE = re.compile(
@@ -130,8 +166,7 @@ class Resizing(NamedTuple):
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
         """Finds how an image processor resizes; None if not by averages to a fixed size, as transformers does."""
-        resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
-        if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
+        if not is_known_resizer(type(image_processor)) or not image_processor.do_resize:
             return None
         resample = getattr(image_processor, "resample", None)
         # what takes single pixels takes others of a smaller image
@@ -153,6 +188,15 @@ class Resizing(NamedTuple):
         if width <= height:
             return self.shortest_edge, longest_edge
         return longest_edge, self.shortest_edge
+
+
+def is_known_resizer(image_processor_class: type) -> bool:
+    """Returns whether all methods that decide how images of a class are resized are those of known classes."""
+    for name in RESIZING_METHODS:
+        method = getattr(image_processor_class, name, None)
+        if method not in [getattr(known, name, None) for known in KNOWN_RESIZERS]:
+            return False
+    return issubclass(image_processor_class, BaseImageProcessor)
 
 
 def read_image(
@@ -297,12 +341,11 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
 
 def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
     """
-    Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is
-    resized to a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
-    An end that is cut off is as long as whole short sides, which become whole pixels.
+    Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, if its image
+    processor may resize the short side: it would make gigabytes of 1 x 60,000 pixels, of which most crop the middle
+    then. An end that is cut off is as long as whole short sides, which become whole pixels.
     """
-    resizing = Resizing.of(image_processor)
-    if resizing is not None and resizing.size is not None:
+    if not may_resize_short_side(image_processor):
         return image
     short = min(image.size)
     longest_edge = MAX_ASPECT_RATIO * short
@@ -311,6 +354,21 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
     if left == 0 and top == 0:
         return image
     return image.crop((left, top, image.width - left, image.height - top))
+
+
+def may_resize_short_side(image_processor: BaseImageProcessor) -> bool:
+    """Returns whether an image processor may resize the short side of an image, however long the other becomes."""
+    if not isinstance(image_processor, (TorchvisionBackend, PilBackend)):
+        return True  # of others it is not known
+    if not image_processor.do_resize:
+        return False
+    # others have a fixed size, a limit of both sides, or of the patches of an image (Siglip2)
+    sides = dict(image_processor.size or {})
+    if {name for name, side in sides.items() if side is not None} != {"shortest_edge"}:
+        return False
+    if isinstance(image_processor, (ConvNextImageProcessor, ConvNextImageProcessorPil)):
+        return sides["shortest_edge"] < CONVNEXT_FIXED_SIZE
+    return True
 
 
 def make_noise_image(height: int, width: int) -> PIL.Image.Image:

@@ -6,13 +6,27 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, hf_hub_download, load_torch_model, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    constants,
+    get_cached_repo_tree,
+    hf_hub_download,
+    load_torch_model,
+    snapshot_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -26,6 +40,7 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import (
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
@@ -62,17 +77,31 @@ CODE_ERRORS = (
 )
 # What a saved processor has: a file of its own, or those of its parts
 PROCESSOR_FILE = "processor_config.json"
-PROCESSOR_PARTS = ("preprocessor_config.json", "tokenizer_config.json")
+PROCESSOR_PARTS = ("preprocessor_config.json", TOKENIZER_CONFIG_FILE)
 # Tensors that code of before made anew, and weights may still have
 REBUILT_TENSORS = ("position_ids", "token_type_ids")
 # Tensors of adapters that all layers have in common, which PEFT lists for each of them
 SHARED_ADAPTER_TENSORS = ("vblora_vector_bank", ".tinylora_v.", ".unilora_theta_d.")
-# How the first module of sentence-transformers reads texts
-SENTENCE_TRANSFORMERS_TEXTS = "sentence_bert_config.json"
+# How the first module of sentence-transformers reads texts and images
+SENTENCE_TRANSFORMERS_READING = "sentence_bert_config.json"
+# What it may be told of texts and changes no embedding here: texts are always padded as a model was trained, truncated
+PLAIN_TEXT_OPTIONS = ("padding", "truncation")
 # Its modules that add nothing to what a dual encoder of transformers computes
 PLAIN_MODULES = ("CLIPModel", "Normalize", "Transformer")
 # By one of which a folder of a model is known
 MODEL_FILES = (CONFIG_NAME, ADAPTER_CONFIG_NAME, SENTENCE_TRANSFORMERS_MODULES, CHECKPOINT_NAME)
+# Files by which a model embeds otherwise, and what is in them: of sentence-transformers, and beside adapters
+OF_SENTENCE_TRANSFORMERS = "how sentence-transformers embeds with it (a prompt, a limit, dimensions, modules)"
+OF_PROCESSORS = "how its adapters read texts and images, other than their base"
+MEANING_OF_DECIDING_FILES = {
+    SENTENCE_TRANSFORMERS_MODULES: OF_SENTENCE_TRANSFORMERS,
+    SENTENCE_TRANSFORMERS_CONFIG: OF_SENTENCE_TRANSFORMERS,
+    SENTENCE_TRANSFORMERS_READING: OF_SENTENCE_TRANSFORMERS,
+    **dict.fromkeys((PROCESSOR_FILE, *PROCESSOR_PARTS), OF_PROCESSORS),
+}
+GIT_ATTRIBUTES_FILE = ".gitattributes"
+# Answers of the Hub to too many requests, and of one that has failed, which may be others later
+FAILURES_OF_THE_HUB = (429, 500, 502, 503, 504)
 # Where tokens were added to a model before adapters were trained
 REMEDY_FOR_ROWS = (
     "If tokens were added, save the model with the adapters merged into it (`merge_and_unload`), or its base after "
@@ -276,8 +305,9 @@ def check_base_is_plain(base: str | PathLike, revision: str | None, trust_remote
     """Raises a `ValueError` if sentence-transformers saved with a base what would be lost behind adapters."""
     if is_sentence_transformer(base, revision, trust_remote_code):
         raise ValueError(
-            f"{base}, which the adapters were trained on, has modules, or reads texts with a default prompt, a limit "
-            "or in lower case, that sentence-transformers saved with it, and that would be lost: name a copy of it "
+            f"{base}, which the adapters were trained on, has modules, or reads texts or images by a default prompt, "
+            "a limit, in lower case or by `processing_kwargs`, that sentence-transformers saved with it, and that "
+            "would be lost: name a copy of it "
             f"without `{SENTENCE_TRANSFORMERS_MODULES}` in `{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
         )
 
@@ -440,7 +470,7 @@ def is_sentence_transformer(
     """
     Returns whether a name is of a model that the sentence-transformers library alone can load: it has the library's
     list of modules, and transformers knows it as no dual encoder, or there are modules after the dual encoder, or the
-    library reads texts otherwise than transformers.
+    library reads texts or images otherwise than transformers.
 
     Args:
         name (`str` or `PathLike`):
@@ -461,9 +491,15 @@ def is_sentence_transformer(
         return False
     if model_type in CONFIG_MAPPING and is_dual_encoder_config(CONFIG_MAPPING[model_type]):
         modules = json.loads(modules_file.read_text(encoding="utf-8"))
-        are_plain = all(module.get("type", "").split(".")[-1] in PLAIN_MODULES for module in modules)
-        return not are_plain or reads_texts_otherwise(name, revision)
+        are_plain = all(is_plain_module(module.get("type", "")) for module in modules)
+        return not are_plain or is_read_otherwise(name, revision)
     return not (trust_remote_code and "auto_map" in config)
+
+
+def is_plain_module(name: str) -> bool:
+    """Returns whether a type in a list of modules is the library's, and adds nothing to a dual encoder."""
+    # others may give a module of their own the name of one of the library
+    return name.startswith("sentence_transformers.") and name.split(".")[-1] in PLAIN_MODULES
 
 
 def read_config_file(name: str | PathLike, filename: str, revision: str | None = None) -> dict:
@@ -474,25 +510,35 @@ def read_config_file(name: str | PathLike, filename: str, revision: str | None =
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def reads_texts_otherwise(name: str | PathLike, revision: str | None = None) -> bool:
-    """Returns whether sentence-transformers has saved a default prompt, a limit or lower case with a dual encoder."""
+def is_read_otherwise(name: str | PathLike, revision: str | None = None) -> bool:
+    """Returns whether sentence-transformers has saved with a dual encoder how its texts or images are read."""
     config = read_config_file(name, SENTENCE_TRANSFORMERS_CONFIG, revision)
     if (config.get("prompts") or {}).get(config.get("default_prompt_name")):
         return True
-    of_texts = read_config_file(name, SENTENCE_TRANSFORMERS_TEXTS, revision)
-    return of_texts.get("max_seq_length") is not None or bool(of_texts.get("do_lower_case"))
+    reading = read_config_file(name, SENTENCE_TRANSFORMERS_READING, revision)
+    if reading.get("max_seq_length") is not None or reading.get("do_lower_case"):
+        return True
+    options = dict(reading.get("processing_kwargs") or {})
+    of_texts = dict(options.pop("text", None) or {})
+    for option in PLAIN_TEXT_OPTIONS:
+        of_texts.pop(option, None)
+    limit = of_texts.get("max_length")
+    # as models are told that were trained on padded texts
+    if limit is not None and limit == read_config_file(name, TOKENIZER_CONFIG_FILE, revision).get("model_max_length"):
+        del of_texts["max_length"]
+    return bool(of_texts) or any(options.values())
 
 
-def check_texts_are_read_alike(name: str | PathLike) -> None:
+def check_is_read_alike(name: str | PathLike) -> None:
     """
-    Raises a `ValueError` if sentence-transformers saved with a model how texts are read, or modules after it: other
-    forms lose them.
+    Raises a `ValueError` if sentence-transformers saved with a model how texts or images are read, or modules after
+    it: other forms lose them.
     """
-    if reads_texts_otherwise(name):
+    if is_read_otherwise(name):
         raise ValueError(
-            f"{name} reads texts with a default prompt, a limit or in lower case that sentence-transformers "
-            f"saved in {SENTENCE_TRANSFORMERS_CONFIG} or {SENTENCE_TRANSFORMERS_TEXTS}, and that would be "
-            "lost: take it out of a copy of the folder."
+            f"{name} reads texts or images by a default prompt, a limit, in lower case or by `processing_kwargs` that "
+            f"sentence-transformers saved in {SENTENCE_TRANSFORMERS_CONFIG} or {SENTENCE_TRANSFORMERS_READING}, and "
+            "that would be lost: take it out of a copy of the folder."
         )
     if is_sentence_transformer(name):
         raise ValueError(
@@ -547,14 +593,63 @@ def is_in_cache(name: str) -> bool:
 
 
 def find_file(name: str | PathLike, filename: str, revision: str | None = None) -> Path | None:
-    """Returns a file of a folder or a repository on the Hub, `None` if it is not there or cannot be reached."""
+    """
+    Returns a file of a folder or a repository on the Hub, `None` if it is not there. Where one that decides on
+    embeddings cannot be looked for, it says so.
+
+    Raises:
+        `ValueError`: if such a file is not in the cache, and the Hub answers that it is too busy or fails.
+    """
     if Path(name).is_dir():
         file = Path(name, filename)
         return file if file.is_file() else None
     try:
         return Path(hf_hub_download(str(name), filename, revision=revision))
-    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, OSError):
-        return None  # what is wrong with the name is said where the model is loaded
+    except (RemoteEntryNotFoundError, HFValidationError):
+        return None
+    except OSError as error:
+        # what is wrong with the name is said where the model is loaded
+        if filename in MEANING_OF_DECIDING_FILES and not is_known_to_be_absent(str(name), filename, revision):
+            say_not_looked_for(str(name), filename, revision, error)
+        return None
+
+
+def is_known_to_be_absent(name: str, filename: str, revision: str | None) -> bool:
+    """Returns whether the Hub's cache knows, without the Hub, that a repository has no file of a name."""
+    if try_to_load_from_cache(name, filename, revision=revision) is _CACHED_NO_EXIST:
+        return True  # it was looked for before
+    try:
+        return filename not in [file.path for file in get_cached_repo_tree(name, revision=revision)]
+    except CachedRepoTreeNotFoundError:
+        # older versions cached no list of the files when they downloaded all of them, of which there is this one alone
+        return isinstance(try_to_load_from_cache(name, GIT_ATTRIBUTES_FILE, revision=revision), str)
+
+
+def say_not_looked_for(name: str, filename: str, revision: str | None, error: OSError) -> None:
+    """
+    Raises a `ValueError` if a file could not be looked for since the Hub fails, or else warns of it.
+
+    Args:
+        name (`str`): The model, which is warned of only if some of it is in the cache.
+        filename (`str`): The name of the file, one of `MEANING_OF_DECIDING_FILES`.
+        revision (`str`, *optional*): The revision of the model.
+        error (`OSError`): What was raised instead of the file.
+    """
+    meaning = MEANING_OF_DECIDING_FILES[filename]
+    answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
+    if isinstance(answer, HfHubHTTPError) and answer.response.status_code in FAILURES_OF_THE_HUB:
+        raise ValueError(
+            f"its {filename} could not be looked for, and may say {meaning}: the Hub answers "
+            f"{answer.response.status_code}. Try again later, or set `HF_HUB_OFFLINE=1` to do without it."
+        ) from error
+    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in MODEL_FILES):
+        warn_once(f"{name} may have files that say {meaning}, and they are not in the cache: load it online once.")
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warns of what is found out several times."""
+    logger.warning(message)
 
 
 def find_commit(name: str | PathLike, revision: str | None = None) -> str | None:

@@ -39,7 +39,7 @@ from ..utils.markdown import format_markdown
 from ..utils.output_folder import OutputFolder, atomic_write
 from .contract import has_own_method
 from .dual_encoder import check_single_embeddings
-from .loading import check_no_adapters, check_texts_are_read_alike, find_saved_truncate_dim
+from .loading import check_is_read_alike, check_no_adapters, find_saved_truncate_dim
 
 
 try:
@@ -286,7 +286,7 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
         check_single_embeddings(config)
         if isinstance(config, LotlipConfig) and type(config) in MODEL_MAPPING:
             check_embeds_as_lotlip(MODEL_MAPPING[type(config)])
-        check_texts_are_read_alike(path)
+        check_is_read_alike(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
     num_dims = find_saved_truncate_dim(path)

@@ -61,12 +61,20 @@ class SentenceTransformerPreprocessing(Preprocessing):
         """The max length of a text in tokens."""
         if self.given_max_length is not None:
             return self.given_max_length
+        if self.told_max_length is not None:
+            return self.told_max_length
         # where a tokenizer was saved with a `max_length`, the library truncates there
         limit = self.model.get_max_seq_length()
         saved_limit = self.tokenizer.init_kwargs.get("max_length")
         if saved_limit is None:
             return limit
         return min(limit, saved_limit)
+
+    @property
+    def told_max_length(self) -> int | None:
+        """The limit that the library was told to tokenize texts with, in place of that of the model."""
+        options = getattr(self.model[0], "processing_kwargs", {}).get("text") or {}
+        return options.get("max_length")
 
     @property
     def prompt(self) -> str | None:
@@ -94,15 +102,18 @@ class SentenceTransformerPreprocessing(Preprocessing):
             saved = self.tokenizer.init_kwargs.copy()
             self.tokenizer.init_kwargs.pop("max_length", None)
             self.model.max_seq_length = limit
+            options = {}
+            if self.told_max_length is not None:
+                options["processing_kwargs"] = {"text": {"max_length": limit}}
             try:
-                inputs = self.model.preprocess(inputs, prompt=self.prompt)
+                inputs = self.model.preprocess(inputs, prompt=self.prompt, **options)
             finally:
                 self.model.max_seq_length = own_limit
                 self.tokenizer.init_kwargs = saved
         if "attention_mask" not in inputs:  # as of SigLIP
             raise ValueError(
                 "The tokenizer of this model gives no attention mask, and so its embeddings depend on how "
-                "texts are padded: take the default prompt, limit or lower case that "
+                "texts are padded: take the default prompt, limit, lower case or `processing_kwargs` that "
                 "sentence-transformers saved out of its folder."
             )
         return TokenizedTexts(only_tensors(inputs), truncated)

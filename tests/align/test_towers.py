@@ -41,6 +41,7 @@ from transformers import (
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.align.towers import (
     check_dense,
+    check_modules,
     choose_image_pooling,
     copy_projection,
     count_prefix_tokens,
@@ -104,6 +105,33 @@ def test_another_module_is_refused_by_name(text_folder, tmp_path):
     path = save_sentence_transformer(tmp_path, text_folder, "mean", Dropout(0.1))
     with pytest.raises(ValueError, match="modules Transformer, Pooling, Dropout"):
         load_text_tower(path)
+
+
+class OwnNormalize(Normalize):
+    """A module of a user's own."""
+
+
+OwnNormalize.__name__ = "Normalize"
+
+
+def test_a_module_of_a_user_is_refused_by_name_even_if_it_has_one_of_the_library(text_folder):
+    model = SentenceTransformer(modules=[Transformer(text_folder), Pooling(64), OwnNormalize()], device="cpu")
+    with pytest.raises(ValueError, match="modules Transformer, Pooling, tests.align.test_towers.Normalize"):
+        check_modules(model)
+
+
+def test_a_limit_that_the_library_was_told_is_that_of_the_tower(text_folder, tmp_path):
+    transformer = Transformer(text_folder, processing_kwargs={"text": {"max_length": 4, "truncation": True}})
+    SentenceTransformer(modules=[transformer, Pooling(64)], device="cpu").save(str(tmp_path))
+    assert load_text_tower(str(tmp_path)).tokenizer.model_max_length == 4
+    assert load_text_tower(str(tmp_path), max_length=8).tokenizer.model_max_length == 8
+
+
+def test_what_else_the_library_was_told_of_texts_is_refused(text_folder, tmp_path):
+    transformer = Transformer(text_folder, processing_kwargs={"text": {"truncation_side": "left"}})
+    SentenceTransformer(modules=[transformer, Pooling(64)], device="cpu").save(str(tmp_path))
+    with pytest.raises(ValueError, match="`processing_kwargs` have truncation_side for texts, which cannot be saved"):
+        load_text_tower(str(tmp_path))
 
 
 def test_another_pooling_is_refused_by_name(text_folder, tmp_path):

@@ -11,7 +11,24 @@ from types import SimpleNamespace
 import numpy as np
 import PIL.Image
 import pytest
-from transformers import CLIPImageProcessor, SiglipImageProcessor
+import torch
+from transformers import (
+    BitImageProcessor,
+    BlipImageProcessor,
+    ChineseCLIPImageProcessor,
+    CLIPImageProcessor,
+    ConvNextImageProcessor,
+    ConvNextImageProcessorPil,
+    DPTImageProcessor,
+    EfficientNetImageProcessor,
+    FlavaImageProcessor,
+    Owlv2ImageProcessor,
+    PerceiverImageProcessor,
+    PerceiverImageProcessorPil,
+    Siglip2ImageProcessor,
+    SiglipImageProcessor,
+    ViTImageProcessor,
+)
 
 from modeling_lotlip import LotlipImageProcessor
 from modeling_lotlip.data.images import (
@@ -143,6 +160,38 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
 
 
 @pytest.mark.parametrize(
+    "image_processor",
+    [
+        CLIPImageProcessor(do_resize=False),
+        ConvNextImageProcessor(),
+        ConvNextImageProcessorPil(),
+        DPTImageProcessor(),
+        Owlv2ImageProcessor(),
+        PerceiverImageProcessor(),
+        Siglip2ImageProcessor(),
+        LotlipImageProcessor(size={"shortest_edge": 16, "longest_edge": 64}),
+    ],
+    ids=lambda image_processor: type(image_processor).__name__,
+)
+def test_an_image_processor_that_sees_all_of_a_strip_gets_all_of_it(image_processor):
+    strip = PIL.Image.new("RGB", (600, 10))
+    assert bound_aspect_ratio(strip, image_processor) is strip
+
+
+@pytest.mark.parametrize(
+    "image_processor",
+    [
+        CLIPImageProcessor(),
+        ConvNextImageProcessor(size={"shortest_edge": 224}),
+        LotlipImageProcessor(do_center_crop=False),
+    ],
+    ids=["clip", "convnext", "lotlip"],
+)
+def test_an_image_processor_that_resizes_the_short_side_gets_the_middle_of_a_strip(image_processor):
+    assert bound_aspect_ratio(PIL.Image.new("RGB", (600, 10)), image_processor).size == (320, 10)
+
+
+@pytest.mark.parametrize(
     "size, options",
     [
         ((1601, 1203), {"progressive": True}),  # no multiple of what it is divided by
@@ -210,6 +259,37 @@ def test_resizing_of_image_processors():
         assert Resizing.of(cls(resample=PIL.Image.Resampling.NEAREST)) is None
         assert Resizing.of(cls(size={"shortest_edge": 200, "longest_edge": 300})) is None
         assert Resizing.of(cls(size={"height": 30, "width": 50})).target(640, 480) == (50, 30)
+
+
+class Letterbox(SiglipImageProcessor):
+    """Pads images to squares before they are resized."""
+
+    def _preprocess(self, images, **options):
+        squares = []
+        for image in images:
+            height, width = image.shape[-2:]
+            squares.append(torch.nn.functional.pad(image, (0, max(0, height - width), 0, max(0, width - height))))
+        return super()._preprocess(squares, **options)
+
+
+def test_a_jpeg_is_decoded_whole_for_what_pads_or_crops_before_it_resizes():
+    file = encode(photographs.make_picture(4800, 2400), "jpeg")
+    for processor in (Letterbox(), PerceiverImageProcessor(), PerceiverImageProcessorPil()):
+        assert read_image(file, resizing=Resizing.of(processor)).size == (4800, 2400)
+    for cls in (
+        BitImageProcessor,
+        BlipImageProcessor,
+        CLIPImageProcessor,
+        ChineseCLIPImageProcessor,
+        EfficientNetImageProcessor,
+        FlavaImageProcessor,
+        SiglipImageProcessor,
+        ViTImageProcessor,
+    ):
+        processor = cls(resample=PIL.Image.Resampling.BICUBIC)
+        resizing = Resizing.of(processor)
+        reduced = read_image(file, resizing=resizing)
+        assert reduced.size == resizing.target(4800, 2400)
 
 
 def test_files_are_read_from_wherever_they_are(tmp_path):

@@ -16,7 +16,7 @@ from transformers import CLIPImageProcessor
 
 import lotlip
 from modeling_lotlip import DualEncoder
-from modeling_lotlip.encoder.loading import check_texts_are_read_alike, is_sentence_transformer
+from modeling_lotlip.encoder.loading import check_is_read_alike, is_sentence_transformer
 from modeling_lotlip.encoder.sentence_transformer import SentenceTransformerModel, SentenceTransformerPreprocessing
 from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.search.query import count_read_words, draw_heat_map
@@ -84,7 +84,7 @@ def test_a_default_prompt_that_was_saved_with_a_dual_encoder_comes_before_texts(
     ids=["prompt", "module"],
 )
 def test_what_the_library_saved_is_not_lost_in_another_form(family_folders, tmp_path, saved, has_dense):
-    check_texts_are_read_alike(family_folders("lotlip"))
+    check_is_read_alike(family_folders("lotlip"))
     model = save_with(family_folders, tmp_path / "model", **saved)
     if has_dense:
         model.append(Dense(in_features=model.get_embedding_dimension(), out_features=8))
@@ -122,8 +122,17 @@ def test_dimensions_that_were_saved_with_modules_of_the_library_are_kept_alone(f
     assert DualEncoder.from_pretrained(tmp_path / "cut", device="cpu").dim == 4
 
 
-@pytest.mark.parametrize("setting", [{"max_seq_length": 12}, {"do_lower_case": True}])
-def test_how_the_library_was_told_to_read_texts_counts(family_folders, tmp_path, setting):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_seq_length": 12},
+        {"do_lower_case": True},
+        {"processing_kwargs": {"text": {"max_length": 12, "truncation": True}}},
+        {"processing_kwargs": {"image": {"do_normalize": False}}},
+    ],
+    ids=["limit", "lower case", "texts", "images"],
+)
+def test_how_the_library_was_told_to_read_texts_and_images_counts(family_folders, tmp_path, setting):
     save_with(family_folders, tmp_path)
     assert not is_sentence_transformer(tmp_path)
     file = tmp_path / "sentence_bert_config.json"
@@ -132,6 +141,39 @@ def test_how_the_library_was_told_to_read_texts_counts(family_folders, tmp_path,
     encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
     expected = model.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected, rtol=0, atol=2e-6)
+    expected_images = model.encode(IMAGES, normalize_embeddings=True)
+    np.testing.assert_allclose(encoder.encode_image(IMAGES), expected_images, rtol=0, atol=2e-6)
+    with pytest.raises(ValueError, match="reads texts or images by a default prompt, a limit"):
+        check_is_read_alike(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"text": {"padding": "max_length", "max_length": 64, "truncation": True}}, {"text": {"truncation": None}}],
+    ids=["none", "as SigLIP is padded", "as LoTLIP is saved"],
+)
+def test_what_the_library_was_told_and_is_done_anyway_leaves_a_dual_encoder_to_transformers(
+    family_folders, tmp_path, options
+):
+    """By the library, a SigLIP would be refused: its tokenizer gives no attention mask."""
+    model = SentenceTransformer(str(family_folders("siglip")), device="cpu")
+    model[0].processing_kwargs = options
+    model.save_pretrained(str(tmp_path))
+    assert not is_sentence_transformer(tmp_path)
+    check_is_read_alike(tmp_path)
+
+
+def test_texts_are_truncated_at_the_limit_that_the_library_was_told(family_folders, tmp_path, caplog):
+    save_with(family_folders, tmp_path)
+    file = tmp_path / "sentence_bert_config.json"
+    limited = {"processing_kwargs": {"text": {"max_length": 6}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | limited))
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    assert encoder.max_length == 6
+    encoder.encode_text(["boat", "a red boat and a house and the sea"])
+    assert "1 of 2 texts were truncated" in caplog.text
+    longer = encoder.preprocessing.tokenize(["a red boat and a house and the sea"], 8)
+    assert longer.inputs["input_ids"].shape == (1, 8)
 
 
 def test_truncated_texts_are_counted(encoder, caplog):
@@ -252,6 +294,16 @@ def test_the_code_of_custom_modules_counts(folder):
     settings = [load_with_custom_module(folder, sign).settings() for sign in (1, -1, 1)]
     assert settings[0] == settings[2]
     assert settings[0] != settings[1]
+
+
+@pytest.mark.parametrize("name", ["Normalize", "Transformer", "CLIPModel"])
+def test_a_module_of_a_user_may_have_the_name_of_one_of_the_library(family_folders, tmp_path, name):
+    save_with(family_folders, tmp_path)
+    assert not is_sentence_transformer(tmp_path)
+    file = tmp_path / "modules.json"
+    modules = [*json.loads(file.read_text()), {"idx": 2, "name": "2", "path": "", "type": f"own_module.{name}"}]
+    file.write_text(json.dumps(modules))
+    assert is_sentence_transformer(tmp_path)
 
 
 class ModuleOfAUser(nn.Module):
