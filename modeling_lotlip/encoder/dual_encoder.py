@@ -156,9 +156,9 @@ class DualEncoder:
                 `"torch"`, `"openvino"`, which is faster on a CPU, or `"auto"`, the fastest of them on this machine.
             dtype (`str`, *optional*, defaults to `"float32"`):
                 The precision: `"float32"`, `"float16"`, `"bfloat16"`, `"int8"`, or `"auto"`: on a CPU the fastest
-                whose embeddings keep a cosine of 0.998 to float32 (0.999 of the generated images and texts, which are
-                easier, by which it is measured once, in about a minute, and kept in the cache of the Hub); on a GPU
-                bfloat16, on MPS float16, which are not measured.
+                whose embeddings keep a cosine of 0.998 to float32; on a GPU bfloat16, on MPS float16, which are not
+                measured. The choice is measured once, in about a minute, by generated images and texts, which are
+                easier and must keep 0.999; it stays in the cache of the Hub.
             device (`str`, *optional*):
                 Such as `"cpu"` or `"cuda:0"`. Default: an accelerator if there is one.
             max_length (`int`, *optional*):
