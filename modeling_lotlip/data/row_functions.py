@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of users that make columns of captions from rows of another form: `--row_reader NAME` of a plugin."""
 
+import json
+import math
 import reprlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import xxhash
-from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets
+from datasets import Dataset, Features, IterableDataset, Json, List, Value, concatenate_datasets
 from huggingface_hub.constants import HF_HOME
 
 from ..utils.plugins import Registry
@@ -45,22 +48,21 @@ class RowFunction:
         name (`str`): Its name in [`ROW_READERS`].
         function (`Callable`): The function.
         image_column (`str`): The column of images.
+        features (`Features`, *optional*): The types that the columns are written in, if they are known.
         kinds (`dict[str, set[str]]`, *optional*): What it has made of earlier rows, by the column: see
-            [`find_caption_kind`].
-        listed_columns (`set[str]`, *optional*): The columns in which a text becomes a list of one.
+            [`find_value_kind`].
     """
 
     name: str
     function: Callable[[dict], dict]
     image_column: str
+    features: Features | None = None
     kinds: dict[str, set[str]] | None = None
-    listed_columns: set[str] = field(default_factory=set)
 
     def __call__(self, row: dict, row_index: int | None = None) -> dict:
         """
         Raises a `ValueError` for a row of which the function makes no columns, since `datasets` would leave it as it
-        is, or others than of earlier rows, of which some would be lost, or a text where earlier rows have a number,
-        say, which `datasets` would write as the other.
+        is, or others than of earlier rows, of which some would be lost.
         """
         texts = {column: value for column, value in row.items() if column != self.image_column}
         made = self.function(texts)
@@ -80,48 +82,60 @@ class RowFunction:
             )
         columns = {}
         for column, value in made.items():
-            kind = find_caption_kind(value)
-            kinds = self.kinds[column]
+            value = to_plain_value(value)
+            kind = find_value_kind(value)
             if kind is not None:
-                kinds.add(kind)
-            if "other" in kinds and len(kinds) > 1:
-                raise ValueError(
-                    f"`--row_reader {self.name}` returns {reprlib.repr(value)} as {column!r} for "
-                    f"{name_row(row, row_index)}, {reprlib.repr(texts)}, and something of another type for an earlier "
-                    "row: return a text or a list of texts for every row."
-                )
-            columns[column] = [value] if kind == "text" and column in self.listed_columns else value
+                self.kinds[column].add(kind)
+            is_json = self.features is not None and isinstance(self.features[column], Json)
+            # of the text "007" `datasets` would make a 7
+            columns[column] = json.dumps(value) if is_json and kind == "text" else value
         return columns
 
     @property
     def mixed_columns(self) -> set[str]:
-        """The columns that have both texts and lists of texts."""
+        """The columns that have values of several kinds."""
         return {column for column, kinds in (self.kinds or {}).items() if len(kinds) > 1}
 
-    @property
-    def features(self) -> Features | None:
-        """The types that hold all that it has made, `None` if that is not only texts and lists of texts."""
+    def choose_features(self) -> Features:
+        """Chooses types that hold all that it has made: JSON but for texts alone, and lists of texts alone."""
         features = {}
         for column, kinds in (self.kinds or {}).items():
-            if "other" in kinds:
-                return None
-            features[column] = Value("string") if kinds == {"text"} else List(Value("string"))
+            if kinds == {"text"}:
+                features[column] = Value("string")
+            elif kinds == {"texts"} or not kinds:
+                features[column] = List(Value("string"))
+            else:
+                features[column] = Json()
         return Features(features)
 
 
-def find_caption_kind(value: object) -> str | None:
-    """Returns `"text"`, `"texts"` for a list of them, or `"other"`; `None` for what may be either: `None` and `[]`."""
+def to_plain_value(value: object) -> object:
+    """Returns a value without arrays of numpy, and `None` for `nan`, as pandas writes what is not there."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def find_value_kind(value: object) -> str | None:
+    """
+    Returns `"text"`, `"texts"` for a list of them, or `"other"`; `None` for what stands for nothing: `None`, an empty
+    list or one of these.
+    """
     if value is None:
         return None
     if isinstance(value, str):
         return "text"
-    if isinstance(value, (list, tuple)):
-        kinds = {find_caption_kind(item) for item in value} - {None}
-        if not kinds:
-            return None
-        if kinds == {"text"}:
-            return "texts"
-    return "other"
+    if not isinstance(value, (list, tuple)):
+        return "other"
+    kind = None
+    for item in value:
+        if isinstance(item, str):
+            kind = "texts"
+        elif item is not None:
+            return "other"
+    return kind
 
 
 def read_rows(
@@ -170,40 +184,35 @@ def make_typed_columns(texts: Dataset, read: RowFunction) -> Dataset:
     FOLDER.mkdir(parents=True, exist_ok=True)
     # made anew by each run: the function may read files and variables, which nothing shows
     written = FOLDER / f"{uuid4().hex}.arrow"
-    failure = None
     features = None
     try:
         made = write_columns(texts, read, written)
-        features = made.features
-    except (TypeError, pa.ArrowException) as error:
-        failure = error
-    if failure is not None:
+    except (TypeError, pa.ArrowException):
+        made = None
+    if made is None:
         for row_index, row in enumerate(texts):  # also those after it
             read(row, row_index)
-        features = read.features
-        if features is None:
-            raise failure
-    if failure is not None or read.mixed_columns:
+        features = read.choose_features()
+    elif read.mixed_columns:
+        features = Features(made.features | dict.fromkeys(read.mixed_columns, Json()))
         with suppress(PermissionError):  # Windows deletes no file that is open
             written.unlink(missing_ok=True)
+    if features is not None:
         written = FOLDER / f"{uuid4().hex}.arrow"
-        listed = RowFunction(read.name, read.function, read.image_column, listed_columns=read.mixed_columns)
-        types = dict.fromkeys(read.mixed_columns, List(Value("string")))
-        made = write_columns(texts, listed, written, Features(features | types))
+        made = write_columns(texts, replace(read, features=features), written)
     if written.exists():  # else there are no rows
         made = name_by_content(made, written)
     return made
 
 
-def write_columns(texts: Dataset, read: RowFunction, written: Path, features: Features | None = None) -> Dataset:
+def write_columns(texts: Dataset, read: RowFunction, written: Path) -> Dataset:
     """
     Writes the columns that a function makes of rows to a file.
 
     Args:
         texts (`Dataset`): The rows, without their images.
-        read ([`RowFunction`]): The function.
+        read ([`RowFunction`]): The function, perhaps with the types of the columns.
         written (`Path`): The file, which is not there where there are no rows.
-        features (`Features`, *optional*): The types of the columns. Default: those of the first 1,000 rows.
     """
     return texts.map(
         read,
@@ -211,7 +220,7 @@ def write_columns(texts: Dataset, read: RowFunction, written: Path, features: Fe
         remove_columns=texts.column_names,
         cache_file_name=str(written),
         new_fingerprint=written.stem,  # else the function would be hashed
-        features=features,
+        features=read.features,
         desc=f"Reading rows by {read.name}",
     )
 
