@@ -63,6 +63,8 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
     if isinstance(column_type, Json):
         check_json_column(local, image_column)
     is_text = getattr(column_type, "dtype", None) in ("string", "large_string")
+    if isinstance(column_type, dict):
+        check_image_type(column_type, image_column)
     # a card may say that they are images, or they may stand beside contents
     may_have_paths = isinstance(column_type, (Image, dict))
     are_paths = is_text or (may_have_paths and holds_paths(rows, image_column))
@@ -86,13 +88,20 @@ def find_images(rows: Rows, builder: DatasetBuilder, split: str, image_column: s
 
 
 def holds_paths(rows: Rows, column: str) -> bool:
-    """Returns whether the first image of a column of dictionaries, or of images, is a path and no content."""
-    if isinstance(rows.features[column], Image):
-        rows = undecoded(rows, column)
-    for row in rows.select_columns(column):
-        image = row[column]
-        if image is not None:
-            return bool(image.get("path")) and image.get("bytes") is None
+    """
+    Returns whether an image in a column of images, or of dictionaries, is a path without content. Of a stream, of
+    which all images would have to be read, the first one says so.
+    """
+    images = undecoded(rows.select_columns(column), column)
+    if isinstance(images, IterableDataset):
+        found = (row[column] for row in images)
+        first = next((image for image in found if image and (image["bytes"] or image["path"])), None)
+        return first is not None and first["bytes"] is None
+    for table in images.with_format("arrow").iter(batch_size=1000):
+        image = table[column].combine_chunks()
+        paths = image.field("path").filter(image.field("bytes").is_null())
+        if len(paths.drop_null()) > 0:
+            return True
     return False
 
 
@@ -124,7 +133,7 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
 
     def join(row: dict) -> dict:
         image = row[column]
-        if image is None or not image["path"]:
+        if image is None or image["bytes"] is not None or not image["path"]:
             return {column: image}
         given = to_local_path(image["path"])
         path = os.path.join(folder, given)

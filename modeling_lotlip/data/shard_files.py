@@ -13,6 +13,7 @@ from itertools import islice
 from typing import IO, Any, NamedTuple
 
 from datasets import DatasetBuilder, Features, Image, Json, Value
+from datasets.filesystems import EXTENSION_TO_COMPRESSION_FS_FILE_CLS
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
@@ -27,8 +28,6 @@ logger = logging.get_logger(__name__)
 TEXT_ENDINGS = ("txt", "text", "transcript")
 JSON_ENDINGS = ("json", "jsn")
 NUMBER_ENDINGS = ("cls", "cls2", "index", "inx")
-# After another ending, of a member that is compressed by itself
-COMPRESSION_ENDINGS = ("bz2", "gz", "lz4", "xz", "zst")
 # A member's name: the key of its sample, and the column
 MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 # How many members of the first shard, and of each of the others, say which columns there are
@@ -137,10 +136,9 @@ class Shards(WholeShards):
 
 def get_column_type(column: str) -> Image | Json | Value:
     """Returns the type of what members with an ending such as `jpg`, `txt`, `caption.json` or `json.gz` hold."""
-    endings = column.lower().split(".")
-    if endings[-1] in COMPRESSION_ENDINGS and len(endings) > 1:
-        endings.pop()
-    ending = endings[-1]
+    name, dot, ending = column.lower().rpartition(".")
+    if dot + ending in EXTENSION_TO_COMPRESSION_FS_FILE_CLS:  # by which `datasets` decompresses a member
+        ending = name.rpartition(".")[2]
     if ending in WebDataset.IMAGE_EXTENSIONS:
         return Image()
     if ending in (*TEXT_ENDINGS, "id"):

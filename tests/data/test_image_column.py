@@ -179,6 +179,16 @@ def test_relative_paths_in_dictionaries_begin_at_their_file(images_of_two_folder
     assert open_widths(SourceArguments(f"data/train.{kind}", streaming=streaming)) == [None, 2]
 
 
+def test_a_relative_path_after_contents_begins_at_its_file(images_of_two_folders):
+    content = Path("data/a.png").read_bytes()
+    images = [{"bytes": None, "path": None}, {"bytes": content, "path": "b.png"}, {"bytes": None, "path": "a.png"}]
+    Dataset.from_dict({"image": images}).to_parquet("data/train.parquet")
+    rows = load_split(SourceArguments("data/train.parquet"), "train")
+    read = [row["image"] for row in undecoded(rows, "image")]
+    assert [image["bytes"] for image in read[1:]] == [content, None]
+    assert Path(read[2]["path"]).resolve() == Path("data/a.png").resolve()
+
+
 @both_ways
 def test_a_content_is_read_wherever_its_name_points_to(images_of_two_folders, streaming):
     content = {"bytes": Path("a.png").read_bytes(), "path": "a.png"}

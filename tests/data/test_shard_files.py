@@ -145,9 +145,10 @@ def test_damaged_members_are_counted_whenever_their_rows_are_read(tmp_path, capl
 
 
 def test_a_member_has_the_type_of_its_ending():
-    names = ("jpg", "caption.json", "json.gz", "TXT", "id", "cls", "npy", "gz")
+    names = ("jpg", "caption.json", "json.gz", "json.gzip", "TXT", "id", "cls", "npy", "gz", "txt.zip")
     text = Value("string")
-    expected = [Image(), Json(), Json(), text, text, Value("int64"), Value("binary"), Value("binary")]
+    binary = Value("binary")
+    expected = [Image(), Json(), Json(), Json(), text, text, Value("int64"), binary, binary, binary]
     assert [get_column_type(name) for name in names] == expected
 
 
