@@ -33,13 +33,20 @@ from transformers import (
     EfficientNetImageProcessorPil,
     FlavaImageProcessor,
     FlavaImageProcessorPil,
+    Owlv2ImageProcessor,
+    Owlv2ImageProcessorPil,
+    Siglip2ImageProcessor,
+    Siglip2ImageProcessorPil,
 )
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
+from transformers.utils import logging
 
 from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 
+
+logger = logging.get_logger(__name__)
 
 # The endings of image files
 IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
@@ -342,33 +349,40 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
 def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
     """
     Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, if its image
-    processor may resize the short side: it would make gigabytes of 1 x 60,000 pixels, of which most crop the middle
-    then. An end that is cut off is as long as whole short sides, which become whole pixels.
+    processor may make gigabytes of 1 x 60,000 pixels. An end that is cut off is as long as whole short sides, which
+    become whole pixels. A warning says so where it may change what a model sees: most image processors crop the middle
+    themselves.
     """
-    if not may_resize_short_side(image_processor):
-        return image
     short = min(image.size)
     longest_edge = MAX_ASPECT_RATIO * short
     left = max(0, image.width - longest_edge) // 2 // short * short
     top = max(0, image.height - longest_edge) // 2 // short * short
-    if left == 0 and top == 0:
+    if (left == 0 and top == 0) or not may_make_it_huge(image_processor):
         return image
+    if not getattr(image_processor, "do_center_crop", False):
+        logger.warning_once(
+            f"Of images whose long side is more than {MAX_ASPECT_RATIO} times the short one "
+            f"{type(image_processor).__name__} gets the middle: of all it might make more than the memory holds."
+        )
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def may_resize_short_side(image_processor: BaseImageProcessor) -> bool:
-    """Returns whether an image processor may resize the short side of an image, however long the other becomes."""
+def may_make_it_huge(image_processor: BaseImageProcessor) -> bool:
+    """Returns whether an image processor may make a very large image of a long thin one."""
     if not isinstance(image_processor, (TorchvisionBackend, PilBackend)):
         return True  # of others it is not known
-    if not image_processor.do_resize:
+    if not image_processor.do_resize or isinstance(image_processor, (Siglip2ImageProcessor, Siglip2ImageProcessorPil)):
         return False
-    # others have a fixed size, a limit of both sides, or of the patches of an image (Siglip2)
-    sides = dict(image_processor.size or {})
-    if {name for name, side in sides.items() if side is not None} != {"shortest_edge"}:
-        return False
-    if isinstance(image_processor, (ConvNextImageProcessor, ConvNextImageProcessorPil)):
+    if isinstance(image_processor, (Owlv2ImageProcessor, Owlv2ImageProcessorPil)):
+        return True  # it pads an image to a square before
+    sides = {name: side for name, side in dict(image_processor.size or {}).items() if side is not None}
+    if sides.keys() == {"shortest_edge"} and isinstance(
+        image_processor, (ConvNextImageProcessor, ConvNextImageProcessorPil)
+    ):
         return sides["shortest_edge"] < CONVNEXT_FIXED_SIZE
-    return True
+    if sides.keys() == {"shortest_edge", "longest_edge"}:
+        return not is_known_resizer(type(image_processor))  # others mean numbers of pixels by these (Qwen2-VL)
+    return sides.keys() != {"height", "width"}
 
 
 def make_noise_image(height: int, width: int) -> PIL.Image.Image:

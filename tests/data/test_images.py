@@ -25,6 +25,7 @@ from transformers import (
     Owlv2ImageProcessor,
     PerceiverImageProcessor,
     PerceiverImageProcessorPil,
+    Qwen2VLImageProcessor,
     Siglip2ImageProcessor,
     SiglipImageProcessor,
     ViTImageProcessor,
@@ -39,6 +40,7 @@ from modeling_lotlip.data.images import (
     check_num_pixels,
     decode_reduced,
     find_upright_size,
+    logger,
     open_image,
     read_date,
     read_file,
@@ -166,7 +168,6 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
         ConvNextImageProcessor(),
         ConvNextImageProcessorPil(),
         DPTImageProcessor(),
-        Owlv2ImageProcessor(),
         PerceiverImageProcessor(),
         Siglip2ImageProcessor(),
         LotlipImageProcessor(size={"shortest_edge": 16, "longest_edge": 64}),
@@ -179,16 +180,20 @@ def test_an_image_processor_that_sees_all_of_a_strip_gets_all_of_it(image_proces
 
 
 @pytest.mark.parametrize(
-    "image_processor",
+    ("image_processor", "is_told"),
     [
-        CLIPImageProcessor(),
-        ConvNextImageProcessor(size={"shortest_edge": 224}),
-        LotlipImageProcessor(do_center_crop=False),
+        (CLIPImageProcessor(), False),
+        (ConvNextImageProcessor(size={"shortest_edge": 224}), True),
+        (LotlipImageProcessor(do_center_crop=False), True),
+        (Owlv2ImageProcessor(), True),
+        (Qwen2VLImageProcessor(), True),
     ],
-    ids=["clip", "convnext", "lotlip"],
+    ids=["clip", "convnext", "lotlip", "owlv2", "qwen2_vl"],
 )
-def test_an_image_processor_that_resizes_the_short_side_gets_the_middle_of_a_strip(image_processor):
+def test_of_a_strip_of_which_much_would_be_made_the_middle_is_taken(image_processor, is_told, caplog):
+    logger.warning_once.cache_clear()
     assert bound_aspect_ratio(PIL.Image.new("RGB", (600, 10)), image_processor).size == (320, 10)
+    assert (f"{type(image_processor).__name__} gets the middle" in caplog.text) == is_told
 
 
 @pytest.mark.parametrize(
