@@ -42,6 +42,7 @@ from ..encoder.loading import (
     SENTENCE_TRANSFORMERS_READING,
     check_no_adapters,
     check_none_is_missing,
+    drop_nulls,
     find_commit,
     find_file,
     is_dual_encoder,
@@ -306,7 +307,8 @@ def find_told_limit(model: "SentenceTransformer") -> int | None:
     Finds the limit of a text that the sentence-transformers library was told in place of that of a tokenizer. Raises
     a `ValueError` if it was told something else of how texts are read.
     """
-    options = model[0].processing_kwargs.get("text") or {}
+    told = model[0].processing_kwargs
+    options = drop_nulls({**(told.get("common") or {}), **(told.get("text") or {})})
     others = options.keys() - {"max_length", *PLAIN_TEXT_OPTIONS}
     if others:
         raise ValueError(

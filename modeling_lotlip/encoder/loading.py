@@ -519,14 +519,20 @@ def is_read_otherwise(name: str | PathLike, revision: str | None = None) -> bool
     if reading.get("max_seq_length") is not None or reading.get("do_lower_case"):
         return True
     options = dict(reading.get("processing_kwargs") or {})
-    of_texts = dict(options.pop("text", None) or {})
+    options.pop("chat_template", None)  # of chats alone
+    of_texts = drop_nulls(options.pop("text", None) or {})
     for option in PLAIN_TEXT_OPTIONS:
         of_texts.pop(option, None)
     limit = of_texts.get("max_length")
     # as models are told that were trained on padded texts
     if limit is not None and limit == read_config_file(name, TOKENIZER_CONFIG_FILE, revision).get("model_max_length"):
         del of_texts["max_length"]
-    return bool(of_texts) or any(options.values())
+    return bool(of_texts) or any(drop_nulls(of_part or {}) for of_part in options.values())
+
+
+def drop_nulls(options: dict) -> dict:
+    """Returns the options that are set to something."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def check_is_read_alike(name: str | PathLike) -> None:

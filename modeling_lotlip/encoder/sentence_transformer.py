@@ -61,14 +61,14 @@ class SentenceTransformerPreprocessing(Preprocessing):
         """The max length of a text in tokens."""
         if self.given_max_length is not None:
             return self.given_max_length
-        if self.told_max_length is not None:
-            return self.told_max_length
-        # where a tokenizer was saved with a `max_length`, the library truncates there
-        limit = self.model.get_max_seq_length()
-        saved_limit = self.tokenizer.init_kwargs.get("max_length")
-        if saved_limit is None:
-            return limit
-        return min(limit, saved_limit)
+        # where it was told a limit, or a tokenizer was saved with a `max_length`, the library truncates there
+        limit = self.told_max_length
+        if limit is None:
+            limit = self.tokenizer.init_kwargs.get("max_length")
+        own_limit = self.model.get_max_seq_length()
+        if limit is None or own_limit is None:
+            return own_limit or limit
+        return min(own_limit, limit)
 
     @property
     def told_max_length(self) -> int | None:

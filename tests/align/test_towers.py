@@ -120,8 +120,9 @@ def test_a_module_of_a_user_is_refused_by_name_even_if_it_has_one_of_the_library
         check_modules(model)
 
 
-def test_a_limit_that_the_library_was_told_is_that_of_the_tower(text_folder, tmp_path):
-    transformer = Transformer(text_folder, processing_kwargs={"text": {"max_length": 4, "truncation": True}})
+@pytest.mark.parametrize("part", ["text", "common"])
+def test_a_limit_that_the_library_was_told_is_that_of_the_tower(text_folder, tmp_path, part):
+    transformer = Transformer(text_folder, processing_kwargs={part: {"max_length": 4, "truncation": True}})
     SentenceTransformer(modules=[transformer, Pooling(64)], device="cpu").save(str(tmp_path))
     assert load_text_tower(str(tmp_path)).tokenizer.model_max_length == 4
     assert load_text_tower(str(tmp_path), max_length=8).tokenizer.model_max_length == 8

@@ -149,8 +149,13 @@ def test_how_the_library_was_told_to_read_texts_and_images_counts(family_folders
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"text": {"padding": "max_length", "max_length": 64, "truncation": True}}, {"text": {"truncation": None}}],
-    ids=["none", "as SigLIP is padded", "as LoTLIP is saved"],
+    [
+        {},
+        {"text": {"padding": "max_length", "max_length": 64, "truncation": True}},
+        {"text": {"truncation": None}},
+        {"text": {"max_length": None}, "image": {"do_resize": None}, "chat_template": {"add_generation_prompt": True}},
+    ],
+    ids=["none", "as SigLIP is padded", "as LoTLIP is saved", "nothing of texts and images"],
 )
 def test_what_the_library_was_told_and_is_done_anyway_leaves_a_dual_encoder_to_transformers(
     family_folders, tmp_path, options
@@ -163,11 +168,24 @@ def test_what_the_library_was_told_and_is_done_anyway_leaves_a_dual_encoder_to_t
     check_is_read_alike(tmp_path)
 
 
+def tell_limit(folder: Path, limit: int) -> None:
+    file = folder / "sentence_bert_config.json"
+    limited = {"processing_kwargs": {"text": {"max_length": limit}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | limited))
+
+
+def test_a_limit_beyond_that_of_the_model_is_none(family_folders, tmp_path):
+    save_with(family_folders, tmp_path)
+    own_limit = DualEncoder.from_pretrained(tmp_path, device="cpu").max_length
+    tell_limit(tmp_path, 500)
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    assert encoder.max_length == own_limit
+    assert encoder.preprocessing.tokenize(["boat " * 400]).inputs["input_ids"].shape == (1, own_limit)
+
+
 def test_texts_are_truncated_at_the_limit_that_the_library_was_told(family_folders, tmp_path, caplog):
     save_with(family_folders, tmp_path)
-    file = tmp_path / "sentence_bert_config.json"
-    limited = {"processing_kwargs": {"text": {"max_length": 6}}}
-    file.write_text(json.dumps(json.loads(file.read_text()) | limited))
+    tell_limit(tmp_path, 6)
     encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
     assert encoder.max_length == 6
     encoder.encode_text(["boat", "a red boat and a house and the sea"])
