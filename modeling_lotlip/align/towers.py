@@ -35,7 +35,8 @@ from transformers import (
     VisionTextDualEncoderProcessor,
 )
 
-from ..encoder.families import find_family, find_text_limit
+from ..encoder.backends import PytorchBackend
+from ..encoder.families import Family, find_family, find_text_limit
 from ..encoder.loading import (
     LOADING_ERRORS,
     PLAIN_TEXT_OPTIONS,
@@ -72,6 +73,8 @@ ACTIVATIONS = {"Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "re
 CLS_PARAMETERS = ("cls_token", "class_embedding", "class_token", "cls_register_token")
 # The max difference of two features of the same image, as a fraction of the largest value
 MAX_DIFFERENCE = 1e-3
+# Of the features of a tower to the embeddings of the dual encoder that it is a part of
+MIN_COSINE = 0.999
 # By these it is seen whether a text has the same tokens after a prompt as alone
 PROMPTED_TEXTS = ("a", "A boat", "2 boats", "é", "лодка", "舟", "(a) boat.")
 # Convolutional networks of which the first state is their pooled output, before those of the patches
@@ -399,7 +402,7 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
             projection = getattr(model, "text_projection", None)
         layers, weights = copy_projection(projection)
         check_rebuildable(model.text_model)
-        return TextTower(
+        tower = TextTower(
             name=str(name),
             model=model.text_model,
             tokenizer=tokenizer,
@@ -407,6 +410,9 @@ def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
             layers=layers,
             weights=weights,
         )
+        if tower.pooling == "pooler":
+            check_texts_are_embedded_alike(model.eval(), tower, family)
+        return tower
     if pooling is None:
         raise ValueError(
             "it does not say how its states become one vector: give --text_pooling mean, cls or "
@@ -622,9 +628,11 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     model = load_encoder_model(path, pooling, "vision_model", "visual_projection")
     image_processor = make_saveable(AutoImageProcessor.from_pretrained(path))
     projection = None
+    whole = None
     if is_dual_encoder(type(model)):
         check_parts(model, "vision_model")
         projection = getattr(model, "visual_projection", None)
+        whole = model
         model = model.vision_model
         pooling = pooling or "pooler"
     check_rebuildable(model)
@@ -645,7 +653,7 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
             "hid patches at random. Name another model."
         )
     layers, weights = copy_projection(projection if pooling == "pooler" else None)
-    return ImageTower(
+    tower = ImageTower(
         name=str(name),
         model=model,
         image_processor=image_processor,
@@ -654,6 +662,9 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         layers=layers,
         weights=weights,
     )
+    if whole is not None and pooling == "pooler":
+        check_images_are_embedded_alike(whole.eval(), tower, inputs)
+    return tower
 
 
 def check_image_pooling(model: PreTrainedModel, inputs: dict[str, object], pooling: str) -> None:
@@ -753,6 +764,66 @@ def check_parts(model: PreTrainedModel, part: str) -> None:
     tower = getattr(model, part, None)
     if not isinstance(tower, PreTrainedModel):
         raise ValueError(f"it is a {type(model).__name__}, whose `{part}` cannot be taken out. Name another model.")
+
+
+def check_texts_are_embedded_alike(model: PreTrainedModel, tower: TextTower, family: Family) -> None:
+    """
+    Raises a `ValueError` if a dual encoder embeds short or long texts otherwise than its tower with its projection,
+    as a class of one's own may.
+
+    Args:
+        model (`PreTrainedModel`): The dual encoder, in evaluation mode.
+        tower ([`TextTower`]): Its tower.
+        family ([`Family`]): Its family.
+    """
+    if family.compares_tokens:
+        return
+    inputs = dict(tower.tokenizer(["A red boat lies at a pier. The sea is calm."], return_tensors="pt"))
+    inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
+    backend = PytorchBackend(model, family)
+    features = tower.compute(inputs)
+    for is_long in (False, True):
+        with torch.inference_mode():
+            embeds = backend.embed_texts(inputs, is_long)
+        check_is_alike(features, embeds, model, "texts")
+
+
+def check_images_are_embedded_alike(model: PreTrainedModel, tower: ImageTower, inputs: dict[str, object]) -> None:
+    """
+    Raises a `ValueError` if a dual encoder embeds images otherwise than its tower with its projection.
+
+    Args:
+        model (`PreTrainedModel`): The dual encoder, in evaluation mode.
+        tower ([`ImageTower`]): Its tower.
+        inputs (`dict[str, object]`): What its image processor makes of an image.
+    """
+    family = find_family(model.config)
+    if family.compares_tokens:
+        return
+    with torch.inference_mode():
+        embeds = PytorchBackend(model, family).embed_images(dict(inputs))
+    check_is_alike(tower.compute(inputs), embeds, model, "images")
+
+
+def check_is_alike(features: torch.Tensor, embeds: torch.Tensor, model: PreTrainedModel, what: str) -> None:
+    """
+    Raises a `ValueError` if features of a tower point elsewhere than the embeddings of its dual encoder.
+
+    Args:
+        features (`torch.Tensor` of shape `(1, dim)`): Of the tower with its projection.
+        embeds (`torch.Tensor` of shape `(1, dim)`): Of the dual encoder.
+        model (`PreTrainedModel`): The dual encoder.
+        what (`str`): What is embedded, for the message.
+    """
+    is_alike = features.shape == embeds.shape
+    if is_alike:
+        cosine = torch.cosine_similarity(features, embeds.float().cpu())
+        is_alike = not cosine.item() < MIN_COSINE  # weights that are no numbers are named by who uses them
+    if not is_alike:
+        raise ValueError(
+            f"it is a {type(model).__name__}, which embeds {what} otherwise than its tower with its projection, and "
+            "that is not saved. Name another model."
+        )
 
 
 def copy_projection(projection: nn.Module | None) -> tuple[list[dict], nn.Sequential]:

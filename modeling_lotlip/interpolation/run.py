@@ -21,6 +21,7 @@ from .weights import (
     check_same_shapes,
     clone_weights,
     fit_start,
+    mix_dims,
     mix_weights,
     warn_of_other_tokens,
     warn_of_same_weights,
@@ -105,6 +106,9 @@ def measure_and_save(args: InterpolateArguments, state: PartialState) -> Interpo
     is_stretched = fitted_start is not start.model
     interpolation = Interpolation(of_start, mixtures, best, is_stretched, num_rows)
     end.model.load_state_dict(mix_weights(start_weights, end_weights, best.alpha))
+    mixed_dims = mix_dims(start.matryoshka_dims, end.matryoshka_dims, best.alpha)
+    if mixed_dims != list(end.matryoshka_dims):
+        end.model.config.matryoshka_dims = mixed_dims or None
     try:
         save_mixture(args, end, interpolation)
     except OSError:

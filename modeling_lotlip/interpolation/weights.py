@@ -4,6 +4,7 @@
 
 import copy
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -159,3 +160,20 @@ def mix_weights(start: Weights, end: Weights, alpha: float) -> Weights:
         else:
             mixed[name] = torch.lerp(tensor.double(), end[name].double(), alpha).to(tensor.dtype)
     return mixed
+
+
+def mix_dims(start: Sequence[int], end: Sequence[int], alpha: float) -> list[int]:
+    """
+    Returns the dims that the embeddings of a mixture may be cut to: those of the model at an end of the line, and
+    between both those that both were trained for.
+
+    Args:
+        start (`Sequence[int]`): Those of the first model.
+        end (`Sequence[int]`): Those of the second.
+        alpha (`float`): How much there is of the second, from 0 to 1.
+    """
+    if alpha == 0:
+        return list(start)
+    if alpha == 1:
+        return list(end)
+    return [dim for dim in end if dim in start]

@@ -57,6 +57,7 @@ from modeling_lotlip.align.towers import (
 from modeling_lotlip.encoder.hashes import hash_model
 from modeling_lotlip.hub import save_processor
 from tests.helpers.dual_encoders import save_family
+from tests.helpers.methods import PooledModel, TwoTowersModel, make_like
 from tests.helpers.towers import WORDS
 
 
@@ -266,6 +267,20 @@ def test_towers_of_a_dual_encoder_keep_its_space(tmp_path, family):
     np.testing.assert_allclose(encoder.encode_image(image), expected.encode_image(image), atol=1e-6)
     np.testing.assert_allclose(encoder.encode_text(TEXTS), expected.encode_text(TEXTS), atol=1e-6)
     assert encoder.max_length == expected.max_length
+
+
+@pytest.mark.parametrize(
+    ("model_class", "load", "what"),
+    [(TwoTowersModel, load_image_tower, "images"), (PooledModel, load_text_tower, "texts")],
+)
+def test_a_dual_encoder_that_embeds_by_more_than_its_tower_is_refused(loaded, tmp_path, model_class, load, what):
+    model, processor = loaded
+    make_like(model, model_class).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"it is a {model_class.__name__}, which embeds {what} otherwise than its"):
+        load(str(tmp_path))
+    (other,) = {load_image_tower, load_text_tower} - {load}
+    assert other(str(tmp_path)).pooling == "pooler"
 
 
 @pytest.mark.parametrize(

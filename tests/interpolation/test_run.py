@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,18 @@ def test_a_mixture_of_cut_embeddings_gives_all_and_says_so_once(
     assert caplog.text.count("The mixture gives all 32 dimensions, not the first 16") == 1
     assert f"that were saved with {named}." in caplog.text
     assert load_encoder(str(tmp_path / "near")).dim == 32
+
+
+@pytest.mark.parametrize(("dims", "expected"), [((None, [32, 8]), ()), (([32, 16, 8], [32, 8]), (32, 16, 8))])
+def test_the_mixture_nearest_to_the_start_has_its_dims(family_folders, noise_dir, tmp_path, dims, expected):
+    """Both have the same weights, and so the mixture of alpha 0 is the best."""
+    for name, of_model in zip(("start", "end"), dims):
+        shutil.copytree(family_folders("lotlip"), tmp_path / name)
+        config = tmp_path / name / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"matryoshka_dims": of_model}))
+    found = interpolate(make_arguments(tmp_path / "start", tmp_path / "end", noise_dir, tmp_path / "near"))
+    assert found.best.alpha == 0
+    assert load_encoder(str(tmp_path / "near")).matryoshka_dims == expected
 
 
 def test_all_that_was_measured_stands_beside_the_model(train_further, noise_dir, tmp_path):

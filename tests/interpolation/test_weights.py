@@ -16,6 +16,7 @@ from modeling_lotlip.interpolation.weights import (
     check_same_shapes,
     clone_weights,
     fit_start,
+    mix_dims,
     mix_weights,
     warn_of_other_tokens,
     warn_of_same_weights,
@@ -57,6 +58,12 @@ def test_the_ends_of_the_line_are_the_models_bit_by_bit(alpha):
     end = {"weight": torch.randn(100, generator=generator)}
     expected = (start, end)[alpha]
     assert torch.equal(mix_weights(start, end, alpha)["weight"], expected["weight"])
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, []), (0.5, []), (1, [32, 8])])
+def test_a_mixture_with_a_model_that_was_trained_for_no_other_dims_has_none(alpha, expected):
+    assert mix_dims((), (32, 8), alpha) == expected
+    assert mix_dims((32, 16, 8), (32, 8, 4), alpha) == {0: [32, 16, 8], 0.5: [32, 8], 1: [32, 8, 4]}[alpha]
 
 
 def test_weights_of_other_names_or_shapes_are_named():
