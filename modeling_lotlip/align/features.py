@@ -156,7 +156,7 @@ class FeatureComputer:
         image_processor = tower.image_processor
         settings = [hash_model(tower.model), hash_model(tower.weights)]
         settings += [tower.layers, tower.pooling, tower.num_prefix_tokens]
-        settings += [type(image_processor).__name__, image_processor.to_dict()]
+        settings += [type(image_processor).__name__, hash_processor(image_processor)]
         return FeatureStore(self.folder / "images", settings)
 
     @cached_property

@@ -17,12 +17,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from transformers import ProcessorMixin
+from transformers import PreTrainedConfig, ProcessorMixin
 
 from ..data.images import to_local_path, undecoded
 from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows, sign_file
-from ..encoder.hashes import read_code
+from ..encoder.hashes import describe_config, hash_processor, read_code
 from ..encoder.preprocessing import Preprocessing
 from ..table.fingerprint import ReadArchives
 from ..utils.output_folder import atomic_write
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 # Images in a file
 SHARD_SIZE = 1024
+# Fields of the configuration of a dual encoder that change nothing of what is kept
+FIELDS_OF_OTHERS = ("matryoshka_dims", "text_config")
 
 
 def compute_fingerprint(dataset: Dataset, image_column: str) -> str:
@@ -116,9 +118,9 @@ class FeatureCache:
         settings = (
             hash_image_side(self.model),
             type(model).__name__,
-            model.config.vision_config.to_dict(),
+            describe_image_config(model.config),
             type(image_processor).__name__,
-            image_processor.to_dict(),
+            hash_processor(image_processor),
             self.accelerator.mixed_precision,
             len(dataset),
             compute_fingerprint(dataset, image_column),
@@ -216,17 +218,22 @@ def hash_image_side(contrastive_model: ContrastiveModel) -> str:
     names = set(contrastive_model.image_parameters)
     if contrastive_model.image_side is ImageSide.PROJECTION:
         names = {name for name in names if not name.startswith("visual_projection.")}
-    modules = {name.rpartition(".")[0] for name in names}
     parameters = dict(contrastive_model.model.named_parameters())
     weights = xxhash.xxh3_128(contrastive_model.image_side.name.encode())
     for source in read_code(type(part) for part in contrastive_model.model.modules()):
         weights.update(source)
     for name, tensor in contrastive_model.model.state_dict().items():
-        is_buffer = name not in parameters
-        if name in names or (is_buffer and name.rpartition(".")[0] in modules):
+        is_buffer = name not in parameters and not name.startswith("text_")
+        if name in names or is_buffer:
             weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             weights.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return weights.hexdigest()
+
+
+def describe_image_config(config: PreTrainedConfig) -> dict:
+    """Returns the fields of the configuration of a dual encoder by which it may compute images."""
+    fields = describe_config(config)
+    return {name: value for name, value in fields.items() if name not in FIELDS_OF_OTHERS}
 
 
 def list_indices(shard: int, num_images: int) -> range:

@@ -127,6 +127,48 @@ def test_a_changed_tower_preprocessing_or_dataset_is_noticed(cache, loaded):
     assert cache(model, processor)[1]
 
 
+OWN_PROCESSOR = """
+from modeling_lotlip import LotlipImageProcessor
+
+class Dimmed(LotlipImageProcessor):
+    def __call__(self, *arguments, **options):
+        inputs = super().__call__(*arguments, **options)
+        inputs["pixel_values"] = inputs["pixel_values"] * {factor}
+        return inputs
+"""
+
+
+def test_a_changed_code_of_the_preprocessing_is_noticed(cache, loaded, load_modules):
+    model, processor = loaded
+    for factor in (0.5, 0.1):
+        module = load_modules({"dimmed_of_a_test": OWN_PROCESSOR.format(factor=factor)})
+        processor.image_processor = module.Dimmed(**processor.image_processor.to_dict())
+        assert cache(model, processor)[1]
+        assert not cache(model, processor)[1]
+
+
+def test_what_changes_no_image_computes_none_again(cache, loaded):
+    model, processor = loaded
+    cache(model, processor)
+    model.config.matryoshka_dims = [32, 8]
+    model.config.text_config.corner_attention_mask = not model.config.text_config.corner_attention_mask
+    model.register_buffer("text_mean", torch.zeros(32))
+    assert not cache(model, processor)[1]
+
+
+@pytest.mark.parametrize("change", ["setting", "buffer"])
+def test_what_a_class_of_a_user_may_compute_images_by_is_noticed(cache, loaded, change):
+    model, processor = loaded
+    model.head = torch.nn.Module()
+    model.head.register_buffer("mean", torch.zeros(32))
+    cache(model, processor)
+    if change == "setting":
+        model.config.image_power = 3.0
+    else:
+        model.head.mean += 1
+    assert cache(model, processor)[1]
+
+
 @pytest.mark.parametrize("is_final", [True, False])
 def test_images_that_can_perhaps_be_read_later_are_tried_again(cache, loaded, monkeypatch, is_final):
     def refuse(reader: RowReader, row: dict) -> PIL.Image.Image:
