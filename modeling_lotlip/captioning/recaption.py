@@ -220,7 +220,7 @@ def check_edits_first(files: Iterable[ImageFile], records: Records) -> Iterator[
 
 def warn_of_other_revisions(connection: sqlite3.Connection, captioner: str, revision: str | None) -> None:
     """Warns of captions of a captioner whose weights were others, or that has the same weights by another name."""
-    query = "SELECT count(*) FROM records WHERE captioner = ? AND revision != ?"
+    query = "SELECT count(*) FROM records WHERE captioner = ? AND revision IS NOT ?"
     (num_others,) = connection.execute(query, (captioner, revision)).fetchone()
     if num_others > 0:
         logger.warning(
