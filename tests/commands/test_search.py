@@ -228,8 +228,8 @@ def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, 
     [
         (("photos", "--forget", "photos"), "--forget photos searches nothing: leave out PHOTOS and TEXT."),
         (("--forget", "photos"), "there is no index of it in indices, but of []. Name one of these."),
-        (("--forget", "photos", "--folder", "more"), "--folder has no effect with --forget: leave it out."),
-        (("--forget", "photos", "--dtype", "bfloat16"), "--dtype has no effect with --forget: leave it out."),
+        (("--forget", "photos", "--folder", "more"), "--folder has no effect with --forget"),
+        (("--forget", "photos", "--dtype", "bfloat16"), "--dtype has no effect with --forget"),
         (
             ("--forget", "photos", "--output_file", "a.json"),
             "--output_file has no effect with --forget: leave it out.",
