@@ -150,7 +150,5 @@ class AlignArguments(
 
     def __post_init__(self):
         super().__post_init__()
-        if self.caption_files is None:
-            refuse_given(self, ("key_column",), "without --caption_files")
         if self.streaming:
             raise ValueError("--streaming is not for `lotlip align`, which keeps features of all rows: leave it out.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..encoder.arguments import AUTO
-from ..utils.arguments import DTYPES, Arguments, argument
+from ..utils.arguments import DTYPES, Arguments, argument, refuse_given
 from ..utils.plugins import load_plugin
 from .rules import RULES
 
@@ -64,18 +64,19 @@ class CaptionerArguments(Arguments):
         "Values above 1 discourage repetition.",
         compared_on_resume=True,
     )
-    batch_size: int = argument(8, "Images in a batch, for each process.", least=1)
+    batch_size: int = argument(8, "Images in a batch, for each process.", least=1, excludes=("endpoint",))
     dtype: str | None = argument(
         None,
         "The precision of the computation. Default, and auto: bfloat16, on a CPU float32.",
         choices=(*DTYPES, AUTO),
+        excludes=("endpoint",),
         compared_on_resume=True,
     )
     device: str | None = argument(
         None,
         "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.",
     )
-    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    trust_remote_code: bool = argument(False, "Run the code that comes with the model.", excludes=("endpoint",))
     plugin: list[Path] = argument([], "Python files of your own that register models.", metavar="FILE")
     endpoint: str | None = argument(
         None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
@@ -110,6 +111,8 @@ class CaptionerArguments(Arguments):
         for path in self.plugin:
             load_plugin(path)
         super().__post_init__()
+        if not self.temperature:
+            refuse_given(self, ("top_p",), "with --temperature 0")
         self.dtype = DTYPES.get(self.dtype)
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError(f"--endpoint {self.endpoint} must begin with http:// or https://.")
@@ -142,6 +145,13 @@ class RuleArguments(Arguments):
     def rules(self) -> list[str]:
         """The names of the rules that apply."""
         return [name for name in RULES if not {name, "all"} & {*self.without_rules}]
+
+    def __post_init__(self):
+        super().__post_init__()
+        case = f"with --without_rules {' '.join(self.without_rules)}"
+        for rule, name in (("too_short", "min_words"), ("too_long", "max_words")):
+            if rule not in self.rules:
+                refuse_given(self, (name,), case)
 
 
 @dataclass

@@ -5,12 +5,14 @@ Captioners that run here: the image-text-to-text models of transformers, and tho
 pipeline would not say which answers were cut off, nor batch the chats of models whose images differ in size.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
+from datasets.fingerprint import Hasher
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -25,7 +27,7 @@ from transformers import (
 from ..data.images import UnreadableImageError, bound_aspect_ratio
 from ..data.rows import batched
 from ..encoder.batches import PREPROCESSING_ERRORS, prefetch
-from ..encoder.hashes import hash_model
+from ..encoder.hashes import hash_model, hash_processor
 from ..encoder.loading import check_device, find_commit
 from .answer import Answer
 from .arguments import CAPTIONERS, CaptionerArguments
@@ -128,6 +130,13 @@ def list_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     return end_ids
 
 
+def hash_captioner(model: PreTrainedModel, processor: ProcessorMixin) -> str:
+    """Returns a hash of what answers depend on: the model, how it generates by default, and its processor."""
+    generation = model.generation_config.to_diff_dict()
+    generation.pop("transformers_version", None)
+    return Hasher.hash([hash_model(model), json.dumps(generation, sort_keys=True), hash_processor(processor)])
+
+
 class LocalCaptioner:
     """
     Captions batches of images by a model of transformers.
@@ -165,8 +174,8 @@ class LocalCaptioner:
         model, self.processor = load_captioning_model(name, revision, getattr(torch, dtype), trust_remote_code)
         self.model = model.to(device).eval()
         self.revision = find_commit(name, revision) or revision
-        if self.revision is None:  # a folder, where other weights may come
-            self.revision = hash_model(self.model)
+        if self.revision is None:  # a folder, where other files may come
+            self.revision = hash_captioner(self.model, self.processor)
         self.generate_options = list_generate_options(self.arguments)
         self.settings = {**self.generate_options, "dtype": dtype}
         tokenizer = self.processor.tokenizer

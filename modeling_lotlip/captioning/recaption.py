@@ -219,13 +219,16 @@ def check_edits_first(files: Iterable[ImageFile], records: Records) -> Iterator[
 
 
 def warn_of_other_revisions(connection: sqlite3.Connection, captioner: str, revision: str | None) -> None:
-    """Warns of captions of a captioner whose weights were others, or that has the same weights by another name."""
-    query = "SELECT count(*) FROM records WHERE captioner = ? AND revision != ?"
+    """
+    Warns of captions of a captioner whose files were others, or that has the same files by another name. A captioner
+    on a server has no revision: `NULL`, which SQL's `!=` calls neither equal nor different.
+    """
+    query = "SELECT count(*) FROM records WHERE captioner = ? AND revision IS NOT ?"
     (num_others,) = connection.execute(query, (captioner, revision)).fetchone()
     if num_others > 0:
         logger.warning(
-            f"{num_others} captions are of another revision of {captioner} than {revision}, and stay: "
-            "name another folder to write all anew."
+            f"{num_others} captions are of another revision of {captioner} than "
+            f"{revision or 'the one on the server'}, and stay: name another folder to write all anew."
         )
     query = "SELECT captioner, count(*) FROM records WHERE captioner != ? AND revision = ? GROUP BY captioner"
     for other, num_captions in connection.execute(query, (captioner, revision)):

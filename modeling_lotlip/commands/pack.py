@@ -35,7 +35,19 @@ class PackArguments(Arguments):
     )
 
 
-ARGUMENTS = (PackArguments, SourceArguments, TrainSplitArguments, CaptionColumnArguments, CaptionFileArguments)
+@dataclass
+class PackCaptionFileArguments(CaptionFileArguments):
+    """Long captions in separate files, and the keys of images, which shards have with and without such files."""
+
+    key_column: str | None = argument(
+        None,
+        "The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
+        "SHA-256 of the image file. Default: with --caption_files the name of --file_key_column; in the shards "
+        "`__key__` of shards, else the path of the image, else its SHA-256.",
+    )
+
+
+ARGUMENTS = (PackArguments, SourceArguments, TrainSplitArguments, CaptionColumnArguments, PackCaptionFileArguments)
 
 
 def run(
@@ -43,7 +55,7 @@ def run(
     source: SourceArguments,
     split: TrainSplitArguments,
     columns: CaptionColumnArguments,
-    caption_files: CaptionFileArguments,
+    caption_files: PackCaptionFileArguments,
 ) -> None:
     """
     Packs a dataset into shards, and says what they hold.
@@ -53,7 +65,7 @@ def run(
         source ([`SourceArguments`]): The dataset.
         split ([`TrainSplitArguments`]): What of it is read.
         columns ([`CaptionColumnArguments`]): The columns of the captions.
-        caption_files ([`CaptionFileArguments`]): Files of further captions.
+        caption_files ([`PackCaptionFileArguments`]): Files of further captions.
     """
     from ..data.loading import load_split
     from ..data.reader import RowReader

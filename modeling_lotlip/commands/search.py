@@ -10,17 +10,19 @@ Search of images by descriptions: prints rank, similarity and path of the most s
     lotlip search --forget my_photos
 
 A folder is indexed once and kept up to date: new files are embedded, deleted ones removed, moved ones known again.
-`lotlip app` searches the same index; --forget deletes it. Results that are no more similar than those of texts that
-fit no image are marked as weak. Images that are nearly the same are one result. With --embeddings the images or
-captions of `lotlip embed` are searched.
+`lotlip app` searches the same index; --forget deletes it, with --model that of one model alone. Results that are no
+more similar than those of texts that fit no image are marked as weak. Images that are nearly the same are one result.
+With --embeddings the images or captions of `lotlip embed` are searched.
 """
 
 import logging
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ..encoder.arguments import OutputArguments
 from ..search.arguments import SearchArguments, SearchModelArguments
+from ..utils.arguments import refuse_given
 from ..utils.keys import join_key
 
 
@@ -35,15 +37,13 @@ WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
-    """Searches a folder of images for texts, and prints the results; or deletes its index."""
-    from ..search.index import forget_folder
+    """Searches a folder of images for texts, and prints the results; or deletes its indices."""
     from ..search.searcher import open_searcher
     from ..utils.files import write_results
-    from ..utils.terminal import announce, printable
+    from ..utils.terminal import announce
 
     if search.forget is not None:
-        for path in forget_folder(search.forget, search.index_dir):
-            print(printable(f"Deleted the index {path}."))
+        forget(search, arguments, output)
         return
     texts = read_texts(search)
     announce("Loading the model")
@@ -59,6 +59,22 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
             write_results(output.output_file, results, format_answers(answers), rows)
     finally:
         print(format_answers(answers, search.photos))
+
+
+def forget(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
+    """
+    Deletes the indices of a folder of images, or those of one model, and prints which. Raises a `ValueError` at
+    options that have no effect on that.
+    """
+    from ..search.index import forget_folder
+    from ..utils.terminal import printable
+
+    names = {field.name for field in (*fields(arguments), *fields(output))} - {"model_name_or_path"}
+    for group in (arguments, output):
+        refuse_given(group, names, "with --forget")
+    forgotten = forget_folder(search.forget, search.index_dir, arguments.model_name_or_path)
+    for path, model in forgotten.items():
+        print(printable(f"Deleted the index {path} of the model {model}."))
 
 
 def read_texts(search: SearchArguments) -> list[str]:

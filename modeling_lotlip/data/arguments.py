@@ -145,6 +145,7 @@ class CaptionFileArguments(Arguments):
         None,
         "The column of the images' keys, such as `__key__` or `json.url` of shards. The image "
         "column itself: the SHA-256 of the image file. Default: the name of --file_key_column.",
+        requires="caption_files",
         compared_on_resume=True,
     )
 

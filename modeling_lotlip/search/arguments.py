@@ -3,7 +3,7 @@
 """The arguments of `lotlip search` and `lotlip app`, and which images of a collection are searched."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..encoder.arguments import AUTO, BACKENDS, DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
 from ..table.conditions import in_folder
 from ..utils.addresses import is_loopback
-from ..utils.arguments import Arguments, argument
+from ..utils.arguments import Arguments, argument, refuse_given
 from ..utils.keys import list_spellings
 
 
@@ -191,7 +191,8 @@ class SearchArguments(IndexArguments):
     kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
     forget: str | None = argument(
         None,
-        "Search nothing, but delete the index of a folder of images, which may be gone. Your images stay.",
+        "Search nothing, but delete the indices of a folder of images, which may be gone; with --model those of one "
+        "model. Your images stay.",
         metavar="FOLDER",
         excludes=("embeddings_dir",),
     )
@@ -209,8 +210,10 @@ class SearchArguments(IndexArguments):
         super().__post_init__()
         self.chosen = Filter.parse(self.folder, self.taken_from, self.taken_to)
         if not self.is_search:
-            if self.photos is not None:
+            if self.photos is not None or self.texts:
                 raise ValueError(f"--forget {self.forget} searches nothing: leave out PHOTOS and TEXT.")
+            names = {field.name for field in fields(self)} - {"forget", "index_dir"}
+            refuse_given(self, names, "with --forget")
             return
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")

@@ -74,12 +74,23 @@ def find_table(folder: Path, encoder: DualEncoder, index_dir: Path | None = None
     )
 
 
-def forget_folder(folder: str, index_dir: Path | None = None) -> list[Path]:
+def forget_folder(folder: str, index_dir: Path | None = None, model: str | None = None) -> dict[Path, str | None]:
     """
-    Deletes all indices of a folder of images, whose own files stay. Returns the folders of the indices.
+    Deletes the indices of a folder of images, whose own files stay.
+
+    Args:
+        folder (`str`):
+            The folder, which may be gone.
+        index_dir (`Path`, *optional*):
+            The folder of indices: see [`locate_indices`].
+        model (`str`, *optional*):
+            Only the indices of the model of this name, which may be gone, too. Default: those of all models.
+
+    Returns:
+        `dict[Path, str | None]`: the folders of the indices, and the name of the model of each.
 
     Raises:
-        `ValueError`: if there is none; names the folders that have one.
+        `ValueError`: if there is none; names the folders, or the models of this folder, that have one.
         `FolderInUseError`: if another program writes to one.
     """
     root = locate_indices(index_dir)
@@ -89,11 +100,18 @@ def forget_folder(folder: str, index_dir: Path | None = None) -> list[Path]:
     if not found:
         known = sorted({str(table.settings.get("source")) for table in tables})
         raise ValueError(f"--forget {folder}: there is no index of it in {root}, but of {known}. Name one of these.")
+    models = {table.folder: table.notes.get("model_name_or_path") for table in found}
+    if model is not None:
+        names = (find_lasting_name(model), os.path.abspath(model))  # of a folder that is gone, too
+        found = [table for table in found if models[table.folder] in names]
+        if not found:
+            known = sorted(set(map(str, models.values())))
+            raise ValueError(f"--model {model} has no index of {folder} in {root}, but {known}. Name one of these.")
     for table in found:
         with table.writing(argument="index_dir"):
             pass  # Only asks: `writing` raises where another program writes. The lock lies in the folder that goes.
         shutil.rmtree(table.folder)
-    return [table.folder for table in found]
+    return {table.folder: models[table.folder] for table in found}
 
 
 def describe_orphans(index_dir: Path | None = None) -> list[str]:

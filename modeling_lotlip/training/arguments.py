@@ -381,8 +381,6 @@ class TrainArguments(
 
     def __post_init__(self):
         super().__post_init__()
-        if self.caption_files is None:
-            refuse_given(self, ("key_column",), "without --caption_files")
         self.choose_defaults()
         self.check_image_side()
         self.check_data()

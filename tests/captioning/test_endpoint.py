@@ -378,3 +378,22 @@ def test_a_failure_is_one_line_with_its_cause():
 def test_an_endpoint_is_an_address_of_the_web(endpoint):
     with pytest.raises(ValueError, match=f"--endpoint {endpoint} must begin with http:// or https://"):
         CaptionerArguments(endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dtype": "float16"}, {"dtype": "auto"}, {"batch_size": 4}, {"trust_remote_code": True}, {"num_beams": 2}],
+)
+def test_how_a_model_runs_here_is_refused_beside_an_endpoint(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"--{name} excludes --endpoint: leave out one of them."):
+        CaptionerArguments(endpoint="http://127.0.0.1:9/v1", **options)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "message"),
+    [(0, "has no effect with --temperature 0"), (None, "has no effect without --temperature")],
+)
+def test_what_is_sampled_among_is_refused_without_sampling(temperature, message):
+    with pytest.raises(ValueError, match=f"--top_p {message}"):
+        CaptionerArguments(temperature=temperature, top_p=0.1)

@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaImageProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LlavaImageProcessor
 
 from modeling_lotlip.captioning.arguments import CAPTIONERS, CaptionerArguments
 from modeling_lotlip.captioning.captioner import load_captioner
@@ -41,6 +41,34 @@ def test_a_folder_has_the_revision_of_its_weights(tmp_path):
         name = save_captioner("llava", tmp_path / "captioner", seed=seed)
         revisions.append(LocalCaptioner(str(name), None, CaptionerArguments()).revision)
     assert revisions[0] == revisions[1] != revisions[2]
+
+
+def set_chat_template(folder: Path) -> None:
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.chat_template += "Well:"
+    processor.save_pretrained(folder)
+
+
+def set_image_mean(folder: Path) -> None:
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    processor.save_pretrained(folder)
+
+
+def set_default_of_generation(folder: Path) -> None:
+    generation_config = GenerationConfig.from_pretrained(folder)
+    generation_config.no_repeat_ngram_size = 3
+    generation_config.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("change", [set_chat_template, set_image_mean, set_default_of_generation])
+def test_a_folder_has_the_revision_of_all_that_answers_depend_on(tmp_path, change):
+    name = save_captioner("llava", tmp_path / "captioner", seed=5)
+    first = LocalCaptioner(name).revision
+    AutoProcessor.from_pretrained(name).save_pretrained(name)
+    assert LocalCaptioner(name).revision == first
+    change(Path(name))
+    assert LocalCaptioner(name).revision != first
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -129,7 +129,7 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
 
 
 def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, tmp_path, monkeypatch):
-    options = {**of_folder(photos), "prompt": PROMPTS}
+    options = {**of_folder(photos), "prompt": PROMPTS, "without_rules": ["lists"]}
     rows = caption("out", llava, **options)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").symlink_to(photos)
@@ -329,15 +329,25 @@ def test_a_folder_of_a_captioner_has_one_name(tmp_path, monkeypatch):
 
 
 def test_captions_of_other_weights_are_warned_of(tmp_path, caplog):
-    add(tmp_path, [make_record("a", revision="first"), make_record("b"), make_record("c", captioner="blip")])
+    add(tmp_path, [make_record("a", revision="first"), make_record("c", captioner="blip")])
     with open_database(tmp_path) as connection:
-        for revision in ("first", None):
-            recaption.warn_of_other_revisions(connection, "llava", revision)
+        recaption.warn_of_other_revisions(connection, "llava", "first")
+        recaption.warn_of_other_revisions(connection, "blip", None)
         assert not caplog.text
         recaption.warn_of_other_revisions(connection, "llava", "second")
         recaption.warn_of_other_revisions(connection, "./llava", "first")
     assert "1 captions are of another revision of llava than second" in caplog.text
     assert "llava has the same revision as ./llava, and 1 captions here" in caplog.text
+
+
+def test_captions_of_a_server_and_of_a_model_that_runs_here_are_told_apart(tmp_path, caplog):
+    """A server has no revision."""
+    add(tmp_path, [make_record("a", revision="first"), make_record("b"), make_record("c", revision="1")])
+    with open_database(tmp_path) as connection:
+        recaption.warn_of_other_revisions(connection, "llava", "first")
+        recaption.warn_of_other_revisions(connection, "llava", None)
+    assert "2 captions are of another revision of llava than first, and stay" in caplog.text
+    assert "2 captions are of another revision of llava than the one on the server" in caplog.text
 
 
 def test_edits_are_found_before_the_first_image_is_captioned(tmp_path):

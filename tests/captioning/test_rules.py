@@ -281,3 +281,29 @@ def test_rules_are_left_out_one_by_one_or_all_at_once():
     assert RuleArguments(without_rules=["lists", "refusal"]).rules == [
         name for name in RULES if name not in ("lists", "refusal")
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"without_rules": ["too_short"], "min_words": 50},
+            "--min_words has no effect with --without_rules too_short",
+        ),
+        (
+            {"without_rules": ["lists", "too_long"], "max_words": 9},
+            "--max_words has no effect with --without_rules lis",
+        ),
+        (
+            {"without_rules": ["all"], "max_words": 9},
+            "--max_words has no effect with --without_rules all: leave it out",
+        ),
+    ],
+)
+def test_a_number_of_words_without_its_rule_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RuleArguments(**options)
+
+
+def test_a_number_of_words_beside_another_rule_is_taken():
+    assert RuleArguments(without_rules=["too_long"], min_words=50).min_words == 50

@@ -66,7 +66,12 @@ MISTAKES = [
     ("visualize --model model --output_dir out --text boat --eval_split train", "--eval_split excludes --text"),
     ("visualize --model model --output_dir out --text boat --image_column a", "--image_column has no effect with --t"),
     ("visualize --model model --output_dir out --text boat --caption_column a", "--caption_column has no effect with"),
-    ("visualize --model model --output_dir out --text boat --key_column a", "--key_column has no effect with --text"),
+    (
+        "visualize --model model --output_dir out --text boat --caption_files a",
+        "--caption_files has no effect with --te",
+    ),
+    ("visualize --model model --output_dir out --key_column a", "--key_column has no effect without"),
+    ("statistics --key_column a", "--key_column has no effect without --caption_files: add --caption_files"),
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
     (
         "recaption --output_dir out --captioner lava --max_train_samples 8",

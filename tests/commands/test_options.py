@@ -12,6 +12,7 @@ from modeling_lotlip.data.reader import RowCounts
 from modeling_lotlip.data.shards import PackCounts
 from modeling_lotlip.encoder import dual_encoder
 from modeling_lotlip.utils.arguments import parse
+from tests.helpers.data_files import write_lines
 
 
 ROWS = Dataset.from_dict(
@@ -145,7 +146,16 @@ def test_options_of_evaluate(record, tmp_path, models):
     recorder.replace(load_split=ROWS, evaluate_retrieval={"recall": 1.0})
     recorder.replace(format_recalls="table", print_tables=None, write_results=None)
     output = str(tmp_path / "results.json")
-    options = ["--sub_caption_splitter", "sentences", "--key_column", "id", "--output_file", output]
+    options = [
+        "--sub_caption_splitter",
+        "sentences",
+        "--caption_files",
+        "a.jsonl",
+        "--key_column",
+        "id",
+        "--output_file",
+        output,
+    ]
     recorder.run("--model", *models, "--batch_size", "5", *DATA, *WORKERS, *options)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     names = ("image_column", *GROUPING, "batch_size", "num_workers")
@@ -191,11 +201,12 @@ def test_options_of_sensitivity(record, tmp_path):
     recorder.replace(print_tables=None, write_results=None)
     output = str(tmp_path / "results.json")
     options = ["--num_tokens", "4", "8", "--seed", "6", "--sub_caption_splitter", "sentences"]
-    options += ["--key_column", "id"]
+    captions_file = write_lines(tmp_path / "captions.jsonl", [{"key": "7", "caption": "Red."}])
+    options += ["--caption_files", captions_file, "--key_column", "id"]
     recorder.run(*MODEL, *DATA, *WORKERS, *options, "--output_file", output)
     assert recorder.get("load_split", "split", "max_samples", "key_column") == ["val", 3, "id"]
     assert recorder.get("embed_dataset", "batch_size", "num_workers") == [5, 2]
-    assert recorder.get("embed_dataset", "reader")[0].columns == ["caption", "long_captions", "picture"]
+    assert recorder.get("embed_dataset", "reader")[0].columns == ["caption", "long_captions", "id", "picture"]
     assert recorder.get("embed_dataset", "reader")[0].splitter == "sentences"
     assert recorder.get("measure_sensitivity", "num_tokens", "seed") == [[4, 8], 6]
     results = {"dataset": "org/photos", "seed": 6, "models": [{"model": "m", "num_texts": 1}]}
@@ -207,7 +218,8 @@ def test_options_of_statistics(record, tmp_path):
     recorder.replace(load_split=ROWS, load_tokenizer="tokenizer", print_tables=None)
     recorder.replace(measure_texts={"long": "a", "short": "b"}, summarize_lengths={"num_texts": 1})
     recorder.replace(format_statistics="table", write_results=None)
-    options = ["--tokenizer_path", "bert", "--key_column", "id"]
+    captions_file = write_lines(tmp_path / "captions.jsonl", [{"key": "7", "caption": "Red."}])
+    options = ["--tokenizer_path", "bert", "--caption_files", captions_file, "--key_column", "id"]
     options += ["--output_file", str(tmp_path / "results.json")]
     recorder.run(*DATA, *options)
     assert recorder.get("load_split", "split", "max_samples", "with_images", "key_column") == ["val", 3, False, "id"]

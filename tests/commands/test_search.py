@@ -44,10 +44,12 @@ def search(images, model_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, model: Path | None = model_dir) -> tuple[int, str, str]:
-        options = ["--device", "cpu"] + ([] if model is None else ["--model", str(model)])
+        options = [] if model is None else ["--model", str(model)]
+        if "--forget" not in arguments:
+            options += ["--device", "cpu"]
         if "--embeddings" not in arguments:
             options += ["--index_dir", "indices"]
-            if "--dtype" not in arguments:
+            if "--dtype" not in arguments and "--forget" not in arguments:
                 options += ["--backend", "torch", "--dtype", "float32"]
         try:
             status = lotlip.main(["search", *arguments, *options])
@@ -200,7 +202,7 @@ def test_the_recall_that_is_shown_is_that_of_the_filter(search, monkeypatch):
     assert json.loads(Path("found.json").read_text())["recall"] == 1.0
 
 
-def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, caplog):
+def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, model_dir, caplog):
     status, _, _ = search("photos", "a boat")
     assert status == 0
     (old,) = Path("indices").iterdir()
@@ -213,7 +215,7 @@ def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, 
     assert f"lotlip search --forget {source}" in caplog.text
     status, out, _ = search("--forget", "photos")
     assert status == 0
-    assert out == f"Deleted the index {old}.\n"
+    assert out == f"Deleted the index {old} of the model {model_dir}.\n"
     assert not old.exists()
     caplog.clear()
     status, _, _ = search("moved", "a boat")
@@ -226,6 +228,12 @@ def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, 
     [
         (("photos", "--forget", "photos"), "--forget photos searches nothing: leave out PHOTOS and TEXT."),
         (("--forget", "photos"), "there is no index of it in indices, but of []. Name one of these."),
+        (("--forget", "photos", "--folder", "more"), "--folder has no effect with --forget"),
+        (("--forget", "photos", "--dtype", "bfloat16"), "--dtype has no effect with --forget"),
+        (
+            ("--forget", "photos", "--output_file", "a.json"),
+            "--output_file has no effect with --forget: leave it out.",
+        ),
     ],
 )
 def test_what_cannot_be_forgotten_is_said(search, arguments, message):

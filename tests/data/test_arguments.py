@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_lotlip.data.arguments import SourceArguments, describe_split
+from modeling_lotlip.data.arguments import CaptionFileArguments, SourceArguments, describe_split
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,14 @@ def test_results_name_what_is_read(tmp_path, monkeypatch, arguments, title):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text("{}\n")
     assert SourceArguments(**arguments).dataset_title == title
+
+
+def test_keys_of_images_are_for_caption_files():
+    with pytest.raises(
+        ValueError, match="--key_column has no effect without --caption_files: add --caption_files, or"
+    ):
+        CaptionFileArguments(key_column="url")
+    assert CaptionFileArguments(["captions.jsonl"], key_column="url").image_key_column == "url"
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_an_index_whose_folder_is_gone_is_named_with_what_deletes_it(folder, sea
     (line,) = describe_orphans(tmp_path / "indices")
     assert f"The folder {folder} is not there" in line
     assert line.endswith(f"lotlip search --forget {folder}")
-    assert forget_folder(str(folder), tmp_path / "indices") == [searcher.table.folder]
+    assert list(forget_folder(str(folder), tmp_path / "indices")) == [searcher.table.folder]
     assert describe_orphans(tmp_path / "indices") == []
     assert list((tmp_path / "indices").iterdir()) == []
 
@@ -260,7 +260,7 @@ def test_a_damaged_index_of_a_folder_that_is_gone_is_warned_of_and_can_be_forgot
     shutil.rmtree(folder)
     assert describe_orphans(tmp_path / "indices") == []
     assert f"The embeddings in {damaged.folder} cannot be read" in caplog.text
-    assert forget_folder(str(folder), tmp_path / "indices") == [damaged.folder]
+    assert list(forget_folder(str(folder), tmp_path / "indices")) == [damaged.folder]
 
 
 def test_a_damaged_index_is_the_last_one_that_a_model_is_computed_as(folder, damaged, tmp_path):
@@ -285,6 +285,23 @@ def test_a_folder_without_an_index_cannot_be_forgotten(folder, searcher, tmp_pat
     with pytest.raises(ValueError, match=f"there is no index of it in .*, but of .*{folder}.*Name one of these"):
         forget_folder(str(tmp_path / "other"), tmp_path / "indices")
     assert len(list((tmp_path / "indices").iterdir())) == 1
+
+
+def test_the_index_of_one_model_is_forgotten(folder, searcher, tmp_path, monkeypatch):
+    indices = tmp_path / "indices"
+    table = searcher.table
+    for name in ("org/other", str(tmp_path / "gone")):
+        settings = table.settings | {"truncate_dim": len(name)}
+        path = indices / name.rpartition("/")[2]
+        EmbeddingTable.create(path, table.dim, settings, {"model_name_or_path": name})
+    with pytest.raises(ValueError, match="--model other has no index of .*, but .*gone', 'org/other'].* Name"):
+        forget_folder(str(folder), indices, "other")
+    assert len(list(indices.iterdir())) == 3
+    assert forget_folder(str(folder), indices, "org/other") == {indices / "other": "org/other"}
+    monkeypatch.chdir(tmp_path)
+    assert forget_folder(str(folder), indices, "./gone/") == {indices / "gone": str(tmp_path / "gone")}
+    model = table.notes["model_name_or_path"]
+    assert forget_folder(str(folder), indices) == {table.folder: model}
 
 
 def test_an_index_that_is_written_is_not_forgotten(folder, searcher, tmp_path):
