@@ -98,10 +98,10 @@ def holds_paths(rows: Rows, column: str) -> bool:
         first = next((image for image in found if image and (image["bytes"] or image["path"])), None)
         return first is not None and first["bytes"] is None
     for table in images.with_format("arrow").iter(batch_size=1000):
-        image = table[column].combine_chunks()
-        paths = image.field("path").filter(image.field("bytes").is_null())
-        if len(paths.drop_null()) > 0:
-            return True
+        for part in table[column].chunks:  # contents are not copied, and paths read only where one may be missing
+            contents = part.field("bytes")
+            if contents.null_count > 0 and part.field("path").filter(contents.is_null()).drop_null():
+                return True
     return False
 
 

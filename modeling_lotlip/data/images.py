@@ -110,6 +110,8 @@ RESIZING_METHODS = (
 )
 # From this size on, ConvNeXt's image processor squeezes a whole image to a square
 CONVNEXT_FIXED_SIZE = 384
+# Of the longest edge of an image after it was resized; what is more counts pixels
+MAX_EDGE = 10_000
 # A date of EXIF, "2020:01:02 03:04:05", and what programs write in its place: a year of four digits first, then month
 # and day, perhaps a time of 24 or of 12 hours, fractions of a second and a time zone
 DATE = re.compile(
@@ -380,9 +382,9 @@ def may_make_it_huge(image_processor: BaseImageProcessor) -> bool:
         image_processor, (ConvNextImageProcessor, ConvNextImageProcessorPil)
     ):
         return sides["shortest_edge"] < CONVNEXT_FIXED_SIZE
-    if sides.keys() == {"shortest_edge", "longest_edge"}:
-        return not is_known_resizer(type(image_processor))  # others mean numbers of pixels by these (Qwen2-VL)
-    return sides.keys() != {"height", "width"}
+    if "longest_edge" in sides:
+        return sides["longest_edge"] > MAX_EDGE  # a number of pixels, by which a strip may be refused (Qwen2-VL)
+    return sides.keys() not in ({"height", "width"}, {"max_height", "max_width"})
 
 
 def make_noise_image(height: int, width: int) -> PIL.Image.Image:

@@ -6,18 +6,18 @@ import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-import pyarrow as pa
 import xxhash
 from datasets import Dataset, Features, IterableDataset, Json, List, Value, concatenate_datasets
+from datasets.features.features import FeatureType
 from huggingface_hub.constants import HF_HOME
 
 from ..utils.plugins import Registry
+from ..utils.terminal import progress_bar
 from .images import undecoded
 from .rows import name_row
 
@@ -48,7 +48,6 @@ class RowFunction:
         name (`str`): Its name in [`ROW_READERS`].
         function (`Callable`): The function.
         image_column (`str`): The column of images.
-        features (`Features`, *optional*): The types that the columns are written in, if they are known.
         kinds (`dict[str, set[str]]`, *optional*): What it has made of earlier rows, by the column: see
             [`find_value_kind`].
     """
@@ -56,7 +55,6 @@ class RowFunction:
     name: str
     function: Callable[[dict], dict]
     image_column: str
-    features: Features | None = None
     kinds: dict[str, set[str]] | None = None
 
     def __call__(self, row: dict, row_index: int | None = None) -> dict:
@@ -82,60 +80,108 @@ class RowFunction:
             )
         columns = {}
         for column, value in made.items():
-            value = to_plain_value(value)
-            kind = find_value_kind(value)
-            if kind is not None:
-                self.kinds[column].add(kind)
-            is_json = self.features is not None and isinstance(self.features[column], Json)
-            # of the text "007" `datasets` would make a 7
-            columns[column] = json.dumps(value) if is_json and kind == "text" else value
+            columns[column] = to_plain_value(value)
+            self.kinds[column].add(find_value_kind(columns[column]))
         return columns
 
-    @property
-    def mixed_columns(self) -> set[str]:
-        """The columns that have values of several kinds."""
-        return {column for column, kinds in (self.kinds or {}).items() if len(kinds) > 1}
 
-    def choose_features(self) -> Features:
-        """Chooses types that hold all that it has made: JSON but for texts alone, and lists of texts alone."""
-        features = {}
-        for column, kinds in (self.kinds or {}).items():
-            if kinds == {"text"}:
-                features[column] = Value("string")
-            elif kinds == {"texts"} or not kinds:
-                features[column] = List(Value("string"))
-            else:
-                features[column] = Json()
-        return Features(features)
+@dataclass
+class ColumnWriter:
+    """
+    Gives `datasets` some of the columns that a function makes of a row, as values of their types.
+
+    Args:
+        read ([`RowFunction`]): The function.
+        types (`dict[str, FeatureType | None]`): The types of the columns: see [`choose_type`].
+    """
+
+    read: RowFunction
+    types: dict[str, FeatureType | None]
+
+    def __call__(self, row: dict, row_index: int) -> dict:
+        """Returns the values of a row, by the column."""
+        made = self.read(row, row_index)
+        return {column: to_written_value(made[column], column_type) for column, column_type in self.types.items()}
 
 
 def to_plain_value(value: object) -> object:
-    """Returns a value without arrays of numpy, and `None` for `nan`, as pandas writes what is not there."""
+    """Returns a value without the arrays and numbers of numpy."""
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if isinstance(value, float) and math.isnan(value):
-        return None
+    if isinstance(value, np.generic):
+        return value.item()
     return value
 
 
-def find_value_kind(value: object) -> str | None:
+def is_nan(value: object) -> bool:
+    """Returns whether this is `nan`, as pandas writes what is not there."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def is_json(value: object) -> bool:
+    """Returns whether a value can be written as JSON, and is the same when it is read."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and is_json(item) for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(is_json(item) for item in value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str)
+
+
+def find_value_kind(value: object) -> str:
     """
-    Returns `"text"`, `"texts"` for a list of them, or `"other"`; `None` for what stands for nothing: `None`, an empty
-    list or one of these.
+    Returns what a value is: `"text"`, `"texts"` or `"list"` for a list of texts or of none, `"bool"`, `"int"`,
+    `"float"`, `"nan"`, `"none"`, `"json"` for what else JSON holds, and else `"other"`.
     """
     if value is None:
-        return None
+        return "none"
     if isinstance(value, str):
         return "text"
-    if not isinstance(value, (list, tuple)):
+    if is_nan(value):
+        return "nan"
+    if not is_json(value):
         return "other"
-    kind = None
-    for item in value:
-        if isinstance(item, str):
-            kind = "texts"
-        elif item is not None:
-            return "other"
-    return kind
+    if isinstance(value, (bool, int, float)):
+        return type(value).__name__
+    if isinstance(value, (list, tuple)):
+        kinds = {type(item) for item in value if item is not None}
+        if not kinds:
+            return "list"
+        if all(issubclass(kind, str) for kind in kinds):
+            return "texts"
+    return "json"
+
+
+def choose_type(kinds: set[str]) -> FeatureType | None:
+    """Chooses a type that holds all values of some kinds; `None` if `datasets` has to find it."""
+    kinds = kinds - {"none"}
+    if "other" in kinds:
+        return None
+    if "float" in kinds and kinds <= {"float", "nan"}:
+        return Value("float64")
+    kinds = kinds - {"nan"}
+    if kinds <= {"text"}:
+        return Value("string")
+    if kinds <= {"texts", "list"}:
+        return List(Value("string"))
+    if kinds == {"int"}:
+        return Value("int64")
+    if kinds == {"bool"}:
+        return Value("bool")
+    return Json()
+
+
+def to_written_value(value: object, column_type: FeatureType | None) -> object:
+    """Returns a value as `datasets` takes it for a column of a type."""
+    if column_type is None or column_type == Value("float64"):
+        return value
+    if value is None or is_nan(value):
+        return None
+    # as JSON, since of the text "007" `datasets` would make a 7
+    return json.dumps(value) if isinstance(column_type, Json) else value
 
 
 def read_rows(
@@ -166,6 +212,8 @@ def read_rows(
     texts = rows.remove_columns([image_column] if image_column in rows.column_names else [])
     if not texts.column_names:
         raise ValueError(f"`--row_reader {name}` gets no images, and the rows have nothing but these: leave it out.")
+    if len(texts) == 0:
+        return rows
     made = make_typed_columns(texts, read)
     kept = [column for column in rows.column_names if column not in made.column_names]
     return concatenate_datasets([rows.select_columns(kept), made], axis=1)
@@ -173,56 +221,50 @@ def read_rows(
 
 def make_typed_columns(texts: Dataset, read: RowFunction) -> Dataset:
     """
-    Makes the columns of a function from rows. `datasets` knows the type of a column by the first 1,000 rows: if those
-    have nothing, and later ones do, or some have texts and others lists, all are made once more, by types that hold
-    all of them.
+    Makes the columns of a function from rows, of which there must be one. They are read twice: at first for the types
+    of the columns, of which `datasets` would know those of the first 1,000 rows, and then to be written.
 
     Args:
         texts (`Dataset`): The rows, without their images.
         read ([`RowFunction`]): The function.
     """
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    # made anew by each run: the function may read files and variables, which nothing shows
-    written = FOLDER / f"{uuid4().hex}.arrow"
-    features = None
-    try:
-        made = write_columns(texts, read, written)
-    except (TypeError, pa.ArrowException):
-        made = None
-    if made is None:
-        for row_index, row in enumerate(texts):  # also those after it
-            read(row, row_index)
-        features = read.choose_features()
-    elif read.mixed_columns:
-        features = Features(made.features | dict.fromkeys(read.mixed_columns, Json()))
-        with suppress(PermissionError):  # Windows deletes no file that is open
-            written.unlink(missing_ok=True)
-    if features is not None:
-        written = FOLDER / f"{uuid4().hex}.arrow"
-        made = write_columns(texts, replace(read, features=features), written)
-    if written.exists():  # else there are no rows
-        made = name_by_content(made, written)
-    return made
+    rows = progress_bar(texts, desc=f"Reading rows by {read.name}", unit=" rows", delay=1)
+    for row_index, row in enumerate(rows):
+        read(row, row_index)
+    types = {column: choose_type(kinds) for column, kinds in read.kinds.items()}
+    types.pop(read.image_column, None)  # paths, contents, or both
+    known = {column: column_type for column, column_type in types.items() if column_type is not None}
+    others = {column: None for column in read.kinds if column not in known}
+    parts = []
+    if known:
+        parts.append(write_columns(texts, ColumnWriter(read, known), Features(known)))
+    if others:
+        parts.append(write_columns(texts, ColumnWriter(read, others)))
+    return concatenate_datasets(parts, axis=1).select_columns(list(read.kinds))
 
 
-def write_columns(texts: Dataset, read: RowFunction, written: Path) -> Dataset:
+def write_columns(texts: Dataset, write: ColumnWriter, features: Features | None = None) -> Dataset:
     """
-    Writes the columns that a function makes of rows to a file.
+    Writes columns that a function makes of rows to a file, which is named by its content.
 
     Args:
         texts (`Dataset`): The rows, without their images.
-        read ([`RowFunction`]): The function, perhaps with the types of the columns.
-        written (`Path`): The file, which is not there where there are no rows.
+        write ([`ColumnWriter`]): What makes the columns.
+        features (`Features`, *optional*): Their types. Default: those of the first 1,000 rows.
     """
-    return texts.map(
-        read,
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    # made anew by each run: the function may read files and variables, which nothing shows
+    written = FOLDER / f"{uuid4().hex}.arrow"
+    made = texts.map(
+        write,
         with_indices=True,
         remove_columns=texts.column_names,
         cache_file_name=str(written),
         new_fingerprint=written.stem,  # else the function would be hashed
-        features=read.features,
-        desc=f"Reading rows by {read.name}",
+        features=features,
+        desc=f"Writing columns of {write.read.name}",
     )
+    return name_by_content(made, written)
 
 
 def name_by_content(rows: Dataset, written: Path) -> Dataset:

@@ -19,7 +19,7 @@ from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedToken
 
 from .arguments import AUTO, LoadingArguments
 from .backends import Backend
-from .families import UNKNOWN_FAMILY
+from .families import UNKNOWN_FAMILY, count_positions, find_family
 from .fastest import Computation
 from .hashes import hash_processor
 from .preprocessing import Preprocessing, TokenizedTexts
@@ -61,20 +61,28 @@ class SentenceTransformerPreprocessing(Preprocessing):
         """The max length of a text in tokens."""
         if self.given_max_length is not None:
             return self.given_max_length
-        # where it was told a limit, or a tokenizer was saved with a `max_length`, the library truncates there
-        limit = self.told_max_length
-        if limit is None:
-            limit = self.tokenizer.init_kwargs.get("max_length")
-        own_limit = self.model.get_max_seq_length()
-        if limit is None or own_limit is None:
-            return own_limit or limit
-        return min(own_limit, limit)
+        if self.told_max_length is not None:
+            return self.told_max_length
+        # where a tokenizer was saved with a `max_length`, the library truncates there
+        limit = self.model.get_max_seq_length()
+        saved_limit = self.tokenizer.init_kwargs.get("max_length")
+        if saved_limit is None:
+            return limit
+        return min(limit, saved_limit)
 
     @property
     def told_max_length(self) -> int | None:
-        """The limit that the library was told to tokenize texts with, in place of that of the model."""
+        """
+        The limit that the library was told to tokenize texts with, in place of that of the tokenizer: at most as many
+        tokens as the model has positions for.
+        """
         options = getattr(self.model[0], "processing_kwargs", {}).get("text") or {}
-        return options.get("max_length")
+        limit = options.get("max_length")
+        if limit is None:
+            return None
+        encoder = self.model[0].model
+        num_positions = count_positions(encoder, find_family(encoder.config))
+        return limit if num_positions is None else min(limit, num_positions)
 
     @property
     def prompt(self) -> str | None:

@@ -4,6 +4,7 @@ import importlib
 import math
 import pickle
 import sys
+from datetime import date
 
 import numpy as np
 import pytest
@@ -75,35 +76,61 @@ def test_what_a_function_calls_is_noticed_when_it_changes(monkeypatch, tmp_path,
         ("a boat", ["a boat", "a ship"]),
         (["a boat"], "007"),
         ("", ["a boat"]),
+        ('"a boat"', []),
+        ([], "null"),
+        ("007", [None]),
         (None, "007"),
         ([], ["a boat"]),
         ([None], ("a boat", "a ship")),
         (None, []),
         (math.nan, "007"),
         ("007", math.nan),
+        (math.nan, ["a boat"]),
+        (math.nan, 7.5),
         (["a boat"], np.array(["007"])),
         ("007", 7),
         (7, "007"),
         (7, 7.5),
+        (np.int64(7), True),
+        (1.5e-12, "a boat"),
         ("007", {"name": "007"}),
         (["007"], [{"name": "a boat"}]),
+        (["007", 7], [7]),
+        ({"name": "007"}, {"name": 7}),
+        ({"name": 7}, {"name": "007"}),
         ({"name": "a boat"}, {"name": "a boat", "more": [1]}),
+        (b"a boat", b"\xff"),
+        (date(2024, 1, 31), date(2024, 2, 29)),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("num_early", [1, 1500])
-@pytest.mark.parametrize("score", [0.5, "007"])
-def test_values_of_late_rows_may_be_of_another_kind(monkeypatch, early, late, num_early, score):
+@pytest.mark.parametrize("order", ["one", "late", "alternating"])
+def test_values_of_several_kinds_stay_as_they_are(monkeypatch, early, late, order):
     """Also after the 1,000 rows by which `datasets` knows the type of a column."""
-    num_rows = num_early + 1100
-    values = [early] * num_early + [late] * (num_rows - num_early)
-    monkeypatch.setitem(ROW_READERS, "late", lambda row: {"caption": values[row["index"]], "score": score})
-    rows = Dataset.from_dict({"image": ["a.png"] * num_rows, "index": range(num_rows)})
+    values = {
+        "one": [early] + [late] * 1100,
+        "late": [early] * 1500 + [late] * 20,
+        "alternating": [early, late] * 600,
+    }[order]
+    monkeypatch.setitem(ROW_READERS, "late", lambda row: {"caption": values[row["index"]], "score": 0.5})
+    rows = Dataset.from_dict({"image": ["a.png"] * len(values), "index": range(len(values))})
     read = read_rows(rows, "late", "image")
-    expected = [None if value is math.nan else value for value in (early, late)]
-    expected = [list(value) if isinstance(value, (tuple, np.ndarray)) else value for value in expected]
-    assert read["caption"][:] == [expected[0]] * num_early + [expected[1]] * (num_rows - num_early)
-    assert set(read["score"]) == {score}
+    has_numbers = {type(early), type(late)} == {float}
+    for value, found in zip(values, read["caption"]):
+        if isinstance(value, float) and math.isnan(value):
+            assert math.isnan(found) if has_numbers else found is None
+        else:
+            expected = list(value) if isinstance(value, (tuple, np.ndarray)) else value
+            assert (found, type(found) is bool) == (expected, type(expected) is bool)
+    assert set(read["score"]) == {0.5}
+
+
+def test_images_of_a_function_are_paths_and_contents(monkeypatch):
+    """A column of dictionaries would be JSON otherwise."""
+    images = [{"path": "a.png", "bytes": None}, {"path": None, "bytes": b"\xff"}]
+    monkeypatch.setitem(ROW_READERS, "images", lambda row: {"image": images[row["index"]], "caption": "a boat"})
+    read = read_rows(Dataset.from_dict({"index": [0, 1]}), "images", "image")
+    assert read["image"][:] == images
 
 
 def test_an_error_of_a_function_is_its_own(monkeypatch):

@@ -183,6 +183,21 @@ def test_a_limit_beyond_that_of_the_model_is_none(family_folders, tmp_path):
     assert encoder.preprocessing.tokenize(["boat " * 400]).inputs["input_ids"].shape == (1, own_limit)
 
 
+@pytest.mark.parametrize("own_limit", [6, 40])
+def test_a_limit_that_the_library_was_told_counts_in_place_of_that_of_the_tokenizer(
+    family_folders, tmp_path, own_limit
+):
+    save_with(family_folders, tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": own_limit}))
+    tell_limit(tmp_path, 12)
+    text = "a red boat and a house and the sea " * 4
+    expected = SentenceTransformer(str(tmp_path), device="cpu").encode(text, normalize_embeddings=True)
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    assert encoder.max_length == 12
+    np.testing.assert_allclose(encoder.encode_text(text), expected, rtol=0, atol=2e-6)
+
+
 def test_texts_are_truncated_at_the_limit_that_the_library_was_told(family_folders, tmp_path, caplog):
     save_with(family_folders, tmp_path)
     tell_limit(tmp_path, 6)
