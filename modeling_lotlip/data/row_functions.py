@@ -99,8 +99,15 @@ class ColumnWriter:
     types: dict[str, FeatureType | None]
 
     def __call__(self, row: dict, row_index: int) -> dict:
-        """Returns the values of a row, by the column."""
+        """Returns the values of a row, by the column. Raises a `ValueError` if one is of no kind that was seen."""
         made = self.read(row, row_index)
+        for column, column_type in self.types.items():
+            if column_type is not None and choose_type(self.read.kinds[column]) != column_type:
+                raise ValueError(
+                    f"`--row_reader {self.read.name}` returns {reprlib.repr(made[column])} as {column!r} for "
+                    f"{name_row(row, row_index)} when it reads it once more, and something of another kind before: "
+                    "let it return the same for the same row."
+                )
         return {column: to_written_value(made[column], column_type) for column, column_type in self.types.items()}
 
 

@@ -133,6 +133,13 @@ def test_images_of_a_function_are_paths_and_contents(monkeypatch):
     assert read["image"][:] == images
 
 
+def test_other_values_for_the_same_rows_are_refused(monkeypatch):
+    values = ["a boat", "a ship", ["a boat"], ["a ship"]]
+    monkeypatch.setitem(ROW_READERS, "other", lambda row: {"caption": values.pop(0)})
+    with pytest.raises(ValueError, match="'caption' for row 0 .*once more, and something of another kind"):
+        read_rows(Dataset.from_dict({"image": ["a.png", "b.png"], "index": [0, 1]}), "other", "image")
+
+
 def test_an_error_of_a_function_is_its_own(monkeypatch):
     def fail(row: dict) -> dict:
         return {"caption": "a boat" + row["index"]}
