@@ -35,6 +35,7 @@ from ..utils.markdown import format_markdown
 from ..utils.output_folder import PARTIAL, OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..utils.sub_captions import mark_sub_captions
 from ..utils.terminal import progress_bar, without_stop
+from ..utils.texts import is_invisible
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
 from .records import EDITED, RowsHash, check_as_written, hash_caption
 from .rules import EDITS, RULES, apply_rules
@@ -434,7 +435,7 @@ class CaptionFilter:
 
     def has_caption(self, row: dict) -> bool:
         """Says whether a row has a caption, which is not blank."""
-        return bool((row[self.column] or "").strip())
+        return not is_invisible(row[self.column] or "")
 
     def hash_captions(self, rows: list[dict]) -> np.ndarray:
         """Hashes captions with their captioners, to an array of shape `(rows,)` of 64-bit integers."""

@@ -107,7 +107,9 @@ def recaption(
                 for line in summarize(reading):
                     report(line)
         for name in arguments.captioner:
-            refuse_failures([outcome for outcome in outcomes if outcome.captioner == name])
+            # what fails again may never succeed, as of a broken image: what can be captioned is
+            if not (arguments.retry_failed and has_captions(arguments.output_dir, name)):
+                refuse_failures([outcome for outcome in outcomes if outcome.captioner == name])
     return 0
 
 
@@ -279,6 +281,14 @@ class CaptionerOutcome(NamedTuple):
     num_images: int
     num_failed: int
     error: str | None
+
+
+def has_captions(folder: Path, captioner: str) -> bool:
+    """Returns whether there is a caption of a captioner in a folder."""
+    with open_database(folder) as reading:
+        query = "SELECT count(*) FROM records WHERE captioner = ? AND error IS NULL"
+        (num_captions,) = reading.execute(query, (captioner,)).fetchone()
+    return num_captions > 0
 
 
 def refuse_failures(outcomes: list[CaptionerOutcome]) -> None:

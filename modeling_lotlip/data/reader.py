@@ -16,6 +16,7 @@ from torch.utils.data import get_worker_info
 from transformers.utils import logging
 
 from ..utils.sub_captions import mark_sub_captions, split_sub_captions
+from ..utils.texts import is_invisible
 from .arguments import CaptionArguments, CaptionFileArguments
 from .caption_files import (
     IMAGE_HASH_COLUMN,
@@ -248,12 +249,12 @@ class RowReader:
         row_index = info.row_index
         short_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.short_column))
         for index, text in enumerate(short_captions):
-            if text.strip():
+            if not is_invisible(text):
                 yield Item(info, "short", text, index)
         long_captions = self.leave_out_bad(row_index, row, lambda: list_captions(row, self.long_column))
         for index, text in enumerate(join_long_captions(long_captions, captions_in_files)):
             marked = mark_sub_captions(text, self.splitter)
-            if marked:
+            if marked and not is_invisible(text):
                 yield Item(info, "long", marked, index)
 
     def leave_out_bad(self, row_index: Any, row: dict, read: Callable[[], list[str]]) -> list[str]:

@@ -14,6 +14,7 @@ from datasets import Dataset, Image, IterableDataset, Json, Value
 from transformers.utils import logging
 
 from ..utils.keys import to_key
+from ..utils.texts import is_invisible
 from .arguments import SourceArguments, find_folder
 from .images import UnreadableImageError, read_file, unformatted
 
@@ -74,7 +75,7 @@ def list_captions(row: dict, column: str | None) -> list[str]:
 
 def read_captions(row: dict, column: str | None) -> list[str]:
     """Reads the captions of [`list_captions`] that are not blank."""
-    return [caption for caption in list_captions(row, column) if caption.strip()]
+    return [caption for caption in list_captions(row, column) if not is_invisible(caption)]
 
 
 def find_column(columns: Iterable[str], name: str) -> str | None:

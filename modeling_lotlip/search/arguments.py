@@ -13,6 +13,7 @@ from ..table.conditions import in_folder
 from ..utils.addresses import is_loopback
 from ..utils.arguments import Arguments, argument, refuse_given
 from ..utils.keys import list_spellings
+from ..utils.texts import is_invisible
 
 
 MIN_PASSWORD_LENGTH = 8
@@ -217,7 +218,7 @@ class SearchArguments(IndexArguments):
             return
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
-        if not all(text.strip() for text in self.texts):
+        if any(is_invisible(text) for text in self.texts):
             raise ValueError("a TEXT is blank: describe what to find.")
 
 

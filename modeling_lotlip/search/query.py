@@ -40,8 +40,8 @@ def find_unknown_words(preprocessing: Preprocessing, text: str) -> list[str]:
     words = list(dict.fromkeys(re.findall(r"\w+", text)))
     ids, *word_ids = preprocessing.tokenize_whole([text, *words], add_special_tokens=False)
     unknown_words = [word for word, tokens in zip(words, word_ids) if set(tokens) == unknown]
-    # a text without words, of signs or emoji, may be all unknown too
-    if set(ids) == unknown or (words and unknown_words == words):
+    # a text without words, of signs or emoji, may be all unknown too, or have no tokens at all
+    if set(ids) <= unknown or (words and unknown_words == words):
         raise QueryError(f"The model knows no word of {text.strip()!r}: describe the image in other words.")
     return unknown_words
 

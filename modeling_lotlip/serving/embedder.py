@@ -20,6 +20,7 @@ from ..encoder.dual_encoder import DualEncoder
 from ..encoder.finite import find_nonfinite_weight
 from ..utils.sub_captions import mark_query
 from ..utils.terminal import without_stop
+from ..utils.texts import is_invisible
 from .arguments import ServingArguments
 
 
@@ -272,7 +273,7 @@ def is_image(entry: str, index: int) -> bool:
     """
     if ADDRESS.fullmatch(entry.strip()):
         raise RequestError(f"`input[{index}]` is an address, and this server fetches none: send a data URL.")
-    if not entry.strip():
+    if is_invisible(entry):
         raise RequestError(f"`input[{index}]` is empty: send a text or an image.")
     if entry.lstrip()[:5].lower() == "data:":
         return True

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a string must be to be read as a text."""
 
+import unicodedata
+
 
 def is_unicode(text: str) -> bool:
     """
@@ -13,3 +15,11 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_invisible(text: str) -> bool:
+    """
+    Returns whether no character of a text can be seen: there are none but white space, control codes and what Unicode
+    calls format characters, such as zero-width spaces and byte-order marks, which no tokenizer reads.
+    """
+    return all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in text)

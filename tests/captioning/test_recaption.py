@@ -246,6 +246,17 @@ def test_a_run_that_fails_on_every_image_is_an_error(caption, photos, tmp_path):
     assert read_stored(tmp_path / "out")["run"] is None
 
 
+def test_images_that_fail_again_leave_a_complete_folder_complete(caption, photos, tmp_path):
+    refusal = (400, {"error": {"message": "too large"}})
+    digests = hash_photos(photos)
+    with serve({digest: [refusal] * 2 for digest in list(digests.values())[:2]}) as server:
+        options = {**of_folder(photos), "max_retries": 0, "endpoint": server.url}
+        caption("out", "model", **options)
+        rows = caption("out", "model", **options, retry_failed=True)
+    assert sum(bool(row["error"]) for row in rows) == 2
+    assert read_stored(tmp_path / "out")["run"] is None
+
+
 def test_readers_say_that_a_run_has_not_finished(caption, run, photos, llava, tmp_path, caplog):
     caption("out", llava, **of_folder(photos))
     pattern = str(tmp_path / "out" / "*.parquet")

@@ -211,6 +211,14 @@ def test_a_column_of_captions_with_blanks_in_its_name_is_not_passed_over():
         RowReader([" caption", "long_captions"], CaptionArguments(), image_column=None)
 
 
+def test_captions_that_cannot_be_seen_are_none():
+    row = {"caption": ["\u200b", "a boat"], "long_captions": ["\ufeff", "Red."]}
+    assert read(RowReader([*row], CaptionArguments(), image_column=None), 0, row) == [
+        ("short", 1, "a boat"),
+        ("long", 1, "Red"),
+    ]
+
+
 def test_a_column_with_an_empty_name_is_not_read():
     row = {"caption": "a boat", "long_captions": "Red."}
     reader = RowReader([*row], CaptionArguments(caption_column=""), image_column=None)

@@ -27,6 +27,7 @@ from modeling_lotlip.utils import keys
 def test_captions_are_the_texts_of_a_column_that_are_not_blank():
     assert read_captions({"caption": "a boat"}, "caption") == ["a boat"]
     assert read_captions({"caption": ["a", None, " ", "b"]}, "caption") == ["a", "b"]
+    assert read_captions({"caption": ["\u200b", "a\u200b", "\ufeff"]}, "caption") == ["a\u200b"]
     for row, column in [({"caption": None}, "caption"), ({"caption": "a"}, None), ({}, "caption"), ({"a": ""}, "a")]:
         assert read_captions(row, column) == []
     assert read_captions({"json": {"long_captions": ["a."]}}, "json.long_captions") == ["a."]

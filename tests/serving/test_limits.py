@@ -142,6 +142,7 @@ def test_an_embedding_is_a_list_or_little_endian_floats():
     ("entry", "message"),
     [
         (" \n", "is empty: send a text or an image"),
+        ("\0", "is empty: send a text or an image"),
         ("https://x.org/a.png", "is an address, and this server fetches none"),
         (" FILE:/a.png ", "is an address, and this server fetches none"),
     ],
