@@ -205,13 +205,15 @@ class FeatureComputer:
             raise ValueError(f"No image of the {what} data can be read.")
         text_positions = {text: position for position, text in enumerate(contents)}
         rows = []
+        whole_captions = []
         for row, text, modality in captions:
             if is_readable[row]:
                 rows.append([row, text_positions[text], MODALITIES.index(modality)])
+                if modality != "sub":
+                    whole_captions.append(text_positions[text])
         if not rows:
             raise ValueError(f"No image of the {what} data that can be read has a caption.")
         kept = torch.tensor(sorted({row for row, _, _ in rows}))
-        whole_captions = [text_positions[text] for _, text, modality in captions if modality != "sub"]
         positions = torch.tensor(whole_captions, dtype=torch.long)
         counts = {
             "rows": len(dataset),

@@ -37,6 +37,7 @@ def run(
     """
     from datetime import timedelta
 
+    from ..data.images import undecoded
     from ..data.reader import RowReader
     from ..encoder.dual_encoder import load_encoder
     from ..encoder.fastest import hint_at_auto
@@ -44,7 +45,8 @@ def run(
     from ..table.export import export_embeddings
     from ..utils.processes import join_processes
 
-    if store.only == "texts":
+    has_hashes_as_keys = store.key_column == data.image_column
+    if store.only == "texts" and not has_hashes_as_keys:
         refuse_given(data, ("image_column",), "with --only texts")
     if store.only == "images":
         caption_arguments = ("caption_column", "long_captions_column", "sub_caption_splitter")
@@ -53,7 +55,10 @@ def run(
     # a process that is ready early waits for the last one
     state = join_processes(model_arguments.device, timeout=timedelta(days=7))
     named = name_data(data, split.eval_split, split.max_eval_samples)
-    dataset = load_named_data(named, with_images=store.only != "texts", key_column=store.key_column)
+    with_images = store.only != "texts" or has_hashes_as_keys
+    dataset = load_named_data(named, with_images=with_images, key_column=store.key_column)
+    if store.only == "texts" and has_hashes_as_keys:
+        dataset = undecoded(dataset, data.image_column)
     if store.only is None:
         try:
             RowReader.of(dataset, captions, image_column=None)

@@ -286,7 +286,7 @@ def test_what_is_left_out_and_cut_off_is_counted(compute):
     assert counts["rows"] == 12
     assert counts["images_without_long_caption"] == 1
     assert counts["images_without_caption"] == 0
-    assert counts["num_captions"] == 22
+    assert counts["num_captions"] == 20
     assert counts["truncated_captions"] == 1
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import random
@@ -179,6 +180,20 @@ def test_keys_kinds_and_storage(embed, expected, data_dir):
     assert str(stored_type).startswith("fixed_size_list<item: half")
     images = [row for row in expected if row["kind"] == "image"]
     assert_same(read(embed("images", "--only", "images")), images)
+
+
+@pytest.mark.parametrize("streaming", [(), ("--streaming",)])
+def test_images_and_texts_alone_have_the_same_hashes_as_keys(embed, tmp_path, streaming):
+    """Also where the rows have paths, and a run of texts would take these for the keys."""
+    photos = save_images(tmp_path / "photos", load_scenes(3, seed=4)["image"])
+    rows = [{"photo": str(photos / f"{number}.png"), "caption": "a boat"} for number in range(3)]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    options = ("--dataset_name", "json", "--data_files", file, "--eval_split", "train", *streaming)
+    options += ("--image_column", "photo", "--key_column", "photo")
+    expected = [hashlib.sha256((photos / f"{number}.png").read_bytes()).hexdigest() for number in range(3)]
+    for only in ("images", "texts"):
+        folder = embed(only, *options, "--only", only)
+        assert [row["key"] for row in read(folder)] == expected
 
 
 @pytest.mark.parametrize("streaming", [(), ("--streaming",)])
