@@ -14,7 +14,8 @@ from .vector_index import Found, rank, search
 ROUNDING = 1e-6
 # Copies that are looked for at first
 NUM_COPIES = 50
-# Rows that are compared at least. As many as this cost no more time than a few
+# Rows that are compared at least: of these a copy is found however many other images lie before it. Reading as many
+# takes little longer than reading a few
 MIN_COMPARED = 100
 
 
