@@ -33,6 +33,8 @@ from transformers import (
     EfficientNetImageProcessorPil,
     FlavaImageProcessor,
     FlavaImageProcessorPil,
+    LlavaNextImageProcessor,
+    LlavaNextImageProcessorPil,
     Owlv2ImageProcessor,
     Owlv2ImageProcessorPil,
     Siglip2ImageProcessor,
@@ -68,6 +70,14 @@ IMAGE_ERRORS = (
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
+)
+
+# What lays out the whole of an image in patches or tiles, whose number is limited
+PROCESSORS_OF_PATCHES = (
+    LlavaNextImageProcessor,
+    LlavaNextImageProcessorPil,
+    Siglip2ImageProcessor,
+    Siglip2ImageProcessorPil,
 )
 
 # The formats of uploads and of indexed folders, by their names in Pillow; HEIC is read too
@@ -373,7 +383,7 @@ def may_make_it_huge(image_processor: BaseImageProcessor) -> bool:
     """Returns whether an image processor may make a very large image of a long thin one."""
     if not isinstance(image_processor, (TorchvisionBackend, PilBackend)):
         return True  # of others it is not known
-    if not image_processor.do_resize or isinstance(image_processor, (Siglip2ImageProcessor, Siglip2ImageProcessorPil)):
+    if not image_processor.do_resize or isinstance(image_processor, PROCESSORS_OF_PATCHES):
         return False
     if isinstance(image_processor, (Owlv2ImageProcessor, Owlv2ImageProcessorPil)):
         return True  # it pads an image to a square before

@@ -57,7 +57,7 @@ from .row_files import (
 )
 from .rows import Rows
 from .scenes import load_scenes
-from .shard_files import check_shards, open_shards
+from .shard_files import check_shards, open_other_shards, open_shards
 from .slices import Slice, check_repeated_rows, resolve_slice, resolve_split, take_first
 
 
@@ -403,8 +403,8 @@ def check_files(
         joined (`Collection[str]`, *optional*): The splits whose rows are joined with these.
 
     Returns:
-        `DatasetBuilder`: what reads them, another one for CSV, JSON, parquet and shards on this machine, for a stream
-            of JSON from elsewhere, and for folders of images.
+        `DatasetBuilder`: what reads them, another one for CSV, JSON and parquet on this machine, for a stream of JSON
+            from elsewhere, for shards, and for folders of images.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -426,8 +426,8 @@ def check_files(
         return open_parquet(builder, files, split)
     if name == "arrow" and are_all_local:
         return open_arrow(builder, files, split)
-    if name == "webdataset" and are_all_local:
-        return open_shards(builder, split)
+    if name == "webdataset":
+        return open_shards(builder, split) if are_all_local else open_other_shards(builder)
     if name == "json" and are_all_local:
         other_files = []
         for other in sorted({*joined} - {split}):

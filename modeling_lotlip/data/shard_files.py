@@ -67,10 +67,25 @@ def decode_json(content: bytes) -> object:
     return value
 
 
-class WholeShards(WebDataset):
+class OtherShards(WebDataset):
     """
-    Reads shards as `datasets` does, but to the end: what it would pass over in silence is an error, also a member that
-    is in no column, and a sample in parts, of which it would make several.
+    Reads shards as `datasets` does, but for images: each is what the shard has. `datasets` would take a file of the
+    same name in the working directory.
+    """
+
+    def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
+        images = [column for column, kind in self.info.features.items() if isinstance(kind, Image)]
+        for key, sample in super()._generate_examples(tar_paths, tar_iterators):
+            for column in images:
+                if sample[column] is not None:
+                    sample[column] = {"bytes": sample[column]["bytes"], "path": None}
+            yield key, sample
+
+
+class WholeShards(OtherShards):
+    """
+    Reads shards to the end: what `datasets` would pass over in silence is an error, also a member that is in no
+    column, and a sample in parts, of which it would make several.
     """
 
     def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
@@ -228,14 +243,12 @@ def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     makes the JSON value "007" a 7. The columns are those of all splits.
 
     Args:
-        builder (`DatasetBuilder`):
-            That of `datasets`, which is returned where the first shard is no tar file.
-        split (`str`):
-            The split that is read.
+        builder (`DatasetBuilder`): That of `datasets`.
+        split (`str`): The split that is read.
     """
     shards = list_files(builder, split)
     if not is_readable_tar(shards[0]):
-        return builder
+        return open_other_shards(builder)
     # else `datasets` would look for types in the last split
     data_files = select_split(builder.config.data_files, split)
     types = {}
@@ -247,6 +260,20 @@ def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
         types[column] = get_column_type(column)
     features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
     return Shards(data_files=data_files, features=features, hash=hash_readers())
+
+
+def open_other_shards(builder: DatasetBuilder) -> OtherShards:
+    """Makes what reads shards elsewhere, or whose first is no tar file, with the types that `datasets` finds."""
+    return OtherShards(
+        base_path=builder.base_path,
+        dataset_name=builder.dataset_name,
+        repo_id=builder.repo_id,
+        token=builder.token,
+        storage_options=builder.storage_options,
+        data_files=builder.config.data_files,
+        features=builder.info.features,  # which a card may name
+        hash=hash_readers(),
+    )
 
 
 def check_shards(files: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ import re
 import tarfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import PIL.Image
 import pytest
@@ -15,7 +16,7 @@ from transformers.utils import logging
 
 from modeling_lotlip.data import shard_files
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.rows import read_captions, read_key
 from modeling_lotlip.data.shard_files import get_column_type, logger
@@ -322,6 +323,24 @@ def test_a_compressed_shard_that_was_cut_off_is_named(tmp_path):
     source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar.gz")], image_column="jpg")
     with pytest.raises(ValueError, match=r"The shard .*0.tar.gz cannot be read"):
         read_rows(source, streaming=False)
+
+
+@both_ways
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_an_image_is_not_the_file_of_its_name_in_the_working_directory(tmp_path, monkeypatch, is_elsewhere, streaming):
+    content = write_six_samples(tmp_path / "0.tar")
+    shard = str(tmp_path / "0.tar")
+    if is_elsewhere:
+        shard = "memory://shards/0.tar"
+        fsspec.filesystem("memory").pipe_file("/shards/0.tar", content)
+        monkeypatch.setattr(
+            "datasets.config.HF_HUB_OFFLINE", False
+        )  # else nothing is downloaded, not from memory either
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/1.jpg").write_bytes(b"another image")
+    monkeypatch.chdir(tmp_path / "here")
+    rows = read_rows(SourceArguments("webdataset", data_files=[shard], image_column="jpg"), streaming)
+    assert [read_file(row["jpg"]) for row in rows.values()] == NUM_SAMPLES * [JPEG]
 
 
 @both_ways

@@ -1,5 +1,6 @@
 """Other data than those of the run that is resumed are noticed; a copy elsewhere is the same."""
 
+import hashlib
 import io
 import os
 import shutil
@@ -68,6 +69,18 @@ def test_the_hashes_of_images_in_caption_files_are_no_data(tmp_path):
         files = [write_lines(tmp_path / "captions.jsonl", [row | {"key": "0.png"}, row | {"key": "1.png"}])]
         found.append(describe(dataset_name=str(folder), caption_files=files, key_column="file_name"))
     assert found[0] == found[1]
+
+
+def test_shuffled_images_without_texts_of_their_own_are_described(tmp_path):
+    folder = tmp_path / "images"
+    write_images(folder, ["0.png", "1.png"])
+    digest = hashlib.sha256((folder / "0.png").read_bytes()).hexdigest()
+    captions = write_lines(tmp_path / "captions.jsonl", [{"sha256": digest, "caption": "A boat."}])
+    options = {"caption_files": [captions], "file_key_column": "sha256", "key_column": "image", "split_seed": 0}
+    found = [describe(dataset_name=str(folder), **options)]
+    write_images(folder, ["2.png"])
+    found.append(describe(dataset_name=str(folder), **options))
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("changed", [0, 999, 1000, 1700, 2499])
