@@ -465,10 +465,10 @@ def main() -> None:
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
     )
     set_seed(args.seed)
-    prepare_output_dir(args, accelerator)
-
     with accelerator.main_process_first():
         train_rows, eval_rows = load_data(args)
+    prepare_output_dir(args, accelerator)
+
     captions = CaptionArguments(args.caption_column, args.long_captions_column)
     reader = RowReader(train_rows.column_names, captions, image_column=args.image_column)
     model, processor = load_model(args, train_rows, reader)

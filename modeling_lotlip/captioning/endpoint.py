@@ -331,6 +331,15 @@ class UnreadableAnswerError(ValueError):
     """Raised where a server's answer holds no caption."""
 
 
+def join_texts(content: list) -> str | None:
+    """Joins the texts of an answer in parts, which may have others, such as thoughts; None if no part is a text."""
+    texts = []
+    for part in content:
+        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+    return "".join(texts) if texts else None
+
+
 def read_completion(completion: object) -> Answer:
     """
     Reads the caption in a server's answer, and the count of its tokens if the answer has it.
@@ -340,14 +349,15 @@ def read_completion(completion: object) -> Answer:
     """
     try:
         choice = completion.choices[0]
-        text = choice.message.content
+        content = choice.message.content
     except (AttributeError, IndexError, TypeError) as error:
         raise UnreadableAnswerError(f"the answer is no chat completion: {completion!r:.200}") from error
     finish_reason = getattr(choice, "finish_reason", None)
     if finish_reason == "content_filter":
         raise UnreadableAnswerError("the answer was filtered (finish_reason content_filter)")
+    text = join_texts(content) if isinstance(content, list) else content
     if not isinstance(text, str):
-        raise UnreadableAnswerError(f"the answer has no text (finish_reason {finish_reason}): {text!r:.200}")
+        raise UnreadableAnswerError(f"the answer has no text (finish_reason {finish_reason}): {content!r:.200}")
     usage = getattr(completion, "usage", None)
     num_tokens = getattr(usage, "completion_tokens", None)
     if not isinstance(num_tokens, int) or not 0 <= num_tokens <= MAX_NUM_TOKENS:

@@ -26,7 +26,17 @@ from ..utils.plugins import list_sources
 
 # What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
 FLEETING_FIELDS = {
-    "tokenizer_config.json": ("is_local", "local_files_only"),
+    "tokenizer_config.json": (
+        "is_local",
+        "local_files_only",
+        "max_length",
+        "pad_to_multiple_of",
+        "pad_token_type_id",
+        "padding_side",
+        "stride",
+        "truncation_side",
+        "truncation_strategy",
+    ),
     "tokenizer.json": ("padding", "truncation"),
 }
 # What a configuration knows of where a model comes from, of what it was saved by, and of its precision, which the
@@ -127,11 +137,12 @@ def hash_processor(processor: ProcessorMixin | PreTrainedTokenizerBase | ImagePr
     parts = [processor, *(getattr(processor, name, None) for name in ("tokenizer", "image_processor"))]
     for source in read_code(type(part) for part in parts):
         files.update(source)
-    # set on a tokenizer that was loaded without it, it is in none of the files
+    # in the files the sides are only if the tokenizer was loaded with them, or saved after a call
     tokenizer = getattr(processor, "tokenizer", processor)
-    truncation_side = getattr(tokenizer, "truncation_side", "right")
-    if truncation_side != "right":
-        files.update(str(truncation_side).encode())
+    for side in ("padding_side", "truncation_side"):
+        value = getattr(tokenizer, side, "right")
+        if value != "right":
+            files.update(f"{side} {value}".encode())
     with TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):

@@ -370,6 +370,11 @@ def find_base(path: str | PathLike, revision: str | None) -> tuple[str, str | No
             f"the adapters of {path} name themselves as the model that they were trained on: name that in "
             f"`{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
         )
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise ValueError(
+            f"the adapters of {path} were trained on {base}, which is not there any more: name its folder in "
+            f"`{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
+        )
     return base, adapters.revision
 
 

@@ -94,9 +94,11 @@ def forget_folder(folder: str, index_dir: Path | None = None, model: str | None 
         `FolderInUseError`: if another program writes to one.
     """
     root = locate_indices(index_dir)
-    source = str(Path(folder).resolve())
     tables = list_tables(root)
-    found = [table for table in tables if table.settings.get("source") == source]
+    found = []
+    # a folder that is gone may have a link to another one in its place
+    for source in (os.path.abspath(folder), str(Path(folder).resolve())):
+        found = found or [table for table in tables if table.settings.get("source") == source]
     if not found:
         known = sorted({str(table.settings.get("source")) for table in tables})
         raise ValueError(f"--forget {folder}: there is no index of it in {root}, but of {known}. Name one of these.")

@@ -264,6 +264,17 @@ def test_a_count_of_tokens_that_no_file_can_hold_is_left_out(num_tokens, expecte
     assert read_completion(completion).num_tokens == expected
 
 
+def test_an_answer_in_parts_is_the_texts_of_them():
+    thought = {"type": "thinking", "thinking": "Hm."}
+    content = [thought, {"type": "text", "text": "A "}, {"type": "text", "text": "boat."}]
+    choice = {"message": {"content": content}, "finish_reason": "stop"}
+    completion = ChatCompletion.construct(choices=[choice])
+    assert read_completion(completion).caption == "A boat."
+    completion.choices[0].message.content = [thought]
+    with pytest.raises(UnreadableAnswerError, match="the answer has no text .*Hm"):
+        read_completion(completion)
+
+
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'`--endpoint` needs openai: `pip install "lotlip\[endpoint\]"`'):

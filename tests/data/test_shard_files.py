@@ -339,7 +339,8 @@ def test_an_image_is_not_the_file_of_its_name_in_the_working_directory(tmp_path,
     (tmp_path / "here").mkdir()
     (tmp_path / "here/1.jpg").write_bytes(b"another image")
     monkeypatch.chdir(tmp_path / "here")
-    rows = read_rows(SourceArguments("webdataset", data_files=[shard], image_column="jpg"), streaming)
+    source = SourceArguments("webdataset", data_files=[shard], image_column="jpg")
+    rows = read_rows(source, streaming)
     assert [read_file(row["jpg"]) for row in rows.values()] == NUM_SAMPLES * [JPEG]
 
 

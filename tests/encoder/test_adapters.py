@@ -1,6 +1,7 @@
 """Adapters of PEFT are a model's name like any other."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -150,6 +151,14 @@ def test_adapters_that_take_the_place_of_those_they_were_trained_on_are_refused(
     add_adapters(encoder.model).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="name themselves as the model that they were trained on"):
         load_encoder(str(tmp_path), LoadingArguments(device="cpu"))
+
+
+def test_adapters_of_a_folder_that_is_gone_say_so(model_dir, tmp_path):
+    base = shutil.copytree(model_dir, tmp_path / "base")
+    add_adapters(LotlipModel.from_pretrained(base)).save_pretrained(tmp_path / "adapters")
+    base.rename(tmp_path / "renamed")
+    with pytest.raises(ValueError, match=f"were trained on {base}, which is not there any more: name"):
+        load_encoder(str(tmp_path / "adapters"), LoadingArguments(device="cpu"))
 
 
 def test_adapters_of_no_named_model_are_refused(model_dir, tmp_path):

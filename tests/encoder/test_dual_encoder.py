@@ -174,7 +174,7 @@ def test_truncated_texts_are_said_once_with_their_number(family_folders, caplog)
 
 
 @pytest.mark.parametrize("name", ["lotlip", "clip"])
-def test_a_processor_is_the_same_one_offline_and_after_a_call(name, family_folders, monkeypatch):
+def test_a_processor_is_the_same_one_offline_and_after_a_call(name, family_folders, monkeypatch, tmp_path):
     """Else an index would not be found again."""
     hashes = set()
     for is_offline in (False, True):
@@ -183,14 +183,17 @@ def test_a_processor_is_the_same_one_offline_and_after_a_call(name, family_folde
         hashes.add(hash_processor(encoder.processor))
         encoder.preprocessing.tokenize(["a red boat"], 7)
         hashes.add(hash_processor(encoder.processor))
+    encoder.processor.save_pretrained(tmp_path)
+    hashes.add(hash_processor(AutoProcessor.from_pretrained(tmp_path)))
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("side", ["padding_side", "truncation_side"])
 @pytest.mark.parametrize("name", ["lotlip", "clip"])
-def test_the_side_that_texts_are_truncated_on_counts(name, family_folders):
+def test_the_sides_that_texts_are_padded_and_truncated_on_count(name, side, family_folders):
     encoder = load(family_folders(name))
     settings = encoder.settings()
-    encoder.processor.tokenizer.truncation_side = "left"
+    setattr(encoder.processor.tokenizer, side, "left")
     assert encoder.settings() != settings
 
 

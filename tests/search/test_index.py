@@ -304,6 +304,16 @@ def test_the_index_of_one_model_is_forgotten(folder, searcher, tmp_path, monkeyp
     assert forget_folder(str(folder), indices) == {table.folder: model}
 
 
+def test_a_folder_that_is_a_link_now_is_forgotten_by_its_name(folder, searcher, tmp_path):
+    indices = tmp_path / "indices"
+    link = tmp_path / "moved"
+    settings = searcher.table.settings | {"source": str(link)}
+    EmbeddingTable.create(indices / "moved", searcher.table.dim, settings)
+    link.symlink_to(folder)
+    assert list(forget_folder(str(link), indices)) == [indices / "moved"]
+    assert list(forget_folder(str(link), indices)) == [searcher.table.folder]  # by another name of its folder
+
+
 def test_an_index_that_is_written_is_not_forgotten(folder, searcher, tmp_path):
     searcher.update()
     with searcher.table.writing(), pytest.raises(FolderInUseError):

@@ -76,10 +76,11 @@ def test_shuffled_images_without_texts_of_their_own_are_described(tmp_path):
     write_images(folder, ["0.png", "1.png"])
     digest = hashlib.sha256((folder / "0.png").read_bytes()).hexdigest()
     captions = write_lines(tmp_path / "captions.jsonl", [{"sha256": digest, "caption": "A boat."}])
-    options = {"caption_files": [captions], "file_key_column": "sha256", "key_column": "image", "split_seed": 0}
-    found = [describe(dataset_name=str(folder), **options)]
+    keys = {"file_key_column": "sha256", "key_column": "image"}
+    options = {"dataset_name": str(folder), "caption_files": [captions], "split_seed": 0, **keys}
+    found = [describe(**options)]
     write_images(folder, ["2.png"])
-    found.append(describe(dataset_name=str(folder), **options))
+    found.append(describe(**options))
     assert found[0] != found[1]
 
 
