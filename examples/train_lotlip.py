@@ -467,13 +467,12 @@ def main() -> None:
     set_seed(args.seed)
     with accelerator.main_process_first():
         train_rows, eval_rows = load_data(args)
-    prepare_output_dir(args, accelerator)
-
     captions = CaptionArguments(args.caption_column, args.long_captions_column)
     reader = RowReader(train_rows.column_names, captions, image_column=args.image_column)
     model, processor = load_model(args, train_rows, reader)
     samples = CaptionedImages(train_rows, reader, processor, args.seed, args.dataset_name is None)
     loader = make_loader(samples, args, accelerator)
+    prepare_output_dir(args, accelerator)
 
     model = ContrastiveModel(model)
     optimizer = make_optimizer(model, args)

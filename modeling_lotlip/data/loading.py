@@ -57,7 +57,7 @@ from .row_files import (
 )
 from .rows import Rows
 from .scenes import load_scenes
-from .shard_files import check_shards, open_other_shards, open_shards
+from .shard_files import check_shards, open_shards
 from .slices import Slice, check_repeated_rows, resolve_slice, resolve_split, take_first
 
 
@@ -427,13 +427,13 @@ def check_files(
     if name == "arrow" and are_all_local:
         return open_arrow(builder, files, split)
     if name == "webdataset":
-        return open_shards(builder, split) if are_all_local else open_other_shards(builder)
+        return open_shards(builder, split)
     if name == "json" and are_all_local:
         other_files = []
         for other in sorted({*joined} - {split}):
             other_files += filter(os.path.isfile, list_files(builder, other))
         return open_json(builder, files, split, other_files)
-    if name == "json" and is_stream:
+    if name == "json" and is_stream and files:  # offline there may be rows in the cache alone
         return open_remote_json(builder, split)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):

@@ -17,6 +17,7 @@ from datasets.filesystems import EXTENSION_TO_COMPRESSION_FS_FILE_CLS
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
+from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
 from .folder import list_files, list_other_splits, select_split
 from .options import hash_readers
@@ -239,15 +240,17 @@ def list_columns_of_others(other_splits: Iterable[list[str]]) -> list[str]:
 
 def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     """
-    Finds what reads shards on this machine: `datasets` takes the types of the first five samples for those of all, and
-    makes the JSON value "007" a 7. The columns are those of all splits.
+    Finds what reads shards. `datasets` would take the types of the first five samples for those of all, and make the
+    JSON value "007" a 7: on this machine the types are those of the endings, and the columns those of all splits.
 
     Args:
         builder (`DatasetBuilder`): That of `datasets`.
         split (`str`): The split that is read.
     """
     shards = list_files(builder, split)
-    if not is_readable_tar(shards[0]):
+    if not shards:  # offline, where there are rows in the cache alone
+        return builder
+    if not all(map(os.path.isfile, shards)) or not is_readable_tar(shards[0]):
         return open_other_shards(builder)
     # else `datasets` would look for types in the last split
     data_files = select_split(builder.config.data_files, split)
@@ -263,17 +266,25 @@ def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
 
 
 def open_other_shards(builder: DatasetBuilder) -> OtherShards:
-    """Makes what reads shards elsewhere, or whose first is no tar file, with the types that `datasets` finds."""
-    return OtherShards(
+    """
+    Makes what reads shards elsewhere, or whose first is no tar file, with the types that `datasets` finds or a card
+    says. Their rows lie in the cache where `datasets` looks for them offline.
+    """
+    reader = OtherShards(
         base_path=builder.base_path,
         dataset_name=builder.dataset_name,
+        config_name=builder.config.name,
+        config_id=builder.config_id,
         repo_id=builder.repo_id,
         token=builder.token,
         storage_options=builder.storage_options,
         data_files=builder.config.data_files,
-        features=builder.info.features,  # which a card may name
-        hash=hash_readers(),
+        info=builder.info.copy(),
+        # the first changes with the files of a dataset of the Hub
+        hash=hash_bytes(f"{builder.hash} {hash_readers()}".encode()),
     )
+    reader.info.builder_name = builder.info.builder_name
+    return reader
 
 
 def check_shards(files: Iterable[str]) -> None:

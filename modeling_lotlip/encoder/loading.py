@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     RemoteEntryNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -370,11 +371,14 @@ def find_base(path: str | PathLike, revision: str | None) -> tuple[str, str | No
             f"the adapters of {path} name themselves as the model that they were trained on: name that in "
             f"`{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
         )
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise ValueError(
-            f"the adapters of {path} were trained on {base}, which is not there any more: name its folder in "
-            f"`{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
-        )
+    if not Path(base).exists():
+        try:
+            validate_repo_id(base)
+        except HFValidationError as error:
+            raise ValueError(
+                f"the adapters of {path} were trained on {base}, which is not there any more: name its folder in "
+                f"`{ADAPTER_CONFIG_NAME}` as `base_model_name_or_path`."
+            ) from error
     return base, adapters.revision
 
 

@@ -95,10 +95,9 @@ def forget_folder(folder: str, index_dir: Path | None = None, model: str | None 
     """
     root = locate_indices(index_dir)
     tables = list_tables(root)
-    found = []
-    # a folder that is gone may have a link to another one in its place
-    for source in (os.path.abspath(folder), str(Path(folder).resolve())):
-        found = found or [table for table in tables if table.settings.get("source") == source]
+    # where a folder was moved, a link to another one may be in its place
+    sources = {str(Path(folder).resolve()), str(Path(folder).parent.resolve() / Path(folder).name)}
+    found = [table for table in tables if table.settings.get("source") in sources]
     if not found:
         known = sorted({str(table.settings.get("source")) for table in tables})
         raise ValueError(f"--forget {folder}: there is no index of it in {root}, but of {known}. Name one of these.")

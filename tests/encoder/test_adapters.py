@@ -156,7 +156,7 @@ def test_adapters_that_take_the_place_of_those_they_were_trained_on_are_refused(
 def test_adapters_of_a_folder_that_is_gone_say_so(model_dir, tmp_path):
     base = shutil.copytree(model_dir, tmp_path / "base")
     add_adapters(LotlipModel.from_pretrained(base)).save_pretrained(tmp_path / "adapters")
-    base.rename(tmp_path / "renamed")
+    base.rename(tmp_path / "renamed")  # a relative path of two parts may be a name on the Hub
     with pytest.raises(ValueError, match=f"were trained on {base}, which is not there any more: name"):
         load_encoder(str(tmp_path / "adapters"), LoadingArguments(device="cpu"))
 

@@ -31,6 +31,11 @@ def commit_hash(repo: Path) -> str:
     return digest.hexdigest()
 
 
+def describe_file(name: str, file: Path) -> dict:
+    oid = hashlib.sha1(name.encode()).hexdigest()
+    return {"type": "file", "path": name, "size": file.stat().st_size, "oid": oid}
+
+
 class HubHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -74,9 +79,9 @@ class HubHandler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.route(
             (r"/api/agent-harnesses", "list_harnesses"),
-            (r"/api/models/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
-            (r"/api/models/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
-            (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
+            (r"/api/(?:models|datasets)/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
+            (r"/api/(?:models|datasets)/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
+            (r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
         )
 
     do_HEAD = do_GET
@@ -85,6 +90,7 @@ class HubHandler(BaseHTTPRequestHandler):
         self.route(
             (r"/api/repos/create", "create_repo"),
             (r"/api/validate-yaml", "validate_yaml"),
+            (r"/api/datasets/(.+?/[^/]+)/paths-info/[^/]+", "describe_files"),
             (r"/api/models/(.+?/[^/]+)/preupload/main", "choose_upload_modes"),
             (r"/api/models/(.+?/[^/]+)/commit/main", "commit"),
         )
@@ -103,11 +109,15 @@ class HubHandler(BaseHTTPRequestHandler):
         entries = []
         for name, file in repo_files(repo).items():
             if not folder or name.startswith(f"{folder}/"):
-                oid = hashlib.sha1(name.encode()).hexdigest()
-                entries.append({"type": "file", "path": name, "size": file.stat().st_size, "oid": oid})
+                entries.append(describe_file(name, file))
         if folder and not entries:
             return self.refuse("EntryNotFound")
         self.reply_json(entries)
+
+    def describe_files(self, repo_id: str):
+        files = repo_files(self.server.root / repo_id)
+        names = json.loads(self.read_body())["paths"]
+        self.reply_json([describe_file(name, files[name]) for name in names if name in files])
 
     def describe(self, repo_id: str):
         repo = self.server.root / repo_id
@@ -129,7 +139,12 @@ class HubHandler(BaseHTTPRequestHandler):
             return self.refuse("EntryNotFound", X_Repo_Commit=commit)
 
         content = file.read_bytes()
-        self.reply(content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=commit)
+        facts = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X_Repo_Commit": commit}
+        if part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):  # of a stream
+            first, last = int(part[1]), min(int(part[2]), len(content) - 1)
+            facts["Content_Range"] = f"bytes {first}-{last}/{len(content)}"
+            return self.reply(content[first : last + 1], 206, **facts)
+        self.reply(content, **facts)
 
     # Writing
 

@@ -1,0 +1,89 @@
+"""Datasets of the Hub: read from a server, and offline out of the cache."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from tests.common import python_environment
+from tests.helpers.data_files import write_images, write_shard
+from tests.helpers.hub_server import hub_server
+
+
+NUM_ROWS = 6
+
+# Prints the sizes of the images of all rows
+READ = """
+import io, json, sys
+
+import PIL.Image
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.images import read_file, undecoded
+from modeling_lotlip.data.loading import load_split
+
+name, how = sys.argv[1:]
+source = SourceArguments(name, image_column="png", streaming=how == "stream")
+rows = undecoded(load_split(source, "train"), "png")
+sizes = [PIL.Image.open(io.BytesIO(read_file(row["png"]))).size for row in rows]
+print(json.dumps(sizes))
+"""
+
+
+def write_card(repo: Path, num_rows: int) -> None:
+    """Writes a card that says how many rows there are."""
+    split = f"{{name: train, num_bytes: 1, num_examples: {num_rows}}}"
+    (repo / "README.md").write_text(f"---\ndataset_info:\n  splits: [{split}]\n---\n")
+
+
+def write_shards(root: Path) -> None:
+    """Writes shards of images of 4 x 3, and the same with a card that says more."""
+    write_images(root, ["image.png"])
+    content = (root / "image.png").read_bytes()
+    for name, num_rows in (("shards", NUM_ROWS), ("cut", NUM_ROWS + 1)):
+        repo = root / "org" / name
+        repo.mkdir(parents=True)
+        write_card(repo, num_rows)
+        samples = [{f"{index}.png": content, f"{index}.txt": b"A boat."} for index in range(NUM_ROWS)]
+        write_shard(repo / "train.tar", *samples)
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """
+    Returns what reads a dataset in a process of its own, in a folder with another image of each name. The cache is
+    empty at first.
+    """
+    folder = tmp_path_factory.mktemp("datasets")
+    write_shards(folder / "repositories")
+    (folder / "here").mkdir()
+    for index in range(NUM_ROWS):
+        PIL.Image.new("RGB", (9, 9)).save(folder / "here" / f"{index}.png")
+
+    with hub_server(folder / "repositories") as server:
+
+        def read_in_process(*arguments: str, is_offline: bool = False) -> subprocess.CompletedProcess:
+            environment = python_environment(
+                HF_ENDPOINT=server.url, HF_HOME=folder / "home", HF_HUB_OFFLINE=int(is_offline)
+            )
+            command = [sys.executable, "-c", READ, *arguments]
+            return subprocess.run(command, env=environment, cwd=folder / "here", capture_output=True, text=True)
+
+        yield read_in_process
+    assert server.unknown_routes == []
+
+
+@pytest.mark.parametrize(("how", "is_offline"), [("stream", False), ("rows", False), ("rows", True)])
+def test_shards_of_the_hub_are_read_and_again_offline(read, how, is_offline):
+    process = read("org/shards", how, is_offline=is_offline)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == NUM_ROWS * [[4, 3]]
+
+
+def test_fewer_samples_than_a_card_says_are_an_error(read):
+    process = read("org/cut", "rows")
+    assert process.returncode == 1
+    assert "NonMatchingSplitsSizesError" in process.stderr
