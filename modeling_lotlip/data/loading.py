@@ -427,7 +427,7 @@ def check_files(
     if name == "arrow" and are_all_local:
         return open_arrow(builder, files, split)
     if name == "webdataset":
-        return open_shards(builder, split)
+        return open_shards(builder, split, are_all_local)
     if name == "json" and are_all_local:
         other_files = []
         for other in sorted({*joined} - {split}):

@@ -2,26 +2,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Webdataset shards on this machine are read: damaged members are no end of a run, and JSON keeps its types."""
 
+import bz2
+import gzip
+import io
 import json
 import lzma
 import os
 import re
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit
 
-from datasets import DatasetBuilder, Features, Image, Json, Value
+from datasets import DatasetBuilder, DownloadConfig, DownloadManager, Features, Image, Json, SplitGenerator, Value
 from datasets.filesystems import EXTENSION_TO_COMPRESSION_FS_FILE_CLS
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
+from datasets.utils.file_utils import xopen
 from transformers.utils import logging
 
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
 from .folder import list_files, list_other_splits, select_split
+from .images import is_address
 from .options import hash_readers
-from .row_files import OPENERS
 
 
 logger = logging.get_logger(__name__)
@@ -35,6 +41,15 @@ MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 NUM_MEMBERS = 1000
 NUM_MEMBERS_OF_OTHERS = 20
 BYTES_AT_ONCE = 2**20
+# The endings of shards elsewhere
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What opens a compressed file, by its first bytes
+OPENERS_BY_START = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+NUM_FIRST_BYTES = 8
+# How much is kept of what was read last: tarfile reads a record at a time
+NUM_KEPT_BYTES = 2 * tarfile.RECORDSIZE
+# A tar file ends with two blocks of zeros
+NUM_ZEROS_AT_END = 2 * tarfile.BLOCKSIZE
 
 
 class Damaged(NamedTuple):
@@ -70,17 +85,39 @@ def decode_json(content: bytes) -> object:
 
 class OtherShards(WebDataset):
     """
-    Reads shards as `datasets` does, but for images: each is what the shard has. `datasets` would take a file of the
-    same name in the working directory.
+    Reads shards as `datasets` does, but to their end, and images out of them: where a shard is damaged `datasets` may
+    end without a word, and it takes a file in the working directory for an image of the same name.
     """
 
+    def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        splits = super()._split_generators(dl_manager)
+        self.names = {}
+        for split in splits:
+            self.names.update(zip(split.gen_kwargs["tar_paths"], self.config.data_files[split.name]))
+        return splits
+
     def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
+        config = DownloadConfig(token=self.token, storage_options=self.storage_options)
+        members = []
+        for path, of_archive in zip(tar_paths, tar_iterators):
+            name = self.names[path]  # of what was downloaded
+            members.append(iterate_members(path, name, config) if is_readable_tar(path) else of_archive)
         images = [column for column, kind in self.info.features.items() if isinstance(kind, Image)]
-        for key, sample in super()._generate_examples(tar_paths, tar_iterators):
+        for key, sample in super()._generate_examples(tar_paths, members):
+            for column in sample:
+                if column not in self.info.features:
+                    self.leave_out(sample, column)
             for column in images:
                 if sample[column] is not None:
                     sample[column] = {"bytes": sample[column]["bytes"], "path": None}
             yield key, sample
+
+    def leave_out(self, sample: dict, column: str) -> None:
+        """Warns of a member of a sample that is in no column."""
+        logger.warning_once(
+            f"Of shards elsewhere only the columns of the first five samples are read: .{column} is left out, as of "
+            f"{sample['__key__']}."
+        )
 
 
 class WholeShards(OtherShards):
@@ -90,12 +127,9 @@ class WholeShards(OtherShards):
     """
 
     def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
-        members = []
-        for path, of_archive in zip(tar_paths, tar_iterators):
-            members.append(iterate_members(path) if is_readable_tar(path) else of_archive)
         shard = None
         parts = {}
-        for key, sample in super()._generate_examples(tar_paths, members):
+        for key, sample in super()._generate_examples(tar_paths, tar_iterators):
             if sample["__url__"] != shard:
                 shard = sample["__url__"]
                 parts = {}
@@ -105,14 +139,15 @@ class WholeShards(OtherShards):
                     f"The shard {shard} has the members of the sample {sample['__key__']} in several parts, with "
                     "others between them: write it anew, the members of each sample one after another."
                 )
-            for column in sample:
-                if column not in self.info.features:
-                    raise ValueError(
-                        f"The shard {sample['__url__']} has a member {sample['__key__']}.{column}, but the samples at "
-                        f"the beginning of the shards have no .{column}, and so it would be lost: begin with a shard "
-                        "whose samples have all members, or write this one anew without."
-                    )
             yield key, sample
+
+    def leave_out(self, sample: dict, column: str) -> None:
+        """Raises a `ValueError` at a member of a sample that is in no column."""
+        raise ValueError(
+            f"The shard {sample['__url__']} has a member {sample['__key__']}.{column}, but the samples at the "
+            f"beginning of the shards have no .{column}, and so it would be lost: begin with a shard whose samples "
+            "have all members, or write this one anew without."
+        )
 
 
 class Shards(WholeShards):
@@ -167,52 +202,127 @@ def get_column_type(column: str) -> Image | Json | Value:
 
 
 def is_readable_tar(shard: str) -> bool:
-    """Returns whether a shard on this machine begins as a tar file does that [`iterate_members`] can read."""
+    """
+    Returns whether a shard on this machine begins as a tar file does that [`iterate_members`] can read, or has the
+    name of one elsewhere.
+    """
+    if is_address(shard):
+        return urlsplit(shard).path.lower().endswith(TAR_ENDINGS)
     try:
         return os.path.getsize(shard) > 0 and tarfile.is_tarfile(shard)
     except (EOFError, OSError, lzma.LZMAError, zlib.error):  # who reads it says why
         return False
 
 
-def iterate_members(shard: str) -> Iterator[tuple[str, IO[bytes]]]:
+class ForwardFile:
     """
-    Reads the members of a tar file that may be compressed: names and open files, each to be read before the next one.
-    Hidden files are passed over, as by `datasets`.
+    Reads a file from its beginning on, and keeps what was read last: a stream from elsewhere cannot go back.
+
+    Args:
+        file (`IO[bytes]`): The file.
+        start (`bytes`, *optional*, defaults to `b""`): What was read of it already.
+    """
+
+    def __init__(self, file: IO[bytes], start: bytes = b""):
+        self.file = file
+        self.start = start
+        self.position = 0
+        self.last = deque()
+        self.num_kept = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads at most `size` bytes, and none at the end."""
+        if size < 0:
+            content = self.start + self.file.read()
+        else:
+            content = self.start[:size] or self.file.read(size)
+        self.start = self.start[len(content) :]
+        self.position += len(content)
+        self.last.append(content)
+        self.num_kept += len(content)
+        while self.num_kept - len(self.last[0]) >= NUM_KEPT_BYTES:
+            self.num_kept -= len(self.last.popleft())
+        return content
+
+    def iterate_rest(self, position: int) -> Iterator[bytes]:
+        """Reads the rest of the file from a position on that is in what was read last."""
+        kept = b"".join(self.last)
+        yield kept[max(0, len(kept) - (self.position - position)) :]
+        while content := self.read(BYTES_AT_ONCE):
+            yield content
+
+
+def decompress(file: IO[bytes]) -> ForwardFile:
+    """Returns a file to read, decompressed if its first bytes are those of such a file."""
+    start = file.read(NUM_FIRST_BYTES)
+    forward = ForwardFile(file, start)
+    for first_bytes, opener in OPENERS_BY_START.items():
+        if start.startswith(first_bytes):
+            return ForwardFile(opener(forward, "rb"))
+    return forward
+
+
+def open_shard(shard: str, config: DownloadConfig | None = None) -> IO[bytes]:
+    """Opens a shard on this machine, whatever its name, or at an address."""
+    if is_address(shard):
+        return xopen(shard, "rb", download_config=config, block_size=0)
+    # `open` may be that of `datasets` here, which takes names with `::` for addresses
+    return io.open(shard, "rb")  # noqa: UP020
+
+
+def iterate_members(
+    shard: str, name: str | None = None, config: DownloadConfig | None = None
+) -> Iterator[tuple[str, IO[bytes]]]:
+    """
+    Reads the members of a tar file that may be compressed: their names, and their contents as open files. Hidden files
+    are passed over, as by `datasets`.
+
+    Args:
+        shard (`str`):
+            Its path, or its address.
+        name (`str`, *optional*):
+            What errors call it. Default: that.
+        config (`DownloadConfig`, *optional*):
+            How it is read from elsewhere.
 
     Raises:
         `ValueError`: if a member is a link, which `datasets` passes over. If there is more than zeros after the last
-            member: the tarfile module ends where the header of a member is damaged, and at the end of the first of two
-            tar files that were put together. Or if the file cannot be read.
+            member, or fewer of them than at the end of a tar file: the tarfile module ends where the header of a
+            member is damaged or cut off, and at the end of the first of two tar files that were put together. Or if
+            the file cannot be read.
     """
-    opener = OPENERS.get(os.path.splitext(shard)[1].lower(), open)
+    name = name or shard
     try:
-        with opener(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+        with open_shard(shard, config) as opened:
+            file = decompress(opened)
             end = 0
-            for member in tar:
-                end = member.offset_data
-                is_hidden = os.path.basename(member.name).startswith((".", "__"))
-                if member.isreg():
-                    end += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                    if not is_hidden:
-                        yield member.name, tar.extractfile(member)
-                elif (member.islnk() or member.issym()) and not is_hidden and MEMBER_NAME.fullmatch(member.name):
+            with tarfile.open(fileobj=file, mode="r|") as tar:
+                for member in tar:
+                    end = member.offset_data
+                    is_hidden = os.path.basename(member.name).startswith((".", "__"))
+                    if member.isreg():
+                        end += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                        if not is_hidden:
+                            yield member.name, io.BytesIO(tar.extractfile(member).read())
+                    elif (member.islnk() or member.issym()) and not is_hidden and MEMBER_NAME.fullmatch(member.name):
+                        raise ValueError(
+                            f"The shard {name} has a link in place of the file {member.name}, which would be lost: "
+                            "write it anew by `tar --dereference --hard-dereference`."
+                        )
+                    tar.members = []  # else all are kept in memory
+            num_zeros = 0
+            for content in file.iterate_rest(end):
+                if content.strip(b"\0"):
                     raise ValueError(
-                        f"The shard {shard} has a link in place of the file {member.name}, which would be lost: write "
-                        "it anew by `tar --dereference --hard-dereference`."
-                    )
-                tar.members = []  # else all are kept in memory
-            if opener is open and not shard.lower().endswith(".tar"):
-                return
-            file.seek(end)
-            while block := file.read(BYTES_AT_ONCE):
-                if block.strip(b"\0"):
-                    raise ValueError(
-                        f"The shard {shard} cannot be read after byte {end}: a member there is damaged, or two tar "
+                        f"The shard {name} cannot be read after byte {end}: a member there is damaged, or two tar "
                         "files were put together. Write it anew, or leave it out."
                     )
+                num_zeros += len(content)
+            if num_zeros < NUM_ZEROS_AT_END:
+                raise ValueError(f"The shard {name} was cut off: write it anew, or leave it out.")
     except (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
         raise ValueError(
-            f"The shard {shard} cannot be read: {without_stop(error)}. Write it anew, or leave it out."
+            f"The shard {name} cannot be read: {without_stop(error)}. Write it anew, or leave it out."
         ) from error
 
 
@@ -238,7 +348,7 @@ def list_columns_of_others(other_splits: Iterable[list[str]]) -> list[str]:
     return columns
 
 
-def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
+def open_shards(builder: DatasetBuilder, split: str, are_local: bool) -> DatasetBuilder:
     """
     Finds what reads shards. `datasets` would take the types of the first five samples for those of all, and make the
     JSON value "007" a 7: on this machine the types are those of the endings, and the columns those of all splits.
@@ -246,11 +356,13 @@ def open_shards(builder: DatasetBuilder, split: str) -> DatasetBuilder:
     Args:
         builder (`DatasetBuilder`): That of `datasets`.
         split (`str`): The split that is read.
+        are_local (`bool`): Whether its shards are on this machine: in this module, of which `datasets` makes streams,
+            `os.path.isfile` may be that of `datasets`, which knows of other machines.
     """
     shards = list_files(builder, split)
     if not shards:  # offline, where there are rows in the cache alone
         return builder
-    if not all(map(os.path.isfile, shards)) or not is_readable_tar(shards[0]):
+    if not are_local or not is_readable_tar(shards[0]):
         return open_other_shards(builder)
     # else `datasets` would look for types in the last split
     data_files = select_split(builder.config.data_files, split)

@@ -63,7 +63,10 @@ def test_what_a_repository_has_of_an_earlier_model_is_deleted(hub, model_dir, tm
     push_folder(earlier, "org/mine")
     pushed = hub.root / "org" / "mine"
     (pushed / "notes.md").write_text("of somebody")
-    for name in ("adapter_config.json", "adapter_model.safetensors", "config_sentence_transformers.json"):
+    of_modules = ("1_Pooling/config.json", "2_Dense/model.safetensors")
+    of_adapters = ("adapter_config.json", "adapter_model.safetensors")
+    for name in (*of_modules, *of_adapters, "config_sentence_transformers.json"):
+        (pushed / name).parent.mkdir(exist_ok=True)
         (pushed / name).write_text("{}")
     assert (pushed / ".eval_results" / "lotlip.yaml").exists()
     (model_dir / "README.md").unlink(missing_ok=True)

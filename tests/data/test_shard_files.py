@@ -325,23 +325,88 @@ def test_a_compressed_shard_that_was_cut_off_is_named(tmp_path):
         read_rows(source, streaming=False)
 
 
+@pytest.fixture
+def write_elsewhere(tmp_path, monkeypatch):
+    """Returns what writes a shard on another machine, and names it as a dataset."""
+    # else nothing is downloaded, not from memory either
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+
+    def write(content: bytes, name: str = "0.tar") -> SourceArguments:
+        path = f"/{tmp_path.name}/{name}"  # a download is known by its name
+        fsspec.filesystem("memory").pipe_file(path, content)
+        return SourceArguments("webdataset", data_files=[f"memory:/{path}"], image_column="jpg")
+
+    return write
+
+
 @both_ways
 @pytest.mark.parametrize("is_elsewhere", [False, True])
-def test_an_image_is_not_the_file_of_its_name_in_the_working_directory(tmp_path, monkeypatch, is_elsewhere, streaming):
+def test_an_image_is_not_the_file_of_its_name_in_the_working_directory(
+    tmp_path, monkeypatch, write_elsewhere, is_elsewhere, streaming
+):
     content = write_six_samples(tmp_path / "0.tar")
-    shard = str(tmp_path / "0.tar")
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar")], image_column="jpg")
     if is_elsewhere:
-        shard = "memory://shards/0.tar"
-        fsspec.filesystem("memory").pipe_file("/shards/0.tar", content)
-        monkeypatch.setattr(
-            "datasets.config.HF_HUB_OFFLINE", False
-        )  # else nothing is downloaded, not from memory either
+        source = write_elsewhere(content)
     (tmp_path / "here").mkdir()
     (tmp_path / "here/1.jpg").write_bytes(b"another image")
     monkeypatch.chdir(tmp_path / "here")
-    source = SourceArguments("webdataset", data_files=[shard], image_column="jpg")
     rows = read_rows(source, streaming)
     assert [read_file(row["jpg"]) for row in rows.values()] == NUM_SAMPLES * [JPEG]
+
+
+DAMAGES = {
+    "cut off before a member": "was cut off",
+    "cut off in a header": r"cannot be read after byte \d+",
+    "cut off in a member": "cannot be read: unexpected end of data",
+    "a damaged header": r"cannot be read after byte \d+",
+    "two in one": r"cannot be read after byte \d+",
+    "compressed and cut off": "cannot be read: Compressed file ended",
+    "compressed, and two in one": r"cannot be read after byte \d+",
+}
+
+
+@both_ways
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.items())
+def test_a_damaged_shard_elsewhere_is_no_end_of_its_samples(tmp_path, write_elsewhere, damage, message, streaming):
+    path = tmp_path / "0.tar"
+    content = write_six_samples(path)
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-3]  # the image of the last sample
+    name = "0.tar.gz" if damage.startswith("compressed") else "0.tar"
+    if damage == "cut off before a member":
+        content = content[: last.offset]
+    elif damage == "cut off in a header":
+        content = content[: last.offset + 100]
+    elif damage == "cut off in a member":
+        content = content[: last.offset_data + 10]
+    elif damage == "a damaged header":
+        damage_header(content, path, -3, "one byte")
+        content = path.read_bytes()
+    elif damage == "compressed and cut off":
+        content = gzip.compress(content)[:-20]
+    elif damage == "compressed, and two in one":
+        content = gzip.compress(content + content)
+    else:
+        content = content + content
+    with pytest.raises(ValueError, match=f"The shard memory:///?{tmp_path.name}/{name} {message}"):
+        read_rows(write_elsewhere(content, name), streaming)
+
+
+@both_ways
+def test_a_member_of_later_samples_elsewhere_is_named(tmp_path, write_elsewhere, streaming, caplog):
+    samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
+    samples[5]["5.long.txt"] = b"A red boat."
+    source = write_elsewhere(write_shard(tmp_path / "0.tar", *samples).read_bytes())
+    logger.warning_once.cache_clear()
+    assert len(read_rows(source, streaming)) == NUM_SAMPLES
+    assert ".long.txt is left out, as of 5." in caplog.text
+
+
+@both_ways
+def test_a_compressed_shard_elsewhere_is_read(tmp_path, write_elsewhere, streaming):
+    source = write_elsewhere(gzip.compress(write_six_samples(tmp_path / "0.tar")), "0.tar.gz")
+    assert list(read_rows(source, streaming)) == ["0", "1", "2", "3", "4", "5"]
 
 
 @both_ways
