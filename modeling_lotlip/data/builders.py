@@ -27,7 +27,7 @@ from .images import IMAGE_EXTENSIONS
 from .options import find_options
 from .row_files import find_separator
 from .rows import Rows
-from .shard_files import Shards
+from .shard_files import OtherShards
 from .slices import resolve_split
 
 
@@ -39,8 +39,8 @@ def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
-    if isinstance(builder, Shards):
-        builder.warn_of_damaged_members()
+    if isinstance(builder, OtherShards):
+        builder.warn_of_missing()
     return builder.as_dataset(split)
 
 

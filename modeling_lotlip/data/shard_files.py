@@ -113,11 +113,21 @@ class OtherShards(WebDataset):
             yield key, sample
 
     def leave_out(self, sample: dict, column: str) -> None:
-        """Warns of a member of a sample that is in no column."""
-        logger.warning_once(
-            f"Of shards elsewhere only the columns of the first five samples are read: .{column} is left out, as of "
-            f"{sample['__key__']}."
-        )
+        """
+        Warns of a member of a sample that is in no column, and notes it in the description of the dataset, which stays
+        in the cache with its rows.
+        """
+        if f".{column} is left out" not in self.info.description:
+            self.info.description += (
+                f"Of shards elsewhere the columns are those of the first five samples: .{column} is left out, as of "
+                f"{sample['__key__']}. "
+            )
+            logger.warning_once(self.info.description.strip())
+
+    def warn_of_missing(self) -> None:
+        """Says what of the shards is not in the rows, built now or by an earlier run."""
+        if self.info.description:
+            logger.warning_once(self.info.description.strip())
 
 
 class WholeShards(OtherShards):
@@ -178,11 +188,6 @@ class Shards(WholeShards):
             self.info.description += (
                 f"{num_damaged} texts and JSON files in shards are damaged, and read as none: {first}. "
             )
-
-    def warn_of_damaged_members(self) -> None:
-        """Says how many texts and JSON files are none in the rows, built now or by an earlier run."""
-        if self.info.description:
-            logger.warning_once(self.info.description.strip())
 
 
 def get_column_type(column: str) -> Image | Json | Value:
@@ -382,6 +387,8 @@ def open_other_shards(builder: DatasetBuilder) -> OtherShards:
     Makes what reads shards elsewhere, or whose first is no tar file, with the types that `datasets` finds or a card
     says. Their rows lie in the cache where `datasets` looks for them offline.
     """
+    info = builder.info.copy()
+    info.description = ""
     reader = OtherShards(
         base_path=builder.base_path,
         dataset_name=builder.dataset_name,
@@ -391,7 +398,7 @@ def open_other_shards(builder: DatasetBuilder) -> OtherShards:
         token=builder.token,
         storage_options=builder.storage_options,
         data_files=builder.config.data_files,
-        info=builder.info.copy(),
+        info=info,
         # the first changes with the files of a dataset of the Hub
         hash=hash_bytes(f"{builder.hash} {hash_readers()}".encode()),
     )

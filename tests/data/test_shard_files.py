@@ -1,8 +1,10 @@
 """Shards keep the types of their JSON, and a damaged member is no end of a run."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import re
 import tarfile
 from pathlib import Path
@@ -308,23 +310,6 @@ def test_two_shards_in_one_file_are_refused(tmp_path):
         read_rows(source, streaming=False)
 
 
-@both_ways
-@pytest.mark.parametrize("name", ["0.tar.gz", "0.tgz"])
-def test_a_compressed_shard_is_read(tmp_path, name, streaming):
-    content = write_six_samples(tmp_path / "0.tar")
-    (tmp_path / name).write_bytes(gzip.compress(content))
-    source = SourceArguments("webdataset", data_files=[str(tmp_path / name)], image_column="jpg")
-    assert list(read_rows(source, streaming)) == ["0", "1", "2", "3", "4", "5"]
-
-
-def test_a_compressed_shard_that_was_cut_off_is_named(tmp_path):
-    content = gzip.compress(write_six_samples(tmp_path / "0.tar"))
-    (tmp_path / "0.tar.gz").write_bytes(content[: len(content) * 2 // 3])
-    source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar.gz")], image_column="jpg")
-    with pytest.raises(ValueError, match=r"The shard .*0.tar.gz cannot be read"):
-        read_rows(source, streaming=False)
-
-
 @pytest.fixture
 def write_elsewhere(tmp_path, monkeypatch):
     """Returns what writes a shard on another machine, and names it as a dataset."""
@@ -337,6 +322,29 @@ def write_elsewhere(tmp_path, monkeypatch):
         return SourceArguments("webdataset", data_files=[f"memory:/{path}"], image_column="jpg")
 
     return write
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [("0.tar.gz", gzip), ("0.tgz", gzip), ("0.tar.bz2", bz2), ("0.tar.xz", lzma)],
+)
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_compressed_shard_is_read(tmp_path, write_elsewhere, name, compression, is_elsewhere, streaming):
+    content = compression.compress(write_six_samples(tmp_path / "0.tar"))
+    (tmp_path / name).write_bytes(content)
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / name)], image_column="jpg")
+    if is_elsewhere:
+        source = write_elsewhere(content, name)
+    assert list(read_rows(source, streaming)) == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_compressed_shard_that_was_cut_off_is_named(tmp_path):
+    content = gzip.compress(write_six_samples(tmp_path / "0.tar"))
+    (tmp_path / "0.tar.gz").write_bytes(content[: len(content) * 2 // 3])
+    source = SourceArguments("webdataset", data_files=[str(tmp_path / "0.tar.gz")], image_column="jpg")
+    with pytest.raises(ValueError, match=r"The shard .*0.tar.gz cannot be read"):
+        read_rows(source, streaming=False)
 
 
 @both_ways
@@ -393,14 +401,16 @@ def test_a_damaged_shard_elsewhere_is_no_end_of_its_samples(tmp_path, write_else
         read_rows(write_elsewhere(content, name), streaming)
 
 
-@both_ways
-def test_a_member_of_later_samples_elsewhere_is_named(tmp_path, write_elsewhere, streaming, caplog):
+@pytest.mark.parametrize("ways", [[True], [False, False]], ids=["a stream", "rows, then from the cache"])
+def test_a_member_of_later_samples_elsewhere_is_named(tmp_path, write_elsewhere, ways, caplog):
     samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
     samples[5]["5.long.txt"] = b"A red boat."
     source = write_elsewhere(write_shard(tmp_path / "0.tar", *samples).read_bytes())
-    logger.warning_once.cache_clear()
-    assert len(read_rows(source, streaming)) == NUM_SAMPLES
-    assert ".long.txt is left out, as of 5." in caplog.text
+    for streaming in ways:
+        caplog.clear()
+        logger.warning_once.cache_clear()  # as in another process
+        assert len(read_rows(source, streaming)) == NUM_SAMPLES
+        assert ".long.txt is left out, as of 5." in caplog.text
 
 
 @both_ways
