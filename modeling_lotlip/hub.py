@@ -104,7 +104,7 @@ MODEL_FILES = (CARD_FILE, CONFIG_NAME, *PROCESSOR_FILES, *FILES_ABOUT_MODELS)
 CODE_FILES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*_lotlip.py")))
 
 # Those of modules of sentence-transformers, each in a folder such as `1_Pooling`
-MODULE_FILES = "[0-9]*_*/*"
+MODULE_FILES = ("[0-9]_Transformer/*", "[0-9]_Pooling/*", "[0-9]_Dense/*", "[0-9]_Normalize/*")
 
 # Where a model loads its code from
 FILES_WITH_AUTO_MAP = (
@@ -621,7 +621,7 @@ def list_files_in_the_way(uploaded: list[str]) -> list[str]:
     """
     patterns = []
     if any(name.endswith(".safetensors") for name in uploaded):
-        patterns += [*WEIGHTS_PATTERNS, *ADAPTER_FILES, *FILES_ABOUT_MODELS, *CODE_FILES, MODULE_FILES]
+        patterns += [*WEIGHTS_PATTERNS, *ADAPTER_FILES, *FILES_ABOUT_MODELS, *CODE_FILES, *MODULE_FILES]
     if any(name in PROCESSOR_FILES for name in uploaded):
         patterns += PROCESSOR_FILES
     return patterns

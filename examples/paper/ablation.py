@@ -45,6 +45,7 @@ from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.encoder.dual_encoder import load_encoder
 from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
+from modeling_lotlip.training.contents import hash_some_images, hash_texts
 from modeling_lotlip.training.objectives import BUILT_IN_OBJECTIVES, OBJECTIVES
 from modeling_lotlip.utils.arguments import exit_on_error
 from modeling_lotlip.utils.files import write_json, write_text
@@ -533,10 +534,34 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     return args, train_args
 
 
-def check_train_args(output_dir: Path, train_args: list[str], plugin: Path | None = None) -> None:
-    """Refuses to mix cells of different arguments, or of another source of a plugin, and notes those of a new one."""
+def describe_data(data_dir: str | None) -> dict[str, list[str]]:
+    """Hashes the captions and some images of both splits of a folder."""
+    if data_dir is None:  # drawn scenes
+        return {}
+    described = {}
+    for split in ("train", "test"):
+        rows = load_split(SourceArguments(dataset_name="imagefolder", data_dir=data_dir), split)
+        texts = [name for name in rows.column_names if name != "image"]
+        described[split] = [hash_texts(rows, texts), hash_some_images(rows, ["image"])]
+    return described
+
+
+def check_train_args(
+    output_dir: Path, train_args: list[str], plugin: Path | None = None, data_dir: str | None = None
+) -> None:
+    """
+    Refuses to mix cells of different arguments, of another source of a plugin, or of other data, and notes those of a
+    new folder.
+
+    Args:
+        output_dir (`Path`): The folder of the cells.
+        train_args (`list[str]`): The arguments of the trainings.
+        plugin (`Path`, *optional*): The file of an objective.
+        data_dir (`str`, *optional*): The folder of captioned images. Default: drawn scenes.
+    """
     path = output_dir / "train_args.json"
-    told = {"train_args": train_args, "plugin": None if plugin is None else hash_plugin(plugin)}
+    plugin_hash = None if plugin is None else hash_plugin(plugin)
+    told = {"train_args": train_args, "plugin": plugin_hash, "data": describe_data(data_dir)}
     if not path.exists():
         write_json(path, told)
     earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -544,6 +569,11 @@ def check_train_args(output_dir: Path, train_args: list[str], plugin: Path | Non
         raise ValueError(
             f"The cells in `--output_dir {output_dir}` were trained with `{shlex.join(earlier['train_args'])}`, not "
             f"with `{shlex.join(train_args)}`. Give the same arguments, or name another folder."
+        )
+    if earlier["data"] != told["data"]:
+        raise ValueError(
+            f"The cells in `--output_dir {output_dir}` were trained on other images or captions than those in "
+            f"`--data_dir {data_dir}` now. Name another folder."
         )
     if earlier != told:
         raise ValueError(
@@ -555,7 +585,7 @@ def check_train_args(output_dir: Path, train_args: list[str], plugin: Path | Non
 def main() -> None:
     args, train_args = parse_args()
     cells = list_cells(args.output_dir, args.groups, args.seeds)
-    check_train_args(args.output_dir, train_args, args.plugin)
+    check_train_args(args.output_dir, train_args, args.plugin, args.data_dir)
     failed, stop_number = run_cells(cells, train_args, args.data_dir)
     write_tables(args, train_args)
     if stop_number:

@@ -54,7 +54,8 @@ def run(
     columns = get_columns(dataset)
     if classes.label_column not in columns:
         raise ValueError(
-            f"`--label_column {classes.label_column}` is not a column of the dataset, which has {columns}."
+            f"`--label_column {classes.label_column}` is not a column of the dataset, which has {columns}. A folder "
+            "of images has labels if each class has a folder, in which are all its images and no folder."
         )
     labels = dataset.features[classes.label_column] if dataset.features else None
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)

@@ -250,12 +250,19 @@ def sign_files(files: DataFilesDict) -> DataFilesDict | None:
     Signs the files of each split (see [`sign`]), since `datasets` knows a file by the time of its content alone, and
     so takes another content of equal time for what it has in its cache. A file that several patterns name is there
     once: `datasets` would read its rows again. Returns None if one is not on this machine.
+
+    Raises:
+        `ValueError`: if a file, but for an image, has a name such as `$HOME.jsonl`, in place of which `datasets` reads
+            another file.
     """
     signed = {}
     for split, names in files.items():
         if not all(map(os.path.isfile, names)):
             return None
         names = {os.path.abspath(name): name for name in names}.values()
+        for name in names:
+            if not is_image_file(name) and os.path.expandvars(name) != name:
+                raise ValueError(f"`datasets` takes a part of the name {name} for an environment variable: rename it")
         signed[str(split)] = DataFilesList(list(names), [sign(os.stat(name)) for name in names])
     return DataFilesDict(signed)
 

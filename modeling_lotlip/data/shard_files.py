@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Webdataset shards on this machine are read: damaged members are no end of a run, and JSON keeps its types."""
+"""Webdataset shards are read to their end, damaged texts are no end of a run, and JSON here keeps its types."""
 
 import bz2
 import gzip
@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import IO, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from datasets import DatasetBuilder, DownloadConfig, DownloadManager, Features, Image, Json, SplitGenerator, Value
 from datasets.filesystems import EXTENSION_TO_COMPRESSION_FS_FILE_CLS
@@ -41,11 +40,17 @@ MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 NUM_MEMBERS = 1000
 NUM_MEMBERS_OF_OTHERS = 20
 BYTES_AT_ONCE = 2**20
-# The endings of shards elsewhere
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # What opens a compressed file, by its first bytes
-OPENERS_BY_START = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-NUM_FIRST_BYTES = 8
+OPENERS_BY_START = {
+    re.compile(rb"\x1f\x8b"): gzip.open,
+    re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
+    re.compile(rb"\xfd7zXZ\x00"): lzma.open,
+    re.compile(rb"]\x00\x00\x80"): lzma.open,
+}
+ZIP_START = b"PK\x03\x04"
+NUM_FIRST_BYTES = 10
+# A tar file ends with two blocks of zeros
+NUM_ZEROS_AT_END = 2 * tarfile.BLOCKSIZE
 # How much is kept of what was read last: tarfile reads a record at a time
 NUM_KEPT_BYTES = 2 * tarfile.RECORDSIZE
 # A tar file ends with two blocks of zeros
@@ -100,12 +105,13 @@ class OtherShards(WebDataset):
         config = DownloadConfig(token=self.token, storage_options=self.storage_options)
         members = []
         for path, of_archive in zip(tar_paths, tar_iterators):
-            name = self.names[path]  # of what was downloaded
-            members.append(iterate_members(path, name, config) if is_readable_tar(path) else of_archive)
+            if is_address(path) or is_readable_tar(path):
+                of_archive = iterate_members(path, self.names[path], config, of_archive)
+            members.append(of_archive)
         images = [column for column, kind in self.info.features.items() if isinstance(kind, Image)]
         for key, sample in super()._generate_examples(tar_paths, members):
             for column in sample:
-                if column not in self.info.features:
+                if column not in self.info.features and not column.startswith("__"):  # `__key__` and `__url__`
                     self.leave_out(sample, column)
             for column in images:
                 if sample[column] is not None:
@@ -117,10 +123,10 @@ class OtherShards(WebDataset):
         Warns of a member of a sample that is in no column, and notes it in the description of the dataset, which stays
         in the cache with its rows.
         """
-        if f".{column} is left out" not in self.info.description:
+        if f" .{column} is left out" not in self.info.description:
             self.info.description += (
-                f"Of shards elsewhere the columns are those of the first five samples: .{column} is left out, as of "
-                f"{sample['__key__']}. "
+                f"Of the shards .{column} is left out, as of {sample['__key__']}, since neither a card nor the first "
+                "five samples have it. "
             )
             logger.warning_once(self.info.description.strip())
 
@@ -207,12 +213,7 @@ def get_column_type(column: str) -> Image | Json | Value:
 
 
 def is_readable_tar(shard: str) -> bool:
-    """
-    Returns whether a shard on this machine begins as a tar file does that [`iterate_members`] can read, or has the
-    name of one elsewhere.
-    """
-    if is_address(shard):
-        return urlsplit(shard).path.lower().endswith(TAR_ENDINGS)
+    """Returns whether a shard on this machine begins as a tar file does that [`iterate_members`] can read."""
     try:
         return os.path.getsize(shard) > 0 and tarfile.is_tarfile(shard)
     except (EOFError, OSError, lzma.LZMAError, zlib.error):  # who reads it says why
@@ -259,10 +260,15 @@ class ForwardFile:
 
 def decompress(file: IO[bytes]) -> ForwardFile:
     """Returns a file to read, decompressed if its first bytes are those of such a file."""
-    start = file.read(NUM_FIRST_BYTES)
+    start = b""
+    while len(start) < NUM_FIRST_BYTES:
+        content = file.read(NUM_FIRST_BYTES - len(start))
+        if not content:
+            break
+        start += content
     forward = ForwardFile(file, start)
     for first_bytes, opener in OPENERS_BY_START.items():
-        if start.startswith(first_bytes):
+        if first_bytes.match(start):
             return ForwardFile(opener(forward, "rb"))
     return forward
 
@@ -275,8 +281,19 @@ def open_shard(shard: str, config: DownloadConfig | None = None) -> IO[bytes]:
     return io.open(shard, "rb")  # noqa: UP020
 
 
+def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    """Reads a member, but for one of no sample, which may be large."""
+    file = tar.extractfile(member)
+    if MEMBER_NAME.fullmatch(member.name):
+        return io.BytesIO(file.read())
+    return file
+
+
 def iterate_members(
-    shard: str, name: str | None = None, config: DownloadConfig | None = None
+    shard: str,
+    name: str | None = None,
+    config: DownloadConfig | None = None,
+    of_zip: Iterable[tuple[str, IO[bytes]]] = (),
 ) -> Iterator[tuple[str, IO[bytes]]]:
     """
     Reads the members of a tar file that may be compressed: their names, and their contents as open files. Hidden files
@@ -289,6 +306,8 @@ def iterate_members(
             What errors call it. Default: that.
         config (`DownloadConfig`, *optional*):
             How it is read from elsewhere.
+        of_zip (`Iterable[tuple[str, IO[bytes]]]`, *optional*):
+            What `datasets` reads of it, if it is a zip archive.
 
     Raises:
         `ValueError`: if a member is a link, which `datasets` passes over. If there is more than zeros after the last
@@ -300,15 +319,17 @@ def iterate_members(
     try:
         with open_shard(shard, config) as opened:
             file = decompress(opened)
+            if file.start.startswith(ZIP_START):
+                yield from of_zip
+                return
             end = 0
             with tarfile.open(fileobj=file, mode="r|") as tar:
                 for member in tar:
-                    end = member.offset_data
+                    end = tar.offset  # of the next member
                     is_hidden = os.path.basename(member.name).startswith((".", "__"))
                     if member.isreg():
-                        end += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                         if not is_hidden:
-                            yield member.name, io.BytesIO(tar.extractfile(member).read())
+                            yield member.name, read_member(tar, member)
                     elif (member.islnk() or member.issym()) and not is_hidden and MEMBER_NAME.fullmatch(member.name):
                         raise ValueError(
                             f"The shard {name} has a link in place of the file {member.name}, which would be lost: "
@@ -326,9 +347,10 @@ def iterate_members(
             if num_zeros < NUM_ZEROS_AT_END:
                 raise ValueError(f"The shard {name} was cut off: write it anew, or leave it out.")
     except (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
-        raise ValueError(
-            f"The shard {name} cannot be read: {without_stop(error)}. Write it anew, or leave it out."
-        ) from error
+        cause = without_stop(error)
+        if is_address(shard) and isinstance(error, OSError):
+            raise ValueError(f"The shard {name} cannot be read: {cause}. Try again, or leave it out.") from error
+        raise ValueError(f"The shard {name} cannot be read: {cause}. Write it anew, or leave it out.") from error
 
 
 def list_columns(shards: list[str]) -> list[str]:

@@ -205,6 +205,11 @@ class SearchArguments(IndexArguments):
 
     def __post_init__(self):
         if self.embeddings_dir is not None and self.photos is not None:
+            has_others = bool(self.texts) or self.texts_file is not None
+            if has_others and os.path.isdir(self.photos):
+                raise ValueError(
+                    f"name one collection, not both PHOTOS ({self.photos}) and --embeddings_dir {self.embeddings_dir}."
+                )
             # the parser takes the first word for PHOTOS, which are not named then: it is a TEXT as well
             self.texts = [self.photos, *self.texts]
             self.photos = None

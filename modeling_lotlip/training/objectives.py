@@ -92,12 +92,16 @@ class Objective:
     def read_options(self, words: list[str]) -> dict[str, Any]:
         """
         Reads all options, those of words such as `weight=0.5` in place of their defaults. Raises a `ValueError` for an
-        option that there is not, or a value of another type.
+        option that there is not, or is named twice, or a value of another type.
         """
         options = dict(self.options)
         options |= {f"{name}_weight": 1.0 for name in self.terms if f"{name}_weight" not in options}
+        named = set()
         for word in words:
             name, equals, value = word.partition("=")
+            if name in named:
+                raise ValueError(f"--objective_options names {name} twice: leave out one.")
+            named.add(name)
             if not equals or name not in options:
                 known = ", ".join(options) or "none"
                 raise ValueError(

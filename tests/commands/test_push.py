@@ -63,6 +63,8 @@ def test_what_a_repository_has_of_an_earlier_model_is_deleted(hub, model_dir, tm
     push_folder(earlier, "org/mine")
     pushed = hub.root / "org" / "mine"
     (pushed / "notes.md").write_text("of somebody")
+    (pushed / "2024_results").mkdir()
+    (pushed / "2024_results" / "notes.md").write_text("of somebody")
     of_modules = ("1_Pooling/config.json", "2_Dense/model.safetensors")
     of_adapters = ("adapter_config.json", "adapter_model.safetensors")
     for name in (*of_modules, *of_adapters, "config_sentence_transformers.json"):
@@ -74,7 +76,7 @@ def test_what_a_repository_has_of_an_earlier_model_is_deleted(hub, model_dir, tm
     push_folder(model_dir, "org/mine")
 
     names = {file.relative_to(pushed).as_posix() for file in pushed.rglob("*") if file.is_file()}
-    assert names == {*find_model_files(model_dir), "notes.md", "README.md"}
+    assert names == {*find_model_files(model_dir), "notes.md", "2024_results/notes.md", "README.md"}
     assert hub.unknown_routes == []
 
 

@@ -62,6 +62,13 @@ def test_names_in_json_lines_are_no_addresses(tmp_path, streaming):
     assert read_widths(tmp_path, SourceArguments(str(file), streaming=streaming)) == widths
 
 
+@pytest.mark.parametrize("name", ["$HOME.jsonl", "rows-${HOME}.csv"])
+def test_a_file_in_place_of_which_another_one_would_be_read_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("caption\nA boat.\n")
+    with pytest.raises(ValueError, match=r"HOME.*for an environment variable: rename it"):
+        load_split(SourceArguments(str(tmp_path / name)), "train", with_images=False)
+
+
 BAD_LINES = {
     "no file": {"file_name": None, "caption": "A boat."},
     "a file that is not there": {"file_name": "none.png", "caption": "A boat."},

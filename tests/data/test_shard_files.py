@@ -6,8 +6,10 @@ import io
 import json
 import lzma
 import re
+import subprocess
 import tarfile
 from pathlib import Path
+from uuid import uuid4
 
 import fsspec
 import numpy as np
@@ -21,7 +23,7 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.rows import read_captions, read_key
-from modeling_lotlip.data.shard_files import get_column_type, logger
+from modeling_lotlip.data.shard_files import decompress, get_column_type, logger
 from tests.helpers.data_files import write_shard
 
 
@@ -311,13 +313,13 @@ def test_two_shards_in_one_file_are_refused(tmp_path):
 
 
 @pytest.fixture
-def write_elsewhere(tmp_path, monkeypatch):
+def write_elsewhere(monkeypatch):
     """Returns what writes a shard on another machine, and names it as a dataset."""
     # else nothing is downloaded, not from memory either
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
 
     def write(content: bytes, name: str = "0.tar") -> SourceArguments:
-        path = f"/{tmp_path.name}/{name}"  # a download is known by its name
+        path = f"/{uuid4().hex}/{name}"  # a download is known by its name
         fsspec.filesystem("memory").pipe_file(path, content)
         return SourceArguments("webdataset", data_files=[f"memory:/{path}"], image_column="jpg")
 
@@ -381,7 +383,6 @@ def test_a_damaged_shard_elsewhere_is_no_end_of_its_samples(tmp_path, write_else
     content = write_six_samples(path)
     with tarfile.open(path) as tar:
         last = tar.getmembers()[-3]  # the image of the last sample
-    name = "0.tar.gz" if damage.startswith("compressed") else "0.tar"
     if damage == "cut off before a member":
         content = content[: last.offset]
     elif damage == "cut off in a header":
@@ -397,26 +398,57 @@ def test_a_damaged_shard_elsewhere_is_no_end_of_its_samples(tmp_path, write_else
         content = gzip.compress(content + content)
     else:
         content = content + content
-    with pytest.raises(ValueError, match=f"The shard memory:///?{tmp_path.name}/{name} {message}"):
-        read_rows(write_elsewhere(content, name), streaming)
+    with pytest.raises(ValueError, match=f"The shard memory:///?[0-9a-f]+/shard {message}"):
+        read_rows(write_elsewhere(content, "shard"), streaming)  # by its content alone
+
+
+@both_ways
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_sparse_file_at_the_end_is_read(tmp_path, write_elsewhere, is_elsewhere, streaming):
+    (tmp_path / "0.jpg").write_bytes(JPEG)
+    with open(tmp_path / "0.txt", "wb") as file:
+        file.truncate(2**20)
+        file.write(b"A boat.")
+    path = tmp_path / "0.tar"
+    subprocess.run(["tar", "--sparse", "-cf", path, "0.jpg", "0.txt"], cwd=tmp_path, check=True)
+    source = SourceArguments("webdataset", data_files=[str(path)], image_column="jpg")
+    if is_elsewhere:
+        source = write_elsewhere(path.read_bytes())
+    source.streaming = streaming
+    (row,) = load_split(source, "train")
+    assert row["txt"].strip("\0") == "A boat."
+
+
+def test_a_name_that_begins_as_a_compressed_file_is_one(tmp_path):
+    source = open_shard(tmp_path / "0.tar", [make_sample("BZhang_0")])
+    assert list(read_rows(source, streaming=True)) == ["BZhang_0"]
+
+
+def test_of_a_stream_that_comes_in_small_parts_all_is_read(tmp_path):
+    class Parts(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 3) if size > 0 else size)
+
+    content = write_six_samples(tmp_path / "0.tar")
+    for written in (content, gzip.compress(content)):
+        file = decompress(Parts(written))
+        with tarfile.open(fileobj=file, mode="r|") as tar:
+            names = tar.getnames()
+        assert len(names) == 3 * NUM_SAMPLES
+        assert b"".join(file.iterate_rest(tar.offset)).strip(b"\0") == b""
 
 
 @pytest.mark.parametrize("ways", [[True], [False, False]], ids=["a stream", "rows, then from the cache"])
 def test_a_member_of_later_samples_elsewhere_is_named(tmp_path, write_elsewhere, ways, caplog):
     samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
-    samples[5]["5.long.txt"] = b"A red boat."
+    samples[5] |= {"5.caption.json": b"{}", "5.more.txt": b"A boat.", "5.more": b""}
     source = write_elsewhere(write_shard(tmp_path / "0.tar", *samples).read_bytes())
     for streaming in ways:
         caplog.clear()
         logger.warning_once.cache_clear()  # as in another process
         assert len(read_rows(source, streaming)) == NUM_SAMPLES
-        assert ".long.txt is left out, as of 5." in caplog.text
-
-
-@both_ways
-def test_a_compressed_shard_elsewhere_is_read(tmp_path, write_elsewhere, streaming):
-    source = write_elsewhere(gzip.compress(write_six_samples(tmp_path / "0.tar")), "0.tar.gz")
-    assert list(read_rows(source, streaming)) == ["0", "1", "2", "3", "4", "5"]
+        left_out = re.findall(r" \.(\S+) is left out, as of 5,", caplog.records[-1].message)
+        assert left_out == ["caption.json", "more.txt", "more"]
 
 
 @both_ways

@@ -19,6 +19,7 @@ from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.utils.arguments import parse
 from tests.conftest import ROOT, training_argv
+from tests.helpers.data_files import write_images, write_lines
 
 
 # Behaves as its option says
@@ -134,6 +135,21 @@ def test_other_arguments_are_refused(run, stand_in, monkeypatch, capsys):
         assert f"{str(arguments[0]).split('=')[0]}: this script sets it" in capsys.readouterr().err
 
 
+def test_other_data_are_refused(run, stand_in, monkeypatch, tmp_path):
+    set_behaviors(monkeypatch, "well")
+    rows = [{"file_name": f"{index}.png", "caption": "A boat."} for index in range(2)]
+    for split in ("train", "test"):
+        write_images(tmp_path / "data" / split, ["0.png", "1.png"])
+        write_lines(tmp_path / "data" / split / "metadata.jsonl", rows)
+    options = ["--data_dir", tmp_path / "data", "--seeds"]
+    run(*options, 0)
+    assert run(*options, 0, 1)[0]["stand_in"]["settings"]["well"]["seeds"] == [0, 1]
+    rows[1]["caption"] = "A red boat."
+    write_lines(tmp_path / "data" / "train" / "metadata.jsonl", rows)
+    with pytest.raises(ValueError, match="were trained on other images or captions than those in `--data_dir"):
+        run(*options, 0, 1, 2)
+
+
 PLUGIN = """
 from modeling_lotlip.losses import contrastive_loss
 from modeling_lotlip.training.objectives import OBJECTIVES, Objective
@@ -198,12 +214,13 @@ def test_options_go_to_the_cells_whose_objective_has_them(run, stand_in, write_p
     [
         ("nosuch=1", "--objective_options nosuch=1 is no option of any objective that is compared: leave it out"),
         ("factor=a", "--objective_options factor=a must be of type float"),
+        ("factor=1 factor=2", "--objective_options names factor twice: leave out one"),
     ],
 )
 def test_an_option_that_no_objective_takes_is_refused(run, stand_in, write_plugin, word, message):
-    path = write_plugin(f"plugin_of_{word.partition('=')[0]}", PLUGIN)
+    path = write_plugin(f"plugin_of_{len(word)}", PLUGIN)
     with pytest.raises(ValueError, match=message):
-        run("--plugin", path, "--objective_options", word)
+        run("--plugin", path, "--objective_options", *word.split())
 
 
 def test_options_are_those_of_the_objective_of_all_cells(run, stand_in, write_plugin):
