@@ -34,6 +34,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 
 import torch
@@ -48,7 +49,7 @@ from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
 from modeling_lotlip.training.contents import hash_some_images, hash_texts
 from modeling_lotlip.training.objectives import BUILT_IN_OBJECTIVES, OBJECTIVES
 from modeling_lotlip.utils.arguments import exit_on_error
-from modeling_lotlip.utils.files import write_json, write_text
+from modeling_lotlip.utils.files import hash_file, write_json, write_text
 from modeling_lotlip.utils.markdown import format_markdown
 from modeling_lotlip.utils.plugins import find_plugins, hash_plugin, load_plugin
 from modeling_lotlip.utils.signals import StopSignal
@@ -513,7 +514,14 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output_dir", type=Path, required=True, help="Where cells and tables go.")
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--plugin", type=Path, help="A file with an objective or `GROUPS` of your own.")
-    parser.add_argument("--objective_options", nargs="+", default=[], metavar="NAME=VALUE", help="Of your objective.")
+    parser.add_argument(
+        "--objective_options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Of your objective.",
+    )
     parser.add_argument("--groups", nargs="+", default=default_groups, choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
     args, train_args = parser.parse_known_args()
@@ -534,11 +542,14 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     return args, train_args
 
 
-def describe_data(data_dir: str | None) -> dict[str, list[str]]:
-    """Hashes the captions and some images of both splits of a folder."""
-    if data_dir is None:  # drawn scenes
-        return {}
+def describe_data(data_dir: str | None, train_args: list[str]) -> dict[str, list[str]]:
+    """Hashes the captions and some images of both splits of a folder, and the files that arguments name."""
     described = {}
+    for word in train_args:
+        files = [Path(name) for name in sorted(glob(word))]  # of captions, perhaps by a pattern
+        described[word] = [hash_file(file) for file in files if file.is_file()]
+    if data_dir is None:  # drawn scenes
+        return described
     for split in ("train", "test"):
         rows = load_split(SourceArguments(dataset_name="imagefolder", data_dir=data_dir), split)
         texts = [name for name in rows.column_names if name != "image"]
@@ -561,7 +572,7 @@ def check_train_args(
     """
     path = output_dir / "train_args.json"
     plugin_hash = None if plugin is None else hash_plugin(plugin)
-    told = {"train_args": train_args, "plugin": plugin_hash, "data": describe_data(data_dir)}
+    told = {"train_args": train_args, "plugin": plugin_hash, "data": describe_data(data_dir, train_args)}
     if not path.exists():
         write_json(path, told)
     earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -570,15 +581,15 @@ def check_train_args(
             f"The cells in `--output_dir {output_dir}` were trained with `{shlex.join(earlier['train_args'])}`, not "
             f"with `{shlex.join(train_args)}`. Give the same arguments, or name another folder."
         )
-    if earlier["data"] != told["data"]:
-        raise ValueError(
-            f"The cells in `--output_dir {output_dir}` were trained on other images or captions than those in "
-            f"`--data_dir {data_dir}` now. Name another folder."
-        )
-    if earlier != told:
+    if earlier["plugin"] != told["plugin"]:
         raise ValueError(
             f"The cells in `--output_dir {output_dir}` were trained with another source of `--plugin {plugin}`. Name "
             "another folder."
+        )
+    if earlier != told:
+        raise ValueError(
+            f"The cells in `--output_dir {output_dir}` were trained on other images or captions, or with other files, "
+            "than the arguments name now. Name another folder."
         )
 
 

@@ -136,9 +136,16 @@ def as_patterns(files: Iterable[str], folder: str = "") -> list[str]:
     return [glob.escape(name) if os.path.isfile(os.path.join(folder, name)) else name for name in files]
 
 
+def check_for_variables(file: str) -> None:
+    """Raises a `ValueError` if `datasets` reads another file, but for images: of `$HOME.jsonl` `root.jsonl`."""
+    if not is_image_file(file) and os.path.expandvars(file) != file:
+        raise ValueError(f"`datasets` takes a part of the name {file} for an environment variable: rename it")
+
+
 def check_archives(files: Iterable[str]) -> None:
     """Raises a `ValueError` if a zip archive on this machine was cut off or is none; names it."""
     for file in files:
+        check_for_variables(file)
         if file.lower().endswith(".zip") and os.path.isfile(file) and not zipfile.is_zipfile(file):
             raise ValueError(f"The archive {file} was cut off, or is no zip file: write it anew, or leave it out.")
 
@@ -252,8 +259,7 @@ def sign_files(files: DataFilesDict) -> DataFilesDict | None:
     once: `datasets` would read its rows again. Returns None if one is not on this machine.
 
     Raises:
-        `ValueError`: if a file, but for an image, has a name such as `$HOME.jsonl`, in place of which `datasets` reads
-            another file.
+        `ValueError`: if `datasets` would read another file: see [`check_for_variables`].
     """
     signed = {}
     for split, names in files.items():
@@ -261,8 +267,7 @@ def sign_files(files: DataFilesDict) -> DataFilesDict | None:
             return None
         names = {os.path.abspath(name): name for name in names}.values()
         for name in names:
-            if not is_image_file(name) and os.path.expandvars(name) != name:
-                raise ValueError(f"`datasets` takes a part of the name {name} for an environment variable: rename it")
+            check_for_variables(name)
         signed[str(split)] = DataFilesList(list(names), [sign(os.stat(name)) for name in names])
     return DataFilesDict(signed)
 

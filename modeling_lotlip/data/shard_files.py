@@ -49,8 +49,6 @@ OPENERS_BY_START = {
 }
 ZIP_START = b"PK\x03\x04"
 NUM_FIRST_BYTES = 10
-# A tar file ends with two blocks of zeros
-NUM_ZEROS_AT_END = 2 * tarfile.BLOCKSIZE
 # How much is kept of what was read last: tarfile reads a record at a time
 NUM_KEPT_BYTES = 2 * tarfile.RECORDSIZE
 # A tar file ends with two blocks of zeros
@@ -95,7 +93,13 @@ class OtherShards(WebDataset):
     """
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
-        splits = super()._split_generators(dl_manager)
+        try:
+            splits = super()._split_generators(dl_manager)
+        except (EOFError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:  # in the first five samples of one
+            shards = ", ".join(files[0] for files in self.config.data_files.values())
+            raise ValueError(
+                f"Of the shards {shards} one cannot be read: {without_stop(error)}. Write it anew, or leave it out."
+            ) from error
         self.names = {}
         for split in splits:
             self.names.update(zip(split.gen_kwargs["tar_paths"], self.config.data_files[split.name]))
@@ -111,7 +115,7 @@ class OtherShards(WebDataset):
         images = [column for column, kind in self.info.features.items() if isinstance(kind, Image)]
         for key, sample in super()._generate_examples(tar_paths, members):
             for column in sample:
-                if column not in self.info.features and not column.startswith("__"):  # `__key__` and `__url__`
+                if column not in self.info.features and column not in ("__key__", "__url__"):
                     self.leave_out(sample, column)
             for column in images:
                 if sample[column] is not None:
@@ -123,17 +127,15 @@ class OtherShards(WebDataset):
         Warns of a member of a sample that is in no column, and notes it in the description of the dataset, which stays
         in the cache with its rows.
         """
-        if f" .{column} is left out" not in self.info.description:
-            self.info.description += (
-                f"Of the shards .{column} is left out, as of {sample['__key__']}, since neither a card nor the first "
-                "five samples have it. "
-            )
-            logger.warning_once(self.info.description.strip())
+        told = f"Members of shards in no column are left out: .{column}, as of {sample['__key__']}.\n"
+        if f" .{column}, as of " not in self.info.description:
+            self.info.description += told
+            logger.warning_once(told.strip())
 
     def warn_of_missing(self) -> None:
         """Says what of the shards is not in the rows, built now or by an earlier run."""
-        if self.info.description:
-            logger.warning_once(self.info.description.strip())
+        for told in self.info.description.splitlines():
+            logger.warning_once(told.strip())
 
 
 class WholeShards(OtherShards):
@@ -233,15 +235,19 @@ class ForwardFile:
         self.file = file
         self.start = start
         self.position = 0
+        self.is_over = False
         self.last = deque()
         self.num_kept = 0
 
     def read(self, size: int = -1) -> bytes:
         """Reads at most `size` bytes, and none at the end."""
+        if self.is_over:  # a stream from elsewhere may complain of being asked again
+            return b""
         if size < 0:
             content = self.start + self.file.read()
         else:
             content = self.start[:size] or self.file.read(size)
+        self.is_over = not content and size != 0
         self.start = self.start[len(content) :]
         self.position += len(content)
         self.last.append(content)
@@ -348,7 +354,7 @@ def iterate_members(
                 raise ValueError(f"The shard {name} was cut off: write it anew, or leave it out.")
     except (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
         cause = without_stop(error)
-        if is_address(shard) and isinstance(error, OSError):
+        if isinstance(error, (ConnectionError, TimeoutError)):
             raise ValueError(f"The shard {name} cannot be read: {cause}. Try again, or leave it out.") from error
         raise ValueError(f"The shard {name} cannot be read: {cause}. Write it anew, or leave it out.") from error
 
@@ -433,6 +439,9 @@ def check_shards(files: Iterable[str]) -> None:
     for shard in files:
         if shard.endswith(".tar") and os.path.isfile(shard):
             with open(shard, "rb") as file:
+                start = file.read(NUM_FIRST_BYTES)
+                if any(first_bytes.match(start) for first_bytes in OPENERS_BY_START):
+                    continue  # compressed, whatever its name
                 file.seek(max(0, os.path.getsize(shard) - 1024))
                 if file.read() != bytes(1024):
                     raise ValueError(f"The shard {shard} was cut off: write it anew, or leave it out.")

@@ -208,7 +208,8 @@ class SearchArguments(IndexArguments):
             has_others = bool(self.texts) or self.texts_file is not None
             if has_others and os.path.isdir(self.photos):
                 raise ValueError(
-                    f"name one collection, not both PHOTOS ({self.photos}) and --embeddings_dir {self.embeddings_dir}."
+                    f"name one collection, not PHOTOS ({self.photos}) and --embeddings_dir {self.embeddings_dir}; "
+                    "if that is a TEXT, put it behind the others, or into the --texts_file."
                 )
             # the parser takes the first word for PHOTOS, which are not named then: it is a TEXT as well
             self.texts = [self.photos, *self.texts]

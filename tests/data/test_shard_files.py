@@ -329,7 +329,7 @@ def write_elsewhere(monkeypatch):
 @both_ways
 @pytest.mark.parametrize(
     ("name", "compression"),
-    [("0.tar.gz", gzip), ("0.tgz", gzip), ("0.tar.bz2", bz2), ("0.tar.xz", lzma)],
+    [("0.tar.gz", gzip), ("0.tgz", gzip), ("0.tar.bz2", bz2), ("0.tar.xz", lzma), ("0.tar", gzip)],
 )
 @pytest.mark.parametrize("is_elsewhere", [False, True])
 def test_a_compressed_shard_is_read(tmp_path, write_elsewhere, name, compression, is_elsewhere, streaming):
@@ -373,6 +373,7 @@ DAMAGES = {
     "two in one": r"cannot be read after byte \d+",
     "compressed and cut off": "cannot be read: Compressed file ended",
     "compressed, and two in one": r"cannot be read after byte \d+",
+    "compressed, and a false sum": "cannot be read: CRC check failed .* Write it anew",
 }
 
 
@@ -394,12 +395,22 @@ def test_a_damaged_shard_elsewhere_is_no_end_of_its_samples(tmp_path, write_else
         content = path.read_bytes()
     elif damage == "compressed and cut off":
         content = gzip.compress(content)[:-20]
+    elif damage == "compressed, and a false sum":
+        content = gzip.compress(content)
+        content = content[:-8] + bytes([content[-8] ^ 0xFF]) + content[-7:]
     elif damage == "compressed, and two in one":
         content = gzip.compress(content + content)
     else:
         content = content + content
     with pytest.raises(ValueError, match=f"The shard memory:///?[0-9a-f]+/shard {message}"):
         read_rows(write_elsewhere(content, "shard"), streaming)  # by its content alone
+
+
+@both_ways
+@pytest.mark.parametrize("content", [b"", b"<html>" + 1000 * b" "])
+def test_a_page_in_place_of_a_shard_elsewhere_is_named(write_elsewhere, content, streaming):
+    with pytest.raises(ValueError, match=r"Of the shards memory:.*/shard one cannot be read: .*Write it anew"):
+        read_rows(write_elsewhere(content, "shard"), streaming)
 
 
 @both_ways
@@ -441,14 +452,14 @@ def test_of_a_stream_that_comes_in_small_parts_all_is_read(tmp_path):
 @pytest.mark.parametrize("ways", [[True], [False, False]], ids=["a stream", "rows, then from the cache"])
 def test_a_member_of_later_samples_elsewhere_is_named(tmp_path, write_elsewhere, ways, caplog):
     samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
-    samples[5] |= {"5.caption.json": b"{}", "5.more.txt": b"A boat.", "5.more": b""}
+    samples[5] |= {"5.caption.json": b"{}", "5.more.txt": b"A boat.", "5.__more": b""}
     source = write_elsewhere(write_shard(tmp_path / "0.tar", *samples).read_bytes())
     for streaming in ways:
         caplog.clear()
         logger.warning_once.cache_clear()  # as in another process
         assert len(read_rows(source, streaming)) == NUM_SAMPLES
-        left_out = re.findall(r" \.(\S+) is left out, as of 5,", caplog.records[-1].message)
-        assert left_out == ["caption.json", "more.txt", "more"]
+        left_out = re.findall(r"left out: \.(\S+), as of 5\.", caplog.text)
+        assert left_out == ["caption.json", "more.txt", "__more"]
 
 
 @both_ways

@@ -103,7 +103,7 @@ def test_with_embeddings_every_word_is_a_text(tmp_path):
     arguments = SearchArguments(photos="a boat", texts=["a car"], embeddings_dir=tmp_path)
     assert arguments.photos is None
     assert arguments.texts == ["a boat", "a car"]
-    with pytest.raises(ValueError, match="name one collection, not both PHOTOS"):
+    with pytest.raises(ValueError, match="name one collection, not PHOTOS"):
         SearchArguments(photos=str(tmp_path), texts=["a car"], embeddings_dir=tmp_path)
     assert SearchArguments(forget="photos").is_search is False
 
