@@ -546,8 +546,9 @@ def describe_data(data_dir: str | None, train_args: list[str]) -> dict[str, list
     """Hashes the captions and some images of both splits of a folder, and the files that arguments name."""
     described = {}
     for word in train_args:
-        files = [Path(name) for name in sorted(glob(word))]  # of captions, perhaps by a pattern
-        described[word] = [hash_file(file) for file in files if file.is_file()]
+        name = word.partition("=")[2] if word.startswith("--") else word
+        names = [name] if Path(name).is_file() else sorted(glob(name, recursive=True))  # of captions, say
+        described[word] = [hash_file(Path(name)) for name in names if Path(name).is_file()]
     if data_dir is None:  # drawn scenes
         return described
     for split in ("train", "test"):

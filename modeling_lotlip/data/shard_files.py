@@ -89,7 +89,8 @@ def decode_json(content: bytes) -> object:
 class OtherShards(WebDataset):
     """
     Reads shards as `datasets` does, but to their end, and images out of them: where a shard is damaged `datasets` may
-    end without a word, and it takes a file in the working directory for an image of the same name.
+    end without a word, and it takes a file in the working directory for an image of the same name. A sample in parts,
+    of which it would make several, is an error.
     """
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
@@ -113,7 +114,18 @@ class OtherShards(WebDataset):
                 of_archive = iterate_members(path, self.names[path], config, of_archive)
             members.append(of_archive)
         images = [column for column, kind in self.info.features.items() if isinstance(kind, Image)]
+        shard = None
+        parts = {}
         for key, sample in super()._generate_examples(tar_paths, members):
+            if sample["__url__"] != shard:
+                shard = sample["__url__"]
+                parts = {}
+            part = {name for name, value in sample.items() if value is not None and not name.startswith("__")}
+            if part and part.isdisjoint(parts.setdefault(sample["__key__"], part)):
+                raise ValueError(
+                    f"The shard {self.names[shard]} has the members of the sample {sample['__key__']} in several "
+                    "parts, with others between them: write it anew, the members of each sample one after another."
+                )
             for column in sample:
                 if column not in self.info.features and column not in ("__key__", "__url__"):
                     self.leave_out(sample, column)
@@ -139,25 +151,7 @@ class OtherShards(WebDataset):
 
 
 class WholeShards(OtherShards):
-    """
-    Reads shards to the end: what `datasets` would pass over in silence is an error, also a member that is in no
-    column, and a sample in parts, of which it would make several.
-    """
-
-    def _generate_examples(self, tar_paths: list[str], tar_iterators: list) -> Iterator[tuple[Any, dict]]:
-        shard = None
-        parts = {}
-        for key, sample in super()._generate_examples(tar_paths, tar_iterators):
-            if sample["__url__"] != shard:
-                shard = sample["__url__"]
-                parts = {}
-            part = {name for name, value in sample.items() if value is not None and not name.startswith("__")}
-            if part and part.isdisjoint(parts.setdefault(sample["__key__"], part)):
-                raise ValueError(
-                    f"The shard {shard} has the members of the sample {sample['__key__']} in several parts, with "
-                    "others between them: write it anew, the members of each sample one after another."
-                )
-            yield key, sample
+    """Reads shards of which a member that is in no column is an error."""
 
     def leave_out(self, sample: dict, column: str) -> None:
         """Raises a `ValueError` at a member of a sample that is in no column."""

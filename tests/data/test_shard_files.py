@@ -449,6 +449,15 @@ def test_of_a_stream_that_comes_in_small_parts_all_is_read(tmp_path):
         assert b"".join(file.iterate_rest(tar.offset)).strip(b"\0") == b""
 
 
+@both_ways
+def test_members_of_a_sample_elsewhere_in_several_parts_are_refused(tmp_path, write_elsewhere, streaming):
+    samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
+    parts = [{"a.jpg": JPEG}, {"b.jpg": JPEG}, {"a.txt": b"a boat"}, {"b.txt": b"a boat"}]
+    source = write_elsewhere(write_shard(tmp_path / "0.tar", *samples, *parts).read_bytes())
+    with pytest.raises(ValueError, match="The shard memory:.*0.tar has the members of the sample a in several parts"):
+        read_rows(source, streaming)
+
+
 @pytest.mark.parametrize("ways", [[True], [False, False]], ids=["a stream", "rows, then from the cache"])
 def test_a_member_of_later_samples_elsewhere_is_named(tmp_path, write_elsewhere, ways, caplog):
     samples = [make_sample(str(index)) for index in range(NUM_SAMPLES)]
