@@ -13,6 +13,7 @@ import tarfile
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import IO, Any, NamedTuple
 
@@ -192,6 +193,14 @@ class Shards(WholeShards):
             )
 
 
+class ShardsElsewhere(Shards):
+    """Reads shards of whose members only the first are known: a later one that is in no column is left out."""
+
+    def leave_out(self, sample: dict, column: str) -> None:
+        """Warns of a member of a sample that is in no column."""
+        OtherShards.leave_out(self, sample, column)
+
+
 def get_column_type(column: str) -> Image | Json | Value:
     """Returns the type of what members with an ending such as `jpg`, `txt`, `caption.json` or `json.gz` hold."""
     name, dot, ending = column.lower().rpartition(".")
@@ -359,6 +368,17 @@ def list_columns(shards: list[str]) -> list[str]:
     for shard in shards[1:]:
         if is_readable_tar(shard):
             names += [name for name, _ in islice(iterate_members(shard), NUM_MEMBERS_OF_OTHERS)]
+    return list_endings(names)
+
+
+def list_first_columns(shard: str, config: DownloadConfig) -> list[str]:
+    """Lists the endings of the first members of a shard elsewhere; none of a zip archive."""
+    members = islice(iterate_members(shard, config=config), NUM_MEMBERS_OF_OTHERS)
+    return list_endings(name for name, _ in members)
+
+
+def list_endings(names: Iterable[str]) -> list[str]:
+    """Lists what follows the keys of samples in names of members, each once."""
     matches = map(MEMBER_NAME.fullmatch, names)
     return list(dict.fromkeys(match[2] for match in matches if match is not None))
 
@@ -390,7 +410,7 @@ def open_shards(builder: DatasetBuilder, split: str, are_local: bool) -> Dataset
     if not shards:  # offline, where there are rows in the cache alone
         return builder
     if not are_local or not is_readable_tar(shards[0]):
-        return open_other_shards(builder)
+        return open_other_shards(builder, split)
     # else `datasets` would look for types in the last split
     data_files = select_split(builder.config.data_files, split)
     types = {}
@@ -404,14 +424,26 @@ def open_shards(builder: DatasetBuilder, split: str, are_local: bool) -> Dataset
     return Shards(data_files=data_files, features=features, hash=hash_readers())
 
 
-def open_other_shards(builder: DatasetBuilder) -> OtherShards:
+def open_other_shards(builder: DatasetBuilder, split: str) -> OtherShards:
     """
-    Makes what reads shards elsewhere, or whose first is no tar file, with the types that `datasets` finds or a card
-    says. Their rows lie in the cache where `datasets` looks for them offline.
+    Makes what reads shards elsewhere, or whose first is no tar file. The types are those of a card, or those of the
+    endings of the first members of each split; of zip archives those that `datasets` finds. Rows lie in the cache
+    where `datasets` looks for them offline.
     """
+    reader = OtherShards
     info = builder.info.copy()
     info.description = ""
-    reader = OtherShards(
+    if info.features is None:
+        config = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+        columns = list_first_columns(list_files(builder, split)[0], config)
+        for shards in list_other_splits(builder, split):
+            with suppress(ValueError):  # which is said when that split is read
+                columns += list_first_columns(shards[0], config)
+        if columns:
+            reader = ShardsElsewhere
+            types = {column: get_column_type(column) for column in columns}
+            info.features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
+    made = reader(
         base_path=builder.base_path,
         dataset_name=builder.dataset_name,
         config_name=builder.config.name,
@@ -424,8 +456,8 @@ def open_other_shards(builder: DatasetBuilder) -> OtherShards:
         # the first changes with the files of a dataset of the Hub
         hash=hash_bytes(f"{builder.hash} {hash_readers()}".encode()),
     )
-    reader.info.builder_name = builder.info.builder_name
-    return reader
+    made.info.builder_name = builder.info.builder_name
+    return made
 
 
 def check_shards(files: Iterable[str]) -> None:
