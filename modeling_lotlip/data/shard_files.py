@@ -40,6 +40,8 @@ MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 # How many members of the first shard, and of each of the others, say which columns there are
 NUM_MEMBERS = 1000
 NUM_MEMBERS_OF_OTHERS = 20
+# How many samples of the first shard elsewhere do so
+NUM_FIRST_SAMPLES = 20
 BYTES_AT_ONCE = 2**20
 # What opens a compressed file, by its first bytes
 OPENERS_BY_START = {
@@ -102,6 +104,7 @@ class OtherShards(WebDataset):
             raise ValueError(
                 f"Of the shards {shards} one cannot be read: {without_stop(error)}. Write it anew, or leave it out."
             ) from error
+        self.left_out = set()
         self.names = {}
         for split in splits:
             self.names.update(zip(split.gen_kwargs["tar_paths"], self.config.data_files[split.name]))
@@ -140,10 +143,13 @@ class OtherShards(WebDataset):
         Warns of a member of a sample that is in no column, and notes it in the description of the dataset, which stays
         in the cache with its rows.
         """
+        if column in self.left_out:
+            return
+        self.left_out.add(column)
         told = f"Members of shards in no column are left out: .{column}, as of {sample['__key__']}.\n"
-        if f" .{column}, as of " not in self.info.description:
+        logger.warning_once(told.strip())
+        if f" .{column}, as of " not in self.info.description:  # of a stream after rows it is in the cache
             self.info.description += told
-            logger.warning_once(told.strip())
 
     def warn_of_missing(self) -> None:
         """Says what of the shards is not in the rows, built now or by an earlier run."""
@@ -194,7 +200,7 @@ class Shards(WholeShards):
 
 
 class ShardsElsewhere(Shards):
-    """Reads shards of whose members only the first are known: a later one that is in no column is left out."""
+    """Reads shards of which only the first samples are known: a later member that is in no column is left out."""
 
     def leave_out(self, sample: dict, column: str) -> None:
         """Warns of a member of a sample that is in no column."""
@@ -372,9 +378,17 @@ def list_columns(shards: list[str]) -> list[str]:
 
 
 def list_first_columns(shard: str, config: DownloadConfig) -> list[str]:
-    """Lists the endings of the first members of a shard elsewhere; none of a zip archive."""
-    members = islice(iterate_members(shard, config=config), NUM_MEMBERS_OF_OTHERS)
-    return list_endings(name for name, _ in members)
+    """Lists the endings of the members of the first samples of a shard elsewhere; none of a zip archive."""
+    names = []
+    keys = set()
+    for name, _ in iterate_members(shard, config=config):
+        match = MEMBER_NAME.fullmatch(name)
+        if match is not None:
+            keys.add(match[1])
+        if len(keys) > NUM_FIRST_SAMPLES:
+            break
+        names.append(name)
+    return list_endings(names)
 
 
 def list_endings(names: Iterable[str]) -> list[str]:
@@ -427,7 +441,7 @@ def open_shards(builder: DatasetBuilder, split: str, are_local: bool) -> Dataset
 def open_other_shards(builder: DatasetBuilder, split: str) -> OtherShards:
     """
     Makes what reads shards elsewhere, or whose first is no tar file. The types are those of a card, or those of the
-    endings of the first members of each split; of zip archives those that `datasets` finds. Rows lie in the cache
+    endings of the first samples of each split; of zip archives those that `datasets` finds. Rows lie in the cache
     where `datasets` looks for them offline.
     """
     reader = OtherShards
@@ -437,8 +451,9 @@ def open_other_shards(builder: DatasetBuilder, split: str) -> OtherShards:
         config = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
         columns = list_first_columns(list_files(builder, split)[0], config)
         for shards in list_other_splits(builder, split):
-            with suppress(ValueError):  # which is said when that split is read
-                columns += list_first_columns(shards[0], config)
+            if shards:
+                with suppress(ValueError):  # which is said when that split is read
+                    columns += list_first_columns(shards[0], config)
         if columns:
             reader = ShardsElsewhere
             types = {column: get_column_type(column) for column in columns}

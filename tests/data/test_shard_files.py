@@ -462,16 +462,25 @@ def test_members_of_a_sample_elsewhere_in_several_parts_are_refused(tmp_path, wr
         read_rows(source, streaming)
 
 
-@pytest.mark.parametrize("ways", [[True], [False, False]], ids=["a stream", "rows, then from the cache"])
+@both_ways
+def test_samples_elsewhere_may_have_many_members(tmp_path, write_elsewhere, streaming):
+    texts = {f"0.{number}.txt": b"a boat" for number in range(30)}
+    source = write_elsewhere(write_shard(tmp_path / "0.tar", texts | {"0.jpg": JPEG}).read_bytes())
+    (row,) = read_rows(source, streaming).values()
+    assert read_file(row["jpg"]) == JPEG
+    assert [row[f"{number}.txt"] for number in range(30)] == 30 * ["a boat"]
+
+
+@pytest.mark.parametrize("ways", [[True], [False, False, True]], ids=["a stream", "rows, from the cache, a stream"])
 def test_a_member_of_later_samples_elsewhere_is_named(tmp_path, write_elsewhere, ways, caplog):
-    samples = [make_sample(str(index)) for index in range(8)]
-    samples[7] |= {"7.caption.json": b"{}", "7.more.txt": b"A boat.", "7.__more": b""}
+    samples = [make_sample(str(index)) for index in range(22)]
+    samples[21] |= {"21.caption.json": b"{}", "21.more.txt": b"A boat.", "21.__more": b""}
     source = write_elsewhere(write_shard(tmp_path / "0.tar", *samples).read_bytes())
     for streaming in ways:
         caplog.clear()
         logger.warning_once.cache_clear()  # as in another process
-        assert len(read_rows(source, streaming)) == 8
-        left_out = re.findall(r"left out: \.(\S+), as of 7\.", caplog.text)
+        assert len(read_rows(source, streaming)) == 22
+        left_out = re.findall(r"left out: \.(\S+), as of 21\.", caplog.text)
         assert left_out == ["caption.json", "more.txt", "__more"]
 
 
