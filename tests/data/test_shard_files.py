@@ -445,7 +445,7 @@ def test_of_a_stream_that_comes_in_small_parts_all_is_read(tmp_path):
             return super().read(min(size, 3) if size > 0 else size)
 
     content = write_six_samples(tmp_path / "0.tar")
-    for written in (content, gzip.compress(content)):
+    for written in (content, gzip.compress(content), bz2.compress(content)):
         file = decompress(Parts(written))
         with tarfile.open(fileobj=file, mode="r|") as tar:
             names = tar.getnames()
