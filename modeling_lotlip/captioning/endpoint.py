@@ -75,8 +75,9 @@ def make_data_url(file: ImageFile, max_size: int | None) -> str:
     with open_image(file.content) as original:
         mime_type = SENT_FORMATS.get(original.format)
         is_upright = original.getexif().get(ORIENTATION, 1) == 1
-        has_common_mode = original.mode in ("L", "RGB")
-    if mime_type is not None and is_upright and has_common_mode and max(image.size) <= max_size:
+        # a PNG of these modes may name a color that is transparent
+        is_opaque = original.mode in ("L", "RGB") and "transparency" not in original.info
+    if mime_type is not None and is_upright and is_opaque and max(image.size) <= max_size:
         content = file.content
     else:
         image.thumbnail((max_size, max_size))

@@ -340,12 +340,14 @@ def test_a_server_that_fails_a_hundred_times_in_a_row_ends_the_run():
         captioner.count_failure(Answer(None, error="gone."))
 
 
-def send(kind: str, mode: str = "RGB", orientation: int = 1, max_size: int | None = None) -> tuple[str, Image.Image]:
+def send(
+    kind: str, mode: str = "RGB", orientation: int = 1, max_size: int | None = None, **options: object
+) -> tuple[str, Image.Image]:
     """The type of what is sent of an image, `as it is` where no byte has changed, and the image."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    Image.new(mode, (40, 20)).save(buffer, kind, exif=exif)
+    Image.new(mode, (40, 20)).save(buffer, kind, exif=exif, **options)
     file = ImageFile("key", None, None, buffer.getvalue(), None)
     header, _, data = make_data_url(file, max_size).partition(",")
     content = base64.b64decode(data)
@@ -363,10 +365,22 @@ def send(kind: str, mode: str = "RGB", orientation: int = 1, max_size: int | Non
         ("PNG", {"max_size": 40}, "as it is", (40, 20)),
         ("PNG", {"max_size": 39}, "image/jpeg", (39, 20)),
         ("PNG", {"mode": "RGBA"}, "image/jpeg", (40, 20)),
+        ("PNG", {"transparency": (0, 0, 0)}, "image/jpeg", (40, 20)),
+        ("PNG", {"mode": "L", "transparency": 0}, "image/jpeg", (40, 20)),
         ("WEBP", {}, "image/jpeg", (40, 20)),
         ("JPEG", {"orientation": 6}, "image/jpeg", (20, 40)),
     ],
-    ids=["JPEG", "gray", "just small enough", "too large", "transparent", "another format", "turned"],
+    ids=[
+        "JPEG",
+        "gray",
+        "just small enough",
+        "too large",
+        "transparent",
+        "a transparent color",
+        "a transparent gray",
+        "another format",
+        "turned",
+    ],
 )
 def test_an_image_is_sent_as_it_is_unless_a_server_might_misread_it(kind, options, mime_type, size):
     sent_type, image = send(kind, **options)
