@@ -212,6 +212,8 @@ def changed(row, value):
         ({"text_embeds": GOOD[:2]}, "has 3 rows and `text_embeds` 2.*`text_to_image`"),
         ({"text_embeds": None}, "`text_embeds` is missing"),
         ({"text_to_image": [0, 1]}, "has 2 entries.* 3 texts"),
+        ({"text_to_image": {0: 1, 1: 0, 2: 2}}, "`text_to_image` is a dict, but must be a list"),
+        ({"text_to_image": {0, 1, 2}}, "`text_to_image` is a set, but must be a list"),
         ({"text_to_image": [0, 1, 3]}, r"`text_to_image\[2\]` is 3, .*from 0 to 2"),
         ({"text_to_image": [0, 0, 2]}, "Image 1 has no caption"),
         ({"text_to_image": [0.0, 1.0, 2.0]}, r"`text_to_image\[0\]` is 0.0, .*whole number"),

@@ -4,7 +4,7 @@
 
 import inspect
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import datasets
@@ -430,6 +430,11 @@ def _image_lists(text_to_image: Embeddings, num_texts: int) -> list[np.ndarray]:
     """The image indices of each caption."""
     if isinstance(text_to_image, (torch.Tensor, np.ndarray)):
         text_to_image = text_to_image.tolist()
+    if isinstance(text_to_image, (Mapping, Set)):
+        raise ValueError(
+            f"`text_to_image` is a {type(text_to_image).__name__}, but must be a list, with an entry for each text in "
+            "the order of the texts."
+        )
     if not isinstance(text_to_image, Iterable):
         text_to_image = [text_to_image]
     entries = list(text_to_image)
