@@ -17,9 +17,10 @@ from transformers.utils import logging
 
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
+from .files_elsewhere import JsonElsewhere, ParquetElsewhere
 from .folder import as_patterns, describe_failure, sign_files
 from .json_files import open_json
-from .options import hash_readers
+from .options import hash_readers, make_other_reader
 from .row_files import check_row_files, find_csv_texts, find_separator, unify_parquet_types
 from .rows import read_captions
 
@@ -188,6 +189,10 @@ class CaptionFiles:
             if builder == "json" and local:
                 reader = open_json(reader, local)
                 reader.may_lack_columns = True  # `rejected_by`, say
+            elif builder == "json":
+                reader = make_other_reader(JsonElsewhere, reader, reader.info)
+            elif builder == "parquet" and not local:
+                reader = make_other_reader(ParquetElsewhere, reader, reader.info)
             reader.download_and_prepare()
             return reader.as_dataset("train")
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:

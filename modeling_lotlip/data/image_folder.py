@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetBuilder, DatasetInfo, Features, Image, IterableDataset, Value
 from datasets.data_files import DataFilesDict
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
@@ -27,10 +26,11 @@ from .folder import (
 )
 from .images import IMAGE_EXTENSIONS, undecoded
 from .json_columns import find_json_columns
-from .json_files import FILE_NAMES, FolderTexts, find_decimal_columns, find_metadata_dates, replace_times_of
+from .json_files import find_decimal_columns, find_metadata_dates, replace_times_of
 from .label_names import find_differing_labels
+from .metadata_files import FILE_NAMES, FolderTexts
 from .options import find_options, hash_readers
-from .row_files import find_csv_types, open_text, read_parquet_schema, unify_parquet_types
+from .row_files import find_csv_types, read_parquet_schema, unify_parquet_types
 from .rows import Rows, find_key
 
 
@@ -250,7 +250,6 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
         images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
     if may_leave_out:
         warn_of_images_without_metadata(images, files)
-        warn_of_lost_words([file for file in metadata if find_ending(file) == ".csv"])
     if is_named:
         return dataset
     if isinstance(dataset, IterableDataset):
@@ -285,20 +284,6 @@ def warn_of_images_without_metadata(images: list[dict | None], files: list[str])
         logger.warning_once(
             f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata that is read."
         )
-
-
-def warn_of_lost_words(files: list[str]) -> None:
-    """Says which words of files `metadata.csv`, such as NA, `datasets` reads as missing."""
-    for file in files:
-        with open_text(file) as opened:
-            words = pd.read_csv(opened, dtype=str, keep_default_na=False, na_values=[""])
-            opened.seek(0)
-            lost = words[pd.read_csv(opened, dtype=str).isna()].stack().dropna().tolist()
-        if lost:
-            logger.warning_once(
-                f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing: write "
-                "metadata.jsonl in its place, where they are texts."
-            )
 
 
 def find_file_names(dataset: Rows) -> str | None:

@@ -14,8 +14,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import DatasetBuilder, DownloadManager, Features, SplitGenerator
 from datasets import Json as JsonValue
-from datasets.features.features import generate_from_arrow_type, require_decoding
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from datasets.features.features import generate_from_arrow_type
 from datasets.packaged_modules.json.json import Json
 from datasets.table import CastError
 
@@ -31,11 +30,53 @@ from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows, open_tex
 FILE_NAMES = ("file_name", "file_names")
 
 
-class JsonTexts(Json):
+class NamedJson(Json):
+    """Reads JSON and JSON lines as `datasets` does, but an error names the file."""
+
+    def _generate_tables(
+        self, base_files: list, files_iterables: list, original_files: list, allow_full_read: bool = True
+    ) -> Iterator[tuple[Any, pa.Table]]:
+        begun = []
+        followed = []
+        for files, original_file in zip(files_iterables, original_files):
+            followed.append(note_begin(files, original_file, begun))
+        tables = super()._generate_tables(base_files, followed, original_files, allow_full_read)
+        try:
+            yield from self.restore_values(tables, original_files)
+        except UnicodeDecodeError:  # who catches this says which file it is
+            raise
+        except CastError as error:
+            new = sorted(set(error.table_column_names) - set(error.requested_column_names))
+            raise ValueError(
+                f"{begun[-1]} has the columns {new}, which the rows before do not have: write all "
+                "rows with the same columns."
+            ) from error
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            blank_line = None
+            if "Expected object or value" in str(error):
+                blank_line = find_blank_line(begun[-1])
+            if blank_line is not None:
+                raise ValueError(
+                    f"{begun[-1]} has nothing in line {blank_line}, which `datasets` cannot read "
+                    "where a column has several types: delete the line."
+                ) from error
+            if has_something_before_list(begun[-1]):
+                raise ValueError(
+                    f"{begun[-1]}: {without_stop(error)}. A byte-order mark or blanks stand before its [, after which "
+                    "`datasets` does not read every list: save it without."
+                ) from error
+            raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
+
+    def restore_values(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
+        """Yields the tables that pyarrow has made of files; another class changes their values."""
+        return tables
+
+
+class JsonTexts(NamedJson):
     """
     Reads JSON and JSON lines as `datasets` does, but for columns with texts that are written like dates, of which
     pyarrow makes times where there is nothing else in a part of a file, and for columns whose values have several
-    types: `datasets` makes the text "007" a 7 there. An error names the file.
+    types: `datasets` makes the text "007" a 7 there.
     """
 
     date_columns: frozenset[str] = frozenset()
@@ -90,44 +131,11 @@ class JsonTexts(Json):
                 features[name] = feature
         return features
 
-    def _generate_tables(
-        self, base_files: list, files_iterables: list, original_files: list, allow_full_read: bool = True
-    ) -> Iterator[tuple[Any, pa.Table]]:
-        begun = []
-        followed = []
-        for files, original_file in zip(files_iterables, original_files):
-            followed.append(note_begin(files, original_file, begun))
-        tables = super()._generate_tables(base_files, followed, original_files, allow_full_read)
-        if self.date_columns or self.mixed_columns:
-            tables = self.restore_values(tables, original_files)
-        try:
-            yield from tables
-        except UnicodeDecodeError:  # who catches this says which file it is
-            raise
-        except CastError as error:
-            new = sorted(set(error.table_column_names) - set(error.requested_column_names))
-            raise ValueError(
-                f"{begun[-1]} has the columns {new}, which the rows before do not have: write all "
-                "rows with the same columns."
-            ) from error
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            blank_line = None
-            if "Expected object or value" in str(error):
-                blank_line = find_blank_line(begun[-1])
-            if blank_line is not None:
-                raise ValueError(
-                    f"{begun[-1]} has nothing in line {blank_line}, which `datasets` cannot read "
-                    "where a column has several types: delete the line."
-                ) from error
-            if has_something_before_list(begun[-1]):
-                raise ValueError(
-                    f"{begun[-1]}: {without_stop(error)}. A byte-order mark or blanks stand before its [, after which "
-                    "`datasets` does not read every list: save it without."
-                ) from error
-            raise ValueError(f"{begun[-1]}: {without_stop(error)}.") from error
-
     def restore_values(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
         """Puts the values of some columns, as they are written, into tables that pyarrow has made."""
+        if not self.date_columns and not self.mixed_columns:
+            yield from tables
+            return
         rows = iterate_rows(original_files)
         for key, table in tables:
             of_table = list(islice(rows, len(table)))
@@ -138,113 +146,6 @@ class JsonTexts(Json):
                 )
             table = restore_texts(table, of_table, self.date_columns - self.mixed_columns)
             yield key, restore_mixed(table, of_table, self.mixed_columns)
-
-
-class FolderTexts(ImageFolder):
-    """
-    Reads a folder of images with metadata as `datasets` does, but for the same columns in `metadata.jsonl`, and for
-    several files of metadata: `datasets` reads these in an order that each process has anew, and takes the columns of
-    one of them, and those of the first 10 MiB of `metadata.jsonl`. Where the first list of a block begins with null,
-    pyarrow moves the values of all its lists (https://github.com/apache/arrow/issues/51305): it is read otherwise.
-    """
-
-    date_columns: frozenset[str] = frozenset()
-
-    def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
-        splits = super()._split_generators(dl_manager)
-        metadata_files = []
-        for split in splits:
-            of_split = sorted(split.gen_kwargs["metadata_files"], key=str)  # of a set
-            split.gen_kwargs["metadata_files"] = tuple(of_split)
-            metadata_files += of_split
-        endings = {find_ending(names[0] or names[-1]) for names in metadata_files}  # one, or none without metadata
-        may_differ = len(metadata_files) > 1 or endings == {".jsonl"}
-        if self.config.features is None and may_differ and splits[0].gen_kwargs["add_metadata"]:
-            self.info.features = self.find_types(metadata_files)
-        return splits
-
-    def _read_metadata(self, metadata_file: str, metadata_ext: str = "") -> Iterator[pa.Table]:
-        tables = super()._read_metadata(metadata_file, metadata_ext)
-        if metadata_ext != ".jsonl":
-            yield from tables
-            return
-        num_rows = 0
-        for table in tables:
-            if not is_whole(table):
-                if is_elsewhere(metadata_file) or self.config.filters is not None:
-                    raise ValueError(
-                        f"{metadata_file} has lists that begin with null, of which pyarrow moves the values to other "
-                        "rows: leave null out of the lists."
-                    )
-                rows = islice(iterate_rows([metadata_file]), num_rows, num_rows + len(table))
-                schema = pa.schema([(field.name, replace_times(field.type)) for field in table.schema])
-                table = pa.Table.from_pylist(list(rows), schema=schema)
-            num_rows += len(table)
-            yield table
-
-    def find_types(self, metadata_files: list[tuple]) -> Features:
-        """
-        Finds the types of the columns of all files of metadata: in all rows if they are on this machine, else in the
-        first ones. `datasets` has found those of one file, and images.
-        """
-        schemas = []
-        for names in metadata_files:
-            tables = self._read_metadata(names[-1], find_ending(names[0] or names[-1]))
-            if is_elsewhere(names[-1]):  # else all would be downloaded twice
-                tables = islice(tables, 1)
-            for table in tables:
-                schemas.append(table.schema)
-        of_one = self.info.features
-        of_all = Features.from_arrow_schema(unify_fields(schemas))
-        features = {name: feature for name, feature in of_one.items() if name not in of_all}
-        for name, feature in of_all.items():
-            is_same = name in of_one and of_one.arrow_schema.field(name).type == of_all.arrow_schema.field(name).type
-            # labels with names, and images in lists or dictionaries
-            if is_same or (name in of_one and require_decoding(of_one[name])):
-                features[name] = of_one[name]
-            elif name in of_one or not name.endswith(FILE_NAMES):
-                features[name] = feature
-        return Features(features)
-
-    def _generate_examples(
-        self, files: list, metadata_files: list, add_metadata: bool, add_labels: bool
-    ) -> Iterator[tuple[Any, dict]]:
-        examples = super()._generate_examples(files, metadata_files, add_metadata, add_labels)
-        if add_metadata and self.config.features is None:
-            examples = self.check_names(examples, metadata_files)
-        if not self.date_columns:
-            yield from examples
-            return
-        rows = iterate_rows(names[-1] for names in metadata_files)
-        for (key, example), row in zip(examples, rows, strict=True):
-            for name in self.date_columns & example.keys():
-                example[name] = row.get(name)
-            yield key, example
-
-    def check_names(self, examples: Iterable[tuple], metadata_files: list[tuple]) -> Iterator[tuple[Any, dict]]:
-        """Raises a `ValueError` for a row with a column that was not found before, and would be lost."""
-        for key, example in examples:
-            for name in example.keys() - self.info.features.keys():
-                if not name.endswith(FILE_NAMES):
-                    raise ValueError(
-                        f"{metadata_files[key.original_shard_id][-1]} has the column {name!r}, but none of the rows "
-                        "at its beginning has: write all rows with the same columns."
-                    )
-            yield key, example
-
-
-def is_whole(table: pa.Table) -> bool:
-    """Whether all columns of a table have as many values as they say."""
-    try:
-        table.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def is_elsewhere(path: str) -> bool:
-    """Whether a file, which may be in an archive, is not on this machine."""
-    return "://" in path.rpartition("::")[2]
 
 
 def unify_fields(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -419,56 +320,6 @@ def open_json(
     reader.local_files = tuple(files)
     reader.mixed_columns = frozenset(mixed)
     return reader
-
-
-def open_remote_json(builder: DatasetBuilder, split: str) -> DatasetBuilder:
-    """
-    Makes what reads a stream of a split, or of all, of JSON files elsewhere. It does as the builder of `datasets`,
-    but an error names the file. Dates, for which the files would be read twice, stay times.
-    """
-    return JsonTexts(
-        base_path=builder.base_path,
-        dataset_name=builder.dataset_name,
-        repo_id=builder.repo_id,
-        token=builder.token,
-        storage_options=builder.storage_options,
-        data_files=select_split(builder.config.data_files, split),
-        features=builder.config.features or builder.info.features,
-        **find_options(builder),
-    )
-
-
-def open_other_folder(builder: DatasetBuilder) -> FolderTexts:
-    """Makes what reads images in archives or elsewhere, and their metadata in the order of its files."""
-    reader = FolderTexts(
-        base_path=builder.base_path,
-        dataset_name=builder.dataset_name,
-        repo_id=builder.repo_id,
-        token=builder.token,
-        storage_options=builder.storage_options,
-        data_files=builder.config.data_files,
-        features=builder.config.features,
-        hash=hash_readers(),
-        **find_options(builder),
-    )
-    reader.EXTENSIONS = builder.EXTENSIONS
-    reader.info.builder_name = builder.info.builder_name
-    return reader
-
-
-def find_failure_in_json(builder: DatasetBuilder, split: str) -> str | None:
-    """
-    Finds why JSON files cannot be read that are elsewhere, and which of them: as a stream, once more, since a download
-    has another name. None if they can be read so, or cannot be reached.
-    """
-    try:
-        for _ in open_remote_json(builder, "all").as_streaming_dataset(split).with_format("arrow"):
-            pass
-    except ValueError as error:
-        return str(error)
-    except OSError:  # the first failure is the one to tell
-        return None
-    return None
 
 
 def find_doubtful_column(files: list[str], column: str | None, options: dict[str, Any]) -> str | None:

@@ -27,6 +27,7 @@ from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .builders import build, describe_source, make_builder
+from .files_elsewhere import JsonElsewhere, ParquetElsewhere, check_key_column, open_json_elsewhere
 from .folder import check_archives, describe_failure, list_files
 from .image_column import cast_images, find_images
 from .image_folder import (
@@ -40,16 +41,10 @@ from .image_folder import (
     with_file_names,
 )
 from .images import unformatted
-from .json_files import (
-    find_common_type,
-    find_doubtful_column,
-    find_failure_in_json,
-    open_json,
-    open_other_folder,
-    open_remote_json,
-)
+from .json_files import find_common_type, find_doubtful_column, open_json
 from .label_names import open_arrow, open_parquet
-from .options import find_options
+from .metadata_files import open_other_folder
+from .options import find_options, make_other_reader
 from .row_files import (
     are_csv_rows_checked,
     check_row_files,
@@ -367,17 +362,13 @@ def load_built_split(
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
             rows = read_metadata_as_text(builder, split, rows, key_column)
+        if isinstance(builder, JsonElsewhere) and key_column is not None:
+            check_key_column(rows, key_column)
         may_have_paths = with_images and are_rows and any(map(os.path.isfile, files))
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
-        failure = None
-        is_elsewhere = not all(map(os.path.isfile, files))
-        # else no row is to blame, and nothing is read again
-        may_be_content = not isinstance(error.__cause__, OSError)
-        if builder.info.builder_name == "json" and is_elsewhere and may_be_content:
-            failure = find_failure_in_json(builder, split)
-        failure = failure or describe_failure(error, files)
+        failure = describe_failure(error, files)
         raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
     check_index_column(builder, rows, files)
     if not may_have_paths:
@@ -403,8 +394,8 @@ def check_files(
         joined (`Collection[str]`, *optional*): The splits whose rows are joined with these.
 
     Returns:
-        `DatasetBuilder`: what reads them, another one for CSV, JSON and parquet on this machine, for a stream of JSON
-            from elsewhere, for shards, and for folders of images.
+        `DatasetBuilder`: what reads them, another one for CSV on this machine, for JSON, parquet and shards, and for
+            folders of images.
 
     Raises:
         `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
@@ -433,13 +424,15 @@ def check_files(
         for other in sorted({*joined} - {split}):
             other_files += filter(os.path.isfile, list_files(builder, other))
         return open_json(builder, files, split, other_files)
-    if name == "json" and is_stream and files:  # offline there may be rows in the cache alone
-        return open_remote_json(builder, split)
+    if name == "json" and files:  # offline there may be rows in the cache alone
+        return open_json_elsewhere(builder, split, is_stream)
+    if name == "parquet" and files:
+        return make_other_reader(ParquetElsewhere, builder, builder.info)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         return open_metadata(builder, split)
     if isinstance(builder, ImageFolder):  # in archives or elsewhere, with metadata or without
-        return open_other_folder(builder)
+        return open_other_folder(builder, key_column)
     return builder
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import BuilderConfig, DatasetBuilder
+from datasets import BuilderConfig, DatasetBuilder, DatasetInfo
+from datasets.data_files import DataFilesDict
 
 from ..utils.files import hash_bytes
 
@@ -18,9 +19,11 @@ from ..utils.files import hash_bytes
 # The modules of this folder that say what becomes of the content of a file
 READER_MODULES = (
     "caption_files.py",
+    "files_elsewhere.py",
     "json_columns.py",
     "json_files.py",
     "label_names.py",
+    "metadata_files.py",
     "row_files.py",
     "shard_files.py",
 )
@@ -49,3 +52,42 @@ def hash_readers() -> str:
     """
     sources = [Path(__file__).with_name(name).read_bytes() for name in READER_MODULES]
     return hash_bytes(b"".join([datasets.__version__.encode(), *sources]))
+
+
+def make_other_reader(
+    reader_class: type[DatasetBuilder],
+    builder: DatasetBuilder,
+    info: DatasetInfo,
+    data_files: DataFilesDict | None = None,
+) -> DatasetBuilder:
+    """
+    Makes another reader of the files of a builder. Its rows lie in the cache where `datasets` looks for them offline.
+
+    Args:
+        reader_class (`type`):
+            What reads them.
+        builder (`DatasetBuilder`):
+            That of `datasets`.
+        info (`DatasetInfo`):
+            What is known of the dataset: its types, where a card says them.
+        data_files (`DataFilesDict`, *optional*):
+            The files by split. Default: those of the builder.
+    """
+    info = info.copy()
+    info.description = ""
+    made = reader_class(
+        base_path=builder.base_path,
+        dataset_name=builder.dataset_name,
+        config_name=builder.config.name,
+        config_id=builder.config_id,
+        repo_id=builder.repo_id,
+        token=builder.token,
+        storage_options=builder.storage_options,
+        data_files=data_files or builder.config.data_files,
+        info=info,
+        # the first changes with the files of a dataset of the Hub
+        hash=hash_bytes(f"{builder.hash} {hash_readers()}".encode()),
+        **find_options(builder),
+    )
+    made.info.builder_name = builder.info.builder_name
+    return made

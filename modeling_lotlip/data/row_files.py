@@ -350,18 +350,53 @@ def check_csv(path: str, options: Mapping[str, Any], columns: CsvColumns | None 
     Raises:
         `ValueError`: if that is not so; names the file and the line.
     """
+    with open_text(path) as file:
+        return check_csv_lines(path, file, options, columns)
+
+
+def check_csv_lines(
+    path: str, file: Iterable[str], options: Mapping[str, Any], columns: CsvColumns | None = None
+) -> CsvColumns:
+    """
+    Checks the lines of a CSV file that is open: see [`check_csv`].
+
+    Args:
+        path (`str`):
+            The file, for errors.
+        file (`Iterable[str]`):
+            Its lines.
+        options (`Mapping[str, Any]`):
+            How it is read, where that is not the default.
+        columns ([`CsvColumns`], *optional*):
+            Those of files before it.
+    """
     cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
     limit = csv.field_size_limit(MAX_CELL_LENGTH)
     try:
-        with open_text(path) as file:
-            lines = []
-            reader = csv.reader(keep_lines(file, lines), strict=True, **cells)
-            return check_csv_rows(path, reader, lines, options.get("names"), columns)
+        lines = []
+        reader = csv.reader(keep_lines(file, lines), strict=True, **cells)
+        return check_csv_rows(path, reader, lines, options.get("names"), columns)
     finally:
         csv.field_size_limit(limit)
 
 
-def keep_lines(file: Iterator[str], lines: list[str]) -> Iterator[str]:
+def find_csv_content_types(path: str, content: bytes) -> Features:
+    """
+    Finds the types of the columns of the content of a CSV file in UTF-8, which may be elsewhere: see
+    [`find_csv_types`].
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: save it as UTF-8.") from error
+    types = check_csv_lines(path, io.StringIO(text, newline=""), {}).make_features()
+    for name, found in types.items():
+        if found == Value("null"):
+            types[name] = Value("string")
+    return types
+
+
+def keep_lines(file: Iterable[str], lines: list[str]) -> Iterator[str]:
     """Yields the lines of a file, and adds each to a list."""
     for line in file:
         lines.append(line)

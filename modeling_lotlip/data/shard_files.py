@@ -20,14 +20,13 @@ from typing import IO, Any, NamedTuple
 from datasets import DatasetBuilder, DownloadConfig, DownloadManager, Features, Image, Json, SplitGenerator, Value
 from datasets.filesystems import EXTENSION_TO_COMPRESSION_FS_FILE_CLS
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
-from datasets.utils.file_utils import xopen
 from transformers.utils import logging
 
-from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
+from .files_elsewhere import open_binary
 from .folder import list_files, list_other_splits, select_split
 from .images import is_address
-from .options import hash_readers
+from .options import hash_readers, make_other_reader
 
 
 logger = logging.get_logger(__name__)
@@ -282,14 +281,6 @@ def decompress(file: IO[bytes]) -> ForwardFile:
     return forward
 
 
-def open_shard(shard: str, config: DownloadConfig | None = None) -> IO[bytes]:
-    """Opens a shard on this machine, whatever its name, or at an address."""
-    if is_address(shard):
-        return xopen(shard, "rb", download_config=config, block_size=0)
-    # `open` may be that of `datasets` here, which takes names with `::` for addresses
-    return io.open(shard, "rb")  # noqa: UP020
-
-
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     """Reads a member, but for one of no sample, which may be large."""
     file = tar.extractfile(member)
@@ -326,7 +317,7 @@ def iterate_members(
     """
     name = name or shard
     try:
-        with open_shard(shard, config) as opened:
+        with open_binary(shard, config, block_size=0) as opened:
             file = decompress(opened)
             if file.start.startswith(ZIP_START):
                 yield from of_zip
@@ -440,7 +431,6 @@ def open_other_shards(builder: DatasetBuilder, split: str) -> OtherShards:
     """
     reader = OtherShards
     info = builder.info.copy()
-    info.description = ""
     if info.features is None:
         config = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
         columns = list_first_columns(list_files(builder, split)[0], config)
@@ -452,21 +442,7 @@ def open_other_shards(builder: DatasetBuilder, split: str) -> OtherShards:
             reader = ShardsElsewhere
             types = {column: get_column_type(column) for column in columns}
             info.features = Features({**types, "__key__": Value("string"), "__url__": Value("string")})
-    made = reader(
-        base_path=builder.base_path,
-        dataset_name=builder.dataset_name,
-        config_name=builder.config.name,
-        config_id=builder.config_id,
-        repo_id=builder.repo_id,
-        token=builder.token,
-        storage_options=builder.storage_options,
-        data_files=builder.config.data_files,
-        info=info,
-        # the first changes with the files of a dataset of the Hub
-        hash=hash_bytes(f"{builder.hash} {hash_readers()}".encode()),
-    )
-    made.info.builder_name = builder.info.builder_name
-    return made
+    return make_other_reader(reader, builder, info)
 
 
 def check_shards(files: Iterable[str]) -> None:

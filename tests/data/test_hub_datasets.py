@@ -5,17 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import PIL.Image
 import pytest
 
 from tests.common import python_environment
-from tests.helpers.data_files import write_images, write_shard
+from tests.helpers.data_files import write_images, write_lines, write_shard
 from tests.helpers.hub_server import hub_server
 
 
 NUM_ROWS = 6
+IDS = [f"00{index}" for index in range(NUM_ROWS)]
 
-# Prints the sizes of the images of all rows
+# Prints the sizes of the images of all rows, or without a column of images their keys
 READ = """
 import io, json, sys
 
@@ -25,11 +27,14 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.loading import load_split
 
-name, way = sys.argv[1:]
-source = SourceArguments(name, image_column="png", streaming=way == "stream")
-rows = undecoded(load_split(source, "train"), "png")
-sizes = [PIL.Image.open(io.BytesIO(read_file(row["png"]))).size for row in rows]
-print(json.dumps(sizes))
+name, way, column = sys.argv[1:]
+source = SourceArguments(name, image_column=column, streaming=way == "stream")
+if column == "id":
+    rows = load_split(source, "train", with_images=False, key_column="id")
+    print(json.dumps([row["id"] for row in rows]))
+else:
+    rows = undecoded(load_split(source, "train"), column)
+    print(json.dumps([PIL.Image.open(io.BytesIO(read_file(row[column]))).size for row in rows]))
 """
 
 
@@ -51,6 +56,19 @@ def write_shards(root: Path) -> None:
         write_shard(repo / "train.tar", *samples)
 
 
+def write_rows(root: Path) -> None:
+    """Writes ids, in JSON lines, parquet and the metadata of a folder of images of 4 x 3."""
+    rows = [{"id": row_id} for row_id in IDS]
+    for name in ("lines", "table"):
+        (root / "org" / name).mkdir(parents=True)
+    write_lines(root / "org" / "lines" / "train.jsonl", rows)
+    pd.DataFrame(rows).to_parquet(root / "org" / "table" / "train.parquet")
+    folder = root / "org" / "folder"
+    write_images(folder, [f"{index}.png" for index in range(NUM_ROWS)])
+    lines = [f"{index}.png,{row_id}\n" for index, row_id in enumerate(IDS)]
+    (folder / "metadata.csv").write_text("".join(["file_name,id\n", *lines]))
+
+
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
     """
@@ -59,17 +77,18 @@ def read(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("datasets")
     write_shards(folder / "repositories")
+    write_rows(folder / "repositories")
     (folder / "here").mkdir()
     for index in range(NUM_ROWS):
         PIL.Image.new("RGB", (9, 9)).save(folder / "here" / f"{index}.png")
 
     with hub_server(folder / "repositories") as server:
 
-        def read_in_process(name: str, way: str) -> subprocess.CompletedProcess:
+        def read_in_process(name: str, way: str, column: str) -> subprocess.CompletedProcess:
             environment = python_environment(
                 HF_ENDPOINT=server.url, HF_HOME=folder / "home", HF_HUB_OFFLINE=int(way == "offline")
             )
-            command = [sys.executable, "-c", READ, name, way]
+            command = [sys.executable, "-c", READ, name, way, column]
             return subprocess.run(command, env=environment, cwd=folder / "here", capture_output=True, text=True)
 
         yield read_in_process
@@ -79,12 +98,30 @@ def read(tmp_path_factory):
 @pytest.mark.parametrize("ways", [["stream"], ["rows", "offline"]], ids=["a stream", "rows, and again offline"])
 def test_shards_of_the_hub_are_read(read, ways):
     for way in ways:
-        process = read("org/shards", way)
+        process = read("org/shards", way, "png")
         assert process.returncode == 0, process.stderr
         assert json.loads(process.stdout) == NUM_ROWS * [[4, 3]]
 
 
 def test_fewer_samples_than_a_card_says_are_an_error(read):
-    process = read("org/cut", "rows")
+    process = read("org/cut", "rows", "png")
     assert process.returncode == 1
     assert "NonMatchingSplitsSizesError" in process.stderr
+
+
+@pytest.mark.parametrize("name", ["lines", "table"])
+def test_rows_of_the_hub_are_read_again_offline(read, name):
+    for way in ("rows", "offline"):
+        process = read(f"org/{name}", way, "id")
+        assert process.returncode == 0, process.stderr
+        assert json.loads(process.stdout) == IDS
+
+
+@pytest.mark.parametrize(
+    ("way", "column", "expected"),
+    [("stream", "image", NUM_ROWS * [[4, 3]]), ("stream", "id", IDS), ("rows", "id", IDS)],
+)
+def test_a_folder_of_the_hub_is_read(read, way, column, expected):
+    process = read("org/folder", way, column)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == expected

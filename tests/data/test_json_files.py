@@ -2,17 +2,14 @@
 
 import datetime
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
 from PIL import Image
 
-from modeling_lotlip.data import loading
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
-from modeling_lotlip.data.json_files import JsonTexts
 from modeling_lotlip.data.loading import load_split
 
 
@@ -231,37 +228,6 @@ def test_a_file_from_elsewhere_that_cannot_be_read_is_named(second, streaming, m
     source = SourceArguments("json", data_files=[*files], streaming=streaming)
     with pytest.raises(ValueError, match="memory:///?test_a_file_.*/1.jsonl: "):
         list(load_split(source, "train", with_images=False))
-
-
-def fail(message: str) -> Callable:
-    """Makes a function that raises an `OSError` and takes anything."""
-
-    def raise_error(*args, **options):
-        raise OSError(message)
-
-    return raise_error
-
-
-def test_a_full_disk_is_no_reason_to_read_files_from_elsewhere_again(monkeypatch, tmp_path):
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)  # else nothing is downloaded, not from memory either
-    path = f"memory://{tmp_path.name}/0.jsonl"
-    with fsspec.open(path, "w") as file:
-        file.write('{"a": 1}\n')
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)  # where it is not yet
-    monkeypatch.setattr("datasets.arrow_writer.ArrowWriter.finalize", fail("No space left on device"))
-    monkeypatch.setattr(loading, "find_failure_in_json", fail("read again"))
-    with pytest.raises(ValueError, match="cannot be read: No space left on device"):
-        load_split(SourceArguments("json", data_files=[path]), "train", with_images=False)
-
-
-def test_a_file_from_elsewhere_that_is_gone_leaves_the_first_error(monkeypatch, tmp_path):
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)  # else nothing is downloaded, not from memory either
-    path = f"memory://{tmp_path.name}/0.jsonl"
-    with fsspec.open(path, "w") as file:
-        file.write("no JSON\n")
-    monkeypatch.setattr(JsonTexts, "as_streaming_dataset", fail("no network"))
-    with pytest.raises(ValueError, match="cannot be read: .*JSON parse error"):
-        load_split(SourceArguments("json", data_files=[path]), "train", with_images=False)
 
 
 @both_ways

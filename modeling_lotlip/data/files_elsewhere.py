@@ -1,0 +1,155 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Files elsewhere: `datasets` reads them, but what it would take for something else is an error."""
+
+import io
+from typing import IO, Any
+
+import pyarrow as pa
+from datasets import (
+    DatasetBuilder,
+    DownloadConfig,
+    DownloadManager,
+    Features,
+    Json,
+    SplitGenerator,
+    Value,
+)
+from datasets.packaged_modules.parquet.parquet import Parquet
+from datasets.utils.file_utils import xopen
+
+from .folder import select_split
+from .images import is_address
+from .json_files import NamedJson
+from .options import make_other_reader
+from .rows import Rows, look_up
+
+
+def open_binary(path: str, config: DownloadConfig | None = None, **options: Any) -> IO[bytes]:
+    """
+    Opens a file on this machine, whatever its name, or at an address.
+
+    Args:
+        path (`str`):
+            Its path or address, which may lead into an archive.
+        config (`DownloadConfig`, *optional*):
+            How it is read from elsewhere.
+        options:
+            Further options of `fsspec` for this.
+    """
+    if is_address(path):
+        return xopen(path, "rb", download_config=config, **options)
+    # `open` may be that of `datasets` here, which takes names with `::` for addresses
+    return io.open(path, "rb")  # noqa: UP020
+
+
+def check_texts(schema: pa.Schema, features: Features | None, file: str | None = None) -> None:
+    """
+    Checks that no column of texts is cast to numbers, as `datasets` does where rows before have numbers.
+
+    Args:
+        schema (`pa.Schema`):
+            The types of the columns in some rows.
+        features (`Features`, *optional*):
+            Those that they are cast to.
+        file (`str`, *optional*):
+            The name of the file, for an error.
+
+    Raises:
+        `ValueError`: if one is; names it.
+    """
+    name = find_lost_texts(pa.struct(schema), features or {})
+    if name is not None:
+        of_file = "" if file is None else f"{file}: "
+        raise ValueError(
+            f"{of_file}the column {name!r} holds texts, but is read as numbers, as in rows before or in a card: the "
+            'text "007" would be 7. Write values of one type in all rows and files.'
+        )
+
+
+def find_lost_texts(column_type: pa.StructType, features: dict) -> str | None:
+    """Finds a column of texts that is cast to numbers, also inside of dictionaries; dots lead into these."""
+    for name, feature in features.items():
+        if column_type.get_field_index(name) < 0:
+            continue
+        inner_type = column_type.field(name).type
+        if isinstance(feature, dict) and pa.types.is_struct(inner_type):
+            lost = find_lost_texts(inner_type, feature)
+            if lost is not None:
+                return f"{name}.{lost}"
+        is_text = pa.types.is_string(inner_type) or pa.types.is_large_string(inner_type)
+        if is_text and isinstance(feature, Value) and is_number_type(feature.pa_type):
+            return name
+    return None
+
+
+def is_number_type(column_type: pa.DataType) -> bool:
+    """Whether values of a type are numbers, or true and false."""
+    return (
+        pa.types.is_integer(column_type)
+        or pa.types.is_floating(column_type)
+        or pa.types.is_decimal(column_type)
+        or pa.types.is_boolean(column_type)
+    )
+
+
+class JsonElsewhere(NamedJson):
+    """Reads JSON files elsewhere as `datasets` does, but refuses texts in a column of numbers."""
+
+    def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        splits = super()._split_generators(dl_manager)
+        if self.info.features is None:  # nothing of a list has been read yet
+            _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
+            self.info.features = Features.from_arrow_schema(first.schema)
+        return splits
+
+    def _cast_table(self, pa_table: pa.Table, **options: Any) -> pa.Table:
+        check_texts(pa_table.schema, self.info.features)
+        return super()._cast_table(pa_table, **options)
+
+
+class ParquetElsewhere(Parquet):
+    """Reads parquet files elsewhere as `datasets` does, but refuses texts in a column of numbers."""
+
+    def _cast_table(self, pa_table: pa.Table) -> pa.Table:
+        check_texts(pa_table.schema, self.info.features)
+        return super()._cast_table(pa_table)
+
+
+def open_json_elsewhere(builder: DatasetBuilder, split: str, is_stream: bool) -> JsonElsewhere:
+    """
+    Makes what reads JSON files elsewhere. Dates, for which the files would be read twice, stay times.
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`.
+        split (`str`):
+            The split that is read.
+        is_stream (`bool`):
+            Whether they are read while they are used: then the types are those of the split.
+    """
+    if not is_stream:
+        return make_other_reader(JsonElsewhere, builder, builder.info)
+    reader = make_other_reader(JsonElsewhere, builder, builder.info, select_split(builder.config.data_files, split))
+    reader.info.features = builder.config.features or builder.info.features  # not those of all splits in the cache
+    return reader
+
+
+def check_key_column(rows: Rows, key_column: str) -> None:
+    """
+    Checks that keys of JSON elsewhere are read as they are written: of texts among numbers `datasets` makes numbers.
+
+    Args:
+        rows (`Dataset` or `IterableDataset`):
+            The rows.
+        key_column (`str`):
+            The column of keys; dots lead into dictionaries.
+
+    Raises:
+        `ValueError`: if they are not.
+    """
+    if isinstance(look_up(rows.features, key_column), Json):
+        raise ValueError(
+            f"The column {key_column!r} holds texts and numbers, and the text '007' would be read as 7: write all "
+            "as texts."
+        )

@@ -1,0 +1,198 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What reads folders of images with the files of metadata in them, on this machine and elsewhere."""
+
+import io
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from datasets import DatasetBuilder, DownloadConfig, DownloadManager, Features, SplitGenerator, Value
+from datasets.features.features import require_decoding, require_storage_cast
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+from ..utils.files import hash_bytes
+from ..utils.terminal import without_stop
+from .files_elsewhere import check_texts, open_binary
+from .folder import find_ending
+from .json_files import iterate_rows, replace_times, unify_fields
+from .options import find_options, hash_readers
+from .row_files import find_csv_content_types
+
+
+# How the names of columns of metadata end that name images
+FILE_NAMES = ("file_name", "file_names")
+
+
+class FolderTexts(ImageFolder):
+    """
+    Reads a folder of images with metadata as `datasets` does, but for the same columns in `metadata.jsonl`, and for
+    several files of metadata: `datasets` reads these in an order that each process has anew, and takes the columns of
+    one of them, and those of the first 10 MiB of `metadata.jsonl`. Where the first list of a block begins with null,
+    pyarrow moves the values of all its lists (https://github.com/apache/arrow/issues/51305): it is read otherwise. In
+    `metadata.csv` NA and None are words, each row has as many fields as the header, and a column has one type.
+    """
+
+    date_columns: frozenset[str] = frozenset()
+    # of metadata.csv, where no types are given
+    key_column: str | None = None
+
+    def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        splits = super()._split_generators(dl_manager)
+        metadata_files = []
+        for split in splits:
+            of_split = sorted(split.gen_kwargs["metadata_files"], key=str)  # of a set
+            split.gen_kwargs["metadata_files"] = tuple(of_split)
+            metadata_files += of_split
+        endings = {find_ending(names[0] or names[-1]) for names in metadata_files}  # one, or none without metadata
+        may_differ = len(metadata_files) > 1 or endings == {".jsonl"}
+        if self.config.features is None and may_differ and splits[0].gen_kwargs["add_metadata"]:
+            self.info.features = self.find_types(metadata_files)
+        return splits
+
+    def _read_metadata(self, metadata_file: str, metadata_ext: str = "") -> Iterator[pa.Table]:
+        if metadata_ext == ".csv" and self.config.filters is None:
+            yield self.read_csv(metadata_file)
+            return
+        num_rows = 0
+        for table in super()._read_metadata(metadata_file, metadata_ext):
+            check_texts(table.schema, self.info.features, metadata_file)
+            if metadata_ext == ".jsonl" and not is_whole(table):
+                if is_elsewhere(metadata_file) or self.config.filters is not None:
+                    raise ValueError(
+                        f"{metadata_file} has lists that begin with null, of which pyarrow moves the values to other "
+                        "rows: leave null out of the lists."
+                    )
+                rows = islice(iterate_rows([metadata_file]), num_rows, num_rows + len(table))
+                schema = pa.schema([(field.name, replace_times(field.type)) for field in table.schema])
+                table = pa.Table.from_pylist(list(rows), schema=schema)
+            num_rows += len(table)
+            yield table
+
+    def read_csv(self, file: str) -> pa.Table:
+        """
+        Reads a file `metadata.csv` with the types that are given, or else with those that it has in all rows.
+
+        Args:
+            file (`str`):
+                The file, which may be elsewhere or in an archive.
+
+        Raises:
+            `ValueError`: if a row has another number of fields than the header, or a value is none of its type.
+        """
+        config = DownloadConfig(token=self.token, storage_options=self.storage_options)
+        with open_binary(file, config) as opened:
+            content = opened.read()
+        features = self.config.features
+        schema = None
+        if features is None:
+            features = find_csv_content_types(file, content)
+            if self.key_column in features:
+                features[self.key_column] = Value("string")
+            schema = features.arrow_schema
+        types = {}
+        for field, feature in zip(features.arrow_schema, features.values()):
+            # labels may be written by their names
+            types[field.name] = object if require_storage_cast(feature) else field.type.to_pandas_dtype()
+        try:
+            table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=[""])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file} cannot be read: {without_stop(error)}.") from error
+        if not isinstance(table.index, pd.RangeIndex):
+            raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
+        return pa.Table.from_pandas(table, schema, preserve_index=False)
+
+    def find_types(self, metadata_files: list[tuple]) -> Features:
+        """
+        Finds the types of the columns of all files of metadata: in all rows if they are on this machine, else in the
+        first ones. `datasets` has found those of one file, and images.
+        """
+        schemas = []
+        for names in metadata_files:
+            tables = self._read_metadata(names[-1], find_ending(names[0] or names[-1]))
+            if is_elsewhere(names[-1]):  # else all would be downloaded twice
+                tables = islice(tables, 1)
+            for table in tables:
+                schemas.append(table.schema)
+        of_one = self.info.features
+        of_all = Features.from_arrow_schema(unify_fields(schemas))
+        features = {name: feature for name, feature in of_one.items() if name not in of_all}
+        for name, feature in of_all.items():
+            is_same = name in of_one and of_one.arrow_schema.field(name).type == of_all.arrow_schema.field(name).type
+            # labels with names, and images in lists or dictionaries
+            if is_same or (name in of_one and require_decoding(of_one[name])):
+                features[name] = of_one[name]
+            elif name in of_one or not name.endswith(FILE_NAMES):
+                features[name] = feature
+        return Features(features)
+
+    def _generate_examples(
+        self, files: list, metadata_files: list, add_metadata: bool, add_labels: bool
+    ) -> Iterator[tuple[Any, dict]]:
+        examples = super()._generate_examples(files, metadata_files, add_metadata, add_labels)
+        if add_metadata and self.config.features is None:
+            examples = self.check_names(examples, metadata_files)
+        if not self.date_columns:
+            yield from examples
+            return
+        rows = iterate_rows(names[-1] for names in metadata_files)
+        for (key, example), row in zip(examples, rows, strict=True):
+            for name in self.date_columns & example.keys():
+                example[name] = row.get(name)
+            yield key, example
+
+    def check_names(self, examples: Iterable[tuple], metadata_files: list[tuple]) -> Iterator[tuple[Any, dict]]:
+        """Raises a `ValueError` for a row with a column that was not found before, and would be lost."""
+        for key, example in examples:
+            for name in example.keys() - self.info.features.keys():
+                if not name.endswith(FILE_NAMES):
+                    raise ValueError(
+                        f"{metadata_files[key.original_shard_id][-1]} has the column {name!r}, but none of the rows "
+                        "at its beginning has: write all rows with the same columns."
+                    )
+            yield key, example
+
+
+def is_whole(table: pa.Table) -> bool:
+    """Whether all columns of a table have as many values as they say."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a file, which may be in an archive, is not on this machine."""
+    return "://" in path.rpartition("::")[2]
+
+
+def open_other_folder(builder: DatasetBuilder, key_column: str | None) -> FolderTexts:
+    """
+    Makes what reads images in archives or elsewhere, and their metadata in the order of its files.
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`.
+        key_column (`str`, *optional*):
+            A column of keys, which is read as text.
+    """
+    reader = FolderTexts(
+        base_path=builder.base_path,
+        dataset_name=builder.dataset_name,
+        repo_id=builder.repo_id,
+        token=builder.token,
+        storage_options=builder.storage_options,
+        data_files=builder.config.data_files,
+        features=builder.config.features,
+        hash=hash_bytes(f"{hash_readers()} {key_column}".encode()),
+        **find_options(builder),
+    )
+    reader.EXTENSIONS = builder.EXTENSIONS
+    reader.key_column = key_column
+    # else `datasets` decodes a stream of the Hub at once, also where its images are asked for as files
+    reader.config.decode_num_threads = 0
+    reader.info.builder_name = builder.info.builder_name
+    return reader

@@ -1,0 +1,111 @@
+"""Files at addresses: what `datasets` reads of them is what they hold, or an error."""
+
+import io
+import json
+from uuid import uuid4
+
+import fsspec
+import pandas as pd
+import pytest
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
+from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.rows import read_key
+
+
+both_ways = pytest.mark.parametrize("streaming", [False, True])
+
+
+@pytest.fixture
+def put(monkeypatch):
+    """Returns what writes files of rows on another machine, as JSON or parquet, and lists their addresses."""
+    # else nothing is downloaded, not from memory either
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+
+    def put_files(ending: str, *files: list[dict]) -> list[str]:
+        folder = uuid4().hex  # a download is known by its name
+        addresses = []
+        for index, rows in enumerate(files):
+            if ending == "parquet":
+                buffer = io.BytesIO()
+                pd.DataFrame(rows).to_parquet(buffer)
+                content = buffer.getvalue()
+            elif ending == "json":
+                content = json.dumps(rows).encode()
+            else:
+                content = "\n".join(map(json.dumps, rows)).encode()
+            fsspec.filesystem("memory").pipe_file(f"/{folder}/{index}.{ending}", content)
+            addresses.append(f"memory://{folder}/{index}.{ending}")
+        return addresses
+
+    return put_files
+
+
+def read_keys(addresses: list[str], streaming: bool, column: str = "sku") -> list[str]:
+    name = "parquet" if addresses[0].endswith(".parquet") else "json"
+    source = SourceArguments(name, data_files=addresses, streaming=streaming)
+    rows = load_split(source, "train", with_images=False, key_column=column)
+    return [read_key(row, column) for row in rows]
+
+
+NUMBERS = [{"sku": 1}, {"sku": 2}]
+TEXTS = [{"sku": "005"}, {"sku": "x"}]
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize("rows", [NUMBERS, TEXTS])
+def test_keys_of_one_type_are_read_as_they_are(put, ending, rows, streaming):
+    keys = [str(row["sku"]) for row in rows]
+    assert read_keys(put(ending, rows, rows), streaming) == keys * 2
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_texts_in_a_later_file_are_no_numbers(put, ending, streaming):
+    with pytest.raises(ValueError, match="the column 'sku' holds texts, but is read as numbers, as in rows before"):
+        read_keys(put(ending, NUMBERS, TEXTS[:1]), streaming)
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_texts_among_numbers_are_no_keys(put, ending, streaming):
+    addresses = put(ending, NUMBERS + TEXTS[:1])
+    with pytest.raises(ValueError, match="The column 'sku' holds texts and numbers, and the text '007' would be read"):
+        read_keys(addresses, streaming)
+    # again, now that rows are in the cache, which another column of keys has put there
+    source = SourceArguments("json", data_files=addresses, streaming=streaming)
+    assert len(list(load_split(source, "train", with_images=False))) == 3
+    with pytest.raises(ValueError, match="The column 'sku' holds texts and numbers"):
+        read_keys(addresses, streaming)
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_texts_beside_lists_stay_texts(put, ending, streaming):
+    captions = ["A boat.", ["A red boat.", "007"], None]
+    addresses = put(ending, [{"caption": caption} for caption in captions])
+    rows = load_split(SourceArguments("json", data_files=addresses, streaming=streaming), "train", with_images=False)
+    assert [row["caption"] for row in rows] == captions
+
+
+@both_ways
+def test_texts_inside_of_dictionaries_are_no_numbers(put, streaming):
+    addresses = put("jsonl", [{"meta": {"id": 1}}], [{"meta": {"id": "005"}}])
+    with pytest.raises(ValueError, match="the column 'meta.id' holds texts"):
+        read_keys(addresses, streaming, "meta.id")
+
+
+@both_ways
+def test_numbers_after_texts_are_texts(put, streaming):
+    assert read_keys(put("jsonl", TEXTS, NUMBERS), streaming) == ["005", "x", "1", "2"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_keys_of_caption_files_stay_as_they_are(put, ending):
+    texts = [row | {"caption": "A boat."} for row in TEXTS]
+    numbers = [row | {"caption": "A boat."} for row in NUMBERS]
+    assert CaptionFiles(put(ending, texts, numbers), "sku", ["caption"])["005"] == ["A boat."]
+    with pytest.raises(ValueError, match="the column 'sku' holds texts, but is read as numbers"):
+        CaptionFiles(put(ending, numbers, texts[:1]), "sku", ["caption"])

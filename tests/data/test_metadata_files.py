@@ -1,0 +1,81 @@
+"""Metadata of folders of images that are elsewhere, or in archives."""
+
+import zipfile
+from io import BytesIO
+from uuid import uuid4
+
+import fsspec
+import PIL.Image
+import pytest
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.loading import load_split
+
+
+both_ways = pytest.mark.parametrize("streaming", [False, True])
+
+
+@pytest.fixture
+def put(monkeypatch):
+    """Returns what writes a folder of two images, or a zip archive of them, on another machine, with its metadata."""
+    # else nothing is downloaded, not from memory either
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+
+    def put_folder(metadata: str, is_archive: bool, name: str = "metadata.csv") -> list[str]:
+        folder = uuid4().hex  # a download is known by its name
+        buffer = BytesIO()
+        PIL.Image.new("RGB", (4, 3)).save(buffer, "PNG")
+        files = {"0.png": buffer.getvalue(), "1.png": buffer.getvalue(), name: metadata.encode()}
+        if is_archive:
+            buffer = BytesIO()
+            with zipfile.ZipFile(buffer, "w") as archive:
+                for file, content in files.items():
+                    archive.writestr(file, content)
+            files = {"train.zip": buffer.getvalue()}
+        for file, content in files.items():
+            fsspec.filesystem("memory").pipe_file(f"/{folder}/{file}", content)
+        return [f"memory://{folder}/{file}" for file in files]
+
+    return put_folder
+
+
+# Rows of a folder, which a download on this machine has not: its files have other names there
+ways = pytest.mark.parametrize(("is_archive", "streaming"), [(False, True), (True, False), (True, True)])
+
+
+def read(files: list[str], streaming: bool, key_column: str | None = "sku") -> list[dict]:
+    source = SourceArguments("imagefolder", data_files=files, streaming=streaming)
+    rows = undecoded(load_split(source, "train", key_column=key_column), "image")
+    return [{name: value for name, value in row.items() if name != "image"} for row in rows]
+
+
+@ways
+def test_words_and_keys_of_csv_are_texts(put, is_archive, streaming):
+    files = put("file_name,sku,caption,number\n0.png,1.50,NA,1\n1.png,2,None,\n", is_archive)
+    expected = [{"sku": "1.50", "caption": "NA", "number": 1.0}, {"sku": "2", "caption": "None", "number": None}]
+    assert read(files, streaming) == expected
+    # without a column of keys a number is one, also after rows with one are in the cache
+    assert [row["sku"] for row in read(files, streaming, None)] == [1.5, 2.0]
+    assert read(files, streaming) == expected
+
+
+@ways
+def test_leading_zeros_stay(put, is_archive, streaming):
+    files = put("file_name,id\n0.png,000\n1.png,001\n", is_archive)
+    assert [row["id"] for row in read(files, streaming, None)] == ["000", "001"]
+
+
+@ways
+@pytest.mark.parametrize("caption", ["A red boat, at sea", '"A boat"" '])
+def test_a_cell_that_is_not_quoted_right_is_refused(put, caption, is_archive, streaming):
+    files = put(f"caption,file_name\n{caption},0.png\n{caption},1.png\n", is_archive)
+    with pytest.raises(ValueError, match="metadata.csv.*line 2"):
+        read(files, streaming)
+
+
+@ways
+def test_keys_of_json_lines_are_read_as_they_are(put, is_archive, streaming):
+    lines = '{"file_name": "0.png", "sku": "007"}\n{"file_name": "1.png", "sku": "NA"}\n'
+    files = put(lines, is_archive, "metadata.jsonl")
+    assert [row["sku"] for row in read(files, streaming)] == ["007", "NA"]
