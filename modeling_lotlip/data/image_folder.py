@@ -239,7 +239,10 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
             Those of metadata among them.
     """
     column = source.image_column
-    if not has_local_images(dataset, column, files):
+    if not is_folder_of_images(dataset, column):
+        return dataset
+    if not all(map(os.path.isfile, files)):
+        warn_of_images_in_no_row(dataset, column, files)
         return dataset
     is_named = FILE_NAME_COLUMN in dataset.features
     may_leave_out = bool(metadata)
@@ -258,11 +261,9 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
     return dataset.add_column(FILE_NAME_COLUMN, names)
 
 
-def has_local_images(dataset: Rows, column: str, files: list[str]) -> bool:
-    """Whether rows are of a folder of images whose files are on this machine, and a column has these."""
-    if dataset.info.builder_name != "imagefolder" or not isinstance(dataset.features.get(column), Image):
-        return False
-    return all(map(os.path.isfile, files))
+def is_folder_of_images(dataset: Rows, column: str) -> bool:
+    """Whether rows are of a folder of images, and a column has these."""
+    return dataset.info.builder_name == "imagefolder" and isinstance(dataset.features.get(column), Image)
 
 
 def with_file_names_of_stream(dataset: IterableDataset, source: SourceArguments) -> IterableDataset:
@@ -283,6 +284,20 @@ def warn_of_images_without_metadata(images: list[dict | None], files: list[str])
     if unused:
         logger.warning_once(
             f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata that is read."
+        )
+
+
+def warn_of_images_in_no_row(dataset: Rows, column: str, files: list[str]) -> None:
+    """Says how many images of a folder elsewhere are in no row. Of a stream it is not known before its end."""
+    if isinstance(dataset, IterableDataset):
+        return
+    num_images = sum(map(is_image_file, files))
+    images = undecoded(dataset, column).select_columns(column)
+    used = {row[column]["path"] for row in images if row[column] is not None}
+    if num_images > len(used):
+        logger.warning_once(
+            f"{num_images - len(used)} of {num_images} images are left out: they are in no line of metadata that is "
+            "read."
         )
 
 
