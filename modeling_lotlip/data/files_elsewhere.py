@@ -3,18 +3,23 @@
 """Files elsewhere: `datasets` reads them, but what it would take for something else is an error."""
 
 import io
+from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
 from datasets import (
+    ClassLabel,
     DatasetBuilder,
     DownloadConfig,
     DownloadManager,
     Features,
     Json,
+    LargeList,
+    List,
     SplitGenerator,
     Value,
 )
+from datasets.features.features import FeatureType
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.utils.file_utils import xopen
 
@@ -43,9 +48,10 @@ def open_binary(path: str, config: DownloadConfig | None = None, **options: Any)
     return io.open(path, "rb")  # noqa: UP020
 
 
-def check_texts(schema: pa.Schema, features: Features | None, file: str | None = None) -> None:
+def check_cast(schema: pa.Schema, features: Features | None, file: str | None = None) -> None:
     """
-    Checks that no column of texts is cast to numbers, as `datasets` does where rows before have numbers.
+    Checks that rows mean the same after `datasets` has cast them to the types of rows before: it makes numbers of
+    texts, and keeps the numbers of labels, whatever their names.
 
     Args:
         schema (`pa.Schema`):
@@ -56,31 +62,35 @@ def check_texts(schema: pa.Schema, features: Features | None, file: str | None =
             The name of the file, for an error.
 
     Raises:
-        `ValueError`: if one is; names it.
+        `ValueError`: if they do not; names the column.
     """
-    name = find_lost_texts(pa.struct(schema), features or {})
-    if name is not None:
-        of_file = "" if file is None else f"{file}: "
-        raise ValueError(
-            f"{of_file}the column {name!r} holds texts, but is read as numbers, as in rows before or in a card: the "
-            'text "007" would be 7. Write values of one type in all rows and files.'
-        )
-
-
-def find_lost_texts(column_type: pa.StructType, features: dict) -> str | None:
-    """Finds a column of texts that is cast to numbers, also inside of dictionaries; dots lead into these."""
-    for name, feature in features.items():
-        if column_type.get_field_index(name) < 0:
+    of_file = "" if file is None else f"{file}: "
+    own = Features.from_arrow_schema(schema)
+    for name, feature in (features or {}).items():
+        if name not in own:
             continue
-        inner_type = column_type.field(name).type
-        if isinstance(feature, dict) and pa.types.is_struct(inner_type):
-            lost = find_lost_texts(inner_type, feature)
-            if lost is not None:
-                return f"{name}.{lost}"
-        is_text = pa.types.is_string(inner_type) or pa.types.is_large_string(inner_type)
-        if is_text and isinstance(feature, Value) and is_number_type(feature.pa_type):
-            return name
-    return None
+        if are_texts_lost(own[name], feature):
+            raise ValueError(
+                f"{of_file}the column {name!r} holds texts, but is read as numbers, as in rows before or in a card: "
+                'the text "007" would be 7. Write values of one type in all rows and files.'
+            )
+        are_labels = isinstance(own[name], ClassLabel) and isinstance(feature, ClassLabel)
+        if are_labels and own[name].names != feature.names:
+            raise ValueError(
+                f"{of_file}the labels in the column {name!r} have other names than in rows before or in a card: write "
+                "all files with the same names of classes, or labels as texts."
+            )
+
+
+def are_texts_lost(own: FeatureType, feature: FeatureType) -> bool:
+    """Whether a type of texts is cast to one of numbers, also inside of lists and dictionaries."""
+    if isinstance(own, dict) and isinstance(feature, dict):
+        return any(are_texts_lost(own[name], feature[name]) for name in own.keys() & feature.keys())
+    if isinstance(own, (List, LargeList)) and isinstance(feature, (List, LargeList)):
+        return are_texts_lost(own.feature, feature.feature)
+    if not isinstance(own, Value) or not isinstance(feature, Value):
+        return False
+    return own.dtype.endswith("string") and is_number_type(feature.pa_type)
 
 
 def is_number_type(column_type: pa.DataType) -> bool:
@@ -96,15 +106,30 @@ def is_number_type(column_type: pa.DataType) -> bool:
 class JsonElsewhere(NamedJson):
     """Reads JSON files elsewhere as `datasets` does, but refuses texts in a column of numbers."""
 
+    has_types: bool = True
+
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         splits = super()._split_generators(dl_manager)
-        if self.info.features is None:  # nothing of a list has been read yet
+        if self.info.features is None and dl_manager.is_streaming:  # of a list nothing has been read yet
+            self.has_types = False
+        elif self.info.features is None:
             _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
             self.info.features = Features.from_arrow_schema(first.schema)
         return splits
 
+    def restore_values(self, tables: Iterator, original_files: list) -> Iterator[tuple[Any, pa.Table]]:
+        """
+        Yields the tables of files. Raises a `ValueError` for values of several types in a stream of lists, which has
+        no types: texts could not be told from JSON.
+        """
+        for key, table in tables:
+            for field in table.schema:
+                if not self.has_types and isinstance(field.type, pa.JsonType):
+                    raise ValueError(f"the column {field.name!r} holds values of several types: write JSON lines")
+            yield key, table
+
     def _cast_table(self, pa_table: pa.Table, **options: Any) -> pa.Table:
-        check_texts(pa_table.schema, self.info.features)
+        check_cast(pa_table.schema, self.info.features)
         return super()._cast_table(pa_table, **options)
 
 
@@ -112,7 +137,7 @@ class ParquetElsewhere(Parquet):
     """Reads parquet files elsewhere as `datasets` does, but refuses texts in a column of numbers."""
 
     def _cast_table(self, pa_table: pa.Table) -> pa.Table:
-        check_texts(pa_table.schema, self.info.features)
+        check_cast(pa_table.schema, self.info.features)
         return super()._cast_table(pa_table)
 
 
@@ -148,7 +173,8 @@ def check_key_column(rows: Rows, key_column: str) -> None:
     Raises:
         `ValueError`: if they are not.
     """
-    if isinstance(look_up(rows.features, key_column), Json):
+    # streams of lists have no types, and values of one
+    if rows.features is not None and isinstance(look_up(rows.features, key_column), Json):
         raise ValueError(
             f"The column {key_column!r} holds texts and numbers, and the text '007' would be read as 7: write all "
             "as texts."

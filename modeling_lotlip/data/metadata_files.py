@@ -15,11 +15,11 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
-from .files_elsewhere import check_texts, open_binary
+from .files_elsewhere import check_cast, open_binary
 from .folder import find_ending
 from .json_files import iterate_rows, replace_times, unify_fields
 from .options import find_options, hash_readers
-from .row_files import find_csv_content_types
+from .row_files import check_csv_content, join_csv_types
 
 
 # How the names of columns of metadata end that name images
@@ -40,15 +40,18 @@ class FolderTexts(ImageFolder):
     key_column: str | None = None
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        self.csv_types = {}
         splits = super()._split_generators(dl_manager)
         metadata_files = []
         for split in splits:
-            of_split = sorted(split.gen_kwargs["metadata_files"], key=str)  # of a set
-            split.gen_kwargs["metadata_files"] = tuple(of_split)
-            metadata_files += of_split
-        endings = {find_ending(names[0] or names[-1]) for names in metadata_files}  # one, or none without metadata
-        may_differ = len(metadata_files) > 1 or endings == {".jsonl"}
-        if self.config.features is None and may_differ and splits[0].gen_kwargs["add_metadata"]:
+            split.gen_kwargs["metadata_files"] = sort_metadata(**split.gen_kwargs)
+            metadata_files += split.gen_kwargs["metadata_files"]
+        if self.config.features is not None or not splits[0].gen_kwargs["add_metadata"]:
+            return splits
+        endings = {find_ending(names[0] or names[-1]) for names in metadata_files}  # one
+        if endings == {".csv"} and self.config.filters is None:
+            self.info.features = self.find_csv_types(metadata_files)
+        elif len(metadata_files) > 1 or endings == {".jsonl"}:
             self.info.features = self.find_types(metadata_files)
         return splits
 
@@ -58,7 +61,7 @@ class FolderTexts(ImageFolder):
             return
         num_rows = 0
         for table in super()._read_metadata(metadata_file, metadata_ext):
-            check_texts(table.schema, self.info.features, metadata_file)
+            check_cast(table.schema, self.info.features, metadata_file)
             if metadata_ext == ".jsonl" and not is_whole(table):
                 if is_elsewhere(metadata_file) or self.config.filters is not None:
                     raise ValueError(
@@ -73,7 +76,7 @@ class FolderTexts(ImageFolder):
 
     def read_csv(self, file: str) -> pa.Table:
         """
-        Reads a file `metadata.csv` with the types that are given, or else with those that it has in all rows.
+        Reads a file `metadata.csv` with the types that are given, or else as texts: see [`find_csv_types`].
 
         Args:
             file (`str`):
@@ -88,9 +91,9 @@ class FolderTexts(ImageFolder):
         features = self.config.features
         schema = None
         if features is None:
-            features = find_csv_content_types(file, content)
-            if self.key_column in features:
-                features[self.key_column] = Value("string")
+            if file not in self.csv_types:
+                self.csv_types[file] = check_csv_content(file, content)
+            features = Features(dict.fromkeys(self.csv_types[file], Value("string")))
             schema = features.arrow_schema
         types = {}
         for field, feature in zip(features.arrow_schema, features.values()):
@@ -103,6 +106,17 @@ class FolderTexts(ImageFolder):
         if not isinstance(table.index, pd.RangeIndex):
             raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
         return pa.Table.from_pandas(table, schema, preserve_index=False)
+
+    def find_csv_types(self, metadata_files: list[tuple]) -> Features:
+        """Finds the types of the columns of all files `metadata.csv`: `datasets` has found texts and images."""
+        for names in metadata_files:
+            if names[-1] not in self.csv_types:
+                self.read_csv(names[-1])
+        found = join_csv_types(self.csv_types.values())
+        features = Features(self.info.features)
+        for name in features.keys() & found.keys():
+            features[name] = Value("string") if name == self.key_column else found[name]
+        return features
 
     def find_types(self, metadata_files: list[tuple]) -> Features:
         """
@@ -153,6 +167,28 @@ class FolderTexts(ImageFolder):
                         "at its beginning has: write all rows with the same columns."
                     )
             yield key, example
+
+
+def sort_metadata(files: Iterable[tuple], metadata_files: Iterable[tuple], **options: bool) -> tuple[tuple, ...]:
+    """
+    Sorts the files of metadata in a folder by the names that they, or their archives, had before a download.
+
+    Args:
+        files (`Iterable[tuple]`):
+            The images and archives of the folder, as `datasets` lists them: of an archive its address, and where it
+            is now.
+        metadata_files (`Iterable[tuple]`):
+            The address of each, None in an archive, where its archive is now, and where it is now.
+        options:
+            What else `datasets` knows of the folder.
+    """
+    archives = {folder: archive for archive, folder, _ in files if folder is not None}
+
+    def get_names(names: tuple) -> tuple[str, str]:
+        address, folder, file = names
+        return str(address or archives[folder]), str(file)
+
+    return tuple(sorted(metadata_files, key=get_names))
 
 
 def is_whole(table: pa.Table) -> bool:

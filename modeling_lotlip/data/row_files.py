@@ -250,6 +250,18 @@ def find_csv_types(files: list[str], other_splits: Iterable[list[str]], options:
     return types
 
 
+def join_csv_types(types_of_files: Iterable[Features]) -> Features:
+    """Finds the types of columns in all of some CSV files: of one that is empty in all, texts."""
+    joined = Features()
+    for types in types_of_files:
+        for name, found in types.items():
+            joined[name] = join_types(joined.get(name, found), found)
+    for name, found in joined.items():
+        if found == Value("null"):
+            joined[name] = Value("string")
+    return joined
+
+
 def join_types(one: Value, other: Value) -> Value:
     """Finds the type of the cells of a column that have one type in some files, and another one in others."""
     if one == other or other == Value("null"):
@@ -380,20 +392,16 @@ def check_csv_lines(
         csv.field_size_limit(limit)
 
 
-def find_csv_content_types(path: str, content: bytes) -> Features:
+def check_csv_content(path: str, content: bytes) -> Features:
     """
-    Finds the types of the columns of the content of a CSV file in UTF-8, which may be elsewhere: see
-    [`find_csv_types`].
+    Checks the content of a CSV file in UTF-8, which may be elsewhere, and finds the types of its columns: see
+    [`check_csv_files`].
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: save it as UTF-8.") from error
-    types = check_csv_lines(path, io.StringIO(text, newline=""), {}).make_features()
-    for name, found in types.items():
-        if found == Value("null"):
-            types[name] = Value("string")
-    return types
+    return check_csv_lines(path, io.StringIO(text, newline=""), {}).make_features()
 
 
 def keep_lines(file: Iterable[str], lines: list[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import fsspec
 import pandas as pd
 import pytest
+from datasets import ClassLabel, Dataset, Features
 
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
@@ -61,15 +62,25 @@ def test_keys_of_one_type_are_read_as_they_are(put, ending, rows, streaming):
     assert read_keys(put(ending, rows, rows), streaming) == keys * 2
 
 
-@both_ways
-@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize(
+    ("ending", "streaming"),
+    [("jsonl", False), ("jsonl", True), ("json", False), ("parquet", False), ("parquet", True)],
+)
 def test_texts_in_a_later_file_are_no_numbers(put, ending, streaming):
     with pytest.raises(ValueError, match="the column 'sku' holds texts, but is read as numbers, as in rows before"):
         read_keys(put(ending, NUMBERS, TEXTS[:1]), streaming)
 
 
-@both_ways
-@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_a_stream_of_lists_has_no_types(put):
+    assert read_keys(put("json", NUMBERS, TEXTS), streaming=True) == ["1", "2", "005", "x"]
+    with pytest.raises(ValueError, match="0.json: the column 'sku' holds values of several types: write JSON lines"):
+        read_keys(put("json", NUMBERS + TEXTS), streaming=True)
+
+
+of_types = pytest.mark.parametrize(("ending", "streaming"), [("jsonl", False), ("jsonl", True), ("json", False)])
+
+
+@of_types
 def test_texts_among_numbers_are_no_keys(put, ending, streaming):
     addresses = put(ending, NUMBERS + TEXTS[:1])
     with pytest.raises(ValueError, match="The column 'sku' holds texts and numbers, and the text '007' would be read"):
@@ -81,8 +92,7 @@ def test_texts_among_numbers_are_no_keys(put, ending, streaming):
         read_keys(addresses, streaming)
 
 
-@both_ways
-@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@of_types
 def test_texts_beside_lists_stay_texts(put, ending, streaming):
     captions = ["A boat.", ["A red boat.", "007"], None]
     addresses = put(ending, [{"caption": caption} for caption in captions])
@@ -91,10 +101,31 @@ def test_texts_beside_lists_stay_texts(put, ending, streaming):
 
 
 @both_ways
-def test_texts_inside_of_dictionaries_are_no_numbers(put, streaming):
-    addresses = put("jsonl", [{"meta": {"id": 1}}], [{"meta": {"id": "005"}}])
-    with pytest.raises(ValueError, match="the column 'meta.id' holds texts"):
-        read_keys(addresses, streaming, "meta.id")
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "values", [({"id": 1}, {"id": "005"}), ([1, 2], ["01"]), ([{"id": 1}], [{"id": "005"}]), (0.5, "1e5")]
+)
+def test_texts_inside_of_others_are_no_numbers(put, ending, values, streaming):
+    addresses = put(ending, *([{"sku": value}] for value in values))
+    name = "json" if ending == "jsonl" else "parquet"
+    source = SourceArguments(name, data_files=addresses, streaming=streaming)
+    with pytest.raises(ValueError, match="the column 'sku' holds texts, but is read as numbers"):
+        list(load_split(source, "train", with_images=False))
+
+
+@both_ways
+def test_labels_with_other_names_are_refused(put, streaming):
+    folder = uuid4().hex
+    addresses = []
+    for names in (["cat", "dog"], ["dog", "cat"]):
+        features = Features({"label": ClassLabel(names=names)})
+        buffer = io.BytesIO()
+        Dataset.from_dict({"label": [1]}, features=features).to_parquet(buffer)
+        addresses.append(f"memory://{folder}/{names[0]}.parquet")
+        fsspec.filesystem("memory").pipe_file(addresses[-1], buffer.getvalue())
+    source = SourceArguments("parquet", data_files=addresses, streaming=streaming)
+    with pytest.raises(ValueError, match="the labels in the column 'label' have other names than in rows before"):
+        list(load_split(source, "train", with_images=False))
 
 
 @both_ways

@@ -22,8 +22,11 @@ def put(monkeypatch):
     # else nothing is downloaded, not from memory either
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
 
+    base = uuid4().hex
+    folders = (f"{base}/{index}" for index in range(10))  # a download is known by its name
+
     def put_folder(metadata: str, is_archive: bool, name: str = "metadata.csv") -> list[str]:
-        folder = uuid4().hex  # a download is known by its name
+        folder = next(folders)
         buffer = BytesIO()
         PIL.Image.new("RGB", (4, 3)).save(buffer, "PNG")
         files = {"0.png": buffer.getvalue(), "1.png": buffer.getvalue(), name: metadata.encode()}
@@ -79,3 +82,23 @@ def test_keys_of_json_lines_are_read_as_they_are(put, is_archive, streaming):
     lines = '{"file_name": "0.png", "sku": "007"}\n{"file_name": "1.png", "sku": "NA"}\n'
     files = put(lines, is_archive, "metadata.jsonl")
     assert [row["sku"] for row in read(files, streaming)] == ["007", "NA"]
+
+
+# Values in two files, and what is read of them
+VALUES = {
+    "decimals, and nothing": ("1.5", "", [1.5, None]),
+    "a number, and a text that is written like one": ("1", "007", ["1", "007"]),
+    "a number, and a large one": ("1", "1234567890123456789", ["1", "1234567890123456789"]),
+    "whole numbers, and decimals": ("1", "1.5", [1.0, 1.5]),
+    "texts, and nothing": ("a", "", ["a", None]),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("name", VALUES)
+def test_a_column_has_one_type_in_all_files(put, name, streaming):
+    *values, expected = VALUES[name]
+    files = []
+    for value in values:
+        files += put(f"file_name,value\n0.png,{value}\n", is_archive=True)
+    assert [row["value"] for row in read(files, streaming)] == expected
