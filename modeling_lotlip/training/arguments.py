@@ -42,7 +42,10 @@ class TrainDataArguments(Arguments):
 
     _argument_group_name = "data"
 
-    data_weights: list[float] | None = compared(None, "How often to sample from each of --data_files.")
+    data_weights: list[float] | None = compared(
+        None,
+        "How often to sample from each of --data_files. Of a stream --max_train_samples are other ones in each epoch.",
+    )
     eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
     row_reader: str | None = compared(
         None,
