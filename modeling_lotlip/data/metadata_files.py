@@ -103,8 +103,6 @@ class FolderTexts(ImageFolder):
             table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=[""])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} cannot be read: {without_stop(error)}.") from error
-        if not isinstance(table.index, pd.RangeIndex):
-            raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
         return pa.Table.from_pandas(table, schema, preserve_index=False)
 
     def find_csv_types(self, metadata_files: list[tuple]) -> Features:

@@ -102,3 +102,12 @@ def test_a_column_has_one_type_in_all_files(put, name, streaming):
     for value in values:
         files += put(f"file_name,value\n0.png,{value}\n", is_archive=True)
     assert [row["value"] for row in read(files, streaming)] == expected
+
+
+@both_ways
+def test_texts_among_numbers_of_json_lines_are_refused(put, streaming):
+    files = []
+    for value in ("1", '"007"'):
+        files += put(f'{{"file_name": "0.png", "value": {value}}}\n', is_archive=True, name="metadata.jsonl")
+    with pytest.raises(ValueError, match="metadata.jsonl.*: the column 'value' holds texts, but is read as numbers"):
+        read(files, streaming)
