@@ -19,6 +19,7 @@ from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .files_elsewhere import JsonElsewhere, ParquetElsewhere
 from .folder import as_patterns, describe_failure, sign_files
+from .images import is_address
 from .json_files import open_json
 from .options import hash_readers, make_other_reader
 from .row_files import check_row_files, find_csv_texts, find_separator, unify_parquet_types
@@ -172,6 +173,12 @@ class CaptionFiles:
         builder = self.builder
         self._check_patterns()
         local = self._list_local_files()
+        used_columns = [self.key_column, *self.caption_columns, REJECTED_COLUMN, IMAGE_HASH_COLUMN]
+        if local and any(map(is_address, self.files)):
+            raise ValueError(
+                f"`--caption_files {' '.join(self.files)}` are on this machine and elsewhere, and would be read in "
+                "different ways: download those from elsewhere."
+            )
         options = {}
         if builder == "csv":  # where 000123 and NA are texts
             options = {"keep_default_na": False, "na_values": [""], "sep": self.separator}
@@ -179,7 +186,7 @@ class CaptionFiles:
             if builder == "csv" and local:
                 options["features"] = find_csv_texts(local[0])
             elif builder == "csv":
-                options["converters"] = {self.key_column: str}
+                options["converters"] = dict.fromkeys([self.key_column, *self.caption_columns], str)
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
             reader = load_dataset_builder(builder, data_files=as_patterns(self.files), **options)
@@ -190,9 +197,11 @@ class CaptionFiles:
                 reader = open_json(reader, local)
                 reader.may_lack_columns = True  # `rejected_by`, say
             elif builder == "json":
-                reader = make_other_reader(JsonElsewhere, reader, reader.info)
+                reader = make_other_reader(JsonElsewhere, reader, reader.info, columns=used_columns)
+                reader.used_columns = used_columns
             elif builder == "parquet" and not local:
-                reader = make_other_reader(ParquetElsewhere, reader, reader.info)
+                reader = make_other_reader(ParquetElsewhere, reader, reader.info, columns=used_columns)
+                reader.used_columns = used_columns
             reader.download_and_prepare()
             return reader.as_dataset("train")
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 """Files elsewhere: `datasets` reads them, but what it would take for something else is an error."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 import pyarrow as pa
@@ -48,7 +48,9 @@ def open_binary(path: str, config: DownloadConfig | None = None, **options: Any)
     return io.open(path, "rb")  # noqa: UP020
 
 
-def check_cast(schema: pa.Schema, features: Features | None, file: str | None = None) -> None:
+def check_cast(
+    schema: pa.Schema, features: Features | None, file: str | None = None, columns: Collection[str] | None = None
+) -> None:
     """
     Checks that rows mean the same after `datasets` has cast them to the types of rows before: it makes numbers of
     texts, and keeps the numbers of labels, whatever their names.
@@ -60,6 +62,8 @@ def check_cast(schema: pa.Schema, features: Features | None, file: str | None = 
             Those that they are cast to.
         file (`str`, *optional*):
             The name of the file, for an error.
+        columns (`Collection[str]`, *optional*):
+            Those that are used. Default: all.
 
     Raises:
         `ValueError`: if they do not; names the column.
@@ -67,7 +71,8 @@ def check_cast(schema: pa.Schema, features: Features | None, file: str | None = 
     of_file = "" if file is None else f"{file}: "
     own = Features.from_arrow_schema(schema)
     for name, feature in (features or {}).items():
-        if name not in own:
+        is_used = columns is None or name in columns
+        if name not in own or not is_used:
             continue
         if are_texts_lost(own[name], feature):
             raise ValueError(
@@ -106,6 +111,7 @@ def is_number_type(column_type: pa.DataType) -> bool:
 class JsonElsewhere(NamedJson):
     """Reads JSON files elsewhere as `datasets` does, but refuses texts in a column of numbers."""
 
+    used_columns: Collection[str] | None = None  # all
     has_types: bool = True
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
@@ -129,15 +135,17 @@ class JsonElsewhere(NamedJson):
             yield key, table
 
     def _cast_table(self, pa_table: pa.Table, **options: Any) -> pa.Table:
-        check_cast(pa_table.schema, self.info.features)
+        check_cast(pa_table.schema, self.info.features, columns=self.used_columns)
         return super()._cast_table(pa_table, **options)
 
 
 class ParquetElsewhere(Parquet):
     """Reads parquet files elsewhere as `datasets` does, but refuses texts in a column of numbers."""
 
+    used_columns: Collection[str] | None = None  # all
+
     def _cast_table(self, pa_table: pa.Table) -> pa.Table:
-        check_cast(pa_table.schema, self.info.features)
+        check_cast(pa_table.schema, self.info.features, columns=self.used_columns)
         return super()._cast_table(pa_table)
 
 

@@ -291,13 +291,21 @@ def warn_of_images_in_no_row(dataset: Rows, column: str, files: list[str]) -> No
     """Says how many images of a folder elsewhere are in no row. Of a stream it is not known before its end."""
     if isinstance(dataset, IterableDataset):
         return
-    num_images = sum(map(is_image_file, files))
     images = undecoded(dataset, column).select_columns(column)
-    used = {row[column]["path"] for row in images if row[column] is not None}
-    if num_images > len(used):
+    named = {row[column]["path"] for row in images if row[column] is not None}
+    archives = {split_archive(path)[0] for path in named if path.startswith("zip://")}
+    members = set()
+    for archive in archives:
+        members.update(member for member in list_members(archive) if is_image_file(split_archive(member)[1]))
+    num_files = sum(map(is_image_file, files))
+    num_used_files = sum(map(os.path.isfile, named))
+    num_left_out = len(members - named)
+    if num_used_files > 0:  # else their names are others after a download
+        num_left_out += num_files - num_used_files
+    if num_left_out > 0:
         logger.warning_once(
-            f"{num_images - len(used)} of {num_images} images are left out: they are in no line of metadata that is "
-            "read."
+            f"{num_left_out} of {num_files + len(members)} images are left out: they are in no line of metadata that "
+            "is read."
         )
 
 

@@ -103,6 +103,8 @@ class FolderTexts(ImageFolder):
             table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=[""])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} cannot be read: {without_stop(error)}.") from error
+        if len(table) == 0:
+            raise ValueError(f"{file} has no rows: write some, or leave it out.")
         return pa.Table.from_pandas(table, schema, preserve_index=False)
 
     def find_csv_types(self, metadata_files: list[tuple]) -> Features:

@@ -5,6 +5,7 @@ The options by which `datasets` reads files: a card next to them may set some (`
 do the endings of files.
 """
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def make_other_reader(
     builder: DatasetBuilder,
     info: DatasetInfo,
     data_files: DataFilesDict | None = None,
+    columns: Collection[str] = (),
 ) -> DatasetBuilder:
     """
     Makes another reader of the files of a builder. Its rows lie in the cache where `datasets` looks for them offline.
@@ -72,6 +74,8 @@ def make_other_reader(
             What is known of the dataset: its types, where a card says them.
         data_files (`DataFilesDict`, *optional*):
             The files by split. Default: those of the builder.
+        columns (`Collection[str]`, *optional*):
+            Those that are used, where the others may be read as something else. Default: all.
     """
     info = info.copy()
     info.description = ""
@@ -86,7 +90,7 @@ def make_other_reader(
         data_files=data_files or builder.config.data_files,
         info=info,
         # the first changes with the files of a dataset of the Hub
-        hash=hash_bytes(f"{builder.hash} {hash_readers()}".encode()),
+        hash=hash_bytes(f"{builder.hash} {hash_readers()} {sorted(columns)}".encode()),
         **find_options(builder),
     )
     made.info.builder_name = builder.info.builder_name

@@ -140,3 +140,27 @@ def test_keys_of_caption_files_stay_as_they_are(put, ending):
     assert CaptionFiles(put(ending, texts, numbers), "sku", ["caption"])["005"] == ["A boat."]
     with pytest.raises(ValueError, match="the column 'sku' holds texts, but is read as numbers"):
         CaptionFiles(put(ending, numbers, texts[:1]), "sku", ["caption"])
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_columns_of_caption_files_that_are_not_used_may_differ(put, ending):
+    addresses = put(ending, *([{"sku": f"00{n}", "caption": "A boat.", "n": n}] for n in (1, "2")))
+    assert CaptionFiles(addresses, "sku", ["caption"])["002"] == ["A boat."]
+    # other data, for which they are used, finds no rows of these in the cache
+    source = SourceArguments("parquet" if ending == "parquet" else "json", data_files=addresses)
+    with pytest.raises(ValueError, match="the column 'n' holds texts"):
+        load_split(source, "train", with_images=False)
+
+
+def test_captions_of_csv_are_texts(put, tmp_path):
+    folder = uuid4().hex
+    fsspec.filesystem("memory").pipe_file(f"/{folder}/0.csv", b"sku,caption\n001,007\n002,\n003,1.50\n")
+    files = CaptionFiles([f"memory://{folder}/0.csv"], "sku", ["caption"])
+    assert [files[key] for key in ("001", "002", "003")] == [["007"], [], ["1.50"]]
+
+
+def test_caption_files_of_two_places_are_refused(put, tmp_path):
+    (tmp_path / "0.jsonl").write_text('{"sku": 1, "caption": "A boat."}\n')
+    addresses = put("jsonl", [{"sku": "007", "caption": "A boat."}])
+    with pytest.raises(ValueError, match="are on this machine and elsewhere.*: download those from elsewhere"):
+        CaptionFiles([str(tmp_path / "0.jsonl"), *addresses], "sku", ["caption"])

@@ -111,3 +111,15 @@ def test_texts_among_numbers_of_json_lines_are_refused(put, streaming):
         files += put(f'{{"file_name": "0.png", "value": {value}}}\n', is_archive=True, name="metadata.jsonl")
     with pytest.raises(ValueError, match="metadata.jsonl.*: the column 'value' holds texts, but is read as numbers"):
         read(files, streaming)
+
+
+@ways
+def test_a_header_without_rows_is_refused(put, is_archive, streaming):
+    with pytest.raises(ValueError, match="metadata.csv.* has no rows"):
+        read(put("file_name,caption\n", is_archive), streaming)
+
+
+def test_images_of_an_archive_that_no_metadata_names_are_counted(put, caplog):
+    files = put("file_name,caption\n0.png,A boat\n9.png,A boat\n", is_archive=True)
+    assert len(read(files, streaming=False)) == 2
+    assert "1 of 2 images are left out: they are in no line of metadata" in caplog.text
