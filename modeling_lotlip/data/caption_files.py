@@ -19,10 +19,10 @@ from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .files_elsewhere import JsonElsewhere, ParquetElsewhere
 from .folder import as_patterns, describe_failure, sign_files
-from .images import is_address
+from .images import is_address, to_local_path
 from .json_files import open_json
 from .options import hash_readers, make_other_reader
-from .row_files import check_row_files, find_csv_texts, find_separator, unify_parquet_types
+from .row_files import check_no_index, check_row_files, find_csv_texts, find_separator, unify_parquet_types
 from .rows import read_captions
 
 
@@ -174,7 +174,7 @@ class CaptionFiles:
         self._check_patterns()
         local = self._list_local_files()
         used_columns = [self.key_column, *self.caption_columns, REJECTED_COLUMN, IMAGE_HASH_COLUMN]
-        if local and any(map(is_address, self.files)):
+        if local and any(is_address(to_local_path(file)) for file in self.files):
             raise ValueError(
                 f"`--caption_files {' '.join(self.files)}` are on this machine and elsewhere, and would be read in "
                 "different ways: download those from elsewhere."
@@ -186,7 +186,7 @@ class CaptionFiles:
             if builder == "csv" and local:
                 options["features"] = find_csv_texts(local[0])
             elif builder == "csv":
-                options["converters"] = dict.fromkeys([self.key_column, *self.caption_columns], str)
+                options["converters"] = dict.fromkeys(used_columns, str)
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
             reader = load_dataset_builder(builder, data_files=as_patterns(self.files), **options)
@@ -203,7 +203,10 @@ class CaptionFiles:
                 reader = make_other_reader(ParquetElsewhere, reader, reader.info, columns=used_columns)
                 reader.used_columns = used_columns
             reader.download_and_prepare()
-            return reader.as_dataset("train")
+            rows = reader.as_dataset("train")
+            if builder == "csv":
+                check_no_index(rows.column_names, self.files)
+            return rows
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
             # says which file it is
             check_row_files(builder, local, self.key_column, {"sep": self.separator})

@@ -87,6 +87,32 @@ def check_cast(
             )
 
 
+def check_dates(schema: pa.Schema, features: Features | None, file: str | None = None) -> None:
+    """
+    Checks that texts in JSON that are written like dates are not read as times in a column of texts: see
+    [`check_cast`]. Where all are dates, they are times.
+
+    Args:
+        schema (`pa.Schema`):
+            The types of the columns in some rows.
+        features (`Features`, *optional*):
+            Those that they are cast to.
+        file (`str`, *optional*):
+            The name of the file, for an error.
+
+    Raises:
+        `ValueError`: if some are; names the column.
+    """
+    of_file = "" if file is None else f"{file}: "
+    own = Features.from_arrow_schema(schema)
+    for name, feature in (features or {}).items():
+        if name in own and is_date_type(own[name]) and is_text_type(feature):
+            raise ValueError(
+                f"{of_file}the column {name!r} holds texts that are written like dates, and would be read as times: "
+                "download the files."
+            )
+
+
 def are_texts_lost(own: FeatureType, feature: FeatureType) -> bool:
     """Whether a type of texts is cast to one of numbers, also inside of lists and dictionaries."""
     if isinstance(own, dict) and isinstance(feature, dict):
@@ -95,7 +121,17 @@ def are_texts_lost(own: FeatureType, feature: FeatureType) -> bool:
         return are_texts_lost(own.feature, feature.feature)
     if not isinstance(own, Value) or not isinstance(feature, Value):
         return False
-    return own.dtype.endswith("string") and is_number_type(feature.pa_type)
+    return is_text_type(own) and is_number_type(feature.pa_type)
+
+
+def is_text_type(feature: FeatureType) -> bool:
+    """Whether values of a type are texts."""
+    return isinstance(feature, Value) and feature.dtype.endswith(("string", "string_view"))
+
+
+def is_date_type(feature: FeatureType) -> bool:
+    """Whether values of a type are times, such as pyarrow makes of texts in JSON that are written like dates."""
+    return isinstance(feature, Value) and feature.dtype.startswith("timestamp")
 
 
 def is_number_type(column_type: pa.DataType) -> bool:
@@ -136,6 +172,7 @@ class JsonElsewhere(NamedJson):
 
     def _cast_table(self, pa_table: pa.Table, **options: Any) -> pa.Table:
         check_cast(pa_table.schema, self.info.features, columns=self.used_columns)
+        check_dates(pa_table.schema, self.info.features)
         return super()._cast_table(pa_table, **options)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetBuilder, DatasetInfo, Features, Image, IterableDataset, Value
+from datasets import ClassLabel, Dataset, DatasetBuilder, DatasetInfo, Features, Image, IterableDataset, List, Value
 from datasets.data_files import DataFilesDict
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
@@ -242,21 +242,19 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
     if not is_folder_of_images(dataset, column):
         return dataset
     if not all(map(os.path.isfile, files)):
-        warn_of_images_in_no_row(dataset, column, files)
+        warn_of_images_in_no_row(dataset, files)
         return dataset
     is_named = FILE_NAME_COLUMN in dataset.features
     may_leave_out = bool(metadata)
     if is_named and not may_leave_out:
         return dataset
-    images = []
-    if may_leave_out or not isinstance(dataset, IterableDataset):
-        images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
     if may_leave_out:
-        warn_of_images_without_metadata(images, files)
+        warn_of_images_without_metadata(find_image_paths(dataset), files)
     if is_named:
         return dataset
     if isinstance(dataset, IterableDataset):
         return with_file_names_of_stream(dataset, source)
+    images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
     names = [find_key({column: image}, source) for image in images]
     return dataset.add_column(FILE_NAME_COLUMN, names)
 
@@ -276,10 +274,37 @@ def with_file_names_of_stream(dataset: IterableDataset, source: SourceArguments)
     return undecoded(dataset, source.image_column).decode(False).map(add_name).cast(features)
 
 
-def warn_of_images_without_metadata(images: list[dict | None], files: list[str]) -> None:
-    """Says which images of a folder, also in archives, are none of the undecoded ones that its metadata names."""
-    paths = [image["path"] for image in images if image is not None]
-    used = {path if path.startswith("zip://") else os.path.abspath(path) for path in paths}
+def find_image_paths(dataset: Rows) -> set[str]:
+    """Finds the paths of the images in all columns of rows."""
+    of_lists = []
+    of_images = []
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image):
+            of_images.append(name)
+            dataset = dataset.cast_column(name, Image(decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+            of_lists.append(name)
+            dataset = dataset.cast_column(name, List(Image(decode=False)))
+    paths = set()
+    for row in dataset.select_columns(of_images + of_lists):
+        images = [row[name] for name in of_images]
+        for name in of_lists:
+            images += row[name] or []
+        paths.update(image["path"] for image in images if image is not None)
+    return paths
+
+
+def warn_of_images_without_metadata(named: set[str], files: list[str]) -> None:
+    """
+    Says which images of a folder, also in archives, no metadata names.
+
+    Args:
+        named (`set[str]`):
+            The paths of those that it names.
+        files (`list[str]`):
+            The files of the folder.
+    """
+    used = {path if path.startswith("zip://") else os.path.abspath(path) for path in named}
     unused = sorted(set(list_images(files)) - used)
     if unused:
         logger.warning_once(
@@ -287,25 +312,31 @@ def warn_of_images_without_metadata(images: list[dict | None], files: list[str])
         )
 
 
-def warn_of_images_in_no_row(dataset: Rows, column: str, files: list[str]) -> None:
-    """Says how many images of a folder elsewhere are in no row. Of a stream it is not known before its end."""
+def warn_of_images_in_no_row(dataset: Rows, files: list[str]) -> None:
+    """
+    Says how many images of a folder elsewhere no metadata names. Of a stream it is not known before its end.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The rows.
+        files (`list[str]`):
+            The files of the folder. Only those of the Hub have their names after a download.
+    """
     if isinstance(dataset, IterableDataset):
         return
-    images = undecoded(dataset, column).select_columns(column)
-    named = {row[column]["path"] for row in images if row[column] is not None}
-    archives = {split_archive(path)[0] for path in named if path.startswith("zip://")}
+    named = find_image_paths(dataset)
     members = set()
-    for archive in archives:
+    for archive in {split_archive(path)[0] for path in named if path.startswith("zip://")}:
         members.update(member for member in list_members(archive) if is_image_file(split_archive(member)[1]))
-    num_files = sum(map(is_image_file, files))
-    num_used_files = sum(map(os.path.isfile, named))
-    num_left_out = len(members - named)
-    if num_used_files > 0:  # else their names are others after a download
-        num_left_out += num_files - num_used_files
-    if num_left_out > 0:
+    num_images = len(members)
+    num_used = len(members & named)
+    if all(file.startswith("hf://") for file in files):
+        num_images += sum(map(is_image_file, files))
+        num_used += sum(map(os.path.isfile, named))
+    if num_images > num_used:
         logger.warning_once(
-            f"{num_left_out} of {num_files + len(members)} images are left out: they are in no line of metadata that "
-            "is read."
+            f"{num_images - num_used} of {num_images} images are left out: they are in no line of metadata that is "
+            "read."
         )
 
 

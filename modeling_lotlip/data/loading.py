@@ -47,6 +47,7 @@ from .metadata_files import open_other_folder
 from .options import find_options, make_other_reader
 from .row_files import (
     are_csv_rows_checked,
+    check_no_index,
     check_row_files,
     open_csv,
 )
@@ -58,7 +59,6 @@ from .slices import Slice, check_repeated_rows, resolve_slice, resolve_split, ta
 
 logger = logging.get_logger(__name__)
 
-INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 # Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
@@ -445,8 +445,7 @@ def check_index_column(builder: DatasetBuilder, rows: Rows, files: list[str]) ->
     features = rows.features
     if features is None:
         features = concatenate_datasets([rows]).features  # which finds out the types
-    if INDEX_COLUMN in (features or {}):
-        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote such cells.")
+    check_no_index(features or {}, files)
 
 
 def split_by_process(dataset: Rows, process_index: int, num_processes: int) -> Rows:

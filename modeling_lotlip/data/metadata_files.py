@@ -15,7 +15,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
-from .files_elsewhere import check_cast, open_binary
+from .files_elsewhere import check_cast, check_dates, open_binary
 from .folder import find_ending
 from .json_files import iterate_rows, replace_times, unify_fields
 from .options import find_options, hash_readers
@@ -38,6 +38,7 @@ class FolderTexts(ImageFolder):
     date_columns: frozenset[str] = frozenset()
     # of metadata.csv, where no types are given
     key_column: str | None = None
+    is_other: bool = False  # in archives or elsewhere
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         self.csv_types = {}
@@ -62,6 +63,8 @@ class FolderTexts(ImageFolder):
         num_rows = 0
         for table in super()._read_metadata(metadata_file, metadata_ext):
             check_cast(table.schema, self.info.features, metadata_file)
+            if self.is_other and metadata_ext == ".jsonl":  # which is not read again for dates
+                check_dates(table.schema, self.info.features, metadata_file)
             if metadata_ext == ".jsonl" and not is_whole(table):
                 if is_elsewhere(metadata_file) or self.config.filters is not None:
                     raise ValueError(
@@ -88,11 +91,11 @@ class FolderTexts(ImageFolder):
         config = DownloadConfig(token=self.token, storage_options=self.storage_options)
         with open_binary(file, config) as opened:
             content = opened.read()
+        if file not in self.csv_types:
+            self.csv_types[file] = check_csv_content(file, content)
         features = self.config.features
         schema = None
         if features is None:
-            if file not in self.csv_types:
-                self.csv_types[file] = check_csv_content(file, content)
             features = Features(dict.fromkeys(self.csv_types[file], Value("string")))
             schema = features.arrow_schema
         types = {}
@@ -103,8 +106,6 @@ class FolderTexts(ImageFolder):
             table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=[""])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} cannot be read: {without_stop(error)}.") from error
-        if len(table) == 0:
-            raise ValueError(f"{file} has no rows: write some, or leave it out.")
         return pa.Table.from_pandas(table, schema, preserve_index=False)
 
     def find_csv_types(self, metadata_files: list[tuple]) -> Features:
@@ -228,6 +229,7 @@ def open_other_folder(builder: DatasetBuilder, key_column: str | None) -> Folder
     )
     reader.EXTENSIONS = builder.EXTENSIONS
     reader.key_column = key_column
+    reader.is_other = True
     # else `datasets` decodes a stream of the Hub at once, also where its images are asked for as files
     reader.config.decode_num_threads = 0
     reader.info.builder_name = builder.info.builder_name

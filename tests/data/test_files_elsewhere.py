@@ -129,6 +129,12 @@ def test_labels_with_other_names_are_refused(put, streaming):
 
 
 @both_ways
+def test_dates_after_texts_are_no_times(put, streaming):
+    with pytest.raises(ValueError, match="1.jsonl: the column 'sku' holds texts that are written like dates"):
+        read_keys(put("jsonl", TEXTS, [{"sku": "2020-01-03"}]), streaming)
+
+
+@both_ways
 def test_numbers_after_texts_are_texts(put, streaming):
     assert read_keys(put("jsonl", TEXTS, NUMBERS), streaming) == ["005", "x", "1", "2"]
 
@@ -152,11 +158,20 @@ def test_columns_of_caption_files_that_are_not_used_may_differ(put, ending):
         load_split(source, "train", with_images=False)
 
 
-def test_captions_of_csv_are_texts(put, tmp_path):
+def test_captions_of_csv_are_texts(put):
     folder = uuid4().hex
     fsspec.filesystem("memory").pipe_file(f"/{folder}/0.csv", b"sku,caption\n001,007\n002,\n003,1.50\n")
     files = CaptionFiles([f"memory://{folder}/0.csv"], "sku", ["caption"])
     assert [files[key] for key in ("001", "002", "003")] == [["007"], [], ["1.50"]]
+
+
+def test_captions_of_csv_are_quoted(put):
+    folder = uuid4().hex
+    fsspec.filesystem("memory").pipe_file(f"/{folder}/0.csv", b"caption,sku\nA boat, red,1\nA cat, blue,2\n")
+    with pytest.raises(
+        ValueError, match="A row of memory://.*/0.csv has more fields than the header: quote such cells"
+    ):
+        CaptionFiles([f"memory://{folder}/0.csv"], "sku", ["caption"])
 
 
 def test_caption_files_of_two_places_are_refused(put, tmp_path):
@@ -164,3 +179,6 @@ def test_caption_files_of_two_places_are_refused(put, tmp_path):
     addresses = put("jsonl", [{"sku": "007", "caption": "A boat."}])
     with pytest.raises(ValueError, match="are on this machine and elsewhere.*: download those from elsewhere"):
         CaptionFiles([str(tmp_path / "0.jsonl"), *addresses], "sku", ["caption"])
+    (tmp_path / "1.jsonl").write_text('{"sku": 2, "caption": "A boat."}\n')
+    files = CaptionFiles([str(tmp_path / "0.jsonl"), f"file://{tmp_path}/1.jsonl"], "sku", ["caption"])
+    assert [files[key] for key in "12"] == [["A boat."], ["A boat."]]

@@ -100,6 +100,15 @@ def test_files_that_cannot_be_used_are_counted(tmp_path, caplog):
     assert "1 in a linked" in caplog.text
 
 
+@both_ways
+def test_images_of_any_column_are_not_left_out(tmp_path, caplog, streaming):
+    write_images(tmp_path, ["a.png", "b.png", "c.png", "d.png", "unused.png"])
+    row = {"image_file_name": "a.png", "mask_file_name": "b.png", "others_file_names": ["c.png", "d.png"]}
+    write_lines(tmp_path / "metadata.jsonl", [row])
+    assert len(list(load_split(open_folder(tmp_path, True, streaming=streaming), "train"))) == 1
+    assert f"1 images are left out, as '{tmp_path}/unused.png'" in caplog.text
+
+
 def test_tsv_files_beside_images_are_warned_of(tmp_path, caplog):
     write_images(tmp_path, ["0.png", "1.png"])
     (tmp_path / "captions.tsv").write_text("image\tcaption\n0.png\tA boat\n")
