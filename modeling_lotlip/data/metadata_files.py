@@ -12,6 +12,7 @@ import pyarrow as pa
 from datasets import DatasetBuilder, DownloadConfig, DownloadManager, Features, SplitGenerator, Value
 from datasets.features.features import require_decoding, require_storage_cast
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from pyarrow import parquet
 
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
@@ -57,8 +58,12 @@ class FolderTexts(ImageFolder):
         return splits
 
     def _read_metadata(self, metadata_file: str, metadata_ext: str = "") -> Iterator[pa.Table]:
-        if metadata_ext == ".csv" and self.config.filters is None:
-            yield self.read_csv(metadata_file)
+        if metadata_ext == ".csv":
+            table = self.read_csv(metadata_file)
+            filters = self.config.filters
+            if isinstance(filters, list):
+                filters = parquet.filters_to_expression(filters)
+            yield table if filters is None else table.filter(filters)
             return
         num_rows = 0
         for table in super()._read_metadata(metadata_file, metadata_ext):
@@ -79,7 +84,8 @@ class FolderTexts(ImageFolder):
 
     def read_csv(self, file: str) -> pa.Table:
         """
-        Reads a file `metadata.csv` with the types that are given, or else as texts: see [`find_csv_types`].
+        Reads a file `metadata.csv` with the types that are given, or else as texts: see [`find_csv_types`]. Where rows
+        are filtered, which types are needed for, they are those of the file.
 
         Args:
             file (`str`):
@@ -96,7 +102,10 @@ class FolderTexts(ImageFolder):
         features = self.config.features
         schema = None
         if features is None:
-            features = Features(dict.fromkeys(self.csv_types[file], Value("string")))
+            features = join_csv_types([self.csv_types[file]])
+            for name in features:
+                if self.config.filters is None or name == self.key_column:
+                    features[name] = Value("string")
             schema = features.arrow_schema
         types = {}
         for field, feature in zip(features.arrow_schema, features.values()):

@@ -151,7 +151,7 @@ def test_options_of_a_folder_of_images(tmp_path, option, folders, has_metadata, 
 @both_ways
 def test_filters_of_a_folder_of_images(tmp_path, streaming):
     write_images(tmp_path, ["0.png", "1.png"])
-    (tmp_path / "metadata.csv").write_text("file_name,caption,number\n0.png,A boat,0\n1.png,A car,1\n")
+    (tmp_path / "metadata.csv").write_text("file_name,caption,number,id\n0.png,A boat,0,007\n1.png,NA,1,008\n")
     write_card(
         tmp_path,
         "- config_name: default",
@@ -162,7 +162,7 @@ def test_filters_of_a_folder_of_images(tmp_path, streaming):
         "    - 0",
     )
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert [row["caption"] for row in rows] == ["A car"]
+    assert [(row["caption"], row["number"], row["id"]) for row in rows] == [("NA", 1, "008")]
 
 
 TWO_CONFIGS = (
