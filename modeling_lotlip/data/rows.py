@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from datasets import Dataset, Image, IterableDataset, Json, Value
+from datasets.config import DOWNLOADED_DATASETS_PATH
 from transformers.utils import logging
 
 from ..utils.keys import to_key
@@ -27,6 +28,10 @@ NUM_ROWS_WITH_FIELDS = 10_000
 NUM_ROWS_OF_STREAM = 100
 # Where img2dataset and the large collections have addresses
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
+# The address of a file of a dataset of the Hub, or its path after a download, with the commit in it
+PATH_IN_REPOSITORY = re.compile(
+    r"(hf://datasets/(?P<address>[^@]+)@[^/]+/|datasets--(?P<cached>[^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\])(?P<path>.+)"
+)
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
 
@@ -268,7 +273,8 @@ def read_key(row: dict, column: str) -> str | None:
 def find_key(row: dict, source: SourceArguments, key_column: str | None = None) -> str | None:
     """
     Finds the key of an image without reading its file: of `key_column`, or the `__key__` of a shard, or the path in
-    the folder of the data, which may be moved. None where the SHA-256 of the file is the key.
+    the folder or the repository of the data, which may be moved. None where the SHA-256 of the file is the key, as of
+    a download, whose path is known to this machine alone.
     """
     if key_column is not None:
         if key_column == source.image_column:
@@ -288,7 +294,22 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
             # Windows does not distinguish upper and lower case, for instance of a drive's letter
             if os.path.normcase(file).startswith(os.path.normcase(base + os.sep)):
                 return to_key(os.path.relpath(file, base))
+    in_repository = find_path_in_repository(file, source)
+    if in_repository is not None:
+        return to_key(in_repository)
+    if os.path.normcase(file).startswith(os.path.normcase(os.path.join(DOWNLOADED_DATASETS_PATH, ""))):
+        return None
     return path
+
+
+def find_path_in_repository(path: str, source: SourceArguments) -> str | None:
+    """Finds the path of a file in the repository of the Hub that the data arguments name; None for other files."""
+    match = PATH_IN_REPOSITORY.search(path)
+    if match is None:
+        return None
+    repository = match["address"] or match["cached"].replace("--", "/")
+    named = [source.dataset_name, source.data_dir, *(source.data_files or [])]
+    return match["path"] if any(repository in (name or "") for name in named) else None
 
 
 def to_path_in_archive(path: str) -> str:

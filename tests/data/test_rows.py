@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset, Features, Image, IterableDataset, Json, List, Value
+from datasets.config import DOWNLOADED_DATASETS_PATH
 from transformers.utils import logging
 
 from modeling_lotlip.data import rows
@@ -115,6 +116,38 @@ def test_keys_are_paths_in_the_folder_that_is_read(tmp_path, monkeypatch, named,
     if key == "c.png":
         path = tmp_path / "more" / "c.png"
     assert find_key({"image": {"bytes": None, "path": str(path)}}, SourceArguments("photos", **named)) == key
+
+
+COMMIT = "0123456789" * 4
+SNAPSHOT = f"/cache/hub/datasets--org--photos/snapshots/{COMMIT}"
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        (f"{SNAPSHOT}/train/a b.png", "train/a b.png"),
+        (f"zip://b/1.png::{SNAPSHOT}/train.zip", "train.zip/b/1.png"),
+        (f"hf://datasets/org/photos@{COMMIT}/train/a b.png", "train/a b.png"),
+        (f"zip://b/1.png::hf://datasets/org/photos@{COMMIT}/train.zip", "train.zip/b/1.png"),
+        # a file of another repository that rows name
+        (f"/cache/hub/datasets--org--more/snapshots/{COMMIT}/a.png", None),
+    ],
+)
+@pytest.mark.parametrize(
+    "source",
+    [
+        SourceArguments("org/photos"),
+        SourceArguments("imagefolder", data_files=["hf://datasets/org/photos/train/*"]),
+        SourceArguments("imagefolder", data_dir="hf://datasets/org/photos"),
+    ],
+)
+def test_keys_of_the_hub_are_paths_in_the_repository(path, key, source):
+    assert find_key({"image": {"bytes": None, "path": path}}, source) == (key or path)
+
+
+def test_a_download_has_no_key_but_its_hash():
+    path = f"zip://b/1.png::{DOWNLOADED_DATASETS_PATH}/0123"
+    assert find_key({"image": {"bytes": None, "path": path}}, SourceArguments("imagefolder")) is None
 
 
 def test_keys_on_windows(monkeypatch):
