@@ -17,12 +17,12 @@ from transformers.utils import logging
 
 from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
-from .files_elsewhere import JsonElsewhere, ParquetElsewhere
-from .folder import as_patterns, describe_failure, sign_files
+from .files_elsewhere import JsonElsewhere, ParquetElsewhere, check_first_rows
+from .folder import as_patterns, describe_failure, list_files, sign_files
 from .images import is_address, to_local_path
 from .json_files import open_json
 from .options import hash_readers, make_other_reader
-from .row_files import check_no_index, check_row_files, find_csv_texts, find_separator, unify_parquet_types
+from .row_files import check_row_files, find_csv_texts, find_separator, unify_parquet_types
 from .rows import read_captions
 
 
@@ -202,11 +202,10 @@ class CaptionFiles:
             elif builder == "parquet" and not local:
                 reader = make_other_reader(ParquetElsewhere, reader, reader.info, columns=used_columns)
                 reader.used_columns = used_columns
+            if builder == "csv" and not local:
+                check_first_rows(reader, list_files(reader, "train"))
             reader.download_and_prepare()
-            rows = reader.as_dataset("train")
-            if builder == "csv":
-                check_no_index(rows.column_names, self.files)
-            return rows
+            return reader.as_dataset("train")
         except (DatasetGenerationError, OSError, StopIteration, TypeError, ValueError) as error:
             # says which file it is
             check_row_files(builder, local, self.key_column, {"sep": self.separator})

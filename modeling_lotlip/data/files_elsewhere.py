@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files elsewhere: `datasets` reads them, but what it would take for something else is an error."""
 
+import csv
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from typing import IO, Any
 
 import pyarrow as pa
@@ -26,8 +28,13 @@ from datasets.utils.file_utils import xopen
 from .folder import select_split
 from .images import is_address
 from .json_files import NamedJson
-from .options import make_other_reader
+from .options import find_options, make_other_reader
+from .row_files import CSV_FORMAT, are_csv_rows_checked
 from .rows import Rows, look_up
+
+
+# Of a CSV file, among which are the header and a row
+NUM_FIRST_LINES = 20
 
 
 def open_binary(path: str, config: DownloadConfig | None = None, **options: Any) -> IO[bytes]:
@@ -74,7 +81,10 @@ def check_cast(
         is_used = columns is None or name in columns
         if name not in own or not is_used:
             continue
-        if are_texts_lost(own[name], feature):
+        if any(
+            is_text_type(own_type) and is_number_type(new_type)
+            for own_type, new_type in pair_types(own[name], feature)
+        ):
             raise ValueError(
                 f"{of_file}the column {name!r} holds texts, but is read as numbers, as in rows before or in a card: "
                 'the text "007" would be 7. Write values of one type in all rows and files.'
@@ -106,42 +116,69 @@ def check_dates(schema: pa.Schema, features: Features | None, file: str | None =
     of_file = "" if file is None else f"{file}: "
     own = Features.from_arrow_schema(schema)
     for name, feature in (features or {}).items():
-        if name in own and is_date_type(own[name]) and is_text_type(feature):
+        pairs = pair_types(own[name], feature) if name in own else []
+        if any(is_date_type(own_type) and is_text_type(new_type) for own_type, new_type in pairs):
             raise ValueError(
                 f"{of_file}the column {name!r} holds texts that are written like dates, and would be read as times: "
                 "download the files."
             )
 
 
-def are_texts_lost(own: FeatureType, feature: FeatureType) -> bool:
-    """Whether a type of texts is cast to one of numbers, also inside of lists and dictionaries."""
+def pair_types(own: FeatureType, feature: FeatureType) -> Iterator[tuple[Value, Value]]:
+    """Pairs the types of values, also inside of lists and dictionaries, with those that they are cast to."""
     if isinstance(own, dict) and isinstance(feature, dict):
-        return any(are_texts_lost(own[name], feature[name]) for name in own.keys() & feature.keys())
-    if isinstance(own, (List, LargeList)) and isinstance(feature, (List, LargeList)):
-        return are_texts_lost(own.feature, feature.feature)
-    if not isinstance(own, Value) or not isinstance(feature, Value):
-        return False
-    return is_text_type(own) and is_number_type(feature.pa_type)
+        for name in own.keys() & feature.keys():
+            yield from pair_types(own[name], feature[name])
+    elif isinstance(own, (List, LargeList)) and isinstance(feature, (List, LargeList)):
+        yield from pair_types(own.feature, feature.feature)
+    elif isinstance(own, Value) and isinstance(feature, Value):
+        yield own, feature
 
 
-def is_text_type(feature: FeatureType) -> bool:
+def is_text_type(feature: Value) -> bool:
     """Whether values of a type are texts."""
-    return isinstance(feature, Value) and feature.dtype.endswith(("string", "string_view"))
+    return feature.dtype.endswith(("string", "string_view"))
 
 
-def is_date_type(feature: FeatureType) -> bool:
+def is_date_type(feature: Value) -> bool:
     """Whether values of a type are times, such as pyarrow makes of texts in JSON that are written like dates."""
-    return isinstance(feature, Value) and feature.dtype.startswith("timestamp")
+    return feature.dtype.startswith("timestamp")
 
 
-def is_number_type(column_type: pa.DataType) -> bool:
+def is_number_type(feature: Value) -> bool:
     """Whether values of a type are numbers, or true and false."""
-    return (
-        pa.types.is_integer(column_type)
-        or pa.types.is_floating(column_type)
-        or pa.types.is_decimal(column_type)
-        or pa.types.is_boolean(column_type)
-    )
+    is_of_type = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(is_of(feature.pa_type) for is_of in is_of_type)
+
+
+def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
+    """
+    Checks that the first row of CSV files elsewhere has no more fields than the header: pandas would take its first
+    field, and those of all rows, for an index.
+
+    Args:
+        builder (`DatasetBuilder`):
+            What reads them. The files of others than CSV are not checked.
+        files (`Iterable[str]`):
+            The files. Those that cannot be opened are passed over: who reads them says why.
+
+    Raises:
+        `ValueError`: if it has; names the file.
+    """
+    options = find_options(builder)
+    if builder.info.builder_name != "csv" or options.get("names") is not None or not are_csv_rows_checked(options):
+        return
+    config = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
+    for file in files:
+        try:
+            with open_binary(file, config, compression="infer") as opened:
+                text = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline="")
+                rows = [row for row in islice(csv.reader(text, **cells), NUM_FIRST_LINES) if "".join(row).strip()]
+        except (OSError, csv.Error):
+            continue
+        if len(rows) > 1 and len(rows[1]) > len(rows[0]):
+            raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
 
 
 class JsonElsewhere(NamedJson):

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetBuilder, DatasetInfo, Features, Image, IterableDataset, List, Value
 from datasets.data_files import DataFilesDict
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
@@ -37,6 +39,7 @@ from .rows import Rows, find_key
 logger = logging.get_logger(__name__)
 
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
+NUM_ROWS_AT_ONCE = 10_000
 
 
 def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
@@ -276,22 +279,29 @@ def with_file_names_of_stream(dataset: IterableDataset, source: SourceArguments)
 
 def find_image_paths(dataset: Rows) -> set[str]:
     """Finds the paths of the images in all columns of rows."""
-    of_lists = []
-    of_images = []
+    columns = []
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
-            of_images.append(name)
+            columns.append(name)
             dataset = dataset.cast_column(name, Image(decode=False))
         elif isinstance(feature, List) and isinstance(feature.feature, Image):
-            of_lists.append(name)
+            columns.append(name)
             dataset = dataset.cast_column(name, List(Image(decode=False)))
+    dataset = dataset.select_columns(columns)
     paths = set()
-    for row in dataset.select_columns(of_images + of_lists):
-        images = [row[name] for name in of_images]
-        for name in of_lists:
-            images += row[name] or []
-        paths.update(image["path"] for image in images if image is not None)
-    return paths
+    if isinstance(dataset, IterableDataset):
+        for row in dataset:
+            for images in row.values():
+                for image in images if isinstance(images, list) else [images]:
+                    paths.add(image and image["path"])
+        return paths - {None}
+    for table in dataset.with_format("arrow").iter(batch_size=NUM_ROWS_AT_ONCE):
+        for name in columns:
+            images = table[name]
+            if pa.types.is_list(images.type):
+                images = pc.list_flatten(images)
+            paths.update(pc.struct_field(images, "path").to_pylist())
+    return paths - {None}
 
 
 def warn_of_images_without_metadata(named: set[str], files: list[str]) -> None:

@@ -27,7 +27,7 @@ from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .builders import build, describe_source, make_builder
-from .files_elsewhere import JsonElsewhere, ParquetElsewhere, check_key_column, open_json_elsewhere
+from .files_elsewhere import JsonElsewhere, ParquetElsewhere, check_first_rows, check_key_column, open_json_elsewhere
 from .folder import check_archives, describe_failure, list_files
 from .image_column import cast_images, find_images
 from .image_folder import (
@@ -47,7 +47,6 @@ from .metadata_files import open_other_folder
 from .options import find_options, make_other_reader
 from .row_files import (
     are_csv_rows_checked,
-    check_no_index,
     check_row_files,
     open_csv,
 )
@@ -59,6 +58,7 @@ from .slices import Slice, check_repeated_rows, resolve_slice, resolve_split, ta
 
 logger = logging.get_logger(__name__)
 
+INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 # Of drawn scenes. The gallery has 256 images for long texts, and about half as many for distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
@@ -409,6 +409,7 @@ def check_files(
     options = find_options(builder)
     if name == "csv" and are_all_local:
         return open_csv(builder, split, key_column)
+    check_first_rows(builder, files)
     checked_column = key_column
     if name == "json":
         checked_column = find_doubtful_column(local, key_column, options)
@@ -445,7 +446,8 @@ def check_index_column(builder: DatasetBuilder, rows: Rows, files: list[str]) ->
     features = rows.features
     if features is None:
         features = concatenate_datasets([rows]).features  # which finds out the types
-    check_no_index(features or {}, files)
+    if INDEX_COLUMN in (features or {}):
+        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote such cells.")
 
 
 def split_by_process(dataset: Rows, process_index: int, num_processes: int) -> Rows:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets import DatasetBuilder, DownloadConfig, DownloadManager, Features, SplitGenerator, Value
 from datasets.features.features import require_decoding, require_storage_cast
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-from pyarrow import parquet
+from transformers.utils import logging
 
 from ..utils.files import hash_bytes
 from ..utils.terminal import without_stop
@@ -22,6 +22,8 @@ from .json_files import iterate_rows, replace_times, unify_fields
 from .options import find_options, hash_readers
 from .row_files import check_csv_content, join_csv_types
 
+
+logger = logging.get_logger(__name__)
 
 # How the names of columns of metadata end that name images
 FILE_NAMES = ("file_name", "file_names")
@@ -58,13 +60,11 @@ class FolderTexts(ImageFolder):
         return splits
 
     def _read_metadata(self, metadata_file: str, metadata_ext: str = "") -> Iterator[pa.Table]:
-        if metadata_ext == ".csv":
-            table = self.read_csv(metadata_file)
-            filters = self.config.filters
-            if isinstance(filters, list):
-                filters = parquet.filters_to_expression(filters)
-            yield table if filters is None else table.filter(filters)
+        if metadata_ext == ".csv" and self.config.filters is None:
+            yield self.read_csv(metadata_file)
             return
+        if metadata_ext == ".csv":
+            self.warn_of_lost_words(metadata_file)
         num_rows = 0
         for table in super()._read_metadata(metadata_file, metadata_ext):
             check_cast(table.schema, self.info.features, metadata_file)
@@ -82,10 +82,18 @@ class FolderTexts(ImageFolder):
             num_rows += len(table)
             yield table
 
+    def read_content(self, file: str) -> bytes:
+        """Reads a file `metadata.csv`, which may be elsewhere or in an archive, and checks its rows once."""
+        config = DownloadConfig(token=self.token, storage_options=self.storage_options)
+        with open_binary(file, config) as opened:
+            content = opened.read()
+        if file not in self.csv_types:
+            self.csv_types[file] = check_csv_content(file, content)
+        return content
+
     def read_csv(self, file: str) -> pa.Table:
         """
-        Reads a file `metadata.csv` with the types that are given, or else as texts: see [`find_csv_types`]. Where rows
-        are filtered, which types are needed for, they are those of the file.
+        Reads a file `metadata.csv` with the types that are given, or else as texts: see [`find_csv_types`].
 
         Args:
             file (`str`):
@@ -94,18 +102,11 @@ class FolderTexts(ImageFolder):
         Raises:
             `ValueError`: if a row has another number of fields than the header, or a value is none of its type.
         """
-        config = DownloadConfig(token=self.token, storage_options=self.storage_options)
-        with open_binary(file, config) as opened:
-            content = opened.read()
-        if file not in self.csv_types:
-            self.csv_types[file] = check_csv_content(file, content)
+        content = self.read_content(file)
         features = self.config.features
         schema = None
         if features is None:
-            features = join_csv_types([self.csv_types[file]])
-            for name in features:
-                if self.config.filters is None or name == self.key_column:
-                    features[name] = Value("string")
+            features = Features(dict.fromkeys(self.csv_types[file], Value("string")))
             schema = features.arrow_schema
         types = {}
         for field, feature in zip(features.arrow_schema, features.values()):
@@ -117,11 +118,22 @@ class FolderTexts(ImageFolder):
             raise ValueError(f"{file} cannot be read: {without_stop(error)}.") from error
         return pa.Table.from_pandas(table, schema, preserve_index=False)
 
+    def warn_of_lost_words(self, file: str) -> None:
+        """Says which words of a file `metadata.csv`, such as NA, are read as missing: with filters they still are."""
+        content = self.read_content(file)
+        words = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, na_values=[""])
+        lost = words[pd.read_csv(io.BytesIO(content), dtype=str).isna()].stack().dropna().tolist()
+        if lost:
+            logger.warning_once(
+                f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing, since a card filters the rows: "
+                "write metadata.jsonl in its place, where they are texts."
+            )
+
     def find_csv_types(self, metadata_files: list[tuple]) -> Features:
         """Finds the types of the columns of all files `metadata.csv`: `datasets` has found texts and images."""
         for names in metadata_files:
             if names[-1] not in self.csv_types:
-                self.read_csv(names[-1])
+                self.read_content(names[-1])
         found = join_csv_types(self.csv_types.values())
         features = Features(self.info.features)
         for name in features.keys() & found.keys():

@@ -64,8 +64,6 @@ OTHER_CSV_OPTIONS = (
 )
 # Options by which a cell is read as what is written in it, or as missing
 PLAIN_CSV_OPTIONS = (*CSV_FORMAT, "converters", "keep_default_na", "na_values")
-# The column that `datasets` makes of an index of pandas
-INDEX_COLUMN = "__index_level_0__"
 # Cells that are numbers. 007 is a text, and so is what has more digits than a float keeps.
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})", re.ASCII)
 NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
@@ -308,12 +306,6 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
         features[key_column] = Value("string")
     options.pop("converters", None)  # what it is for is in the types
     return Csv(data_files=data_files, features=features, hash=hash_readers(), **options)
-
-
-def check_no_index(columns: Iterable[str], files: Iterable[str]) -> None:
-    """Raises a `ValueError` if pandas took the first column of CSV files elsewhere for an index."""
-    if INDEX_COLUMN in columns:
-        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote such cells.")
 
 
 def find_separator(files: Iterable[str]) -> str:

@@ -286,6 +286,13 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     if not path:
         return path
     file = to_path_in_archive(path)
+    in_repository = PATH_IN_REPOSITORY.search(file)
+    if in_repository is not None:
+        repository = in_repository["address"] or in_repository["cached"].replace("--", "/")
+        if repository == source.dataset_name:
+            return to_key(in_repository["path"])
+        if in_repository["cached"] and any(file.startswith("hf://") for file in source.data_files or []):
+            return None  # of several repositories, perhaps
     folder = find_folder(source)
     folders = [folder]
     folders += [os.path.dirname(os.path.abspath(os.path.join(folder, file))) for file in source.data_files or []]
@@ -294,22 +301,9 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
             # Windows does not distinguish upper and lower case, for instance of a drive's letter
             if os.path.normcase(file).startswith(os.path.normcase(base + os.sep)):
                 return to_key(os.path.relpath(file, base))
-    in_repository = find_path_in_repository(file, source)
-    if in_repository is not None:
-        return to_key(in_repository)
     if os.path.normcase(file).startswith(os.path.normcase(os.path.join(DOWNLOADED_DATASETS_PATH, ""))):
         return None
     return path
-
-
-def find_path_in_repository(path: str, source: SourceArguments) -> str | None:
-    """Finds the path of a file in the repository of the Hub that the data arguments name; None for other files."""
-    match = PATH_IN_REPOSITORY.search(path)
-    if match is None:
-        return None
-    repository = match["address"] or match["cached"].replace("--", "/")
-    named = [source.dataset_name, source.data_dir, *(source.data_files or [])]
-    return match["path"] if any(repository in (name or "") for name in named) else None
 
 
 def to_path_in_archive(path: str) -> str:

@@ -1,5 +1,6 @@
 """Files at addresses: what `datasets` reads of them is what they hold, or an error."""
 
+import gzip
 import io
 import json
 from uuid import uuid4
@@ -129,9 +130,13 @@ def test_labels_with_other_names_are_refused(put, streaming):
 
 
 @both_ways
-def test_dates_after_texts_are_no_times(put, streaming):
+@pytest.mark.parametrize("values", [("x", "2020-01-03"), (["x"], ["2020-01-03"]), ({"a": "x"}, {"a": "2020-01-03"})])
+def test_dates_after_texts_are_no_times(put, values, streaming):
+    addresses = put("jsonl", *([{"sku": value}] for value in values))
     with pytest.raises(ValueError, match="1.jsonl: the column 'sku' holds texts that are written like dates"):
-        read_keys(put("jsonl", TEXTS, [{"sku": "2020-01-03"}]), streaming)
+        list(
+            load_split(SourceArguments("json", data_files=addresses, streaming=streaming), "train", with_images=False)
+        )
 
 
 @both_ways
@@ -165,13 +170,20 @@ def test_captions_of_csv_are_texts(put):
     assert [files[key] for key in ("001", "002", "003")] == [["007"], [], ["1.50"]]
 
 
-def test_captions_of_csv_are_quoted(put):
-    folder = uuid4().hex
-    fsspec.filesystem("memory").pipe_file(f"/{folder}/0.csv", b"caption,sku\nA boat, red,1\nA cat, blue,2\n")
-    with pytest.raises(
-        ValueError, match="A row of memory://.*/0.csv has more fields than the header: quote such cells"
-    ):
-        CaptionFiles([f"memory://{folder}/0.csv"], "sku", ["caption"])
+@both_ways
+@pytest.mark.parametrize("row", ["1,A boat, red", "x,A boat, red", '"1\n2",A boat, red', "1,A boat,"])
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_cells_of_csv_are_quoted(put, ending, row, streaming):
+    content = f"sku,caption\n\n{row}\n2,A cat, blue\n".encode()
+    if ending == ".csv.gz":
+        content = gzip.compress(content)
+    address = f"memory://{uuid4().hex}/0{ending}"
+    fsspec.filesystem("memory").pipe_file(address, content)
+    with pytest.raises(ValueError, match="0.csv.* has more fields than the header: quote"):
+        CaptionFiles([address], "sku", ["caption"])
+    source = SourceArguments("csv", data_files=[address], streaming=streaming)
+    with pytest.raises(ValueError, match="0.csv.* has more fields than the header: quote"):
+        list(load_split(source, "train", with_images=False))
 
 
 def test_caption_files_of_two_places_are_refused(put, tmp_path):

@@ -149,9 +149,10 @@ def test_options_of_a_folder_of_images(tmp_path, option, folders, has_metadata, 
 
 
 @both_ways
-def test_filters_of_a_folder_of_images(tmp_path, streaming):
-    write_images(tmp_path, ["0.png", "1.png"])
-    (tmp_path / "metadata.csv").write_text("file_name,caption,number,id\n0.png,A boat,0,007\n1.png,NA,1,008\n")
+def test_filters_of_a_folder_of_images(tmp_path, caplog, streaming):
+    write_images(tmp_path, ["0.png", "1.png", "2.png"])
+    rows = "0.png,A boat,0,true\n1.png,A car,1,true\n2.png,NA,2,false\n"
+    (tmp_path / "metadata.csv").write_text("file_name,caption,number,is_sharp\n" + rows)
     write_card(
         tmp_path,
         "- config_name: default",
@@ -160,9 +161,14 @@ def test_filters_of_a_folder_of_images(tmp_path, streaming):
         "  - - number",
         '    - ">"',
         "    - 0",
+        "  - - is_sharp",
+        '    - "=="',
+        "    - true",
     )
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
-    assert [(row["caption"], row["number"], row["id"]) for row in rows] == [("NA", 1, "008")]
+    assert [row["caption"] for row in rows] == ["A car"]
+    assert "1 cells of" in caplog.text
+    assert "metadata.csv, as 'NA', are read as missing, since a card filters the rows: write metadata" in caplog.text
 
 
 TWO_CONFIGS = (

@@ -129,20 +129,19 @@ SNAPSHOT = f"/cache/hub/datasets--org--photos/snapshots/{COMMIT}"
         (f"zip://b/1.png::{SNAPSHOT}/train.zip", "train.zip/b/1.png"),
         (f"hf://datasets/org/photos@{COMMIT}/train/a b.png", "train/a b.png"),
         (f"zip://b/1.png::hf://datasets/org/photos@{COMMIT}/train.zip", "train.zip/b/1.png"),
-        # a file of another repository that rows name
-        (f"/cache/hub/datasets--org--more/snapshots/{COMMIT}/a.png", None),
     ],
 )
-@pytest.mark.parametrize(
-    "source",
-    [
-        SourceArguments("org/photos"),
-        SourceArguments("imagefolder", data_files=["hf://datasets/org/photos/train/*"]),
-        SourceArguments("imagefolder", data_dir="hf://datasets/org/photos"),
-    ],
-)
-def test_keys_of_the_hub_are_paths_in_the_repository(path, key, source):
-    assert find_key({"image": {"bytes": None, "path": path}}, source) == (key or path)
+def test_keys_of_the_hub_are_paths_in_the_repository(monkeypatch, path, key):
+    monkeypatch.chdir("/")  # where the cache is
+    image = {"bytes": None, "path": path}
+    assert find_key({"image": image}, SourceArguments("org/photos", data_files=["*.png"])) == key
+    # of files of another repository, which rows name
+    assert find_key({"image": image}, SourceArguments("org/photo")).endswith(path.rpartition("::")[2])
+
+
+def test_files_of_several_repositories_have_no_paths_as_keys():
+    source = SourceArguments("imagefolder", data_files=["hf://datasets/org/photos/*", "hf://datasets/org/more/*"])
+    assert find_key({"image": {"bytes": None, "path": f"{SNAPSHOT}/a.png"}}, source) is None
 
 
 def test_a_download_has_no_key_but_its_hash():
