@@ -23,6 +23,7 @@ from .folder import (
     scan_folder,
     sign_files,
 )
+from .hub_files import divide_hub_files
 from .images import IMAGE_EXTENSIONS
 from .options import find_options
 from .row_files import find_separator
@@ -57,6 +58,8 @@ def make_builder(
     try:
         builder = load_builder(source, split, image_files, key_column)
         check_patterns(builder, source)
+        if source.data_files is None:
+            divide_hub_files(builder)
     except (OSError, ValueError) as error:
         cause = " ".join(without_stop(error).split())
         if "Config name is missing" in cause:  # where a card has several and no default

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files elsewhere: `datasets` reads them, but what it would take for something else is an error."""
 
+import bz2
 import csv
 import io
+import lzma
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import IO, Any
@@ -33,8 +36,9 @@ from .row_files import CSV_FORMAT, are_csv_rows_checked
 from .rows import Rows, look_up
 
 
-# Of a CSV file, among which are the header and a row
+# Of a CSV file, among which are the header and a row. A block of .bz2 has at most 900,000 bytes.
 NUM_FIRST_LINES = 20
+NUM_FIRST_BYTES = 2**20
 
 
 def open_binary(path: str, config: DownloadConfig | None = None, **options: Any) -> IO[bytes]:
@@ -151,6 +155,21 @@ def is_number_type(feature: Value) -> bool:
     return any(is_of(feature.pa_type) for is_of in is_of_type)
 
 
+def read_beginning(file: str, config: DownloadConfig) -> bytes:
+    """Reads the beginning of a file elsewhere, decompressed if its first bytes are those of such a file."""
+    with open_binary(file, config, block_size=0) as opened:
+        beginning = opened.read(NUM_FIRST_BYTES)
+    if beginning.startswith(b"\x1f\x8b"):
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(beginning)
+    if beginning.startswith(b"BZh"):
+        return bz2.BZ2Decompressor().decompress(beginning)
+    if beginning.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMADecompressor().decompress(beginning)
+    if beginning.startswith(b"PK\x03\x04"):  # `datasets` reads the files in the archive
+        return b""
+    return beginning
+
+
 def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
     """
     Checks that the first row of CSV files elsewhere has no more fields than the header: pandas would take its first
@@ -172,10 +191,10 @@ def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
     cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
     for file in files:
         try:
-            with open_binary(file, config, compression="infer") as opened:
-                text = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline="")
-                rows = [row for row in islice(csv.reader(text, **cells), NUM_FIRST_LINES) if "".join(row).strip()]
-        except (OSError, csv.Error):
+            beginning = read_beginning(file, config)
+            text = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
+            rows = [row for row in islice(csv.reader(text, **cells), NUM_FIRST_LINES) if "".join(row).strip()]
+        except (EOFError, OSError, csv.Error, lzma.LZMAError, zlib.error):
             continue
         if len(rows) > 1 and len(rows[1]) > len(rows[0]):
             raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")

@@ -32,6 +32,7 @@ URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 PATH_IN_REPOSITORY = re.compile(
     r"(hf://datasets/(?P<address>[^@]+)@[^/]+/|datasets--(?P<cached>[^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\])(?P<path>.+)"
 )
+REPOSITORY_ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
 
@@ -289,10 +290,12 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     in_repository = PATH_IN_REPOSITORY.search(file)
     if in_repository is not None:
         repository = in_repository["address"] or in_repository["cached"].replace("--", "/")
-        if repository == source.dataset_name:
+        addresses = map(REPOSITORY_ADDRESS.match, source.data_files or [])
+        named = {address[1] for address in addresses if address is not None}
+        if repository == source.dataset_name or named == {repository}:
             return to_key(in_repository["path"])
-        if in_repository["cached"] and any(file.startswith("hf://") for file in source.data_files or []):
-            return None  # of several repositories, perhaps
+        if repository in named:  # and others, which may have the same paths
+            return None
     folder = find_folder(source)
     folders = [folder]
     folders += [os.path.dirname(os.path.abspath(os.path.join(folder, file))) for file in source.data_files or []]

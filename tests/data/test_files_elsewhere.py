@@ -1,8 +1,14 @@
 """Files at addresses: what `datasets` reads of them is what they hold, or an error."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from uuid import uuid4
 
 import fsspec
@@ -170,20 +176,65 @@ def test_captions_of_csv_are_texts(put):
     assert [files[key] for key in ("001", "002", "003")] == [["007"], [], ["1.50"]]
 
 
+COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+ENDINGS_OF_CAPTIONS = ["", ".gz"]
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    """A folder, and where it is served."""
+    folder = tmp_path_factory.mktemp("web")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def write_csv(web: tuple[Path, str], place: str, ending: str, row: str) -> str:
+    """Writes CSV with a row, and another one, to a web server or into memory. Returns its address."""
+    folder, url = web
+    content = COMPRESSIONS[ending](f"sku,caption\n\n{row}\n2,A cat\n".encode())
+    name = f"{uuid4().hex}.csv{ending}"
+    if place == "memory":
+        fsspec.filesystem("memory").pipe_file(f"/{name}", content)
+        return f"memory://{name}"
+    (folder / name).write_bytes(content)
+    return f"{url}/{name}"
+
+
 @both_ways
-@pytest.mark.parametrize("row", ["1,A boat, red", "x,A boat, red", '"1\n2",A boat, red', "1,A boat,"])
-@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
-def test_cells_of_csv_are_quoted(put, ending, row, streaming):
-    content = f"sku,caption\n\n{row}\n2,A cat, blue\n".encode()
-    if ending == ".csv.gz":
-        content = gzip.compress(content)
-    address = f"memory://{uuid4().hex}/0{ending}"
-    fsspec.filesystem("memory").pipe_file(address, content)
-    with pytest.raises(ValueError, match="0.csv.* has more fields than the header: quote"):
-        CaptionFiles([address], "sku", ["caption"])
+@pytest.mark.parametrize(
+    ("place", "ending", "row"),
+    [
+        ("web", "", "1,A boat, red"),
+        ("web", "", "x,A boat, red"),
+        ("web", "", '"1\n2",A boat, red'),
+        ("web", "", "1,A boat,"),
+        ("web", ".gz", "1,A boat, red"),
+        ("web", ".bz2", "1,A boat, red"),
+        ("web", ".xz", "1,A boat, red"),
+        ("memory", "", "1,A boat, red"),
+        ("memory", ".gz", "1,A boat, red"),
+    ],
+)
+def test_cells_of_csv_are_quoted(put, web, place, ending, row, streaming):
+    address = write_csv(web, place, ending, row)
+    if ending in ENDINGS_OF_CAPTIONS:
+        with pytest.raises(ValueError, match="csv.* has more fields than the header: quote"):
+            CaptionFiles([address], "sku", ["caption"])
     source = SourceArguments("csv", data_files=[address], streaming=streaming)
-    with pytest.raises(ValueError, match="0.csv.* has more fields than the header: quote"):
+    with pytest.raises(ValueError, match="csv.* has more fields than the header: quote"):
         list(load_split(source, "train", with_images=False))
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+@pytest.mark.parametrize("place", ["memory", "web"])
+def test_quoted_cells_of_csv_are_read(put, web, place, ending):
+    address = write_csv(web, place, ending, '"1","A boat, red"')
+    if ending in ENDINGS_OF_CAPTIONS:
+        assert CaptionFiles([address], "sku", ["caption"])["1"] == ["A boat, red"]
+    rows = load_split(SourceArguments("csv", data_files=[address]), "train", with_images=False, key_column="sku")
+    assert list(rows) == [{"sku": "1", "caption": "A boat, red"}, {"sku": "2", "caption": "A cat"}]
 
 
 def test_caption_files_of_two_places_are_refused(put, tmp_path):

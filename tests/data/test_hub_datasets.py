@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import PIL.Image
 import pytest
 
+from modeling_lotlip.data.hub_files import choose_split
 from tests.common import python_environment
 from tests.helpers.data_files import write_images, write_lines, write_shard
 from tests.helpers.hub_server import hub_server
@@ -17,7 +19,25 @@ from tests.helpers.hub_server import hub_server
 NUM_ROWS = 6
 IDS = [f"00{index}" for index in range(NUM_ROWS)]
 
-# Prints the sizes of the images of all rows, or without a column of images their keys
+# What is read: a dataset, as rows or a stream, and its column of images, of which the sizes are printed, or of keys
+CASES = [
+    ("org/shards", "rows", "png"),
+    ("org/shards", "stream", "png"),
+    ("org/cut", "rows", "png"),
+    ("org/lines", "rows", "id"),
+    ("org/table", "rows", "id"),
+    ("org/folder", "rows", "image"),
+    ("org/folder", "stream", "image"),
+    ("org/folder", "rows", "id"),
+    ("org/folder", "stream", "id"),
+    ("org/classes", "rows", "image"),
+    ("org/classes", "stream", "image"),
+    ("org/carded", "rows", "image"),
+    ("org/vehicles", "rows", "image"),
+]
+OFFLINE_CASES = [("org/shards", "rows", "png"), ("org/lines", "rows", "id"), ("org/table", "rows", "id")]
+
+# For each case prints a line, of what is read or of the error, and one before its warnings
 READ = """
 import io, json, sys
 
@@ -27,15 +47,30 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.loading import load_split
 
-name, way, column = sys.argv[1:]
-source = SourceArguments(name, image_column=column, streaming=way == "stream")
-if column == "id":
-    rows = load_split(source, "train", with_images=False, key_column="id")
-    print(json.dumps([row["id"] for row in rows]))
-else:
+
+def read(name, way, column):
+    source = SourceArguments(name, image_column=column, streaming=way == "stream")
+    if column == "id":
+        rows = load_split(source, "train", with_images=False, key_column="id")
+        return [row["id"] for row in rows]
     rows = undecoded(load_split(source, "train"), column)
-    print(json.dumps([PIL.Image.open(io.BytesIO(read_file(row[column]))).size for row in rows]))
+    return [PIL.Image.open(io.BytesIO(read_file(row[column]))).size for row in rows]
+
+
+for case in json.loads(sys.argv[1]):
+    print("== a case", file=sys.stderr, flush=True)
+    try:
+        print(json.dumps(read(*case)), flush=True)
+    except Exception as error:
+        print(json.dumps(repr(error)), flush=True)
 """
+
+
+class Read(NamedTuple):
+    """What was read in a case, or the error, and what was said."""
+
+    values: list | str
+    warnings: str
 
 
 def write_card(repo: Path, num_rows: int) -> None:
@@ -57,7 +92,7 @@ def write_shards(root: Path) -> None:
 
 
 def write_rows(root: Path) -> None:
-    """Writes ids, in JSON lines, parquet and the metadata of a folder of images of 4 x 3."""
+    """Writes ids, in JSON lines, parquet and the metadata of a folder, which has an image of 4 x 3 more."""
     rows = [{"id": row_id} for row_id in IDS]
     for name in ("lines", "table"):
         (root / "org" / name).mkdir(parents=True)
@@ -69,60 +104,114 @@ def write_rows(root: Path) -> None:
     (folder / "metadata.csv").write_text("".join(["file_name,id\n", *lines]))
 
 
+def write_classes(root: Path) -> None:
+    """Writes folders of classes, one of which is called as a split is, with images of 4 x 3 to train on."""
+    for name in ("classes", "carded"):
+        repo = root / "org" / name
+        write_images(repo, [f"train/{folder}/{index}.png" for folder in ("beach", "train_station") for index in "01"])
+        for folder in ("beach", "train_station"):
+            (repo / "test" / folder).mkdir(parents=True)
+            PIL.Image.new("RGB", (9, 9)).save(repo / "test" / folder / "0.png")
+    card = '---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: "**/*.png"}\n---\n'
+    (root / "org" / "carded" / "README.md").write_text(card)
+    write_images(root / "org" / "vehicles", ["sea boat.png", "red train.png", "car.png"])
+
+
 @pytest.fixture(scope="module")
-def read(tmp_path_factory):
-    """
-    Returns what reads a dataset in a process of its own, in a folder with another image of each name. The cache is
-    empty at first.
-    """
+def folder(tmp_path_factory):
+    """The repositories, and a folder with another image of each name, in which they are read."""
     folder = tmp_path_factory.mktemp("datasets")
     write_shards(folder / "repositories")
     write_rows(folder / "repositories")
+    write_classes(folder / "repositories")
     (folder / "here").mkdir()
     for index in range(NUM_ROWS):
         PIL.Image.new("RGB", (9, 9)).save(folder / "here" / f"{index}.png")
+    return folder
 
+
+def read_cases(folder: Path, cases: list[tuple], **environment: object) -> dict[tuple, Read]:
+    """Reads datasets in a process of its own, whose cache stays for the next one."""
+    environment = python_environment(HF_HOME=folder / "home", **environment)
+    command = [sys.executable, "-c", READ, json.dumps(cases)]
+    process = subprocess.run(command, env=environment, cwd=folder / "here", capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    values = map(json.loads, process.stdout.splitlines())
+    warnings = process.stderr.split("== a case\n")[1:]
+    return {case: Read(*found) for case, *found in zip(cases, values, warnings, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def online(folder):
+    """What is read from a server."""
     with hub_server(folder / "repositories") as server:
-
-        def read_in_process(name: str, way: str, column: str) -> subprocess.CompletedProcess:
-            environment = python_environment(
-                HF_ENDPOINT=server.url, HF_HOME=folder / "home", HF_HUB_OFFLINE=int(way == "offline")
-            )
-            command = [sys.executable, "-c", READ, name, way, column]
-            return subprocess.run(command, env=environment, cwd=folder / "here", capture_output=True, text=True)
-
-        yield read_in_process
+        cases = read_cases(folder, CASES, HF_ENDPOINT=server.url, HF_HUB_OFFLINE=0)
     assert server.unknown_routes == []
+    return cases
 
 
-@pytest.mark.parametrize("ways", [["stream"], ["rows", "offline"]], ids=["a stream", "rows, and again offline"])
-def test_shards_of_the_hub_are_read(read, ways):
-    for way in ways:
-        process = read("org/shards", way, "png")
-        assert process.returncode == 0, process.stderr
-        assert json.loads(process.stdout) == NUM_ROWS * [[4, 3]]
+@pytest.fixture(scope="module")
+def offline(folder, online):
+    """What is read after that without a server."""
+    return read_cases(folder, OFFLINE_CASES, HF_HUB_OFFLINE=1)
 
 
-def test_fewer_samples_than_a_card_says_are_an_error(read):
-    process = read("org/cut", "rows", "png")
-    assert process.returncode == 1
-    assert "NonMatchingSplitsSizesError" in process.stderr
+@pytest.mark.parametrize("way", ["rows", "stream"])
+def test_shards_of_the_hub_are_read(online, way):
+    assert online["org/shards", way, "png"].values == NUM_ROWS * [[4, 3]]
 
 
-@pytest.mark.parametrize("name", ["lines", "table"])
-def test_rows_of_the_hub_are_read_again_offline(read, name):
-    for way in ("rows", "offline"):
-        process = read(f"org/{name}", way, "id")
-        assert process.returncode == 0, process.stderr
-        assert json.loads(process.stdout) == IDS
+def test_fewer_samples_than_a_card_says_are_an_error(online):
+    assert online["org/cut", "rows", "png"].values.startswith("NonMatchingSplitsSizesError")
+
+
+@pytest.mark.parametrize("name", ["org/lines", "org/table"])
+def test_rows_of_the_hub_are_read(online, name):
+    assert online[name, "rows", "id"].values == IDS
+
+
+@pytest.mark.parametrize("case", OFFLINE_CASES)
+def test_what_was_read_is_read_again_offline(online, offline, case):
+    assert offline[case].values == online[case].values
 
 
 @pytest.mark.parametrize(("column", "expected"), [("image", NUM_ROWS * [[4, 3]]), ("id", IDS)])
-@pytest.mark.parametrize("way", ["stream", "rows"])
-def test_a_folder_of_the_hub_is_read(read, way, column, expected):
-    process = read("org/folder", way, column)
-    assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout) == expected
+@pytest.mark.parametrize("way", ["rows", "stream"])
+def test_a_folder_of_the_hub_is_read(online, way, column, expected):
+    case = online["org/folder", way, column]
+    assert case.values == expected
     # of a stream it is not known before its end
     is_told = way == "rows" and column == "image"
-    assert ("1 of 7 images are left out: they are in no line of metadata" in process.stderr) == is_told
+    assert ("1 of 7 images are left out: they are in no line of metadata" in case.warnings) == is_told
+
+
+@pytest.mark.parametrize("way", ["rows", "stream"])
+def test_a_class_that_is_called_as_a_split_is_no_split(online, way):
+    case = online["org/classes", way, "image"]
+    assert case.values == 4 * [[4, 3]]
+    assert "left out" not in case.warnings
+
+
+def test_a_card_says_which_files_are_in_a_split(online):
+    case = online["org/carded", "rows", "image"]
+    assert sorted(case.values) == 4 * [[4, 3]] + 2 * [[9, 9]]
+
+
+def test_files_in_no_split_are_named(online):
+    case = online["org/vehicles", "rows", "image"]
+    assert case.values == [[4, 3]]
+    assert "2 of 3 files of org/vehicles are left out, as 'hf://datasets/org/vehicles@" in case.warnings
+    assert "words in the names of the others make these the splits train. Name files" in case.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "chosen"),
+    [
+        ("test/train_station/0.png", ["train", "test"], "test"),
+        ("train_station/test/0.png", ["train", "test"], "train"),
+        ("data/test-0.png", ["train", "test"], "test"),
+        ("data/0.png", ["all"], "all"),
+    ],
+)
+def test_the_split_is_the_outermost_word(name, splits, chosen):
+    assert choose_split(name, splits) == chosen

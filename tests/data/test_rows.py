@@ -135,13 +135,18 @@ def test_keys_of_the_hub_are_paths_in_the_repository(monkeypatch, path, key):
     monkeypatch.chdir("/")  # where the cache is
     image = {"bytes": None, "path": path}
     assert find_key({"image": image}, SourceArguments("org/photos", data_files=["*.png"])) == key
+    address = SourceArguments(
+        "imagefolder", data_files=["hf://datasets/org/photos@main/*", "hf://datasets/org/photos/*"]
+    )
+    assert find_key({"image": image}, address) == key
     # of files of another repository, which rows name
     assert find_key({"image": image}, SourceArguments("org/photo")).endswith(path.rpartition("::")[2])
 
 
 def test_files_of_several_repositories_have_no_paths_as_keys():
     source = SourceArguments("imagefolder", data_files=["hf://datasets/org/photos/*", "hf://datasets/org/more/*"])
-    assert find_key({"image": {"bytes": None, "path": f"{SNAPSHOT}/a.png"}}, source) is None
+    for path in (f"{SNAPSHOT}/a.png", f"hf://datasets/org/photos@{COMMIT}/a.png"):
+        assert find_key({"image": {"bytes": None, "path": path}}, source) is None
 
 
 def test_a_download_has_no_key_but_its_hash():

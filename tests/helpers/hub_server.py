@@ -36,6 +36,10 @@ def describe_file(name: str, file: Path) -> dict:
     return {"type": "file", "path": name, "size": file.stat().st_size, "oid": oid}
 
 
+def describe_folder(name: str) -> dict:
+    return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
+
+
 class HubHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -106,18 +110,29 @@ class HubHandler(BaseHTTPRequestHandler):
         folder = (folder or "").strip("/")
         if not repo.is_dir():
             return self.refuse("RepoNotFound")
+        is_recursive = "recursive=true" in self.path.lower()
         entries = []
+        folders = {}
         for name, file in repo_files(repo).items():
-            if not folder or name.startswith(f"{folder}/"):
+            if folder and not name.startswith(f"{folder}/"):
+                continue
+            inside = name.removeprefix(f"{folder}/") if folder else name
+            for parent in [*Path(inside).parents][:-1]:
+                if is_recursive or len(parent.parts) == 1:
+                    folders[str(Path(folder, parent))] = None
+            if is_recursive or "/" not in inside:
                 entries.append(describe_file(name, file))
+        entries += [describe_folder(name) for name in folders]
         if folder and not entries:
             return self.refuse("EntryNotFound")
         self.reply_json(entries)
 
     def describe_files(self, repo_id: str):
-        files = repo_files(self.server.root / repo_id)
+        repo = self.server.root / repo_id
+        files = repo_files(repo)
         names = json.loads(self.read_body())["paths"]
-        self.reply_json([describe_file(name, files[name]) for name in names if name in files])
+        described = [describe_file(name, files[name]) for name in names if name in files]
+        self.reply_json(described + [describe_folder(name) for name in names if (repo / name).is_dir()])
 
     def describe(self, repo_id: str):
         repo = self.server.root / repo_id

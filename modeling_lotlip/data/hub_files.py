@@ -1,0 +1,106 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a dataset of the Hub, and which split each belongs to."""
+
+import os
+import re
+from pathlib import Path
+
+from datasets import DatasetBuilder
+from datasets import config as datasets_config
+from datasets.data_files import DataFilesDict, DataFilesList
+from fsspec.core import url_to_fs
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from transformers.utils import logging
+
+from .folder import is_hidden, list_split_words
+
+
+logger = logging.get_logger(__name__)
+
+# The address of a file of the Hub: that of its repository at a commit, and the path in it
+HUB_ADDRESS = re.compile(r"(hf://datasets/[^@]+@([^/]+))/(.+)")
+
+
+def divide_hub_files(builder: DatasetBuilder) -> None:
+    """
+    Puts each file of a dataset of the Hub into one split, and says which are in none. `datasets` looks for the words
+    of splits anywhere in a path: it lists `train/train_station/0.png` twice, and `test/train_station/0.png` in
+    `train`, too. Where a card says which files are in which split, they stay there.
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`, whose files are changed.
+    """
+    data_files = builder.config.data_files or {}
+    matches = [HUB_ADDRESS.fullmatch(file) for files in data_files.values() for file in files]
+    if builder.repo_id is None or not matches or None in matches:
+        return
+    if has_hub_card_with_splits(builder, matches[0][2]):
+        return
+    splits = {}
+    for split, files in data_files.items():
+        for file in files:
+            splits.setdefault(file, []).append(str(split))
+    for file, named in splits.items():
+        splits[file] = choose_split(HUB_ADDRESS.fullmatch(file)[3], named)
+    divided = DataFilesDict()
+    for split, files in data_files.items():
+        of_split = [file for file in dict.fromkeys(files) if splits[file] == str(split)]
+        if of_split:
+            divided[split] = DataFilesList(of_split, files.origin_metadata)
+    builder.config.data_files = divided
+    warn_of_hub_files_without_split(builder, set(splits))
+
+
+def has_hub_card_with_splits(builder: DatasetBuilder, commit: str) -> bool:
+    """Returns whether the card of a dataset of the Hub at a commit says which file is in which split."""
+    try:
+        card = hf_hub_download(
+            builder.repo_id,
+            "README.md",
+            repo_type="dataset",
+            revision=commit,
+            token=builder.token,
+            endpoint=datasets_config.HF_ENDPOINT,
+        )
+    except EntryNotFoundError:
+        return False
+    return re.search(r"(?m)^configs:", Path(card).read_text("utf-8", "replace")) is not None
+
+
+def choose_split(name: str, splits: list[str]) -> str:
+    """Chooses the split of a file among some, the one that the outermost part of its path is called after."""
+    for part in name.split("/"):
+        for split, _ in list_split_words(part):
+            if split in splits:
+                return split
+    return splits[0]
+
+
+def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> None:
+    """
+    Says which files of a dataset of the Hub are in none of the splits that `datasets` finds in their names.
+
+    Args:
+        builder (`DatasetBuilder`):
+            What reads the files.
+        used (`set[str]`):
+            The addresses of those that are in one.
+    """
+    endings = {os.path.splitext(file)[1].lower() for file in used}
+    options = {"token": builder.token, "endpoint": datasets_config.HF_ENDPOINT}
+    system, folder = url_to_fs(builder.base_path, **options)
+    files = []
+    for path in system.find(folder):
+        name = path.removeprefix(f"{folder}/")
+        if os.path.splitext(name)[1].lower() in endings and not is_hidden(name):
+            files.append(f"hf://{path}")
+    unused = [file for file in files if file not in used]
+    if unused:
+        logger.warning_once(
+            f"{len(unused)} of {len(files)} files of {builder.repo_id} are left out, as {unused[0]!r}: words in the "
+            f"names of the others make these the splits {', '.join(map(str, builder.config.data_files))}. Name files "
+            "with `--data_files`."
+        )
