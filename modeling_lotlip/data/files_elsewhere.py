@@ -158,7 +158,12 @@ def is_number_type(feature: Value) -> bool:
 def read_beginning(file: str, config: DownloadConfig) -> bytes:
     """Reads the beginning of a file elsewhere, decompressed if its first bytes are those of such a file."""
     with open_binary(file, config, block_size=0) as opened:
-        beginning = opened.read(NUM_FIRST_BYTES)
+        beginning = b""
+        while len(beginning) < NUM_FIRST_BYTES:  # a read gives what has come so far
+            content = opened.read(NUM_FIRST_BYTES - len(beginning))
+            if not content:
+                break
+            beginning += content
     if beginning.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(beginning)
     if beginning.startswith(b"BZh"):

@@ -14,7 +14,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers.utils import logging
 
-from .folder import is_hidden, list_split_words
+from .folder import find_split_of_name, is_hidden
 
 
 logger = logging.get_logger(__name__)
@@ -25,8 +25,8 @@ HUB_ADDRESS = re.compile(r"(hf://datasets/[^@]+@([^/]+))/(.+)")
 
 def divide_hub_files(builder: DatasetBuilder) -> None:
     """
-    Puts each file of a dataset of the Hub into one split, and says which are in none. `datasets` looks for the words
-    of splits anywhere in a path: it lists `train/train_station/0.png` twice, and `test/train_station/0.png` in
+    Puts each file of a dataset of the Hub into its split, once, and says which are in none. `datasets` looks for the
+    words of splits anywhere in a path: it lists `train/train_station/0.png` twice, and `test/train_station/0.png` in
     `train`, too. Where a card says which files are in which split, they stay there.
 
     Args:
@@ -37,25 +37,27 @@ def divide_hub_files(builder: DatasetBuilder) -> None:
     matches = [HUB_ADDRESS.fullmatch(file) for files in data_files.values() for file in files]
     if builder.repo_id is None or not matches or None in matches:
         return
-    if has_hub_card_with_splits(builder, matches[0][2]):
+    card = read_hub_card(builder, matches[0][2])
+    if "data_files:" in card:
         return
     splits = {}
     for split, files in data_files.items():
         for file in files:
             splits.setdefault(file, []).append(str(split))
     for file, named in splits.items():
-        splits[file] = choose_split(HUB_ADDRESS.fullmatch(file)[3], named)
+        splits[file] = choose_splits(HUB_ADDRESS.fullmatch(file)[3], named)
     divided = DataFilesDict()
     for split, files in data_files.items():
-        of_split = [file for file in dict.fromkeys(files) if splits[file] == str(split)]
+        of_split = [file for file in dict.fromkeys(files) if str(split) in splits[file]]
         if of_split:
             divided[split] = DataFilesList(of_split, files.origin_metadata)
     builder.config.data_files = divided
-    warn_of_hub_files_without_split(builder, set(splits))
+    if "configs:" not in card:  # which may name a folder
+        warn_of_hub_files_without_split(builder, set(splits))
 
 
-def has_hub_card_with_splits(builder: DatasetBuilder, commit: str) -> bool:
-    """Returns whether the card of a dataset of the Hub at a commit says which file is in which split."""
+def read_hub_card(builder: DatasetBuilder, commit: str) -> str:
+    """Reads what the card of a dataset of the Hub at a commit says to programs, between two lines of `---`."""
     try:
         card = hf_hub_download(
             builder.repo_id,
@@ -66,17 +68,21 @@ def has_hub_card_with_splits(builder: DatasetBuilder, commit: str) -> bool:
             endpoint=datasets_config.HF_ENDPOINT,
         )
     except EntryNotFoundError:
-        return False
-    return re.search(r"(?m)^configs:", Path(card).read_text("utf-8", "replace")) is not None
+        return ""
+    said = re.match(r"---\s*\n(.*?)\n---", Path(card).read_text("utf-8", "replace"), re.DOTALL)
+    return "" if said is None else said[1]
 
 
-def choose_split(name: str, splits: list[str]) -> str:
-    """Chooses the split of a file among some, the one that the outermost part of its path is called after."""
+def choose_splits(name: str, splits: list[str]) -> list[str]:
+    """
+    Chooses among the splits of a file the one that the outermost folder of its path is called after, or the file
+    itself; all where there is none.
+    """
     for part in name.split("/"):
-        for split, _ in list_split_words(part):
-            if split in splits:
-                return split
-    return splits[0]
+        split = find_split_of_name(os.path.splitext(part)[0])
+        if split in splits:
+            return [split]
+    return splits
 
 
 def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> None:
@@ -90,6 +96,7 @@ def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> 
             The addresses of those that are in one.
     """
     endings = {os.path.splitext(file)[1].lower() for file in used}
+    endings.discard(".json")  # of settings, too
     options = {"token": builder.token, "endpoint": datasets_config.HF_ENDPOINT}
     system, folder = url_to_fs(builder.base_path, **options)
     files = []

@@ -30,7 +30,7 @@ NUM_ROWS_OF_STREAM = 100
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 # The address of a file of a dataset of the Hub, or its path after a download, with the commit in it
 PATH_IN_REPOSITORY = re.compile(
-    r"(hf://datasets/(?P<address>[^@]+)@[^/]+/|datasets--(?P<cached>[^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\])(?P<path>.+)"
+    r"(hf://datasets/(?P<address>[^/@]+/[^/@]+)(@[^/]+)?/|datasets--(?P<cached>[^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\])(?P<path>.+)"
 )
 REPOSITORY_ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file

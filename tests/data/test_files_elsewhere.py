@@ -5,10 +5,12 @@ import gzip
 import io
 import json
 import lzma
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import IO
 from uuid import uuid4
 
 import fsspec
@@ -180,11 +182,21 @@ COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lz
 ENDINGS_OF_CAPTIONS = ["", ".gz"]
 
 
+class SlowHandler(SimpleHTTPRequestHandler):
+    """Sends a file in two parts, so that one read gives the first one."""
+
+    def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:
+        outputfile.write(source.read(10))
+        outputfile.flush()
+        time.sleep(0.05)
+        outputfile.write(source.read())
+
+
 @pytest.fixture(scope="module")
 def web(tmp_path_factory):
     """A folder, and where it is served."""
     folder = tmp_path_factory.mktemp("web")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SlowHandler, directory=folder))
     Thread(target=server.serve_forever, daemon=True).start()
     yield folder, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

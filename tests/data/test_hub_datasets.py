@@ -10,7 +10,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from modeling_lotlip.data.hub_files import choose_split
+from modeling_lotlip.data.hub_files import choose_splits
 from tests.common import python_environment
 from tests.helpers.data_files import write_images, write_lines, write_shard
 from tests.helpers.hub_server import hub_server
@@ -33,6 +33,7 @@ CASES = [
     ("org/classes", "rows", "image"),
     ("org/classes", "stream", "image"),
     ("org/carded", "rows", "image"),
+    ("org/versions", "rows", "image"),
     ("org/vehicles", "rows", "image"),
 ]
 OFFLINE_CASES = [("org/shards", "rows", "png"), ("org/lines", "rows", "id"), ("org/table", "rows", "id")]
@@ -106,7 +107,7 @@ def write_rows(root: Path) -> None:
 
 def write_classes(root: Path) -> None:
     """Writes folders of classes, one of which is called as a split is, with images of 4 x 3 to train on."""
-    for name in ("classes", "carded"):
+    for name in ("classes", "carded", "v1"):
         repo = root / "org" / name
         write_images(repo, [f"train/{folder}/{index}.png" for folder in ("beach", "train_station") for index in "01"])
         for folder in ("beach", "train_station"):
@@ -114,6 +115,10 @@ def write_classes(root: Path) -> None:
             PIL.Image.new("RGB", (9, 9)).save(repo / "test" / folder / "0.png")
     card = '---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: "**/*.png"}\n---\n'
     (root / "org" / "carded" / "README.md").write_text(card)
+    (root / "org" / "versions").mkdir()
+    (root / "org" / "v1").rename(root / "org" / "versions" / "v1")
+    card = "---\nconfigs:\n- config_name: default\n  data_dir: v1\n---\n"
+    (root / "org" / "versions" / "README.md").write_text(card)
     write_images(root / "org" / "vehicles", ["sea boat.png", "red train.png", "car.png"])
 
 
@@ -192,6 +197,12 @@ def test_a_class_that_is_called_as_a_split_is_no_split(online, way):
     assert "left out" not in case.warnings
 
 
+def test_a_card_may_say_the_folder_alone(online):
+    case = online["org/versions", "rows", "image"]
+    assert case.values == 4 * [[4, 3]]
+    assert "left out" not in case.warnings
+
+
 def test_a_card_says_which_files_are_in_a_split(online):
     case = online["org/carded", "rows", "image"]
     assert sorted(case.values) == 4 * [[4, 3]] + 2 * [[9, 9]]
@@ -205,13 +216,15 @@ def test_files_in_no_split_are_named(online):
 
 
 @pytest.mark.parametrize(
-    ("name", "splits", "chosen"),
+    ("name", "chosen"),
     [
-        ("test/train_station/0.png", ["train", "test"], "test"),
-        ("train_station/test/0.png", ["train", "test"], "train"),
-        ("data/test-0.png", ["train", "test"], "test"),
-        ("data/0.png", ["all"], "all"),
+        ("test/train_station/0.png", ["test"]),
+        ("train_station/test/0.png", ["test"]),
+        ("test/train/0.png", ["test"]),
+        ("my_train_set/test/0.png", ["test"]),
+        ("train_test_split/test.parquet", ["test"]),
+        ("coco_train2014_test.jsonl", ["train", "test"]),
     ],
 )
-def test_the_split_is_the_outermost_word(name, splits, chosen):
-    assert choose_split(name, splits) == chosen
+def test_the_split_is_what_the_outermost_folder_is_called_after(name, chosen):
+    assert choose_splits(name, ["train", "test"]) == chosen

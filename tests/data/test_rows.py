@@ -128,6 +128,7 @@ SNAPSHOT = f"/cache/hub/datasets--org--photos/snapshots/{COMMIT}"
         (f"{SNAPSHOT}/train/a b.png", "train/a b.png"),
         (f"zip://b/1.png::{SNAPSHOT}/train.zip", "train.zip/b/1.png"),
         (f"hf://datasets/org/photos@{COMMIT}/train/a b.png", "train/a b.png"),
+        ("hf://datasets/org/photos/train/a@b.png", "train/a@b.png"),
         (f"zip://b/1.png::hf://datasets/org/photos@{COMMIT}/train.zip", "train.zip/b/1.png"),
     ],
 )
