@@ -11,10 +11,12 @@ from datasets.data_files import DataFilesDict, resolve_pattern
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
+from ..utils.keys import to_key
 from ..utils.terminal import without_stop
 from .arguments import SourceArguments, find_folder, is_folder_of_data
 from .folder import (
     as_patterns,
+    divide_files,
     find_files_about_images,
     find_image_files,
     has_card_with_splits,
@@ -52,14 +54,19 @@ def make_builder(
 ) -> tuple[DatasetBuilder, str]:
     """Finds what reads a dataset of the Hub or files, and the name of the split that it has."""
     folder = find_local_folder(source)
+    is_named = is_folder_of_data(source) or source.data_dir is not None
     image_files = None
     if folder is not None and (is_folder_of_data(source) or source.dataset_name == "imagefolder"):
         image_files = find_image_files(folder)
     try:
         builder = load_builder(source, split, image_files, key_column)
         check_patterns(builder, source)
-        if source.data_files is None:
+        if source.data_files is None and builder.repo_id is not None:
             divide_hub_files(builder)
+        elif is_named and folder is not None and not image_files and not has_card_with_splits(folder):
+            data_files = builder.config.data_files or DataFilesDict()
+            names = {file: to_key(os.path.relpath(file, folder)) for files in data_files.values() for file in files}
+            builder.config.data_files = divide_files(data_files, names)
     except (OSError, ValueError) as error:
         cause = " ".join(without_stop(error).split())
         if "Config name is missing" in cause:  # where a card has several and no default
@@ -68,7 +75,6 @@ def make_builder(
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
-    is_named = is_folder_of_data(source) or source.data_dir is not None
     if not image_files and folder is not None and is_named and not has_card_with_splits(folder):
         warn_of_files_without_split(builder, folder)
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]

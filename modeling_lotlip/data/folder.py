@@ -343,6 +343,45 @@ def divide_into_splits(folder: str | Path, names: list[str]) -> dict[str, list[s
     return {"train": names}
 
 
+def divide_files(data_files: DataFilesDict, names: dict[str, str]) -> DataFilesDict:
+    """
+    Puts each file into its split, once: `datasets` puts those of a folder `train_test` into both, and lists those with
+    a word of a split in several folders of the path several times.
+
+    Args:
+        data_files (`DataFilesDict`):
+            The files by split, as `datasets` has found them.
+        names (`dict[str, str]`):
+            The path of each in the folder or the repository.
+    """
+    splits = {}
+    for split, files in data_files.items():
+        for file in files:
+            splits.setdefault(file, []).append(str(split))
+    divided = DataFilesDict()
+    for split, files in data_files.items():
+        of_split = [file for file in dict.fromkeys(files) if choose_split(names[file], splits[file]) == str(split)]
+        if of_split:
+            divided[split] = DataFilesList(of_split, files.origin_metadata)
+    return divided
+
+
+def choose_split(name: str, splits: list[str]) -> str:
+    """
+    Chooses among the splits of a file the one that the outermost folder of its path is called after, or the file
+    itself: else the last one of which a word is in its path.
+    """
+    if len(set(splits)) == 1:
+        return splits[0]
+    parts = name.split("/")
+    for part in parts:
+        split = find_split_of_name(os.path.splitext(part)[0])
+        if split in splits:
+            return split
+    words = [split for part in parts for split, _ in list_split_words(part) if split in splits]
+    return words[-1] if words else splits[0]
+
+
 def find_folders_like_splits(names: list[str]) -> dict[str, str]:
     """
     Finds the folders of files, and archives, that are called as splits are, such as `Training`, `images/val2017` or

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from datasets import DatasetBuilder
 from datasets import config as datasets_config
-from datasets.data_files import DataFilesDict, DataFilesList
 from fsspec.core import url_to_fs
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers.utils import logging
 
-from .folder import find_split_of_name, is_hidden
+from .folder import divide_files, is_hidden, is_table_file
 
 
 logger = logging.get_logger(__name__)
@@ -40,20 +39,10 @@ def divide_hub_files(builder: DatasetBuilder) -> None:
     card = read_hub_card(builder, matches[0][2])
     if "data_files:" in card:
         return
-    splits = {}
-    for split, files in data_files.items():
-        for file in files:
-            splits.setdefault(file, []).append(str(split))
-    for file, named in splits.items():
-        splits[file] = choose_splits(HUB_ADDRESS.fullmatch(file)[3], named)
-    divided = DataFilesDict()
-    for split, files in data_files.items():
-        of_split = [file for file in dict.fromkeys(files) if str(split) in splits[file]]
-        if of_split:
-            divided[split] = DataFilesList(of_split, files.origin_metadata)
-    builder.config.data_files = divided
+    names = {file: HUB_ADDRESS.fullmatch(file)[3] for files in data_files.values() for file in files}
+    builder.config.data_files = divide_files(data_files, names)
     if "configs:" not in card:  # which may name a folder
-        warn_of_hub_files_without_split(builder, set(splits))
+        warn_of_hub_files_without_split(builder, set(names))
 
 
 def read_hub_card(builder: DatasetBuilder, commit: str) -> str:
@@ -73,18 +62,6 @@ def read_hub_card(builder: DatasetBuilder, commit: str) -> str:
     return "" if said is None else said[1]
 
 
-def choose_splits(name: str, splits: list[str]) -> list[str]:
-    """
-    Chooses among the splits of a file the one that the outermost folder of its path is called after, or the file
-    itself; all where there is none.
-    """
-    for part in name.split("/"):
-        split = find_split_of_name(os.path.splitext(part)[0])
-        if split in splits:
-            return [split]
-    return splits
-
-
 def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> None:
     """
     Says which files of a dataset of the Hub are in none of the splits that `datasets` finds in their names.
@@ -96,18 +73,28 @@ def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> 
             The addresses of those that are in one.
     """
     endings = {os.path.splitext(file)[1].lower() for file in used}
-    endings.discard(".json")  # of settings, too
     options = {"token": builder.token, "endpoint": datasets_config.HF_ENDPOINT}
     system, folder = url_to_fs(builder.base_path, **options)
     files = []
+    of_other_endings = []
     for path in system.find(folder):
         name = path.removeprefix(f"{folder}/")
-        if os.path.splitext(name)[1].lower() in endings and not is_hidden(name):
+        ending = os.path.splitext(name)[1].lower()
+        if is_hidden(name) or ending == ".json":  # of settings, too
+            continue
+        if ending in endings:
             files.append(f"hf://{path}")
+        elif is_table_file(name):
+            of_other_endings.append(f"hf://{path}")
     unused = [file for file in files if file not in used]
     if unused:
         logger.warning_once(
             f"{len(unused)} of {len(files)} files of {builder.repo_id} are left out, as {unused[0]!r}: words in the "
             f"names of the others make these the splits {', '.join(map(str, builder.config.data_files))}. Name files "
             "with `--data_files`."
+        )
+    if of_other_endings:
+        logger.warning_once(
+            f"{len(of_other_endings)} files of {builder.repo_id} are left out, as {of_other_endings[0]!r}: those of "
+            f"each split with the ending {' or '.join(sorted(endings))} are read. Name files with `--data_files`."
         )

@@ -8,10 +8,11 @@ import PIL.Image
 import pytest
 
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.folder import find_files_about_images, find_image_files, scan_folder
+from modeling_lotlip.data.folder import choose_split, find_files_about_images, find_image_files, scan_folder
 from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.utils.output_folder import OutputFolder
+from tests.helpers.data_files import read_numbers, write_json
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
@@ -205,3 +206,30 @@ def test_hidden_files_and_folders_are_counted_and_empty_ones_known(tmp_path):
     assert scan.empty_folders == {"b"}
     (tmp_path / "c").mkdir()
     assert scan_folder(tmp_path / "c").empty_folders == set(), "that is asked for is no folder in it"
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("test/train_station/0.png", "test"),
+        ("train_station/test/0.png", "test"),
+        ("test/train/0.png", "test"),
+        ("my_train_set/test/0.png", "test"),
+        ("train_test_split/test.parquet", "test"),
+        ("train_test/test-00000-of-00001.parquet", "test"),
+        ("coco_train2014_test.jsonl", "test"),
+        ("coco_test2014_train.jsonl", "train"),
+    ],
+)
+def test_the_split_is_what_the_outermost_folder_is_called_after(name, chosen):
+    assert choose_split(name, ["train", "test"]) == chosen
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_tables_in_a_folder_of_two_splits_are_each_in_one(tmp_path, streaming):
+    (tmp_path / "train_test").mkdir()
+    write_json(tmp_path / "train_test" / "train-0.jsonl", range(4))
+    write_json(tmp_path / "train_test" / "test-0.jsonl", range(4, 6))
+    source = SourceArguments(str(tmp_path), streaming=streaming)
+    assert read_numbers(source, "train") == [0, 1, 2, 3]
+    assert read_numbers(source, "test") == [4, 5]

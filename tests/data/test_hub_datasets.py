@@ -10,7 +10,6 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from modeling_lotlip.data.hub_files import choose_splits
 from tests.common import python_environment
 from tests.helpers.data_files import write_images, write_lines, write_shard
 from tests.helpers.hub_server import hub_server
@@ -35,6 +34,7 @@ CASES = [
     ("org/carded", "rows", "image"),
     ("org/versions", "rows", "image"),
     ("org/vehicles", "rows", "image"),
+    ("org/outside", "rows", "image"),
 ]
 OFFLINE_CASES = [("org/shards", "rows", "png"), ("org/lines", "rows", "id"), ("org/table", "rows", "id")]
 
@@ -119,6 +119,8 @@ def write_classes(root: Path) -> None:
     (root / "org" / "v1").rename(root / "org" / "versions" / "v1")
     card = "---\nconfigs:\n- config_name: default\n  data_dir: v1\n---\n"
     (root / "org" / "versions" / "README.md").write_text(card)
+    write_images(root / "org" / "outside", ["train/0.png", "test/0.png"])
+    (root / "org" / "outside" / "metadata.csv").write_text("file_name,label\ntrain/0.png,cat\ntest/0.png,dog\n")
     write_images(root / "org" / "vehicles", ["sea boat.png", "red train.png", "car.png"])
 
 
@@ -208,23 +210,16 @@ def test_a_card_says_which_files_are_in_a_split(online):
     assert sorted(case.values) == 4 * [[4, 3]] + 2 * [[9, 9]]
 
 
+def test_metadata_in_no_split_is_named(online):
+    case = online["org/outside", "rows", "image"]
+    assert case.values == [[4, 3]]
+    told = "1 files of org/outside are left out, as 'hf://datasets/org/outside@"
+    assert told in case.warnings
+    assert "/metadata.csv': those of each split with the ending .png are read" in case.warnings
+
+
 def test_files_in_no_split_are_named(online):
     case = online["org/vehicles", "rows", "image"]
     assert case.values == [[4, 3]]
     assert "2 of 3 files of org/vehicles are left out, as 'hf://datasets/org/vehicles@" in case.warnings
     assert "words in the names of the others make these the splits train. Name files" in case.warnings
-
-
-@pytest.mark.parametrize(
-    ("name", "chosen"),
-    [
-        ("test/train_station/0.png", ["test"]),
-        ("train_station/test/0.png", ["test"]),
-        ("test/train/0.png", ["test"]),
-        ("my_train_set/test/0.png", ["test"]),
-        ("train_test_split/test.parquet", ["test"]),
-        ("coco_train2014_test.jsonl", ["train", "test"]),
-    ],
-)
-def test_the_split_is_what_the_outermost_folder_is_called_after(name, chosen):
-    assert choose_splits(name, ["train", "test"]) == chosen
