@@ -64,9 +64,8 @@ def make_builder(
         if source.data_files is None and builder.repo_id is not None:
             divide_hub_files(builder)
         elif is_named and folder is not None and not image_files and not has_card_with_splits(folder):
-            data_files = builder.config.data_files or DataFilesDict()
-            names = {file: to_key(os.path.relpath(file, folder)) for files in data_files.values() for file in files}
-            builder.config.data_files = divide_files(data_files, names)
+            files = list_files(builder, "all")
+            divide_files(builder, {file: to_key(os.path.relpath(file, folder)) for file in files})
     except (OSError, ValueError) as error:
         cause = " ".join(without_stop(error).split())
         if "Config name is missing" in cause:  # where a card has several and no default

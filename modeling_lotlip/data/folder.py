@@ -343,43 +343,58 @@ def divide_into_splits(folder: str | Path, names: list[str]) -> dict[str, list[s
     return {"train": names}
 
 
-def divide_files(data_files: DataFilesDict, names: dict[str, str]) -> DataFilesDict:
+def divide_files(builder: DatasetBuilder, names: dict[str, str]) -> None:
     """
-    Puts each file into its split, once: `datasets` puts those of a folder `train_test` into both, and lists those with
-    a word of a split in several folders of the path several times.
+    Puts each file into its split, once: `datasets` puts `train_test/train-0.parquet` into both, and lists those with a
+    word of a split in several parts of the path several times. A warning says which stay in several.
 
     Args:
-        data_files (`DataFilesDict`):
-            The files by split, as `datasets` has found them.
+        builder (`DatasetBuilder`):
+            What reads the files, which are changed.
         names (`dict[str, str]`):
             The path of each in the folder or the repository.
     """
+    data_files = builder.config.data_files or DataFilesDict()
     splits = {}
     for split, files in data_files.items():
         for file in files:
             splits.setdefault(file, []).append(str(split))
+    splits = {file: choose_splits(names[file], named) for file, named in splits.items()}
     divided = DataFilesDict()
     for split, files in data_files.items():
-        of_split = [file for file in dict.fromkeys(files) if choose_split(names[file], splits[file]) == str(split)]
+        of_split = [file for file in dict.fromkeys(files) if str(split) in splits[file]]
         if of_split:
             divided[split] = DataFilesList(of_split, files.origin_metadata)
-    return divided
+    if divided != data_files:
+        builder.config.data_files = divided
+        builder.info.splits = None  # how many rows they have
+    shared = [file for file, named in splits.items() if len(named) > 1]
+    if shared:
+        logger.warning_once(
+            f"{len(shared)} files are in several splits, as {shared[0]!r} in {' and '.join(splits[shared[0]])}, after "
+            "the words in their paths: name the files of a split with `--data_files`."
+        )
 
 
-def choose_split(name: str, splits: list[str]) -> str:
+def choose_splits(name: str, splits: list[str]) -> list[str]:
     """
-    Chooses among the splits of a file the one that the outermost folder of its path is called after, or the file
-    itself: else the last one of which a word is in its path.
+    Chooses among the splits of a file the one that it is called after, unless it is an image, or the outermost folder
+    of its path is; else the one of which the outermost part has a word, but of no other. All where there is none.
     """
     if len(set(splits)) == 1:
-        return splits[0]
-    parts = name.split("/")
-    for part in parts:
-        split = find_split_of_name(os.path.splitext(part)[0])
+        return splits[:1]
+    parts = [os.path.splitext(part)[0] for part in name.split("/")]
+    called_after = [find_split_of_name(part) for part in parts]
+    if not is_image_file(name) and called_after[-1] in splits:
+        return [called_after[-1]]
+    for split in called_after:
         if split in splits:
-            return split
-    words = [split for part in parts for split, _ in list_split_words(part) if split in splits]
-    return words[-1] if words else splits[0]
+            return [split]
+    for part in parts:
+        words = {split for split, _ in list_split_words(part)}.intersection(splits)
+        if len(words) == 1:
+            return list(words)
+    return splits
 
 
 def find_folders_like_splits(names: list[str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def divide_hub_files(builder: DatasetBuilder) -> None:
     if "data_files:" in card:
         return
     names = {file: HUB_ADDRESS.fullmatch(file)[3] for files in data_files.values() for file in files}
-    builder.config.data_files = divide_files(data_files, names)
+    divide_files(builder, names)
     if "configs:" not in card:  # which may name a folder
         warn_of_hub_files_without_split(builder, set(names))
 

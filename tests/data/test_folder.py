@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.folder import choose_split, find_files_about_images, find_image_files, scan_folder
+from modeling_lotlip.data.folder import choose_splits, find_files_about_images, find_image_files, scan_folder
 from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.utils.output_folder import OutputFolder
@@ -211,18 +211,22 @@ def test_hidden_files_and_folders_are_counted_and_empty_ones_known(tmp_path):
 @pytest.mark.parametrize(
     ("name", "chosen"),
     [
-        ("test/train_station/0.png", "test"),
-        ("train_station/test/0.png", "test"),
-        ("test/train/0.png", "test"),
-        ("my_train_set/test/0.png", "test"),
-        ("train_test_split/test.parquet", "test"),
-        ("train_test/test-00000-of-00001.parquet", "test"),
-        ("coco_train2014_test.jsonl", "test"),
-        ("coco_test2014_train.jsonl", "train"),
+        ("test/train_station/0.png", ["test"]),
+        ("train_station/test/0.png", ["test"]),
+        ("test/train/0.png", ["test"]),
+        ("test/train.png", ["test"]),
+        ("my_train_set/test/0.png", ["test"]),
+        ("places_test/train_station/0.png", ["test"]),
+        ("test_v2/x_train.png", ["test"]),
+        ("training_data/test.parquet", ["test"]),
+        ("train_test_split/test.parquet", ["test"]),
+        ("train_test/test-00000-of-00001.parquet", ["test"]),
+        ("train_test/part-0.jsonl", ["train", "test"]),
+        ("train-minus-test.jsonl", ["train", "test"]),
     ],
 )
-def test_the_split_is_what_the_outermost_folder_is_called_after(name, chosen):
-    assert choose_split(name, ["train", "test"]) == chosen
+def test_the_split_is_what_a_part_of_the_path_is_called_after(name, chosen):
+    assert choose_splits(name, ["train", "test"]) == chosen
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -233,3 +237,11 @@ def test_tables_in_a_folder_of_two_splits_are_each_in_one(tmp_path, streaming):
     source = SourceArguments(str(tmp_path), streaming=streaming)
     assert read_numbers(source, "train") == [0, 1, 2, 3]
     assert read_numbers(source, "test") == [4, 5]
+
+
+def test_files_that_stay_in_several_splits_are_named(tmp_path, caplog):
+    for name in ("train-minus-test", "test"):
+        write_json(tmp_path / f"{name}.jsonl", range(2))
+    read_numbers(SourceArguments(str(tmp_path)), "train")
+    told = f"1 files are in several splits, as '{tmp_path}/train-minus-test.jsonl' in train and test, after the words"
+    assert told in caplog.text
