@@ -77,12 +77,17 @@ def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> 
     system, folder = url_to_fs(builder.base_path, **options)
     files = []
     of_other_endings = []
+    in_special_folders = []
     for path in system.find(folder):
         name = path.removeprefix(f"{folder}/")
         ending = os.path.splitext(name)[1].lower()
-        if is_hidden(name) or ending == ".json":  # of settings, too
+        if ending == ".json":  # of settings, too
             continue
-        if ending in endings:
+        if is_hidden(name):
+            is_system = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+            if ending in endings and not is_system:
+                in_special_folders.append(f"hf://{path}")
+        elif ending in endings:
             files.append(f"hf://{path}")
         elif is_table_file(name):
             of_other_endings.append(f"hf://{path}")
@@ -97,4 +102,9 @@ def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> 
         logger.warning_once(
             f"{len(of_other_endings)} files of {builder.repo_id} are left out, as {of_other_endings[0]!r}: those of "
             f"each split with the ending {' or '.join(sorted(endings))} are read. Name files with `--data_files`."
+        )
+    if in_special_folders:
+        logger.warning_once(
+            f"{len(in_special_folders)} files of {builder.repo_id} are left out, as {in_special_folders[0]!r}: "
+            "`datasets` passes over names that begin with __. Give them others."
         )

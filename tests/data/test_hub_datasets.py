@@ -121,7 +121,8 @@ def write_classes(root: Path) -> None:
     (root / "org" / "versions" / "README.md").write_text(card)
     write_images(root / "org" / "outside", ["train/0.png", "test/0.png"])
     (root / "org" / "outside" / "metadata.csv").write_text("file_name,label\ntrain/0.png,cat\ntest/0.png,dog\n")
-    write_images(root / "org" / "vehicles", ["sea boat.png", "red train.png", "car.png"])
+    names = ["sea boat.png", "red train.png", "car.png", "train/__other__/0.png", "__MACOSX/0.png"]
+    write_images(root / "org" / "vehicles", names)
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +224,5 @@ def test_files_in_no_split_are_named(online):
     assert case.values == [[4, 3]]
     assert "2 of 3 files of org/vehicles are left out, as 'hf://datasets/org/vehicles@" in case.warnings
     assert "words in the names of the others make these the splits train. Name files" in case.warnings
+    assert "1 files of org/vehicles are left out, as 'hf://datasets/org/vehicles@" in case.warnings
+    assert "/train/__other__/0.png': `datasets` passes over names that begin with __" in case.warnings
