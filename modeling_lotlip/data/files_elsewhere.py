@@ -80,21 +80,16 @@ def check_cast(
         `ValueError`: if they do not; names the column.
     """
     of_file = "" if file is None else f"{file}: "
-    own = Features.from_arrow_schema(schema)
-    for name, feature in (features or {}).items():
-        is_used = columns is None or name in columns
-        if name not in own or not is_used:
+    for name, own, feature in pair_columns(schema, features):
+        if columns is not None and name not in columns:
             continue
-        if any(
-            is_text_type(own_type) and is_number_type(new_type)
-            for own_type, new_type in pair_types(own[name], feature)
-        ):
+        if any(is_text_type(own_type) and is_number_type(new_type) for own_type, new_type in pair_types(own, feature)):
             raise ValueError(
                 f"{of_file}the column {name!r} holds texts, but is read as numbers, as in rows before or in a card: "
                 'the text "007" would be 7. Write values of one type in all rows and files.'
             )
-        are_labels = isinstance(own[name], ClassLabel) and isinstance(feature, ClassLabel)
-        if are_labels and own[name].names != feature.names:
+        are_labels = isinstance(own, ClassLabel) and isinstance(feature, ClassLabel)
+        if are_labels and own.names != feature.names:
             raise ValueError(
                 f"{of_file}the labels in the column {name!r} have other names than in rows before or in a card: write "
                 "all files with the same names of classes, or labels as texts."
@@ -118,14 +113,20 @@ def check_dates(schema: pa.Schema, features: Features | None, file: str | None =
         `ValueError`: if some are; names the column.
     """
     of_file = "" if file is None else f"{file}: "
-    own = Features.from_arrow_schema(schema)
-    for name, feature in (features or {}).items():
-        pairs = pair_types(own[name], feature) if name in own else []
-        if any(is_date_type(own_type) and is_text_type(new_type) for own_type, new_type in pairs):
+    for name, own, feature in pair_columns(schema, features):
+        if any(is_date_type(own_type) and is_text_type(new_type) for own_type, new_type in pair_types(own, feature)):
             raise ValueError(
                 f"{of_file}the column {name!r} holds texts that are written like dates, and would be read as times: "
                 "download the files."
             )
+
+
+def pair_columns(schema: pa.Schema, features: Features | None) -> Iterator[tuple[str, FeatureType, FeatureType]]:
+    """Pairs the types of the columns in some rows with those that they are cast to, and gives their names."""
+    own = Features.from_arrow_schema(schema)
+    for name, feature in (features or {}).items():
+        if name in own:
+            yield name, own[name], feature
 
 
 def pair_types(own: FeatureType, feature: FeatureType) -> Iterator[tuple[Value, Value]]:

@@ -293,7 +293,8 @@ def find_image_paths(dataset: Rows) -> set[str]:
         for row in dataset:
             for images in row.values():
                 for image in images if isinstance(images, list) else [images]:
-                    paths.add(image and image["path"])
+                    if image is not None:
+                        paths.add(image["path"])
         return paths - {None}
     for table in dataset.with_format("arrow").iter(batch_size=NUM_ROWS_AT_ONCE):
         for name in columns:

@@ -43,6 +43,7 @@ READ = """
 import io, json, sys
 
 import PIL.Image
+from datasets.exceptions import NonMatchingSplitsSizesError
 
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import read_file, undecoded
@@ -62,7 +63,7 @@ for case in json.loads(sys.argv[1]):
     print("== a case", file=sys.stderr, flush=True)
     try:
         print(json.dumps(read(*case)), flush=True)
-    except Exception as error:
+    except NonMatchingSplitsSizesError as error:
         print(json.dumps(repr(error)), flush=True)
 """
 
