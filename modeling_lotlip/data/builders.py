@@ -9,12 +9,14 @@ from tempfile import TemporaryDirectory
 from datasets import DatasetBuilder, Features, load_dataset_builder
 from datasets.data_files import DataFilesDict, resolve_pattern
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from fsspec.implementations.local import LocalFileSystem
 from transformers.utils import logging
 
 from ..utils.keys import to_key
 from ..utils.terminal import without_stop
 from .arguments import SourceArguments, find_folder, is_folder_of_data
 from .folder import (
+    add_images,
     as_patterns,
     divide_files,
     find_files_about_images,
@@ -24,6 +26,7 @@ from .folder import (
     list_files,
     scan_folder,
     sign_files,
+    warn_of_images_of_other_endings,
 )
 from .hub_files import divide_hub_files
 from .images import IMAGE_EXTENSIONS
@@ -74,6 +77,8 @@ def make_builder(
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+        if folder is not None and has_card_with_splits(folder):
+            warn_of_images_of_other_endings(LocalFileSystem(), os.path.abspath(folder))
     if not image_files and folder is not None and is_named and not has_card_with_splits(folder):
         warn_of_files_without_split(builder, folder)
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
@@ -126,6 +131,9 @@ def load_builder(
     named = (source.dataset_name, source.dataset_config_name, source.data_dir, data_files)
     builder = load_dataset_builder(*named)
     of_card = find_options(builder)
+    if isinstance(builder, ImageFolder) and data_files is not None and source.dataset_name != "imagefolder":
+        base_path = os.path.abspath(find_folder(source)) if builder.repo_id is None else builder.base_path
+        add_images(builder, {"train": data_files}, base_path)
     options = {}
     if builder.info.builder_name == "csv":
         # where NA and None are words, and 007 is not 7

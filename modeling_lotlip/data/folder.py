@@ -13,10 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import DatasetBuilder
+from datasets import DatasetBuilder, DownloadConfig
 from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from fsspec import AbstractFileSystem
 from pandas.errors import ParserError
 from transformers.utils import logging
 
@@ -373,6 +374,52 @@ def divide_files(builder: DatasetBuilder, names: dict[str, str]) -> None:
         logger.warning_once(
             f"{len(shared)} files are in several splits, as {shared[0]!r} in {' and '.join(splits[shared[0]])}, after "
             "the words in their paths: name the files of a split with `--data_files`."
+        )
+
+
+def add_images(builder: ImageFolder, patterns: dict[str, list[str]], base_path: str) -> None:
+    """
+    Adds the images to the files of a folder that `datasets` leaves out without a word, since it does not know their
+    endings, as `.heic` and `.Jpg`.
+
+    Args:
+        builder (`ImageFolder`):
+            What reads the files, which are changed.
+        patterns (`dict[str, list[str]]`):
+            The patterns of the names of files by split.
+        base_path (`str`):
+            The folder or repository that they are relative to.
+    """
+    config = DownloadConfig(token=builder.token)
+    all_files = DataFilesDict.from_patterns(patterns, base_path=base_path, download_config=config)
+    files_by_split = DataFilesDict()
+    for split, files in all_files.items():
+        known = {*builder.config.data_files.get(split, ())}
+        kept = [file for file in files if file in known or is_image_file(file)]
+        if kept:
+            files_by_split[split] = DataFilesList(kept, files.origin_metadata)
+    builder.config.data_files = files_by_split
+
+
+def warn_of_images_of_other_endings(system: AbstractFileSystem, folder: str) -> None:
+    """
+    Says which images `datasets` leaves out of a folder whose card says which files are in which split: see
+    [`add_images`].
+
+    Args:
+        system (`AbstractFileSystem`):
+            Where the folder is: on this machine, or on the Hub.
+        folder (`str`):
+            The folder.
+    """
+    known = {*ImageFolder.EXTENSIONS, *(ending.upper() for ending in ImageFolder.EXTENSIONS)}
+    names = [path.removeprefix(f"{folder}/") for path in system.find(folder)]
+    images = [name for name in names if is_image_file(name) and not is_hidden(name)]
+    left_out = [name for name in images if os.path.splitext(name)[1] not in known]
+    if left_out:
+        logger.warning_once(
+            f"{len(left_out)} images of {folder} are left out, as {left_out[0]!r}: where a card names the "
+            "files, `datasets` does not know their endings. Name files with `--data_files`."
         )
 
 

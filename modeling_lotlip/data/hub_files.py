@@ -6,14 +6,16 @@ import os
 import re
 from pathlib import Path
 
-from datasets import DatasetBuilder
+from datasets import DatasetBuilder, DownloadConfig
 from datasets import config as datasets_config
+from datasets.data_files import get_data_patterns
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec.core import url_to_fs
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers.utils import logging
 
-from .folder import divide_files, is_hidden, is_table_file
+from .folder import add_images, divide_files, is_hidden, is_table_file, warn_of_images_of_other_endings
 
 
 logger = logging.get_logger(__name__)
@@ -37,6 +39,14 @@ def divide_hub_files(builder: DatasetBuilder) -> None:
     if builder.repo_id is None or not matches or None in matches:
         return
     card = read_hub_card(builder, matches[0][2])
+    if isinstance(builder, ImageFolder):
+        options = {"token": builder.token, "endpoint": datasets_config.HF_ENDPOINT}
+        if "configs:" in card:
+            warn_of_images_of_other_endings(*url_to_fs(builder.base_path, **options))
+        else:
+            patterns = get_data_patterns(builder.base_path, DownloadConfig(token=builder.token))
+            add_images(builder, patterns, builder.base_path)
+            data_files = builder.config.data_files
     if "data_files:" in card:
         return
     names = {file: HUB_ADDRESS.fullmatch(file)[3] for files in data_files.values() for file in files}

@@ -33,7 +33,7 @@ from .label_names import find_differing_labels
 from .metadata_files import FILE_NAMES, FolderTexts
 from .options import find_options, hash_readers
 from .row_files import find_csv_types, read_parquet_schema, unify_parquet_types
-from .rows import Rows, find_key
+from .rows import Rows, are_of_one_repository, find_key
 
 
 logger = logging.get_logger(__name__)
@@ -244,16 +244,12 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
     column = source.image_column
     if not is_folder_of_images(dataset, column):
         return dataset
-    if not all(map(os.path.isfile, files)):
+    are_here = all(map(os.path.isfile, files))
+    if not are_here:
         warn_of_images_in_no_row(dataset, files)
-        return dataset
-    is_named = FILE_NAME_COLUMN in dataset.features
-    may_leave_out = bool(metadata)
-    if is_named and not may_leave_out:
-        return dataset
-    if may_leave_out:
+    elif metadata:
         warn_of_images_without_metadata(find_image_paths(dataset), files)
-    if is_named:
+    if FILE_NAME_COLUMN in dataset.features or not (are_here or are_of_one_repository(files)):
         return dataset
     if isinstance(dataset, IterableDataset):
         return with_file_names_of_stream(dataset, source)

@@ -309,6 +309,12 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     return path
 
 
+def are_of_one_repository(files: list[str]) -> bool:
+    """Whether files are of one repository of the Hub, in which their paths are known: see [`find_key`]."""
+    addresses = [REPOSITORY_ADDRESS.match(file) for file in files]
+    return None not in addresses and len({address[1] for address in addresses}) == 1
+
+
 def to_path_in_archive(path: str) -> str:
     """Writes the address of an image in a zip archive, `zip://a.png::photos.zip`, as a path, `photos.zip/a.png`."""
     if not path.startswith("zip://"):

@@ -35,6 +35,13 @@ CASES = [
     ("org/versions", "rows", "image"),
     ("org/vehicles", "rows", "image"),
     ("org/outside", "rows", "image"),
+    ("org/folder", "rows", "file_name"),
+    ("org/folder", "stream", "file_name"),
+    ("org/classes", "rows", "file_name"),
+    ("org/classes", "stream", "file_name"),
+    ("org/phone", "rows", "file_name"),
+    ("org/phone", "stream", "file_name"),
+    ("org/phone-card", "rows", "file_name"),
 ]
 OFFLINE_CASES = [("org/shards", "rows", "png"), ("org/lines", "rows", "id"), ("org/table", "rows", "id")]
 
@@ -46,12 +53,17 @@ import PIL.Image
 from datasets.exceptions import NonMatchingSplitsSizesError
 
 from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.image_folder import find_file_names
 from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.loading import load_split
 
 
 def read(name, way, column):
-    source = SourceArguments(name, image_column=column, streaming=way == "stream")
+    source = SourceArguments(name, streaming=way == "stream")
+    if column == "file_name":
+        rows = load_split(source, "train")
+        return [row[find_file_names(rows)] for row in rows]
+    source.image_column = column
     if column == "id":
         rows = load_split(source, "train", with_images=False, key_column="id")
         return [row["id"] for row in rows]
@@ -122,6 +134,13 @@ def write_classes(root: Path) -> None:
     (root / "org" / "versions" / "README.md").write_text(card)
     write_images(root / "org" / "outside", ["train/0.png", "test/0.png"])
     (root / "org" / "outside" / "metadata.csv").write_text("file_name,label\ntrain/0.png,cat\ntest/0.png,dog\n")
+    names = ["train/cat/0.jpg", "train/cat/1.HEIC", "train/dog/2.avif", "train/dog/3.Jpg", "test/4.jpg", "test/5.heic"]
+    for name in ("phone", "phone-card"):
+        for file in names:
+            write_images(root / "org" / name, [f"{file}.png"])
+            (root / "org" / name / f"{file}.png").rename(root / "org" / name / file)
+    card = '---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: "train/**"}\n---\n'
+    (root / "org" / "phone-card" / "README.md").write_text(card)
     names = ["sea boat.png", "red train.png", "car.png", "train/__other__/0.png", "__MACOSX/0.png"]
     write_images(root / "org" / "vehicles", names)
 
@@ -218,6 +237,29 @@ def test_metadata_in_no_split_is_named(online):
     told = "1 files of org/outside are left out, as 'hf://datasets/org/outside@"
     assert told in case.warnings
     assert "/metadata.csv': those of each split with the ending .png are read" in case.warnings
+
+
+@pytest.mark.parametrize("way", ["rows", "stream"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("org/folder", [f"{index}.png" for index in range(NUM_ROWS)]),
+        ("org/classes", [f"train/{label}/{index}.png" for label in ("beach", "train_station") for index in "01"]),
+        ("org/phone", ["train/cat/0.jpg", "train/cat/1.HEIC", "train/dog/2.avif", "train/dog/3.Jpg"]),
+    ],
+)
+def test_images_of_a_folder_of_the_hub_have_their_paths(online, name, way, expected):
+    """Those of phones among them, whose endings `datasets` does not know."""
+    case = online[name, way, "file_name"]
+    assert sorted(case.values) == expected
+    assert "`datasets` does not know" not in case.warnings
+
+
+def test_images_that_a_card_does_not_list_are_named(online):
+    case = online["org/phone-card", "rows", "file_name"]
+    assert case.values == ["train/cat/0.jpg"]
+    assert "4 images of datasets/org/phone-card@" in case.warnings
+    assert "are left out, as 'test/5.heic': where a card names the files" in case.warnings
 
 
 def test_files_in_no_split_are_named(online):

@@ -495,3 +495,18 @@ def test_lists_from_elsewhere_that_begin_with_null_are_refused(tmp_path):
     source = SourceArguments("imagefolder", data_files=[file], streaming=True)
     with pytest.raises(ValueError, match="metadata.jsonl has lists that begin with null, .*: leave null out of"):
         list(undecoded(load_split(source, "train"), "image"))
+
+
+@both_ways
+def test_images_of_phones_are_read_where_patterns_or_a_card_name_the_files(tmp_path, caplog, streaming):
+    """`datasets` does not know their endings, and a card is read by it."""
+    write_images(tmp_path, ["train/0.jpg", "train/1.png"])
+    (tmp_path / "train" / "1.png").rename(tmp_path / "train" / "1.HEIC")
+    source = SourceArguments(str(tmp_path), data_files=["train/*"], streaming=streaming)
+    assert [row["file_name"] for row in load_split(source, "train")] == ["train/0.jpg", "train/1.HEIC"]
+    assert "left out" not in caplog.text
+    card = '---\nconfigs:\n- config_name: default\n  data_files: "train/*"\n---\n'
+    (tmp_path / "README.md").write_text(card)
+    rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
+    assert [row["file_name"] for row in rows] == ["train/0.jpg"]
+    assert f"1 images of {tmp_path} are left out, as 'train/1.HEIC': where a card names the files" in caplog.text
