@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a dataset, and what one holds: captions, and the key and the address of its image."""
 
+import ast
 import hashlib
 import os
 import re
 import reprlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from types import NoneType
 from typing import Any
 
 from datasets import Dataset, Image, IterableDataset, Json, Value
@@ -33,8 +35,10 @@ PATH_IN_REPOSITORY = re.compile(
     r"(hf://datasets/(?P<address>[^/@]+/[^/@]+)(@[^/]+)?/|datasets--(?P<cached>[^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\])(?P<path>.+)"
 )
 REPOSITORY_ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
-# As JSON, Python and NumPy write lists of texts into a cell of a CSV file
+# As NumPy, too, writes lists of texts into a cell of a CSV file
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
+# What databases and pandas write for no value
+MISSING_WORDS = ("NULL", "null", "\\N", "nan", "NaN", "None", "N/A", "n/a", "NA", "<NA>")
 
 
 def get_columns(dataset: Rows) -> list[str]:
@@ -74,14 +78,38 @@ def list_captions(row: dict, column: str | None) -> list[str]:
         )
     if not all(caption is None or isinstance(caption, str) for caption in captions):
         raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {found!r}.")
-    if any(LIST_AS_TEXT.fullmatch(caption or "") for caption in captions):
+    if any(is_list_as_text(caption or "") for caption in captions):
         raise ValueError(f"The column {column!r} holds lists as text, as CSV files do: write them as JSON lines.")
     return [caption or "" for caption in captions]
 
 
+def is_list_as_text(text: str) -> bool:
+    """
+    Whether a text is a list, tuple or set of texts and missing values, as pandas, JSON, NumPy and PostgreSQL write it
+    into a cell of a CSV file, such as `('a boat', nan)`.
+    """
+    text = text.strip()
+    if not text.startswith(("[", "(", "{")) or not text.endswith(("]", ")", "}")):
+        return False
+    if LIST_AS_TEXT.fullmatch(text):
+        return True
+    try:
+        value = ast.literal_eval(re.sub(r"\b(nan|null)\b", "None", text))
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):  # an ordinary text
+        return False
+    return isinstance(value, (list, tuple, set)) and all(isinstance(item, (str, NoneType)) for item in value)
+
+
 def read_captions(row: dict, column: str | None) -> list[str]:
-    """Reads the captions of [`list_captions`] that are not blank."""
-    return [caption for caption in list_captions(row, column) if not is_invisible(caption)]
+    """Reads the captions of [`list_captions`] that are not blank. Warns once of a word such as NULL."""
+    captions = [caption for caption in list_captions(row, column) if not is_invisible(caption)]
+    for caption in captions:
+        if caption.strip() in MISSING_WORDS:
+            logger.warning_once(
+                f"The column {column!r} holds {caption.strip()!r}, which is read as a caption: leave such cells empty "
+                "if they have none."
+            )
+    return captions
 
 
 def find_column(columns: Iterable[str], name: str) -> str | None:

@@ -67,7 +67,23 @@ def read_class_names(
                 "order, in which each image would have another class: name them in the order of "
                 f"{labels.names[:5]}..., or none."
             )
+        if given != own:
+            warn_of_numbers_in_order_of_texts(labels.names, class_names)
     return class_names
+
+
+def warn_of_numbers_in_order_of_texts(labels: list[str], class_names: list[str]) -> None:
+    """Says which name the label 10 gets that stands before the label 2, as folders are sorted by their names."""
+    if not all(label.isdecimal() for label in labels):
+        return
+    for label, of_same_place, name in zip(labels, sorted(labels, key=int), class_names):
+        if label != of_same_place:
+            logger.warning(
+                f"The labels are in the order {', '.join(labels[:5])}..., and the class names are taken in this order: "
+                f"{name!r} is the label {label}, not {of_same_place}. If the names are in the order of numbers, write "
+                "them in that of the labels, or give all labels as many digits, as 01 and 10."
+            )
+            return
 
 
 def normalize_class_name(name: str) -> str:

@@ -35,11 +35,29 @@ def test_captions_are_the_texts_of_a_column_that_are_not_blank():
     for wrong in (3, [3], {"a": "b"}, b"a"):
         with pytest.raises(ValueError, match="'caption' must hold strings"):
             read_captions({"caption": wrong}, "caption")
-    for wrong in ("""["a", "it's"]""", """['a', "it's"]""", "['a'\n 'b']", "['a']"):
+    lists = ["""["a", "it's"]""", """['a', "it's"]""", "['a'\n 'b']", "['a']", "[]", "[nan]", "['a', None]", "[null, 'a']"]
+    lists += ["('a', 'b')", "('a',)", "(nan,)", "{'a', 'b'}", '{"A red boat.","A boat."}', " [ 'a' ]\n"]
+    for wrong in lists:
         with pytest.raises(
             ValueError, match="'caption' holds lists as text, as CSV files do: write them as JSON lines"
         ):
             read_captions({"caption": wrong}, "caption")
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["(A boat.)", "[A] boat", "('a boat')", "{'caption': 'a boat'}", "{}", "[1999, 2000]", "('a'", "[" * 10_000, "(a, b)"],
+)
+def test_other_texts_in_brackets_are_captions(caption):
+    assert read_captions({"caption": caption}, "caption") == [caption]
+
+
+@pytest.mark.parametrize("word", ["NULL", "\\N", "nan", " N/A "])
+def test_words_for_missing_values_are_captions_and_told(caplog, word):
+    logging.get_logger("modeling_lotlip.data.rows").warning_once.cache_clear()
+    assert read_captions({"caption": ["a null", word]}, "caption") == ["a null", word]
+    assert f"The column 'caption' holds {word.strip()!r}, which is read as a caption: leave" in caplog.text
+    assert caplog.text.count("which is read") == 1
 
 
 @pytest.mark.parametrize(

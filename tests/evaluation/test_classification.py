@@ -281,6 +281,18 @@ def test_the_datasets_own_names_in_another_order_are_refused(names):
         read_class_names(labels, names)
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [(["0", "1", "10", "2"], "'two' is the label 10, not 2"), (["00", "01", "02", "10"], None), (["0", "1"], None)],
+)
+def test_names_of_labels_that_are_numbers_in_the_order_of_texts_are_told(caplog, labels, told):
+    """The folders 0 to 10 are sorted so, and names are often written in the order of the numbers."""
+    names = ["zero", "one", "two", "ten"][: len(labels)]
+    assert read_class_names(ClassLabel(names=labels), names) == names
+    assert ("in the order" in caplog.text) == (told is not None)
+    assert told is None or told in caplog.text
+
+
 def test_the_datasets_own_names_in_its_order_are_taken_as_they_are_written():
     names = ["Red boat", "Car"]
     assert read_class_names(ClassLabel(names=["red_boat", "car"]), names) == names
