@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
     add("--long_loss_weight", type=float, default=1.0, help="of each slot of long captions")
     add("--learning_rate", type=float, help="default: 1e-5 for a named model, else 2e-3")
     add("--weight_decay", type=float, default=0.1)
-    add("--max_grad_norm", type=float, default=1.0)
+    add("--max_grad_norm", type=float, default=1.0, help="clip gradients to this norm; 0: do not")
     add("--num_train_epochs", type=int, default=15)
     add("--max_train_steps", type=int, help="instead of a number of epochs")
     add("--warmup_steps", type=float, default=0.05, help="a number, or below 1 a fraction of all steps")
@@ -88,6 +88,13 @@ def parse_args() -> argparse.Namespace:
     add("--dataloader_num_workers", type=int, default=0)
     add("--seed", type=int, default=0)
     args = parser.parse_args()
+    counts = ("max_train_samples", "max_eval_samples", "max_train_steps", "num_train_epochs", "eval_steps")
+    for name in (*counts, "checkpointing_steps", "per_device_train_batch_size", "per_device_eval_batch_size"):
+        count = getattr(args, name)
+        if count is not None and count < 1:
+            parser.error(f"--{name} must be at least 1, got {count}")
+    if args.max_grad_norm < 0:
+        parser.error(f"--max_grad_norm must be at least 0, got {args.max_grad_norm}")
     if args.learning_rate is None:
         args.learning_rate = 1e-5 if args.model_name_or_path else 2e-3
     if args.short_loss_weight is None:
@@ -491,7 +498,7 @@ def main() -> None:
         for batch in skip_batches(loader, num_done, accelerator):
             loss = compute_loss(model, batch, args, accelerator)
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

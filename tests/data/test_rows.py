@@ -35,7 +35,16 @@ def test_captions_are_the_texts_of_a_column_that_are_not_blank():
     for wrong in (3, [3], {"a": "b"}, b"a"):
         with pytest.raises(ValueError, match="'caption' must hold strings"):
             read_captions({"caption": wrong}, "caption")
-    lists = ["""["a", "it's"]""", """['a', "it's"]""", "['a'\n 'b']", "['a']", "[]", "[nan]", "['a', None]", "[null, 'a']"]
+    lists = [
+        """["a", "it's"]""",
+        """['a', "it's"]""",
+        "['a'\n 'b']",
+        "['a']",
+        "[]",
+        "[nan]",
+        "['a', None]",
+        "[null, 'a']",
+    ]
     lists += ["('a', 'b')", "('a',)", "(nan,)", "{'a', 'b'}", '{"A red boat.","A boat."}', " [ 'a' ]\n"]
     for wrong in lists:
         with pytest.raises(
@@ -46,7 +55,17 @@ def test_captions_are_the_texts_of_a_column_that_are_not_blank():
 
 @pytest.mark.parametrize(
     "caption",
-    ["(A boat.)", "[A] boat", "('a boat')", "{'caption': 'a boat'}", "{}", "[1999, 2000]", "('a'", "[" * 10_000, "(a, b)"],
+    [
+        "(A boat.)",
+        "[A] boat",
+        "('a boat')",
+        "{'caption': 'a boat'}",
+        "{}",
+        "[1999, 2000]",
+        "('a'",
+        "[" * 10_000,
+        "(a, b)",
+    ],
 )
 def test_other_texts_in_brackets_are_captions(caption):
     assert read_captions({"caption": caption}, "caption") == [caption]

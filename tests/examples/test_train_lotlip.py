@@ -133,6 +133,20 @@ def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
     assert weights[1].dtype == torch.float32 and 0 < (weights[1] - weights[0]).abs().max() < 1e-3
 
 
+def test_a_norm_of_0_does_not_clip_gradients(run):
+    folders = [run(f"norm-{norm}", "--max_train_steps", 2, "--max_grad_norm", norm) for norm in (0, 1e9)]
+    assert_same_weights(*folders)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "least"), [("max_train_steps", 0, 1), ("max_eval_samples", 0, 1), ("max_grad_norm", -1.0, 0)]
+)
+def test_numbers_that_are_too_small_are_refused(run, capsys, argument, value, least):
+    with pytest.raises(SystemExit):
+        run("wrong", f"--{argument}", value)
+    assert f"--{argument} must be at least {least}, got {value}" in capsys.readouterr().err
+
+
 @pytest.mark.processes
 def test_two_processes_train_on_a_folder(tmp_path):
     images = tmp_path / "images"
