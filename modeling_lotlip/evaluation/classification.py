@@ -79,7 +79,7 @@ def warn_of_numbers_in_order_of_texts(labels: list[str], class_names: list[str])
     for label, of_same_place, name in zip(labels, sorted(labels, key=int), class_names):
         if label != of_same_place:
             logger.warning(
-                f"The labels are in the order {', '.join(labels[:5])}..., and the class names are taken in this order: "
+                f"The labels are in the order {', '.join(labels[:5])}..., and the class names are taken to be, too: "
                 f"{name!r} is the label {label}, not {of_same_place}. If the names are in the order of numbers, write "
                 "them in that of the labels, or give all labels as many digits, as 01 and 10."
             )
