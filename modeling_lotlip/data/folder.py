@@ -501,6 +501,11 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
                 return f"{file} is not UTF-8: save it as UTF-8."
     if isinstance(error, ParserError):
         return f"{without_stop(error)}. Separate cells by commas (in .tsv by tabs), and quote cells with some."
+    if "must be present as dictionary key in metadata" in str(error):
+        return (
+            "metadata has no column file_name, which names the image of each row. In metadata.csv separate cells by "
+            "commas."
+        )
     if "JSON parse error: Column(" in str(error):  # in metadata.jsonl
         return f"{without_stop(error)}. Write values of one type in all rows of a column, such as lists."
     return str(error) or "there are no rows."
