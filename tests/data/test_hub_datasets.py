@@ -16,6 +16,7 @@ from tests.helpers.hub_server import hub_server
 
 
 NUM_ROWS = 6
+PHONE_IMAGES = ["cat/0.jpg", "cat/1.HEIC", "dog/2.avif", "dog/3.Jpg"]
 IDS = [f"00{index}" for index in range(NUM_ROWS)]
 
 # What is read: a dataset, as rows or a stream, and its column of images, of which the sizes are printed, or of keys
@@ -134,12 +135,12 @@ def write_classes(root: Path) -> None:
     (root / "org" / "versions" / "README.md").write_text(card)
     write_images(root / "org" / "outside", ["train/0.png", "test/0.png"])
     (root / "org" / "outside" / "metadata.csv").write_text("file_name,label\ntrain/0.png,cat\ntest/0.png,dog\n")
-    names = ["train/cat/0.jpg", "train/cat/1.HEIC", "train/dog/2.avif", "train/dog/3.Jpg", "test/4.jpg", "test/5.heic"]
+    names = [f"train/{name}" for name in PHONE_IMAGES] + ["test/4.jpg", "test/5.heic"]
     for name in ("phone", "phone-card"):
         for file in names:
             write_images(root / "org" / name, [f"{file}.png"])
             (root / "org" / name / f"{file}.png").rename(root / "org" / name / file)
-    card = '---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: "train/**"}\n---\n'
+    card = '---\nconfigs:\n- config_name: default\n  data_files: "train/**"\n---\n'
     (root / "org" / "phone-card" / "README.md").write_text(card)
     names = ["sea boat.png", "red train.png", "car.png", "train/__other__/0.png", "__MACOSX/0.png"]
     write_images(root / "org" / "vehicles", names)
@@ -244,8 +245,8 @@ def test_metadata_in_no_split_is_named(online):
     ("name", "expected"),
     [
         ("org/folder", [f"{index}.png" for index in range(NUM_ROWS)]),
-        ("org/classes", [f"train/{label}/{index}.png" for label in ("beach", "train_station") for index in "01"]),
-        ("org/phone", ["train/cat/0.jpg", "train/cat/1.HEIC", "train/dog/2.avif", "train/dog/3.Jpg"]),
+        ("org/classes", [f"train/{name}/{index}.png" for name in ("beach", "train_station") for index in "01"]),
+        ("org/phone", [f"train/{name}" for name in PHONE_IMAGES]),
     ],
 )
 def test_images_of_a_folder_of_the_hub_have_their_paths(online, name, way, expected):

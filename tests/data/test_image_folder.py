@@ -509,12 +509,12 @@ def test_images_of_phones_are_read_where_patterns_or_a_card_name_the_files(tmp_p
     (tmp_path / "README.md").write_text(card)
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
     assert [row["file_name"] for row in rows] == ["train/0.jpg"]
-    assert f"1 images of {tmp_path} are left out, as 'train/1.HEIC': where a card names the files" in caplog.text
+    assert f"1 images of {tmp_path} are left out, as 'train/1.HEIC': where a card" in caplog.text
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "file_name"), (",", "filename")])
 def test_metadata_that_names_no_images_says_what_it_lacks(tmp_path, separator, name):
     write_images(tmp_path, ["0.png"])
     (tmp_path / "metadata.csv").write_text(f"{name}{separator}caption\n0.png{separator}A boat.\n")
-    with pytest.raises(ValueError, match="metadata has no column file_name, which names the image of each row. In"):
+    with pytest.raises(ValueError, match="metadata has no column file_name, which names the image"):
         load_split(SourceArguments(str(tmp_path)), "train")

@@ -283,7 +283,7 @@ def test_the_datasets_own_names_in_another_order_are_refused(names):
 
 @pytest.mark.parametrize(
     ("labels", "told"),
-    [(["0", "1", "10", "2"], "'two' is the label 10, not 2"), (["00", "01", "02", "10"], None), (["0", "1"], None)],
+    [(["0", "1", "10", "2"], "'two' is the label 10, not 2"), (["00", "01", "02"], None), (["0", "1"], None)],
 )
 def test_names_of_labels_that_are_numbers_in_the_order_of_texts_are_told(caplog, labels, told):
     """The folders 0 to 10 are sorted so, and names are often written in the order of the numbers."""
