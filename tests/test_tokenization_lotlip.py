@@ -132,14 +132,14 @@ def test_a_limit_is_read_however_its_file_is_written(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("do_lower_case", [True, False])
-@pytest.mark.parametrize("folder", ["vocab.txt", "saved by BertTokenizer", "BERT's json", "LoTLIP's json"])
+@pytest.mark.parametrize("folder", ["vocab.txt", "of BertTokenizer", "BERT's json", "LoTLIP's json"])
 def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
     bert = BertTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
     kwargs = {}
     if folder == "vocab.txt":
         (tmp_path / "vocab.txt").write_bytes(Path(vocab_file()).read_bytes())
         kwargs = {"do_lower_case": do_lower_case}
-    elif folder == "saved by BertTokenizer":
+    elif folder == "of BertTokenizer":
         bert.save_pretrained(tmp_path)
     else:
         source = bert

@@ -22,6 +22,7 @@ from .folder import (
     find_files_about_images,
     find_image_files,
     has_card_with_splits,
+    has_metadata,
     is_table_file,
     list_files,
     scan_folder,
@@ -77,7 +78,7 @@ def make_builder(
     if isinstance(builder, ImageFolder):
         # `datasets` would leave out what phones write, without a word
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
-        if folder is not None and has_card_with_splits(folder):
+        if folder is not None and has_card_with_splits(folder) and not has_metadata(builder):
             warn_of_images_of_other_endings(LocalFileSystem(), os.path.abspath(folder))
     if not image_files and folder is not None and is_named and not has_card_with_splits(folder):
         warn_of_files_without_split(builder, folder)

@@ -401,10 +401,15 @@ def add_images(builder: ImageFolder, patterns: dict[str, list[str]], base_path: 
     builder.config.data_files = files_by_split
 
 
+def has_metadata(builder: ImageFolder) -> bool:
+    """Whether files of metadata, which may name any image, are among those of a folder."""
+    return any(os.path.basename(file) in ImageFolder.METADATA_FILENAMES for file in list_files(builder, "all"))
+
+
 def warn_of_images_of_other_endings(system: AbstractFileSystem, folder: str) -> None:
     """
-    Says which images `datasets` leaves out of a folder whose card says which files are in which split: see
-    [`add_images`].
+    Says which images `datasets` leaves out of a folder without metadata whose card says which files are in which
+    split: see [`add_images`].
 
     Args:
         system (`AbstractFileSystem`):
@@ -418,8 +423,8 @@ def warn_of_images_of_other_endings(system: AbstractFileSystem, folder: str) -> 
     left_out = [name for name in images if os.path.splitext(name)[1] not in known]
     if left_out:
         logger.warning_once(
-            f"{len(left_out)} images of {folder} are left out, as {left_out[0]!r}: where a card names the "
-            "files, `datasets` does not know their endings. Name files with `--data_files`."
+            f"{len(left_out)} images of {folder}, as {left_out[0]!r}, are in no split of its card, since `datasets` "
+            "does not know their endings. Name files with `--data_files`."
         )
 
 

@@ -15,7 +15,14 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers.utils import logging
 
-from .folder import add_images, divide_files, is_hidden, is_table_file, warn_of_images_of_other_endings
+from .folder import (
+    add_images,
+    divide_files,
+    has_metadata,
+    is_hidden,
+    is_table_file,
+    warn_of_images_of_other_endings,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -39,14 +46,13 @@ def divide_hub_files(builder: DatasetBuilder) -> None:
     if builder.repo_id is None or not matches or None in matches:
         return
     card = read_hub_card(builder, matches[0][2])
-    if isinstance(builder, ImageFolder):
+    if isinstance(builder, ImageFolder) and "data_files:" not in card and "data_dir:" not in card:
+        patterns = get_data_patterns(builder.base_path, DownloadConfig(token=builder.token))
+        add_images(builder, patterns, builder.base_path)
+        data_files = builder.config.data_files
+    elif isinstance(builder, ImageFolder) and not has_metadata(builder):
         options = {"token": builder.token, "endpoint": datasets_config.HF_ENDPOINT}
-        if "configs:" in card:
-            warn_of_images_of_other_endings(*url_to_fs(builder.base_path, **options))
-        else:
-            patterns = get_data_patterns(builder.base_path, DownloadConfig(token=builder.token))
-            add_images(builder, patterns, builder.base_path)
-            data_files = builder.config.data_files
+        warn_of_images_of_other_endings(*url_to_fs(builder.base_path, **options))
     if "data_files:" in card:
         return
     names = {file: HUB_ADDRESS.fullmatch(file)[3] for files in data_files.values() for file in files}

@@ -249,7 +249,7 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str], me
         warn_of_images_in_no_row(dataset, files)
     elif metadata:
         warn_of_images_without_metadata(find_image_paths(dataset), files)
-    if FILE_NAME_COLUMN in dataset.features or not (are_here or are_of_one_repository(files)):
+    if FILE_NAME_COLUMN in dataset.features or not (are_here or are_of_one_repository(files, source)):
         return dataset
     if isinstance(dataset, IterableDataset):
         return with_file_names_of_stream(dataset, source)

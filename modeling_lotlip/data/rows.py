@@ -85,8 +85,8 @@ def list_captions(row: dict, column: str | None) -> list[str]:
 
 def is_list_as_text(text: str) -> bool:
     """
-    Whether a text is a list, tuple or set of texts and missing values, as pandas, JSON, NumPy and PostgreSQL write it
-    into a cell of a CSV file, such as `('a boat', nan)`.
+    Whether a text is a list, tuple or set of texts, missing values and the like, as pandas, JSON, NumPy and PostgreSQL
+    write it into a cell of a CSV file, such as `('a boat', nan)`.
     """
     text = text.strip()
     if not text.startswith(("[", "(", "{")) or not text.endswith(("]", ")", "}")):
@@ -94,10 +94,11 @@ def is_list_as_text(text: str) -> bool:
     if LIST_AS_TEXT.fullmatch(text):
         return True
     try:
-        value = ast.literal_eval(re.sub(r"\b(nan|null)\b", "None", text))
+        value = ast.literal_eval(re.sub(r"(?i)\b(nan|null)\b", "None", text))
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):  # an ordinary text
         return False
-    return isinstance(value, (list, tuple, set)) and all(isinstance(item, (str, NoneType)) for item in value)
+    may_be_captions = (str, NoneType, list, tuple, dict)
+    return isinstance(value, (list, tuple, set)) and all(isinstance(item, may_be_captions) for item in value)
 
 
 def read_captions(row: dict, column: str | None) -> list[str]:
@@ -318,8 +319,7 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     in_repository = PATH_IN_REPOSITORY.search(file)
     if in_repository is not None:
         repository = in_repository["address"] or in_repository["cached"].replace("--", "/")
-        addresses = map(REPOSITORY_ADDRESS.match, source.data_files or [])
-        named = {address[1] for address in addresses if address is not None}
+        named = find_named_repositories(source)
         if repository == source.dataset_name or named == {repository}:
             return to_key(in_repository["path"])
         if repository in named:  # and others, which may have the same paths
@@ -337,10 +337,24 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     return path
 
 
-def are_of_one_repository(files: list[str]) -> bool:
-    """Whether files are of one repository of the Hub, in which their paths are known: see [`find_key`]."""
+def find_named_repositories(source: SourceArguments) -> set[str]:
+    """Finds the repositories of the Hub whose files the data arguments name."""
+    addresses = map(REPOSITORY_ADDRESS.match, source.data_files or [])
+    return {address[1] for address in addresses if address is not None}
+
+
+def are_of_one_repository(files: list[str], source: SourceArguments) -> bool:
+    """
+    Whether files are of one repository of the Hub that the data arguments name, in which their paths are the keys:
+    see [`find_key`].
+    """
     addresses = [REPOSITORY_ADDRESS.match(file) for file in files]
-    return None not in addresses and len({address[1] for address in addresses}) == 1
+    if None in addresses:
+        return False
+    repositories = {address[1] for address in addresses}
+    if repositories == {source.dataset_name}:
+        return True
+    return len(repositories) == 1 and repositories == find_named_repositories(source)
 
 
 def to_path_in_archive(path: str) -> str:

@@ -192,9 +192,27 @@ def make_reader(
         dataset,
         captions,
         image_column=image_column,
-        key_column=store.key_column or find_file_names(dataset),
+        key_column=store.key_column or find_unique_names(dataset),
         resizing=encoder.preprocessing.resizing,
     )
+
+
+def find_unique_names(dataset: Dataset | IterableDataset) -> str | None:
+    """
+    Finds the column of the names of images in a folder of them. None where several rows name one image, as those of
+    metadata may: a warning says that rows are known by their indices. Of a stream it is not known before its end.
+    """
+    column = find_file_names(dataset)
+    if column is None or not isinstance(dataset, Dataset):
+        return column
+    names = [name for name in dataset[column][:] if name is not None]
+    if len(set(names)) == len(names):
+        return column
+    logger.warning(
+        f"{len(names)} rows name {len(set(names))} images, and so the keys are the indices of the rows. Where they "
+        "shall be paths, write a row for each image, with a list of captions."
+    )
+    return None
 
 
 def reader_settings(reader: TableReader) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def test_images_that_a_card_does_not_list_are_named(online):
     case = online["org/phone-card", "rows", "file_name"]
     assert case.values == ["train/cat/0.jpg"]
     assert "4 images of datasets/org/phone-card@" in case.warnings
-    assert "are left out, as 'test/5.heic': where a card names the files" in case.warnings
+    assert ", as 'test/5.heic', are in no split of its card, since `datasets`" in case.warnings
 
 
 def test_files_in_no_split_are_named(online):

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from modeling_lotlip.data import rows
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.rows import (
+    are_of_one_repository,
     batched,
     check_columns,
     check_fields,
@@ -43,7 +44,8 @@ def test_captions_are_the_texts_of_a_column_that_are_not_blank():
         "[]",
         "[nan]",
         "['a', None]",
-        "[null, 'a']",
+        "[NULL, 'a']",
+        "[['a'], ['b']]",
     ]
     lists += ["('a', 'b')", "('a',)", "(nan,)", "{'a', 'b'}", '{"A red boat.","A boat."}', " [ 'a' ]\n"]
     for wrong in lists:
@@ -69,6 +71,25 @@ def test_captions_are_the_texts_of_a_column_that_are_not_blank():
 )
 def test_other_texts_in_brackets_are_captions(caption):
     assert read_captions({"caption": caption}, "caption") == [caption]
+
+
+@pytest.mark.parametrize(
+    ("name", "data_files", "is_one"),
+    [
+        ("org/a", None, True),
+        ("org/b", None, False),
+        ("imagefolder", ["hf://datasets/org/a/x/*"], True),
+        ("imagefolder", ["hf://datasets/org/a/x/*", "hf://datasets/org/b/x/*"], False),
+        # of which `datasets` makes one of the above
+        ("imagefolder", ["https://huggingface.co/datasets/org/a/resolve/main/x/0.png"], False),
+    ],
+)
+def test_paths_of_the_hub_are_keys_where_the_arguments_name_the_repository(name, data_files, is_one):
+    files = [f"hf://datasets/org/a@main/x/{index}.png" for index in range(2)]
+    source = SourceArguments(name, data_files=data_files)
+    assert are_of_one_repository(files, source) == is_one
+    assert not are_of_one_repository([*files, "hf://datasets/org/b@main/x/0.png"], source)
+    assert not are_of_one_repository([*files, "https://a.org/0.png"], source)
 
 
 @pytest.mark.parametrize("word", ["NULL", "\\N", "nan", " N/A "])

@@ -11,7 +11,7 @@ from tests.conftest import WORDS
 
 @pytest.fixture(scope="module")
 def evaluation_dir(tmp_path_factory) -> Path:
-    """Ten images with one to three short captions and none to two long ones, saved with `save_to_disk`."""
+    """Ten images with 1 to 3 short captions and 0 to 2 long ones, saved with `save_to_disk`."""
     rows = []
     for index, scene in enumerate(load_scenes(10, seed=4)):
         short = []

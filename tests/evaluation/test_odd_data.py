@@ -15,7 +15,7 @@ from tests.helpers.data_files import write_images, write_lines
 
 @pytest.fixture
 def rows(tmp_path) -> Path:
-    """Rows of which one has a caption that is no text, one an image that is none, and two no caption."""
+    """Rows: one has a caption that is no text, one an image that is none, and two no caption."""
     write_images(tmp_path, ["0.png", "1.png"])
     (tmp_path / "broken.png").write_bytes(b"no image")
     lines = [

@@ -1,4 +1,4 @@
-"""Losses and gradients of every batch of an epoch, computed by one process or several, in several ways."""
+"""Losses and gradients of every batch of an epoch, of one process or several, in several ways."""
 
 from dataclasses import replace
 

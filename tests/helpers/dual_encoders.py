@@ -1,4 +1,4 @@
-"""Small random models of every family of dual encoders, and images with captions that they tell apart."""
+"""Small random models of every family, and images with captions that they tell apart."""
 
 import dataclasses
 from functools import partial

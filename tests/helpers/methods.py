@@ -1,4 +1,4 @@
-"""Methods of users: subclasses of LoTLIP that embed in their own way, in a file that `--plugin` names."""
+"""Methods of users: subclasses of LoTLIP that embed otherwise, in a file that `--plugin` names."""
 
 import torch
 from torch.nn.functional import normalize

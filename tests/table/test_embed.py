@@ -209,6 +209,19 @@ def test_a_key_that_two_rows_have_is_refused(refuse, data_dir, tmp_path, streami
     assert "`--key_column name` must be different in all rows: rows 4 and 17 have 'same'." in message
 
 
+def test_images_that_several_rows_name_are_known_by_indices(embed, refuse, tmp_path, caplog):
+    """But for a stream, of which it is not known before its end."""
+    folder = tmp_path / "photos"
+    save_images(folder, load_scenes(2, seed=4)["image"])
+    rows = [{"file_name": name, "caption": "a boat"} for name in ("0.png", "1.png", "0.png")]
+    write_lines(folder / "metadata.jsonl", rows)
+    source = ("--dataset_name", folder, "--eval_split", "train", "--only", "images")
+    assert [row["key"] for row in read(embed("rows", *source))] == ["0", "1", "2"]
+    assert "3 rows name 2 images, and so the keys are the indices of the rows" in caplog.text
+    message = refuse("stream", *source, "--streaming")
+    assert "`--key_column file_name` must be different in all rows: rows 0 and 2 have '0.png'" in message
+
+
 def test_two_images_with_one_hash_as_key_are_refused(refuse, tmp_path):
     same = save_images(tmp_path / "same", [PIL.Image.new("RGB", (8, 8), "red")] * 2)
     rows = [{"image": str(same / name), "caption": "a boat"} for name in ("0.png", "1.png")]

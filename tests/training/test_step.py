@@ -17,7 +17,7 @@ from tests.conftest import tiny_config
 
 @pytest.fixture
 def make_step(make_accelerator):
-    """A function that gives a step of gradient descent on a small batch, and the model that it trains."""
+    """A function that makes a step of gradient descent on a small batch, and its model."""
 
     def make(
         accumulation: int = 1,

@@ -1,4 +1,4 @@
-"""The integration tests: they run on a checkpoint of the original's format, and notice another model."""
+"""The integration tests run on a checkpoint of the original's format, and notice another model."""
 
 import json
 import re
