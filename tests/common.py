@@ -171,7 +171,7 @@ def tiny_config(config_class: type[LotlipConfig] = LotlipConfig, dropout: float 
 
 
 def as_token_wise(config: LotlipConfig) -> LotlipTokenWiseConfig:
-    """The configuration of a model with late interaction, and so without corner tokens, otherwise as the given one."""
+    """The configuration of a model with late interaction, without corner tokens, otherwise as the given one."""
     fields = config.to_dict()
     return LotlipTokenWiseConfig(
         text_config=fields["text_config"] | {"num_corner_tokens": 0},
@@ -206,7 +206,7 @@ def training_argv(folder: Path, name: str, **options) -> list[str]:
 
 
 def python_environment(**variables: object) -> dict[str, str]:
-    """The environment of a process that imports this package, with no settings of the Hub but those given."""
+    """The environment of a process that imports this package, with no settings of the Hub but given ones."""
     of_the_hub = ("HF_HUB_", "HF_TOKEN", "HF_ENDPOINT", "TRANSFORMERS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(of_the_hub)}
     variables = {"OMP_NUM_THREADS": 1, "PYTHONPATH": ROOT, "HF_HUB_OFFLINE": 1} | variables

@@ -29,7 +29,7 @@ from .folder import (
     sign_files,
     warn_of_images_of_other_endings,
 )
-from .hub_files import divide_hub_files
+from .hub_files import divide_hub_files, name_commits
 from .images import IMAGE_EXTENSIONS
 from .options import find_options
 from .row_files import find_separator
@@ -128,7 +128,7 @@ def load_builder(
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
     data_files = source.data_files
     if data_files is not None:
-        data_files = as_patterns(data_files, find_folder(source))
+        data_files = name_commits(as_patterns(data_files, find_folder(source)))
     named = (source.dataset_name, source.dataset_config_name, source.data_dir, data_files)
     builder = load_dataset_builder(*named)
     of_card = find_options(builder)

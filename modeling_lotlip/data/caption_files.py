@@ -19,6 +19,7 @@ from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .files_elsewhere import JsonElsewhere, ParquetElsewhere, check_first_rows
 from .folder import as_patterns, describe_failure, list_files, sign_files
+from .hub_files import name_commits
 from .images import is_address, to_local_path
 from .json_files import open_json
 from .options import hash_readers, make_other_reader
@@ -189,7 +190,8 @@ class CaptionFiles:
                 options["converters"] = dict.fromkeys(used_columns, str)
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
-            reader = load_dataset_builder(builder, data_files=as_patterns(self.files), **options)
+            files = name_commits(as_patterns(self.files))
+            reader = load_dataset_builder(builder, data_files=files, **options)
             signed = sign_files(reader.config.data_files)
             if signed is not None:
                 reader = load_dataset_builder(builder, data_files=signed, **options)

@@ -25,6 +25,7 @@ from datasets import (
     Value,
 )
 from datasets.features.features import FeatureType
+from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.utils.file_utils import xopen
 
@@ -238,6 +239,24 @@ class JsonElsewhere(NamedJson):
         return super()._cast_table(pa_table, **options)
 
 
+class CsvElsewhere(Csv):
+    """Reads CSV files elsewhere as `datasets` does, but refuses what does not fit to the columns of the first rows."""
+
+    def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        splits = super()._split_generators(dl_manager)
+        if self.info.features is None:
+            _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
+            self.info.features = Features.from_arrow_schema(first.schema)
+        return splits
+
+    def _cast_table(self, pa_table: pa.Table) -> pa.Table:
+        check_cast(pa_table.schema, self.info.features)
+        for name in pa_table.column_names:
+            if self.info.features is not None and name not in self.info.features:
+                raise ValueError(f"A later file has the column {name!r}, which the first has not: add it there.")
+        return super()._cast_table(pa_table)
+
+
 class ParquetElsewhere(Parquet):
     """Reads parquet files elsewhere as `datasets` does, but refuses texts in a column of numbers."""
 
@@ -248,9 +267,13 @@ class ParquetElsewhere(Parquet):
         return super()._cast_table(pa_table)
 
 
-def open_json_elsewhere(builder: DatasetBuilder, split: str, is_stream: bool) -> JsonElsewhere:
+READERS_ELSEWHERE = {"csv": CsvElsewhere, "json": JsonElsewhere, "parquet": ParquetElsewhere}
+
+
+def open_elsewhere(builder: DatasetBuilder, split: str, is_stream: bool) -> DatasetBuilder:
     """
-    Makes what reads JSON files elsewhere. Dates, for which the files would be read twice, stay times.
+    Makes what reads CSV, JSON or parquet files elsewhere. Dates in JSON, for which the files would be read twice, stay
+    times.
 
     Args:
         builder (`DatasetBuilder`):
@@ -260,9 +283,10 @@ def open_json_elsewhere(builder: DatasetBuilder, split: str, is_stream: bool) ->
         is_stream (`bool`):
             Whether they are read while they are used: then the types are those of the split.
     """
+    reader_class = READERS_ELSEWHERE[builder.info.builder_name]
     if not is_stream:
-        return make_other_reader(JsonElsewhere, builder, builder.info)
-    reader = make_other_reader(JsonElsewhere, builder, builder.info, select_split(builder.config.data_files, split))
+        return make_other_reader(reader_class, builder, builder.info)
+    reader = make_other_reader(reader_class, builder, builder.info, select_split(builder.config.data_files, split))
     reader.info.features = builder.config.features or builder.info.features  # not those of all splits in the cache
     return reader
 

@@ -11,8 +11,9 @@ from datasets import config as datasets_config
 from datasets.data_files import get_data_patterns
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec.core import url_to_fs
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
 from transformers.utils import logging
 
 from .folder import (
@@ -29,6 +30,9 @@ logger = logging.get_logger(__name__)
 
 # The address of a file of the Hub: that of its repository at a commit, and the path in it
 HUB_ADDRESS = re.compile(r"(hf://datasets/[^@]+@([^/]+))/(.+)")
+# That of a file or a pattern, as a user may write it
+REPOSITORY_FILE = re.compile(r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def divide_hub_files(builder: DatasetBuilder) -> None:
@@ -76,6 +80,37 @@ def read_hub_card(builder: DatasetBuilder, commit: str) -> str:
         return ""
     said = re.match(r"---\s*\n(.*?)\n---", Path(card).read_text("utf-8", "replace"), re.DOTALL)
     return "" if said is None else said[1]
+
+
+def name_commits(files: list[str]) -> list[str]:
+    """
+    Writes addresses of files of the Hub with the present commit: without it `datasets` takes what it has in its cache
+    of an earlier one. Where the Hub is not reached they stay as they are.
+
+    Args:
+        files (`list[str]`):
+            Names, addresses and patterns of files, of which those of other places stay.
+    """
+    named = []
+    for file in files:
+        address = REPOSITORY_FILE.fullmatch(file)
+        if address is None or COMMIT.fullmatch(address["revision"] or ""):
+            named.append(file)
+            continue
+        try:
+            api = HfApi(endpoint=datasets_config.HF_ENDPOINT)
+            commit = api.dataset_info(address["repository"], revision=address["revision"]).sha
+        except (httpx.HTTPError, OfflineModeIsEnabled):  # who reads them says why
+            named.append(file)
+        else:
+            named.append(f"hf://datasets/{address['repository']}@{commit}/{address['path']}")
+    return named
+
+
+def find_content_of_hub_file(file: str) -> str:
+    """Finds what the Hub knows the content of a file by, which has the address of a commit."""
+    system, path = url_to_fs(file, endpoint=datasets_config.HF_ENDPOINT)
+    return system.info(path)["blob_id"]
 
 
 def warn_of_hub_files_without_split(builder: DatasetBuilder, used: set[str]) -> None:

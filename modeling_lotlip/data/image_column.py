@@ -166,6 +166,8 @@ def cast_images(rows: Rows, column: str) -> Rows:
             check_pixels(rows, column)
     if column_type == Image():
         return rows
+    if rows.features is None:
+        rows = concatenate_datasets([rows])  # which finds out the types
     return rows.cast_column(column, Image())
 
 

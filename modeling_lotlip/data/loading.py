@@ -27,7 +27,7 @@ from ..utils.arguments import refuse_given
 from ..utils.output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .builders import build, describe_source, make_builder
-from .files_elsewhere import JsonElsewhere, ParquetElsewhere, check_first_rows, check_key_column, open_json_elsewhere
+from .files_elsewhere import READERS_ELSEWHERE, JsonElsewhere, check_first_rows, check_key_column, open_elsewhere
 from .folder import check_archives, describe_failure, list_files
 from .image_column import cast_images, find_images
 from .image_folder import (
@@ -44,7 +44,7 @@ from .images import unformatted
 from .json_files import find_common_type, find_doubtful_column, open_json
 from .label_names import open_arrow, open_parquet
 from .metadata_files import open_other_folder
-from .options import find_options, make_other_reader
+from .options import find_options
 from .row_files import (
     are_csv_rows_checked,
     check_row_files,
@@ -425,10 +425,8 @@ def check_files(
         for other in sorted({*joined} - {split}):
             other_files += filter(os.path.isfile, list_files(builder, other))
         return open_json(builder, files, split, other_files)
-    if name == "json" and files:  # offline there may be rows in the cache alone
-        return open_json_elsewhere(builder, split, is_stream)
-    if name == "parquet" and files:
-        return make_other_reader(ParquetElsewhere, builder, builder.info)
+    if name in READERS_ELSEWHERE and files:  # offline there may be rows in the cache alone
+        return open_elsewhere(builder, split, is_stream)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         return open_metadata(builder, split)

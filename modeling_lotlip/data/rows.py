@@ -39,6 +39,8 @@ REPOSITORY_ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
 # What databases and pandas write for no value
 MISSING_WORDS = ("NULL", "null", "\\N", "nan", "NaN", "None", "N/A", "n/a", "NA", "<NA>")
+# How exports of databases write line breaks; no word such as \neq goes on after it
+WRITTEN_LINE_BREAK = re.compile(r"\\[nr](?![a-z])")
 
 
 def get_columns(dataset: Rows) -> list[str]:
@@ -102,13 +104,18 @@ def is_list_as_text(text: str) -> bool:
 
 
 def read_captions(row: dict, column: str | None) -> list[str]:
-    """Reads the captions of [`list_captions`] that are not blank. Warns once of a word such as NULL."""
+    """Reads the captions of [`list_captions`] that are not blank. Warns once of marks of databases."""
     captions = [caption for caption in list_captions(row, column) if not is_invisible(caption)]
     for caption in captions:
         if caption.strip() in MISSING_WORDS:
             logger.warning_once(
                 f"The column {column!r} holds {caption.strip()!r}, which is read as a caption: leave such cells empty "
                 "if they have none."
+            )
+        if WRITTEN_LINE_BREAK.search(caption):
+            logger.warning_once(
+                f"The column {column!r} holds line breaks as a backslash and a letter, as exports of databases write "
+                "them: they are read as these, and end no sub-caption. Write line breaks, in quoted cells."
             )
     return captions
 

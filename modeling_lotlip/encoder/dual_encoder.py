@@ -632,6 +632,11 @@ def warn_of_whole_embeddings(encoder: DualEncoder, made: str, start: str) -> Non
 
 def check_model_and_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     """Raises a `ValueError` if a model does not embed texts and images, or a processor does not prepare both."""
+    if hasattr(model, "get_base_model"):  # of PEFT
+        raise ValueError(
+            f"`model` is a {type(model).__name__}, which wraps one: give `model.get_base_model()`, which has its "
+            "adapters."
+        )
     if not is_dual_encoder(type(model)):
         raise ValueError(
             "`model` must have `get_text_features` and `get_image_features`, and a "

@@ -12,6 +12,7 @@ from datasets import Dataset, Image, IterableDataset
 from ..data.builders import make_builder
 from ..data.caption_files import REJECTED_COLUMN
 from ..data.folder import is_image_file, list_files
+from ..data.hub_files import HUB_ADDRESS, find_content_of_hub_file
 from ..data.images import UnreadableImageError, find_image_path, read_file, undecoded
 from ..data.reader import RowReader
 from ..table.fingerprint import ReadArchives
@@ -61,7 +62,8 @@ def describe_contents(
 def describe_stream(args: TrainArguments, split: str) -> dict[str, int | str]:
     """
     Describes the files of a stream: their count, the bytes of those on this machine (but of images,
-    which may be millions), and a hash of their names in the folder that they have in common.
+    which may be millions), a hash of their names in the folder that they have in common, and one of what the Hub
+    knows the contents of its files by.
     """
     files = []
     for part in split.split("+"):
@@ -69,10 +71,12 @@ def describe_stream(args: TrainArguments, split: str) -> dict[str, int | str]:
         files += list_files(builder, split_of_part)
     folder = os.path.dirname(os.path.commonprefix(files))
     names = [file.removeprefix(folder) for file in files]
-    files_of_rows = [file for file in files if not is_image_file(file) and os.path.isfile(file)]
+    files_of_rows = [file for file in files if not is_image_file(file)]
+    contents = [find_content_of_hub_file(file) for file in files_of_rows if HUB_ADDRESS.fullmatch(file)]
     return {
         "num_files": len(files),
-        "num_bytes": sum(map(os.path.getsize, files_of_rows)),
+        "num_bytes": sum(map(os.path.getsize, filter(os.path.isfile, files_of_rows))),
+        "contents": xxhash.xxh3_64_hexdigest(json.dumps(contents).encode()),
         "file_names": xxhash.xxh3_64_hexdigest(json.dumps(names).encode()),
     }
 

@@ -20,8 +20,10 @@ from datasets import ClassLabel, Dataset, Features
 
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
+from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.rows import read_key
+from tests.helpers.data_files import write_images
 
 
 both_ways = pytest.mark.parametrize("streaming", [False, True])
@@ -29,7 +31,7 @@ both_ways = pytest.mark.parametrize("streaming", [False, True])
 
 @pytest.fixture
 def put(monkeypatch):
-    """Returns what writes files of rows on another machine, as JSON or parquet, and lists their addresses."""
+    """Returns what writes files of rows on another machine, and lists their addresses."""
     # else nothing is downloaded, not from memory either
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
 
@@ -41,6 +43,8 @@ def put(monkeypatch):
                 buffer = io.BytesIO()
                 pd.DataFrame(rows).to_parquet(buffer)
                 content = buffer.getvalue()
+            elif ending == "csv":
+                content = pd.DataFrame(rows).to_csv(index=False).encode()
             elif ending == "json":
                 content = json.dumps(rows).encode()
             else:
@@ -247,6 +251,34 @@ def test_quoted_cells_of_csv_are_read(put, web, place, ending):
         assert CaptionFiles([address], "sku", ["caption"])["1"] == ["A boat, red"]
     rows = load_split(SourceArguments("csv", data_files=[address]), "train", with_images=False, key_column="sku")
     assert list(rows) == [{"sku": "1", "caption": "A boat, red"}, {"sku": "2", "caption": "A cat"}]
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
+def test_images_that_rows_elsewhere_name_are_read(put, tmp_path, ending, streaming):
+    write_images(tmp_path, ["0.png", "1.png"])
+    rows = [{"image": str(tmp_path / name), "caption": "A boat."} for name in ("0.png", "1.png")]
+    (address,) = put(ending, rows)
+    source = SourceArguments("csv" if ending == "csv" else "json", data_files=[address], streaming=streaming)
+    found = list(undecoded(load_split(source, "train"), "image"))
+    assert [read_image(row["image"]).size for row in found] == [(4, 3), (4, 3)]
+
+
+@both_ways
+def test_a_column_of_a_later_csv_file_alone_is_no_lost_one(put, streaming):
+    """One that a later file lacks is empty there, in a stream."""
+    source = SourceArguments("csv", data_files=put("csv", NUMBERS, TEXTS), streaming=streaming)
+    with pytest.raises(ValueError, match="the column 'sku' holds texts, but is read as numbers"):
+        list(load_split(source, "train", with_images=False))
+    more = [{"sku": "006", "caption": "A boat."}]
+    source.data_files = put("csv", TEXTS, more)
+    with pytest.raises(ValueError, match="A later file has the column 'caption', which the first has not: add it"):
+        list(load_split(source, "train", with_images=False, key_column="sku"))
+    source.data_files = put("csv", more, TEXTS)
+    if streaming:
+        rows = list(load_split(source, "train", with_images=False, key_column="sku"))
+        assert [row["sku"] for row in rows] == ["006", "005", "x"]
+        assert [row["caption"] for row in rows] == ["A boat.", None, None]
 
 
 def test_caption_files_of_two_places_are_refused(put, tmp_path):

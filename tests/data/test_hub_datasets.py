@@ -19,7 +19,8 @@ NUM_ROWS = 6
 PHONE_IMAGES = ["cat/0.jpg", "cat/1.HEIC", "dog/2.avif", "dog/3.Jpg"]
 IDS = [f"00{index}" for index in range(NUM_ROWS)]
 
-# What is read: a dataset, as rows or a stream, and its column of images, of which the sizes are printed, or of keys
+# What is read: a dataset, as rows or a stream, and its column of images, of which the sizes are printed, or of texts;
+# or what a training knows the contents of a stream by
 CASES = [
     ("org/shards", "rows", "png"),
     ("org/shards", "stream", "png"),
@@ -43,6 +44,18 @@ CASES = [
     ("org/phone", "rows", "file_name"),
     ("org/phone", "stream", "file_name"),
     ("org/phone-card", "rows", "file_name"),
+    ("hf://datasets/org/lines/train.jsonl", "rows", "id"),
+    ("org/sheet", "stream", "image"),
+    ("org/sheet", "rows", "id"),
+    ("org/lines", "contents", "id"),
+    ("org/table", "contents", "id"),
+]
+# After a commit that changes the lines, adds a column to the sheet, and a card to the table
+LATER_CASES = [
+    ("hf://datasets/org/lines/train.jsonl", "rows", "id"),
+    ("org/sheet", "stream", "note"),
+    ("org/lines", "contents", "id"),
+    ("org/table", "contents", "id"),
 ]
 OFFLINE_CASES = [("org/shards", "rows", "png"), ("org/lines", "rows", "id"), ("org/table", "rows", "id")]
 
@@ -57,17 +70,24 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.image_folder import find_file_names
 from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.contents import describe_stream
 
 
 def read(name, way, column):
+    if way == "contents":
+        args = TrainArguments(output_dir="run", dataset_name=name, streaming=True, max_train_steps=1)
+        return describe_stream(args, "train")["contents"]
     source = SourceArguments(name, streaming=way == "stream")
+    if name.startswith("hf://"):
+        source = SourceArguments("json", data_files=[name])
     if column == "file_name":
         rows = load_split(source, "train")
         return [row[find_file_names(rows)] for row in rows]
     source.image_column = column
-    if column == "id":
+    if column in ("id", "note"):
         rows = load_split(source, "train", with_images=False, key_column="id")
-        return [row["id"] for row in rows]
+        return [row[column] for row in rows]
     rows = undecoded(load_split(source, "train"), column)
     return [PIL.Image.open(io.BytesIO(read_file(row[column]))).size for row in rows]
 
@@ -113,10 +133,17 @@ def write_rows(root: Path) -> None:
         (root / "org" / name).mkdir(parents=True)
     write_lines(root / "org" / "lines" / "train.jsonl", rows)
     pd.DataFrame(rows).to_parquet(root / "org" / "table" / "train.parquet")
+    write_sheet(root, {"id": "007", "image": "hf://datasets/org/classes/train/beach/0.png"})
     folder = root / "org" / "folder"
     write_images(folder, [f"{index}.png" for index in range(NUM_ROWS + 1)])
     lines = [f"{index}.png,{row_id}\n" for index, row_id in enumerate(IDS)]
     (folder / "metadata.csv").write_text("".join(["file_name,id\n", *lines]))
+
+
+def write_sheet(root: Path, row: dict[str, str]) -> None:
+    """Writes a row of CSV."""
+    (root / "org" / "sheet").mkdir(exist_ok=True)
+    pd.DataFrame([row]).to_csv(root / "org" / "sheet" / "train.csv", index=False)
 
 
 def write_classes(root: Path) -> None:
@@ -185,6 +212,17 @@ def offline(folder, online):
     return read_cases(folder, OFFLINE_CASES, HF_HUB_OFFLINE=1)
 
 
+@pytest.fixture(scope="module")
+def later(folder, offline):
+    """What is read from a server after a commit, with what was read before in the cache."""
+    root = folder / "repositories"
+    write_lines(root / "org" / "lines" / "train.jsonl", [{"id": row_id} for row_id in reversed(IDS)])
+    write_sheet(root, {"id": "007", "image": "hf://datasets/org/classes/train/beach/0.png", "note": "later"})
+    write_card(root / "org" / "table", NUM_ROWS)
+    with hub_server(root) as server:
+        return read_cases(folder, LATER_CASES, HF_ENDPOINT=server.url, HF_HUB_OFFLINE=0)
+
+
 @pytest.mark.parametrize("way", ["rows", "stream"])
 def test_shards_of_the_hub_are_read(online, way):
     assert online["org/shards", way, "png"].values == NUM_ROWS * [[4, 3]]
@@ -202,6 +240,25 @@ def test_rows_of_the_hub_are_read(online, name):
 @pytest.mark.parametrize("case", OFFLINE_CASES)
 def test_what_was_read_is_read_again_offline(online, offline, case):
     assert offline[case].values == online[case].values
+
+
+def test_an_address_of_the_hub_is_that_of_the_present_commit(online, later):
+    case = ("hf://datasets/org/lines/train.jsonl", "rows", "id")
+    assert online[case].values == IDS
+    assert later[case].values == IDS[::-1]
+
+
+def test_a_stream_of_csv_has_the_columns_of_its_file(online, later):
+    """And not those of the rows in the cache."""
+    assert online["org/sheet", "stream", "image"].values == [[4, 3]]
+    assert online["org/sheet", "rows", "id"].values == ["007"]
+    assert later["org/sheet", "stream", "note"].values == ["later"]
+
+
+@pytest.mark.parametrize(("name", "is_same"), [("org/lines", False), ("org/table", True)])
+def test_a_training_on_a_stream_knows_the_files_by_their_contents(online, later, name, is_same):
+    case = (name, "contents", "id")
+    assert (later[case].values == online[case].values) == is_same
 
 
 @pytest.mark.parametrize(("column", "expected"), [("image", NUM_ROWS * [[4, 3]]), ("id", IDS)])

@@ -74,6 +74,16 @@ def test_other_texts_in_brackets_are_captions(caption):
 
 
 @pytest.mark.parametrize(
+    ("caption", "is_told"),
+    [("A boat.\\nA car.", True), ("A boat\\r\\nA car", True), ("A boat.\nA car.", False), ("a \\neq b", False)],
+)
+def test_line_breaks_as_databases_write_them_are_told(caplog, caption, is_told):
+    logging.get_logger("modeling_lotlip.data.rows").warning_once.cache_clear()
+    assert read_captions({"caption": caption}, "caption") == [caption]
+    assert ("holds line breaks as a backslash and a letter" in caplog.text) == is_told
+
+
+@pytest.mark.parametrize(
     ("name", "data_files", "is_one"),
     [
         ("org/a", None, True),

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense
 from transformers import PreTrainedModel
 
-from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTextModel, LotlipTextModelWithProjection
+from modeling_lotlip import DualEncoder, LotlipModel, LotlipProcessor, LotlipTextModel, LotlipTextModelWithProjection
 from modeling_lotlip.encoder import loading
 from modeling_lotlip.encoder.arguments import DEFAULT_MODEL, LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import load_encoder
@@ -84,6 +84,18 @@ def test_a_table_knows_an_adapter_from_its_base_and_another_adapter(model_dir, t
     assert names == [str(model_dir), str(tmp_path / "0"), str(tmp_path / "1")]
     again = load_encoder(str(tmp_path / "1"), LoadingArguments(device="cpu"))
     assert again.settings() == settings[2]
+
+
+def test_what_a_model_of_peft_wraps_is_a_dual_encoder_with_its_adapters(model_dir):
+    processor = LotlipProcessor.from_pretrained(model_dir)
+    config = LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(LotlipModel.from_pretrained(model_dir), config).eval()
+    with pytest.raises(ValueError, match=r"is a PeftModel, which wraps one: give `model.get_base_model\(\)`"):
+        DualEncoder(tuned, processor)
+    with torch.no_grad():
+        features = tuned.get_text_features(**processor(text=["a red boat"], return_tensors="pt")).pooler_output
+    embeds = DualEncoder(tuned.get_base_model(), processor).encode_text(["a red boat"])
+    torch.testing.assert_close(torch.as_tensor(embeds), torch.nn.functional.normalize(features, dim=-1))
 
 
 def test_a_processor_beside_adapters_that_cannot_be_read_is_an_error(model_dir, tmp_path):

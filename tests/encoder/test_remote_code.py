@@ -1,4 +1,4 @@
-"""Dual encoders whose code comes with them, through the commands: the same numbers as calling them by hand."""
+"""Dual encoders whose code comes with them, through the commands: the numbers of a call by hand."""
 
 import json
 import shutil

@@ -12,7 +12,7 @@ from modeling_lotlip.table.storage import EmbeddingTable
 
 
 def embed_images(encoder: DualEncoder, images: list[Image.Image]) -> torch.Tensor:
-    """Embeds images, one after another, by a plain call of the model: normalized, of shape `(images, dim)`."""
+    """Embeds images one by one, by a plain call of the model: normalized, of shape `(images, dim)`."""
     features = []
     for image in images:
         inputs = encoder.processor.image_processor(image, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""A server on loopback, out of a folder, for the Hub's routes that transformers and huggingface_hub call."""
+"""A server on loopback, out of a folder, for the Hub's routes that huggingface_hub calls."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ def commit_hash(repo: Path) -> str:
 
 
 def describe_file(name: str, file: Path) -> dict:
-    oid = hashlib.sha1(name.encode()).hexdigest()
+    oid = hashlib.sha1(file.read_bytes()).hexdigest()
     return {"type": "file", "path": name, "size": file.stat().st_size, "oid": oid}
 
 

@@ -27,7 +27,7 @@ INDEXED = r"#status >> text=/[1-9]\d* images in/"
 
 
 def take_picture(address: str, text: str, output_file: Path) -> None:
-    """Searches for a text on the page at an address, and writes what is seen of it down to the results' end."""
+    """Searches for a text on the page at an address, and writes a picture down to the results' end."""
     with open_chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": 1200})
         page.set_default_timeout(TIMEOUT)

@@ -1,4 +1,4 @@
-"""What is made of a model that was trained to have embeddings whose first numbers are embeddings too."""
+"""What is made of a model that was trained so that the first numbers of embeddings are such, too."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The model that a training starts from: its pixels, its words, the limit of its texts, and what does not fit."""
+"""The model that a training starts from: its pixels, words, the limit of its texts, what does not fit."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is measured of a training, and what is left of it: the best model, the summary, the model card."""
+"""What is measured of a training, and left of it: the best model, the summary, the model card."""
 
 import dataclasses
 import json

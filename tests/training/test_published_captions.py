@@ -1,4 +1,4 @@
-"""The commands for the published captions, of the page "Data", run on miniatures of the published layouts."""
+"""The commands for the published captions, of the page "Data", run on small copies of the layouts."""
 
 import csv
 import json
