@@ -125,7 +125,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
                 "loss": losses.loss.detach(),
                 "num_groups": len(sizes),
             }
-            if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
+            if epoch == 0:  # the same weights for all steps, to compare gradients; then losses
                 gradients = get_gradients(contrastive_model)
                 step["gradients"] = {name: gradient.clone() for name, gradient in gradients.items()}
             else:

@@ -171,7 +171,7 @@ def test_epochs_are_counted_in_steps_of_the_optimizer(tmp_path, num_epochs, accu
 @pytest.mark.parametrize(
     ("num_long_captions", "has_mask", "are_trained"), [(0, True, False), (1, True, True), (0, False, True)]
 )
-def test_corners_are_trained_where_captions_have_them(tmp_path, num_long_captions, has_mask, are_trained):
+def test_corners_are_trained_where_there_are_some(tmp_path, num_long_captions, has_mask, are_trained):
     """Without their mask also short captions read them."""
     dataset = load_scenes(4)
     options = {"num_long_captions": num_long_captions, "no_corner_attention_mask": not has_mask}
@@ -313,7 +313,7 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"data_weights": [1, 0], "data_files": ["a", "b"]}, "number above 0 for each"),
         ({"checkpointing_steps": "0"}, "must be a number or `epoch`"),
         ({"streaming": True, "dataset_name": "a"}, "--streaming needs --max_train_steps"),
-        ({"metric_for_best_model": "loss"}, "--metric_for_best_model must be one of short_i2t_recall@1"),
+        ({"metric_for_best_model": "loss"}, "--metric_for_best_model must be one of short_i2t"),
     ],
 )
 def test_clashes_are_refused(tmp_path, wrong, message):

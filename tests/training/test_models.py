@@ -1,4 +1,4 @@
-"""The model that a training starts from: its pixels, words, the limit of its texts, what does not fit."""
+"""The model that a training starts from: its pixels, words, the limit of its texts, and misfits."""
 
 import shutil
 from dataclasses import replace
@@ -53,7 +53,7 @@ def build(tmp_path):
     return run
 
 
-def test_parameters_that_were_loaded_as_parts_of_one_tensor_can_be_saved_in_a_checkpoint(build, tmp_path):
+def test_parameters_that_were_loaded_as_parts_of_one_tensor_can_be_saved(build, tmp_path):
     save_family("tipsv2", tmp_path / "tipsv2")
     model, _ = build(model_name_or_path=str(tmp_path / "tipsv2"))
     shared = [name for name, value in model.named_parameters() if value.untyped_storage().nbytes() != value.nbytes]
@@ -61,7 +61,7 @@ def test_parameters_that_were_loaded_as_parts_of_one_tensor_can_be_saved_in_a_ch
 
 
 @pytest.mark.parametrize(("dim", "is_said"), [(16, True), (32, False), (None, False)])
-def test_a_trained_model_has_all_dimensions_of_a_start_that_is_cut(build, tmp_path, caplog, dim, is_said):
+def test_a_trained_model_has_all_dimensions_of_a_cut_start(build, tmp_path, caplog, dim, is_said):
     """As sentence-transformers saved it with the start, and not with the trained model."""
     save_family("lotlip", tmp_path / "plain")
     cut = SentenceTransformer(str(tmp_path / "plain"), device="cpu", truncate_dim=dim)
