@@ -8,10 +8,10 @@ import io
 import lzma
 import zlib
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import (
     ClassLabel,
     DatasetBuilder,
@@ -24,21 +24,30 @@ from datasets import (
     SplitGenerator,
     Value,
 )
+from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.features.features import FeatureType
 from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.parquet.parquet import Parquet
+from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
-from .folder import select_split
+from ..utils.terminal import without_stop
+from .folder import list_files, select_split, sign_files
 from .images import is_address
 from .json_files import NamedJson
 from .options import find_options, make_other_reader
-from .row_files import CSV_FORMAT, are_csv_rows_checked
+from .row_files import (
+    CSV_FORMAT,
+    CsvColumns,
+    are_csv_cells_plain,
+    are_csv_rows_checked,
+    join_csv_types,
+    open_csv,
+)
 from .rows import Rows, look_up
 
 
-# Of a CSV file, among which are the header and a row. A block of .bz2 has at most 900,000 bytes.
-NUM_FIRST_LINES = 20
+# Of a CSV file, among which are the header and rows. A block of .bz2 has at most 900,000 bytes.
 NUM_FIRST_BYTES = 2**20
 
 
@@ -157,8 +166,11 @@ def is_number_type(feature: Value) -> bool:
     return any(is_of(feature.pa_type) for is_of in is_of_type)
 
 
-def read_beginning(file: str, config: DownloadConfig) -> bytes:
-    """Reads the beginning of a file elsewhere, decompressed if its first bytes are those of such a file."""
+def read_beginning(file: str, config: DownloadConfig) -> tuple[bytes, bool]:
+    """
+    Reads the beginning of a file elsewhere, decompressed if its first bytes are those of such a file, and whether that
+    is all of it.
+    """
     with open_binary(file, config, block_size=0) as opened:
         beginning = b""
         while len(beginning) < NUM_FIRST_BYTES:  # a read gives what has come so far
@@ -166,15 +178,43 @@ def read_beginning(file: str, config: DownloadConfig) -> bytes:
             if not content:
                 break
             beginning += content
+    is_whole = len(beginning) < NUM_FIRST_BYTES
     if beginning.startswith(b"\x1f\x8b"):
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(beginning)
-    if beginning.startswith(b"BZh"):
-        return bz2.BZ2Decompressor().decompress(beginning)
-    if beginning.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMADecompressor().decompress(beginning)
-    if beginning.startswith(b"PK\x03\x04"):  # `datasets` reads the files in the archive
-        return b""
-    return beginning
+        beginning = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(beginning)
+    elif beginning.startswith(b"BZh"):
+        beginning = bz2.BZ2Decompressor().decompress(beginning)
+    elif beginning.startswith(b"\xfd7zXZ\x00"):
+        beginning = lzma.LZMADecompressor().decompress(beginning)
+    elif beginning.startswith(b"PK\x03\x04"):  # `datasets` reads the files in the archive
+        beginning = b""
+    return beginning, is_whole
+
+
+def read_first_rows(builder: DatasetBuilder, file: str) -> list[list[str]]:
+    """
+    Reads the rows at the beginning of a CSV file elsewhere, the header among them, but blank ones. There are none in
+    an archive, or where the options are such that it is not known what a row is.
+
+    Args:
+        builder (`DatasetBuilder`):
+            What reads the file.
+        file (`str`):
+            The file.
+
+    Raises:
+        `OSError`, `EOFError`, `csv.Error`, `lzma.LZMAError`, `zlib.error`: if it cannot be read.
+    """
+    options = find_options(builder)
+    if options.get("names") is not None or not are_csv_rows_checked(options):
+        return []
+    config = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    beginning, is_whole = read_beginning(file, config)
+    cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
+    text = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
+    rows = list(csv.reader(text, **cells))
+    if not is_whole:
+        del rows[-1:]
+    return [row for row in rows if "".join(row).strip()]
 
 
 def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
@@ -191,20 +231,51 @@ def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
     Raises:
         `ValueError`: if it has; names the file.
     """
-    options = find_options(builder)
-    if builder.info.builder_name != "csv" or options.get("names") is not None or not are_csv_rows_checked(options):
+    if builder.info.builder_name != "csv":
         return
-    config = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
-    cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
     for file in files:
         try:
-            beginning = read_beginning(file, config)
-            text = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
-            rows = [row for row in islice(csv.reader(text, **cells), NUM_FIRST_LINES) if "".join(row).strip()]
+            rows = read_first_rows(builder, file)
         except (EOFError, OSError, csv.Error, lzma.LZMAError, zlib.error):
             continue
         if len(rows) > 1 and len(rows[1]) > len(rows[0]):
             raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
+
+
+def find_types_of_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> Features | None:
+    """
+    Finds the types of the columns in the beginnings of CSV files elsewhere, as [`find_csv_types`] does in whole ones
+    on this machine.
+
+    Args:
+        builder (`DatasetBuilder`):
+            What reads the files.
+        files (`Iterable[str]`):
+            The files.
+
+    Returns:
+        `Features`, *optional*: the types; None where it is not known what a row is.
+
+    Raises:
+        `ValueError`: if the files have other columns than each other.
+    """
+    columns = None
+    for file in files:
+        rows = read_first_rows(builder, file)
+        if not rows:
+            return None
+        if columns is None:
+            first = file
+            columns = CsvColumns(rows[0])
+        if rows[0] != columns.names:
+            raise ValueError(
+                f"{file} has the columns {rows[0]}, but {first} has {columns.names}: write all files with the same "
+                "columns in the same order."
+            )
+        for row in rows[1:]:
+            if len(row) == len(columns.names):  # of others pandas says what is wrong
+                columns.add(row)
+    return None if columns is None else join_csv_types([columns.make_features()])
 
 
 class JsonElsewhere(NamedJson):
@@ -240,21 +311,48 @@ class JsonElsewhere(NamedJson):
 
 
 class CsvElsewhere(Csv):
-    """Reads CSV files elsewhere as `datasets` does, but refuses what does not fit to the columns of the first rows."""
+    """
+    Reads a stream of CSV files elsewhere, of which each column has the type that it has in their first rows, or in a
+    card: `datasets` would find out that of each 10,000 rows by themselves.
+    """
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
-        splits = super()._split_generators(dl_manager)
-        if self.info.features is None:
-            _, first = next(iter(self._generate_tables(**splits[0].gen_kwargs)))
-            self.info.features = Features.from_arrow_schema(first.schema)
-        return splits
+        found = None
+        if are_csv_cells_plain(find_options(self)):
+            found = find_types_of_first_rows(self, list_files(self, "all"))
+        if found is not None:
+            features = Features(self.info.features or found)
+            missing = [name for name in features if name not in found]
+            if missing:
+                raise ValueError(
+                    f"The column {missing[0]!r} of the card is not in the files, which have {list(found)}."
+                )
+            for name in self.config.converters or ():  # of keys, which are texts
+                features[name] = Value("string")
+            self.config.converters = None
+            self.config.features = Features(dict.fromkeys(found, Value("string")))  # as they are written
+            self.info.features = features
+        return super()._split_generators(dl_manager)
 
     def _cast_table(self, pa_table: pa.Table) -> pa.Table:
-        check_cast(pa_table.schema, self.info.features)
-        for name in pa_table.column_names:
-            if self.info.features is not None and name not in self.info.features:
-                raise ValueError(f"A later file has the column {name!r}, which the first has not: add it there.")
-        return super()._cast_table(pa_table)
+        texts = super()._cast_table(pa_table)
+        if self.config.features is None:
+            return texts
+        if len(texts) == 0:  # of a header alone
+            return self.info.features.arrow_schema.empty_table()
+        columns = []
+        for name, feature in self.info.features.items():
+            cells = texts[name]
+            if isinstance(feature, Value) and is_number_type(feature):
+                cells = pc.utf8_trim(cells, " ")  # as pandas reads it
+            try:
+                columns.append(table_cast(pa.table({name: cells}), Features({name: feature}).arrow_schema)[0])
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"The column {name!r} is {feature.dtype} in the first rows or in a card, and not later: "
+                    f"{without_stop(error)}. Write values of one type, or leave out `--streaming`."
+                ) from error
+        return pa.table(columns, names=list(self.info.features))
 
 
 class ParquetElsewhere(Parquet):
@@ -267,28 +365,68 @@ class ParquetElsewhere(Parquet):
         return super()._cast_table(pa_table)
 
 
-READERS_ELSEWHERE = {"csv": CsvElsewhere, "json": JsonElsewhere, "parquet": ParquetElsewhere}
+# But for CSV
+READERS_ELSEWHERE = {"json": JsonElsewhere, "parquet": ParquetElsewhere}
 
 
-def open_elsewhere(builder: DatasetBuilder, split: str, is_stream: bool) -> DatasetBuilder:
+def open_elsewhere(builder: DatasetBuilder, split: str, key_column: str | None, is_stream: bool) -> DatasetBuilder:
     """
-    Makes what reads CSV, JSON or parquet files elsewhere. Dates in JSON, for which the files would be read twice, stay
-    times.
+    Makes what reads CSV, JSON or parquet files elsewhere. CSV is downloaded and read as files here are, but for a
+    stream. Dates in JSON, for which the files would be read twice, stay times.
 
     Args:
         builder (`DatasetBuilder`):
             That of `datasets`.
         split (`str`):
             The split that is read.
+        key_column (`str`, *optional*):
+            A column that is read as text.
         is_stream (`bool`):
             Whether they are read while they are used: then the types are those of the split.
     """
-    reader_class = READERS_ELSEWHERE[builder.info.builder_name]
+    name = builder.info.builder_name
+    if name == "csv" and not is_stream:
+        return open_downloaded_csv(builder, split, key_column)
+    reader_class = CsvElsewhere if name == "csv" else READERS_ELSEWHERE[name]
     if not is_stream:
         return make_other_reader(reader_class, builder, builder.info)
     reader = make_other_reader(reader_class, builder, builder.info, select_split(builder.config.data_files, split))
     reader.info.features = builder.config.features or builder.info.features  # not those of all splits in the cache
     return reader
+
+
+def open_downloaded_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> DatasetBuilder:
+    """
+    Downloads CSV files, and finds what reads them: see [`open_csv`].
+
+    Args:
+        builder (`DatasetBuilder`):
+            That of `datasets`.
+        split (`str`):
+            The split that is read.
+        key_column (`str`, *optional*):
+            A column that is read as text.
+
+    Raises:
+        `ValueError`: if a row has another number of fields than the header; names the file.
+    """
+    config = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    manager = DownloadManager(builder.dataset_name, download_config=config, base_path=builder.base_path)
+    addresses = {}
+    downloaded = DataFilesDict()
+    for name, files in builder.config.data_files.items():
+        paths = manager.download_and_extract(list(files))
+        addresses.update(zip(paths, files))
+        downloaded[str(name)] = DataFilesList(paths, [])
+    builder.config.data_files = sign_files(downloaded)
+    builder.config.features = builder.config.features or builder.info.features
+    try:
+        return open_csv(builder, split, key_column)
+    except ValueError as error:
+        message = str(error)
+        for path, address in addresses.items():
+            message = message.replace(path, address)
+        raise ValueError(message) from error
 
 
 def check_key_column(rows: Rows, key_column: str) -> None:

@@ -92,19 +92,28 @@ def name_commits(files: list[str]) -> list[str]:
             Names, addresses and patterns of files, of which those of other places stay.
     """
     named = []
+    commits = {}
     for file in files:
         address = REPOSITORY_FILE.fullmatch(file)
         if address is None or COMMIT.fullmatch(address["revision"] or ""):
             named.append(file)
             continue
-        try:
-            api = HfApi(endpoint=datasets_config.HF_ENDPOINT)
-            commit = api.dataset_info(address["repository"], revision=address["revision"]).sha
-        except (httpx.HTTPError, OfflineModeIsEnabled):  # who reads them says why
+        repository = (address["repository"], address["revision"])
+        if repository not in commits:
+            commits[repository] = find_dataset_commit(*repository)
+        if commits[repository] is None:
             named.append(file)
         else:
-            named.append(f"hf://datasets/{address['repository']}@{commit}/{address['path']}")
+            named.append(f"hf://datasets/{address['repository']}@{commits[repository]}/{address['path']}")
     return named
+
+
+def find_dataset_commit(name: str, revision: str | None) -> str | None:
+    """Finds the commit of a revision of a dataset of the Hub; None if it is not reached, or has none."""
+    try:
+        return HfApi(endpoint=datasets_config.HF_ENDPOINT).dataset_info(name, revision=revision).sha
+    except (httpx.HTTPError, OfflineModeIsEnabled):  # who reads the files says why
+        return None
 
 
 def find_content_of_hub_file(file: str) -> str:

@@ -23,7 +23,7 @@ from ..utils.terminal import without_stop
 from .folder import find_ending, select_split
 from .json_columns import find_empty_parts, find_json_columns
 from .options import find_options, hash_readers
-from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, iterate_json_rows, open_text
+from .row_files import ARCHIVES, OTHER_JSON_OPTIONS, has_archives, iterate_json_rows, open_text
 
 
 # How the names of columns of metadata end that name images
@@ -307,7 +307,7 @@ def open_json(
     """
     data_files = select_split(builder.config.data_files, split)
     options = find_options(builder)
-    if any(file.lower().endswith(ARCHIVES) for file in files) or options.keys() & OTHER_JSON_OPTIONS:
+    if has_archives(files) or options.keys() & OTHER_JSON_OPTIONS:
         return Json(data_files=data_files, features=builder.config.features, hash=hash_readers(), **options)
     mixed = []
     key = hash_readers()

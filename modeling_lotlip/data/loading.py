@@ -48,6 +48,7 @@ from .options import find_options
 from .row_files import (
     are_csv_rows_checked,
     check_row_files,
+    has_archives,
     open_csv,
 )
 from .rows import Rows
@@ -425,8 +426,9 @@ def check_files(
         for other in sorted({*joined} - {split}):
             other_files += filter(os.path.isfile, list_files(builder, other))
         return open_json(builder, files, split, other_files)
-    if name in READERS_ELSEWHERE and files:  # offline there may be rows in the cache alone
-        return open_elsewhere(builder, split, is_stream)
+    # offline there may be rows in the cache alone; what is in archives only `datasets` reads
+    if files and (name in READERS_ELSEWHERE or (name == "csv" and not has_archives(files))):
+        return open_elsewhere(builder, split, key_column, is_stream)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):
         return open_metadata(builder, split)

@@ -139,6 +139,17 @@ def are_csv_rows_checked(options: Mapping[str, Any]) -> bool:
     return is_character and options.keys() <= {*CSV_FORMAT, *OTHER_CSV_OPTIONS}
 
 
+def are_csv_cells_plain(options: Mapping[str, Any]) -> bool:
+    """Whether the cells of CSV files that are read with some options are what is written in them, or missing."""
+    is_empty_missing = options.get("keep_default_na") is False and options.get("na_values") == [""]
+    return is_empty_missing and options.keys() <= set(PLAIN_CSV_OPTIONS)
+
+
+def has_archives(files: Iterable[str]) -> bool:
+    """Whether some files are archives, which `datasets` extracts by itself."""
+    return any(file.lower().endswith(ARCHIVES) for file in files)
+
+
 class CsvColumns:
     """
     The columns of CSV files, with the types of their cells.
@@ -293,14 +304,11 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
     data_files = select_split(builder.config.data_files, split)
     of_card = builder.config.features
     reader = Csv(data_files=data_files, features=of_card, hash=hash_readers(), **options)
-    are_archives = any(file.lower().endswith(ARCHIVES) for file in files)
-    if are_archives or not are_csv_rows_checked(options):
+    if has_archives(files) or not are_csv_rows_checked(options):
         check_row_files("csv", files, key_column, options)
         return reader
     features = find_csv_types(files, list_other_splits(builder, split), options)
-    is_plain = options.keys() <= set(PLAIN_CSV_OPTIONS)
-    is_empty_missing = options.get("keep_default_na") is False and options.get("na_values") == [""]
-    if of_card is not None or not (is_plain and is_empty_missing):
+    if of_card is not None or not are_csv_cells_plain(options):
         return reader
     if key_column in features:
         features[key_column] = Value("string")

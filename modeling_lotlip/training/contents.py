@@ -73,12 +73,14 @@ def describe_stream(args: TrainArguments, split: str) -> dict[str, int | str]:
     names = [file.removeprefix(folder) for file in files]
     files_of_rows = [file for file in files if not is_image_file(file)]
     contents = [find_content_of_hub_file(file) for file in files_of_rows if HUB_ADDRESS.fullmatch(file)]
-    return {
+    described = {
         "num_files": len(files),
         "num_bytes": sum(map(os.path.getsize, filter(os.path.isfile, files_of_rows))),
-        "contents": xxhash.xxh3_64_hexdigest(json.dumps(contents).encode()),
         "file_names": xxhash.xxh3_64_hexdigest(json.dumps(names).encode()),
     }
+    if contents:
+        described["contents"] = xxhash.xxh3_64_hexdigest(json.dumps(contents).encode())
+    return described
 
 
 def hash_texts(rows: Dataset, columns: list[str]) -> str:

@@ -264,21 +264,73 @@ def test_images_that_rows_elsewhere_name_are_read(put, tmp_path, ending, streami
     assert [read_image(row["image"]).size for row in found] == [(4, 3), (4, 3)]
 
 
+def put_texts(*texts: str) -> list[str]:
+    """Writes CSV files into memory, and lists their addresses."""
+    addresses = [f"memory://{uuid4().hex}.csv" for _ in texts]
+    for address, text in zip(addresses, texts):
+        fsspec.filesystem("memory").pipe_file(address.removeprefix("memory:/"), text.encode())
+    return addresses
+
+
+def write_texts(folder: Path, *texts: str) -> list[str]:
+    """Writes CSV files, and lists them."""
+    for index, text in enumerate(texts):
+        (folder / f"{index}.csv").write_text(text)
+    return [str(folder / f"{index}.csv") for index in range(len(texts))]
+
+
+def read_csv(files: list[str], **options) -> list[dict]:
+    source = SourceArguments("csv", data_files=files, **options)
+    return list(load_split(source, "train", with_images=False, key_column="key"))
+
+
 @both_ways
-def test_a_column_of_a_later_csv_file_alone_is_no_lost_one(put, streaming):
-    """One that a later file lacks is empty there, in a stream."""
-    source = SourceArguments("csv", data_files=put("csv", NUMBERS, TEXTS), streaming=streaming)
-    with pytest.raises(ValueError, match="the column 'sku' holds texts, but is read as numbers"):
-        list(load_split(source, "train", with_images=False))
-    more = [{"sku": "006", "caption": "A boat."}]
-    source.data_files = put("csv", TEXTS, more)
-    with pytest.raises(ValueError, match="A later file has the column 'caption', which the first has not"):
-        list(load_split(source, "train", with_images=False, key_column="sku"))
-    source.data_files = put("csv", more, TEXTS)
-    if streaming:
-        rows = list(load_split(source, "train", with_images=False, key_column="sku"))
-        assert [row["sku"] for row in rows] == ["006", "005", "x"]
-        assert [row["caption"] for row in rows] == ["A boat.", None, None]
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["key,n,m\n007,007,NA\n8,1.50,x\n"],
+        ["key,n\na,1\n", "key,n\nb,007\n"],
+        ["key,n\na,x\n", "key,n\nb,007\n"],
+        ["key,n\na,True\n", "key,n\nb,5\n"],
+        ["key,n\na,5\n", "key,n\nb,True\n"],
+        ["key,n\na,1\nb,\n,3\n"],
+        ["key,n\na,\n", "key,n\nb,x\n"],
+        ["key,n\na,\nb,\n"],
+        ["key,n\n", "key,n\nb,2\n"],
+        ["key,n\na,1\n", "key,n\nb, 2.5\n"],
+        ['key,n\na,"x, y\nz"\n\n1,\n'],
+    ],
+)
+def test_csv_elsewhere_is_read_as_it_is_here(put, tmp_path, texts, streaming):
+    here = read_csv(write_texts(tmp_path, *texts))
+    assert read_csv(put_texts(*texts), streaming=streaming) == here
+
+
+LONG = "".join(f"{row},{'a' * 100}\n" for row in range(12_000))  # of more than a MiB
+
+
+def test_csv_of_other_types_behind_the_first_rows_is_read_or_refused(put, tmp_path):
+    """Rows have the types of the whole file, a stream those of its beginning."""
+    for last in ("x", "1.5", "007"):
+        texts = ["n,key\n" + LONG + f"{last},b\n"]
+        here = read_csv(write_texts(tmp_path, *texts))
+        assert read_csv(put_texts(*texts)) == here
+        if last == "007":  # is the number that it is in the first rows
+            continue
+        with pytest.raises(ValueError, match="The column 'n' is int64 in the first rows or in a card, and not later"):
+            read_csv(put_texts(*texts), streaming=True)
+    empty = "key,n,m\n" + "".join(f"{row},,{'a' * 100}\n" for row in range(12_000)) + "a,later,x\n"
+    assert read_csv(put_texts(empty), streaming=True)[-1]["n"] == "later"
+    missing = "key,n,m\n" + "".join(f"{row},5,{'a' * 100}\n" for row in range(12_000)) + "a,,x\n"
+    assert [row["n"] for row in read_csv(put_texts(missing), streaming=True)[-2:]] == [5, None]
+
+
+@both_ways
+def test_csv_files_with_other_columns_than_each_other_are_refused(put, streaming):
+    for later in ("key,n,m\nb,2,3\n", "n,key\n2,b\n", "key\nb\n"):
+        addresses = put_texts("key,n\na,1\n", later)
+        with pytest.raises(ValueError, match="memory://.*csv has the columns .* but memory://.*csv has"):
+            read_csv(addresses, streaming=streaming)
 
 
 def test_caption_files_of_two_places_are_refused(put, tmp_path):
