@@ -151,7 +151,10 @@ def load_builder(
         name = builder.info.builder_name
         features = find_features(builder, named)
         return load_dataset_builder(name, data_files=signed, features=features, **of_card | options)
-    return load_dataset_builder(*named, **options) if options else builder
+    if options:  # of CSV
+        builder = load_dataset_builder(*named, **options)
+        builder.config.features = find_features(builder, named)
+    return builder
 
 
 def find_features(builder: DatasetBuilder, named: tuple) -> Features | None:

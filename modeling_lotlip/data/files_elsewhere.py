@@ -28,19 +28,20 @@ from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.features.features import FeatureType
 from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.parquet.parquet import Parquet
-from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
-from ..utils.terminal import without_stop
 from .folder import list_files, select_split, sign_files
 from .images import is_address
 from .json_files import NamedJson
 from .options import find_options, make_other_reader
 from .row_files import (
     CSV_FORMAT,
+    INTEGER,
+    NUMBER,
     CsvColumns,
     are_csv_cells_plain,
     are_csv_rows_checked,
+    check_header,
     join_csv_types,
     open_csv,
 )
@@ -179,15 +180,19 @@ def read_beginning(file: str, config: DownloadConfig) -> tuple[bytes, bool]:
                 break
             beginning += content
     is_whole = len(beginning) < NUM_FIRST_BYTES
+    if beginning.startswith(b"PK\x03\x04"):  # `datasets` reads the files in the archive
+        return b"", is_whole
     if beginning.startswith(b"\x1f\x8b"):
-        beginning = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(beginning)
+        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     elif beginning.startswith(b"BZh"):
-        beginning = bz2.BZ2Decompressor().decompress(beginning)
+        decompressor = bz2.BZ2Decompressor()
     elif beginning.startswith(b"\xfd7zXZ\x00"):
-        beginning = lzma.LZMADecompressor().decompress(beginning)
-    elif beginning.startswith(b"PK\x03\x04"):  # `datasets` reads the files in the archive
-        beginning = b""
-    return beginning, is_whole
+        decompressor = lzma.LZMADecompressor()
+    else:
+        return beginning, is_whole
+    beginning = decompressor.decompress(beginning)
+    # such a file may have several parts, of which this is the first one
+    return beginning, is_whole and decompressor.eof and not decompressor.unused_data
 
 
 def read_first_rows(builder: DatasetBuilder, file: str) -> list[list[str]]:
@@ -203,6 +208,7 @@ def read_first_rows(builder: DatasetBuilder, file: str) -> list[list[str]]:
 
     Raises:
         `OSError`, `EOFError`, `csv.Error`, `lzma.LZMAError`, `zlib.error`: if it cannot be read.
+        `ValueError`: if two columns have one name.
     """
     options = find_options(builder)
     if options.get("names") is not None or not are_csv_rows_checked(options):
@@ -211,10 +217,14 @@ def read_first_rows(builder: DatasetBuilder, file: str) -> list[list[str]]:
     beginning, is_whole = read_beginning(file, config)
     cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
     text = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
-    rows = list(csv.reader(text, **cells))
+    reader = csv.reader(text, **cells)
+    rows = list(reader)
     if not is_whole:
         del rows[-1:]
-    return [row for row in rows if "".join(row).strip()]
+    rows = [row for row in rows if "".join(row).strip()]
+    if rows:
+        check_header(file, rows[0], reader.dialect)
+    return rows
 
 
 def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
@@ -229,7 +239,7 @@ def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
             The files. Those that cannot be opened are passed over: who reads them says why.
 
     Raises:
-        `ValueError`: if it has; names the file.
+        `ValueError`: if it has, or two columns have one name; names the file.
     """
     if builder.info.builder_name != "csv":
         return
@@ -257,7 +267,7 @@ def find_types_of_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> F
         `Features`, *optional*: the types; None where it is not known what a row is.
 
     Raises:
-        `ValueError`: if the files have other columns than each other.
+        `ValueError`: if the files have other columns than each other, or a row has another number of fields.
     """
     columns = None
     for file in files:
@@ -273,8 +283,11 @@ def find_types_of_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> F
                 "columns in the same order."
             )
         for row in rows[1:]:
-            if len(row) == len(columns.names):  # of others pandas says what is wrong
-                columns.add(row)
+            if len(row) != len(columns.names):
+                raise ValueError(
+                    f"{file} has a row of {len(row)} fields, but {len(columns.names)} in its header: {row}."
+                )
+            columns.add(row)
     return None if columns is None else join_csv_types([columns.make_features()])
 
 
@@ -312,47 +325,59 @@ class JsonElsewhere(NamedJson):
 
 class CsvElsewhere(Csv):
     """
-    Reads a stream of CSV files elsewhere, of which each column has the type that it has in their first rows, or in a
-    card: `datasets` would find out that of each 10,000 rows by themselves.
+    Reads a stream of CSV files elsewhere, of which each column has the type that it has in their first rows:
+    `datasets` would find out that of each 10,000 rows by themselves. Where a card says the types, it reads them.
     """
 
+    types: Features | None = None
+
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
-        found = None
-        if are_csv_cells_plain(find_options(self)):
-            found = find_types_of_first_rows(self, list_files(self, "all"))
-        if found is not None:
-            features = Features(self.info.features or found)
-            missing = [name for name in features if name not in found]
-            if missing:
-                raise ValueError(
-                    f"The column {missing[0]!r} of the card is not in the files, which have {list(found)}."
-                )
-            for name in self.config.converters or ():  # of keys, which are texts
-                features[name] = Value("string")
+        if self.config.features is None and are_csv_cells_plain(find_options(self)):
+            self.types = find_types_of_first_rows(self, list_files(self, "all"))
+        if self.types is not None:
+            for name in self.types.keys() & set(self.config.converters or ()):  # of keys, which are texts
+                self.types[name] = Value("string")
             self.config.converters = None
-            self.config.features = Features(dict.fromkeys(found, Value("string")))  # as they are written
-            self.info.features = features
+            self.config.features = Features(dict.fromkeys(self.types, Value("string")))  # as they are written
+            self.info.features = self.types
         return super()._split_generators(dl_manager)
 
     def _cast_table(self, pa_table: pa.Table) -> pa.Table:
-        texts = super()._cast_table(pa_table)
-        if self.config.features is None:
-            return texts
-        if len(texts) == 0:  # of a header alone
-            return self.info.features.arrow_schema.empty_table()
+        table = super()._cast_table(pa_table)
+        if self.types is None:
+            return table
         columns = []
-        for name, feature in self.info.features.items():
-            cells = texts[name]
-            if isinstance(feature, Value) and is_number_type(feature):
-                cells = pc.utf8_trim(cells, " ")  # as pandas reads it
-            try:
-                columns.append(table_cast(pa.table({name: cells}), Features({name: feature}).arrow_schema)[0])
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"The column {name!r} is {feature.dtype} in the first rows or in a card, and not later: "
-                    f"{without_stop(error)}. Write values of one type, or leave out `--streaming`."
-                ) from error
-        return pa.table(columns, names=list(self.info.features))
+        for field in self.types.arrow_schema:
+            cells = table[field.name].cast(pa.string())  # of a header alone they have no type
+            if field.type != pa.string():
+                cells = read_numbers(cells, field)
+            columns.append(cells)
+        return pa.table(columns, schema=self.types.arrow_schema)
+
+
+def read_numbers(cells: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """
+    Reads cells of a CSV file as the numbers that they are in the first rows.
+
+    Args:
+        cells (`pa.ChunkedArray`):
+            The cells, as texts.
+        field (`pa.Field`):
+            The column, of whole numbers or decimals.
+
+    Raises:
+        `ValueError`: if they are something else, as `007` is.
+    """
+    pattern = INTEGER if pa.types.is_integer(field.type) else NUMBER
+    cells = pc.utf8_trim(cells, " ")  # as pandas reads them
+    is_number = pc.fill_null(pc.match_substring_regex(cells, f"^(?:{pattern.pattern})$"), True)
+    others = cells.filter(pc.invert(is_number))
+    if len(others) > 0:
+        raise ValueError(
+            f"The column {field.name!r} holds {field.type} in the first rows, and later {others[0].as_py()!r}: write "
+            "values of one type, or leave out `--streaming`."
+        )
+    return pc.replace_substring_regex(cells, r"^\+", "").cast(field.type)
 
 
 class ParquetElsewhere(Parquet):
@@ -392,6 +417,8 @@ def open_elsewhere(builder: DatasetBuilder, split: str, key_column: str | None, 
         return make_other_reader(reader_class, builder, builder.info)
     reader = make_other_reader(reader_class, builder, builder.info, select_split(builder.config.data_files, split))
     reader.info.features = builder.config.features or builder.info.features  # not those of all splits in the cache
+    if name == "csv":
+        reader.config.features = reader.info.features = builder.config.features
     return reader
 
 
@@ -419,7 +446,6 @@ def open_downloaded_csv(builder: DatasetBuilder, split: str, key_column: str | N
         addresses.update(zip(paths, files))
         downloaded[str(name)] = DataFilesList(paths, [])
     builder.config.data_files = sign_files(downloaded)
-    builder.config.features = builder.config.features or builder.info.features
     try:
         return open_csv(builder, split, key_column)
     except ValueError as error:

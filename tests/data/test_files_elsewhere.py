@@ -299,6 +299,8 @@ def read_csv(files: list[str], **options) -> list[dict]:
         ["key,n\n", "key,n\nb,2\n"],
         ["key,n\na,1\n", "key,n\nb, 2.5\n"],
         ['key,n\na,"x, y\nz"\n\n1,\n'],
+        ["key,n,m\na, +5 ,-1.5e3\nb,-6,+2\n"],
+        ["id,n\n007,1\n"],
     ],
 )
 def test_csv_elsewhere_is_read_as_it_is_here(put, tmp_path, texts, streaming):
@@ -311,13 +313,11 @@ LONG = "".join(f"{row},{'a' * 100}\n" for row in range(12_000))  # of more than 
 
 def test_csv_of_other_types_behind_the_first_rows_is_read_or_refused(put, tmp_path):
     """Rows have the types of the whole file, a stream those of its beginning."""
-    for last in ("x", "1.5", "007"):
+    for last in ("x", "1.5", "007", "0x10", "nan"):
         texts = ["n,key\n" + LONG + f"{last},b\n"]
         here = read_csv(write_texts(tmp_path, *texts))
         assert read_csv(put_texts(*texts)) == here
-        if last == "007":  # is the number that it is in the first rows
-            continue
-        with pytest.raises(ValueError, match="The column 'n' is int64 in the first rows or in a card, and not later"):
+        with pytest.raises(ValueError, match=f"The column 'n' holds int64 in the first rows, and later '{last}'"):
             read_csv(put_texts(*texts), streaming=True)
     empty = "key,n,m\n" + "".join(f"{row},,{'a' * 100}\n" for row in range(12_000)) + "a,later,x\n"
     assert read_csv(put_texts(empty), streaming=True)[-1]["n"] == "later"
@@ -327,6 +327,9 @@ def test_csv_of_other_types_behind_the_first_rows_is_read_or_refused(put, tmp_pa
 
 @both_ways
 def test_csv_files_with_other_columns_than_each_other_are_refused(put, streaming):
+    for wrong, message in (("key,n,n\nb,2,3\n", "has several columns named 'n'"), ("key,n\nb\n", "fields")):
+        with pytest.raises(ValueError, match=message):
+            read_csv(put_texts(wrong), streaming=streaming)
     for later in ("key,n,m\nb,2,3\n", "n,key\n2,b\n", "key\nb\n"):
         addresses = put_texts("key,n\na,1\n", later)
         with pytest.raises(ValueError, match="memory://.*csv has the columns .* but memory://.*csv has"):

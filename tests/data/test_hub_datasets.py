@@ -49,6 +49,8 @@ CASES = [
     ("org/sheet", "rows", "id"),
     ("org/lines", "contents", "id"),
     ("org/table", "contents", "id"),
+    ("org/typed", "rows", "note"),
+    ("org/typed", "stream", "note"),
 ]
 # After a commit that changes the lines, adds a column to the sheet, and a card to the table
 LATER_CASES = [
@@ -134,6 +136,10 @@ def write_rows(root: Path) -> None:
     write_lines(root / "org" / "lines" / "train.jsonl", rows)
     pd.DataFrame(rows).to_parquet(root / "org" / "table" / "train.parquet")
     write_sheet(root, {"id": "007", "image": "hf://datasets/org/classes/train/beach/0.png"})
+    (root / "org" / "typed").mkdir()
+    (root / "org" / "typed" / "train.csv").write_text("id,note\n001,007\n")
+    features = "[{name: id, dtype: string}, {name: note, dtype: string}]"
+    (root / "org" / "typed" / "README.md").write_text(f"---\ndataset_info:\n  features: {features}\n---\n")
     folder = root / "org" / "folder"
     write_images(folder, [f"{index}.png" for index in range(NUM_ROWS + 1)])
     lines = [f"{index}.png,{row_id}\n" for index, row_id in enumerate(IDS)]
@@ -253,6 +259,11 @@ def test_a_stream_of_csv_has_the_columns_of_its_file(online, later):
     assert online["org/sheet", "stream", "image"].values == [[4, 3]]
     assert online["org/sheet", "rows", "id"].values == ["007"]
     assert later["org/sheet", "stream", "note"].values == ["later"]
+
+
+@pytest.mark.parametrize("way", ["rows", "stream"])
+def test_a_card_says_the_types_of_csv(online, way):
+    assert online["org/typed", way, "note"].values == ["007"]
 
 
 @pytest.mark.parametrize(("name", "is_same"), [("org/lines", False), ("org/table", True)])
