@@ -30,6 +30,7 @@ from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.utils.file_utils import xopen
 
+from ..utils.terminal import without_stop
 from .folder import list_files, select_split, sign_files
 from .images import is_address
 from .json_files import NamedJson
@@ -37,6 +38,7 @@ from .options import find_options, make_other_reader
 from .row_files import (
     CSV_FORMAT,
     INTEGER,
+    MAX_CELL_LENGTH,
     NUMBER,
     CsvColumns,
     are_csv_cells_plain,
@@ -217,11 +219,15 @@ def read_first_rows(builder: DatasetBuilder, file: str) -> list[list[str]]:
     beginning, is_whole = read_beginning(file, config)
     cells = {CSV_FORMAT[name]: value for name, value in options.items() if name in CSV_FORMAT}
     text = io.StringIO(beginning.decode("utf-8-sig", errors="replace"), newline="")
-    reader = csv.reader(text, **cells)
-    rows = list(reader)
+    limit = csv.field_size_limit(MAX_CELL_LENGTH)
+    try:
+        reader = csv.reader(text, **cells)
+        rows = list(reader)
+    finally:
+        csv.field_size_limit(limit)
     if not is_whole:
         del rows[-1:]
-    rows = [row for row in rows if "".join(row).strip()]
+    rows = [row for row in rows if len(row) > 1 or "".join(row).strip(" \t")]
     if rows:
         check_header(file, rows[0], reader.dialect)
     return rows
@@ -267,11 +273,15 @@ def find_types_of_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> F
         `Features`, *optional*: the types; None where it is not known what a row is.
 
     Raises:
-        `ValueError`: if the files have other columns than each other, or a row has another number of fields.
+        `ValueError`: if the files have other columns than each other, a row has another number of fields, or one is
+            damaged.
     """
     columns = None
     for file in files:
-        rows = read_first_rows(builder, file)
+        try:
+            rows = read_first_rows(builder, file)
+        except (EOFError, csv.Error, lzma.LZMAError, zlib.error) as error:
+            raise ValueError(f"{file} cannot be read: {without_stop(error)}.") from error
         if not rows:
             return None
         if columns is None:

@@ -301,11 +301,22 @@ def read_csv(files: list[str], **options) -> list[dict]:
         ['key,n\na,"x, y\nz"\n\n1,\n'],
         ["key,n,m\na, +5 ,-1.5e3\nb,-6,+2\n"],
         ["id,n\n007,1\n"],
+        ["key,n\na,1\n,\n"],
+        [f"key,n\na,{'long ' * 50_000}\n"],
     ],
 )
 def test_csv_elsewhere_is_read_as_it_is_here(put, tmp_path, texts, streaming):
     here = read_csv(write_texts(tmp_path, *texts))
-    assert read_csv(put_texts(*texts), streaming=streaming) == here
+    elsewhere = read_csv(put_texts(*texts), streaming=streaming)
+    assert elsewhere == here
+    assert [set(map(type, row.values())) for row in elsewhere] == [set(map(type, row.values())) for row in here]
+
+
+def test_compressed_csv_that_is_damaged_is_named(put):
+    (address,) = put_texts("")
+    fsspec.filesystem("memory").pipe_file(address.removeprefix("memory:/"), b"\x1f\x8b damaged")
+    with pytest.raises(ValueError, match=r"csv cannot be read: Error -3 while decompressing"):
+        read_csv([address], streaming=True)
 
 
 LONG = "".join(f"{row},{'a' * 100}\n" for row in range(12_000))  # of more than a MiB
