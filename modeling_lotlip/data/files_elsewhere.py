@@ -8,6 +8,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
@@ -52,6 +53,12 @@ from .rows import Rows, look_up
 
 # Of a CSV file, among which are the header and rows. A block of .bz2 has at most 900,000 bytes.
 NUM_FIRST_BYTES = 2**20
+# What decompresses files, by the bytes that they begin with
+DECOMPRESSORS = {
+    b"\x1f\x8b": partial(zlib.decompressobj, wbits=zlib.MAX_WBITS | 16),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\x00": lzma.LZMADecompressor,
+}
 
 
 def open_binary(path: str, config: DownloadConfig | None = None, **options: Any) -> IO[bytes]:
@@ -184,17 +191,15 @@ def read_beginning(file: str, config: DownloadConfig) -> tuple[bytes, bool]:
     is_whole = len(beginning) < NUM_FIRST_BYTES
     if beginning.startswith(b"PK\x03\x04"):  # `datasets` reads the files in the archive
         return b"", is_whole
-    if beginning.startswith(b"\x1f\x8b"):
-        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    elif beginning.startswith(b"BZh"):
-        decompressor = bz2.BZ2Decompressor()
-    elif beginning.startswith(b"\xfd7zXZ\x00"):
-        decompressor = lzma.LZMADecompressor()
-    else:
-        return beginning, is_whole
-    beginning = decompressor.decompress(beginning)
-    # such a file may have several parts, of which this is the first one
-    return beginning, is_whole and decompressor.eof and not decompressor.unused_data
+    for first_bytes, make_decompressor in DECOMPRESSORS.items():
+        if beginning.startswith(first_bytes):
+            parts = []
+            while beginning.startswith(first_bytes):  # such a file may have several parts
+                decompressor = make_decompressor()
+                parts.append(decompressor.decompress(beginning))
+                beginning = decompressor.unused_data
+            return b"".join(parts), is_whole
+    return beginning, is_whole
 
 
 def read_first_rows(builder: DatasetBuilder, file: str) -> list[list[str]]:

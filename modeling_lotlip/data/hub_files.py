@@ -19,7 +19,6 @@ from transformers.utils import logging
 from .folder import (
     add_images,
     divide_files,
-    has_metadata,
     is_hidden,
     is_table_file,
     warn_of_images_of_other_endings,
@@ -54,7 +53,7 @@ def divide_hub_files(builder: DatasetBuilder) -> None:
         patterns = get_data_patterns(builder.base_path, DownloadConfig(token=builder.token))
         add_images(builder, patterns, builder.base_path)
         data_files = builder.config.data_files
-    elif isinstance(builder, ImageFolder) and not has_metadata(builder):
+    elif isinstance(builder, ImageFolder):
         options = {"token": builder.token, "endpoint": datasets_config.HF_ENDPOINT}
         warn_of_images_of_other_endings(*url_to_fs(builder.base_path, **options))
     if "data_files:" in card:

@@ -35,8 +35,6 @@ PATH_IN_REPOSITORY = re.compile(
     r"(hf://datasets/(?P<address>[^/@]+/[^/@]+)(@[^/]+)?/|datasets--(?P<cached>[^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\])(?P<path>.+)"
 )
 REPOSITORY_ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
-# As NumPy, too, writes lists of texts into a cell of a CSV file
-LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
 # What databases and pandas write for no value
 MISSING_WORDS = ("NULL", "null", "\\N", "nan", "NaN", "None", "N/A", "n/a", "NA", "<NA>")
 # How exports of databases write line breaks; no word such as \neq goes on after it
@@ -93,8 +91,6 @@ def is_list_as_text(text: str) -> bool:
     text = text.strip()
     if not text.startswith(("[", "(", "{")) or not text.endswith(("]", ")", "}")):
         return False
-    if LIST_AS_TEXT.fullmatch(text):
-        return True
     try:
         value = ast.literal_eval(re.sub(r"(?i)\b(nan|null)\b", "None", text))
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):  # an ordinary text

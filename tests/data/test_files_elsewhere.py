@@ -284,6 +284,7 @@ def read_csv(files: list[str], **options) -> list[dict]:
     return list(load_split(source, "train", with_images=False, key_column="key"))
 
 
+@pytest.mark.filterwarnings("error::pandas.errors.ParserWarning")
 @both_ways
 @pytest.mark.parametrize(
     "texts",
@@ -312,6 +313,13 @@ def test_csv_elsewhere_is_read_as_it_is_here(put, tmp_path, texts, streaming):
     assert [set(map(type, row.values())) for row in elsewhere] == [set(map(type, row.values())) for row in here]
 
 
+def test_compressed_csv_of_several_parts_is_read(put):
+    name = f"{uuid4().hex}.csv.gz"
+    content = gzip.compress(b"key,n\na") + gzip.compress(b"b,5\nc,6\n")
+    fsspec.filesystem("memory").pipe_file(f"/{name}", content)
+    assert read_csv([f"memory://{name}"], streaming=True) == [{"key": "ab", "n": 5}, {"key": "c", "n": 6}]
+
+
 def test_compressed_csv_that_is_damaged_is_named(put):
     (address,) = put_texts("")
     fsspec.filesystem("memory").pipe_file(address.removeprefix("memory:/"), b"\x1f\x8b damaged")
@@ -330,6 +338,8 @@ def test_csv_of_other_types_behind_the_first_rows_is_read_or_refused(put, tmp_pa
         assert read_csv(put_texts(*texts)) == here
         with pytest.raises(ValueError, match=f"The column 'n' holds int64 in the first rows, and later '{last}'"):
             read_csv(put_texts(*texts), streaming=True)
+    cut = "key,n\n" + f"{'a' * 90},5\n" * 12_000  # in a key, in the last row that is read at first
+    assert read_csv(put_texts(cut), streaming=True)[-1] == {"key": "a" * 90, "n": 5}
     empty = "key,n,m\n" + "".join(f"{row},,{'a' * 100}\n" for row in range(12_000)) + "a,later,x\n"
     assert read_csv(put_texts(empty), streaming=True)[-1]["n"] == "later"
     missing = "key,n,m\n" + "".join(f"{row},5,{'a' * 100}\n" for row in range(12_000)) + "a,,x\n"

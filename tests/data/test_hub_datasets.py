@@ -49,12 +49,14 @@ CASES = [
     ("org/sheet", "rows", "id"),
     ("org/lines", "contents", "id"),
     ("org/table", "contents", "id"),
+    ("hf://datasets/org/lines/train.jsonl", "captions", "id"),
     ("org/typed", "rows", "note"),
     ("org/typed", "stream", "note"),
 ]
 # After a commit that changes the lines, adds a column to the sheet, and a card to the table
 LATER_CASES = [
     ("hf://datasets/org/lines/train.jsonl", "rows", "id"),
+    ("hf://datasets/org/lines/train.jsonl", "captions", "id"),
     ("org/sheet", "stream", "note"),
     ("org/lines", "contents", "id"),
     ("org/table", "contents", "id"),
@@ -69,6 +71,7 @@ import PIL.Image
 from datasets.exceptions import NonMatchingSplitsSizesError
 
 from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.image_folder import find_file_names
 from modeling_lotlip.data.images import read_file, undecoded
 from modeling_lotlip.data.loading import load_split
@@ -77,6 +80,8 @@ from modeling_lotlip.training.contents import describe_stream
 
 
 def read(name, way, column):
+    if way == "captions":
+        return CaptionFiles([name], "id", ["caption"])["001"]
     if way == "contents":
         args = TrainArguments(output_dir="run", dataset_name=name, streaming=True, max_train_steps=1)
         return describe_stream(args, "train")["contents"]
@@ -130,14 +135,14 @@ def write_shards(root: Path) -> None:
 
 def write_rows(root: Path) -> None:
     """Writes ids, in JSON lines, parquet and the metadata of a folder, which has an image of 4 x 3 more."""
-    rows = [{"id": row_id} for row_id in IDS]
+    rows = [{"id": row_id, "caption": "A boat."} for row_id in IDS]
     for name in ("lines", "table"):
         (root / "org" / name).mkdir(parents=True)
     write_lines(root / "org" / "lines" / "train.jsonl", rows)
     pd.DataFrame(rows).to_parquet(root / "org" / "table" / "train.parquet")
     write_sheet(root, {"id": "007", "image": "hf://datasets/org/classes/train/beach/0.png"})
     (root / "org" / "typed").mkdir()
-    (root / "org" / "typed" / "train.csv").write_text("id,note\n001,007\n")
+    (root / "org" / "typed" / "train.csv").write_text("id,note\n001,7\n")
     features = "[{name: id, dtype: string}, {name: note, dtype: string}]"
     (root / "org" / "typed" / "README.md").write_text(f"---\ndataset_info:\n  features: {features}\n---\n")
     folder = root / "org" / "folder"
@@ -222,7 +227,8 @@ def offline(folder, online):
 def later(folder, offline):
     """What is read from a server after a commit, with what was read before in the cache."""
     root = folder / "repositories"
-    write_lines(root / "org" / "lines" / "train.jsonl", [{"id": row_id} for row_id in reversed(IDS)])
+    rows = [{"id": row_id, "caption": "A car."} for row_id in reversed(IDS)]
+    write_lines(root / "org" / "lines" / "train.jsonl", rows)
     write_sheet(root, {"id": "007", "image": "hf://datasets/org/classes/train/beach/0.png", "note": "later"})
     write_card(root / "org" / "table", NUM_ROWS)
     with hub_server(root) as server:
@@ -252,6 +258,9 @@ def test_an_address_of_the_hub_is_that_of_the_present_commit(online, later):
     case = ("hf://datasets/org/lines/train.jsonl", "rows", "id")
     assert online[case].values == IDS
     assert later[case].values == IDS[::-1]
+    case = ("hf://datasets/org/lines/train.jsonl", "captions", "id")
+    assert online[case].values == ["A boat."]
+    assert later[case].values == ["A car."]
 
 
 def test_a_stream_of_csv_has_the_columns_of_its_file(online, later):
@@ -263,7 +272,7 @@ def test_a_stream_of_csv_has_the_columns_of_its_file(online, later):
 
 @pytest.mark.parametrize("way", ["rows", "stream"])
 def test_a_card_says_the_types_of_csv(online, way):
-    assert online["org/typed", way, "note"].values == ["007"]
+    assert online["org/typed", way, "note"].values == ["7"]
 
 
 @pytest.mark.parametrize(("name", "is_same"), [("org/lines", False), ("org/table", True)])

@@ -510,6 +510,13 @@ def test_images_of_phones_are_read_where_patterns_or_a_card_name_the_files(tmp_p
     rows = load_split(SourceArguments(str(tmp_path), streaming=streaming), "train")
     assert [row["file_name"] for row in rows] == ["train/0.jpg"]
     assert f"1 images of {tmp_path}, as 'train/1.HEIC', are in no split of its card" in caplog.text
+    caplog.clear()
+    folder = tmp_path / "with_metadata"  # which may name any image
+    shutil.copytree(tmp_path, folder)
+    (folder / "train" / "metadata.csv").write_text("file_name\n0.jpg\n1.HEIC\n")
+    rows = load_split(SourceArguments(str(folder), streaming=streaming), "train")
+    assert [row["file_name"] for row in rows] == ["train/0.jpg", "train/1.HEIC"]
+    assert "in no split" not in caplog.text
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "file_name"), (",", "filename")])
