@@ -34,6 +34,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     VisionTextDualEncoderProcessor,
 )
+from transformers.utils import ModelOutput
 
 from ..encoder.backends import PytorchBackend
 from ..encoder.families import Family, find_family, find_text_limit
@@ -644,6 +645,7 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     if pooling is None:
         pooling = choose_image_pooling(model, outputs)
     check_image_pooling(model, inputs, pooling)
+    check_image_states(model, outputs, pooling)
     features = pool_image(outputs, num_prefix_tokens, pooling)  # says now what it lacks
     with torch.inference_mode():
         again = pool_image(model(**inputs), num_prefix_tokens, pooling)
@@ -686,6 +688,21 @@ def check_image_pooling(model: PreTrainedModel, inputs: dict[str, object], pooli
         raise ValueError(
             f"its states are of shape (images, height, width, dim), and `--image_pooling {pooling}` "
             "would take the height for the dimensions: take `pooler`."
+        )
+
+
+def check_image_states(model: PreTrainedModel, outputs: ModelOutput, pooling: str) -> None:
+    """
+    Raises a `ValueError` for a pooling of states that are not a `[CLS]` and the patches behind it: those of CvT are
+    patches alone, and the last ones of YOLOS are of the objects that it detects.
+    """
+    if pooling == "pooler":
+        return
+    is_map_of_patches = has_cls(model) and outputs.last_hidden_state.dim() == 4
+    if is_map_of_patches or getattr(model.config, "num_detection_tokens", None):
+        raise ValueError(
+            f"it is a {type(model).__name__}, whose states are not a [CLS] and the patches, as `--image_pooling "
+            f"{pooling}` needs them. Name another model."
         )
 
 

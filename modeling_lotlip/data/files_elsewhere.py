@@ -32,7 +32,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.utils.file_utils import xopen
 
 from ..utils.terminal import without_stop
-from .folder import list_files, select_split, sign_files
+from .folder import list_files, list_other_splits, select_split, sign_files
 from .images import is_address
 from .json_files import NamedJson
 from .options import find_options, make_other_reader
@@ -45,7 +45,7 @@ from .row_files import (
     are_csv_cells_plain,
     are_csv_rows_checked,
     check_header,
-    join_csv_types,
+    find_csv_types,
     open_csv,
 )
 from .rows import Rows, look_up
@@ -263,16 +263,16 @@ def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
             raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
 
 
-def find_types_of_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> Features | None:
+def find_types_of_first_rows(files: Iterable[str], builder: DatasetBuilder) -> Features | None:
     """
-    Finds the types of the columns in the beginnings of CSV files elsewhere, as [`find_csv_types`] does in whole ones
+    Finds the types of the columns in the beginnings of CSV files elsewhere, as [`check_csv_files`] does in whole ones
     on this machine.
 
     Args:
-        builder (`DatasetBuilder`):
-            What reads the files.
         files (`Iterable[str]`):
             The files.
+        builder (`DatasetBuilder`):
+            What reads them.
 
     Returns:
         `Features`, *optional*: the types; None where it is not known what a row is.
@@ -303,7 +303,7 @@ def find_types_of_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> F
                     f"{file} has a row of {len(row)} fields, but {len(columns.names)} in its header: {row}."
                 )
             columns.add(row)
-    return None if columns is None else join_csv_types([columns.make_features()])
+    return None if columns is None else columns.make_features()
 
 
 class JsonElsewhere(NamedJson):
@@ -344,11 +344,13 @@ class CsvElsewhere(Csv):
     `datasets` would find out that of each 10,000 rows by themselves. Where a card says the types, it reads them.
     """
 
+    other_splits: list[list[str]] = []  # their files
     types: Features | None = None
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
         if self.config.features is None and are_csv_cells_plain(find_options(self)):
-            self.types = find_types_of_first_rows(self, list_files(self, "all"))
+            find_types = partial(find_types_of_first_rows, builder=self)
+            self.types = find_csv_types(list_files(self, "all"), self.other_splits, find_types)
         if self.types is not None:
             for name in self.types.keys() & set(self.config.converters or ()):  # of keys, which are texts
                 self.types[name] = Value("string")
@@ -433,7 +435,9 @@ def open_elsewhere(builder: DatasetBuilder, split: str, key_column: str | None, 
     reader = make_other_reader(reader_class, builder, builder.info, select_split(builder.config.data_files, split))
     reader.info.features = builder.config.features or builder.info.features  # not those of all splits in the cache
     if name == "csv":
-        reader.config.features = reader.info.features = builder.config.features
+        reader.config.features = builder.config.features
+        reader.info.features = builder.config.features
+        reader.other_splits = list_other_splits(builder, split)
     return reader
 
 

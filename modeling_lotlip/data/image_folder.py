@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ from .json_files import find_decimal_columns, find_metadata_dates, replace_times
 from .label_names import find_differing_labels
 from .metadata_files import FILE_NAMES, FolderTexts
 from .options import find_options, hash_readers
-from .row_files import find_csv_types, read_parquet_schema, unify_parquet_types
+from .row_files import check_csv_files, find_csv_types, read_parquet_schema, unify_parquet_types
 from .rows import Rows, are_of_one_repository, find_key
 
 
@@ -68,7 +69,8 @@ def open_metadata(builder: ImageFolder, split: str) -> ImageFolder:
     data_files = select_split(builder.config.data_files, split)
     reader = make_folder_reader(data_files, builder.config.features, options)
     other_tables = [list_csv_metadata(builder, files) for files in list_other_splits(builder, split)]
-    features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, {})
+    find_types = partial(check_csv_files, options={})
+    features = find_csv_types(list_csv_metadata(builder, list_files(builder, split)), other_tables, find_types)
     if features is None or builder.config.features is not None or builder.config.filters is not None:
         return reader
     names_of_files = [name for name in features if name.endswith(FILE_NAMES)]

@@ -13,8 +13,9 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -223,7 +224,9 @@ def check_csv_files(paths: list[str], options: Mapping[str, Any]) -> Features | 
     return None if columns is None else columns.make_features()
 
 
-def find_csv_types(files: list[str], other_splits: Iterable[list[str]], options: Mapping[str, Any]) -> Features | None:
+def find_csv_types(
+    files: list[str], other_splits: Iterable[list[str]], find_types: Callable[[list[str]], Features | None]
+) -> Features | None:
     """
     Finds the types of the columns of CSV files, which are those of all splits, so that these fit together. `datasets`
     would find out the types of each 10,000 rows by themselves, and make the text "1.50" of some of them "1.5".
@@ -233,8 +236,8 @@ def find_csv_types(files: list[str], other_splits: Iterable[list[str]], options:
             The files of a split.
         other_splits (`Iterable[list[str]]`):
             The files of each other one, which may have other columns. Those that cannot be read say nothing.
-        options (`Mapping[str, Any]`):
-            How they are read, where that is not the default.
+        find_types (`Callable`):
+            Finds the types of the columns in some files, `"null"` of empty ones, such as [`check_csv_files`].
 
     Returns:
         `Features`, *optional*: the types of the columns of the split, None without files.
@@ -242,7 +245,7 @@ def find_csv_types(files: list[str], other_splits: Iterable[list[str]], options:
     Raises:
         `ValueError`: if the files of the split are not in order: see [`check_csv_files`].
     """
-    types = check_csv_files(files, options)
+    types = find_types(files)
     if types is None:
         return None
     empty = {name for name, found in types.items() if found == Value("null")}
@@ -250,7 +253,7 @@ def find_csv_types(files: list[str], other_splits: Iterable[list[str]], options:
         if all(found == Value("string") for found in types.values()):
             break  # whatever the others hold
         try:
-            other_types = check_csv_files(other_files, options) or {}
+            other_types = find_types(other_files) or {}
         except (OSError, ValueError):  # which is said when that split is read
             continue
         for name in types.keys() & other_types.keys():
@@ -307,7 +310,8 @@ def open_csv(builder: DatasetBuilder, split: str, key_column: str | None) -> Dat
     if has_archives(files) or not are_csv_rows_checked(options):
         check_row_files("csv", files, key_column, options)
         return reader
-    features = find_csv_types(files, list_other_splits(builder, split), options)
+    find_types = partial(check_csv_files, options=options)
+    features = find_csv_types(files, list_other_splits(builder, split), find_types)
     if of_card is not None or not are_csv_cells_plain(options):
         return reader
     if key_column in features:

@@ -140,8 +140,8 @@ class StoreArguments(Arguments):
     key_column: str | None = argument(
         None,
         "A column of strings or integers, different in all rows, by which images and captions are known. The image "
-        "column itself: the SHA-256 of the image file. Default: the paths of files in a folder of images; else the "
-        "indices, from 0, among the rows read.",
+        "column itself: the SHA-256 of the image file. Default: the paths of files in a folder of images, here or of "
+        "the Hub; else the indices, from 0, among the rows read.",
     )
     only: str | None = argument(None, "Embed only texts or only images.", choices=("texts", "images"))
     tokens_per_batch: int = argument(2048, "Max tokens in a batch of texts.", least=1)

@@ -20,6 +20,8 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     BertTokenizer,
+    CvtConfig,
+    CvtModel,
     DeiTConfig,
     DeiTModel,
     Dinov2WithRegistersConfig,
@@ -36,6 +38,8 @@ from transformers import (
     ViTImageProcessor,
     ViTMAEConfig,
     ViTMAEModel,
+    YolosConfig,
+    YolosModel,
 )
 
 from modeling_lotlip import DualEncoder
@@ -510,6 +514,34 @@ def test_states_whose_dimensions_come_last_have_no_mean(tmp_path):
     assert load_image_tower(folder).pooling == "pooler"
     with pytest.raises(ValueError, match="--image_pooling mean. would take the height"):
         load_image_tower(folder, "mean")
+
+
+@pytest.mark.parametrize(
+    ("model", "poolings"),
+    [
+        (CvtModel(CvtConfig(embed_dim=[8, 8, 16], num_heads=[1, 1, 2], depth=[1, 2, 3])), ["cls", "mean"]),
+        (
+            YolosModel(
+                YolosConfig(
+                    hidden_size=32,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    intermediate_size=32,
+                    image_size=[32, 32],
+                    num_detection_tokens=4,
+                )
+            ),
+            ["cls_mean", "mean", None],
+        ),
+    ],
+)
+def test_states_that_are_not_a_cls_and_patches_are_refused(tmp_path, model, poolings):
+    """CvT has patches alone there, in two dimensions; YOLOS has objects behind them."""
+    model.save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    for pooling in poolings:
+        with pytest.raises(ValueError, match="whose states are not a .CLS. and the patches, as `--image_pooling"):
+            load_image_tower(str(tmp_path), pooling)
 
 
 def test_a_distillation_token_is_no_patch():

@@ -52,6 +52,8 @@ CASES = [
     ("hf://datasets/org/lines/train.jsonl", "captions", "id"),
     ("org/typed", "rows", "note"),
     ("org/typed", "stream", "note"),
+    ("org/splits", "rows", "note"),
+    ("org/splits", "stream", "note"),
 ]
 # After a commit that changes the lines, adds a column to the sheet, and a card to the table
 LATER_CASES = [
@@ -141,6 +143,9 @@ def write_rows(root: Path) -> None:
     write_lines(root / "org" / "lines" / "train.jsonl", rows)
     pd.DataFrame(rows).to_parquet(root / "org" / "table" / "train.parquet")
     write_sheet(root, {"id": "007", "image": "hf://datasets/org/classes/train/beach/0.png"})
+    (root / "org" / "splits").mkdir()
+    (root / "org" / "splits" / "train.csv").write_text("id,note\n001,2.50\n")
+    (root / "org" / "splits" / "test.csv").write_text("id,note,more\n002,x,1\n")
     (root / "org" / "typed").mkdir()
     (root / "org" / "typed" / "train.csv").write_text("id,note\n001,7\n")
     features = "[{name: id, dtype: string}, {name: note, dtype: string}]"
@@ -273,6 +278,11 @@ def test_a_stream_of_csv_has_the_columns_of_its_file(online, later):
 @pytest.mark.parametrize("way", ["rows", "stream"])
 def test_a_card_says_the_types_of_csv(online, way):
     assert online["org/typed", way, "note"].values == ["7"]
+
+
+@pytest.mark.parametrize("way", ["rows", "stream"])
+def test_a_column_of_csv_has_one_type_in_all_splits(online, way):
+    assert online["org/splits", way, "note"].values == ["2.50"]
 
 
 @pytest.mark.parametrize(("name", "is_same"), [("org/lines", False), ("org/table", True)])
