@@ -243,8 +243,14 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     dataset = read_rows(dataset, args.row_reader, args.image_column)
     reader = RowReader.of(dataset, args, args, args.image_column)
     check_captions(args, reader)
-    if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
+    batch_size = args.per_device_train_batch_size * num_processes
+    if batch_size < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
+    if not args.streaming and len(dataset) % batch_size == 1:
+        logger.warning(
+            "The last batch of each epoch has one image, which has nothing to be contrasted with: its step teaches "
+            "nothing. Give another batch size, or one image more or fewer."
+        )
     return Data(dataset, reader, slices, describe_contents(args, args.train_split, dataset, reader))
 
 

@@ -338,3 +338,11 @@ def test_the_model_card_names_what_is_frozen_and_the_weights_of_files(tmp_path):
     told = args.in_model_card()
     assert told["freeze"] == "text_head, logit_scale"
     assert told["data_weights"] == "0.5, 2.0"
+
+
+@pytest.mark.parametrize(("num_images", "is_told"), [(17, True), (9, False), (16, False), (18, False)])
+def test_a_last_batch_of_one_image_is_told(caplog, num_images, is_told):
+    PartialState()
+    args = TrainArguments(output_dir="run", max_train_samples=num_images, per_device_train_batch_size=4)
+    load_training_data(args, num_processes=4)
+    assert ("The last batch of each epoch has one image" in caplog.text) == is_told
