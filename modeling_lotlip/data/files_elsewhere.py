@@ -245,22 +245,26 @@ def check_first_rows(builder: DatasetBuilder, files: Iterable[str]) -> None:
 
     Args:
         builder (`DatasetBuilder`):
-            What reads them. The files of others than CSV are not checked.
+            What reads them.
         files (`Iterable[str]`):
             The files. Those that cannot be opened are passed over: who reads them says why.
 
     Raises:
         `ValueError`: if it has, or two columns have one name; names the file.
     """
-    if builder.info.builder_name != "csv":
-        return
     for file in files:
         try:
             rows = read_first_rows(builder, file)
         except (EOFError, OSError, csv.Error, lzma.LZMAError, zlib.error):
             continue
-        if len(rows) > 1 and len(rows[1]) > len(rows[0]):
-            raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
+        if len(rows) > 1:
+            check_length(file, rows[1], rows[0])
+
+
+def check_length(file: str, row: list[str], header: list[str]) -> None:
+    """Raises a `ValueError` if a row of a CSV file has more fields than the header."""
+    if len(row) > len(header):
+        raise ValueError(f"A row of {file} has more fields than the header: quote such cells.")
 
 
 def find_types_of_first_rows(files: Iterable[str], builder: DatasetBuilder) -> Features | None:
@@ -298,10 +302,9 @@ def find_types_of_first_rows(files: Iterable[str], builder: DatasetBuilder) -> F
                 "columns in the same order."
             )
         for row in rows[1:]:
-            if len(row) != len(columns.names):
-                raise ValueError(
-                    f"{file} has a row of {len(row)} fields, but {len(columns.names)} in its header: {row}."
-                )
+            check_length(file, row, rows[0])
+            if len(row) < len(columns.names):
+                raise ValueError(f"A row of {file} has fewer fields than the header, {row}: write all of them.")
             columns.add(row)
     return None if columns is None else columns.make_features()
 
@@ -348,9 +351,12 @@ class CsvElsewhere(Csv):
     types: Features | None = None
 
     def _split_generators(self, dl_manager: DownloadManager) -> list[SplitGenerator]:
+        files = list_files(self, "all")
         if self.config.features is None and are_csv_cells_plain(find_options(self)):
             find_types = partial(find_types_of_first_rows, builder=self)
-            self.types = find_csv_types(list_files(self, "all"), self.other_splits, find_types)
+            self.types = find_csv_types(files, self.other_splits, find_types)
+        else:
+            check_first_rows(self, files)
         if self.types is not None:
             for name in self.types.keys() & set(self.config.converters or ()):  # of keys, which are texts
                 self.types[name] = Value("string")
@@ -407,8 +413,7 @@ class ParquetElsewhere(Parquet):
         return super()._cast_table(pa_table)
 
 
-# But for CSV
-READERS_ELSEWHERE = {"json": JsonElsewhere, "parquet": ParquetElsewhere}
+READERS_ELSEWHERE = {"csv": CsvElsewhere, "json": JsonElsewhere, "parquet": ParquetElsewhere}
 
 
 def open_elsewhere(builder: DatasetBuilder, split: str, key_column: str | None, is_stream: bool) -> DatasetBuilder:
@@ -429,7 +434,7 @@ def open_elsewhere(builder: DatasetBuilder, split: str, key_column: str | None, 
     name = builder.info.builder_name
     if name == "csv" and not is_stream:
         return open_downloaded_csv(builder, split, key_column)
-    reader_class = CsvElsewhere if name == "csv" else READERS_ELSEWHERE[name]
+    reader_class = READERS_ELSEWHERE[name]
     if not is_stream:
         return make_other_reader(reader_class, builder, builder.info)
     reader = make_other_reader(reader_class, builder, builder.info, select_split(builder.config.data_files, split))

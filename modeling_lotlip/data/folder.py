@@ -408,8 +408,8 @@ def has_metadata(builder: ImageFolder) -> bool:
 
 def warn_of_images_of_other_endings(system: AbstractFileSystem, folder: str) -> None:
     """
-    Says which images `datasets` leaves out of a folder without metadata whose card says which files are in which
-    split: see [`add_images`].
+    Says which images `datasets` leaves out of a folder whose card says which files are in which split: see
+    [`add_images`].
 
     Args:
         system (`AbstractFileSystem`):

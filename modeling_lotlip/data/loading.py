@@ -410,7 +410,8 @@ def check_files(
     options = find_options(builder)
     if name == "csv" and are_all_local:
         return open_csv(builder, split, key_column)
-    check_first_rows(builder, files)
+    if name == "csv" and not is_stream:  # before they are downloaded; a stream is checked with its types
+        check_first_rows(builder, files)
     checked_column = key_column
     if name == "json":
         checked_column = find_doubtful_column(local, key_column, options)
@@ -426,8 +427,9 @@ def check_files(
         for other in sorted({*joined} - {split}):
             other_files += filter(os.path.isfile, list_files(builder, other))
         return open_json(builder, files, split, other_files)
-    # offline there may be rows in the cache alone; what is in archives only `datasets` reads
-    if files and (name in READERS_ELSEWHERE or (name == "csv" and not has_archives(files))):
+    # offline there may be rows in the cache alone; CSV in archives is read by `datasets`
+    is_archived_csv = name == "csv" and has_archives(files)
+    if name in READERS_ELSEWHERE and files and not is_archived_csv:
         return open_elsewhere(builder, split, key_column, is_stream)
     metadata = list_metadata(builder, local)
     if metadata and is_image_folder(builder):

@@ -348,7 +348,10 @@ def test_csv_of_other_types_behind_the_first_rows_is_read_or_refused(put, tmp_pa
 
 @both_ways
 def test_csv_files_with_other_columns_than_each_other_are_refused(put, streaming):
-    for wrong, message in (("key,n,n\nb,2,3\n", "has several columns named 'n'"), ("key,n\nb\n", "fields")):
+    for wrong, message in (
+        ("key,n,n\nb,2,3\n", "has several columns named 'n'"),
+        ("key,n\nb\n", "has .* fields|has fewer fields"),
+    ):
         with pytest.raises(ValueError, match=message):
             read_csv(put_texts(wrong), streaming=streaming)
     for later in ("key,n,m\nb,2,3\n", "n,key\n2,b\n", "key\nb\n"):
