@@ -36,7 +36,7 @@ extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddi
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=6.0"]
 extras["align"] = extras["sentence-transformers"]  # text encoders for `lotlip align`
-extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
+extras["mteb"] = ["mteb>=2.26; python_version >= '3.11'"] + extras["sentence-transformers"]
 extras["peft"] = ["peft"]
 extras["ray"] = ["ray[data]>=2.50"]  # examples/embed_on_ray.py
 # For developers

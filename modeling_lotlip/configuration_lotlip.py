@@ -8,6 +8,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from huggingface_hub.dataclasses import strict
 
+from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import auto_docstring
 
 from .hub_lotlip import PreTrainedConfig
@@ -112,7 +113,10 @@ class LotlipConfig(PreTrainedConfig):
     """
 
     model_type = "lotlip"
-    sub_configs_defaults = {"text_config": LotlipTextConfig, "vision_config": LotlipVisionConfig}
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=LotlipTextConfig),
+        "vision_config": SubConfigSpec(config_class=LotlipVisionConfig),
+    }
 
     text_config: dict | LotlipTextConfig | None = None
     vision_config: dict | LotlipVisionConfig | None = None

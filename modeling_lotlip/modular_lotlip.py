@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import WordPiece
 from torch import nn
 from transformers import initialization as init
-from transformers.configuration_utils import PreTrainedConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, SizeDict
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_bidirectional_mask
@@ -328,7 +328,10 @@ class LotlipConfig(PreTrainedConfig):
     """
 
     model_type = "lotlip"
-    sub_configs_defaults = {"text_config": LotlipTextConfig, "vision_config": LotlipVisionConfig}
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=LotlipTextConfig),
+        "vision_config": SubConfigSpec(config_class=LotlipVisionConfig),
+    }
 
     text_config: dict | LotlipTextConfig | None = None
     vision_config: dict | LotlipVisionConfig | None = None
