@@ -164,8 +164,7 @@ def from_theirs(
     Makes a model of our architecture with their tensors, to be saved. Raises a `ValueError` that lists which are
     missing, which are too many and which have another shape.
     """
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
+    model = AutoModel.from_config(config)
     ours = model.state_dict()
     given = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in to_theirs(ours, model_type).items()}
@@ -201,8 +200,7 @@ def ask_timm_for_heads(model_name: str, hidden_size: int) -> int | None:
 
     if not timm.is_model(model_name):
         return None
-    with torch.device("meta"):
-        model = timm.create_model(model_name)
+    model = timm.create_model(model_name)
     if not isinstance(model, VisionTransformer) or not isinstance(model.blocks[0], Block):
         return None
     if model.embed_dim != hidden_size:

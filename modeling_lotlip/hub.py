@@ -7,16 +7,14 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResultEntry, HfApi, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import httpx
 from transformers import ProcessorMixin
 from transformers.dynamic_module_utils import get_relative_imports
-from transformers.tokenization_utils_base import LARGE_INTEGER, TOKENIZER_CONFIG_FILE
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
@@ -28,7 +26,6 @@ from transformers.utils import (
 
 from .utils.markdown import format_markdown
 from .utils.output_folder import delete, move_files, share_weights
-from .utils.terminal import without_stop
 
 
 logger = logging.getLogger(__name__)
@@ -512,8 +509,6 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-    if "max_length" in tokenizer.init_kwargs and tokenizer.model_max_length < LARGE_INTEGER:
-        tokenizer.init_kwargs["max_length"] = tokenizer.model_max_length
     try:
         processor.save_pretrained(folder)
     except Exception as error:
@@ -598,18 +593,6 @@ def check_towers(folder: str | Path) -> None:
             )
 
 
-@contextmanager
-def reaching_the_hub(repo_id: str) -> Iterator[None]:
-    """Makes the errors of a Hub that cannot be reached an `OSError`, which names the repository."""
-    try:
-        yield
-    except httpx.TransportError as error:
-        raise OSError(
-            f"The Hub cannot be reached for `{repo_id}`: {without_stop(error)}. Look for the "
-            "connection, then upload with `lotlip push`."
-        ) from error
-
-
 def list_files_in_the_way(uploaded: list[str]) -> list[str]:
     """
     Lists patterns of the files of an earlier model that an upload deletes where it does not have them: beside new
@@ -648,7 +631,6 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     Raises:
         `ValueError`: if the Hub does not know who uploads, or the model needs a folder that stays on this machine.
         `HfHubHTTPError`: if the Hub refuses for another reason.
-        `OSError`: if the Hub cannot be reached.
 
     Example:
 
@@ -667,25 +649,24 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         card = Path(folder, CARD_FILE).read_text(encoding="utf-8")
     api = HfApi()
     try:
-        with reaching_the_hub(repo_id):
-            repo_url = api.create_repo(repo_id, exist_ok=True)
-            named_card = name_in_card(card, repo_url.repo_id)
-            if card != named_card:
-                allow_patterns = [name for name in allow_patterns if name != CARD_FILE]
-            api.upload_folder(
+        repo_url = api.create_repo(repo_id, exist_ok=True)
+        named_card = name_in_card(card, repo_url.repo_id)
+        if card != named_card:
+            allow_patterns = [name for name in allow_patterns if name != CARD_FILE]
+        api.upload_folder(
+            repo_id=repo_url.repo_id,
+            folder_path=folder,
+            commit_message="Upload LoTLIP",
+            allow_patterns=allow_patterns,
+            delete_patterns=delete_patterns,
+        )
+        if card != named_card:
+            api.upload_file(
+                path_or_fileobj=named_card.encode(),
+                path_in_repo=CARD_FILE,
                 repo_id=repo_url.repo_id,
-                folder_path=folder,
-                commit_message="Upload LoTLIP",
-                allow_patterns=allow_patterns,
-                delete_patterns=delete_patterns,
+                commit_message="Upload the card",
             )
-            if card != named_card:
-                api.upload_file(
-                    path_or_fileobj=named_card.encode(),
-                    path_in_repo=CARD_FILE,
-                    repo_id=repo_url.repo_id,
-                    commit_message="Upload the card",
-                )
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
             raise ValueError(

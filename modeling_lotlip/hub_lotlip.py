@@ -23,11 +23,11 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
-from huggingface_hub.utils import httpx
+from huggingface_hub import get_session
 from transformers import configuration_utils, image_processing_backends, modeling_utils
 from transformers import tokenization_utils_tokenizers as tokenization_utils
 from transformers.image_utils import ImageInput, SizeDict, is_pil_image, is_valid_image
-from transformers.tokenization_utils_base import LARGE_INTEGER, BatchEncoding, TruncationStrategy
+from transformers.tokenization_utils_base import BatchEncoding, TruncationStrategy
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -43,6 +43,8 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "t
 
 # LoTLIP's context of 128 positions less its two corner tokens, which the model adds itself
 DEFAULT_MODEL_MAX_LENGTH = 126
+# transformers writes 10 ** 30 where there is no limit
+NO_LIMIT = 10**20
 OF_ONE_CALL = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")
 
 # Beyond this ratio of its sides an image is cut to its middle before it is resized: the center crop sees no more of it
@@ -206,7 +208,7 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
                 f"`model_max_length` must be a number of tokens, got {model_max_length!r}: give one, "
                 f"such as {DEFAULT_MODEL_MAX_LENGTH}, or leave it out."
             )
-        if model_max_length >= LARGE_INTEGER:
+        if model_max_length >= NO_LIMIT:
             model_max_length = DEFAULT_MODEL_MAX_LENGTH  # "no limit" is none of a model with positions
         # a backend remembers the truncation and padding of the last call, which were not meant for later ones
         chosen = {name: kwargs[name] for name in OF_ONE_CALL if kwargs.get(name) is not None}
@@ -496,7 +498,7 @@ class ImageMixin(LoadingMixin):
         if isinstance(image, (str, os.PathLike)):
             image = os.fspath(image)
             if image.startswith(("http://", "https://")):
-                response = httpx.get(image, follow_redirects=True, timeout=60)
+                response = get_session().get(image, follow_redirects=True, timeout=60)
                 image = BytesIO(response.raise_for_status().content)
             elif not os.path.isfile(image):
                 return super().fetch_images(image)

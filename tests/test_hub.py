@@ -589,16 +589,6 @@ def test_a_processor_that_was_saved_truncates_at_the_limit_whatever_its_tokenize
     assert len(loaded(text="boat " * limit, truncation=True)["input_ids"]) == limit
 
 
-def test_a_length_that_a_tokenizer_was_saved_with_is_not_saved_again(model_dir, tmp_path):
-    """As a model has that was saved after its tokenizer had truncated texts at another length."""
-    processor = LotlipProcessor.from_pretrained(model_dir)
-    processor.tokenizer.init_kwargs["max_length"] = 5
-    save_processor(processor, tmp_path)
-    loaded = AutoProcessor.from_pretrained(tmp_path)
-    limit = processor.tokenizer.model_max_length
-    assert len(loaded(text="boat " * limit, truncation=True)["input_ids"]) == limit
-
-
 def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_system(model_dir, tmp_path):
     """The library raises a bare `Exception`, also on a full disk."""
     (tmp_path / "tokenizer.json").mkdir()

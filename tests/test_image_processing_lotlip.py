@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import ImageOps
 from torchvision.transforms.v2 import functional as tvF
 from transformers.image_utils import SizeDict
@@ -251,7 +252,8 @@ def test_a_strip_is_whole_where_the_call_asks_for_all_of_it(processor, options):
 
 
 @both_backends
-def test_paths_urls_and_base64_give_the_pixels_of_the_image(processor, tmp_path):
+def test_paths_urls_and_base64_give_the_pixels_of_the_image(processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     image = random_image(60, 80)
     image.save(tmp_path / "image.png")
     expected = pixels(processor, image)

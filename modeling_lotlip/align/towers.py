@@ -50,7 +50,7 @@ from ..encoder.loading import (
     is_dual_encoder,
     is_sentence_transformer,
 )
-from ..hub import CARD_FILE, SENTENCE_TRANSFORMERS_MODULES
+from ..hub import CARD_FILE
 from ..hub_lotlip import find_pretrained
 from ..modeling_aligned_lotlip import (
     LotlipAlignedConfig,
@@ -218,7 +218,6 @@ def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> T
         model.max_seq_length = told_limit
     encoder = model[0].model
     check_rebuildable(encoder)
-    prepare_encoder(encoder, find_missing(name, encoder), pooling)
     if prompt is None and model.default_prompt_name is not None:
         prompt = model.prompts[model.default_prompt_name]
     if prompt is None and any(model.prompts.values()):
@@ -254,23 +253,6 @@ def load_sentence_tower(name: str, pooling: str | None, prompt: str | None) -> T
         weights=weights,
         prompt=prompt,
     )
-
-
-def find_missing(name: str, encoder: PreTrainedModel) -> set[str]:
-    """
-    Returns the names of the tensors that the weights of a model of the sentence-transformers library lack, which does
-    not say so.
-
-    Args:
-        name (`str`): The model, a Hub id or a folder.
-        encoder (`PreTrainedModel`): What the library has loaded of it.
-    """
-    modules = json.loads(find_file(name, SENTENCE_TRANSFORMERS_MODULES).read_text(encoding="utf-8"))
-    # without its values, which are there already
-    _, report = type(encoder).from_pretrained(
-        name, config=encoder.config, subfolder=modules[0]["path"], device_map="meta", output_loading_info=True
-    )
-    return report["missing_keys"]
 
 
 def check_modules(model: "SentenceTransformer") -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import ClassLabel, Dataset, IterableDataset, Json, LargeList, List
-from datasets.features.features import FeatureType
 
 from ..data.images import unformatted
 from ..data.reader import RowReader
@@ -31,7 +30,7 @@ IMAGES_PER_BLOCK = 4096  # whose similarities are computed at once
 
 
 def read_class_names(
-    labels: FeatureType | None,
+    labels: object | None,
     class_names: list[str] | None = None,
     class_names_file: Path | None = None,
 ) -> list[str]:
@@ -93,7 +92,7 @@ def normalize_class_name(name: str) -> str:
 
 def resolve_numbers(
     labels: list[int | str],
-    feature: FeatureType | None,
+    feature: object | None,
     class_names: list[str],
     all_labels: list[int | str] | None = None,
 ) -> list[int | str]:
@@ -104,7 +103,7 @@ def resolve_numbers(
     Args:
         labels (`list[int | str]`):
             Labels.
-        feature (`FeatureType`, *optional*):
+        feature (`object`, *optional*):
             The type of their column, None if it is not known.
         class_names (`list[str]`):
             The names of the classes.

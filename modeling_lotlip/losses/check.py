@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 from torch.autograd.gradcheck import GradcheckError
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import normalize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..utils.terminal import without_stop
 from .global_loss import LossFunction
@@ -24,18 +24,17 @@ NUM_MANY_ROWS = 4200
 COMMON_LENGTH = 5.0
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor that any operation returns."""
+class LargestSavedTensor(saved_tensors_hooks):
+    """Notes the number of elements of the largest tensor that autograd keeps for the backward pass."""
 
-    numel = 0
+    def __init__(self):
+        self.numel = 0
+        super().__init__(self.note, lambda tensor: tensor)
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        outputs = function(*args, **(kwargs or {}))
-        several = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        for output in several:
-            if isinstance(output, torch.Tensor):
-                self.numel = max(self.numel, output.numel())
-        return outputs
+    def note(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Takes a tensor of any shape that autograd keeps, and gives it back."""
+        self.numel = max(self.numel, tensor.numel())
+        return tensor
 
 
 def draw_pairs(
@@ -258,17 +257,18 @@ def check_absent_rows(loss: LossFunction, arguments: dict) -> None:
 
 
 def check_memory(loss: LossFunction, arguments: dict) -> None:
-    """Raises a `ValueError` if a loss has a tensor of all similarities of a large batch."""
+    """Raises a `ValueError` if a loss keeps a tensor of all similarities of a large batch."""
     pairs = draw_pairs(NUM_MANY_ROWS, num_long=0)
     images = pairs.images.float().requires_grad_()
     pairs = replace(pairs, images=images, texts=pairs.texts.float())
     single = {}
     for name, value in arguments.items():
         single[name] = value.float() if isinstance(value, torch.Tensor) else value
-    with LargestTensor() as mode:
+    saved = LargestSavedTensor()
+    with saved:
         loss(pairs, pairs, **single).sum().backward()
-    if mode.numel > BLOCK_SIZE:
+    if saved.numel > BLOCK_SIZE:
         raise ValueError(
-            f"The loss of {NUM_MANY_ROWS} rows has a tensor of {mode.numel} elements, more than a block of "
-            f"{BLOCK_SIZE}: decorate it with `modeling_lotlip.losses.in_blocks`."
+            f"The loss of {NUM_MANY_ROWS} rows keeps a tensor of {saved.numel} elements for its backward pass, more "
+            f"than a block of {BLOCK_SIZE}: decorate it with `modeling_lotlip.losses.in_blocks`."
         )

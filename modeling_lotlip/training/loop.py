@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from ..encoder.dual_encoder import DualEncoder
 from ..evaluation.retrieval import embed_dataset, format_recalls, measure_retrieval
-from ..hub import reaching_the_hub
 from ..losses.global_loss import average_losses
 from ..utils.signals import StopSignal
 from ..utils.terminal import progress_bar, without_stop
@@ -68,9 +67,7 @@ def run(args: TrainArguments) -> None:
         checkpoint = outputs.find_checkpoint(args)
         outputs.check_output_dir(args)
         if args.push_to_hub and accelerator.is_main_process:  # says now if it cannot be uploaded
-            name = outputs.name_repository(args)
-            with reaching_the_hub(name):
-                HfApi().create_repo(name, exist_ok=True)
+            HfApi().create_repo(outputs.name_repository(args), exist_ok=True)
     with ExitStack() as stack:
         training = prepare(args, accelerator, checkpoint, stack)
         stop_number = train(training)

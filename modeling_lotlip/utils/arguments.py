@@ -479,15 +479,15 @@ def is_output_closed() -> bool:
 @contextmanager
 def exit_on_error(prog: str) -> Iterator[None]:
     """
-    Ends a program after a mistake of its user with one line on standard error and status 2, after Ctrl-C with status
-    130. The traceback is shown where the environment says `LOTLIP_DEBUG=1`.
+    Ends a program after an error with one line on standard error and status 2, after Ctrl-C with status 130. The
+    traceback is shown where the environment says `LOTLIP_DEBUG=1`.
     """
     try:
         yield
     except KeyboardInterrupt:
         print(f"{prog}: interrupted.", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except Exception as error:  # of whichever library: what it says is for the user
         # who reads the output, such as `head`, has seen enough
         has_no_reader = isinstance(error, BrokenPipeError) and is_output_closed()
         if has_no_reader or os.environ.get("LOTLIP_DEBUG") == "1":

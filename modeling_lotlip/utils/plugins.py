@@ -3,6 +3,7 @@
 """Python files of users, which register objectives, losses, models or readers of rows: `--plugin FILE.py`."""
 
 import hashlib
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -200,7 +201,7 @@ def list_sources(file: Path) -> dict[Path, bytes]:
 
 def hash_plugin(path: str | Path) -> str:
     """Returns a hash of the sources of a plugin that is imported, by which changes are noticed: [`list_sources`]."""
-    own_file = Path(sys.modules[Path(path).stem].__file__)
+    own_file = Path(importlib.import_module(Path(path).stem).__file__)
     sources = list_sources(own_file)
     # one that is installed is of no user, and is the only file
     hashed = hashlib.sha256(sources.pop(own_file, None) or own_file.read_bytes())

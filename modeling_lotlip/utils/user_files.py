@@ -66,7 +66,8 @@ def list_imported_modules(module: ModuleType) -> list[ModuleType]:
         parts = (name or "").split(".")
         # what is in a package is imported with it
         packages = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-        imported += [sys.modules[package] for package in packages if package in sys.modules]
+        loaded = [sys.modules.get(package) for package in packages]
+        imported += [package for package in loaded if package is not None]
     return imported
 
 

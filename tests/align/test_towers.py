@@ -1,8 +1,6 @@
 """Towers of several libraries give the features that their libraries give."""
 
-import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -180,38 +178,14 @@ def test_a_tower_without_the_pooler_that_it_does_not_use_is_the_same_at_each_loa
     text_folder, vision_folder, tmp_path
 ):
     """Masked language models and DINO have none, and the library makes one at random."""
-    sentence_folder = save_sentence_transformer(tmp_path / "st", text_folder, "mean")
-    sentence_name = save_without_pooler(sentence_folder, tmp_path / "bare_st")
     text_name = save_without_pooler(text_folder, tmp_path / "text")
     vision_name = save_without_pooler(vision_folder, tmp_path / "vision")
 
     def load_all():
-        towers = [load_text_tower(sentence_name), load_text_tower(text_name, "mean")]
-        towers.append(load_image_tower(vision_name))
+        towers = [load_text_tower(text_name, "mean"), load_image_tower(vision_name)]
         return [hash_model(tower.model) for tower in towers]
 
     assert load_all() == load_all()
-
-
-def test_a_sentence_transformer_in_a_folder_of_its_own_may_lack_a_pooler(text_folder, tmp_path):
-    """As older versions saved them."""
-    folder = Path(save_sentence_transformer(tmp_path / "st", text_folder, "mean"))
-    save_without_pooler(text_folder, folder / "0_Transformer")
-    (folder / "model.safetensors").unlink()
-    for file in [*folder.glob("token*"), folder / "sentence_bert_config.json"]:
-        file.rename(folder / "0_Transformer" / file.name)
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[0]["path"] = "0_Transformer"
-    (folder / "modules.json").write_text(json.dumps(modules))
-    pooler = load_text_tower(str(folder)).model.pooler.dense
-    assert not pooler.weight.any() and not pooler.bias.any()
-
-
-def test_a_pooler_that_is_used_is_not_missing_in_a_sentence_transformer(text_folder, tmp_path):
-    folder = save_sentence_transformer(tmp_path / "st", text_folder, "mean")
-    name = save_without_pooler(folder, tmp_path / "bare")
-    with pytest.raises(ValueError, match="lack 2 tensors of BertModel, `pooler.dense.bias` first"):
-        load_text_tower(name, "pooler")
 
 
 def test_the_half_of_a_dual_encoder_that_is_not_used_may_be_missing(tmp_path):
