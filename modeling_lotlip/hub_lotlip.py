@@ -373,7 +373,10 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def gray_to_rgb(image: np.ndarray, input_data_format: str | None) -> np.ndarray:
-    """Repeats the one channel of a gray image: transformers does so from 5.21 on. Other images stay."""
+    """
+    Makes an image of shape `(1, height, width)` or `(height, width, 1)` one of three equal channels, as transformers
+    does from 5.21 on. Images of more channels stay.
+    """
     if input_data_format is None:
         input_data_format = infer_channel_dimension_format(image, num_channels=(1, 3, 4))
     axis = 0 if input_data_format == ChannelDimension.FIRST else -1

@@ -42,10 +42,9 @@ from transformers import (
 )
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_transforms import convert_to_rgb
 from transformers.utils import logging
 
-from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
+from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_rgb, to_upright_8_bit
 
 
 logger = logging.get_logger(__name__)
@@ -281,7 +280,7 @@ def name_readers() -> str:
 
 def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     """Returns an image turned upright as its EXIF says, in RGB of 8 bits; what is transparent becomes white."""
-    return PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+    return to_rgb(to_upright_8_bit(image))
 
 
 def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:

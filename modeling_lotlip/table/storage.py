@@ -248,7 +248,7 @@ class EmbeddingTable:
         """The SQL condition of images that cannot be read, but perhaps now: their content is not why, or not alone."""
         if "tried_with" not in self.schema.names:
             return "problem IS NOT NULL"
-        return f"problem IS NOT NULL AND (tried_with IS NULL OR tried_with != {quote(name_readers())})"
+        return f"problem IS NOT NULL AND (tried_with IS NULL OR tried_with != {to_sql(name_readers())})"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -279,7 +279,7 @@ class EmbeddingTable:
 
     def embedding(self, key: str) -> torch.Tensor | None:
         """Reads the embedding of an image, of shape `(dim,)`, normalized; None if there is none of the key."""
-        where = self.condition("image", f"key = {quote(key)}")
+        where = self.condition("image", f"key = {to_sql(key)}")
         with self.as_os_error():
             rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
         if len(rows) == 0:
@@ -288,7 +288,7 @@ class EmbeddingTable:
 
     def row(self, key: str) -> int:
         """Finds the row of a dataset that an image is from."""
-        where = self.condition("image", f"key = {quote(key)}")
+        where = self.condition("image", f"key = {to_sql(key)}")
         return next(self.read(["row"], where))["row"][0].as_py()
 
     def rows_done(self) -> set[int]:
@@ -330,7 +330,7 @@ class EmbeddingTable:
 
     def read_hash(self, key: str) -> str | None:
         """Reads the hash of the file of an image; None if there is none."""
-        where = f"hash IS NOT NULL AND key = {quote(key)}"
+        where = f"hash IS NOT NULL AND key = {to_sql(key)}"
         with self.as_os_error():
             rows = self.table.search().where(where).select(["hash"]).limit(1).to_arrow()
         if len(rows) == 0:
@@ -457,10 +457,10 @@ def split_list(values: list) -> list[list]:
 
 def one_of(column: str, values: list) -> str:
     """Writes the SQL condition that a column has one of some values."""
-    return f"{column} IN ({', '.join(map(quote, values))})"
+    return f"{column} IN ({', '.join(map(to_sql, values))})"
 
 
-def quote(value: str | int) -> str:
+def to_sql(value: str | int) -> str:
     """Writes a text or a number as a literal of SQL."""
     if isinstance(value, str):
         doubled = value.replace("'", "''")

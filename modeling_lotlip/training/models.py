@@ -129,8 +129,8 @@ def build_model_and_start(
     if has_unread_corners and not has_long_captions:
         model.text_model.embeddings.corner_tokens.requires_grad_(False)
     if args.gradient_checkpointing:
-        # its older name is deprecated, and all that transformers 5.21 knows
-        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        # deprecated until transformers 6, and the only name that 5.21 and older know
+        model.gradient_checkpointing_enable()
     return model, processor, start
 
 

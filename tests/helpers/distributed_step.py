@@ -105,7 +105,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     arguments = ObjectiveArguments(num_long_captions=2, num_sub_captions=4)
     samples = CaptionedImages(dataset, reader, arguments)
     if how == "chunks":
-        contrastive_model.model.activation_checkpointing_enable()
+        contrastive_model.model.gradient_checkpointing_enable()
     prepared = accelerator.prepare(contrastive_model)
 
     steps = []

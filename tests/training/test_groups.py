@@ -193,7 +193,7 @@ def test_chunks_have_the_gradients_of_the_whole_batch(image_side, checkpointing,
     expected = copy.deepcopy(model)
     loss = backward(expected, expected(batch))
     if checkpointing:
-        model.model.activation_checkpointing_enable()
+        model.model.gradient_checkpointing_enable()
     sizes = size_groups(model, batch, tokens_per_group=70)
     calls = []
     images = []
