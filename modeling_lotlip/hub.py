@@ -200,7 +200,7 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         pipeline_tag="zero-shot-image-classification",
         tags=OTHER_TAGS,
     )
-    is_sentence_transformer = model_type == "lotlip_aligned" or is_plain_lotlip(config)
+    is_sentence_transformer = is_plain_lotlip(config)
     if is_lotlip:
         data.tags = LOTLIP_TAGS
         if is_sentence_transformer:
@@ -368,15 +368,6 @@ def is_automatic_card(file: Path) -> bool:
 def hash_card(card: str) -> str:
     """Returns a hash of the text of a card."""
     return hashlib.sha256(card.encode()).hexdigest()
-
-
-def write_sentence_transformers_files(folder: Path) -> None:
-    """Writes what the sentence-transformers library reads of a model of `lotlip align`."""
-    for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-        content = json.loads(json.dumps(content))
-        if "processing_kwargs" in content:  # a tokenizer of others truncates when it is asked to
-            content["processing_kwargs"] = {"text": {"truncation": True}}
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def name_in_card(text: str, repo_id: str) -> str:
@@ -582,22 +573,6 @@ def replace_model(source: Path, folder: Path, last: str) -> None:
     move_files(source, folder, last)
 
 
-def check_towers(folder: str | Path) -> None:
-    """
-    Raises a `ValueError` if a model of `lotlip align --towers reference` loads a tower from a folder of this machine:
-    whoever downloads the model does not have it.
-    """
-    config = read_json(Path(folder, CONFIG_NAME))
-    if config.get("model_type") != "lotlip_aligned":
-        return
-    for tower in (config.get("towers") or {}).values():
-        if Path(tower["name"]).is_absolute():
-            raise ValueError(
-                f"`{folder}` loads a tower from {tower['name']}, which stays on this machine: align "
-                "with `--towers whole`, or name towers of the Hub."
-            )
-
-
 @contextmanager
 def reaching_the_hub(repo_id: str) -> Iterator[None]:
     """Makes the errors of a Hub that cannot be reached an `OSError`, which names the repository."""
@@ -646,7 +621,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         `str`: the address of the repository.
 
     Raises:
-        `ValueError`: if the Hub does not know who uploads, or the model needs a folder that stays on this machine.
+        `ValueError`: if the Hub does not know who uploads.
         `HfHubHTTPError`: if the Hub refuses for another reason.
         `OSError`: if the Hub cannot be reached.
 
@@ -661,7 +636,6 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     if allow_patterns is None:
         allow_patterns = find_model_files(folder)
         delete_patterns = list_files_in_the_way(allow_patterns)
-    check_towers(folder)
     card = ""
     if CARD_FILE in allow_patterns and Path(folder, CARD_FILE).is_file():
         card = Path(folder, CARD_FILE).read_text(encoding="utf-8")
