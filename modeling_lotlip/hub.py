@@ -53,7 +53,8 @@ SENTENCE_TRANSFORMERS_FILES = {
 # Its list of modules; its prompts, and how many dimensions are kept; the folders of its modules
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
-MODULE_FOLDER = re.compile(r"\d+_\w+")
+SENTENCE_TRANSFORMERS_ROUTER = "router_config.json"
+MODULE_FOLDER = re.compile(r"(text_|image_)?\d+_\w+")
 
 LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
@@ -88,6 +89,7 @@ FILES_ABOUT_MODELS = (
     EVAL_RESULTS_FILE,
     *SENTENCE_TRANSFORMERS_FILES,
     SENTENCE_TRANSFORMERS_CONFIG,
+    SENTENCE_TRANSFORMERS_ROUTER,
 )
 
 # Weights by the names of transformers, whole or in parts
@@ -103,8 +105,12 @@ MODEL_FILES = (CARD_FILE, CONFIG_NAME, *PROCESSOR_FILES, *FILES_ABOUT_MODELS)
 # The code of this package that is saved with a model
 CODE_FILES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*_lotlip.py")))
 
-# Those of modules of sentence-transformers, each in a folder such as `1_Pooling`
-MODULE_FILES = ("[0-9]_Transformer/*", "[0-9]_Pooling/*", "[0-9]_Dense/*", "[0-9]_Normalize/*")
+# Those of modules of sentence-transformers, each in a folder such as `1_Pooling`, or `text_1_Pooling` of a route
+MODULE_FILES = tuple(
+    f"{route}[0-9]_{module}/*"
+    for route in ("", "text_", "image_")
+    for module in ("Transformer", "Pooling", "Dense", "Normalize")
+)
 
 # Where a model loads its code from
 FILES_WITH_AUTO_MAP = (
@@ -417,7 +423,8 @@ def find_model_files(folder: str | Path) -> list[str]:
             "weights. Save the merged model in another folder, or delete adapters of an earlier "
             "model."
         )
-    if not (folder / CONFIG_NAME).is_file():
+    is_routed = (folder / SENTENCE_TRANSFORMERS_ROUTER).is_file()
+    if not (folder / CONFIG_NAME).is_file() and not is_routed:
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
     names = {*MODEL_FILES, SAFE_WEIGHTS_NAME}
     index = folder / SAFE_WEIGHTS_INDEX_NAME
@@ -438,10 +445,14 @@ def find_model_files(folder: str | Path) -> list[str]:
 
 
 def find_module_folders(folder: Path) -> list[Path]:
-    """Finds the folders, such as `1_Dense`, of modules that sentence-transformers lists in a folder."""
+    """
+    Finds the folders, such as `1_Dense`, of modules that sentence-transformers lists in a folder, and those of the
+    routes of its router, such as `text_1_Dense`.
+    """
     try:
         modules = read_json(folder / SENTENCE_TRANSFORMERS_MODULES)
         paths = [module["path"] for module in modules]
+        paths += read_json(folder / SENTENCE_TRANSFORMERS_ROUTER).get("types", {})
     except (ValueError, LookupError, TypeError):  # no list of modules
         return []
     names = [path for path in paths if isinstance(path, str) and MODULE_FOLDER.fullmatch(path)]
