@@ -53,7 +53,15 @@ def describe_alignment(
     features: Features,
     trained_heads: TrainedHeads,
 ) -> dict[str, object]:
-    """Returns the settings of a run and what it counted, for the card."""
+    """
+    Returns the settings of a run and what it counted, for the card.
+
+    Args:
+        args ([`AlignArguments`]): What was asked for.
+        model (`SentenceTransformer`): The model.
+        features ([`Features`]): What the heads were trained on.
+        trained_heads ([`TrainedHeads`]): The heads.
+    """
     settings = {
         "head": args.head,
         "keep": args.keep,

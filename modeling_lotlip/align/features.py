@@ -180,6 +180,7 @@ class FeatureComputer:
         read = partial(read_images, image_column=column)
 
         def compute(positions: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+            """Yields positions of rows and features, of shape `(positions, dim)`, of their images."""
             keyed_rows = ((position, rows[position]) for position in positions)
             batches = batched(keyed_rows, self.batch_size)
             for images in prefetch(collate_rows(read, batches, self.num_workers), depth=2):
@@ -200,6 +201,7 @@ class FeatureComputer:
         """Returns the feature, of shape `(dim,)`, of each of different texts."""
 
         def compute(positions: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+            """Yields positions of texts and their features, of shape `(positions, dim)`."""
             yield list(positions), self.encode(self.text_model, [as_text(texts[position]) for position in positions])
 
         return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
@@ -333,7 +335,7 @@ class FeatureStore:
         return [found.get(name_hash) for name_hash in hashes]
 
     def read(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
-        """Returns the features that are in files, of the names whose hashes are wanted."""
+        """Returns the features in files, each of shape `(dim,)`, of the names whose hashes are wanted."""
         found = {}
         for file in sorted(self.folder.glob("*.parquet")):
             table = pq.read_table(file, memory_map=True).combine_chunks()
@@ -344,7 +346,7 @@ class FeatureStore:
         return found
 
     def write(self, computed: dict[str, np.ndarray]) -> None:
-        """Writes features, by the hashes of their names, to a file of its own."""
+        """Writes features, each of shape `(dim,)`, by the hashes of their names, to a file of its own."""
         values = np.stack(list(computed.values()))
         features = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
         table = pa.table({"name": list(computed), "features": features})
