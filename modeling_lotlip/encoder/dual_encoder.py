@@ -690,7 +690,7 @@ def load_encoder(
         check_is_one_model(name, revision)
         if truncate_dim is None:
             truncate_dim = find_saved_truncate_dim(name, revision)
-        load = partial(load_parts, name, arguments, revision)
+        load = partial(load_by_library, name, arguments, revision)
         model, processor, preprocessing = load(find_weights_dtype(computation))
     except LOADING_ERRORS as error:
         raise make_loading_error(name, argument, error) from error
@@ -718,7 +718,7 @@ def load_encoder(
     )
 
 
-def load_parts(
+def load_by_library(
     name: str, arguments: LoadingArguments, revision: str | None, dtype: torch.dtype
 ) -> tuple[PreTrainedModel | SentenceTransformerModel, ProcessorMixin | None, Preprocessing | None]:
     """
