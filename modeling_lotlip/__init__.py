@@ -9,7 +9,6 @@ from transformers import (
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoTokenizer,
-    VisionTextDualEncoderProcessor,
 )
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
@@ -17,7 +16,6 @@ from .hub import write_for_readers
 from .hub_lotlip import register_package_functions
 from .image_processing_lotlip import LotlipImageProcessor
 from .image_processing_pil_lotlip import LotlipImageProcessorPil
-from .modeling_aligned_lotlip import LotlipAlignedConfig, LotlipAlignedModel
 from .modeling_lotlip import (
     LotlipModel,
     LotlipPreTrainedModel,
@@ -62,11 +60,6 @@ for _config, _model in _DUAL_ENCODERS.items():
     AutoModelForZeroShotImageClassification.register(_config, _model, exist_ok=True)
     AutoProcessor.register(_config, LotlipProcessor, exist_ok=True)
 
-AutoConfig.register(LotlipAlignedConfig.model_type, LotlipAlignedConfig, exist_ok=True)
-AutoModel.register(LotlipAlignedConfig, LotlipAlignedModel, exist_ok=True)
-AutoModelForZeroShotImageClassification.register(LotlipAlignedConfig, LotlipAlignedModel, exist_ok=True)
-AutoProcessor.register(LotlipAlignedConfig, VisionTextDualEncoderProcessor, exist_ok=True)
-
 AutoModel.register(LotlipTextConfig, (LotlipTextModel, LotlipTextModelWithProjection), exist_ok=True)
 AutoModel.register(LotlipVisionConfig, (LotlipVisionModel, LotlipVisionModelWithProjection), exist_ok=True)
 
@@ -91,8 +84,6 @@ def __getattr__(name: str) -> type:
 
 __all__ = [
     "DualEncoder",
-    "LotlipAlignedConfig",
-    "LotlipAlignedModel",
     "LotlipConfig",
     "LotlipImageProcessor",
     "LotlipImageProcessorPil",

@@ -50,7 +50,8 @@ SENTENCE_TRANSFORMERS_FILES = {
 # Its list of modules; its prompts, and how many dimensions are kept; the folders of its modules
 SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 SENTENCE_TRANSFORMERS_CONFIG = "config_sentence_transformers.json"
-MODULE_FOLDER = re.compile(r"\d+_\w+")
+SENTENCE_TRANSFORMERS_ROUTER = "router_config.json"
+MODULE_FOLDER = re.compile(r"(text_|image_)?\d+_\w+")
 
 LOTLIP_TAGS = ["lotlip", "vision", "image-text-retrieval", "arxiv:2410.05249"]
 OTHER_TAGS = ["vision", "image-text-retrieval", "long-text"]
@@ -85,6 +86,7 @@ FILES_ABOUT_MODELS = (
     EVAL_RESULTS_FILE,
     *SENTENCE_TRANSFORMERS_FILES,
     SENTENCE_TRANSFORMERS_CONFIG,
+    SENTENCE_TRANSFORMERS_ROUTER,
 )
 
 # Weights by the names of transformers, whole or in parts
@@ -100,8 +102,12 @@ MODEL_FILES = (CARD_FILE, CONFIG_NAME, *PROCESSOR_FILES, *FILES_ABOUT_MODELS)
 # The code of this package that is saved with a model
 CODE_FILES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*_lotlip.py")))
 
-# Those of modules of sentence-transformers, each in a folder such as `1_Pooling`
-MODULE_FILES = ("[0-9]_Transformer/*", "[0-9]_Pooling/*", "[0-9]_Dense/*", "[0-9]_Normalize/*")
+# Those of modules of sentence-transformers, each in a folder such as `1_Pooling`, or `text_1_Pooling` of a route
+MODULE_FILES = tuple(
+    f"{route}[0-9]_{module}/*"
+    for route in ("", "text_", "image_")
+    for module in ("Transformer", "Pooling", "Dense", "Normalize")
+)
 
 # Where a model loads its code from
 FILES_WITH_AUTO_MAP = (
@@ -197,7 +203,7 @@ def write_model_card(  # noqa: PLR0913, the fields of a card
         pipeline_tag="zero-shot-image-classification",
         tags=OTHER_TAGS,
     )
-    is_sentence_transformer = model_type == "lotlip_aligned" or is_plain_lotlip(config)
+    is_sentence_transformer = is_plain_lotlip(config)
     if is_lotlip:
         data.tags = LOTLIP_TAGS
         if is_sentence_transformer:
@@ -367,15 +373,6 @@ def hash_card(card: str) -> str:
     return hashlib.sha256(card.encode()).hexdigest()
 
 
-def write_sentence_transformers_files(folder: Path) -> None:
-    """Writes what the sentence-transformers library reads of a model of `lotlip align`."""
-    for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-        content = json.loads(json.dumps(content))
-        if "processing_kwargs" in content:  # a tokenizer of others truncates when it is asked to
-            content["processing_kwargs"] = {"text": {"truncation": True}}
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def name_in_card(text: str, repo_id: str) -> str:
     """
     Names a repository in the code of a card, where that loads the model by the name in the card's title: the name of
@@ -423,7 +420,8 @@ def find_model_files(folder: str | Path) -> list[str]:
             "weights. Save the merged model in another folder, or delete adapters of an earlier "
             "model."
         )
-    if not (folder / CONFIG_NAME).is_file():
+    is_routed = (folder / SENTENCE_TRANSFORMERS_ROUTER).is_file()
+    if not (folder / CONFIG_NAME).is_file() and not is_routed:
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
     names = {*MODEL_FILES, SAFE_WEIGHTS_NAME}
     index = folder / SAFE_WEIGHTS_INDEX_NAME
@@ -444,10 +442,14 @@ def find_model_files(folder: str | Path) -> list[str]:
 
 
 def find_module_folders(folder: Path) -> list[Path]:
-    """Finds the folders, such as `1_Dense`, of modules that sentence-transformers lists in a folder."""
+    """
+    Finds the folders, such as `1_Dense`, of modules that sentence-transformers lists in a folder, and those of the
+    routes of its router, such as `text_1_Dense`.
+    """
     try:
         modules = read_json(folder / SENTENCE_TRANSFORMERS_MODULES)
         paths = [module["path"] for module in modules]
+        paths += read_json(folder / SENTENCE_TRANSFORMERS_ROUTER).get("types", {})
     except (ValueError, LookupError, TypeError):  # no list of modules
         return []
     names = [path for path in paths if isinstance(path, str) and MODULE_FOLDER.fullmatch(path)]
@@ -577,22 +579,6 @@ def replace_model(source: Path, folder: Path, last: str) -> None:
     move_files(source, folder, last)
 
 
-def check_towers(folder: str | Path) -> None:
-    """
-    Raises a `ValueError` if a model of `lotlip align --towers reference` loads a tower from a folder of this machine:
-    whoever downloads the model does not have it.
-    """
-    config = read_json(Path(folder, CONFIG_NAME))
-    if config.get("model_type") != "lotlip_aligned":
-        return
-    for tower in (config.get("towers") or {}).values():
-        if Path(tower["name"]).is_absolute():
-            raise ValueError(
-                f"`{folder}` loads a tower from {tower['name']}, which stays on this machine: align "
-                "with `--towers whole`, or name towers of the Hub."
-            )
-
-
 def list_files_in_the_way(uploaded: list[str]) -> list[str]:
     """
     Lists patterns of the files of an earlier model that an upload deletes where it does not have them: beside new
@@ -629,7 +615,7 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         `str`: the address of the repository.
 
     Raises:
-        `ValueError`: if the Hub does not know who uploads, or the model needs a folder that stays on this machine.
+        `ValueError`: if the Hub does not know who uploads.
         `HfHubHTTPError`: if the Hub refuses for another reason.
 
     Example:
@@ -643,7 +629,6 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     if allow_patterns is None:
         allow_patterns = find_model_files(folder)
         delete_patterns = list_files_in_the_way(allow_patterns)
-    check_towers(folder)
     card = ""
     if CARD_FILE in allow_patterns and Path(folder, CARD_FILE).is_file():
         card = Path(folder, CARD_FILE).read_text(encoding="utf-8")

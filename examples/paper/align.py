@@ -40,7 +40,7 @@ import torch
 from modeling_lotlip.align.features import MODALITIES, FeatureComputer, Features, find_features_dir
 from modeling_lotlip.align.heads import HeadSettings, train_heads
 from modeling_lotlip.align.run import embed_features
-from modeling_lotlip.align.towers import load_image_tower, load_text_tower
+from modeling_lotlip.align.towers import load_text_model, load_vision_model
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
@@ -182,9 +182,9 @@ class FeatureDataset:
 
 def load_features(args: argparse.Namespace) -> tuple[list[FeatureDataset], list[dict]]:
     """Returns the features of all datasets, and how many images and texts each split has."""
-    text_tower = load_text_tower(args.text_model)
-    image_tower = load_image_tower(args.vision_model, "cls_mean")
-    computer = FeatureComputer(text_tower, image_tower, args.features_dir)
+    text_model = load_text_model(args.text_model)
+    vision_model = load_vision_model(args.vision_model)
+    computer = FeatureComputer(text_model, vision_model, args.features_dir)
     datasets = {}
     sizes = []
     for item in args.data:

@@ -28,7 +28,7 @@ from torch import nn
 
 from modeling_lotlip.align.features import MODALITIES, FeatureComputer, Features, find_features_dir
 from modeling_lotlip.align.heads import CaptionSampler, Heads, HeadSettings, compute_loss, train_heads
-from modeling_lotlip.align.towers import load_image_tower, load_text_tower
+from modeling_lotlip.align.towers import load_text_model, load_vision_model
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
@@ -65,9 +65,9 @@ class Data:
 
 def load_collections(args: argparse.Namespace) -> Data:
     """Returns the features of both collections, from files where they are there."""
-    text_tower = load_text_tower(args.text_model)
-    image_tower = load_image_tower(args.vision_model, "cls_mean")
-    computer = FeatureComputer(text_tower, image_tower, args.features_dir)
+    text_model = load_text_model(args.text_model)
+    vision_model = load_vision_model(args.vision_model)
+    computer = FeatureComputer(text_model, vision_model, args.features_dir)
 
     def load(folder: str, split: str) -> Features:
         dataset = load_split(SourceArguments(dataset_name="imagefolder", data_dir=folder), split)

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments by which two towers are joined. Imports nothing heavy."""
+"""The arguments by which two encoders are joined. Imports nothing heavy."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,37 +18,25 @@ from ..utils.plugins import load_plugin
 
 @dataclass(kw_only=True)
 class TowersArguments(Arguments):
-    """The two towers, whose weights do not change."""
+    """The two encoders, whose weights do not change."""
 
     _argument_group_name = "towers"
 
     text_model_name_or_path: str = argument(
-        help="A model of sentence-transformers, or a text encoder of transformers; also a dual encoder.",
+        help="A model of sentence-transformers, or a text encoder of transformers: the mean of its tokens.",
         aliases=("--text_model",),
         metavar="MODEL",
     )
     vision_model_name_or_path: str = argument(
-        help="An image encoder of transformers, such as DINOv2 or one of timm; also a dual encoder.",
+        help="An image encoder of transformers, such as DINOv2 or one of timm; also a model of sentence-transformers.",
         aliases=("--vision_model",),
         metavar="MODEL",
-    )
-    text_pooling: str | None = argument(
-        None,
-        "How the states of tokens become one vector. Default: as sentence-transformers knows of its models; another "
-        "text encoder needs it.",
-        choices=("mean", "cls", "last", "pooler"),
     )
     text_prompt: str | None = argument(
         None,
         "What is put before each text, in training and in every use, such as `query: `. Default: the default prompt "
-        "of a model of sentence-transformers, if it has one; '' for none.",
+        "of the text model, if it has one; '' for none.",
         metavar="TEXT",
-    )
-    image_pooling: str | None = argument(
-        None,
-        "How the states of an image become one vector. Default: [CLS] and the mean of the patches, one after another "
-        "(cls_mean), where there is a [CLS]; else the mean; of a dual encoder and a convolutional network its pooler.",
-        choices=("cls", "mean", "cls_mean", "pooler"),
     )
     max_length: int | None = argument(
         None, "Truncate texts at this many tokens. Default: the text model's limit.", least=3
@@ -57,7 +45,7 @@ class TowersArguments(Arguments):
         None,
         "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.",
     )
-    batch_size: int = argument(32, "Images in a batch of the towers.", least=1)
+    batch_size: int = argument(32, "Images or texts in a batch of the encoders.", least=1)
     features_dir: Path | None = argument(
         None, "Where features of images and texts are kept for later runs. Default: in the Hub's cache."
     )
@@ -77,8 +65,8 @@ class HeadArguments(Arguments):
 
     head: str | None = argument(
         None,
-        "What is trained on each side. linear: one layer; mlp: layer normalization, a linear layer, GELU, dropout, a "
-        "linear layer. Default: linear; with --keep text mlp.",
+        "What is trained on each side. linear: one layer; mlp: two, with GELU and dropout between. Default: linear; "
+        "with --keep text mlp.",
         choices=("linear", "mlp"),
     )
     keep: str | None = argument(
@@ -123,12 +111,6 @@ class AlignedOutputArguments(Arguments):
 
     output_dir: Path = argument(help="The folder of the model, its card and its results.")
     overwrite_output_dir: bool = argument(False, "Replace a model there.")
-    towers: str = argument(
-        "whole",
-        "whole: save both towers with the model. reference: save their names alone, in a folder of a few MB; they "
-        "must stay where they are.",
-        choices=("whole", "reference"),
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -146,7 +128,7 @@ class AlignArguments(
     DatasetArguments,
     AlignedOutputArguments,
 ):
-    """All arguments by which two towers are joined."""
+    """All arguments by which two encoders are joined."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,50 +1,52 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What two frozen towers make of images and texts: computed once, as it comes, and kept in files for all later runs.
+What two frozen encoders make of images and texts: computed once, as it comes, and kept in files for all later runs.
 
-Each image or text is known by itself, and each tower by its weights and settings: whatever dataset, split or heads
-ask for the same image by the same tower, they find it.
+Each image or text is known by itself, and each encoder by its weights and settings: whatever dataset, split or heads
+ask for the same image by the same encoder, they find it.
 """
 
 import hashlib
 import json
 import logging
 import os
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from huggingface_hub.constants import HF_ASSETS_CACHE
+from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedModel
 
-from ..data.images import UnreadableImageError, read_file, undecoded
+from ..data.images import UnreadableImageError, read_file, read_image, undecoded
 from ..data.reader import UNREADABLE, RowCounts, RowInfo, RowReader
-from ..data.rows import name_row
-from ..encoder.batches import Batch, RowCollator, collate_rows, prefetch, sort_texts, warn_of_unreadable
-from ..encoder.finite import find_nonfinite_weight
-from ..encoder.hashes import hash_model, hash_processor
-from ..encoder.preprocessing import Preprocessing
+from ..data.rows import batched, name_row
+from ..encoder.batches import collate_rows, prefetch
+from ..encoder.hashes import describe_config, hash_model, hash_processor
+from ..encoder.sentence_transformer import as_text
 from ..utils.output_folder import atomic_write
 from ..utils.sub_captions import is_enumeration
-from ..utils.terminal import progress_bar
-from .towers import FrozenTower, ImageTower, TextTower, make_processor
+from ..utils.terminal import printable, progress_bar
+from .towers import without_normalize
 
 
 logger = logging.getLogger(__name__)
 
-# Images or texts in a file, and so what a run that is killed computes again at most
-SHARD_SIZE = 256
-TEXTS_PER_CHUNK = 256
+# Images and texts in a file, and so what a run that is killed computes again at most: some seconds of work
+IMAGES_PER_FILE = 256
+TEXTS_PER_FILE = 4096
 # What texts of an image are, in the order of their codes
 MODALITIES = ("short", "long", "sub")
 # Changes when files of before mean something else
-FILE_VERSION = 3
+FILE_VERSION = 4
 
 
 @dataclass
@@ -59,8 +61,7 @@ class Features:
             an index into `MODALITIES`, sorted by the image.
         counts (`dict[str, int]`): What was left out or truncated, by its name.
         contents (`list[str]`): The texts themselves.
-        is_truncated (`torch.Tensor` of shape `(texts,)`): Whether a text is longer than its tower reads.
-        is_unknown (`torch.Tensor` of shape `(texts,)`): Whether the tokenizer knows no word of a text.
+        is_truncated (`torch.Tensor` of shape `(texts,)`): Whether a text is longer than its encoder reads.
     """
 
     images: torch.Tensor
@@ -69,7 +70,6 @@ class Features:
     counts: dict[str, int] = field(default_factory=dict)
     contents: list[str] = field(default_factory=list)
     is_truncated: torch.Tensor | None = None
-    is_unknown: torch.Tensor | None = None
 
     def select(self, images: torch.Tensor) -> "Features":
         """Returns the features of some images, by their sorted positions of shape `(selected,)`."""
@@ -80,92 +80,44 @@ class Features:
         return replace(self, images=self.images[images], captions=captions)
 
 
-class Computed(NamedTuple):
-    """
-    What a tower computed of some images or texts.
-
-    Attributes:
-        positions (`list[int]`): Which they are of those that were asked for.
-        features (`torch.Tensor` of shape `(positions, dim)`): Their features.
-        is_truncated (`list[bool]`): Whether each is a text that is longer than the tower reads.
-        is_unknown (`list[bool]`): Whether each is a text of which the tokenizer knows no word.
-    """
-
-    positions: list[int]
-    features: torch.Tensor
-    is_truncated: list[bool]
-    is_unknown: list[bool]
-
-
-class TextEntry(NamedTuple):
-    """
-    Is a text that is to be computed.
-
-    Attributes:
-        position (`int`): Which it is of those that were asked for.
-        is_truncated (`bool`): Whether it is longer than the tower reads.
-        is_unknown (`bool`): Whether the tokenizer knows no word of it.
-    """
-
-    position: int
-    is_truncated: bool
-    is_unknown: bool
-
-
 def find_features_dir() -> Path:
     """Returns the folder where features are kept if no other is named: in the Hub's cache."""
-    return Path(HF_ASSETS_CACHE) / "lotlip" / "tower_features"
+    return Path(HF_ASSETS_CACHE) / "lotlip" / "features"
 
 
 class FeatureComputer:
     """
-    Computes the features of datasets by two towers, or finds them in files.
+    Computes the features of datasets by two encoders, or finds them in files. Features are what the models of the
+    sentence-transformers library give before `Normalize`.
 
     Args:
-        text_tower ([`TextTower`]):
-            The text tower.
-        image_tower ([`ImageTower`]):
-            The image tower.
-        folder (`Path`):
-            Where features are kept.
+        text_model (`SentenceTransformer`):
+            The text encoder.
+        vision_model (`SentenceTransformer`):
+            The image encoder.
+        folder (`Path`, *optional*):
+            Where features are kept. Default: in the Hub's cache.
         batch_size (`int`, *optional*, defaults to 32):
-            Images in a batch.
+            Images or texts in a batch.
         num_workers (`int`, *optional*, defaults to 0):
             Processes that decode images.
     """
 
     def __init__(
         self,
-        text_tower: TextTower,
-        image_tower: ImageTower,
-        folder: Path,
+        text_model: SentenceTransformer,
+        vision_model: SentenceTransformer,
+        folder: Path | None = None,
         batch_size: int = 32,
         num_workers: int = 0,
     ):
-        self.text_tower = text_tower
-        self.image_tower = image_tower
-        self.folder = Path(folder)
+        self.text_model = without_normalize(text_model)
+        self.vision_model = without_normalize(vision_model)
+        folder = find_features_dir() if folder is None else Path(folder)
+        self.text_store = FeatureStore(folder / "texts" / hash_tower(self.text_model), TEXTS_PER_FILE)
+        self.image_store = FeatureStore(folder / "images" / hash_tower(self.vision_model), IMAGES_PER_FILE)
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.preprocessing = Preprocessing(make_processor(text_tower, image_tower))
-
-    @cached_property
-    def image_store(self) -> "FeatureStore":
-        """The files of the image tower."""
-        tower = self.image_tower
-        image_processor = tower.image_processor
-        settings = [hash_model(tower.model), hash_model(tower.weights)]
-        settings += [tower.layers, tower.pooling, tower.num_prefix_tokens]
-        settings += [type(image_processor).__name__, hash_processor(image_processor)]
-        return FeatureStore(self.folder / "images", settings)
-
-    @cached_property
-    def text_store(self) -> "FeatureStore":
-        """The files of the text tower."""
-        tower = self.text_tower
-        settings = [hash_model(tower.model), hash_model(tower.weights)]
-        settings += [tower.layers, tower.pooling, self.preprocessing.max_length, hash_processor(tower.tokenizer)]
-        return FeatureStore(self.folder / "texts", settings)
 
     def compute(
         self,
@@ -188,7 +140,7 @@ class FeatureComputer:
                 What messages call the data.
 
         Raises:
-            `ValueError`: if no image can be read, or none that can has a caption, or a tower gives NaN.
+            `ValueError`: if no image that can be read has a caption, or an encoder gives NaN.
         """
         captions = list_texts(dataset, reader, modalities, what)
         if not captions:
@@ -197,122 +149,103 @@ class FeatureComputer:
                 f"({', '.join(modalities)}): name its column, or other `--captions`."
             )
         images = self.compute_images(dataset, reader)
-        contents = list(dict.fromkeys(text for _, text, _ in captions))
-        texts = self.compute_texts(contents)
-
-        is_readable = images.isfinite().all(dim=1) & (images.shape[1] > 0)
-        if not is_readable.any():
-            raise ValueError(f"No image of the {what} data can be read.")
-        text_positions = {text: position for position, text in enumerate(contents)}
-        rows = []
-        whole_captions = []
-        for row, text, modality in captions:
-            if is_readable[row]:
-                rows.append([row, text_positions[text], MODALITIES.index(modality)])
-                if modality != "sub":
-                    whole_captions.append(text_positions[text])
-        if not rows:
+        is_readable = [image is not None for image in images]
+        captions = [caption for caption in captions if is_readable[caption[0]]]
+        if not captions:
             raise ValueError(f"No image of the {what} data that can be read has a caption.")
-        kept = torch.tensor(sorted({row for row, _, _ in rows}))
-        positions = torch.tensor(whole_captions, dtype=torch.long)
+        contents = list(dict.fromkeys(text for _, text, _ in captions))
+        texts = torch.from_numpy(np.stack(self.compute_texts(contents)))
+        text_positions = {text: position for position, text in enumerate(contents)}
+        kept = {row: position for position, row in enumerate(sorted({row for row, _, _ in captions}))}
+        rows = [[kept[row], text_positions[text], MODALITIES.index(kind)] for row, text, kind in captions]
+        is_truncated = torch.tensor(self.find_truncated(contents))
+        whole_captions = [text for _, text, kind in rows if MODALITIES[kind] != "sub"]
         counts = {
             "rows": len(dataset),
-            "unreadable_images": int((~is_readable).sum()),
-            "images_without_caption": int(is_readable.sum()) - len(kept),
+            "unreadable_images": len(dataset) - sum(is_readable),
+            "images_without_caption": sum(is_readable) - len(kept),
             "num_captions": len(whole_captions),
-            "truncated_captions": int(texts.is_truncated[positions].sum()),
-            "unknown_captions": int(texts.is_unknown[positions].sum()),
+            "truncated_captions": int(is_truncated[whole_captions].sum()),
         }
         if "long" in modalities and reader.has_long_captions:
-            with_long = {row for row, _, modality in rows if modality == MODALITIES.index("long")}
+            with_long = {row for row, _, kind in rows if MODALITIES[kind] == "long"}
             counts["images_without_long_caption"] = len(kept) - len(with_long)
-        features = Features(
-            images,
-            texts.features,
-            torch.tensor(rows),
-            counts,
-            contents,
-            texts.is_truncated,
-            texts.is_unknown,
-        )
-        return features.select(kept)
+        kept_images = torch.from_numpy(np.stack([images[row] for row in kept]))
+        return Features(kept_images, texts, torch.tensor(rows), counts, contents, is_truncated)
 
-    def compute_images(self, dataset: Dataset, reader: RowReader) -> torch.Tensor:
-        """Returns features of shape `(rows, dim)` of the images of a dataset, NaN where one cannot be read."""
-        tower = self.image_tower
+    def compute_images(self, dataset: Dataset, reader: RowReader) -> list[np.ndarray | None]:
+        """Returns the feature, of shape `(dim,)`, of the image of each row, `None` where it cannot be read."""
         column = reader.image_column
         rows = undecoded(dataset.select_columns(column), column)
-        # large JPEGs at a fraction, as search reads them
-        reader = RowReader([column], image_column=column, resizing=self.preprocessing.resizing)
-        collate = RowCollator(self.preprocessing, reader)
+        read = partial(read_images, image_column=column)
 
-        def read_batches(positions: Sequence[int]) -> Iterator[list[tuple[int, dict]]]:
-            for start in range(0, len(positions), self.batch_size):
-                yield [(position, rows[position]) for position in positions[start : start + self.batch_size]]
+        def compute(positions: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+            """Yields positions of rows and features, of shape `(positions, dim)`, of their images."""
+            keyed_rows = ((position, rows[position]) for position in positions)
+            batches = batched(keyed_rows, self.batch_size)
+            for images in prefetch(collate_rows(read, batches, self.num_workers), depth=2):
+                readable = {}
+                for position, image in images:
+                    if isinstance(image, str):
+                        name = name_row(rows[position], position)
+                        logger.warning(printable(f"The image of {name} cannot be read and is left out: {image}."))
+                    else:
+                        readable[position] = image
+                if readable:
+                    yield list(readable), self.encode(self.vision_model, list(readable.values()))
 
-        def compute(positions: Sequence[int]) -> Iterator[Computed]:
-            for prepared in prefetch(collate_rows(collate, read_batches(positions), self.num_workers), depth=2):
-                warn_of_unreadable(prepared.unreadable)
-                found = [item.row_key.row_index for item in prepared.images.entries]
-                if not found:
-                    continue
-                no_texts = [False] * len(found)
-                computed = Computed(found, tower.compute(prepared.images.inputs), no_texts, no_texts)
-                check_computed(computed, tower, lambda position: name_row(rows[position], position))
-                yield computed
+        names = [identify_image(row[column]) for row in rows]
+        return self.image_store.find_or_compute(names, compute, "Image features", " images")
 
-        names = (identify_image(row[column]) for row in rows)
-        return self.image_store.find_or_compute(names, compute, "Image features", " images").features
+    def compute_texts(self, texts: list[str]) -> list[np.ndarray]:
+        """Returns the feature, of shape `(dim,)`, of each of different texts."""
 
-    def compute_texts(self, texts: list[str]) -> "FeatureTable":
-        """Returns the features of different texts, and whether each is truncated or unknown."""
-        tower = self.text_tower
-
-        def tokenize(positions: Sequence[int]) -> Iterator[Batch[TextEntry]]:
-            for start in range(0, len(positions), TEXTS_PER_CHUNK):
-                chunk = positions[start : start + TEXTS_PER_CHUNK]
-                tokenized = self.preprocessing.tokenize([texts[position] for position in chunk])
-                is_unknown = self.preprocessing.find_unknown(tokenized.inputs["input_ids"])
-                entries = [TextEntry(*facts) for facts in zip(chunk, tokenized.truncated, is_unknown)]
-                yield Batch(entries, tokenized.inputs, "text")
-
-        def compute(positions: Sequence[int]) -> Iterator[Computed]:
-            for batch in sort_texts(tokenize(positions), self.preprocessing):
-                computed = Computed(
-                    positions=[text.position for text in batch.entries],
-                    features=tower.compute(batch.inputs),
-                    is_truncated=[text.is_truncated for text in batch.entries],
-                    is_unknown=[text.is_unknown for text in batch.entries],
-                )
-                check_computed(computed, tower, lambda position: repr(texts[position]))
-                yield computed
+        def compute(positions: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+            """Yields positions of texts and their features, of shape `(positions, dim)`."""
+            yield list(positions), self.encode(self.text_model, [as_text(texts[position]) for position in positions])
 
         return self.text_store.find_or_compute(texts, compute, "Text features", " texts")
 
+    def encode(self, model: SentenceTransformer, items: list[str] | list[PIL.Image.Image]) -> np.ndarray:
+        """Returns features of shape `(items, dim)`. Raises a `ValueError` if one is NaN or infinite."""
+        modality = "text" if model is self.text_model else "image"
+        features = model.encode(items, batch_size=self.batch_size, show_progress_bar=False)
+        if not np.isfinite(features).all():
+            raise ValueError(f"The {modality} model gives NaN or infinity: load it anew, or name another.")
+        return features
 
-def check_computed(computed: Computed, tower: FrozenTower, describe: Callable[[int], str]) -> None:
-    """
-    Raises a `ValueError` if a feature is not finite.
+    def find_truncated(self, texts: list[str]) -> list[bool]:
+        """Returns whether each text, with the prompt before it, has more tokens than the text model reads."""
+        limit = self.text_model.max_seq_length
+        if limit is None:
+            return [False] * len(texts)
+        prompt = self.text_model.prompts.get(self.text_model.default_prompt_name) or ""
+        tokens = self.text_model.tokenizer([f"{prompt}{text}" for text in texts], truncation=False, verbose=False)
+        return [len(ids) > limit for ids in tokens["input_ids"]]
 
-    Args:
-        computed ([`Computed`]): What a tower computed.
-        tower ([`FrozenTower`]): The tower.
-        describe (`Callable`): Names the image or text at a position.
-    """
-    is_finite = computed.features.isfinite().all(dim=1).tolist()
-    for position, is_good in zip(computed.positions, is_finite):
-        if is_good:
-            continue
-        weight = find_nonfinite_weight(tower.model, tower.weights)
-        if weight is not None:
-            raise ValueError(
-                f"{tower.name} gives NaN or infinity for {describe(position)}, since its weights do, "
-                f"`{weight}` first: load it anew, or name another."
-            )
-        raise ValueError(
-            f"{tower.name} gives NaN or infinity for {describe(position)}, though its weights are "
-            "finite: it is no model for such data. Name another."
-        )
+
+def read_images(rows: list[tuple[int, dict]], image_column: str) -> list[tuple[int, PIL.Image.Image | str]]:
+    """Returns the image of each row, upright in RGB, by the position of the row; why not where it cannot be read."""
+    images = []
+    for position, row in rows:
+        try:
+            images.append((position, read_image(row[image_column])))
+        except UnreadableImageError as error:
+            images.append((position, str(error)))
+    return images
+
+
+def hash_tower(model: SentenceTransformer) -> str:
+    """Returns a hash of all that the features of a model depend on: weights, modules, prompt, limit and processor."""
+    prompt = model.prompts.get(model.default_prompt_name)
+    settings = [FILE_VERSION, hash_model(model), repr(model), prompt, model.max_seq_length]
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            settings.append(describe_config(module.config))
+        processor = getattr(module, "processor", None)
+        if processor is not None:
+            settings.append(hash_processor(processor))
+    return hash_text(json.dumps(settings, default=str, sort_keys=True))
 
 
 def list_texts(
@@ -352,136 +285,79 @@ def list_texts(
 
 class FeatureStore:
     """
-    The features of one tower in files of up to `SHARD_SIZE` images or texts, each known by a hash of its name. Several
-    runs may read and write at the same time: a file is there whole or not at all, and none is ever changed.
+    The features of one encoder in Parquet files: `name`, a hash of what an image
+    or text is known by, and `features`, its vector. Several runs, and other programs, may read and write at the same
+    time: a file is there whole or not at all, and none is ever changed.
 
     Args:
-        folder (`Path`): The folder of features of all towers.
-        settings (`list`): What features depend on beside the image or text.
+        folder (`Path`): The folder of the encoder.
+        rows_per_file (`int`): The max number of images or texts in a file.
     """
 
-    def __init__(self, folder: Path, settings: list):
-        content = json.dumps([FILE_VERSION, settings], default=str, sort_keys=True)
-        self.folder = Path(folder) / hash_text(content)
+    def __init__(self, folder: Path, rows_per_file: int):
+        self.folder = Path(folder)
+        self.rows_per_file = rows_per_file
 
     def find_or_compute(
         self,
-        names: Iterable[str],
-        compute: Callable[[Sequence[int]], Iterator[Computed]],
+        names: Sequence[str],
+        compute: Callable[[Sequence[int]], Iterator[tuple[list[int], np.ndarray]]],
         title: str,
         unit: str,
-    ) -> "FeatureTable":
+    ) -> list[np.ndarray | None]:
         """
-        Returns features in the order of their names, NaN where there are none. What is not in files yet is
-        computed and written.
+        Returns the feature, of shape `(dim,)`, of each name. What is not in files yet is computed and written.
 
         Args:
-            names (`Iterable[str]`):
+            names (`Sequence[str]`):
                 What each image or text is known by, in whatever dataset it is.
             compute (`Callable`):
-                Yields what is computed of some positions in `names`. Those that it leaves out are asked for again by
-                the next run.
+                Yields some positions in `names` and their features, of shape `(positions, dim)`. Those that it leaves
+                out are `None`, and asked for again by the next run.
             title (`str`):
                 What the progress bar says.
             unit (`str`):
                 What it counts.
         """
         hashes = [hash_text(name) for name in names]
-        missing = {}
-        for position, name_hash in enumerate(hashes):
-            missing.setdefault(name_hash, position)
-        first_positions = dict(missing)
-        table = FeatureTable(len(hashes))
-        for file in sorted(self.folder.glob("*.npz")):
-            self.read(file, missing, table)
-        num_found = len(first_positions) - len(missing)
-        with progress_bar(total=len(first_positions), initial=num_found, desc=title, unit=unit) as progress:
-            positions = list(missing.values())
-            for start in range(0, len(positions), SHARD_SIZE):
-                parts = []
-                for part in compute(positions[start : start + SHARD_SIZE]):
-                    parts.append(part)
-                    table.set(part)
-                    progress.update(len(part.positions))
-                if parts:
-                    self.write(parts, hashes)
-        table.copy([first_positions[name_hash] for name_hash in hashes])
-        return table
+        wanted = {name_hash: position for position, name_hash in reversed(list(enumerate(hashes)))}
+        found = self.read(wanted)
+        missing = sorted(position for name_hash, position in wanted.items() if name_hash not in found)
+        with progress_bar(total=len(wanted), initial=len(found), desc=title, unit=unit) as progress:
+            for shard in batched(missing, self.rows_per_file):
+                computed = {}
+                for positions, features in compute(shard):
+                    computed |= zip([hashes[position] for position in positions], features)
+                    progress.update(len(positions))
+                if computed:
+                    self.write(computed)
+                found |= computed
+        return [found.get(name_hash) for name_hash in hashes]
 
-    def read(self, file: Path, missing: dict[str, int], table: "FeatureTable") -> None:
-        """
-        Reads what is missing from a file, and strikes it off.
+    def read(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
+        """Returns the features in files, each of shape `(dim,)`, of the names whose hashes are wanted."""
+        found = {}
+        for file in sorted(self.folder.glob("*.parquet")):
+            table = pq.read_table(file, memory_map=True).combine_chunks()
+            features = to_numpy(table["features"].combine_chunks())
+            for name_hash, feature in zip(table["name"].to_pylist(), features):
+                if name_hash in wanted:
+                    found[name_hash] = feature
+        return found
 
-        Args:
-            file (`Path`): The file.
-            missing (`dict[str, int]`): The hashes of the names that are missing, and their positions.
-            table ([`FeatureTable`]): Gets their features.
-        """
-        try:
-            with np.load(file) as arrays:
-                names = [name.decode() for name in arrays["names"].tolist()]
-                rows = [row for row, name in enumerate(names) if name in missing]
-                if not rows:
-                    return
-                features = torch.from_numpy(arrays["features"][rows])
-                is_truncated = arrays["is_truncated"][rows].tolist()
-                is_unknown = arrays["is_unknown"][rows].tolist()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            logger.warning(f"{file} cannot be read, and its features are computed again: {error}")
-            return
-        positions = [missing.pop(names[row]) for row in rows]
-        table.set(Computed(positions, features, is_truncated, is_unknown))
-
-    def write(self, parts: list[Computed], hashes: list[str]) -> None:
-        """Writes what was computed to a file of its own, known by the hashes of the names at its positions."""
-        names = []
-        is_truncated = []
-        is_unknown = []
-        for part in parts:
-            names += [hashes[position] for position in part.positions]
-            is_truncated += part.is_truncated
-            is_unknown += part.is_unknown
-        features = torch.cat([part.features for part in parts])
+    def write(self, computed: dict[str, np.ndarray]) -> None:
+        """Writes features, each of shape `(dim,)`, by the hashes of their names, to a file of its own."""
+        values = np.stack(list(computed.values()))
+        features = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+        table = pa.table({"name": list(computed), "features": features})
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.folder / f"{hash_text(' '.join(names))}.npz") as partial, open(partial, "wb") as opened:
-            np.savez(
-                opened,
-                names=np.array(names, dtype=np.bytes_),
-                features=features.numpy(),
-                is_truncated=np.array(is_truncated),
-                is_unknown=np.array(is_unknown),
-            )
+        with atomic_write(self.folder / f"{hash_text(' '.join(computed))}.parquet") as partial_file:
+            pq.write_table(table, partial_file)
 
 
-class FeatureTable:
-    """
-    Features in the order of what was asked for, filled in any order: see [`Computed`]. `features` are of shape
-    `(rows, dim)`, NaN where there are none, `is_truncated` and `is_unknown` of shape `(rows,)`.
-
-    Args:
-        num_rows (`int`): The number of rows.
-    """
-
-    def __init__(self, num_rows: int):
-        self.features = torch.full((num_rows, 0), torch.nan, dtype=torch.float32)
-        self.is_truncated = torch.zeros(num_rows, dtype=torch.bool)
-        self.is_unknown = torch.zeros(num_rows, dtype=torch.bool)
-
-    def set(self, part: Computed) -> None:
-        """Fills in some rows."""
-        if self.features.shape[1] == 0:  # the first part says how many dimensions there are
-            shape = (len(self.features), part.features.shape[1])
-            self.features = torch.full(shape, torch.nan, dtype=torch.float32)
-        self.features[part.positions] = part.features
-        self.is_truncated[part.positions] = torch.tensor(part.is_truncated)
-        self.is_unknown[part.positions] = torch.tensor(part.is_unknown)
-
-    def copy(self, sources: list[int]) -> None:
-        """Gives each row what the row `sources[row]` has: the same image in several rows is computed once."""
-        if sources != list(range(len(sources))):
-            self.features = self.features[sources]
-            self.is_truncated = self.is_truncated[sources]
-            self.is_unknown = self.is_unknown[sources]
+def to_numpy(features: pa.FixedSizeListArray) -> np.ndarray:
+    """Returns a column of vectors as an array of shape `(rows, dim)`."""
+    return features.flatten().to_numpy().reshape(len(features), -1)
 
 
 def hash_text(text: str) -> str:

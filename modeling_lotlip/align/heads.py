@@ -10,11 +10,12 @@ from itertools import groupby
 from operator import itemgetter
 
 import torch
+from sentence_transformers.base.modules import Dense
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
-from ..modeling_aligned_lotlip import Standardization, make_head
 from .features import MODALITIES, Features
+from .towers import make_dense
 
 
 logger = logging.getLogger(__name__)
@@ -63,37 +64,79 @@ class HeadSettings:
     seed: int = 0
 
 
+class Head(nn.Module):
+    """
+    A head: it subtracts the mean of the features of the training data, divides by their standard deviation, and maps
+    them by a linear layer, or by two with GELU and dropout between.
+
+    Args:
+        features (`torch.Tensor` of shape `(rows, in_dim)`): Those that it is trained on.
+        kind (`str`): `"linear"` or `"mlp"`.
+        hidden_dim (`int`): The number of hidden dimensions of an `"mlp"`.
+        out_dim (`int`): The number of dimensions of an embedding.
+        dropout (`float`): The dropout of an `"mlp"`.
+    """
+
+    def __init__(self, features: torch.Tensor, kind: str, hidden_dim: int, out_dim: int, dropout: float):
+        super().__init__()
+        in_dim = features.shape[1]
+        std = features.std(dim=0, correction=0)
+        std[std < MIN_STD] = 1  # what is the same in all rows may differ in others, and is not blown up there
+        self.register_buffer("mean", features.mean(dim=0))
+        self.register_buffer("std", std)
+        if kind == "linear":
+            self.layers = nn.Sequential(nn.Linear(in_dim, out_dim))
+        else:
+            hidden = nn.Linear(in_dim, hidden_dim)
+            self.layers = nn.Sequential(hidden, nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, out_dim))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns embeddings of shape `(rows, out_dim)`, not normalized, of features of shape `(rows, in_dim)`."""
+        return self.layers((features - self.mean) / self.std)
+
+    @torch.no_grad()
+    def to_dense(self) -> list[Dense]:
+        """Returns the head as modules of the sentence-transformers library, the standardization in the first."""
+        first = self.layers[0]
+        weight = first.weight.double() / self.std.double()
+        folded = nn.Linear(first.in_features, first.out_features)
+        folded.weight.copy_(weight)
+        folded.bias.copy_(first.bias.double() - weight @ self.mean.double())
+        if len(self.layers) == 1:
+            return [make_dense(folded)]
+        return [make_dense(folded, nn.GELU()), make_dense(self.layers[-1])]
+
+
 class Heads(nn.Module):
     """
     The heads of both sides and the temperature, before they are trained.
 
     Args:
-        features ([`Features`]): Those that they are trained on, whose mean and deviation they take.
+        features ([`Features`]): Those that they are trained on.
         settings ([`HeadSettings`]): How they are made.
     """
 
     def __init__(self, features: Features, settings: HeadSettings):
         super().__init__()
-        text_dim = features.texts.shape[1]
-        image_dim = features.images.shape[1]
+        sides = {"text": features.texts[features.captions[:, 1].unique()], "image": features.images}
         out_dim = settings.projection_dim
-        if settings.keep == "text":
-            out_dim = text_dim
-        elif settings.keep == "image":
-            out_dim = image_dim
-        text_kind = "none" if settings.keep == "text" else settings.head
-        image_kind = "none" if settings.keep == "image" else settings.head
-        sizes = {"hidden_dim": settings.hidden_dim, "out_dim": out_dim, "dropout": settings.dropout}
-        self.text_head = make_head(text_kind, text_dim, **sizes)
-        self.image_head = make_head(image_kind, image_dim, **sizes)
+        if settings.keep is not None:
+            out_dim = sides[settings.keep].shape[1]
+        self.heads = nn.ModuleDict()
+        for side, side_features in sides.items():
+            if side != settings.keep:
+                self.heads[side] = Head(side_features, settings.head, settings.hidden_dim, out_dim, settings.dropout)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        standardize(self.text_head, features.texts[features.captions[:, 1].unique()])
-        standardize(self.image_head, features.images)
 
     def embed(self, side: str, features: torch.Tensor) -> torch.Tensor:
         """Returns normalized embeddings, `(rows, projection_dim)`, of features of the side `"text"` or `"image"`."""
-        head = self.text_head if side == "text" else self.image_head
-        return normalize(head(features), dim=-1)
+        if side in self.heads:
+            features = self.heads[side](features)
+        return normalize(features, dim=-1)
+
+    def to_dense(self, side: str) -> list[Dense]:
+        """Returns the head of a side as modules of the sentence-transformers library, none of a side that is kept."""
+        return self.heads[side].to_dense() if side in self.heads else []
 
 
 @dataclass
@@ -113,18 +156,6 @@ class TrainedHeads:
     num_epochs: int
     held_out: list[float]
     losses: list[float]
-
-
-def standardize(head: nn.Module, features: torch.Tensor) -> None:
-    """
-    Sets mean and deviation of a head, if it has them, to those of features of shape `(rows, dim)`. What is the same in
-    all rows is not divided by its deviation: it may differ in others.
-    """
-    if isinstance(head, nn.Sequential) and isinstance(head[0], Standardization):
-        std = features.std(dim=0, correction=0)
-        std[std < MIN_STD] = 1
-        head[0].mean.copy_(features.mean(dim=0))
-        head[0].std.copy_(std)
 
 
 class CaptionSampler:

@@ -1,42 +1,34 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Joins two towers, from the data to the saved model: see [`align_towers`]."""
+"""Joins two encoders: from Python by [`align`], from the data to the saved model by [`align_and_save`]."""
 
 import logging
 import time
+from pathlib import Path
 
 import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer
 
+from ..data.arguments import CaptionArguments
 from ..data.loading import load_slices
 from ..data.reader import RowReader
 from ..data.repeated_images import warn_of_repeated_images
 from ..data.slices import count_shared_rows
-from ..encoder.loading import check_device, find_saved_truncate_dim
-from ..encoder.preprocessing import warn_of_unknown
+from ..encoder.loading import check_device
 from ..evaluation.retrieval import (
     EmbeddedCaptions,
     EmbeddedDataset,
     measure_retrieval,
     warn_of_missing_captions,
 )
-from ..hub import SENTENCE_TRANSFORMERS_CONFIG
-from ..modeling_aligned_lotlip import LotlipAlignedModel
 from ..utils.output_folder import OutputFolder
 from ..utils.processes import check_single_process, join_processes
 from .arguments import AlignArguments
-from .features import MODALITIES, FeatureComputer, Features, find_features_dir
-from .heads import Heads, HeadSettings, TrainedHeads, train_heads
-from .outputs import check_model_dir, describe_alignment, save_aligned
-from .towers import (
-    ImageTower,
-    TextTower,
-    join_towers,
-    load_image_tower,
-    load_text_tower,
-    make_processor,
-    refer_to,
-)
+from .card import check_model_dir, describe_alignment, save_aligned
+from .features import MODALITIES, FeatureComputer, Features
+from .heads import Heads, HeadSettings, train_heads
+from .towers import join_models, load_text_model, load_vision_model
 
 
 logger = logging.getLogger(__name__)
@@ -45,9 +37,76 @@ logger = logging.getLogger(__name__)
 FEW_ROWS = 50
 
 
-def align_towers(args: AlignArguments) -> dict[str, float]:
+def align(  # noqa: PLR0913, what `lotlip align` takes
+    text_model: SentenceTransformer | str,
+    vision_model: SentenceTransformer | str,
+    dataset: Dataset,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    long_captions_column: str = "long_captions",
+    features_dir: Path | None = None,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    **head_settings: object,
+) -> SentenceTransformer:
     """
-    Joins two towers by heads, and saves the model in `args.output_dir`.
+    Joins a text encoder and an image encoder that were trained apart, by heads that are trained on captioned images.
+
+    Args:
+        text_model (`SentenceTransformer` or `str`):
+            The text encoder, or its name: a Hub id or a folder.
+        vision_model (`SentenceTransformer` or `str`):
+            The image encoder, or its name, also of one of transformers.
+        dataset (`Dataset`):
+            Images and captions.
+        image_column (`str`, *optional*, defaults to `"image"`):
+            The column of images.
+        caption_column (`str`, *optional*, defaults to `"caption"`):
+            The column of short captions: texts or lists of texts.
+        long_captions_column (`str`, *optional*, defaults to `"long_captions"`):
+            The column of long captions. One of both columns may be missing.
+        features_dir (`Path`, *optional*):
+            Where features of images and texts are kept for later calls. Default: in the Hub's cache.
+        batch_size (`int`, *optional*, defaults to 32):
+            Images or texts in a batch of the encoders.
+        num_workers (`int`, *optional*, defaults to 0):
+            Processes that decode images.
+        head_settings (`object`):
+            Fields of [`~modeling_lotlip.align.heads.HeadSettings`], such as `head="mlp"` or `keep="text"`.
+
+    Returns:
+        `SentenceTransformer`: a model of texts and images, which shares the modules of both encoders.
+
+    Raises:
+        `ValueError`: if an encoder or the data cannot be used.
+
+    Example:
+
+    ```python
+    >>> from datasets import load_dataset
+    >>> from modeling_lotlip.align import align
+
+    >>> photos = load_dataset("imagefolder", data_dir="my_photos", split="train")  # doctest: +SKIP
+    >>> model = align("sentence-transformers/all-MiniLM-L6-v2", "facebook/dinov2-small", photos)  # doctest: +SKIP
+    >>> model.save_pretrained("outputs/aligned")  # doctest: +SKIP
+    ```"""
+    if isinstance(text_model, str):
+        text_model = load_text_model(text_model)
+    if isinstance(vision_model, str):
+        vision_model = load_vision_model(vision_model)
+    captions = CaptionArguments(caption_column=caption_column, long_captions_column=long_captions_column)
+    reader = RowReader.of(dataset, captions, image_column=image_column)
+    computer = FeatureComputer(text_model, vision_model, features_dir, batch_size, num_workers)
+    settings = HeadSettings(**head_settings)
+    features = computer.compute(dataset, reader, settings.captions)
+    warn_of_counts(features, text_model.max_seq_length)
+    heads = train_heads(features, settings, text_model.device).heads
+    return join_models(text_model, vision_model, heads.to_dense("text"), heads.to_dense("image"))
+
+
+def align_and_save(args: AlignArguments) -> dict[str, float]:
+    """
+    Joins two encoders by heads, and saves the model in `args.output_dir`.
 
     Args:
         args ([`AlignArguments`]): What `lotlip align` takes.
@@ -56,90 +115,48 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         `dict[str, float]`: the results on `eval_split`: see [`measure_retrieval`].
 
     Raises:
-        `ValueError`: if a tower or the data cannot be used.
+        `ValueError`: if an encoder or the data cannot be used.
     """
     check_device(args.device)
-    check_single_process("align", join_processes(args.device))
+    state = join_processes(args.device)
+    check_single_process("align", state)
     check_model_dir(args)
+    device = str(args.device or state.device)
     with OutputFolder(args.output_dir, content="an aligned model"):
         check_model_dir(args)  # another run may have ended there meanwhile
-        return align_and_save(args)
-
-
-def align_and_save(args: AlignArguments) -> dict[str, float]:
-    """Joins two towers in a folder that no other run writes to: see [`align_towers`]."""
-    state = join_processes(args.device)
-    device = state.device if args.device is None else torch.device(args.device)
-    dataset, evaluation_data, num_shared = load_splits(args)
-    reader = RowReader.of(dataset, args, args, args.image_column)
-    reader.report_keys(dataset, "training images")
-    evaluation_reader = RowReader.of(evaluation_data, args, args, args.image_column)
-    evaluation_reader.report_keys(evaluation_data, "evaluation images")
-    text_tower = load_text_tower(
-        args.text_model_name_or_path, args.text_pooling, args.max_length, args.text_prompt, device
-    )
-    image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
-    reference = None
-    if args.towers == "reference":
-        reference = refer_to(text_tower, image_tower)
-    args.text_pooling = text_tower.pooling
-    args.text_prompt = text_tower.prompt or None
-    args.image_pooling = image_tower.pooling
-    args.max_length = text_tower.tokenizer.model_max_length
-    computer = FeatureComputer(
-        text_tower,
-        image_tower,
-        args.features_dir or find_features_dir(),
-        batch_size=args.batch_size,
-        num_workers=args.dataloader_num_workers,
-    )
-    # first, since it is the smaller one: what is wrong with it is said before the features of all others are computed
-    evaluation_features = computer.compute(evaluation_data, evaluation_reader, ("short", "long"), what="evaluation")
-    check_kept_dimensions(args, evaluation_features)
-    counts = evaluation_features.counts
-    num_unknown = counts["unknown_captions"]
-    warn_of_unknown(num_unknown, counts["num_captions"], text_tower.tokenizer, text_tower.name)
-    features = computer.compute(dataset, reader, args.captions)
-    warn_of_counts(features, args.max_length)
-    start = time.perf_counter()
-    if args.num_train_epochs is None:
-        logger.info("The number of epochs is chosen, on images held out of the training split.")
-    trained_heads = train_heads(features, make_settings(args), device)
-    seconds = time.perf_counter() - start
-    logger.info(f"The heads were trained for {trained_heads.num_epochs} epochs, in {seconds:.1f} s.")
-    embedded = embed_features(trained_heads.heads, evaluation_features)
-    warn_of_missing_captions(evaluation_reader, embedded)
-    # a drawn scene has the short caption of others
-    results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
-    model = join(text_tower, image_tower, features, trained_heads, args)
-    model.config.towers = reference
-    processor = make_processor(text_tower, image_tower)
-    settings = describe_alignment(args, features, trained_heads)
-    if num_shared > 0:
-        settings["evaluated_rows_that_were_trained_on"] = num_shared
-    save_aligned(args, model, processor, (text_tower, image_tower), settings, results)
-    return results
-
-
-def check_kept_dimensions(args: AlignArguments, features: Features) -> None:
-    """
-    Raises a `ValueError` if the side that is kept cuts its embeddings, as sentence-transformers saves that: the model
-    would have all dimensions of its features, and stored embeddings fewer.
-    """
-    kept = {
-        "text": (args.text_model_name_or_path, features.texts),
-        "image": (args.vision_model_name_or_path, features.images),
-    }
-    if args.keep is None:
-        return
-    name, whole = kept[args.keep]
-    num_dims = find_saved_truncate_dim(name)
-    if num_dims is not None and num_dims < whole.shape[1]:
-        raise ValueError(
-            f"`--keep {args.keep}` would not keep the embeddings of {name}, which are cut to {num_dims} of "
-            f"{whole.shape[1]} dimensions: take `truncate_dim` out of its {SENTENCE_TRANSFORMERS_CONFIG} and embed "
-            "anew, or leave out --keep."
+        dataset, evaluation_data, num_shared = load_splits(args)
+        reader = RowReader.of(dataset, args, args, args.image_column)
+        reader.report_keys(dataset, "training images")
+        evaluation_reader = RowReader.of(evaluation_data, args, args, args.image_column)
+        evaluation_reader.report_keys(evaluation_data, "evaluation images")
+        text_model = load_text_model(args.text_model_name_or_path, args.max_length, args.text_prompt, device)
+        vision_model = load_vision_model(args.vision_model_name_or_path, device)
+        computer = FeatureComputer(
+            text_model, vision_model, args.features_dir, args.batch_size, args.dataloader_num_workers
         )
+        # first, since it is the smaller one: what is wrong with it is said before the features of all others
+        evaluation_features = computer.compute(
+            evaluation_data, evaluation_reader, ("short", "long"), what="evaluation"
+        )
+        features = computer.compute(dataset, reader, args.captions)
+        warn_of_counts(features, text_model.max_seq_length)
+        start = time.perf_counter()
+        if args.num_train_epochs is None:
+            logger.info("The number of epochs is chosen, on images held out of the training split.")
+        trained_heads = train_heads(features, make_settings(args), device)
+        seconds = time.perf_counter() - start
+        logger.info(f"The heads were trained for {trained_heads.num_epochs} epochs, in {seconds:.1f} s.")
+        embedded = embed_features(trained_heads.heads, evaluation_features)
+        warn_of_missing_captions(evaluation_reader, embedded)
+        # a drawn scene has the short caption of others
+        results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
+        heads = trained_heads.heads
+        model = join_models(text_model, vision_model, heads.to_dense("text"), heads.to_dense("image"))
+        settings = describe_alignment(args, model, features, trained_heads)
+        if num_shared > 0:
+            settings["evaluated_rows_that_were_trained_on"] = num_shared
+        save_aligned(args, model, settings, results)
+    return results
 
 
 def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
@@ -158,7 +175,6 @@ def embed_features(heads: Heads, features: Features) -> EmbeddedDataset:
             images=rows[:, 0],
             embeds=text_embeds[texts],
             num_truncated=int(features.is_truncated[texts].sum()),
-            num_unknown=int(features.is_unknown[texts].sum()),
         )
     num_unreadable = features.counts["unreadable_images"]
     return EmbeddedDataset(image_embeds, captions, [None] * len(image_embeds), num_unreadable)
@@ -200,12 +216,6 @@ def warn_of_counts(features: Features, max_length: int) -> None:
             f"{counts['truncated_captions']} of {counts['num_captions']} captions are longer than "
             f"the {max_length} tokens that the text model reads, and are cut off."
         )
-    if counts["unknown_captions"] > 0:
-        logger.warning(
-            f"{counts['unknown_captions']} of {counts['num_captions']} captions hold no word that "
-            "the text model knows: no heads can learn from them. Name one whose tokenizer knows "
-            "their language."
-        )
     if num_images < FEW_ROWS:
         logger.warning(
             f"{num_images} images are few: heads that saw fewer than {FEW_ROWS} find little beyond "
@@ -227,40 +237,3 @@ def make_settings(args: AlignArguments) -> HeadSettings:
         num_epochs=args.num_train_epochs,
         seed=args.seed,
     )
-
-
-def join(
-    text_tower: TextTower,
-    image_tower: ImageTower,
-    features: Features,
-    trained_heads: TrainedHeads,
-    args: AlignArguments,
-) -> LotlipAlignedModel:
-    """
-    Returns the model of two towers with heads that are trained.
-
-    Args:
-        text_tower ([`TextTower`]): The text tower.
-        image_tower ([`ImageTower`]): The image tower.
-        features ([`Features`]): What the heads were trained on.
-        trained_heads ([`TrainedHeads`]): The heads.
-        args ([`AlignArguments`]): How they were made.
-    """
-    text_dim = features.texts.shape[1]
-    image_dim = features.images.shape[1]
-    projection_dims = {None: args.projection_dim, "text": text_dim, "image": image_dim}
-    model = join_towers(
-        text_tower,
-        image_tower,
-        text_dim,
-        image_dim,
-        text_head="none" if args.keep == "text" else args.head,
-        image_head="none" if args.keep == "image" else args.head,
-        head_dropout=args.dropout,
-        projection_dim=projection_dims[args.keep],
-    )
-    model.text_head.load_state_dict(trained_heads.heads.text_head.state_dict())
-    model.image_head.load_state_dict(trained_heads.heads.image_head.state_dict())
-    with torch.no_grad():
-        model.logit_scale.copy_(trained_heads.heads.logit_scale)
-    return model

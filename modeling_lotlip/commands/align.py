@@ -8,7 +8,7 @@ Joins a text encoder and an image encoder that were trained apart: small heads a
         --eval_split "train[90%:]" --split_seed 0
     lotlip app PHOTOS --model outputs/aligned
 
-Embeddings of the towers are computed once, and kept for later runs with other heads.
+Embeddings of both encoders are computed once, and kept for later runs with other heads.
 """
 
 from ..align.arguments import AlignArguments
@@ -18,15 +18,15 @@ ARGUMENTS = (AlignArguments,)
 
 
 def run(args: AlignArguments) -> None:
-    """Joins two towers by trained heads, and prints the recalls."""
+    """Joins two encoders by trained heads, and prints the recalls."""
     import logging
 
-    from ..align.run import align_towers
+    from ..align.run import align_and_save
     from ..evaluation.retrieval import format_recalls
     from ..utils.terminal import print_tables
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("modeling_lotlip").setLevel(logging.INFO)
-    results = align_towers(args)
+    results = align_and_save(args)
     print_tables(format_recalls({"model": str(args.output_dir)} | results))
     print(f"\n{args.output_dir} holds the model. Search with it: lotlip app PHOTOS --model {args.output_dir}")

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Exports both towers of a LoTLIP, or of a model of `lotlip align`, as ONNX graphs, for onnxruntime and transformers.js.
+Exports both towers of a LoTLIP as ONNX graphs, for onnxruntime and transformers.js.
 
     lotlip export --model outputs/demo --output_dir outputs/onnx
     lotlip export --model outputs/demo --output_dir outputs/onnx --dtype float32 float16 q8
@@ -28,7 +28,7 @@ class ExportArguments(Arguments):
     output_dir: Path = argument(help="The folder of the graphs.")
     model_name_or_path: str = argument(
         DEFAULT_MODEL,
-        "A LoTLIP or a model of `lotlip align`, a Hub id or a folder.",
+        "A LoTLIP, a Hub id or a folder.",
         aliases=("--model",),
         metavar="MODEL",
     )

@@ -44,7 +44,7 @@ from .loading import (
     load_model,
 )
 from .preprocessing import Preprocessing, warn_of_unknown
-from .sentence_transformer import load_sentence_transformer
+from .sentence_transformer import SentenceTransformerModel, load_sentence_transformer
 
 
 logger = logging.getLogger(__name__)
@@ -690,27 +690,16 @@ def load_encoder(
         check_is_one_model(name, revision)
         if truncate_dim is None:
             truncate_dim = find_saved_truncate_dim(name, revision)
-        if is_sentence_transformer(name, revision, arguments.trust_remote_code):
-            model, made_backend, preprocessing = load_sentence_transformer(name, arguments, computation, revision)
-            return encoder_class(
-                model,
-                processor=None,
-                backend=made_backend,
-                truncate_dim=truncate_dim,
-                name=name,
-                preprocessing=preprocessing,
-                revision=find_commit(name, revision),
-            )
-        load = partial(load_model, name, revision=revision, trust_remote_code=arguments.trust_remote_code)
-        model, processor = load(find_weights_dtype(computation))
+        load = partial(load_by_library, name, arguments, revision)
+        model, processor, preprocessing = load(find_weights_dtype(computation))
     except LOADING_ERRORS as error:
         raise make_loading_error(name, argument, error) from error
     model = model.to(device).eval()
     if computation.is_open:
-        computation = find_fastest(model, processor, computation, truncate_dim)
+        computation = find_fastest(model, processor, computation, truncate_dim, preprocessing)
         # ways are measured on weights in float32: another precision is loaded as if it had been asked for
         if find_weights_dtype(computation) != torch.float32:
-            model, processor = load(find_weights_dtype(computation))
+            model, processor, preprocessing = load(find_weights_dtype(computation))
             model.eval()
     made_backend = None
     if computation.backend == "openvino":
@@ -724,8 +713,29 @@ def load_encoder(
         arguments.max_length,
         truncate_dim,
         name,
+        preprocessing,
         revision=find_commit(name, revision),
     )
+
+
+def load_by_library(
+    name: str, arguments: LoadingArguments, revision: str | None, dtype: torch.dtype
+) -> tuple[PreTrainedModel | SentenceTransformerModel, ProcessorMixin | None, Preprocessing | None]:
+    """
+    Loads a dual encoder by the library that it is of: its model, and its processor or, of one of
+    sentence-transformers, its preprocessing.
+
+    Args:
+        name (`str`): A Hub id or a folder.
+        arguments ([`LoadingArguments`]): How it is loaded.
+        revision (`str`, *optional*): A branch, tag or commit on the Hub.
+        dtype (`torch.dtype`): The precision of its weights.
+    """
+    if is_sentence_transformer(name, revision, arguments.trust_remote_code):
+        model, preprocessing = load_sentence_transformer(name, arguments, dtype, revision)
+        return model, None, preprocessing
+    model, processor = load_model(name, dtype, revision=revision, trust_remote_code=arguments.trust_remote_code)
+    return model, processor, None
 
 
 def find_models(names: Iterable[str], argument: str = "model_name_or_path") -> list[str]:

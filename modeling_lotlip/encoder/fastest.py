@@ -362,19 +362,21 @@ def measure_computation(
 
 def find_fastest(
     model: PreTrainedModel,
-    processor: ProcessorMixin,
+    processor: ProcessorMixin | None,
     asked: Computation,
     truncate_dim: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Computation:
     """
     Finds the fastest way to compute a model on this CPU: in the cache, where it was measured before, or by measuring.
 
     Args:
         model (`PreTrainedModel`): A dual encoder on the CPU, in evaluation mode and float32.
-        processor (`ProcessorMixin`): Its processor.
+        processor (`ProcessorMixin`, *optional*): Its processor. `None` only where `preprocessing` is given.
         asked ([`Computation`]): What is asked for, of which something is open.
         truncate_dim (`int`, *optional*):
             How many dimensions of the embeddings are kept, which may be less exact than all. Default: all.
+        preprocessing ([`Preprocessing`], *optional*): Makes the inputs of the model. Default: by the processor.
 
     Raises:
         `ValueError`: if it cannot be computed in any way that is asked for.
@@ -392,8 +394,10 @@ def find_fastest(
             logger.info(f"Computed in {known.chosen.computation}, as {file} says.")
             return known.chosen.computation
         logger.warning("Measuring once, in about a minute, how this machine computes the model fastest.")
-        limit = find_text_limit(model, processor, family)
-        sample = make_sample(Preprocessing(with_text_limit(processor, limit), family), truncate_dim)
+        if preprocessing is None:
+            limit = find_text_limit(model, processor, family)
+            preprocessing = Preprocessing(with_text_limit(processor, limit), family)
+        sample = make_sample(preprocessing, truncate_dim)
         towers = file.with_suffix(".towers")
         shutil.rmtree(towers, ignore_errors=True)  # of a run that was killed
         try:
@@ -481,8 +485,6 @@ def describe_auto(
         processor (`ProcessorMixin`, *optional*): Its processor; none of a model of sentence-transformers.
         truncate_dim (`int`, *optional*): How many dimensions of the embeddings are kept. Default: all.
     """
-    if processor is None:
-        return None
     open_one = Computation(AUTO, AUTO)
     if model.device.type != "cpu":
         return (

@@ -49,7 +49,6 @@ FLEETING_CONFIG_FIELDS = (
     "dtype",
     "name_or_path",
     "torch_dtype",
-    "towers",  # where those of a `LotlipAlignedModel` are loaded from
     "transformers_version",
 )
 

@@ -1,8 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Both towers of a LoTLIP, or of two encoders that were joined, as graphs of ONNX with CLIP's names, for onnxruntime and
-for transformers.js.
+Both towers of a LoTLIP as graphs of ONNX with CLIP's names, for onnxruntime and for transformers.js.
 """
 
 import json
@@ -12,22 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch.export import Dim
 from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
-    AutoProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
-from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
 
 from .. import (
-    LotlipAlignedConfig,
-    LotlipAlignedModel,
     LotlipConfig,
     LotlipProcessor,
     LotlipTextModelWithProjection,
@@ -103,48 +97,12 @@ class ExportedTower:
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-class AlignedTextTower(LotlipAlignedModel):
-    """The text tower of two encoders that were joined, with its head."""
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> CLIPTextModelOutput:
-        """Returns embeddings of shape `(texts, dim)` of tokens and their mask, both `(texts, length)`."""
-        outputs = self.get_text_features(input_ids, attention_mask)
-        return CLIPTextModelOutput(text_embeds=outputs.pooler_output, last_hidden_state=outputs.last_hidden_state)
-
-
-class AlignedVisionTower(LotlipAlignedModel):
-    """The image tower of two encoders that were joined, with its head."""
-
-    def forward(self, pixel_values: torch.Tensor) -> CLIPVisionModelOutput:
-        """Returns embeddings of shape `(images, dim)` of images `(images, channels, height, width)`."""
-        outputs = self.get_image_features(pixel_values)
-        return CLIPVisionModelOutput(image_embeds=outputs.pooler_output, last_hidden_state=outputs.last_hidden_state)
-
-
-def list_towers(path: str | Path, config: PreTrainedConfig, processor: ProcessorMixin) -> Iterator[ExportedTower]:
-    """
-    Yields both towers of a model, one after the other.
-
-    Args:
-        path (`str` or `Path`): The model.
-        config (`PreTrainedConfig`): Its configuration.
-        processor (`ProcessorMixin`): Its processor.
-
-    Raises:
-        `ValueError`: if its images do not all become inputs of the same shape.
-    """
-    if isinstance(config, LotlipConfig):
-        yield ExportedTower("text_model", LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval())
-        model = LotlipVisionModelWithProjection.from_pretrained(path, dtype="float32").eval()
-        image_size = model.vision_model.embeddings.image_size
-        yield ExportedTower("vision_model", model, (model.config.num_channels, *image_size))
-        return
-    inputs = processor.image_processor([Image.new("RGB", (64, 64))], return_tensors="pt")
-    if set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4:
-        raise ValueError(f"`{path}` cannot be exported: its images have another number of patches each.")
-    yield ExportedTower("text_model", AlignedTextTower.from_pretrained(path, dtype="float32").eval())
-    model = AlignedVisionTower.from_pretrained(path, dtype="float32").eval()
-    yield ExportedTower("vision_model", model, tuple(inputs["pixel_values"].shape[1:]))
+def list_towers(path: str | Path) -> Iterator[ExportedTower]:
+    """Yields both towers of the LoTLIP in a folder, one after the other."""
+    yield ExportedTower("text_model", LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval())
+    model = LotlipVisionModelWithProjection.from_pretrained(path, dtype="float32").eval()
+    image_size = model.vision_model.embeddings.image_size
+    yield ExportedTower("vision_model", model, (model.config.num_channels, *image_size))
 
 
 def export_tower(tower: ExportedTower) -> onnx_ir.Model:
@@ -236,9 +194,9 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
 
     Args:
         model_name_or_path (`str`):
-            A Hub id or a folder of a LoTLIP, or of what `lotlip align` makes.
+            A Hub id or a folder of a LoTLIP.
         folder (`Path`):
-            Where they go. It may be the folder of the model, unless `lotlip train`, `align` or `interpolate` wrote it.
+            Where they go. It may be the folder of the model, unless `lotlip train` or `interpolate` wrote it.
         dtypes (`list[str]`):
             The dtypes that each graph is written in, keys of `SUFFIXES`.
 
@@ -252,14 +210,13 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
     path, config = find_exportable(model_name_or_path)
     if any(folder.glob("*.safetensors")) and folder.resolve() != path.resolve():
         raise ValueError(f"`--output_dir {folder}` holds another model: name another folder.")
-    processor_class = LotlipProcessor if isinstance(config, LotlipConfig) else AutoProcessor
-    processor = processor_class.from_pretrained(path)
+    processor = LotlipProcessor.from_pretrained(path)
     length = min(processor.tokenizer.model_max_length, MAX_COMPARED_LENGTH)
     with OutputFolder(folder, content="ONNX graphs"), atomic_write(folder / "onnx") as graphs:
         check_other_graphs(folder, dtypes)
         graphs.mkdir()
         rows = []
-        for tower in list_towers(path, config, processor):
+        for tower in list_towers(path):
             program = export_tower(tower)
             for dtype in dtypes:
                 rows.append(save_graph(graphs / name_graph(tower.name, dtype), tower, program, dtype, length))
@@ -281,10 +238,10 @@ def find_exportable(model_name_or_path: str) -> tuple[Path, PreTrainedConfig]:
         config = None
         if model_type in CONFIG_MAPPING:
             config = AutoConfig.from_pretrained(path)
-        if not isinstance(config, (LotlipConfig, LotlipAlignedConfig)):
-            raise ValueError(f"it is a `{model_type}`, no LoTLIP and not made by `lotlip align`.")
+        if not isinstance(config, LotlipConfig):
+            raise ValueError(f"it is a `{model_type}`, no LoTLIP.")
         check_single_embeddings(config)
-        if isinstance(config, LotlipConfig) and type(config) in MODEL_MAPPING:
+        if type(config) in MODEL_MAPPING:
             check_embeds_as_lotlip(MODEL_MAPPING[type(config)])
         check_is_read_alike(path)
     except (OSError, ValueError) as error:
@@ -322,11 +279,10 @@ def check_other_graphs(folder: Path, dtypes: list[str]) -> None:
 
 def write_image_processor(processor: ProcessorMixin, folder: Path) -> None:
     """
-    Writes the image processor; that of a LoTLIP by the name of CLIP's, which takes the same steps and which
-    transformers.js knows.
+    Writes the image processor of a LoTLIP by the name of CLIP's, which takes the same steps and which transformers.js
+    knows.
     """
     settings = json.loads(processor.image_processor.to_json_string())
-    if isinstance(processor, LotlipProcessor):
-        settings["image_processor_type"] = "CLIPImageProcessor"
+    settings["image_processor_type"] = "CLIPImageProcessor"
     settings.pop("auto_map", None)
     write_json(folder / "preprocessor_config.json", settings)

@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Multimodal models of the sentence-transformers library, such as its CLIP and Qwen3-VL-Embedding, as the three parts of
-a `DualEncoder`: a model, its backend and its preprocessing.
+Multimodal models of the sentence-transformers library, such as its CLIP and Qwen3-VL-Embedding, as the two parts of
+a `DualEncoder`: a model and its preprocessing.
 """
 
 import copy
@@ -15,13 +15,17 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 from torch import nn
-from transformers import ImageProcessingMixin, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    ImageProcessingMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
-from .arguments import AUTO, LoadingArguments
-from .backends import Backend
+from .arguments import LoadingArguments
 from .families import UNKNOWN_FAMILY, count_positions, find_family
-from .fastest import Computation
-from .hashes import hash_processor
+from .hashes import describe_config, hash_processor
 from .preprocessing import Preprocessing, TokenizedTexts
 
 
@@ -190,46 +194,8 @@ def only_tensors(inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
 
 
-class SentenceTransformerBackend(Backend):
-    """
-    Computes embeddings by a model of the sentence-transformers library.
-
-    Args:
-        model (`SentenceTransformer`):
-            The model.
-    """
-
-    name = "torch"
-
-    def __init__(self, model: "SentenceTransformer"):
-        self.model = model
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the weights, as `--dtype` names it."""
-        return str(self.model.dtype).removeprefix("torch.")
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
-
-    def embed_texts(self, inputs: dict[str, torch.Tensor], is_long: bool = False) -> torch.Tensor:
-        """Returns embeddings of shape `(texts, dim)`: see [`Backend.embed_texts`]."""
-        return self.compute("text", inputs)
-
-    def embed_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns embeddings of shape `(images, dim)`: see [`Backend.embed_images`]."""
-        return self.compute("image", inputs)
-
-    def compute(self, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns embeddings of shape `(rows, dim)` of texts or images."""
-        moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        return self.model({**moved, "modality": modality})["sentence_embedding"]
-
-
 class SentenceTransformerConfig(PreTrainedConfig):
-    """What a `DualEncoder` reads of the configuration of such a model: its type, and `name_or_path`."""
+    """What a `DualEncoder` reads of the configuration of such a model: its type, `name_or_path`, and its `parts`."""
 
     model_type = "sentence-transformers"
 
@@ -237,7 +203,7 @@ class SentenceTransformerConfig(PreTrainedConfig):
 class SentenceTransformerModel(nn.Module):
     """
     A multimodal model of the sentence-transformers library with the attributes that dual encoders of transformers
-    have: a configuration, and what scales similarities.
+    have, and so for all backends: a configuration, features of texts and of images, and what scales similarities.
 
     Args:
         sentence_transformer (`SentenceTransformer`):
@@ -255,17 +221,41 @@ class SentenceTransformerModel(nn.Module):
             modalities = ", ".join(map(str, sentence_transformer.modalities))
             raise ValueError(f"it embeds {modalities}, and no images and texts. Name a model of both.")
         self.sentence_transformer = sentence_transformer
-        self.config = SentenceTransformerConfig(name_or_path=name)
+        # hashes know a model by its configuration: by those of the models in it, too, and by its modules
+        parts = [module for module in sentence_transformer.modules() if isinstance(module, PreTrainedModel)]
+        self.config = SentenceTransformerConfig(
+            name_or_path=name,
+            parts=[describe_config(part.config) for part in parts],
+            module_names=repr(sentence_transformer),
+        )
         # The parameters that were trained with the embeddings are those of the model inside, if it has them
         inside = getattr(sentence_transformer[0], "model", sentence_transformer)
         self.logit_scale = getattr(inside, "logit_scale", None)
         self.logit_bias = getattr(inside, "logit_bias", None)
         self.temperature = getattr(inside, "temperature", None)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return self.sentence_transformer.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.sentence_transformer.device
+
+    def get_text_features(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """Returns embeddings of shape `(texts, dim)` of what [`SentenceTransformerPreprocessing.tokenize`] gives."""
+        return self.sentence_transformer({**inputs, "modality": "text"})["sentence_embedding"]
+
+    def get_image_features(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """Returns embeddings, `(images, dim)`, of what [`SentenceTransformerPreprocessing.prepare_images`] gives."""
+        return self.sentence_transformer({**inputs, "modality": "image"})["sentence_embedding"]
+
 
 def load_sentence_transformer(
-    name: str, arguments: LoadingArguments, computation: Computation, revision: str | None = None
-) -> tuple[SentenceTransformerModel, SentenceTransformerBackend, SentenceTransformerPreprocessing]:
+    name: str, arguments: LoadingArguments, dtype: torch.dtype, revision: str | None = None
+) -> tuple[SentenceTransformerModel, SentenceTransformerPreprocessing]:
     """
     Loads a multimodal model of the sentence-transformers library.
 
@@ -274,17 +264,17 @@ def load_sentence_transformer(
             A Hub id or a folder.
         arguments ([`LoadingArguments`]):
             How it is loaded.
-        computation ([`Computation`]):
-            How it is computed. What is open becomes float32 by PyTorch.
+        dtype (`torch.dtype`):
+            The precision of its weights.
         revision (`str`, *optional*):
             A branch, tag or commit on the Hub.
 
     Returns:
-        The model, its backend and its preprocessing.
+        The model and its preprocessing.
 
     Raises:
         `ImportError`: if the library is not installed.
-        `ValueError`: if the model embeds texts alone, or cannot be run so.
+        `ValueError`: if the model embeds texts alone.
     """
     if find_spec("sentence_transformers") is None:
         raise ImportError(
@@ -293,11 +283,6 @@ def load_sentence_transformer(
         )
     from sentence_transformers import SentenceTransformer
 
-    if computation.backend == "openvino" or computation.dtype == "int8":
-        raise ValueError("OpenVINO cannot compute models of sentence-transformers here: use `--backend torch`.")
-    dtype = computation.dtype
-    if dtype == AUTO:
-        dtype = "float32"
     sentence_transformer = SentenceTransformer(
         name,
         device=str(arguments.device or PartialState().device),
@@ -306,5 +291,4 @@ def load_sentence_transformer(
         model_kwargs={"dtype": dtype},
     )
     model = SentenceTransformerModel(sentence_transformer, name)
-    backend = SentenceTransformerBackend(sentence_transformer)
-    return model, backend, SentenceTransformerPreprocessing(sentence_transformer, arguments.max_length)
+    return model, SentenceTransformerPreprocessing(sentence_transformer, arguments.max_length)

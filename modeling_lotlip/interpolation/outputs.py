@@ -18,7 +18,6 @@ from ..hub import (
     INTERPOLATION_FILE,
     save_processor,
     write_model_card,
-    write_sentence_transformers_files,
 )
 from ..utils.files import public_name, write_json
 from ..utils.markdown import format_markdown
@@ -194,8 +193,6 @@ def save_mixture(args: InterpolateArguments, encoder: DualEncoder, interpolation
             partial = Path(folder)
             encoder.model.save_pretrained(partial)
             save_processor(encoder.processor, partial)
-            if encoder.model.config.model_type == "lotlip_aligned":
-                write_sentence_transformers_files(partial)
             write_json(partial / RESULTS_FILE, results)
             write_json(partial / INTERPOLATION_FILE, interpolation.as_dict(args))
             plot_interpolation(interpolation, partial / INTERPOLATION_CURVE_FILE)

@@ -25,7 +25,6 @@ from ..hub import (
     replace_model,
     save_processor,
     write_model_card,
-    write_sentence_transformers_files,
 )
 from ..utils.files import is_same_path, public_name, write_json, write_text
 from ..utils.output_folder import LEFT, PARTIAL_OF_ALL, atomic_write, delete, is_being_written, naming_file
@@ -575,8 +574,6 @@ def save_model(
         with tempfile.TemporaryDirectory(suffix=PARTIAL_OF_ALL, dir=parent) as partial:
             model.save_pretrained(partial)
             save_processor(processor, partial)
-            if model.config.model_type == "lotlip_aligned":
-                write_sentence_transformers_files(Path(partial))
             results = None
             if best is not None:
                 results = {"num_steps": best.step, **best.results}

@@ -5,7 +5,7 @@ import torch
 from transformers import ViTImageProcessor
 
 from modeling_lotlip.align.features import FeatureComputer
-from modeling_lotlip.align.towers import load_image_tower, load_text_tower
+from modeling_lotlip.align.towers import load_text_model, load_vision_model
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
@@ -27,23 +27,23 @@ def vision_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def text_tower(text_folder):
-    return load_text_tower(text_folder, pooling="mean", max_length=128)
+def text_model(text_folder):
+    return load_text_model(text_folder, max_length=128, device="cpu")
 
 
 @pytest.fixture
-def image_tower(vision_folder):
-    return load_image_tower(vision_folder)
+def vision_model(vision_folder):
+    return load_vision_model(vision_folder, device="cpu")
 
 
 @pytest.fixture
-def compute(text_tower, image_tower, tmp_path):
+def compute(text_model, vision_model, tmp_path):
     """Computes the features of a dataset, by default of 12 scenes, kept in a folder of the test."""
 
     def compute(dataset=None):
         dataset = load_scenes(12) if dataset is None else dataset
         reader = RowReader(dataset.column_names, CaptionArguments())
-        computer = FeatureComputer(text_tower, image_tower, tmp_path / "features", batch_size=4)
+        computer = FeatureComputer(text_model, vision_model, tmp_path / "features", batch_size=4)
         return computer.compute(dataset, reader)
 
     return compute

@@ -2,9 +2,12 @@
 
 import hashlib
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
+from sentence_transformers import SentenceTransformer
 from transformers.utils import logging
 
 from modeling_lotlip.align import features as features_module
@@ -18,27 +21,28 @@ from tests.helpers.images import NO_IMAGE, replace_values
 
 
 @pytest.fixture
-def computed_images(image_tower, monkeypatch):
-    """The numbers of images that the tower was called with."""
+def computed_images(monkeypatch):
+    """The numbers of images that the image model was called with."""
     numbers = []
-    compute = image_tower.compute
+    encode = SentenceTransformer.encode
 
-    def count(inputs):
-        numbers.append(len(inputs["pixel_values"]))
-        return compute(inputs)
+    def count(model, items, **options):
+        if not isinstance(items[0], str):
+            numbers.append(len(items))
+        return encode(model, items, **options)
 
-    monkeypatch.setattr(image_tower, "compute", count)
+    monkeypatch.setattr(SentenceTransformer, "encode", count)
     return numbers
 
 
-def test_features_are_those_of_the_towers_alone(compute, text_tower, image_tower):
+def test_features_are_those_of_the_models_alone(compute, text_model, vision_model):
     dataset = load_scenes(12)
     features = compute(dataset)
-    inputs = image_tower.image_processor([dataset[3]["image"]], return_tensors="pt")
-    torch.testing.assert_close(features.images[3], image_tower.compute(inputs)[0], atol=1e-5, rtol=1e-5)
+    image = vision_model.encode([dataset[3]["image"]])[0]
+    np.testing.assert_allclose(features.images[3], image, rtol=1e-5, atol=1e-5)
     (text,) = features.captions[(features.captions[:, 0] == 3) & (features.captions[:, 2] == 0)][:, 1].tolist()
-    inputs = text_tower.tokenizer([dataset[3]["caption"]], return_tensors="pt")
-    torch.testing.assert_close(features.texts[text], text_tower.compute(dict(inputs))[0], atol=1e-5, rtol=1e-5)
+    expected = text_model.encode([dataset[3]["caption"]])[0]
+    np.testing.assert_allclose(features.texts[text], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_second_run_computes_nothing(compute, computed_images):
@@ -63,48 +67,33 @@ def test_the_same_image_in_several_rows_is_computed_once(compute, computed_image
     assert not torch.equal(features.images[0], features.images[1])
 
 
-def test_a_damaged_file_is_computed_again(compute, computed_images, tmp_path, caplog):
-    expected = compute()
-    (file,) = (tmp_path / "features" / "images").rglob("*.npz")
-    file.write_bytes(file.read_bytes()[:500])
-    features = compute()
-    assert sum(computed_images) == 24
-    assert f"{file} cannot be read" in caplog.text
-    torch.testing.assert_close(features.images, expected.images, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("change", ["weights", "pooling", "image processor"])
-def test_features_of_another_tower_are_not_taken(compute, computed_images, image_tower, change):
+def test_features_of_another_encoder_are_not_taken(compute, computed_images, vision_model):
     compute()
-    if change == "weights":
-        image_tower.model.layernorm.bias[0] += 1
-    elif change == "pooling":
-        image_tower.pooling = "mean"
-    else:
-        image_tower.image_processor.image_mean = [0.1, 0.2, 0.3]
+    with torch.no_grad():
+        vision_model[0].model.layernorm.bias[0] += 1
     compute()
     assert sum(computed_images) == 24
 
 
-def test_features_of_texts_of_another_limit_are_not_taken(compute, text_tower, tmp_path):
+def test_features_of_texts_of_another_limit_are_not_taken(compute, text_model, tmp_path):
     compute()
-    (folder,) = (tmp_path / "features" / "texts").iterdir()
-    text_tower.tokenizer.model_max_length = 8
+    text_model.max_seq_length = 8
     compute()
     assert len(list((tmp_path / "features" / "texts").iterdir())) == 2
-    assert folder.exists()
 
 
-def test_a_tower_that_gives_nan_is_named_with_the_row(compute, image_tower, monkeypatch):
-    compute_features = image_tower.compute
+def test_features_are_parquet_that_any_program_reads(compute, tmp_path):
+    features = compute()
+    (file,) = (tmp_path / "features" / "images").rglob("*.parquet")
+    table = pq.read_table(file)
+    assert table.column_names == ["name", "features"]
+    assert sorted(table["features"].to_pylist()) == sorted(features.images.tolist())
 
-    def give_nan(inputs):
-        features = compute_features(inputs).clone()
-        features[1, 0] = torch.nan
-        return features
 
-    monkeypatch.setattr(image_tower, "compute", torch.inference_mode()(give_nan))
-    with pytest.raises(ValueError, match="gives NaN or infinity for row 1"):
+def test_an_encoder_that_gives_nan_is_an_error(compute, vision_model):
+    with torch.no_grad():
+        vision_model[0].model.layernorm.bias[0] = torch.nan
+    with pytest.raises(ValueError, match="The image model gives NaN or infinity"):
         compute()
 
 
@@ -126,29 +115,19 @@ def test_captions_that_are_no_texts_are_named_and_left_out(compute, caplog):
     assert "The captions of row 5 are left out" in caplog.text
 
 
-def test_towers_with_other_heads_are_other_towers(compute, image_tower, computed_images):
-    """Of the same weights: the configuration alone says how many heads there are."""
-    first = compute()
-    computed_images.clear()
-    image_tower.model.config.num_attention_heads *= 2
-    second = compute()
-    assert len(computed_images) > 0
-    assert first.texts.equal(second.texts)
+def test_a_stopped_run_goes_on(compute, computed_images, monkeypatch):
+    monkeypatch.setattr(features_module, "IMAGES_PER_FILE", 4)
+    count = SentenceTransformer.encode
 
-
-def test_a_stopped_run_goes_on(compute, image_tower, computed_images, monkeypatch):
-    monkeypatch.setattr(features_module, "SHARD_SIZE", 4)
-    count = image_tower.compute
-
-    def stop(inputs):
+    def stop(model, items, **options):
         if len(computed_images) == 2:
             raise KeyboardInterrupt
-        return count(inputs)
+        return count(model, items, **options)
 
-    monkeypatch.setattr(image_tower, "compute", stop)
+    monkeypatch.setattr(SentenceTransformer, "encode", stop)
     with pytest.raises(KeyboardInterrupt):
         compute()
-    monkeypatch.setattr(image_tower, "compute", count)
+    monkeypatch.setattr(SentenceTransformer, "encode", count)
     compute()
     assert sum(computed_images) == 12
 
@@ -174,13 +153,6 @@ def test_captions_beyond_the_limit_are_counted(compute):
     assert features.counts["truncated_captions"] == 2
 
 
-def test_captions_of_unknown_words_are_counted_also_of_features_in_files(compute):
-    changes = {5: {"caption": "Ένα καράβι"}, 6: {"caption": "καράβι"}}
-    dataset = replace_values(load_scenes(12), changes)
-    assert compute(dataset).counts["unknown_captions"] == 2
-    assert compute(dataset).counts["unknown_captions"] == 2
-
-
 def test_sub_captions_are_texts_of_their_image(compute):
     dataset = load_scenes(12)
     features = compute(dataset)
@@ -190,7 +162,7 @@ def test_sub_captions_are_texts_of_their_image(compute):
 
 
 def test_nothing_readable_is_an_error(compute):
-    with pytest.raises(ValueError, match="No image of the training data can be read"):
+    with pytest.raises(ValueError, match="No image of the training data that can be read"):
         compute(replace_values(load_scenes(2), dict.fromkeys(range(2), {"image": NO_IMAGE})))
 
 
@@ -304,15 +276,6 @@ def test_an_image_without_a_file_is_known_by_its_content():
 
 def test_an_image_that_is_not_there_has_a_name_of_its_own():
     assert features_module.identify_image(None) == "unreadable: there is no image"
-
-
-def test_a_table_of_features_knows_what_it_lacks_and_repeats_what_it_has():
-    table = features_module.FeatureTable(3)
-    table.set(features_module.Computed([2], torch.tensor([[1.0, 2.0]]), [True], [False]))
-    table.copy([2, 1, 2])
-    assert table.features[[0, 2]].tolist() == [[1.0, 2.0], [1.0, 2.0]]
-    assert table.features[1].isnan().all()
-    assert table.is_truncated.tolist() == [True, False, True]
 
 
 def test_selected_features_are_those_of_the_images_in_their_order():

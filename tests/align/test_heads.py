@@ -67,8 +67,8 @@ def test_the_side_that_is_kept_stays_bit_for_bit(keep):
     features = make_features()
     trained_heads = train_heads(features, dataclasses.replace(FAST, keep=keep))
     side = features.texts if keep == "text" else features.images
-    head = trained_heads.heads.text_head if keep == "text" else trained_heads.heads.image_head
-    assert torch.equal(head(side), side)
+    assert torch.equal(trained_heads.heads.embed(keep, side), torch.nn.functional.normalize(side, dim=-1))
+    assert trained_heads.heads.to_dense(keep) == []
 
 
 def test_a_seed_gives_the_same_heads_and_another_one_others():
@@ -79,7 +79,7 @@ def test_a_seed_gives_the_same_heads_and_another_one_others():
         trained.append(train_heads(features, dataclasses.replace(FAST, seed=seed)).heads)
     first, again, other = trained
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
-    assert not torch.equal(first.image_head[-1].weight, other.image_head[-1].weight)
+    assert not torch.equal(*[heads.heads["image"].layers[-1].weight for heads in (first, other)])
 
 
 def test_heads_that_were_measured_after_an_epoch_are_in_training_in_the_next():
@@ -158,8 +158,18 @@ def test_what_is_the_same_in_all_rows_is_not_blown_up_in_others():
     features = make_features()
     features.images[:, 0] = 3
     heads = train_heads(features, FAST).heads
-    standardized = heads.image_head[0](features.images + 0.5)
-    assert standardized[:, 0].tolist() == pytest.approx([0.5] * len(standardized))
+    assert heads.heads["image"].std[0] == 1
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_head_as_modules_of_the_library_is_the_head(head):
+    """With the standardization folded into its first layer."""
+    features = make_features()
+    heads = train_heads(features, dataclasses.replace(FAST, head=head)).heads
+    dense = torch.nn.Sequential(*heads.to_dense("image"))
+    assert len(dense) == {"linear": 1, "mlp": 2}[head]
+    found = dense({"sentence_embedding": features.images})["sentence_embedding"]
+    torch.testing.assert_close(found, heads.heads["image"](features.images), rtol=1e-5, atol=1e-5)
 
 
 def test_the_rank_is_one_more_than_the_count_of_more_similar_images():

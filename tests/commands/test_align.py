@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Pooling, Transformer
 
 import lotlip
 from modeling_lotlip import DualEncoder
-from modeling_lotlip.data.scenes import save_scenes
+from modeling_lotlip.align.towers import load_text_model, load_vision_model
+from modeling_lotlip.data.scenes import load_scenes, save_scenes
 from modeling_lotlip.utils.output_folder import OutputFolder
 from tests.align.conftest import text_folder, vision_folder  # noqa: F401, fixtures
 from tests.helpers.commands import read_error, to_argv
@@ -25,7 +26,6 @@ def arguments(text_folder, vision_folder, tmp_path, monkeypatch):  # noqa: F811
         "output_dir": tmp_path / "aligned",
         "text_model": text_folder,
         "vision_model": vision_folder,
-        "text_pooling": "mean",
         "max_train_samples": 20,
         "max_eval_samples": 10,
         "num_train_epochs": 2,
@@ -72,7 +72,7 @@ def test_ctrl_c_leaves_no_folder_and_the_features(arguments, tmp_path, monkeypat
     monkeypatch.setattr("modeling_lotlip.align.run.train_heads", stop)
     assert lotlip.main(["align", *arguments]) == 130
     assert not (tmp_path / "aligned").exists()
-    assert list((tmp_path / "features").rglob("*.npz"))
+    assert list((tmp_path / "features").rglob("*.parquet"))
 
 
 def test_few_rows_and_rows_that_are_trained_on_are_warned_of(arguments, tmp_path, caplog):
@@ -91,24 +91,53 @@ def test_a_folder_without_a_split_to_evaluate_is_evaluated_on_what_it_is_trained
     assert "| `evaluated_rows_that_were_trained_on` | 10 |" in card.text
 
 
-def test_what_is_made_of_the_model_is_one_of_sentence_transformers_too(arguments, tmp_path):
-    """With embeddings of length 1, and a card that says what it is."""
-    assert lotlip.main(["align", *arguments]) == 0
-    start = str(tmp_path / "aligned")
-    options = ["--max_train_samples", "8", "--max_eval_samples", "10", "--per_device_train_batch_size", "4"]
-    options += ["--max_train_steps", "1", "--warmup_steps", "0", "--dataloader_num_workers", "0"]
-    trained = str(tmp_path / "trained")
-    assert lotlip.main(["train", "--model", start, "--output_dir", trained, *options]) == 0
-    mixed = str(tmp_path / "mixed")
-    options = ["--alphas", "0.5", "--max_eval_samples", "20", "--max_loss", "100"]
-    assert lotlip.main(["interpolate", start, trained, "--output_dir", mixed, *options]) == 0
-    texts = ["a red boat", "A green house. The sea is blue."]
-    for folder in (start, trained, mixed):
-        expected = DualEncoder.from_pretrained(folder, device="cpu").encode_text(texts)
-        found = SentenceTransformer(folder, device="cpu", trust_remote_code=True).encode(texts)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    for folder in (trained, mixed):
-        assert "corner tokens, further" not in ModelCard.load(Path(folder, "README.md")).text
+READER = """
+import sys
+sys.modules["modeling_lotlip"] = None
+import numpy as np
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+folder, images, *texts = sys.argv[1:]
+model = SentenceTransformer(folder, device="cpu")
+pictures = [Image.fromarray(pixels) for pixels in np.load(images)]
+image_embeds, text_embeds = model.encode(pictures), model.encode(texts)
+similarity = model.similarity(text_embeds, image_embeds)
+np.savez(images + ".npz", images=image_embeds, texts=text_embeds, similarity=similarity)
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--head", "mlp"], ["--keep", "text"], ["--keep", "image"], ["--text_prompt", "a photo of "]]
+)
+def test_the_folder_is_read_where_the_package_is_not(arguments, tmp_path, options):
+    """With the embeddings of `DualEncoder`, and the similarities."""
+    assert lotlip.main(["align", *arguments, *options]) == 0
+    folder = tmp_path / "aligned"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 70, 90, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    texts = ["a red boat", "A red boat. The green boat is yellow.", "a"]
+    command = [sys.executable, "-c", READER, str(folder), str(tmp_path / "images.npy"), *texts]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    encoder = DualEncoder.from_pretrained(folder, device="cpu")
+    with np.load(tmp_path / "images.npy.npz") as found:
+        np.testing.assert_allclose(found["images"], encoder.encode_image(list(pixels)), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found["texts"], encoder.encode_text(texts), rtol=0, atol=1e-6)
+        expected = encoder.encode_text(texts) @ encoder.encode_image(list(pixels)).T
+        np.testing.assert_allclose(found["similarity"], expected, rtol=0, atol=2e-6)
+    assert not list(folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("keep", ["text", "image"])
+def test_the_side_that_is_kept_is_the_encoder_to_the_bit(arguments, tmp_path, text_folder, vision_folder, keep):  # noqa: F811
+    assert lotlip.main(["align", *arguments, "--keep", keep]) == 0
+    model = SentenceTransformer(str(tmp_path / "aligned"), device="cpu")
+    if keep == "text":
+        items = ["a red boat", "a green boat is yellow"]
+        alone = load_text_model(text_folder, device="cpu")
+    else:
+        items = [load_scenes(1)[0]["image"]]
+        alone = load_vision_model(vision_folder, device="cpu")
+    assert np.array_equal(model.encode(items), alone.encode(items, normalize_embeddings=True))
 
 
 def test_a_recall_that_finds_every_image_is_warned_of(arguments, tmp_path, caplog):
@@ -127,34 +156,13 @@ def test_evaluation_data_without_captions_is_an_error_before_anything_is_compute
     file.write_text("".join(json.dumps(row) + "\n" for row in bare))
     error = read_error(capsys, "align", *arguments, "--dataset_name", tmp_path / "photos")
     assert "No row of the evaluation data has a caption" in error
-    assert not list((tmp_path / "features").rglob("*.npz"))
+    assert not list((tmp_path / "features").rglob("*.parquet"))
 
 
 def test_a_folder_with_a_model_is_not_replaced_unasked(arguments, capsys):
     assert lotlip.main(["align", *arguments]) == 0
-    assert "holds config.json, which the model would replace" in read_error(capsys, "align", *arguments)
+    assert "which the model would replace" in read_error(capsys, "align", *arguments)
     assert lotlip.main(["align", *arguments, "--overwrite_output_dir", "--keep", "text"]) == 0
-
-
-@pytest.mark.parametrize(("truncate_dim", "is_refused"), [(16, True), (64, False)])
-def test_a_side_that_cuts_its_embeddings_is_not_kept(
-    arguments,
-    text_folder,  # noqa: F811, a fixture
-    tmp_path,
-    capsys,
-    truncate_dim,
-    is_refused,
-):
-    modules = [Transformer(text_folder), Pooling(64)]
-    model = SentenceTransformer(modules=modules, device="cpu", truncate_dim=truncate_dim)
-    model.save(str(tmp_path / "st"))
-    argv = ["align", *arguments, "--text_model", str(tmp_path / "st")]
-    if is_refused:
-        error = read_error(capsys, *argv, "--keep", "text")
-        assert f"would not keep the embeddings of {tmp_path / 'st'}, which are cut to 16 of 64" in error
-        assert lotlip.main(argv) == 0
-    else:
-        assert lotlip.main([*argv, "--keep", "text"]) == 0
 
 
 def test_a_page_of_the_user_is_not_replaced_unasked(arguments, tmp_path, capsys):

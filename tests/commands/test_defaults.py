@@ -82,7 +82,6 @@ DEFAULTS = {
         "dropout": 0.3,
         "seed": 0,
         "batch_size": 32,
-        "towers": "whole",
     },
     "evaluate": {
         "batch_size": 64,
@@ -215,11 +214,8 @@ CHOICES = {
     "align": [
         "captions",
         "head",
-        "image_pooling",
         "keep",
         "sub_caption_splitter",
-        "text_pooling",
-        "towers",
     ],
     "app": ENCODER_CHOICES,
     "classify": ENCODER_CHOICES,

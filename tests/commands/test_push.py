@@ -35,13 +35,6 @@ def test_results_go_with_the_model_and_checkpoints_do_not(model_dir, tmp_path):
     assert {*find_model_files(folder)} == expected
 
 
-def test_a_model_that_needs_a_folder_of_this_machine_is_not_pushed(tmp_path, capsys):
-    tower = {"name": str(tmp_path / "text"), "revision": None, "hash": "1"}
-    config = {"model_type": "lotlip_aligned", "towers": {"text_model": tower}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert f"loads a tower from {tmp_path / 'text'}" in read_error(capsys, "push", tmp_path, "org/mine")
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A server that is the Hub of this process."""

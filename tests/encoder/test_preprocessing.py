@@ -9,7 +9,6 @@ import pytest
 from transformers import BatchEncoding
 
 from modeling_lotlip import LotlipTokenizer
-from modeling_lotlip.align.towers import prepend
 from modeling_lotlip.encoder.arguments import LoadingArguments
 from modeling_lotlip.encoder.dual_encoder import DualEncoder, load_encoder
 from modeling_lotlip.encoder.preprocessing import Preprocessing
@@ -79,14 +78,6 @@ def test_texts_of_unknown_words_alone_are_found(encoder, vocab_dir):
     known = ["a καράβι", "a boat", ".", ""]
     input_ids = preprocessing.tokenize(unknown + known).inputs["input_ids"]
     assert preprocessing.find_unknown(input_ids) == [True] * 3 + [False] * 4
-
-
-def test_a_prompt_of_known_words_hides_no_text_of_unknown_ones(encoder, vocab_dir):
-    tokenizer = prepend(LotlipTokenizer.from_pretrained(vocab_dir), "a photo of ")
-    preprocessing = Preprocessing(SimpleNamespace(tokenizer=tokenizer), encoder.family)
-    texts = ["Ένα καράβι", "Ένα boat", "Ένα photo"]
-    input_ids = preprocessing.tokenize(texts).inputs["input_ids"]
-    assert preprocessing.find_unknown(input_ids) == [True, False, False]
 
 
 def test_where_unknown_words_end_a_text_none_are_found(family_folders):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Dense
+from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessor, ViTImageProcessor
 
 import lotlip
 from modeling_lotlip import DualEncoder
@@ -22,6 +23,7 @@ from modeling_lotlip.evaluation.explanation import explain
 from modeling_lotlip.search.query import count_read_words, draw_heat_map
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, flatten
+from tests.helpers.towers import WORDS, save_bert, save_vit
 
 
 TEXTS = [*flatten(SHORT)[0], *flatten(LONG)[0]]
@@ -389,9 +391,29 @@ def test_a_model_of_texts_alone_is_refused(tmp_path):
         DualEncoder.from_pretrained(folder, device="cpu")
 
 
-def test_openvino_is_refused(folder):
-    with pytest.raises(ValueError, match="OpenVINO cannot compute models of sentence-transformers"):
-        DualEncoder.from_pretrained(folder, device="cpu", backend="openvino")
+@pytest.mark.parametrize("is_routed", [False, True])
+def test_openvino_computes_both_routes(folder, tmp_path, is_routed):
+    """Also of what `lotlip align` makes: a route for texts and one for images."""
+    if is_routed:
+        torch.manual_seed(0)
+        (tmp_path / "text").mkdir()
+        text = Transformer(save_bert(tmp_path / "text", WORDS, len(WORDS)))
+        size = {"height": 32, "width": 32}
+        vision = Transformer(save_vit(tmp_path / "vision", ViTImageProcessor(size=size)))
+        routes = {
+            "text": [text, Pooling(64), Dense(64, 8)],
+            "image": [vision, Pooling(64, pooling_mode=("cls", "mean")), Dense(128, 8)],
+        }
+        mappings = {(None, "text"): "text", (None, "image"): "image"}
+        router = Router(routes, route_mappings=mappings, default_route="text")
+        folder = tmp_path / "routed"
+        SentenceTransformer(modules=[router, Normalize()], device="cpu").save_pretrained(str(folder))
+    exact = DualEncoder.from_pretrained(folder, device="cpu")
+    encoder = DualEncoder.from_pretrained(folder, device="cpu", backend="openvino")
+    assert encoder.computation.backend == "openvino"
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), exact.encode_text(TEXTS), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_image(IMAGES), exact.encode_image(IMAGES), rtol=0, atol=1e-5)
+    assert encoder.hashes == exact.hashes
 
 
 def test_what_looks_into_the_towers_says_that_it_cannot(encoder):

@@ -28,7 +28,7 @@ def make_features(num_images: int, seed: int) -> Features:
     texts = torch.randn(2 * num_images, 8, generator=generator)
     contents = [f"text {index} of {seed}" for index in range(2 * num_images)]
     no_texts = torch.zeros(len(texts))
-    return Features(images, texts, torch.tensor(captions), {"unreadable_images": 0}, contents, no_texts, no_texts)
+    return Features(images, texts, torch.tensor(captions), {"unreadable_images": 0}, contents, no_texts)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import argparse
 
 import torch
-from torch.nn.functional import normalize
 
 from examples.paper.near_heads import Data, format_rows, join, keep_captions, run_seed, train_further
 from modeling_lotlip.align.features import MODALITIES, Features
@@ -62,6 +61,6 @@ def test_a_teacher_keeps_heads_near_their_start():
     for weight in (0.0, 100.0):
         heads = train_further(start, data.learned, ARGUMENTS, seed=0, weight=weight)
         with torch.no_grad():
-            before = normalize(start.image_head(data.learned.images), dim=-1)
+            before = start.embed("image", data.learned.images)
             moved.append((heads.embed("image", data.learned.images) - before).square().sum().item())
     assert moved[1] < 0.5 * moved[0]

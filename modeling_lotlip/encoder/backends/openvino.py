@@ -500,12 +500,14 @@ def has_failed(folder: Path) -> bool:
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Silences, inside, the warnings of attributes of a model that its tracer asks for."""
-    library = logging.getLogger("transformers")
-    level = library.level
-    library.setLevel(logging.ERROR)
+    libraries = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    levels = [library.level for library in libraries]
+    for library in libraries:
+        library.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        library.setLevel(level)
+        for library, level in zip(libraries, levels):
+            library.setLevel(level)
