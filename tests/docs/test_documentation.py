@@ -231,7 +231,7 @@ def test_page(page, workspace, files, monkeypatch):
                 run_command(monkeypatch, command)
 
 
-class Understood(Exception):
+class Understood(BaseException):
     """Raised instead of a script's work, behind its arguments."""
 
 
