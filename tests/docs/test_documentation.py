@@ -152,6 +152,10 @@ def make_workspace(folder: Path) -> None:
     # instead of those on the Hub
     save_family("clip", folder / "openai" / "clip-vit-base-patch16")
     save_family("siglip2_fixed", folder / "google" / "siglip2-base-patch16-224")
+    text_model = "sentence-transformers/all-MiniLM-L6-v2"
+    vision_model = "facebook/dinov2-small"
+    save_bert(folder / text_model, [*WORDS, *unused], 30522)
+    save_vit(folder / vision_model, ViTImageProcessor(size={"height": 32, "width": 32}))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         run_command(monkeypatch, "lotlip train --output_dir outputs/demo")
@@ -160,6 +164,9 @@ def make_workspace(folder: Path) -> None:
         Path(DEFAULT_MODEL).symlink_to(Path("..", "outputs", "demo"))
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
         run_command(monkeypatch, f"lotlip train --output_dir outputs/original {towers}")
+        encoders = f"--text_model {text_model} --vision_model {vision_model}"
+        splits = "--dataset_name my_photos --train_split train --eval_split test"
+        run_command(monkeypatch, f"lotlip align --output_dir outputs/aligned {encoders} {splits} --num_train_epochs 1")
         arguments = "--checkpoint_path outputs/original --to_original model.pt"
         run_command(monkeypatch, f"python -m modeling_lotlip.convert_lotlip_to_hf {arguments}")
 
