@@ -96,11 +96,15 @@ def write_code_of_a_model(folder, body: str, name: str = "modeling_of_a_test"):
 
 @pytest.fixture
 def without_modules_of_tests():
-    before = set(sys.modules)
+    """Those of earlier tests lie in another folder: they are put aside, and back after it."""
+    earlier = {name: module for name, module in sys.modules.items() if name.startswith("transformers_modules")}
+    for name in earlier:
+        del sys.modules[name]
     yield
-    for name in set(sys.modules) - before:
+    for name in list(sys.modules):
         if name.startswith("transformers_modules"):
-            sys.modules.pop(name)
+            del sys.modules[name]
+    sys.modules.update(earlier)
 
 
 def test_code_that_nothing_imports_is_not_of_a_model(tmp_path, monkeypatch, without_modules_of_tests):
