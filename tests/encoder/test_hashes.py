@@ -85,6 +85,8 @@ def write_code_of_a_model(folder, body: str, name: str = "modeling_of_a_test"):
     """Writes code as transformers keeps that of a repository, and returns its class."""
     package = folder / "transformers_modules" / "repository"
     package.mkdir(parents=True, exist_ok=True)
+    # that of transformers has one, and would go before a folder without
+    (package.parent / "__init__.py").touch()
     (package / f"{name}.py").write_text(f"from .parts_of_a_test import part\n\nclass Model:\n    {body}\n")
     (package / "parts_of_a_test.py").write_text("part = 1\n")
     spec = importlib.util.spec_from_file_location(f"transformers_modules.repository.{name}", package / f"{name}.py")
